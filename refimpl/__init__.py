@@ -1,0 +1,1 @@
+"""Train neural networks in NumPy and Numba: explicit forward and backward passes, and no framework."""

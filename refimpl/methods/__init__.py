@@ -1,0 +1,1 @@
+"""Methods of the papers, one a file: the passes that each one replaces."""

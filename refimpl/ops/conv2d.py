@@ -1,0 +1,120 @@
+"""2-D convolution (cross-correlation) with stride, dilation, groups, asymmetric padding and bias.
+
+    y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n, p·stride − top + r·dilation, q·stride − left + s·dilation, g·C/G + c] · w[r,s,c,k]
+
+where g = ⌊k / (K/G)⌋ is the group of output channel k, and taps outside the map count as zero and are skipped.
+With dy = ∂L/∂y, dx, dw and db sum the same products over the other indices.
+Dimensions: N samples, H W input rows and columns, C input channels, K output channels, R S kernel rows and columns,
+P Q output rows and columns, G groups (G = C is depthwise). Any float dtype.
+"""
+
+from ..geometry import classes, hits, inside, out_size
+from ..passes import ShapeError, declare
+
+SHAPES = {
+    "x": "N H W C", "w": "R S C/G K", "b": "K", "y": "N P Q K",
+    "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K", "db": "K",
+}  # fmt: skip
+PARAMS = ("w", "b")
+
+
+def derive(sizes, attrs):
+    """P, Q and G of a call; ShapeError where no window fits or the groups do not divide the channels."""
+    found = {"G": 1} if "G" not in sizes else {}
+    groups = sizes.get("G", 1)
+    for channels in "CK":
+        if sizes.get(channels, groups) % groups:
+            raise ShapeError(f"{channels}={sizes[channels]} is not a multiple of G={groups} groups")
+    for size, window, out, axis in (("H", "R", "P", 0), ("W", "S", "Q", 1)):
+        if size not in sizes or window not in sizes:
+            continue
+        n = out_size(sizes[size], sizes[window], attrs["stride"][axis], attrs["dilation"][axis], attrs["pad"][axis])
+        if n < 1:
+            raise ShapeError(
+                f"w has {window}={sizes[window]} with dilation {attrs['dilation'][axis]}, which does not fit into x "
+                f"with {size}={sizes[size]} and padding {attrs['pad'][axis]}"
+            )
+        found[out] = n
+    return found
+
+
+def _axis(sizes, attrs, axis):
+    size, window, out = (("H", "R", "P"), ("W", "S", "Q"))[axis]
+    return (sizes[size], sizes[window], sizes[out], *(attrs[a][axis] for a in ("stride", "dilation", "pad")))
+
+
+OUT = {"P": lambda z, a: classes(inside(*_axis(z, a, 0))), "Q": lambda z, a: classes(inside(*_axis(z, a, 1)))}
+MAP = {"H": lambda z, a: classes(hits(*_axis(z, a, 0))), "W": lambda z, a: classes(hits(*_axis(z, a, 1)))}
+TAP = {"R": lambda z, a: classes(inside(*_axis(z, a, 0)).T), "S": lambda z, a: classes(inside(*_axis(z, a, 1)).T)}
+
+
+@declare(SHAPES, items="N P Q K", writes="y", derive=derive, alike=OUT)
+def forward(t, y, x, w, b=None, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
+    """y (N, P, Q, K) of x (N, H, W, C), w (R, S, C/G, K), b (K,)."""
+    t, k = divmod(t, y.shape[3])
+    t, q = divmod(t, y.shape[2])
+    n, p = divmod(t, y.shape[1])
+    depth = w.shape[2]
+    first = k // (w.shape[3] * depth // x.shape[3]) * depth  # first input channel of k's group
+    total = b[k] if b.shape[0] else y.dtype.type(0)
+    for r in range(w.shape[0]):
+        h = p * stride[0] - pad[0][0] + r * dilation[0]
+        if 0 <= h < x.shape[1]:
+            for s in range(w.shape[1]):
+                v = q * stride[1] - pad[1][0] + s * dilation[1]
+                if 0 <= v < x.shape[2]:
+                    for c in range(depth):
+                        total += x[n, h, v, first + c] * w[r, s, c, k]
+    y[n, p, q, k] = total
+
+
+@declare(SHAPES, items="N H W C", writes="dx", derive=derive, alike=MAP)
+def grad_x(t, dx, dy, w, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
+    """dx (N, H, W, C) of dy (N, P, Q, K), w (R, S, C/G, K); H and W (and G) must be given: several sizes give one P."""
+    t, c = divmod(t, dx.shape[3])
+    t, v = divmod(t, dx.shape[2])
+    n, h = divmod(t, dx.shape[1])
+    depth = w.shape[2]
+    width = w.shape[3] * depth // dx.shape[3]  # output channels of a group
+    first = c // depth * width
+    total = dx.dtype.type(0)
+    for r in range(w.shape[0]):
+        p, off = divmod(h + pad[0][0] - r * dilation[0], stride[0])
+        if off == 0 and 0 <= p < dy.shape[1]:
+            for s in range(w.shape[1]):
+                q, off = divmod(v + pad[1][0] - s * dilation[1], stride[1])
+                if off == 0 and 0 <= q < dy.shape[2]:
+                    for k in range(first, first + width):
+                        total += dy[n, p, q, k] * w[r, s, c % depth, k]
+    dx[n, h, v, c] = total
+
+
+@declare(SHAPES, items="R S C/G K", writes="dw", derive=derive, alike=TAP)
+def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
+    """dw (R, S, C/G, K) of dy (N, P, Q, K), x (N, H, W, C); R and S (and G) must be given: several sizes give one P."""
+    t, k = divmod(t, dw.shape[3])
+    t, c = divmod(t, dw.shape[2])
+    r, s = divmod(t, dw.shape[1])
+    depth = dw.shape[2]
+    channel = k // (dw.shape[3] * depth // x.shape[3]) * depth + c
+    total = dw.dtype.type(0)
+    for n in range(x.shape[0]):
+        for p in range(dy.shape[1]):
+            h = p * stride[0] - pad[0][0] + r * dilation[0]
+            if 0 <= h < x.shape[1]:
+                for q in range(dy.shape[2]):
+                    v = q * stride[1] - pad[1][0] + s * dilation[1]
+                    if 0 <= v < x.shape[2]:
+                        total += x[n, h, v, channel] * dy[n, p, q, k]
+    dw[r, s, c, k] = total
+
+
+@declare(SHAPES, items="K", writes="db")
+def grad_b(t, db, dy):
+    """db (K,) = Σ_{n,p,q} dy (N, P, Q, K)."""
+    total = db.dtype.type(0)
+    for n in range(dy.shape[0]):
+        for p in range(dy.shape[1]):
+            for q in range(dy.shape[2]):
+                total += dy[n, p, q, t]
+    db[t] = total

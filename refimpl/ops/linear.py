@@ -1,0 +1,49 @@
+"""Linear layer: y = x w + b.
+
+With dy = ∂L/∂y:  dx = dy wᵀ,  dw = xᵀ dy,  db = Σₙ dy.
+Dimensions: N samples, D input features, K output features. Any float dtype.
+"""
+
+from ..passes import declare
+
+SHAPES = {"x": "N D", "w": "D K", "b": "K", "y": "N K", "dy": "N K", "dx": "N D", "dw": "D K", "db": "K"}
+PARAMS = ("w", "b")
+
+
+@declare(SHAPES, items="N K", writes="y")
+def forward(t, y, x, w, b=None):
+    """y (N, K) = x (N, D) w (D, K) + b (K,)."""
+    n, k = divmod(t, y.shape[1])
+    total = b[k] if b.shape[0] else y.dtype.type(0)
+    for d in range(x.shape[1]):
+        total += x[n, d] * w[d, k]
+    y[n, k] = total
+
+
+@declare(SHAPES, items="N D", writes="dx")
+def grad_x(t, dx, dy, w):
+    """dx (N, D) = dy (N, K) wᵀ (K, D)."""
+    n, d = divmod(t, dx.shape[1])
+    total = dx.dtype.type(0)  # a plain 0.0 would accumulate in float64
+    for k in range(w.shape[1]):
+        total += dy[n, k] * w[d, k]
+    dx[n, d] = total
+
+
+@declare(SHAPES, items="D K", writes="dw")
+def grad_w(t, dw, dy, x):
+    """dw (D, K) = xᵀ (D, N) dy (N, K)."""
+    d, k = divmod(t, dw.shape[1])
+    total = dw.dtype.type(0)
+    for n in range(x.shape[0]):
+        total += x[n, d] * dy[n, k]
+    dw[d, k] = total
+
+
+@declare(SHAPES, items="K", writes="db")
+def grad_b(t, db, dy):
+    """db (K,) = Σₙ dy (N, K)."""
+    total = db.dtype.type(0)
+    for n in range(dy.shape[0]):
+        total += dy[n, t]
+    db[t] = total

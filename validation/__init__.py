@@ -1,0 +1,1 @@
+"""Checks of refimpl and costmodel against PyTorch, counted loops and measured runs."""

@@ -1,0 +1,154 @@
+"""Count what a kernel body does by running it, in plain Python, on arrays that keep score.
+
+No formula of `costmodel` is used here. Items that the pass declares alike (same class along every letter of its items)
+are counted once and multiplied; `every_item=True` counts all of them, and a test proves the two equal.
+"""
+
+import itertools
+import math
+import types
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from refimpl.passes import Pass, dims, dtype_of, size_of
+
+
+class _Number:
+    """A float that counts the arithmetic done on it."""
+
+    __slots__ = ("value", "counts")
+
+    def __init__(self, value, counts):
+        self.value, self.counts = value, counts
+
+    def __float__(self):
+        return float(self.value)
+
+    def __bool__(self):
+        return bool(self.value)
+
+
+def _binary(unit, function):
+    def forward(self, other):
+        self.counts[unit] += 1
+        return _Number(function(self.value, other.value if isinstance(other, _Number) else other), self.counts)
+
+    def reflected(self, other):
+        self.counts[unit] += 1
+        return _Number(function(other, self.value), self.counts)
+
+    return forward, reflected
+
+
+def _compare(function):
+    def compare(self, other):
+        self.counts["cmp"] += 1
+        return function(self.value, other.value if isinstance(other, _Number) else other)
+
+    return compare
+
+
+for _name, _unit, _function in (
+    ("add", "add", lambda a, b: a + b),
+    ("sub", "add", lambda a, b: a - b),
+    ("mul", "mul", lambda a, b: a * b),
+    ("truediv", "div", lambda a, b: a / b if b else math.inf),
+):
+    _forward, _reflected = _binary(_unit, _function)
+    setattr(_Number, f"__{_name}__", _forward)
+    setattr(_Number, f"__r{_name}__", _reflected)
+for _name, _function in (
+    ("lt", lambda a, b: a < b),
+    ("le", lambda a, b: a <= b),
+    ("gt", lambda a, b: a > b),
+    ("ge", lambda a, b: a >= b),
+    ("eq", lambda a, b: a == b),
+    ("ne", lambda a, b: a != b),
+):
+    setattr(_Number, f"__{_name}__", _compare(_function))
+
+
+def _counting_math():
+    """A stand-in for `math` whose functions count when they meet a counted number."""
+
+    def counted(unit, function):
+        def call(number):
+            if not isinstance(number, _Number):
+                return function(number)
+            number.counts[unit] += 1
+            return _Number(function(number.value), number.counts)
+
+        return call
+
+    overrides = {u: counted(u, getattr(math, u)) for u in ("exp", "sqrt", "log")}
+    return types.SimpleNamespace(**{**vars(math), **overrides})
+
+
+class _Array:
+    """An array of a constant that counts its element reads and writes; integer elements are plain integers."""
+
+    __slots__ = ("shape", "size", "ndim", "dtype", "value", "counts")
+
+    def __init__(self, shape, dtype, counts):
+        self.shape, self.size, self.ndim, self.counts = shape, math.prod(shape), len(shape), counts
+        if np.issubdtype(dtype, np.floating):
+            self.value = _Number(1.0, counts)
+            self.dtype = types.SimpleNamespace(type=lambda value: _Number(float(value), counts))
+        else:
+            self.value = 0
+            self.dtype = types.SimpleNamespace(type=int)
+
+    def _check(self, index):
+        index = index if isinstance(index, tuple) else (index,)
+        if len(index) != self.ndim or any(not 0 <= i < n for i, n in zip(index, self.shape, strict=True)):
+            raise IndexError(f"index {index} is outside an array of shape {self.shape}")
+
+    def __getitem__(self, index):
+        self._check(index)
+        self.counts["load"] += 1
+        return self.value
+
+    def __setitem__(self, index, number):
+        self._check(index)
+        self.counts["store"] += 1
+
+
+def count(
+    passed: Pass, sizes: Mapping[str, int], attrs: Mapping, present: Iterable[str] = (), every_item: bool = False
+) -> dict[str, int]:
+    """Number of each unit that one call of `passed` does: unit name → count, zeros left out.
+
+    sizes: letter → integer, for all its letters; attrs: canonical attributes; present: optional arrays that are given.
+    """
+    scope = {**passed.body.__globals__, "math": _counting_math()}
+    body = types.FunctionType(passed.body.__code__, scope)
+    tally: Counter = Counter()
+    arrays = {}
+    for a in passed.arrays:
+        given = a not in passed.optional or a in present
+        shape = passed.shape(a, sizes) if given else (0,) * len(dims(passed.shapes[a]))
+        arrays[a] = _Array(shape, dtype_of(passed.shapes[a], np.float64), tally)
+    args = [arrays[a] for a in passed.arrays] + [attrs[a] for a in passed.attributes]
+
+    axes = []  # along each letter of the items: (index to run, how many indices it stands for)
+    for d in passed.items:
+        n = size_of(d, sizes)
+        kinds = passed.alike[d](sizes, attrs) if d in passed.alike else np.zeros(n, int)
+        if every_item:
+            axes.append([(i, 1) for i in range(n)])
+        else:
+            axes.append(list(zip(*(a.tolist() for a in np.unique(kinds, return_index=True, return_counts=True)[1:]))))
+    lengths = [size_of(d, sizes) for d in passed.items]
+    total: Counter = Counter()
+    for chosen in itertools.product(*axes):
+        t = 0
+        for (index, _), n in zip(chosen, lengths, strict=True):
+            t = t * n + index
+        tally.clear()
+        body(t, *args)
+        times = math.prod(multiplicity for _, multiplicity in chosen)
+        for unit, n in tally.items():
+            total[unit] += n * times
+    return {unit: n for unit, n in sorted(total.items()) if n}
