@@ -133,7 +133,9 @@ class Graph:
         if name in self._shapes:
             raise ValueError(f"the graph {self.name} already has a tensor {name!r}")
         known = operator(op).attributes()
-        attrs = {a: canonical(a, v, operator(op).default(a)) if a in known and v != "same" else v for a, v in attrs.items()}
+        attrs = {
+            a: canonical(a, v, operator(op).default(a)) if a in known and v != "same" else v for a, v in attrs.items()
+        }
         node = Node(name, op, tuple(inputs), attrs, {local: f"{name}.{local}" for local in params})
         parameters = {f"{name}.{local}": p for local, p in params.items()}
         self._shapes[name] = output_shape(node, self._shapes, self.parameters | parameters)

@@ -113,7 +113,9 @@ class Pass:
         self.__doc__ = body.__doc__
         missing = [a for a, default in self.attributes.items() if default is inspect.Parameter.empty]
         if missing or [p.name for p in parameters] != self.arrays + list(self.attributes):
-            raise TypeError(f"{self}: arrays come first and are in SHAPES, attributes follow and have defaults: {missing}")
+            raise TypeError(
+                f"{self}: arrays come first and are in SHAPES, attributes follow and have defaults: {missing}"
+            )
 
     def __repr__(self) -> str:
         return f"{self.operator}.{self.name}"
@@ -166,7 +168,9 @@ class Pass:
         unknown = [k for k in keywords if k not in self.letters()]
         absent = [a for a in self.reads if arrays.get(a) is None and a not in self.optional]
         if unknown or absent:
-            raise TypeError(f"{self}({', '.join([*self.reads, *self.attributes])}): missing {absent}, unknown {unknown}")
+            raise TypeError(
+                f"{self}({', '.join([*self.reads, *self.attributes])}): missing {absent}, unknown {unknown}"
+            )
         arrays = {a: v for a, v in arrays.items() if v is not None}
         sizes = self.sizes(arrays, attrs, keywords)
         model = next(v for a, v in arrays.items() if ":" not in self.shapes[a])

@@ -139,7 +139,8 @@ def count(
         if every_item:
             axes.append([(i, 1) for i in range(n)])
         else:
-            axes.append(list(zip(*(a.tolist() for a in np.unique(kinds, return_index=True, return_counts=True)[1:]))))
+            _, first, times = np.unique(kinds, return_index=True, return_counts=True)
+            axes.append(list(zip(first.tolist(), times.tolist(), strict=True)))
     lengths = [size_of(d, sizes) for d in passed.items]
     total: Counter = Counter()
     for chosen in itertools.product(*axes):

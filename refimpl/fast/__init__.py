@@ -1,0 +1,1 @@
+"""Hand-tuned CPU kernels, in files of the same names as in `refimpl.ops` and `refimpl.methods`."""

@@ -9,7 +9,7 @@ ALIASES = {"da": "dy", "db": "dy"}
 
 @declare(SHAPES, items="N H W C", writes="y")
 def forward(t, y, a, b):
-    """y (N, H, W, C) = a + b."""
+    """Y (N, H, W, C) = a + b."""
     t, c = divmod(t, y.shape[3])
     t, v = divmod(t, y.shape[2])
     n, h = divmod(t, y.shape[1])

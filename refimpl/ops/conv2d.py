@@ -1,6 +1,6 @@
 """2-D convolution (cross-correlation) with stride, dilation, groups, asymmetric padding and bias.
 
-    y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n, p·stride − top + r·dilation, q·stride − left + s·dilation, g·C/G + c] · w[r,s,c,k]
+    y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n, p·stride − top + r·dilation, q·stride − left + s·dilation, g·C/G + c]·w[r,s,c,k]
 
 where g = ⌊k / (K/G)⌋ is the group of output channel k, and taps outside the map count as zero and are skipped.
 With dy = ∂L/∂y, dx, dw and db sum the same products over the other indices.
@@ -50,7 +50,7 @@ TAP = {"R": lambda z, a: classes(inside(*_axis(z, a, 0)).T), "S": lambda z, a: c
 
 @declare(SHAPES, items="N P Q K", writes="y", derive=derive, alike=OUT)
 def forward(t, y, x, w, b=None, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
-    """y (N, P, Q, K) of x (N, H, W, C), w (R, S, C/G, K), b (K,)."""
+    """Y (N, P, Q, K) of x (N, H, W, C), w (R, S, C/G, K), b (K,)."""
     t, k = divmod(t, y.shape[3])
     t, q = divmod(t, y.shape[2])
     n, p = divmod(t, y.shape[1])
@@ -70,7 +70,7 @@ def forward(t, y, x, w, b=None, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0,
 
 @declare(SHAPES, items="N H W C", writes="dx", derive=derive, alike=MAP)
 def grad_x(t, dx, dy, w, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
-    """dx (N, H, W, C) of dy (N, P, Q, K), w (R, S, C/G, K); H and W (and G) must be given: several sizes give one P."""
+    """Dx (N, H, W, C) of dy (N, P, Q, K), w (R, S, C/G, K); H and W (and G) must be given: several sizes give one P."""
     t, c = divmod(t, dx.shape[3])
     t, v = divmod(t, dx.shape[2])
     n, h = divmod(t, dx.shape[1])
@@ -91,7 +91,7 @@ def grad_x(t, dx, dy, w, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
 
 @declare(SHAPES, items="R S C/G K", writes="dw", derive=derive, alike=TAP)
 def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
-    """dw (R, S, C/G, K) of dy (N, P, Q, K), x (N, H, W, C); R and S (and G) must be given: several sizes give one P."""
+    """Dw (R, S, C/G, K) of dy (N, P, Q, K), x (N, H, W, C); R and S (and G) must be given: several sizes give one P."""
     t, k = divmod(t, dw.shape[3])
     t, c = divmod(t, dw.shape[2])
     r, s = divmod(t, dw.shape[1])
@@ -111,7 +111,7 @@ def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
 
 @declare(SHAPES, items="K", writes="db")
 def grad_b(t, db, dy):
-    """db (K,) = Σ_{n,p,q} dy (N, P, Q, K)."""
+    """Db (K,) = Σ_{n,p,q} dy (N, P, Q, K)."""
     total = db.dtype.type(0)
     for n in range(dy.shape[0]):
         for p in range(dy.shape[1]):

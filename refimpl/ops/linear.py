@@ -12,7 +12,7 @@ PARAMS = ("w", "b")
 
 @declare(SHAPES, items="N K", writes="y")
 def forward(t, y, x, w, b=None):
-    """y (N, K) = x (N, D) w (D, K) + b (K,)."""
+    """Y (N, K) = x (N, D) w (D, K) + b (K,)."""
     n, k = divmod(t, y.shape[1])
     total = b[k] if b.shape[0] else y.dtype.type(0)
     for d in range(x.shape[1]):
@@ -22,7 +22,7 @@ def forward(t, y, x, w, b=None):
 
 @declare(SHAPES, items="N D", writes="dx")
 def grad_x(t, dx, dy, w):
-    """dx (N, D) = dy (N, K) wᵀ (K, D)."""
+    """Dx (N, D) = dy (N, K) wᵀ (K, D)."""
     n, d = divmod(t, dx.shape[1])
     total = dx.dtype.type(0)  # a plain 0.0 would accumulate in float64
     for k in range(w.shape[1]):
@@ -32,7 +32,7 @@ def grad_x(t, dx, dy, w):
 
 @declare(SHAPES, items="D K", writes="dw")
 def grad_w(t, dw, dy, x):
-    """dw (D, K) = xᵀ (D, N) dy (N, K)."""
+    """Dw (D, K) = xᵀ (D, N) dy (N, K)."""
     d, k = divmod(t, dw.shape[1])
     total = dw.dtype.type(0)
     for n in range(x.shape[0]):
@@ -42,7 +42,7 @@ def grad_w(t, dw, dy, x):
 
 @declare(SHAPES, items="K", writes="db")
 def grad_b(t, db, dy):
-    """db (K,) = Σₙ dy (N, K)."""
+    """Db (K,) = Σₙ dy (N, K)."""
     total = db.dtype.type(0)
     for n in range(dy.shape[0]):
         total += dy[n, t]
