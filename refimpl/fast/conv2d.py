@@ -10,16 +10,21 @@ C-contiguous. No kernel allocates; scratch comes from the caller, its shape, lik
 import numpy as np
 from numba import get_thread_id, prange
 
-from ..gemm import gemm
 from ..kernel import fast, inline
 from .gather import dy_tile, gather, gather_taps, scatter, up
-from .memory import clear, write_bits
+from .memory import apart, clear, transpose, write_bits
+from .product import product
 from .tiles import NARROW
 
 NONE, RELU, RELU6 = 0, 1, 2
+STRIP = 64  # input channels that one item transposes
 
 
-# ---- forward
+@inline
+def reads_in_place(w, y, x, geometry):
+    """Is a convolution from x to y 1×1 with stride 1 and no padding?"""
+    one = w.shape[0] * w.shape[1] * geometry[0] * geometry[1] == 1 and geometry[4] + geometry[5] == 0
+    return one and y.shape[1] == x.shape[1] and y.shape[2] == x.shape[2]
 
 
 @fast
@@ -30,11 +35,10 @@ def forward(y, mask, x, w, scale, shift, residual, scratch, geometry, tiles, act
     scale, shift and residual may be empty. act: NONE, RELU or RELU6; a bit tells 0 < y (and y < 6 for RELU6).
     """
     samples, part, channels, tap_rows, tap_columns = tiles
-    stride_h, stride_w, _, _, top, left = geometry
-    direct = w.shape[0] * w.shape[1] * stride_h * stride_w == 1 and y.shape[1:3] == x.shape[1:3] and top + left == 0
+    direct = reads_in_place(w, y, x, geometry)
+    sides = (x.shape[1], x.shape[2], x.shape[3])
     pixels = y.shape[1] * y.shape[2]
-    parts = up(pixels, part)
-    blocks = up(y.shape[3], channels)
+    parts, blocks = up(pixels, part), up(y.shape[3], channels)
     for t in prange(up(y.shape[0], samples) * parts * blocks):
         item = np.int64(t)
         k0 = item % blocks * channels
@@ -49,31 +53,18 @@ def forward(y, mask, x, w, scale, shift, residual, scratch, geometry, tiles, act
         if x.shape[3] == 1 and not direct:
             _multiply_one_channel(y, x, w, own, row0, rows, k0, k1, geometry, tap_rows, tap_columns)
         else:
-            _multiply(y, x, w, own, row0, rows, k0, k1, geometry, tap_rows, tap_columns, direct)
+            _multiply(y, x, 0, sides, w, own, 0, row0, rows, k0, k1, geometry, tap_rows, tap_columns, direct, False)
         _finish(y, row0, rows, k0, k1, scale, shift, residual, act)
         if mask.shape[1] > 0:
-            low, high = y.dtype.type(0), y.dtype.type(6 if act == RELU6 else np.nan)
-            width = y.shape[3]
-            if k1 - k0 == width:
-                for n in range(n0, n1):
-                    start = n * pixels + first
-                    byte = n * mask.shape[1] + first * width // 8
-                    write_bits(mask, byte, y, start * width, (last - first) * width, low, high)
-            else:  # parts of the channels are multiples of 16, so each pixel's bits are whole bytes
-                for n in range(n0, n1):
-                    for pixel in range(first, last):
-                        byte = n * mask.shape[1] + (pixel * width + k0) // 8
-                        write_bits(mask, byte, y, (n * pixels + pixel) * width + k0, k1 - k0, low, high)
+            _write_mask(mask, y, n0, n1, first, last, k0, k1, act)
 
 
 @inline
-def _multiply(y, x, w, own, row0, rows, k0, k1, geometry, tap_rows, tap_columns, direct):
-    """Rows `row0 : row0 + rows` and channels `k0 : k1` of the bare convolution, into y."""
-    depth, width, total = w.shape[2], w.shape[3], x.shape[3]
-    if direct and depth == total:
-        gemm(False, False, rows, k1 - k0, total, 1.0, x, row0 * total, total, w, k0, width, 0.0, y,
-             row0 * width + k0, width)  # fmt: skip
-        return
+def _multiply(
+    y, x, origin, sides, w, own, to, row0, rows, k0, k1, geometry, tap_rows, tap_columns, direct, add
+):  # fmt: skip
+    """Rows `row0 : row0 + rows` and channels `k0 : k1` of the bare convolution of the map x, into y."""
+    depth, width, total = w.shape[2], w.shape[3], sides[2]
     groups = total // depth
     per_group = width // groups
     for r0 in range(0, w.shape[0], tap_rows):
@@ -81,17 +72,19 @@ def _multiply(y, x, w, own, row0, rows, k0, k1, geometry, tap_rows, tap_columns,
         for s0 in range(0, w.shape[1], tap_columns):
             s1 = min(s0 + tap_columns, w.shape[1])
             span = (r1 - r0) * (s1 - s0) * depth
-            beta = 0.0 if r0 + s0 == 0 else 1.0
+            more = add or r0 + s0 > 0
             w0 = (r0 * w.shape[1] + s0) * depth * width
             for g in range(groups):
-                left, right = (k0, k1) if groups == 1 else (g * per_group, (g + 1) * per_group)
+                left = k0 if groups == 1 else g * per_group
+                n = k1 - k0 if groups == 1 else per_group
+                out = row0 * width + left
                 if direct:
-                    gemm(False, False, rows, right - left, depth, 1.0, x, row0 * total + g * depth, total,
-                         w, left, width, 0.0, y, row0 * width + left, width)  # fmt: skip
+                    a0 = origin + row0 * total + g * depth
+                    product(rows, n, depth, x, a0, total, 1, w, left, width, add, y, out, width)
                 else:
-                    gather(own, x, row0, rows, y.shape[1], y.shape[2], r0, r1, s0, s1, g * depth, depth, geometry)
-                    gemm(False, False, rows, right - left, span, 1.0, own, 0, span, w, w0 + left, width, beta,
-                         y, row0 * width + left, width)  # fmt: skip
+                    gather(own, to, x, origin, sides, row0, rows, y.shape[1], y.shape[2], r0, r1, s0, s1,
+                           g * depth, depth, geometry)  # fmt: skip
+                    product(rows, n, span, own, to, span, 1, w, w0 + left, width, more, y, out, width)
 
 
 @inline
@@ -99,68 +92,117 @@ def _multiply_one_channel(y, x, w, own, row0, rows, k0, k1, geometry, tap_rows, 
     """As `_multiply` for C = 1: the tile is gathered one row per tap, where neighbouring pixels lie side by side."""
     width = w.shape[3]
     narrow = width < NARROW
-    product = tap_rows * tap_columns * rows  # the transposed tile (K, rows) lies after the taps
+    aside = tap_rows * tap_columns * rows  # the transposed tile (K, rows) lies after the taps
     for r0 in range(0, w.shape[0], tap_rows):
         r1 = min(r0 + tap_rows, w.shape[0])
         for s0 in range(0, w.shape[1], tap_columns):
             s1 = min(s0 + tap_columns, w.shape[1])
             span = (r1 - r0) * (s1 - s0)
-            beta = 0.0 if r0 + s0 == 0 else 1.0
+            more = r0 + s0 > 0
             w0 = (r0 * w.shape[1] + s0) * width
-            gather_taps(own, x, row0, rows, y.shape[1], y.shape[2], r0, r1, s0, s1, geometry)
+            gather_taps(own, 0, x, row0, rows, y.shape[1], y.shape[2], r0, r1, s0, s1, geometry)
             if narrow:
-                gemm(True, False, width, rows, span, 1.0, w, w0, width, own, 0, rows, beta, own, product, rows)
+                product(width, rows, span, w, w0, 1, width, own, 0, rows, more, own, aside, rows)
             else:
-                gemm(True, False, rows, k1 - k0, span, 1.0, own, 0, rows, w, w0 + k0, width, beta,
-                     y, row0 * width + k0, width)  # fmt: skip
+                product(rows, k1 - k0, span, own, 0, 1, rows, w, w0 + k0, width, more, y, row0 * width + k0, width)
     if narrow:
         flat = y.reshape(-1)
         for i in range(rows):
             for k in range(width):
-                flat[(row0 + i) * width + k] = own[product + k * rows + i]
+                flat[(row0 + i) * width + k] = own[aside + k * rows + i]
 
 
 @inline
 def _finish(y, row0, rows, k0, k1, scale, shift, residual, act):
     """act(scale·y + shift + residual) on a tile of y, in place."""
-    if scale.shape[0] + shift.shape[0] + residual.shape[0] == 0 and act == NONE:
+    apart()
+    flat, width, other = y.reshape(-1), y.shape[3], residual.reshape(-1)
+    scaled, shifted, more = scale.shape[0] > 0, shift.shape[0] > 0, residual.shape[0] > 0
+    if not (scaled or shifted or more) and act == NONE:
         return
-    flat, width = y.reshape(-1), y.shape[3]
-    other = residual.reshape(-1)
-    zero, six = y.dtype.type(0), y.dtype.type(6)
-    for row in range(row0, row0 + rows):
-        if scale.shape[0] > 0:
+    low = y.dtype.type(-np.inf if act == NONE else 0)
+    high = y.dtype.type(6 if act == RELU6 else np.inf)
+    for row in range(row0 * width, (row0 + rows) * width, width):
+        if scaled:
             for k in range(k0, k1):
-                flat[row * width + k] *= scale[k]
-        if shift.shape[0] > 0:
+                flat[row + k] *= scale[k]
+        if shifted and not more:
             for k in range(k0, k1):
-                flat[row * width + k] += shift[k]
-        if residual.shape[0] > 0:
-            for k in range(row * width + k0, row * width + k1):
-                flat[k] += other[k]
-        if act != NONE:
-            for k in range(row * width + k0, row * width + k1):
-                v = flat[k]
-                flat[k] = zero if v < zero else v  # in this form NaN passes
-        if act == RELU6:
-            for k in range(row * width + k0, row * width + k1):
-                v = flat[k]
-                flat[k] = six if v > six else v
+                flat[row + k] = _clamp(flat[row + k] + shift[k], low, high)
+            continue
+        if shifted:
+            for k in range(k0, k1):
+                flat[row + k] += shift[k]
+        if more:
+            for k in range(row + k0, row + k1):
+                flat[k] = _clamp(flat[k] + other[k], low, high)
+        elif act != NONE:
+            for k in range(row + k0, row + k1):
+                flat[k] = _clamp(flat[k], low, high)
+
+
+@inline
+def _clamp(v, low, high):
+    v = low if v < low else v  # in this form NaN passes
+    return high if v > high else v
+
+
+@inline
+def _write_mask(mask, y, n0, n1, first, last, k0, k1, act):
+    """Bits of the pixels `first : last` of the samples `n0 : n1` and the channels `k0 : k1`."""
+    low, high = y.dtype.type(0), y.dtype.type(6 if act == RELU6 else np.nan)
+    width, pixels = y.shape[3], y.shape[1] * y.shape[2]
+    for n in range(n0, n1):
+        byte = n * mask.shape[1]
+        if k1 - k0 == width:
+            count = (last - first) * width
+            write_bits(mask, byte + first * width // 8, y, (n * pixels + first) * width, count, low, high)
+        else:  # parts of the channels are multiples of 16, so each pixel's bits are whole bytes
+            for pixel in range(first, last):
+                start = (n * pixels + pixel) * width + k0
+                write_bits(mask, byte + (pixel * width + k0) // 8, y, start, k1 - k0, low, high)
 
 
 # ---- grad_x
 
 
 @fast
-def grad_x(dx, dy, mask, scale, w, scratch, geometry, tiles, add):
-    """Dx (N, H, W, C) of dy (N, P, Q, K) through `mask` and `scale`, w (R, S, C/G, K); `add`: dx += instead of dx =."""
+def grad_x(dx, dy, mask, scale, w, turned, scratch, geometry, tiles, add):
+    """Dx (N, H, W, C) of dy (N, P, Q, K) through `mask` and `scale`, w (R, S, C/G, K); `add`: dx += instead of dx =.
+
+    With stride 1 it is a convolution of dy with the kernel turned by 180° and its channels exchanged, which is what
+    `turned` (R, S, K/G, C) is filled with. Else products of dy with the transposed kernel, which are (K, R·S·C/G) in
+    the same memory, are added to the rows of dx that a tile owns.
+    """
     samples, part, channels, piece, tap_rows, tap_columns = tiles
-    stride_h, stride_w, dilation_h, _, top, left = geometry
-    direct = w.shape[0] * w.shape[1] * stride_h * stride_w == 1 and dy.shape[1:3] == dx.shape[1:3] and top + left == 0
+    stride_h, stride_w, dilation_h, dilation_w, top, left = geometry
+    gathers = stride_h * stride_w == 1
     height, across, total = dy.shape[1], dy.shape[2], dx.shape[3]
-    length = height * across if direct else dx.shape[1]  # a tile is a part of this
-    parts = up(length, part)
-    blocks = up(total, channels)
+    depth, width = w.shape[2], w.shape[3]
+    groups = total // depth
+    per_group = width // groups
+    window = w.shape[0] * w.shape[1]
+    strips = up(depth, STRIP)
+    for t in prange(window * groups * strips):
+        item = np.int64(t)
+        c0 = item % strips * STRIP
+        g = item // strips % groups
+        tap = item // strips // groups
+        c1 = min(c0 + STRIP, depth)
+        source = (tap * depth + c0) * width + g * per_group
+        if gathers:
+            to = ((window - 1 - tap) * per_group * groups + g) * depth + c0
+            transpose(turned, to, total, w, source, width, c1 - c0, per_group)
+        else:
+            to = g * per_group * window * depth + tap * depth + c0
+            transpose(turned, to, window * depth, w, source, width, c1 - c0, per_group)
+
+    direct = reads_in_place(w, dy, dx, geometry)
+    sides = (height, across, width)
+    turn = (1, 1, dilation_h, dilation_w, dilation_h * (w.shape[0] - 1) - top, dilation_w * (w.shape[1] - 1) - left)
+    staged = mask.shape[1] + scale.shape[0] > 0
+    length = dx.shape[1] * dx.shape[2] if gathers else dx.shape[1]  # a tile is a part of this
+    parts, blocks = up(length, part), up(total, channels)
     reach = dilation_h * (w.shape[0] - 1)
     for t in prange(up(dx.shape[0], samples) * parts * blocks):
         item = np.int64(t)
@@ -171,62 +213,60 @@ def grad_x(dx, dy, mask, scale, w, scratch, geometry, tiles, add):
         first = item // blocks % parts * part
         last = min(first + part, length)
         own = scratch[get_thread_id()]
-        if direct:
-            row0 = n0 * length + first
-            _pointwise_grad_x(
-                dx, dy, mask, scale, w, own, row0, (n1 - n0 - 1) * length + last - first, c0, c1, 1.0 if add else 0.0
-            )
-        else:
-            if not add:
-                if c1 - c0 == total:
-                    line = dx.shape[2] * total
-                    clear(dx, (n0 * length + first) * line, ((n1 - n0 - 1) * length + last - first) * line)
-                else:
-                    for n in range(n0, n1):
-                        for h in range(first, last):
-                            for v in range(dx.shape[2]):
-                                clear(dx, ((n * length + h) * dx.shape[2] + v) * total + c0, c1 - c0)
-            p0 = min(max(0, up(first + top - reach, stride_h)), height)
-            p1 = max(min(height, (last - 1 + top) // stride_h + 1), p0)
-            row0 = (n0 * height + p0) * across
-            end = ((n1 - 1) * height + p1) * across
-            while row0 < end:
-                rows = min(piece, end - row0)
-                _products_to_dx(
-                    dx, dy, mask, scale, w, own, row0, rows, first, last, c0, c1, piece, tap_rows, tap_columns, geometry
-                )
-                row0 += rows
+        # map rows of this tile, the rows p of dy that reach them, and the pixels of dy in those
+        h0 = first // dx.shape[2] if gathers else first
+        h1 = (last - 1) // dx.shape[2] + 1 if gathers else last
+        p0 = min(max(0, up(h0 + top - reach, stride_h)), height)
+        p1 = max(min(height, (h1 - 1 + top) // stride_h + 1), p0)
+        row0 = (n0 * height + p0) * across
+        end = ((n1 - 1) * height + p1) * across
+        if gathers:
+            out0 = n0 * length + first
+            out = (n1 - n0 - 1) * length + last - first
+            if direct:
+                row0, end = out0, out0 + out
+            if staged:
+                dy_tile(own, 0, dy, row0, end - row0, mask, scale)
+                _multiply(dx, own, -row0 * width, sides, turned, own, piece * width, out0, out,
+                          c0, c1, turn, tap_rows, tap_columns, direct, add)  # fmt: skip
+            else:
+                _multiply(dx, dy, 0, sides, turned, own, 0, out0, out,
+                          c0, c1, turn, tap_rows, tap_columns, direct, add)  # fmt: skip
+            continue
+        if not add:
+            _clear_part(dx, n0, n1, first, last, c0, c1)
+        while row0 < end:
+            rows = min(piece, end - row0)
+            _products_to_dx(
+                dx, dy, mask, scale, w, turned, own, row0, rows, first, last, c0, c1, piece, tap_rows, tap_columns,
+                geometry,
+            )  # fmt: skip
+            row0 += rows
 
 
 @inline
-def _pointwise_grad_x(dx, dy, mask, scale, w, own, row0, rows, c0, c1, beta):
-    """The rows `row0 : row0 + rows` and channels `c0 : c1` of dx for a convolution that reads x in place."""
-    depth, width, total = w.shape[2], w.shape[3], dx.shape[3]
-    per_group = width * depth // total
-    staged = mask.shape[1] + scale.shape[0] > 0
-    if staged:
-        dy_tile(own, 0, dy, row0, rows, mask, scale)
-    for g in range(total // depth):
-        left, right = (c0, c1) if depth == total else (g * depth, (g + 1) * depth)
-        w0 = (left - g * depth) * width + g * per_group
-        if staged:
-            gemm(False, True, rows, right - left, per_group, 1.0, own, g * per_group, width, w, w0, width, beta,
-                 dx, row0 * total + left, total)  # fmt: skip
+def _clear_part(dx, n0, n1, h0, h1, c0, c1):
+    """Zero the map rows `h0 : h1` and channels `c0 : c1` of dx."""
+    high, wide, total = dx.shape[1], dx.shape[2], dx.shape[3]
+    for n in range(n0, n1):
+        if c1 - c0 == total:
+            clear(dx, (n * high + h0) * wide * total, (h1 - h0) * wide * total)
         else:
-            gemm(False, True, rows, right - left, per_group, 1.0, dy, row0 * width + g * per_group, width, w, w0, width,
-                 beta, dx, row0 * total + left, total)  # fmt: skip
+            for v in range((n * high + h0) * wide, (n * high + h1) * wide):
+                clear(dx, v * total + c0, c1 - c0)
 
 
 @inline
 def _products_to_dx(
-    dx, dy, mask, scale, w, own, row0, rows, h0, h1, c0, c1, piece, tap_rows, tap_columns, geometry
+    dx, dy, mask, scale, w, turned, own, row0, rows, h0, h1, c0, c1, piece, tap_rows, tap_columns, geometry
 ):  # fmt: skip
     """Add what the pixels `row0 : row0 + rows` of dy give to map rows `h0 : h1` and channels `c0 : c1` of dx."""
-    depth, width, total = w.shape[2], w.shape[3], dx.shape[3]
-    groups = total // depth
+    depth, width = w.shape[2], w.shape[3]
+    groups = dx.shape[3] // depth
     per_group = width // groups
-    staged = mask.shape[1] + scale.shape[0] > 0
+    across = w.shape[0] * w.shape[1] * depth  # elements of a row of the transposed kernel
     products = piece * width
+    staged = mask.shape[1] + scale.shape[0] > 0
     if staged:
         dy_tile(own, 0, dy, row0, rows, mask, scale)
     part = min(depth, c1 - c0)
@@ -236,15 +276,15 @@ def _products_to_dx(
             s1 = min(s0 + tap_columns, w.shape[1])
             span = (r1 - r0) * (s1 - s0) * part  # several taps only where all channels are in this tile
             for g in range(groups):
-                w0 = ((r0 * w.shape[1] + s0) * depth + c0) * width + g * per_group
+                b0 = g * per_group * across + (r0 * w.shape[1] + s0) * depth + c0
                 if staged:
-                    gemm(False, True, rows, span, per_group, 1.0, own, g * per_group, width, w, w0, width, 0.0,
-                         own, products, span)  # fmt: skip
+                    product(rows, span, per_group, own, g * per_group, width, 1, turned, b0, across, False,
+                            own, products, span)  # fmt: skip
                 else:
-                    gemm(False, True, rows, span, per_group, 1.0, dy, row0 * width + g * per_group, width, w, w0, width,
-                         0.0, own, products, span)  # fmt: skip
-                scatter(dx, own[products:], row0, rows, dy.shape[1], dy.shape[2], h0, h1, r0, r1, s0, s1,
-                        g * depth, part, c0, geometry)  # fmt: skip
+                    product(rows, span, per_group, dy, row0 * width + g * per_group, width, 1, turned, b0, across,
+                            False, own, products, span)  # fmt: skip
+                scatter(dx, own, products, row0, rows, dy.shape[1], dy.shape[2], h0, h1, r0, r1, s0, s1,
+                        g * depth + c0, part, geometry)  # fmt: skip
 
 
 # ---- grad_w and grad_b
@@ -254,8 +294,7 @@ def _products_to_dx(
 def grad_w(dw, dy, mask, scale, x, scratch, partials, geometry, tiles):
     """Dw (R, S, C/G, K) of dy (N, P, Q, K) through `mask` and `scale`, x (N, H, W, C)."""
     per_slice, part, tap_rows, tap_columns, channels = tiles
-    stride_h, stride_w, _, _, top, left = geometry
-    direct = dw.shape[0] * dw.shape[1] * stride_h * stride_w == 1 and dy.shape[1:3] == x.shape[1:3] and top + left == 0
+    direct = reads_in_place(dw, dy, x, geometry)
     pixels = dy.shape[0] * dy.shape[1] * dy.shape[2]
     depth = dw.shape[2]
     slices = up(pixels, per_slice)
@@ -271,10 +310,10 @@ def grad_w(dw, dy, mask, scale, x, scratch, partials, geometry, tiles):
         end = min(start + per_slice, pixels)
         own = scratch[get_thread_id()]
         if slices > 1:
-            _sum_products(partials, item // pieces * dw.size, dw, dy, mask, scale, x, own, start, end, part,
+            _sum_products(partials.reshape(-1), item // pieces * dw.size, dw, dy, mask, scale, x, own, start, end, part,
                           r0, r1, s0, s1, c0, c1, direct, geometry)  # fmt: skip
         else:
-            _sum_products(dw, 0, dw, dy, mask, scale, x, own, start, end, part,
+            _sum_products(dw.reshape(-1), 0, dw, dy, mask, scale, x, own, start, end, part,
                           r0, r1, s0, s1, c0, c1, direct, geometry)  # fmt: skip
     if slices > 1:
         add_partials(dw.reshape(-1), partials, slices)
@@ -290,27 +329,30 @@ def _sum_products(
     per_group = width // groups
     staged = mask.shape[1] + scale.shape[0] > 0
     span = (r1 - r0) * (s1 - s0) * (c1 - c0)
-    gathered = part * width  # the taps lie after the tile of dy
+    taps = part * width if staged else 0  # the gathered taps lie after the tile of dy
     to = out0 + ((r0 * dw.shape[1] + s0) * depth + c0) * width
+    sides = (x.shape[1], x.shape[2], total)
+    flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
     for row0 in range(start, end, part):
         rows = min(part, end - row0)
-        beta = 0.0 if row0 == start else 1.0
+        more = row0 > start
+        b, b0 = flat_dy, row0 * width
         if staged:
             dy_tile(own, 0, dy, row0, rows, mask, scale)
+            b, b0 = own, 0
         for g in range(groups):
             channel = g * depth + c0
             if direct:
-                a, a0, lda = x.reshape(-1), row0 * total + channel, total
+                a, a0, a_row, a_k = flat_x, row0 * total + channel, 1, total
+            elif total == 1:
+                gather_taps(own, taps, x, row0, rows, dy.shape[1], dy.shape[2], r0, r1, s0, s1, geometry)
+                a, a0, a_row, a_k = own, taps, rows, 1
             else:
-                gather(own[gathered:], x, row0, rows, dy.shape[1], dy.shape[2], r0, r1, s0, s1, channel, c1 - c0,
+                gather(own, taps, x, 0, sides, row0, rows, dy.shape[1], dy.shape[2], r0, r1, s0, s1, channel, c1 - c0,
                        geometry)  # fmt: skip
-                a, a0, lda = own, gathered, span
-            if staged:
-                gemm(True, False, span, per_group, rows, 1.0, a, a0, lda, own, g * per_group, width, beta,
-                     out, to + g * per_group, width)  # fmt: skip
-            else:
-                gemm(True, False, span, per_group, rows, 1.0, a, a0, lda, dy, row0 * width + g * per_group, width, beta,
-                     out, to + g * per_group, width)  # fmt: skip
+                a, a0, a_row, a_k = own, taps, 1, span
+            product(span, per_group, rows, a, a0, a_row, a_k, b, b0 + g * per_group, width, more,
+                    out, to + g * per_group, width)  # fmt: skip
 
 
 @inline

@@ -1,7 +1,11 @@
-"""Tiles of a convolution: taps of x gathered (im2col), products scattered back (col2im), dy read through its mask."""
+"""Tiles of a convolution: taps of x gathered (im2col), products scattered back (col2im), dy read through its mask.
+
+A map is given by an array, the element where sample 0 would begin in it, and its rows, columns and channels; so a
+part of a map that was copied elsewhere can be read by the same indices.
+"""
 
 from ..kernel import inline
-from .memory import clear, copy, read_masked
+from .memory import accumulate, apart, clear, copy, read_masked
 
 
 @inline
@@ -11,41 +15,44 @@ def up(a, b):
 
 
 @inline
-def gather(own, x, row0, rows, height, across, r0, r1, s0, s1, channel, depth, geometry):
-    """Fill own (rows, (r1-r0)·(s1-s0)·depth): the inputs under taps `r0 : r1`, `s0 : s1` of each pixel, 0 outside.
+def gather(own, to, x, origin, sides, row0, rows, height, across, r0, r1, s0, s1, channel, depth, geometry):
+    """Fill own[to:] (rows, (r1-r0)·(s1-s0)·depth): the inputs under taps `r0 : r1`, `s0 : s1` of each pixel, else 0.
 
-    Pixels are those of a (N, height, across) map from row0 on; input channels `channel : channel + depth`.
+    Pixels are those of a (N, height, across) map from row0 on; sides: rows, columns and channels of x; input channels
+    `channel : channel + depth`.
     """
+    apart()
     stride_h, stride_w, dilation_h, dilation_w, top, left = geometry
+    high_x, wide_x, total = sides
     q = row0 % across
     p = row0 // across % height
     n = row0 // across // height
-    whole = dilation_w == 1 and depth == x.shape[3]  # the taps of a kernel row lie side by side
-    taps_ = s1 - s0
-    o = 0
+    whole = dilation_w == 1 and depth == total  # the taps of a kernel row lie side by side
+    taps = s1 - s0
+    o = to
     for _ in range(rows):
         v0 = q * stride_w - left + s0 * dilation_w
         for r in range(r0, r1):
             h = p * stride_h - top + r * dilation_h
-            line = (n * x.shape[1] + h) * x.shape[2]
-            if h < 0 or h >= x.shape[1]:
-                clear(own, o, taps_ * depth)
+            line = (n * high_x + h) * wide_x
+            if h < 0 or h >= high_x:
+                clear(own, o, taps * depth)
             elif whole:
-                low = min(max(0, -v0), taps_)
-                high = max(min(taps_, x.shape[2] - v0), low)
+                low = min(max(0, -v0), taps)
+                high = max(min(taps, wide_x - v0), low)
                 if low > 0:
                     clear(own, o, low * depth)
-                copy(own, o + low * depth, x, (line + v0 + low) * depth, (high - low) * depth)
-                if high < taps_:
-                    clear(own, o + high * depth, (taps_ - high) * depth)
+                copy(own, o + low * depth, x, origin + (line + v0 + low) * depth, (high - low) * depth)
+                if high < taps:
+                    clear(own, o + high * depth, (taps - high) * depth)
             else:
-                for s in range(taps_):
+                for s in range(taps):
                     v = v0 + s * dilation_w
-                    if 0 <= v and v < x.shape[2]:
-                        copy(own, o + s * depth, x, (line + v) * x.shape[3] + channel, depth)
+                    if 0 <= v and v < wide_x:
+                        copy(own, o + s * depth, x, origin + (line + v) * total + channel, depth)
                     else:
                         clear(own, o + s * depth, depth)
-            o += taps_ * depth
+            o += taps * depth
         q += 1
         if q == across:
             q = 0
@@ -56,11 +63,12 @@ def gather(own, x, row0, rows, height, across, r0, r1, s0, s1, channel, depth, g
 
 
 @inline
-def gather_taps(own, x, row0, rows, height, across, r0, r1, s0, s1, geometry):
-    """Fill own ((r1-r0)·(s1-s0), rows): as `gather` for one channel, transposed."""
+def gather_taps(own, to, x, row0, rows, height, across, r0, r1, s0, s1, geometry):
+    """Fill own[to:] ((r1-r0)·(s1-s0), rows): as `gather` for a map x of one channel, transposed."""
+    apart()
     stride_h, stride_w, dilation_h, dilation_w, top, left = geometry
     flat = x.reshape(-1)
-    o = 0
+    o = to
     for r in range(r0, r1):
         for s in range(s0, s1):
             done = 0
@@ -89,19 +97,20 @@ def gather_taps(own, x, row0, rows, height, across, r0, r1, s0, s1, geometry):
 
 
 @inline
-def scatter(dx, own, row0, rows, height, across, h0, h1, r0, r1, s0, s1, channel, depth, c0, geometry):
-    """Add `own` (rows, (r1-r0)·(s1-s0)·depth) to dx where `gather` would have read, in map rows `h0 : h1` only.
+def scatter(dx, own, start, row0, rows, height, across, h0, h1, r0, r1, s0, s1, channel, depth, geometry):
+    """Add own[start:] (rows, (r1-r0)·(s1-s0)·depth) to dx where `gather` would have read, in map rows `h0 : h1` only.
 
-    The products of a tap go to the channels `channel + c0 : + depth` of dx. Sums run in the order of the pixels.
+    The products of a tap go to the channels `channel : channel + depth`. Sums run in the order of the pixels.
     """
+    apart()
     stride_h, stride_w, dilation_h, dilation_w, top, left = geometry
-    flat, total = dx.reshape(-1), dx.shape[3]
+    total = dx.shape[3]
     q = row0 % across
     p = row0 // across % height
     n = row0 // across // height
     whole = dilation_w == 1 and depth == total
-    taps_ = s1 - s0
-    o = 0
+    taps = s1 - s0
+    o = start
     for _ in range(rows):
         v0 = q * stride_w - left + s0 * dilation_w
         for r in range(r0, r1):
@@ -109,19 +118,15 @@ def scatter(dx, own, row0, rows, height, across, h0, h1, r0, r1, s0, s1, channel
             line = (n * dx.shape[1] + h) * dx.shape[2]
             if h0 <= h and h < h1:
                 if whole:
-                    low = min(max(0, -v0), taps_)
-                    high = max(min(taps_, dx.shape[2] - v0), low)
-                    start = (line + v0) * total
-                    for i in range(low * depth, high * depth):
-                        flat[start + i] += own[o + i]
+                    low = min(max(0, -v0), taps)
+                    high = max(min(taps, dx.shape[2] - v0), low)
+                    accumulate(dx, (line + v0 + low) * depth, own, o + low * depth, (high - low) * depth)
                 else:
-                    for s in range(taps_):
+                    for s in range(taps):
                         v = v0 + s * dilation_w
                         if 0 <= v and v < dx.shape[2]:
-                            start = (line + v) * total + channel + c0
-                            for i in range(depth):
-                                flat[start + i] += own[o + s * depth + i]
-            o += taps_ * depth
+                            accumulate(dx, (line + v) * total + channel, own, o + s * depth, depth)
+            o += taps * depth
         q += 1
         if q == across:
             q = 0
@@ -132,11 +137,12 @@ def scatter(dx, own, row0, rows, height, across, h0, h1, r0, r1, s0, s1, channel
 
 
 @inline
-def dy_tile(own, start, dy, row0, rows, mask, scale):
-    """Fill own[start:] (rows, K) with dy_eff of the pixels from row0 on: dy·scale where the mask is set, else 0."""
+def dy_tile(own, to, dy, row0, rows, mask, scale):
+    """Fill own[to:] (rows, K) with dy_eff of the pixels from row0 on: dy·scale where the mask is set, else 0."""
+    apart()
     width = dy.shape[3]
     if mask.shape[1] == 0:
-        copy(own, start, dy, row0 * width, rows * width)
+        copy(own, to, dy, row0 * width, rows * width)
     else:
         pixels = dy.shape[1] * dy.shape[2]
         done = 0
@@ -144,10 +150,10 @@ def dy_tile(own, start, dy, row0, rows, mask, scale):
             n = (row0 + done) // pixels
             first = (row0 + done) % pixels
             run = min(pixels - first, rows - done)
-            read_masked(own, start + done * width, dy, (row0 + done) * width, run * width,
+            read_masked(own, to + done * width, dy, (row0 + done) * width, run * width,
                         mask, n * mask.shape[1], first * width)  # fmt: skip
             done += run
     if scale.shape[0] > 0:
         for i in range(rows):
             for k in range(width):
-                own[start + i * width + k] *= scale[k]
+                own[to + i * width + k] *= scale[k]

@@ -1,9 +1,10 @@
-"""Moving elements inside compiled kernels: copy, clear, and one bit per element (masks), eight elements at a time.
+"""Moving elements inside compiled kernels, a vector at a time: copy, add, clear, transpose, masks of one bit each.
 
 Offsets are counted in elements from the start of a C-contiguous array of any rank. Nothing is checked. A mask holds
 the element `8 j + i` of a sample in bit i of its byte j.
 """
 
+import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -12,6 +13,14 @@ from numba.extending import intrinsic
 from ..kernel import inline
 
 BYTE = ir.IntType(8)
+_FEATURES = llvm.get_host_cpu_features()
+# bytes of a vector register, and whether it is read and written in part
+if _FEATURES.get("avx512f"):
+    VECTOR, MASKS = 64, True
+elif _FEATURES.get("avx"):
+    VECTOR, MASKS = 32, True
+else:
+    VECTOR, MASKS = 16, False
 
 
 def _pointer(context, builder, kind, array, offset, offset_kind):
@@ -27,18 +36,128 @@ def _vector(builder, context, kind, pointer):
 
 
 @intrinsic
-def copy(typing_context, target, target_offset, source, source_offset, count):
-    """target[target_offset : + count] = source[source_offset : + count]; the two do not overlap."""
+def apart(typing_context):
+    """Keeps LLVM from copying the function that calls it into each of its callers, which would compile it many times."""
+
+    def codegen(context, builder, signature, values):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def masked(builder, name, vector, pointer, *rest):
+    """Call of llvm.masked.load or llvm.masked.store."""
+    width = 32 if vector.element == ir.FloatType() else 64
+    lanes = f"v{vector.count}f{width}"
+    function = f"llvm.masked.{name}.{lanes}.p0{lanes}"
+    arguments = [pointer, *rest] if name == "load" else [rest[0], pointer, *rest[1:]]
+    kind = ir.FunctionType(vector if name == "load" else ir.VoidType(), [x.type for x in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, function), arguments)
+
+
+def _move(add):
+    """Intrinsic that copies or adds elements a vector at a time: runs are short, and a call of memcpy costs as much."""
+
+    @intrinsic
+    def move(typing_context, target, target_offset, source, source_offset, count):
+        def codegen(context, builder, signature, values):
+            kinds = signature.args
+            to = _pointer(context, builder, kinds[0], values[0], values[1], kinds[1])
+            origin = _pointer(context, builder, kinds[2], values[2], values[3], kinds[3])
+            count = context.cast(builder, values[4], kinds[4], types.intp)
+            item = to.type.pointee
+            size = context.get_abi_sizeof(item)
+            lanes = VECTOR // size
+            vector, i32, intp = ir.VectorType(item, lanes), ir.IntType(32), count.type
+            zeros = ir.Constant(vector, None)
+
+            def at(base, index):
+                return builder.bitcast(builder.gep(base, [index]), vector.as_pointer())
+
+            whole = builder.and_(count, intp(-lanes))
+            with cgutils.for_range_slice(builder, intp(0), whole, intp(lanes)) as (index, _):
+                moved = builder.load(at(origin, index), align=size)
+                if add:
+                    moved = builder.fadd(moved, builder.load(at(to, index), align=size))
+                builder.store(moved, at(to, index), align=size)
+            rest = builder.sub(count, whole)
+            if MASKS:
+                with builder.if_then(builder.icmp_signed(">", rest, intp(0))):
+                    pick = ir.VectorType(i32, lanes)
+                    wanted = builder.insert_element(ir.Constant(pick, ir.Undefined), builder.trunc(rest, i32), i32(0))
+                    wanted = builder.shuffle_vector(wanted, ir.Constant(pick, ir.Undefined), ir.Constant(pick, None))
+                    inside = builder.icmp_signed("<", ir.Constant(pick, list(range(lanes))), wanted)
+                    moved = masked(builder, "load", vector, at(origin, whole), i32(size), inside, zeros)
+                    if add:
+                        old = masked(builder, "load", vector, at(to, whole), i32(size), inside, zeros)
+                        moved = builder.fadd(moved, old)
+                    masked(builder, "store", vector, at(to, whole), moved, i32(size), inside)
+            else:
+                with cgutils.for_range_slice(builder, whole, count, intp(1)) as (index, _):
+                    moved = builder.load(builder.gep(origin, [index]))
+                    if add:
+                        moved = builder.fadd(moved, builder.load(builder.gep(to, [index])))
+                    builder.store(moved, builder.gep(to, [index]))
+            return context.get_dummy_value()
+
+        return types.void(target, target_offset, source, source_offset, count), codegen
+
+    return move
+
+
+copy = _move(add=False)  # copy(target, target_offset, source, source_offset, count); the two do not overlap
+accumulate = _move(add=True)  # target[target_offset + i] += source[source_offset + i]
+
+
+@intrinsic
+def _transpose_8(typing_context, target, target_offset, target_row, source, source_offset, source_row):
+    """Block of 8 × 8: target[target_offset + j·target_row + i] = source[source_offset + i·source_row + j]."""
 
     def codegen(context, builder, signature, values):
         kinds = signature.args
         to = _pointer(context, builder, kinds[0], values[0], values[1], kinds[1])
-        source = _pointer(context, builder, kinds[2], values[2], values[3], kinds[3])
-        count = context.cast(builder, values[4], kinds[4], types.intp)
-        cgutils.raw_memcpy(builder, to, source, count, context.get_abi_sizeof(to.type.pointee))
+        origin = _pointer(context, builder, kinds[3], values[3], values[4], kinds[4])
+        to_row = context.cast(builder, values[2], kinds[2], types.intp)
+        from_row = context.cast(builder, values[5], kinds[5], types.intp)
+        size = context.get_abi_sizeof(to.type.pointee)
+        intp, i32 = to_row.type, ir.IntType(32)
+        pick = ir.VectorType(i32, 8)
+        rows = []
+        for i in range(8):
+            pointer, _ = _vector(builder, context, kinds[3], builder.gep(origin, [builder.mul(intp(i), from_row)]))
+            rows.append(builder.load(pointer, align=size))
+        for half in (1, 2, 4):  # exchange the blocks off the diagonal, of 1, 2 and 4 elements
+            upper = ir.Constant(pick, [j if not j & half else 8 + j - half for j in range(8)])
+            lower = ir.Constant(pick, [j + half if not j & half else 8 + j for j in range(8)])
+            following = list(rows)
+            for i in range(8):
+                if not i & half:
+                    following[i] = builder.shuffle_vector(rows[i], rows[i + half], upper)
+                    following[i + half] = builder.shuffle_vector(rows[i], rows[i + half], lower)
+            rows = following
+        for i in range(8):
+            pointer, _ = _vector(builder, context, kinds[0], builder.gep(to, [builder.mul(intp(i), to_row)]))
+            builder.store(rows[i], pointer, align=size)
         return context.get_dummy_value()
 
-    return types.void(target, target_offset, source, source_offset, count), codegen
+    return types.void(target, target_offset, target_row, source, source_offset, source_row), codegen
+
+
+@inline
+def transpose(target, target_offset, target_row, source, source_offset, source_row, rows, columns):
+    """target[target_offset + j·target_row + i] = source[source_offset + i·source_row + j], i < rows, j < columns."""
+    apart()
+    to, origin = target.reshape(-1), source.reshape(-1)
+    for i in range(0, rows, 8):
+        for j in range(0, columns, 8):
+            if i + 8 <= rows and j + 8 <= columns:
+                _transpose_8(to, target_offset + j * target_row + i, target_row,
+                             origin, source_offset + i * source_row + j, source_row)  # fmt: skip
+            else:
+                for u in range(i, min(i + 8, rows)):
+                    for v in range(j, min(j + 8, columns)):
+                        to[target_offset + v * target_row + u] = origin[source_offset + u * source_row + v]
 
 
 @intrinsic
@@ -105,6 +224,7 @@ def write_bits(mask, byte, values, offset, count, low, high):
 
     A high of NaN is no bound. Bits after the last element are zero.
     """
+    apart()
     mask_flat, flat = mask.reshape(-1), values.reshape(-1)
     whole = count // 8
     for j in range(whole):
@@ -124,6 +244,7 @@ def read_masked(target, target_offset, source, source_offset, count, mask, byte,
 
     byte: the first byte of the sample's mask, counted over the whole mask.
     """
+    apart()
     target_flat, source_flat, mask_flat = target.reshape(-1), source.reshape(-1), mask.reshape(-1)
     head = min(count, -first % 8)
     whole = (count - head) // 8

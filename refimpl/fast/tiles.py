@@ -5,7 +5,8 @@ A tiling is a flat tuple of integers, made once for the largest batch and passed
 
 from collections.abc import Mapping
 
-ROWS = 128  # rows of a tile: enough to keep a product busy, few enough for a tile to stay in cache
+ROWS = 120  # rows of a tile: enough to pay for reading the weights, few enough for a tile to stay in cache
+DEPTH = 96  # rows of B that a product reads from level-one cache
 COLUMNS = 48 * 1024  # elements of a gathered tile, of one thread: 192 KiB in float32
 ITEMS = 16  # tiles wanted at least, so that a few threads share them evenly
 NARROW = 16  # fewer output channels than this leave vector lanes empty: the product is then made transposed
@@ -30,12 +31,14 @@ def parts_of_channels(channels: int, wanted: int, smallest: int = 64) -> int:
     return min(channels, max(smallest, ceil_div(ceil_div(channels, wanted), 16) * 16))
 
 
-def row_tiles(samples: int, pixels: int, rows: int = ROWS) -> tuple[int, int]:
+def row_tiles(samples: int, pixels: int, weights: int) -> tuple[int, int]:
     """Tile of (samples, pixels): whole samples where they are small, else part of one, pixels a multiple of 8.
 
-    A multiple of 8 pixels makes a tile begin on a whole byte of the mask.
+    A multiple of 8 pixels makes a tile begin on a whole byte of the mask. Every tile reads all `weights`, so tiles are
+    small only where those stay in cache.
     """
-    rows = min(rows, max(32, ceil_div(samples * pixels, ITEMS)))
+    least = 48 if weights <= 64 * 1024 else ROWS
+    rows = min(ROWS, max(least, ceil_div(samples * pixels, ITEMS)))
     if pixels > 1.5 * rows:
         return 1, even(pixels, rows, 8)
     return min(samples, max(1, even(samples, max(1, rows // pixels)))), pixels
@@ -63,63 +66,85 @@ def in_place(z: Mapping, attrs: Mapping) -> bool:
     return z["R"] == z["S"] == 1 and tuple(attrs["stride"]) == (1, 1) and not any(map(any, attrs["pad"]))
 
 
+def _gathering(samples: int, pixels: int, width: int, kernel: tuple[int, int], depth: int, groups: int):
+    """Tiling of a convolution to maps of `pixels` and `width` channels, each from `depth` channels under the kernel."""
+    weights = kernel[0] * kernel[1] * depth * width
+    together, part = row_tiles(samples, pixels, weights)
+    items = ceil_div(samples, together) * ceil_div(pixels, part)
+    channels = parts_of_channels(width, ceil_div(ITEMS // 2, items)) if groups == 1 else width
+    return together, part, channels, *taps(together * part, kernel, depth)
+
+
 def forward_tiles(z: Mapping, attrs: Mapping) -> tuple[int, ...]:
-    """(samples, pixels, channels, kernel rows, kernel columns) of a tile, from the letter sizes `z`."""
-    pixels, depth = z["P"] * z["Q"], z["C"] // z["G"]
-    samples, part = row_tiles(z["N"], pixels, 256 if z["R"] * z["S"] * z["C"] * z["K"] > 400_000 else 128)
-    items = ceil_div(z["N"], samples) * ceil_div(pixels, part)
-    channels = parts_of_channels(z["K"], ceil_div(ITEMS // 2, items)) if z["G"] == 1 else z["K"]
-    return samples, part, channels, *taps(samples * part, (z["R"], z["S"]), depth)
+    """(samples, pixels, channels, kernel rows, kernel columns) of a tile."""
+    return _gathering(z["N"], z["P"] * z["Q"], z["K"], (z["R"], z["S"]), z["C"] // z["G"], z["G"])
 
 
 def forward_scratch(z: Mapping, attrs: Mapping, tiles: tuple[int, ...], threads: int) -> tuple[int, int]:
     """Shape of `scratch` (float dtype)."""
-    samples, part, channels, r, s = tiles
+    samples, part, _, r, s = tiles
     gathered = 0 if in_place(z, attrs) else samples * part * r * s * (z["C"] // z["G"])
     transposed = samples * part * z["K"] if z["K"] < NARROW and z["C"] == 1 and gathered else 0
     return threads, gathered + transposed
 
 
 def grad_x_tiles(z: Mapping, attrs: Mapping) -> tuple[int, ...]:
-    """(samples, map rows, channels, pixels, kernel rows, kernel columns) of a tile, from the letter sizes `z`.
+    """(samples, part, channels, pixels of dy, kernel rows, kernel columns) of a tile.
 
-    In place: pixels of a tile in `map rows`. Else a tile owns rows of dx and reads every pixel that reaches them; the
-    pixels at its borders are multiplied for both neighbours, so tiles are as large as the wanted number allows.
+    With stride 1, part counts pixels of dx, and pixels of dy are those that they read. Else part counts map rows of dx,
+    and a tile reads, some pixels at a time, all of dy that reaches them; pixels at its borders are multiplied for both
+    neighbours, so tiles are as large as the wanted number allows.
     """
-    pixels, depth = z["P"] * z["Q"], z["C"] // z["G"]
-    if in_place(z, attrs):
-        samples, part = row_tiles(z["N"], pixels)
-        items = ceil_div(z["N"], samples) * ceil_div(pixels, part)
-        channels = parts_of_channels(z["C"], ceil_div(ITEMS // 2, items)) if z["G"] == 1 else z["C"]
-        return samples, part, channels, samples * part, 1, 1
-    samples = min(z["N"], max(1, 256 // pixels, z["N"] // (2 * ITEMS)))
-    items = ceil_div(z["N"], samples)
+    window, depth = (z["R"], z["S"]), z["C"] // z["G"]
     reach = attrs["dilation"][0] * (z["R"] - 1)  # map rows that two neighbours share
+    if tuple(attrs["stride"]) == (1, 1):
+        samples, part, channels, r, s = _gathering(
+            z["N"], z["H"] * z["W"], z["C"], window, z["K"] // z["G"], z["G"]
+        )  # fmt: skip
+        return samples, part, channels, pixels_read(z, attrs, samples, part), r, s
+    pixels = z["P"] * z["Q"]
+    samples = min(z["N"], max(1, 2 * ROWS // pixels, z["N"] // (2 * ITEMS)))
+    items = ceil_div(z["N"], samples)
     wanted = 1 if samples > 1 else min(ceil_div(ITEMS // 2, items), max(1, z["H"] // max(1, 4 * reach, 4)))
     rows = ceil_div(z["H"], wanted)
     items *= ceil_div(z["H"], rows)
     channels = parts_of_channels(z["C"], ceil_div(ITEMS // 2, items)) if z["G"] == 1 else z["C"]
-    part = min(256 if channels < z["C"] else 128, samples * pixels)
-    r, s = taps(part, (z["R"], z["S"]), depth)
-    return samples, rows, channels, part, *((1, 1) if channels < z["C"] else (r, s))
+    part = min(2 * ROWS if channels < z["C"] else ROWS, samples * pixels)
+    return samples, rows, channels, part, *((1, 1) if channels < z["C"] else taps(part, window, depth))
 
 
-def grad_x_scratch(z: Mapping, attrs: Mapping, tiles: tuple[int, ...], threads: int) -> tuple[int, int]:
-    """Shape of `scratch` (float dtype)."""
-    _, _, channels, part, r, s = tiles
-    depth = channels if z["G"] == 1 else z["C"] // z["G"]
-    products = 0 if in_place(z, attrs) else part * r * s * depth
-    return threads, part * z["K"] + products
+def pixels_read(z: Mapping, attrs: Mapping, samples: int, part: int) -> int:
+    """Pixels of dy that a tile of `part` pixels of dx of each of `samples` samples reads, stride 1."""
+    if in_place(z, attrs):
+        return samples * part
+    rows = ceil_div(part - 1, z["W"]) + 1 + attrs["dilation"][0] * (z["R"] - 1)
+    return ((samples - 1) * z["P"] + min(rows, z["P"])) * z["Q"]
+
+
+def grad_x_scratch(
+    z: Mapping, attrs: Mapping, tiles: tuple[int, ...], threads: int, staged: bool = True
+) -> tuple[int, int]:
+    """Shape of `scratch` (float dtype); staged: does the call read dy through a mask or a scale?"""
+    samples, part, channels, pixels, r, s = tiles
+    if tuple(attrs["stride"]) == (1, 1):
+        columns = 0 if in_place(z, attrs) else samples * part * r * s * (z["K"] // z["G"])
+        return threads, columns + (pixels * z["K"] if staged else 0)
+    return threads, pixels * (z["K"] + r * s * (channels if z["G"] == 1 else z["C"] // z["G"]))
+
+
+def grad_x_turned(z: Mapping) -> tuple[int, ...]:
+    """Shape of `turned` (float dtype): the kernel for the way back."""
+    return z["R"], z["S"], z["K"] // z["G"], z["C"]
 
 
 def grad_w_tiles(z: Mapping, attrs: Mapping) -> tuple[int, ...]:
-    """(pixels of a slice, pixels of a tile, kernel rows, kernel columns, channels) from the letter sizes `z`.
+    """(pixels of a slice, pixels of a tile, kernel rows, kernel columns, channels).
 
     Work is shared by cutting dw where it is large, and by slices of pixels with partial sums where it is small.
     """
     pixels, depth, window = z["N"] * z["P"] * z["Q"], z["C"] // z["G"], (z["R"], z["S"])
     size = z["R"] * z["S"] * depth * z["K"]
-    part = min(256, pixels)
+    part = min(2 * DEPTH, pixels)
     r, s = taps(part, window, depth)
     slices = min(ITEMS // 2, max(1, PARTIALS // size), ceil_div(pixels, part))
     channels = depth
@@ -128,18 +153,17 @@ def grad_w_tiles(z: Mapping, attrs: Mapping) -> tuple[int, ...]:
             r, s = (ceil_div(r, 2), s) if r > 1 else (1, ceil_div(s, 2))
         if r * s == 1:
             channels = parts_of_channels(depth, ceil_div(ITEMS, z["R"] * z["S"]), 32)
-    else:
-        wanted = ceil_div(pixels, slices)
-        part = even(wanted, part) if wanted > part else wanted
     per_slice = ceil_div(ceil_div(pixels, slices), part) * part
     return per_slice, part, r, s, channels
 
 
-def grad_w_scratch(z: Mapping, attrs: Mapping, tiles: tuple[int, ...], threads: int) -> tuple[int, int]:
-    """Shape of `scratch` (float dtype)."""
+def grad_w_scratch(
+    z: Mapping, attrs: Mapping, tiles: tuple[int, ...], threads: int, staged: bool = True
+) -> tuple[int, int]:
+    """Shape of `scratch` (float dtype); staged: does the call read dy through a mask or a scale?"""
     _, part, r, s, channels = tiles
     gathered = 0 if in_place(z, attrs) else part * r * s * channels
-    return threads, gathered + part * z["K"]
+    return threads, gathered + (part * z["K"] if staged else 0)
 
 
 def grad_w_partials(z: Mapping, attrs: Mapping, tiles: tuple[int, ...]) -> tuple[int, int]:
