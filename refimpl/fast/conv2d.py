@@ -10,10 +10,11 @@ C-contiguous. No kernel allocates; scratch comes from the caller, its shape, lik
 import numpy as np
 from numba import get_thread_id, prange
 
-from ..kernel import fast, inline
+from ..kernel import inline
 from .gather import dy_tile, gather, gather_taps, scatter, up
-from .memory import apart, clear, transpose, write_bits
+from .memory import clear, transpose, write_bits
 from .product import product
+from .shared import TileKernel, bytes_, floats, shared
 from .tiles import NARROW
 
 NONE, RELU, RELU6 = 0, 1, 2
@@ -27,7 +28,7 @@ def reads_in_place(w, y, x, geometry):
     return one and y.shape[1] == x.shape[1] and y.shape[2] == x.shape[2]
 
 
-@fast
+@TileKernel
 def forward(y, mask, x, w, scale, shift, residual, scratch, geometry, tiles, act):
     """Y = act(scale·conv(x, w) + shift + residual) and, where `mask` is not empty, the bits of the activation.
 
@@ -54,9 +55,11 @@ def forward(y, mask, x, w, scale, shift, residual, scratch, geometry, tiles, act
             _multiply_one_channel(y, x, w, own, row0, rows, k0, k1, geometry, tap_rows, tap_columns)
         else:
             _multiply(y, x, 0, sides, w, own, 0, row0, rows, k0, k1, geometry, tap_rows, tap_columns, direct, False)
-        _finish(y, row0, rows, k0, k1, scale, shift, residual, act)
+        if scale.shape[0] + shift.shape[0] + residual.shape[0] + act > 0:
+            finish(y, y.shape[3], row0, rows, k0, k1, scale, scale.shape[0], shift, shift.shape[0],
+                   residual, residual.shape[0], act)  # fmt: skip
         if mask.shape[1] > 0:
-            _write_mask(mask, y, n0, n1, first, last, k0, k1, act)
+            activation_bits(mask, mask.shape[1], y, pixels, y.shape[3], n0, n1, first, last, k0, k1, act)
 
 
 @inline
@@ -100,7 +103,7 @@ def _multiply_one_channel(y, x, w, own, row0, rows, k0, k1, geometry, tap_rows, 
             span = (r1 - r0) * (s1 - s0)
             more = r0 + s0 > 0
             w0 = (r0 * w.shape[1] + s0) * width
-            gather_taps(own, 0, x, row0, rows, y.shape[1], y.shape[2], r0, r1, s0, s1, geometry)
+            gather_taps(own, 0, x, x.shape[1], x.shape[2], row0, rows, y.shape[1], y.shape[2], r0, r1, s0, s1, geometry)
             if narrow:
                 product(width, rows, span, w, w0, 1, width, own, 0, rows, more, own, aside, rows)
             else:
@@ -112,33 +115,29 @@ def _multiply_one_channel(y, x, w, own, row0, rows, k0, k1, geometry, tap_rows, 
                 flat[(row0 + i) * width + k] = own[aside + k * rows + i]
 
 
-@inline
-def _finish(y, row0, rows, k0, k1, scale, shift, residual, act):
-    """act(scale·y + shift + residual) on a tile of y, in place."""
-    apart()
-    flat, width, other = y.reshape(-1), y.shape[3], residual.reshape(-1)
-    scaled, shifted, more = scale.shape[0] > 0, shift.shape[0] > 0, residual.shape[0] > 0
-    if not (scaled or shifted or more) and act == NONE:
-        return
+@shared
+def finish(zero, y, width, row0, rows, k0, k1, scale, scaled, shift, shifted, residual, more, act):
+    """act(scale·y + shift + residual) on rows and channels `k0 : k1` of y (…, width), in place; flags tell what is."""
+    y, scale, shift, residual = floats(zero, y), floats(zero, scale), floats(zero, shift), floats(zero, residual)
     low = y.dtype.type(-np.inf if act == NONE else 0)
     high = y.dtype.type(6 if act == RELU6 else np.inf)
     for row in range(row0 * width, (row0 + rows) * width, width):
         if scaled:
             for k in range(k0, k1):
-                flat[row + k] *= scale[k]
+                y[row + k] *= scale[k]
         if shifted and not more:
             for k in range(k0, k1):
-                flat[row + k] = _clamp(flat[row + k] + shift[k], low, high)
+                y[row + k] = _clamp(y[row + k] + shift[k], low, high)
             continue
         if shifted:
             for k in range(k0, k1):
-                flat[row + k] += shift[k]
+                y[row + k] += shift[k]
         if more:
             for k in range(row + k0, row + k1):
-                flat[k] = _clamp(flat[k] + other[k], low, high)
+                y[k] = _clamp(y[k] + residual[k], low, high)
         elif act != NONE:
             for k in range(row + k0, row + k1):
-                flat[k] = _clamp(flat[k], low, high)
+                y[k] = _clamp(y[k], low, high)
 
 
 @inline
@@ -147,13 +146,13 @@ def _clamp(v, low, high):
     return high if v > high else v
 
 
-@inline
-def _write_mask(mask, y, n0, n1, first, last, k0, k1, act):
-    """Bits of the pixels `first : last` of the samples `n0 : n1` and the channels `k0 : k1`."""
+@shared
+def activation_bits(zero, mask, mask_bytes, y, pixels, width, n0, n1, first, last, k0, k1, act):
+    """Mask of the pixels `first : last` of the samples `n0 : n1` and the channels `k0 : k1` of y."""
+    mask, y = bytes_(mask), floats(zero, y)
     low, high = y.dtype.type(0), y.dtype.type(6 if act == RELU6 else np.nan)
-    width, pixels = y.shape[3], y.shape[1] * y.shape[2]
     for n in range(n0, n1):
-        byte = n * mask.shape[1]
+        byte = n * mask_bytes
         if k1 - k0 == width:
             count = (last - first) * width
             write_bits(mask, byte + first * width // 8, y, (n * pixels + first) * width, count, low, high)
@@ -166,7 +165,7 @@ def _write_mask(mask, y, n0, n1, first, last, k0, k1, act):
 # ---- grad_x
 
 
-@fast
+@TileKernel
 def grad_x(dx, dy, mask, scale, w, turned, scratch, geometry, tiles, add):
     """Dx (N, H, W, C) of dy (N, P, Q, K) through `mask` and `scale`, w (R, S, C/G, K); `add`: dx += instead of dx =.
 
@@ -226,7 +225,9 @@ def grad_x(dx, dy, mask, scale, w, turned, scratch, geometry, tiles, add):
             if direct:
                 row0, end = out0, out0 + out
             if staged:
-                dy_tile(own, 0, dy, row0, end - row0, mask, scale)
+                dy_tile(
+                    own, 0, dy, height * across, width, row0, end - row0, mask, mask.shape[1], scale, scale.shape[0]
+                )
                 _multiply(dx, own, -row0 * width, sides, turned, own, piece * width, out0, out,
                           c0, c1, turn, tap_rows, tap_columns, direct, add)  # fmt: skip
             else:
@@ -268,7 +269,7 @@ def _products_to_dx(
     products = piece * width
     staged = mask.shape[1] + scale.shape[0] > 0
     if staged:
-        dy_tile(own, 0, dy, row0, rows, mask, scale)
+        dy_tile(own, 0, dy, dy.shape[1] * dy.shape[2], width, row0, rows, mask, mask.shape[1], scale, scale.shape[0])
     part = min(depth, c1 - c0)
     for r0 in range(0, w.shape[0], tap_rows):
         r1 = min(r0 + tap_rows, w.shape[0])
@@ -283,14 +284,15 @@ def _products_to_dx(
                 else:
                     product(rows, span, per_group, dy, row0 * width + g * per_group, width, 1, turned, b0, across,
                             False, own, products, span)  # fmt: skip
-                scatter(dx, own, products, row0, rows, dy.shape[1], dy.shape[2], h0, h1, r0, r1, s0, s1,
+                scatter(dx, dx.shape[1], dx.shape[2], dx.shape[3], own, products, row0, rows,
+                        dy.shape[1], dy.shape[2], h0, h1, r0, r1, s0, s1,
                         g * depth + c0, part, geometry)  # fmt: skip
 
 
 # ---- grad_w and grad_b
 
 
-@fast
+@TileKernel
 def grad_w(dw, dy, mask, scale, x, scratch, partials, geometry, tiles):
     """Dw (R, S, C/G, K) of dy (N, P, Q, K) through `mask` and `scale`, x (N, H, W, C)."""
     per_slice, part, tap_rows, tap_columns, channels = tiles
@@ -338,14 +340,18 @@ def _sum_products(
         more = row0 > start
         b, b0 = flat_dy, row0 * width
         if staged:
-            dy_tile(own, 0, dy, row0, rows, mask, scale)
+            dy_tile(
+                own, 0, dy, dy.shape[1] * dy.shape[2], width, row0, rows, mask, mask.shape[1], scale, scale.shape[0]
+            )
             b, b0 = own, 0
         for g in range(groups):
             channel = g * depth + c0
             if direct:
                 a, a0, a_row, a_k = flat_x, row0 * total + channel, 1, total
             elif total == 1:
-                gather_taps(own, taps, x, row0, rows, dy.shape[1], dy.shape[2], r0, r1, s0, s1, geometry)
+                gather_taps(
+                    own, taps, x, x.shape[1], x.shape[2], row0, rows, dy.shape[1], dy.shape[2], r0, r1, s0, s1, geometry
+                )
                 a, a0, a_row, a_k = own, taps, rows, 1
             else:
                 gather(own, taps, x, 0, sides, row0, rows, dy.shape[1], dy.shape[2], r0, r1, s0, s1, channel, c1 - c0,
@@ -365,7 +371,7 @@ def add_partials(out, partials, slices):
             out[i] += partials[s, i]
 
 
-@fast
+@TileKernel
 def grad_b(db, dy, mask, scale, partials):
     """Db (K,) = Σ_{n,p,q} dy_eff, dy (N, P, Q, K) through `mask` and `scale`."""
     samples = up(dy.shape[0], partials.shape[0])

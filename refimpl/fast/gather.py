@@ -5,7 +5,8 @@ part of a map that was copied elsewhere can be read by the same indices.
 """
 
 from ..kernel import inline
-from .memory import accumulate, apart, clear, copy, read_masked
+from .memory import accumulate, clear, copy, read_masked
+from .shared import bytes_, floats, shared
 
 
 @inline
@@ -14,16 +15,39 @@ def up(a, b):
     return (a + b - 1) // b
 
 
-@inline
-def gather(own, to, x, origin, sides, row0, rows, height, across, r0, r1, s0, s1, channel, depth, geometry):
+@shared
+def gather(
+    zero,
+    own,
+    to,
+    x,
+    origin,
+    high_x,
+    wide_x,
+    total,
+    row0,
+    rows,
+    height,
+    across,
+    r0,
+    r1,
+    s0,
+    s1,
+    channel,
+    depth,
+    stride_h,
+    stride_w,
+    dilation_h,
+    dilation_w,
+    top,
+    left,
+):
     """Fill own[to:] (rows, (r1-r0)·(s1-s0)·depth): the inputs under taps `r0 : r1`, `s0 : s1` of each pixel, else 0.
 
-    Pixels are those of a (N, height, across) map from row0 on; sides: rows, columns and channels of x; input channels
+    Pixels are those of a (N, height, across) map from row0 on; x has total channels; input channels
     `channel : channel + depth`.
     """
-    apart()
-    stride_h, stride_w, dilation_h, dilation_w, top, left = geometry
-    high_x, wide_x, total = sides
+    own, x = floats(zero, own), floats(zero, x)
     q = row0 % across
     p = row0 // across % height
     n = row0 // across // height
@@ -62,12 +86,31 @@ def gather(own, to, x, origin, sides, row0, rows, height, across, r0, r1, s0, s1
                 n += 1
 
 
-@inline
-def gather_taps(own, to, x, row0, rows, height, across, r0, r1, s0, s1, geometry):
+@shared
+def gather_taps(
+    zero,
+    own,
+    to,
+    x,
+    high_x,
+    wide_x,
+    row0,
+    rows,
+    height,
+    across,
+    r0,
+    r1,
+    s0,
+    s1,
+    stride_h,
+    stride_w,
+    dilation_h,
+    dilation_w,
+    top,
+    left,
+):
     """Fill own[to:] ((r1-r0)·(s1-s0), rows): as `gather` for a map x of one channel, transposed."""
-    apart()
-    stride_h, stride_w, dilation_h, dilation_w, top, left = geometry
-    flat = x.reshape(-1)
+    own, x = floats(zero, own), floats(zero, x)
     o = to
     for r in range(r0, r1):
         for s in range(s0, s1):
@@ -79,32 +122,56 @@ def gather_taps(own, to, x, row0, rows, height, across, r0, r1, s0, s1, geometry
                 run = min(across - q, rows - done)
                 h = p * stride_h - top + r * dilation_h
                 v = q * stride_w - left + s * dilation_w
-                if h < 0 or h >= x.shape[1]:
+                if h < 0 or h >= high_x:
                     clear(own, o, run)
                 else:
                     low = min(max(0, up(-v, stride_w)), run)  # first pixel of the run that lies inside
-                    high = max(min(run, up(x.shape[2] - v, stride_w)), low)
-                    start = (n * x.shape[1] + h) * x.shape[2] + v
+                    high = max(min(run, up(wide_x - v, stride_w)), low)
+                    start = (n * high_x + h) * wide_x + v
                     clear(own, o, low)
                     if stride_w == 1:
                         copy(own, o + low, x, start + low, high - low)
                     else:
                         for i in range(low, high):
-                            own[o + i] = flat[start + i * stride_w]
+                            own[o + i] = x[start + i * stride_w]
                     clear(own, o + high, run - high)
                 done += run
                 o += run
 
 
-@inline
-def scatter(dx, own, start, row0, rows, height, across, h0, h1, r0, r1, s0, s1, channel, depth, geometry):
+@shared
+def scatter(
+    zero,
+    dx,
+    high_x,
+    wide_x,
+    total,
+    own,
+    start,
+    row0,
+    rows,
+    height,
+    across,
+    h0,
+    h1,
+    r0,
+    r1,
+    s0,
+    s1,
+    channel,
+    depth,
+    stride_h,
+    stride_w,
+    dilation_h,
+    dilation_w,
+    top,
+    left,
+):
     """Add own[start:] (rows, (r1-r0)·(s1-s0)·depth) to dx where `gather` would have read, in map rows `h0 : h1` only.
 
     The products of a tap go to the channels `channel : channel + depth`. Sums run in the order of the pixels.
     """
-    apart()
-    stride_h, stride_w, dilation_h, dilation_w, top, left = geometry
-    total = dx.shape[3]
+    own, dx = floats(zero, own), floats(zero, dx)
     q = row0 % across
     p = row0 // across % height
     n = row0 // across // height
@@ -115,16 +182,16 @@ def scatter(dx, own, start, row0, rows, height, across, h0, h1, r0, r1, s0, s1, 
         v0 = q * stride_w - left + s0 * dilation_w
         for r in range(r0, r1):
             h = p * stride_h - top + r * dilation_h
-            line = (n * dx.shape[1] + h) * dx.shape[2]
+            line = (n * high_x + h) * wide_x
             if h0 <= h and h < h1:
                 if whole:
                     low = min(max(0, -v0), taps)
-                    high = max(min(taps, dx.shape[2] - v0), low)
+                    high = max(min(taps, wide_x - v0), low)
                     accumulate(dx, (line + v0 + low) * depth, own, o + low * depth, (high - low) * depth)
                 else:
                     for s in range(taps):
                         v = v0 + s * dilation_w
-                        if 0 <= v and v < dx.shape[2]:
+                        if 0 <= v and v < wide_x:
                             accumulate(dx, (line + v) * total + channel, own, o + s * depth, depth)
             o += taps * depth
         q += 1
@@ -136,24 +203,22 @@ def scatter(dx, own, start, row0, rows, height, across, h0, h1, r0, r1, s0, s1, 
                 n += 1
 
 
-@inline
-def dy_tile(own, to, dy, row0, rows, mask, scale):
+@shared
+def dy_tile(zero, own, to, dy, pixels, width, row0, rows, mask, mask_bytes, scale, scaled):
     """Fill own[to:] (rows, K) with dy_eff of the pixels from row0 on: dy·scale where the mask is set, else 0."""
-    apart()
-    width = dy.shape[3]
-    if mask.shape[1] == 0:
+    own, dy, scale, mask = floats(zero, own), floats(zero, dy), floats(zero, scale), bytes_(mask)
+    if mask_bytes == 0:
         copy(own, to, dy, row0 * width, rows * width)
     else:
-        pixels = dy.shape[1] * dy.shape[2]
         done = 0
         while done < rows:  # the part of the tile that lies in one sample
             n = (row0 + done) // pixels
             first = (row0 + done) % pixels
             run = min(pixels - first, rows - done)
             read_masked(own, to + done * width, dy, (row0 + done) * width, run * width,
-                        mask, n * mask.shape[1], first * width)  # fmt: skip
+                        mask, n * mask_bytes, first * width)  # fmt: skip
             done += run
-    if scale.shape[0] > 0:
+    if scaled:
         for i in range(rows):
             for k in range(width):
                 own[to + i * width + k] *= scale[k]

@@ -11,6 +11,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from ..kernel import inline
+from .shared import floats, shared
 
 BYTE = ir.IntType(8)
 _FEATURES = llvm.get_host_cpu_features()
@@ -33,17 +34,6 @@ def _vector(builder, context, kind, pointer):
     """The address as that of eight elements in a row, and the type of those."""
     eight = ir.VectorType(context.get_value_type(kind.dtype), 8)
     return builder.bitcast(pointer, eight.as_pointer()), eight
-
-
-@intrinsic
-def apart(typing_context):
-    """Keeps LLVM from copying the function that calls it into each of its callers, which would compile it many times."""
-
-    def codegen(context, builder, signature, values):
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.void(), codegen
 
 
 def masked(builder, name, vector, pointer, *rest):
@@ -144,11 +134,10 @@ def _transpose_8(typing_context, target, target_offset, target_row, source, sour
     return types.void(target, target_offset, target_row, source, source_offset, source_row), codegen
 
 
-@inline
-def transpose(target, target_offset, target_row, source, source_offset, source_row, rows, columns):
+@shared
+def transpose(zero, target, target_offset, target_row, source, source_offset, source_row, rows, columns):
     """target[target_offset + j·target_row + i] = source[source_offset + i·source_row + j], i < rows, j < columns."""
-    apart()
-    to, origin = target.reshape(-1), source.reshape(-1)
+    to, origin = floats(zero, target), floats(zero, source)
     for i in range(0, rows, 8):
         for j in range(0, columns, 8):
             if i + 8 <= rows and j + 8 <= columns:
@@ -224,18 +213,16 @@ def write_bits(mask, byte, values, offset, count, low, high):
 
     A high of NaN is no bound. Bits after the last element are zero.
     """
-    apart()
-    mask_flat, flat = mask.reshape(-1), values.reshape(-1)
     whole = count // 8
     for j in range(whole):
-        mask_flat[byte + j] = _bits_between(values, offset + 8 * j, low, high)
+        mask[byte + j] = _bits_between(values, offset + 8 * j, low, high)
     if count > 8 * whole:
         last = np.uint8(0)
         for i in range(count - 8 * whole):
-            v = flat[offset + 8 * whole + i]
+            v = values[offset + 8 * whole + i]
             if low < v and not v >= high:
                 last |= np.uint8(1 << i)
-        mask_flat[byte + whole] = last
+        mask[byte + whole] = last
 
 
 @inline
@@ -244,17 +231,15 @@ def read_masked(target, target_offset, source, source_offset, count, mask, byte,
 
     byte: the first byte of the sample's mask, counted over the whole mask.
     """
-    apart()
-    target_flat, source_flat, mask_flat = target.reshape(-1), source.reshape(-1), mask.reshape(-1)
     head = min(count, -first % 8)
     whole = (count - head) // 8
     for i in range(head):
-        set_ = mask_flat[byte + (first + i) // 8] >> ((first + i) % 8) & 1
-        target_flat[target_offset + i] = source_flat[source_offset + i] if set_ else target.dtype.type(0)
+        set_ = mask[byte + (first + i) // 8] >> ((first + i) % 8) & 1
+        target[target_offset + i] = source[source_offset + i] if set_ else target.dtype.type(0)
     start = byte + (first + head) // 8
     for j in range(whole):
         i = head + 8 * j
-        _keep_bits(target, target_offset + i, source, source_offset + i, mask_flat[start + j])
+        _keep_bits(target, target_offset + i, source, source_offset + i, mask[start + j])
     for i in range(head + 8 * whole, count):
-        set_ = mask_flat[byte + (first + i) // 8] >> ((first + i) % 8) & 1
-        target_flat[target_offset + i] = source_flat[source_offset + i] if set_ else target.dtype.type(0)
+        set_ = mask[byte + (first + i) // 8] >> ((first + i) % 8) & 1
+        target[target_offset + i] = source[source_offset + i] if set_ else target.dtype.type(0)

@@ -9,13 +9,13 @@ level-one cache) only where its rows are far apart or end within a vector. The s
 import platform
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 
 from ..kernel import inline
-from .memory import VECTOR, apart, clear, copy, masked
+from .memory import VECTOR, clear, copy, masked
+from .shared import floats, shared, stack
 from .tiles import DEPTH
 
 ARM = platform.machine() in ("aarch64", "arm64")  # 32 registers of 16 bytes, x86 without AVX has 16
@@ -142,41 +142,22 @@ _block_4, _block_2, _block_1 = _block(ROWS_4, 4), _block(ROWS_2, 2), _block(ROWS
 _row_4, _row_2, _row_1 = _block(1, 4), _block(1, 2), _block(1, 1)
 
 
+_panel = stack(PANEL)
+
+
 @intrinsic
-def address(typing_context, array, offset):
-    """Address of an element, `offset` elements from the start of a C-contiguous array."""
+def _address(typing_context, array):
+    """Address of the first element."""
 
     def codegen(context, builder, signature, values):
         data = context.make_array(signature.args[0])(context, builder, values[0]).data
-        element = builder.gep(data, [context.cast(builder, values[1], signature.args[1], types.intp)])
-        return builder.ptrtoint(element, context.get_value_type(types.intp))
+        return builder.ptrtoint(data, context.get_value_type(types.intp))
 
-    return types.intp(array, offset), codegen
-
-
-@intrinsic
-def _stack(typing_context, like):
-    """A panel of B on the stack of the calling function, in the dtype of `like`: no allocation."""
-    kind = types.Array(like.dtype, 1, "C")
-
-    def codegen(context, builder, signature, values):
-        item = context.get_value_type(like.dtype)
-        memory = cgutils.alloca_once(builder, item, size=PANEL)
-        memory.align = VECTOR
-        array = context.make_array(kind)(context, builder)
-        intp = context.get_value_type(types.intp)
-        size = intp(context.get_abi_sizeof(item))
-        populate_array(
-            array, memory, cgutils.pack_array(builder, [intp(PANEL)]), cgutils.pack_array(builder, [size]), size, None
-        )
-        return array._getvalue()
-
-    return kind(like), codegen
+    return types.intp(array), codegen
 
 
 @inline
 def _rows(vectors, zero, a, a_row, a_k, b, ldb, c, ldc, depth, add, width):
-    apart()
     if vectors == 4:
         _block_4(zero, a, a_row, a_k, b, ldb, c, ldc, depth, add, width)
     elif vectors == 2:
@@ -187,7 +168,6 @@ def _rows(vectors, zero, a, a_row, a_k, b, ldb, c, ldc, depth, add, width):
 
 @inline
 def _row(vectors, zero, a, a_row, a_k, b, ldb, c, ldc, depth, add, width):
-    apart()
     if vectors == 4:
         _row_4(zero, a, a_row, a_k, b, ldb, c, ldc, depth, add, width)
     elif vectors == 2:
@@ -196,21 +176,21 @@ def _row(vectors, zero, a, a_row, a_k, b, ldb, c, ldc, depth, add, width):
         _row_1(zero, a, a_row, a_k, b, ldb, c, ldc, depth, add, width)
 
 
-@inline
-def product(m, n, k, a, a0, a_row, a_k, b, b0, ldb, add, c, c0, ldc):
-    """C (m, n) ← A (m, k) · B (k, n), plus C's old values where `add`; for compiled callers only.
+@shared
+def product(zero, m, n, k, a, a0, a_row, a_k, b, b0, ldb, add, c, c0, ldc):
+    """C (m, n) ← A (m, k) · B (k, n), plus C's old values where `add`.
 
     Element (i, l) of A is a[a0 + i·a_row + l·a_k], so Aᵀ is read by exchanging the two strides; element (l, j) of B is
-    b[b0 + l·ldb + j], of C c[c0 + i·ldc + j]. Offsets count elements of C-contiguous arrays, float32 or float64, all
-    alike. Nothing is checked.
+    b[b0 + l·ldb + j], of C c[c0 + i·ldc + j]. Offsets count elements of C-contiguous arrays. Nothing is checked.
     """
-    apart()
-    panel, tile = _stack(c), _stack(c)
-    zero, size = c.dtype.type(0), c.itemsize
+    panel, tile = _panel(zero), _panel(zero)
+    array_b, array_c = floats(zero, b), floats(zero, c)
+    size = array_c.itemsize
     lanes = VECTOR // size
     parts = max(1, (k + DEPTH - 1) // DEPTH)
     longest = (k + parts - 1) // parts
-    to_a, to_c, to_tile = address(a, a0), address(c, c0), address(tile, 0)
+    to_a, to_b, to_c = a + a0 * size, b + b0 * size, c + c0 * size
+    to_panel, to_tile = _address(panel), _address(tile)
     j = 0
     while j < n:
         left = n - j
@@ -229,8 +209,8 @@ def product(m, n, k, a, a0, a_row, a_k, b, b0, ldb, add, c, c0, ldc):
                 if width < wide:
                     clear(panel, 0, depth * wide)
                 for l in range(depth):
-                    copy(panel, l * wide, b, b0 + (l0 + l) * ldb + j, width)
-            from_b, b_row = (address(panel, 0), wide) if packed else (address(b, b0 + l0 * ldb + j), ldb)
+                    copy(panel, l * wide, array_b, b0 + (l0 + l) * ldb + j, width)
+            from_b, b_row = (to_panel, wide) if packed else (to_b + (l0 * ldb + j) * size, ldb)
             from_a = to_a + l0 * a_k * size
             add_old = 1 if add or part > 0 else 0
             i = 0
@@ -241,11 +221,11 @@ def product(m, n, k, a, a0, a_row, a_k, b, b0, ldb, add, c, c0, ldc):
             if i < m and m >= rows:  # the last rows: a block that overlaps the one before, made aside
                 first = m - rows
                 for r in range(i, m):
-                    copy(tile, (r - first) * wide, c, c0 + r * ldc + j, width)
+                    copy(tile, (r - first) * wide, array_c, c0 + r * ldc + j, width)
                 _rows(vectors, zero, from_a + first * a_row * size, a_row, a_k, from_b, b_row,
                       to_tile, wide, depth, add_old, wide)  # fmt: skip
                 for r in range(i, m):
-                    copy(c, c0 + r * ldc + j, tile, (r - first) * wide, width)
+                    copy(array_c, c0 + r * ldc + j, tile, (r - first) * wide, width)
             else:
                 for r in range(i, m):
                     _row(vectors, zero, from_a + r * a_row * size, a_row, a_k, from_b, b_row,
