@@ -1,5 +1,7 @@
 """Fast convolution against the reference passes, fused parts against NumPy, the same bits for any thread count."""
 
+import math
+
 import numba
 import numpy as np
 import pytest
@@ -11,14 +13,20 @@ from refimpl.geometry import out_size
 from refimpl.ops import conv2d as reference
 
 LIMIT = {"float32": 1e-5, "float64": 1e-12}
-relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+relaxed = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 
 
 @st.composite
 def cases(draw, largest=9):
     """Letter sizes and attributes of a convolution."""
     groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
-    z = {"G": groups, "C": groups * draw(st.sampled_from([1, 2, 3, 8])), "K": groups * draw(st.sampled_from([1, 3, 8]))}
+    z = {
+        "G": groups,
+        "C": groups * draw(st.sampled_from([1, 2, 3, 8, 17])),
+        "K": groups * draw(st.sampled_from([1, 3, 8])),
+    }
     z["N"] = draw(st.integers(1, 3))
     attrs = {"stride": [], "dilation": [], "pad": []}
     for size, window, out in (("H", "R", "P"), ("W", "S", "Q")):
@@ -84,8 +92,23 @@ def small_tiles(z, draw):
     return samples, part, *((r, s) if r == 1 else (r, z["S"]))
 
 
+GUARD, GUARDS = 4096, []
+
+
 def scratch(shape, dtype):
-    return np.full(shape, np.nan, dtype)  # whatever lies in scratch must not matter
+    """Scratch of NaN, whose values must not matter, between zones that a kernel must not touch."""
+    memory = np.full(2 * GUARD + math.prod(shape), np.nan, dtype)
+    memory[:GUARD] = memory[-GUARD:] = 12345
+    GUARDS.append(memory)
+    return memory[GUARD : len(memory) - GUARD].reshape(shape)
+
+
+@pytest.fixture(autouse=True)
+def untouched():
+    """No kernel of the test wrote outside its scratch."""
+    GUARDS.clear()
+    yield
+    assert all((m[:GUARD] == 12345).all() and (m[-GUARD:] == 12345).all() for m in GUARDS)
 
 
 def run_forward(z, attrs, dtype, x, w, tiling=None, scale=None, shift=None, residual=None, act=0, mask=False):
@@ -107,7 +130,7 @@ def run_grad_x(z, attrs, dtype, dy, w, tiling=None, mask=None, scale=None, dx=No
     own = scratch(tiles.grad_x_scratch(z, attrs, tiling, numba.get_num_threads(), staged), dtype)
     mask = np.empty((0, 0), np.uint8) if mask is None else mask
     scale = absent(dtype) if scale is None else scale
-    turned = scratch(tiles.grad_x_turned(z), dtype)
+    turned = scratch(tiles.grad_x_turned(z, attrs), dtype)
     conv2d.grad_x(dx, dy, mask, scale, w, turned, own, tiles.geometry(attrs), tiling, add)
     return dx
 
@@ -160,9 +183,12 @@ def test_grad_x(case, dtype, seed, data):
     x, w, dy, scale, _ = arrays(z, dtype, seed)
     bits = np.random.default_rng(seed).integers(0, 2, dy.shape).astype(bool)
     tiling = None
+    possible = attrs["stride"] == (1, 1) and not tiles.in_place(z, attrs)
+    monkeypatch = pytest.MonkeyPatch()  # small shapes never reach the threshold, so both ways are forced
+    monkeypatch.setattr(tiles, "turns", lambda z, attrs, turned=data.draw(st.booleans()): possible and turned)
     if data.draw(st.booleans()):
         samples, part, r, s = small_tiles(z, data.draw)
-        if attrs["stride"] == (1, 1):
+        if tiles.turns(z, attrs) or tiles.in_place(z, attrs):
             length = z["H"] * z["W"]
             part = length if samples > 1 else data.draw(st.integers(1, length))
             tiling = samples, part, z["C"], tiles.pixels_read(z, attrs, samples, part), r, s
@@ -174,6 +200,7 @@ def test_grad_x(case, dtype, seed, data):
     dx = run_grad_x(
         z, attrs, dtype, dy, w, tiling, pack(bits) if masked else None, scale if scaled else None, x if added else None
     )
+    monkeypatch.undo()
     effective = np.where(bits | (not masked), dy * (scale if scaled else 1), 0)
     expected = reference.grad_x(*double(effective, w), **known) + (x if added else 0)
     assert close(dx, expected, reference.grad_x(*double(abs(effective), abs(w)), **known), dtype)
@@ -233,6 +260,7 @@ WIDE = [  # large enough for the tilings that small shapes never reach
     wide(N=1, H=7, W=7, C=320, K=512, R=1, S=1, pad=0),
     wide(N=2, H=14, W=14, C=64, K=128, R=1, S=1, pad=0, stride=2),
     wide(N=3, H=12, W=12, C=24, K=48, G=4),
+    wide(N=3, H=13, W=13, C=64, K=96, G=2),
     wide(N=32, H=1, W=96, C=6, K=32, R=1, S=7, pad=0),
 ]
 

@@ -12,7 +12,7 @@ from numba import get_thread_id, prange
 
 from ..kernel import inline
 from .gather import dy_tile, gather, gather_taps, scatter, up
-from .memory import clear, transpose, write_bits
+from .memory import clear, turn, write_bits
 from .product import product
 from .shared import TileKernel, bytes_, floats, shared
 from .tiles import NARROW
@@ -83,11 +83,11 @@ def _multiply(
                 out = row0 * width + left
                 if direct:
                     a0 = origin + row0 * total + g * depth
-                    product(rows, n, depth, x, a0, total, 1, w, left, width, add, y, out, width)
+                    product(rows, n, depth, x, a0, total, 1, w, left, width, 1, add, y, out, width)
                 else:
                     gather(own, to, x, origin, sides, row0, rows, y.shape[1], y.shape[2], r0, r1, s0, s1,
                            g * depth, depth, geometry)  # fmt: skip
-                    product(rows, n, span, own, to, span, 1, w, w0 + left, width, more, y, out, width)
+                    product(rows, n, span, own, to, span, 1, w, w0 + left, width, 1, more, y, out, width)
 
 
 @inline
@@ -105,9 +105,9 @@ def _multiply_one_channel(y, x, w, own, row0, rows, k0, k1, geometry, tap_rows, 
             w0 = (r0 * w.shape[1] + s0) * width
             gather_taps(own, 0, x, x.shape[1], x.shape[2], row0, rows, y.shape[1], y.shape[2], r0, r1, s0, s1, geometry)
             if narrow:
-                product(width, rows, span, w, w0, 1, width, own, 0, rows, more, own, aside, rows)
+                product(width, rows, span, w, w0, 1, width, own, 0, rows, 1, more, own, aside, rows)
             else:
-                product(rows, k1 - k0, span, own, 0, 1, rows, w, w0 + k0, width, more, y, row0 * width + k0, width)
+                product(rows, k1 - k0, span, own, 0, 1, rows, w, w0 + k0, width, 1, more, y, row0 * width + k0, width)
     if narrow:
         flat = y.reshape(-1)
         for i in range(rows):
@@ -169,38 +169,35 @@ def activation_bits(zero, mask, mask_bytes, y, pixels, width, n0, n1, first, las
 def grad_x(dx, dy, mask, scale, w, turned, scratch, geometry, tiles, add):
     """Dx (N, H, W, C) of dy (N, P, Q, K) through `mask` and `scale`, w (R, S, C/G, K); `add`: dx += instead of dx =.
 
-    With stride 1 it is a convolution of dy with the kernel turned by 180° and its channels exchanged, which is what
-    `turned` (R, S, K/G, C) is filled with. Else products of dy with the transposed kernel, which are (K, R·S·C/G) in
-    the same memory, are added to the rows of dx that a tile owns.
+    A 1×1 convolution read in place is one product. Where `turned` (R, S, K/G, C) is not empty, it is filled with the
+    kernel turned by 180° and its channels exchanged, and dx is the convolution of dy with it (stride 1). Else a tile
+    owns rows of dx, and the products of dy with the transposed kernel are added to them.
     """
-    samples, part, channels, piece, tap_rows, tap_columns = tiles
     stride_h, stride_w, dilation_h, dilation_w, top, left = geometry
-    gathers = stride_h * stride_w == 1
+    samples, part, channels, piece, tap_rows, tap_columns = tiles
+    direct = reads_in_place(w, dy, dx, geometry)
+    gathers = turned.shape[0] > 0
     height, across, total = dy.shape[1], dy.shape[2], dx.shape[3]
     depth, width = w.shape[2], w.shape[3]
     groups = total // depth
     per_group = width // groups
     window = w.shape[0] * w.shape[1]
-    strips = up(depth, STRIP)
-    for t in prange(window * groups * strips):
-        item = np.int64(t)
-        c0 = item % strips * STRIP
-        g = item // strips % groups
-        tap = item // strips // groups
-        c1 = min(c0 + STRIP, depth)
-        source = (tap * depth + c0) * width + g * per_group
-        if gathers:
+    if gathers:
+        strips = up(depth, STRIP)
+        for t in prange(window * groups * strips):
+            item = np.int64(t)
+            c0 = item % strips * STRIP
+            g = item // strips % groups
+            tap = item // strips // groups
             to = ((window - 1 - tap) * per_group * groups + g) * depth + c0
-            transpose(turned, to, total, w, source, width, c1 - c0, per_group)
-        else:
-            to = g * per_group * window * depth + tap * depth + c0
-            transpose(turned, to, window * depth, w, source, width, c1 - c0, per_group)
+            source = (tap * depth + c0) * width + g * per_group
+            turn(turned, to, total, w, source, width, min(STRIP, depth - c0), per_group)
 
-    direct = reads_in_place(w, dy, dx, geometry)
+    back = (1, 1, dilation_h, dilation_w, dilation_h * (w.shape[0] - 1) - top, dilation_w * (w.shape[1] - 1) - left)
     sides = (height, across, width)
-    turn = (1, 1, dilation_h, dilation_w, dilation_h * (w.shape[0] - 1) - top, dilation_w * (w.shape[1] - 1) - left)
     staged = mask.shape[1] + scale.shape[0] > 0
-    length = dx.shape[1] * dx.shape[2] if gathers else dx.shape[1]  # a tile is a part of this
+    by_pixels = gathers or direct
+    length = dx.shape[1] * dx.shape[2] if by_pixels else dx.shape[1]  # a tile is a part of this
     parts, blocks = up(length, part), up(total, channels)
     reach = dilation_h * (w.shape[0] - 1)
     for t in prange(up(dx.shape[0], samples) * parts * blocks):
@@ -212,6 +209,11 @@ def grad_x(dx, dy, mask, scale, w, turned, scratch, geometry, tiles, add):
         first = item // blocks % parts * part
         last = min(first + part, length)
         own = scratch[get_thread_id()]
+        if direct:
+            row0 = n0 * length + first
+            rows = (n1 - n0 - 1) * length + last - first
+            _pointwise_grad_x(dx, dy, mask, scale, w, own, row0, rows, c0, c1, add)
+            continue
         # map rows of this tile, the rows p of dy that reach them, and the pixels of dy in those
         h0 = first // dx.shape[2] if gathers else first
         h1 = (last - 1) // dx.shape[2] + 1 if gathers else last
@@ -222,27 +224,45 @@ def grad_x(dx, dy, mask, scale, w, turned, scratch, geometry, tiles, add):
         if gathers:
             out0 = n0 * length + first
             out = (n1 - n0 - 1) * length + last - first
-            if direct:
-                row0, end = out0, out0 + out
             if staged:
-                dy_tile(
-                    own, 0, dy, height * across, width, row0, end - row0, mask, mask.shape[1], scale, scale.shape[0]
-                )
+                read_dy(own, 0, dy, row0, end - row0, mask, scale)
                 _multiply(dx, own, -row0 * width, sides, turned, own, piece * width, out0, out,
-                          c0, c1, turn, tap_rows, tap_columns, direct, add)  # fmt: skip
+                          c0, c1, back, tap_rows, tap_columns, False, add)  # fmt: skip
             else:
                 _multiply(dx, dy, 0, sides, turned, own, 0, out0, out,
-                          c0, c1, turn, tap_rows, tap_columns, direct, add)  # fmt: skip
+                          c0, c1, back, tap_rows, tap_columns, False, add)  # fmt: skip
             continue
         if not add:
             _clear_part(dx, n0, n1, first, last, c0, c1)
         while row0 < end:
             rows = min(piece, end - row0)
             _products_to_dx(
-                dx, dy, mask, scale, w, turned, own, row0, rows, first, last, c0, c1, piece, tap_rows, tap_columns,
-                geometry,
-            )  # fmt: skip
+                dx, dy, mask, scale, w, own, row0, rows, first, last, c0, c1, piece, tap_rows, tap_columns, geometry
+            )
             row0 += rows
+
+
+@inline
+def read_dy(own, to, dy, row0, rows, mask, scale):
+    """Fill own[to:] (rows, K) with dy_eff of the pixels from row0 on."""
+    dy_tile(own, to, dy, dy.shape[1] * dy.shape[2], dy.shape[3], row0, rows, mask, mask.shape[1], scale, scale.shape[0])
+
+
+@inline
+def _pointwise_grad_x(dx, dy, mask, scale, w, own, row0, rows, c0, c1, add):
+    """The rows `row0 : row0 + rows` and channels `c0 : c1` of dx for a convolution that reads x in place."""
+    depth, width, total = w.shape[2], w.shape[3], dx.shape[3]
+    groups = total // depth
+    per_group = width // groups
+    a, a0 = dy.reshape(-1), row0 * width
+    if mask.shape[1] + scale.shape[0] > 0:
+        read_dy(own, 0, dy, row0, rows, mask, scale)
+        a, a0 = own, 0
+    for g in range(groups):
+        n = c1 - c0 if groups == 1 else depth
+        b0 = c0 * width if groups == 1 else g * per_group
+        out = row0 * total + (c0 if groups == 1 else g * depth)
+        product(rows, n, per_group, a, a0 + g * per_group, width, 1, w, b0, 1, width, add, dx, out, total)
 
 
 @inline
@@ -259,17 +279,17 @@ def _clear_part(dx, n0, n1, h0, h1, c0, c1):
 
 @inline
 def _products_to_dx(
-    dx, dy, mask, scale, w, turned, own, row0, rows, h0, h1, c0, c1, piece, tap_rows, tap_columns, geometry
+    dx, dy, mask, scale, w, own, row0, rows, h0, h1, c0, c1, piece, tap_rows, tap_columns, geometry
 ):  # fmt: skip
     """Add what the pixels `row0 : row0 + rows` of dy give to map rows `h0 : h1` and channels `c0 : c1` of dx."""
     depth, width = w.shape[2], w.shape[3]
     groups = dx.shape[3] // depth
     per_group = width // groups
-    across = w.shape[0] * w.shape[1] * depth  # elements of a row of the transposed kernel
     products = piece * width
-    staged = mask.shape[1] + scale.shape[0] > 0
-    if staged:
-        dy_tile(own, 0, dy, dy.shape[1] * dy.shape[2], width, row0, rows, mask, mask.shape[1], scale, scale.shape[0])
+    a, a0 = dy.reshape(-1), row0 * width
+    if mask.shape[1] + scale.shape[0] > 0:
+        read_dy(own, 0, dy, row0, rows, mask, scale)
+        a, a0 = own, 0
     part = min(depth, c1 - c0)
     for r0 in range(0, w.shape[0], tap_rows):
         r1 = min(r0 + tap_rows, w.shape[0])
@@ -277,16 +297,11 @@ def _products_to_dx(
             s1 = min(s0 + tap_columns, w.shape[1])
             span = (r1 - r0) * (s1 - s0) * part  # several taps only where all channels are in this tile
             for g in range(groups):
-                b0 = g * per_group * across + (r0 * w.shape[1] + s0) * depth + c0
-                if staged:
-                    product(rows, span, per_group, own, g * per_group, width, 1, turned, b0, across, False,
-                            own, products, span)  # fmt: skip
-                else:
-                    product(rows, span, per_group, dy, row0 * width + g * per_group, width, 1, turned, b0, across,
-                            False, own, products, span)  # fmt: skip
-                scatter(dx, dx.shape[1], dx.shape[2], dx.shape[3], own, products, row0, rows,
-                        dy.shape[1], dy.shape[2], h0, h1, r0, r1, s0, s1,
-                        g * depth + c0, part, geometry)  # fmt: skip
+                b0 = ((r0 * w.shape[1] + s0) * depth + c0) * width + g * per_group
+                product(rows, span, per_group, a, a0 + g * per_group, width, 1, w, b0, 1, width, False,
+                        own, products, span)  # fmt: skip
+                scatter(dx, dx.shape[1], dx.shape[2], dx.shape[3], own, products, row0, rows, dy.shape[1], dy.shape[2],
+                        h0, h1, r0, r1, s0, s1, g * depth + c0, part, geometry)  # fmt: skip
 
 
 # ---- grad_w and grad_b
@@ -340,9 +355,7 @@ def _sum_products(
         more = row0 > start
         b, b0 = flat_dy, row0 * width
         if staged:
-            dy_tile(
-                own, 0, dy, dy.shape[1] * dy.shape[2], width, row0, rows, mask, mask.shape[1], scale, scale.shape[0]
-            )
+            read_dy(own, 0, dy, row0, rows, mask, scale)
             b, b0 = own, 0
         for g in range(groups):
             channel = g * depth + c0
@@ -357,7 +370,7 @@ def _sum_products(
                 gather(own, taps, x, 0, sides, row0, rows, dy.shape[1], dy.shape[2], r0, r1, s0, s1, channel, c1 - c0,
                        geometry)  # fmt: skip
                 a, a0, a_row, a_k = own, taps, 1, span
-            product(span, per_group, rows, a, a0, a_row, a_k, b, b0 + g * per_group, width, more,
+            product(span, per_group, rows, a, a0, a_row, a_k, b, b0 + g * per_group, width, 1, more,
                     out, to + g * per_group, width)  # fmt: skip
 
 

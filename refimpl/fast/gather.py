@@ -111,32 +111,41 @@ def gather_taps(
 ):
     """Fill own[to:] ((r1-r0)·(s1-s0), rows): as `gather` for a map x of one channel, transposed."""
     own, x = floats(zero, own), floats(zero, x)
-    o = to
-    for r in range(r0, r1):
-        for s in range(s0, s1):
-            done = 0
-            while done < rows:  # one run of pixels within a row of the output map
-                q = (row0 + done) % across
-                p = (row0 + done) // across % height
-                n = (row0 + done) // across // height
-                run = min(across - q, rows - done)
-                h = p * stride_h - top + r * dilation_h
+    q = row0 % across
+    p = row0 // across % height
+    n = row0 // across // height
+    done = 0
+    while done < rows:  # one run of pixels within a row of the output map
+        run = min(across - q, rows - done)
+        o = to + done
+        for r in range(r0, r1):
+            h = p * stride_h - top + r * dilation_h
+            line = (n * high_x + h) * wide_x
+            for s in range(s0, s1):
                 v = q * stride_w - left + s * dilation_w
+                first, end = -v, wide_x - v
+                if stride_w > 1:
+                    first, end = up(first, stride_w), up(end, stride_w)
+                low = min(max(0, first), run)  # first pixel of the run that lies inside
+                high = max(min(run, end), low)
                 if h < 0 or h >= high_x:
-                    clear(own, o, run)
+                    low = high = run
+                for i in range(low):
+                    own[o + i] = 0
+                if stride_w == 1:
+                    copy(own, o + low, x, line + v + low, high - low)
                 else:
-                    low = min(max(0, up(-v, stride_w)), run)  # first pixel of the run that lies inside
-                    high = max(min(run, up(wide_x - v, stride_w)), low)
-                    start = (n * high_x + h) * wide_x + v
-                    clear(own, o, low)
-                    if stride_w == 1:
-                        copy(own, o + low, x, start + low, high - low)
-                    else:
-                        for i in range(low, high):
-                            own[o + i] = x[start + i * stride_w]
-                    clear(own, o + high, run - high)
-                done += run
-                o += run
+                    for i in range(low, high):
+                        own[o + i] = x[line + v + i * stride_w]
+                for i in range(high, run):
+                    own[o + i] = 0
+                o += rows
+        done += run
+        q = 0
+        p += 1
+        if p == height:
+            p = 0
+            n += 1
 
 
 @shared

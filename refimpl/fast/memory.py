@@ -134,19 +134,26 @@ def _transpose_8(typing_context, target, target_offset, target_row, source, sour
     return types.void(target, target_offset, target_row, source, source_offset, source_row), codegen
 
 
-@shared
-def transpose(zero, target, target_offset, target_row, source, source_offset, source_row, rows, columns):
+@inline
+def transpose(target, target_offset, target_row, source, source_offset, source_row, rows, columns):
     """target[target_offset + j·target_row + i] = source[source_offset + i·source_row + j], i < rows, j < columns."""
-    to, origin = floats(zero, target), floats(zero, source)
-    for i in range(0, rows, 8):
-        for j in range(0, columns, 8):
-            if i + 8 <= rows and j + 8 <= columns:
-                _transpose_8(to, target_offset + j * target_row + i, target_row,
-                             origin, source_offset + i * source_row + j, source_row)  # fmt: skip
-            else:
-                for u in range(i, min(i + 8, rows)):
-                    for v in range(j, min(j + 8, columns)):
-                        to[target_offset + v * target_row + u] = origin[source_offset + u * source_row + v]
+    for j0 in range(0, columns, 16):  # two blocks wide: whole cache lines of the source
+        for i in range(0, rows, 8):
+            for j in range(j0, min(j0 + 16, columns), 8):
+                if i + 8 <= rows and j + 8 <= columns:
+                    _transpose_8(target, target_offset + j * target_row + i, target_row,
+                                 source, source_offset + i * source_row + j, source_row)  # fmt: skip
+                else:
+                    for u in range(i, min(i + 8, rows)):
+                        for v in range(j, min(j + 8, columns)):
+                            target[target_offset + v * target_row + u] = source[source_offset + u * source_row + v]
+
+
+@shared
+def turn(zero, target, target_offset, target_row, source, source_offset, source_row, rows, columns):
+    """`transpose` for kernels."""
+    target, source = floats(zero, target), floats(zero, source)
+    transpose(target, target_offset, target_row, source, source_offset, source_row, rows, columns)
 
 
 @intrinsic

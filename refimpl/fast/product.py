@@ -9,12 +9,12 @@ level-one cache) only where its rows are far apart or end within a vector. The s
 import platform
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from ..kernel import inline
-from .memory import VECTOR, clear, copy, masked
+from .memory import VECTOR, clear, copy, masked, transpose
 from .shared import floats, shared, stack
 from .tiles import DEPTH
 
@@ -97,6 +97,13 @@ def _block(rows, vectors):
             index, a_now, b_now = builder.phi(intp), builder.phi(intp), builder.phi(b.type)
             sums = [builder.phi(vector) for _ in cells]
             row_b = [builder.load(at(b_now, 0, ldb, v), align=size) for v in range(vectors)]
+            i8 = ir.IntType(8).as_pointer()
+            ahead = builder.add(a_now, builder.mul(a_k, intp(12)))
+            kind = ir.FunctionType(ir.VoidType(), [i8, i32, i32, i32])
+            prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+            for r in {0, rows - 1}:
+                pointer = builder.bitcast(builder.gep(lines[r], [ahead]), i8)
+                builder.call(prefetch, [pointer, i32(0), i32(3), i32(1)])
             result = []
             for r in range(rows):
                 every = splat(builder.load(builder.gep(lines[r], [a_now])), vector)
@@ -177,11 +184,12 @@ def _row(vectors, zero, a, a_row, a_k, b, ldb, c, ldc, depth, add, width):
 
 
 @shared
-def product(zero, m, n, k, a, a0, a_row, a_k, b, b0, ldb, add, c, c0, ldc):
+def product(zero, m, n, k, a, a0, a_row, a_k, b, b0, b_k, b_column, add, c, c0, ldc):
     """C (m, n) ← A (m, k) · B (k, n), plus C's old values where `add`.
 
-    Element (i, l) of A is a[a0 + i·a_row + l·a_k], so Aᵀ is read by exchanging the two strides; element (l, j) of B is
-    b[b0 + l·ldb + j], of C c[c0 + i·ldc + j]. Offsets count elements of C-contiguous arrays. Nothing is checked.
+    Element (i, l) of A is a[a0 + i·a_row + l·a_k], element (l, j) of B is b[b0 + l·b_k + j·b_column] where one of the
+    two strides is 1, element (i, j) of C is c[c0 + i·ldc + j]: a transposed matrix has its strides exchanged. Offsets
+    count elements of C-contiguous arrays. Nothing is checked.
     """
     panel, tile = _panel(zero), _panel(zero)
     array_b, array_c = floats(zero, b), floats(zero, c)
@@ -204,13 +212,15 @@ def product(zero, m, n, k, a, a0, a_row, a_k, b, b0, ldb, add, c, c0, ldc):
         for part in range(parts):
             l0 = part * longest
             depth = min(longest, k - l0)
-            packed = width < wide or (ldb > wide and m > 2 * rows)
-            if packed:
-                if width < wide:
-                    clear(panel, 0, depth * wide)
+            packed = width < wide or b_column != 1 or (b_k > wide and m > 2 * rows)
+            if width < wide:
+                clear(panel, 0, depth * wide)
+            if b_column != 1:
+                transpose(panel, 0, wide, array_b, b0 + l0 * b_k + j * b_column, b_column, width, depth)
+            elif packed:
                 for l in range(depth):
-                    copy(panel, l * wide, array_b, b0 + (l0 + l) * ldb + j, width)
-            from_b, b_row = (to_panel, wide) if packed else (to_b + (l0 * ldb + j) * size, ldb)
+                    copy(panel, l * wide, array_b, b0 + (l0 + l) * b_k + j, width)
+            from_b, b_row = (to_panel, wide) if packed else (to_b + (l0 * b_k + j) * size, b_k)
             from_a = to_a + l0 * a_k * size
             add_old = 1 if add or part > 0 else 0
             i = 0

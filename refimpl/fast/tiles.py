@@ -88,16 +88,25 @@ def forward_scratch(z: Mapping, attrs: Mapping, tiles: tuple[int, ...], threads:
     return threads, gathered + transposed
 
 
+def turns(z: Mapping, attrs: Mapping) -> bool:
+    """Is grad_x made as a convolution of dy with the turned kernel?
+
+    It needs stride 1, channels enough to fill a vector, and pixels enough to pay for turning the kernel.
+    """
+    wide = z["C"] // z["G"] >= NARROW and z["N"] * z["H"] * z["W"] >= 4 * ROWS
+    return wide and tuple(attrs["stride"]) == (1, 1) and not in_place(z, attrs)
+
+
 def grad_x_tiles(z: Mapping, attrs: Mapping) -> tuple[int, ...]:
     """(samples, part, channels, pixels of dy, kernel rows, kernel columns) of a tile.
 
-    With stride 1, part counts pixels of dx, and pixels of dy are those that they read. Else part counts map rows of dx,
-    and a tile reads, some pixels at a time, all of dy that reaches them; pixels at its borders are multiplied for both
-    neighbours, so tiles are as large as the wanted number allows.
+    In place, or as a convolution of dy (`turns`), part counts pixels of dx, and pixels of dy are those that they read.
+    Else part counts map rows of dx, and a tile reads, some pixels at a time, all of dy that reaches them; pixels at its
+    borders are multiplied for both neighbours, so tiles are as large as the wanted number allows.
     """
     window, depth = (z["R"], z["S"]), z["C"] // z["G"]
     reach = attrs["dilation"][0] * (z["R"] - 1)  # map rows that two neighbours share
-    if tuple(attrs["stride"]) == (1, 1):
+    if turns(z, attrs) or in_place(z, attrs):
         samples, part, channels, r, s = _gathering(
             z["N"], z["H"] * z["W"], z["C"], window, z["K"] // z["G"], z["G"]
         )  # fmt: skip
@@ -126,15 +135,15 @@ def grad_x_scratch(
 ) -> tuple[int, int]:
     """Shape of `scratch` (float dtype); staged: does the call read dy through a mask or a scale?"""
     samples, part, channels, pixels, r, s = tiles
-    if tuple(attrs["stride"]) == (1, 1):
+    if turns(z, attrs) or in_place(z, attrs):
         columns = 0 if in_place(z, attrs) else samples * part * r * s * (z["K"] // z["G"])
         return threads, columns + (pixels * z["K"] if staged else 0)
     return threads, pixels * (z["K"] + r * s * (channels if z["G"] == 1 else z["C"] // z["G"]))
 
 
-def grad_x_turned(z: Mapping) -> tuple[int, ...]:
-    """Shape of `turned` (float dtype): the kernel for the way back."""
-    return z["R"], z["S"], z["K"] // z["G"], z["C"]
+def grad_x_turned(z: Mapping, attrs: Mapping) -> tuple[int, ...]:
+    """Shape of `turned` (float dtype), which tells the kernel how to go about it."""
+    return (z["R"], z["S"], z["K"] // z["G"], z["C"]) if turns(z, attrs) else (0, 0, 0, 0)
 
 
 def grad_w_tiles(z: Mapping, attrs: Mapping) -> tuple[int, ...]:
