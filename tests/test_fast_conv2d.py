@@ -184,8 +184,9 @@ def test_grad_x(case, dtype, seed, data):
     bits = np.random.default_rng(seed).integers(0, 2, dy.shape).astype(bool)
     tiling = None
     possible = attrs["stride"] == (1, 1) and not tiles.in_place(z, attrs)
+    turned = possible and data.draw(st.booleans())
     monkeypatch = pytest.MonkeyPatch()  # small shapes never reach the threshold, so both ways are forced
-    monkeypatch.setattr(tiles, "turns", lambda z, attrs, turned=data.draw(st.booleans()): possible and turned)
+    monkeypatch.setattr(tiles, "turns", lambda z, attrs: turned)
     if data.draw(st.booleans()):
         samples, part, r, s = small_tiles(z, data.draw)
         if tiles.turns(z, attrs) or tiles.in_place(z, attrs):

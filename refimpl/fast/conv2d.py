@@ -53,9 +53,14 @@ def forward(y, mask, x, w, scale, shift, residual, scratch, geometry, tiles, act
         own = scratch[get_thread_id()]
         if x.shape[3] == 1 and not direct:
             _multiply_one_channel(y, x, w, own, row0, rows, k0, k1, geometry, tap_rows, tap_columns)
+            if y.shape[3] < NARROW:
+                aside = tap_rows * tap_columns * rows
+                finish_narrow(y, y.shape[3], row0, rows, own, aside, scale, scale.shape[0], shift, shift.shape[0],
+                              residual, residual.shape[0], act)  # fmt: skip
         else:
             _multiply(y, x, 0, sides, w, own, 0, row0, rows, k0, k1, geometry, tap_rows, tap_columns, direct, False)
-        if scale.shape[0] + shift.shape[0] + residual.shape[0] + act > 0:
+        narrow = y.shape[3] < NARROW and x.shape[3] == 1 and not direct
+        if scale.shape[0] + shift.shape[0] + residual.shape[0] + act > 0 and not narrow:
             finish(y, y.shape[3], row0, rows, k0, k1, scale, scale.shape[0], shift, shift.shape[0],
                    residual, residual.shape[0], act)  # fmt: skip
         if mask.shape[1] > 0:
@@ -108,11 +113,6 @@ def _multiply_one_channel(y, x, w, own, row0, rows, k0, k1, geometry, tap_rows, 
                 product(width, rows, span, w, w0, 1, width, own, 0, rows, 1, more, own, aside, rows)
             else:
                 product(rows, k1 - k0, span, own, 0, 1, rows, w, w0 + k0, width, 1, more, y, row0 * width + k0, width)
-    if narrow:
-        flat = y.reshape(-1)
-        for i in range(rows):
-            for k in range(width):
-                flat[(row0 + i) * width + k] = own[aside + k * rows + i]
 
 
 @shared
@@ -138,6 +138,29 @@ def finish(zero, y, width, row0, rows, k0, k1, scale, scaled, shift, shifted, re
         elif act != NONE:
             for k in range(row + k0, row + k1):
                 y[k] = _clamp(y[k], low, high)
+
+
+@shared
+def finish_narrow(
+    zero, y, width, row0, rows, own, aside, scale, scaled, shift, shifted, residual, more, act
+):  # fmt: skip
+    """As `finish`, for the bare convolution in own[aside:] (width, rows): the pixels of a channel lie together."""
+    y, own, residual = floats(zero, y), floats(zero, own), floats(zero, residual)
+    scale, shift = floats(zero, scale), floats(zero, shift)
+    low = y.dtype.type(-np.inf if act == NONE else 0)
+    high = y.dtype.type(6 if act == RELU6 else np.inf)
+    for k in range(width):
+        factor = scale[k] if scaled else y.dtype.type(1)
+        term = shift[k] if shifted else zero
+        start, to = aside + k * rows, row0 * width + k
+        if more:
+            for i in range(rows):
+                y[to + i * width] = _clamp(own[start + i] * factor + term + residual[to + i * width], low, high)
+        else:
+            for i in range(rows):
+                own[start + i] = _clamp(own[start + i] * factor + term, low, high)
+            for i in range(rows):
+                y[to + i * width] = own[start + i]
 
 
 @inline
