@@ -1,0 +1,99 @@
+"""Price a compiled program: operations from its logical calls' formulas, bytes from its arena, seconds from rates."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from refimpl.program import SECTIONS, Call, Program
+
+from . import device as devices
+from .cost import ARITHMETIC, counts
+
+
+def call_counts(call: Call, n: int) -> Counter:
+    """Number of each unit in one logical call on n samples."""
+    passed = call.passed
+    return Counter(counts(passed.operator, passed.name, call.sizes_at(n), call.attrs, call.present))
+
+
+def arithmetic(units: Counter) -> int:
+    """`flops` = mul + add."""
+    return sum(units[u] for u in ARITHMETIC)
+
+
+def as_macs(flops: int) -> int | float:
+    """`macs` = flops / 2, an integer wherever it is one."""
+    return flops // 2 if flops % 2 == 0 else flops / 2
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The price of one node: units by section."""
+
+    name: str
+    sections: dict[str, Counter]
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of the whole step at this node."""
+        return sum(arithmetic(units) for units in self.sections.values())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The price of one step on n samples."""
+
+    program: Program
+    n: int
+    sections: dict[str, Counter]
+    layers: list[Layer]
+    device: "devices.Device" = field(default_factory=devices.nominal)
+
+    @property
+    def units(self) -> Counter:
+        """Number of each unit in the whole step."""
+        return sum(self.sections.values(), Counter())
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of the whole step, padded taps skipped."""
+        return arithmetic(self.units)
+
+    @property
+    def macs(self) -> int | float:
+        """Half of `flops`."""
+        return as_macs(self.flops)
+
+    @property
+    def traffic_bytes(self) -> int:
+        """Bytes that the launches read and write, each array of a launch once, at a full batch."""
+        return sum(b.nbytes for launch in self.program.order for b in launch.buffers)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Roofline estimate of one step, `low` `mid` `high`: each launch takes the longer of computing and moving."""
+        return devices.roofline(self)
+
+
+def estimate(program: Program, n: int | None = None, device: "devices.Device | None" = None) -> Estimate:
+    """Price one step of `program` on n samples (default a full batch); KeyError for a pass without a formula."""
+    n = program.batch if n is None else n
+    sections = {s: Counter() for s in SECTIONS}
+    nodes: dict[str, dict[str, Counter]] = {}
+    for call in program.step:
+        units = call_counts(call, n)
+        sections[call.section] += units
+        nodes.setdefault(call.node, {s: Counter() for s in SECTIONS})[call.section] += units
+    layers = [Layer(name, by_section) for name, by_section in nodes.items()]
+    return Estimate(program, n, sections, layers, device or devices.nominal())
+
+
+def run_macs(program: Program, batches: Iterable[int]) -> int | float:
+    """Multiply-adds of a training run: one step for each batch size in `batches`."""
+    per_size = {}
+    total = 0
+    for n in batches:
+        if n not in per_size:
+            per_size[n] = estimate(program, n).flops
+        total += per_size[n]
+    return as_macs(total)

@@ -1,0 +1,83 @@
+"""What a person sees: progress bars and tables."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console()
+UNITS = ("B", "KiB", "MiB", "GiB")
+
+
+@contextlib.contextmanager
+def bar(what: str, quiet: bool) -> Iterator[Callable]:
+    """A progress bar with ETA and running loss on stderr; yields the function that is called after each step."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda progress: None
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
+        TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.4f}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task(what, total=None, loss=float("nan"))
+        mean = None
+
+        def watch(progress) -> None:
+            nonlocal mean
+            mean = progress.loss if mean is None else 0.95 * mean + 0.05 * progress.loss
+            display.update(task, total=progress.steps, completed=progress.step, loss=mean)
+
+        yield watch
+
+
+def size(nbytes: float) -> str:
+    """Bytes in the unit that reads best."""
+    for unit in UNITS:
+        if nbytes < 1024 or unit == UNITS[-1]:
+            return f"{nbytes:,.0f} {unit}" if unit == "B" else f"{nbytes:,.1f} {unit}"
+        nbytes /= 1024
+    raise AssertionError
+
+
+def percent(share: float | None) -> str:
+    """A share with one digit."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def adapted(record: dict) -> None:
+    """The table at the end of `adapt`."""
+    who = f", person {record['subject']} held out" if record.get("subject") else ""
+    console.print(f"\n{record['model']} on {record['data']}{who}: {record['method']}, {record['steps']} steps\n")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("", "left"), ("before", "right"), ("after", "right")):
+        table.add_column(name, justify=justify)
+    table.add_row("accuracy", percent(record["accuracy_before"]), percent(record["accuracy_after"]), style="bold")
+    for name, r in record["recall"].items():
+        table.add_row(f"recall {name}", percent(r["before"]), percent(r["after"]))
+    console.print(table)
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("", "left"), ("predicted", "right"), ("measured", "right")):
+        table.add_column(name, justify=justify)
+    p, m = record["predicted"], record["measured"]
+    table.add_row("multiply-adds of the run", f"{p['macs']:,}", f"{m['macs']:,}")
+    table.add_row("peak arena", size(p["peak_bytes"]), size(m["peak_bytes"]))
+    table.add_row("  in bytes", f"{p['peak_bytes']:,}", f"{m['peak_bytes']:,}")
+    table.add_row("time of a step", seconds(p["step_seconds"]), seconds(m["step_seconds"]))
+    console.print()
+    console.print(table)
+    console.print(f"\ntraining took {record['seconds']:.1f} s; saved:")
+    for kind, path in record["files"].items():
+        if path:
+            console.print(f"  {kind:8s} {path}", highlight=False, soft_wrap=True)
+
+
+def seconds(value: float | None) -> str:
+    """A time in the unit that reads best."""
+    if value is None:
+        return "-"
+    return f"{1000 * value:.2f} ms" if value < 1 else f"{value:.2f} s"
