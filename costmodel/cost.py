@@ -21,7 +21,7 @@ add, mul, div, sqrt, exp, log, cmp, load, store = UNITS
 mac = mul + add
 ARITHMETIC = ("add", "mul")  # what `flops` counts; the other units are listed beside it
 
-N, H, W, C, K, R, S, P, Q, G, D = sp.symbols("N H W C K R S P Q G D", positive=True, integer=True)
+N, H, W, C, K, R, S, P, Q, G, D, U, V = sp.symbols("N H W C K R S P Q G D U V", positive=True, integer=True)
 
 COSTS: dict[tuple[str, str], sp.Expr] = {}
 
