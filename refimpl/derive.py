@@ -242,5 +242,5 @@ def _feeds(earlier: Call, later: Call) -> bool:
 
 
 def derive(graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype) -> Step:
-    """The logical calls of a training step, or with `plan=None` of inference. ShapeError where the size does not fit."""
+    """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit."""
     return _Derivation(graph, plan or Plan(), batch, size, dtype, training=plan is not None).build()
