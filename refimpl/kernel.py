@@ -18,6 +18,7 @@ from pathlib import Path
 import numba
 import numpy as np
 from numba import njit, prange
+from numba.extending import register_jitable
 
 THREADS_PER_BLOCK = 128
 UNUSED = 7 * 24 * 3600  # seconds after which the kernel cache of another version is deleted
@@ -91,6 +92,11 @@ def fast(function: Callable) -> Callable:
 def inline(function: Callable) -> Callable:
     """Compile a helper that fast kernels call inside their loops."""
     return njit(fastmath=FASTMATH, error_model="numpy", inline="never")(function)
+
+
+def helper(function: Callable) -> Callable:
+    """Let bodies call `function`: it is compiled with them on CPU and CUDA, and stays plain Python in plain Python."""
+    return register_jitable(function)
 
 
 class Kernel:
