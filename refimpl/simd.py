@@ -12,6 +12,7 @@ stays scalar. LLVM splits a vector into whatever registers the processor has (on
     a + b, a − b, a · b      a product that is added at once may be rounded once (contracted)
     clamp(v, lo, hi)         min(max(v, lo), hi); NaN stays
     keep(v, z, lo, hi)       v where lo < z < hi or z is NaN, else 0
+    prefetch(x, i)           ask for the cache line of element i
     accumulate(s, i, v, n)   s[i …] += v in the dtype of s
 
 Helpers take addresses, not arrays: Numba counts references to an array at each call, and two threads that count on
@@ -175,6 +176,24 @@ def accumulate(typingctx, pointer, index, vector, n):
         return _store(context, builder, (pointer, index, builder.fadd(old, value), n))
 
     return signature(types.none, pointer, types.int64, vector, types.int64), generate
+
+
+@intrinsic
+def prefetch(typingctx, pointer, index):
+    """Ask for the cache line of an element; an address that is not mapped does no harm."""
+    if not isinstance(pointer, types.CPointer):
+        return None
+
+    def generate(context, builder, sig, args):
+        where = builder.gep(args[0], [args[1]])
+        flags = [ir.IntType(32)] * 3
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [where.type, *flags]), "llvm.prefetch.p0"
+        )
+        builder.call(function, [where, *(ir.Constant(ir.IntType(32), n) for n in (0, 2, 1))])
+        return context.get_dummy_value()
+
+    return signature(types.none, pointer, types.int64), generate
 
 
 @intrinsic

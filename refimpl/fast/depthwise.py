@@ -17,7 +17,7 @@ import numpy as np
 from numba import get_thread_id, prange
 
 from ..kernel import fast, inline
-from ..simd import LANES, accumulate, address, clamp, given, keep, load, splat, store
+from ..simd import LANES, accumulate, address, clamp, given, keep, load, prefetch, splat, store
 from .rows import bounds, read_gradient_row, read_row
 
 MAX_SLICES = 8  # slices of the batch, each with partial sums of its own
@@ -205,6 +205,7 @@ def backward_row_3x3(dx, x, i, width, channels, m, ring, rows, d, w, affine, c, 
     for v in range(width):
         j = v * LANES
         raw = load(x, i + v * channels, m)
+        prefetch(x, i + (v + width) * channels)
         z = raw * a + b
         xe = clamp(z, lo, hi)
         g = load(ring, o0 + j, LANES)

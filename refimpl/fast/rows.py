@@ -7,7 +7,7 @@ holds A, B and C of ∂L/∂y = A·dz + B·y + C. Absent tables leave the row as
 import numpy as np
 
 from ..kernel import inline
-from ..simd import LANES, clamp, given, load, splat, store
+from ..simd import LANES, clamp, given, load, prefetch, splat, store
 
 
 @inline
@@ -26,6 +26,7 @@ def read_row(ring, at, step, x, i, columns, channels, m, affine, c, act):
     a, b = load(affine, c, m), load(affine, channels + c, m)
     lo, hi = bounds(x, act)
     for v in range(columns):
+        prefetch(x, i + (v + columns) * channels)
         store(ring, at + v * step, clamp(load(x, i + v * channels, m) * a + b, lo, hi), LANES)
 
 
@@ -44,4 +45,6 @@ def read_gradient_row(ring, at, step, dz, y, i, columns, channels, m, coef, c):
     b, d = load(coef, channels + c, m), load(coef, 2 * channels + c, m)
     for q in range(columns):
         j = i + q * channels
+        prefetch(dz, j + columns * channels)
+        prefetch(y, j + columns * channels)
         store(ring, at + q * step, load(dz, j, m) * a + (load(y, j, m) * b + d), LANES)
