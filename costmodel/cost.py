@@ -22,6 +22,7 @@ mac = mul + add
 ARITHMETIC = ("add", "mul")  # what `flops` counts; the other units are listed beside it
 
 N, H, W, C, K, R, S, P, Q, G, D, U, V = sp.symbols("N H W C K R S P Q G D U V", positive=True, integer=True)
+E, B, L, J = sp.symbols("E B L J", positive=True, integer=True)  # merged elements, mask bytes, slices, all slices
 
 COSTS: dict[tuple[str, str], sp.Expr] = {}
 
@@ -59,6 +60,20 @@ def axis_taps(axis: int) -> sp.Expr:
     size, window, out = ((H, R, P), (W, S, Q))[axis]
     names = (f"stride_{axis}", f"dilation_{axis}", f"pad_{axis}_0", f"pad_{axis}_1")
     return taps(size, window, out, *(attribute(a) for a in names))
+
+
+def pool_taps(axis: int) -> sp.Expr:
+    """`taps` of rows (axis 0) or columns (axis 1) of a pooling window."""
+    size, out = ((H, P), (W, Q))[axis]
+    window, stride, before, after = (
+        attribute(a) for a in (f"window_{axis}", f"stride_{axis}", f"pad_{axis}_0", f"pad_{axis}_1")
+    )
+    return taps(size, window, out, stride, sp.Integer(1), before, after)
+
+
+def nonzero(name: str) -> sp.Expr:
+    """1 where the attribute `name` is not zero (or is True), else 0."""
+    return sp.Piecewise((0, sp.Eq(sp.Symbol(name, real=True), 0)), (1, True))
 
 
 def register(operator: str, **costs: sp.Expr) -> None:

@@ -219,6 +219,8 @@ def output_shape(node: Node, shapes: Mapping, parameters: Mapping[str, Parameter
         attrs = node_attrs(node, sizes)
         if op.derive:
             sizes |= op.derive(sizes, attrs)
+        if op.shapes["y"].endswith("*"):  # element by element: y has the unmerged shape of the input of its entry
+            return tuple(next(v.shape for a, v in arrays.items() if op.shapes[a] == op.shapes["y"]))
         return tuple(size_of(d, sizes) for d in dims(op.shapes["y"]))
     except ShapeError as e:
         raise ShapeError(f"node {node.name} ({node.op}): {e}") from None

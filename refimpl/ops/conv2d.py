@@ -8,7 +8,7 @@ Dimensions: N samples, H W input rows and columns, C input channels, K output ch
 P Q output rows and columns, G groups (G = C is depthwise). Any float dtype.
 """
 
-from ..geometry import classes, hits, inside, out_size
+from ..geometry import check_window, classes, hits, inside, out_size
 from ..passes import ShapeError, declare
 
 SHAPES = {
@@ -20,6 +20,7 @@ PARAMS = ("w", "b")
 
 def derive(sizes, attrs):
     """P, Q and G of a call; ShapeError where no window fits or the groups do not divide the channels."""
+    check_window(attrs)
     found = {"G": 1} if "G" not in sizes else {}
     groups = sizes.get("G", 1)
     for channels in "CK":
