@@ -85,6 +85,58 @@ def adapt(
         show.adapted(record)
 
 
+@app.command()
+def warmup(
+    model: Annotated[str, typer.Option(help="As for adapt.")] = "watch",
+    data: Annotated[str, typer.Option(help="As for adapt.")] = "watch",
+    method: Annotated[list[str], typer.Option(help="As for adapt.")] = ["gradient-filter:patch=2"],  # noqa: B006
+    train_last: Annotated[str, typer.Option(help="As for adapt.")] = "all",
+    batch: Annotated[int, typer.Option(help="As for adapt.")] = 32,
+    classes: Annotated[int | None, typer.Option(help="As for adapt.")] = None,
+    size: Annotated[str | None, typer.Option(help="As for adapt.")] = None,
+    backend: Backend = "fast",
+    as_json: Json = False,
+) -> None:
+    """Compile the kernels that `adapt` with the same options will need, with progress; later runs load them."""
+    from . import adapt as job
+    from . import show
+    from . import warmup as work
+
+    ready = job.prepare(
+        job.Settings(model, data, method=list(method), train_last=train_last, batch=batch, classes=classes, size=size,
+                     backend=backend)
+    )  # fmt: skip
+    with show.counter("compiling", quiet=as_json) as watch:
+        record = work.run(ready, watch)
+    if as_json:
+        emit(record)
+    else:
+        where = record["cache"] or "memory only: no folder is writable"
+        print(
+            f"{record['kernels']} kernels ready, {record['compiled']} compiled in {record['seconds']:.1f} s ({where})"
+        )
+
+
+@app.command()
+def doctor(
+    cuda: Annotated[bool, typer.Option("--cuda", help="Look for a GPU too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Is this device fit: 64-bit, threads, libgomp, cache folder, BLAS, governor, temperature?"""
+    from . import doctor as work
+    from . import show
+    from .errors import Refused
+
+    record = work.run(cuda)
+    if as_json and record["ok"]:
+        emit(record)
+    elif not as_json:
+        show.checks(record["checks"])
+    if not record["ok"]:
+        bad = "; ".join(f"{c['name']}: {c['found']} ({c['advice']})" for c in record["checks"] if c["state"] == "bad")
+        raise Refused(f"this device is not fit: {bad}", record)
+
+
 def emit(record: dict) -> None:
     """Print the one JSON object of a command."""
     print(json.dumps(record, indent=1, allow_nan=False))

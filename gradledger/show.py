@@ -34,6 +34,31 @@ def bar(what: str, quiet: bool) -> Iterator[Callable]:
         yield watch
 
 
+@contextlib.contextmanager
+def counter(what: str, quiet: bool) -> Iterator[Callable]:
+    """A progress bar over named pieces of work; yields the function called with (done, all, name) before each."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total, name: None
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"),
+        TimeRemainingColumn(), TextColumn("{task.fields[name]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task(what, total=None, name="")
+        yield lambda done, total, name: display.update(task, total=total, completed=done, name=name)
+
+
+def checks(found: list[dict]) -> None:
+    """The table of `doctor`."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("check", "state", "found", "advice"):
+        table.add_column(name)
+    for c in found:
+        table.add_row(c["name"], c["state"], c["found"], "" if c["state"] == "ok" else c["advice"])
+    console.print(table)
+
+
 def size(nbytes: float) -> str:
     """Bytes in the unit that reads best."""
     for unit in UNITS:

@@ -60,7 +60,7 @@ class _Derivation:
     def build(self) -> Step:
         resolved = [self.resolve(node) for node in self.graph.nodes]
         for r in resolved:
-            self.tensors[r.node.name] = self.demand(r, "y").seen_as(self.shapes[r.node.name])
+            self.tensors[r.node.name] = self.demand(r, "y").reshape(self.shapes[r.node.name])
         output = self.tensors[self.graph.output]
         reads = {"output": output}
         if self.training:
@@ -98,7 +98,7 @@ class _Derivation:
         if array in r.op.aliases:
             source = self.demand(r, r.op.aliases[array])
             shape = self.alias_shape(r, array, source)
-            r.arrays[array] = source.seen_as(shape)
+            r.arrays[array] = source.reshape(shape)
             return r.arrays[array]
         passed = next((p for p in r.passes if array in p.writes and array not in p.inplace), None)
         if passed is None:
@@ -191,12 +191,12 @@ class _Derivation:
         for i, other in enumerate(arriving[1:]):
             as_map = shape if len(shape) == 4 else (shape[0], 1, 1, shape[1])
             out = self.buffer(f"{r.node.name}.dy{i or ''}", as_map, batched=True)
-            arrays = {"a": total.seen_as(as_map), "b": other.seen_as(as_map), "y": out}
+            arrays = {"a": total.reshape(as_map), "b": other.reshape(as_map), "y": out}
             call = Call("backward", r.node.name, add, arrays, {}, add.sizes(arrays, {}))
             self.calls["backward"].append(call)
             self.late.add(out)
             total = out
-        return total.seen_as(shape)
+        return total.reshape(shape)
 
     def update(self, resolved: list[_Node]) -> None:
         """Running statistics, then the optimizer on each trained parameter."""
@@ -207,20 +207,19 @@ class _Derivation:
                     self.call(r, passed)
         optimizer, clip_norm = self.plan.step.optimizer, self.plan.step.clip_norm
         op = operator(optimizer.operator)
-        passed = op.passes["update"]
+        passed = next(p for p in op.passes.values() if set(p.writes) == {"w", *optimizer.state})
         lr = self.host_writes["lr"] = self.buffer("lr", (1,))
         shared = {"lr": lr}
-        if "step" in passed.arrays or any("step" in c.arrays for c in self):
+        if "step" in passed.arrays:
             shared["step"] = self.step_buffer()
         if clip_norm is not None:
             shared["clip"] = self.clip(clip_norm)
         for name, gradient in self.gradients.items():
-            count = (int(np.prod(gradient.shape)),)
-            arrays = {"w": self.parameters[name].seen_as(count), "dw": gradient.seen_as(count), **shared}
+            arrays = {"w": self.parameters[name], "dw": gradient, **shared}
             for array in optimizer.state:
                 key = f"{name}.{array}"
                 self.state[key] = self.buffer(key, gradient.shape, region="state")
-                arrays[array] = self.state[key].seen_as(count)
+                arrays[array] = self.state[key]
             arrays = {a: b for a, b in arrays.items() if a in passed.arrays}
             attrs = passed.attrs(optimizer.attrs)
             call = Call("update", name, passed, arrays, attrs, passed.sizes(arrays, attrs))

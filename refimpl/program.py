@@ -48,7 +48,7 @@ class Buffer:
         """Size in bytes at the full batch."""
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
-    def seen_as(self, shape: tuple[int, ...]) -> "Buffer":
+    def reshape(self, shape: tuple[int, ...]) -> "Buffer":
         """The same memory under another shape."""
         return self if shape == self.shape else replace(self, shape=tuple(shape), base=self)
 
