@@ -17,6 +17,7 @@ not its counting; every formula here is [ours, deduced] from the figures it prin
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 
 import sympy as sp
@@ -130,4 +131,4 @@ def _compiled(name: str):
 
 def _value(name: str, sizes: Mapping[str, int]) -> int:
     letters, function = _compiled(name)
-    return int(function(*(sizes[letter] for letter in letters))[0])
+    return int(function(*(Fraction(sizes[letter]) for letter in letters))[0])  # exact, whatever the size
