@@ -58,8 +58,10 @@ class _Derivation:
         return self.buffer(name, self.graph.parameters[name].shape, region="state" if changes else "constant")
 
     def build(self) -> Step:
-        resolved = [self.resolve(node) for node in self.graph.nodes]
-        for r in resolved:
+        resolved = []
+        for node in self.graph.nodes:
+            r = self.resolve(node)
+            resolved.append(r)
             self.tensors[r.node.name] = self.demand(r, "y").reshape(self.shapes[r.node.name])
         output = self.tensors[self.graph.output]
         reads = {"output": output}

@@ -1,17 +1,28 @@
 """Turn the logical calls of a step into kernel launches.
 
-The reference backend launches each call's own kernel. The fast backend replaces groups of calls by hand-tuned kernels
-where it has one; every logical call is covered by exactly one launch.
+The reference backend launches each call's own kernel. The fast backend replaces groups of calls by hand-tuned kernels:
+each rule below looks at one call, gathers the calls around it that one kernel can do together, and returns a launch
+that covers them. Every logical call is covered by exactly one launch; what no rule takes runs its reference kernel.
 """
 
-from .program import SECTIONS, Call, Items, Launch, Step
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from .passes import Pass
+from .program import SECTIONS, Buffer, Call, Items, Launch, Step
 
 BACKENDS = ("fast", "reference")
+RULES: list[Callable] = []  # in the order in which they are tried
 
 
 def lower(step: Step, backend: str, threads: int) -> dict[str, list[Launch]]:
     """Launches of each section, in order."""
-    return {section: [reference(call) for call in step.calls[section]] for section in SECTIONS}
+    if backend == "reference":
+        return {section: [reference(call) for call in step.calls[section]] for section in SECTIONS}
+    from . import fast  # noqa: F401  its rules enter RULES
+
+    return Lowering(step, threads).launches()
 
 
 def reference(call: Call) -> Launch:
@@ -22,3 +33,77 @@ def reference(call: Call) -> Launch:
     return Launch(
         call.name, passed.kernel.cpu, (Items(call), *args), tuple(call.reads), tuple(call.writes), covers=(call,)
     )
+
+
+class Lowering:
+    """The calls of a step, and who reads what, for the rules."""
+
+    def __init__(self, step: Step, threads: int):
+        self.step, self.threads = step, threads
+        self.calls = list(step)
+        self.place = {call: i for i, call in enumerate(self.calls)}
+        self.readers: dict[Buffer, list[Call]] = {}
+        self.writer: dict[Buffer, Call] = {}
+        for call in self.calls:
+            for b in call.reads:
+                self.readers.setdefault(b.root, []).append(call)
+            for b in call.writes:
+                self.writer.setdefault(b.root, call)
+        for b in step.host_reads.values():
+            self.readers.setdefault(b.root, []).append(None)
+        self.groups: dict[Call, Launch] = {}  # every covered call → its launch
+
+    def launches(self) -> dict[str, list[Launch]]:
+        """Apply the rules to each call in turn; a launch stands where the last of its forward calls stood."""
+        anchors: dict[Call, Launch] = {}
+        for call in self.calls:
+            if call in self.groups:
+                continue
+            launch = next(filter(None, (rule(self, call) for rule in RULES)), None) or reference(call)
+            for covered in launch.covers:
+                if covered in self.groups:
+                    raise AssertionError(f"{covered.name} is covered by {launch.name} and {self.groups[covered].name}")
+                self.groups[covered] = launch
+            anchors[self.anchor(launch)] = launch
+        return {s: [anchors[c] for c in self.step.calls[s] if c in anchors] for s in SECTIONS}
+
+    def anchor(self, launch: Launch) -> Call:
+        """The first covered call at which everything that the launch reads has been written."""
+        made = {b.root for b in launch.writes}
+        ready = max(
+            (self.place[w] for b in launch.reads if b.root not in made and (w := self.writer.get(b.root)) is not None
+             and w not in launch.covers), default=-1,
+        )  # fmt: skip
+        return next(c for c in sorted(launch.covers, key=self.place.get) if self.place[c] >= ready)
+
+    def free(self, call: Call | None) -> bool:
+        """Is there such a call, and has no launch taken it yet?"""
+        return call is not None and call not in self.groups
+
+    def reader(self, buffer: Buffer, *passes: Pass, besides: Iterable[Call] = ()) -> Call | None:
+        """The only call that reads a buffer, if it is of one of `passes`; `besides` do not count as readers."""
+        readers = [c for c in self.readers.get(buffer.root, ()) if c not in besides]
+        if len(readers) == 1 and readers[0] is not None and readers[0].passed in passes and self.free(readers[0]):
+            return readers[0]
+        return None
+
+    def find(self, buffer: Buffer, passed: Pass) -> Call | None:
+        """A call of `passed` among the readers of a buffer."""
+        return next((c for c in self.readers.get(buffer.root, ()) if c and c.passed is passed and self.free(c)), None)
+
+    def scratch(self, call: Call, name: str, shape: tuple[int, ...], dtype) -> Buffer:
+        """A buffer that lives during one launch."""
+        return Buffer(f"{call.node}.{name}", tuple(int(n) for n in shape), np.dtype(dtype), "arena")
+
+    def last_use(self, buffer: Buffer, call: Call, besides: Iterable[Call] = ()) -> bool:
+        """Does nobody after `call` read a buffer's memory? (Then a launch at `call` may overwrite it.)"""
+        if buffer.root.region != "arena" or None in self.readers.get(buffer.root, ()):
+            return False
+        later = (c for c in self.readers[buffer.root] if c is not call and c not in besides)
+        return all(self.place[c] < self.place[call] for c in later)
+
+
+def rule(function: Callable) -> Callable:
+    """Add a lowering rule `function(lowering, call) -> Launch | None`."""
+    RULES.append(function)
+    return function
