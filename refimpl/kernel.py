@@ -17,6 +17,7 @@ from pathlib import Path
 import numba
 import numpy as np
 from numba import njit, prange
+from numba.extending import register_jitable
 
 THREADS_PER_BLOCK = 128
 # Lets sums vectorise; NaN and infinity keep their meaning, which fastmath=True would take away.
@@ -87,6 +88,11 @@ def fast(function: Callable) -> Callable:
 def inline(function: Callable) -> Callable:
     """Compile a helper that fast kernels call inside their loops."""
     return njit(fastmath=FASTMATH, error_model="numpy", inline="never")(function)
+
+
+def helper(function: Callable) -> Callable:
+    """Let bodies call `function`: it is compiled with them on CPU and CUDA, and stays plain Python in plain Python."""
+    return register_jitable(function)
 
 
 class Kernel:

@@ -165,7 +165,9 @@ class Pass:
 
     def arguments(self, arrays: Mapping, attrs: Mapping, dtype) -> list:
         """Positional arguments of the kernel. An absent optional array is an empty one; floats get the call's dtype."""
-        args = [self.seen(a, arrays[a]) if arrays.get(a) is not None else self.absent(a, dtype) for a in self.arrays]
+        given = {a: self.seen(a, arrays[a]) for a in self.arrays if arrays.get(a) is not None}
+        like = next(iter(given.values()))
+        args = [given[a] if a in given else self.absent(a, dtype, like) for a in self.arrays]
         return args + [_typed(attrs[a], dtype) for a in self.attributes]
 
     def seen(self, array: str, value):
@@ -173,9 +175,9 @@ class Pass:
         shape = merged(self.shapes[array], value.shape)
         return value if shape == tuple(value.shape) else value.reshape(shape)
 
-    def absent(self, array: str, dtype) -> np.ndarray:
-        """The empty array that stands for an optional array that is not given."""
-        return np.empty((0,) * len(dims(self.shapes[array])), dtype_of(self.shapes[array], dtype))
+    def absent(self, array: str, dtype, like=None):
+        """The empty array that stands for an optional array that is not given, on the device of `like`."""
+        return empty((0,) * len(dims(self.shapes[array])), dtype_of(self.shapes[array], dtype), like)
 
     def __call__(self, *args, **keywords):
         """Run on `args` (the arrays it reads, in order) and return what it writes (a tuple if several).
@@ -198,7 +200,7 @@ class Pass:
         full = self.full_shapes(arrays)
         model = next(v for a, v in arrays.items() if ":" not in self.shapes[a])
         new = {a: empty(self.shape(a, sizes), dtype_of(self.shapes[a], model.dtype), model) for a in self.writes}
-        new = {a: arrays[a].copy() if a in self.inplace else v for a, v in new.items()}
+        new = {a: copy_into(v, self.seen(a, arrays[a])) if a in self.inplace else v for a, v in new.items()}
         self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, model.dtype))
         new = {a: v.reshape(full.get(self.shapes[a], v.shape)) for a, v in new.items()}
         return new[self.writes[0]] if len(new) == 1 else tuple(new.values())
@@ -226,9 +228,18 @@ def _typed(value, dtype):
     return np.dtype(dtype).type(value) if isinstance(value, float) else value
 
 
-def empty(shape: tuple[int, ...], dtype, like):
-    """Uninitialised array on the device of `like`."""
-    if isinstance(like, np.ndarray):
+def copy_into(new, old):
+    """`new` with the values of `old`, both on one device."""
+    if isinstance(new, np.ndarray):
+        new[...] = old
+    else:
+        new.copy_to_device(old)
+    return new
+
+
+def empty(shape: tuple[int, ...], dtype, like=None):
+    """Uninitialised array on the device of `like`; None is the host."""
+    if like is None or isinstance(like, np.ndarray):
         return np.empty(shape, dtype)
     from numba import cuda
 

@@ -82,7 +82,8 @@ def _counting_math():
 
         return call
 
-    overrides = {u: counted(u, getattr(math, u)) for u in ("exp", "sqrt", "log")}
+    units = {"exp": "exp", "expm1": "exp", "log": "log", "log1p": "log", "sqrt": "sqrt"}
+    overrides = {name: counted(unit, getattr(math, name)) for name, unit in units.items()}
     return types.SimpleNamespace(**{**vars(math), **overrides})
 
 
