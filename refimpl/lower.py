@@ -20,7 +20,7 @@ def lower(step: Step, backend: str, threads: int) -> dict[str, list[Launch]]:
     """Launches of each section, in order."""
     if backend == "reference":
         return {section: [reference(call) for call in step.calls[section]] for section in SECTIONS}
-    from . import fast  # noqa: F401  its rules enter RULES
+    from .fast import rules  # noqa: F401  its rules enter RULES
 
     return Lowering(step, threads).launches()
 
@@ -69,11 +69,8 @@ class Lowering:
 
     def anchor(self, launch: Launch) -> Call:
         """The first covered call at which everything that the launch reads has been written."""
-        made = {b.root for b in launch.writes}
-        ready = max(
-            (self.place[w] for b in launch.reads if b.root not in made and (w := self.writer.get(b.root)) is not None
-             and w not in launch.covers), default=-1,
-        )  # fmt: skip
+        writers = (self.writer.get(b.root) for b in launch.reads if b.root.region == "arena")
+        ready = max((self.place[w] for w in writers if w is not None and w not in launch.covers), default=-1)
         return next(c for c in sorted(launch.covers, key=self.place.get) if self.place[c] >= ready)
 
     def free(self, call: Call | None) -> bool:

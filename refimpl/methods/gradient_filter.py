@@ -221,8 +221,9 @@ def patch_grad_w(t, dw_patch, dy_mean, x_sum):
 def expand_w(t, dw, dw_patch):
     """Dw (R, S, C/G, K), eq. (5): dw_patch (C/G, K) at every (r, s); R and S must be given."""
     t, k = divmod(t, dw.shape[3])
-    c = t % dw.shape[2]
-    dw[t // (dw.shape[2] * dw.shape[1]), t // dw.shape[2] % dw.shape[1], c, k] = dw_patch[c, k]
+    t, c = divmod(t, dw.shape[2])
+    r, s = divmod(t, dw.shape[1])
+    dw[r, s, c, k] = dw_patch[c, k]
 
 
 @dataclass(frozen=True)
