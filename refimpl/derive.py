@@ -13,6 +13,7 @@ from .graph import INPUT, Graph, Node, Operator, node_attrs, operator
 from .passes import Pass, ShapeError, dtype_of, read_sizes
 from .plan import Plan
 from .program import SECTIONS, Buffer, Call, Step
+from .random import DROPOUT
 
 
 @dataclass
@@ -86,6 +87,9 @@ class _Derivation:
             known["y"] = self.buffer("y", self.shapes[node.name])
         sizes = read_sizes(op.shapes, known)
         attrs = node_attrs(node, sizes)
+        if node.op == "dropout" and op is not IDENTITY:
+            attrs |= {"stream": DROPOUT + self.graph.nodes.index(node)}
+            arrays["step"] = self.host_write("step", np.int64)
         passes = list(op.passes.values())
         rule = self.plan.rule(node) if node.name in self.trained else None
         if rule:
@@ -193,9 +197,7 @@ class _Derivation:
         for i, other in enumerate(arriving[1:]):
             as_map = shape if len(shape) == 4 else (shape[0], 1, 1, shape[1])
             out = self.buffer(f"{r.node.name}.dy{i or ''}", as_map, batched=True)
-            arrays = {"a": total.reshape(as_map), "b": other.reshape(as_map), "y": out}
-            call = Call("backward", r.node.name, add, arrays, {}, add.sizes(arrays, {}))
-            self.calls["backward"].append(call)
+            self.emit(r.node.name, add, {"a": total.reshape(as_map), "b": other.reshape(as_map), "y": out}, {})
             self.late.add(out)
             total = out
         return total.reshape(shape)
@@ -207,39 +209,55 @@ class _Derivation:
             for passed in r.passes if r.node.name in self.trained else ():
                 if set(passed.inplace) & set(r.op.state):
                     self.call(r, passed)
-        optimizer, clip_norm = self.plan.step.optimizer, self.plan.step.clip_norm
+        optimizer = self.plan.step.optimizer
         op = operator(optimizer.operator)
-        passed = next(p for p in op.passes.values() if set(p.writes) == {"w", *optimizer.state})
-        lr = self.host_writes["lr"] = self.buffer("lr", (1,))
-        shared = {"lr": lr}
-        if "step" in passed.arrays:
-            shared["step"] = self.step_buffer()
-        if clip_norm is not None:
-            shared["clip"] = self.clip(clip_norm)
+        update = next(p for p in op.passes.values() if set(p.writes) == {"w", *optimizer.state})
+        shared = {"lr": self.host_write("lr", self.dtype)}
+        if self.plan.step.clip_norm is not None:
+            shared["clip"] = self.clip(self.plan.step.clip_norm)
+        if "factors" in update.reads:
+            shared["step"] = self.host_write("step", np.int64)
+            shared["factors"] = self.buffer("factors", (2,))
+            self.emit("optimizer", op.writer("factors"), shared, optimizer.attrs)
         for name, gradient in self.gradients.items():
             arrays = {"w": self.parameters[name], "dw": gradient, **shared}
             for array in optimizer.state:
                 key = f"{name}.{array}"
                 self.state[key] = self.buffer(key, gradient.shape, region="state")
                 arrays[array] = self.state[key]
-            arrays = {a: b for a, b in arrays.items() if a in passed.arrays}
-            attrs = passed.attrs(optimizer.attrs)
-            call = Call("update", name, passed, arrays, attrs, passed.sizes(arrays, attrs))
-            self.calls["update"].append(call)
+            self.emit(name, update, arrays, optimizer.attrs)
 
-    def step_buffer(self) -> Buffer:
-        if "step" not in self.host_writes:
-            self.host_writes["step"] = self.buffer("step", (1,), np.int64)
-        return self.host_writes["step"]
+    def clip(self, max_norm: float) -> Buffer:
+        """The factor by which the gradient is to be multiplied, from its norm over all parameters."""
+        passes = operator("clip_norm").passes
+        slices = {n: passes["partial_squares"].sizes({"dw": g}, {})["L"] for n, g in self.gradients.items()}
+        together = self.buffer("clip.partials", (sum(slices.values()),))
+        start = 0
+        for name, count in slices.items():
+            arrays = {"dw": self.gradients[name], "partials": together.part(start, (count,))}
+            self.emit(name, passes["partial_squares"], arrays, {})
+            start += count
+        arrays = {a: self.buffer(f"clip.{a}", (1,)) for a in ("norm", "clip")} | {"all_partials": together}
+        self.emit("clip", passes["factor"], arrays, {"max_norm": max_norm})
+        return arrays["clip"]
 
-    def __iter__(self):
-        return (c for calls in self.calls.values() for c in calls)
+    def emit(self, node: str, passed: Pass, arrays: dict[str, Buffer], attrs: dict) -> None:
+        """Append a call to the current section on buffers that exist already."""
+        arrays = {a: arrays[a] for a in passed.arrays if a in arrays}
+        attrs = passed.attrs(attrs)
+        self.calls[self.section].append(Call(self.section, node, passed, arrays, attrs, passed.sizes(arrays, attrs)))
+
+    def host_write(self, name: str, dtype) -> Buffer:
+        """A one-element array that the host fills before each step."""
+        if name not in self.host_writes:
+            self.host_writes[name] = self.buffer(name, (1,), dtype)
+        return self.host_writes[name]
 
 
 def _feeds(earlier: Call, later: Call) -> bool:
-    """Does `later` read what `earlier` writes, or stand at the same node or an input of it?"""
+    """Does `later` read what `earlier` writes, or belong to the same node?"""
     written = {b.root for b in earlier.writes}
-    return any(b.root in written for b in later.reads) or earlier.node == later.node
+    return earlier.node == later.node or any(b.root in written for b in later.reads)
 
 
 def derive(graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype) -> Step:

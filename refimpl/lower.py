@@ -48,7 +48,7 @@ class Lowering:
             for b in call.reads:
                 self.readers.setdefault(b.root, []).append(call)
             for b in call.writes:
-                self.writer.setdefault(b.root, call)
+                self.writer[b.root] = call  # the last one, where several fill parts of it
         for b in step.host_reads.values():
             self.readers.setdefault(b.root, []).append(None)
         self.groups: dict[Call, Launch] = {}  # every covered call → its launch

@@ -60,7 +60,7 @@ class SGD:
     @property
     def attrs(self) -> dict:
         """Attributes of the update pass."""
-        return {"momentum": self.momentum, "nesterov": int(self.nesterov), "weight_decay": self.weight_decay}
+        return {"momentum": self.momentum, "nesterov": self.nesterov, "weight_decay": self.weight_decay}
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Adam:
     schedule: Schedule = Schedule()
 
     operator = "adam"
-    state = ("moment1", "moment2")
+    state = ("m", "v")
 
     def __post_init__(self):
         _positive("lr", self.lr)
@@ -86,11 +86,11 @@ class Adam:
     def attrs(self) -> dict:
         """Attributes of the update pass."""
         return {
-            "beta1": self.betas[0],
-            "beta2": self.betas[1],
+            "gain1": 1 - self.betas[0],
+            "gain2": 1 - self.betas[1],
             "eps": self.eps,
             "weight_decay": self.weight_decay,
-            "decoupled": int(self.decoupled),
+            "decoupled": self.decoupled,
         }
 
 

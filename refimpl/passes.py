@@ -169,10 +169,12 @@ class Pass:
         """Number of output items of a call."""
         return math.prod(size_of(d, sizes) for d in self.items)
 
-    def arguments(self, arrays: Mapping, attrs: Mapping, dtype) -> list:
-        """Positional arguments of the kernel. An absent optional array is an empty one; floats get the call's dtype."""
+    def arguments(self, arrays: Mapping, attrs: Mapping, dtype, like=None) -> list:
+        """Positional arguments of the kernel, with an empty array on the device of `like` for an absent optional one.
+
+        Float attributes get the call's dtype.
+        """
         given = {a: self.seen(a, arrays[a]) for a in self.arrays if arrays.get(a) is not None}
-        like = next(iter(given.values()))
         args = [given[a] if a in given else self.absent(a, dtype, like) for a in self.arrays]
         return args + [_typed(attrs[a], dtype) for a in self.attributes]
 
@@ -207,7 +209,7 @@ class Pass:
         model = next(v for a, v in arrays.items() if ":" not in self.shapes[a])
         new = {a: empty(self.shape(a, sizes), dtype_of(self.shapes[a], model.dtype), model) for a in self.writes}
         new = {a: copy_into(v, self.seen(a, arrays[a])) if a in self.inplace else v for a, v in new.items()}
-        self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, model.dtype))
+        self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, model.dtype, model))
         new = {a: v.reshape(full.get(self.shapes[a], v.shape)) for a, v in new.items()}
         return new[self.writes[0]] if len(new) == 1 else tuple(new.values())
 

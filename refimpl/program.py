@@ -37,6 +37,7 @@ class Buffer:
     region: str
     batched: bool = False
     base: "Buffer | None" = None  # the buffer whose memory this one shows under another shape
+    start: int = 0  # its first element in that memory
 
     @property
     def root(self) -> "Buffer":
@@ -51,6 +52,10 @@ class Buffer:
     def reshape(self, shape: tuple[int, ...]) -> "Buffer":
         """The same memory under another shape."""
         return self if shape == self.shape else replace(self, shape=tuple(shape), base=self)
+
+    def part(self, start: int, shape: tuple[int, ...]) -> "Buffer":
+        """Some of the elements, from number `start` on, as a buffer of `shape`."""
+        return replace(self, shape=tuple(shape), base=self, start=self.start + start)
 
 
 @dataclass(frozen=True, eq=False)

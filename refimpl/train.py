@@ -47,7 +47,8 @@ class Runner:
             whole = self.arena[start : start + root.nbytes].view(root.dtype)
         else:
             whole = self.owned[root]
-        view = whole.reshape(buffer.shape)
+        count = math.prod(buffer.shape)
+        view = whole.reshape(-1)[buffer.start : buffer.start + count].reshape(buffer.shape)
         return view if n is None or not buffer.batched else view[:n]
 
     def host(self, name: str, n: int) -> np.ndarray:
@@ -166,7 +167,7 @@ class Trainer:
         optimizer = self.program.plan.step.optimizer
         runner.host("lr", n)[0] = optimizer.lr * optimizer.schedule.factor(self.step, total)
         if "step" in step.host_writes:
-            runner.host("step", n)[0] = self.step
+            runner.host("step", n)[0] = self.step + 1
         runner.run("forward", n)
         loss = float(runner.host("loss", n)[0])
         if not math.isfinite(loss):

@@ -27,7 +27,9 @@ def samples(count=20, seed=0):
 
 def program(rules=(), backend="fast", batch=8, threads=None, dtype=np.float32, **plan):
     step = ri.Backprop(ri.SGD(lr=0.05, momentum=0.9))
-    return ri.compile(small_net(), ri.Plan(rules=rules, step=step, **plan), batch, backend=backend, threads=threads, dtype=dtype)
+    return ri.compile(
+        small_net(), ri.Plan(rules=rules, step=step, **plan), batch, backend=backend, threads=threads, dtype=dtype
+    )
 
 
 def bits(trainer: Trainer) -> bytes:
