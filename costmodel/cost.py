@@ -7,7 +7,7 @@ given, else 0.
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
 
@@ -108,8 +108,13 @@ def _function(operator: str, name: str):
     coefficients = [expression.diff(u) for u in UNITS]
     if sp.expand(expression - sum(c * u for c, u in zip(coefficients, UNITS, strict=True))) != 0:
         raise ValueError(f"the cost of {operator}.{name} is not linear in the units")
-    symbols = sorted({s for c in coefficients for s in c.free_symbols}, key=lambda s: s.name)
-    return [s.name for s in symbols], sp.lambdify(symbols, coefficients, modules=[{"taps": _taps_exact}, "math"])
+    return evaluator(coefficients)
+
+
+def evaluator(expressions: Sequence[sp.Expr]):
+    """(names, f): f of the numbers that the names stand for gives the value of each expression."""
+    symbols = sorted({s for e in expressions for s in e.free_symbols}, key=lambda s: s.name)
+    return [s.name for s in symbols], sp.lambdify(symbols, expressions, modules=[{"taps": _taps_exact}, "math"])
 
 
 def _taps_exact(*args):

@@ -1,13 +1,11 @@
 """What a run really did: operations of the launches it made, and the arena bytes it touched."""
 
-from collections import Counter
-
 import numpy as np
 
 from refimpl.program import Program
 from refimpl.train import GUARD, Runner, Trainer
 
-from .counting import count
+from .counting import count_call
 
 PATTERNS = (0x5A, 0xA5)
 
@@ -17,15 +15,11 @@ def run_flops(runner: Runner) -> int:
 
     Each distinct call is counted by running its reference body on counting arrays; no formula is evaluated.
     """
-    known: dict = {}
     total = 0
     for (launch, n), times in runner.launched().items():
         for call in launch.covers:
-            sizes = call.sizes_at(n)
-            key = (call.passed, tuple(sorted(sizes.items())), repr(call.attrs), tuple(call.present))
-            if key not in known:
-                known[key] = Counter(count(call.passed, sizes, call.attrs, call.present))
-            total += times * (known[key]["mul"] + known[key]["add"])
+            units = count_call(call, n)
+            total += times * (units.get("mul", 0) + units.get("add", 0))
     return total
 
 

@@ -135,7 +135,7 @@ def pool_dy(t, dy_mean, dy, patch=(2, 2), align=CENTRE):
     dy_mean[n, u, v, k] = total / dy_mean.dtype.type(real)
 
 
-@declare(SHAPES, items="C/G K", writes="w_sum", derive=derive)
+@declare(SHAPES, items="C/G K", writes="w_sum", derive=derive, sums="R S")
 def sum_w(t, w_sum, w):
     """W_sum (C/G, K), w̃ of eq. (3): the spatial sum of w (R, S, C/G, K)."""
     c, k = divmod(t, w_sum.shape[1])
@@ -146,7 +146,7 @@ def sum_w(t, w_sum, w):
     w_sum[c, k] = total
 
 
-@declare(SHAPES, items="N U V C", writes="dx_patch", derive=derive)
+@declare(SHAPES, items="N U V C", writes="dx_patch", derive=derive, sums="K/G")
 def patch_grad(t, dx_patch, dy_mean, w_sum):
     """Dx_patch (N, U, V, C), eq. (3): the one dx of a patch; dy_mean (N, U, V, K), w_sum (C/G, K); G must be given."""
     t, c = divmod(t, dx_patch.shape[3])
@@ -161,7 +161,7 @@ def patch_grad(t, dx_patch, dy_mean, w_sum):
     dx_patch[n, u, v, c] = total
 
 
-@declare(SHAPES, items="N U V C", writes="dx_patch", derive=derive, alike=GRID)
+@declare(SHAPES, items="N U V C", writes="dx_patch", derive=derive, alike=GRID, sums="K/G")
 def patch_grad_dilated(t, dx_patch, dy_mean, w, patch=(2, 2), dilation=(1, 1)):
     """Dx_patch (N, U, V, C) for a dilation d ≥ r: dy_mean (N, U, V, K) convolved with the rotated kernel w
     (R, S, C/G, K) at dilation d//r on the patch grid [code; the padding and the reading per axis are ours].
@@ -203,7 +203,7 @@ def expand(t, dx, dx_patch, patch=(2, 2), stride=(1, 1), align=CENTRE):
         dx[n, h, i, c] = dx.dtype.type(0)
 
 
-@declare(SHAPES, items="C/G K", writes="dw_patch", derive=derive)
+@declare(SHAPES, items="C/G K", writes="dw_patch", derive=derive, sums="N U V")
 def patch_grad_w(t, dw_patch, dy_mean, x_sum):
     """Dw_patch (C/G, K), eq. (5): the one dw of a window; dy_mean (N, U, V, K), x_sum (N, U, V, C); G must be given."""
     c, k = divmod(t, dw_patch.shape[1])
