@@ -1,7 +1,7 @@
 """Leave one person out on the watch recordings: pre-train on nine people, adapt to the tenth.
 
-    gradledger reproduce watch-nets     trains the ten bundled nets anew
-    gradledger reproduce watch-adapt    adapts each of them, with back-propagation and with filtered gradients
+gradledger reproduce watch-nets     trains the ten bundled nets anew
+gradledger reproduce watch-adapt    adapts each of them, with back-propagation and with filtered gradients
 """
 
 from collections.abc import Callable

@@ -121,7 +121,17 @@ def statistics(sums, y):
         part = np.int64(t)
         clear(address(sums), 2 * part * channels, 2 * (part + 1) * channels)
         first, end = rows * part // parts, rows * (part + 1) // parts
-        sum_tile(address(y), first * channels, end - first, channels, 0, channels, address(sums), 2 * part * channels, channels)
+        sum_tile(
+            address(y),
+            first * channels,
+            end - first,
+            channels,
+            0,
+            channels,
+            address(sums),
+            2 * part * channels,
+            channels,
+        )
 
 
 @inline
