@@ -25,7 +25,10 @@ def cases(draw):
         least = max(1, case["dilation"][axis] * (taps[axis] - 1) + 1 - sum(case["pad"][axis]))
         size.append(draw(st.integers(least, least + 8)))
     case |= {"x": (n, *size, channels), "taps": taps, "act": draw(st.integers(0, 2))}
-    case |= {"affine": draw(st.booleans()) or case["act"] > 0, "coef": draw(st.sampled_from(["none", "frozen", "full"]))}
+    case |= {
+        "affine": draw(st.booleans()) or case["act"] > 0,
+        "coef": draw(st.sampled_from(["none", "frozen", "full"])),
+    }
     return case | {"seed": draw(st.integers(0, 2**31))}
 
 
@@ -127,7 +130,9 @@ def test_same_bits_for_any_number_of_threads(taps):
     before = numba.get_num_threads()
     for threads in (1, 2):
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-        found.append(run_forward(case, x, affine, kernel, dz.shape) + run_backward(case, x, affine, kernel, dz, y, coef))
+        found.append(
+            run_forward(case, x, affine, kernel, dz.shape) + run_backward(case, x, affine, kernel, dz, y, coef)
+        )
     numba.set_num_threads(before)
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
 

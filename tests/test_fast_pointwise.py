@@ -8,15 +8,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refimpl.fast import pointwise
+from refimpl.gemm import single_threaded_blas
 from refimpl.ops import conv2d
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_pool():
+    with single_threaded_blas():
+        yield
 
 
 @st.composite
 def cases(draw):
     shape = draw(st.sampled_from([(1, 1, 1), (1, 5, 7), (2, 8, 8), (3, 9, 11), (2, 17, 20), (4, 19, 31)]))
-    case = {"x": (*shape, draw(st.sampled_from([1, 3, 16, 24, 33, 130]))), "k": draw(st.sampled_from([1, 5, 16, 40, 200]))}
+    case = {
+        "x": (*shape, draw(st.sampled_from([1, 3, 16, 24, 33, 130]))),
+        "k": draw(st.sampled_from([1, 5, 16, 40, 200])),
+    }
     case |= {"act": draw(st.integers(0, 2)), "prev": draw(st.sampled_from(["x", "other", "none"]))}
-    case |= {"affine": draw(st.booleans()) or case["act"] > 0, "coef": draw(st.sampled_from(["none", "frozen", "full"]))}
+    case |= {
+        "affine": draw(st.booleans()) or case["act"] > 0,
+        "coef": draw(st.sampled_from(["none", "frozen", "full"])),
+    }
     return case | {"residual": draw(st.booleans()), "seed": draw(st.integers(0, 2**31))}
 
 

@@ -125,7 +125,9 @@ def backward(dx, dw, dz, y, coef, x, affine, w, residual, prev, prev_affine, sum
                 read_gradient_tile(address(scratch[thread]), address(dz), address(y), m * k, n, k, address(coef))
             if want_w:
                 if affine.size:
-                    read_tile(address(scratch[thread, min(tile, rows) * k :]), address(x), m * c, n, c, address(affine), act)
+                    read_tile(
+                        address(scratch[thread, min(tile, rows) * k :]), address(x), m * c, n, c, address(affine), act
+                    )
                 if affine.size and coef.size:
                     product_w(dw, part, c, k, n, first, end, beta, scratch, x_at, scratch, g_at)
                 elif coef.size:
