@@ -18,7 +18,7 @@ from numba import get_thread_id, prange
 
 from ..kernel import fast, inline
 from ..simd import LANES, accumulate, address, clamp, given, keep, load, prefetch, splat, store
-from .rows import bounds, read_gradient_row, read_row
+from .rows import bounds, clear, read_gradient_row, read_row
 
 MAX_SLICES = 8  # slices of the batch, each with partial sums of its own
 RING_BYTES = 400 * 1024  # rows of one item that stay in the second-level cache
@@ -118,13 +118,6 @@ def slot(k, size, depth):
 
 
 @inline
-def clear(pointer, start, stop, like):
-    """Zero elements start … stop−1."""
-    for i in range(start, stop, LANES):
-        store(pointer, i, splat(pointer, 0.0), stop - i)
-
-
-@inline
 def forward_item(y, x, w, affine, act, sums, ring, part, images, first, end, shape, taps, stride, dilation, top, left):
     """Channels first … end−1 of y for the images of slice `part`. All arrays are addresses; shape: H W C P Q."""
     size, width, channels, p_size, q_size = shape
@@ -132,10 +125,10 @@ def forward_item(y, x, w, affine, act, sums, ring, part, images, first, end, sha
     row = columns * LANES
     block = (depth + 1) * row
     steps = (dilation[0], dilation[1] * LANES, stride[1] * LANES)
-    clear(ring, 0, (end - first + LANES - 1) // LANES * block, x)
+    clear(ring, 0, (end - first + LANES - 1) // LANES * block)
     if given(sums):
         for k in range(2):
-            clear(sums, (2 * part + k) * channels + first, (2 * part + k) * channels + end, x)
+            clear(sums, (2 * part + k) * channels + first, (2 * part + k) * channels + end)
     for n in range(images[0], images[1]):
         loaded = 0
         for p in range(p_size):
@@ -310,15 +303,15 @@ def backward_item(
     weights = (end - first + LANES - 1) // LANES * block  # where the sums of dw begin in the scratch
     stop_weights = weights + (end - first + LANES - 1) // LANES * count * LANES
     steps = (dilation[0], dilation[1] * LANES, stride[0])
-    clear(ring, 0, weights, x)
+    clear(ring, 0, weights)
     if given(sums):
         for k in range(2):
-            clear(sums, (2 * part + k) * channels + first, (2 * part + k) * channels + end, x)
+            clear(sums, (2 * part + k) * channels + first, (2 * part + k) * channels + end)
     if given(dw):
         for k in range(count):
-            clear(dw, (part * count + k) * channels + first, (part * count + k) * channels + end, x)
+            clear(dw, (part * count + k) * channels + first, (part * count + k) * channels + end)
     for n in range(images[0], images[1]):
-        clear(ring, weights, stop_weights, x)
+        clear(ring, weights, stop_weights)
         loaded = 0
         for h in range(size):
             stop = min((h + top) // stride[0] + 1, p_size)

@@ -7,7 +7,7 @@ holds A, B and C of ∂L/∂y = A·dz + B·y + C. Absent tables leave the row as
 import numpy as np
 
 from ..kernel import inline
-from ..simd import LANES, clamp, given, load, prefetch, splat, store
+from ..simd import LANES, accumulate, clamp, given, keep, load, prefetch, splat, store
 
 
 @inline
@@ -48,3 +48,91 @@ def read_gradient_row(ring, at, step, dz, y, i, columns, channels, m, coef, c):
         prefetch(dz, j + columns * channels)
         prefetch(y, j + columns * channels)
         store(ring, at + q * step, load(dz, j, m) * a + (load(y, j, m) * b + d), LANES)
+
+
+SUM_ROWS = 32  # rows that are summed in the float dtype before they are added to a float64 sum
+
+
+@inline
+def clear(pointer, start, stop):
+    """Zero elements start … stop−1."""
+    for i in range(start, stop, LANES):
+        store(pointer, i, splat(pointer, 0.0), stop - i)
+
+
+@inline
+def read_tile(out, x, i, rows, channels, affine, act):
+    """out (rows, channels) = x̂ of the rows that begin at element i of x; `affine` must be given."""
+    lo, hi = bounds(x, act)
+    for row in range(rows):
+        k, j = row * channels, i + row * channels
+        for c in range(0, channels, LANES):
+            m = channels - c
+            prefetch(x, j + c + 8 * channels)
+            v = clamp(load(x, j + c, m) * load(affine, c, m) + load(affine, channels + c, m), lo, hi)
+            store(out, k + c, v, m)
+
+
+@inline
+def read_gradient_tile(out, dz, y, i, rows, channels, coef):
+    """out (rows, channels) = ∂L/∂y of the rows that begin at element i of dz and y; `coef` must be given."""
+    for row in range(rows):
+        k, j = row * channels, i + row * channels
+        for c in range(0, channels, LANES):
+            m = channels - c
+            prefetch(dz, j + c + 8 * channels)
+            g = load(dz, j + c, m) * load(coef, c, m)
+            if given(y):
+                prefetch(y, j + c + 8 * channels)
+                g = g + (load(y, j + c, m) * load(coef, channels + c, m) + load(coef, 2 * channels + c, m))
+            store(out, k + c, g, m)
+
+
+@inline
+def sum_tile(y, i, rows, stride, first, end, sums, at, channels):
+    """sums[at + c] += Σ y and sums[at + channels + c] += Σ y², over rows of `stride` elements, for channels first …"""
+    for start in range(0, rows, SUM_ROWS):
+        stop = min(start + SUM_ROWS, rows)
+        for c in range(first, end, LANES):
+            m = end - c
+            total, squares = splat(y, 0.0), splat(y, 0.0)
+            for row in range(start, stop):
+                v = load(y, i + row * stride + c, m)
+                total = total + v
+                squares = squares + v * v
+            accumulate(sums, at + c, total, m)
+            accumulate(sums, at + channels + c, squares, m)
+
+
+@inline
+def finish_gradient_tile(dx, residual, prev, i, rows, channels, first, end, affine, act, sums, at):
+    """Turn dx, a gradient behind an activation, into the one behind its batch norm, and sum it for that norm.
+
+    dx ← dx + residual, zero where act(a·prev + b) is flat; sums[at + c] += Σ dx, sums[at + channels + c] += Σ dx·prev.
+    Without `affine` nothing is flat; without `sums` nothing is summed, and `prev` is read for neither.
+    """
+    lo, hi = bounds(dx, act)
+    masked = given(affine) and act > 0
+    for start in range(0, rows, SUM_ROWS):
+        stop = min(start + SUM_ROWS, rows)
+        for c in range(first, end, LANES):
+            m = end - c
+            a, b = splat(dx, 1.0), splat(dx, 0.0)
+            if masked:
+                a, b = load(affine, c, m), load(affine, channels + c, m)
+            total, products = splat(dx, 0.0), splat(dx, 0.0)
+            for row in range(start, stop):
+                j = i + row * channels + c
+                e = load(dx, j, m)
+                if given(residual):
+                    e = e + load(residual, j, m)
+                if masked or given(sums):
+                    raw = load(prev, j, m)
+                    if masked:
+                        e = keep(e, raw * a + b, lo, hi)
+                    total = total + e
+                    products = products + e * raw
+                store(dx, j, e, m)
+            if given(sums):
+                accumulate(sums, at + c, total, m)
+                accumulate(sums, at + channels + c, products, m)
