@@ -118,6 +118,26 @@ def warmup(
 
 
 @app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="The experiment: watch-nets or watch-adapt.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder for the result file.")] = Path("gradledger-out"),
+    as_json: Json = False,
+) -> None:
+    """Run an experiment again and write a result file with machine, versions, seeds and command."""
+    from . import reproduce as work
+    from . import show
+
+    with show.counter(name, quiet=as_json) as watch:
+        record = work.run(name, output, watch)
+    if as_json:
+        emit(record)
+    else:
+        show.reproduced(record)
+    if not record["ok"]:
+        raise typer.Exit(Exit.NO)
+
+
+@app.command()
 def doctor(
     cuda: Annotated[bool, typer.Option("--cuda", help="Look for a GPU too.")] = False,
     as_json: Json = False,

@@ -25,7 +25,7 @@ def pretrained(
         if "model" not in notes:
             raise Malformed(f"{name} does not say which model it holds: it has no 'model' in its metadata")
         graph = build(notes["model"], found, (height, width), channels)
-        checkpoint.match(weights, {n: p.shape for n, p in graph.parameters.items()}, name)
+        checkpoint.check_arrays(weights, {n: p.shape for n, p in graph.parameters.items()}, name)
         graph.weights = weights
         return graph
     graph = build(name, found, (height, width), channels)

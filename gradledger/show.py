@@ -49,6 +49,19 @@ def counter(what: str, quiet: bool) -> Iterator[Callable]:
         yield lambda done, total, name: display.update(task, total=total, completed=done, name=name)
 
 
+def reproduced(record: dict) -> None:
+    """The table of `reproduce`: measured beside published."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("", "left"), ("measured", "right"), ("published", "right")):
+        table.add_column(name, justify=justify)
+    for name, found in record["measured"].items():
+        values = ", ".join(f"{k} {v}" for k, v in found.items()) if isinstance(found, dict) else f"{found}"
+        table.add_row(name, values, str(record["published"].get(name, "-")))
+    console.print(table)
+    verdict = "reached" if record["ok"] else "not reached"
+    console.print(f"goals {verdict}; record in {record['file']}", highlight=False, soft_wrap=True)
+
+
 def checks(found: list[dict]) -> None:
     """The table of `doctor`."""
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -9,7 +9,19 @@ from ..passes import ShapeError
 from .lenet import lenet5
 from .mobilenet_v2 import mobilenet_v2
 from .resnet import resnet8, resnet18
-from .watch import watch_net
+from .watch import watch_net, watch_weights
+
+__all__ = [
+    "MODELS",
+    "ModelError",
+    "build",
+    "lenet5",
+    "mobilenet_v2",
+    "resnet8",
+    "resnet18",
+    "watch_net",
+    "watch_weights",
+]
 
 MODELS: dict[str, Callable[..., Graph]] = {
     "watch": watch_net,

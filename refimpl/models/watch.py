@@ -1,5 +1,9 @@
 """The watch net: three convolutions along time, for windows of 2 s of accelerometer and gyroscope."""
 
+import numpy as np
+import safetensors
+
+from .. import assets
 from ..graph import INPUT, Graph
 
 
@@ -19,3 +23,14 @@ def watch_net(classes: int = 7, size: tuple[int, int] = (1, 100), channels: int 
     x = g.global_avg_pool("mean", x)
     g.linear("fc", x, classes)
     return g
+
+
+def watch_weights(subject: int) -> dict[str, np.ndarray]:
+    """Bundled weights of the net that was trained on everybody but `subject` (1 to 10), as float32.
+
+    `gradledger reproduce watch-nets` trains them anew; they are kept as float16.
+    """
+    prefix = f"{subject}/"
+    with safetensors.safe_open(assets.path("watch_nets.safetensors"), framework="numpy") as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (it is no mapping)
+        return {name.removeprefix(prefix): file.get_tensor(name).astype(np.float32) for name in names}
