@@ -17,7 +17,6 @@ not its counting; every formula here is [ours, deduced] from the figures it prin
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
 
 import sympy as sp
@@ -126,9 +125,9 @@ def _layer(graph: Graph, plan: Plan, node: Node, shapes: Mapping, trains: bool, 
 
 @cache
 def _compiled(name: str):
-    return evaluator((FORMULAS[name],))
+    return evaluator(FORMULAS[name])
 
 
 def _value(name: str, sizes: Mapping[str, int]) -> int:
     letters, function = _compiled(name)
-    return int(function(*(Fraction(sizes[letter]) for letter in letters))[0])  # exact, whatever the size
+    return int(function(*(sizes[letter] for letter in letters)))

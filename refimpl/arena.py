@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 ALIGN = 64  # bytes: a cache line, and the widest vector
 
 
@@ -20,11 +22,16 @@ class Lifetime:
 
 
 def lower_bound(lifetimes: Sequence[Lifetime]) -> tuple[int, int]:
-    """Largest sum of bytes alive at one launch, and that launch: no placement can need less."""
-    launches = sorted({t.first for t in lifetimes})
-    sums = [(sum(t.nbytes for t in lifetimes if t.first <= i <= t.last), -i) for i in launches]
-    most, launch = max(sums, default=(0, 0))
-    return most, -launch
+    """Largest sum of bytes alive at one launch, and the first such launch: no placement can need less."""
+    if not lifetimes:
+        return 0, 0
+    change = np.zeros(max(t.last for t in lifetimes) + 2, np.int64)
+    for t in lifetimes:
+        change[t.first] += t.nbytes
+        change[t.last + 1] -= t.nbytes
+    alive = np.cumsum(change)
+    launch = int(np.argmax(alive))
+    return int(alive[launch]), launch
 
 
 def place(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
@@ -40,23 +47,38 @@ def place(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
         sorted(number, key=lambda i: (lifetimes[i].first - lifetimes[i].last, -lifetimes[i].nbytes, i)),
         sorted(number, key=lambda i: (lifetimes[i].first, -lifetimes[i].nbytes, i)),
     )
-    results = [_place_in(order, lifetimes) for order in orders]
-    return min(results, key=lambda r: r[1])
+    bound, _ = lower_bound(lifetimes)
+    best = None
+    for order in orders:
+        found = _place_in(order, lifetimes)
+        if best is None or found[1] < best[1]:
+            best = found
+        if best[1] == bound:
+            break
+    return best
 
 
 def _place_in(order: Sequence[int], lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
     offsets = [0] * len(lifetimes)
-    placed: list[int] = []
+    peak = placed = 0
+    # Of each buffer that is placed, by rising offset: offset, end rounded up, first and last launch.
+    rows = np.empty((4, len(lifetimes)), np.int64)
     for i in order:
-        taken = sorted(
-            (offsets[j], offsets[j] + lifetimes[j].nbytes) for j in placed if lifetimes[j].overlaps(lifetimes[i])
-        )
-        at = 0
-        for start, end in taken:
-            if at + lifetimes[i].nbytes <= start:
-                break
-            at = max(at, -(-end // ALIGN) * ALIGN)
-        offsets[i] = at
-        if lifetimes[i].nbytes:
-            placed.append(i)
-    return offsets, max((offsets[i] + lifetimes[i].nbytes for i in placed), default=0)
+        t = lifetimes[i]
+        if not t.nbytes:
+            continue
+        starts, ends, first, last = rows[:, :placed]
+        overlapping = (first <= t.last) & (last >= t.first)
+        starts = starts[overlapping]
+        free = np.zeros(len(starts) + 1, np.int64)  # where the gap before each of them begins, and the last one's end
+        np.maximum.accumulate(ends[overlapping], out=free[1:])
+        fits = free[:-1] + t.nbytes <= starts
+        k = int(fits.argmax()) if len(fits) else 0
+        offsets[i] = at = int(free[k] if len(fits) and fits[k] else free[-1])
+        end = at + t.nbytes
+        peak = max(peak, end)
+        k = int(np.searchsorted(rows[0, :placed], at))
+        rows[:, k + 1 : placed + 1] = rows[:, k:placed]
+        rows[:, k] = at, -(-end // ALIGN) * ALIGN, t.first, t.last
+        placed += 1
+    return offsets, peak
