@@ -1,4 +1,4 @@
-"""Costs of refimpl.ops.adam. expm1 counts as exp, log1p of an attribute as nothing: it is the same for every element."""
+"""Costs of refimpl.ops.adam. expm1 counts as exp; log1p of an attribute, one number for all steps, as nothing."""
 
 from ..cost import E, add, div, exp, has, load, mac, mul, nonzero, register, sqrt, store
 

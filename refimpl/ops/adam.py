@@ -29,9 +29,7 @@ def bias_correction(t, factors, lr, step, gain1=0.1, gain2=0.001):
 
 
 @declare(SHAPES, items="E", writes="w m v", inplace="w m v")
-def update(
-    t, w, m, v, dw, lr, factors, clip=None, gain1=0.1, gain2=0.001, eps=1e-8, weight_decay=0.0, decoupled=False
-):
+def update(t, w, m, v, dw, lr, factors, clip=None, gain1=0.1, gain2=0.001, eps=1e-8, weight_decay=0.0, decoupled=False):
     """New w, m, v (E,) of w, m, v, dw (E,), lr (1,), factors (2,), clip (1,)."""
     weight = w[t]
     g = dw[t]

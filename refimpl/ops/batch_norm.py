@@ -4,7 +4,8 @@ With M = N·H·W values a channel (Ioffe, Szegedy, arXiv 1502.03167, algorithm 1
 
     mean = Σ x / M,  var = Σ (x − mean)² / M,  inv_std = 1 / √(var + ε)
     dγ = Σ dy·x̂,  dβ = Σ dy,  dx = γ·inv_std·(dy − (dβ + x̂·dγ) / M)
-    running_mean ← running_mean + momentum·(mean − running_mean), and running_var likewise with the unbiased Σ (…)² / (M−1)
+    running_mean ← running_mean + momentum·(mean − running_mean)
+    running_var ← running_var + momentum·(unbiased_var − running_var),  unbiased_var = Σ (x − mean)² / (M − 1)
 
 `momentum` is the share of the new value, as in PyTorch. One value a channel has no variance and is refused.
 `frozen_batch_norm` takes its place where the statistics are fixed.
