@@ -73,10 +73,17 @@ def test_mobilenet_v2_has_the_convolutions_that_dynamic_sparse_update_counts():
     found = convolutions(models.mobilenet_v2())
     weights = [math.prod(models.mobilenet_v2().parameters[n.params["w"]].shape) for n in found]
     assert (len(found), sum(weights)) == (52, 2_189_760)
-    path = Path(__file__).parents[1] / "shared" / "methods" / "tables.json"
-    if path.is_file():
-        published = json.loads(path.read_text())["sparse_update"]["mobilenet_v2"]
-        assert (published["convolutions"], published["conv_weights"]) == (52, 2_189_760)
+
+
+def test_mobilenet_v2_fits_the_published_table():
+    path = Path(__file__).parents[2] / "shared" / "methods" / "tables.json"
+    if not path.is_file():
+        pytest.skip("the folder shared/ with the papers' tables is not beside the project")
+    published = json.loads(path.read_text())["sparse_update"]["mobilenet_v2"]
+    graph = models.mobilenet_v2()
+    assert published["convolutions"] == len(convolutions(graph))
+    weights = [graph.parameters[n.params["w"]].shape for n in convolutions(graph)]
+    assert published["conv_weights"] == sum(map(math.prod, weights))
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -127,7 +134,6 @@ CASES = [
     ("resnet18", {"classes": 10, "size": (65, 48)}, 1.0),
     ("mobilenet_v2", {"classes": 10, "size": (65, 48)}, 1.0),
     ("mobilenet_v2", {"classes": 5, "size": (32, 32), "width": 0.35}, 0.35),
-    ("mobilenet_v2", {"classes": 5, "size": (32, 32), "width": 1.4}, 1.4),
 ]
 
 
