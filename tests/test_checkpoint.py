@@ -40,7 +40,7 @@ def test_arrays_and_metadata_come_back(tmp_path):
     arrays, metadata = checkpoint.load(path)
     same(arrays, ARRAYS)
     assert metadata == {
-        "model": "watch", "classes": "7", "format": "1", "sha256": checkpoint.digest(ARRAYS),
+        "model": "watch", "classes": "7", "gradledger_format": "1", "gradledger_sha256": checkpoint.digest(ARRAYS),
     }  # fmt: skip
     same(safetensors.numpy.load_file(path), ARRAYS)
     assert os.listdir(tmp_path) == ["net.safetensors"]
@@ -101,12 +101,14 @@ def test_files_that_cannot_be_opened(tmp_path):
         checkpoint.load(tmp_path)
 
 
-def test_a_later_format_is_refused(tmp_path):
-    safetensors.numpy.save_file(ARRAYS, tmp_path / "net", metadata={"format": "2"})
-    with pytest.raises(CheckpointError, match="net has format 2, but this version reads up to 1: update gradledger"):
+def test_another_format_is_refused_and_metadata_of_other_programs_is_not_ours(tmp_path):
+    safetensors.numpy.save_file(ARRAYS, tmp_path / "net", metadata={"gradledger_format": "2"})
+    with pytest.raises(
+        CheckpointError, match="net has format 2, but this version of gradledger reads format 1: update it"
+    ):
         checkpoint.load(tmp_path / "net")
-    safetensors.numpy.save_file(ARRAYS, tmp_path / "net", metadata={"format": "pt"})  # what PyTorch users write
-    assert checkpoint.load(tmp_path / "net")[1] == {"format": "pt"}
+    safetensors.numpy.save_file(ARRAYS, tmp_path / "net", metadata={"format": "pt", "sha256": "theirs"})
+    assert checkpoint.load(tmp_path / "net")[1] == {"format": "pt", "sha256": "theirs"}
 
 
 def test_arrays_that_do_not_fit_the_model_are_refused_by_the_first():
