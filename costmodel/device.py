@@ -37,7 +37,9 @@ DEVICES = {"this-machine": this_machine, "nominal": nominal}
 
 
 def find(name: str) -> Device:
-    """The device called `name`; KeyError where there is none."""
+    """The device called `name`; KeyError with the known names where there is none."""
+    if name not in DEVICES:
+        raise KeyError(f"there is no device {name!r}; known: {', '.join(DEVICES)}")
     return DEVICES[name]()
 
 

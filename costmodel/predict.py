@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from refimpl.program import SECTIONS, Call, Program
@@ -47,7 +47,7 @@ class Estimate:
     program: Program
     n: int
     calls: dict[Call, Counter]
-    device: "devices.Device" = field(default_factory=devices.nominal)
+    device: devices.Device
 
     @cached_property
     def sections(self) -> dict[str, Counter]:
@@ -91,11 +91,27 @@ class Estimate:
         """Roofline estimate of one step, `low` `mid` `high`: each launch takes the longer of computing and moving."""
         return devices.roofline(self)
 
+    def __str__(self) -> str:
+        """The totals, a line each."""
+        low, mid, high = self.seconds.values()
+        p = self.program
+        lines = [f"{p.graph.name}: one step on {self.n} samples"]
+        for section, units in self.sections.items():
+            lines.append(f"{section:9s} {', '.join(f'{n:,} {u}' for u, n in sorted(units.items()))}")
+        lines.append(f"in all    {self.flops:,} flops = {self.macs:,} macs, {self.traffic_bytes:,} bytes of traffic")
+        lines.append(f"memory    arena {p.peak_bytes:,} B, state {p.state_bytes:,} B, constants {p.constant_bytes:,} B")
+        lines.append(f"time      {mid:.3g} s ({low:.3g} to {high:.3g}) on {self.device.name}, roofline")
+        return "\n".join(lines)
 
-def estimate(program: Program, n: int | None = None, device: "devices.Device | None" = None) -> Estimate:
-    """Price one step of `program` on n samples (default a full batch); KeyError for a pass without a formula."""
+
+def estimate(program: Program, n: int | None = None, device: devices.Device | str = "nominal") -> Estimate:
+    """Price one step of `program` on n samples (default a full batch) for a device or the name of one.
+
+    KeyError for a pass without a formula or an unknown device.
+    """
     n = program.batch if n is None else n
-    return Estimate(program, n, {call: call_counts(call, n) for call in program.step}, device or devices.nominal())
+    device = devices.find(device) if isinstance(device, str) else device
+    return Estimate(program, n, {call: call_counts(call, n) for call in program.step}, device)
 
 
 def run_macs(program: Program, batches: Iterable[int]) -> int | float:
