@@ -103,10 +103,18 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Items:
-    """Stands in a launch's arguments for the number of items of a call at run time."""
+class AtBatch:
+    """Stands in a launch's arguments for a number that follows from the n samples of a run: `value(n)`."""
 
-    call: Call
+    value: Callable[[int], int]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Stands for the first `length(n)` rows of a buffer that is not a batch, such as one partial sum a slice."""
+
+    buffer: Buffer
+    length: Callable[[int], int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +123,7 @@ class Launch:
 
     name: str
     function: Callable
-    args: tuple  # Buffer, Items, or a plain value
+    args: tuple  # Buffer, Prefix, AtBatch, or a plain value
     reads: tuple[Buffer, ...]
     writes: tuple[Buffer, ...]
     covers: tuple[Call, ...]

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refimpl.fast import pointwise
+from refimpl.gemm import single_threaded_blas
 from refimpl.ops import conv2d
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_pool():
+    with single_threaded_blas():
+        yield
 
 
 @st.composite

@@ -98,7 +98,7 @@ def gradient_table(coef, dgamma, dbeta, sums, moments, gamma, count, training):
 
 @fast
 def add_slices(out, parts):
-    """out = Σ parts over the first axis, in index order; `parts` (slices, …) has the elements of `out` after it."""
+    """Out = Σ parts over the first axis, in index order; `parts` (slices, …) has the elements of `out` after it."""
     size = out.size
     for t in prange(-(-size // (BLOCK * LANES))):
         first = np.int64(t) * BLOCK * LANES
@@ -152,7 +152,7 @@ def normalize_rows(z, y, affine, other, other_affine, first, end, channels, act)
 
 @fast
 def normalize(z, y, affine, other, other_affine, act):
-    """z = act(a·y + b + other), all (N, H, W, C), where a map is needed as such: the sum of two branches.
+    """Z = act(a·y + b + other), all (N, H, W, C), where a map is needed as such: the sum of two branches.
 
     other: the second branch, read through `other_affine` (2, C) if that is given; (0, 0, 0, 0) for none.
     act: 0 none, 1 relu, 2 relu6. z may be y or other.
@@ -199,7 +199,7 @@ def gradient_rows(g, dz, z, y, affine, sums, other, other_sums, first, end, chan
 
 @fast
 def gradient(g, dz, z, y, affine, sums, other, other_sums, act):
-    """g = dz where the activation is not flat, else 0, with its sums: the backward of `normalize`, all (N, H, W, C).
+    """G = dz where the activation is not flat, else 0, with its sums: the backward of `normalize`, all (N, H, W, C).
 
     z: what `normalize` gave, by which flat is decided; (0, 0, 0, 0) to decide by a·y + b (then there was no `other`).
     sums (slices(N·H·W, C), 2, C) float64: Σg and Σ g·y. other: the raw second branch if it has a norm of its own, and
@@ -233,7 +233,7 @@ def apply_rows(dy, dz, y, coef, first, end, channels):
 
 @fast
 def apply_gradient(dy, dz, y, coef):
-    """dy = A·dz + B·y + C, all (N, H, W, C), for a consumer that cannot read through `coef` (3, C). dy may be dz.
+    """Dy = A·dz + B·y + C, all (N, H, W, C), for a consumer that cannot read through `coef` (3, C). dy may be dz.
 
     Without y (0, 0, 0, 0) it is A·dz.
     """

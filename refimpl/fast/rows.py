@@ -62,7 +62,7 @@ def clear(pointer, start, stop):
 
 @inline
 def read_tile(out, x, i, rows, channels, affine, act):
-    """out (rows, channels) = x̂ of the rows that begin at element i of x; `affine` must be given."""
+    """Out (rows, channels) = x̂ of the rows that begin at element i of x; `affine` must be given."""
     lo, hi = bounds(x, act)
     for row in range(rows):
         k, j = row * channels, i + row * channels
@@ -75,7 +75,7 @@ def read_tile(out, x, i, rows, channels, affine, act):
 
 @inline
 def read_gradient_tile(out, dz, y, i, rows, channels, coef):
-    """out (rows, channels) = ∂L/∂y of the rows that begin at element i of dz and y; `coef` must be given."""
+    """Out (rows, channels) = ∂L/∂y of the rows that begin at element i of dz and y; `coef` must be given."""
     for row in range(rows):
         k, j = row * channels, i + row * channels
         for c in range(0, channels, LANES):
