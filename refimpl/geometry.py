@@ -6,6 +6,8 @@ Attributes in this project: `stride (rows, columns)`, `dilation (rows, columns)`
 
 import numpy as np
 
+from .passes import ShapeError
+
 
 def out_size(size, window, stride, dilation, pad):
     """Number of windows along one axis, P from H and R; works on integers and on SymPy expressions alike."""
@@ -33,3 +35,50 @@ def hits(size: int, window: int, out: int, stride: int, dilation: int, pad: tupl
     """Boolean (size, window): does some window p put its tap r on map index h?"""
     offset = np.arange(size)[:, None] + pad[0] - np.arange(window)[None, :] * dilation
     return (offset >= 0) & (offset % stride == 0) & (offset // stride < out)
+
+
+def check_window(attrs) -> None:
+    """ShapeError where a window, stride or dilation is below 1 or a padding below 0."""
+    for name in ("window", "stride", "dilation"):
+        if name in attrs and min(attrs[name]) < 1:
+            raise ShapeError(f"{name} must be at least 1, got {attrs[name]}")
+    if min(min(side) for side in attrs["pad"]) < 0:
+        raise ShapeError(f"pad must be at least 0, got {attrs['pad']}")
+
+
+def pool_axis(sizes, attrs, axis):
+    """(size, window, out, stride, dilation, pad) of a pooling window along rows (axis 0) or columns (axis 1)."""
+    size, out = (("H", "P"), ("W", "Q"))[axis]
+    return sizes[size], attrs["window"][axis], sizes[out], attrs["stride"][axis], 1, attrs["pad"][axis]
+
+
+def pool_derive(sizes, attrs):
+    """P and Q of a pooling; ShapeError where no window fits or a window could lie wholly in the padding."""
+    check_window(attrs)
+    found = {}
+    for size, out, axis in (("H", "P", 0), ("W", "Q", 1)):
+        window, pad = attrs["window"][axis], attrs["pad"][axis]
+        if max(pad) > window // 2:
+            raise ShapeError(f"pad must be at most half of the window, got pad {pad} for window {window}")
+        if size in sizes:
+            found[out] = out_size(sizes[size], window, attrs["stride"][axis], 1, pad)
+            if found[out] < 1:
+                raise ShapeError(f"window {window} does not fit into x with {size}={sizes[size]} and padding {pad}")
+    return found
+
+
+# Classes of pooling items that cost alike, for `declare(alike=…)`: output windows, and map indices.
+POOL_OUT = {
+    "P": lambda z, a: classes(inside(*pool_axis(z, a, 0))),
+    "Q": lambda z, a: classes(inside(*pool_axis(z, a, 1))),
+}
+POOL_MAP = {"H": lambda z, a: classes(hits(*pool_axis(z, a, 0))), "W": lambda z, a: classes(hits(*pool_axis(z, a, 1)))}
+
+
+def mask_bytes(sizes, attrs):
+    """B = ⌈E/8⌉: the bytes of a sample's mask at one bit an element."""
+    return {"B": -(-sizes["E"] // 8)} if "E" in sizes else {}
+
+
+# The last byte of a mask may stand for fewer than eight elements.
+mask_classes = {"B": lambda z, a: np.arange(z["B"]) < z["E"] // 8}

@@ -11,14 +11,17 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numba
 import numpy as np
 from numba import njit, prange
+from numba.extending import register_jitable
 
 THREADS_PER_BLOCK = 128
+UNUSED = 7 * 24 * 3600  # seconds after which the kernel cache of another version is deleted
 # Lets sums vectorise; NaN and infinity keep their meaning, which fastmath=True would take away.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
@@ -49,7 +52,7 @@ def _cache_root() -> Path:
 
 
 def _open_cache() -> Path | None:
-    """Make this version's cache folder and delete those of other versions; None where nothing can be written."""
+    """Make this version's cache folder and delete old ones of other versions; None where nothing can be written."""
     root = _cache_root()
     folder = root / f"numba-{numba.__version__}-{source_hash()}"
     try:
@@ -63,8 +66,10 @@ def _open_cache() -> Path | None:
             file=sys.stderr,
         )
         return None
+    os.utime(folder)
     for old in root.glob("numba-*"):
-        if old != folder:
+        # another version may be running at this moment: only what nobody has opened for a week goes
+        if old != folder and time.time() - old.stat().st_mtime > UNUSED:
             shutil.rmtree(old, ignore_errors=True)
     return folder
 
@@ -87,6 +92,11 @@ def fast(function: Callable) -> Callable:
 def inline(function: Callable) -> Callable:
     """Compile a helper that fast kernels call inside their loops."""
     return njit(fastmath=FASTMATH, error_model="numpy", inline="never")(function)
+
+
+def helper(function: Callable) -> Callable:
+    """Let bodies call `function`: it is compiled with them on CPU and CUDA, and stays plain Python in plain Python."""
+    return register_jitable(function)
 
 
 class Kernel:

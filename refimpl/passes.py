@@ -9,6 +9,8 @@ counted run of `validation.counting`, and the mirror test with `costmodel`. The 
 A parameter named in SHAPES is an array, any other an attribute; a default of None marks an optional array, any other
 default the attribute's default and structure. Shapes are letters of one alphabet (N H W C K R S P Q G …), integers or
 quotients such as `C/G`; an entry may begin with a dtype (`uint8: N M`), otherwise it has the float dtype of the call.
+A final `*` merges every remaining axis: `N E*` fits maps (N, H, W, C) and features (N, D) alike, and the body sees them
+as (N, E), E elements a sample.
 """
 
 import inspect
@@ -25,8 +27,16 @@ class ShapeError(ValueError):
 
 
 def dims(entry: str) -> list[str]:
-    """Dimensions of a SHAPES entry: `"uint8: N M"` gives `["N", "M"]`."""
-    return entry.split(":")[-1].split()
+    """Dimensions of a SHAPES entry: `"uint8: N M"` gives `["N", "M"]`, `"N E*"` gives `["N", "E"]`."""
+    return entry.split(":")[-1].removesuffix("*").split()
+
+
+def merged(entry: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a body sees: of an entry such as `N E*`, the last dimension takes all the remaining axes."""
+    kept = len(dims(entry)) - 1
+    if not entry.endswith("*") or len(shape) < kept:
+        return tuple(shape)
+    return (*shape[:kept], math.prod(shape[kept:]))
 
 
 def dtype_of(entry: str, float_dtype) -> np.dtype:
@@ -53,9 +63,10 @@ def read_sizes(shapes: Mapping[str, str], arrays: Mapping, known: Mapping[str, i
     quotients = []
     for name, array in arrays.items():
         letters = dims(shapes[name])
-        if len(array.shape) != len(letters):
+        shape = merged(shapes[name], array.shape)
+        if len(shape) != len(letters):
             raise ShapeError(f"{name} must be ({', '.join(letters)}), but its shape is {tuple(array.shape)}")
-        for dim, n in zip(letters, array.shape, strict=True):
+        for dim, n in zip(letters, shape, strict=True):
             if dim.isdigit():
                 if n != int(dim):
                     raise ShapeError(f"{name} has {n} where {dim} is needed: its shape is {tuple(array.shape)}")
@@ -90,19 +101,28 @@ def canonical(name: str, value, default):
         return tuple(canonical(name, v, d) for v, d in zip(value, default, strict=True))
     if isinstance(value, (tuple, list)):
         raise ShapeError(f"{name} must be like {default}, got {value!r}")
-    return type(default)(value)
+    try:
+        found = type(default)(value)
+    except (TypeError, ValueError):
+        raise ShapeError(f"{name} must be a number like {default}, got {value!r}") from None
+    if isinstance(default, int) and found != value:
+        raise ShapeError(f"{name} must be a whole number like {default}, got {value!r}")
+    return found
 
 
 class Pass:
     """One kernel with its declaration; calling it runs it eagerly on new arrays."""
 
-    def __init__(self, body: Callable, shapes: Mapping[str, str], items: str, writes: str, derive, alike, inplace):
+    def __init__(
+        self, body: Callable, shapes: Mapping[str, str], items: str, writes: str, derive, alike, inplace, sums
+    ):
         self.body, self.shapes, self.items = body, shapes, items.split()
         self.operator = body.__module__.rsplit(".", 1)[-1]
         self.name = body.__name__
         self.kernel = Kernel(body)
         self.derive = derive
         self.alike = alike or {}
+        self.sums = sums.split()
         parameters = list(inspect.signature(body).parameters.values())[1:]
         self.arrays = [p.name for p in parameters if p.name in shapes]
         self.optional = {p.name for p in parameters if p.name in shapes and p.default is None}
@@ -111,6 +131,9 @@ class Pass:
         self.inplace = inplace.split()  # written arrays whose old values are read too (parameters, state)
         self.reads = [a for a in self.arrays if a not in self.writes or a in self.inplace]
         self.__doc__ = body.__doc__
+        summed = {letter for d in self.sums for letter in d.split("/")[:1]}
+        if common := summed & {letter for d in self.items for letter in d.split("/")}:
+            raise TypeError(f"{self}: an item cannot stand for one index along {common} and sum over it")
         missing = [a for a, default in self.attributes.items() if default is inspect.Parameter.empty]
         if missing or [p.name for p in parameters] != self.arrays + list(self.attributes):
             raise TypeError(
@@ -146,14 +169,23 @@ class Pass:
         """Number of output items of a call."""
         return math.prod(size_of(d, sizes) for d in self.items)
 
-    def arguments(self, arrays: Mapping, attrs: Mapping, dtype) -> list:
-        """Positional arguments of the kernel. An absent optional array is an empty one; floats get the call's dtype."""
-        args = [arrays[a] if arrays.get(a) is not None else self.absent(a, dtype) for a in self.arrays]
+    def arguments(self, arrays: Mapping, attrs: Mapping, dtype, like=None) -> list:
+        """Positional arguments of the kernel, with an empty array on the device of `like` for an absent optional one.
+
+        Float attributes get the call's dtype.
+        """
+        given = {a: self.seen(a, arrays[a]) for a in self.arrays if arrays.get(a) is not None}
+        args = [given[a] if a in given else self.absent(a, dtype, like) for a in self.arrays]
         return args + [_typed(attrs[a], dtype) for a in self.attributes]
 
-    def absent(self, array: str, dtype) -> np.ndarray:
-        """The empty array that stands for an optional array that is not given."""
-        return np.empty((0,) * len(dims(self.shapes[array])), dtype_of(self.shapes[array], dtype))
+    def seen(self, array: str, value):
+        """`value` as its body sees it: a view with the merged axes in one."""
+        shape = merged(self.shapes[array], value.shape)
+        return value if shape == tuple(value.shape) else value.reshape(shape)
+
+    def absent(self, array: str, dtype, like=None):
+        """The empty array that stands for an optional array that is not given, on the device of `like`."""
+        return empty((0,) * len(dims(self.shapes[array])), dtype_of(self.shapes[array], dtype), like)
 
     def __call__(self, *args, **keywords):
         """Run on `args` (the arrays it reads, in order) and return what it writes (a tuple if several).
@@ -173,11 +205,23 @@ class Pass:
             )
         arrays = {a: v for a, v in arrays.items() if v is not None}
         sizes = self.sizes(arrays, attrs, keywords)
+        full = self.full_shapes(arrays)
         model = next(v for a, v in arrays.items() if ":" not in self.shapes[a])
         new = {a: empty(self.shape(a, sizes), dtype_of(self.shapes[a], model.dtype), model) for a in self.writes}
-        new = {a: arrays[a].copy() if a in self.inplace else v for a, v in new.items()}
-        self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, model.dtype))
+        new = {a: copy_into(v, self.seen(a, arrays[a])) if a in self.inplace else v for a, v in new.items()}
+        self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, model.dtype, model))
+        new = {a: v.reshape(full.get(self.shapes[a], v.shape)) for a, v in new.items()}
         return new[self.writes[0]] if len(new) == 1 else tuple(new.values())
+
+    def full_shapes(self, arrays: Mapping) -> dict[str, tuple[int, ...]]:
+        """Unmerged shape of each entry such as `N E*`, from `arrays`; ShapeError where two of an entry disagree."""
+        owner: dict[str, str] = {}
+        for a, v in arrays.items():
+            if self.shapes[a].endswith("*"):
+                first = owner.setdefault(self.shapes[a], a)
+                if tuple(v.shape) != tuple(arrays[first].shape):
+                    raise ShapeError(f"{a} has shape {tuple(v.shape)}, but {first} has {tuple(arrays[first].shape)}")
+        return {entry: tuple(arrays[a].shape) for entry, a in owner.items()}
 
     def letters(self) -> set[str]:
         """Every dimension letter that its arrays and items use."""
@@ -192,16 +236,27 @@ def _typed(value, dtype):
     return np.dtype(dtype).type(value) if isinstance(value, float) else value
 
 
-def empty(shape: tuple[int, ...], dtype, like):
-    """Uninitialised array on the device of `like`."""
-    if isinstance(like, np.ndarray):
+def copy_into(new, old):
+    """`new` with the values of `old`, both on one device."""
+    if isinstance(new, np.ndarray):
+        new[...] = old
+    else:
+        new.copy_to_device(old)
+    return new
+
+
+def empty(shape: tuple[int, ...], dtype, like=None):
+    """Uninitialised array on the device of `like`; None is the host."""
+    if like is None or isinstance(like, np.ndarray):
         return np.empty(shape, dtype)
     from numba import cuda
 
     return cuda.device_array(shape, dtype)
 
 
-def declare(shapes: Mapping[str, str], items: str, writes: str, derive=None, alike=None, inplace: str = ""):
+def declare(
+    shapes: Mapping[str, str], items: str, writes: str, derive=None, alike=None, inplace: str = "", sums: str = ""
+):
     """Turn a body into a Pass.
 
     items: letters whose product is the number of items; t counts them in this order, the last fastest.
@@ -209,5 +264,7 @@ def declare(shapes: Mapping[str, str], items: str, writes: str, derive=None, ali
     alike: letter → `classes(sizes, attrs)`, an array with a class for each index along it: items of equal class cost
     the same operations. Indices along other letters are all alike.
     inplace: written arrays whose old values are read.
+    sums: letters or quotients that each item runs over in full: along them its operations are an affine function of
+    the size, which lets `validation.counting` count a long sum by its first two lengths.
     """
-    return lambda body: Pass(body, shapes, items, writes, derive, alike, inplace)
+    return lambda body: Pass(body, shapes, items, writes, derive, alike, inplace, sums)

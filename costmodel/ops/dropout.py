@@ -1,0 +1,5 @@
+"""Costs of refimpl.ops.dropout. Drawing random numbers is integer work, which is not counted."""
+
+from ..cost import E, N, load, mul, register, store
+
+register("dropout", forward=N * E * (2 * load + mul + store), grad_x=N * E * (2 * load + mul + store))

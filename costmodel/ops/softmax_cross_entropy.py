@@ -1,0 +1,16 @@
+"""Costs of refimpl.ops.softmax_cross_entropy: class weights and label smoothing each add their terms."""
+
+from ..cost import K, N, add, cmp, div, exp, has, load, log, mac, mul, nonzero, register, store
+
+weighted, smooth = has("class_weights"), nonzero("label_smoothing")
+
+register(
+    "softmax_cross_entropy",
+    log_sum_exp=N * (K * (2 * load + 2 * add + exp) + (K - 1) * cmp + log + add + store),
+    sample_losses=N * (3 * load + add + weighted * (load + mul) + store)
+    + smooth * N * (mul + K * (2 * load + 2 * add + weighted * (load + mul)) + div + mac),
+    mean_loss=N * (weighted * (2 * load + add) + load + add) + 2 * store + div,
+    grad_x=N * (2 * load + div + weighted * (load + mul) + mac + K * (2 * load + add + exp + mul + store))
+    + N * (load + add + store)
+    + smooth * N * (mul + 2 * div + load + K * add + weighted * K * (2 * load + add + mul)),
+)

@@ -1,0 +1,122 @@
+"""Batch normalisation with the statistics of the batch: y = γ·x̂ + β, x̂ = (x − mean)·inv_std, per channel.
+
+With M = N·H·W values a channel (Ioffe, Szegedy, arXiv 1502.03167, algorithm 1 and section 3):
+
+    mean = Σ x / M,  var = Σ (x − mean)² / M,  inv_std = 1 / √(var + ε)
+    dγ = Σ dy·x̂,  dβ = Σ dy,  dx = γ·inv_std·(dy − (dβ + x̂·dγ) / M)
+    running_mean ← running_mean + momentum·(mean − running_mean)
+    running_var ← running_var + momentum·(unbiased_var − running_var),  unbiased_var = Σ (x − mean)² / (M − 1)
+
+`momentum` is the share of the new value, as in PyTorch. One value a channel has no variance and is refused.
+`frozen_batch_norm` takes its place where the statistics are fixed.
+Dimensions: N samples, H W rows and columns, C channels. Any float dtype.
+"""
+
+import math
+
+from ..passes import ShapeError, declare
+
+SHAPES = {
+    "x": "N H W C", "gamma": "C", "beta": "C", "running_mean": "C", "running_var": "C",
+    "mean": "C", "var": "C", "unbiased_var": "C", "inv_std": "C",
+    "y": "N H W C", "dy": "N H W C", "dx": "N H W C", "dgamma": "C", "dbeta": "C",
+}  # fmt: skip
+PARAMS = ("gamma", "beta")
+STATE = ("running_mean", "running_var")
+
+
+def several(sizes, attrs):
+    """Nothing follows; ShapeError where a channel has a single value: its variance is zero and its gradient too."""
+    if sizes["N"] * sizes["H"] * sizes["W"] == 1:
+        raise ShapeError(
+            "expected more than 1 value per channel when training, but x has N·H·W = 1: use a larger batch or freeze "
+            "the batch norm"
+        )
+    return {}
+
+
+@declare(SHAPES, items="C", writes="mean", sums="N H W")
+def mean(t, mean, x):
+    """Mean (C,) of x (N, H, W, C)."""
+    total = x.dtype.type(0)
+    for n in range(x.shape[0]):
+        for h in range(x.shape[1]):
+            for w in range(x.shape[2]):
+                total += x[n, h, w, t]
+    mean[t] = total / x.dtype.type(x.shape[0] * x.shape[1] * x.shape[2])
+
+
+@declare(SHAPES, items="C", writes="var unbiased_var", derive=several, sums="N H W")
+def var(t, var, unbiased_var, x, mean):
+    """Var (C,), over M, and unbiased_var (C,), over M − 1, of x (N, H, W, C), mean (C,)."""
+    middle = mean[t]
+    total = x.dtype.type(0)
+    for n in range(x.shape[0]):
+        for h in range(x.shape[1]):
+            for w in range(x.shape[2]):
+                d = x[n, h, w, t] - middle
+                total += d * d
+    values = x.shape[0] * x.shape[1] * x.shape[2]
+    var[t] = total / x.dtype.type(values)
+    unbiased_var[t] = total / x.dtype.type(values - 1)
+
+
+@declare(SHAPES, items="C", writes="inv_std")
+def inv_std(t, inv_std, var, eps=1e-5):
+    """Inv_std (C,) = 1 / √(var + ε)."""
+    inv_std[t] = inv_std.dtype.type(1) / math.sqrt(var[t] + eps)
+
+
+@declare(SHAPES, items="N H W C", writes="y")
+def forward(t, y, x, gamma, beta, mean, inv_std):
+    """Y (N, H, W, C) = γ·x̂ + β."""
+    t, c = divmod(t, y.shape[3])
+    t, w = divmod(t, y.shape[2])
+    n, h = divmod(t, y.shape[1])
+    y[n, h, w, c] = (x[n, h, w, c] - mean[c]) * inv_std[c] * gamma[c] + beta[c]
+
+
+@declare(SHAPES, items="C", writes="running_mean", inplace="running_mean")
+def update_mean(t, running_mean, mean, momentum=0.1):
+    """Running_mean (C,) of itself and mean (C,)."""
+    running_mean[t] += momentum * (mean[t] - running_mean[t])
+
+
+@declare(SHAPES, items="C", writes="running_var", inplace="running_var")
+def update_var(t, running_var, unbiased_var, momentum=0.1):
+    """Running_var (C,) of itself and unbiased_var (C,)."""
+    running_var[t] += momentum * (unbiased_var[t] - running_var[t])
+
+
+@declare(SHAPES, items="N H W C", writes="dx")
+def grad_x(t, dx, dy, x, gamma, mean, inv_std, dgamma, dbeta):
+    """Dx (N, H, W, C) = γ·inv_std·(dy − (dβ + x̂·dγ) / M)."""
+    t, c = divmod(t, dx.shape[3])
+    t, w = divmod(t, dx.shape[2])
+    n, h = divmod(t, dx.shape[1])
+    values = dx.dtype.type(dx.shape[0] * dx.shape[1] * dx.shape[2])
+    normal = (x[n, h, w, c] - mean[c]) * inv_std[c]
+    dx[n, h, w, c] = gamma[c] * inv_std[c] * (dy[n, h, w, c] - (dbeta[c] + normal * dgamma[c]) / values)
+
+
+@declare(SHAPES, items="C", writes="dgamma", sums="N H W")
+def grad_gamma(t, dgamma, dy, x, mean, inv_std):
+    """Dgamma (C,) = Σ_{n,h,w} dy·x̂."""
+    middle = mean[t]
+    total = dgamma.dtype.type(0)
+    for n in range(x.shape[0]):
+        for h in range(x.shape[1]):
+            for w in range(x.shape[2]):
+                total += dy[n, h, w, t] * (x[n, h, w, t] - middle)
+    dgamma[t] = total * inv_std[t]
+
+
+@declare(SHAPES, items="C", writes="dbeta", sums="N H W")
+def grad_beta(t, dbeta, dy):
+    """Dbeta (C,) = Σ_{n,h,w} dy."""
+    total = dbeta.dtype.type(0)
+    for n in range(dy.shape[0]):
+        for h in range(dy.shape[1]):
+            for w in range(dy.shape[2]):
+                total += dy[n, h, w, t]
+    dbeta[t] = total

@@ -1,0 +1,50 @@
+"""Clip the gradient by its norm over all parameters: clip = min(1, max_norm / (‖g‖ + 10⁻⁶)).
+
+As torch.nn.utils.clip_grad_norm_, but the factor is applied by the optimizer's own pass. `partial_squares` runs for
+each parameter and writes one sum for every SLICE elements; the partial sums of all parameters lie side by side in one
+array, which `factor` adds in index order: the same bits for any number of threads.
+Dimensions: E elements of a parameter of any shape, L = ⌈E / SLICE⌉ slices of it, J slices of all parameters.
+"""
+
+import math
+
+from ..passes import ShapeError, declare
+
+SLICE = 4096
+SHAPES = {"dw": "E*", "partials": "L", "all_partials": "J", "norm": "1", "clip": "1"}
+
+
+def derive(sizes, attrs):
+    """L of a parameter; ShapeError where max_norm is negative."""
+    if attrs.get("max_norm", 1.0) < 0:
+        raise ShapeError(f"max_norm must be at least 0, got {attrs['max_norm']}")
+    return {"L": -(-sizes["E"] // SLICE)} if "E" in sizes else {}
+
+
+@declare(
+    SHAPES,
+    items="L",
+    writes="partials",
+    derive=derive,
+    alike={"L": lambda z, a: [min(SLICE, z["E"] - first) for first in range(0, z["E"], SLICE)]},
+)
+def partial_squares(t, partials, dw):
+    """Partials (L,) of dw (E,): the sum of squares of each slice."""
+    end = (t + 1) * SLICE if (t + 1) * SLICE < dw.shape[0] else dw.shape[0]
+    total = dw.dtype.type(0)
+    for e in range(t * SLICE, end):
+        v = dw[e]
+        total += v * v
+    partials[t] = total
+
+
+@declare(SHAPES, items="1", writes="norm clip", derive=derive, sums="J")
+def factor(t, norm, clip, all_partials, max_norm=1.0):
+    """Norm (1,) of the whole gradient and clip (1,), the factor that it is to be multiplied by."""
+    total = norm.dtype.type(0)
+    for j in range(all_partials.shape[0]):
+        total += all_partials[j]
+    root = math.sqrt(total)
+    norm[0] = root
+    scale = max_norm / (root + norm.dtype.type(1e-6))
+    clip[0] = clip.dtype.type(1) if scale > 1 else scale

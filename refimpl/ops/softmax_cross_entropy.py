@@ -1,0 +1,106 @@
+"""Softmax cross-entropy of logits x with integer labels, class weights and label smoothing, averaged over the batch.
+
+With l the label of sample n, v the class weights (1 where none are given) and ε = `label_smoothing`:
+
+    lse[n]    = log Σ_k exp x[n,k]                  (the largest logit is subtracted first)
+    losses[n] = (1 − ε)·v[l]·(lse[n] − x[n,l]) + ε/K · Σ_k v[k]·(lse[n] − x[n,k])
+    loss      = Σ_n losses[n] / total_weight,   total_weight = Σ_n v[l]
+    dx[n,k]   = ((1 − ε)·v[l]·(p − [k = l]) + ε/K · (p·Σ_j v[j] − v[k])) / total_weight,   p = exp(x[n,k] − lse[n])
+
+as in torch.nn.functional.cross_entropy. Labels must lie in 0 … K−1: see `check_labels`.
+Dimensions: N samples, K classes. Any float dtype; labels int64.
+"""
+
+import math
+
+from ..passes import ShapeError, declare
+
+SHAPES = {
+    "x": "N K", "labels": "int64: N", "class_weights": "K", "lse": "N", "losses": "N", "total_weight": "1",
+    "loss": "1", "dx": "N K",
+}  # fmt: skip
+
+
+def derive(sizes, attrs):
+    """Nothing follows; ShapeError where label_smoothing is not in [0, 1]."""
+    if not 0 <= attrs.get("label_smoothing", 0.0) <= 1:
+        raise ShapeError(f"label_smoothing must be between 0 and 1, got {attrs['label_smoothing']}")
+    return {}
+
+
+def check_labels(labels, classes: int) -> None:
+    """ValueError names the first label (N,) outside 0 … classes−1: a kernel cannot refuse it."""
+    for i, label in enumerate(labels):
+        if not 0 <= label < classes:
+            raise ValueError(f"label {label} of sample {i} is out of bounds: there are {classes} classes from 0")
+
+
+@declare(SHAPES, items="N", writes="lse", sums="K")
+def log_sum_exp(t, lse, x):
+    """Lse (N,) of x (N, K)."""
+    largest = x[t, 0]
+    for k in range(1, x.shape[1]):
+        v = x[t, k]
+        largest = v if v > largest else largest
+    total = x.dtype.type(0)
+    for k in range(x.shape[1]):
+        total += math.exp(x[t, k] - largest)
+    lse[t] = largest + math.log(total)
+
+
+@declare(SHAPES, items="N", writes="losses", derive=derive, sums="K")
+def sample_losses(t, losses, x, labels, lse, class_weights=None, label_smoothing=0.0):
+    """Losses (N,), weighted but not yet divided, of x (N, K), labels (N,), lse (N,), class_weights (K,)."""
+    label = labels[t]
+    total = lse[t] - x[t, label]
+    if class_weights.shape[0]:
+        total *= class_weights[label]
+    if label_smoothing != 0:
+        total *= losses.dtype.type(1 - label_smoothing)
+        uniform = losses.dtype.type(0)
+        for k in range(x.shape[1]):
+            v = lse[t] - x[t, k]
+            uniform += v * class_weights[k] if class_weights.shape[0] else v
+        total += uniform * (label_smoothing / losses.dtype.type(x.shape[1]))
+    losses[t] = total
+
+
+@declare(SHAPES, items="1", writes="loss total_weight", sums="N")
+def mean_loss(t, loss, total_weight, losses, labels, class_weights=None):
+    """Loss (1,) and total_weight (1,) of losses (N,), labels (N,), class_weights (K,)."""
+    weight = loss.dtype.type(0)
+    if class_weights.shape[0]:
+        for n in range(labels.shape[0]):
+            weight += class_weights[labels[n]]
+    else:
+        weight = loss.dtype.type(labels.shape[0])
+    total = loss.dtype.type(0)
+    for n in range(losses.shape[0]):
+        total += losses[n]
+    total_weight[0] = weight
+    loss[0] = total / weight
+
+
+@declare(SHAPES, items="N", writes="dx", derive=derive, sums="K")
+def grad_x(t, dx, x, labels, lse, total_weight, class_weights=None, label_smoothing=0.0):
+    """Dx (N, K) of x (N, K), labels (N,), lse (N,), total_weight (1,), class_weights (K,): one row an item."""
+    label = labels[t]
+    hit = dx.dtype.type(1) / total_weight[0]  # weight of the label's own term; spread: of each class
+    if class_weights.shape[0]:
+        hit *= class_weights[label]
+    spread = dx.dtype.type(0)
+    weights = dx.dtype.type(dx.shape[1])
+    if label_smoothing != 0:
+        hit *= dx.dtype.type(1 - label_smoothing)
+        spread = label_smoothing / dx.dtype.type(dx.shape[1]) / total_weight[0]
+        if class_weights.shape[0]:
+            weights = dx.dtype.type(0)
+            for k in range(dx.shape[1]):
+                weights += class_weights[k]
+    both = hit + spread * weights
+    for k in range(dx.shape[1]):
+        v = math.exp(x[t, k] - lse[t]) * both
+        if label_smoothing != 0:
+            v -= spread * class_weights[k] if class_weights.shape[0] else spread
+        dx[t, k] = v
+    dx[t, label] -= hit

@@ -1,0 +1,61 @@
+"""The one random number generator: Philox 2×32-10, a pure function of (seed, stream, step, index).
+
+Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Nothing is stored between draws, so
+items may draw in any order and a resumed run needs the step number only. int64 arithmetic and 32-bit masks make the
+integers equal in Python, on CPU threads, on CUDA and in NumPy; a product that overflows keeps its low 64 bits.
+
+The counter is (index, step), each below 2³². The key is one 32-bit word, Philox of (low word of seed, stream) under
+the high word of seed. A stream is one use of random numbers (a layer's dropout, shuffling, one weight array).
+"""
+
+import numpy as np
+
+from .kernel import helper
+
+SHUFFLE, WEIGHTS, DROPOUT = 0, 1, 16  # streams; a dropout layer adds its place in the graph
+MASK = 0xFFFFFFFF
+MULTIPLIER = 0xD256D193
+WEYL = 0x9E3779B9
+
+
+@helper
+def philox(c0, c1, key):
+    """Two 32-bit words, as int64, of counter (c0, c1) and key."""
+    for _ in range(10):
+        product = c0 * MULTIPLIER
+        c0 = ((product >> 32) & MASK) ^ key ^ c1
+        c1 = product & MASK
+        key = (key + WEYL) & MASK
+    return c0, c1
+
+
+@helper
+def words(seed, stream, step, index):
+    """Two 32-bit words, as int64, for a body: the draw `index` of `stream` in `step`."""
+    # int() turns NumPy scalars, which warn of overflow, into Python integers; compiled code does not notice
+    key, _ = philox(int(seed) & MASK, int(stream) & MASK, (int(seed) >> 32) & MASK)
+    return philox(int(index) & MASK, int(step) & MASK, key)
+
+
+def words_array(seed: int, stream: int, step: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The draws 0 … n−1 of `words`: two int64 arrays (n,)."""
+    key, _ = philox(int(seed) & MASK, int(stream) & MASK, (int(seed) >> 32) & MASK)
+    return philox(np.arange(n, dtype=np.int64) & MASK, int(step) & MASK, key)
+
+
+def uniform(seed: int, stream: int, step: int, n: int) -> np.ndarray:
+    """(n,) float64 in [0, 1), with 53 random bits each."""
+    high, low = words_array(seed, stream, step, n)
+    return ((high >> 5) * 2**26 + (low >> 6)) / 2.0**53
+
+
+def normal(seed: int, stream: int, step: int, n: int) -> np.ndarray:
+    """(n,) float64, standard normal: one Box–Muller draw of the two words of each index."""
+    first, second = words_array(seed, stream, step, n)
+    return np.sqrt(-2 * np.log((first + 1) / 2.0**32)) * np.cos(2 * np.pi * second / 2.0**32)
+
+
+def permutation(seed: int, stream: int, step: int, n: int) -> np.ndarray:
+    """A random order of 0 … n−1, int64: the order of 63 random bits each, ties to the lower index."""
+    high, low = words_array(seed, stream, step, n)
+    return np.argsort((high >> 1) << 32 | low, kind="stable")

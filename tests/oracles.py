@@ -1,0 +1,207 @@
+"""Each operator once more, in float64 NumPy and by another way than refimpl's: the truth that tests compare with.
+
+Every function takes the arrays and attributes of a call and returns what the operator writes, by name.
+"""
+
+import numpy as np
+
+
+def _indices(size, window, stride, dilation, pad):
+    """(out, window) positions in the padded map, and the length of the padded map."""
+    length = size + sum(pad)
+    starts = np.arange(0, length - dilation * (window - 1), stride)
+    return starts[:, None] + dilation * np.arange(window)[None, :], length
+
+
+class Windows:
+    """All windows of a map as one array (N, P, Q, R, S, C), and the way back."""
+
+    def __init__(self, x, window, stride, dilation=(1, 1), pad=((0, 0), (0, 0)), fill=0.0):
+        self.pad, self.shape = pad, x.shape
+        padded = np.pad(x, ((0, 0), *pad, (0, 0)), constant_values=fill)
+        self.rows, _ = _indices(x.shape[1], window[0], stride[0], dilation[0], pad[0])
+        self.columns, _ = _indices(x.shape[2], window[1], stride[1], dilation[1], pad[1])
+        self.padded_shape = padded.shape
+        self.at = (self.rows[:, None, :, None], self.columns[None, :, None, :])
+        self.values = padded[:, *self.at]
+
+    def back(self, values):
+        """Add each element of `values` (N, P, Q, R, S, C) where it came from: a map (N, H, W, C)."""
+        padded = np.zeros(self.padded_shape)
+        np.add.at(padded, (slice(None), *self.at), values)
+        (top, _), (left, _) = self.pad
+        return padded[:, top : top + self.shape[1], left : left + self.shape[2]]
+
+
+def conv2d(a, attrs):
+    x, w = a["x"], a["w"]
+    stride, dilation = attrs.get("stride", (1, 1)), attrs.get("dilation", (1, 1))
+    pad = attrs.get("pad", ((0, 0), (0, 0)))
+    windows = Windows(x, w.shape[:2], stride, dilation, pad)
+    groups = x.shape[3] // w.shape[2]
+    split = windows.values.reshape(*windows.values.shape[:5], groups, -1)  # N P Q R S G c
+    kernel = w.reshape(*w.shape[:3], groups, -1)  # R S c G k
+    y = np.einsum("npqrsgc,rscgk->npqgk", split, kernel)
+    found = {"y": y.reshape(*y.shape[:3], -1) + a.get("b", 0.0)}
+    if "dy" in a:
+        dy = a["dy"].reshape(y.shape)
+        taps = np.einsum("npqgk,rscgk->npqrsgc", dy, kernel)
+        found["dx"] = windows.back(taps.reshape(windows.values.shape))
+        found["dw"] = np.einsum("npqrsgc,npqgk->rscgk", split, dy).reshape(w.shape)
+        if "b" in a:
+            found["db"] = a["dy"].sum((0, 1, 2))
+    return found
+
+
+def linear(a, attrs):
+    found = {"y": np.einsum("nd,dk->nk", a["x"], a["w"]) + a.get("b", 0.0)}
+    if "dy" in a:
+        found["dx"] = np.einsum("nk,dk->nd", a["dy"], a["w"])
+        found["dw"] = np.einsum("nk,nd->dk", a["dy"], a["x"])
+        if "b" in a:
+            found["db"] = a["dy"].sum(0)
+    return found
+
+
+def absolute(oracle):
+    """Scales of a sum of products: its oracle on absolute values."""
+    return lambda arrays, attrs: oracle({k: np.abs(v) if v.dtype.kind == "f" else v for k, v in arrays.items()}, attrs)
+
+
+def add(a, attrs):
+    return {"y": a["a"] + a["b"]}
+
+
+def _bits(inside):
+    """One bit an element, the first element of a sample in the lowest bit of its first byte."""
+    return np.packbits(inside.reshape(inside.shape[0], -1), axis=1, bitorder="little")
+
+
+def relu(a, attrs):
+    inside = a["x"] > 0
+    return {"y": np.where(inside, a["x"], 0), "mask": _bits(inside), "dx": inside * a["dy"]}
+
+
+def relu6(a, attrs):
+    inside = (a["x"] > 0) & (a["x"] < 6)
+    return {"y": np.clip(a["x"], 0, 6), "mask": _bits(inside), "dx": inside * a["dy"]}
+
+
+def max_pool(a, attrs):
+    windows = Windows(a["x"], attrs["window"], attrs["stride"], pad=attrs["pad"], fill=-np.inf)
+    n, p, q, r, s, c = windows.values.shape
+    flat = windows.values.reshape(n, p, q, r * s, c)
+    place = flat.argmax(3)
+    chosen = (np.arange(r * s)[:, None] == place[:, :, :, None, :]) * a["dy"][:, :, :, None, :]
+    return {"y": flat.max(3), "argmax": place, "dx": windows.back(chosen.reshape(windows.values.shape))}
+
+
+def avg_pool(a, attrs):
+    windows = Windows(a["x"], attrs["window"], attrs["stride"], pad=attrs["pad"])
+    ones = Windows(np.ones_like(a["x"]), attrs["window"], attrs["stride"], pad=attrs["pad"]).values
+    weight = ones / ones.sum((3, 4), keepdims=True)
+    if attrs.get("count_include_pad", True):
+        weight = np.ones_like(ones) / (ones.shape[3] * ones.shape[4])
+    dy = a["dy"][:, :, :, None, None, :]
+    return {"y": (windows.values * weight).sum((3, 4)), "dx": windows.back(weight * dy)}
+
+
+def global_avg_pool(a, attrs):
+    n, h, w, c = a["x"].shape
+    return {"y": a["x"].reshape(n, -1, c).mean(1), "dx": np.tile((a["dy"] / (h * w))[:, None, None], (1, h, w, 1))}
+
+
+def frozen_batch_norm(a, attrs):
+    root = np.sqrt(a["running_var"] + attrs.get("eps", 1e-5))
+    normal = (a["x"] - a["running_mean"]) / root
+    found = {"y": normal * a["gamma"] + a["beta"], "dx": a["dy"] * a["gamma"] / root}
+    return found | {"dgamma": (a["dy"] * normal).sum((0, 1, 2)), "dbeta": a["dy"].sum((0, 1, 2))}
+
+
+def frozen_batch_norm_scale(a, attrs):
+    root = np.sqrt(a["running_var"] + attrs.get("eps", 1e-5))
+    terms = (np.abs(a["x"]) + np.abs(a["running_mean"])) / root
+    return {
+        "y": terms * np.abs(a["gamma"]) + np.abs(a["beta"]),
+        "dgamma": (np.abs(a["dy"]) * terms).sum((0, 1, 2)),
+        "dbeta": np.abs(a["dy"]).sum((0, 1, 2)),
+    }
+
+
+def batch_norm(a, attrs):
+    axes, dy = (0, 1, 2), a["dy"]
+    root = np.sqrt(a["x"].var(axes) + attrs.get("eps", 1e-5))
+    centred = a["x"] - a["x"].mean(axes)
+    normal = centred / root
+    g = dy * a["gamma"]
+    m = dy.size // dy.shape[3]
+    dvar = -(g * centred).sum(axes) / (2 * root**3)  # the chain rule through the variance and the mean, one by one
+    dmean = -(g / root).sum(axes) - dvar * 2 * centred.sum(axes) / m
+    return {
+        "y": normal * a["gamma"] + a["beta"],
+        "mean": a["x"].mean(axes),
+        "var": a["x"].var(axes),
+        "unbiased_var": a["x"].var(axes, ddof=1),
+        "inv_std": 1 / root,
+        "dx": g / root + dvar * 2 * centred / m + dmean / m,
+        "dgamma": (dy * normal).sum(axes),
+        "dbeta": dy.sum(axes),
+    }
+
+
+def batch_norm_scale(a, attrs):
+    """Absolute values of every term of batch_norm's formulas."""
+    axes, dy, gamma = (0, 1, 2), np.abs(a["dy"]), np.abs(a["gamma"])
+    mean = np.abs(a["x"]).mean(axes)
+    root = np.sqrt(a["x"].var(axes) + attrs.get("eps", 1e-5))
+    normal = (np.abs(a["x"]) + mean) / root
+    dgamma, dbeta = (dy * normal).sum(axes), dy.sum(axes)
+    m = dy.size // dy.shape[3]
+    return {
+        "y": normal * gamma + np.abs(a["beta"]),
+        "mean": mean,
+        "var": ((np.abs(a["x"]) + mean) ** 2).mean(axes),
+        "unbiased_var": ((np.abs(a["x"]) + mean) ** 2).mean(axes) * 2,
+        "dx": gamma / root * (dy + (dbeta + normal * dgamma) / m),
+        "dgamma": dgamma,
+        "dbeta": dbeta,
+    }
+
+
+def softmax_cross_entropy(a, attrs):
+    x, smoothing = a["x"], attrs.get("label_smoothing", 0.0)
+    classes = x.shape[1]
+    weights = a.get("class_weights", np.ones(classes))
+    lse = np.logaddexp.reduce(x, axis=1)
+    hot = np.eye(classes)[a["labels"]]
+    target = ((1 - smoothing) * hot + smoothing / classes) * weights
+    losses = (target * (lse[:, None] - x)).sum(1)
+    total = (hot * weights).sum()
+    p = np.exp(x - lse[:, None])
+    dx = (p * target.sum(1, keepdims=True) - target) / total
+    return {"lse": lse, "losses": losses, "total_weight": [total], "loss": [losses.sum() / total], "dx": dx}
+
+
+def mse(a, attrs):
+    d = a["x"] - a["target"]
+    return {"loss": [np.mean(d**2)], "dx": 2 * d / d.size}
+
+
+def philox(c0, c1, key):
+    """Philox 2×32-10 on Python integers, as the paper writes it: two words of a counter and a key."""
+    for i in range(10):
+        high, low = divmod(0xD256D193 * c0, 2**32)
+        c0, c1 = high ^ ((key + i * 0x9E3779B9) % 2**32) ^ c1, low
+    return c0, c1
+
+
+def words(seed, stream, step, index):
+    key = philox(seed % 2**32, stream, seed >> 32)[0]
+    return philox(index, step, key)
+
+
+def dropout(a, attrs):
+    rate, n = attrs["rate"], a["x"].size
+    draws = [words(attrs["seed"], attrs["stream"], int(a["step"][0]), i)[0] / 2**32 for i in range(n)]
+    kept = (np.array(draws) >= round(rate * 2**24) / 2**24).reshape(a["x"].shape)
+    return {"y": kept * a["x"] / (1 - rate), "dx": kept * a["dy"] / (1 - rate)}
