@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refimpl.fast import conv2d, tiles
+from refimpl.fast.finish import NONE, RELU, RELU6
 from refimpl.geometry import out_size
 from refimpl.ops import conv2d as reference
 
@@ -164,15 +165,15 @@ def test_forward(case, dtype, seed, data):
     expected = reference.forward(*double(x, w), G=z["G"], **attrs)
     assert close(y, expected, reference.forward(*double(abs(x), abs(w)), G=z["G"], **attrs), dtype)
 
-    act = data.draw(st.sampled_from([conv2d.NONE, conv2d.RELU, conv2d.RELU6]))
+    act = data.draw(st.sampled_from([NONE, RELU, RELU6]))
     chosen = [a if data.draw(st.booleans()) else None for a in (scale, shift, residual)]
-    y, bits = run_forward(z, attrs, dtype, x, w, tiling, *chosen, act, act != conv2d.NONE)
+    y, bits = run_forward(z, attrs, dtype, x, w, tiling, *chosen, act, act != NONE)
     for name, a in zip(("scale", "shift", "residual"), chosen, strict=True):
         if a is not None:
             expected = expected * a if name == "scale" else expected + a
     expected = np.clip(expected, -np.inf if act == 0 else 0, 6 if act == 2 else np.inf)
     assert close(y, expected, reference.forward(*double(abs(x), abs(w)), G=z["G"], **attrs), dtype)
-    if act != conv2d.NONE:
+    if act != NONE:
         assert (bits == pack((y > 0) & (y < (6 if act == 2 else np.inf)))).all()
 
 
@@ -259,6 +260,7 @@ WIDE = [  # large enough for the tilings that small shapes never reach
     wide(N=2, H=28, W=28, C=1, K=32, R=5, S=5, pad=2),
     wide(N=2, H=14, W=14, C=64, K=256, R=1, S=1, pad=0),
     wide(N=1, H=7, W=7, C=320, K=512, R=1, S=1, pad=0),
+    wide(N=64, H=1, W=1, C=100, K=120, R=1, S=1, pad=0),
     wide(N=2, H=14, W=14, C=64, K=128, R=1, S=1, pad=0, stride=2),
     wide(N=3, H=12, W=12, C=24, K=48, G=4),
     wide(N=3, H=13, W=13, C=64, K=96, G=2),
@@ -273,7 +275,7 @@ def test_wide(case):
     bits = np.random.default_rng(7).integers(0, 2, dy.shape).astype(bool)
 
     def everything():
-        y, mask = run_forward(z, attrs, "float32", x, w, None, scale, shift, dy, conv2d.RELU6, True)
+        y, mask = run_forward(z, attrs, "float32", x, w, None, scale, shift, dy, RELU6, True)
         return (
             y, mask,
             run_grad_x(z, attrs, "float32", dy, w, None, pack(bits), scale),
@@ -316,7 +318,7 @@ def test_fewer_samples_than_planned():
     assert close(dw, expected, expected, "float32")
 
 
-@pytest.mark.parametrize("act", [conv2d.NONE, conv2d.RELU, conv2d.RELU6])
+@pytest.mark.parametrize("act", [NONE, RELU, RELU6])
 def test_nan_passes(act):
     """A NaN in x reaches y: an activation must not hide it."""
     z, attrs = wide(N=1, H=3, W=3, C=2, K=3, R=1, S=1, pad=0)

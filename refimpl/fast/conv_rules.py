@@ -1,20 +1,44 @@
-"""Dense convolutions on the fast kernels: what follows forward is done on the tile, what precedes backward is read through."""
+"""Dense convolutions and linear layers on the fast kernels.
+
+What follows forward is done on the tile, what precedes backward is read through.
+"""
 
 import numpy as np
 
 from ..lower import Lowering
-from ..ops import add, conv2d, frozen_batch_norm
+from ..ops import add, conv2d, frozen_batch_norm, linear
 from ..program import Buffer, Call, Launch
 from . import conv2d as fast_conv2d
 from . import tiles
 from .rules import MASKED, RECTIFIERS, arriving, named, nothing
 
-GRADIENTS = (conv2d.grad_w, conv2d.grad_x, conv2d.grad_b)
+FORWARD = (conv2d.forward, linear.forward)
+GRAD_X, GRAD_W, GRAD_B = (conv2d.grad_x, linear.grad_x), (conv2d.grad_w, linear.grad_w), (conv2d.grad_b, linear.grad_b)
+GRADIENTS = (*GRAD_X, *GRAD_W, *GRAD_B)
 
 
 def depthwise(call: Call) -> bool:
     """One channel a group: the kernels of `fast.depthwise` are for it."""
-    return call.passed is not conv2d.grad_b and 1 < call.sizes["C"] == call.sizes["G"] == call.sizes["K"]
+    z = call.sizes
+    return call.passed not in GRAD_B and 1 < z.get("G", 1) == z["C"] == z["K"]
+
+
+def convolution(call: Call) -> tuple[dict, dict, dict]:
+    """Sizes, attributes and buffers of a convolution; a linear layer is a 1×1 convolution of maps of one pixel."""
+    if call.passed.operator == "conv2d":
+        return dict(call.sizes), dict(call.attrs), dict(call.arrays)
+    z = {"C": call.sizes.get("D"), **call.sizes, **dict.fromkeys("HWRSPQG", 1)}
+    attrs = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
+    arrays = {}
+    for name, b in call.arrays.items():
+        shape = b.shape if len(b.shape) == 1 else (1, 1, *b.shape) if name in ("w", "dw") else as_map(b.shape)
+        arrays[name] = b.reshape(shape)
+    return z, attrs, arrays
+
+
+def as_map(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape (N, K) of a linear layer's map as (N, 1, 1, K); maps stay as they are."""
+    return (shape[0], 1, 1, shape[1]) if len(shape) == 2 else shape
 
 
 def present(*values) -> tuple[Buffer, ...]:
@@ -24,8 +48,9 @@ def present(*values) -> tuple[Buffer, ...]:
 
 def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
     """A convolution, the frozen norm, the sum of two branches, the activation and its mask after it, in one launch."""
-    if call.passed is not conv2d.forward or depthwise(call):
+    if call.passed not in FORWARD or (call.passed is conv2d.forward and depthwise(call)):
         return None
+    z, attrs, arrays = convolution(call)
     y, dtype = call.arrays["y"], call.arrays["y"].dtype
     covers = [call]
     scale, shift, residual, mask = nothing(1, dtype), call.arrays.get("b"), nothing(4, dtype), nothing(2, np.uint8)
@@ -48,58 +73,62 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
         if pack:
             covers.append(pack)
             mask = pack.arrays["mask"]
-    x, w = call.arrays["x"], call.arrays["w"]
-    cut = tiles.forward_tiles(call.sizes, call.attrs)
-    shape = tiles.forward_scratch(call.sizes, call.attrs, cut, lowering.threads)
+    x, w = arrays["x"], arrays["w"]
+    cut = tiles.forward_tiles(z, attrs)
+    shape = tiles.forward_scratch(z, attrs, cut, lowering.threads)
     scratch = lowering.scratch(call, "scratch", shape, dtype)
     shift = nothing(1, dtype) if shift is None else shift
-    map_y = y.reshape(call.arrays["y"].shape)
-    args = (map_y, mask, x, w, scale, shift, residual, scratch, tiles.geometry(call.attrs), cut, act)
+    if isinstance(residual, Buffer):
+        residual = residual.reshape(arrays["y"].shape)
+    args = (y.reshape(arrays["y"].shape), mask, x, w, scale, shift, residual, scratch, tiles.geometry(attrs), cut, act)
     reads, writes = present(x, w, scale, shift, residual), present(y, mask)
     return [Launch(named(covers), fast_conv2d.forward, args, reads, writes, tuple(covers), (scratch,))]
 
 
 def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """The gradients of a convolution, through the rectifier and the frozen norm after it where only they read the result.
+    """The gradients of a convolution, through the rectifier and the frozen norm after it.
 
-    Then what is between is not stored.
+    Where only they read the result, what is between is not stored.
     """
     if call.passed in GRADIENTS and not depthwise(call):
-        dy = call.arrays["dy"]
+        dy = call.arrays["dy"].reshape(as_map(call.arrays["dy"].shape))
         return [gradient(lowering, call, [], dy, nothing(2, np.uint8), nothing(1, dy.dtype))]
     if call.passed in MASKED or call.passed is frozen_batch_norm.grad_x:
         covers, dx, mask, scale = arriving(lowering, call)
         readers = lowering.readers.get(dx.root, [])
         if readers and all(c and c.passed in GRADIENTS and not depthwise(c) and lowering.free(c) for c in readers):
-            dy = call.arrays["dy"].reshape(readers[0].arrays["dy"].shape)
+            dy = call.arrays["dy"].reshape(as_map(readers[0].arrays["dy"].shape))
             launches = [gradient(lowering, readers[0], covers, dy, mask, scale)]
             return launches + [gradient(lowering, c, [], dy, mask, scale) for c in readers[1:]]
     return None
 
 
 def gradient(lowering: Lowering, call: Call, before: list[Call], dy: Buffer, mask, scale) -> Launch:
-    """The launch of one gradient, which reads dy through mask and scale; `before`: calls that this makes unnecessary."""
-    a, z, covers = call.arrays, call.sizes, (*before, call)
-    geometry, dtype = tiles.geometry(call.attrs) if call.passed is not conv2d.grad_b else (), dy.dtype
-    if call.passed is conv2d.grad_w:
-        cut = tiles.grad_w_tiles(z, call.attrs)
-        shape = tiles.grad_w_scratch(z, call.attrs, cut, lowering.threads)
+    """The launch of one gradient, which reads dy through mask and scale; `before`: calls that it makes unnecessary."""
+    z, attrs, a = convolution(call)
+    covers, dtype = (*before, call), dy.dtype
+    through = present(mask, scale)
+    if call.passed in GRAD_W:
+        cut = tiles.grad_w_tiles(z, attrs)
+        shape = tiles.grad_w_scratch(z, attrs, cut, lowering.threads, bool(through))
         scratch = lowering.scratch(call, "scratch", shape, dtype)
-        shape = tiles.grad_w_partials(z, call.attrs, cut)
+        shape = tiles.grad_w_partials(z, attrs, cut)
         partials = lowering.scratch(call, "partials", shape, dtype) if shape[0] else nothing(2, dtype)
-        args = (a["dw"], dy, mask, scale, a["x"], scratch, partials, geometry, cut)
-        reads, own = present(dy, mask, scale, a["x"]), present(scratch, partials)
-        return Launch(named(covers), fast_conv2d.grad_w, args, reads, (a["dw"],), covers, own)
-    if call.passed is conv2d.grad_x:
-        cut = tiles.grad_x_tiles(z, call.attrs)
-        shape = tiles.grad_x_scratch(z, call.attrs, cut, lowering.threads)
+        args = (a["dw"], dy, mask, scale, a["x"], scratch, partials, tiles.geometry(attrs), cut)
+        own = present(scratch, partials)
+        return Launch(named(covers), fast_conv2d.grad_w, args, (dy, *through, a["x"]), (a["dw"],), covers, own)
+    if call.passed in GRAD_X:
+        cut = tiles.grad_x_tiles(z, attrs)
+        shape = tiles.grad_x_scratch(z, attrs, cut, lowering.threads, bool(through))
         scratch = lowering.scratch(call, "scratch", shape, dtype)
-        args = (a["dx"], dy, mask, scale, a["w"], scratch, geometry, cut, False)
-        reads = present(dy, mask, scale, a["w"])
-        return Launch(named(covers), fast_conv2d.grad_x, args, reads, (a["dx"],), covers, (scratch,))
+        shape = tiles.grad_x_turned(z, attrs)
+        turned = lowering.scratch(call, "turned", shape, dtype) if shape[0] else nothing(4, dtype)
+        args = (a["dx"], dy, mask, scale, a["w"], turned, scratch, tiles.geometry(attrs), cut, False)
+        own = present(turned, scratch)
+        return Launch(named(covers), fast_conv2d.grad_x, args, (dy, *through, a["w"]), (a["dx"],), covers, own)
     partials = lowering.scratch(call, "partials", tiles.grad_b_partials(z), dtype)
     args = (a["db"], dy, mask, scale, partials)
-    return Launch(named(covers), fast_conv2d.grad_b, args, present(dy, mask, scale), (a["db"],), covers, (partials,))
+    return Launch(named(covers), fast_conv2d.grad_b, args, (dy, *through), (a["db"],), covers, (partials,))
 
 
 RULES = (forward, backward)

@@ -173,7 +173,7 @@ def clear(typing_context, target, target_offset, count):
 
 @intrinsic
 def _bits_between(typing_context, source, offset, low, high):
-    """One byte: bit i tells whether low < source[offset + i] < high; a high of NaN is no bound."""
+    """One byte: bit i tells whether low < source[offset + i] < high. A high of NaN is no bound, and NaN passes low."""
 
     def codegen(context, builder, signature, values):
         kinds = signature.args
@@ -181,15 +181,17 @@ def _bits_between(typing_context, source, offset, low, high):
         pointer, eight = _vector(builder, context, kinds[0], pointer)
         loaded = builder.load(pointer, align=1)
         found = None
-        comparisons = ((builder.fcmp_ordered, ">", 2), (builder.fcmp_unordered, "<", 3))
-        for compare, order, i in comparisons:
-            value, kind = values[i], kinds[i]
+
+        def every(value, kind):
             bound = context.cast(builder, value, kind, kinds[0].dtype)
-            every = ir.Constant(eight, ir.Undefined)
+            vector = ir.Constant(eight, ir.Undefined)
             for i in range(8):
-                every = builder.insert_element(every, bound, ir.IntType(32)(i))
-            true = compare(order, loaded, every)
-            found = true if found is None else builder.and_(found, true)
+                vector = builder.insert_element(vector, bound, ir.IntType(32)(i))
+            return vector
+
+        low, high = every(values[2], kinds[2]), every(values[3], kinds[3])
+        under = builder.or_(builder.fcmp_ordered("<", loaded, high), builder.fcmp_unordered("uno", high, high))
+        found = builder.and_(builder.fcmp_unordered(">", loaded, low), under)
         return builder.bitcast(found, BYTE)
 
     return types.uint8(source, offset, low, high), codegen
@@ -218,7 +220,7 @@ def _keep_bits(typing_context, target, target_offset, source, source_offset, byt
 def write_bits(mask, byte, values, offset, count, low, high):
     """Mask bytes from `byte` (counted over the whole mask) on: is low < values[offset + i] < high, for i < count.
 
-    A high of NaN is no bound. Bits after the last element are zero.
+    A high of NaN is no bound, and NaN passes low. Bits after the last element are zero.
     """
     whole = count // 8
     for j in range(whole):
@@ -227,7 +229,7 @@ def write_bits(mask, byte, values, offset, count, low, high):
         last = np.uint8(0)
         for i in range(count - 8 * whole):
             v = values[offset + 8 * whole + i]
-            if low < v and not v >= high:
+            if not v <= low and (v < high or high != high):
                 last |= np.uint8(1 << i)
         mask[byte + whole] = last
 

@@ -25,8 +25,11 @@ def even(total: int, size: int, multiple: int = 1) -> int:
 
 
 def parts_of_channels(channels: int, wanted: int, smallest: int = 64) -> int:
-    """Width of `wanted` equal parts of the channels, a multiple of 16 not below `smallest`; all of them where not."""
-    if wanted <= 1 or channels % 16 or channels < 2 * smallest:
+    """Width of about `wanted` parts of the channels, a multiple of 16 not below `smallest`; else all of them.
+
+    Channels are a multiple of 8 then, so the mask of a part of a pixel is whole bytes.
+    """
+    if wanted <= 1 or channels % 8 or channels <= smallest:
         return channels
     return min(channels, max(smallest, ceil_div(ceil_div(channels, wanted), 16) * 16))
 
