@@ -6,6 +6,7 @@ given, else 0.
 """
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
@@ -13,6 +14,7 @@ from functools import cache
 
 import numpy as np
 import sympy as sp
+from sympy.printing.str import StrPrinter
 
 from refimpl.geometry import inside
 
@@ -21,7 +23,7 @@ add, mul, div, sqrt, exp, log, cmp, load, store = UNITS
 mac = mul + add
 ARITHMETIC = ("add", "mul")  # what `flops` counts; the other units are listed beside it
 
-N, H, W, C, K, R, S, P, Q, G, D = sp.symbols("N H W C K R S P Q G D", positive=True, integer=True)
+N, H, W, C, K, R, S, P, Q, G, D, U, V = sp.symbols("N H W C K R S P Q G D U V", positive=True, integer=True)
 E, B, L, J = sp.symbols("E B L J", positive=True, integer=True)  # merged elements, mask bytes, slices, all slices
 
 COSTS: dict[tuple[str, str], sp.Expr] = {}
@@ -86,30 +88,84 @@ def register(operator: str, **costs: sp.Expr) -> None:
 
 def cost(operator: str, name: str) -> sp.Expr:
     """Cost of a pass; KeyError with its name where none is registered, never zero."""
-    load_formulas()
+    _load(operator)
     if (operator, name) not in COSTS:
         raise KeyError(f"{operator}.{name} has no cost in costmodel: add it to costmodel/ops/{operator}.py")
     return COSTS[operator, name]
 
 
+ROOMS = ("costmodel.ops", "costmodel.methods")
+
+
 @cache
+def _load(operator: str) -> None:
+    for room in ROOMS:
+        if importlib.util.find_spec(f"{room}.{operator}"):
+            importlib.import_module(f"{room}.{operator}")
+
+
 def load_formulas() -> None:
     """Import every file of formulas."""
-    for room in ("ops", "methods"):
-        package = importlib.import_module(f"costmodel.{room}")
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"costmodel.{room}.{module.name}")
+    for room in ROOMS:
+        for module in pkgutil.iter_modules(importlib.import_module(room).__path__):
+            _load(module.name)
+
+
+def coefficients(operator: str, name: str) -> dict[str, sp.Expr]:
+    """Cost of a pass by unit: unit name → formula, zeros left out; ValueError where it is not linear in the units."""
+    expression = sp.expand(cost(operator, name))
+    found = {u: expression.diff(u) for u in UNITS}
+    if sp.expand(expression - sum(c * u for u, c in found.items())) != 0:
+        raise ValueError(f"the cost of {operator}.{name} is not linear in the units")
+    return {u.name: sp.factor_terms(c) for u, c in found.items() if c != 0}
+
+
+def show(operator: str, name: str) -> str:
+    """The cost of a pass as text, a line for each unit; equal `mul` and `add` are one line, `mac`."""
+    by_unit = coefficients(operator, name)
+    if by_unit.get("mul", 0) != 0 and sp.expand(by_unit["mul"] - by_unit.get("add", 0)) == 0:
+        by_unit = {"mac": by_unit["mul"], **{u: c for u, c in by_unit.items() if u not in ("mul", "add")}}
+    return "\n".join([f"{operator}.{name}", *(f"  {u:6s}{_Text().doprint(c)}" for u, c in by_unit.items())])
+
+
+class _Text(StrPrinter):
+    """Formulas as people write them: `taps(H)` for the pairs along H, `has(b)` and `nonzero(a)` for 1 or 0."""
+
+    def _print_taps(self, expression):
+        return f"taps({self._print(expression.args[0])})"
+
+    def _print_Piecewise(self, expression):
+        tested = sorted(expression.free_symbols, key=str)
+        if len(tested) == 1 and expression == nonzero(tested[0].name):
+            return f"nonzero({tested[0].name})"
+        return super()._print_Piecewise(expression)
+
+    def _print_Symbol(self, symbol):
+        return f"has({symbol.name[4:]})" if symbol.name.startswith("has_") else symbol.name
+
+
+# One evaluation counts every unit: each unit stands for a power of DIGIT, and a count, which is far below it, is the
+# digit in its place.
+DIGIT = 1 << 96
+_PLACES = {u.name: DIGIT**i for i, u in enumerate(UNITS)}
 
 
 @cache
 def _function(operator: str, name: str):
-    """Compiled (symbols, f): f of exact numbers gives the number of each unit, in the order of UNITS."""
-    expression = sp.expand(cost(operator, name))
-    coefficients = [expression.diff(u) for u in UNITS]
-    if sp.expand(expression - sum(c * u for c, u in zip(coefficients, UNITS, strict=True))) != 0:
-        raise ValueError(f"the cost of {operator}.{name} is not linear in the units")
-    symbols = sorted({s for c in coefficients for s in c.free_symbols}, key=lambda s: s.name)
-    return [s.name for s in symbols], sp.lambdify(symbols, coefficients, modules=[{"taps": _taps_exact}, "math"])
+    return evaluator(cost(operator, name))
+
+
+def evaluator(expression: sp.Expr):
+    """`(names, f)`: f of the numbers that the names stand for gives the exact value of `expression`."""
+    symbols = sorted(expression.free_symbols, key=lambda s: s.name)
+    divisors = {s for p in expression.atoms(sp.Pow) if p.exp.is_negative for s in p.base.free_symbols}
+    function = sp.lambdify(symbols, expression, modules=[{"taps": _taps_exact}, "math"])
+    kinds = [Fraction if s in divisors else _plain for s in symbols]  # no quotient is rounded
+    return [s.name for s in symbols], lambda *values: function(*(k(v) for k, v in zip(kinds, values, strict=True)))
+
+
+def _plain(value):
+    return value if isinstance(value, float) else int(value)
 
 
 def _taps_exact(*args):
@@ -130,8 +186,13 @@ def counts(operator: str, name: str, sizes: Mapping, attrs: Mapping, present: It
 
     sizes: letter → integer; attrs: canonical attributes of the pass; present: optional arrays that are given.
     """
-    values = {**sizes, **dict(pair for a, v in attrs.items() for pair in flatten(a, v))}
+    values = {**sizes, **dict(pair for a, v in attrs.items() for pair in flatten(a, v)), **_PLACES}
     values |= {f"has_{a}": 1 for a in present}
     names, function = _function(operator, name)
-    found = function(*(Fraction(values.get(s, 0) if s.startswith("has_") else values[s]) for s in names))
-    return {u.name: int(n) for u, n in zip(UNITS, found, strict=True) if n}
+    rest = int(function(*(values.get(s, 0) if s.startswith("has_") else values[s] for s in names)))
+    found = {}
+    for unit in UNITS:
+        rest, n = divmod(rest, DIGIT)
+        if n:
+            found[unit.name] = n
+    return found

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
+from .geometry import same_pad
 from .passes import Pass, ShapeError, canonical, dims, read_sizes, size_of
 
 
@@ -215,7 +216,7 @@ def output_shape(node: Node, shapes: Mapping, parameters: Mapping[str, Parameter
     arrays |= {local: _Shaped(parameters[p].shape) for local, p in node.params.items() if local in op.shapes}
     try:
         sizes = read_sizes(op.shapes, arrays)
-        attrs = node_attrs(node, shapes, sizes)
+        attrs = node_attrs(node, sizes)
         if op.derive:
             sizes |= op.derive(sizes, attrs)
         if op.shapes["y"].endswith("*"):  # element by element: y has the unmerged shape of the input of its entry
@@ -225,10 +226,8 @@ def output_shape(node: Node, shapes: Mapping, parameters: Mapping[str, Parameter
         raise ShapeError(f"node {node.name} ({node.op}): {e}") from None
 
 
-def node_attrs(node: Node, shapes: Mapping, sizes: Mapping[str, int]) -> dict:
+def node_attrs(node: Node, sizes: Mapping[str, int]) -> dict:
     """A node's attributes with the operator's defaults, and `pad="same"` worked out for its input size."""
-    from .geometry import same_pad
-
     op = node.operator
     attrs = {a: op.default(a) for a in op.attributes()} | dict(node.attrs)
     if attrs.get("pad") == "same":

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from numba import njit, prange
 from numba.extending import register_jitable
 
 THREADS_PER_BLOCK = 128
+UNUSED = 7 * 24 * 3600  # seconds after which the kernel cache of another version is deleted
 # Lets sums vectorise; NaN and infinity keep their meaning, which fastmath=True would take away.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
@@ -50,7 +52,7 @@ def _cache_root() -> Path:
 
 
 def _open_cache() -> Path | None:
-    """Make this version's cache folder and delete those of other versions; None where nothing can be written."""
+    """Make this version's cache folder and delete old ones of other versions; None where nothing can be written."""
     root = _cache_root()
     folder = root / f"numba-{numba.__version__}-{source_hash()}"
     try:
@@ -64,8 +66,10 @@ def _open_cache() -> Path | None:
             file=sys.stderr,
         )
         return None
+    os.utime(folder)
     for old in root.glob("numba-*"):
-        if old != folder:
+        # another version may be running at this moment: only what nobody has opened for a week goes
+        if old != folder and time.time() - old.stat().st_mtime > UNUSED:
             shutil.rmtree(old, ignore_errors=True)
     return folder
 

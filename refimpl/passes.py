@@ -113,13 +113,16 @@ def canonical(name: str, value, default):
 class Pass:
     """One kernel with its declaration; calling it runs it eagerly on new arrays."""
 
-    def __init__(self, body: Callable, shapes: Mapping[str, str], items: str, writes: str, derive, alike, inplace):
+    def __init__(
+        self, body: Callable, shapes: Mapping[str, str], items: str, writes: str, derive, alike, inplace, sums
+    ):
         self.body, self.shapes, self.items = body, shapes, items.split()
         self.operator = body.__module__.rsplit(".", 1)[-1]
         self.name = body.__name__
         self.kernel = Kernel(body)
         self.derive = derive
         self.alike = alike or {}
+        self.sums = sums.split()
         parameters = list(inspect.signature(body).parameters.values())[1:]
         self.arrays = [p.name for p in parameters if p.name in shapes]
         self.optional = {p.name for p in parameters if p.name in shapes and p.default is None}
@@ -128,6 +131,9 @@ class Pass:
         self.inplace = inplace.split()  # written arrays whose old values are read too (parameters, state)
         self.reads = [a for a in self.arrays if a not in self.writes or a in self.inplace]
         self.__doc__ = body.__doc__
+        summed = {letter for d in self.sums for letter in d.split("/")[:1]}
+        if common := summed & {letter for d in self.items for letter in d.split("/")}:
+            raise TypeError(f"{self}: an item cannot stand for one index along {common} and sum over it")
         missing = [a for a, default in self.attributes.items() if default is inspect.Parameter.empty]
         if missing or [p.name for p in parameters] != self.arrays + list(self.attributes):
             raise TypeError(
@@ -163,10 +169,12 @@ class Pass:
         """Number of output items of a call."""
         return math.prod(size_of(d, sizes) for d in self.items)
 
-    def arguments(self, arrays: Mapping, attrs: Mapping, dtype) -> list:
-        """Positional arguments of the kernel. An absent optional array is an empty one; floats get the call's dtype."""
+    def arguments(self, arrays: Mapping, attrs: Mapping, dtype, like=None) -> list:
+        """Positional arguments of the kernel, with an empty array on the device of `like` for an absent optional one.
+
+        Float attributes get the call's dtype.
+        """
         given = {a: self.seen(a, arrays[a]) for a in self.arrays if arrays.get(a) is not None}
-        like = next(iter(given.values()))
         args = [given[a] if a in given else self.absent(a, dtype, like) for a in self.arrays]
         return args + [_typed(attrs[a], dtype) for a in self.attributes]
 
@@ -201,7 +209,7 @@ class Pass:
         model = next(v for a, v in arrays.items() if ":" not in self.shapes[a])
         new = {a: empty(self.shape(a, sizes), dtype_of(self.shapes[a], model.dtype), model) for a in self.writes}
         new = {a: copy_into(v, self.seen(a, arrays[a])) if a in self.inplace else v for a, v in new.items()}
-        self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, model.dtype))
+        self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, model.dtype, model))
         new = {a: v.reshape(full.get(self.shapes[a], v.shape)) for a, v in new.items()}
         return new[self.writes[0]] if len(new) == 1 else tuple(new.values())
 
@@ -246,7 +254,9 @@ def empty(shape: tuple[int, ...], dtype, like=None):
     return cuda.device_array(shape, dtype)
 
 
-def declare(shapes: Mapping[str, str], items: str, writes: str, derive=None, alike=None, inplace: str = ""):
+def declare(
+    shapes: Mapping[str, str], items: str, writes: str, derive=None, alike=None, inplace: str = "", sums: str = ""
+):
     """Turn a body into a Pass.
 
     items: letters whose product is the number of items; t counts them in this order, the last fastest.
@@ -254,5 +264,7 @@ def declare(shapes: Mapping[str, str], items: str, writes: str, derive=None, ali
     alike: letter → `classes(sizes, attrs)`, an array with a class for each index along it: items of equal class cost
     the same operations. Indices along other letters are all alike.
     inplace: written arrays whose old values are read.
+    sums: letters or quotients that each item runs over in full: along them its operations are an affine function of
+    the size, which lets `validation.counting` count a long sum by its first two lengths.
     """
-    return lambda body: Pass(body, shapes, items, writes, derive, alike, inplace)
+    return lambda body: Pass(body, shapes, items, writes, derive, alike, inplace, sums)

@@ -35,7 +35,7 @@ def several(sizes, attrs):
     return {}
 
 
-@declare(SHAPES, items="C", writes="mean")
+@declare(SHAPES, items="C", writes="mean", sums="N H W")
 def mean(t, mean, x):
     """Mean (C,) of x (N, H, W, C)."""
     total = x.dtype.type(0)
@@ -46,7 +46,7 @@ def mean(t, mean, x):
     mean[t] = total / x.dtype.type(x.shape[0] * x.shape[1] * x.shape[2])
 
 
-@declare(SHAPES, items="C", writes="var unbiased_var", derive=several)
+@declare(SHAPES, items="C", writes="var unbiased_var", derive=several, sums="N H W")
 def var(t, var, unbiased_var, x, mean):
     """Var (C,), over M, and unbiased_var (C,), over M − 1, of x (N, H, W, C), mean (C,)."""
     middle = mean[t]
@@ -99,7 +99,7 @@ def grad_x(t, dx, dy, x, gamma, mean, inv_std, dgamma, dbeta):
     dx[n, h, w, c] = gamma[c] * inv_std[c] * (dy[n, h, w, c] - (dbeta[c] + normal * dgamma[c]) / values)
 
 
-@declare(SHAPES, items="C", writes="dgamma")
+@declare(SHAPES, items="C", writes="dgamma", sums="N H W")
 def grad_gamma(t, dgamma, dy, x, mean, inv_std):
     """Dgamma (C,) = Σ_{n,h,w} dy·x̂."""
     middle = mean[t]
@@ -111,7 +111,7 @@ def grad_gamma(t, dgamma, dy, x, mean, inv_std):
     dgamma[t] = total * inv_std[t]
 
 
-@declare(SHAPES, items="C", writes="dbeta")
+@declare(SHAPES, items="C", writes="dbeta", sums="N H W")
 def grad_beta(t, dbeta, dy):
     """Dbeta (C,) = Σ_{n,h,w} dy."""
     total = dbeta.dtype.type(0)

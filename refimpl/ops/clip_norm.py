@@ -38,7 +38,7 @@ def partial_squares(t, partials, dw):
     partials[t] = total
 
 
-@declare(SHAPES, items="1", writes="norm clip", derive=derive)
+@declare(SHAPES, items="1", writes="norm clip", derive=derive, sums="J")
 def factor(t, norm, clip, all_partials, max_norm=1.0):
     """Norm (1,) of the whole gradient and clip (1,), the factor that it is to be multiplied by."""
     total = norm.dtype.type(0)

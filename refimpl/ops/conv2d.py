@@ -49,7 +49,7 @@ MAP = {"H": lambda z, a: classes(hits(*_axis(z, a, 0))), "W": lambda z, a: class
 TAP = {"R": lambda z, a: classes(inside(*_axis(z, a, 0)).T), "S": lambda z, a: classes(inside(*_axis(z, a, 1)).T)}
 
 
-@declare(SHAPES, items="N P Q K", writes="y", derive=derive, alike=OUT)
+@declare(SHAPES, items="N P Q K", writes="y", derive=derive, alike=OUT, sums="C/G")
 def forward(t, y, x, w, b=None, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     """Y (N, P, Q, K) of x (N, H, W, C), w (R, S, C/G, K), b (K,)."""
     t, k = divmod(t, y.shape[3])
@@ -69,7 +69,7 @@ def forward(t, y, x, w, b=None, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0,
     y[n, p, q, k] = total
 
 
-@declare(SHAPES, items="N H W C", writes="dx", derive=derive, alike=MAP)
+@declare(SHAPES, items="N H W C", writes="dx", derive=derive, alike=MAP, sums="K/G")
 def grad_x(t, dx, dy, w, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     """Dx (N, H, W, C) of dy (N, P, Q, K), w (R, S, C/G, K); H and W (and G) must be given: several sizes give one P."""
     t, c = divmod(t, dx.shape[3])
@@ -90,7 +90,7 @@ def grad_x(t, dx, dy, w, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     dx[n, h, v, c] = total
 
 
-@declare(SHAPES, items="R S C/G K", writes="dw", derive=derive, alike=TAP)
+@declare(SHAPES, items="R S C/G K", writes="dw", derive=derive, alike=TAP, sums="N")
 def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     """Dw (R, S, C/G, K) of dy (N, P, Q, K), x (N, H, W, C); R and S (and G) must be given: several sizes give one P."""
     t, k = divmod(t, dw.shape[3])
@@ -110,7 +110,7 @@ def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     dw[r, s, c, k] = total
 
 
-@declare(SHAPES, items="K", writes="db")
+@declare(SHAPES, items="K", writes="db", sums="N P Q")
 def grad_b(t, db, dy):
     """Db (K,) = Σ_{n,p,q} dy (N, P, Q, K)."""
     total = db.dtype.type(0)

@@ -49,7 +49,7 @@ def grad_x(t, dx, dy, scale):
     dx[n, h, w, c] = dy[n, h, w, c] * scale[c]
 
 
-@declare(SHAPES, items="C", writes="dgamma")
+@declare(SHAPES, items="C", writes="dgamma", sums="N H W")
 def grad_gamma(t, dgamma, dy, x, running_mean, running_var, eps=1e-5):
     """Dgamma (C,) = Σ_{n,h,w} dy·(x − running_mean) / √(running_var + ε)."""
     middle = running_mean[t]
@@ -61,7 +61,7 @@ def grad_gamma(t, dgamma, dy, x, running_mean, running_var, eps=1e-5):
     dgamma[t] = total / math.sqrt(running_var[t] + eps)
 
 
-@declare(SHAPES, items="C", writes="dbeta")
+@declare(SHAPES, items="C", writes="dbeta", sums="N H W")
 def grad_beta(t, dbeta, dy):
     """Dbeta (C,) = Σ_{n,h,w} dy."""
     total = dbeta.dtype.type(0)

@@ -8,7 +8,7 @@ from ..passes import declare
 SHAPES = {"x": "N H W C", "y": "N C", "dy": "N C", "dx": "N H W C"}
 
 
-@declare(SHAPES, items="N C", writes="y")
+@declare(SHAPES, items="N C", writes="y", sums="H W")
 def forward(t, y, x):
     """Y (N, C) of x (N, H, W, C)."""
     n, c = divmod(t, y.shape[1])

@@ -10,7 +10,7 @@ SHAPES = {"x": "N D", "w": "D K", "b": "K", "y": "N K", "dy": "N K", "dx": "N D"
 PARAMS = ("w", "b")
 
 
-@declare(SHAPES, items="N K", writes="y")
+@declare(SHAPES, items="N K", writes="y", sums="D")
 def forward(t, y, x, w, b=None):
     """Y (N, K) = x (N, D) w (D, K) + b (K,)."""
     n, k = divmod(t, y.shape[1])
@@ -20,7 +20,7 @@ def forward(t, y, x, w, b=None):
     y[n, k] = total
 
 
-@declare(SHAPES, items="N D", writes="dx")
+@declare(SHAPES, items="N D", writes="dx", sums="K")
 def grad_x(t, dx, dy, w):
     """Dx (N, D) = dy (N, K) wᵀ (K, D)."""
     n, d = divmod(t, dx.shape[1])
@@ -30,7 +30,7 @@ def grad_x(t, dx, dy, w):
     dx[n, d] = total
 
 
-@declare(SHAPES, items="D K", writes="dw")
+@declare(SHAPES, items="D K", writes="dw", sums="N")
 def grad_w(t, dw, dy, x):
     """Dw (D, K) = xᵀ (D, N) dy (N, K)."""
     d, k = divmod(t, dw.shape[1])
@@ -40,7 +40,7 @@ def grad_w(t, dw, dy, x):
     dw[d, k] = total
 
 
-@declare(SHAPES, items="K", writes="db")
+@declare(SHAPES, items="K", writes="db", sums="N")
 def grad_b(t, db, dy):
     """Db (K,) = Σₙ dy (N, K)."""
     total = db.dtype.type(0)

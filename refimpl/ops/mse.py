@@ -8,7 +8,7 @@ from ..passes import declare
 SHAPES = {"x": "N E*", "target": "N E*", "losses": "N", "loss": "1", "dx": "N E*"}
 
 
-@declare(SHAPES, items="N", writes="losses")
+@declare(SHAPES, items="N", writes="losses", sums="E")
 def sample_losses(t, losses, x, target):
     """Losses (N,) of x, target (N, E): the mean over each sample."""
     total = losses.dtype.type(0)
@@ -18,7 +18,7 @@ def sample_losses(t, losses, x, target):
     losses[t] = total / losses.dtype.type(x.shape[1])
 
 
-@declare(SHAPES, items="1", writes="loss")
+@declare(SHAPES, items="1", writes="loss", sums="N")
 def mean_loss(t, loss, losses):
     """Loss (1,): the mean of losses (N,)."""
     total = loss.dtype.type(0)

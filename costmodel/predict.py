@@ -1,0 +1,125 @@
+"""Price a compiled program: operations from its logical calls' formulas, bytes from its arena, seconds from rates."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from refimpl.program import SECTIONS, Call, Program
+
+from . import device as devices
+from .cost import ARITHMETIC, counts
+
+
+def call_counts(call: Call, n: int) -> Counter:
+    """Number of each unit in one logical call on n samples."""
+    passed = call.passed
+    return Counter(counts(passed.operator, passed.name, call.sizes_at(n), call.attrs, call.present))
+
+
+def arithmetic(units: Counter) -> int:
+    """`flops` = mul + add."""
+    return sum(units[u] for u in ARITHMETIC)
+
+
+def as_macs(flops: int) -> int | float:
+    """`macs` = flops / 2, an integer wherever it is one."""
+    return flops // 2 if flops % 2 == 0 else flops / 2
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The price of one node: units by section. The update of its parameters belongs to it."""
+
+    name: str
+    sections: dict[str, Counter]
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of the whole step at this node."""
+        return sum(arithmetic(units) for units in self.sections.values())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The price of one step on n samples. `calls`: the units of each logical call."""
+
+    program: Program
+    n: int
+    calls: dict[Call, Counter]
+    device: devices.Device
+
+    @cached_property
+    def sections(self) -> dict[str, Counter]:
+        """Number of each unit in each section."""
+        total = {s: Counter() for s in SECTIONS}
+        for call, units in self.calls.items():
+            total[call.section].update(units)
+        return total
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """Every node of the graph in its order, then what belongs to no node: the loss, the optimizer."""
+        nodes = {node.name: {s: Counter() for s in SECTIONS} for node in self.program.graph.nodes}
+        for call, units in self.calls.items():
+            name = call.node if call.node in nodes else call.node.rsplit(".", 1)[0]  # an update bears its parameter's
+            nodes.setdefault(name, {s: Counter() for s in SECTIONS})[call.section].update(units)
+        return [Layer(name, by_section) for name, by_section in nodes.items()]
+
+    @property
+    def units(self) -> Counter:
+        """Number of each unit in the whole step."""
+        return sum(self.sections.values(), Counter())
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of the whole step, padded taps skipped."""
+        return arithmetic(self.units)
+
+    @property
+    def macs(self) -> int | float:
+        """Half of `flops`."""
+        return as_macs(self.flops)
+
+    @property
+    def traffic_bytes(self) -> int:
+        """Bytes that the launches read and write, each array of a launch once, at a full batch."""
+        return sum(b.nbytes for launch in self.program.order for b in launch.buffers)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Roofline estimate of one step, `low` `mid` `high`: each launch takes the longer of computing and moving."""
+        return devices.roofline(self)
+
+    def __str__(self) -> str:
+        """The totals, a line each."""
+        low, mid, high = self.seconds.values()
+        p = self.program
+        lines = [f"{p.graph.name}: one step on {self.n} samples"]
+        for section, units in self.sections.items():
+            lines.append(f"{section:9s} {', '.join(f'{n:,} {u}' for u, n in sorted(units.items()))}")
+        lines.append(f"in all    {self.flops:,} flops = {self.macs:,} macs, {self.traffic_bytes:,} bytes of traffic")
+        lines.append(f"memory    arena {p.peak_bytes:,} B, state {p.state_bytes:,} B, constants {p.constant_bytes:,} B")
+        lines.append(f"time      {mid:.3g} s ({low:.3g} to {high:.3g}) on {self.device.name}, roofline")
+        return "\n".join(lines)
+
+
+def estimate(program: Program, n: int | None = None, device: devices.Device | str = "nominal") -> Estimate:
+    """Price one step of `program` on n samples (default a full batch) for a device or the name of one.
+
+    KeyError for a pass without a formula or an unknown device.
+    """
+    n = program.batch if n is None else n
+    device = devices.find(device) if isinstance(device, str) else device
+    return Estimate(program, n, {call: call_counts(call, n) for call in program.step}, device)
+
+
+def run_macs(program: Program, batches: Iterable[int]) -> int | float:
+    """Multiply-adds of a training run: one step for each batch size in `batches`."""
+    per_size = {}
+    total = 0
+    for n in batches:
+        if n not in per_size:
+            per_size[n] = estimate(program, n).flops
+        total += per_size[n]
+    return as_macs(total)

@@ -1,0 +1,1 @@
+"""The command line: composition of refimpl, costmodel and validation, and nothing else."""

@@ -1,0 +1,5 @@
+"""`python -m gradledger`."""
+
+from .cli import main
+
+main()

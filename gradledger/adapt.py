@@ -1,0 +1,258 @@
+"""`gradledger adapt`: adapt a pre-trained model to new data, with predicted and measured cost side by side."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import refimpl as ri
+from refimpl import checkpoint, data
+from refimpl.train import NonFiniteError
+
+from . import options
+from .errors import Malformed, Refused
+from .models import pretrained
+from .record import provenance
+
+RESUME = "adapt.resume.safetensors"
+SAVE_EVERY = 60.0  # seconds between saves of the state that --resume goes on from
+
+
+class Interrupted(Exception):
+    """Ctrl-C; the state is saved."""
+
+
+@dataclass
+class Settings:
+    """What decides an adaptation's result; kept with a saved run, so that --resume needs no other option."""
+
+    model: str = "watch"
+    data: str = "watch"
+    subject: int = 1
+    method: list[str] = field(default_factory=lambda: ["gradient-filter:patch=2"])
+    train_last: str = "all"
+    epochs: int = 20
+    batch: int = 32
+    lr: float = 0.02
+    momentum: float = 0.9
+    seed: int = 0
+    classes: int | None = None
+    size: str | None = None
+    memory_limit: str | None = None
+    backend: str = "fast"
+    threads: int | None = None
+
+
+@dataclass
+class Job:
+    """An adaptation that is ready to run."""
+
+    settings: Settings
+    dataset: data.Dataset
+    program: ri.Program
+    trainer: ri.Trainer
+    method: str
+
+
+def prepare(settings: Settings) -> Job:
+    """Load data and model, compile; every bad value ends here, before anything is written."""
+    rules, method = options.methods(settings.method)
+    size = options.size(settings.size)
+    limit = options.byte_count(settings.memory_limit)
+    train_last = options.train_last(settings.train_last)
+    for name in ("epochs", "batch"):
+        if getattr(settings, name) < 1:
+            raise Malformed(f"--{name} must be at least 1, got {getattr(settings, name)}")
+    subject = settings.subject if settings.data == "watch" else None
+    dataset = data.load(settings.data, subject=subject, size=size, seed=settings.seed)
+    graph = pretrained(settings.model, dataset, subject, settings.classes)
+    try:
+        optimizer = ri.SGD(lr=settings.lr, momentum=settings.momentum, schedule=ri.Schedule("cosine"))
+        plan = ri.Plan(train_last=train_last, rules=rules, step=ri.Backprop(optimizer))
+        batch = min(settings.batch, len(dataset.x_train))
+        program = ri.compile(graph, plan, batch, memory_limit=limit, backend=settings.backend, threads=settings.threads)
+    except ri.MemoryLimitError as e:
+        raise Refused(str(e), {"model": settings.model, "method": method}) from None
+    except ri.ShapeError:
+        raise
+    except ValueError as e:
+        raise Malformed(str(e)) from None
+    return Job(settings, dataset, program, ri.Trainer(program, settings.seed), method)
+
+
+def run(settings: Settings, output: Path, resume: bool, watch: Callable[[ri.Progress], None]) -> dict:
+    """Adapt and write weights, record and plot into `output`; returns the record.
+
+    watch: called after each step. Raises Malformed, Refused (NaN loss, memory limit) or Interrupted, all saved.
+    """
+    make_folder(output)
+    saved = None
+    if resume:
+        saved, notes = checkpoint.load(output / RESUME)
+        settings = Settings(**json.loads(notes["settings"]))
+    job = prepare(settings)
+    trainer, d = job.trainer, job.dataset
+    epochs = settings.epochs
+    before = confusion(trainer, d)
+    if saved is not None:
+        trainer.resume(saved, int(notes["step"]), json.loads(notes["losses"]))
+        before = np.array(json.loads(notes["before"]))
+
+    stop = StopFlag()
+    started = last_save = time.perf_counter()
+    step_seconds = []
+    try:
+        with stop:
+            mark = time.perf_counter()
+            for progress in trainer.steps(d.x_train, d.y_train, epochs):
+                now = time.perf_counter()
+                step_seconds.append(now - mark)
+                watch(progress)
+                if stop.asked and progress.step < progress.steps:
+                    save_run(output, settings, trainer, before)
+                    raise Interrupted
+                if now - last_save > SAVE_EVERY:
+                    save_run(output, settings, trainer, before)
+                    last_save = now
+                mark = time.perf_counter()
+    except NonFiniteError as e:
+        trainer.save(output / "adapted.safetensors")
+        kept = {"model": settings.model, "method": job.method, "weights": str(output / "adapted.safetensors")}
+        raise Refused(str(e), kept) from None
+    seconds = time.perf_counter() - started
+    after = confusion(trainer, d)
+    record = make_record(job, before, after, seconds, step_seconds)
+    trainer.save(output / "adapted.safetensors")
+    checkpoint.write_json(output / "adapt.json", record)
+    (output / RESUME).unlink(missing_ok=True)
+    record["files"] = {"weights": str(output / "adapted.safetensors"), "record": str(output / "adapt.json")}
+    record["files"]["plot"] = plot(output)
+    return record
+
+
+def make_folder(output: Path) -> None:
+    """Make the output folder and try to write in it."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe = output / ".gradledger-probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as e:
+        raise Malformed(f"the folder {output} cannot be written ({e.strerror}): choose one with --output") from None
+
+
+def save_run(output: Path, settings: Settings, trainer: ri.Trainer, before: np.ndarray) -> None:
+    """Write what --resume needs: weights, optimizer arrays, step number, settings."""
+    notes = {
+        "settings": json.dumps(asdict(settings)),
+        "step": str(trainer.step),
+        "losses": json.dumps(trainer.losses),
+        "before": json.dumps(before.tolist()),
+    }
+    checkpoint.save(output / RESUME, trainer.resume_arrays(), notes)
+
+
+class StopFlag:
+    """Turns the first Ctrl-C into a flag, so that a step is never cut in half; the second interrupts at once."""
+
+    asked = False
+
+    def __enter__(self):
+        self.before = signal.signal(signal.SIGINT, self.ask)
+        return self
+
+    def ask(self, *_):
+        """Remember the signal."""
+        self.asked = True
+        signal.signal(signal.SIGINT, self.before)
+
+    def __exit__(self, *_):
+        signal.signal(signal.SIGINT, self.before)
+
+
+def confusion(trainer: ri.Trainer, d: data.Dataset) -> np.ndarray:
+    """Counts (true class, predicted class) on the evaluation data."""
+    table = np.zeros((len(d.classes),) * 2, np.int64)
+    np.add.at(table, (d.y_test, trainer.predict(d.x_test).argmax(1)), 1)
+    return table
+
+
+def accuracy(table: np.ndarray) -> float:
+    """Share on the diagonal of a confusion table."""
+    return float(np.trace(table) / table.sum())
+
+
+def recall(table: np.ndarray) -> list[float | None]:
+    """Share found of each class; None where the evaluation data have none of it."""
+    return [float(table[i, i] / n) if (n := table[i].sum()) else None for i in range(len(table))]
+
+
+def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float, step_seconds: list[float]) -> dict:
+    """The JSON record: results, and predicted beside measured cost."""
+    from costmodel import device, predict
+    from validation import measured
+
+    program, trainer, d = job.program, job.trainer, job.dataset
+    sizes = batches(len(d.x_train), program.batch, trainer.step)
+    estimate = predict.estimate(program, device=device.this_machine())
+    flops = measured.run_flops(trainer.runner)
+    touched = measured.touched_bytes(program, d.x_train, d.y_train, trainer.parameters)
+    return {
+        "ok": True,
+        "model": job.settings.model,
+        "data": job.settings.data,
+        "subject": job.settings.subject if d.name == "watch" else None,
+        "method": job.method,
+        "accuracy_before": accuracy(before),
+        "accuracy_after": accuracy(after),
+        "steps": trainer.step,
+        "seconds": seconds,
+        "predicted": {
+            "macs": predict.run_macs(program, sizes[trainer.step - len(step_seconds) :]),
+            "peak_bytes": program.peak_bytes,
+            "step_seconds": estimate.seconds["mid"],
+        },
+        "measured": {
+            "macs": predict.as_macs(flops),
+            "peak_bytes": touched,
+            "step_seconds": float(np.median(step_seconds)) if step_seconds else None,
+        },
+        "memory": {
+            "state_bytes": program.state_bytes,
+            "constant_bytes": program.constant_bytes,
+            "saved_bytes": program.saved_bytes,
+        },
+        "samples": {"train": len(d.x_train), "test": len(d.x_test)},
+        "recall": {
+            name: {"before": b, "after": a} for name, b, a in zip(d.classes, recall(before), recall(after), strict=True)
+        },
+        "losses": trainer.losses,
+        "settings": asdict(job.settings),
+        **provenance(),
+    }
+
+
+def batches(samples: int, batch: int, steps: int) -> list[int]:
+    """Batch size of each of the first `steps` steps."""
+    sizes = [batch] * (samples // batch) + ([samples % batch] if samples % batch else [])
+    return (sizes * -(-steps // len(sizes)))[:steps]
+
+
+def plot(output: Path) -> str | None:
+    """Draw the learning curve in a process of its own; None (and a sentence) where that fails."""
+    picture = output / "adapt.png"
+    done = subprocess.run(
+        [sys.executable, "-m", "gradledger.plot", str(output / "adapt.json"), str(picture)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        print(f"gradledger: the plot was not drawn ({last[0]}); everything else is saved", file=sys.stderr)
+        return None
+    return str(picture)

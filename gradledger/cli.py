@@ -1,0 +1,239 @@
+"""The command line's entry: options, tables, exit status."""
+
+import json
+import sys
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True,
+    help="Train neural networks on small devices, with every gradient's cost known before the run.",
+)  # fmt: skip
+
+
+# Newer versions of Typer carry click inside, older ones need the package: the base of its errors is found by its name.
+UsageProblem = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+class Exit(IntEnum):
+    """Exit status of every command."""
+
+    DONE = 0
+    NO = 1  # the input is valid, the answer is no
+    MALFORMED = 2  # malformed input, or an unusable file or folder
+    INTERRUPTED = 130
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout and nothing else there.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; default all.")]
+Backend = Annotated[str, typer.Option(help="fast or reference kernels.")]
+Output = Annotated[Path, typer.Option("--output", help="Folder for weights, record and plot.")]
+
+
+@app.callback()
+def version_option(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    """GradLedger."""
+    if version:
+        from importlib.metadata import version as installed
+
+        print(installed("gradledger"))
+        raise typer.Exit
+
+
+@app.command()
+def adapt(
+    model: Annotated[str, typer.Option(help="A model's name, or a .safetensors file of ours.")] = "watch",
+    data: Annotated[str, typer.Option(help="A data set's name, a .npz with x and y, or a class folder.")] = "watch",
+    subject: Annotated[int, typer.Option(help="Held-out person of the watch data, 1 to 10.")] = 1,
+    method: Annotated[
+        list[str], typer.Option(help="backprop, or gradient-filter:patch=2,align=centre; repeatable.")
+    ] = ["gradient-filter:patch=2"],  # noqa: B006 (typer reads the default, nobody changes it)
+    train_last: Annotated[str, typer.Option(help="Convolutions to train, counted from the end, or all.")] = "all",
+    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = 20,
+    batch: Annotated[int, typer.Option(help="Samples in a step.")] = 32,
+    lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls along a cosine.")] = 0.02,
+    momentum: Annotated[float, typer.Option(help="Momentum of SGD.")] = 0.9,
+    classes: Annotated[int | None, typer.Option(help="Classes of the model; default those of the data.")] = None,
+    size: Annotated[str | None, typer.Option(help="Input size HxW for images; default as they are.")] = None,
+    memory_limit: Annotated[str | None, typer.Option(help="Most that state and arena may take, as 256KiB.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides the order of samples and every random number.")] = 0,
+    backend: Backend = "fast",
+    threads: Threads = None,
+    output: Output = Path("gradledger-out"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run saved in --output, as it was.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Adapt a pre-trained model to new data. Without options: one held-out person's movements."""
+    from . import adapt as job
+    from . import show
+
+    settings = job.Settings(
+        model, data, subject, list(method), train_last, epochs, batch, lr, momentum, seed, classes, size, memory_limit,
+        backend, threads,
+    )  # fmt: skip
+    with show.bar("adapting", quiet=as_json) as watch:
+        try:
+            record = job.run(settings, output, resume, watch)
+        except job.Interrupted:
+            print(f"interrupted and saved; go on with: gradledger adapt --resume --output {output}", file=sys.stderr)
+            raise SystemExit(Exit.INTERRUPTED) from None
+    if as_json:
+        emit(record)
+    else:
+        show.adapted(record)
+
+
+@app.command()
+def warmup(
+    model: Annotated[str, typer.Option(help="As for adapt.")] = "watch",
+    data: Annotated[str, typer.Option(help="As for adapt.")] = "watch",
+    method: Annotated[list[str], typer.Option(help="As for adapt.")] = ["gradient-filter:patch=2"],  # noqa: B006
+    train_last: Annotated[str, typer.Option(help="As for adapt.")] = "all",
+    batch: Annotated[int, typer.Option(help="As for adapt.")] = 32,
+    classes: Annotated[int | None, typer.Option(help="As for adapt.")] = None,
+    size: Annotated[str | None, typer.Option(help="As for adapt.")] = None,
+    backend: Backend = "fast",
+    as_json: Json = False,
+) -> None:
+    """Compile the kernels that `adapt` with the same options will need, with progress; later runs load them."""
+    from . import adapt as job
+    from . import show
+    from . import warmup as work
+
+    ready = job.prepare(
+        job.Settings(model, data, method=list(method), train_last=train_last, batch=batch, classes=classes, size=size,
+                     backend=backend)
+    )  # fmt: skip
+    with show.counter("compiling", quiet=as_json) as watch:
+        record = work.run(ready, watch)
+    if as_json:
+        emit(record)
+    else:
+        where = record["cache"] or "memory only: no folder is writable"
+        print(
+            f"{record['kernels']} kernels ready, {record['compiled']} compiled in {record['seconds']:.1f} s ({where})"
+        )
+
+
+@app.command()
+def cost(
+    model: Annotated[str, typer.Option(help="A model's name, or a .safetensors file of ours.")] = "watch",
+    classes: Annotated[int | None, typer.Option(help="Classes of the model; default its own.")] = None,
+    size: Annotated[str | None, typer.Option(help="Input size HxW; default the model's own.")] = None,
+    batch: Annotated[int, typer.Option(help="Samples in a step.")] = 1,
+    method: Annotated[
+        list[str], typer.Option(help="backprop, or gradient-filter:patch=2,align=centre; repeatable.")
+    ] = ["backprop"],  # noqa: B006 (typer reads the default, nobody changes it)
+    train_last: Annotated[str, typer.Option(help="Convolutions to train, counted from the end, or all.")] = "all",
+    device: Annotated[str, typer.Option(help="Device whose seconds are estimated.")] = "this-machine",
+    memory_limit: Annotated[str | None, typer.Option(help="Most that state and arena may take, as 256KiB.")] = None,
+    convention: Annotated[
+        str, typer.Option(help="macs, flops, or paper: the backward pass as arXiv 2301.00330 counts it.")
+    ] = "macs",
+    backend: Backend = "fast",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Price one training step, layer by layer, before any data or run."""
+    from . import cost as job
+    from . import show
+
+    record = job.run(
+        job.Settings(model, classes, size, batch, list(method), train_last, device, memory_limit, convention, backend,
+                     threads)
+    )  # fmt: skip
+    if as_json:
+        emit(record)
+    else:
+        show.priced(record)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="The experiment: watch-nets or watch-adapt.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder for the result file.")] = Path("gradledger-out"),
+    as_json: Json = False,
+) -> None:
+    """Run an experiment again and write a result file with machine, versions, seeds and command."""
+    from . import reproduce as work
+    from . import show
+
+    with show.counter(name, quiet=as_json) as watch:
+        record = work.run(name, output, watch)
+    if as_json:
+        emit(record)
+    else:
+        show.reproduced(record)
+    if not record["ok"]:
+        raise typer.Exit(Exit.NO)
+
+
+@app.command()
+def doctor(
+    cuda: Annotated[bool, typer.Option("--cuda", help="Look for a GPU too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Is this device fit: 64-bit, threads, libgomp, cache folder, BLAS, governor, temperature?"""
+    from . import doctor as work
+    from . import show
+    from .errors import Refused
+
+    record = work.run(cuda)
+    if as_json and record["ok"]:
+        emit(record)
+    elif not as_json:
+        show.checks(record["checks"])
+    if not record["ok"]:
+        bad = "; ".join(f"{c['name']}: {c['found']} ({c['advice']})" for c in record["checks"] if c["state"] == "bad")
+        raise Refused(f"this device is not fit: {bad}", record)
+
+
+def emit(record: dict) -> None:
+    """Print the one JSON object of a command."""
+    print(json.dumps(record, indent=1, allow_nan=False))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; errors become one sentence on stderr and an exit status."""
+    as_json = "--json" in (sys.argv[1:] if args is None else args)
+    try:
+        command = typer.main.get_command(app)
+        status = command.main(args, prog_name="gradledger", standalone_mode=False)
+    except UsageProblem as e:
+        if type(e).__name__ == "NoArgsIsHelpError":
+            print(e.format_message())
+        else:
+            print(f"gradledger: {e.format_message()}", file=sys.stderr)
+        status = Exit.MALFORMED
+    except typer.Exit as e:
+        status = e.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        print("gradledger: interrupted before anything was saved", file=sys.stderr)
+        status = Exit.INTERRUPTED
+    except BrokenPipeError:
+        status = Exit.DONE
+    except Exception as e:
+        status = refuse(e, as_json)
+        if status is None:
+            raise
+    raise SystemExit(int(status or 0))
+
+
+def refuse(e: Exception, as_json: bool) -> Exit | None:
+    """Print the sentence of an expected error and give its exit status; None where the error is a defect of ours."""
+    from .errors import MALFORMED, Refused
+
+    if isinstance(e, Refused):
+        if as_json:
+            emit({**e.record, "ok": False, "reason": str(e)})
+        print(f"gradledger: {e}", file=sys.stderr)
+        return Exit.NO
+    if isinstance(e, MALFORMED):
+        print(f"gradledger: {e}", file=sys.stderr)
+        return Exit.MALFORMED
+    return None

@@ -1,0 +1,132 @@
+"""`gradledger doctor`: is this device fit to train?"""
+
+import ctypes.util
+import os
+import struct
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .record import provenance
+
+OK, WARN, BAD = "ok", "warning", "bad"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: what was looked at, what was found, and what to do where it is not well."""
+
+    name: str
+    state: str
+    found: str
+    advice: str = ""
+
+
+def run(cuda: bool) -> dict:
+    """Look at everything; `ok` is false where something would stop a training run. cuda: look for a GPU too."""
+    checks = [bits(), python(), memory(), threading_layer(), libgomp(), cache(), blas(), governor(), temperature()]
+    checks += [gpu()] if cuda else []
+    return {"ok": all(c.state != BAD for c in checks), "checks": [asdict(c) for c in checks], **provenance()}
+
+
+def bits() -> Check:
+    """Numba has no 32-bit build."""
+    n = 8 * struct.calcsize("P")
+    return Check("64-bit system", OK if n == 64 else BAD, f"{n}-bit Python", "install a 64-bit operating system")
+
+
+def python() -> Check:
+    """The version of Python."""
+    good = sys.version_info >= (3, 11)
+    return Check("Python", OK if good else BAD, sys.version.split()[0], "Python 3.11 or newer is needed")
+
+
+def memory() -> Check:
+    """Physical memory."""
+    mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    advice = "the runtime alone takes about 200 MiB: close other programs"
+    return Check("memory", OK if mib >= 480 else WARN, f"{mib:,} MiB", advice)
+
+
+def threading_layer() -> Check:
+    """Run a parallel kernel and see which layer Numba chose."""
+    import numba
+    import numpy as np
+
+    from refimpl.ops import linear
+
+    try:
+        linear.forward(np.ones((4, 4), np.float32), np.ones((4, 4), np.float32))
+        layer, count = numba.threading_layer(), numba.get_num_threads()
+    except Exception as e:  # whatever keeps kernels from running is the finding
+        return Check("parallel kernels", BAD, str(e).splitlines()[0], "reinstall numba")
+    state = OK if layer in ("omp", "tbb") else WARN
+    return Check("parallel kernels", state, f"{layer}, {count} threads", "install libgomp1: workqueue is slower")
+
+
+def libgomp() -> Check:
+    """GNU OpenMP, which Numba's best layer on ARM needs."""
+    found = ctypes.util.find_library("gomp")
+    return Check("libgomp", OK if found else WARN, found or "not found", "sudo apt install libgomp1")
+
+
+def cache() -> Check:
+    """Where compiled kernels are kept."""
+    from refimpl import kernel
+
+    advice = "set GRADLEDGER_CACHE to a writable folder, or kernels compile anew in each process"
+    return Check("kernel cache", OK if kernel.CACHED else WARN, str(kernel.CACHE_DIR or "not writable"), advice)
+
+
+def blas() -> Check:
+    """The matrix library that NumPy and SciPy brought."""
+    import threadpoolctl
+
+    import refimpl.gemm  # noqa: F401  loads it
+
+    found = sorted(
+        {f"{p['internal_api']} {p['version']}" for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"}
+    )
+    return Check("BLAS", OK if found else WARN, ", ".join(found) or "not recognised", "reinstall scipy from a wheel")
+
+
+def governor() -> Check:
+    """The frequency governor, where Linux tells it."""
+    try:
+        found = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
+    except OSError:
+        return Check("frequency governor", OK, "not told by this system")
+    advice = "times vary: echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+    return Check("frequency governor", OK if found == "performance" else WARN, found, advice)
+
+
+def temperature() -> Check:
+    """The hottest thermal zone; boards slow down from about 80 °C."""
+    zones = []
+    for path in Path("/sys/class/thermal").glob("thermal_zone*/temp"):
+        try:
+            zones.append(int(path.read_text()) / 1000)
+        except (OSError, ValueError):
+            continue
+    if not zones:
+        return Check("temperature", OK, "not told by this system")
+    return Check(
+        "temperature", OK if max(zones) < 75 else WARN, f"{max(zones):.0f} °C", "cool it: it slows down at 80 °C"
+    )
+
+
+def gpu() -> Check:
+    """A CUDA device, through numba-cuda."""
+    try:
+        from numba import cuda
+
+        if cuda.is_available():
+            device = cuda.get_current_device()
+            capability = ".".join(map(str, device.compute_capability))
+            name = device.name.decode() if isinstance(device.name, bytes) else device.name
+            return Check("CUDA", OK, f"{name}, compute capability {capability}")
+        found = "no device"
+    except Exception as e:  # a missing driver shows itself in many ways
+        found = str(e).splitlines()[0] if str(e) else type(e).__name__
+    advice = "pip install 'gradledger[cuda]'; the original Jetson Nano (CUDA 10.2) is out of numba-cuda's range"
+    return Check("CUDA", WARN, found, advice)

@@ -1,0 +1,32 @@
+"""The two ways in which a command ends without a result, and their exit status."""
+
+import difflib
+from collections.abc import Iterable
+
+from refimpl.checkpoint import CheckpointError
+from refimpl.data import DataError
+from refimpl.models import ModelError
+from refimpl.passes import ShapeError
+
+
+class Malformed(ValueError):
+    """The input is malformed, or a file or folder cannot be used: exit status 2."""
+
+
+class Refused(ValueError):
+    """The input is valid and the answer is no: exit status 1. `record` is what `--json` prints beside the reason."""
+
+    def __init__(self, reason: str, record: dict | None = None):
+        super().__init__(reason)
+        self.record = record or {}
+
+
+MALFORMED = (Malformed, DataError, ModelError, CheckpointError, ShapeError)
+
+
+def unknown(what: str, got: str, known: Iterable[str]) -> Malformed:
+    """An error that names the nearest known value."""
+    known = list(known)
+    near = difflib.get_close_matches(got, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return Malformed(f"there is no {what} {got!r}; {hint}known: {', '.join(known)}")

@@ -1,0 +1,30 @@
+"""`gradledger reproduce NAME`: run an experiment of `validation` again."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from refimpl import checkpoint
+from validation import watch as watch_data
+
+from .adapt import make_folder
+from .errors import unknown
+from .record import provenance
+
+EXPERIMENTS = {
+    "watch-nets": lambda output, watch: watch_data.train_nets(output / "watch_nets.safetensors", watch),
+    "watch-adapt": lambda output, watch: watch_data.leave_one_out(watch),
+}
+
+
+def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict:
+    """Run one experiment and write its record into `output`; Malformed for an unknown name or an unusable folder."""
+    if name not in EXPERIMENTS:
+        raise unknown("experiment", name, EXPERIMENTS)
+    make_folder(output)
+    started = time.perf_counter()
+    record = EXPERIMENTS[name](output, watch)
+    record = {**record, "seconds": time.perf_counter() - started, **provenance()}
+    path = output / f"{name}.json"
+    checkpoint.write_json(path, record)
+    return {**record, "file": str(path)}

@@ -1,0 +1,174 @@
+"""What a person sees: progress bars and tables."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console()
+UNITS = ("B", "KiB", "MiB", "GiB")
+
+
+@contextlib.contextmanager
+def bar(what: str, quiet: bool) -> Iterator[Callable]:
+    """A progress bar with ETA and running loss on stderr; yields the function that is called after each step."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda progress: None
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
+        TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.4f}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task(what, total=None, loss=float("nan"))
+        mean = None
+
+        def watch(progress) -> None:
+            nonlocal mean
+            mean = progress.loss if mean is None else 0.95 * mean + 0.05 * progress.loss
+            display.update(task, total=progress.steps, completed=progress.step, loss=mean)
+
+        yield watch
+
+
+@contextlib.contextmanager
+def counter(what: str, quiet: bool) -> Iterator[Callable]:
+    """A progress bar over named pieces of work; yields the function called with (done, all, name) before each."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total, name: None
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"),
+        TimeRemainingColumn(), TextColumn("{task.fields[name]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task(what, total=None, name="")
+        yield lambda done, total, name: display.update(task, total=total, completed=done, name=name)
+
+
+def reproduced(record: dict) -> None:
+    """The table of `reproduce`: measured beside published."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("", "left"), ("measured", "right"), ("published", "right")):
+        table.add_column(name, justify=justify)
+    for name, found in record["measured"].items():
+        values = ", ".join(f"{k} {v}" for k, v in found.items()) if isinstance(found, dict) else f"{found}"
+        table.add_row(name, values, str(record["published"].get(name, "-")))
+    console.print(table)
+    verdict = "reached" if record["ok"] else "not reached"
+    console.print(f"goals {verdict}; record in {record['file']}", highlight=False, soft_wrap=True)
+
+
+def checks(found: list[dict]) -> None:
+    """The table of `doctor`."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("check", "state", "found", "advice"):
+        table.add_column(name)
+    for c in found:
+        table.add_row(c["name"], c["state"], c["found"], "" if c["state"] == "ok" else c["advice"])
+    console.print(table)
+
+
+def size(nbytes: float) -> str:
+    """Bytes in the unit that reads best."""
+    for unit in UNITS:
+        if nbytes < 1024 or unit == UNITS[-1]:
+            return f"{nbytes:,.0f} {unit}" if unit == "B" else f"{nbytes:,.1f} {unit}"
+        nbytes /= 1024
+    raise AssertionError
+
+
+def percent(share: float | None) -> str:
+    """A share with one digit."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def adapted(record: dict) -> None:
+    """The table at the end of `adapt`."""
+    who = f", person {record['subject']} held out" if record.get("subject") else ""
+    console.print(f"\n{record['model']} on {record['data']}{who}: {record['method']}, {record['steps']} steps\n")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("", "left"), ("before", "right"), ("after", "right")):
+        table.add_column(name, justify=justify)
+    table.add_row("accuracy", percent(record["accuracy_before"]), percent(record["accuracy_after"]), style="bold")
+    for name, r in record["recall"].items():
+        table.add_row(f"recall {name}", percent(r["before"]), percent(r["after"]))
+    console.print(table)
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("", "left"), ("predicted", "right"), ("measured", "right")):
+        table.add_column(name, justify=justify)
+    p, m = record["predicted"], record["measured"]
+    table.add_row("multiply-adds of the run", f"{p['macs']:,}", f"{m['macs']:,}")
+    table.add_row("peak arena", size(p["peak_bytes"]), size(m["peak_bytes"]))
+    table.add_row("  in bytes", f"{p['peak_bytes']:,}", f"{m['peak_bytes']:,}")
+    table.add_row("time of a step", seconds(p["step_seconds"]), seconds(m["step_seconds"]))
+    console.print()
+    console.print(table)
+    console.print(f"\ntraining took {record['seconds']:.1f} s; saved:")
+    for kind, path in record["files"].items():
+        if path:
+            console.print(f"  {kind:8s} {path}", highlight=False, soft_wrap=True)
+
+
+def seconds(value: float | None) -> str:
+    """A time in the unit that reads best."""
+    if value is None:
+        return "-"
+    return f"{1000 * value:.2f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def priced(record: dict) -> None:
+    """The table of `cost`: a line for each layer, then the totals."""
+    paper, per = record["convention"] == "paper", 2 if record["convention"] == "macs" else 1
+    unit = "MAC" if per == 2 else "FLOP"
+    rows, columns = record["size"]
+    last = "all" if record["train_last"] == "all" else f"the last {record['train_last']}"
+    # Where the output goes to a file or a pipe nothing is cut off at the width of a terminal that is not there.
+    wide = console if console.is_terminal else Console(width=200)
+    wide.print(
+        f"\n{record['model']}, input {rows}x{columns}, {record['classes']} classes, batch {record['batch']}: "
+        f"{record['method']}, training {last} convolutions\n"
+    )
+    sections = ("backward",) if paper else ("forward", "backward", "update")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("layer", "operator", "output", "rule"):
+        table.add_column(name, no_wrap=True)
+    for name in (*(f"{s} {unit}s" for s in sections), "saved", "weights"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer in record["layers"]:
+        counts = [layer["flops"]] if paper else [sum(layer[s].values()) for s in sections]
+        shape, rule = "x".join(map(str, layer["shape"][1:])), layer["rule"].split(":")[0]
+        memory = (size(layer["saved_bytes"]), size(layer["weight_bytes"]))
+        table.add_row(layer["name"], layer["op"], shape, rule, *(operations(c / per) for c in counts), *memory)
+    wide.print(table)
+    summary = Table(box=None, pad_edge=False, show_header=False)
+    summary.add_column()
+    summary.add_column(justify="right")
+    if paper:
+        summary.add_row("backward, as arXiv 2301.00330 counts it", operations(record["flops"], unit))
+        summary.add_row("stored inputs of the trained convolutions", size(record["saved_bytes"]))
+    else:
+        for s in sections:
+            summary.add_row(s, operations(sum(record[s].values()) / per, unit))
+        summary.add_row("whole step", operations(record["flops"] / per, unit), style="bold")
+        summary.add_row("saved from forward to backward", size(record["saved_bytes"]))
+    summary.add_row("peak arena", size(record["peak_bytes"]))
+    summary.add_row("trained weights and optimizer state", size(record["state_bytes"]))
+    summary.add_row("weights", size(record["weight_bytes"]))
+    spread = record["seconds"]
+    times = f"{seconds(spread['mid'])} ({seconds(spread['low'])} to {seconds(spread['high'])})"
+    summary.add_row(f"a step on {record['device']}, roofline", times)
+    console.print()
+    wide.print(summary)
+
+
+def operations(count: float, unit: str = "") -> str:
+    """A number of operations with the prefix that reads best."""
+    for prefix, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= scale:
+            return f"{count / scale:,.2f} {prefix}{unit}"
+    return f"{count:g} {unit}".rstrip()

@@ -1,0 +1,39 @@
+"""`gradledger warmup`: compile the kernels of a training step ahead of its first run."""
+
+import time
+from collections.abc import Callable
+
+import numba
+
+from refimpl import kernel
+from refimpl.train import Trainer
+
+from .adapt import Job
+
+
+def run(job: Job, watch: Callable[[int, int, str], None]) -> dict:
+    """Compile every kernel of the job's training and evaluation for its argument types, without running one.
+
+    watch: called with (done, all, kernel name) before each kernel.
+    """
+    trainer: Trainer = job.trainer
+    work = {}
+    for runner in (trainer.runner, trainer.inference):
+        for section, launches in runner.program.launches.items():
+            for n in {runner.program.batch, len(job.dataset.x_train) % runner.program.batch or runner.program.batch}:
+                prepared = runner.prepared(section, n)
+                for launch, (function, args) in zip(launches, prepared, strict=True):
+                    signature = tuple(numba.typeof(a) for a in args)
+                    work[function, signature] = launch.name
+    started = time.perf_counter()
+    before = kernel.cache_misses()
+    for done, ((function, signature), name) in enumerate(work.items()):
+        watch(done, len(work), name)
+        function.compile(signature)
+    return {
+        "ok": True,
+        "kernels": len(work),
+        "compiled": kernel.cache_misses() - before,
+        "seconds": time.perf_counter() - started,
+        "cache": str(kernel.CACHE_DIR) if kernel.CACHED else None,
+    }

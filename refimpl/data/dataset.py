@@ -1,0 +1,150 @@
+"""A data set in memory, and the checks and conversions that every source of data shares.
+
+All inputs end as NHWC float32 maps and int64 labels. Conversions work in blocks of samples and write straight into the
+final array, so that no second float32 copy exists: on a small board the data may fill most of the memory.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+BLOCK = 256  # samples converted or checked at a time
+TEST_SHARE = 0.2  # of data that comes without a test set
+MAX_CLASSES = 100_000  # more is surely not class numbers but something else
+
+
+class DataError(ValueError):
+    """The data cannot be used; the message says what is wrong, where, and what would be right."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples to train on and samples to evaluate on.
+
+    x_train, x_test: (N, H, W, C) float32; y_train, y_test: (N,) int64, class numbers from 0; classes: their names.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    classes: tuple[str, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns (H, W) of a map."""
+        return self.x_train.shape[1:3]
+
+    @property
+    def channels(self) -> int:
+        """Channels C of a map."""
+        return self.x_train.shape[3]
+
+
+def plural(n: int, noun: str) -> str:
+    """`1 sample`, `3 samples`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def check_maps(x: np.ndarray, what: str) -> np.ndarray:
+    """`x` as (N, H, W, C), a view; DataError where it is no array of maps. what: how messages call it."""
+    if x.dtype.kind not in "uif":
+        raise DataError(f"{what} holds {x.dtype}, but maps must be integers (uint8 for images) or floats")
+    if x.ndim not in (3, 4):
+        raise DataError(f"{what} must be (N, H, W, C) or (N, H, W), but its shape is {x.shape}")
+    if 0 in x.shape:
+        raise DataError(f"{what} is empty: its shape is {x.shape}")
+    return x if x.ndim == 4 else x[..., None]
+
+
+def check_labels(y: np.ndarray, samples: int, what: str, x_name: str = "x") -> np.ndarray:
+    """`y` as (N,) int64; DataError where it is not one class number from 0 for each of the samples of `x_name`."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise DataError(f"{what} must be (N,), one class number for each sample, but its shape is {y.shape}")
+    if len(y) != samples:
+        raise DataError(f"{what} has {plural(len(y), 'label')}, but {x_name} has {plural(samples, 'sample')}")
+    if y.dtype.kind not in "ui":
+        raise DataError(f"{what} holds {y.dtype}, but labels must be integers: class numbers from 0")
+    wrong = np.flatnonzero((y < 0) | (y >= MAX_CLASSES))
+    if wrong.size:
+        i = wrong[0]
+        raise DataError(f"{what} has the label {y[i]} at index {i}, but labels must number the classes from 0")
+    return y.astype(np.int64)
+
+
+def check_finite(x: np.ndarray, what: str) -> None:
+    """DataError at the first value of `x` (N, H, W, C) that is NaN or infinite, or would be as float32."""
+    if x.dtype.kind != "f":
+        return
+    for start in range(0, len(x), BLOCK):
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(x[start : start + BLOCK].astype(np.float32, copy=False))
+        if not finite.all():
+            n, *place = map(int, np.argwhere(~finite)[0])
+            index = (start + n, *place)
+            value = f"{x[index]:g}"
+            value += ", which float32 cannot hold," if np.isfinite(x[index]) else ""
+            raise DataError(f"{what} has {value} at index {index}; every value must be finite")
+
+
+def check_classes(y: np.ndarray, what: str) -> None:
+    """DataError where the labels hold fewer than two classes."""
+    if len(found := np.unique(y)) < 2:
+        raise DataError(f"{what} holds one class only ({found[0]}); training needs samples of at least two")
+
+
+def to_float(x: np.ndarray, index: np.ndarray | None = None) -> np.ndarray:
+    """Float32 maps of `x` (N, H, W, C), or of its rows `index`; uint8 is divided by 255, other dtypes keep values.
+
+    A contiguous float32 `x` without `index` is returned as it is.
+    """
+    if index is None and x.dtype == np.float32 and x.flags.c_contiguous:
+        return x
+    out = np.empty((len(x) if index is None else len(index), *x.shape[1:]), np.float32)
+    for start in range(0, len(out), BLOCK):
+        rows = slice(start, start + BLOCK)
+        out[rows] = x[rows if index is None else index[rows]]
+    if x.dtype == np.uint8:
+        out /= 255
+    return out
+
+
+def split(y: np.ndarray, seed: int, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (ascending) of the training and the test samples: a fifth of each class, drawn by `seed`, for the test.
+
+    Every class gets at least one sample on each side, else DataError.
+    """
+    rng = np.random.default_rng(seed)
+    test = np.zeros(len(y), bool)
+    for label in np.unique(y):
+        members = np.flatnonzero(y == label)
+        if len(members) < 2:
+            raise DataError(
+                f"{what} has 1 sample of class {label}; at least 2 are needed, one to train and one to test on"
+            )
+        count = min(max(1, round(TEST_SHARE * len(members))), len(members) - 1)
+        test[rng.permutation(members)[:count]] = True
+    return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def split_maps(x: np.ndarray, train: np.ndarray, test: np.ndarray, reuse: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Float32 maps of the two index sets of `split`. reuse: a float32 `x` may give its memory to the training maps."""
+    x_test = to_float(x, test)
+    if not (reuse and x.dtype == np.float32 and x.flags.c_contiguous and x.flags.writeable):
+        return to_float(x, train), x_test
+    for start in range(0, len(train), BLOCK):  # train[i] ≥ i: rows move towards the front, over rows already moved
+        rows = train[start : start + BLOCK]
+        x[start : start + len(rows)] = x[rows]
+    return x[: len(train)], x_test
+
+
+def with_channels(x: np.ndarray, channels: int | None, what: str) -> np.ndarray:
+    """`x` (N, H, W, C) with the channels a model wants: one channel can be repeated, else DataError."""
+    if channels is None or channels == x.shape[3]:
+        return x
+    if x.shape[3] == 1:
+        return np.repeat(x, channels, axis=3)
+    raise DataError(f"{what} has C={x.shape[3]} channels, but C={channels} were asked for; only C=1 can be repeated")

@@ -1,0 +1,265 @@
+"""Derive the logical calls of a step from a graph and a plan.
+
+Everything is derived by demand: ask for an array of a node, and the pass that writes it is called, after those that
+write what it reads. A gradient is asked for only where a trained parameter lies at or before the node, so backward
+stops at the first trained layer, and what no gradient reads is not kept.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .graph import INPUT, Graph, Node, Operator, node_attrs, operator
+from .passes import Pass, ShapeError, dtype_of, read_sizes
+from .plan import Plan
+from .program import SECTIONS, Buffer, Call, Step
+from .random import DROPOUT
+
+
+@dataclass
+class _Node:
+    """A node with the passes that its rule and the plan give it."""
+
+    node: Node
+    op: Operator
+    attrs: dict
+    passes: list[Pass]
+    sizes: dict[str, int]  # letters that its inputs, parameters and output tell
+    arrays: dict[str, Buffer] = field(default_factory=dict)
+
+
+IDENTITY = Operator("identity", {"x": "", "y": ""}, ("x",), (), (), {"y": "x", "dx": "dy"}, {}, None)
+
+
+class _Derivation:
+    """Derives the logical calls of a step from a graph and a plan."""
+
+    def __init__(self, graph: Graph, plan: Plan, batch: int, size, dtype, training: bool):
+        self.graph, self.plan, self.batch, self.dtype, self.training = graph, plan, batch, np.dtype(dtype), training
+        self.shapes = graph.shapes(batch, size)
+        self.trained = plan.trained(graph) if training else {}
+        self.calls: dict[str, list[Call]] = {s: [] for s in SECTIONS}
+        self.late: set[Buffer] = set()  # what depends on the gradient of the loss
+        self.host_writes = {INPUT: self.buffer(INPUT, self.shapes[INPUT], batched=True)}
+        self.tensors = {INPUT: self.host_writes[INPUT]}
+        self.parameters = {name: self.parameter(name) for name in graph.parameters}
+        self.state: dict[str, Buffer] = {}
+        self.gradients: dict[str, Buffer] = {}
+        self.section = "forward"
+
+    def buffer(self, name: str, shape, dtype=None, region="arena", batched=False) -> Buffer:
+        return Buffer(name, tuple(shape), np.dtype(dtype or self.dtype), region, batched)
+
+    def parameter(self, name: str) -> Buffer:
+        node = self.graph.node(name.rsplit(".", 1)[0])
+        local = name.rsplit(".", 1)[1]
+        changes = local in self.trained.get(node.name, ()) or (
+            self.trained.get(node.name) and local in node.operator.state
+        )
+        return self.buffer(name, self.graph.parameters[name].shape, region="state" if changes else "constant")
+
+    def build(self) -> Step:
+        resolved = []
+        for node in self.graph.nodes:
+            r = self.resolve(node)
+            resolved.append(r)
+            self.tensors[r.node.name] = self.demand(r, "y").reshape(self.shapes[r.node.name])
+        output = self.tensors[self.graph.output]
+        reads = {"output": output}
+        if self.training:
+            loss = self.loss(output)
+            reads["loss"] = self.demand(loss, "loss")
+            self.backward(resolved, loss)
+            self.update(resolved)
+        return Step(self.calls, self.host_writes, reads, self.parameters, self.state, self.gradients)
+
+    def resolve(self, node: Node) -> _Node:
+        """Operator, attributes and passes of a node under the plan, with its inputs and parameters bound."""
+        op = node.operator
+        if node.op == "batch_norm" and node.name not in self.trained:
+            op = operator("frozen_batch_norm")
+        if node.op == "dropout" and not self.training:
+            op = IDENTITY
+        arrays = {local: self.tensors[t] for local, t in zip(op.inputs, node.inputs, strict=True)}
+        arrays |= {local: self.parameters[p] for local, p in node.params.items()}
+        known = {a: b for a, b in arrays.items() if op.shapes.get(a)}
+        if op.shapes["y"]:
+            known["y"] = self.buffer("y", self.shapes[node.name])
+        sizes = read_sizes(op.shapes, known)
+        attrs = node_attrs(node, sizes)
+        if node.op == "dropout" and op is not IDENTITY:
+            attrs |= {"stream": DROPOUT + self.graph.nodes.index(node)}
+            arrays["step"] = self.host_write("step", np.int64)
+        passes = list(op.passes.values())
+        rule = self.plan.rule(node) if node.name in self.trained else None
+        if rule:
+            passes = [*rule.passes(attrs), *passes]  # the first that writes an array is the one that is called
+            attrs |= rule.attrs()
+        return _Node(node, op, attrs, passes, sizes, arrays)
+
+    def demand(self, r: _Node, array: str) -> Buffer | None:
+        """The buffer of a node's array; the pass that writes it is called first where nobody has yet."""
+        if array in r.arrays:
+            return r.arrays[array]
+        if array in r.op.aliases:
+            source = self.demand(r, r.op.aliases[array])
+            shape = self.alias_shape(r, array, source)
+            r.arrays[array] = source.reshape(shape)
+            return r.arrays[array]
+        passed = next((p for p in r.passes if array in p.writes and array not in p.inplace), None)
+        if passed is None:
+            if any(array in p.optional for p in r.passes):
+                return None
+            raise KeyError(f"node {r.node.name}: no pass of {r.op.name} writes {array}")
+        self.call(r, passed)
+        return r.arrays[array]
+
+    def alias_shape(self, r: _Node, array: str, source: Buffer) -> tuple[int, ...]:
+        if array == "y" and r.op.derive:
+            return self.shapes[r.node.name]
+        local = array.removeprefix("d")
+        return r.arrays[local].shape if local in r.arrays else source.shape
+
+    def call(self, r: _Node, passed: Pass, late: bool = False) -> None:
+        """Add a call of `passed`, after those that compute what it reads; late: it starts the way back."""
+        for a in passed.reads:
+            self.demand(r, a)
+        arrays = {a: r.arrays[a] for a in passed.reads if r.arrays.get(a) is not None}
+        attrs = passed.attrs(r.attrs)
+        try:
+            sizes = passed.sizes(arrays, attrs, r.sizes)
+        except ShapeError as e:
+            raise ShapeError(f"node {r.node.name} ({passed}): {e}") from None
+        batched = any(b.batched for b in arrays.values())
+        for a in passed.writes:
+            if a not in passed.inplace:
+                shape = passed.shape(a, sizes)
+                entry = passed.shapes[a].split(":")[-1].split()
+                per_sample = batched and bool(entry) and entry[0] == "N"
+                name = r.node.name if a == "y" else f"{r.node.name}.{a}"
+                r.arrays[a] = self.buffer(name, shape, dtype_of(passed.shapes[a], self.dtype), batched=per_sample)
+            arrays[a] = r.arrays[a]
+        late = late or any(b.root in self.late for b in arrays.values())
+        if late:
+            self.late |= {r.arrays[a].root for a in passed.writes}
+        # What the forward pass has at hand is used there: keeping a pooled input is cheaper than keeping the input.
+        section = "forward" if self.section == "backward" and batched and not late else self.section
+        call = Call(section, r.node.name, passed, arrays, attrs, sizes)
+        calls = self.calls[section]
+        if section == self.section:
+            calls.append(call)
+        else:
+            calls.insert(next((i for i in range(len(calls), 0, -1) if _feeds(calls[i - 1], call)), 0), call)
+
+    def loss(self, output: Buffer) -> _Node:
+        """The loss as a last node; labels or targets come from the host."""
+        plan = self.plan
+        op = operator(plan.loss)
+        node = Node("loss", plan.loss, (self.graph.output,))
+        sizes = read_sizes(op.shapes, {"x": output})
+        attrs = {"label_smoothing": plan.label_smoothing}
+        r = _Node(node, op, attrs, list(op.passes.values()), sizes, {"x": output})
+        name = "labels" if "labels" in op.shapes else "target"
+        entry = op.shapes[name]
+        shape = (self.batch,) if name == "labels" else output.shape
+        self.host_writes[name] = r.arrays[name] = self.buffer(name, shape, dtype_of(entry, self.dtype), batched=True)
+        r.arrays["class_weights"] = None
+        if plan.class_weights is not None:
+            r.arrays["class_weights"] = self.buffer("loss.class_weights", (output.shape[1],), region="constant")
+            self.parameters["loss.class_weights"] = r.arrays["class_weights"]
+        return r
+
+    def backward(self, resolved: list[_Node], loss: _Node) -> None:
+        """Walk the graph backwards; a gradient is computed only where a trained node lies upstream."""
+        self.section = "backward"
+        needed = {}  # tensor → does a trained node lie at or before it?
+        for r in resolved:
+            needed[r.node.name] = r.node.name in self.trained or any(needed.get(t, False) for t in r.node.inputs)
+        if not needed[self.graph.output]:
+            return
+        self.call(loss, next(p for p in loss.passes if "dx" in p.writes), late=True)
+        arriving: dict[str, list[Buffer]] = {self.graph.output: [loss.arrays["dx"]]}
+        for r in reversed(resolved):
+            if not needed[r.node.name]:
+                continue
+            r.arrays["dy"] = self.total(r, arriving.get(r.node.name, []))
+            for local in self.trained.get(r.node.name, ()):
+                self.gradients[r.node.params[local]] = self.demand(r, f"d{local}")
+            for local, tensor in zip(r.op.inputs, r.node.inputs, strict=True):
+                if needed.get(tensor, False):
+                    arriving.setdefault(tensor, []).append(self.demand(r, f"d{local}"))
+
+    def total(self, r: _Node, arriving: list[Buffer]) -> Buffer:
+        """Sum of the gradients that reach a tensor from its consumers."""
+        add = operator("add").passes["forward"]
+        shape = self.shapes[r.node.name]
+        total = arriving[0]
+        for i, other in enumerate(arriving[1:]):
+            as_map = shape if len(shape) == 4 else (shape[0], 1, 1, shape[1])
+            out = self.buffer(f"{r.node.name}.dy{i or ''}", as_map, batched=True)
+            self.emit(r.node.name, add, {"a": total.reshape(as_map), "b": other.reshape(as_map), "y": out}, {})
+            self.late.add(out)
+            total = out
+        return total.reshape(shape)
+
+    def update(self, resolved: list[_Node]) -> None:
+        """Running statistics, then the optimizer on each trained parameter."""
+        self.section = "update"
+        for r in resolved:
+            for passed in r.passes if r.node.name in self.trained else ():
+                if set(passed.inplace) & set(r.op.state):
+                    self.call(r, passed)
+        optimizer = self.plan.step.optimizer
+        op = operator(optimizer.operator)
+        update = next(p for p in op.passes.values() if set(p.writes) == {"w", *optimizer.state})
+        shared = {"lr": self.host_write("lr", self.dtype)}
+        if self.plan.step.clip_norm is not None:
+            shared["clip"] = self.clip(self.plan.step.clip_norm)
+        if "factors" in update.reads:
+            shared["step"] = self.host_write("step", np.int64)
+            shared["factors"] = self.buffer("factors", (2,))
+            self.emit("optimizer", op.writer("factors"), shared, optimizer.attrs)
+        for name, gradient in self.gradients.items():
+            arrays = {"w": self.parameters[name], "dw": gradient, **shared}
+            for array in optimizer.state:
+                key = f"{name}.{array}"
+                self.state[key] = self.buffer(key, gradient.shape, region="state")
+                arrays[array] = self.state[key]
+            self.emit(name, update, arrays, optimizer.attrs)
+
+    def clip(self, max_norm: float) -> Buffer:
+        """The factor by which the gradient is to be multiplied, from its norm over all parameters."""
+        passes = operator("clip_norm").passes
+        slices = {n: passes["partial_squares"].sizes({"dw": g}, {})["L"] for n, g in self.gradients.items()}
+        together = self.buffer("clip.partials", (sum(slices.values()),))
+        start = 0
+        for name, count in slices.items():
+            arrays = {"dw": self.gradients[name], "partials": together.part(start, (count,))}
+            self.emit(name, passes["partial_squares"], arrays, {})
+            start += count
+        arrays = {a: self.buffer(f"clip.{a}", (1,)) for a in ("norm", "clip")} | {"all_partials": together}
+        self.emit("clip", passes["factor"], arrays, {"max_norm": max_norm})
+        return arrays["clip"]
+
+    def emit(self, node: str, passed: Pass, arrays: dict[str, Buffer], attrs: dict) -> None:
+        """Append a call to the current section on buffers that exist already."""
+        arrays = {a: arrays[a] for a in passed.arrays if a in arrays}
+        attrs = passed.attrs(attrs)
+        self.calls[self.section].append(Call(self.section, node, passed, arrays, attrs, passed.sizes(arrays, attrs)))
+
+    def host_write(self, name: str, dtype) -> Buffer:
+        """A one-element array that the host fills before each step."""
+        if name not in self.host_writes:
+            self.host_writes[name] = self.buffer(name, (1,), dtype)
+        return self.host_writes[name]
+
+
+def _feeds(earlier: Call, later: Call) -> bool:
+    """Does `later` read what `earlier` writes, or belong to the same node?"""
+    written = {b.root for b in earlier.writes}
+    return earlier.node == later.node or any(b.root in written for b in later.reads)
+
+
+def derive(graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype) -> Step:
+    """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit."""
+    return _Derivation(graph, plan or Plan(), batch, size, dtype, training=plan is not None).build()

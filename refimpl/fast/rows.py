@@ -1,0 +1,138 @@
+"""Reading one row of a map through the batch norm and activation before it, LANES channels at a time.
+
+Activations are numbered: 0 none, 1 relu, 2 relu6. `affine` (2, C) holds a and b of x̂ = act(a·x + b); `coef` (3, C)
+holds A, B and C of ∂L/∂y = A·dz + B·y + C. Absent tables leave the row as it is.
+"""
+
+import numpy as np
+
+from ..kernel import inline
+from ..simd import LANES, accumulate, clamp, given, keep, load, prefetch, splat, store
+
+
+@inline
+def bounds(like, act):
+    """Range that the activation lets through."""
+    return splat(like, 0.0 if act > 0 else -np.inf), splat(like, 6.0 if act == 2 else np.inf)
+
+
+@inline
+def read_row(ring, at, step, x, i, columns, channels, m, affine, c, act):
+    """ring[at + v·step …] = x̂[i + v·channels …] for every column v: one block of m channels from channel c on."""
+    if not given(affine):
+        for v in range(columns):
+            store(ring, at + v * step, load(x, i + v * channels, m), LANES)
+        return
+    a, b = load(affine, c, m), load(affine, channels + c, m)
+    lo, hi = bounds(x, act)
+    for v in range(columns):
+        prefetch(x, i + (v + columns) * channels)
+        store(ring, at + v * step, clamp(load(x, i + v * channels, m) * a + b, lo, hi), LANES)
+
+
+@inline
+def read_gradient_row(ring, at, step, dz, y, i, columns, channels, m, coef, c):
+    """ring[at + q·step …] = ∂L/∂y[i + q·channels …] for every column q: one block of m channels from channel c on."""
+    if not given(coef):
+        for q in range(columns):
+            store(ring, at + q * step, load(dz, i + q * channels, m), LANES)
+        return
+    a = load(coef, c, m)
+    if not given(y):
+        for q in range(columns):
+            store(ring, at + q * step, load(dz, i + q * channels, m) * a, LANES)
+        return
+    b, d = load(coef, channels + c, m), load(coef, 2 * channels + c, m)
+    for q in range(columns):
+        j = i + q * channels
+        prefetch(dz, j + columns * channels)
+        prefetch(y, j + columns * channels)
+        store(ring, at + q * step, load(dz, j, m) * a + (load(y, j, m) * b + d), LANES)
+
+
+SUM_ROWS = 32  # rows that are summed in the float dtype before they are added to a float64 sum
+
+
+@inline
+def clear(pointer, start, stop):
+    """Zero elements start … stop−1."""
+    for i in range(start, stop, LANES):
+        store(pointer, i, splat(pointer, 0.0), stop - i)
+
+
+@inline
+def read_tile(out, x, i, rows, channels, affine, act):
+    """Out (rows, channels) = x̂ of the rows that begin at element i of x; `affine` must be given."""
+    lo, hi = bounds(x, act)
+    for row in range(rows):
+        k, j = row * channels, i + row * channels
+        for c in range(0, channels, LANES):
+            m = channels - c
+            prefetch(x, j + c + 8 * channels)
+            v = clamp(load(x, j + c, m) * load(affine, c, m) + load(affine, channels + c, m), lo, hi)
+            store(out, k + c, v, m)
+
+
+@inline
+def read_gradient_tile(out, dz, y, i, rows, channels, coef):
+    """Out (rows, channels) = ∂L/∂y of the rows that begin at element i of dz and y; `coef` must be given."""
+    for row in range(rows):
+        k, j = row * channels, i + row * channels
+        for c in range(0, channels, LANES):
+            m = channels - c
+            prefetch(dz, j + c + 8 * channels)
+            g = load(dz, j + c, m) * load(coef, c, m)
+            if given(y):
+                prefetch(y, j + c + 8 * channels)
+                g = g + (load(y, j + c, m) * load(coef, channels + c, m) + load(coef, 2 * channels + c, m))
+            store(out, k + c, g, m)
+
+
+@inline
+def sum_tile(y, i, rows, stride, first, end, sums, at, channels):
+    """sums[at + c] += Σ y and sums[at + channels + c] += Σ y², over rows of `stride` elements, for channels first …"""
+    for start in range(0, rows, SUM_ROWS):
+        stop = min(start + SUM_ROWS, rows)
+        for c in range(first, end, LANES):
+            m = end - c
+            total, squares = splat(y, 0.0), splat(y, 0.0)
+            for row in range(start, stop):
+                v = load(y, i + row * stride + c, m)
+                total = total + v
+                squares = squares + v * v
+            accumulate(sums, at + c, total, m)
+            accumulate(sums, at + channels + c, squares, m)
+
+
+@inline
+def finish_gradient_tile(dx, residual, prev, i, rows, channels, first, end, affine, act, sums, at):
+    """Turn dx, a gradient behind an activation, into the one behind its batch norm, and sum it for that norm.
+
+    dx ← dx + residual, zero where act(a·prev + b) is flat; sums[at + c] += Σ dx, sums[at + channels + c] += Σ dx·prev.
+    Without `affine` nothing is flat; without `sums` nothing is summed, and `prev` is read for neither.
+    """
+    lo, hi = bounds(dx, act)
+    masked = given(affine) and act > 0
+    for start in range(0, rows, SUM_ROWS):
+        stop = min(start + SUM_ROWS, rows)
+        for c in range(first, end, LANES):
+            m = end - c
+            a, b = splat(dx, 1.0), splat(dx, 0.0)
+            if masked:
+                a, b = load(affine, c, m), load(affine, channels + c, m)
+            total, products = splat(dx, 0.0), splat(dx, 0.0)
+            for row in range(start, stop):
+                j = i + row * channels + c
+                e = load(dx, j, m)
+                if given(residual):
+                    e = e + load(residual, j, m)
+                if masked or given(sums):
+                    raw = load(prev, j, m)
+                    if masked:
+                        e = keep(e, raw * a + b, lo, hi)
+                    total = total + e
+                    products = products + e * raw
+                store(dx, j, e, m)
+            if given(sums):
+                accumulate(sums, at + c, total, m)
+                accumulate(sums, at + channels + c, products, m)

@@ -1,0 +1,53 @@
+"""MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381), as torchvision builds it."""
+
+from ..graph import INPUT, Graph
+
+# arXiv 1801.04381 Table 2: expansion t, channels c, blocks n, stride s of the first block
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+def round_channels(wanted: float, divisor: int = 8) -> int:
+    """The multiple of `divisor` nearest to `wanted` (halves up), at least one, and not more than 10 % below it."""
+    rounded = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * wanted else rounded
+
+
+def _conv(g: Graph, name: str, x: str, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> str:
+    """Convolution, batch norm, ReLU6."""
+    x = g.conv2d(name, x, channels, kernel, stride, kernel // 2, groups=groups)
+    x = g.batch_norm(f"{name}.bn", x)
+    return g.relu6(f"{name}.relu6", x)
+
+
+def _inverted_residual(g: Graph, name: str, x: str, channels: int, stride: int, expansion: int) -> str:
+    """1×1 expansion, 3×3 depthwise convolution, linear 1×1 projection; added to its input where shapes allow it."""
+    shortcut, width = x, g.shape(x)[3]
+    if expansion != 1:
+        x = _conv(g, f"{name}.expand", x, width * expansion, 1)
+    x = _conv(g, f"{name}.depthwise", x, width * expansion, 3, stride, groups=width * expansion)
+    x = g.conv2d(f"{name}.project", x, channels, 1)
+    x = g.batch_norm(f"{name}.project.bn", x)
+    return g.add(f"{name}.add", x, shortcut) if stride == 1 and width == channels else x
+
+
+def mobilenet_v2(
+    classes: int = 1000, size: tuple[int, int] = (224, 224), width: float = 1.0, channels: int = 3
+) -> Graph:
+    """Seventeen inverted residual blocks between a 3×3 and a 1×1 convolution; dropout 0.2 before the linear layer.
+
+    width: multiplier of all channel counts (the last, 1280, is never reduced), rounded to multiples of 8.
+    Input (N, *size, channels), output (N, classes). With width 1.0: 52 convolutions with 2,189,760 weights, and with
+    1000 classes 3,504,872 trainable parameters.
+    """
+    g = Graph("mobilenet_v2", size, channels)
+    x = _conv(g, "stem", INPUT, round_channels(32 * width), 3, 2)
+    block = 0
+    for expansion, c, blocks, stride in STAGES:
+        for i in range(blocks):
+            block += 1
+            x = _inverted_residual(g, f"block{block}", x, round_channels(c * width), stride if i == 0 else 1, expansion)
+    x = _conv(g, "head", x, round_channels(1280 * max(1.0, width)), 1)
+    x = g.global_avg_pool("mean", x)
+    x = g.dropout("dropout", x, 0.2)
+    g.linear("fc", x, classes)
+    return g

@@ -1,0 +1,58 @@
+"""Residual networks with basic blocks (He et al. 2015, arXiv 1512.03385)."""
+
+from ..graph import INPUT, Graph
+
+
+def _block(g: Graph, name: str, x: str, channels: int, stride: int) -> str:
+    """Two 3×3 convolutions beside a shortcut, which is a 1×1 projection where the shape changes.
+
+    The projection's nodes come first: arXiv 2301.00330 counts "the last k convolutions" in this order.
+    """
+    shortcut = x
+    if stride != 1 or g.shape(x)[3] != channels:
+        shortcut = g.conv2d(f"{name}.downsample.conv", x, channels, 1, stride)
+        shortcut = g.batch_norm(f"{name}.downsample.bn", shortcut)
+    x = g.conv2d(f"{name}.conv1", x, channels, 3, stride, pad=1)
+    x = g.batch_norm(f"{name}.bn1", x)
+    x = g.relu(f"{name}.relu1", x)
+    x = g.conv2d(f"{name}.conv2", x, channels, 3, pad=1)
+    x = g.batch_norm(f"{name}.bn2", x)
+    x = g.add(f"{name}.add", x, shortcut)
+    return g.relu(f"{name}.relu2", x)
+
+
+def _stages(g: Graph, x: str, widths: tuple[int, ...], blocks: int, classes: int) -> Graph:
+    """Stages of `blocks` blocks, each stage but the first halving the map; then mean and linear layer."""
+    for stage, width in enumerate(widths, start=1):
+        for block in range(blocks):
+            x = _block(g, f"layer{stage}.{block}", x, width, 2 if stage > 1 and block == 0 else 1)
+    x = g.global_avg_pool("mean", x)
+    g.linear("fc", x, classes)
+    return g
+
+
+def resnet8(classes: int = 10, size: tuple[int, int] = (32, 32), channels: int = 3) -> Graph:
+    """The CIFAR form with n = 1: a 3×3 convolution, three stages of one basic block with 16, 32 and 64 channels.
+
+    Input (N, *size, channels), output (N, classes).
+    Our reading: shortcuts that change the shape are 1×1 projections with batch norm (option B of section 3.3), where
+    He et al. pad with zeros on CIFAR (option A).
+    """
+    g = Graph("resnet8", size, channels)
+    x = g.conv2d("conv1", INPUT, 16, 3, pad=1)
+    x = g.batch_norm("bn1", x)
+    x = g.relu("relu1", x)
+    return _stages(g, x, (16, 32, 64), 1, classes)
+
+
+def resnet18(classes: int = 1000, size: tuple[int, int] = (224, 224), channels: int = 3) -> Graph:
+    """Table 1 of He et al., as torchvision builds it: 11,689,512 trainable parameters with 1000 classes.
+
+    Input (N, *size, channels), output (N, classes).
+    """
+    g = Graph("resnet18", size, channels)
+    x = g.conv2d("conv1", INPUT, 64, 7, 2, pad=3)
+    x = g.batch_norm("bn1", x)
+    x = g.relu("relu1", x)
+    x = g.max_pool("maxpool", x, 3, 2, pad=1)
+    return _stages(g, x, (64, 128, 256, 512), 2, classes)

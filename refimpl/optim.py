@@ -1,0 +1,104 @@
+"""Optimizers and learning-rate schedules, as data. The update passes are operators: `refimpl.ops.sgd`, `adam`."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning-rate factor by step: linear warm-up, then constant, cosine to 0, or ×gamma every `every` steps.
+
+    kind: "constant", "cosine" or "step"; warmup: steps of linear warm-up; every, gamma: for "step".
+    """
+
+    kind: str = "constant"
+    warmup: int = 0
+    every: int = 1000
+    gamma: float = 0.1
+
+    def __post_init__(self):
+        if self.kind not in ("constant", "cosine", "step"):
+            raise ValueError(f"schedule must be constant, cosine or step, got {self.kind!r}")
+        if self.warmup < 0 or self.every < 1:
+            raise ValueError(f"warmup must be ≥ 0 and every ≥ 1 step, got {self.warmup} and {self.every}")
+
+    def factor(self, step: int, steps: int) -> float:
+        """Factor on the learning rate at `step` (from 0) of a run of `steps`."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.kind == "cosine":
+            done = (step - self.warmup) / max(1, steps - self.warmup)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        if self.kind == "step":
+            return self.gamma ** ((step - self.warmup) // self.every)
+        return 1.0
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent: v ← momentum·v + (dw + weight_decay·w), w ← w − lr·v (Nesterov: dw + momentum·v)."""
+
+    lr: float
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: Schedule = Schedule()
+
+    operator = "sgd"
+
+    def __post_init__(self):
+        _positive("lr", self.lr)
+        _unit("momentum", self.momentum)
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Arrays kept for each trained parameter, of its shape."""
+        return ("velocity",) if self.momentum else ()
+
+    @property
+    def attrs(self) -> dict:
+        """Attributes of the update pass."""
+        return {"momentum": self.momentum, "nesterov": self.nesterov, "weight_decay": self.weight_decay}
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba 2015); with `decoupled` weight decay it is AdamW (Loshchilov and Hutter 2019)."""
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decoupled: bool = False
+    schedule: Schedule = Schedule()
+
+    operator = "adam"
+    state = ("m", "v")
+
+    def __post_init__(self):
+        _positive("lr", self.lr)
+        for beta in self.betas:
+            _unit("betas", beta)
+
+    @property
+    def attrs(self) -> dict:
+        """Attributes of the update pass."""
+        return {
+            "gain1": 1 - self.betas[0],
+            "gain2": 1 - self.betas[1],
+            "eps": self.eps,
+            "weight_decay": self.weight_decay,
+            "decoupled": self.decoupled,
+        }
+
+
+def _positive(name: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be a positive number, got {value}")
+
+
+def _unit(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and less than 1, got {value}")

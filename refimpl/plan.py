@@ -1,0 +1,75 @@
+"""What trains, by which rule, and how a step is made: data, with no behaviour hidden in flags."""
+
+from dataclasses import dataclass, field
+
+from .graph import Graph, Node
+from .optim import SGD, Adam
+
+WEIGHTED = ("conv2d", "linear")
+LOSSES = ("softmax_cross_entropy", "mse")
+
+
+@dataclass(frozen=True)
+class Backprop:
+    """A step by back-propagation: forward, backward, update; `clip_norm` bounds the norm of the whole gradient."""
+
+    optimizer: SGD | Adam = SGD(lr=0.01)
+    clip_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which nodes train and how.
+
+    train_last: the classifier (every linear layer) and the last k convolutions in node order train; "all" trains every
+        convolution; 0 the classifier alone. Everything else is frozen, and backward stops at the first trained layer.
+    rules: methods that replace gradient passes of the trained nodes whose operator they name; without one the
+        gradient is dense.
+    batch_norm: "frozen" (running statistics) or "train" (batch statistics, gamma and beta train too).
+    train_bias: convolution biases train too (a classifier's bias always does).
+    loss: "softmax_cross_entropy" or "mse".
+    """
+
+    train_last: int | str = "all"
+    rules: tuple = ()
+    step: Backprop = field(default_factory=Backprop)
+    batch_norm: str = "frozen"
+    train_bias: bool = False
+    loss: str = "softmax_cross_entropy"
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "rules", tuple(self.rules))
+        k = self.train_last
+        if k != "all" and (isinstance(k, bool) or not isinstance(k, int) or k < 0):
+            raise ValueError(f"train_last must be a number of convolutions from 0 up, or 'all', got {k!r}")
+        if self.batch_norm not in ("frozen", "train"):
+            raise ValueError(f"batch_norm must be 'frozen' or 'train', got {self.batch_norm!r}")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {self.label_smoothing}")
+
+    def trained(self, graph: Graph) -> dict[str, list[str]]:
+        """Trained nodes of a graph: node name → the operator's array names that train."""
+        convolutions = [n.name for n in graph.nodes if n.op == "conv2d"]
+        if self.train_last != "all":
+            if self.train_last > len(convolutions):
+                raise ValueError(
+                    f"train_last is {self.train_last}, but {graph.name} has {len(convolutions)} convolutions"
+                )
+            convolutions = convolutions[len(convolutions) - self.train_last :]
+        found = {}
+        for node in graph.nodes:
+            if node.op == "linear":
+                found[node.name] = [p for p in ("w", "b") if p in node.params]
+            elif node.op == "conv2d" and node.name in convolutions:
+                found[node.name] = ["w"] + (["b"] if self.train_bias and "b" in node.params else [])
+            elif node.op == "batch_norm" and self.batch_norm == "train":
+                found[node.name] = ["gamma", "beta"]
+        return found
+
+    def rule(self, node: Node):
+        """The rule for a trained node, or None for the dense gradient."""
+        return next((r for r in self.rules if r.operator == node.op), None)

@@ -1,0 +1,329 @@
+"""The compiled step: a flat list of kernel calls, in sections, and where each array lives.
+
+Two levels. The *logical* Program lists reference passes, derived from the graph by asking for what is needed: the
+output of each node, the gradient of each trained parameter, and whatever these read (`refimpl.derive`). *Lowering*
+(`refimpl.lower`) turns it into launches; each launch names the logical calls that it covers.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from . import arena
+from .graph import Graph
+from .passes import Pass
+from .plan import Plan
+
+REGIONS = ("constant", "state", "arena")
+SECTIONS = ("forward", "backward", "update")
+
+
+class MemoryLimitError(ValueError):
+    """The program does not fit into the memory limit.
+
+    needed: the smallest limit that this compiler can place, in bytes; lower_bound: what every placement needs.
+    """
+
+    def __init__(self, message: str, needed: int, lower_bound: int):
+        super().__init__(message)
+        self.needed, self.lower_bound = needed, lower_bound
+
+
+@dataclass(eq=False)
+class Buffer:
+    """An array of a program. `batched`: its first axis is the batch, and a call with n samples uses the first n.
+
+    region: "constant" (frozen weights and statistics), "state" (what training changes and keeps) or "arena".
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    region: str
+    batched: bool = False
+    base: "Buffer | None" = None  # the buffer whose memory this one shows under another shape
+    start: int = 0  # its first element in that memory
+
+    @property
+    def root(self) -> "Buffer":
+        """The buffer that owns the memory."""
+        return self.base.root if self.base else self
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes at the full batch."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+    def reshape(self, shape: tuple[int, ...]) -> "Buffer":
+        """The same memory under another shape."""
+        return self if shape == self.shape else replace(self, shape=tuple(shape), base=self)
+
+    def part(self, start: int, shape: tuple[int, ...]) -> "Buffer":
+        """Some of the elements, from number `start` on, as a buffer of `shape`."""
+        return replace(self, shape=tuple(shape), base=self, start=self.start + start)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One logical call: a reference pass on buffers."""
+
+    section: str
+    node: str
+    passed: Pass
+    arrays: Mapping[str, Buffer]
+    attrs: Mapping
+    sizes: Mapping[str, int]  # at the full batch
+
+    @property
+    def name(self) -> str:
+        """`node operator.pass`."""
+        return f"{self.node} {self.passed}"
+
+    @property
+    def reads(self) -> list[Buffer]:
+        """Buffers whose values it needs."""
+        return [self.arrays[a] for a in self.passed.reads if a in self.arrays]
+
+    @property
+    def writes(self) -> list[Buffer]:
+        """Buffers that it writes."""
+        return [self.arrays[a] for a in self.passed.writes]
+
+    @property
+    def present(self) -> list[str]:
+        """Optional arrays that are given."""
+        return [a for a in self.passed.optional if a in self.arrays]
+
+    def sizes_at(self, n: int) -> dict[str, int]:
+        """Letter sizes for a batch of n samples."""
+        batched = any(b.batched for b in self.arrays.values())
+        return {**self.sizes, "N": n} if batched and "N" in self.sizes else dict(self.sizes)
+
+
+@dataclass(frozen=True)
+class AtBatch:
+    """Stands in a launch's arguments for a number that follows from the n samples of a run: `value(n)`."""
+
+    value: Callable[[int], int]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Stands for the first `length(n)` rows of a buffer that is not a batch, such as one partial sum a slice."""
+
+    buffer: Buffer
+    length: Callable[[int], int]
+
+
+@dataclass(frozen=True, eq=False)
+class Launch:
+    """One kernel launch on buffers, covering one or more logical calls."""
+
+    name: str
+    function: Callable
+    args: tuple  # Buffer, Prefix, AtBatch, or a plain value
+    reads: tuple[Buffer, ...]
+    writes: tuple[Buffer, ...]
+    covers: tuple[Call, ...]
+    scratch: tuple[Buffer, ...] = ()
+
+    @property
+    def buffers(self) -> Iterable[Buffer]:
+        """Every buffer that it touches."""
+        return (*self.reads, *self.writes, *self.scratch)
+
+
+@dataclass
+class Step:
+    """The logical calls of a step, by section, with the buffers that the host fills and reads."""
+
+    calls: dict[str, list[Call]]
+    host_writes: dict[str, Buffer]  # input, labels, lr, step
+    host_reads: dict[str, Buffer]  # output, loss
+    parameters: dict[str, Buffer]
+    state: dict[str, Buffer]  # optimizer arrays, by `parameter.array`
+    gradients: dict[str, Buffer]
+
+    def __iter__(self):
+        return (call for section in SECTIONS for call in self.calls[section])
+
+
+class Program:
+    """A compiled step: logical calls, launches, and the place of every array. `print(program)` shows both levels."""
+
+    def __init__(self, graph, plan, batch, size, dtype, backend, threads, step, launches):
+        self.graph: Graph = graph
+        self.plan: Plan = plan
+        self.batch: int = batch
+        self.size: tuple[int, int] = size
+        self.dtype = np.dtype(dtype)
+        self.backend: str = backend
+        self.threads: int = threads
+        self.step: Step = step
+        self.launches: dict[str, list[Launch]] = launches
+
+    @property
+    def training(self) -> bool:
+        """Does the step learn, or only infer?"""
+        return "loss" in self.step.host_reads
+
+    @cached_property
+    def order(self) -> list[Launch]:
+        """Every launch, in the longest order of the sections."""
+        return [launch for section in SECTIONS for launch in self.launches[section]]
+
+    @cached_property
+    def lifetimes(self) -> dict[Buffer, arena.Lifetime]:
+        """First and last launch of each arena buffer; what the host fills lives from 0, what it reads to the end."""
+        first: dict[Buffer, int] = {b.root: 0 for b in self.step.host_writes.values()}
+        last: dict[Buffer, int] = dict(first)
+        for i, launch in enumerate(self.order):
+            for b in launch.buffers:
+                if b.root.region == "arena":
+                    first.setdefault(b.root, i)
+                    last[b.root] = i
+        for b in self.step.host_reads.values():
+            first.setdefault(b.root, 0)
+            last[b.root] = len(self.order)
+        return {b: arena.Lifetime(b.nbytes, first[b], last[b]) for b in first}
+
+    @cached_property
+    def _placement(self) -> tuple[dict[Buffer, int], int]:
+        offsets, peak = arena.place(list(self.lifetimes.values()))
+        return dict(zip(self.lifetimes, offsets, strict=True)), peak
+
+    @property
+    def offsets(self) -> dict[Buffer, int]:
+        """Offset of each arena buffer in bytes."""
+        return self._placement[0]
+
+    @property
+    def peak_bytes(self) -> int:
+        """Size of the arena: the end of its highest buffer, reached at a full batch."""
+        return self._placement[1]
+
+    @cached_property
+    def lower_bound(self) -> tuple[int, Launch]:
+        """Largest sum of arena bytes alive at one launch, and the first such launch."""
+        most, index = arena.lower_bound(list(self.lifetimes.values()))
+        return most, self.order[index]
+
+    def region_bytes(self, region: str) -> int:
+        """Bytes of the "constant" or the "state" arrays that the program uses."""
+        arrays = {*self.step.parameters.values(), *self.step.state.values()}
+        return sum(b.nbytes for b in arrays if b.region == region)
+
+    @property
+    def state_bytes(self) -> int:
+        """Trained weights, optimizer arrays and running statistics that change, in bytes."""
+        return self.region_bytes("state")
+
+    @property
+    def constant_bytes(self) -> int:
+        """Frozen weights and statistics, in bytes."""
+        return self.region_bytes("constant")
+
+    @cached_property
+    def saved(self) -> dict[Buffer, int]:
+        """Buffers kept from the forward to the backward section, with their bytes; inputs that the host fills too."""
+        boundary = len(self.launches["forward"])
+        return {b: b.nbytes for b, t in self.lifetimes.items() if t.first < boundary <= t.last and _read_after(self, b)}
+
+    @property
+    def saved_bytes(self) -> int:
+        """Everything kept from forward to backward, in bytes."""
+        return sum(self.saved.values())
+
+    def check_memory(self, limit: int) -> None:
+        """MemoryLimitError where state and arena do not fit into `limit` bytes."""
+        need = self.state_bytes + self.peak_bytes
+        if need <= limit:
+            return
+        bound, launch = self.lower_bound
+        alive = sorted(self.alive_at(launch), key=lambda b: -b.nbytes)
+        arrays = ", ".join(f"{b.name} ({b.nbytes:,})" for b in alive[:3])
+        more = f" and {len(alive) - 3} more" if len(alive) > 3 else ""
+        raise MemoryLimitError(
+            f"this step needs {need:,} bytes (state {self.state_bytes:,}, arena {self.peak_bytes:,}), the memory limit "
+            f"is {limit:,} bytes; the largest sum of live arrays is {bound:,} bytes at {launch.name}, where {arrays}"
+            f"{more} are alive, so no placement needs less than {self.state_bytes + bound:,} bytes; the smallest limit "
+            f"that this compiler can place is {need:,} bytes. A smaller batch, fewer trained layers or a larger patch "
+            f"need less",
+            need,
+            self.state_bytes + bound,
+        )
+
+    def alive_at(self, launch: Launch) -> list[Buffer]:
+        """Arena buffers that live during a launch."""
+        i = self.order.index(launch)
+        return [b for b, t in self.lifetimes.items() if t.first <= i <= t.last]
+
+    def __str__(self) -> str:
+        """The ledger: every launch with the logical calls that it covers, its buffers and their bytes."""
+        lines = [
+            f"{self.graph.name}: batch {self.batch}, input {self.size[0]}x{self.size[1]}, {self.dtype}, {self.backend}",
+            f"arena {self.peak_bytes:,} B (lower bound {self.lower_bound[0]:,} B), state {self.state_bytes:,} B, "
+            f"constants {self.constant_bytes:,} B, saved for backward {self.saved_bytes:,} B",
+        ]
+        for section in SECTIONS:
+            lines.append(f"{section}")
+            for launch in self.launches[section]:
+                lines.append(f"  {launch.name}")
+                if [c.name for c in launch.covers] != [launch.name]:
+                    lines.append(f"      covers {', '.join(c.name for c in launch.covers)}")
+                lines += [f"      {kind} {self._describe(b)}" for kind, b in _listed(launch)]
+        return "\n".join(lines)
+
+    def _describe(self, b: Buffer) -> str:
+        where = f"arena+{self.offsets[b.root]}" if b.root.region == "arena" else b.root.region
+        shape = "x".join(map(str, b.shape)) or "1"
+        return f"{b.name:32s} {shape:>16s} {np.dtype(b.dtype).name:8s} {b.nbytes:>12,} B  {where}"
+
+
+def _listed(launch: Launch):
+    for kind, buffers in (("reads ", launch.reads), ("writes", launch.writes), ("scratch", launch.scratch)):
+        yield from ((kind, b) for b in buffers)
+
+
+def _read_after(program: Program, buffer: Buffer) -> bool:
+    later = (launch for s in ("backward", "update") for launch in program.launches[s])
+    host = {b.root for name, b in program.step.host_writes.items() if name in ("lr", "step")}
+    return buffer not in host and any(b.root is buffer for launch in later for b in launch.reads)
+
+
+def compile(
+    graph: Graph,
+    plan: Plan | None,
+    batch: int,
+    size: tuple[int, int] | None = None,
+    memory_limit: int | None = None,
+    backend: str | None = None,
+    threads: int | None = None,
+    dtype=np.float32,
+) -> Program:
+    """Compile a training step (or, with `plan=None`, inference) for batches of up to `batch` samples.
+
+    size: rows and columns of the input, default the graph's. memory_limit: bytes that state and arena may take.
+    backend: "fast" (default) or "reference". threads: default all. dtype: float32, or float64 for gradient checks.
+    Raises ShapeError where the model does not fit the size, MemoryLimitError, ValueError for bad values.
+    """
+    import numba
+
+    from .derive import derive
+    from .lower import BACKENDS, lower
+
+    backend = backend or "fast"
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    size = tuple(size or graph.size)
+    threads = threads or numba.config.NUMBA_NUM_THREADS
+    step = derive(graph, plan, batch, size, dtype)
+    launches = lower(step, backend, threads)
+    program = Program(graph, plan or Plan(), batch, size, dtype, backend, threads, step, launches)
+    if memory_limit is not None:
+        program.check_memory(memory_limit)
+    return program

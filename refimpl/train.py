@@ -1,0 +1,290 @@
+"""Run a compiled program: one block of memory, views into it, and launches. Nothing here decides what is computed."""
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from . import checkpoint, random
+from .arena import ALIGN
+from .gemm import single_threaded_blas
+from .graph import INPUT
+from .program import AtBatch, Buffer, Launch, Prefix, Program, compile
+
+GUARD = 4096  # bytes on either side of the arena that nothing may touch
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss or a gradient became NaN or infinite."""
+
+
+class Runner:
+    """A program with its memory: `run(section, n)` launches a section's kernels on the first n samples."""
+
+    def __init__(self, program: Program, parameters: Mapping[str, np.ndarray], block: np.ndarray | None = None):
+        """parameters: name → array, used in place; block: bytes for the arena and its guards, else allocated."""
+        self.program = program
+        self.owned: dict[Buffer, np.ndarray] = {}
+        for name, b in program.step.parameters.items():
+            self.owned[b] = parameters[name]
+        for b in program.step.state.values():
+            self.owned[b] = np.zeros(b.shape, b.dtype)
+        self.block = new_block(program.peak_bytes) if block is None else block
+        self.arena = self.block[GUARD : GUARD + program.peak_bytes]
+        self.made: Counter[tuple[str, int]] = Counter()  # (section, n) → how often its launches really ran
+        self._prepared: dict[tuple[str, int], list[tuple[Callable, list]]] = {}
+        self._views: dict[tuple[str, int], np.ndarray] = {}
+
+    def array(self, buffer: Buffer, n: int | None = None) -> np.ndarray:
+        """View of a buffer; of its first n samples where it holds a batch."""
+        root = buffer.root
+        if root.region == "arena":
+            start = self.program.offsets[root]
+            whole = self.arena[start : start + root.nbytes].view(root.dtype)
+        else:
+            whole = self.owned[root]
+        count = math.prod(buffer.shape)
+        view = whole.reshape(-1)[buffer.start : buffer.start + count].reshape(buffer.shape)
+        return view if n is None or not buffer.batched else view[:n]
+
+    def host(self, name: str, n: int) -> np.ndarray:
+        """View of an array that the host fills or reads (`input`, `labels`, `lr`, `loss`, …), made once per n."""
+        if (name, n) not in self._views:
+            step = self.program.step
+            self._views[name, n] = self.array((step.host_writes | step.host_reads)[name], n)
+        return self._views[name, n]
+
+    def run(self, section: str, n: int) -> None:
+        """Launch every kernel of a section on the first n samples. After the first time nothing is allocated."""
+        for function, args in self.prepared(section, n):
+            function(*args)
+        self.made[section, n] += 1
+
+    def prepared(self, section: str, n: int) -> list[tuple[Callable, list]]:
+        """Kernels with their arguments for n samples."""
+        key = (section, n)
+        if key not in self._prepared:
+            launches = self.program.launches[section]
+            self._prepared[key] = [(launch.function, [self.argument(a, n) for a in launch.args]) for launch in launches]
+        return self._prepared[key]
+
+    def argument(self, value, n: int):
+        """A launch's argument at run time."""
+        if isinstance(value, Buffer):
+            return self.array(value, n)
+        if isinstance(value, Prefix):
+            return self.array(value.buffer)[: value.length(n)]
+        if isinstance(value, AtBatch):
+            return value.value(n)
+        return value
+
+    def launched(self) -> Counter:
+        """(launch, n) → how often it ran."""
+        total: Counter[tuple[Launch, int]] = Counter()
+        for (section, n), times in self.made.items():
+            for launch in self.program.launches[section]:
+                total[launch, n] += times
+        return total
+
+
+def new_block(nbytes: int) -> np.ndarray:
+    """Zeroed bytes for an arena of `nbytes` with a guard zone at both ends, aligned."""
+    raw = np.zeros(nbytes + 2 * GUARD + ALIGN, np.uint8)
+    start = -raw.ctypes.data % ALIGN
+    return raw[start : start + nbytes + 2 * GUARD]
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Use `count` Numba threads and a single-threaded BLAS inside; restore both on leaving."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(count)
+    try:
+        with single_threaded_blas():
+            yield
+    finally:
+        numba.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a step: steps done, steps in all, the step's loss."""
+
+    step: int
+    steps: int
+    loss: float
+
+
+class Trainer:
+    """Trains a program's model. Parameters start from the graph's weights, else from the seed."""
+
+    def __init__(self, program: Program, seed: int = 0):
+        self.program, self.seed = program, seed
+        self.parameters = initial(program, seed)
+        inference = compile(
+            program.graph, None, program.batch, program.size, None, program.backend, program.threads, program.dtype
+        )
+        block = new_block(max(program.peak_bytes, inference.peak_bytes))  # the two never run at the same time
+        self.runner = Runner(program, self.parameters, block)
+        self.inference = Runner(inference, self.parameters, block)
+        self.step = 0  # steps done
+        self.losses: list[float] = []
+        self._good = self._snapshot()
+
+    def fit(self, x: np.ndarray, y: np.ndarray, epochs: int) -> list[float]:
+        """Train for `epochs` passes over x (M, H, W, C) and y (M,); returns the loss of each step of the run."""
+        for _ in self.steps(x, y, epochs):
+            pass
+        return self.losses
+
+    def steps(self, x: np.ndarray, y: np.ndarray, epochs: int) -> Iterator[Progress]:
+        """Like `fit`, one step at a time, going on from the steps that are done already."""
+        self.check(x, y)
+        batch = self.program.batch
+        per_epoch = -(-len(x) // batch)
+        total = epochs * per_epoch
+        with threads(self.program.threads):
+            shuffled = None
+            while self.step < total:
+                epoch, i = divmod(self.step, per_epoch)
+                if epoch != shuffled:
+                    order = random.permutation(self.seed, random.SHUFFLE, epoch, len(x))
+                    shuffled = epoch
+                    self._good = self._snapshot()
+                chosen = order[i * batch : (i + 1) * batch]
+                loss = self.train_step(x[chosen], y[chosen], total)
+                self.losses.append(loss)
+                yield Progress(self.step, total, loss)
+
+    def train_step(self, x: np.ndarray, y: np.ndarray, total: int) -> float:
+        """One step on n ≤ batch samples; returns the loss. NonFiniteError, before any update, names the layer."""
+        runner, n = self.runner, len(x)
+        step = self.program.step
+        self.fill(runner, x)
+        runner.host("labels" if "labels" in step.host_writes else "target", n)[...] = y
+        optimizer = self.program.plan.step.optimizer
+        runner.host("lr", n)[0] = optimizer.lr * optimizer.schedule.factor(self.step, total)
+        if "step" in step.host_writes:
+            runner.host("step", n)[0] = self.step + 1
+        runner.run("forward", n)
+        loss = float(runner.host("loss", n)[0])
+        if not math.isfinite(loss):
+            self.stop(f"the loss is {loss} at step {self.step + 1}", self.first_bad(n))
+        runner.run("backward", n)
+        for name, b in step.gradients.items():
+            if not np.isfinite(np.vdot(g := runner.array(b), g)):
+                self.stop(f"the gradient of {name} is not finite at step {self.step + 1}", name.rsplit(".", 1)[0])
+        runner.run("update", n)
+        self.step += 1
+        return loss
+
+    def stop(self, what: str, layer: str) -> None:
+        """Put the last good weights back and raise NonFiniteError."""
+        if not all(np.isfinite(p).all() for p in self.parameters.values()):
+            self._restore(self._good)
+        raise NonFiniteError(
+            f"{what}, first in layer {layer}; the weights of step {self.step} are kept, and a lower lr may help"
+        )
+
+    def first_bad(self, n: int) -> str:
+        """The first node of the forward section that writes a NaN or an infinity, run launch by launch."""
+        for launch, (function, args) in zip(
+            self.program.launches["forward"], self.runner.prepared("forward", n), strict=True
+        ):
+            function(*args)
+            for b in launch.writes:
+                if np.issubdtype(b.dtype, np.floating) and not np.isfinite(self.runner.array(b, n)).all():
+                    return launch.covers[-1].node
+        return "loss"
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Outputs (M, classes) of x (M, H, W, C) in inference mode, in the program's dtype."""
+        self.check(x)
+        runner, batch = self.inference, self.program.batch
+        out = None
+        with threads(self.program.threads):
+            for start in range(0, len(x), batch):
+                part = x[start : start + batch]
+                self.fill(runner, part)
+                runner.run("forward", len(part))
+                y = runner.host("output", len(part))
+                if out is None:
+                    out = np.empty((len(x), *y.shape[1:]), y.dtype)
+                out[start : start + len(part)] = y
+        return out
+
+    def evaluate(self, x: np.ndarray, y: np.ndarray) -> float:
+        """Share of x (M, H, W, C) that is classified as y (M,)."""
+        self.check(x, y)
+        return float(np.mean(self.predict(x).argmax(1) == y))
+
+    def fill(self, runner: Runner, x: np.ndarray) -> None:
+        """Copy samples into the arena."""
+        runner.host(INPUT, len(x))[...] = x
+
+    def check(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
+        """ValueError with one sentence where data do not fit the program."""
+        want = self.program.step.host_writes[INPUT].shape[1:]
+        if x.ndim != 4 or x.shape[1:] != want or not len(x):
+            raise ValueError(f"x must be (M, H, W, C) with H, W, C = {want} and M ≥ 1, but its shape is {x.shape}")
+        if not np.isfinite(x).all():
+            bad = int(np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(1))[0])
+            raise ValueError(f"x has a NaN or infinite value in sample {bad}; remove or repair it")
+        if y is None:
+            return
+        if len(y) != len(x):
+            raise ValueError(f"x has {len(x)} samples, but y has {len(y)}")
+        classes = self.program.step.host_reads["output"].shape[1]
+        if "labels" in self.program.step.host_writes and (y.min() < 0 or y.max() >= classes):
+            raise ValueError(f"labels must be from 0 to {classes - 1}, but y has {int(y.min())} to {int(y.max())}")
+
+    def save(self, path) -> None:
+        """Write the weights as safetensors: beside, flushed, then renamed."""
+        graph = self.program.graph
+        checkpoint.save(path, self.parameters, {"model": graph.name, "size": f"{self.program.size}"})
+
+    def resume_arrays(self) -> dict[str, np.ndarray]:
+        """Everything that a later run needs beside the step number: parameters and optimizer arrays."""
+        state = {name: self.runner.owned[b] for name, b in self.program.step.state.items()}
+        return self.parameters | {f"optimizer/{name}": a for name, a in state.items()}
+
+    def resume(self, arrays: Mapping[str, np.ndarray], step: int, losses: list[float]) -> None:
+        """Go on from arrays of `resume_arrays` after `step` steps."""
+        mine = self.resume_arrays()
+        for name, a in mine.items():
+            if name not in arrays or arrays[name].shape != a.shape:
+                raise ValueError(f"the saved run has no array {name} of shape {a.shape}: it is of another plan")
+            a[...] = arrays[name]
+        self.step, self.losses = step, list(losses)
+
+    def _snapshot(self) -> dict[str, np.ndarray]:
+        step = self.program.step
+        changing = {n: self.parameters[n] for n, b in step.parameters.items() if b.region == "state"}
+        return {n: a.copy() for n, a in changing.items()} | {"step": np.array(self.step)}
+
+    def _restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
+        for name, a in snapshot.items():
+            if name == "step":
+                self.step = int(a)
+            else:
+                self.parameters[name][...] = a
+
+
+def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
+    """Parameter arrays of a program: the graph's weights where it has them, else drawn from the seed."""
+    arrays = {}
+    for i, (name, p) in enumerate(program.graph.parameters.items()):
+        if name in program.graph.weights:
+            arrays[name] = np.array(program.graph.weights[name], program.dtype, order="C").reshape(p.shape)
+        elif p.init == "he":
+            draw = random.normal(seed, random.WEIGHTS, i, math.prod(p.shape))
+            arrays[name] = (draw * math.sqrt(2 / p.fan_in)).astype(program.dtype).reshape(p.shape)
+        else:
+            arrays[name] = np.full(p.shape, {"zeros": 0, "ones": 1}[p.init], program.dtype)
+    if program.plan.class_weights is not None:
+        arrays["loss.class_weights"] = np.array(program.plan.class_weights, program.dtype)
+    return arrays

@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+
+import refimpl as ri
+from refimpl.train import Runner, Trainer, new_block, threads
+from validation import measured
+
+BACKENDS = ("reference", "fast")
+RULES = {"backprop": (), "patch 2": (ri.GradientFilter(2),), "corner 3": (ri.GradientFilter(3, "corner"),)}
+
+
+def small_net() -> ri.Graph:
+    """Every kind of node that the watch net has, and a residual branch, in a few thousand operations."""
+    g = ri.Graph("small", (6, 9), 3)
+    x = g.relu("relu1", g.batch_norm("bn1", g.conv2d("conv1", "input", 8, 3, pad=1)))
+    y = g.max_pool("pool1", x, 2)
+    z = g.relu("relu2", g.batch_norm("bn2", g.conv2d("conv2", y, 8, (1, 3), pad=((0, 0), (1, 1)))))
+    x = g.relu("relu3", g.add("sum", y, z))
+    x = g.conv2d("conv3", x, 5, 1, bias=True)
+    return g if g.linear("fc", g.global_avg_pool("mean", x), 4) else g
+
+
+def samples(count=20, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, 6, 9, 3)).astype(np.float32), rng.integers(0, 4, count)
+
+
+def program(rules=(), backend="fast", batch=8, threads=None, dtype=np.float32, **plan):
+    step = ri.Backprop(ri.SGD(lr=0.05, momentum=0.9))
+    return ri.compile(
+        small_net(), ri.Plan(rules=rules, step=step, **plan), batch, backend=backend, threads=threads, dtype=dtype
+    )
+
+
+def bits(trainer: Trainer) -> bytes:
+    return b"".join(a.tobytes() for a in trainer.resume_arrays().values())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_training_lowers_the_loss_and_two_threads_give_the_bits_of_one(rules, backend):
+    x, y = samples()
+    found = set()
+    for count in (1, 2, 1, 2):
+        trainer = Trainer(program(rules, backend, threads=count), seed=3)
+        losses = trainer.fit(x, y, epochs=12)
+        found.add(bits(trainer))
+    assert len(found) == 1
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    assert trainer.step == len(losses) == 12 * 3  # 20 samples in batches of 8: the last one is partial
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_a_step_touches_exactly_the_predicted_bytes(rules, backend):
+    p = program(rules, backend)
+    x, y = samples()
+    trainer = Trainer(p)
+    assert measured.touched_bytes(p, x, y, trainer.parameters) == p.peak_bytes
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_nan_in_dead_buffers_changes_no_bit(rules, backend):
+    """Every arena byte that no live buffer owns is poisoned before each launch."""
+    p = program(rules, backend)
+    x, y = samples(8)
+    plain, poisoned = Trainer(p), Trainer(p)
+    plain.train_step(x, y, 1)
+    runner = poisoned.runner
+    poisoned.fill(runner, x)
+    runner.host("labels", 8)[...] = y
+    runner.host("lr", 8)[0] = p.plan.step.optimizer.lr
+    index = 0
+    with threads(1):
+        for section in p.launches:
+            for function, args in runner.prepared(section, 8):
+                dead = np.ones(p.peak_bytes, bool)
+                for b, life in p.lifetimes.items():
+                    if life.first <= index <= life.last:
+                        dead[p.offsets[b] : p.offsets[b] + b.nbytes] = False
+                runner.arena[dead] = 0xFF  # NaN in float32 and float64
+                function(*args)
+                index += 1
+    assert bits(plain) == bits(poisoned)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_partial_batch_equals_a_program_of_that_batch(backend):
+    x, y = samples(5)
+    large, small = Trainer(program(batch=8, backend=backend)), Trainer(program(batch=5, backend=backend))
+    assert large.train_step(x, y, 1) == pytest.approx(small.train_step(x, y, 1), rel=1e-6)
+    for name, a in large.parameters.items():
+        np.testing.assert_allclose(a, small.parameters[name], rtol=1e-5, atol=1e-7)
+
+
+def test_resuming_gives_the_bits_of_an_uninterrupted_run():
+    x, y = samples()
+    whole, first, second = (Trainer(program(), seed=1) for _ in range(3))
+    whole.fit(x, y, epochs=4)
+    for progress in first.steps(x, y, epochs=4):
+        if progress.step == 5:  # in the middle of an epoch
+            break
+    second.resume({n: a.copy() for n, a in first.resume_arrays().items()}, first.step, first.losses)
+    second.fit(x, y, epochs=4)
+    assert bits(second) == bits(whole)
+    assert second.losses == whole.losses
+
+
+def test_frozen_layers_do_not_change_and_backward_stops_before_them():
+    p = program(train_last=1)
+    x, y = samples()
+    trainer = Trainer(p)
+    before = {n: a.copy() for n, a in trainer.parameters.items()}
+    trainer.fit(x, y, epochs=1)
+    changed = {n for n, a in trainer.parameters.items() if (a != before[n]).any()}
+    assert changed == {"conv3.w", "fc.w", "fc.b"}
+    assert {c.node for c in p.step.calls["backward"]} == {"loss", "fc", "mean", "conv3"}
+
+
+def test_an_exploding_loss_stops_and_keeps_finite_weights():
+    step = ri.Backprop(ri.SGD(lr=1e12))
+    trainer = Trainer(ri.compile(small_net(), ri.Plan(step=step), 8))
+    x, y = samples()
+    with pytest.raises(ri.NonFiniteError, match=r"at step \d+, first in layer \w+; the weights of step \d+ are kept"):
+        trainer.fit(x, y, epochs=20)
+    assert all(np.isfinite(a).all() for a in trainer.parameters.values())
+
+
+def test_bad_data_are_refused_in_a_sentence():
+    trainer = Trainer(program())
+    x, y = samples()
+    with pytest.raises(ValueError, match=r"x must be \(M, H, W, C\) with H, W, C = \(6, 9, 3\)"):
+        trainer.fit(x[:, :5], y, 1)
+    with pytest.raises(ValueError, match="x has 20 samples, but y has 19"):
+        trainer.fit(x, y[:19], 1)
+    with pytest.raises(ValueError, match="labels must be from 0 to 3, but y has 0 to 4"):
+        trainer.fit(x, np.where(np.arange(20) == 7, 4, np.minimum(y, 3) * 0), 1)
+    x[11, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinite value in sample 11"):
+        trainer.fit(x, y, 1)
+
+
+def test_memory_limit_is_enforced_when_compiling():
+    p = program()
+    need = p.peak_bytes + p.state_bytes
+    ri.compile(small_net(), p.plan, 8, memory_limit=need)
+    with pytest.raises(ri.MemoryLimitError, match=f"the smallest limit that this compiler can place is {need:,} bytes"):
+        ri.compile(small_net(), p.plan, 8, memory_limit=need - 1)
+
+
+def test_guards_are_watched():
+    """A program whose arena is declared one byte too small must be found out."""
+    p = program()
+    p.offsets  # noqa: B018  places the buffers
+    p.__dict__["_placement"] = (p.offsets, p.peak_bytes - 4)
+    x, y = samples()
+    trainer = Trainer(program())
+    with pytest.raises((AssertionError, ValueError)):
+        measured.touched_bytes(p, x, y, trainer.parameters)
+
+
+def test_a_runner_needs_no_trainer():
+    p = program()
+    parameters = Trainer(p).parameters
+    runner = Runner(p, parameters, new_block(p.peak_bytes))
+    runner.host("input", 8)[...] = samples(8)[0]
+    runner.host("labels", 8)[...] = 0
+    runner.run("forward", 8)
+    assert np.isfinite(runner.host("loss", 8)[0])

@@ -1,0 +1,45 @@
+"""What a run really did: operations of the launches it made, and the arena bytes it touched."""
+
+import numpy as np
+
+from refimpl.program import Program
+from refimpl.train import GUARD, Runner, Trainer
+
+from .counting import count_call
+
+PATTERNS = (0x5A, 0xA5)
+
+
+def run_flops(runner: Runner) -> int:
+    """Multiplications and additions of every launch that the runner made, with its real sizes.
+
+    Each distinct call is counted by running its reference body on counting arrays; no formula is evaluated.
+    """
+    total = 0
+    for (launch, n), times in runner.launched().items():
+        for call in launch.covers:
+            units = count_call(call, n)
+            total += times * (units.get("mul", 0) + units.get("add", 0))
+    return total
+
+
+def touched_bytes(program: Program, x: np.ndarray, y: np.ndarray, parameters: dict[str, np.ndarray]) -> int:
+    """Highest arena byte that a training step on (x, y) changes, plus one.
+
+    The arena and its guards are filled with one pattern and a step is run, then again with another: a byte that keeps
+    both patterns was not written. AssertionError where a guard zone changed.
+    """
+    highest = 0
+    for pattern in PATTERNS:
+        trainer = Trainer(program)
+        for name, a in trainer.parameters.items():
+            a[...] = parameters[name]
+        block = trainer.runner.block
+        block[...] = pattern
+        list(trainer.steps(x[: program.batch], y[: program.batch], 1))
+        end = GUARD + program.peak_bytes
+        if (block[:GUARD] != pattern).any() or (block[end : end + GUARD] != pattern).any():
+            raise AssertionError("a kernel wrote outside the arena")
+        changed = np.flatnonzero(block[GUARD:end] != pattern)
+        highest = max(highest, int(changed[-1]) + 1 if len(changed) else 0)
+    return highest
