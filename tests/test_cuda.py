@@ -31,4 +31,4 @@ def test_every_pass_compiles_to_ptx():
     if missing:
         pytest.skip(f"no CUDA toolkit to compile with: {missing[0]}")
     assert made.returncode == 0, made.stderr[-3000:]
-    assert made.stdout.endswith("done\n") and "compiled relu.forward float32" in made.stdout
+    assert made.stdout.endswith("done\n") and "compiled relu.forward" in made.stdout

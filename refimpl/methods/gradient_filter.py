@@ -33,6 +33,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..geometry import classes, inside
+from ..kernel import helper
 from ..passes import Pass, ShapeError, declare
 
 SHAPES = {
@@ -102,6 +103,13 @@ MAP = {
 GRID = {"U": lambda z, a: _grid_taps(z, a, 0), "V": lambda z, a: _grid_taps(z, a, 1)}
 
 
+@helper
+def clip(index, size):
+    """Index moved into 0 … size. Not min and max: the CUDA target inside Numba does not compile them for integers."""
+    index = index if index < size else size
+    return index if index > 0 else 0
+
+
 @declare(SHAPES, items="N U V C", writes="x_sum", derive=derive, alike=X)
 def pool_x(t, x_sum, x, patch=(2, 2), stride=(1, 1), align=CENTRE):
     """X_sum (N, U, V, C), x̃ of eq. (5): the sum of x (N, H, W, C) over each patch. U and V must be given."""
@@ -112,8 +120,8 @@ def pool_x(t, x_sum, x, patch=(2, 2), stride=(1, 1), align=CENTRE):
     top = -((x.shape[1] - x_sum.shape[1] * rows) // 2) if align == CENTRE else 0
     left = -((x.shape[2] - x_sum.shape[2] * columns) // 2) if align == CENTRE else 0
     total = x_sum.dtype.type(0)
-    for h in range(max(u * rows - top, 0), min((u + 1) * rows - top, x.shape[1])):
-        for i in range(max(v * columns - left, 0), min((v + 1) * columns - left, x.shape[2])):
+    for h in range(clip(u * rows - top, x.shape[1]), clip((u + 1) * rows - top, x.shape[1])):
+        for i in range(clip(v * columns - left, x.shape[2]), clip((v + 1) * columns - left, x.shape[2])):
             total += x[n, h, i, c]
     x_sum[n, u, v, c] = total
 
@@ -128,8 +136,8 @@ def pool_dy(t, dy_mean, dy, patch=(2, 2), align=CENTRE):
     left = -((dy.shape[2] - dy_mean.shape[2] * patch[1]) // 2) if align == CENTRE else 0
     total = dy_mean.dtype.type(0)
     real = 0
-    for p in range(max(u * patch[0] - top, 0), min((u + 1) * patch[0] - top, dy.shape[1])):
-        for q in range(max(v * patch[1] - left, 0), min((v + 1) * patch[1] - left, dy.shape[2])):
+    for p in range(clip(u * patch[0] - top, dy.shape[1]), clip((u + 1) * patch[0] - top, dy.shape[1])):
+        for q in range(clip(v * patch[1] - left, dy.shape[2]), clip((v + 1) * patch[1] - left, dy.shape[2])):
             total += dy[n, p, q, k]
             real += 1
     dy_mean[n, u, v, k] = total / dy_mean.dtype.type(real)
