@@ -14,16 +14,15 @@ from .passes import Pass
 from .program import SECTIONS, AtBatch, Buffer, Call, Launch, Step
 
 BACKENDS = ("fast", "reference")
-RULES: list[Callable] = []  # in the order in which they are tried
 
 
 def lower(step: Step, backend: str, threads: int) -> dict[str, list[Launch]]:
     """Launches of each section, in order."""
     if backend == "reference":
         return {section: [reference(call) for call in step.calls[section]] for section in SECTIONS}
-    from .fast import rules  # noqa: F401  its rules enter RULES
+    from .fast import norm_rules, rules
 
-    return Lowering(step, threads).launches()
+    return Lowering(step, threads).launches((*norm_rules.RULES, *rules.RULES))
 
 
 def reference(call: Call) -> Launch:
@@ -40,6 +39,8 @@ class Lowering:
 
     def __init__(self, step: Step, threads: int):
         self.step, self.threads = step, threads
+        self.batch = next(iter(step.host_writes.values())).shape[0]
+        self.notes: dict = {}  # what rules find out once
         self.calls = list(step)
         self.place = {call: i for i, call in enumerate(self.calls)}
         self.readers: dict[Buffer, list[Call]] = {}
@@ -54,13 +55,13 @@ class Lowering:
         self.groups: dict[Call, Launch] = {}  # every covered call → its launch
         self.made: dict[Buffer, Call] = {}  # what launches write → the call at whose place that launch stands
 
-    def launches(self) -> dict[str, list[Launch]]:
-        """Apply the rules to each call in turn; a launch stands where the last of its forward calls stood."""
+    def launches(self, rules: Iterable[Callable]) -> dict[str, list[Launch]]:
+        """Try the rules, in their order, on each call in turn that no launch covers yet."""
         anchors: dict[Call, list[Launch]] = {}
         for call in self.calls:
             if call in self.groups:
                 continue
-            found = next(filter(None, (rule(self, call) for rule in RULES)), None) or [reference(call)]
+            found = next(filter(None, (rule(self, call) for rule in rules)), None) or [reference(call)]
             for launch in found:
                 for covered in launch.covers:
                     if covered in self.groups:
@@ -104,9 +105,3 @@ class Lowering:
             return False
         later = (c for c in self.readers[buffer.root] if c is not call and c not in besides)
         return all(self.place[c] < self.place[call] for c in later)
-
-
-def rule(function: Callable) -> Callable:
-    """Add a lowering rule `function(lowering, call)`: a list of launches that follow each other, or None."""
-    RULES.append(function)
-    return function

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..lower import Lowering, rule
+from ..lower import Lowering
 from ..methods import gradient_filter as gf
 from ..ops import add, frozen_batch_norm, relu, relu6
 from ..program import Buffer, Call, Launch
@@ -28,7 +28,6 @@ def named(calls: list[Call]) -> str:
     return " + ".join(c.name for c in calls)
 
 
-@rule
 def rectify(lowering: Lowering, call: Call) -> list[Launch] | None:
     """A rectifier and its mask in one sweep, with the sum of two branches before it where nobody else reads the sum."""
     covers, inputs = [call], []
@@ -70,7 +69,6 @@ def arriving(lowering: Lowering, call: Call) -> tuple[list[Call], Buffer, object
     return covers, dx, mask, scale
 
 
-@rule
 def pool_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The patch means of dy, through a rectifier's mask and a frozen norm: neither of their gradients is stored."""
     if call.passed is gf.pool_dy:
@@ -90,7 +88,6 @@ def pool_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(named(covers), fast_gf.pool_dy, args, reads, (mean,), covers)]
 
 
-@rule
 def pool_input(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The patch sums of x."""
     if call.passed is not gf.pool_x:
@@ -100,7 +97,6 @@ def pool_input(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(call.name, fast_gf.pool_x, args, (a["x"],), (a["x_sum"],), (call,))]
 
 
-@rule
 def sum_kernel(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The spatial sum of a kernel."""
     if call.passed is not gf.sum_w:
@@ -109,7 +105,6 @@ def sum_kernel(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(call.name, fast_gf.sum_w, (a["w_sum"], a["w"]), (a["w"],), (a["w_sum"],), (call,))]
 
 
-@rule
 def filtered_grad_x(lowering: Lowering, call: Call) -> list[Launch] | None:
     """Patch gradients and their expansion: a tile of them is written to dx while it is in cache."""
     if call.passed not in (gf.patch_grad, gf.patch_grad_dilated):
@@ -130,7 +125,6 @@ def filtered_grad_x(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(named(covers), function, args, (mean, w), (dx,), covers, (tiles,))]
 
 
-@rule
 def filtered_grad_w(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The one weight gradient of each window and its expansion."""
     if call.passed is not gf.patch_grad_w:
@@ -147,7 +141,6 @@ def filtered_grad_w(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(named(covers), fast_gf.grad_w, args, (mean, x_sum), (dw,), covers, (partial,))]
 
 
-@rule
 def masked_scale(lowering: Lowering, call: Call) -> list[Launch] | None:
     """dy through a rectifier's mask and a frozen batch norm, in place where nobody needs dy any more."""
     if call.passed not in MASKED:
@@ -158,3 +151,6 @@ def masked_scale(lowering: Lowering, call: Call) -> list[Launch] | None:
         dx.base = dy.root
     reads = tuple(b for b in (dy, mask, scale) if isinstance(b, Buffer))
     return [Launch(named(covers), fast_relu.grad_x, (flat(dx), flat(dy), mask, scale), reads, (dx,), tuple(covers))]
+
+
+RULES = (rectify, pool_gradient, pool_input, sum_kernel, filtered_grad_x, filtered_grad_w, masked_scale)
