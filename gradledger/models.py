@@ -9,9 +9,7 @@ from refimpl.graph import Graph
 from .errors import Malformed
 
 
-def pretrained(
-    name: str, dataset: data.Dataset, subject: int | None, classes: int | None, size: tuple[int, int] | None
-) -> Graph:
+def pretrained(name: str, dataset: data.Dataset, subject: int | None, classes: int | None) -> Graph:
     """The graph for a data set: `watch` comes with weights trained without `subject`; a file brings its own.
 
     Raises ModelError for an unknown name, CheckpointError for a file that is not ours, Malformed where the model does

@@ -20,9 +20,9 @@ def lower(step: Step, backend: str, threads: int) -> dict[str, list[Launch]]:
     """Launches of each section, in order."""
     if backend == "reference":
         return {section: [reference(call) for call in step.calls[section]] for section in SECTIONS}
-    from .fast import norm_rules, rules
+    from .fast import conv_rules, norm_rules, rules
 
-    return Lowering(step, threads).launches((*norm_rules.RULES, *rules.RULES))
+    return Lowering(step, threads).launches((*norm_rules.RULES, *conv_rules.RULES, *rules.RULES))
 
 
 def reference(call: Call) -> Launch:
@@ -94,6 +94,11 @@ class Lowering:
     def find(self, buffer: Buffer, passed: Pass) -> Call | None:
         """A call of `passed` among the readers of a buffer."""
         return next((c for c in self.readers.get(buffer.root, ()) if c and c.passed is passed and self.free(c)), None)
+
+    def written_before(self, buffer: Buffer, call: Call, besides: Iterable[Call] = ()) -> bool:
+        """Is a buffer written before `call` stands, and by none of `besides`?"""
+        writer = self.writer.get(buffer.root)
+        return writer is None or (writer not in besides and self.place[writer] < self.place[call])
 
     def scratch(self, call: Call, name: str, shape: tuple[int, ...], dtype) -> Buffer:
         """A buffer that lives during one launch."""

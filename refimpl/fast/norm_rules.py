@@ -83,7 +83,7 @@ def _norm(lowering: Lowering, mean: Call) -> Norm:
         calls, raw, own(mean, "affine", (2, channels), y.dtype), own(mean, "moments", (2, channels), np.float64), z=y
     )
     total = lowering.reader(y, add.forward)
-    if total and all(lowering.place[w] < lowering.place[calls["forward"]] for w in _other_writer(lowering, total, y)):
+    if total and lowering.written_before(_other(total, y), calls["forward"]):
         n.sum, n.z = total, total.arrays["y"]
     rectifier = lowering.reader(n.z, *RECTIFIERS)
     if rectifier:
@@ -102,10 +102,9 @@ def _norm(lowering: Lowering, mean: Call) -> Norm:
     return n
 
 
-def _other_writer(lowering: Lowering, total: Call, y: Buffer) -> list[Call]:
-    other = total.arrays["b"] if total.arrays["a"].root is y.root else total.arrays["a"]
-    writer = lowering.writer.get(other.root)
-    return [writer] if writer else []
+def _other(total: Call, y: Buffer) -> Buffer:
+    """The summand of `total` that is not y."""
+    return total.arrays["b"] if total.arrays["a"].root is y.root else total.arrays["a"]
 
 
 def kernel_of(call: Call):
@@ -152,8 +151,10 @@ def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
         return None
     found = norms(lowering)
     y, w = call.arrays["y"], call.arrays["w"]
-    x, affine, act, _ = source(found, call.arrays["x"])
+    x, affine, act, before = source(found, call.arrays["x"])
     after = found.by_raw.get(y.root)
+    if kernel is pointwise and before is None and after is None:
+        return None  # no table on either side
     sums = nothing(3, np.float64)
     if after:
         sums = after.sums = sliced(lowering, call, "sums", parts_of(kernel, call), (2, y.shape[3]), np.float64)
@@ -204,8 +205,7 @@ def normalize(lowering: Lowering, call: Call) -> list[Launch] | None:
         return None
     other = nothing(4, n.z.dtype)
     if n.sum:
-        y = call.arrays["y"]
-        other = n.sum.arrays["b"] if n.sum.arrays["a"].root is y.root else n.sum.arrays["a"]
+        other = _other(n.sum, call.arrays["y"])
     covers = tuple(c for c in (call, n.sum, n.rectifier, n.pack) if c)
     z = n.z.reshape(n.raw.shape)
     args = (z, n.raw, n.affine, other, nothing(2, z.dtype), n.act)
@@ -284,6 +284,8 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
     w, dy = forward.arrays["w"], call.arrays["dy"]
     x, affine, act, before = source(found, forward.arrays["x"])
     after = found.by_raw.get(forward.arrays["y"].root)
+    if kernel is pointwise and before is None and after is None:
+        return None
     none4 = nothing(4, w.dtype)
     dz, y, coef = (
         (after.dz.reshape(after.raw.shape), after.raw, after.coef) if after else (dy, none4, nothing(2, w.dtype))
@@ -302,8 +304,8 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
             prev, prev_affine, prev_act = before.raw, before.affine, before.act
         elif kernel is pointwise:
             total = lowering.reader(dx, add.forward)
-            if total and total.section == "backward" and _ready(lowering, total, dx, call):
-                residual = total.arrays["b"] if total.arrays["a"].root is dx.root else total.arrays["a"]
+            if total and total.section == "backward" and lowering.written_before(_other(total, dx), call):
+                residual = _other(total, dx)
                 covers.append(total)
                 dx = total.arrays["y"]
             joined = found.by_z.get(forward.arrays["x"].root)
@@ -334,11 +336,6 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
     reads = buffers(dz, y, coef, x, affine, w, residual, prev, prev_affine)
     name = " + ".join(c.name for c in covers)
     return [Launch(name, kernel.backward, args, reads, buffers(dx, share, sums), tuple(covers), (scratch,)), *follow]
-
-
-def _ready(lowering: Lowering, total: Call, dx: Buffer, call: Call) -> bool:
-    """Has the other summand been written before `call`?"""
-    return all(lowering.place[w] < lowering.place[call] for w in _other_writer(lowering, total, dx))
 
 
 RULES = (convolve, table, normalize, rectified_gradient, norm_gradient, convolve_back)
