@@ -51,6 +51,31 @@ def check_order(steps, written):
         written |= {b.root for b in writes}
 
 
+SIZES = {"resnet18": (64, 64), "mobilenet_v2": (64, 64)}  # smaller than their own
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        PLANS["patch 2, frozen, last 0"],
+        ri.Plan(1),
+        ri.Plan(),
+        ri.Plan(batch_norm="train"),
+        ri.Plan(rules=RULES["patch 2"]),
+        ri.Plan(rules=RULES["patch 2"], batch_norm="train"),
+    ],
+)
+@pytest.mark.parametrize("model", ri.models.MODELS)
+def test_every_model_lowers(model, plan):
+    graph = ri.models.build(model, size=SIZES.get(model))
+    p = ri.compile(graph, plan, 2, backend="fast")
+    assert sorted(c.name for launch in p.order for c in launch.covers) == sorted(c.name for c in p.step)
+    check_order(
+        ((launch.name, launch.reads, launch.writes) for launch in p.order),
+        {b.root for b in p.step.host_writes.values()},
+    )
+
+
 @every
 def test_calls_write_no_constants(net, plan, backend):
     for launch in program(net, plan, backend=backend).order:
