@@ -52,9 +52,10 @@ def test_the_record_has_the_keys_of_the_contract(record):
 
 @pytest.mark.parametrize("method", ["backprop", FILTERED])
 @pytest.mark.parametrize("model, size", [("watch", "1x40"), ("lenet5", None), ("mobilenet_v2", "32x32")])
-def test_totals_are_sums_over_layers(record, model, size, method):
+@pytest.mark.parametrize("last", ["2", "all"])
+def test_totals_are_sums_over_layers(record, model, size, method, last):
     r = record(
-        "--model", model, "--method", method, "--batch", "3", "--train-last", "2", *(["--size", size] if size else [])
+        "--model", model, "--method", method, "--batch", "3", "--train-last", last, *(["--size", size] if size else [])
     )
     sections = ("forward", "backward", "update")
     assert r["flops"] == sum(sum(r[s].values()) for s in sections) == 2 * r["macs"]
@@ -100,8 +101,15 @@ def test_convention_paper(record, row):
     r = record(*args, "--convention", "paper")
     assert r["flops"] == pytest.approx(row.flops, rel=row.tolerance)
     assert row.memory is None or row.printed(r["saved_bytes"]) == row.memory
-    assert r["flops"] == sum(layer["flops"] for layer in r["layers"])
+    assert r["flops"] == sum(layer["flops"] for layer in r["layers"]) == 2 * r["macs"]
     assert r["saved_bytes"] == sum(layer["saved_bytes"] for layer in r["layers"])
+
+
+def test_this_machine_is_measured(record):
+    here, nominal = record("--device", "this-machine"), record()
+    assert (here["device"], nominal["device"]) == ("this-machine", "nominal")
+    assert here["seconds"]["low"] != nominal["seconds"]["low"] > 0
+    assert 0 < here["seconds"]["low"] < here["seconds"]["high"] < 60
 
 
 def test_conventions_change_the_unit_only(record, run):
