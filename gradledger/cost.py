@@ -151,15 +151,13 @@ def nodes(program: ri.Program) -> dict[str, dict]:
 def saved_by_node(program: ri.Program) -> dict[str, int]:
     """Bytes kept from forward to backward, by the node that makes them; what the host fills, by its first reader."""
     maker: dict = {}
-    for launch in program.order:
-        for call in launch.covers:
-            for b in (*call.writes, *call.reads):
-                maker.setdefault(b.root, call.node)
-        for b in launch.writes:
-            maker.setdefault(b.root, launch.covers[-1].node)
+    for call in program.step:
+        for b in (*call.writes, *call.reads):
+            maker.setdefault(b.root, call.node)
     found: dict[str, int] = {}
     for b, nbytes in program.saved.items():
-        found[maker[b]] = found.get(maker[b], 0) + nbytes
+        node = maker.get(b) or b.name.rsplit(".", 1)[0]  # what lowering adds is named after its node
+        found[node] = found.get(node, 0) + nbytes
     return found
 
 

@@ -126,12 +126,12 @@ def priced(record: dict) -> None:
     paper, per = record["convention"] == "paper", 2 if record["convention"] == "macs" else 1
     unit = "MAC" if per == 2 else "FLOP"
     rows, columns = record["size"]
-    last = "all" if record["train_last"] == "all" else f"the last {record['train_last']}"
-    # Where the output goes to a file or a pipe nothing is cut off at the width of a terminal that is not there.
-    wide = console if console.is_terminal else Console(width=200)
+    k = record["train_last"]
+    trained = {"all": "all convolutions", 0: "the classifier alone", 1: "the last convolution"}
+    wide = Console(width=max(console.width, 200))  # a narrow terminal breaks lines, and a pipe has no width to cut at
     wide.print(
         f"\n{record['model']}, input {rows}x{columns}, {record['classes']} classes, batch {record['batch']}: "
-        f"{record['method']}, training {last} convolutions\n"
+        f"{record['method']}, training {trained.get(k, f'the last {k} convolutions')}\n"
     )
     sections = ("backward",) if paper else ("forward", "backward", "update")
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -278,7 +278,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
     if kernel is None or call.passed is conv2d.forward:
         return None
     found = norms(lowering)
-    backward = {c.passed: c for c in lowering.readers[call.arrays["dy"].root] if c and c.node == call.node}
+    backward = {c.passed: c for c in lowering.step.calls["backward"] if c.node == call.node}
     grad_w, grad_x = backward.get(conv2d.grad_w), backward.get(conv2d.grad_x)
     forward = next(c for c in lowering.calls if c.node == call.node and c.passed is conv2d.forward)
     w, dy = forward.arrays["w"], call.arrays["dy"]

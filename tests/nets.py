@@ -1,0 +1,58 @@
+"""Small nets for tests of whole programs: together they reach every operator, in a few thousand operations."""
+
+import refimpl as ri
+from refimpl.optim import Adam
+
+
+def residual() -> ri.Graph:
+    """A strided block with a projection, as in the ResNets, and max pooling."""
+    g = ri.Graph("residual", (7, 6), 3)
+    x = g.relu("relu0", g.batch_norm("bn0", g.conv2d("conv0", "input", 4, 3, pad=1)))
+    x = g.max_pool("pool0", x, 2, 1, pad=1)
+    shortcut = g.batch_norm("down.bn", g.conv2d("down", x, 6, 1, 2))
+    x = g.relu("relu1", g.batch_norm("bn1", g.conv2d("conv1", x, 6, 3, 2, pad=1)))
+    x = g.batch_norm("bn2", g.conv2d("conv2", x, 6, 3, pad=1))
+    x = g.relu("relu2", g.add("sum", x, shortcut))
+    g.linear("fc", g.global_avg_pool("mean", x), 3)
+    return g
+
+
+def depthwise() -> ri.Graph:
+    """An inverted residual, grouped, dilated and biased convolutions, average pooling, dropout, flatten."""
+    g = ri.Graph("depthwise", (8, 7), 3)
+    x = g.relu6("stem.relu6", g.batch_norm("stem.bn", g.conv2d("stem", "input", 4, 3, 2, pad="same")))
+    y = g.relu6("expand.relu6", g.batch_norm("expand.bn", g.conv2d("expand", x, 8, 1)))
+    y = g.relu6("dw.relu6", g.batch_norm("dw.bn", g.conv2d("dw", y, 8, 3, pad=1, groups=8)))
+    y = g.batch_norm("project.bn", g.conv2d("project", y, 4, 1))
+    x = g.add("sum", y, x)
+    x = g.conv2d("grouped", x, 6, 2, pad=((1, 0), (0, 1)), groups=2, bias=True)
+    x = g.conv2d("dilated", x, 4, 3, pad=3, dilation=3, bias=True)
+    x = g.avg_pool("pool", x, 2)
+    x = g.dropout("drop", g.flatten("flat", x), 0.3)
+    x = g.relu("relu", g.linear("hidden", x, 5))
+    g.linear("fc", x, 3)
+    return g
+
+
+def watch() -> ri.Graph:
+    """The watch net on shorter windows."""
+    return ri.models.build("watch", size=(1, 22))
+
+
+NETS = {"watch": watch, "residual": residual, "depthwise": depthwise}
+RULES = {"dense": (), "patch 2": (ri.GradientFilter(2),), "corner 3": (ri.GradientFilter(3, "corner"),)}
+MOMENTUM = ri.Backprop(ri.SGD(lr=0.1, momentum=0.9))
+NESTEROV = ri.Backprop(ri.SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1), clip_norm=2.0)
+STEPS = {
+    "plain": ri.Backprop(ri.SGD(lr=0.1)),
+    "momentum": MOMENTUM,
+    "nesterov, clipped": NESTEROV,
+    "adam": ri.Backprop(Adam(lr=0.1)),
+    "adamw, clipped": ri.Backprop(Adam(lr=0.1, weight_decay=0.1, decoupled=True), clip_norm=1.0),
+}
+LOSSES = {
+    "plain": {},
+    "smooth": {"label_smoothing": 0.1},
+    "weighted": {"class_weights": (1.0, 2.0, 0.5), "label_smoothing": 0.2},
+    "mse": {"loss": "mse"},
+}

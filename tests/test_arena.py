@@ -1,0 +1,70 @@
+"""Placement of buffers in one block of memory."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from refimpl import arena
+from refimpl.arena import ALIGN, Lifetime
+
+
+@st.composite
+def lifetimes(draw):
+    found = []
+    for _ in range(draw(st.integers(0, 40))):
+        first, length = draw(st.integers(0, 30)), draw(st.integers(0, 12))
+        found.append(Lifetime(draw(st.sampled_from([0, 1, 63, 64, 65, 100, 1000, 4096])), first, first + length))
+    return found
+
+
+@settings(max_examples=100)
+@given(lifetimes())
+def test_no_two_live_buffers_share_a_byte(buffers):
+    offsets, peak = arena.place(buffers)
+    placed = [(o, o + b.nbytes, b) for o, b in zip(offsets, buffers, strict=True) if b.nbytes]
+    for i, (start, end, b) in enumerate(placed):
+        assert start % ALIGN == 0
+        for other_start, other_end, other in placed[:i]:
+            assert not b.overlaps(other) or end <= other_start or other_end <= start
+    assert peak == max((end for _, end, _ in placed), default=0)
+
+
+@settings(max_examples=100)
+@given(lifetimes())
+def test_the_peak_lies_between_the_lower_bound_and_the_sum(buffers):
+    bound, launch = arena.lower_bound(buffers)
+    _, peak = arena.place(buffers)
+    assert bound <= peak <= sum(-(-b.nbytes // ALIGN) * ALIGN for b in buffers)
+    sums = [sum(b.nbytes for b in buffers if b.first <= i <= b.last) for i in range(45)]
+    assert bound == max(sums)
+    assert launch == sums.index(bound)
+
+
+@settings(max_examples=100)
+@given(lifetimes())
+def test_each_buffer_takes_the_lowest_gap_that_is_free(buffers):
+    order = list(range(len(buffers)))
+    offsets, _ = arena._place_in(order, buffers)
+    for i, b in enumerate(buffers):
+        if not b.nbytes:
+            continue
+        taken = [(offsets[j], -(-(offsets[j] + o.nbytes) // ALIGN) * ALIGN) for j, o in enumerate(buffers[:i])
+                 if o.nbytes and o.overlaps(b)]  # fmt: skip
+        fits = [s for s in {0, *(end for _, end in taken)} if all(s + b.nbytes <= a or s >= e for a, e in taken)]
+        assert offsets[i] == min(fits)
+
+
+def test_buffers_that_follow_each_other_share_their_place():
+    assert arena.place([Lifetime(128, i, i) for i in range(5)]) == ([0] * 5, 128)
+    assert arena.place([Lifetime(128, i, i + 1) for i in range(5)])[1] == 256
+
+
+def test_a_gap_is_used():
+    # 128 bytes between two long-lived ones are free from launch 2 on
+    buffers = [Lifetime(64, 0, 9), Lifetime(128, 0, 1), Lifetime(64, 0, 9), Lifetime(128, 2, 9)]
+    offsets, peak = arena._place_in([0, 1, 2, 3], buffers)
+    assert (offsets, peak) == ([0, 64, 192, 64], 256)
+
+
+def test_nothing_to_place():
+    assert arena.place([]) == ([], 0)
+    assert arena.lower_bound([]) == (0, 0)
