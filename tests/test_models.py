@@ -220,3 +220,28 @@ def test_options_without_a_value_take_their_default():
 def test_a_map_that_does_not_fit_names_the_node():
     with pytest.raises(ShapeError, match="node conv2"):
         models.lenet5(size=(3, 3))
+
+
+def test_pytorch_gradients_come_under_our_names_and_layouts():
+    """What `torch_nets.grads` returns is the slope of our own forward pass, along a random direction of the weights."""
+    graph = models.lenet5()
+    arrays = torch_nets.random_weights(graph, seed=3)
+    rng = np.random.default_rng(4)
+    x, dy = rng.standard_normal((2, 28, 28, 1)), rng.standard_normal((2, 10))
+    net = torch_nets.with_weights(graph, arrays)
+    net(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).backward(torch.from_numpy(dy))
+    grads = torch_nets.grads(graph, net)
+    assert set(grads) == set(arrays)
+    way = {name: rng.standard_normal(a.shape) for name, a in arrays.items()}
+    ahead, back = (infer(graph, {n: a + h * way[n] for n, a in arrays.items()}, x) for h in (1e-6, -1e-6))
+    slope = ((ahead - back) * dy).sum() / 2e-6
+    assert slope == pytest.approx(sum((grads[n] * way[n]).sum() for n in grads), rel=1e-6)
+
+
+def test_running_statistics_have_no_gradient():
+    graph = models.watch_net()
+    net = torch_nets.with_weights(graph, torch_nets.random_weights(graph, seed=3))
+    net(torch.ones(1, 6, 1, 100, dtype=torch.float64)).sum().backward()
+    assert set(graph.parameters) - set(torch_nets.grads(graph, net)) == {
+        f"bn{i}.running_{s}" for i in (1, 2, 3) for s in ("mean", "var")
+    }
