@@ -1,1 +1,5 @@
 """What a training step costs, before it runs: operations, bytes and seconds from SymPy formulas of its passes."""
+
+from .predict import Estimate, estimate
+
+__all__ = ["Estimate", "estimate"]

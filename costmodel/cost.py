@@ -6,6 +6,7 @@ given, else 0.
 """
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
@@ -87,19 +88,27 @@ def register(operator: str, **costs: sp.Expr) -> None:
 
 def cost(operator: str, name: str) -> sp.Expr:
     """Cost of a pass; KeyError with its name where none is registered, never zero."""
-    load_formulas()
+    _load(operator)
     if (operator, name) not in COSTS:
         raise KeyError(f"{operator}.{name} has no cost in costmodel: add it to costmodel/ops/{operator}.py")
     return COSTS[operator, name]
 
 
+ROOMS = ("costmodel.ops", "costmodel.methods")
+
+
 @cache
+def _load(operator: str) -> None:
+    for room in ROOMS:
+        if importlib.util.find_spec(f"{room}.{operator}"):
+            importlib.import_module(f"{room}.{operator}")
+
+
 def load_formulas() -> None:
     """Import every file of formulas."""
-    for room in ("ops", "methods"):
-        package = importlib.import_module(f"costmodel.{room}")
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"costmodel.{room}.{module.name}")
+    for room in ROOMS:
+        for module in pkgutil.iter_modules(importlib.import_module(room).__path__):
+            _load(module.name)
 
 
 def coefficients(operator: str, name: str) -> dict[str, sp.Expr]:

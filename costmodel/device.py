@@ -30,7 +30,17 @@ def this_machine() -> Device:
     source = np.ones(1 << 23, np.uint8)
     target = np.empty_like(source)
     copy = _best(lambda: np.copyto(target, source))
-    return Device("this machine", 2 * 512**3 / product, 2 * source.nbytes / copy)
+    return Device("this-machine", 2 * 512**3 / product, 2 * source.nbytes / copy)
+
+
+DEVICES = {"this-machine": this_machine, "nominal": nominal}
+
+
+def find(name: str) -> Device:
+    """The device called `name`; KeyError with the known names where there is none."""
+    if name not in DEVICES:
+        raise KeyError(f"there is no device {name!r}; known: {', '.join(DEVICES)}")
+    return DEVICES[name]()
 
 
 def _best(work, times: int = 7) -> float:
@@ -49,13 +59,13 @@ EFFICIENCY = {"low": 1.0, "mid": 0.4, "high": 0.1}
 
 def roofline(estimate) -> dict[str, float]:
     """Seconds of one step: for each launch the longer of computing and moving its arrays once, plus the launch."""
-    from .predict import arithmetic, call_counts
+    from .predict import arithmetic
 
-    d, n = estimate.device, estimate.n
-    share = n / estimate.program.batch
+    d = estimate.device
+    share = estimate.n / estimate.program.batch
     seconds = dict.fromkeys(EFFICIENCY, 0.0)
     for launch in estimate.program.order:
-        flops = sum(arithmetic(call_counts(c, n)) for c in launch.covers)
+        flops = sum(arithmetic(estimate.calls[c]) for c in launch.covers)
         moved = sum(b.nbytes * (share if b.batched else 1) for b in launch.buffers)
         for kind, efficiency in EFFICIENCY.items():
             seconds[kind] += max(flops / (d.flops * efficiency), moved / (d.bandwidth * efficiency)) + d.launch

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 from refimpl.program import SECTIONS, Call, Program
 
@@ -28,7 +29,7 @@ def as_macs(flops: int) -> int | float:
 
 @dataclass(frozen=True)
 class Layer:
-    """The price of one node: units by section."""
+    """The price of one node: units by section. The update of its parameters belongs to it."""
 
     name: str
     sections: dict[str, Counter]
@@ -41,13 +42,29 @@ class Layer:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The price of one step on n samples."""
+    """The price of one step on n samples. `calls`: the units of each logical call."""
 
     program: Program
     n: int
-    sections: dict[str, Counter]
-    layers: list[Layer]
-    device: "devices.Device" = field(default_factory=devices.nominal)
+    calls: dict[Call, Counter]
+    device: devices.Device
+
+    @cached_property
+    def sections(self) -> dict[str, Counter]:
+        """Number of each unit in each section."""
+        total = {s: Counter() for s in SECTIONS}
+        for call, units in self.calls.items():
+            total[call.section].update(units)
+        return total
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """Every node of the graph in its order, then what belongs to no node: the loss, the optimizer."""
+        nodes = {node.name: {s: Counter() for s in SECTIONS} for node in self.program.graph.nodes}
+        for call, units in self.calls.items():
+            name = call.node if call.node in nodes else call.node.rsplit(".", 1)[0]  # an update bears its parameter's
+            nodes.setdefault(name, {s: Counter() for s in SECTIONS})[call.section].update(units)
+        return [Layer(name, by_section) for name, by_section in nodes.items()]
 
     @property
     def units(self) -> Counter:
@@ -74,18 +91,27 @@ class Estimate:
         """Roofline estimate of one step, `low` `mid` `high`: each launch takes the longer of computing and moving."""
         return devices.roofline(self)
 
+    def __str__(self) -> str:
+        """The totals, a line each."""
+        low, mid, high = self.seconds.values()
+        p = self.program
+        lines = [f"{p.graph.name}: one step on {self.n} samples"]
+        for section, units in self.sections.items():
+            lines.append(f"{section:9s} {', '.join(f'{n:,} {u}' for u, n in sorted(units.items()))}")
+        lines.append(f"in all    {self.flops:,} flops = {self.macs:,} macs, {self.traffic_bytes:,} bytes of traffic")
+        lines.append(f"memory    arena {p.peak_bytes:,} B, state {p.state_bytes:,} B, constants {p.constant_bytes:,} B")
+        lines.append(f"time      {mid:.3g} s ({low:.3g} to {high:.3g}) on {self.device.name}, roofline")
+        return "\n".join(lines)
 
-def estimate(program: Program, n: int | None = None, device: "devices.Device | None" = None) -> Estimate:
-    """Price one step of `program` on n samples (default a full batch); KeyError for a pass without a formula."""
+
+def estimate(program: Program, n: int | None = None, device: devices.Device | str = "nominal") -> Estimate:
+    """Price one step of `program` on n samples (default a full batch) for a device or the name of one.
+
+    KeyError for a pass without a formula or an unknown device.
+    """
     n = program.batch if n is None else n
-    sections = {s: Counter() for s in SECTIONS}
-    nodes: dict[str, dict[str, Counter]] = {}
-    for call in program.step:
-        units = call_counts(call, n)
-        sections[call.section] += units
-        nodes.setdefault(call.node, {s: Counter() for s in SECTIONS})[call.section] += units
-    layers = [Layer(name, by_section) for name, by_section in nodes.items()]
-    return Estimate(program, n, sections, layers, device or devices.nominal())
+    device = devices.find(device) if isinstance(device, str) else device
+    return Estimate(program, n, {call: call_counts(call, n) for call in program.step}, device)
 
 
 def run_macs(program: Program, batches: Iterable[int]) -> int | float:

@@ -69,8 +69,9 @@ def prepare(settings: Settings) -> Job:
     for name in ("epochs", "batch"):
         if getattr(settings, name) < 1:
             raise Malformed(f"--{name} must be at least 1, got {getattr(settings, name)}")
-    dataset = data.load(settings.data, subject=settings.subject, size=size, seed=settings.seed)
-    graph = pretrained(settings.model, dataset, settings.subject, settings.classes, size)
+    subject = settings.subject if settings.data == "watch" else None
+    dataset = data.load(settings.data, subject=subject, size=size, seed=settings.seed)
+    graph = pretrained(settings.model, dataset, subject, settings.classes)
     try:
         optimizer = ri.SGD(lr=settings.lr, momentum=settings.momentum, schedule=ri.Schedule("cosine"))
         plan = ri.Plan(train_last=train_last, rules=rules, step=ri.Backprop(optimizer))
@@ -206,7 +207,7 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float,
         "ok": True,
         "model": job.settings.model,
         "data": job.settings.data,
-        "subject": d.subject,
+        "subject": job.settings.subject if d.name == "watch" else None,
         "method": job.method,
         "accuracy_before": accuracy(before),
         "accuracy_after": accuracy(after),

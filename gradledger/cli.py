@@ -6,13 +6,16 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True,
     help="Train neural networks on small devices, with every gradient's cost known before the run.",
 )  # fmt: skip
+
+
+# Newer versions of Typer carry click inside, older ones need the package: the base of its errors is found by its name.
+UsageProblem = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 class Exit(IntEnum):
@@ -118,6 +121,39 @@ def warmup(
 
 
 @app.command()
+def cost(
+    model: Annotated[str, typer.Option(help="A model's name, or a .safetensors file of ours.")] = "watch",
+    classes: Annotated[int | None, typer.Option(help="Classes of the model; default its own.")] = None,
+    size: Annotated[str | None, typer.Option(help="Input size HxW; default the model's own.")] = None,
+    batch: Annotated[int, typer.Option(help="Samples in a step.")] = 1,
+    method: Annotated[
+        list[str], typer.Option(help="backprop, or gradient-filter:patch=2,align=centre; repeatable.")
+    ] = ["backprop"],  # noqa: B006 (typer reads the default, nobody changes it)
+    train_last: Annotated[str, typer.Option(help="Convolutions to train, counted from the end, or all.")] = "all",
+    device: Annotated[str, typer.Option(help="Device whose seconds are estimated.")] = "this-machine",
+    memory_limit: Annotated[str | None, typer.Option(help="Most that state and arena may take, as 256KiB.")] = None,
+    convention: Annotated[
+        str, typer.Option(help="macs, flops, or paper: the backward pass as arXiv 2301.00330 counts it.")
+    ] = "macs",
+    backend: Backend = "fast",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Price one training step, layer by layer, before any data or run."""
+    from . import cost as job
+    from . import show
+
+    record = job.run(
+        job.Settings(model, classes, size, batch, list(method), train_last, device, memory_limit, convention, backend,
+                     threads)
+    )  # fmt: skip
+    if as_json:
+        emit(record)
+    else:
+        show.priced(record)
+
+
+@app.command()
 def reproduce(
     name: Annotated[str, typer.Argument(help="The experiment: watch-nets or watch-adapt.")],
     output: Annotated[Path, typer.Option("--output", help="Folder for the result file.")] = Path("gradledger-out"),
@@ -168,15 +204,15 @@ def main(args: list[str] | None = None) -> None:
     try:
         command = typer.main.get_command(app)
         status = command.main(args, prog_name="gradledger", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as e:
-        print(e.format_message())
+    except UsageProblem as e:
+        if type(e).__name__ == "NoArgsIsHelpError":
+            print(e.format_message())
+        else:
+            print(f"gradledger: {e.format_message()}", file=sys.stderr)
         status = Exit.MALFORMED
-    except click.ClickException as e:
-        print(f"gradledger: {e.format_message()}", file=sys.stderr)
-        status = Exit.MALFORMED
-    except click.exceptions.Exit as e:
+    except typer.Exit as e:
         status = e.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         print("gradledger: interrupted before anything was saved", file=sys.stderr)
         status = Exit.INTERRUPTED
     except BrokenPipeError:

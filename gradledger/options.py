@@ -42,13 +42,22 @@ def methods(texts: list[str]) -> tuple[list, str]:
         except ValueError as e:
             raise Malformed(f"method {name}: {e}") from None
         rules.append(rule)
-        full.append(f"{name}:" + ",".join(f"{k}={getattr(rule, k)}" for k in keys))
+        full.append(describe(rule))
     if len(texts) > 1 and "backprop" in full:
         raise Malformed("backprop is the plain method and combines with no other: name it alone")
     operators = [r.operator for r in rules]
     if len(set(operators)) != len(operators):
         raise Malformed(f"the methods {' and '.join(full)} replace the same gradients: name one of them")
     return rules, " + ".join(full)
+
+
+def describe(rule) -> str:
+    """A rule as `--method` takes it, with every setting."""
+    name, keys = next((name, keys) for name, (make, keys) in METHODS.items() if make is type(rule))
+    values = {k: getattr(rule, k) for k in keys}
+    if "patch" in values and values["patch"][0] == values["patch"][1]:
+        values["patch"] = values["patch"][0]
+    return f"{name}:" + ",".join(f"{k}={v}" for k, v in values.items())
 
 
 def train_last(text: str) -> int | str:

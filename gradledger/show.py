@@ -119,3 +119,56 @@ def seconds(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{1000 * value:.2f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def priced(record: dict) -> None:
+    """The table of `cost`: a line for each layer, then the totals."""
+    paper, per = record["convention"] == "paper", 2 if record["convention"] == "macs" else 1
+    unit = "MAC" if per == 2 else "FLOP"
+    rows, columns = record["size"]
+    last = "all" if record["train_last"] == "all" else f"the last {record['train_last']}"
+    # Where the output goes to a file or a pipe nothing is cut off at the width of a terminal that is not there.
+    wide = console if console.is_terminal else Console(width=200)
+    wide.print(
+        f"\n{record['model']}, input {rows}x{columns}, {record['classes']} classes, batch {record['batch']}: "
+        f"{record['method']}, training {last} convolutions\n"
+    )
+    sections = ("backward",) if paper else ("forward", "backward", "update")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("layer", "operator", "output", "rule"):
+        table.add_column(name, no_wrap=True)
+    for name in (*(f"{s} {unit}s" for s in sections), "saved", "weights"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer in record["layers"]:
+        counts = [layer["flops"]] if paper else [sum(layer[s].values()) for s in sections]
+        shape, rule = "x".join(map(str, layer["shape"][1:])), layer["rule"].split(":")[0]
+        memory = (size(layer["saved_bytes"]), size(layer["weight_bytes"]))
+        table.add_row(layer["name"], layer["op"], shape, rule, *(operations(c / per) for c in counts), *memory)
+    wide.print(table)
+    summary = Table(box=None, pad_edge=False, show_header=False)
+    summary.add_column()
+    summary.add_column(justify="right")
+    if paper:
+        summary.add_row("backward, as arXiv 2301.00330 counts it", operations(record["flops"], unit))
+        summary.add_row("stored inputs of the trained convolutions", size(record["saved_bytes"]))
+    else:
+        for s in sections:
+            summary.add_row(s, operations(sum(record[s].values()) / per, unit))
+        summary.add_row("whole step", operations(record["flops"] / per, unit), style="bold")
+        summary.add_row("saved from forward to backward", size(record["saved_bytes"]))
+    summary.add_row("peak arena", size(record["peak_bytes"]))
+    summary.add_row("trained weights and optimizer state", size(record["state_bytes"]))
+    summary.add_row("weights", size(record["weight_bytes"]))
+    spread = record["seconds"]
+    times = f"{seconds(spread['mid'])} ({seconds(spread['low'])} to {seconds(spread['high'])})"
+    summary.add_row(f"a step on {record['device']}, roofline", times)
+    console.print()
+    wide.print(summary)
+
+
+def operations(count: float, unit: str = "") -> str:
+    """A number of operations with the prefix that reads best."""
+    for prefix, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= scale:
+            return f"{count / scale:,.2f} {prefix}{unit}"
+    return f"{count:g} {unit}".rstrip()

@@ -15,7 +15,8 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save as serialize
 
-FORMAT = "1"  # of our metadata; a file that names a later one is refused
+FORMAT = "1"  # of our metadata; a file that names another one is refused
+MAX_HEADER = 100_000_000  # bytes; safetensors allows no more
 
 
 class CheckpointError(ValueError):
@@ -82,12 +83,16 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def save(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping | None = None) -> None:
-    """Save arrays as safetensors, atomically. Metadata values become strings; `format` and `sha256` are added.
+    """Save arrays as safetensors, atomically. Metadata values become strings; `gradledger_format` and
+    `gradledger_sha256` are added.
 
     Raises CheckpointError as `write_atomic` does.
     """
     arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
-    notes = {str(k): str(v) for k, v in (metadata or {}).items()} | {"format": FORMAT, "sha256": digest(arrays)}
+    notes = {str(k): str(v) for k, v in (metadata or {}).items()} | {
+        "gradledger_format": FORMAT,
+        "gradledger_sha256": digest(arrays),
+    }
     write_atomic(path, [serialize(arrays, metadata=notes)])
 
 
@@ -99,32 +104,40 @@ def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
         with open(path, "rb") as file:
-            head = file.read(8)
+            size = os.fstat(file.fileno()).st_size
     except OSError as e:
         raise CheckpointError(f"cannot read the weights {path}: {e.strerror or e}") from None
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
-            if metadata.get("format", FORMAT).isdigit() and int(metadata.get("format", FORMAT)) > int(FORMAT):
+            version = metadata.get("gradledger_format", FORMAT)
+            if version != FORMAT:
                 raise CheckpointError(
-                    f"{path} has format {metadata['format']}, but this version reads up to {FORMAT}: update gradledger"
+                    f"{path} has format {version}, but this version of gradledger reads format {FORMAT}: update it"
                 )
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     except CheckpointError:
         raise
     except Exception as e:  # the reader's errors are of several kinds, one of them made by its Rust part
-        reason = f"it ends after {size} bytes, too early" if _truncated(head, size, e) else f"{e}"
+        reason = f"it ends after {size} bytes, too early" if _truncated(path, size) else f"{e}"
         raise CheckpointError(f"the weights {path} are no safetensors file or are damaged: {reason}") from None
-    if "sha256" in metadata and metadata["sha256"] != digest(arrays):
+    if "gradledger_sha256" in metadata and metadata["gradledger_sha256"] != digest(arrays):
         raise CheckpointError(f"the weights {path} are damaged: their checksum does not fit; copy them again")
     return arrays, metadata
 
 
-def _truncated(head: bytes, size: int, error: Exception) -> bool:
-    """Is the file shorter than its own header says?"""
-    return len(head) < 8 or 8 + int.from_bytes(head, "little") > size or "IncompleteBuffer" in str(error)
+def _truncated(path: Path, size: int) -> bool:
+    """Is the file shorter than its own header says? It begins with the header's length, then its JSON, then data."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length < MAX_HEADER and size < 8 + length:
+            return True
+        try:
+            entries = json.loads(file.read(length if length < MAX_HEADER else 0))
+            return size < 8 + length + max(e["data_offsets"][1] for n, e in entries.items() if n != "__metadata__")
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return False  # it is no header
 
 
 def check_arrays(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], what: str) -> None:

@@ -149,7 +149,7 @@ class _Derivation:
         if section == self.section:
             calls.append(call)
         else:
-            calls.insert(max((i for i, c in enumerate(calls) if _feeds(c, call)), default=-1) + 1, call)
+            calls.insert(next((i for i in range(len(calls), 0, -1) if _feeds(calls[i - 1], call)), 0), call)
 
     def loss(self, output: Buffer) -> _Node:
         """The loss as a last node; labels or targets come from the host."""

@@ -1,8 +1,9 @@
 """Turn the logical calls of a step into kernel launches.
 
 The reference backend launches each call's own kernel. The fast backend replaces groups of calls by hand-tuned kernels:
-each rule below looks at one call, gathers the calls around it that one kernel can do together, and returns a launch
-that covers them. Every logical call is covered by exactly one launch; what no rule takes runs its reference kernel.
+each rule looks at one call, gathers the calls around it that one kernel can do together, and returns the launch that
+covers them, with those that must follow it. Every logical call is covered by exactly one launch; what no rule takes
+runs its reference kernel.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,19 +11,18 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from .passes import Pass
-from .program import SECTIONS, Buffer, Call, Items, Launch, Step
+from .program import SECTIONS, AtBatch, Buffer, Call, Launch, Step
 
 BACKENDS = ("fast", "reference")
-RULES: list[Callable] = []  # in the order in which they are tried
 
 
 def lower(step: Step, backend: str, threads: int) -> dict[str, list[Launch]]:
     """Launches of each section, in order."""
     if backend == "reference":
         return {section: [reference(call) for call in step.calls[section]] for section in SECTIONS}
-    from .fast import rules  # noqa: F401  its rules enter RULES
+    from .fast import conv_rules, norm_rules, rules
 
-    return Lowering(step, threads).launches()
+    return Lowering(step, threads).launches((*norm_rules.RULES, *conv_rules.RULES, *rules.RULES))
 
 
 def reference(call: Call) -> Launch:
@@ -30,9 +30,8 @@ def reference(call: Call) -> Launch:
     passed = call.passed
     dtype = next((b.dtype for a, b in call.arrays.items() if ":" not in passed.shapes[a]), None)
     args = passed.arguments(call.arrays, call.attrs, dtype)
-    return Launch(
-        call.name, passed.kernel.cpu, (Items(call), *args), tuple(call.reads), tuple(call.writes), covers=(call,)
-    )
+    items = AtBatch(lambda n: passed.count_items(call.sizes_at(n)))
+    return Launch(call.name, passed.kernel.cpu, (items, *args), tuple(call.reads), tuple(call.writes), covers=(call,))
 
 
 class Lowering:
@@ -40,6 +39,8 @@ class Lowering:
 
     def __init__(self, step: Step, threads: int):
         self.step, self.threads = step, threads
+        self.batch = next(iter(step.host_writes.values())).shape[0]
+        self.notes: dict = {}  # what rules find out once
         self.calls = list(step)
         self.place = {call: i for i, call in enumerate(self.calls)}
         self.readers: dict[Buffer, list[Call]] = {}
@@ -52,24 +53,30 @@ class Lowering:
         for b in step.host_reads.values():
             self.readers.setdefault(b.root, []).append(None)
         self.groups: dict[Call, Launch] = {}  # every covered call → its launch
+        self.made: dict[Buffer, Call] = {}  # what launches write → the call at whose place that launch stands
 
-    def launches(self) -> dict[str, list[Launch]]:
-        """Apply the rules to each call in turn; a launch stands where the last of its forward calls stood."""
-        anchors: dict[Call, Launch] = {}
+    def launches(self, rules: Iterable[Callable]) -> dict[str, list[Launch]]:
+        """Try the rules, in their order, on each call in turn that no launch covers yet."""
+        anchors: dict[Call, list[Launch]] = {}
         for call in self.calls:
             if call in self.groups:
                 continue
-            launch = next(filter(None, (rule(self, call) for rule in RULES)), None) or reference(call)
-            for covered in launch.covers:
-                if covered in self.groups:
-                    raise AssertionError(f"{covered.name} is covered by {launch.name} and {self.groups[covered].name}")
-                self.groups[covered] = launch
-            anchors[self.anchor(launch)] = launch
-        return {s: [anchors[c] for c in self.step.calls[s] if c in anchors] for s in SECTIONS}
+            found = next(filter(None, (rule(self, call) for rule in rules)), None) or [reference(call)]
+            for launch in found:
+                for covered in launch.covers:
+                    if covered in self.groups:
+                        both = f"{launch.name} and {self.groups[covered].name}"
+                        raise AssertionError(f"{covered.name} is covered by {both}")
+                    self.groups[covered] = launch
+            anchor = self.anchor(found[0])
+            anchors.setdefault(anchor, []).extend(found)
+            self.made |= {b.root: anchor for launch in found for b in launch.writes}
+        return {s: [launch for c in self.step.calls[s] for launch in anchors.get(c, ())] for s in SECTIONS}
 
     def anchor(self, launch: Launch) -> Call:
-        """The first covered call at which everything that the launch reads has been written."""
-        writers = (self.writer.get(b.root) for b in launch.reads if b.root.region == "arena")
+        """The first covered call at which everything that the launch reads has been written: there it stands."""
+        arena = [b.root for b in launch.reads if b.root.region == "arena"]
+        writers = [self.made.get(b) or self.writer.get(b) for b in arena]
         ready = max((self.place[w] for w in writers if w is not None and w not in launch.covers), default=-1)
         return next(c for c in sorted(launch.covers, key=self.place.get) if self.place[c] >= ready)
 
@@ -88,6 +95,11 @@ class Lowering:
         """A call of `passed` among the readers of a buffer."""
         return next((c for c in self.readers.get(buffer.root, ()) if c and c.passed is passed and self.free(c)), None)
 
+    def written_before(self, buffer: Buffer, call: Call, besides: Iterable[Call] = ()) -> bool:
+        """Is a buffer written before `call` stands, and by none of `besides`?"""
+        writer = self.writer.get(buffer.root)
+        return writer is None or (writer not in besides and self.place[writer] < self.place[call])
+
     def scratch(self, call: Call, name: str, shape: tuple[int, ...], dtype) -> Buffer:
         """A buffer that lives during one launch."""
         return Buffer(f"{call.node}.{name}", tuple(int(n) for n in shape), np.dtype(dtype), "arena")
@@ -98,9 +110,3 @@ class Lowering:
             return False
         later = (c for c in self.readers[buffer.root] if c is not call and c not in besides)
         return all(self.place[c] < self.place[call] for c in later)
-
-
-def rule(function: Callable) -> Callable:
-    """Add a lowering rule `function(lowering, call) -> Launch | None`."""
-    RULES.append(function)
-    return function

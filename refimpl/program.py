@@ -21,7 +21,14 @@ SECTIONS = ("forward", "backward", "update")
 
 
 class MemoryLimitError(ValueError):
-    """The program does not fit into the memory limit."""
+    """The program does not fit into the memory limit.
+
+    needed: the smallest limit that this compiler can place, in bytes; lower_bound: what every placement needs.
+    """
+
+    def __init__(self, message: str, needed: int, lower_bound: int):
+        super().__init__(message)
+        self.needed, self.lower_bound = needed, lower_bound
 
 
 @dataclass(eq=False)
@@ -96,10 +103,18 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Items:
-    """Stands in a launch's arguments for the number of items of a call at run time."""
+class AtBatch:
+    """Stands in a launch's arguments for a number that follows from the n samples of a run: `value(n)`."""
 
-    call: Call
+    value: Callable[[int], int]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Stands for the first `length(n)` rows of a buffer that is not a batch, such as one partial sum a slice."""
+
+    buffer: Buffer
+    length: Callable[[int], int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +123,7 @@ class Launch:
 
     name: str
     function: Callable
-    args: tuple  # Buffer, Items, or a plain value
+    args: tuple  # Buffer, Prefix, AtBatch, or a plain value
     reads: tuple[Buffer, ...]
     writes: tuple[Buffer, ...]
     covers: tuple[Call, ...]
@@ -190,10 +205,10 @@ class Program:
         return self._placement[1]
 
     @cached_property
-    def lower_bound(self) -> tuple[int, Launch | None]:
-        """Largest sum of arena bytes alive at one launch, and that launch."""
+    def lower_bound(self) -> tuple[int, Launch]:
+        """Largest sum of arena bytes alive at one launch, and the first such launch."""
         most, index = arena.lower_bound(list(self.lifetimes.values()))
-        return most, self.order[index] if index < len(self.order) else None
+        return most, self.order[index]
 
     def region_bytes(self, region: str) -> int:
         """Bytes of the "constant" or the "state" arrays that the program uses."""
@@ -227,12 +242,23 @@ class Program:
         if need <= limit:
             return
         bound, launch = self.lower_bound
+        alive = sorted(self.alive_at(launch), key=lambda b: -b.nbytes)
+        arrays = ", ".join(f"{b.name} ({b.nbytes:,})" for b in alive[:3])
+        more = f" and {len(alive) - 3} more" if len(alive) > 3 else ""
         raise MemoryLimitError(
             f"this step needs {need:,} bytes (state {self.state_bytes:,}, arena {self.peak_bytes:,}), the memory limit "
-            f"is {limit:,} bytes; the largest sum of live arrays is {bound:,} bytes at {launch and launch.name}, so no "
-            f"placement needs less than {self.state_bytes + bound:,} bytes; the smallest limit that this compiler "
-            f"can place is {need:,} bytes. A smaller batch, fewer trained layers or a larger patch need less"
+            f"is {limit:,} bytes; the largest sum of live arrays is {bound:,} bytes at {launch.name}, where {arrays}"
+            f"{more} are alive, so no placement needs less than {self.state_bytes + bound:,} bytes; the smallest limit "
+            f"that this compiler can place is {need:,} bytes. A smaller batch, fewer trained layers or a larger patch "
+            f"need less",
+            need,
+            self.state_bytes + bound,
         )
+
+    def alive_at(self, launch: Launch) -> list[Buffer]:
+        """Arena buffers that live during a launch."""
+        i = self.order.index(launch)
+        return [b for b, t in self.lifetimes.items() if t.first <= i <= t.last]
 
     def __str__(self) -> str:
         """The ledger: every launch with the logical calls that it covers, its buffers and their bytes."""

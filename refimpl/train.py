@@ -13,7 +13,7 @@ from . import checkpoint, random
 from .arena import ALIGN
 from .gemm import single_threaded_blas
 from .graph import INPUT
-from .program import Buffer, Items, Launch, Program, compile
+from .program import AtBatch, Buffer, Launch, Prefix, Program, compile
 
 GUARD = 4096  # bytes on either side of the arena that nothing may touch
 
@@ -76,8 +76,10 @@ class Runner:
         """A launch's argument at run time."""
         if isinstance(value, Buffer):
             return self.array(value, n)
-        if isinstance(value, Items):
-            return value.call.passed.count_items(value.call.sizes_at(n))
+        if isinstance(value, Prefix):
+            return self.array(value.buffer)[: value.length(n)]
+        if isinstance(value, AtBatch):
+            return value.value(n)
         return value
 
     def launched(self) -> Counter:

@@ -248,6 +248,15 @@ class Subject:
 SUBJECTS: dict[str, Subject] = {}
 
 
+def torch_or_none():
+    """PyTorch where it is installed: a test that has other checks too leaves PyTorch's out without it."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
+
+
 def nchw(tensor):
     """Torch's layout of an NHWC tensor."""
     return tensor.permute(0, 3, 1, 2)

@@ -44,7 +44,7 @@ test_oracle, test_slope, test_torch, test_counts, test_threads = subject.tests()
             "Kernel size can't be gr",
         ),
         ({"w": (3, 3, 3, 6)}, "w has C/G=3, which does not divide C=4 of x", "expected input"),
-        ({"w": (3, 3, 2, 5)}, "K=5 is not a multiple of G=2 groups", "expected weight|divisible"),
+        ({"w": (3, 3, 2, 5), "b": (5,)}, "K=5 is not a multiple of G=2 groups", "expected weight|divisible"),
         ({"b": (5,)}, "b has K=5, but w has K=6", "expected bias"),
         ({"x": (5, 5)}, r"x must be \(N, H, W, C\), but its shape is \(5, 5\)", "Expected 3D .* or 4D"),
     ],

@@ -46,19 +46,23 @@ def test_large_logits_do_not_overflow():
     assert lse[0] == np.float32(1e30) and abs(lse[1] + 1000 - np.log(3)) < 1e-3
 
 
-def test_refused_like_torch():
-    torch = pytest.importorskip("torch")
-    x, labels = np.ones((2, 3)), np.array([0, 5])
-    with pytest.raises(ValueError, match="label 5 of sample 1 is out of bounds: there are 3 classes from 0"):
+@pytest.mark.parametrize(
+    ("labels", "smoothing", "error", "message", "torch_error", "torchs"),
+    [
+        ([0, 5], 0.0, ValueError, "label 5 of sample 1 is out of bounds: there are 3 classes from 0", IndexError,
+         "Target 5 is out of bounds"),
+        ([0, 1, 2], 0.0, ShapeError, "labels has N=3, but x has N=2", ValueError,
+         r"Expected input batch_size \(2\) to match target batch_size \(3\)"),
+        ([0, 1], 1.5, ShapeError, r"label_smoothing must be between 0 and 1, got 1\.5", RuntimeError,
+         "label_smoothing must be between 0.0 and 1.0"),
+    ],
+)  # fmt: skip
+def test_refused_like_torch(labels, smoothing, error, message, torch_error, torchs):
+    x, labels = np.ones((2, 3)), np.array(labels)
+    with pytest.raises(error, match=message):
         softmax_cross_entropy.check_labels(labels, 3)
-    with pytest.raises(IndexError, match="Target 5 is out of bounds"):
-        torch.nn.functional.cross_entropy(torch.tensor(x), torch.tensor(labels))
-    labels, lse = np.array([0, 1, 2]), softmax_cross_entropy.log_sum_exp(x)
-    with pytest.raises(ShapeError, match="labels has N=3, but x has N=2"):
-        softmax_cross_entropy.sample_losses(x, labels, lse)
-    with pytest.raises(ValueError, match=r"Expected input batch_size \(2\) to match target batch_size \(3\)"):
-        torch.nn.functional.cross_entropy(torch.tensor(x), torch.tensor(labels))
-    with pytest.raises(ShapeError, match=r"label_smoothing must be between 0 and 1, got 1\.5"):
-        softmax_cross_entropy.sample_losses(x, labels[:2], lse, label_smoothing=1.5)
-    with pytest.raises(RuntimeError, match="label_smoothing must be between 0.0 and 1.0"):
-        torch.nn.functional.cross_entropy(torch.tensor(x), torch.tensor(labels[:2]), label_smoothing=1.5)
+        lse = softmax_cross_entropy.log_sum_exp(x)
+        softmax_cross_entropy.sample_losses(x, labels, lse, label_smoothing=smoothing)
+    torch = pytest.importorskip("torch")
+    with pytest.raises(torch_error, match=torchs):
+        torch.nn.functional.cross_entropy(torch.tensor(x), torch.tensor(labels), label_smoothing=smoothing)

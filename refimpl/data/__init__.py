@@ -3,7 +3,89 @@
 Bad data ends in a `DataError`, one sentence that says what is wrong, where, and what would be right.
 """
 
-from .dataset import DataError, Dataset
+import difflib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .. import assets
+from .arrays import from_arrays, npz
+from .cifar import cifar, cifar_files
+from .dataset import DataError, Dataset, with_channels
+from .idx import idx, is_idx
+from .images import image_folder
 from .watch_windows import watch, watch_others
 
-__all__ = ["DataError", "Dataset", "watch", "watch_others"]
+FASHION = (
+    "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+NAMES = ("watch", "fashion-mnist")
+
+
+def fashion_mnist() -> Dataset:
+    """The embedded part of Fashion-MNIST (Zalando): 2,000 training and 1,000 test images, (N, 28, 28, 1), 0 to 1."""
+    with np.load(assets.path("fashion_mnist_2000_1000.npz")) as file:
+        arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
+    return from_arrays("fashion-mnist", *arrays, classes=FASHION)
+
+
+def load(
+    source: str | os.PathLike,
+    subject: int | None = None,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """The data set of an embedded name (`watch`, `fashion-mnist`) or of the user's path.
+
+    A path is a `.npz` with `x` and `y`; a folder of class folders with images; a folder of IDX files or CIFAR batches.
+    subject: 1 (default) to 10, the held-out person of `watch`. size: (H, W), to which images of a folder are stretched
+    and which other maps must have. channels: grey images are repeated to it. seed: draws the test set where there is
+    none. Raises DataError.
+    """
+    if subject is not None and str(source) != "watch":
+        raise DataError(f"only the watch data has subjects; {source} takes none")
+    if source == "watch":
+        found = watch(1 if subject is None else subject)
+    elif source == "fashion-mnist":
+        found = fashion_mnist()
+    else:
+        found = _from_path(source, size, channels, seed)
+    if size is not None and tuple(size) != found.size:
+        raise DataError(
+            f"{source} has maps of {found.size[0]}x{found.size[1]}, but {size[0]}x{size[1]} was asked for; "
+            "only folders of images are resized"
+        )
+    return replace(
+        found,
+        x_train=with_channels(found.x_train, channels, str(source)),
+        x_test=with_channels(found.x_test, channels, str(source)),
+    )
+
+
+def _from_path(source, size, channels, seed) -> Dataset:
+    path = Path(source)
+    if not path.exists():
+        if path.suffix or len(path.parts) > 1:
+            raise DataError(f"there is no file or folder {path}")
+        near = difflib.get_close_matches(str(source), NAMES, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NAMES)}, and paths"
+        raise DataError(f"there is no data set and no file or folder {str(source)!r}; {hint}")
+    try:
+        if path.is_dir():
+            if is_idx(path):
+                return idx(path, seed)
+            return cifar(path) if cifar_files(path)[0] else image_folder(path, size, channels, seed)
+        if path.suffix == ".npz":
+            return npz(path, seed)
+    except OSError as e:
+        raise DataError(f"{e.filename or path} cannot be read: {e.strerror or e}") from None
+    raise DataError(
+        f"{path} is no data set: a .npz with x and y, a folder of class folders with images, or a folder of IDX files "
+        "or CIFAR batches is needed"
+    )
+
+
+__all__ = ["DataError", "Dataset", "fashion_mnist", "from_arrays", "load", "watch", "watch_others"]

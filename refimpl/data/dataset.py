@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BLOCK = 256  # samples converted or checked at a time
+TEST_SHARE = 0.2  # of data that comes without a test set
 MAX_CLASSES = 100_000  # more is surely not class numbers but something else
 
 
@@ -74,16 +75,19 @@ def check_labels(y: np.ndarray, samples: int, what: str, x_name: str = "x") -> n
     return y.astype(np.int64)
 
 
-def check_finite(x: np.ndarray, what: str, original: np.ndarray | None = None) -> None:
-    """DataError at the first NaN or infinite value of (N, H, W, C) `x`. original: what it was converted from."""
+def check_finite(x: np.ndarray, what: str) -> None:
+    """DataError at the first value of `x` (N, H, W, C) that is NaN or infinite, or would be as float32."""
+    if x.dtype.kind != "f":
+        return
     for start in range(0, len(x), BLOCK):
-        block = x[start : start + BLOCK]
-        if not np.isfinite(block).all():
-            index = tuple(np.argwhere(~np.isfinite(block))[0])
-            where = (start + int(index[0]), *map(int, index[1:]))
-            value = x[where] if original is None else original[where]
-            kind = f"{value}, which float32 cannot hold," if np.isfinite(value) else str(value)
-            raise DataError(f"{what} has {kind} at index {where}; every value must be finite")
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(x[start : start + BLOCK].astype(np.float32, copy=False))
+        if not finite.all():
+            n, *place = map(int, np.argwhere(~finite)[0])
+            index = (start + n, *place)
+            value = f"{x[index]:g}"
+            value += ", which float32 cannot hold," if np.isfinite(x[index]) else ""
+            raise DataError(f"{what} has {value} at index {index}; every value must be finite")
 
 
 def check_classes(y: np.ndarray, what: str) -> None:
@@ -100,17 +104,16 @@ def to_float(x: np.ndarray, index: np.ndarray | None = None) -> np.ndarray:
     if index is None and x.dtype == np.float32 and x.flags.c_contiguous:
         return x
     out = np.empty((len(x) if index is None else len(index), *x.shape[1:]), np.float32)
-    with np.errstate(over="ignore"):  # becomes infinite, which check_finite reports with its index
-        for start in range(0, len(out), BLOCK):
-            rows = slice(start, start + BLOCK)
-            out[rows] = x[rows if index is None else index[rows]]
+    for start in range(0, len(out), BLOCK):
+        rows = slice(start, start + BLOCK)
+        out[rows] = x[rows if index is None else index[rows]]
     if x.dtype == np.uint8:
-        out *= np.float32(1 / 255)
+        out /= 255
     return out
 
 
-def split(y: np.ndarray, seed: int, share: float, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (ascending) of the training and the test samples: `share` of each class, drawn by `seed`, for the test.
+def split(y: np.ndarray, seed: int, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (ascending) of the training and the test samples: a fifth of each class, drawn by `seed`, for the test.
 
     Every class gets at least one sample on each side, else DataError.
     """
@@ -122,15 +125,15 @@ def split(y: np.ndarray, seed: int, share: float, what: str) -> tuple[np.ndarray
             raise DataError(
                 f"{what} has 1 sample of class {label}; at least 2 are needed, one to train and one to test on"
             )
-        count = min(max(1, round(share * len(members))), len(members) - 1)
+        count = min(max(1, round(TEST_SHARE * len(members))), len(members) - 1)
         test[rng.permutation(members)[:count]] = True
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 
-def split_maps(x: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Float32 maps of the two index sets of `split`. A float32 `x` gives its memory to the training maps."""
+def split_maps(x: np.ndarray, train: np.ndarray, test: np.ndarray, reuse: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Float32 maps of the two index sets of `split`. reuse: a float32 `x` may give its memory to the training maps."""
     x_test = to_float(x, test)
-    if x.dtype != np.float32 or not x.flags.writeable:
+    if not (reuse and x.dtype == np.float32 and x.flags.c_contiguous and x.flags.writeable):
         return to_float(x, train), x_test
     for start in range(0, len(train), BLOCK):  # train[i] ≥ i: rows move towards the front, over rows already moved
         rows = train[start : start + BLOCK]

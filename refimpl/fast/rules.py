@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..lower import Lowering, rule
+from ..lower import Lowering
 from ..methods import gradient_filter as gf
 from ..ops import add, frozen_batch_norm, relu, relu6
 from ..program import Buffer, Call, Launch
@@ -28,8 +28,7 @@ def named(calls: list[Call]) -> str:
     return " + ".join(c.name for c in calls)
 
 
-@rule
-def rectify(lowering: Lowering, call: Call) -> Launch | None:
+def rectify(lowering: Lowering, call: Call) -> list[Launch] | None:
     """A rectifier and its mask in one sweep, with the sum of two branches before it where nobody else reads the sum."""
     covers, inputs = [call], []
     if call.passed is add.forward:
@@ -53,7 +52,7 @@ def rectify(lowering: Lowering, call: Call) -> Launch | None:
     b = flat(inputs[1]) if len(inputs) > 1 else nothing(2, y.dtype)
     mask = pack.arrays["mask"] if pack else nothing(2, np.uint8)
     args = (flat(y), mask, a, b, act)
-    return Launch(named(covers), fast_relu.forward, args, tuple(inputs), tuple(writes), tuple(covers))
+    return [Launch(named(covers), fast_relu.forward, args, tuple(inputs), tuple(writes), tuple(covers))]
 
 
 def arriving(lowering: Lowering, call: Call) -> tuple[list[Call], Buffer, object, object]:
@@ -70,8 +69,7 @@ def arriving(lowering: Lowering, call: Call) -> tuple[list[Call], Buffer, object
     return covers, dx, mask, scale
 
 
-@rule
-def pool_gradient(lowering: Lowering, call: Call) -> Launch | None:
+def pool_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The patch means of dy, through a rectifier's mask and a frozen norm: neither of their gradients is stored."""
     if call.passed is gf.pool_dy:
         covers, mask, scale, pool, dy = [], nothing(2, np.uint8), nothing(1, call.arrays["dy"].dtype), call, None
@@ -87,30 +85,27 @@ def pool_gradient(lowering: Lowering, call: Call) -> Launch | None:
     args = (mean, dy, mask, scale, pool.attrs["patch"], pool.attrs["align"])
     reads = tuple(b for b in (dy, mask, scale) if isinstance(b, Buffer))
     covers = (*covers, pool)
-    return Launch(named(covers), fast_gf.pool_dy, args, reads, (mean,), covers)
+    return [Launch(named(covers), fast_gf.pool_dy, args, reads, (mean,), covers)]
 
 
-@rule
-def pool_input(lowering: Lowering, call: Call) -> Launch | None:
+def pool_input(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The patch sums of x."""
     if call.passed is not gf.pool_x:
         return None
     a = call.arrays
     args = (a["x_sum"], a["x"], *(call.attrs[name] for name in ("patch", "stride", "align")))
-    return Launch(call.name, fast_gf.pool_x, args, (a["x"],), (a["x_sum"],), (call,))
+    return [Launch(call.name, fast_gf.pool_x, args, (a["x"],), (a["x_sum"],), (call,))]
 
 
-@rule
-def sum_kernel(lowering: Lowering, call: Call) -> Launch | None:
+def sum_kernel(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The spatial sum of a kernel."""
     if call.passed is not gf.sum_w:
         return None
     a = call.arrays
-    return Launch(call.name, fast_gf.sum_w, (a["w_sum"], a["w"]), (a["w"],), (a["w_sum"],), (call,))
+    return [Launch(call.name, fast_gf.sum_w, (a["w_sum"], a["w"]), (a["w"],), (a["w_sum"],), (call,))]
 
 
-@rule
-def filtered_grad_x(lowering: Lowering, call: Call) -> Launch | None:
+def filtered_grad_x(lowering: Lowering, call: Call) -> list[Launch] | None:
     """Patch gradients and their expansion: a tile of them is written to dx while it is in cache."""
     if call.passed not in (gf.patch_grad, gf.patch_grad_dilated):
         return None
@@ -127,11 +122,10 @@ def filtered_grad_x(lowering: Lowering, call: Call) -> Launch | None:
         where = (*where, call.attrs["dilation"])
     args = (dx, tiles, mean, w, *where, expand.attrs["align"])
     covers = (call, expand)
-    return Launch(named(covers), function, args, (mean, w), (dx,), covers, (tiles,))
+    return [Launch(named(covers), function, args, (mean, w), (dx,), covers, (tiles,))]
 
 
-@rule
-def filtered_grad_w(lowering: Lowering, call: Call) -> Launch | None:
+def filtered_grad_w(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The one weight gradient of each window and its expansion."""
     if call.passed is not gf.patch_grad_w:
         return None
@@ -144,11 +138,10 @@ def filtered_grad_w(lowering: Lowering, call: Call) -> Launch | None:
     )
     covers = (call, expand)
     args = (dw, partial, mean, x_sum)
-    return Launch(named(covers), fast_gf.grad_w, args, (mean, x_sum), (dw,), covers, (partial,))
+    return [Launch(named(covers), fast_gf.grad_w, args, (mean, x_sum), (dw,), covers, (partial,))]
 
 
-@rule
-def masked_scale(lowering: Lowering, call: Call) -> Launch | None:
+def masked_scale(lowering: Lowering, call: Call) -> list[Launch] | None:
     """dy through a rectifier's mask and a frozen batch norm, in place where nobody needs dy any more."""
     if call.passed not in MASKED:
         return None
@@ -157,4 +150,7 @@ def masked_scale(lowering: Lowering, call: Call) -> Launch | None:
     if lowering.last_use(dy, call):
         dx.base = dy.root
     reads = tuple(b for b in (dy, mask, scale) if isinstance(b, Buffer))
-    return Launch(named(covers), fast_relu.grad_x, (flat(dx), flat(dy), mask, scale), reads, (dx,), tuple(covers))
+    return [Launch(named(covers), fast_relu.grad_x, (flat(dx), flat(dy), mask, scale), reads, (dx,), tuple(covers))]
+
+
+RULES = (rectify, pool_gradient, pool_input, sum_kernel, filtered_grad_x, filtered_grad_w, masked_scale)

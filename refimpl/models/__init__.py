@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable
 
 from ..graph import Graph
@@ -58,7 +59,8 @@ def build(name: str, **options) -> Graph:
         if option == "size" and len(values) != 2:
             raise ModelError(f"the size of {name} must be rows and columns, (H, W), not {value!r}")
         whole = option != "width"
-        if not all(isinstance(v, (int,) if whole else (int, float)) and v > 0 for v in values):
+        types = int if whole else (int, float)
+        if not all(isinstance(v, types) and not isinstance(v, bool) and 0 < v < math.inf for v in values):
             kind = "a positive whole number" if whole else "a positive number"
             raise ModelError(f"{option} of {name} must be {kind}, not {value!r}")
     try:

@@ -7,9 +7,18 @@ Dimensions: N samples, H W input rows and columns, C channels, R S window, P Q o
 """
 
 from ..geometry import POOL_MAP, POOL_OUT, pool_derive
+from ..kernel import helper
 from ..passes import declare
 
 SHAPES = {"x": "N H W C", "y": "N P Q C", "dy": "N P Q C", "dx": "N H W C"}
+
+
+@helper
+def inside(start, window, size):
+    """Taps of a window from index `start` that fall inside a map of `size` along one axis."""
+    first = start if start > 0 else 0
+    end = start + window if start + window < size else size
+    return end - first
 
 
 @declare(SHAPES, items="N P Q C", writes="y", derive=pool_derive, alike=POOL_OUT)
@@ -18,16 +27,17 @@ def forward(t, y, x, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0)), count_i
     t, c = divmod(t, y.shape[3])
     t, q = divmod(t, y.shape[2])
     n, p = divmod(t, y.shape[1])
-    top = p * stride[0] - pad[0][0]
-    left = q * stride[1] - pad[1][0]
-    bottom = min(top + window[0], x.shape[1])
-    right = min(left + window[1], x.shape[2])
     total = y.dtype.type(0)
-    for h in range(max(top, 0), bottom):
-        for w in range(max(left, 0), right):
-            total += x[n, h, w, c]
-    count = window[0] * window[1] if count_include_pad else (bottom - max(top, 0)) * (right - max(left, 0))
-    y[n, p, q, c] = total / y.dtype.type(count)
+    count = 0
+    for r in range(window[0]):
+        h = p * stride[0] - pad[0][0] + r
+        if 0 <= h < x.shape[1]:
+            for s in range(window[1]):
+                w = q * stride[1] - pad[1][0] + s
+                if 0 <= w < x.shape[2]:
+                    total += x[n, h, w, c]
+                    count += 1
+    y[n, p, q, c] = total / y.dtype.type(window[0] * window[1] if count_include_pad else count)
 
 
 @declare(SHAPES, items="N H W C", writes="dx", derive=pool_derive, alike=POOL_MAP)
@@ -42,12 +52,12 @@ def grad_x(t, dx, dy, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0)), count_
         if off == 0 and 0 <= p < dy.shape[1]:
             rows = window[0]
             if not count_include_pad:
-                rows = min(h - r + window[0], dx.shape[1]) - max(h - r, 0)
+                rows = inside(h - r, window[0], dx.shape[1])
             for s in range(window[1]):
                 q, off = divmod(w + pad[1][0] - s, stride[1])
                 if off == 0 and 0 <= q < dy.shape[2]:
                     columns = window[1]
                     if not count_include_pad:
-                        columns = min(w - s + window[1], dx.shape[2]) - max(w - s, 0)
+                        columns = inside(w - s, window[1], dx.shape[2])
                     total += dy[n, p, q, c] / dx.dtype.type(rows * columns)
     dx[n, h, w, c] = total

@@ -30,8 +30,9 @@ def derive(sizes, attrs):
 )
 def partial_squares(t, partials, dw):
     """Partials (L,) of dw (E,): the sum of squares of each slice."""
+    end = (t + 1) * SLICE if (t + 1) * SLICE < dw.shape[0] else dw.shape[0]
     total = dw.dtype.type(0)
-    for e in range(t * SLICE, min((t + 1) * SLICE, dw.shape[0])):
+    for e in range(t * SLICE, end):
         v = dw[e]
         total += v * v
     partials[t] = total

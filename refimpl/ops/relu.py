@@ -22,8 +22,9 @@ def forward(t, y, x):
 def pack_mask(t, mask, y):
     """Mask (N, B) of y (N, E): one byte, a bit for each of eight elements, set where the gradient passes."""
     n, b = divmod(t, mask.shape[1])
+    end = 8 * b + 8 if 8 * b + 8 < y.shape[1] else y.shape[1]
     byte = 0
-    for e in range(8 * b, min(8 * b + 8, y.shape[1])):
+    for e in range(8 * b, end):
         if not y[n, e] <= 0:
             byte |= 1 << (e - 8 * b)
     mask[n, b] = byte

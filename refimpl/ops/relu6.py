@@ -1,4 +1,4 @@
-"""Rectifier capped at 6: y = min(max(x, 0), 6). dx = dy where 0 < y < 6, else 0. NaN stays NaN.
+"""Rectifier capped at 6: y = min(max(x, 0), 6). dx = dy where 0 < y < 6, else 0. NaN stays NaN, without a gradient.
 
 The mask and its bits are those of `relu`.
 Dimensions: N samples, E elements a sample (all axes after the first), B = ⌈E/8⌉ bytes of mask. Any float dtype.
@@ -23,10 +23,11 @@ def forward(t, y, x):
 def pack_mask(t, mask, y):
     """Mask (N, B) of y (N, E): one byte, a bit for each of eight elements, set where the gradient passes."""
     n, b = divmod(t, mask.shape[1])
+    end = 8 * b + 8 if 8 * b + 8 < y.shape[1] else y.shape[1]
     byte = 0
-    for e in range(8 * b, min(8 * b + 8, y.shape[1])):
+    for e in range(8 * b, end):
         v = y[n, e]
-        if not ((v <= 0) | (v >= 6)):
+        if (v > 0) & (v < 6):
             byte |= 1 << (e - 8 * b)
     mask[n, b] = byte
 

@@ -1,0 +1,172 @@
+"""`gradledger cost`: price a training step before any data or run."""
+
+from dataclasses import dataclass, field
+
+import refimpl as ri
+from costmodel import device, paper, predict
+from refimpl.optim import SGD
+
+from . import options
+from .errors import Malformed, Refused, unknown
+from .models import described
+
+CONVENTIONS = ("macs", "flops", "paper")
+ARITHMETIC = ("mul", "add")
+
+
+@dataclass
+class Settings:
+    """What decides the price of a step."""
+
+    model: str = "watch"
+    classes: int | None = None
+    size: str | None = None
+    batch: int = 1
+    method: list[str] = field(default_factory=lambda: ["backprop"])
+    train_last: str = "all"
+    device: str = "this-machine"
+    memory_limit: str | None = None
+    convention: str = "macs"
+    backend: str = "fast"
+    threads: int | None = None
+
+
+def run(settings: Settings) -> dict:
+    """Price one training step with SGD and momentum; returns the record.
+
+    Runs no kernel and compiles none. Raises Malformed for a bad value, Refused where the memory limit does not hold.
+    """
+    rules, method = options.methods(settings.method)
+    limit = options.byte_count(settings.memory_limit)
+    if settings.convention not in CONVENTIONS:
+        raise unknown("convention", settings.convention, CONVENTIONS)
+    if settings.device not in device.DEVICES:
+        raise unknown("device", settings.device, device.DEVICES)
+    for name in ("batch", "classes", "threads"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise Malformed(f"--{name} must be at least 1, got {value}")
+    graph = described(settings.model, settings.classes, options.size(settings.size))
+    try:
+        plan = ri.Plan(
+            train_last=options.train_last(settings.train_last),
+            rules=rules,
+            step=ri.Backprop(SGD(lr=0.01, momentum=0.9)),
+        )
+        program = ri.compile(graph, plan, settings.batch, backend=settings.backend, threads=settings.threads)
+    except ri.ShapeError:
+        raise
+    except ValueError as e:
+        raise Malformed(str(e)) from None
+    record = {
+        "model": settings.model,
+        "classes": program.step.host_reads["output"].shape[1],
+        "size": list(program.size),
+        "batch": settings.batch,
+        "method": method,
+        "train_last": plan.train_last,
+        "convention": settings.convention,
+        "peak_bytes": program.peak_bytes,
+        "state_bytes": program.state_bytes,
+        "constant_bytes": program.constant_bytes,
+    }
+    if limit is not None:
+        try:
+            program.check_memory(limit)
+        except ri.MemoryLimitError as e:
+            bounds = {"lower_bound_bytes": e.lower_bound, "smallest_limit_bytes": e.needed}
+            raise Refused(str(e), record | {"memory_limit": limit} | bounds) from None
+    estimate = predict.estimate(program, device=device.find(settings.device))
+    record |= priced(estimate)
+    if settings.convention == "paper":
+        record |= counted_as_paper(program)
+    return {"ok": True, **record}
+
+
+def priced(estimate: predict.Estimate) -> dict:
+    """Operations, bytes and seconds of a step and of each of its layers."""
+    program = estimate.program
+    sections = {name: operations(units) for name, units in estimate.sections.items()}
+    others = {
+        name: {u: n for u, n in units.items() if u not in ARITHMETIC} for name, units in estimate.sections.items()
+    }
+    saved, weights = saved_by_node(program), weights_by_node(program)
+    known = nodes(program)
+    layers = []
+    for layer in estimate.layers:
+        by_section = {name: operations(units) for name, units in layer.sections.items()}
+        kept = {"saved_bytes": saved.get(layer.name, 0), "weight_bytes": weights.get(layer.name, 0)}
+        about = known.get(layer.name) or {"name": layer.name, "op": layer.name, "shape": [], "rule": ""}
+        layers.append(about | by_section | {"flops": layer.flops} | kept)
+    return {
+        **sections,
+        "other_units": others,
+        "flops": estimate.flops,
+        "macs": estimate.macs,
+        "saved_bytes": program.saved_bytes,
+        "traffic_bytes": estimate.traffic_bytes,
+        "weight_bytes": sum(weights.values()),
+        "device": estimate.device.name,
+        "seconds": estimate.seconds,
+        "layers": layers,
+    }
+
+
+def counted_as_paper(program: ri.Program) -> dict:
+    """What replaces the totals and the layers under `--convention paper`."""
+    try:
+        price = paper.price(program.graph, program.plan, program.batch, program.size)
+    except ValueError as e:
+        raise Malformed(str(e)) from None
+    weights, known = weights_by_node(program), nodes(program)
+    layers = [
+        known[layer.name]
+        | {"flops": layer.flops, "terms": dict(layer.terms), "saved_bytes": layer.saved_bytes}
+        | {"weight_bytes": weights.get(layer.name, 0)}
+        for layer in price.layers
+    ]
+    totals = {"flops": price.flops, "macs": predict.as_macs(price.flops), "saved_bytes": price.saved_bytes}
+    return totals | {"layers": layers}
+
+
+def operations(units) -> dict[str, int]:
+    """Multiplications and additions."""
+    return {u: units[u] for u in ARITHMETIC}
+
+
+def nodes(program: ri.Program) -> dict[str, dict]:
+    """Name, operator, output shape and rule of each node."""
+    shapes = program.graph.shapes(program.batch, program.size)
+    trained = program.plan.trained(program.graph)
+    found = {}
+    for node in program.graph.nodes:
+        rule = ""
+        if node.params:
+            chosen = program.plan.rule(node)
+            rule = "frozen" if node.name not in trained else options.describe(chosen) if chosen else "dense"
+        found[node.name] = {"name": node.name, "op": node.op, "shape": list(shapes[node.name]), "rule": rule}
+    return found
+
+
+def saved_by_node(program: ri.Program) -> dict[str, int]:
+    """Bytes kept from forward to backward, by the node that makes them; what the host fills, by its first reader."""
+    maker: dict = {}
+    for launch in program.order:
+        for call in launch.covers:
+            for b in (*call.writes, *call.reads):
+                maker.setdefault(b.root, call.node)
+        for b in launch.writes:
+            maker.setdefault(b.root, launch.covers[-1].node)
+    found: dict[str, int] = {}
+    for b, nbytes in program.saved.items():
+        found[maker[b]] = found.get(maker[b], 0) + nbytes
+    return found
+
+
+def weights_by_node(program: ri.Program) -> dict[str, int]:
+    """Bytes of the parameters and running statistics of each node."""
+    found: dict[str, int] = {}
+    for name, b in program.step.parameters.items():
+        node = name.rsplit(".", 1)[0]
+        found[node] = found.get(node, 0) + b.nbytes
+    return found

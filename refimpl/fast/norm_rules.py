@@ -1,0 +1,341 @@
+"""Batch norm with the statistics of the batch, and the convolutions around it: maps are read through small tables.
+
+Between two convolutions nothing normalised is stored where one of the kernels that read through tables (`pointwise`,
+`depthwise`) is the only consumer: it reads the raw output y of the convolution before as act(a·y + b), and leaves its
+dx with the two sums that the norm's own gradient needs. Such a norm is called *virtual* here. Everywhere else the map is
+written once (`normalize`, together with the sum of two branches and the activation).
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..lower import Lowering
+from ..ops import add, batch_norm, conv2d, relu, relu6
+from ..program import AtBatch, Buffer, Call, Launch, Prefix
+from . import batch_norm as fast_bn
+from . import depthwise, pointwise
+from .rules import RECTIFIERS, nothing
+
+
+@dataclass
+class Norm:
+    """A training batch norm: its calls by pass name, what follows it, and the arrays of its kernels."""
+
+    calls: dict[str, Call]
+    raw: Buffer
+    affine: Buffer
+    moments: Buffer
+    sum: Call | None = None  # the sum of two branches after it
+    rectifier: Call | None = None
+    pack: Call | None = None
+    rectifier_grad: Call | None = None
+    z: Buffer | None = None  # what comes out at the end
+    act: int = 0
+    virtual: bool = False
+    sums: Buffer | Prefix | None = None  # Σy, Σy² by slice
+    grad_sums: Buffer | Prefix | None = None  # Σdz, Σdz·y by slice
+    coef: Buffer | None = None
+    dz: Buffer | None = None  # ∂L/∂(a·y + b), zero where the activation is flat
+
+    @property
+    def rows(self) -> int:
+        """Values of a channel in one sample."""
+        return math.prod(self.raw.shape[1:3])
+
+    @property
+    def count(self) -> AtBatch:
+        """M = N·H·W at run time."""
+        rows = self.rows
+        return AtBatch(lambda n: n * rows)
+
+
+@dataclass
+class Norms:
+    """The training norms of a step, by what identifies them."""
+
+    by_raw: dict[Buffer, Norm] = field(default_factory=dict)
+    by_z: dict[Buffer, Norm] = field(default_factory=dict)
+    by_call: dict[Call, Norm] = field(default_factory=dict)
+
+
+def norms(lowering: Lowering) -> Norms:
+    """Find them once for a lowering."""
+    if "norms" not in lowering.notes:
+        found = lowering.notes["norms"] = Norms()
+        for call in lowering.calls:
+            if call.passed is batch_norm.mean:
+                n = _norm(lowering, call)
+                found.by_raw[n.raw.root] = n
+                found.by_z[n.z.root] = n
+                found.by_call |= dict.fromkeys([*n.calls.values(), n.sum, n.rectifier, n.rectifier_grad], n)
+        found.by_call.pop(None, None)
+    return lowering.notes["norms"]
+
+
+def _norm(lowering: Lowering, mean: Call) -> Norm:
+    calls = {c.passed.name: c for c in lowering.calls if c.node == mean.node and c.passed.operator == "batch_norm"}
+    raw, y = mean.arrays["x"], calls["forward"].arrays["y"]
+    channels = raw.shape[3]
+    own = lowering.scratch
+    n = Norm(
+        calls, raw, own(mean, "affine", (2, channels), y.dtype), own(mean, "moments", (2, channels), np.float64), z=y
+    )
+    total = lowering.reader(y, add.forward)
+    if total and lowering.written_before(_other(total, y), calls["forward"]):
+        n.sum, n.z = total, total.arrays["y"]
+    rectifier = lowering.reader(n.z, *RECTIFIERS)
+    if rectifier:
+        n.rectifier, n.z = rectifier, rectifier.arrays["y"]
+        n.act, operator = RECTIFIERS[rectifier.passed]
+        n.pack = lowering.find(n.z, operator.pack_mask)
+        if n.pack:
+            n.rectifier_grad = lowering.reader(n.pack.arrays["mask"], relu.grad_x, relu6.grad_x)
+    readers = [c for c in lowering.readers.get(n.z.root, ()) if c is not n.pack]
+    n.virtual = (
+        n.sum is None
+        and None not in readers
+        and len({c.node for c in readers}) == 1
+        and all(kernel_of(c) and c.passed in (conv2d.forward, conv2d.grad_w) for c in readers)
+    )
+    return n
+
+
+def _other(total: Call, y: Buffer) -> Buffer:
+    """The summand of `total` that is not y."""
+    return total.arrays["b"] if total.arrays["a"].root is y.root else total.arrays["a"]
+
+
+def kernel_of(call: Call):
+    """The module whose kernels compute a convolution's call while reading through tables, or None."""
+    if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x) or call.present:
+        return None
+    z, a = call.sizes, call.attrs
+    if z["G"] == 1 and z["R"] == z["S"] == 1 and a["stride"] == (1, 1) and a["pad"] == ((0, 0), (0, 0)):
+        return pointwise
+    if z["G"] == z["C"] == z["K"] and z["C"] > 1:
+        return depthwise
+    return None
+
+
+def sliced(lowering: Lowering, call: Call, name: str, parts, shape: tuple[int, ...], dtype) -> Prefix:
+    """A buffer of partial arrays, one a slice, of which a run with n samples uses the first `parts(n)`."""
+    return Prefix(lowering.scratch(call, name, (parts(lowering.batch), *shape), dtype), parts)
+
+
+def parts_of(kernel, call: Call):
+    """Slices that a convolution kernel makes, as a function of the samples."""
+    rows = call.sizes["P"] * call.sizes["Q"]
+    return depthwise.slices if kernel is depthwise else lambda n: pointwise.slices(n * rows)
+
+
+def source(found: Norms, x: Buffer) -> tuple[Buffer, object, int, Norm | None]:
+    """How a kernel reads x: the array, the table or nothing, the activation, and the virtual norm if there is one."""
+    n = found.by_z.get(x.root)
+    if n and n.virtual:
+        return n.raw, n.affine, n.act, n
+    return x, nothing(2, x.dtype), 0, None
+
+
+def buffers(*values) -> tuple[Buffer, ...]:
+    """The buffers among a launch's arguments."""
+    plain = (v.buffer if isinstance(v, Prefix) else v for v in values)
+    return tuple(v for v in plain if isinstance(v, Buffer))
+
+
+def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """A 1×1 or depthwise convolution that reads through the table of the norm before and sums for the norm after."""
+    kernel = kernel_of(call)
+    if call.passed is not conv2d.forward or kernel is None:
+        return None
+    found = norms(lowering)
+    y, w = call.arrays["y"], call.arrays["w"]
+    x, affine, act, before = source(found, call.arrays["x"])
+    after = found.by_raw.get(y.root)
+    if kernel is pointwise and before is None and after is None:
+        return None  # no table on either side
+    sums = nothing(3, np.float64)
+    if after:
+        sums = after.sums = sliced(lowering, call, "sums", parts_of(kernel, call), (2, y.shape[3]), np.float64)
+    geometry = ()
+    if kernel is pointwise:
+        size = pointwise.forward_scratch(x.shape, w.shape)
+    else:
+        geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
+        size = depthwise.forward_scratch(x.shape, w.shape, y.shape, y.dtype.itemsize, *geometry)
+    scratch = lowering.scratch(call, "scratch", (lowering.threads, size), y.dtype)
+    args = (y, x, w, affine, sums, scratch, act, *geometry)
+    return [Launch(call.name, kernel.forward, args, buffers(x, w, affine), buffers(y, sums), (call,), (scratch,))]
+
+
+def table(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """Statistics of the batch, the table of the norm and its running statistics; a virtual norm ends here."""
+    n = norms(lowering).by_call.get(call)
+    if n is None or call is not n.calls["mean"]:
+        return None
+    first, launches = [call], []
+    if n.sums is None:
+        rows, channels = n.rows, n.raw.shape[3]
+        n.sums = sliced(lowering, call, "sums", lambda b: fast_bn.slices(b * rows, channels), (2, channels), np.float64)
+        launches.append(
+            Launch(call.name, fast_bn.statistics, (n.sums, n.raw), (n.raw,), buffers(n.sums), covers=(call,))
+        )
+        first = []
+    covers = first + [n.calls[p] for p in ("var", "inv_std", "update_mean", "update_var") if p in n.calls]
+    if n.virtual:
+        covers += [c for c in (n.calls["forward"], n.rectifier, n.pack) if c]
+    a = n.calls["forward"].arrays
+    updates = [n.calls[p].arrays[f"running_{p[7:]}"] for p in ("update_mean", "update_var") if p in n.calls]
+    running = updates or [nothing(1, a["y"].dtype)] * 2
+    momentum = n.calls["update_mean"].attrs["momentum"] if updates else 0.0
+    args = (
+        n.affine, n.moments, *running, n.sums, a["gamma"], a["beta"], n.count, n.calls["inv_std"].attrs["eps"], momentum
+    )  # fmt: skip
+    reads = (*buffers(n.sums), a["gamma"], a["beta"], *updates)
+    name = f"{call.node} batch_norm table"
+    launches.append(Launch(name, fast_bn.training_table, args, reads, (n.affine, n.moments, *updates), tuple(covers)))
+    return launches
+
+
+def normalize(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """A map that is needed as such: normalised, added to the other branch, rectified, written once."""
+    n = norms(lowering).by_call.get(call)
+    if n is None or call is not n.calls["forward"]:
+        return None
+    other = nothing(4, n.z.dtype)
+    if n.sum:
+        other = _other(n.sum, call.arrays["y"])
+    covers = tuple(c for c in (call, n.sum, n.rectifier, n.pack) if c)
+    z = n.z.reshape(n.raw.shape)
+    args = (z, n.raw, n.affine, other, nothing(2, z.dtype), n.act)
+    name = f"{call.node} batch_norm.forward" + "".join(f" + {c.name}" for c in covers[1:])
+    return [Launch(name, fast_bn.normalize, args, buffers(n.raw, n.affine, other), (n.z,), covers)]
+
+
+def own_gradient(lowering: Lowering, n: Norm, dz: Buffer, covers: tuple[Call, ...], name: str) -> Launch:
+    """The gradient that reaches a norm whose map was written: masked by it, with its sums, in place where it may be."""
+    rows, channels = n.rows, n.raw.shape[3]
+    call = covers[0] if covers else n.calls["mean"]
+    n.grad_sums = sliced(
+        lowering, call, "grad_sums", lambda b: fast_bn.slices(b * rows, channels), (2, channels), np.float64
+    )
+    none4 = nothing(4, dz.dtype)
+    z = n.z.reshape(n.raw.shape) if n.act else none4
+    dz = dz.reshape(n.raw.shape)
+    g = n.dz.reshape(n.raw.shape)
+    args = (g, dz, z, n.raw, n.affine, n.grad_sums, none4, nothing(3, np.float64), n.act)
+    return Launch(name, fast_bn.gradient, args, buffers(dz, z, n.raw, n.affine), buffers(g, n.grad_sums), covers)
+
+
+def rectified_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """Through the activation of a map that was written, with the sums for the norm before it."""
+    n = norms(lowering).by_call.get(call)
+    if n is None or call is not n.rectifier_grad:
+        return None
+    dy, n.dz = call.arrays["dy"], call.arrays["dx"]
+    if lowering.last_use(dy, call):
+        n.dz.base = dy.root
+    return [own_gradient(lowering, n, dy, (call,), call.name)]
+
+
+def norm_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """dγ, dβ and the table through which the convolution before reads ∂L/∂y; written out where it cannot."""
+    n = norms(lowering).by_call.get(call)
+    gradients = ("grad_gamma", "grad_beta", "grad_x")
+    if n is None or call.passed.name not in gradients or call.passed.operator != "batch_norm":
+        return None
+    calls = {p: n.calls[p] for p in gradients if p in n.calls}
+    dy = call.arrays["dy"]
+    launches = []
+    if n.grad_sums is None:  # no activation, and no kernel has summed on its way
+        n.dz = dy
+        launches.append(own_gradient(lowering, n, dy, (call,), f"{call.node} sums of the gradient"))
+        calls = {p: c for p, c in calls.items() if c is not call}
+    dtype, channels = n.z.dtype, n.raw.shape[3]
+    n.coef = lowering.scratch(call, "coef", (3, channels), dtype)
+    written = {p: n.calls[p].arrays[a] if p in n.calls else nothing(1, dtype)
+               for p, a in (("grad_gamma", "dgamma"), ("grad_beta", "dbeta"))}  # fmt: skip
+    gamma = n.calls["forward"].arrays["gamma"]
+    args = (n.coef, written["grad_gamma"], written["grad_beta"], n.grad_sums, n.moments, gamma, n.count, 1)
+    covers = tuple(calls.values())
+    writes = buffers(n.coef, *written.values())
+    name = f"{call.node} batch_norm gradient table"
+    launches.append(Launch(name, fast_bn.gradient_table, args, buffers(n.grad_sums, n.moments, gamma), writes, covers))
+    dx = n.calls["grad_x"].arrays["dx"] if "grad_x" in n.calls else None
+    if dx and not all(kernel_of(c) for c in lowering.readers.get(dx.root, ())):
+        if lowering.last_use(n.dz, n.calls["grad_x"]) and n.dz.root is not dx.root:
+            dx.base = n.dz.root
+        args = (dx, n.dz.reshape(dx.shape), n.raw, n.coef)
+        name = f"{call.node} apply gradient table"
+        launches.append(Launch(name, fast_bn.apply_gradient, args, (n.dz, n.raw, n.coef), (dx,), covers=()))
+    return launches
+
+
+def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """dw and dx of a 1×1 or depthwise convolution in one sweep, with what the norms on both sides need."""
+    kernel = kernel_of(call)
+    if kernel is None or call.passed is conv2d.forward:
+        return None
+    found = norms(lowering)
+    backward = {c.passed: c for c in lowering.readers[call.arrays["dy"].root] if c and c.node == call.node}
+    grad_w, grad_x = backward.get(conv2d.grad_w), backward.get(conv2d.grad_x)
+    forward = next(c for c in lowering.calls if c.node == call.node and c.passed is conv2d.forward)
+    w, dy = forward.arrays["w"], call.arrays["dy"]
+    x, affine, act, before = source(found, forward.arrays["x"])
+    after = found.by_raw.get(forward.arrays["y"].root)
+    if kernel is pointwise and before is None and after is None:
+        return None
+    none4 = nothing(4, w.dtype)
+    dz, y, coef = (
+        (after.dz.reshape(after.raw.shape), after.raw, after.coef) if after else (dy, none4, nothing(2, w.dtype))
+    )
+    covers = [c for c in (grad_w, grad_x) if c]
+    parts = parts_of(kernel, forward)
+    dx, residual, joined = none4, none4, before
+    prev, prev_affine, prev_act = none4, nothing(2, w.dtype), 0
+    sums = nothing(3, np.float64)
+    if grad_x:
+        dx = grad_x.arrays["dx"]
+        if before:
+            if before.rectifier_grad:
+                covers.append(before.rectifier_grad)
+                dx = before.rectifier_grad.arrays["dx"]
+            prev, prev_affine, prev_act = before.raw, before.affine, before.act
+        elif kernel is pointwise:
+            total = lowering.reader(dx, add.forward)
+            if total and total.section == "backward" and lowering.written_before(_other(total, dx), call):
+                residual = _other(total, dx)
+                covers.append(total)
+                dx = total.arrays["y"]
+            joined = found.by_z.get(forward.arrays["x"].root)
+            if joined and not joined.act and lowering.readers.get(dx.root, [None])[-1] is not None:
+                prev, prev_affine = joined.raw, joined.affine
+            else:
+                joined = None
+        if joined:
+            joined.dz = dx
+            joined.grad_sums = sums = sliced(lowering, call, "grad_sums", parts, (2, x.shape[3]), np.float64)
+    dx = dx.reshape(x.shape) if dx is not none4 else dx
+    share, follow = nothing(5, w.dtype), []
+    if grad_w:
+        dw = grad_w.arrays["dw"]
+        share = sliced(lowering, call, "dw_slices", parts, w.shape, w.dtype)
+        name = f"{call.node} add slices of dw"
+        follow = [Launch(name, fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())]
+    if kernel is pointwise:
+        scratch = lowering.scratch(
+            call, "scratch", (lowering.threads, pointwise.backward_scratch(x.shape, w.shape)), w.dtype
+        )
+        args = (dx, share, dz, y, coef, x, affine, w, residual, prev, prev_affine, sums, scratch, act, prev_act)
+    else:
+        geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
+        size = depthwise.backward_scratch(x.shape, w.shape, dz.shape, w.dtype.itemsize, *geometry)
+        scratch = lowering.scratch(call, "scratch", (lowering.threads, size), w.dtype)
+        args = (dx, share, dz, y, coef, x, affine, w, sums, scratch, act, *geometry)
+    reads = buffers(dz, y, coef, x, affine, w, residual, prev, prev_affine)
+    name = " + ".join(c.name for c in covers)
+    return [Launch(name, kernel.backward, args, reads, buffers(dx, share, sums), tuple(covers), (scratch,)), *follow]
+
+
+RULES = (convolve, table, normalize, rectified_gradient, norm_gradient, convolve_back)

@@ -1,0 +1,1 @@
+"""Other programs' names and layouts, converted at the border."""

@@ -1,0 +1,86 @@
+"""Run by test_cuda in a process of its own: `simulate` every pass under Numba's CUDA simulator, or compile it to `ptx`.
+
+Prints one line per pass; the last line is `done`.
+"""
+
+import importlib
+import pkgutil
+import sys
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+
+from checks import SUBJECTS, call, distance
+from refimpl import cuda
+from refimpl.graph import passes_of
+from refimpl.passes import _typed, dims, dtype_of
+
+
+def modules(room):
+    package = importlib.import_module(f"refimpl.{room}")
+    return [importlib.import_module(f"refimpl.{room}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
+
+
+def any_call(passed):
+    """A call of a pass that has no subject: arrays of small sizes with values between 0.5 and 1.5."""
+    rng = np.random.default_rng(0)
+    sizes = dict.fromkeys(passed.letters(), 3) | {"E": 11}
+    arrays = {}
+    for name in passed.reads:
+        shape, dtype = passed.shape(name, sizes), dtype_of(passed.shapes[name], np.float64)
+        arrays[name] = rng.random(shape) + 0.5 if dtype.kind == "f" else np.ones(shape, dtype)
+    return passed, arrays, {}, {}
+
+
+def simulate():
+    calls = []
+    for module in modules("ops"):
+        name = module.__name__.rsplit(".", 1)[-1]
+        passes = passes_of(module)
+        if passes:
+            importlib.import_module(f"test_{name}")
+        if name in SUBJECTS:
+            for seed in (0, 1):
+                calls += SUBJECTS[name].calls(SUBJECTS[name].sample(seed))
+        covered = {made[0] for made in calls}
+        calls += [any_call(p) for p in passes.values() if p not in covered]
+    for passed, arrays, attrs, letters in calls:
+        host = call(passed, arrays, attrs, letters)
+        there = {a: cuda.to_device(np.ascontiguousarray(v)) for a, v in arrays.items()}
+        device = call(passed, there, attrs, letters)
+        for a in host:
+            error = distance(device[a].copy_to_host(), host[a])
+            assert error < 1e-12, f"{passed}: {a} is off by {error:.1e} under the CUDA simulator"
+        print("simulated", passed)
+
+
+def ptx():
+    from numba import cuda as numba_cuda
+    from numba import types
+    from numba.core.typing.typeof import typeof
+    from numba.cuda import dispatcher
+    from numba.np.numpy_support import from_dtype
+
+    def array(entry, dtype):
+        return types.Array(from_dtype(dtype_of(entry, dtype)), len(dims(entry)), "C")
+
+    # Numba asks the current GPU for its capability when it compiles a device function, although none is needed
+    turing = SimpleNamespace(compute_capability=(7, 5))
+    with mock.patch.object(dispatcher, "get_current_device", lambda: turing):
+        for module in modules("ops") + modules("methods"):
+            for passed in passes_of(module).values():
+                for dtype in (np.dtype("float32"), np.dtype("float64")):
+                    arrays = [array(passed.shapes[a], dtype) for a in passed.arrays]
+                    attributes = [typeof(_typed(default, dtype)) for default in passed.attributes.values()]
+                    function = cuda.grid_function(passed.body)
+                    text, _ = numba_cuda.compile_ptx(function, (types.int64, *arrays, *attributes), cc=(7, 5))
+                    assert ".target sm_75" in text and ".entry" in text, f"{passed}: no kernel for 7.5"
+                    wide = dtype == np.float32 and ".f64" in text and passed.operator != "dropout"
+                    assert not wide, f"{passed} computes in float64 for float32 arrays, which is slow on a GPU"
+                    print("compiled", passed, dtype)
+
+
+if __name__ == "__main__":
+    {"simulate": simulate, "ptx": ptx}[sys.argv[1]]()
+    print("done")

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from refimpl.graph import Graph, operator
+from refimpl.ops import relu, sgd
+from refimpl.passes import ShapeError, dims, merged, read_sizes
+
+
+def test_merged_axes():
+    assert dims("uint8: N B") == ["N", "B"] and dims("N E*") == ["N", "E"]
+    assert merged("N E*", (2, 3, 4, 5)) == (2, 60) and merged("N E*", (2, 3)) == (2, 3)
+    assert merged("N E*", (2,)) == (2, 1) and merged("E*", (2, 3)) == (6,)
+    assert read_sizes({"x": "N E*"}, {"x": np.ones((0, 3, 2))}) == {"N": 0, "E": 6}
+
+
+def test_results_have_the_unmerged_shape_of_the_inputs():
+    x = np.ones((2, 3, 4, 5))
+    y = relu.forward(x)
+    assert y.shape == x.shape and relu.grad_x(x, relu.pack_mask(y)).shape == x.shape
+    assert sgd.step(x, x, np.ones(1)).shape == x.shape
+
+
+def test_in_place_passes_leave_their_arguments_alone():
+    w = np.ones((2, 3))
+    assert not np.array_equal(sgd.step(w, w, np.ones(1)), w) and (w == 1).all()
+
+
+def test_merged_arrays_must_have_one_shape():
+    with pytest.raises(ShapeError, match=r"dw has shape \(3, 2\), but w has \(2, 3\)"):
+        sgd.step(np.ones((2, 3)), np.ones((3, 2)), np.ones(1))
+
+
+def test_graph_keeps_the_shape_of_element_by_element_nodes():
+    graph = Graph("net", (6, 6), 3)
+    graph.relu("b", graph.linear("fc", graph.flatten("f", graph.relu("a", "input")), 4))
+    assert graph.shapes(5)["a"] == (5, 6, 6, 3) and graph.shapes(5)["b"] == (5, 4)
+
+
+def test_unknown_operator():
+    with pytest.raises(KeyError, match="there is no operator 'rely' in refimpl.ops"):
+        operator("rely")
