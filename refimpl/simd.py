@@ -12,6 +12,7 @@ stays scalar. LLVM splits a vector into whatever registers the processor has (on
     a + b, a − b, a · b      a product that is added at once may be rounded once (contracted)
     clamp(v, lo, hi)         min(max(v, lo), hi); NaN stays
     keep(v, z, lo, hi)       v where lo < z < hi or z is NaN, else 0
+    keep_bits(v, bits)       v in the lanes whose bit of an integer is set, lane 0 the lowest, else 0
     prefetch(x, i)           ask for the cache line of element i
     accumulate(s, i, v, n)   s[i …] += v in the dtype of s
 
@@ -235,3 +236,17 @@ def keep(typingctx, vector, z, lo, hi):
         return builder.select(outside, ir.Constant(v.type, [0.0] * LANES), v)
 
     return signature(vector, vector, vector, vector, vector), generate
+
+
+@intrinsic
+def keep_bits(typingctx, vector, bits):
+    """The vector in the lanes whose bit is set in an integer, lane 0 the lowest; 0 elsewhere."""
+    if not (isinstance(vector, Vector) and isinstance(bits, types.Integer)):
+        return None
+
+    def generate(context, builder, sig, args):
+        word = context.cast(builder, args[1], bits, types.uint64)
+        chosen = builder.bitcast(builder.trunc(word, ir.IntType(LANES)), ir.VectorType(ir.IntType(1), LANES))
+        return builder.select(chosen, args[0], ir.Constant(args[0].type, [0.0] * LANES))
+
+    return signature(vector, vector, bits), generate

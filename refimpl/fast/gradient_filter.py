@@ -12,13 +12,13 @@ from numba import prange
 
 from ..gemm import gemm
 from ..kernel import fast, inline
+from ..simd import LANES, accumulate, address, keep_bits, load
 
 CENTRE = 0
-TILE_PATCHES = 256  # patches in a tile of dx_patch
-TILE_CHANNELS = 256  # channels in a tile of dx_patch
-DW_BLOCK = 256  # rows and columns of a block of dw_patch
+TILE = 65536  # elements of a tile of dx_patch: it stays in the second-level cache
+BLOCK = 256  # longest side of a block of dw_patch
+LEAST = 64  # shortest side that a product is cut down to: less does not pay for packing its operands
 ITEMS = 8  # wanted parts of a product, so that a few threads share them evenly
-LEAST_ROWS = 64  # patches that a part of a product has at least: fewer do not pay for packing the operands
 
 
 def scratch(sizes, threads: int) -> dict[str, tuple[int, ...]]:
@@ -28,15 +28,39 @@ def scratch(sizes, threads: int) -> dict[str, tuple[int, ...]]:
     """
     n, u, v, c, k, g = (sizes[letter] for letter in "NUVCKG")
     depth, width = c // g, k // g
-    lines = max(1, min(TILE_PATCHES // v, -(-n * u // ITEMS)))
-    lines = max(lines, min(n * u, -(-LEAST_ROWS // v)))
-    parts = -(-n * u // lines)
-    channels = min(c, max(TILE_CHANNELS, 1))
-    while parts * -(-c // channels) < ITEMS and channels > LEAST_ROWS:
-        channels = -(-channels // 2)
-    blocks = 1 if depth == width == 1 else g * -(-depth // DW_BLOCK) * -(-width // DW_BLOCK)
-    slices = max(1, min(-(-ITEMS // blocks), n * u * v // LEAST_ROWS))
-    return {"tiles": (threads, lines, v, channels), "dw_partial": (slices, depth, k)}
+    best = None
+    for blocks in range(1, max(1, c // LEAST) + 1):
+        channels = -(-c // blocks)
+        lines = max(1, min(TILE // (channels * v), n * u * blocks // ITEMS))
+        parts = -(-n * u // lines)
+        # BLAS copies the tile's dy_mean once per block of channels and its part of w_sum once per tile
+        cost = max(ITEMS - parts * blocks, 0), n * u * v * blocks + c * parts
+        if best is None or cost < best[0]:
+            best = cost, (threads, lines, v, channels)
+    best_w = None
+    for slices in range(1, max(1, min(ITEMS, n * u * v // LEAST)) + 1):
+        down, across = cuts.py_func(depth, width, g * slices)
+        copied = n * u * v * (depth * across + width * down) + (2 * slices * depth * width if slices > 1 else 0)
+        cost = max(ITEMS - g * slices * down * across, 0), copied
+        if best_w is None or cost < best_w[0]:
+            best_w = cost, (slices, depth, k)
+    if depth == width == 1:  # no product: the slices alone are shared
+        best_w = None, (max(1, min(ITEMS, n * u * v // LEAST)), 1, k)
+    return {"tiles": best[1], "dw_partial": best_w[1]}
+
+
+@inline
+def cuts(depth, width, times):
+    """Into how many blocks of rows and of columns each of `times` products (depth, width) is cut."""
+    down, across = -(-depth // BLOCK), -(-width // BLOCK)
+    while times * down * across < ITEMS:
+        if depth * across >= width * down and depth >= 2 * LEAST * down:
+            down *= 2
+        elif width >= 2 * LEAST * across:
+            across *= 2
+        else:
+            break
+    return down, across
 
 
 @inline
@@ -51,27 +75,33 @@ def add_patch(total, a, first_row, last_row, first_column, last_column):
     total[:] = 0
     for h in range(first_row, last_row):
         for i in range(first_column, last_column):
+            element = a[h, i]
             for c in range(total.shape[0]):
-                total[c] += a[h, i, c]
+                total[c] += element[c]
+
+
+@inline
+def bits_from(mask, first, count):
+    """The `count` ≤ LANES bits of mask (B,) from element `first` of the sample on, as one integer."""
+    shift = first & 7
+    bits = np.int64(0)
+    for j in range((shift + count + 7) >> 3):
+        bits |= np.int64(mask[(first >> 3) + j]) << (8 * j)
+    return bits >> shift
 
 
 @inline
 def add_masked_patch(total, a, mask, first_row, last_row, first_column, last_column):
-    """As `add_patch`, of the elements whose bit in `mask` (B,) is set."""
+    """As `add_patch`, of the elements whose bit in `mask` (B,) is set; another's value does not matter."""
     total[:] = 0
     channels = total.shape[0]
-    zero = total.dtype.type(0)
+    source, target = address(a), address(total)
     for h in range(first_row, last_row):
         for i in range(first_column, last_column):
             at = (h * a.shape[1] + i) * channels
-            if channels % 8 == 0:
-                for j in range(channels // 8):
-                    bits = mask[at // 8 + j]
-                    for b in range(8):
-                        total[8 * j + b] += a[h, i, 8 * j + b] if (bits >> b) & 1 else zero
-            else:
-                for c in range(channels):
-                    total[c] += a[h, i, c] if (mask[(at + c) >> 3] >> ((at + c) & 7)) & 1 else zero
+            for c in range(0, channels, LANES):
+                n = min(LANES, channels - c)
+                accumulate(target, c, keep_bits(load(source, at + c, n), bits_from(mask, at + c, n)), n)
 
 
 @fast
@@ -141,12 +171,12 @@ def spread(dx, tile, n, u, v, first_channel, channels, grid_rows, grid_columns, 
     inner = dx.shape[2] if v == grid_columns - 1 else end
     for h in range(upper, lower):
         for i in range(outer, inner):
+            element = dx[n, h, i, first_channel : first_channel + channels]
             if first <= h < last and begin <= i < end:
                 for c in range(channels):
-                    dx[n, h, i, first_channel + c] = tile[c]
+                    element[c] = tile[c]
             else:
-                for c in range(channels):
-                    dx[n, h, i, first_channel + c] = 0
+                element[:] = 0
 
 
 @fast
@@ -180,8 +210,9 @@ def grad_x(dx, tiles, dy_mean, w_sum, patch, stride, align):
             for v in range(grid_columns):
                 value = tile[line - first_line, v]
                 if depth == 1 and width == 1:
-                    for c in range(last_channel - first_channel):
-                        value[c] = dy_mean[n, u, v, first_channel + c] * w_sum[0, first_channel + c]
+                    mean, weight = dy_mean[n, u, v, first_channel:last_channel], w_sum[0, first_channel:last_channel]
+                    for c in range(mean.shape[0]):
+                        value[c] = mean[c] * weight[c]
                 spread(
                     dx, value, n, u, v, first_channel, last_channel - first_channel,
                     grid_rows, grid_columns, rows, columns, top, left,
@@ -253,21 +284,22 @@ def grad_w(dw, dw_partial, dy_mean, x_sum):
             total = dw_partial[i, 0]
             total[:] = 0
             for row in range(i * step, min((i + 1) * step, patches)):
+                x_row, dy_row = x_rows[row], dy_rows[row]
                 for c in range(channels):
-                    total[c] += x_rows[row, c] * dy_rows[row, c]
+                    total[c] += x_row[c] * dy_row[c]
     else:
-        down, across = -(-depth // DW_BLOCK), -(-width // DW_BLOCK)
+        down, across = cuts(depth, width, slices * groups)
+        high, wide = -(-depth // down), -(-width // across)
         for t in prange(slices * groups * down * across):
             rest, b = divmod(np.int64(t), across)
             rest, a = divmod(rest, down)
             i, g = divmod(rest, groups)
             first = min(i * step, patches)
             gemm(
-                True, False, min(DW_BLOCK, depth - a * DW_BLOCK), min(DW_BLOCK, width - b * DW_BLOCK),
-                min(step, patches - first),
-                1.0, x_sum, first * channels + g * depth + a * DW_BLOCK, channels,
-                dy_mean, first * outputs + g * width + b * DW_BLOCK, outputs,
-                0.0, dw_partial, (i * depth + a * DW_BLOCK) * outputs + g * width + b * DW_BLOCK, outputs,
+                True, False, min(high, depth - a * high), min(wide, width - b * wide), min(step, patches - first),
+                1.0, x_sum, first * channels + g * depth + a * high, channels,
+                dy_mean, first * outputs + g * width + b * wide, outputs,
+                0.0, dw_partial, (i * depth + a * high) * outputs + g * width + b * wide, outputs,
             )  # fmt: skip
     elements = depth * outputs
     partial, taps = dw_partial.reshape(slices, elements), dw.reshape(dw.shape[0] * dw.shape[1], elements)
@@ -275,9 +307,12 @@ def grad_w(dw, dw_partial, dy_mean, x_sum):
     for t in prange(-(-elements // span)):
         first = np.int64(t) * span
         last = min(first + span, elements)
+        total = partial[0, first:last]  # a view, counted from 0: an index that might be negative is not vectorised
         for i in range(1, slices):
-            for e in range(first, last):
-                partial[0, e] += partial[i, e]
+            part = partial[i, first:last]
+            for e in range(total.shape[0]):
+                total[e] += part[e]
         for tap in range(taps.shape[0]):
-            for e in range(first, last):
-                taps[tap, e] = partial[0, e]
+            copy = taps[tap, first:last]
+            for e in range(total.shape[0]):
+                copy[e] = total[e]
