@@ -72,7 +72,7 @@ def run_backward(case, a, want_x=True, want_w=True):
     scratch = np.full((numba.get_num_threads(), pointwise.backward_scratch(x.shape, w.shape)), np.nan, x.dtype)
     pointwise.backward(
         dx, dw, a["dz"], a["y"], a["coef"], x, a["affine"], w, a["residual"], a["prev"], a["prev_affine"], sums,
-        scratch, case["act"], a["prev_act"],
+        scratch, np.full((case["k"], x.shape[3]) if want_x else (0, 0), np.nan, x.dtype), case["act"], a["prev_act"],
     )  # fmt: skip
     return dx, dw, sums
 

@@ -77,6 +77,7 @@ class Ours:
             dw.forward_scratch(y[0].shape, w[1].shape, y[1].shape, 4, *geometry),
             dw.backward_scratch(y[0].shape, w[1].shape, y[1].shape, 4, *geometry),
         )), f)  # fmt: skip
+        turned = np.empty((e, c), f), np.empty((c, e), f)
         residual = stride == 1
 
         def norm(i):
@@ -99,7 +100,7 @@ class Ours:
             ("gradient sums", bn.gradient, (dz, dz, none4, y[2], table[2], back[2], none4, none3, 0), 2 * narrow),
             ("norm 2 gradient", *norm_gradient(2), 0),
             ("project backward", pw.backward, (
-                dy[1], share[2], dz, y[2], coef[2], y[1], table[1], w[2], none4, y[1], table[1], back[1], scratch, 2, 2
+                dy[1], share[2], dz, y[2], coef[2], y[1], table[1], w[2], none4, y[1], table[1], back[1], scratch, turned[1], 2, 2
             ), 2 * narrow + 2 * small),
             ("norm 1 gradient", *norm_gradient(1), 0),
             ("depthwise backward", dw.backward, (
@@ -108,7 +109,7 @@ class Ours:
             ("norm 0 gradient", *norm_gradient(0), 0),
             ("expand backward", pw.backward, (
                 dx, share[0], dy[0], y[0], coef[0], x, none2, w[0], dz if residual else none4, none4, none2,
-                none3, scratch, 0, 0
+                none3, scratch, turned[0], 0, 0
             ), 2 * big + 3 * x.nbytes),
             *((f"add slices {i}", bn.add_slices, (grad[i], share[i]), share[i].nbytes) for i in range(3)),
         ]  # fmt: skip
