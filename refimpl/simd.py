@@ -65,6 +65,7 @@ _binary(operator.mul, "fmul")
 
 
 def spread(builder, scalar, vector):
+    """Emit the scalar in every lane of a vector type."""
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
@@ -109,6 +110,7 @@ def _masked(builder, vector, n):
 
 
 def load_lanes(context, builder, vector, args):
+    """Emit the load of a vector type; args: address, index, number of lanes."""
     pointer, align = _at(context, builder, args[0], args[1], vector)
     result = cgutils.alloca_once(builder, vector)
     with builder.if_else(builder.icmp_signed(">=", args[2], ir.Constant(args[2].type, LANES))) as (whole, part):
@@ -124,6 +126,7 @@ def load_lanes(context, builder, vector, args):
 
 
 def store_lanes(context, builder, args):
+    """Emit a store; args: address, index, vector, number of lanes."""
     vector = args[2].type
     pointer, align = _at(context, builder, args[0], args[1], vector)
     with builder.if_else(builder.icmp_signed(">=", args[3], ir.Constant(args[3].type, LANES))) as (whole, part):

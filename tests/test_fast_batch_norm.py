@@ -36,7 +36,7 @@ class Branch:
         if training:
             batch_norm.statistics(self.sums, self.y)
             batch_norm.training_table(
-                self.affine, self.moments, self.new_mean, self.new_var, self.sums, self.gamma, self.beta,
+                self.affine, self.moments, self.new_mean, self.new_var, self.sums.copy(), self.gamma, self.beta,
                 self.count, EPS, MOMENTUM,
             )  # fmt: skip
         else:
@@ -55,7 +55,9 @@ class Branch:
         """(dy, dgamma, dbeta) from the gradient g behind the norm and its sums."""
         c = self.gamma.shape[0]
         coef, dgamma, dbeta = np.full((3, c), np.nan, self.dtype), np.empty(c, self.dtype), np.empty(c, self.dtype)
-        batch_norm.gradient_table(coef, dgamma, dbeta, sums, self.moments, self.gamma, self.count, int(self.training))
+        batch_norm.gradient_table(
+            coef, dgamma, dbeta, sums.copy(), self.moments, self.gamma, self.count, int(self.training)
+        )
         dy = np.full_like(g, np.nan)
         batch_norm.apply_gradient(dy, g, self.y if self.training else np.empty((0,) * 4, self.dtype), coef)
         return dy, dgamma, dbeta

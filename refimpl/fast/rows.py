@@ -32,7 +32,7 @@ def read_row(ring, at, step, x, i, columns, channels, m, affine, c, act):
 
 @inline
 def read_gradient_row(ring, at, step, dz, y, i, columns, channels, m, coef, c):
-    """ring[at + q·step …] = ∂L/∂y[i + q·channels …] for every column q: one block of m channels from channel c on."""
+    """ring[at + q·step …] = ∂L/∂y[i + q·channels …] for every column q, m channels from c on."""
     if not given(coef):
         for q in range(columns):
             store(ring, at + q * step, load(dz, i + q * channels, m), LANES)
@@ -62,7 +62,7 @@ def clear(pointer, start, stop):
 
 @inline
 def read_tile(out, at, x, i, rows, channels, affine, act):
-    """out[at …] (rows, channels) = x̂ of the rows that begin at element i of x; `affine` must be given."""
+    """Fill out[at …] (rows, channels) with x̂ of the rows that begin at element i of x; `affine` must be given."""
     lo, hi = bounds(x, act)
     for row in range(rows):
         k, j = row * channels, i + row * channels
@@ -74,8 +74,8 @@ def read_tile(out, at, x, i, rows, channels, affine, act):
 
 
 @inline
-def read_gradient_tile(out, dz, y, i, rows, channels, coef):
-    """Out (rows, channels) = ∂L/∂y of the rows that begin at element i of dz and y; `coef` must be given."""
+def read_gradient_tile(out, at, dz, y, i, rows, channels, coef):
+    """Fill out[at …] (rows, channels) with ∂L/∂y, rows of dz and y from element i on; `coef` must be given."""
     for row in range(rows):
         k, j = row * channels, i + row * channels
         for c in range(0, channels, LANES):
@@ -85,7 +85,7 @@ def read_gradient_tile(out, dz, y, i, rows, channels, coef):
             if given(y):
                 prefetch(y, j + c + rows * channels)
                 g = g + (load(y, j + c, m) * load(coef, channels + c, m) + load(coef, 2 * channels + c, m))
-            store(out, k + c, g, m)
+            store(out, at + k + c, g, m)
 
 
 @inline
@@ -107,13 +107,13 @@ def sum_tile(y, i, rows, stride, first, end, sums, at, channels):
 
 @inline
 def finish_gradient_tile(
-    dx, tile, tile_at, residual, prev, i, rows, channels, first, end, affine, act, sums, at
+    dx, tile, at, residual, prev, i, rows, channels, first, end, affine, act, sums, sums_at
 ):  # fmt: skip
-    """dx ← tile + residual, turned from a gradient behind an activation into the one behind its batch norm.
+    """Turn a gradient behind an activation into the one behind its batch norm: dx ← tile + residual, zero where flat.
 
-    tile[tile_at …] (rows, end − first) holds channels first … end−1; the rows of dx, residual and prev begin at element i. dx is zero where act(a·prev + b) is
-    flat; sums[at + c] += Σ dx, sums[at + channels + c] += Σ dx·prev.
-    Without `affine` nothing is flat; without `sums` nothing is summed, and `prev` is read for neither.
+    tile[at …] (rows, end − first) holds channels first … end−1; rows of dx, residual and prev begin at element i.
+    Flat is act(a·prev + b), nowhere without `affine`. sums[sums_at + c] += Σ dx, sums[sums_at + channels + c] +=
+    Σ dx·prev, if there are sums; `prev` is read for these two only.
     """
     lo, hi = bounds(dx, act)
     masked = given(affine) and act > 0
@@ -128,7 +128,7 @@ def finish_gradient_tile(
             for row in range(start, stop):
                 j = i + row * channels + c
                 prefetch_write(dx, j + rows * channels)
-                e = load(tile, tile_at + row * (end - first) + c - first, m)
+                e = load(tile, at + row * (end - first) + c - first, m)
                 if given(residual):
                     e = e + load(residual, j, m)
                 if masked or given(sums):
@@ -140,5 +140,5 @@ def finish_gradient_tile(
                     products = products + e * raw
                 store(dx, j, e, m)
             if given(sums):
-                accumulate(sums, at + c, total, m)
-                accumulate(sums, at + channels + c, products, m)
+                accumulate(sums, sums_at + c, total, m)
+                accumulate(sums, sums_at + channels + c, products, m)
