@@ -88,7 +88,7 @@ def run(case, dtype):
 
 @pytest.mark.parametrize("dtype", LIMIT)
 @given(case=cases())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=35, deadline=None)
 def test_against_torch(dtype, case):
     main, side, z, dz, g, sums, other_sums = run(case, dtype)
     leaves, out, running = main.torch()

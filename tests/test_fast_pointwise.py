@@ -81,7 +81,7 @@ def run_backward(case, a, want_x=True, want_w=True):
 
 @pytest.mark.parametrize("dtype", LIMIT)
 @given(case=cases())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=35, deadline=None)
 def test_forward(dtype, case):
     a = make(case, dtype)
     y, sums = run_forward(case, a)
@@ -95,7 +95,7 @@ def test_forward(dtype, case):
 
 @pytest.mark.parametrize("dtype", LIMIT)
 @given(case=cases())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=35, deadline=None)
 def test_backward(dtype, case):
     a = make(case, dtype)
     dx, dw, sums = run_backward(case, a)

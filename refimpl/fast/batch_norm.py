@@ -47,7 +47,8 @@ def gather(sums, parts, channels, first, end):
 def training_table(affine, moments, running_mean, running_var, sums, gamma, beta, count, eps, momentum):
     """Write affine (2, C) = (a, b) and moments (2, C) float64 = (mean, rstd) from sums (…, 2, C), which are used up.
 
-    Updates the running statistics. count: M. momentum is the weight of the new statistics, as in PyTorch; the running variance takes M / (M − 1)·var.
+    count: M. The running statistics are updated: momentum is the weight of the new ones, as in PyTorch, and the running
+    variance takes M / (M − 1)·var.
     Empty running arrays (0,) are left out.
     """
     channels = gamma.shape[0]
