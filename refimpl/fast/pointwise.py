@@ -29,8 +29,11 @@ def slices(rows: int) -> int:
 
 
 def tile_rows(rows: int, c: int, k: int) -> int:
-    """Rows of a tile for C and K channels."""
-    return min(rows, max(MIN_SLICE, min(256, TILE_ELEMENTS // (c + k) // 16 * 16)))
+    """Rows of a tile for C and K channels: a slice is cut evenly, so that no tile of a few rows is left over."""
+    most = max(MIN_SLICE, min(256, TILE_ELEMENTS // (c + k)))
+    longest = rows if rows <= SMALL else rows // min(rows // MIN_SLICE, MAX_SLICES) + 1
+    tiles = max(1, (longest + most // 2) // most)
+    return min(rows, (longest + 8 * tiles - 1) // (8 * tiles) * 8)
 
 
 def chunk(count: int, chunks: int) -> int:
