@@ -13,7 +13,7 @@ stays scalar. LLVM splits a vector into whatever registers the processor has (on
     clamp(v, lo, hi)         min(max(v, lo), hi); NaN stays
     keep(v, z, lo, hi)       v where lo < z < hi or z is NaN, else 0
     keep_bits(v, bits)       v in the lanes whose bit of an integer is set, lane 0 the lowest, else 0
-    prefetch(x, i)           ask for the cache line of element i
+    prefetch(x, i)           ask for the cache line of element i (prefetch_write: to write it)
     accumulate(s, i, v, n)   s[i …] += v in the dtype of s
 
 Helpers take addresses, not arrays: Numba counts references to an array at each call, and two threads that count on
@@ -65,7 +65,8 @@ _binary(operator.sub, "fsub")
 _binary(operator.mul, "fmul")
 
 
-def _spread(builder, scalar, vector):
+def spread(builder, scalar, vector):
+    """Emit the scalar in every lane of a vector type."""
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
@@ -104,12 +105,13 @@ def _at(context, builder, pointer, index, vector):
 def _masked(builder, vector, n):
     """(mask of the first n lanes, name suffix of the masked intrinsics)."""
     lanes = ir.VectorType(ir.IntType(64), LANES)
-    mask = builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), _spread(builder, n, lanes))
+    mask = builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), spread(builder, n, lanes))
     bits = 32 if vector.element == ir.FloatType() else 64
     return mask, f"v{LANES}f{bits}.p0"
 
 
-def _load(context, builder, vector, args):
+def load_lanes(context, builder, vector, args):
+    """Emit the load of a vector type; args: address, index, number of lanes."""
     pointer, align = _at(context, builder, args[0], args[1], vector)
     result = cgutils.alloca_once(builder, vector)
     with builder.if_else(builder.icmp_signed(">=", args[2], ir.Constant(args[2].type, LANES))) as (whole, part):
@@ -124,7 +126,8 @@ def _load(context, builder, vector, args):
     return builder.load(result)
 
 
-def _store(context, builder, args):
+def store_lanes(context, builder, args):
+    """Emit a store; args: address, index, vector, number of lanes."""
     vector = args[2].type
     pointer, align = _at(context, builder, args[0], args[1], vector)
     with builder.if_else(builder.icmp_signed(">=", args[3], ir.Constant(args[3].type, LANES))) as (whole, part):
@@ -145,7 +148,7 @@ def load(typingctx, pointer, index, n):
         return None
 
     def generate(context, builder, sig, args):
-        return _load(context, builder, context.get_value_type(sig.return_type), args)
+        return load_lanes(context, builder, context.get_value_type(sig.return_type), args)
 
     return signature(Vector(pointer.dtype), pointer, types.int64, types.int64), generate
 
@@ -157,7 +160,7 @@ def store(typingctx, pointer, index, vector, n):
         return None
 
     def generate(context, builder, sig, args):
-        return _store(context, builder, args)
+        return store_lanes(context, builder, args)
 
     return signature(types.none, pointer, types.int64, vector, types.int64), generate
 
@@ -173,28 +176,38 @@ def accumulate(typingctx, pointer, index, vector, n):
         pointer, index, value, n = args
         if wide != vector:
             value = builder.fpext(value, context.get_value_type(wide))
-        old = _load(context, builder, value.type, (pointer, index, n))
-        return _store(context, builder, (pointer, index, builder.fadd(old, value), n))
+        old = load_lanes(context, builder, value.type, (pointer, index, n))
+        return store_lanes(context, builder, (pointer, index, builder.fadd(old, value), n))
 
     return signature(types.none, pointer, types.int64, vector, types.int64), generate
 
 
-@intrinsic
-def prefetch(typingctx, pointer, index):
-    """Ask for the cache line of an element; an address that is not mapped does no harm."""
+def _prefetch(typingctx, pointer, write):
     if not isinstance(pointer, types.CPointer):
         return None
 
     def generate(context, builder, sig, args):
         where = builder.gep(args[0], [args[1]])
-        flags = [ir.IntType(32)] * 3
+        number = ir.IntType(32)
         function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [where.type, *flags]), "llvm.prefetch.p0"
+            builder.module, ir.FunctionType(ir.VoidType(), [where.type, number, number, number]), "llvm.prefetch.p0"
         )
-        builder.call(function, [where, *(ir.Constant(ir.IntType(32), n) for n in (0, 2, 1))])
+        builder.call(function, [where, *(ir.Constant(number, n) for n in (write, 2, 1))])
         return context.get_dummy_value()
 
     return signature(types.none, pointer, types.int64), generate
+
+
+@intrinsic
+def prefetch(typingctx, pointer, index):
+    """Ask for the cache line of an element to read; an address that is not mapped does no harm."""
+    return _prefetch(typingctx, pointer, 0)
+
+
+@intrinsic
+def prefetch_write(typingctx, pointer, index):
+    """Ask for the cache line of an element to write; an address that is not mapped does no harm."""
+    return _prefetch(typingctx, pointer, 1)
 
 
 @intrinsic
@@ -205,7 +218,7 @@ def splat(typingctx, like, scalar):
 
     def generate(context, builder, sig, args):
         vector = context.get_value_type(sig.return_type)
-        return _spread(builder, context.cast(builder, args[1], scalar, like.dtype), vector)
+        return spread(builder, context.cast(builder, args[1], scalar, like.dtype), vector)
 
     return signature(Vector(like.dtype), like, scalar), generate
 

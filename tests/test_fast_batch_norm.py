@@ -36,11 +36,17 @@ class Branch:
         if training:
             batch_norm.statistics(self.sums, self.y)
             batch_norm.training_table(
-                self.affine, self.moments, self.new_mean, self.new_var, self.sums, self.gamma, self.beta,
+                self.affine, self.moments, self.new_mean, self.new_var, self.sums.copy(), self.gamma, self.beta,
                 self.count, EPS, MOMENTUM,
             )  # fmt: skip
         else:
             batch_norm.frozen_table(self.affine, self.moments, self.mean, self.var, self.gamma, self.beta, EPS)
+
+    def spread(self):
+        """Terms of a·y + b, counting those of var = S2 / M − mean² from which a comes: they cancel in a small batch."""
+        mean, rstd = self.moments
+        terms = 1 + ((wide(self.y) ** 2).mean((0, 1, 2)) + mean**2) * rstd**2 * self.training
+        return abs(wide(self.affine[0])) * (abs(wide(self.y)) + abs(mean)) * terms + abs(wide(self.beta)), terms
 
     def torch(self):
         """(leaves y, gamma, beta; normalised map; running statistics) in float64."""
@@ -55,7 +61,9 @@ class Branch:
         """(dy, dgamma, dbeta) from the gradient g behind the norm and its sums."""
         c = self.gamma.shape[0]
         coef, dgamma, dbeta = np.full((3, c), np.nan, self.dtype), np.empty(c, self.dtype), np.empty(c, self.dtype)
-        batch_norm.gradient_table(coef, dgamma, dbeta, sums, self.moments, self.gamma, self.count, int(self.training))
+        batch_norm.gradient_table(
+            coef, dgamma, dbeta, sums.copy(), self.moments, self.gamma, self.count, int(self.training)
+        )
         dy = np.full_like(g, np.nan)
         batch_norm.apply_gradient(dy, g, self.y if self.training else np.empty((0,) * 4, self.dtype), coef)
         return dy, dgamma, dbeta
@@ -86,7 +94,7 @@ def run(case, dtype):
 
 @pytest.mark.parametrize("dtype", LIMIT)
 @given(case=cases())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=35, deadline=None)
 def test_against_torch(dtype, case):
     main, side, z, dz, g, sums, other_sums = run(case, dtype)
     leaves, out, running = main.torch()
@@ -94,7 +102,9 @@ def test_against_torch(dtype, case):
     if case["other"] != "none":
         out = out + (side_out if case["other"] == "normed" else side_leaves[0])
     want = torch.clamp(out, LOW[case["act"]], HIGH[case["act"]])
-    span = 1 + abs(wide(main.affine[0]) * wide(main.y)) + abs(wide(main.affine[1]))
+    span = main.spread()[0]
+    if case["other"] != "none":
+        span = span + (side.spread()[0] if case["other"] == "normed" else abs(wide(side.y)))
     assert_near(z, want.detach().numpy(), span, dtype, "z")
     if case["training"]:
         assert_near(main.new_mean, running[0].numpy(), abs(wide(main.mean)) + 1, dtype, "running mean")
@@ -106,11 +116,12 @@ def test_against_torch(dtype, case):
         # terms of the sums: g, and g times the normalised value; of dy: each of those once more through the means
         normed = abs(wide(branch.y) - branch.moments[0]) * branch.moments[1]
         raw = abs(wide(branch.y)) * branch.moments[1] + abs(branch.moments[0]) * branch.moments[1]
-        terms, products = abs(wide(g)), abs(wide(g)) * raw
+        cancel = branch.spread()[1]
+        terms, products = abs(wide(g)), abs(wide(g)) * raw * cancel
         assert_near(dbeta, beta.grad.numpy(), terms.sum((0, 1, 2)), dtype, "dbeta")
         assert_near(dgamma, gamma.grad.numpy(), products.sum((0, 1, 2)), dtype, "dgamma")
         scale = abs(branch.gamma * branch.moments[1]) * (
-            terms + terms.mean((0, 1, 2)) + (normed + raw) * products.mean((0, 1, 2))
+            terms * cancel + terms.mean((0, 1, 2)) + (normed + raw) * products.mean((0, 1, 2))
         )
         assert_near(dy, y.grad.numpy(), scale, dtype, "dy")
 

@@ -74,7 +74,7 @@ def run_backward(case, x, affine, kernel, dz, y, coef):
 
 @pytest.mark.parametrize("dtype", LIMIT)
 @given(case=cases())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_forward(dtype, case):
     x, affine, kernel, dz, _, _ = make(case, dtype)
     y, sums = run_forward(case, x, affine, kernel, dz.shape)
@@ -88,7 +88,7 @@ def test_forward(dtype, case):
 
 @pytest.mark.parametrize("dtype", LIMIT)
 @given(case=cases())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_backward(dtype, case):
     x, affine, kernel, dz, y, coef = make(case, dtype)
     dx, dw, sums = run_backward(case, x, affine, kernel, dz, y, coef)

@@ -56,7 +56,7 @@ class Ours:
         f, out, threads = np.float32, (side - 1) // stride + 1, get_num_threads()
         x, dz, w = a["x"], a["dz"], [a["w0"], a["w1"], a["w2"]]
         gamma, beta = ([a[f"{k}{i}"] for i in range(3)] for k in ("gamma", "beta"))
-        none5, none4, none3, none2 = (np.empty((0,) * d, f) for d in (5, 4, 3, 2))
+        none4, none2, none3 = np.empty((0,) * 4, f), np.empty((0, 0), f), np.empty((0, 0, 0))
         width = (e, e, c)
         y = [np.empty((n, side, side, e), f), np.empty((n, out, out, e), f), np.empty((n, out, out, c), f)]
         z, dx = np.empty_like(dz), np.empty_like(x)
@@ -71,12 +71,11 @@ class Ours:
         dgamma, dbeta = ([np.empty(k, f) for k in width] for _ in range(2))
         share = [np.empty((p, *v.shape), f) for p, v in zip(parts, w, strict=True)]
         grad = [np.empty_like(v) for v in w]
-        scratch = np.empty((threads, max(
-            pw.forward_scratch(x.shape, w[0].shape), pw.backward_scratch(x.shape, w[0].shape),
-            pw.forward_scratch(y[1].shape, w[2].shape), pw.backward_scratch(y[1].shape, w[2].shape),
-            dw.forward_scratch(y[0].shape, w[1].shape, y[1].shape, 4, *geometry),
-            dw.backward_scratch(y[0].shape, w[1].shape, y[1].shape, 4, *geometry),
-        )), f)  # fmt: skip
+        products = [need(v.shape, u.shape) for need in (pw.forward_scratch, pw.backward_scratch)
+                    for v, u in ((x, w[0]), (y[1], w[2]))]  # fmt: skip
+        shape = (y[0].shape, w[1].shape, y[1].shape, 4, *geometry)
+        own = max(*(p[0] for p in products), dw.forward_scratch(*shape), dw.backward_scratch(*shape))
+        scratch, shared = np.empty((threads, own), np.float32), np.empty(max(p[1] for p in products), np.float32)
         residual = stride == 1
 
         def norm(i):
@@ -89,17 +88,20 @@ class Ours:
 
         big, small, narrow = y[0].nbytes, y[1].nbytes, y[2].nbytes
         self.calls = [  # name, kernel, arguments, bytes that it must move
-            ("expand forward", pw.forward, (y[0], x, w[0], none2, sums[0], scratch, 0), x.nbytes + big),
+            ("expand forward", pw.forward, (y[0], x, w[0], none2, sums[0], scratch, shared, 0), x.nbytes + big),
             ("norm 0", *norm(0), 0),
-            ("depthwise forward", dw.forward, (y[1], y[0], w[1], table[0], sums[1], scratch, 2, *geometry), big + small),
+            ("depthwise forward", dw.forward, (
+                y[1], y[0], w[1], table[0], sums[1], scratch, 2, *geometry
+            ), big + small),
             ("norm 1", *norm(1), 0),
-            ("project forward", pw.forward, (y[2], y[1], w[2], table[1], sums[2], scratch, 2), small + narrow),
+            ("project forward", pw.forward, (y[2], y[1], w[2], table[1], sums[2], scratch, shared, 2), small + narrow),
             ("norm 2", *norm(2), 0),
             ("normalize", bn.normalize, (z, y[2], table[2], x if residual else none4, none2, 0), 3 * narrow),
             ("gradient sums", bn.gradient, (dz, dz, none4, y[2], table[2], back[2], none4, none3, 0), 2 * narrow),
             ("norm 2 gradient", *norm_gradient(2), 0),
             ("project backward", pw.backward, (
-                dy[1], share[2], dz, y[2], coef[2], y[1], table[1], w[2], none4, y[1], table[1], back[1], scratch, 2, 2
+                dy[1], share[2], dz, y[2], coef[2], y[1], table[1], w[2], none4, y[1], table[1], back[1], scratch,
+                shared, 2, 2,
             ), 2 * narrow + 2 * small),
             ("norm 1 gradient", *norm_gradient(1), 0),
             ("depthwise backward", dw.backward, (
@@ -108,7 +110,7 @@ class Ours:
             ("norm 0 gradient", *norm_gradient(0), 0),
             ("expand backward", pw.backward, (
                 dx, share[0], dy[0], y[0], coef[0], x, none2, w[0], dz if residual else none4, none4, none2,
-                none3, scratch, 0, 0
+                none3, scratch, shared, 0, 0
             ), 2 * big + 3 * x.nbytes),
             *((f"add slices {i}", bn.add_slices, (grad[i], share[i]), share[i].nbytes) for i in range(3)),
         ]  # fmt: skip

@@ -32,21 +32,31 @@ def slices(rows: int, channels: int) -> int:
 _slices = inline(slices)
 
 
+@inline
+def gather(sums, parts, channels, first, end):
+    """Add the sums of all slices to those of slice 0, in order, for channels first … end−1."""
+    for k in range(2):
+        for c in range(first, end, LANES):
+            v = load(sums, k * channels + c, end - c)
+            for part in range(1, parts):
+                v = v + load(sums, (2 * part + k) * channels + c, end - c)
+            store(sums, k * channels + c, v, end - c)
+
+
 @fast
 def training_table(affine, moments, running_mean, running_var, sums, gamma, beta, count, eps, momentum):
-    """Write affine (2, C) = (a, b) and moments (2, C) float64 = (mean, rstd) from sums (…, 2, C); update the running ones.
+    """Write affine (2, C) = (a, b) and moments (2, C) float64 = (mean, rstd) from sums (…, 2, C), which are used up.
 
-    count: M. momentum is the weight of the new statistics, as in PyTorch; the running variance takes M / (M − 1)·var.
+    count: M. The running statistics are updated: momentum is the weight of the new ones, as in PyTorch, and the running
+    variance takes M / (M − 1)·var.
     Empty running arrays (0,) are left out.
     """
     channels = gamma.shape[0]
     for t in prange(-(-channels // BLOCK)):
         first = np.int64(t) * BLOCK
+        gather(address(sums), sums.shape[0], channels, first, min(first + BLOCK, channels))
         for c in range(first, min(first + BLOCK, channels)):
-            total, squares = 0.0, 0.0
-            for part in range(sums.shape[0]):
-                total += sums[part, 0, c]
-                squares += sums[part, 1, c]
+            total, squares = sums[0, 0, c], sums[0, 1, c]
             mean = total / count
             var = max(squares / count - mean * mean, 0.0) if squares == squares else squares
             rstd = 1.0 / np.sqrt(var + eps)
@@ -75,16 +85,15 @@ def frozen_table(affine, moments, running_mean, running_var, gamma, beta, eps):
 def gradient_table(coef, dgamma, dbeta, sums, moments, gamma, count, training):
     """Write coef (3, C) = (A, B, C), dgamma and dbeta (C,) from sums (…, 2, C) of dz and dz·y, and moments.
 
-    training: 1 where the statistics were the batch's, 0 where they were frozen. Empty dgamma and dbeta are left out.
+    sums are used up. training: 1 where the statistics were the batch's, 0 where they were frozen. Empty dgamma and
+    dbeta are left out.
     """
     channels = gamma.shape[0]
     for t in prange(-(-channels // BLOCK)):
         first = np.int64(t) * BLOCK
+        gather(address(sums), sums.shape[0], channels, first, min(first + BLOCK, channels))
         for c in range(first, min(first + BLOCK, channels)):
-            total, products = 0.0, 0.0
-            for part in range(sums.shape[0]):
-                total += sums[part, 0, c]
-                products += sums[part, 1, c]
+            total, products = sums[0, 0, c], sums[0, 1, c]
             mean, rstd = moments[0, c], moments[1, c]
             slope = rstd * (products - mean * total)
             a = gamma[c] * rstd

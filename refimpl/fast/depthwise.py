@@ -17,12 +17,12 @@ import numpy as np
 from numba import get_thread_id, prange
 
 from ..kernel import fast, inline
-from ..simd import LANES, accumulate, address, clamp, given, keep, load, prefetch, splat, store
+from ..simd import LANES, accumulate, address, clamp, given, keep, load, prefetch, prefetch_write, splat, store
 from .rows import bounds, clear, read_gradient_row, read_row
 
 MAX_SLICES = 8  # slices of the batch, each with partial sums of its own
 RING_BYTES = 400 * 1024  # rows of one item that stay in the second-level cache
-MIN_ITEMS = 8  # enough for the threads of small boards
+MIN_ITEMS = 4  # enough for the threads of small boards
 
 
 def slices(n: int) -> int:
@@ -84,6 +84,7 @@ def forward_row_3x3(y, i, columns, channels, m, ring, rows, step, d, w, c, sums,
         v = v + load(ring, o2 + j, LANES) * w20 + load(ring, o2 + j + d, LANES) * w21
         v = v + load(ring, o2 + j + 2 * d, LANES) * w22
         store(y, i + q * channels, v, m)
+        prefetch_write(y, i + (q + columns) * channels)
         total = total + v
         squares = squares + v * v
     if given(sums):
@@ -199,6 +200,7 @@ def backward_row_3x3(dx, x, i, width, channels, m, ring, rows, d, w, affine, c, 
         j = v * LANES
         raw = load(x, i + v * channels, m)
         prefetch(x, i + (v + width) * channels)
+        prefetch_write(dx, i + (v + width) * channels)
         z = raw * a + b
         xe = clamp(z, lo, hi)
         g = load(ring, o0 + j, LANES)
@@ -257,7 +259,7 @@ def gradient_slot(h, size, depth, stride):
 def backward_row(dx, x, i, width, channels, m, ring, base, rows, steps, w, taps, affine, c, act, weights, k, sums, at):
     """One row of dx and its share of dw for any kernel; the sums of dw stay in scratch.
 
-    rows: (row of the spread dy under tap 0, rows of dy, rows of the ring, row of zero padding … its elements a row);
+    rows: (row of the spread dy under tap 0, rows of dy, rows of the ring, elements of a row of the ring);
     steps: per tap row, per tap column, stride of the rows.
     """
     h, size, depth, row = rows
@@ -291,7 +293,8 @@ def backward_row(dx, x, i, width, channels, m, ring, base, rows, steps, w, taps,
 
 @inline
 def backward_item(
-    dx, dw, dz, y, coef, x, affine, act, w, sums, ring, part, images, first, end, shape, taps, stride, dilation, top, left
+    dx, dw, dz, y, coef, x, affine, act, w, sums, ring, part, images, first, end, shape, taps, stride, dilation,
+    top, left,
 ):  # fmt: skip
     """Channels first … end−1 of dx, and of dw of slice `part`. All arrays are addresses; shape: H W C P Q."""
     size, width, channels, p_size, q_size = shape

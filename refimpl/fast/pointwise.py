@@ -11,84 +11,108 @@ alone and their partial sums are added in order, so the bits do not depend on th
 import numpy as np
 from numba import get_thread_id, prange
 
-from ..gemm import gemm
 from ..kernel import fast, inline
-from ..simd import LANES, address
+from ..simd import LANES, address, given, prefetch
+from .product import PANEL, product
 from .rows import clear, finish_gradient_tile, read_gradient_tile, read_tile, sum_tile
 
-TILE_ELEMENTS = 64 * 1024  # input and output elements of one tile
-MIN_SLICE = 64  # rows worth a matrix product of their own
+TILE_ELEMENTS = 24 * 1024  # input and output elements of one tile
+MIN_SLICE = 64  # rows worth a slice of their own
+SMALL = 256  # a map of so few rows is one slice, and its columns are the items
 MAX_SLICES = 8
-MIN_ITEMS = 8  # enough for the threads of small boards
+CHUNKS = 4  # items of each product on a small map
 
 
 def slices(rows: int) -> int:
     """Number of slices of `rows` = N·H·W: the first axis of every array of partial sums."""
-    return max(1, min(rows // MIN_SLICE, MAX_SLICES))
+    return 1 if rows <= SMALL else min(rows // MIN_SLICE, MAX_SLICES)
 
 
-def tile_rows(c: int, k: int) -> int:
-    """Rows of a tile for C and K channels."""
-    return max(MIN_SLICE, min(256, TILE_ELEMENTS // (c + k) // 16 * 16))
+def tile_rows(rows: int, c: int, k: int) -> int:
+    """Rows of a tile for C and K channels: a slice is cut evenly, so that no tile of a few rows is left over."""
+    most = max(MIN_SLICE, min(256, TILE_ELEMENTS // (c + k)))
+    longest = rows if rows <= SMALL else rows // min(rows // MIN_SLICE, MAX_SLICES) + 1
+    tiles = max(1, (longest + most // 2) // most)
+    return min(rows, (longest + 8 * tiles - 1) // (8 * tiles) * 8)
 
 
-def columns(count: int, parts: int) -> int:
-    """Columns of one item where `parts` slices of rows alone would leave threads without work."""
-    chunks = max(1, min(MIN_ITEMS // parts, count // 64))
-    return -(-(-(-count // chunks)) // LANES) * LANES
+def chunk(count: int, chunks: int) -> int:
+    """Columns of one of at most `chunks` items: whole vectors."""
+    return max(1, (count + chunks * LANES - 1) // (chunks * LANES)) * LANES
 
 
 _slices = inline(slices)
 _tile_rows = inline(tile_rows)
-_columns = inline(columns)
+_chunk = inline(chunk)
 
 
-def forward_scratch(x: tuple, w: tuple) -> int:
-    """Elements of scratch that forward needs per thread, for shapes x (N, H, W, C), w (1, 1, C, K)."""
-    return min(tile_rows(*w[2:]), x[0] * x[1] * x[2]) * w[2]
+def forward_scratch(x: tuple, w: tuple) -> tuple[int, int]:
+    """Elements of scratch (per thread, shared) that forward needs, for shapes x (N, H, W, C), w (1, 1, C, K)."""
+    rows = x[0] * x[1] * x[2]
+    return (PANEL, rows * w[2]) if rows <= SMALL else (PANEL + tile_rows(rows, *w[2:]) * w[2], 0)
 
 
-def backward_scratch(x: tuple, w: tuple) -> int:
-    """Elements of scratch that backward needs per thread, for shapes x (N, H, W, C), w (1, 1, C, K)."""
-    return min(tile_rows(*w[2:]), x[0] * x[1] * x[2]) * (w[2] + w[3])
+def backward_scratch(x: tuple, w: tuple) -> tuple[int, int]:
+    """Elements of scratch (per thread, shared) that backward needs, for shapes x (N, H, W, C), w (1, 1, C, K)."""
+    rows, (c, k) = x[0] * x[1] * x[2], w[2:]
+    if rows <= SMALL:
+        return PANEL + rows * chunk(c, CHUNKS), c * k + rows * (c + k)
+    return PANEL + tile_rows(rows, c, k) * (2 * c + k), c * k
 
 
 @fast
-def forward(y, x, w, affine, sums, scratch, act):
+def forward(y, x, w, affine, sums, scratch, shared, act):
     """Write y (N, H, W, K) and its sums, from x (N, H, W, C) read through `affine` and `act`, and w (1, 1, C, K).
 
     affine (2, C): a and b, or (0, 0) to read x as it is (then `act` must be 0). act: 0 none, 1 relu, 2 relu6.
     sums (slices(N·H·W), 2, K) float64: Σy and Σy² per slice, or (0, 0, 0) for none.
-    scratch (threads, forward_scratch(…)).
+    scratch (threads, s) and shared (t,): s, t = forward_scratch(…).
     """
     c, k = w.shape[2], w.shape[3]
     rows = x.shape[0] * x.shape[1] * x.shape[2]
-    parts, tile, width = _slices(rows), _tile_rows(c, k), _columns(k, _slices(rows))
-    chunks = -(-k // width)
+    parts, tile = _slices(rows), _tile_rows(rows, c, k)
+    small = rows <= SMALL
+    if small and affine.size:
+        for t in prange((rows + LANES - 1) // LANES):
+            m = np.int64(t) * LANES
+            read_tile(address(shared), m * c, address(x), m * c, min(LANES, rows - m), c, address(affine), act)
+    width = _chunk(k, 2 * CHUNKS) if small else k
+    chunks = (k + width - 1) // width
     for t in prange(parts * chunks):
         part, first = np.int64(t) // chunks, np.int64(t) % chunks * width
         end = min(first + width, k)
+        local = address(scratch[get_thread_id()])
         if sums.size:
             clear(address(sums), 2 * part * k + first, 2 * part * k + end)
             clear(address(sums), (2 * part + 1) * k + first, (2 * part + 1) * k + end)
-        thread = get_thread_id()
-        stop = rows * (part + 1) // parts
-        for m in range(rows * part // parts, stop, tile):
-            n = min(tile, stop - m)
-            if affine.size:
-                read_tile(address(scratch[thread]), address(x), m * c, n, c, address(affine), act)
-                gemm(
-                    False, False, n, end - first, c, 1.0, scratch, thread * scratch.shape[1], c, w, first, k,
-                    0.0, y, m * k + first, k,
-                )  # fmt: skip
-            else:
-                gemm(False, False, n, end - first, c, 1.0, x, m * c, c, w, first, k, 0.0, y, m * k + first, k)
+        if small:
+            source = address(shared) if affine.size else address(x)
+            product(source, 0, c, 1, address(w), first, k, address(y), first, k, rows, end - first, c, False, local, 0)
             if sums.size:
-                sum_tile(address(y), m * k, n, k, first, end, address(sums), 2 * part * k, k)
+                sum_tile(address(y), 0, rows, k, first, end, address(sums), 0, k)
+        else:
+            forward_slice(
+                address(y), address(x), address(w), address(affine), address(sums), local, act, part,
+                rows * part // parts, rows * (part + 1) // parts, tile, c, k,
+            )  # fmt: skip
+
+
+@inline
+def forward_slice(y, x, w, affine, sums, scratch, act, part, start, stop, tile, c, k):
+    """Rows start … stop−1 of y, tile by tile. All arrays are addresses."""
+    for m in range(start, stop, tile):
+        n = min(tile, stop - m)
+        source, at = x, m * c
+        if given(affine):
+            read_tile(scratch, PANEL, x, m * c, n, c, affine, act)
+            source, at = scratch, PANEL
+        product(source, at, c, 1, w, 0, k, y, m * k, k, n, k, c, False, scratch, 0)
+        if given(sums):
+            sum_tile(y, m * k, n, k, 0, k, sums, 2 * part * k, k)
 
 
 @fast
-def backward(dx, dw, dz, y, coef, x, affine, w, residual, prev, prev_affine, sums, scratch, act, prev_act):
+def backward(dx, dw, dz, y, coef, x, affine, w, residual, prev, prev_affine, sums, scratch, shared, act, prev_act):
     """Write dx (N, H, W, C), dw per slice (slices(N·H·W), 1, 1, C, K) and the sums of the norm before.
 
     The gradient at the raw output is coef[0]·dz + coef[1]·y + coef[2]; without y (0, 0, 0, 0) it is coef[0]·dz,
@@ -97,60 +121,98 @@ def backward(dx, dw, dz, y, coef, x, affine, w, residual, prev, prev_affine, sum
     prev, prev_affine, prev_act: the raw output, table and activation of the norm that receives dx, usually x, affine
     and act; dx is zero where that activation is flat. Empty where no norm follows.
     sums (slices(N·H·W), 2, C) float64: Σ dx and Σ dx·prev per slice, or (0, 0, 0).
-    scratch (threads, backward_scratch(…)).
+    scratch (threads, s) and shared (t,): s, t = backward_scratch(…).
     """
     c, k = w.shape[2], w.shape[3]
     rows = x.shape[0] * x.shape[1] * x.shape[2]
-    parts, tile = _slices(rows), _tile_rows(c, k)
-    # with few slices, dx and dw are items of their own, and dw is cut into columns
-    apart = parts < 4
-    width = _columns(k, 2 * parts) if apart else k
-    chunks = 1 + -(-k // width) if apart else 1
-    for t in prange(parts * chunks):
-        part, chunk = np.int64(t) // chunks, np.int64(t) % chunks
-        want_x = dx.size > 0 and (not apart or chunk == 0)
-        want_w = dw.size > 0 and (not apart or chunk > 0)
-        first = max(0, chunk - 1) * width
-        end = min(first + width, k)
-        if want_x and sums.size:
-            clear(address(sums), 2 * part * c, 2 * (part + 1) * c)
-        thread = get_thread_id()
-        g_at = thread * scratch.shape[1]
-        x_at = g_at + min(tile, rows) * k
-        beta = 0.0
-        stop = rows * (part + 1) // parts
-        for m in range(rows * part // parts, stop, tile):
-            n = min(tile, stop - m)
+    parts, tile = _slices(rows), _tile_rows(rows, c, k)
+    small = rows <= SMALL
+    g_at, x_at = c * k, c * k + rows * k  # of a small map, in shared, after w transposed
+    if dx.size:
+        for t in prange((k + LANES - 1) // LANES):
+            turn(address(shared), address(w), np.int64(t) * LANES, min(np.int64(t) * LANES + LANES, k), c, k)
+    if small:
+        for t in prange((rows + LANES - 1) // LANES):
+            m = np.int64(t) * LANES
+            n = min(LANES, rows - m)
             if coef.size:
-                read_gradient_tile(address(scratch[thread]), address(dz), address(y), m * k, n, k, address(coef))
-            if want_w:
-                if affine.size:
-                    read_tile(
-                        address(scratch[thread, min(tile, rows) * k :]), address(x), m * c, n, c, address(affine), act
-                    )
-                if affine.size and coef.size:
-                    product_w(dw, part, c, k, n, first, end, beta, scratch, x_at, scratch, g_at)
-                elif coef.size:
-                    product_w(dw, part, c, k, n, first, end, beta, x, m * c, scratch, g_at)
-                elif affine.size:
-                    product_w(dw, part, c, k, n, first, end, beta, scratch, x_at, dz, m * k)
-                else:
-                    product_w(dw, part, c, k, n, first, end, beta, x, m * c, dz, m * k)
-                beta = 1.0
-            if want_x:
-                if coef.size:
-                    gemm(False, True, n, c, k, 1.0, scratch, g_at, k, w, 0, k, 0.0, dx, m * c, c)
-                else:
-                    gemm(False, True, n, c, k, 1.0, dz, m * k, k, w, 0, k, 0.0, dx, m * c, c)
-                if residual.size or sums.size or (prev_affine.size and prev_act > 0):
-                    finish_gradient_tile(
-                        address(dx), address(residual), address(prev), m * c, n, c, 0, c, address(prev_affine),
-                        prev_act, address(sums), 2 * part * c,
-                    )  # fmt: skip
+                read_gradient_tile(
+                    address(shared), g_at + m * k, address(dz), address(y), m * k, n, k, address(coef)
+                )  # fmt: skip
+            if affine.size and dw.size:
+                read_tile(address(shared), x_at + m * c, address(x), m * c, n, c, address(affine), act)
+    x_width, w_width = (_chunk(c, CHUNKS), _chunk(k, CHUNKS)) if small else (c, k)
+    x_chunks, w_chunks = (c + x_width - 1) // x_width, (k + w_width - 1) // w_width
+    for t in prange(x_chunks + w_chunks if small else parts):
+        item, thread = np.int64(t), get_thread_id()
+        if small:
+            g, g_from = (address(shared), g_at) if coef.size else (address(dz), 0)
+            read, read_from = (address(shared), x_at) if affine.size else (address(x), 0)
+            first = item * x_width if item < x_chunks else (item - x_chunks) * w_width
+            if item < x_chunks and dx.size:
+                grad_x_tile(
+                    address(dx), g, g_from, address(shared), address(residual), address(prev), address(prev_affine),
+                    address(sums), address(scratch[thread]), PANEL, prev_act, 0, 0, rows, c, k, first,
+                    min(first + x_width, c), True,
+                )  # fmt: skip
+            if item >= x_chunks and dw.size:
+                width = min(w_width, k - first)
+                product(
+                    read, read_from, 1, c, g, g_from + first, k, address(dw), first, k, c, width, rows, False,
+                    address(scratch[thread]), 0,
+                )  # fmt: skip
+        else:
+            backward_slice(
+                address(dx), address(dw), address(dz), address(y), address(coef), address(x), address(affine),
+                address(residual), address(prev), address(prev_affine), address(sums), address(scratch[thread]),
+                address(shared), act, prev_act, item, rows * item // parts, rows * (item + 1) // parts, tile, c, k,
+            )  # fmt: skip
 
 
 @inline
-def product_w(dw, part, c, k, n, first, end, beta, x, x_at, g, g_at):
-    """Columns first … end−1 of dw of slice `part` ← x̂ᵀ g + beta · dw, for n rows."""
-    at = part * c * k + first
-    gemm(True, False, c, end - first, n, 1.0, x, x_at, c, g, g_at + first, k, beta, dw, at, k)
+def turn(turned, w, first, end, c, k):
+    """Rows first … end−1 of w transposed."""
+    for i in range(c):
+        prefetch(w, (i + LANES) * k + first)
+        for j in range(first, end):
+            turned[j * c + i] = w[i * k + j]
+
+
+@inline
+def grad_x_tile(
+    dx, g, g_from, turned, residual, prev, prev_affine, sums, scratch, at, prev_act, part, m, n, c, k, first, end, fresh
+):  # fmt: skip
+    """Rows m … m+n−1 and channels first … end−1 of dx; scratch[at …] holds them meanwhile; fresh: sums begin at 0."""
+    width, sums_at = end - first, 2 * part * c
+    if given(sums) and fresh:
+        clear(sums, sums_at + first, sums_at + end)
+        clear(sums, sums_at + c + first, sums_at + c + end)
+    product(g, g_from, k, 1, turned, first, c, scratch, at, width, n, width, k, False, scratch, 0)
+    finish_gradient_tile(
+        dx, scratch, at, residual, prev, m * c, n, c, first, end, prev_affine, prev_act, sums, sums_at
+    )  # fmt: skip
+
+
+@inline
+def backward_slice(
+    dx, dw, dz, y, coef, x, affine, residual, prev, prev_affine, sums, scratch, turned, act, prev_act, part, start,
+    stop, tile, c, k,
+):  # fmt: skip
+    """Rows start … stop−1 of dx and their share of dw, tile by tile. All arrays are addresses."""
+    x_at, out_at = PANEL + tile * k, PANEL + tile * (k + c)
+    for m in range(start, stop, tile):
+        n = min(tile, stop - m)
+        g, g_from, read, read_from = dz, m * k, x, m * c
+        if given(coef):
+            read_gradient_tile(scratch, PANEL, dz, y, m * k, n, k, coef)
+            g, g_from = scratch, PANEL
+        if given(dw):
+            if given(affine):
+                read_tile(scratch, x_at, x, m * c, n, c, affine, act)
+                read, read_from = scratch, x_at
+            product(read, read_from, 1, c, g, g_from, k, dw, part * c * k, k, c, k, n, m > start, scratch, 0)
+        if given(dx):
+            grad_x_tile(
+                dx, g, g_from, turned, residual, prev, prev_affine, sums, scratch, out_at, prev_act, part, m, n, c, k,
+                0, c, m == start,
+            )  # fmt: skip

@@ -7,7 +7,7 @@ holds A, B and C of ∂L/∂y = A·dz + B·y + C. Absent tables leave the row as
 import numpy as np
 
 from ..kernel import inline
-from ..simd import LANES, accumulate, clamp, given, keep, load, prefetch, splat, store
+from ..simd import LANES, accumulate, clamp, given, keep, load, prefetch, prefetch_write, splat, store
 
 
 @inline
@@ -32,7 +32,7 @@ def read_row(ring, at, step, x, i, columns, channels, m, affine, c, act):
 
 @inline
 def read_gradient_row(ring, at, step, dz, y, i, columns, channels, m, coef, c):
-    """ring[at + q·step …] = ∂L/∂y[i + q·channels …] for every column q: one block of m channels from channel c on."""
+    """ring[at + q·step …] = ∂L/∂y[i + q·channels …] for every column q, m channels from c on."""
     if not given(coef):
         for q in range(columns):
             store(ring, at + q * step, load(dz, i + q * channels, m), LANES)
@@ -61,31 +61,31 @@ def clear(pointer, start, stop):
 
 
 @inline
-def read_tile(out, x, i, rows, channels, affine, act):
-    """Out (rows, channels) = x̂ of the rows that begin at element i of x; `affine` must be given."""
+def read_tile(out, at, x, i, rows, channels, affine, act):
+    """Fill out[at …] (rows, channels) with x̂ of the rows that begin at element i of x; `affine` must be given."""
     lo, hi = bounds(x, act)
     for row in range(rows):
         k, j = row * channels, i + row * channels
         for c in range(0, channels, LANES):
             m = channels - c
-            prefetch(x, j + c + 8 * channels)
+            prefetch(x, j + c + rows * channels)  # the next tile, while this one is worked on
             v = clamp(load(x, j + c, m) * load(affine, c, m) + load(affine, channels + c, m), lo, hi)
-            store(out, k + c, v, m)
+            store(out, at + k + c, v, m)
 
 
 @inline
-def read_gradient_tile(out, dz, y, i, rows, channels, coef):
-    """Out (rows, channels) = ∂L/∂y of the rows that begin at element i of dz and y; `coef` must be given."""
+def read_gradient_tile(out, at, dz, y, i, rows, channels, coef):
+    """Fill out[at …] (rows, channels) with ∂L/∂y, rows of dz and y from element i on; `coef` must be given."""
     for row in range(rows):
         k, j = row * channels, i + row * channels
         for c in range(0, channels, LANES):
             m = channels - c
-            prefetch(dz, j + c + 8 * channels)
+            prefetch(dz, j + c + rows * channels)
             g = load(dz, j + c, m) * load(coef, c, m)
             if given(y):
-                prefetch(y, j + c + 8 * channels)
+                prefetch(y, j + c + rows * channels)
                 g = g + (load(y, j + c, m) * load(coef, channels + c, m) + load(coef, 2 * channels + c, m))
-            store(out, k + c, g, m)
+            store(out, at + k + c, g, m)
 
 
 @inline
@@ -97,6 +97,7 @@ def sum_tile(y, i, rows, stride, first, end, sums, at, channels):
             m = end - c
             total, squares = splat(y, 0.0), splat(y, 0.0)
             for row in range(start, stop):
+                prefetch_write(y, i + (row + rows) * stride + c)  # the next tile
                 v = load(y, i + row * stride + c, m)
                 total = total + v
                 squares = squares + v * v
@@ -105,11 +106,14 @@ def sum_tile(y, i, rows, stride, first, end, sums, at, channels):
 
 
 @inline
-def finish_gradient_tile(dx, residual, prev, i, rows, channels, first, end, affine, act, sums, at):
-    """Turn dx, a gradient behind an activation, into the one behind its batch norm, and sum it for that norm.
+def finish_gradient_tile(
+    dx, tile, at, residual, prev, i, rows, channels, first, end, affine, act, sums, sums_at
+):  # fmt: skip
+    """Turn a gradient behind an activation into the one behind its batch norm: dx ← tile + residual, zero where flat.
 
-    dx ← dx + residual, zero where act(a·prev + b) is flat; sums[at + c] += Σ dx, sums[at + channels + c] += Σ dx·prev.
-    Without `affine` nothing is flat; without `sums` nothing is summed, and `prev` is read for neither.
+    tile[at …] (rows, end − first) holds channels first … end−1; rows of dx, residual and prev begin at element i.
+    Flat is act(a·prev + b), nowhere without `affine`. sums[sums_at + c] += Σ dx, sums[sums_at + channels + c] +=
+    Σ dx·prev, if there are sums; `prev` is read for these two only.
     """
     lo, hi = bounds(dx, act)
     masked = given(affine) and act > 0
@@ -123,10 +127,12 @@ def finish_gradient_tile(dx, residual, prev, i, rows, channels, first, end, affi
             total, products = splat(dx, 0.0), splat(dx, 0.0)
             for row in range(start, stop):
                 j = i + row * channels + c
-                e = load(dx, j, m)
+                prefetch_write(dx, j + rows * channels)
+                e = load(tile, at + row * (end - first) + c - first, m)
                 if given(residual):
                     e = e + load(residual, j, m)
                 if masked or given(sums):
+                    prefetch(prev, j + rows * channels)
                     raw = load(prev, j, m)
                     if masked:
                         e = keep(e, raw * a + b, lo, hi)
@@ -134,5 +140,5 @@ def finish_gradient_tile(dx, residual, prev, i, rows, channels, first, end, affi
                     products = products + e * raw
                 store(dx, j, e, m)
             if given(sums):
-                accumulate(sums, at + c, total, m)
-                accumulate(sums, at + channels + c, products, m)
+                accumulate(sums, sums_at + c, total, m)
+                accumulate(sums, sums_at + channels + c, products, m)
