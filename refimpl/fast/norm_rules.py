@@ -2,7 +2,7 @@
 
 Between two convolutions nothing normalised is stored where one of the kernels that read through tables (`pointwise`,
 `depthwise`) is the only consumer: it reads the raw output y of the convolution before as act(a·y + b), and leaves its
-dx with the two sums that the norm's own gradient needs. Such a norm is called *virtual* here. Everywhere else the map is
+dx with the two sums that the norm's own gradient needs. Such a norm is called *virtual* here. Elsewhere the map is
 written once (`normalize`, together with the sum of two branches and the activation).
 """
 
@@ -130,6 +130,22 @@ def parts_of(kernel, call: Call):
     return depthwise.slices if kernel is depthwise else lambda n: pointwise.slices(n * rows)
 
 
+def pointwise_scratch(lowering: Lowering, call: Call, sizes, x: Buffer, w: Buffer) -> tuple[Buffer, Buffer]:
+    """Scratch of each thread and scratch that all share, enough for every batch up to the full one."""
+    needed = [sizes((n, *x.shape[1:]), w.shape) for n in range(1, lowering.batch + 1)]
+    own, shared = (max(column) for column in zip(*needed, strict=True))
+    return (
+        lowering.scratch(call, "scratch", (lowering.threads, own), x.dtype),
+        lowering.scratch(call, "shared", (shared,), x.dtype),
+    )
+
+
+def depthwise_scratch(lowering: Lowering, call: Call, sizes, x: Buffer, w: tuple, y: tuple, *rest) -> tuple[Buffer]:
+    """Scratch of each thread, enough for every batch up to the full one."""
+    own = max(sizes((n, *x.shape[1:]), w, (n, *y), *rest) for n in range(1, lowering.batch + 1))
+    return (lowering.scratch(call, "scratch", (lowering.threads, own), x.dtype),)
+
+
 def source(found: Norms, x: Buffer) -> tuple[Buffer, object, int, Norm | None]:
     """How a kernel reads x: the array, the table or nothing, the activation, and the virtual norm if there is one."""
     n = found.by_z.get(x.root)
@@ -160,13 +176,13 @@ def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
         sums = after.sums = sliced(lowering, call, "sums", parts_of(kernel, call), (2, y.shape[3]), np.float64)
     geometry = ()
     if kernel is pointwise:
-        size = pointwise.forward_scratch(x.shape, w.shape)
+        scratch = pointwise_scratch(lowering, call, pointwise.forward_scratch, x, w)
     else:
         geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
-        size = depthwise.forward_scratch(x.shape, w.shape, y.shape, y.dtype.itemsize, *geometry)
-    scratch = lowering.scratch(call, "scratch", (lowering.threads, size), y.dtype)
-    args = (y, x, w, affine, sums, scratch, act, *geometry)
-    return [Launch(call.name, kernel.forward, args, buffers(x, w, affine), buffers(y, sums), (call,), (scratch,))]
+        of = (w.shape, y.shape[1:], y.dtype.itemsize, *geometry)
+        scratch = depthwise_scratch(lowering, call, depthwise.forward_scratch, x, *of)
+    args = (y, x, w, affine, sums, *scratch, act, *geometry)
+    return [Launch(call.name, kernel.forward, args, buffers(x, w, affine), buffers(y, sums), (call,), scratch)]
 
 
 def table(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -324,18 +340,16 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
         name = f"{call.node} add slices of dw"
         follow = [Launch(name, fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())]
     if kernel is pointwise:
-        scratch = lowering.scratch(
-            call, "scratch", (lowering.threads, pointwise.backward_scratch(x.shape, w.shape)), w.dtype
-        )
-        args = (dx, share, dz, y, coef, x, affine, w, residual, prev, prev_affine, sums, scratch, act, prev_act)
+        scratch = pointwise_scratch(lowering, call, pointwise.backward_scratch, x, w)
+        args = (dx, share, dz, y, coef, x, affine, w, residual, prev, prev_affine, sums, *scratch, act, prev_act)
     else:
         geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
-        size = depthwise.backward_scratch(x.shape, w.shape, dz.shape, w.dtype.itemsize, *geometry)
-        scratch = lowering.scratch(call, "scratch", (lowering.threads, size), w.dtype)
-        args = (dx, share, dz, y, coef, x, affine, w, sums, scratch, act, *geometry)
+        of = (w.shape, dz.shape[1:], w.dtype.itemsize, *geometry)
+        scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, x, *of)
+        args = (dx, share, dz, y, coef, x, affine, w, sums, *scratch, act, *geometry)
     reads = buffers(dz, y, coef, x, affine, w, residual, prev, prev_affine)
     name = " + ".join(c.name for c in covers)
-    return [Launch(name, kernel.backward, args, reads, buffers(dx, share, sums), tuple(covers), (scratch,)), *follow]
+    return [Launch(name, kernel.backward, args, reads, buffers(dx, share, sums), tuple(covers), scratch), *follow]
 
 
 RULES = (convolve, table, normalize, rectified_gradient, norm_gradient, convolve_back)
