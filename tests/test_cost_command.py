@@ -160,7 +160,7 @@ def test_a_file_that_says_nothing_is_refused(run, tmp_path):
     [
         (("--model", "resnet19"), "there is no model 'resnet19'; did you mean 'resnet18'?"),
         (("--method", "gradient-filtre"), "there is no method 'gradient-filtre'; did you mean 'gradient-filter'?"),
-        (("--method", "gradient-filter:pach=2"), "there is no setting of gradient-filter 'pach'; did you mean 'patch'?"),
+        (("--method", "gradient-filter:pach=2"), "no setting of gradient-filter 'pach'; did you mean 'patch'?"),
         (("--method", "gradient-filter:patch=0"), "patch must be at least 1, got 0"),
         (("--device", "nominl"), "there is no device 'nominl'; did you mean 'nominal'?"),
         (("--convention", "papers"), "there is no convention 'papers'; did you mean 'paper'?"),
@@ -204,7 +204,7 @@ NO_KERNEL = """
 import sys
 from gradledger.cli import main
 try:
-    main(["cost", "--json", "--model", "mobilenet_v2", "--size", "96", "--batch", "8", "--method", "gradient-filter:patch=2"])
+    main("cost --json --model mobilenet_v2 --size 96 --batch 8 --method gradient-filter:patch=2".split())
 except SystemExit as left:
     assert left.code == 0, left.code
 from refimpl.kernel import KERNELS
