@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import refimpl as ri
-from refimpl import checkpoint, data
+from refimpl import checkpoint, data, kernel
 from refimpl.train import NonFiniteError
 
 from . import options
@@ -233,6 +233,7 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float,
             name: {"before": b, "after": a} for name, b, a in zip(d.classes, recall(before), recall(after), strict=True)
         },
         "losses": trainer.losses,
+        "compiled_kernels": kernel.cache_misses(),
         "settings": asdict(job.settings),
         **provenance(),
     }

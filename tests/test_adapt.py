@@ -1,0 +1,125 @@
+"""The main job, run as a user runs it: in processes of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from gradledger import adapt
+
+ROOT = Path(__file__).parent.parent
+SHORT = ("--epochs", "2")
+
+
+def gradledger(*args, cwd=ROOT):
+    """Run the command; returns the finished process."""
+    return subprocess.run(
+        [sys.executable, "-m", "gradledger", *map(str, args)], cwd=cwd, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    """The record of a short default run."""
+    done = gradledger("adapt", "--json", *SHORT, "--output", tmp_path_factory.mktemp("first"))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_predicted_equals_measured(record):
+    for key in ("macs", "peak_bytes"):
+        assert record["predicted"][key] == record["measured"][key]
+    assert record["ok"] and record["steps"] == 2 * -(-record["samples"]["train"] // 32)
+    assert record["accuracy_after"] >= record["accuracy_before"] - 0.02
+
+
+def test_files_are_written_and_the_plot_is_a_picture(record):
+    files = {kind: Path(path) for kind, path in record["files"].items()}
+    assert load_file(files["weights"])["conv1.w"].shape == (1, 7, 6, 32)
+    assert json.loads(files["record"].read_text())["accuracy_after"] == record["accuracy_after"]
+    assert files["plot"].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_second_process_compiles_no_kernel_and_gives_the_same_bits(record, tmp_path):
+    done = gradledger("adapt", "--json", *SHORT, "--output", tmp_path)
+    second = json.loads(done.stdout)
+    assert second["compiled_kernels"] == 0
+    assert second["losses"] == record["losses"]
+    ours, theirs = (load_file(r["files"]["weights"]) for r in (record, second))
+    assert all((ours[name] == theirs[name]).all() for name in ours)
+
+
+def test_one_thread_gives_the_bits_of_all(record, tmp_path):
+    done = gradledger("adapt", "--json", *SHORT, "--threads", 1, "--output", tmp_path)
+    assert json.loads(done.stdout)["losses"] == record["losses"]
+
+
+def test_an_interrupted_run_resumes_to_the_same_bits(record, tmp_path, monkeypatch):
+    settings = adapt.Settings(epochs=2)
+
+    def interrupt(progress):
+        adapt.StopFlag.asked = progress.step == 4
+
+    monkeypatch.setattr(adapt.StopFlag, "asked", False)
+    with pytest.raises(adapt.Interrupted):
+        adapt.run(settings, tmp_path, False, interrupt)
+    assert {p.name for p in tmp_path.iterdir()} == {adapt.RESUME}
+    monkeypatch.setattr(adapt.StopFlag, "asked", False)
+    resumed = adapt.run(adapt.Settings(), tmp_path, True, lambda progress: None)
+    assert resumed["losses"] == record["losses"]
+    assert not (tmp_path / adapt.RESUME).exists()
+
+
+@pytest.mark.parametrize(
+    "args, status, message",
+    [
+        (("--model", "wach"), 2, "there is no model 'wach'; did you mean 'watch'"),
+        (("--method", "gradient-filter:patch=0"), 2, "patch must be at least 1, got 0"),
+        (("--method", "gradient-fitler"), 2, "did you mean 'gradient-filter'"),
+        (("--subject", "11"), 2, "subjects 1 to 10, not 11"),
+        (("--train-last", "9"), 2, "train_last is 9, but watch has 3 convolutions"),
+        (("--memory-limit", "3 bananas"), 2, "--memory-limit must be a number of bytes"),
+        (("--memory-limit", "10KiB"), 1, "the smallest limit that this compiler can place is"),
+        (("--data", "nowhere.npz"), 2, "nowhere.npz"),
+        (("--batch", "0"), 2, "--batch must be at least 1, got 0"),
+        (("--epochs", "many"), 2, "many"),
+        (("--lr", "-1"), 2, "lr must be a positive number"),
+        (("--resume",), 2, "cannot read"),
+    ],
+)
+def test_bad_input_is_answered_in_one_sentence(args, status, message, tmp_path):
+    done = gradledger("adapt", *args, "--output", tmp_path)
+    assert done.returncode == status
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.strip().count("\n") == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_of_a_refusal_says_why(tmp_path):
+    done = gradledger("adapt", "--json", "--memory-limit", "10KiB", "--output", tmp_path)
+    refused = json.loads(done.stdout)
+    assert done.returncode == 1 and refused["ok"] is False and "memory limit" in refused["reason"]
+
+
+def test_an_exploding_loss_keeps_finite_weights(tmp_path):
+    done = gradledger("adapt", "--json", "--lr", "1e10", *SHORT, "--output", tmp_path)
+    assert done.returncode == 1 and "at step" in json.loads(done.stdout)["reason"]
+    assert all(np.isfinite(a).all() for a in load_file(tmp_path / "adapted.safetensors").values())
+
+
+def test_own_data_trains_from_an_npz(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    x = rng.normal(size=(60, 12, 12, 1)).astype(np.float32) + y[:, None, None, None]
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    done = gradledger(
+        "adapt", "--json", "--model", "resnet8", "--data", tmp_path / "own.npz", "--epochs", 1, "--train-last", 1,
+        "--method", "backprop", "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["predicted"]["peak_bytes"] == found["measured"]["peak_bytes"]
