@@ -20,9 +20,9 @@ def lower(step: Step, backend: str, threads: int) -> dict[str, list[Launch]]:
     """Launches of each section, in order."""
     if backend == "reference":
         return {section: [reference(call) for call in step.calls[section]] for section in SECTIONS}
-    from .fast import conv_rules, norm_rules, rules
+    from .fast import conv_rules, norm_rules, pool_rules, rules
 
-    return Lowering(step, threads).launches((*norm_rules.RULES, *conv_rules.RULES, *rules.RULES))
+    return Lowering(step, threads).launches((*norm_rules.RULES, *conv_rules.RULES, *pool_rules.RULES, *rules.RULES))
 
 
 def reference(call: Call) -> Launch:

@@ -1,4 +1,9 @@
-"""Max pooling on the CPU: maxima and their places in one sweep over rows of windows, channels innermost."""
+"""Max pooling, a row of the map at a time: taps in the outer loops, channels in the inner one, which vectorises.
+
+Letters and the meaning of argmax as in `ops.max_pool`. geometry: (R, S, stride, stride, top, left).
+"""
+
+from collections.abc import Mapping
 
 import numpy as np
 from numba import prange
@@ -6,41 +11,73 @@ from numba import prange
 from ..kernel import fast
 
 
-@fast
-def forward(y, argmax, x, window, stride, pad):
-    """Write y (N, P, Q, C) and argmax (N, P, Q, C) uint8, or (0, 0, 0, 0) for none, of x (N, H, W, C).
+def geometry(attrs: Mapping) -> tuple[int, ...]:
+    """(R, S, stride, stride, top, left) as the kernels take them."""
+    return (*attrs["window"], *attrs["stride"], attrs["pad"][0][0], attrs["pad"][1][0])
 
-    The place of a maximum is r·S + s; the first in row order wins, and a NaN over every number.
-    """
-    rows, columns, channels = y.shape[1], y.shape[2], y.shape[3]
+
+@fast
+def forward(y, argmax, x, geometry):
+    """Y (N, P, Q, C) and, where it is not empty, argmax uint8 (N, P, Q, C) of x (N, H, W, C)."""
+    window_h, window_w, stride_h, stride_w, top, left = geometry
+    height, across, width = y.shape[1], y.shape[2], y.shape[3]
+    high, wide = x.shape[1], x.shape[2]
     keep = argmax.shape[0] > 0
-    for t in prange(y.shape[0] * rows):
-        n, p = divmod(np.int64(t), rows)
-        top = p * stride[0] - pad[0][0]
-        for q in range(columns):
-            left = q * stride[1] - pad[1][0]
-            first = True
-            for r in range(max(0, -top), min(window[0], x.shape[1] - top)):
-                for s in range(max(0, -left), min(window[1], x.shape[2] - left)):
-                    place = r * window[1] + s
-                    for c in range(channels):
-                        v = x[n, top + r, left + s, c]
-                        if first or (v > y[n, p, q, c]) | (v != v):
-                            y[n, p, q, c] = v
-                            if keep:
-                                argmax[n, p, q, c] = place
-                    first = False
+    zero = y.dtype.type(0)
+    for t in prange(y.shape[0] * height):
+        n, p = np.int64(t) // height, np.int64(t) % height
+        h0 = p * stride_h - top
+        r0, r1 = max(0, -h0), min(window_h, high - h0)
+        for q in range(across):
+            w0 = q * stride_w - left
+            s0, s1 = max(0, -w0), min(window_w, wide - w0)
+            if r0 >= r1 or s0 >= s1:  # nothing of the map under the window
+                for c in range(width):
+                    y[n, p, q, c] = zero
+                if keep:
+                    for c in range(width):
+                        argmax[n, p, q, c] = 0
+                continue
+            for c in range(width):
+                y[n, p, q, c] = x[n, h0 + r0, w0 + s0, c]
+            if keep:
+                for c in range(width):
+                    argmax[n, p, q, c] = r0 * window_w + s0
+            for r in range(r0, r1):
+                for s in range(s0, s1):
+                    place = np.uint8(r * window_w + s)
+                    if keep:
+                        for c in range(width):
+                            v, best = x[n, h0 + r, w0 + s, c], y[n, p, q, c]
+                            wins = (v > best) | (v != v)
+                            y[n, p, q, c] = v if wins else best
+                            argmax[n, p, q, c] = place if wins else argmax[n, p, q, c]
+                    else:
+                        for c in range(width):
+                            v, best = x[n, h0 + r, w0 + s, c], y[n, p, q, c]
+                            y[n, p, q, c] = v if (v > best) | (v != v) else best
 
 
 @fast
-def grad_x(dx, dy, argmax, window, stride, pad):
-    """Write dx (N, H, W, C) of dy and argmax (N, P, Q, C): a sample an item, so no two items add to one place."""
-    for t in prange(dx.shape[0]):
-        n = np.int64(t)
-        dx[n] = 0
-        for p in range(dy.shape[1]):
+def grad_x(dx, dy, argmax, geometry):
+    """Dx (N, H, W, C) of dy and argmax (N, P, Q, C): each row of dx collects from the windows that lie over it."""
+    window_h, window_w, stride_h, stride_w, top, left = geometry
+    high, wide, width = dx.shape[1], dx.shape[2], dx.shape[3]
+    zero = dx.dtype.type(0)
+    for t in prange(dx.shape[0] * high):
+        n, h = np.int64(t) // high, np.int64(t) % high
+        for w in range(wide):
+            for c in range(width):
+                dx[n, h, w, c] = zero
+        for r in range(window_h):
+            p = (h + top - r) // stride_h
+            if p * stride_h != h + top - r or p < 0 or p >= dy.shape[1]:
+                continue
             for q in range(dy.shape[2]):
-                top, left = p * stride[0] - pad[0][0], q * stride[1] - pad[1][0]
-                for c in range(dy.shape[3]):
-                    place = np.int64(argmax[n, p, q, c])
-                    dx[n, top + place // window[1], left + place % window[1], c] += dy[n, p, q, c]
+                for s in range(window_w):
+                    w = q * stride_w - left + s
+                    if 0 <= w and w < wide:
+                        place = np.uint8(r * window_w + s)
+                        for c in range(width):
+                            v = dy[n, p, q, c]
+                            dx[n, h, w, c] += v if argmax[n, p, q, c] == place else zero

@@ -4,10 +4,9 @@ import numpy as np
 
 from ..lower import Lowering
 from ..methods import gradient_filter as gf
-from ..ops import add, frozen_batch_norm, max_pool, relu, relu6
+from ..ops import add, frozen_batch_norm, relu, relu6
 from ..program import Buffer, Call, Launch
 from . import gradient_filter as fast_gf
-from . import max_pool as fast_max_pool
 from . import relu as fast_relu
 
 RECTIFIERS = {relu.forward: (1, relu), relu6.forward: (2, relu6)}
@@ -154,28 +153,6 @@ def masked_scale(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(named(covers), fast_relu.grad_x, (flat(dx), flat(dy), mask, scale), reads, (dx,), tuple(covers))]
 
 
-def pool(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """Maxima and their places in one sweep."""
-    if call.passed is not max_pool.forward:
-        return None
-    x, y = call.arrays["x"], call.arrays["y"]
-    places = next((c for c in lowering.calls if c.node == call.node and c.passed is max_pool.argmax), None)
-    covers = (call, places) if places else (call,)
-    argmax = places.arrays["argmax"] if places else nothing(4, np.uint8)
-    args = (y, argmax, x, *(call.attrs[a] for a in ("window", "stride", "pad")))
-    writes = (y, argmax) if places else (y,)
-    return [Launch(named(covers), fast_max_pool.forward, args, (x,), writes, covers)]
-
-
-def pool_back(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """dx of a max pooling."""
-    if call.passed is not max_pool.grad_x:
-        return None
-    a = call.arrays
-    args = (a["dx"], a["dy"], a["argmax"], *(call.attrs[name] for name in ("window", "stride", "pad")))
-    return [Launch(call.name, fast_max_pool.grad_x, args, (a["dy"], a["argmax"]), (a["dx"],), (call,))]
-
-
 RULES = (
     rectify,
     pool_gradient,
@@ -184,6 +161,4 @@ RULES = (
     filtered_grad_x,
     filtered_grad_w,
     masked_scale,
-    pool,
-    pool_back,
 )
