@@ -7,9 +7,9 @@ from .optim import SGD, Adam, Schedule
 from .passes import ShapeError
 from .plan import Backprop, Plan
 from .program import MemoryLimitError, Program, compile
-from .train import NonFiniteError, Trainer
+from .train import NonFiniteError, Progress, Trainer
 
 __all__ = [
-    "SGD", "Adam", "Backprop", "GradientFilter", "Graph", "MemoryLimitError", "NonFiniteError", "Plan", "Program",
+    "SGD", "Adam", "Backprop", "GradientFilter", "Graph", "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress",
     "Schedule", "ShapeError", "Trainer", "compile", "models",
 ]  # fmt: skip
