@@ -10,6 +10,6 @@ from .program import MemoryLimitError, Program, compile
 from .train import NonFiniteError, Progress, Trainer
 
 __all__ = [
-    "SGD", "Adam", "Backprop", "GradientFilter", "Graph", "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress",
-    "Schedule", "ShapeError", "Trainer", "compile", "models",
+    "SGD", "Adam", "Backprop", "GradientFilter", "Graph", "MemoryLimitError", "NonFiniteError", "Plan", "Program",
+    "Progress", "Schedule", "ShapeError", "Trainer", "compile", "models",
 ]  # fmt: skip
