@@ -62,12 +62,15 @@ def shared(body: Callable) -> Callable:
     """
     name = f"gradledger_{body.__module__.rsplit('.', 1)[-1]}_{body.__name__}"
     arguments = len(inspect.signature(body).parameters)
+    compiled: dict = {}  # kind → code; also what `signatures` shows, as a dispatcher does
     HELPERS.append(
         SimpleNamespace(
             body=body,
+            py_func=body,
             arguments=arguments,
             symbol=lambda kind: f"{name}_{kind}",
-            compiled={},
+            compiled=compiled,
+            signatures=compiled,
             stats=SimpleNamespace(cache_misses={}),
         )
     )
