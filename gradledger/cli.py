@@ -27,8 +27,24 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+def number(kind: type, name: str):
+    """A parser of one number that names the text it cannot read, which Typer's own messages do not."""
+
+    def parse(text: str):
+        try:
+            return kind(text)
+        except ValueError:
+            raise typer.BadParameter(f"must be {name}, got {text!r}") from None
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+WHOLE = number(int, "a whole number")
+REAL = number(float, "a number")
+
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout and nothing else there.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; default all.")]
+Threads = Annotated[int | None, typer.Option(parser=WHOLE, help="CPU threads; default all.")]
 Backend = Annotated[str, typer.Option(help="fast or reference kernels.")]
 Output = Annotated[Path, typer.Option("--output", help="Folder for weights, record and plot.")]
 
@@ -49,19 +65,21 @@ def version_option(
 def adapt(
     model: Annotated[str, typer.Option(help="A model's name, or a .safetensors file of ours.")] = "watch",
     data: Annotated[str, typer.Option(help="A data set's name, a .npz with x and y, or a class folder.")] = "watch",
-    subject: Annotated[int, typer.Option(help="Held-out person of the watch data, 1 to 10.")] = 1,
+    subject: Annotated[int, typer.Option(parser=WHOLE, help="Held-out person of the watch data, 1 to 10.")] = 1,
     method: Annotated[
         list[str], typer.Option(help="backprop, or gradient-filter:patch=2,align=centre; repeatable.")
     ] = ["gradient-filter:patch=2"],  # noqa: B006 (typer reads the default, nobody changes it)
     train_last: Annotated[str, typer.Option(help="Convolutions to train, counted from the end, or all.")] = "all",
-    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = 20,
-    batch: Annotated[int, typer.Option(help="Samples in a step.")] = 32,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start; it falls along a cosine.")] = 0.02,
-    momentum: Annotated[float, typer.Option(help="Momentum of SGD.")] = 0.9,
-    classes: Annotated[int | None, typer.Option(help="Classes of the model; default those of the data.")] = None,
+    epochs: Annotated[int, typer.Option(parser=WHOLE, help="Passes over the training data.")] = 20,
+    batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = 32,
+    lr: Annotated[float, typer.Option(parser=REAL, help="Learning rate at the start; it falls along a cosine.")] = 0.02,
+    momentum: Annotated[float, typer.Option(parser=REAL, help="Momentum of SGD.")] = 0.9,
+    classes: Annotated[
+        int | None, typer.Option(parser=WHOLE, help="Classes of the model; default those of the data.")
+    ] = None,
     size: Annotated[str | None, typer.Option(help="Input size HxW for images; default as they are.")] = None,
     memory_limit: Annotated[str | None, typer.Option(help="Most that state and arena may take, as 256KiB.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides the order of samples and every random number.")] = 0,
+    seed: Annotated[int, typer.Option(parser=WHOLE, help="Decides the order of samples and every random number.")] = 0,
     backend: Backend = "fast",
     threads: Threads = None,
     output: Output = Path("gradledger-out"),
@@ -94,8 +112,8 @@ def warmup(
     data: Annotated[str, typer.Option(help="As for adapt.")] = "watch",
     method: Annotated[list[str], typer.Option(help="As for adapt.")] = ["gradient-filter:patch=2"],  # noqa: B006
     train_last: Annotated[str, typer.Option(help="As for adapt.")] = "all",
-    batch: Annotated[int, typer.Option(help="As for adapt.")] = 32,
-    classes: Annotated[int | None, typer.Option(help="As for adapt.")] = None,
+    batch: Annotated[int, typer.Option(parser=WHOLE, help="As for adapt.")] = 32,
+    classes: Annotated[int | None, typer.Option(parser=WHOLE, help="As for adapt.")] = None,
     size: Annotated[str | None, typer.Option(help="As for adapt.")] = None,
     backend: Backend = "fast",
     as_json: Json = False,
@@ -123,9 +141,9 @@ def warmup(
 @app.command()
 def cost(
     model: Annotated[str, typer.Option(help="A model's name, or a .safetensors file of ours.")] = "watch",
-    classes: Annotated[int | None, typer.Option(help="Classes of the model; default its own.")] = None,
+    classes: Annotated[int | None, typer.Option(parser=WHOLE, help="Classes of the model; default its own.")] = None,
     size: Annotated[str | None, typer.Option(help="Input size HxW; default the model's own.")] = None,
-    batch: Annotated[int, typer.Option(help="Samples in a step.")] = 1,
+    batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = 1,
     method: Annotated[
         list[str], typer.Option(help="backprop, or gradient-filter:patch=2,align=centre; repeatable.")
     ] = ["backprop"],  # noqa: B006 (typer reads the default, nobody changes it)
