@@ -43,17 +43,20 @@ class Lowering:
         self.notes: dict = {}  # what rules find out once
         self.calls = list(step)
         self.place = {call: i for i, call in enumerate(self.calls)}
-        self.readers: dict[Buffer, list[Call]] = {}
-        self.writer: dict[Buffer, Call] = {}
+        self._readers: dict[Buffer, list[Call | None]] = {}  # None: the host
+        self._writer: dict[Buffer, Call] = {}
         for call in self.calls:
             for b in call.reads:
-                self.readers.setdefault(b.root, []).append(call)
+                self._readers.setdefault(b.root, []).append(call)
             for b in call.writes:
-                self.writer[b.root] = call  # the last one, where several fill parts of it
+                self._writer[b.root] = call  # the last one, where several fill parts of it
         for b in step.host_reads.values():
-            self.readers.setdefault(b.root, []).append(None)
+            self._readers.setdefault(b.root, []).append(None)
         self.groups: dict[Call, Launch] = {}  # every covered call → its launch
-        self.made: dict[Buffer, Call] = {}  # what launches write → the call at whose place that launch stands
+        self._stands: dict[Call, int] = {}  # every covered call → the place where its launch stands
+        self._made: dict[Buffer, Call] = {}  # what launches write → the call at whose place that launch stands
+        self._overlaid: set[Buffer] = set()  # arrays that took over another's memory
+        self._needed: dict[Buffer, list[Call]] = {}  # calls whose launch will read an array though they do not
 
     def launches(self, rules: Iterable[Callable]) -> dict[str, list[Launch]]:
         """Try the rules, in their order, on each call in turn that no launch covers yet."""
@@ -70,13 +73,14 @@ class Lowering:
                     self.groups[covered] = launch
             anchor = self.anchor(found[0])
             anchors.setdefault(anchor, []).extend(found)
-            self.made |= {b.root: anchor for launch in found for b in launch.writes}
+            self._stands |= {c: self.place[anchor] for launch in found for c in launch.covers}
+            self._made |= {self.value(b): anchor for launch in found for b in launch.writes}
         return {s: [launch for c in self.step.calls[s] for launch in anchors.get(c, ())] for s in SECTIONS}
 
     def anchor(self, launch: Launch) -> Call:
         """The first covered call at which everything that the launch reads has been written: there it stands."""
-        arena = [b.root for b in launch.reads if b.root.region == "arena"]
-        writers = [self.made.get(b) or self.writer.get(b) for b in arena]
+        arena = [self.value(b) for b in launch.reads if b.root.region == "arena"]
+        writers = [self._made.get(b) or self._writer.get(b) for b in arena]
         ready = max((self.place[w] for w in writers if w is not None and w not in launch.covers), default=-1)
         return next(c for c in sorted(launch.covers, key=self.place.get) if self.place[c] >= ready)
 
@@ -84,29 +88,49 @@ class Lowering:
         """Is there such a call, and has no launch taken it yet?"""
         return call is not None and call not in self.groups
 
-    def reader(self, buffer: Buffer, *passes: Pass, besides: Iterable[Call] = ()) -> Call | None:
-        """The only call that reads a buffer, if it is of one of `passes`; `besides` do not count as readers."""
-        readers = [c for c in self.readers.get(buffer.root, ()) if c not in besides]
+    def value(self, buffer: Buffer) -> Buffer:
+        """The array of which a buffer is a view, whosever memory it took over."""
+        while buffer.base is not None and buffer not in self._overlaid:
+            buffer = buffer.base
+        return buffer
+
+    def readers(self, buffer: Buffer) -> list[Call | None]:
+        """The calls that read an array, in order; None stands for the host."""
+        return self._readers.get(self.value(buffer), [])
+
+    def reader(self, buffer: Buffer, *passes: Pass) -> Call | None:
+        """The only call that reads an array, if it is of one of `passes` and no launch has taken it."""
+        readers = self.readers(buffer)
         if len(readers) == 1 and readers[0] is not None and readers[0].passed in passes and self.free(readers[0]):
             return readers[0]
         return None
 
     def find(self, buffer: Buffer, passed: Pass) -> Call | None:
-        """A call of `passed` among the readers of a buffer."""
-        return next((c for c in self.readers.get(buffer.root, ()) if c and c.passed is passed and self.free(c)), None)
+        """A call of `passed` among the readers of an array."""
+        return next((c for c in self.readers(buffer) if c and c.passed is passed and self.free(c)), None)
 
     def written_before(self, buffer: Buffer, call: Call, besides: Iterable[Call] = ()) -> bool:
-        """Is a buffer written before `call` stands, and by none of `besides`?"""
-        writer = self.writer.get(buffer.root)
+        """Is an array written before `call` stands, and by none of `besides`?"""
+        writer = self._writer.get(self.value(buffer))
         return writer is None or (writer not in besides and self.place[writer] < self.place[call])
 
     def scratch(self, call: Call, name: str, shape: tuple[int, ...], dtype) -> Buffer:
         """A buffer that lives during one launch."""
         return Buffer(f"{call.node}.{name}", tuple(int(n) for n in shape), np.dtype(dtype), "arena")
 
-    def last_use(self, buffer: Buffer, call: Call, besides: Iterable[Call] = ()) -> bool:
-        """Does nobody after `call` read a buffer's memory? (Then a launch at `call` may overwrite it.)"""
-        if buffer.root.region != "arena" or None in self.readers.get(buffer.root, ()):
+    def needed_by(self, buffer: Buffer, calls: Iterable[Call]) -> None:
+        """Note that the launches of `calls` will read an array that the calls themselves do not read."""
+        self._needed.setdefault(self.value(buffer), []).extend(calls)
+
+    def overlay(self, buffer: Buffer, old: Buffer, call: Call) -> bool:
+        """Put `buffer`, which a launch at `call` writes, into the memory of `old` if nobody needs `old` after that."""
+        root = old.root
+        if root.region != "arena" or buffer.root is root:
             return False
-        later = (c for c in self.readers[buffer.root] if c is not call and c not in besides)
-        return all(self.place[c] < self.place[call] for c in later)
+        for value in {b for b in (*self._readers, *self._needed, self.value(old)) if b.root is root}:
+            for c in (*self._readers.get(value, ()), *self._needed.get(value, ())):
+                if c is None or (c is not call and self._stands.get(c, self.place[c]) >= self.place[call]):
+                    return False
+        buffer.base = root
+        self._overlaid.add(buffer)
+        return True

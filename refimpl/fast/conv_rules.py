@@ -95,7 +95,7 @@ def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
         return [gradient(lowering, call, [], dy, nothing(2, np.uint8), nothing(1, dy.dtype))]
     if call.passed in MASKED or call.passed is frozen_batch_norm.grad_x:
         covers, dx, mask, scale = arriving(lowering, call)
-        readers = lowering.readers.get(dx.root, [])
+        readers = lowering.readers(dx)
         if readers and all(c and c.passed in GRADIENTS and not depthwise(c) and lowering.free(c) for c in readers):
             dy = call.arrays["dy"].reshape(as_map(readers[0].arrays["dy"].shape))
             launches = [gradient(lowering, readers[0], covers, dy, mask, scale)]

@@ -44,6 +44,11 @@ class Norm:
         """Values of a channel in one sample."""
         return math.prod(self.raw.shape[1:3])
 
+    def receives(self, dy: Buffer) -> bool:
+        """Is dy the whole gradient that reaches the norm?"""
+        gradients = [self.calls[p] for p in ("grad_gamma", "grad_beta", "grad_x") if p in self.calls]
+        return bool(gradients) and all(c.arrays["dy"].root is dy.root for c in gradients)
+
     @property
     def count(self) -> AtBatch:
         """M = N·H·W at run time."""
@@ -92,7 +97,7 @@ def _norm(lowering: Lowering, mean: Call) -> Norm:
         n.pack = lowering.find(n.z, operator.pack_mask)
         if n.pack:
             n.rectifier_grad = lowering.reader(n.pack.arrays["mask"], relu.grad_x, relu6.grad_x)
-    readers = [c for c in lowering.readers.get(n.z.root, ()) if c is not n.pack]
+    readers = [c for c in lowering.readers(n.z) if c is not n.pack]
     n.virtual = (
         n.sum is None
         and None not in readers
@@ -250,8 +255,7 @@ def rectified_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     if n is None or call is not n.rectifier_grad:
         return None
     dy, n.dz = call.arrays["dy"], call.arrays["dx"]
-    if lowering.last_use(dy, call):
-        n.dz.base = dy.root
+    lowering.overlay(n.dz, dy, call)
     return [own_gradient(lowering, n, dy, (call,), call.name)]
 
 
@@ -279,9 +283,10 @@ def norm_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     name = f"{call.node} batch_norm gradient table"
     launches.append(Launch(name, fast_bn.gradient_table, args, buffers(n.grad_sums, n.moments, gamma), writes, covers))
     dx = n.calls["grad_x"].arrays["dx"] if "grad_x" in n.calls else None
-    if dx and not all(kernel_of(c) for c in lowering.readers.get(dx.root, ())):
-        if lowering.last_use(n.dz, n.calls["grad_x"]) and n.dz.root is not dx.root:
-            dx.base = n.dz.root
+    if dx and all(kernel_of(c) for c in lowering.readers(dx)):
+        lowering.needed_by(n.dz, lowering.readers(dx))
+    elif dx:
+        lowering.overlay(dx, n.dz, n.calls["grad_x"])
         args = (dx, n.dz.reshape(dx.shape), n.raw, n.coef)
         name = f"{call.node} apply gradient table"
         launches.append(Launch(name, fast_bn.apply_gradient, args, (n.dz, n.raw, n.coef), (dx,), covers=()))
@@ -325,7 +330,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
                 covers.append(total)
                 dx = total.arrays["y"]
             joined = found.by_z.get(forward.arrays["x"].root)
-            if joined and not joined.act and lowering.readers.get(dx.root, [None])[-1] is not None:
+            if joined and not joined.act and joined.receives(dx):
                 prev, prev_affine = joined.raw, joined.affine
             else:
                 joined = None

@@ -19,7 +19,7 @@ def maximum(lowering: Lowering, call: Call) -> list[Launch] | None:
     if call.passed is not max_pool.forward:
         return None
     covers, argmax, writes = [call], nothing(4, np.uint8), [a["y"]]
-    readers = lowering.readers[a["x"].root]
+    readers = lowering.readers(a["x"])
     places = next((c for c in readers if c and c.passed is max_pool.argmax and c.node == call.node), None)
     if lowering.free(places):
         covers.append(places)

@@ -147,8 +147,7 @@ def masked_scale(lowering: Lowering, call: Call) -> list[Launch] | None:
         return None
     dy = call.arrays["dy"]
     covers, dx, mask, scale = arriving(lowering, call)
-    if lowering.last_use(dy, call):
-        dx.base = dy.root
+    lowering.overlay(dx, dy, call)
     reads = tuple(b for b in (dy, mask, scale) if isinstance(b, Buffer))
     return [Launch(named(covers), fast_relu.grad_x, (flat(dx), flat(dy), mask, scale), reads, (dx,), tuple(covers))]
 

@@ -1,0 +1,87 @@
+"""Whole nets against PyTorch: loss, output, every gradient and the running statistics of one training step."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch_nets
+
+import refimpl as ri
+from checks import distance
+from refimpl.train import Runner, threads
+
+BATCH = 3
+# Small inputs whose odd sides reach every border case; the last maps still hold several values a channel.
+SIZES = {"watch": (1, 23), "lenet5": (28, 28), "resnet8": (11, 9), "resnet18": (41, 35), "mobilenet_v2": (41, 35)}
+OPTIONS = {"mobilenet_v2": {"width": 0.35}}
+BOUND = {"float64": 1e-10, "float32": 1e-3}
+
+
+def net(model: str, dtype: str):
+    """Our graph with random weights, and PyTorch's module with the same; nothing is dropped out."""
+    graph = ri.models.build(model, size=SIZES[model], classes=5, **OPTIONS.get(model, {}))
+    for node in graph.nodes:
+        if node.op == "dropout":
+            node.attrs["rate"] = 0.0
+    graph.weights = torch_nets.random_weights(graph, seed=len(model), dtype=dtype)
+    return graph, torch_nets.with_weights(graph, graph.weights, dropout=0.0, **OPTIONS.get(model, {}))
+
+
+def ours(graph, plan, x, labels, backend: str) -> tuple[dict, dict]:
+    """Loss, output and gradients of one step, and the parameters after it."""
+    dtype = x.dtype
+    program = ri.compile(graph, plan, BATCH + 1, backend=backend, dtype=dtype)  # a partial batch runs
+    parameters = copy.deepcopy(graph.weights)
+    runner = Runner(program, parameters)
+    runner.block.fill(0xFF)  # NaN wherever nobody writes
+    n = len(x)
+    runner.host("input", n)[...] = x
+    runner.host("labels", n)[...] = labels
+    runner.host("lr", n)[0] = 0.1
+    if "step" in program.step.host_writes:
+        runner.host("step", n)[0] = 1
+    with threads(program.threads):
+        for section in ("forward", "backward"):
+            runner.run(section, n)
+            if section == "forward":
+                found = {"loss": runner.host("loss", n).copy()[0], "output": runner.host("output", n).copy()}
+        found |= {name: runner.array(b).copy() for name, b in program.step.gradients.items()}
+        runner.run("update", n)
+    return found, parameters
+
+
+def theirs(graph, module, x, labels, training: bool) -> tuple[dict, dict]:
+    """The same with PyTorch; running statistics alone of the parameters."""
+    module.train(training)
+    output = module(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous())
+    loss = torch.nn.functional.cross_entropy(output, torch.from_numpy(labels))
+    loss.backward()
+    found = {"loss": loss.item(), "output": output.detach().numpy()} | torch_nets.grads(graph, module)
+    return found, torch_nets.torch_names.from_torch(
+        graph, {name: a.detach().numpy() for name, a in module.state_dict().items()}
+    )
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+@pytest.mark.parametrize("model", SIZES)
+def test_a_step_is_that_of_pytorch(model, backend, batch_norm, dtype):
+    if model == "lenet5" and batch_norm == "train":
+        pytest.skip("LeNet-5 has no batch norm")
+    graph, module = net(model, dtype)
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((BATCH, *SIZES[model], graph.channels)).astype(dtype)
+    labels = rng.integers(0, 5, BATCH)
+    plan = ri.Plan("all", batch_norm=batch_norm, train_bias=True, step=ri.Backprop(ri.SGD(lr=0.1)))
+    mine, after = ours(graph, plan, x, labels, backend)
+    expected, state = theirs(graph, module, x, labels, batch_norm == "train")
+    assert len(mine) > 2
+    for name, a in mine.items():
+        error = distance(a, expected[name])
+        assert error <= BOUND[dtype], f"{name} is off by {error:.1e}"
+    for name, a in after.items():
+        if "running" in name:
+            error = distance(a, state[name])
+            assert error <= BOUND[dtype], f"{name} is off by {error:.1e}"
