@@ -39,7 +39,7 @@ class Settings:
     train_last: str = "all"
     epochs: int = 20
     batch: int = 32
-    lr: float = 0.02
+    lr: float = 0.01
     momentum: float = 0.9
     seed: int = 0
     classes: int | None = None

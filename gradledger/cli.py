@@ -72,7 +72,7 @@ def adapt(
     train_last: Annotated[str, typer.Option(help="Convolutions to train, counted from the end, or all.")] = "all",
     epochs: Annotated[int, typer.Option(parser=WHOLE, help="Passes over the training data.")] = 20,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = 32,
-    lr: Annotated[float, typer.Option(parser=REAL, help="Learning rate at the start; it falls along a cosine.")] = 0.02,
+    lr: Annotated[float, typer.Option(parser=REAL, help="Learning rate at the start; it falls along a cosine.")] = 0.01,
     momentum: Annotated[float, typer.Option(parser=REAL, help="Momentum of SGD.")] = 0.9,
     classes: Annotated[
         int | None, typer.Option(parser=WHOLE, help="Classes of the model; default those of the data.")

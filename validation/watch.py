@@ -34,7 +34,7 @@ def pretrain(subject: int, seed: int = 0, epochs: int = 8, backend: str = "fast"
     return trainer.parameters
 
 
-def adapt(subject: int, rules: tuple, seed: int = 0, epochs: int = 20, lr: float = 0.02) -> tuple[float, float]:
+def adapt(subject: int, rules: tuple, seed: int = 0, epochs: int = 20, lr: float = 0.01) -> tuple[float, float]:
     """Accuracy on the evaluation part of the person's recordings, before and after adapting the bundled net."""
     d = data.watch(subject)
     graph = ri.models.build("watch", classes=len(d.classes))
