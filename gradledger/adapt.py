@@ -15,7 +15,7 @@ import refimpl as ri
 from refimpl import checkpoint, data, kernel
 from refimpl.train import NonFiniteError
 
-from . import options
+from . import ledger, options
 from .errors import Malformed, Refused
 from .models import pretrained
 from .record import provenance
@@ -62,16 +62,27 @@ class Job:
 
 def prepare(settings: Settings) -> Job:
     """Load data and model, compile; every bad value ends here, before anything is written."""
-    rules, method = options.methods(settings.method)
-    size = options.size(settings.size)
-    limit = options.byte_count(settings.memory_limit)
-    train_last = options.train_last(settings.train_last)
     for name in ("epochs", "batch"):
         if getattr(settings, name) < 1:
             raise Malformed(f"--{name} must be at least 1, got {getattr(settings, name)}")
-    subject = settings.subject if settings.data == "watch" else None
-    dataset = data.load(settings.data, subject=subject, size=size, seed=settings.seed)
-    graph = pretrained(settings.model, dataset, subject, settings.classes)
+    options.methods(settings.method)  # what is wrong with an option is said before data are read
+    size = options.size(settings.size)
+    dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
+    program, method = compiled(settings, dataset)
+    return Job(settings, dataset, program, ri.Trainer(program, settings.seed), method)
+
+
+def watched(settings: Settings) -> int | None:
+    """The held-out person, where the data are the watch recordings."""
+    return settings.subject if settings.data == "watch" else None
+
+
+def compiled(settings: Settings, dataset: data.Dataset) -> tuple[ri.Program, str]:
+    """The program of a run on a data set (of which only shapes and classes matter), and its method in full."""
+    rules, method = options.methods(settings.method)
+    limit = options.byte_count(settings.memory_limit)
+    train_last = options.train_last(settings.train_last)
+    graph = pretrained(settings.model, dataset, watched(settings), settings.classes)
     try:
         optimizer = ri.SGD(lr=settings.lr, momentum=settings.momentum, schedule=ri.Schedule("cosine"))
         plan = ri.Plan(train_last=train_last, rules=rules, step=ri.Backprop(optimizer))
@@ -83,7 +94,7 @@ def prepare(settings: Settings) -> Job:
         raise
     except ValueError as e:
         raise Malformed(str(e)) from None
-    return Job(settings, dataset, program, ri.Trainer(program, settings.seed), method)
+    return program, method
 
 
 def run(settings: Settings, output: Path, resume: bool, watch: Callable[[ri.Progress], None]) -> dict:
@@ -127,8 +138,8 @@ def run(settings: Settings, output: Path, resume: bool, watch: Callable[[ri.Prog
         raise Refused(str(e), kept) from None
     seconds = time.perf_counter() - started
     after = confusion(trainer, d)
-    record = make_record(job, before, after, seconds, step_seconds)
     trainer.save(output / "adapted.safetensors")
+    record = make_record(job, before, after, seconds, step_seconds)
     checkpoint.write_json(output / "adapt.json", record)
     (output / RESUME).unlink(missing_ok=True)
     record["files"] = {"weights": str(output / "adapted.safetensors"), "record": str(output / "adapt.json")}
@@ -195,13 +206,11 @@ def recall(table: np.ndarray) -> list[float | None]:
 
 def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float, step_seconds: list[float]) -> dict:
     """The JSON record: results, and predicted beside measured cost."""
-    from costmodel import device, predict
     from validation import measured
 
     program, trainer, d = job.program, job.trainer, job.dataset
     sizes = batches(len(d.x_train), program.batch, trainer.step)
-    estimate = predict.estimate(program, device=device.this_machine())
-    flops = measured.run_flops(trainer.runner)
+    operations = ledger.of(job, sizes[trainer.step - len(step_seconds) :])
     touched = measured.touched_bytes(program, d.x_train, d.y_train, trainer.parameters)
     return {
         "ok": True,
@@ -214,12 +223,12 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float,
         "steps": trainer.step,
         "seconds": seconds,
         "predicted": {
-            "macs": predict.run_macs(program, sizes[trainer.step - len(step_seconds) :]),
+            "macs": operations["predicted"]["macs"],
             "peak_bytes": program.peak_bytes,
-            "step_seconds": estimate.seconds["mid"],
+            "step_seconds": operations["predicted"]["step_seconds"],
         },
         "measured": {
-            "macs": predict.as_macs(flops),
+            "macs": operations["measured"]["macs"],
             "peak_bytes": touched,
             "step_seconds": float(np.median(step_seconds)) if step_seconds else None,
         },

@@ -13,7 +13,7 @@ from . import checkpoint, random
 from .arena import ALIGN
 from .gemm import single_threaded_blas
 from .graph import INPUT
-from .program import AtBatch, Buffer, Launch, Prefix, Program, compile
+from .program import AtBatch, Buffer, Prefix, Program, compile
 
 GUARD = 4096  # bytes on either side of the arena that nothing may touch
 
@@ -81,14 +81,6 @@ class Runner:
         if isinstance(value, AtBatch):
             return value.value(n)
         return value
-
-    def launched(self) -> Counter:
-        """(launch, n) → how often it ran."""
-        total: Counter[tuple[Launch, int]] = Counter()
-        for (section, n), times in self.made.items():
-            for launch in self.program.launches[section]:
-                total[launch, n] += times
-        return total
 
 
 def new_block(nbytes: int) -> np.ndarray:

@@ -1,25 +1,29 @@
 """What a run really did: operations of the launches it made, and the arena bytes it touched."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from refimpl.program import Program
-from refimpl.train import GUARD, Runner, Trainer
+from refimpl.train import GUARD, Trainer
 
 from .counting import count_call
 
 PATTERNS = (0x5A, 0xA5)
 
 
-def run_flops(runner: Runner) -> int:
-    """Multiplications and additions of every launch that the runner made, with its real sizes.
+def run_flops(program: Program, made: Mapping[tuple[str, int], int]) -> int:
+    """Multiplications and additions of every launch that a runner made, with its real sizes.
 
-    Each distinct call is counted by running its reference body on counting arrays; no formula is evaluated.
+    made: `Runner.made`, how often each (section, samples) ran. Each distinct call is counted by running its reference
+    body on counting arrays; no formula is evaluated.
     """
     total = 0
-    for (launch, n), times in runner.launched().items():
-        for call in launch.covers:
-            units = count_call(call, n)
-            total += times * (units.get("mul", 0) + units.get("add", 0))
+    for (section, n), times in made.items():
+        for launch in program.launches[section]:
+            for call in launch.covers:
+                units = count_call(call, n)
+                total += times * (units.get("mul", 0) + units.get("add", 0))
     return total
 
 

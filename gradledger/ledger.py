@@ -1,0 +1,62 @@
+"""The ledger of a finished run, drawn up by a process of its own: operations predicted and operations counted.
+
+The formulas and the counting arrays would otherwise double the memory of the training process. `of` starts the
+process; it compiles the same program from the settings and the shape of the data, with no data.
+"""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import asdict
+
+import numpy as np
+
+from refimpl.data import Dataset
+
+
+def of(job, batches: list[int]) -> dict:
+    """`{"predicted": {macs, step_seconds}, "measured": {macs}}` of a job's launches.
+
+    batches: samples of each planned step of this process. RuntimeError with its last line where the process fails.
+    """
+    d = job.dataset
+    given = {
+        "settings": asdict(job.settings),
+        "name": d.name,
+        "shape": [len(d.x_train), *d.x_train.shape[1:]],
+        "classes": list(d.classes),
+        "made": [[section, n, times] for (section, n), times in job.trainer.runner.made.items()],
+        "batches": sorted(Counter(batches).items()),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "gradledger.ledger"], input=json.dumps(given), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"the ledger was not drawn up: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    return json.loads(done.stdout)
+
+
+def draw_up(given: dict) -> dict:
+    """The same in this process."""
+    from costmodel import device, predict
+    from validation import measured
+
+    from . import adapt
+
+    x = np.broadcast_to(np.float32(0), given["shape"])
+    y = np.broadcast_to(np.int64(0), given["shape"][:1])
+    dataset = Dataset(given["name"], x, y, x[:0], y[:0], tuple(given["classes"]))
+    program = adapt.compiled(adapt.Settings(**given["settings"]), dataset)[0]
+    made = {(section, n): times for section, n, times in given["made"]}
+    return {
+        "predicted": {
+            "macs": predict.run_macs(program, (n for n, times in given["batches"] for _ in range(times))),
+            "step_seconds": predict.estimate(program, device=device.this_machine()).seconds["mid"],
+        },
+        "measured": {"macs": predict.as_macs(measured.run_flops(program, made))},
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(draw_up(json.load(sys.stdin))))
