@@ -172,6 +172,27 @@ def cost(
 
 
 @app.command()
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="Cases or the first words of their names.")] = None,
+    peer: Annotated[str | None, typer.Option(help="torch: run PyTorch on the same work, in other processes.")] = None,
+    threads: Annotated[int, typer.Option(parser=WHOLE, help="CPU threads of each side.")] = 2,
+    repeats: Annotated[int, typer.Option(parser=WHOLE, help="Timed calls in each turn, after two to warm up.")] = 7,
+    turns: Annotated[int, typer.Option(parser=WHOLE, help="Turns of each side: ours, peer, ours, peer.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Time training steps and kernels, each side in processes of its own: families filtered, step, block, start."""
+    from . import bench as work
+    from . import show
+
+    with show.counter("timing", quiet=as_json) as watch:
+        record = work.run(names or [], peer, threads, repeats, turns, watch)
+    if as_json:
+        emit(record)
+    else:
+        show.timed(record)
+
+
+@app.command()
 def reproduce(
     name: Annotated[str, typer.Argument(help="The experiment: watch-nets or watch-adapt.")],
     output: Annotated[Path, typer.Option("--output", help="Folder for the result file.")] = Path("gradledger-out"),

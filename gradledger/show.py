@@ -62,6 +62,29 @@ def reproduced(record: dict) -> None:
     console.print(f"goals {verdict}; record in {record['file']}", highlight=False, soft_wrap=True)
 
 
+def timed(record: dict) -> None:
+    """The table of `bench`: milliseconds, ratios below 1 where ours is faster."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = ("ms", "ours", "NCHW", "NHWC", "ratio to NCHW", "to the better", "floor", "spread", "error")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "ms" else "right", no_wrap=True)
+    for c in record["cases"]:
+        keys = ("ours_ms", "peer_nchw_ms", "peer_nhwc_ms", "ratio_nchw", "ratio", "floor_ms")
+        numbers = ("-" if c.get(key) is None else f"{c[key]:.2f}" for key in keys)
+        error = "-" if c["error"] is None else f"{c['error']:.0e}"
+        table.add_row(c["name"], *numbers, f"{c['spread']:.0%}", error)
+    Console(width=max(console.width, 120)).print(table)
+    for c in record["cases"]:
+        if c.get("resident_ratio"):
+            console.print(
+                f"{c['name']}: resident memory {c['ours_resident_mb']:.0f} MiB, peer {c['peer_resident_mb']:.0f} MiB, "
+                f"ratio {c['resident_ratio']:.2f}",
+                highlight=False,
+            )
+    if record["peer"]:
+        console.print("ratio: ours / the better of PyTorch's two layouts; floor: bytes that must move at copy speed")
+
+
 def checks(found: list[dict]) -> None:
     """The table of `doctor`."""
     table = Table(box=None, pad_edge=False, header_style="bold")

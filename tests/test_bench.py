@@ -1,6 +1,8 @@
 """The benchmark checks what it times, and reports what it measured."""
 
+import json
 import re
+import subprocess
 import sys
 
 import numba
@@ -8,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from gradledger import cli
 from validation import bench
+from validation.bench import blocks, filtered, steps
 
-TINY = bench.Filtered(8, 9, 7, 2, batch=2)
+TINY = filtered.Filtered(8, 9, 7, 2, batch=2)
 
 
 @pytest.fixture(autouse=True)
@@ -22,67 +26,111 @@ def restore_threads():
 
 
 @pytest.mark.parametrize("patch", [2, 4])
-def test_every_side_computes_the_same(patch):
-    case = bench.Filtered(8, 9, 7, patch, batch=2)
-    for work in (bench.Ours(case), bench.Torch(case, False), bench.Torch(case, True)):
+def test_every_side_filters_the_same(patch):
+    case = filtered.Filtered(8, 9, 7, patch, batch=2)
+    for work in (case.ours(), case.torch(False), case.torch(True)):
         work()
-        assert case.error(*work.result()) < 1e-6
+        assert case.distance(*work.result()) < 1e-6
+    assert case.error() < 1e-6
+
+
+@pytest.mark.parametrize("case", [blocks.Block((2, 5, 8, 16, 1)), blocks.Block((2, 5, 8, 16, 2))])
+def test_a_block_is_that_of_pytorch(case):
+    assert case.error() < 1e-5 and case.bytes() > 0
+    case.torch(True)()
+
+
+def test_a_step_is_that_of_pytorch():
+    case = steps.Step("lenet5", (28, 28), 4)
+    with bench.our_threads(1):
+        assert case.error() < 1e-4
+        case.ours()()
+    assert case.torch(True)() == pytest.approx(case.torch(False)(), rel=1e-4)
 
 
 def test_a_wrong_result_is_not_timed(monkeypatch):
-    monkeypatch.setitem(bench.CASES, "filtered-tiny", TINY)
-    monkeypatch.setattr(bench.Ours, "result", lambda self: (self.dx * np.float32(1.01), self.dw))
-    message = "ours is wrong by 1.0e-02 on filtered-tiny, more than 1e-05"
+    monkeypatch.setattr(bench, "launch", lambda *_: {"error": 0.5})
+    message = "ours is wrong by 5.0e-01 on tiny, more than 1e-05"
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
-        bench.run_side("ours", ["filtered-tiny"], numba.get_num_threads(), 1, check=True)
+        bench.check("tiny", TINY, 1)
+    monkeypatch.setattr(bench, "launch", lambda *_: {"error": float("nan")})
+    with pytest.raises(RuntimeError, match="ours is wrong by nan"):
+        bench.check("tiny", TINY, 1)
 
 
 def test_times_come_from_each_side_in_turns(monkeypatch):
     asked = []
 
-    def measured(side, names, threads, repeats, check):
-        asked.append((side, check))
-        later = len(asked) > 3
+    def measured(side, name, threads, repeats):
+        asked.append(side)
+        if side == "check":
+            return {"error": 1e-7}
+        later = len(asked) > 4
         times = {"ours": [2.0, 4.0], "torch-nchw": [9.0, 11.0], "torch-nhwc": [5.0, 5.0]}[side]
-        return {n: [t + later for t in times] for n in names} | {"bandwidth": 1e9 + later}
+        return {"times": [t + later for t in times]}
 
     monkeypatch.setattr(bench, "launch", measured)
-    monkeypatch.setitem(bench.CASES, "filtered-tiny", TINY)
+    monkeypatch.setattr(bench, "copy_bandwidth", lambda threads: 1e9)
+    monkeypatch.setitem(filtered.CASES, "filtered-tiny", TINY)
     (record,) = bench.run_cases(["filtered-tiny"])
-    sides = ["ours", "torch-nchw", "torch-nhwc"]
-    assert asked == [(s, True) for s in sides] + [(s, False) for s in sides]
-    assert (record["ours_ms"], record["peer_ms"], record["peer_nhwc_ms"]) == (3.5, 10.5, 5.5)
-    assert record["ratio"] == pytest.approx(3.5 / 10.5) and record["ratio_nhwc"] == pytest.approx(3.5 / 5.5)
+    assert asked == ["check", *["ours", "torch-nchw", "torch-nhwc"] * 2]
+    assert (record["ours_ms"], record["peer_ms"], record["peer_nchw_ms"]) == (3.5, 5.5, 10.5)
+    assert record["ratio"] == pytest.approx(3.5 / 5.5) and record["error"] == 1e-7
     moved = 4 * (2 * 8 * (2 * 9 * 7 + 5 * 4) + 2 * 9 * 8 * 8)
-    assert record["floor_ms"] == pytest.approx(moved / (1e9 + 1) * 1e3)
+    assert record["floor_ms"] == pytest.approx(moved / 1e9 * 1e3)
     assert record["spread"] == pytest.approx(1.5 / 3.5)
 
 
+def test_without_a_peer_only_ours_runs(monkeypatch):
+    asked = []
+    monkeypatch.setattr(bench, "launch", lambda side, *_: asked.append(side) or {"times": [1.0]})
+    (record,) = bench.run_cases(["filtered-6-patch2"], peer=None, turns=1)
+    assert asked == ["ours"] and record["ratio"] is None and record["peer_ms"] is None
+
+
 def test_a_side_that_fails_is_named():
-    with pytest.raises(RuntimeError, match="KeyError: 'no-such-case'"):
-        bench.launch("ours", ["no-such-case"], 1, 1, check=False)
+    with pytest.raises(RuntimeError, match="ours failed on no-such-case: KeyError: 'no-such-case'"):
+        bench.launch("ours", "no-such-case", 1, 1)
 
 
-def test_names_choose_cases(monkeypatch):
-    monkeypatch.setattr(bench, "launch", lambda side, names, *_, check: {n: [1.0] for n in names} | {"bandwidth": 1.0})
-    names = lambda *wanted: [r["name"] for r in bench.run_cases(list(wanted))]  # noqa: E731
-    assert names("filtered") == list(bench.CASES) and len(bench.CASES) == 14
-    assert names("filtered-3") == ["filtered-3-patch2", "filtered-3-patch4"]
-    assert names("filtered-3-patch4", "filtered-3") == ["filtered-3-patch4", "filtered-3-patch2"]
+def test_names_choose_cases():
+    assert bench.families() == ["filtered", "step", "block", "start"]
+    assert len(bench.choose(["filtered"])) == 14
+    assert bench.choose(["filtered-3"]) == ["filtered-3-patch2", "filtered-3-patch4"]
+    assert bench.choose(["filtered-3-patch4", "filtered-3"]) == ["filtered-3-patch4", "filtered-3-patch2"]
+    assert bench.choose(["step-lenet5"]) == ["step-lenet5-28x28-batch64"]
 
 
-def test_refuses_what_it_does_not_know(capsys):
-    with pytest.raises(ValueError, match="^unknown case 'filtered-9': choose from filtered, filtered-0-patch2"):
-        bench.run_cases(["filtered-9"])
-    with pytest.raises(ValueError, match="^unknown peer 'jax': choose from torch$"):
-        bench.run_cases(["filtered"], peer="jax")
-    assert bench.main(["filtered-9", "--json"]) == 2
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["filtered-9"], "unknown case 'filtered-9': choose from filtered, step, block, start"),
+        (["filtered", "--peer", "jax"], "unknown peer 'jax': choose from torch"),
+        (["filtered", "--repeats", "0"], "--repeats must be at least 1, got 0"),
+    ],
+)
+def test_refuses_what_it_does_not_know(args, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bench", *args])
+    assert stopped.value.code == 2
     printed = capsys.readouterr()
-    assert printed.out == "" and printed.err.startswith("unknown case 'filtered-9'")
+    assert printed.out == "" and message in printed.err and printed.err.count("\n") == 1
+
+
+def test_the_command_prints_one_object(monkeypatch, capsys):
+    times = {"check": {"error": 1e-7}, "ours": {"times": [1.0]}}
+    monkeypatch.setattr(bench, "launch", lambda side, *_: times.get(side, {"times": [2.0]}))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bench", "filtered-6", "--peer", "torch", "--json"])
+    assert stopped.value.code == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [c["name"] for c in found["cases"]] == ["filtered-6-patch2", "filtered-6-patch4"]
+    assert all(c["ratio"] == np.float64(0.5) for c in found["cases"]) and found["machine"]["cores"]
 
 
 def test_torch_is_not_imported_where_only_ours_runs():
-    import subprocess
-
-    code = "import sys, validation.bench as b; b.Ours(b.Filtered(8, 9, 7, 2, 2))(); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    for work in ("filtered.Filtered(8, 9, 7, 2, 2)", "steps.Step('lenet5', (28, 28), 2)"):
+        code = (
+            f"import sys; from validation.bench import filtered, steps; {work}.ours(); sys.exit('torch' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch_nets
 
 from refimpl import models
 from refimpl.checkpoint import CheckpointError
@@ -14,6 +13,7 @@ from refimpl.formats import torch_names
 from refimpl.models import ModelError
 from refimpl.models.mobilenet_v2 import round_channels
 from refimpl.passes import ShapeError
+from validation import torch_nets
 
 
 def trainable(graph):

@@ -5,12 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
-import torch_nets
 from torch.overrides import TorchFunctionMode
 
 import refimpl as ri
 from checks import distance
 from refimpl.train import Runner, threads
+from validation import torch_nets
 
 BATCH = 3
 # Small inputs whose odd sides reach every border case; the last maps still hold several values a channel.

@@ -44,6 +44,6 @@ def touched_bytes(program: Program, x: np.ndarray, y: np.ndarray, parameters: di
         end = GUARD + program.peak_bytes
         if (block[:GUARD] != pattern).any() or (block[end : end + GUARD] != pattern).any():
             raise AssertionError("a kernel wrote outside the arena")
-        changed = np.flatnonzero(block[GUARD:end] != pattern)
-        highest = max(highest, int(changed[-1]) + 1 if len(changed) else 0)
+        changed = (block[GUARD:end] != pattern)[::-1]
+        highest = max(highest, len(changed) - int(changed.argmax()) if changed.any() else 0)
     return highest

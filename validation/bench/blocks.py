@@ -1,30 +1,20 @@
-"""Time one inverted residual block, forward and backward with batch statistics, against PyTorch.
+"""One inverted residual block of MobileNetV2, forward and backward with batch statistics.
 
-    python -m validation.bench_blocks                 the table: ours, PyTorch in both layouts, ratio to the better one
-    python -m validation.bench_blocks --kernels       time of each of our kernels beside the time of its bytes
-
-Each side runs in processes of its own, in turns, on the same arrays and number of threads; the least of the medians of
-two turns is printed. The result of ours is compared with PyTorch in float64 before anything is timed.
+`python -m validation.bench.blocks 3` prints the time of each of our kernels in block-3 beside the time of its bytes.
 """
 
-import argparse
-import json
-import os
-import subprocess
 import sys
-import time
+from dataclasses import dataclass
 
 import numpy as np
 
 # batch, side of the map, channels, expanded channels, stride of the depthwise convolution
-CASES = [
+SHAPES = [
     (8, 56, 24, 144, 1), (8, 28, 32, 192, 1), (8, 14, 64, 384, 1), (8, 14, 96, 576, 1), (8, 7, 160, 960, 1),
     (8, 56, 24, 144, 2), (8, 32, 24, 144, 1), (8, 16, 32, 192, 1), (8, 8, 64, 384, 1), (8, 4, 160, 960, 1),
     (1, 28, 32, 192, 1), (1, 14, 64, 384, 1), (1, 7, 160, 960, 1),
 ]  # fmt: skip
-SIDES = ("ours", "torch-nchw", "torch-nhwc")
 EPS = 1e-5
-BANDWIDTH = 17e9  # bytes per second: copy of this class of machine, for the floors only
 
 
 def arrays(case, dtype=np.float32) -> dict:
@@ -164,101 +154,54 @@ class Torch:
         return (module.weight if name[:-1] == "dgamma" else module.bias).grad.numpy()
 
 
-def check(case) -> float:
-    """Largest error of ours, ‖ours − torch‖ / ‖torch‖, over the output and every gradient."""
-    import torch
+@dataclass(frozen=True)
+class Block:
+    """A block of SHAPES."""
 
-    ours, theirs = Ours(case), Torch(case, False, torch.float64)
-    ours()
-    theirs()
-    errors = {}
-    for name, got in ours.results.items():
-        want = theirs.result(name)
-        errors[name] = float(np.linalg.norm(got - want) / np.linalg.norm(want))
-    return max(errors.values())
+    shape: tuple[int, int, int, int, int]
+    tolerance = 1e-4
 
+    def ours(self) -> Ours:
+        """The fast kernels."""
+        return Ours(self.shape)
 
-def median_ms(call, repeats) -> float:
-    """Median of `repeats` calls after two that warm up."""
-    times = []
-    for i in range(repeats + 2):
-        start = time.perf_counter()
-        call()
-        if i >= 2:
-            times.append(time.perf_counter() - start)
-    return float(np.median(times)) * 1e3
-
-
-def run_side(side, repeats, threads, wanted, kernels) -> None:
-    """Print the median of every case (or of every kernel) as one JSON line."""
-    found = []
-    if side == "ours":
-        import numba
-
-        from refimpl.gemm import single_threaded_blas
-
-        numba.set_num_threads(threads)
-        with single_threaded_blas():
-            for case in wanted:
-                ours = Ours(case)
-                if kernels:
-                    ours()
-                    found.append([
-                        (name, median_ms(lambda k=kernel, a=arguments: k(*a), repeats), size / BANDWIDTH * 1e3)
-                        for name, kernel, arguments, size in ours.calls
-                    ])  # fmt: skip
-                else:
-                    found.append(median_ms(ours, repeats))
-    elif side == "check":
-        from refimpl.gemm import single_threaded_blas
-
-        with single_threaded_blas():
-            found = [check(case) for case in wanted]
-    else:
+    def torch(self, channels_last: bool) -> Torch:
+        """PyTorch modules."""
         import torch
 
-        torch.set_num_threads(threads)
-        found = [median_ms(Torch(case, side == "torch-nhwc", torch.float32), repeats) for case in wanted]
-    print(json.dumps(found))
+        return Torch(self.shape, channels_last, torch.float32)
+
+    def error(self) -> float:
+        """Largest error of the output and of every gradient against PyTorch in float64."""
+        import torch
+
+        ours, theirs = self.ours(), Torch(self.shape, False, torch.float64)
+        ours()
+        theirs()
+        wanted = {name: theirs.result(name) for name in ours.results}
+        return max(float(np.linalg.norm(ours.results[n] - w) / np.linalg.norm(w)) for n, w in wanted.items())
+
+    def bytes(self) -> int:
+        """What our kernels must move between each other, none of it twice in one kernel."""
+        return sum(nbytes for *_, nbytes in self.ours().calls)
 
 
-def launch(side, arguments) -> list:
-    """Run one side in a process of its own."""
-    command = [sys.executable, "-m", "validation.bench_blocks", "--side", side, *arguments]
-    environment = {**os.environ, "NUMBA_NUM_THREADS": arguments[1], "OMP_NUM_THREADS": arguments[1]}
-    out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-    return json.loads(out.strip().splitlines()[-1])
+CASES = {f"block-{i}": Block(shape) for i, shape in enumerate(SHAPES)}
 
 
-def main() -> None:
-    """Parse the command line and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=11)
-    parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--cases", type=int, nargs="*", default=list(range(len(CASES))))
-    parser.add_argument("--kernels", action="store_true")
-    parser.add_argument("--side", choices=(*SIDES, "check"))
-    options = parser.parse_args()
-    wanted = [CASES[i] for i in options.cases]
-    if options.side:
-        run_side(options.side, options.repeats, options.threads, wanted, options.kernels)
-        return
-    arguments = ["--threads", str(options.threads), "--repeats", str(options.repeats)]
-    arguments += ["--cases", *map(str, options.cases)]
-    if options.kernels:
-        for case, rows in zip(wanted, launch("ours", [*arguments, "--kernels"]), strict=True):
-            print(case)
-            for name, ms, floor in rows:
-                print(f"  {name:20} {ms:8.3f} ms   floor {floor:6.3f}")
-        return
-    errors = launch("check", arguments)
-    turns = [{side: launch(side, arguments) for side in SIDES} for _ in range(options.turns)]
-    print(f"{'N, side, C, E, stride':24} {'error':>8} {'ours':>8} {'NCHW':>8} {'NHWC':>8} {'ratio':>6}   (ms)")
-    for i, case in enumerate(wanted):
-        ours, nchw, nhwc = (min(turn[side][i] for turn in turns) for side in SIDES)
-        print(f"{case!s:24} {errors[i]:8.1e} {ours:8.2f} {nchw:8.2f} {nhwc:8.2f} {ours / min(nchw, nhwc):6.2f}")
+def main(number: int, threads: int = 2, repeats: int = 11) -> None:
+    """Print the time of each kernel of a block."""
+    from . import copy_bandwidth, milliseconds, our_threads
+
+    bandwidth = copy_bandwidth(threads)
+    print(f"block-{number}: batch, side, channels, expanded channels, stride {SHAPES[number]}")
+    with our_threads(threads):
+        ours = Ours(SHAPES[number])
+        ours()
+        for name, kernel, arguments, nbytes in ours.calls:
+            time = np.median(milliseconds(lambda k=kernel, a=arguments: k(*a), repeats))
+            print(f"  {name:20} {time:8.3f} ms   floor {nbytes / bandwidth * 1e3:6.3f} ms")
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

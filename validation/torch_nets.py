@@ -1,4 +1,4 @@
-"""The five architectures as plain PyTorch modules, written for the tests, with our weights copied into them.
+"""The five architectures as plain PyTorch modules, with our weights copied into them: ground truth and peer.
 
 ResNet-18 and MobileNetV2 have torchvision's module names, so that their state dicts have the names of published files.
 """
@@ -11,6 +11,8 @@ from refimpl.formats import torch_names
 
 
 class Watch(nn.Module):
+    """The net for watch recordings."""
+
     def __init__(self, classes=7, channels=6):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 32, (1, 7), padding=(0, 3), bias=False)
@@ -28,6 +30,8 @@ class Watch(nn.Module):
 
 
 class LeNet5(nn.Module):
+    """LeNet-5 with max pooling and rectifiers."""
+
     def __init__(self, classes=10, size=(28, 28), channels=1):
         super().__init__()
         pad = 2 if min(size) < 32 else 0
@@ -45,6 +49,8 @@ class LeNet5(nn.Module):
 
 
 class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut."""
+
     def __init__(self, before, channels, stride):
         super().__init__()
         self.conv1 = nn.Conv2d(before, channels, 3, stride, 1, bias=False)
@@ -88,10 +94,12 @@ class ResNet(nn.Module):
 
 
 def resnet8(classes=10, channels=3):
+    """ResNet-8 for small images."""
     return ResNet((16, 32, 64), 1, (3, 1, 1, False), classes, channels)
 
 
 def resnet18(classes=1000, channels=3):
+    """ResNet-18 with torchvision's module names."""
     return ResNet((64, 128, 256, 512), 2, (7, 2, 3, True), classes, channels)
 
 
@@ -104,6 +112,8 @@ def _conv(before, channels, kernel, stride=1, groups=1):
 
 
 class InvertedResidual(nn.Module):
+    """Expansion, depthwise convolution, projection."""
+
     def __init__(self, before, channels, stride, expansion):
         super().__init__()
         hidden = before * expansion
@@ -121,6 +131,8 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
+    """MobileNetV2 with torchvision's module names."""
+
     # width multiplier → channels after stem, of the seven stages, and of the head, as torchvision prints them
     CHANNELS = {
         1.0: (32, 16, 24, 32, 64, 96, 160, 320, 1280),

@@ -1,0 +1,30 @@
+"""`gradledger bench`: time training steps and kernels, beside PyTorch where it is installed."""
+
+import importlib.util
+from collections.abc import Callable
+
+from validation import bench
+
+from .errors import Malformed, Refused
+from .record import provenance
+
+
+def run(
+    names: list[str], peer: str | None, threads: int, repeats: int, turns: int, watch: Callable[[int, int, str], None]
+) -> dict:
+    """Time the cases of some names, default all; returns the record.
+
+    Malformed for an unknown case or peer and for a peer that is not installed, Refused where a result is wrong.
+    """
+    for name, value in (("threads", threads), ("repeats", repeats), ("turns", turns)):
+        if value < 1:
+            raise Malformed(f"--{name} must be at least 1, got {value}")
+    if peer == "torch" and importlib.util.find_spec("torch") is None:
+        raise Malformed("the peer torch is not installed: pip install torch, or leave out --peer")
+    try:
+        cases = bench.run_cases(names or bench.families(), peer, threads, repeats, turns, watch)
+    except ValueError as e:
+        raise Malformed(str(e)) from None
+    except RuntimeError as e:
+        raise Refused(str(e), {"cases": []}) from None
+    return {"ok": True, "peer": peer, "threads": threads, "cases": cases, **provenance()}

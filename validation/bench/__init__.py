@@ -1,0 +1,183 @@
+"""Time our kernels and training steps against PyTorch: each side in processes of its own, in turns.
+
+    gradledger bench --peer torch              every family
+    gradledger bench filtered                  the seven latency cases of arXiv 2301.00330, Table 10, at patch 2 and 4
+    gradledger bench step-lenet5 block-0       cases by the beginning of their names
+
+A case (`Case`) gives the work of each side, the error of ours against a float64 result, and the bytes that must move.
+Every case is checked, in a process of its own, before anything is timed.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Protocol
+
+import numpy as np
+
+PEERS = {"torch": ("torch-nchw", "torch-nhwc")}
+
+
+class Case(Protocol):
+    """A piece of work that both sides can do."""
+
+    tolerance: float  # largest error of ours that is timed at all
+
+    def ours(self) -> Callable[[], None]:
+        """Our work, ready to be called again and again."""
+
+    def torch(self, channels_last: bool) -> Callable[[], None]:
+        """The same work for PyTorch, in one of its layouts."""
+
+    def error(self) -> float:
+        """‖ours − float64‖ / ‖float64‖ of one call."""
+
+    def bytes(self) -> int | None:
+        """What must move between memory and processor, each array once; None where nobody has counted."""
+
+
+def cases() -> dict[str, Case]:
+    """Every case by name, families together."""
+    from . import blocks, filtered, start, steps
+
+    return filtered.CASES | steps.CASES | blocks.CASES | start.CASES
+
+
+def families() -> list[str]:
+    """The first words of the cases' names, each once."""
+    return list(dict.fromkeys(name.split("-")[0] for name in cases()))
+
+
+def choose(names: list[str]) -> list[str]:
+    """Cases by name or by the words that their names begin with; ValueError for what begins no name."""
+    known, chosen = cases(), []
+    for name in names:
+        found = [case for case in known if f"{case}-".startswith(f"{name}-")]
+        if not found:
+            raise ValueError(
+                f"unknown case {name!r}: choose from {', '.join(families())}, or one of {', '.join(known)}"
+            )
+        chosen += [case for case in found if case not in chosen]
+    return chosen
+
+
+def milliseconds(call: Callable[[], None], repeats: int) -> list[float]:
+    """Duration of each of `repeats` calls, after two that warm up."""
+    times = []
+    for _ in range(repeats + 2):
+        start = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - start) * 1e3)
+    return times[2:]
+
+
+def copy_bandwidth(threads: int) -> float:
+    """Bytes a second, read and written together, of a copy of 64 MiB by `threads` threads: the best of nine."""
+    source = np.ones(1 << 24, np.float32)
+    target = np.empty_like(source)
+    parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
+    with ThreadPoolExecutor(threads) as pool:
+        best = min(milliseconds(lambda: list(pool.map(lambda part: np.copyto(*part), parts)), 9))
+    return 2 * source.nbytes / best * 1e3
+
+
+def run_side(side: str, name: str, threads: int, repeats: int) -> dict:
+    """What one side finds in this process: `times` in milliseconds and more of the case's own, or `error`."""
+    case = cases()[name]
+    if hasattr(case, "measure"):  # what is measured is the process itself
+        return case.measure(side, threads, repeats)
+    if side != "ours":
+        import torch
+
+        torch.set_num_threads(threads)
+    with nullcontext() if side.startswith("torch") else our_threads(threads):
+        if side == "check":
+            return {"error": case.error()}
+        work = case.ours() if side == "ours" else case.torch(side == "torch-nhwc")
+        return {"times": milliseconds(work, repeats)}
+
+
+def our_threads(threads: int):
+    """Our kernels' threads and a single-threaded BLAS."""
+    from refimpl.train import threads as running
+
+    return running(threads)
+
+
+def launch(side: str, name: str, threads: int, repeats: int) -> dict:
+    """`run_side` in a process of its own; RuntimeError with its last line where it fails."""
+    command = [sys.executable, "-m", "validation.bench", side, name, str(threads), str(repeats)]
+    limits = {"NUMBA_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **limits})
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise RuntimeError(f"{side} failed on {name}: {last}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def run_cases(
+    names: list[str],
+    peer: str | None = "torch",
+    threads: int = 2,
+    repeats: int = 7,
+    turns: int = 2,
+    watch: Callable[[int, int, str], None] = lambda done, total, name: None,
+) -> list[dict]:
+    """Time cases on our side and on the peer's, in turns.
+
+    Each record: name; ours_ms, peer_ms (the better of PyTorch's layouts), peer_nchw_ms and peer_nhwc_ms, medians over
+    the repeats of all turns; ratio = ours / peer; error; floor_ms, the bytes that must move over the measured bandwidth
+    of a copy; spread, the larger relative interquartile range of ours and the peer. Without a peer its keys are None.
+    ValueError for an unknown name or peer, RuntimeError where a side fails or our result is wrong.
+    """
+    if peer is not None and peer not in PEERS:
+        raise ValueError(f"unknown peer {peer!r}: choose from {', '.join(PEERS)}")
+    chosen, known = choose(names), cases()
+    sides = ("ours", *(PEERS[peer] if peer else ()))
+    work = [(name, turn, side) for name in chosen for turn in range(turns) for side in sides]
+    found: dict[str, dict[str, list[dict]]] = {name: {side: [] for side in sides} for name in chosen}
+    errors: dict[str, float | None] = {}
+    bandwidth = copy_bandwidth(threads)
+    for i, (name, turn, side) in enumerate(work):
+        watch(i, len(work), f"{name} {side}")
+        if turn == 0 and side == "ours":
+            errors[name] = check(name, known[name], threads) if peer else None
+        found[name][side].append(launch(side, name, threads, repeats))
+    return [record(name, found[name], errors[name], known[name].bytes(), bandwidth) for name in chosen]
+
+
+def check(name: str, case: Case, threads: int) -> float | None:
+    """Error of our result; RuntimeError where it is wrong."""
+    error = launch("check", name, threads, 1)["error"]
+    if error is not None and not error <= case.tolerance:
+        raise RuntimeError(f"ours is wrong by {error:.1e} on {name}, more than {case.tolerance:.0e}")
+    return error
+
+
+def record(name: str, found: dict[str, list[dict]], error: float | None, nbytes: int | None, bandwidth: float) -> dict:
+    """The record of a case from what each side found in each turn."""
+    times = {side: [t for turn in turns for t in turn["times"]] for side, turns in found.items()}
+    middle = {side: float(np.median(t)) for side, t in times.items()}
+    ours, *peers = middle
+    best = min(peers, key=middle.get, default=None)
+    quartiles = [np.percentile(times[side], (25, 50, 75)) for side in (ours, best) if side]
+    kept = {
+        "name": name,
+        "ours_ms": middle[ours],
+        "peer_ms": middle[best] if best else None,
+        "ratio": middle[ours] / middle[best] if best else None,
+        **{f"peer_{side.split('-')[1]}_ms": middle[side] for side in peers},
+        "error": error,
+        "floor_ms": nbytes / bandwidth * 1e3 if nbytes else None,
+        "spread": float(max((high - low) / mid for low, mid, high in quartiles)),
+    }
+    if "resident_mb" in found[ours][0]:
+        memory = {side: max(turn["resident_mb"] for turn in turns) for side, turns in found.items()}
+        kept |= {"ours_resident_mb": memory[ours], "peer_resident_mb": memory[best] if best else None}
+        kept |= {"resident_ratio": memory[ours] / memory[best] if best else None}
+    return kept
