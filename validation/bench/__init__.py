@@ -172,6 +172,7 @@ def record(name: str, found: dict[str, list[dict]], error: float | None, nbytes:
         "peer_ms": middle[best] if best else None,
         "ratio": middle[ours] / middle[best] if best else None,
         **{f"peer_{side.split('-')[1]}_ms": middle[side] for side in peers},
+        "ratio_nchw": middle[ours] / middle["torch-nchw"] if "torch-nchw" in middle else None,
         "error": error,
         "floor_ms": nbytes / bandwidth * 1e3 if nbytes else None,
         "spread": float(max((high - low) / mid for low, mid, high in quartiles)),
