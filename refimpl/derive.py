@@ -89,7 +89,7 @@ class _Derivation:
         attrs = node_attrs(node, sizes)
         if node.op == "dropout" and op is not IDENTITY:
             attrs |= {"stream": DROPOUT + self.graph.nodes.index(node)}
-            arrays["step"] = self.host_write("step", np.int64)
+            arrays |= {name: self.host_write(name, np.int64) for name in ("step", "seed")}
         passes = list(op.passes.values())
         rule = self.plan.rule(node) if node.name in self.trained else None
         if rule:

@@ -140,7 +140,7 @@ class Step:
     """The logical calls of a step, by section, with the buffers that the host fills and reads."""
 
     calls: dict[str, list[Call]]
-    host_writes: dict[str, Buffer]  # input, labels, lr, step
+    host_writes: dict[str, Buffer]  # input, labels, lr, step, seed
     host_reads: dict[str, Buffer]  # output, loss
     parameters: dict[str, Buffer]
     state: dict[str, Buffer]  # optimizer arrays, by `parameter.array`
@@ -289,7 +289,7 @@ def _listed(launch: Launch):
 
 def _read_after(program: Program, buffer: Buffer) -> bool:
     later = (launch for s in ("backward", "update") for launch in program.launches[s])
-    host = {b.root for name, b in program.step.host_writes.items() if name in ("lr", "step")}
+    host = {b.root for name, b in program.step.host_writes.items() if name in ("lr", "step", "seed")}
     return buffer not in host and any(b.root is buffer for launch in later for b in launch.reads)
 
 

@@ -139,6 +139,7 @@ class Trainer:
         batch = self.program.batch
         per_epoch = -(-len(x) // batch)
         total = epochs * per_epoch
+        self.check_batches(len(x))
         with threads(self.program.threads):
             shuffled = None
             while self.step < total:
@@ -162,6 +163,8 @@ class Trainer:
         runner.host("lr", n)[0] = optimizer.lr * optimizer.schedule.factor(self.step, total)
         if "step" in step.host_writes:
             runner.host("step", n)[0] = self.step + 1
+        if "seed" in step.host_writes:
+            runner.host("seed", n)[0] = self.seed
         runner.run("forward", n)
         loss = float(runner.host("loss", n)[0])
         if not math.isfinite(loss):
@@ -233,6 +236,16 @@ class Trainer:
         classes = self.program.step.host_reads["output"].shape[1]
         if "labels" in self.program.step.host_writes and (y.min() < 0 or y.max() >= classes):
             raise ValueError(f"labels must be from 0 to {classes - 1}, but y has {int(y.min())} to {int(y.max())}")
+
+    def check_batches(self, samples: int) -> None:
+        """ValueError where the last batch of an epoch leaves a batch norm one value a channel: it has no variance."""
+        last = samples % self.program.batch or min(samples, self.program.batch)
+        for call in self.program.step.calls["forward"]:
+            if call.passed.operator == "batch_norm" and last * math.prod(call.arrays["x"].shape[1:3]) == 1:
+                raise ValueError(
+                    f"the last batch of {samples} samples in batches of {self.program.batch} is a single one, which "
+                    f"gives {call.node} one value a channel: choose another batch size"
+                )
 
     def save(self, path) -> None:
         """Write the weights as safetensors: beside, flushed, then renamed."""

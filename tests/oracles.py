@@ -202,6 +202,6 @@ def words(seed, stream, step, index):
 
 def dropout(a, attrs):
     rate, n = attrs["rate"], a["x"].size
-    draws = [words(attrs["seed"], attrs["stream"], int(a["step"][0]), i)[0] / 2**32 for i in range(n)]
+    draws = [words(int(a["seed"][0]), attrs["stream"], int(a["step"][0]), i)[0] / 2**32 for i in range(n)]
     kept = (np.array(draws) >= round(rate * 2**24) / 2**24).reshape(a["x"].shape)
     return {"y": kept * a["x"] / (1 - rate), "dx": kept * a["dy"] / (1 - rate)}

@@ -30,8 +30,8 @@ def run(case, x, dy, w, mask=None, scale=None, n=None):
         fast.grad_x_dilated(dx, work["tiles"], dy_mean, w, case.patch, case.stride, case.dilation, align)
     else:
         fast.sum_w(w_sum, w)
-        fast.grad_x(dx, work["tiles"], dy_mean, w_sum, case.patch, case.stride, align)
-    fast.grad_w(dw, work["dw_partial"], dy_mean, x_sum)
+        fast.grad_x(dx, work["tiles"], work["turned"], work["panels"], dy_mean, w_sum, case.patch, case.stride, align)
+    fast.grad_w(dw, work["dw_partial"], work["panels"], dy_mean, x_sum)
     return {"x_sum": x_sum, "dy_mean": dy_mean, "dx": dx, "dw": dw}
 
 

@@ -89,7 +89,7 @@ def test_what_is_saved_is_read_later(net, plan, backend):
     earlier = {b.root for launch in p.launches["forward"] for b in launch.writes} | {
         b.root for b in p.step.host_writes.values()
     }
-    per_step = {p.step.host_writes[name].root for name in ("lr", "step") if name in p.step.host_writes}
+    per_step = {p.step.host_writes[name].root for name in ("lr", "step", "seed") if name in p.step.host_writes}
     kept = {b for b in later & earlier if b.region == "arena"} - per_step
     assert set(p.saved) == kept
     assert p.saved_bytes == sum(b.nbytes for b in kept)

@@ -168,3 +168,33 @@ def test_a_runner_needs_no_trainer():
     runner.host("labels", 8)[...] = 0
     runner.run("forward", 8)
     assert np.isfinite(runner.host("loss", 8)[0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropout_follows_the_seed_of_the_trainer(backend):
+    g = ri.Graph("dropped", (1, 1), 40)
+    g.linear("fc", g.dropout("drop", g.flatten("flat", "input"), 0.5), 4)
+    weights = {"fc.w": np.ones((40, 4)), "fc.b": np.zeros(4)}
+    g.weights = weights
+    p = ri.compile(g, ri.Plan(), 4, backend=backend)
+    x, y = np.random.default_rng(0).normal(size=(4, 1, 1, 40)).astype(np.float32), np.arange(4)
+    outputs = []
+    for seed in (1, 1, 2):
+        trainer = Trainer(p, seed)
+        with threads(1):
+            trainer.train_step(x, y, 10)
+        outputs.append(trainer.parameters["fc.w"].tobytes())
+    assert outputs[0] == outputs[1] != outputs[2]
+
+
+def test_a_last_batch_of_one_value_a_channel_is_refused():
+    g = ri.Graph("thin", (3, 3), 2)
+    x = g.relu("relu", g.batch_norm("bn", g.conv2d("conv", "input", 4, 3)))
+    g.linear("fc", g.global_avg_pool("mean", x), 2)
+    x, y = np.ones((9, 3, 3, 2), np.float32), np.zeros(9, int)
+    trainer = Trainer(ri.compile(g, ri.Plan(batch_norm="train"), 4))
+    with pytest.raises(ValueError, match="last batch of 9 samples in batches of 4 is a single one, which gives bn one"):
+        trainer.fit(x, y, 1)
+    assert trainer.step == 0
+    trainer.fit(x[:8], y[:8], 1)
+    Trainer(ri.compile(g, ri.Plan(), 4)).fit(x, y, 1)  # running statistics need no second value

@@ -65,8 +65,8 @@ def ours(graph, plan, x, labels, backend: str) -> tuple[dict, dict]:
     runner.host("input", n)[...] = x
     runner.host("labels", n)[...] = labels
     runner.host("lr", n)[0] = 0.1
-    if "step" in program.step.host_writes:
-        runner.host("step", n)[0] = 1
+    for name in {"step", "seed"} & program.step.host_writes.keys():
+        runner.host(name, n)[0] = 1
     with threads(program.threads):
         for section in ("forward", "backward"):
             runner.run(section, n)

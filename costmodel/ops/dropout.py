@@ -2,4 +2,4 @@
 
 from ..cost import E, N, load, mul, register, store
 
-register("dropout", forward=N * E * (2 * load + mul + store), grad_x=N * E * (2 * load + mul + store))
+register("dropout", forward=N * E * (3 * load + mul + store), grad_x=N * E * (3 * load + mul + store))

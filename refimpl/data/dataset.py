@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .. import random
+
 BLOCK = 256  # samples converted or checked at a time
 TEST_SHARE = 0.2  # of data that comes without a test set
 MAX_CLASSES = 100_000  # more is surely not class numbers but something else
@@ -117,7 +119,6 @@ def split(y: np.ndarray, seed: int, what: str) -> tuple[np.ndarray, np.ndarray]:
 
     Every class gets at least one sample on each side, else DataError.
     """
-    rng = np.random.default_rng(seed)
     test = np.zeros(len(y), bool)
     for label in np.unique(y):
         members = np.flatnonzero(y == label)
@@ -126,7 +127,7 @@ def split(y: np.ndarray, seed: int, what: str) -> tuple[np.ndarray, np.ndarray]:
                 f"{what} has 1 sample of class {label}; at least 2 are needed, one to train and one to test on"
             )
         count = min(max(1, round(TEST_SHARE * len(members))), len(members) - 1)
-        test[rng.permutation(members)[:count]] = True
+        test[members[random.permutation(seed, random.SPLIT, int(label), len(members))[:count]]] = True
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 

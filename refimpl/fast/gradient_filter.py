@@ -13,6 +13,7 @@ from numba import prange
 from ..gemm import gemm
 from ..kernel import fast, inline
 from ..simd import LANES, accumulate, address, keep_bits, load
+from .product import PANEL, product
 
 CENTRE = 0
 TILE = 65536  # elements of a tile of dx_patch: it stays in the second-level cache
@@ -22,7 +23,8 @@ ITEMS = 8  # wanted parts of a product, so that a few threads share them evenly
 
 
 def scratch(sizes, threads: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the working arrays of a backward pass: `tiles` for `grad_x`, `dw_partial` for `grad_w`.
+    """Shapes of the working arrays of a backward pass, by name: `tiles`, `turned` and `panels` for `grad_x`, `tiles`
+    alone for `grad_x_dilated`, `dw_partial` and `panels` for `grad_w`.
 
     sizes: N U V C K G of the call, N the largest that will be used. All have the float dtype of the call.
     """
@@ -33,7 +35,7 @@ def scratch(sizes, threads: int) -> dict[str, tuple[int, ...]]:
         channels = -(-c // blocks)
         lines = max(1, min(TILE // (channels * v), n * u * blocks // ITEMS))
         parts = -(-n * u // lines)
-        # BLAS copies the tile's dy_mean once per block of channels and its part of w_sum once per tile
+        # a tile's dy_mean is read once per block of channels, and its part of w_sum copied once per tile
         cost = max(ITEMS - parts * blocks, 0), n * u * v * blocks + c * parts
         if best is None or cost < best[0]:
             best = cost, (threads, lines, v, channels)
@@ -46,7 +48,7 @@ def scratch(sizes, threads: int) -> dict[str, tuple[int, ...]]:
             best_w = cost, (slices, depth, k)
     if depth == width == 1:  # no product: the slices alone are shared
         best_w = None, (max(1, min(ITEMS, n * u * v // LEAST)), 1, k)
-    return {"tiles": best[1], "dw_partial": best_w[1]}
+    return {"tiles": best[1], "turned": (c * width,), "dw_partial": best_w[1], "panels": (threads, PANEL)}
 
 
 @inline
@@ -180,13 +182,18 @@ def spread(dx, tile, n, u, v, first_channel, channels, grid_rows, grid_columns, 
 
 
 @fast
-def grad_x(dx, tiles, dy_mean, w_sum, patch, stride, align):
-    """Dx (N, H, W, C) of dy_mean (N, U, V, K), w_sum (C/G, K), on `tiles` from `scratch`: `patch_grad` and `expand`."""
+def grad_x(dx, tiles, turned, panels, dy_mean, w_sum, patch, stride, align):
+    """Dx (N, H, W, C) of dy_mean (N, U, V, K), w_sum (C/G, K), on arrays from `scratch`: `patch_grad` and `expand`."""
     grid_rows, grid_columns, outputs = dy_mean.shape[1], dy_mean.shape[2], dy_mean.shape[3]
     rows, columns = patch[0] * stride[0], patch[1] * stride[1]
     top, left = padding(dx.shape[1], grid_rows, rows, align), padding(dx.shape[2], grid_columns, columns, align)
     depth, channels = w_sum.shape[0], dx.shape[3]
     width = outputs * depth // channels
+    for t in prange(-(-outputs // LANES)):  # rows of a group's w_sum transposed: (K/G, C/G), group after group
+        first = np.int64(t) * LANES
+        for c in range(depth):
+            for k in range(first, min(first + LANES, outputs)):
+                turned[k * depth + c] = w_sum[c, k]
     lines, block = tiles.shape[1], tiles.shape[3]
     blocks = -(-channels // block)
     all_lines = dx.shape[0] * grid_rows  # a line is one row of patches of one sample
@@ -194,16 +201,16 @@ def grad_x(dx, tiles, dy_mean, w_sum, patch, stride, align):
         part, column = divmod(np.int64(t), blocks)
         first_line, first_channel = part * lines, column * block
         last_line, last_channel = min(first_line + lines, all_lines), min(first_channel + block, channels)
-        tile = tiles[numba.get_thread_id()]
+        tile, panel = tiles[numba.get_thread_id()], panels[numba.get_thread_id()]
         m = (last_line - first_line) * grid_columns
         at = first_line * grid_columns * outputs
         if depth > 1 or width > 1:
             for g in range(first_channel // depth, (last_channel - 1) // depth + 1):
                 low, high = max(first_channel, g * depth), min(last_channel, (g + 1) * depth)
-                gemm(
-                    False, True, m, high - low, width,
-                    1.0, dy_mean, at + g * width, outputs, w_sum, (low - g * depth) * outputs + g * width, outputs,
-                    0.0, tile, low - first_channel, block,
+                product(
+                    address(dy_mean), at + g * width, outputs, 1,
+                    address(turned), g * width * depth + low - g * depth, depth,
+                    address(tile), low - first_channel, block, m, high - low, width, False, address(panel), 0,
                 )  # fmt: skip
         for line in range(first_line, last_line):
             n, u = divmod(line, grid_rows)
@@ -266,10 +273,10 @@ def grad_x_dilated(dx, tiles, dy_mean, w, patch, stride, dilation, align):
 
 
 @fast
-def grad_w(dw, dw_partial, dy_mean, x_sum):
+def grad_w(dw, dw_partial, panels, dy_mean, x_sum):
     """Dw (R, S, C/G, K) of dy_mean (N, U, V, K), x_sum (N, U, V, C): `patch_grad_w` and `expand_w`.
 
-    dw_partial (slices, C/G, K) from `scratch` holds the sum over each slice of the patches.
+    dw_partial (slices, C/G, K) and panels from `scratch`; dw_partial holds the sum over each slice of the patches.
     """
     slices, depth, outputs = dw_partial.shape
     channels = x_sum.shape[3]
@@ -295,11 +302,12 @@ def grad_w(dw, dw_partial, dy_mean, x_sum):
             rest, a = divmod(rest, down)
             i, g = divmod(rest, groups)
             first = min(i * step, patches)
-            gemm(
-                True, False, min(high, depth - a * high), min(wide, width - b * wide), min(step, patches - first),
-                1.0, x_sum, first * channels + g * depth + a * high, channels,
-                dy_mean, first * outputs + g * width + b * wide, outputs,
-                0.0, dw_partial, (i * depth + a * high) * outputs + g * width + b * wide, outputs,
+            product(
+                address(x_sum), first * channels + g * depth + a * high, 1, channels,
+                address(dy_mean), first * outputs + g * width + b * wide, outputs,
+                address(dw_partial), (i * depth + a * high) * outputs + g * width + b * wide, outputs,
+                min(high, depth - a * high), min(wide, width - b * wide), min(step, patches - first), False,
+                address(panels[numba.get_thread_id()]), 0,
             )  # fmt: skip
     elements = depth * outputs
     partial, taps = dw_partial.reshape(slices, elements), dw.reshape(dw.shape[0] * dw.shape[1], elements)

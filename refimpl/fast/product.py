@@ -99,7 +99,7 @@ def product(a, a_at, row, step, b, b_at, b_row, c, c_at, c_row, m, n, depth, add
     panel[panel_at …]: PANEL elements of scratch.
     """
     even = m // ROWS * ROWS
-    for start in range(0, depth, DEPTH):
+    for start in range(0, max(depth, 1), DEPTH):  # an empty sum is zero, and written
         deep = min(DEPTH, depth - start)
         for j in range(0, n, VECTORS * LANES):
             width = min(VECTORS * LANES, n - j)

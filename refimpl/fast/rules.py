@@ -113,16 +113,22 @@ def filtered_grad_x(lowering: Lowering, call: Call) -> list[Launch] | None:
     if expand is None:
         return None
     dx, mean = expand.arrays["dx"], call.arrays["dy_mean"]
-    tiles = lowering.scratch(call, "tiles", fast_gf.scratch(call.sizes, lowering.threads)["tiles"], dx.dtype)
+    own = working(lowering, call, dx.dtype, "tiles", "turned", "panels")
     where = (expand.attrs["patch"], expand.attrs["stride"])
     if call.passed is gf.patch_grad:
         function, w = fast_gf.grad_x, call.arrays["w_sum"]
     else:
-        function, w = fast_gf.grad_x_dilated, call.arrays["w"]
+        function, w, own = fast_gf.grad_x_dilated, call.arrays["w"], own[:1]
         where = (*where, call.attrs["dilation"])
-    args = (dx, tiles, mean, w, *where, expand.attrs["align"])
+    args = (dx, *own, mean, w, *where, expand.attrs["align"])
     covers = (call, expand)
-    return [Launch(named(covers), function, args, (mean, w), (dx,), covers, (tiles,))]
+    return [Launch(named(covers), function, args, (mean, w), (dx,), covers, own)]
+
+
+def working(lowering: Lowering, call: Call, dtype, *names: str) -> tuple[Buffer, ...]:
+    """Working arrays of a filtered gradient."""
+    shapes = fast_gf.scratch(call.sizes, lowering.threads)
+    return tuple(lowering.scratch(call, name, shapes[name], dtype) for name in names)
 
 
 def filtered_grad_w(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -133,12 +139,9 @@ def filtered_grad_w(lowering: Lowering, call: Call) -> list[Launch] | None:
     if expand is None:
         return None
     dw, mean, x_sum = expand.arrays["dw"], call.arrays["dy_mean"], call.arrays["x_sum"]
-    partial = lowering.scratch(
-        call, "dw_partial", fast_gf.scratch(call.sizes, lowering.threads)["dw_partial"], dw.dtype
-    )
+    own = working(lowering, call, dw.dtype, "dw_partial", "panels")
     covers = (call, expand)
-    args = (dw, partial, mean, x_sum)
-    return [Launch(named(covers), fast_gf.grad_w, args, (mean, x_sum), (dw,), covers, (partial,))]
+    return [Launch(named(covers), fast_gf.grad_w, (dw, *own, mean, x_sum), (mean, x_sum), (dw,), covers, own)]
 
 
 def masked_scale(lowering: Lowering, call: Call) -> list[Launch] | None:

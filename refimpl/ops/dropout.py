@@ -3,14 +3,14 @@
 No mask is stored: it is drawn again in backward from (seed, stream, step, index), with index n·E + e, which costs
 integer work and saves one bit an element between forward and backward. An element is dropped where its draw of 24 bits
 is below rate·2²⁴. At inference dropout is the identity, and no pass runs.
-Dimensions: N samples, E elements a sample (all axes after the first). Any float dtype. `step` is an array, so that the
-host changes it from step to step; `stream` differs from layer to layer.
+Dimensions: N samples, E elements a sample (all axes after the first). Any float dtype. `step` and `seed` are arrays,
+so that the host sets them in each run; `stream` differs from layer to layer.
 """
 
 from ..passes import ShapeError, declare
 from ..random import words
 
-SHAPES = {"x": "N E*", "y": "N E*", "step": "int64: 1", "dy": "N E*", "dx": "N E*"}
+SHAPES = {"x": "N E*", "y": "N E*", "step": "int64: 1", "seed": "int64: 1", "dy": "N E*", "dx": "N E*"}
 
 
 def derive(sizes, attrs):
@@ -21,18 +21,18 @@ def derive(sizes, attrs):
 
 
 @declare(SHAPES, items="N E", writes="y", derive=derive)
-def forward(t, y, x, step, rate=0.5, seed=0, stream=0):
-    """Y (N, E) of x (N, E) in training step `step` (1,)."""
+def forward(t, y, x, step, seed, rate=0.5, stream=0):
+    """Y (N, E) of x (N, E) in training step `step` (1,) of a run from `seed` (1,)."""
     n, e = divmod(t, y.shape[1])
-    draw, _ = words(seed, stream, step[0], t)
+    draw, _ = words(seed[0], stream, step[0], t)
     v = x[n, e] * y.dtype.type(1 / (1 - rate))
     y[n, e] = v if draw >> 8 >= int(rate * 16777216 + 0.5) else y.dtype.type(0)
 
 
 @declare(SHAPES, items="N E", writes="dx", derive=derive)
-def grad_x(t, dx, dy, step, rate=0.5, seed=0, stream=0):
-    """Dx (N, E) of dy (N, E) in training step `step` (1,)."""
+def grad_x(t, dx, dy, step, seed, rate=0.5, stream=0):
+    """Dx (N, E) of dy (N, E) in training step `step` (1,) of a run from `seed` (1,)."""
     n, e = divmod(t, dx.shape[1])
-    draw, _ = words(seed, stream, step[0], t)
+    draw, _ = words(seed[0], stream, step[0], t)
     v = dy[n, e] * dx.dtype.type(1 / (1 - rate))
     dx[n, e] = v if draw >> 8 >= int(rate * 16777216 + 0.5) else dx.dtype.type(0)

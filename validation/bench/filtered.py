@@ -98,8 +98,21 @@ class Ours:
         self.calls = [
             (fast.pool_dy, (mean, a["dy"], np.empty((0, 0), np.uint8), new(0), patch, centre)),
             (fast.sum_w, (w_sum, a["w"])),
-            (fast.grad_x, (self.dx, work["tiles"], mean, w_sum, patch, (1, 1), centre)),
-            (fast.grad_w, (self.dw, work["dw_partial"], mean, a["x_sum"])),
+            (
+                fast.grad_x,
+                (
+                    self.dx,
+                    work["tiles"],
+                    work["turned"],
+                    work["panels"],
+                    mean,
+                    w_sum,
+                    patch,
+                    (1, 1),
+                    centre,
+                ),
+            ),
+            (fast.grad_w, (self.dw, work["dw_partial"], work["panels"], mean, a["x_sum"])),
         ]
 
     def __call__(self) -> None:
