@@ -224,6 +224,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         command = typer.main.get_command(app)
         status = command.main(args, prog_name="gradledger", standalone_mode=False)
+        if status == Exit.INTERRUPTED:
+            raise KeyboardInterrupt  # which newer versions of Typer turn into a status, older ones into Abort
         sys.stdout.flush()  # a full disk behind it is told here, not by the interpreter as it ends
     except UsageProblem as e:
         if type(e).__name__ == "NoArgsIsHelpError":
@@ -237,6 +239,11 @@ def main(args: list[str] | None = None) -> None:
         print("gradledger: interrupted before anything was saved", file=sys.stderr)
         status = Exit.INTERRUPTED
     except BrokenPipeError:  # whoever reads has read enough
+        forget_output()
+        status = Exit.DONE
+    except SystemExit as e:
+        if not isinstance(e.__context__, BrokenPipeError):  # Typer leaves with 1 there
+            raise
         forget_output()
         status = Exit.DONE
     except OSError as e:
