@@ -62,10 +62,14 @@ class Job:
 
 def prepare(settings: Settings) -> Job:
     """Load data and model, compile; every bad value ends here, before anything is written."""
-    for name in ("epochs", "batch"):
-        if getattr(settings, name) < 1:
-            raise Malformed(f"--{name} must be at least 1, got {getattr(settings, name)}")
-    options.methods(settings.method)  # what is wrong with an option is said before data are read
+    for name in ("epochs", "batch", "classes"):
+        options.at_least_1(name, getattr(settings, name))
+    options.threads(settings.threads)
+    options.seed(settings.seed)
+    # what else is wrong with an option is said before data are read
+    options.methods(settings.method)
+    options.byte_count(settings.memory_limit)
+    options.train_last(settings.train_last)
     size = options.size(settings.size)
     dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
     program, method = compiled(settings, dataset)
@@ -102,49 +106,66 @@ def run(settings: Settings, output: Path, resume: bool, watch: Callable[[ri.Prog
 
     watch: called after each step. Raises Malformed, Refused (NaN loss, memory limit) or Interrupted, all saved.
     """
+    saved = read_run(output) if resume else None
+    job = prepare(saved.settings if saved else settings)
     make_folder(output)
-    saved = None
-    if resume:
-        saved, notes = checkpoint.load(output / RESUME)
-        settings = Settings(**json.loads(notes["settings"]))
-    job = prepare(settings)
     trainer, d = job.trainer, job.dataset
-    epochs = settings.epochs
-    before = confusion(trainer, d)
-    if saved is not None:
-        trainer.resume(saved, int(notes["step"]), json.loads(notes["losses"]))
-        before = np.array(json.loads(notes["before"]))
+    if saved:
+        before = saved.before
+        try:
+            trainer.resume(saved.arrays, saved.step, saved.losses)
+        except ValueError as e:
+            raise Malformed(f"{output / RESUME} cannot be resumed: {e}") from None
+    else:
+        before = confusion(trainer, d)
 
-    stop = StopFlag()
-    started = last_save = time.perf_counter()
-    step_seconds = []
+    started = time.perf_counter()
+    step_seconds: list[float] = []
     try:
-        with stop:
-            mark = time.perf_counter()
-            for progress in trainer.steps(d.x_train, d.y_train, epochs):
-                now = time.perf_counter()
-                step_seconds.append(now - mark)
-                watch(progress)
-                if stop.asked and progress.step < progress.steps:
-                    save_run(output, settings, trainer, before)
-                    raise Interrupted
-                if now - last_save > SAVE_EVERY:
-                    save_run(output, settings, trainer, before)
-                    last_save = now
-                mark = time.perf_counter()
+        train(job, output, before, step_seconds, watch, resumable=saved is not None)
     except NonFiniteError as e:
         trainer.save(output / "adapted.safetensors")
-        kept = {"model": settings.model, "method": job.method, "weights": str(output / "adapted.safetensors")}
+        kept = {"model": job.settings.model, "method": job.method, "weights": str(output / "adapted.safetensors")}
         raise Refused(str(e), kept) from None
     seconds = time.perf_counter() - started
-    after = confusion(trainer, d)
-    trainer.save(output / "adapted.safetensors")
-    record = make_record(job, before, after, seconds, step_seconds)
-    checkpoint.write_json(output / "adapt.json", record)
+    try:
+        after = confusion(trainer, d)
+        trainer.save(output / "adapted.safetensors")
+        record = make_record(job, before, after, seconds, step_seconds)
+        checkpoint.write_json(output / "adapt.json", record)
+    except KeyboardInterrupt:  # the training is done: --resume has only this part left
+        save_run(output, job.settings, trainer, before)
+        raise Interrupted from None
     (output / RESUME).unlink(missing_ok=True)
     record["files"] = {"weights": str(output / "adapted.safetensors"), "record": str(output / "adapt.json")}
     record["files"]["plot"] = plot(output)
     return record
+
+
+def train(job: Job, output: Path, before: np.ndarray, step_seconds: list[float], watch, resumable: bool) -> None:
+    """Take the steps that are left and append the seconds of each; Ctrl-C saves and raises Interrupted.
+
+    resumable: does `output` hold this run already, for the case of a second Ctrl-C, which cuts a step in half?
+    """
+    trainer, d, stop = job.trainer, job.dataset, StopFlag()
+    last_save = mark = time.perf_counter()
+    try:
+        with stop:
+            for progress in trainer.steps(d.x_train, d.y_train, job.settings.epochs):
+                now = time.perf_counter()
+                step_seconds.append(now - mark)
+                watch(progress)
+                if stop.asked and progress.step < progress.steps:
+                    save_run(output, job.settings, trainer, before)
+                    raise Interrupted
+                if now - last_save > SAVE_EVERY:
+                    save_run(output, job.settings, trainer, before)
+                    last_save, resumable = now, True
+                mark = time.perf_counter()
+    except KeyboardInterrupt:
+        if not resumable:
+            raise
+        raise Interrupted from None
 
 
 def make_folder(output: Path) -> None:
@@ -156,6 +177,32 @@ def make_folder(output: Path) -> None:
         probe.unlink()
     except OSError as e:
         raise Malformed(f"the folder {output} cannot be written ({e.strerror}): choose one with --output") from None
+
+
+@dataclass
+class SavedRun:
+    """A run as `save_run` left it."""
+
+    settings: Settings
+    arrays: dict[str, np.ndarray]
+    step: int
+    losses: list[float]
+    before: np.ndarray
+
+
+def read_run(output: Path) -> SavedRun:
+    """The interrupted run of a folder; Malformed or CheckpointError where there is none or it is damaged."""
+    path = output / RESUME
+    if not path.exists():
+        raise Malformed(f"{output} holds no interrupted run ({RESUME}) to resume: leave --resume out to start one")
+    arrays, notes = checkpoint.load(path)
+    try:
+        return SavedRun(
+            Settings(**json.loads(notes["settings"])), arrays, int(notes["step"]), json.loads(notes["losses"]),
+            np.array(json.loads(notes["before"])),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError):
+        raise Malformed(f"{path} is no run that this version can resume: leave --resume out to start anew") from None
 
 
 def save_run(output: Path, settings: Settings, trainer: ri.Trainer, before: np.ndarray) -> None:
@@ -257,12 +304,14 @@ def batches(samples: int, batch: int, steps: int) -> list[int]:
 def plot(output: Path) -> str | None:
     """Draw the learning curve in a process of its own; None (and a sentence) where that fails."""
     picture = output / "adapt.png"
-    done = subprocess.run(
-        [sys.executable, "-m", "gradledger.plot", str(output / "adapt.json"), str(picture)],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        print(f"gradledger: the plot was not drawn ({last[0]}); everything else is saved", file=sys.stderr)
-        return None
-    return str(picture)
+    command = [sys.executable, "-m", "gradledger.plot", str(output / "adapt.json"), str(picture)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as e:  # no process can be started: no memory, or an emulator that does not carry over
+        problem = e.strerror
+    else:
+        if not done.returncode:
+            return str(picture)
+        problem = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    print(f"gradledger: the plot was not drawn ({problem}); everything else is saved", file=sys.stderr)
+    return None

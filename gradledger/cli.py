@@ -1,6 +1,8 @@
 """The command line's entry: options, tables, exit status."""
 
+import contextlib
 import json
+import os
 import sys
 from enum import IntEnum
 from pathlib import Path
@@ -77,7 +79,7 @@ def adapt(
     classes: Annotated[
         int | None, typer.Option(parser=WHOLE, help="Classes of the model; default those of the data.")
     ] = None,
-    size: Annotated[str | None, typer.Option(help="Input size HxW for images; default as they are.")] = None,
+    size: Annotated[str | None, typer.Option(help="Size HxW to which images of a folder are stretched.")] = None,
     memory_limit: Annotated[str | None, typer.Option(help="Most that state and arena may take, as 256KiB.")] = None,
     seed: Annotated[int, typer.Option(parser=WHOLE, help="Decides the order of samples and every random number.")] = 0,
     backend: Backend = "fast",
@@ -243,6 +245,9 @@ def main(args: list[str] | None = None) -> None:
     try:
         command = typer.main.get_command(app)
         status = command.main(args, prog_name="gradledger", standalone_mode=False)
+        if status == Exit.INTERRUPTED:
+            raise KeyboardInterrupt  # which newer versions of Typer turn into a status, older ones into Abort
+        sys.stdout.flush()  # a full disk behind it is told here, not by the interpreter as it ends
     except UsageProblem as e:
         if type(e).__name__ == "NoArgsIsHelpError":
             print(e.format_message())
@@ -254,13 +259,29 @@ def main(args: list[str] | None = None) -> None:
     except (typer.Abort, KeyboardInterrupt):
         print("gradledger: interrupted before anything was saved", file=sys.stderr)
         status = Exit.INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever reads has read enough
+        forget_output()
         status = Exit.DONE
+    except SystemExit as e:
+        if not isinstance(e.__context__, BrokenPipeError):  # Typer leaves with 1 there
+            raise
+        forget_output()
+        status = Exit.DONE
+    except OSError as e:
+        print(f"gradledger: cannot use {e.filename or 'the standard output'}: {e.strerror or e}", file=sys.stderr)
+        forget_output()
+        status = Exit.MALFORMED
     except Exception as e:
         status = refuse(e, as_json)
         if status is None:
             raise
     raise SystemExit(int(status or 0))
+
+
+def forget_output() -> None:
+    """Let what stdout still holds go nowhere, or the interpreter fails on it as it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def refuse(e: Exception, as_json: bool) -> Exit | None:

@@ -43,9 +43,7 @@ def run(settings: Settings) -> dict:
     if settings.device not in device.DEVICES:
         raise unknown("device", settings.device, device.DEVICES)
     for name in ("batch", "classes", "threads"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise Malformed(f"--{name} must be at least 1, got {value}")
+        options.at_least_1(name, getattr(settings, name))
     graph = described(settings.model, settings.classes, options.size(settings.size))
     try:
         plan = ri.Plan(

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import numpy as np
+
 from refimpl import checkpoint, data, models
 from refimpl.graph import Graph
 
@@ -25,6 +27,9 @@ def pretrained(name: str, dataset: data.Dataset, subject: int | None, classes: i
             raise Malformed(f"{name} does not say which model it holds: it has no 'model' in its metadata")
         graph = build(notes["model"], found, (height, width), channels)
         checkpoint.check_arrays(weights, {n: p.shape for n, p in graph.parameters.items()}, name)
+        for array, values in weights.items():
+            if not np.isfinite(values).all():
+                raise Malformed(f"{array} of {name} holds NaN or infinite values: such weights cannot be adapted")
         graph.weights = weights
         return graph
     graph = build(name, found, (height, width), channels)

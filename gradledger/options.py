@@ -2,14 +2,16 @@
 
 import re
 
-from refimpl.methods.gradient_filter import GradientFilter
+import numba
+
+from refimpl.methods.gradient_filter import ALIGN, GradientFilter
 
 from .errors import Malformed, unknown
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 METHODS = {
     "backprop": (None, {}),
-    "gradient-filter": (GradientFilter, {"patch": int, "align": str}),
+    "gradient-filter": (GradientFilter, {"patch": int, "align": tuple(ALIGN)}),
 }
 
 
@@ -30,6 +32,11 @@ def methods(texts: list[str]) -> tuple[list, str]:
                 raise unknown(f"setting of {name}", key, keys)
             if not equals or not value:
                 raise Malformed(f"the setting {part!r} of {name} must be {key}=VALUE")
+            if isinstance(keys[key], tuple):
+                if value not in keys[key]:
+                    raise unknown(f"{key} of {name}", value, keys[key])
+                values[key] = value
+                continue
             try:
                 values[key] = keys[key](value)
             except ValueError:
@@ -67,6 +74,25 @@ def train_last(text: str) -> int | str:
     if not text.isdigit():
         raise Malformed(f"--train-last must be 'all' or a number of convolutions from 0 up, got {text!r}")
     return int(text)
+
+
+def at_least_1(name: str, value: int | None) -> None:
+    """Malformed where the option `name` is given and below 1."""
+    if value is not None and value < 1:
+        raise Malformed(f"--{name} must be at least 1, got {value}")
+
+
+def threads(count: int | None) -> None:
+    """Malformed where this process cannot have so many threads."""
+    most = numba.config.NUMBA_NUM_THREADS
+    if count is not None and not 1 <= count <= most:
+        raise Malformed(f"--threads must be from 1 to {most}, the threads of this machine, got {count}")
+
+
+def seed(value: int) -> None:
+    """Malformed where the generators cannot take it."""
+    if not 0 <= value < 2**63:
+        raise Malformed(f"--seed must be from 0 to {2**63 - 1}, got {value}")
 
 
 def size(text: str | None) -> tuple[int, int] | None:

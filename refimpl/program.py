@@ -320,7 +320,10 @@ def compile(
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     size = tuple(size or graph.size)
-    threads = threads or numba.config.NUMBA_NUM_THREADS
+    if threads is None:
+        threads = numba.config.NUMBA_NUM_THREADS
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
     step = derive(graph, plan, batch, size, dtype)
     launches = lower(step, backend, threads)
     program = Program(graph, plan or Plan(), batch, size, dtype, backend, threads, step, launches)

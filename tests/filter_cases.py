@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+import pytest
 from hypothesis import strategies as st
 
 from refimpl.geometry import out_size
@@ -105,6 +104,8 @@ def error(ours, theirs, scale):
 
 def with_torch(case: Case, x, dy, w) -> dict[str, np.ndarray]:
     """x_sum, dy_mean, dx and dw by PyTorch operators on NCHW tensors, in the dtype of the arrays."""
+    torch = pytest.importorskip("torch")
+    F = torch.nn.functional
     x, dy = (torch.from_numpy(a).permute(0, 3, 1, 2).contiguous() for a in (x, dy))
     w = torch.from_numpy(w).permute(3, 2, 0, 1).contiguous()
 

@@ -88,7 +88,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(record, tmp_path, monkeypat
         (("--batch", "0"), 2, "--batch must be at least 1, got 0"),
         (("--epochs", "many"), 2, "many"),
         (("--lr", "-1"), 2, "lr must be a positive number"),
-        (("--resume",), 2, "cannot read"),
+        (("--resume",), 2, "holds no interrupted run"),
     ],
 )
 def test_bad_input_is_answered_in_one_sentence(args, status, message, tmp_path):

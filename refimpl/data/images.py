@@ -91,7 +91,9 @@ def image_folder(root: Path, size: tuple[int, int] | None, channels: int | None 
     if len(classes) < 2:
         raise DataError(f"{train_root} holds {plural(1, 'class folder')} only ({classes[0]}); at least two are needed")
     if size is None:
-        raise DataError(f"the images of {root} need a size, rows and columns, to which they are stretched")
+        raise DataError(
+            f"the images of {root} need a size, rows and columns, to which they are stretched, such as 128x128"
+        )
     if test_name:
         extra = [p.name for p in _folders(root / test_name) if p.name not in classes]
         if extra:

@@ -1,0 +1,407 @@
+"""What `adapt` does with input, folders and disks that it cannot use, with signals, and with a loss that explodes."""
+
+import errno
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from gradledger import adapt, cli
+from refimpl import checkpoint, models
+
+ROOT = Path(__file__).parent.parent
+WEIGHTS, RECORD = "adapted.safetensors", "adapt.json"
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    """Run `adapt` here: it leaves with `status` and one sentence with `message`, and change nothing but `written`."""
+
+    def check(*args, message, status=2, output=tmp_path / "out", written=()):
+        before = contents(tmp_path)
+        with pytest.raises(SystemExit) as left:
+            cli.main(["adapt", *map(str, args), "--output", str(output)])
+        said = capsys.readouterr()
+        assert (left.value.code, said.out) == (status, "")
+        assert said.err.startswith("gradledger: ") and said.err.count("\n") == 1
+        assert message in said.err
+        after = contents(tmp_path)
+        assert set(after) == set(before)
+        assert [p for p in after if after[p] != before[p]] == [p for p in after if p.name in written]
+
+    return check
+
+
+def contents(folder):
+    """Bytes of every file under a folder, and its folders."""
+    return {p: p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+def arrays(samples=30, classes=3):
+    """Maps and labels of a data set that can be used."""
+    x = np.random.default_rng(0).normal(size=(samples, 12, 12, 1)).astype(np.float32)
+    return {"x": x, "y": np.arange(samples) % classes}
+
+
+def npz(tmp_path, **changed):
+    np.savez(tmp_path / "own.npz", **(arrays() | changed))
+    return tmp_path / "own.npz"
+
+
+def saved_net(path, metadata=None, **changed):
+    """The bundled net of person 1 as a file of its own."""
+    checkpoint.save(path, models.watch_weights(1) | changed, {"model": "watch"} if metadata is None else metadata)
+    return path
+
+
+def cut(path, share=0.5):
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    return path
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (("--method", "gradient-filter:pach=2"), "no setting of gradient-filter 'pach'; did you mean 'patch'?"),
+        (("--method", "gradient-filter:align=center"), "no align of gradient-filter 'center'; did you mean 'centre'?"),
+        (("--method", "gradient-filter:patch=two"), "patch of gradient-filter must be a whole number, got 'two'"),
+        (("--method", "gradient-filter:patch"), "the setting 'patch' of gradient-filter must be patch=VALUE"),
+        (("--method", "backprop:patch=2"), "backprop takes no settings, got 'patch=2'"),
+        (("--threads", "0"), f"--threads must be from 1 to {numba.config.NUMBA_NUM_THREADS}, the threads of this"),
+        (("--threads", "1000"), "the threads of this machine, got 1000"),
+        (("--classes", "0"), "--classes must be at least 1, got 0"),
+        (("--classes", "2"), "--classes 2 is too few: watch has 7 classes"),
+        (("--seed", "-1"), "--seed must be from 0 to 9223372036854775807, got -1"),
+        (("--seed", str(2**63)), "--seed must be from 0 to"),
+        (("--lr", "nan"), "lr must be"),
+        (("--momentum", "1.5"), "momentum must be"),
+        (("--backend", "fats"), "backend must be one of fast, reference, got 'fats'"),
+        (("--size", "0x4"), "--size must be HxW in pixels, such as 128x128, got '0x4'"),
+        (("--size", "4x4"), "watch has maps of 1x100, but 4x4 was asked for"),
+    ],
+)
+def test_options(refused, args, message):
+    refused(*args, message=message)
+
+
+# Data
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"x": np.zeros((30, 12))}, "must be (N, H, W, C) or (N, H, W), but its shape is (30, 12)"),
+        ({"x": np.zeros((29, 12, 12))}, "has 30 labels, but x has 29 samples"),
+        ({"x": np.zeros((0, 12, 12))}, "is empty: its shape is (0, 12, 12)"),
+        ({"y": np.zeros((30, 3), int)}, "must be (N,), one class number for each sample, but its shape is (30, 3)"),
+        ({"y": np.arange(30) % 3 - 1}, "has the label -1 at index 0, but labels must number the classes from 0"),
+        ({"y": np.arange(30) * 10**6}, "has the label 1000000 at index 1"),
+        ({"y": np.arange(30) % 3 + 0.5}, "holds float64, but labels must be integers"),
+        ({"y": np.zeros(30, int)}, "holds one class only (0)"),
+    ],
+)
+def test_arrays_that_do_not_fit(refused, tmp_path, changed, message):
+    refused("--model", "resnet8", "--data", npz(tmp_path, **changed), message=message)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_named_with_its_sample(refused, tmp_path, value):
+    x = arrays()["x"]
+    x[17, 3, 4, 0] = value
+    refused("--model", "resnet8", "--data", npz(tmp_path, x=x), message=f"has {value:g} at index (17, 3, 4, 0)")
+
+
+def test_more_labels_than_the_classes_that_were_asked_for(refused, tmp_path):
+    refused(
+        "--model", "resnet8", "--data", npz(tmp_path), "--classes", 2, message="--classes 2 is too few: own has 3",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
+def test_a_truncated_npz(refused, tmp_path, share):
+    refused("--data", cut(npz(tmp_path), share), message="own.npz is no .npz file, or it is truncated")
+
+
+def test_one_broken_image_is_named(refused, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(3):
+            pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            image.fromarray(pixels).save(tmp_path / "pets" / name / f"{i}.png")
+    args = "--model", "resnet8", "--data", tmp_path / "pets"
+    refused(*args, message="need a size, rows and columns, to which they are stretched, such as 128x128")
+    cut(tmp_path / "pets" / "dog" / "1.png")
+    refused(*args, "--size", "16x16", message=f"the image {tmp_path / 'pets' / 'dog' / '1.png'} cannot be read: ")
+
+
+# Models
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
+def test_a_truncated_model(refused, tmp_path, share):
+    path = cut(saved_net(tmp_path / "net.safetensors"), share)
+    refused("--model", path, message=f"damaged: it ends after {path.stat().st_size} bytes, too early")
+
+
+def test_models_that_are_none(refused, tmp_path):
+    path = tmp_path / "net.safetensors"
+    refused("--model", path, message=f"cannot read the weights {path}: No such file or directory")
+    path.mkdir()
+    refused("--model", path, message=f"cannot read the weights {path}: Is a directory")
+    path.rmdir()
+    path.write_bytes(b"x" * 1000)
+    refused("--model", path, message=f"the weights {path} are no safetensors file or are damaged")
+    save_file({"w": np.zeros(3)}, path)
+    refused("--model", path, message="does not say which model it holds")
+    saved_net(path, {"model": "wach"})
+    refused("--model", path, message="'wach'; did you mean 'watch'?")
+
+
+def test_models_whose_arrays_do_not_fit(refused, tmp_path):
+    path = tmp_path / "net.safetensors"
+    name, w = next(iter(models.watch_weights(1).items()))
+    saved_net(path, **{name: w[..., :-1]})
+    refused("--model", path, message=f"{name} of {path} has shape {w[..., :-1].shape}, but the model needs {w.shape}")
+    saved_net(path, **{name: np.where(w == w.max(), np.nan, w)})
+    refused("--model", path, message=f"{name} of {path} holds NaN or infinite values")
+
+
+def test_a_model_that_cannot_be_opened(refused, tmp_path, monkeypatch):
+    path = saved_net(tmp_path / "net.safetensors")
+
+    def denied(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(checkpoint, "open", denied, raising=False)
+    refused("--model", path, message=f"cannot read the weights {path}: Permission denied")
+
+
+# Folders and disks
+
+
+def test_an_output_that_is_a_file(refused, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    refused(message=f"the folder {tmp_path / 'out'} cannot be written (File exists): choose one with --output")
+    below = tmp_path / "out" / "deeper"
+    refused(output=below, message=f"the folder {below} cannot be written (Not a directory)")
+
+
+def test_an_output_on_a_read_only_file_system(refused, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+
+    def read_only(path, data):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", read_only)
+    refused(message=f"the folder {tmp_path / 'out'} cannot be written (Read-only file system)")
+
+
+class Filling(io.FileIO):
+    """A file on a disk that has 1000 bytes left."""
+
+    code = errno.ENOSPC
+
+    def write(self, data):
+        super().write(data[:1000])
+        raise OSError(self.code, os.strerror(self.code))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folder of a short run, and its losses."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, adapt.run(adapt.Settings(epochs=1), folder, False, lambda progress: None)["losses"]
+
+
+def copy_of(folder, target):
+    target.mkdir()
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("name", [WEIGHTS, RECORD])
+def test_a_disk_that_fails_in_the_middle_of_a_file_keeps_the_old_one(
+    refused, finished, tmp_path, monkeypatch, code, name
+):
+    copy_of(finished[0], tmp_path / "out")
+    monkeypatch.setattr(Filling, "code", code)
+    failing = lambda path, mode: Filling(path, "w") if name in str(path) else io.open(path, mode)  # noqa: E731, UP020
+    monkeypatch.setattr(checkpoint, "open", failing, raising=False)
+    path = tmp_path / "out" / name
+    message = f"cannot write {path}: {os.strerror(code)}; the old file is unchanged, make room"
+    refused("--epochs", 1, "--seed", 1, message=message, written=[WEIGHTS] if name == RECORD else [])
+    assert set(load_file(tmp_path / "out" / WEIGHTS)) == set(models.watch_weights(1))  # whole, old or new
+
+
+def test_a_disk_that_is_really_full(refused, tmp_path):
+    """A file system of 64 KiB, where mounting is allowed; the weights take more."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True)
+    except OSError as e:
+        pytest.skip(f"there is no mount command: {e}")
+    if done.returncode:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+    try:
+        (disk / WEIGHTS).write_bytes(b"old")
+        message = f"cannot write {disk / WEIGHTS}: No space left on device; the old file is unchanged, make room"
+        refused("--epochs", 1, output=disk, message=message)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full exists on Linux only")
+def test_a_full_disk_behind_stdout():
+    """A record that cannot be printed is said in one sentence, also by the interpreter's last flush."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gradledger", "cost", "--json"], cwd=ROOT, stdout=full, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "gradledger: cannot use the standard output: No space left on device\n"
+
+
+def test_a_reader_that_has_read_enough():
+    """A closed pipe behind stdout is no error."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "gradledger", "cost", "--json"], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+# Interrupts and --resume
+
+
+def test_nothing_to_resume(refused, tmp_path):
+    message = f"{tmp_path / 'out'} holds no interrupted run ({adapt.RESUME}) to resume: leave --resume out to start one"
+    refused("--resume", message=message)  # and the folder is not made
+    (tmp_path / "out").mkdir()
+    refused("--resume", message=message)
+
+
+def interrupted_run(folder, monkeypatch, at=3):
+    """A run of one epoch that is interrupted after some steps."""
+    with monkeypatch.context() as patch, pytest.raises(adapt.Interrupted):
+        adapt.run(
+            adapt.Settings(epochs=1), folder, False, lambda p: patch.setattr(adapt.StopFlag, "asked", p.step == at)
+        )
+    return folder / adapt.RESUME
+
+
+def test_resume_files_that_cannot_be_used(refused, tmp_path, monkeypatch):
+    path = interrupted_run(tmp_path / "out", monkeypatch)
+    whole = path.read_bytes()
+    saved, notes = checkpoint.load(path)
+    cut(path)
+    refused("--resume", message=f"the weights {path} are no safetensors file or are damaged: it ends after")
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    refused("--resume", message=f"the weights {path} are damaged: their checksum does not fit")
+    for wrong in ({}, notes | {"settings": '{"colour": "red"}'}, notes | {"step": "some"}, notes | {"losses": "["}):
+        checkpoint.save(path, saved, wrong)
+        refused("--resume", message=f"{path} is no run that this version can resume: leave --resume out to start anew")
+    checkpoint.save(path, {n: a for n, a in saved.items() if n != "conv1.w"}, notes)
+    refused("--resume", message=f"{path} cannot be resumed: the saved run has no array conv1.w")
+
+
+def test_a_real_interrupt_saves_and_resume_gives_the_losses_of_an_undisturbed_run(tmp_path):
+    """Ctrl-C reaches a running process; the first save, moved to the first step, shows that it is training."""
+    code = "from gradledger import adapt, cli; adapt.SAVE_EVERY = 0; cli.main()"
+    args = ["--json", "--epochs", "30", "--seed", "5", "--output", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "adapt", *args], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    saved = tmp_path / "out" / adapt.RESUME
+    limit = time.monotonic() + 120
+    while not saved.exists() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == f"interrupted and saved; go on with: gradledger adapt --resume --output {tmp_path / 'out'}\n"
+    assert out == "" and [p.name for p in saved.parent.iterdir()] == [adapt.RESUME]
+    assert 0 < int(checkpoint.load(saved)[1]["step"]) < 300
+    resumed = adapt.run(adapt.Settings(), tmp_path / "out", True, lambda progress: None)
+    undisturbed = adapt.run(adapt.Settings(epochs=30, seed=5), tmp_path / "whole", False, lambda progress: None)
+    assert resumed["losses"] == undisturbed["losses"] and len(resumed["losses"]) == 300
+    ours, theirs = (load_file(tmp_path / run / WEIGHTS) for run in ("out", "whole"))
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+
+
+def test_an_interrupt_before_the_training(tmp_path, monkeypatch, capsys):
+    def interrupt(settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adapt, "prepare", interrupt)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["adapt", "--output", str(tmp_path / "out")])
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "gradledger: interrupted before anything was saved\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_interrupt_in_the_middle_of_a_step_leaves_the_last_saved_one(finished, tmp_path, monkeypatch):
+    def interrupt(progress):
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        adapt.run(adapt.Settings(epochs=1), tmp_path, False, interrupt)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(adapt, "SAVE_EVERY", 0)
+    with pytest.raises(adapt.Interrupted):
+        adapt.run(adapt.Settings(epochs=1), tmp_path, False, interrupt)
+    assert [p.name for p in tmp_path.iterdir()] == [adapt.RESUME]
+    assert adapt.run(adapt.Settings(), tmp_path, True, lambda progress: None)["losses"] == finished[1]
+
+
+def test_an_interrupt_after_the_last_step_keeps_the_training(finished, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(adapt.Interrupted):
+        patch.setattr(adapt, "make_record", interrupt)
+        adapt.run(adapt.Settings(epochs=1), tmp_path, False, lambda progress: None)
+    assert [p.name for p in tmp_path.iterdir()] == [adapt.RESUME]
+    assert adapt.run(adapt.Settings(), tmp_path, True, lambda progress: None)["losses"] == finished[1]
+
+
+# The run itself
+
+
+def test_an_exploding_loss_says_where_and_keeps_finite_weights(tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["adapt", "--lr", "1e10", "--epochs", "2", "--output", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert left.value.code == 1 and said.count("\n") == 1
+    words = r"gradledger: the (loss is (nan|inf)|gradient of \S+ is not finite) at step \d+, first in layer \w+; "
+    assert re.match(words, said)
+    assert [p.name for p in tmp_path.iterdir()] == [WEIGHTS]
+    assert all(np.isfinite(a).all() for a in load_file(tmp_path / WEIGHTS).values())
+
+
+def test_a_patch_beyond_the_map_is_one_patch(tmp_path):
+    settings = adapt.Settings(epochs=1, method=["gradient-filter:patch=1000"])
+    record = adapt.run(settings, tmp_path, False, lambda progress: None)
+    assert record["predicted"]["macs"] == record["measured"]["macs"]
+    assert np.isfinite(record["losses"]).all() and record["method"] == "gradient-filter:patch=1000,align=centre"
