@@ -51,16 +51,22 @@ Backend = Annotated[str, typer.Option(help="fast or reference kernels.")]
 Output = Annotated[Path, typer.Option("--output", help="Folder for weights, record and plot.")]
 
 
+def show_version(wanted: bool) -> None:
+    """Print the version where it is wanted, before a command is missed."""
+    if wanted:
+        from .record import versions
+
+        print(versions()["gradledger"])
+        raise typer.Exit
+
+
 @app.callback()
-def version_option(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
 ) -> None:
     """GradLedger."""
-    if version:
-        from importlib.metadata import version as installed
-
-        print(installed("gradledger"))
-        raise typer.Exit
 
 
 @app.command()

@@ -3,6 +3,10 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
+LARGEST = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -95,8 +99,8 @@ class Adam:
 
 
 def _positive(name: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} must be a positive number, got {value}")
+    if not 0 < value <= LARGEST:
+        raise ValueError(f"{name} must be a positive number that float32 can hold, got {value}")
 
 
 def _unit(name: str, value: float) -> None:

@@ -85,7 +85,8 @@ def cut(path, share=0.5):
         (("--classes", "2"), "--classes 2 is too few: watch has 7 classes"),
         (("--seed", "-1"), "--seed must be from 0 to 9223372036854775807, got -1"),
         (("--seed", str(2**63)), "--seed must be from 0 to"),
-        (("--lr", "nan"), "lr must be"),
+        (("--lr", "nan"), "lr must be a positive number that float32 can hold, got nan"),
+        (("--lr", "1e39"), "lr must be a positive number that float32 can hold, got 1e+39"),
         (("--momentum", "1.5"), "momentum must be"),
         (("--backend", "fats"), "backend must be one of fast, reference, got 'fats'"),
         (("--size", "0x4"), "--size must be HxW in pixels, such as 128x128, got '0x4'"),
@@ -267,29 +268,33 @@ def test_a_disk_that_is_really_full(refused, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full exists on Linux only")
-def test_a_full_disk_behind_stdout():
-    """A record that cannot be printed is said in one sentence, also by the interpreter's last flush."""
+@pytest.mark.parametrize("args", [["--version"], ["cost", "--json"]])  # little is written at the end, much at once
+def test_a_full_disk_behind_stdout(args):
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "gradledger", "cost", "--json"], cwd=ROOT, stdout=full, stderr=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "gradledger", *args]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
     assert done.stderr == "gradledger: cannot use the standard output: No space left on device\n"
 
 
-def test_a_reader_that_has_read_enough():
+@pytest.mark.parametrize("args", [["--version"], ["cost", "--json"]])
+def test_a_reader_that_has_read_enough(args):
     """A closed pipe behind stdout is no error."""
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-m", "gradledger", "cost", "--json"], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "gradledger", *args]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 # Interrupts and --resume
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["--version"])
+    assert left.value.code == 0 and re.fullmatch(r"\d+\.\d+\.\d+\n|not installed\n", capsys.readouterr().out)
 
 
 def test_nothing_to_resume(refused, tmp_path):
@@ -389,15 +394,33 @@ def test_an_interrupt_after_the_last_step_keeps_the_training(finished, tmp_path,
 # The run itself
 
 
-def test_an_exploding_loss_says_where_and_keeps_finite_weights(tmp_path, capsys):
+@pytest.mark.parametrize(
+    "lr, scale, message",
+    [
+        (
+            1e4,
+            1,
+            r"the gradient of conv\d\.w is not finite at step 3, first in layer conv\d; the weights of step 2 ",
+        ),
+        (1e10, 1, r"the loss is nan at step 2, first in layer relu2; the weights of step 1 are kept"),
+        # a larger gradient makes the weights infinite: those before the epoch come back
+        (3e38, 1000, r"the loss is nan at step 2, first in layer conv1; the weights of step 0 are kept"),
+    ],
+)
+def test_an_exploding_loss_says_where_and_keeps_finite_weights(tmp_path, capsys, lr, scale, message):
+    start = models.watch_weights(1)
+    head = list(start)[-2]
+    start = start | {head: scale * start[head]}
+    model, out = saved_net(tmp_path / "net.safetensors", **start), tmp_path / "out"
     with pytest.raises(SystemExit) as left:
-        cli.main(["adapt", "--lr", "1e10", "--epochs", "2", "--output", str(tmp_path)])
+        cli.main(["adapt", "--model", str(model), "--lr", str(lr), "--epochs", "2", "--output", str(out)])
     said = capsys.readouterr().err
     assert left.value.code == 1 and said.count("\n") == 1
-    words = r"gradledger: the (loss is (nan|inf)|gradient of \S+ is not finite) at step \d+, first in layer \w+; "
-    assert re.match(words, said)
-    assert [p.name for p in tmp_path.iterdir()] == [WEIGHTS]
-    assert all(np.isfinite(a).all() for a in load_file(tmp_path / WEIGHTS).values())
+    assert re.match(f"gradledger: {message}", said)
+    assert [p.name for p in out.iterdir()] == [WEIGHTS]
+    kept = load_file(out / WEIGHTS)
+    assert all(np.isfinite(a).all() for a in kept.values())
+    assert ("step 0" in message) == all((kept[name] == start[name]).all() for name in start)
 
 
 def test_a_patch_beyond_the_map_is_one_patch(tmp_path):
