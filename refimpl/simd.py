@@ -166,6 +166,22 @@ def store(typingctx, pointer, index, vector, n):
 
 
 @intrinsic
+def stream(typingctx, pointer, index, vector):
+    """Write all lanes to elements index … past the caches; the address must be a multiple of the vector's size."""
+    if not (isinstance(pointer, types.CPointer) and vector == Vector(pointer.dtype)):
+        return None
+
+    def generate(context, builder, sig, args):
+        kind = args[2].type
+        to, _ = _at(context, builder, args[0], args[1], kind)
+        written = builder.store(args[2], to, align=LANES * context.get_abi_sizeof(kind.element))
+        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return signature(types.none, pointer, types.int64, vector), generate
+
+
+@intrinsic
 def accumulate(typingctx, pointer, index, vector, n):
     """Add the first n lanes to elements index …, in the dtype of the pointer."""
     if not (isinstance(pointer, types.CPointer) and isinstance(vector, Vector)):

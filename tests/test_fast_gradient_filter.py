@@ -107,3 +107,23 @@ def test_same_bits_with_one_and_two_threads(case):
         numba.set_num_threads(threads)
     for name, value in one.items():
         np.testing.assert_array_equal(value, two[name])
+
+
+@pytest.mark.parametrize("dtype, shift", [("float32", 0), ("float32", 1), ("float64", 0)])
+def test_a_map_larger_than_the_caches(dtype, shift):
+    """Such a map is written past the caches where it is aligned; a crooked one is written as others are."""
+    n, h, w, c = 2, 191, 177, 64
+    z = {"N": n, "U": 64, "V": 59, "C": c, "K": 32, "G": 1}
+    rng = np.random.default_rng(0)
+    dy_mean, w_sum = rng.normal(size=(n, 64, 59, 32)).astype(dtype), rng.normal(size=(c, 32)).astype(dtype)
+    work = {name: np.empty(s, dtype) for name, s in fast.scratch(z, numba.config.NUMBA_NUM_THREADS).items()}
+    memory = np.full(n * h * w * c + 64, np.nan, dtype)
+    first = -memory.ctypes.data // memory.itemsize % (128 // memory.itemsize) + shift
+    dx = memory[first : first + n * h * w * c].reshape(n, h, w, c)
+    assert dx.nbytes > fast.FAR
+    fast.grad_x(dx, work["tiles"], work["turned"], work["panels"], dy_mean, w_sum, (3, 3), (1, 1), fast.CENTRE)
+    wide = (dy_mean.astype("float64") @ w_sum.T.astype("float64")).repeat(3, 1).repeat(3, 2)
+    top = -((h - 64 * 3) // 2)
+    expected = wide[:, top : top + h, :w]
+    assert error(dx, expected, np.zeros(1)) <= TOLERANCE[dtype]
+    assert np.isnan(memory[:first]).all() and np.isnan(memory[first + dx.size :]).all()

@@ -12,13 +12,14 @@ from numba import prange
 
 from ..gemm import gemm
 from ..kernel import fast, inline
-from ..simd import LANES, accumulate, address, keep_bits, load
+from ..simd import LANES, accumulate, address, keep_bits, load, stream
 from .product import PANEL, product
 
 CENTRE = 0
 TILE = 65536  # elements of a tile of dx_patch: it stays in the second-level cache
 BLOCK = 256  # longest side of a block of dw_patch
 LEAST = 64  # shortest side that a product is cut down to: less does not pay for packing its operands
+FAR = 16 << 20  # bytes of a map that no cache keeps until it is read
 ITEMS = 8  # wanted parts of a product, so that a few threads share them evenly
 
 
@@ -163,8 +164,18 @@ def sum_w(w_sum, w):
 
 
 @inline
-def spread(dx, tile, n, u, v, first_channel, channels, grid_rows, grid_columns, rows, columns, top, left):
-    """Write tile (channels,) to every element of dx in patch (u, v) of sample n; cropped borders beside it become 0."""
+def leaves_cache(dx, block):
+    """Is dx so large that writing past the caches pays, and aligned for it in blocks of `block` channels?"""
+    aligned = block % LANES == 0 and dx.shape[3] % LANES == 0 and dx.ctypes.data % (LANES * dx.itemsize) == 0
+    return aligned and dx.size * dx.itemsize > FAR
+
+
+@inline
+def spread(dx, tile, n, u, v, first_channel, channels, grid_rows, grid_columns, rows, columns, top, left, far):
+    """Write tile (channels,) to every element of dx in patch (u, v) of sample n; cropped borders beside it become 0.
+
+    far: whole vectors past the caches (see `leaves_cache`).
+    """
     first, last = max(u * rows - top, 0), min((u + 1) * rows - top, dx.shape[1])
     begin, end = max(v * columns - left, 0), min((v + 1) * columns - left, dx.shape[2])
     upper = 0 if u == 0 else first
@@ -174,11 +185,15 @@ def spread(dx, tile, n, u, v, first_channel, channels, grid_rows, grid_columns, 
     for h in range(upper, lower):
         for i in range(outer, inner):
             element = dx[n, h, i, first_channel : first_channel + channels]
-            if first <= h < last and begin <= i < end:
+            if not (first <= h < last and begin <= i < end):
+                element[:] = 0
+            elif far:
+                to, source = address(element), address(tile)
+                for c in range(0, channels, LANES):
+                    stream(to, c, load(source, c, LANES))
+            else:
                 for c in range(channels):
                     element[c] = tile[c]
-            else:
-                element[:] = 0
 
 
 @fast
@@ -196,6 +211,7 @@ def grad_x(dx, tiles, turned, panels, dy_mean, w_sum, patch, stride, align):
                 turned[k * depth + c] = w_sum[c, k]
     lines, block = tiles.shape[1], tiles.shape[3]
     blocks = -(-channels // block)
+    far = leaves_cache(dx, block)
     all_lines = dx.shape[0] * grid_rows  # a line is one row of patches of one sample
     for t in prange(-(-all_lines // lines) * blocks):
         part, column = divmod(np.int64(t), blocks)
@@ -222,7 +238,7 @@ def grad_x(dx, tiles, turned, panels, dy_mean, w_sum, patch, stride, align):
                         value[c] = mean[c] * weight[c]
                 spread(
                     dx, value, n, u, v, first_channel, last_channel - first_channel,
-                    grid_rows, grid_columns, rows, columns, top, left,
+                    grid_rows, grid_columns, rows, columns, top, left, far,
                 )  # fmt: skip
 
 
@@ -239,6 +255,7 @@ def grad_x_dilated(dx, tiles, dy_mean, w, patch, stride, dilation, align):
     width = outputs * depth // channels
     lines, block = tiles.shape[1], tiles.shape[3]
     blocks = -(-channels // block)
+    far = leaves_cache(dx, block)
     all_lines = dx.shape[0] * grid_rows
     for t in prange(-(-all_lines // lines) * blocks):
         part, column = divmod(np.int64(t), blocks)
@@ -268,7 +285,7 @@ def grad_x_dilated(dx, tiles, dy_mean, w, patch, stride, dilation, align):
             for v in range(grid_columns):
                 spread(
                     dx, tile[line - first_line, v], n, u, v, first_channel, last_channel - first_channel,
-                    grid_rows, grid_columns, rows, columns, top, left,
+                    grid_rows, grid_columns, rows, columns, top, left, far,
                 )  # fmt: skip
 
 
