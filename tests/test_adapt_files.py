@@ -267,12 +267,19 @@ def test_a_disk_that_is_really_full(refused, tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
+def with_stdout(args, stdout):
+    """The finished command; its output is buffered as it is for a user, so that some is left when it ends."""
+    return subprocess.run(
+        [sys.executable, "-m", "gradledger", *args], cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+    )  # fmt: skip
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full exists on Linux only")
 @pytest.mark.parametrize("args", [["--version"], ["cost", "--json"]])  # little is written at the end, much at once
 def test_a_full_disk_behind_stdout(args):
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "gradledger", *args]
-        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+        done = with_stdout(args, full)
     assert done.returncode == 2
     assert done.stderr == "gradledger: cannot use the standard output: No space left on device\n"
 
@@ -282,10 +289,9 @@ def test_a_reader_that_has_read_enough(args):
     """A closed pipe behind stdout is no error."""
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "gradledger", *args]
-    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
+    done = with_stdout(args, writer)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # Interrupts and --resume
