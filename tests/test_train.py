@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from nets import NETS
 
 import refimpl as ri
 from refimpl.train import Runner, Trainer, new_block, threads
@@ -62,19 +63,24 @@ def test_a_step_touches_exactly_the_predicted_bytes(rules, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 def test_nan_in_dead_buffers_changes_no_bit(rules, backend):
-    """Every arena byte that no live buffer owns is poisoned before each launch."""
-    p = program(rules, backend)
     x, y = samples(8)
+    check_poison(program(rules, backend), x, y)
+
+
+def check_poison(p: ri.Program, x, y):
+    """Every arena byte that no live buffer owns is poisoned before each launch, and no bit of the result changes."""
     plain, poisoned = Trainer(p), Trainer(p)
     plain.train_step(x, y, 1)
-    runner = poisoned.runner
+    runner, n = poisoned.runner, len(x)
     poisoned.fill(runner, x)
-    runner.host("labels", 8)[...] = y
-    runner.host("lr", 8)[0] = p.plan.step.optimizer.lr
+    runner.host("labels", n)[...] = y
+    runner.host("lr", n)[0] = p.plan.step.optimizer.lr
+    for name in {"step", "seed"} & p.step.host_writes.keys():
+        runner.host(name, n)[0] = {"step": 1, "seed": 0}[name]
     index = 0
     with threads(1):
         for section in p.launches:
-            for function, args in runner.prepared(section, 8):
+            for function, args in runner.prepared(section, n):
                 dead = np.ones(p.peak_bytes, bool)
                 for b, life in p.lifetimes.items():
                     if life.first <= index <= life.last:
@@ -83,6 +89,28 @@ def test_nan_in_dead_buffers_changes_no_bit(rules, backend):
                 function(*args)
                 index += 1
     assert bits(plain) == bits(poisoned)
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+@pytest.mark.parametrize("rules", [(), (ri.GradientFilter(2),)], ids=["dense", "patch 2"])
+@pytest.mark.parametrize("net", NETS)
+def test_the_arena_of_fused_launches(net, rules, batch_norm):
+    """As the tests above for every net: bytes touched, dead bytes poisoned at a full and a partial batch, threads."""
+    graph = NETS[net]()
+    plan = ri.Plan(rules=rules, step=ri.Backprop(ri.SGD(lr=0.05, momentum=0.9)), batch_norm=batch_norm)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(8, *graph.size, graph.channels)).astype(np.float32)
+    y = rng.integers(0, 3, 8)
+    p = ri.compile(graph, plan, 8)
+    assert measured.touched_bytes(p, x, y, Trainer(p).parameters) == p.peak_bytes
+    check_poison(p, x, y)
+    check_poison(p, x[:5], y[:5])
+    found = set()
+    for count in (1, 2):
+        trainer = Trainer(ri.compile(graph, plan, 8, threads=count))
+        trainer.fit(x, y, 2)
+        found.add(bits(trainer))
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
