@@ -37,17 +37,18 @@ step() {
 
 # The core dependencies and what the tests need besides: no PyTorch.
 setup() {
-  if [ -f "$folder/ready" ] && [ "$folder/ready" -nt pyproject.toml ]; then
-    echo "there already"
-    return
-  fi
   local needed
   mapfile -t needed < <(python3 -c '
 import tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 tools = [t for t in project["optional-dependencies"]["test"] if t.startswith(("pytest>", "hypothesis>"))]
 print(*project["dependencies"], *tools, sep="\n")')
-  bash "$runner" setup "$folder" "${needed[@]}" && touch "$folder/ready" && echo "${#needed[@]} packages and theirs"
+  if [ "$(cat "$folder/ready" 2>/dev/null)" = "${needed[*]}" ]; then
+    echo "there already"
+    return
+  fi
+  bash "$runner" setup "$folder" "${needed[@]}" && echo "${needed[*]}" >"$folder/ready" &&
+    echo "${#needed[@]} packages and what they need"
 }
 
 versions() {
@@ -66,10 +67,13 @@ operators() {
     softmax_cross_entropy mse dropout sgd adam clip_norm gradient_filter; do
     files+=("tests/test_$name.py")
   done
-  arm -m pytest -q -p no:cacheprovider "${files[@]}"
+  arm -m pytest -q -rs -p no:cacheprovider "${files[@]}"
 }
 
-adapt() { arm -m gradledger adapt --json --epochs 1 --backend "$1" --output "$folder/adapted-$1"; }
+adapt() {
+  rm -rf "$folder/adapted-$1" # or the record of an earlier run could stand in for one that failed
+  arm -m gradledger adapt --json --epochs 1 --backend "$1" --output "$folder/adapted-$1"
+}
 
 # What a person would look at in the record of `adapt`.
 adapted() {
