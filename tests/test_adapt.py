@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from gradledger import adapt
+from gradledger import adapt, ledger
 
 ROOT = Path(__file__).parent.parent
 SHORT = ("--epochs", "2")
@@ -123,3 +123,17 @@ def test_own_data_trains_from_an_npz(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["predicted"]["peak_bytes"] == found["measured"]["peak_bytes"]
+
+
+def test_the_ledger_is_the_same_where_no_process_can_be_started(monkeypatch):
+    job = adapt.prepare(adapt.Settings(epochs=1, method=["backprop"]))
+    job.trainer.runner.made.update({("forward", 32): 3, ("backward", 32): 3, ("update", 32): 3})
+    apart = ledger.of(job, [32] * 3)
+    assert apart["predicted"]["macs"] == apart["measured"]["macs"] > 0
+
+    def refuse(*args, **keywords):
+        raise OSError(8, "Exec format error")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    here = ledger.of(job, [32] * 3)
+    assert [here[k]["macs"] for k in here] == [apart[k]["macs"] for k in apart]
