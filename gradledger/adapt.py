@@ -235,8 +235,9 @@ class StopFlag:
 
 
 def confusion(trainer: ri.Trainer, d: data.Dataset) -> np.ndarray:
-    """Counts (true class, predicted class) on the evaluation data."""
-    table = np.zeros((len(d.classes),) * 2, np.int64)
+    """Counts (true class, predicted class) on the evaluation data; a model may know more classes than the data."""
+    outputs = trainer.program.step.host_reads["output"].shape[1]
+    table = np.zeros((len(d.classes), outputs), np.int64)
     np.add.at(table, (d.y_test, trainer.predict(d.x_test).argmax(1)), 1)
     return table
 

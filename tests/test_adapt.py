@@ -125,6 +125,24 @@ def test_own_data_trains_from_an_npz(tmp_path):
     assert found["predicted"]["peak_bytes"] == found["measured"]["peak_bytes"]
 
 
+def test_a_model_may_have_more_classes_than_the_data(tmp_path):
+    x = np.random.default_rng(0).normal(size=(20, 28, 28, 1)).astype(np.float32)
+    np.savez(tmp_path / "own.npz", x=x, y=np.arange(20) % 2)
+    settings = adapt.Settings("lenet5", str(tmp_path / "own.npz"), method=["backprop"], epochs=1, batch=8, classes=40)
+    record = adapt.run(settings, tmp_path / "out", False, lambda progress: None)
+    assert 0 <= record["accuracy_before"] <= 1 and len(record["recall"]) == 2
+
+
+def test_the_training_process_imports_only_what_it_needs(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from gradledger import adapt, cli;"
+        f"adapt.run(adapt.Settings(epochs=1), Path({str(tmp_path)!r}), False, lambda progress: None);"
+        "print({'torch', 'matplotlib', 'numba.cuda', 'sympy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stdout + done.stderr
+
+
 def test_the_ledger_is_the_same_where_no_process_can_be_started(monkeypatch):
     job = adapt.prepare(adapt.Settings(epochs=1, method=["backprop"]))
     job.trainer.runner.made.update({("forward", 32): 3, ("backward", 32): 3, ("update", 32): 3})
