@@ -33,8 +33,22 @@ def any_call(passed):
     return passed, arrays, {}, {}
 
 
+def filtered_calls():
+    """Every pass of gradient filtering: groups, a stride, patches that do not divide the map, both alignments."""
+    from filter_cases import Case
+
+    rng = np.random.default_rng(0)
+    for align, dilation in (("centre", (1, 1)), ("corner", (3, 2))):
+        pad = tuple((d, d) for d in dilation)
+        case = Case(2, (9, 7), 2, 2, 3, (3, 3), (2, 1), dilation, pad, (2, 3), align, 0)
+        for passed in passes_of(importlib.import_module("refimpl.methods.gradient_filter")).values():
+            arrays = {a: rng.random(passed.shape(a, case.sizes)) for a in passed.reads}
+            attrs = {a: v for a, v in case.attrs.items() if a in passed.attributes}
+            yield passed, arrays, attrs, {d: n for d, n in case.sizes.items() if d in passed.letters()}
+
+
 def simulate():
-    calls = []
+    calls = list(filtered_calls())
     for module in modules("ops"):
         name = module.__name__.rsplit(".", 1)[-1]
         passes = passes_of(module)
