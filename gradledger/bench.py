@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from validation import bench
 
+from . import options
 from .errors import Malformed, Refused
 from .record import provenance
 
@@ -17,8 +18,7 @@ def run(
     Malformed for an unknown case or peer and for a peer that is not installed, Refused where a result is wrong.
     """
     for name, value in (("threads", threads), ("repeats", repeats), ("turns", turns)):
-        if value < 1:
-            raise Malformed(f"--{name} must be at least 1, got {value}")
+        options.at_least_1(name, value)
     if peer == "torch" and importlib.util.find_spec("torch") is None:
         raise Malformed("the peer torch is not installed: pip install torch, or leave out --peer")
     try:

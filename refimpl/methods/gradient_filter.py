@@ -246,7 +246,6 @@ class GradientFilter:
     align: str = "centre"
 
     operator: ClassVar[str] = "conv2d"
-    in_forward: ClassVar[tuple[Pass, ...]] = (pool_x,)  # the backward pass reads their result instead of their inputs
 
     def __post_init__(self):
         sides = self.patch if isinstance(self.patch, (tuple, list)) else (self.patch, self.patch)
