@@ -26,14 +26,14 @@ UNUSED = 7 * 24 * 3600  # seconds after which the kernel cache of another versio
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 
-DEFINES_KERNELS = re.compile(rb"^from \.+(kernel|passes) import", re.MULTILINE)
+DEFINES_KERNELS = re.compile(rb"^from \.+(kernel import|passes import .*\bdeclare\b)", re.MULTILINE)
 
 
 def source_hash() -> str:
     """Hash of every source file that can hold compiled code: for other sources a cached kernel is stale.
 
-    Numba sees a change of the kernel's own file only. Compiled helpers are defined through this module, so a file
-    that imports neither it nor `passes` cannot change a kernel, and editing it keeps the cache.
+    Numba sees a change of the kernel's own file only. Compiled helpers are defined through this module and bodies
+    through `passes.declare`, so a file that imports neither cannot change a kernel, and editing it keeps the cache.
     """
     root = Path(__file__).parent
     digest = hashlib.sha256(f"{numba.__version__} {np.__version__} {sys.version}".encode())
