@@ -32,13 +32,16 @@ DEFINES_KERNELS = re.compile(rb"^from \.+(kernel import|passes import .*\bdeclar
 def source_hash() -> str:
     """Hash of every source file that can hold compiled code: for other sources a cached kernel is stale.
 
-    Numba sees a change of the kernel's own file only. Compiled helpers are defined through this module and bodies
-    through `passes.declare`, so a file that imports neither cannot change a kernel, and editing it keeps the cache.
+    Numba sees a change of the kernel's own file, so what counts is what kernels of other files use. Compiled helpers
+    are defined through this module and bodies through `passes.declare`: a file that imports neither cannot change a
+    kernel. Bodies of `ops` and `methods` call nothing of each other's files, so these count for themselves only.
     """
     root = Path(__file__).parent
     digest = hashlib.sha256(f"{numba.__version__} {np.__version__} {sys.version}".encode())
     for path in sorted(root.rglob("*.py")):
         source = path.read_bytes()
+        if path.parent.name in ("ops", "methods"):
+            continue
         if path.name == "kernel.py" or DEFINES_KERNELS.search(source):
             digest.update(path.relative_to(root).as_posix().encode() + b"\0" + source)
     return digest.hexdigest()[:16]

@@ -1,5 +1,6 @@
 """Every pass has a cost and the reverse; what a formula is, how it is evaluated and shown."""
 
+import importlib.util
 import pkgutil
 from importlib import import_module
 
@@ -24,6 +25,20 @@ PASSES = {
 
 def test_every_pass_has_a_cost_and_every_cost_a_pass():
     assert set(cost.COSTS) == PASSES
+
+
+@pytest.mark.parametrize("key", sorted(PASSES), ids=".".join)
+def test_a_body_uses_nothing_of_another_operator(key):
+    """The kernel cache relies on it: a change of one operator's file leaves the others' kernels as they are."""
+    found = [import_module(f"refimpl.{room}.{key[0]}") for room in ("ops", "methods") if _exists(room, key[0])]
+    body = passes_of(found[0])[key[1]].body
+    used = [body.__globals__.get(name) for name in body.__code__.co_names]
+    homes = {getattr(u, "__module__", body.__module__) for u in used if callable(u)}
+    assert not {h for h in homes if h.startswith(("refimpl.ops.", "refimpl.methods."))} - {body.__module__}
+
+
+def _exists(room, name):
+    return importlib.util.find_spec(f"refimpl.{room}.{name}") is not None
 
 
 @pytest.mark.parametrize("key", sorted(PASSES), ids=".".join)
