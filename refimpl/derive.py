@@ -176,7 +176,7 @@ class _Derivation:
             self.late |= {arrays[a].root for a in passed.writes}
         # What the forward pass has at hand is used there: keeping a pooled input is cheaper than keeping the input.
         section = "forward" if self.section == "backward" and batched and not late else self.section
-        call = Call(section, r.node.name, passed, arrays, attrs, sizes)
+        call = Call(section, r.node.name, passed, arrays, attrs, sizes, bool(bound.names))
         if section == self.section:
             self.calls[section].append(call)
         else:

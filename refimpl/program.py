@@ -75,6 +75,7 @@ class Call:
     arrays: Mapping[str, Buffer]
     attrs: Mapping
     sizes: Mapping[str, int]  # at the full batch
+    renamed: bool = False  # does it work on another array than the node's own under one of its names?
 
     @property
     def name(self) -> str:
