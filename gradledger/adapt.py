@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -18,6 +16,7 @@ from refimpl.train import NonFiniteError
 from . import ledger, options
 from .errors import Malformed, Refused
 from .models import pretrained
+from .plot import in_own_process
 from .record import provenance
 
 RESUME = "adapt.resume.safetensors"
@@ -138,7 +137,7 @@ def run(settings: Settings, output: Path, resume: bool, watch: Callable[[ri.Prog
         raise Interrupted from None
     (output / RESUME).unlink(missing_ok=True)
     record["files"] = {"weights": str(output / "adapted.safetensors"), "record": str(output / "adapt.json")}
-    record["files"]["plot"] = plot(output)
+    record["files"]["plot"] = in_own_process("gradledger.plot", output / "adapt.json", output / "adapt.png")
     return record
 
 
@@ -300,19 +299,3 @@ def batches(samples: int, batch: int, steps: int) -> list[int]:
     """Batch size of each of the first `steps` steps."""
     sizes = [batch] * (samples // batch) + ([samples % batch] if samples % batch else [])
     return (sizes * -(-steps // len(sizes)))[:steps]
-
-
-def plot(output: Path) -> str | None:
-    """Draw the learning curve in a process of its own; None (and a sentence) where that fails."""
-    picture = output / "adapt.png"
-    command = [sys.executable, "-m", "gradledger.plot", str(output / "adapt.json"), str(picture)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except OSError as e:  # no process can be started: no memory, or an emulator that does not carry over
-        problem = e.strerror
-    else:
-        if not done.returncode:
-            return str(picture)
-        problem = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    print(f"gradledger: the plot was not drawn ({problem}); everything else is saved", file=sys.stderr)
-    return None

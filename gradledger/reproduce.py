@@ -5,16 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refimpl import checkpoint
+from validation import noniid
 from validation import watch as watch_data
 
 from .adapt import make_folder
 from .errors import unknown
+from .plot import in_own_process
 from .record import provenance
 
 EXPERIMENTS = {
     "watch-nets": lambda output, watch: watch_data.train_nets(output / "watch_nets.safetensors", watch),
     "watch-adapt": lambda output, watch: watch_data.leave_one_out(watch),
+    noniid.NAME: noniid.run,
 }
+PICTURES = {noniid.NAME: "validation.noniid_plot"}  # modules that draw a record, each in a process of its own
 
 
 def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict:
@@ -27,4 +31,6 @@ def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict
     record = {**record, "seconds": time.perf_counter() - started, **provenance()}
     path = output / f"{name}.json"
     checkpoint.write_json(path, record)
+    if name in PICTURES:
+        record["picture"] = in_own_process(PICTURES[name], path, output / f"{name}.png")
     return {**record, "file": str(path)}
