@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -16,7 +18,6 @@ from refimpl.train import NonFiniteError
 from . import ledger, options
 from .errors import Malformed, Refused
 from .models import pretrained
-from .plot import in_own_process
 from .record import provenance
 
 RESUME = "adapt.resume.safetensors"
@@ -137,7 +138,7 @@ def run(settings: Settings, output: Path, resume: bool, watch: Callable[[ri.Prog
         raise Interrupted from None
     (output / RESUME).unlink(missing_ok=True)
     record["files"] = {"weights": str(output / "adapted.safetensors"), "record": str(output / "adapt.json")}
-    record["files"]["plot"] = in_own_process("gradledger.plot", output / "adapt.json", output / "adapt.png")
+    record["files"]["plot"] = plot(output)
     return record
 
 
@@ -299,3 +300,19 @@ def batches(samples: int, batch: int, steps: int) -> list[int]:
     """Batch size of each of the first `steps` steps."""
     sizes = [batch] * (samples // batch) + ([samples % batch] if samples % batch else [])
     return (sizes * -(-steps // len(sizes)))[:steps]
+
+
+def plot(output: Path, name: str = "adapt") -> str | None:
+    """Draw the record NAME.json of `output` in a process of its own; None (and a sentence) where that fails."""
+    picture = output / f"{name}.png"
+    command = [sys.executable, "-m", "gradledger.plot", str(output / f"{name}.json"), str(picture)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as e:  # no process can be started: no memory, or an emulator that does not carry over
+        problem = e.strerror
+    else:
+        if not done.returncode:
+            return str(picture)
+        problem = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    print(f"gradledger: the plot was not drawn ({problem}); everything else is saved", file=sys.stderr)
+    return None

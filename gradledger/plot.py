@@ -5,26 +5,12 @@ A process of its own, so that the training process never holds matplotlib.
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
-
-def in_own_process(module: str, record: Path, picture: Path) -> str | None:
-    """Run `python -m module record picture`; the picture's path, or None (and a sentence) where that fails."""
-    try:
-        done = subprocess.run([sys.executable, "-m", module, str(record), str(picture)], capture_output=True, text=True)
-    except OSError as e:  # no process can be started: no memory, or an emulator that does not carry over
-        problem = e.strerror
-    else:
-        if not done.returncode:
-            return str(picture)
-        problem = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    print(f"gradledger: the plot was not drawn ({problem}); everything else is saved", file=sys.stderr)
-    return None
 
 
 def draw(record: dict, path: Path) -> None:
@@ -62,5 +48,15 @@ def draw(record: dict, path: Path) -> None:
     os.replace(beside, path)
 
 
+def painter(record: dict) -> Callable[[dict, Path], None]:
+    """The function that draws a record; an experiment's own is imported only for its record."""
+    if record.get("name") == "gradient-filter-noniid":
+        from validation import noniid_plot
+
+        return noniid_plot.draw
+    return draw
+
+
 if __name__ == "__main__":
-    draw(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+    read = json.loads(Path(sys.argv[1]).read_text())
+    painter(read)(read, Path(sys.argv[2]))

@@ -8,9 +8,8 @@ from refimpl import checkpoint
 from validation import noniid
 from validation import watch as watch_data
 
-from .adapt import make_folder
+from .adapt import make_folder, plot
 from .errors import unknown
-from .plot import in_own_process
 from .record import provenance
 
 EXPERIMENTS = {
@@ -18,7 +17,7 @@ EXPERIMENTS = {
     "watch-adapt": lambda output, watch: watch_data.leave_one_out(watch),
     noniid.NAME: noniid.run,
 }
-PICTURES = {noniid.NAME: "validation.noniid_plot"}  # modules that draw a record, each in a process of its own
+DRAWN = (noniid.NAME,)  # records that `gradledger.plot` draws
 
 
 def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict:
@@ -31,6 +30,6 @@ def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict
     record = {**record, "seconds": time.perf_counter() - started, **provenance()}
     path = output / f"{name}.json"
     checkpoint.write_json(path, record)
-    if name in PICTURES:
-        record["picture"] = in_own_process(PICTURES[name], path, output / f"{name}.png")
+    if name in DRAWN:
+        record["picture"] = plot(output, name)
     return {**record, "file": str(path)}

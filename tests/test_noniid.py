@@ -134,9 +134,11 @@ def test_findings_are_denied_by_numbers_that_do_not(change, finding, claim):
     assert not found["confirmed"] and not found["claims"][claim]
 
 
-def test_the_picture_is_drawn(tmp_path):
-    path = tmp_path / "record.json"
-    path.write_text(json.dumps(made(as_the_paper_says())))
-    picture = reproduce.in_own_process(reproduce.PICTURES[noniid.NAME], path, tmp_path / "record.png")
-    assert picture == str(tmp_path / "record.png")
-    assert (tmp_path / "record.png").read_bytes()[:4] == b"\x89PNG"
+def test_the_picture_is_drawn(tmp_path, monkeypatch):
+    record = made(as_the_paper_says())
+    monkeypatch.setitem(reproduce.EXPERIMENTS, noniid.NAME, lambda output, watch: record)
+    found = reproduce.run(noniid.NAME, tmp_path, still)
+    assert found["picture"] == str(tmp_path / "gradient-filter-noniid.png")
+    assert (tmp_path / "gradient-filter-noniid.png").read_bytes()[:4] == b"\x89PNG"
+    written = json.loads((tmp_path / "gradient-filter-noniid.json").read_text())
+    assert written["findings"] == record["findings"] and written.keys() >= {"machine", "versions", "command", "seeds"}

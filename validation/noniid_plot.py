@@ -1,8 +1,6 @@
-"""Draw the record of `gradient-filter-noniid`: `python -m validation.noniid_plot RECORD.json OUT.png`."""
+"""The picture of a record of `gradient-filter-noniid`; `gradledger.plot` draws it in a process of its own."""
 
-import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -36,7 +34,7 @@ def draw(record: dict, path: Path) -> None:
         xscale="log", xlabel="operations of one image's backward pass, as the paper counts", ylabel="accuracy in %"
     )
     left.set_title(f"half B after adapting the last 1 to {max(layers)} convolutions")
-    left.legend(frameon=False, loc="lower right")
+    left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
     right.axhline(0, color="0.35", linewidth=0.8)
     right.set(xticks=layers, xlabel="convolutions that train", ylabel="points to back-propagation, same seed")
     right.set_title(f"mean, smallest and largest of {seeds} seeds")
@@ -50,7 +48,3 @@ def draw(record: dict, path: Path) -> None:
 def bars(spreads: list[dict]) -> list[list[float]]:
     """Lengths of error bars from the mean down to the smallest and up to the largest value."""
     return [[s["mean"] - s["min"] for s in spreads], [s["max"] - s["mean"] for s in spreads]]
-
-
-if __name__ == "__main__":
-    draw(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
