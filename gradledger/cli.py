@@ -211,7 +211,13 @@ def reproduce(
     from . import show
 
     with show.counter(name, quiet=as_json) as watch:
-        record = work.run(name, output, watch)
+        try:
+            record = work.run(name, output, watch)
+        except KeyboardInterrupt:
+            if not (output / f"{name}.jsonl").exists():
+                raise
+            print(f"interrupted; {output} keeps the finished runs, and the same command goes on", file=sys.stderr)
+            raise SystemExit(Exit.INTERRUPTED) from None
     if as_json:
         emit(record)
     else:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gradledger import reproduce
+from gradledger import cli, reproduce
 from refimpl import data
 from validation import datasets, noniid
 
@@ -74,6 +74,18 @@ def test_record_and_resume(tmp_path, monkeypatch):
     path.write_text(lines[0] + '\n{"half": ')
     with pytest.raises(data.DataError, match=r"line 2 of .*jsonl is no run of gradient-filter-noniid; delete"):
         noniid.run(tmp_path, still, d, SMALL)
+
+
+def test_an_interrupt_says_that_finished_runs_are_kept(tmp_path, monkeypatch, capsys):
+    def interrupt(output, watch):
+        (output / f"{noniid.NAME}.jsonl").write_text("")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(reproduce.EXPERIMENTS, noniid.NAME, interrupt)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["reproduce", noniid.NAME, "--output", str(tmp_path)])
+    assert left.value.code == 130
+    assert capsys.readouterr().err == f"interrupted; {tmp_path} keeps the finished runs, and the same command goes on\n"
 
 
 def test_reproduce_without_the_data_is_refused(tmp_path, monkeypatch):
