@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refimpl import checkpoint
-from validation import noniid
+from validation import lenet_mnist, noniid
 from validation import watch as watch_data
 
 from .adapt import make_folder, plot
@@ -16,6 +16,7 @@ EXPERIMENTS = {
     "watch-nets": lambda output, watch: watch_data.train_nets(output / "watch_nets.safetensors", watch),
     "watch-adapt": lambda output, watch: watch_data.leave_one_out(watch),
     noniid.NAME: noniid.run,
+    lenet_mnist.NAME: lenet_mnist.run,
 }
 DRAWN = (noniid.NAME,)  # records that `gradledger.plot` draws
 
