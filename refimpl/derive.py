@@ -229,7 +229,7 @@ class _Derivation:
         if plan.class_weights is not None:
             r.arrays["class_weights"] = b = self.buffer("loss.class_weights", (output.shape[1],), region="constant")
             weights = np.array(plan.class_weights, self.dtype)
-            self.constants[b.name] = Constant(b, lambda parameters, seed: weights)
+            self.constants["loss.class_weights"] = Constant(b, lambda parameters, seed: weights)
         return r
 
     def backward(self, resolved: list[_Node], loss: _Node) -> None:
@@ -356,14 +356,9 @@ def derive(graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], d
         shared = common | {"parameters": learner.parameters}
         asked = _Derivation(rule.graph, own, training=False, prefix=rule.prefix, section="filter", **shared)
         first = asked.build()
-        logits = first.host_reads[f"{rule.prefix}output"]
-        asked.emit(
-            "output",
-            entropy,
-            {"logits": logits, "entropy": (doubt := asked.buffer("entropy", (batch,), batched=True))},
-            {},
-        )
-        first.host_reads[f"{rule.prefix}entropy"] = doubt
+        logits, doubt = first.host_reads.pop(f"{rule.prefix}output"), asked.buffer("entropy", (batch,), batched=True)
+        asked.emit("entropy", entropy, {"logits": logits, "entropy": doubt}, {})
+        first.host_reads |= {f"{rule.prefix}logits": logits, f"{rule.prefix}entropy": doubt}
         unsure = _Derivation(graph, plan, prefix="uncertain.", section="uncertain", chosen=True, **judge)
         before, after = [first], [unsure.build(losses=True), learner.build()]
     return _joined(stream, [*before, main.build(losses=True), *after])
@@ -374,5 +369,8 @@ def _joined(stream: Buffer, steps: list[Step]) -> Step:
     joined = Step({}, {INPUT: stream}, {}, {}, {}, {}, {}, {})
     for step in steps:
         for name, found in vars(step).items():
+            both = getattr(joined, name).keys() & found.keys()
+            if both:
+                raise AssertionError(f"two nets of a step have {name} called {', '.join(both)}")
             getattr(joined, name).update(found)
     return joined

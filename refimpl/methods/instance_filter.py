@@ -149,7 +149,7 @@ class InstanceFilter:
         runner, n, memory = trainer.runner, len(x), trainer.memory
         trainer.fill(runner, x)
         runner.run("filter", n)
-        logits, doubt = runner.host("filter.output", n).copy(), runner.host("filter.entropy", n).copy()
+        logits, doubt = runner.host("filter.logits", n).copy(), runner.host("filter.entropy", n).copy()
         is_high = logits[:, HIGH] > logits[:, LOW]
         high, low = np.flatnonzero(is_high | everything), np.flatnonzero(~is_high | everything)
         loss, known = None, np.full(n, np.nan)
