@@ -12,7 +12,7 @@ import numpy as np
 
 from .kernel import helper
 
-SHUFFLE, WEIGHTS, SPLIT, DROPOUT = 0, 1, 2, 16  # streams; a dropout layer adds its place in the graph
+SHUFFLE, WEIGHTS, SPLIT, AUGMENT, DROPOUT = 0, 1, 2, 3, 16  # streams; a dropout layer adds its place in the graph
 MASK = 0xFFFFFFFF
 MULTIPLIER = 0xD256D193
 WEYL = 0x9E3779B9
