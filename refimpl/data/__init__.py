@@ -43,8 +43,8 @@ def load(
     """The data set of an embedded name (`watch`, `fashion-mnist`) or of the user's path.
 
     A path is a `.npz` with `x` and `y`, or with CIFAR-10 as JPEG; a folder of class folders with images; a folder of
-    IDX files or CIFAR batches. subject: 1 (default) to 10, the held-out person of `watch`. size: (H, W), to which images
-    of a folder and JPEG images are stretched and which other maps must have. channels: grey images are repeated to it.
+    IDX files or CIFAR batches. subject: 1 (default) to 10, the held-out person of `watch`. size: (H, W), to which JPEG
+    images and those of a folder are stretched and which other maps must have. channels: grey images are repeated to it.
     seed: draws the test set where there is none. Raises DataError.
     """
     if subject is not None and str(source) != "watch":

@@ -108,10 +108,8 @@ def _graph(structure: Mapping, size: tuple[int, int] | None, what: str) -> Graph
         if block.get("se"):
             raise CheckpointError(f"block {i - 1} of {what} has a squeeze-and-excitation, which mobilenet_folded lacks")
         if bool(block["residual"]) != (f"block{i}.add" in nodes):
-            has, would = ("a", "none") if block["residual"] else ("no", "one")
-            raise CheckpointError(
-                f"block {i - 1} of {what} has {has} residual, but mobilenet_folded would have {would}"
-            )
+            has, would = ("a residual", "none") if block["residual"] else ("no residual", "one")
+            raise CheckpointError(f"block {i - 1} of {what} has {has}, but mobilenet_folded would have {would}")
     for name, node in nodes.items():
         if node.op == "conv2d":
             r, s, depth, _ = g.parameters[f"{name}.w"].shape

@@ -4,7 +4,7 @@
     depthwise convolution  (R, S, C, 1)  →  (R, S, 1, C)
     dense                  (D, K)        as ours
 
-The arrays bear the layers' names with `.kernel`, `.gamma`, `.beta`, `.moving_mean`, `.moving_variance`, and those of the
+The arrays bear the layers' names with `.kernel`, `.gamma`, `.beta`, `.moving_mean`, `.moving_variance`; those of the
 classifier are `dense.dense.kernel` and `dense.dense.bias`.
 """
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoint import CheckpointError
+from ..data.arrays import reason
 from ..graph import Graph
 from . import int8_nets, keras_names
 
@@ -21,16 +22,12 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 raise CheckpointError(f"the weights {path} are no .npz file, or it is truncated; copy it again")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as e:
-        raise CheckpointError(f"the weights {path} are damaged: {str(e).splitlines()[0]}") from None
-    except OSError as e:
-        raise CheckpointError(f"cannot read the weights {path}: {e.strerror or e}") from None
     except CheckpointError:
         raise
-    except ValueError as e:
-        raise CheckpointError(
-            f"the weights {path} hold something else than numbers: {str(e).splitlines()[0]}"
-        ) from None
+    except OSError as e:
+        raise CheckpointError(f"cannot read the weights {path}: {e.strerror or e}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as e:
+        raise CheckpointError(f"the weights {path} are damaged or no arrays of numbers: {reason(e)}") from None
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise CheckpointError(f"{name} of {path} holds NaN or infinite values: such weights cannot be adapted")

@@ -76,7 +76,7 @@ CHECKS: dict[str, Callable] = {
 
 
 def build(name: str, **options) -> Graph:
-    """The model `name` of MODELS. Options that are None take their default; all models have `classes`, `size`, `channels`.
+    """The model `name` of MODELS. All models have the options `classes`, `size`, `channels`; None is the default.
 
     Raises ModelError for an unknown name or option, and where the layers do not fit into the size.
     """
