@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pretrained_files import int8_arrays, saved
 from torch.nn import functional
 
 import refimpl as ri
@@ -168,8 +169,10 @@ def test_every_quantized_weight_is_in_the_graph(name, conv_weights, all_weights)
     assert set(graph.weights) == set(graph.parameters)
     assert sum(w.size for w in weights.values()) == all_weights
     assert all_weights - weights["fc.w"].size == conv_weights
-    for w in weights.values():  # 255 levels a channel: the largest is ±127 steps
-        steps = w.reshape(-1, w.shape[-1]) / np.abs(w.reshape(-1, w.shape[-1])).max(0) * 127
+    for w in weights.values():  # 255 levels a channel: the largest is ±127 steps, or all are zero
+        w = w.reshape(-1, w.shape[-1])
+        largest = np.abs(w).max(0)
+        steps = w / np.where(largest, largest, 1) * 127
         assert np.abs(steps - steps.round()).max() < 1e-3
     assert graph.size == (128, 128) and graph.pixels == (-1, 1)
 
@@ -235,54 +238,6 @@ def keras_arrays(classes=3):
         name: np.ones(keras_names._keras_shape(graph, parameter), np.float32)
         for parameter, name in keras_names.keras_names(graph).items()
     }
-
-
-def entry(arrays, name, k, c, groups=1, kernel=1, stride=1, y_zero=-128, x_scale=0.02, x_zero=-128):
-    """Structure of a convolution with random arrays, which it adds to `arrays`."""
-    rng = np.random.default_rng(len(arrays))
-    made = {
-        "weight": rng.integers(-127, 128, (k, c // groups, kernel, kernel)).astype(np.int8),
-        "bias": rng.integers(-999, 999, k).astype(np.int32),
-        "w_scales": rng.uniform(1e-3, 1e-2, k).astype(np.float32),
-    }
-    arrays |= {f"{name}.params.{a}": v for a, v in made.items()}
-    params = {a: {"array": f"{name}.params.{a}"} for a in made}
-    params |= {"x_scale": x_scale, "x_zero": x_zero, "y_scale": 0.02, "y_zero": y_zero}
-    return {"in_channel": c, "in_shape": 16, "out_channel": k, "kernel_size": [kernel, kernel], "stride": stride,
-            "groups": groups, "params": params}  # fmt: skip
-
-
-def int8_arrays():
-    """A net of two blocks, the second with a residual."""
-    arrays = {}
-    structure = {
-        "first_conv": entry(arrays, "first", 8, 3, kernel=3, stride=2, x_scale=1 / 127.5, x_zero=0),
-        "blocks": [
-            {
-                "pointwise1": None,
-                "depthwise": entry(arrays, "0.depthwise", 8, 8, 8, 3),
-                "pointwise2": entry(arrays, "0.pointwise2", 4, 8, y_zero=3),
-                "residual": None,
-                "se": None,
-            },
-            {
-                "pointwise1": entry(arrays, "1.pointwise1", 12, 4, x_zero=3),
-                "depthwise": entry(arrays, "1.depthwise", 12, 12, 12, 5),
-                "pointwise2": entry(arrays, "1.pointwise2", 4, 12, y_zero=1),
-                "residual": {"params": {"x_scale": 0.02, "x_zero": 3, "y_scale": 0.02, "y_zero": 0}},
-                "se": None,
-            },
-        ],
-        "feature_mix": None,
-        "classifier": entry(arrays, "classifier", 5, 4, x_zero=0, y_zero=-9),
-    }
-    return arrays, structure
-
-
-def saved(path, arrays, structure=None):
-    extra = {} if structure is None else {"structure": np.array(json.dumps(structure))}
-    np.savez(path, **arrays, **extra)
-    return path
 
 
 def test_a_small_quantized_net_equals_pytorch(tmp_path):
