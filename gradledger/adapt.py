@@ -73,6 +73,7 @@ def prepare(settings: Settings) -> Job:
     size = options.size(settings.size)
     dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
     program, method = compiled(settings, dataset)
+    dataset = dataset.with_pixels(*program.graph.pixels)
     return Job(settings, dataset, program, ri.Trainer(program, settings.seed), method)
 
 
@@ -264,6 +265,7 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float,
         "ok": True,
         "model": job.settings.model,
         "data": job.settings.data,
+        "data_name": d.name,
         "subject": job.settings.subject if d.name == "watch" else None,
         "method": job.method,
         "accuracy_before": accuracy(before),

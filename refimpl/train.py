@@ -1,6 +1,7 @@
 """Run a compiled program: one block of memory, views into it, and launches. Nothing here decides what is computed."""
 
 import contextlib
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ import numpy as np
 
 from . import checkpoint, random
 from .arena import ALIGN
+from .data.resized import Resized
 from .gemm import single_threaded_blas
 from .graph import INPUT
 from .program import AtBatch, Buffer, Prefix, Program, compile
@@ -140,13 +142,13 @@ class Trainer:
         self.losses: list[float] = []
         self._good = self._snapshot()
 
-    def fit(self, x: np.ndarray, y: np.ndarray, epochs: int) -> list[float]:
+    def fit(self, x: np.ndarray | Resized, y: np.ndarray, epochs: int) -> list[float]:
         """Train for `epochs` passes over x (M, H, W, C) and y (M,); returns the loss of each step of the run."""
         for _ in self.steps(x, y, epochs):
             pass
         return self.losses
 
-    def steps(self, x: np.ndarray, y: np.ndarray, epochs: int) -> Iterator[Progress]:
+    def steps(self, x: np.ndarray | Resized, y: np.ndarray, epochs: int) -> Iterator[Progress]:
         """Like `fit`, one step at a time, going on from the steps that are done already."""
         self.check(x, y)
         batch = self.program.batch
@@ -162,7 +164,8 @@ class Trainer:
                     shuffled = epoch
                     self._good = self._snapshot()
                 chosen = order[i * batch : (i + 1) * batch]
-                loss = self.train_step(x[chosen], y[chosen], total)
+                samples = x.draw(chosen, self.seed, self.step) if isinstance(x, Resized) else x[chosen]
+                loss = self.train_step(samples, y[chosen], total)
                 self.losses.append(loss)
                 yield Progress(self.step, total, loss)
 
@@ -237,7 +240,7 @@ class Trainer:
                     return launch.covers[-1].node
         return "loss"
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: np.ndarray | Resized) -> np.ndarray:
         """Outputs (M, classes) of x (M, H, W, C) in inference mode, in the program's dtype."""
         self.check(x)
         runner, batch = self.inference, self.program.batch
@@ -253,7 +256,7 @@ class Trainer:
                 out[start : start + len(part)] = y
         return out
 
-    def evaluate(self, x: np.ndarray, y: np.ndarray) -> float:
+    def evaluate(self, x: np.ndarray | Resized, y: np.ndarray) -> float:
         """Share of x (M, H, W, C) that is classified as y (M,)."""
         self.check(x, y)
         return float(np.mean(self.predict(x).argmax(1) == y))
@@ -262,12 +265,12 @@ class Trainer:
         """Copy samples into the arena."""
         runner.host(INPUT, len(x))[...] = x
 
-    def check(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
+    def check(self, x: np.ndarray | Resized, y: np.ndarray | None = None) -> None:
         """ValueError with one sentence where data do not fit the program."""
         want = self.program.step.host_writes[INPUT].shape[1:]
-        if x.ndim != 4 or x.shape[1:] != want or not len(x):
+        if len(x.shape) != 4 or x.shape[1:] != want or not len(x):
             raise ValueError(f"x must be (M, H, W, C) with H, W, C = {want} and M ≥ 1, but its shape is {x.shape}")
-        if not np.isfinite(x).all():
+        if isinstance(x, np.ndarray) and not np.isfinite(x).all():
             bad = int(np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(1))[0])
             raise ValueError(f"x has a NaN or infinite value in sample {bad}; remove or repair it")
         if y is None:
@@ -293,7 +296,8 @@ class Trainer:
         """Write the weights as safetensors: beside, flushed, then renamed."""
         graph = self.program.graph
         own = {name: self.parameters[name] for name in graph.parameters}
-        checkpoint.save(path, own, {"model": graph.name, "size": f"{self.program.size}"})
+        notes = {"model": graph.name, "size": f"{self.program.size}", "options": json.dumps(graph.options)}
+        checkpoint.save(path, own, notes)
 
     def resume_arrays(self) -> dict[str, np.ndarray]:
         """Everything that a later run needs beside the step number: parameters, optimizer arrays, rules' memory."""

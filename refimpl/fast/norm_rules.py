@@ -13,11 +13,11 @@ import numpy as np
 
 from ..lower import Lowering
 from ..methods import error_map_pruning
-from ..ops import add, batch_norm, conv2d, relu, relu6
+from ..ops import add, batch_norm, conv2d, frozen_batch_norm, relu, relu6
 from ..program import AtBatch, Buffer, Call, Launch, Prefix
 from . import batch_norm as fast_bn
 from . import channel_rules, depthwise, pointwise
-from .rules import RECTIFIERS, nothing
+from .rules import RECTIFIERS, named, nothing
 
 
 @dataclass
@@ -115,10 +115,16 @@ def _other(total: Call, y: Buffer) -> Buffer:
 
 def kernel_of(call: Call):
     """The module whose kernels compute a convolution's call while reading through tables, or None."""
-    if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x) or call.present or call.renamed:
+    if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x) or call.renamed:
         return None
     z, a = call.sizes, call.attrs
-    if z["G"] == 1 and z["R"] == z["S"] == 1 and a["stride"] == (1, 1) and a["pad"] == ((0, 0), (0, 0)):
+    if (
+        not call.present
+        and z["G"] == 1
+        and z["R"] == z["S"] == 1
+        and a["stride"] == (1, 1)
+        and a["pad"] == ((0, 0), (0, 0))
+    ):
         return pointwise
     if z["G"] == z["C"] == z["K"] and z["C"] > 1:
         return depthwise
@@ -167,7 +173,10 @@ def buffers(*values) -> tuple[Buffer, ...]:
 
 
 def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """A 1×1 or depthwise convolution that reads through the table of the norm before and sums for the norm after."""
+    """A 1×1 or depthwise convolution that reads through the table of the norm before and sums for the norm after.
+
+    A depthwise one adds its bias; or a frozen norm after it is done at once, and an activation that keeps no mask.
+    """
     kernel = kernel_of(call)
     if call.passed is not conv2d.forward or kernel is None:
         return None
@@ -180,15 +189,33 @@ def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
     sums = nothing(3, np.float64)
     if after:
         sums = after.sums = sliced(lowering, call, "sums", parts_of(kernel, call), (2, y.shape[3]), np.float64)
-    geometry = ()
     if kernel is pointwise:
         scratch = pointwise_scratch(lowering, call, pointwise.forward_scratch, x, w)
-    else:
-        geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
-        of = (w.shape, y.shape[1:], y.dtype.itemsize, *geometry)
-        scratch = depthwise_scratch(lowering, call, depthwise.forward_scratch, x, *of)
-    args = (y, x, w, affine, sums, *scratch, act, *geometry)
-    return [Launch(call.name, kernel.forward, args, buffers(x, w, affine), buffers(y, sums), (call,), scratch)]
+        args = (y, x, w, affine, sums, *scratch, act)
+        return [Launch(call.name, kernel.forward, args, buffers(x, w, affine), buffers(y, sums), (call,), scratch)]
+    geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
+    of = (w.shape, y.shape[1:], y.dtype.itemsize, *geometry)
+    scratch = depthwise_scratch(lowering, call, depthwise.forward_scratch, x, *of)
+    covers, out, scale, shift, post = finished(lowering, call)
+    args = (out, x, w, affine, sums, scale, shift, *scratch, act, post, *geometry)
+    reads = buffers(x, w, affine, scale, shift)
+    return [Launch(named(covers), kernel.forward, args, reads, buffers(out, sums), tuple(covers), scratch)]
+
+
+def finished(lowering: Lowering, call: Call) -> tuple[list[Call], Buffer, object, object, int]:
+    """What a depthwise convolution does to y at once: calls, what is written, scale, shift and activation."""
+    covers, y = [call], call.arrays["y"]
+    scale, shift, act = nothing(1, y.dtype), call.arrays.get("b"), 0
+    norm = lowering.reader(y, frozen_batch_norm.forward) if shift is None else None
+    if norm:
+        covers.append(norm)
+        scale, shift, y = norm.arrays["scale"], norm.arrays["shift"], norm.arrays["y"]
+    rectifier = lowering.reader(y, *RECTIFIERS) if shift is not None else None
+    if rectifier and not lowering.find(rectifier.arrays["y"], RECTIFIERS[rectifier.passed][1].pack_mask):
+        covers.append(rectifier)
+        act, y = RECTIFIERS[rectifier.passed][0], rectifier.arrays["y"]
+    shift = nothing(1, y.dtype) if shift is None else shift
+    return covers, y.reshape(call.arrays["y"].shape), scale, shift, act
 
 
 def table(lowering: Lowering, call: Call) -> list[Launch] | None:
