@@ -379,7 +379,9 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
         geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
         of = (w.shape, dz.shape[1:], w.dtype.itemsize, *geometry)
         scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, x, *of)
-        args = (dx, share, dz, y, coef, x, affine, w, sums, *scratch, act, *geometry)
+        if grad_w is None and before is None:
+            x = none4  # only dw needs it: it is not kept from the forward pass
+        args = (dx, share, dz, y, coef, dx if x is none4 else x, affine, w, sums, *scratch, act, *geometry)
     reads = buffers(dz, y, coef, x, affine, w, residual, prev, prev_affine)
     name = " + ".join(c.name for c in covers)
     return [Launch(name, kernel.backward, args, reads, buffers(dx, share, sums), tuple(covers), scratch), *follow]
