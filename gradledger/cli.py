@@ -202,7 +202,7 @@ def bench(
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(help="The experiment: watch-nets or watch-adapt.")],
+    name: Annotated[str, typer.Argument(help="The experiment: equations, watch-nets or watch-adapt.")],
     output: Annotated[Path, typer.Option("--output", help="Folder for the result file.")] = Path("gradledger-out"),
     as_json: Json = False,
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refimpl import checkpoint
+from validation import equations
 from validation import watch as watch_data
 
 from .adapt import make_folder
@@ -12,6 +13,7 @@ from .errors import unknown
 from .record import provenance
 
 EXPERIMENTS = {
+    "equations": lambda output, watch: equations.reproduce(output),
     "watch-nets": lambda output, watch: watch_data.train_nets(output / "watch_nets.safetensors", watch),
     "watch-adapt": lambda output, watch: watch_data.leave_one_out(watch),
 }
