@@ -59,14 +59,20 @@ def survey(root, method=METHOD, tests=TESTS, **more):
     return [row.status for row in found], problems
 
 
-def test_the_committed_table_is_up_to_date():
-    found, _ = equations.survey()
+@pytest.fixture(scope="module")
+def ours():
+    """The rows and the problems of this repository."""
+    return equations.survey()
+
+
+def test_the_committed_table_is_up_to_date(ours):
+    found, _ = ours
     committed = (equations.ROOT / equations.TABLE).read_text(encoding="utf-8")
     assert committed == equations.markdown(found), "run python -m validation.equations"
 
 
-def test_every_equation_is_tested_or_waits_for_its_file():
-    found, problems = equations.survey()
+def test_every_equation_is_tested_or_waits_for_its_file(ours):
+    found, problems = ours
     assert problems == []
     tested = {(r.paper.number, r.statement.label) for r in found if r.status == "tested"}
     assert tested >= {("2301.00330", f"eq. ({n})") for n in (2, 3, 5, 15)}
@@ -218,9 +224,8 @@ def test_the_nearest_paper_before_a_citation_is_meant():
     assert equations.citations("eq. (1) of arXiv 2222.22222", "", FAKE) == {("2222.22222", "1")}
 
 
-def test_columns_are_aligned_and_links_lead_to_files():
-    found, _ = equations.survey()
-    text = equations.markdown(found)
+def test_columns_are_aligned_and_links_lead_to_files(ours):
+    text = equations.markdown(ours[0])
     for block in text.split("\n\n"):
         assert len({equations.width(line) for line in block.splitlines() if line.startswith("|")}) <= 1
     links = {part.split(")")[0] for part in text.split("](")[1:]}
@@ -229,7 +234,7 @@ def test_columns_are_aligned_and_links_lead_to_files():
         assert (equations.ROOT / equations.TABLE).parent.joinpath(link).resolve().is_file(), link
 
 
-def test_reproduce_writes_the_table_and_its_record(tmp_path, capsys):
+def test_reproduce_writes_the_table_and_its_record(tmp_path, capsys, ours):
     with pytest.raises(SystemExit) as end:
         main(["reproduce", "equations", "--json", "--output", str(tmp_path)])
     assert end.value.code == 0
@@ -237,7 +242,7 @@ def test_reproduce_writes_the_table_and_its_record(tmp_path, capsys):
     assert record["ok"] and record["problems"] == []
     assert record["measured"]["2301.00330 eq. (2)"] == "tested"
     assert "refimpl/methods/gradient_filter.py:pool_dy" in record["functions"]["2301.00330 eq. (2)"]
-    assert (tmp_path / "equations.md").read_text(encoding="utf-8") == equations.markdown(equations.survey()[0])
+    assert (tmp_path / "equations.md").read_text(encoding="utf-8") == equations.markdown(ours[0])
 
 
 def test_without_a_checkout_one_sentence(tmp_path, capsys, monkeypatch):

@@ -2,8 +2,8 @@
 
 A function or class holds a statement of `validation.statements` where its docstring cites it: `eq. (N)`,
 `eqs. (N)–(M)`, `Proposition N`, or the statement's name. The paper is the last arXiv number before the citation, else
-the first one in the module's docstring, else the first one in that docstring. A module holds what no function cites, but
-its own docstring does.
+the first one in the module's docstring, else the first one in that docstring. A module holds what no function cites
+but its own docstring does.
 
 A test holds a statement where all of this is true:
 - it is named `test_eq_N_…`, `test_eq_N_and_M_…`, or `test_`, the statement's slug, `_…`;
@@ -18,6 +18,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,17 +54,16 @@ class Row(NamedTuple):
 
 
 class Source:
-    """A parsed file: what it defines at the top level, and what the names that it imports stand for."""
+    """A parsed file and what it defines at the top level."""
 
     def __init__(self, path: Path, root: Path):
         self.path = path.relative_to(root).as_posix()
         self.module = self.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         self.stem = self.module.rpartition(".")[2]
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        self.tree = ast.parse(path.read_text(encoding="utf-8"))
         self.definitions: dict[str, ast.AST] = {}
-        self.imports: dict[str, str] = {}
-        self.docstrings = {MODULE: docstring(tree)}
-        for node in tree.body:
+        self.docstrings = {MODULE: docstring(self.tree)}
+        for node in self.tree.body:
             if isinstance(node, DEFINITIONS):
                 self.definitions[node.name] = node
                 self.docstrings[node.name] = docstring(node)
@@ -72,13 +72,17 @@ class Source:
                         self.docstrings[f"{node.name}.{inner.name}"] = docstring(inner)
             elif isinstance(node, ast.Assign):
                 self.definitions |= {name.id: node for name in node.targets if isinstance(name, ast.Name)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                for a in node.names:
-                    top = a.name.partition(".")[0]
-                    self.imports[a.asname or top] = a.name if a.asname else top
-            elif isinstance(node, ast.ImportFrom):
-                self.imports |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+
+    @cached_property
+    def imports(self) -> dict[str, str]:
+        """What the names that it imports stand for."""
+        found = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.ImportFrom):
+                found |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+            elif isinstance(node, ast.Import):
+                found |= {a.asname: a.name for a in node.names if a.asname}
+        return found
 
     def stands_for(self, function: str) -> set[str]:
         """The names here that stand for a function: its own, those of its direct callers, and those of classes."""
@@ -104,19 +108,16 @@ def chains(node: ast.AST) -> Iterator[str]:
 
 
 def mentioned(test: str, source: Source, tests: dict[str, Source]) -> set[str]:
-    """Full dotted names that a test mentions, directly, through fixtures, or through helpers in test files."""
+    """Full dotted names that a test mentions, directly or through helpers and fixtures in test files."""
     found, seen, todo = set(), set(), [(source, test)]
     while todo:
         source, name = todo.pop()
         if name not in source.definitions or (source.module, name) in seen:
             continue
         seen.add((source.module, name))
-        node = source.definitions[name]
-        fixtures = [a.arg for a in ast.walk(node) if isinstance(a, ast.arg)]
-        names = list(chains(node))
-        todo += [(source, n.partition(".")[0]) for n in names + fixtures]
-        for n in names:
-            head, dot, rest = n.partition(".")
+        for chain in chains(source.definitions[name]):
+            head, dot, rest = chain.partition(".")
+            todo.append((source, head))
             full = source.imports.get(head, head) + dot + rest
             found.add(full)
             module, _, rest = full.partition(".")
