@@ -9,7 +9,7 @@ from validation import equations
 from validation import watch as watch_data
 
 from .adapt import make_folder
-from .errors import unknown
+from .errors import Refused, unknown
 from .record import provenance
 
 EXPERIMENTS = {
@@ -20,7 +20,10 @@ EXPERIMENTS = {
 
 
 def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict:
-    """Run one experiment and write its record into `output`; Malformed for an unknown name or an unusable folder."""
+    """Run one experiment and write its record into `output`.
+
+    Malformed for an unknown name or an unusable folder; Refused where the record has a `reason` why it is not ok.
+    """
     if name not in EXPERIMENTS:
         raise unknown("experiment", name, EXPERIMENTS)
     make_folder(output)
@@ -29,4 +32,7 @@ def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict
     record = {**record, "seconds": time.perf_counter() - started, **provenance()}
     path = output / f"{name}.json"
     checkpoint.write_json(path, record)
-    return {**record, "file": str(path)}
+    record["file"] = str(path)
+    if record.get("reason"):
+        raise Refused(record["reason"], record)
+    return record

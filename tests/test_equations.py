@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gradledger import show
 from gradledger.cli import main
 from validation import equations
 from validation.statements import PAPERS, Paper, rows
@@ -237,12 +238,32 @@ def test_columns_are_aligned_and_links_lead_to_files(ours):
 def test_reproduce_writes_the_table_and_its_record(tmp_path, capsys, ours):
     with pytest.raises(SystemExit) as end:
         main(["reproduce", "equations", "--json", "--output", str(tmp_path)])
-    assert end.value.code == 0
+    assert end.value.code == (1 if ours[1] else 0)
     record = json.loads(capsys.readouterr().out)
-    assert record["ok"] and record["problems"] == []
+    assert record["ok"] == (not ours[1]) and record["problems"] == ours[1]
     assert record["measured"]["2301.00330 eq. (2)"] == "tested"
     assert "refimpl/methods/gradient_filter.py:pool_dy" in record["functions"]["2301.00330 eq. (2)"]
     assert (tmp_path / "equations.md").read_text(encoding="utf-8") == equations.markdown(ours[0])
+
+
+def test_reproduce_says_what_is_wrong_and_leaves_with_1(tmp_path, capsys, monkeypatch):
+    survey(tmp_path, **{"refimpl/methods/gradient_filter.py": '"""Nothing cited."""', "validation/results/x": ""})
+    monkeypatch.setattr(equations, "ROOT", tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["reproduce", "equations", "--json", "--output", str(tmp_path)])
+    assert end.value.code == 1
+    wrong = "arXiv 2301.00330 eq. (2): no docstring cites it, though refimpl/methods/gradient_filter.py is there"
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"gradledger: {wrong}; ")
+    assert json.loads(printed.out)["problems"][0] == wrong
+    assert equations.main() == 1
+    assert capsys.readouterr().out.startswith(wrong + "\n")
+    assert "| missing |" in " ".join((tmp_path / equations.TABLE).read_text(encoding="utf-8").split())
+
+
+def test_brackets_of_a_statement_are_printed(capsys):
+    show.reproduced({"measured": {"eq. (2)": "tested"}, "published": {"eq. (2)": "dw[r]"}, "ok": True, "file": "x"})
+    assert "dw[r]" in capsys.readouterr().out
 
 
 def test_without_a_checkout_one_sentence(tmp_path, capsys, monkeypatch):

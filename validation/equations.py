@@ -199,10 +199,8 @@ def checked_by(statement: Statement, source: Source, function: str, tests: dict[
     for file in (t for stem, t in tests.items() if f"{stem}_".startswith(f"test_{source.stem}_")):
         for name, node in file.definitions.items():
             if isinstance(node, FUNCTIONS) and re.match(claim, f"{name}_"):
-                marks = " ".join(ast.unparse(d) for d in node.decorator_list)
-                if not re.search(r"mark\.(skip|xfail)\b", marks) and uses(
-                    mentioned(name, file, tests), source, function
-                ):
+                skipped = re.search(r"mark\.(skip|xfail)\b", " ".join(map(ast.unparse, node.decorator_list)))
+                if not skipped and uses(mentioned(name, file, tests), source, function):
                     yield Found(f"tests/{file.path}", name)
 
 
@@ -267,6 +265,7 @@ def reproduce(output: Path) -> dict:
         "tests": {name: ["::".join(f) for f in row.tests] for name, row in named.items()},
         "problems": problems,
         "ok": not problems,
+        "reason": "; ".join(problems),
     }
 
 
