@@ -202,7 +202,7 @@ def bench(
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(help="The experiment: watch-nets, watch-adapt or gradient-filter-noniid.")],
+    name: Annotated[str, typer.Argument(help="The experiment or table; an unknown name lists them.")],
     output: Annotated[Path, typer.Option("--output", help="Folder for the result file.")] = Path("gradledger-out"),
     as_json: Json = False,
 ) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -56,7 +57,7 @@ def reproduced(record: dict) -> None:
         table.add_column(name, justify=justify)
     for name, found in record["measured"].items():
         values = ", ".join(f"{k} {v}" for k, v in found.items()) if isinstance(found, dict) else f"{found}"
-        table.add_row(name, values, str(record["published"].get(name, "-")))
+        table.add_row(name, escape(values), escape(str(record["published"].get(name, "-"))))
     console.print(table)
     verdict = "reached" if record["ok"] else "not reached"
     console.print(f"goals {verdict}; record in {record['file']}", highlight=False, soft_wrap=True)
