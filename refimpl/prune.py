@@ -15,6 +15,7 @@ consumers alike), divided by the mean over its group, so that groups compare; th
 whole graph at once; nothing is trained in between.
 """
 
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -263,7 +264,8 @@ def _check(graph: Graph, weights: Mapping[str, np.ndarray]) -> None:
 
 def _copy(graph: Graph, weights: Mapping[str, np.ndarray], after: Iterable[str] = (), **attrs) -> Graph:
     """A new graph with the shapes of `weights`; after the tensors `after`, everybody reads a block_prune of them."""
-    new = Graph(graph.name, graph.size, graph.channels)
+    new = copy.copy(graph)  # whatever else a graph says of itself stays true
+    new.nodes, new.parameters, new._shapes = [], {}, {INPUT: graph.shape(INPUT)}
     pruned: dict[str, str] = {}
     for node in graph.nodes:
         params = {local: _resized(graph.parameters[p], weights.get(p)) for local, p in node.params.items()}
