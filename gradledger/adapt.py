@@ -73,6 +73,7 @@ def prepare(settings: Settings) -> Job:
     size = options.size(settings.size)
     dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
     program, method = compiled(settings, dataset)
+    dataset = dataset.with_pixels(*program.graph.pixels)
     return Job(settings, dataset, program, ri.Trainer(program, settings.seed), method)
 
 
@@ -264,6 +265,7 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float,
         "ok": True,
         "model": job.settings.model,
         "data": job.settings.data,
+        "data_name": d.name,
         "subject": job.settings.subject if d.name == "watch" else None,
         "method": job.method,
         "accuracy_before": accuracy(before),
@@ -302,10 +304,10 @@ def batches(samples: int, batch: int, steps: int) -> list[int]:
     return (sizes * -(-steps // len(sizes)))[:steps]
 
 
-def plot(output: Path) -> str | None:
-    """Draw the learning curve in a process of its own; None (and a sentence) where that fails."""
-    picture = output / "adapt.png"
-    command = [sys.executable, "-m", "gradledger.plot", str(output / "adapt.json"), str(picture)]
+def plot(output: Path, name: str = "adapt") -> str | None:
+    """Draw the record NAME.json of `output` in a process of its own; None (and a sentence) where that fails."""
+    picture = output / f"{name}.png"
+    command = [sys.executable, "-m", "gradledger.plot", str(output / f"{name}.json"), str(picture)]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError as e:  # no process can be started: no memory, or an emulator that does not carry over

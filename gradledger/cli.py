@@ -71,8 +71,8 @@ def common(
 
 @app.command()
 def adapt(
-    model: Annotated[str, typer.Option(help="A model's name, or a .safetensors file of ours.")] = "watch",
-    data: Annotated[str, typer.Option(help="A data set's name, a .npz with x and y, or a class folder.")] = "watch",
+    model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
+    data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
     subject: Annotated[int, typer.Option(parser=WHOLE, help="Held-out person of the watch data, 1 to 10.")] = 1,
     method: Annotated[
         list[str], typer.Option(help="backprop, or gradient-filter:patch=2,align=centre; repeatable.")
@@ -85,7 +85,7 @@ def adapt(
     classes: Annotated[
         int | None, typer.Option(parser=WHOLE, help="Classes of the model; default those of the data.")
     ] = None,
-    size: Annotated[str | None, typer.Option(help="Size HxW to which images of a folder are stretched.")] = None,
+    size: Annotated[str | None, typer.Option(help="Size HxW to which images are stretched.")] = None,
     memory_limit: Annotated[str | None, typer.Option(help="Most that state and arena may take, as 256KiB.")] = None,
     seed: Annotated[int, typer.Option(parser=WHOLE, help="Decides the order of samples and every random number.")] = 0,
     backend: Backend = "fast",
@@ -148,7 +148,7 @@ def warmup(
 
 @app.command()
 def cost(
-    model: Annotated[str, typer.Option(help="A model's name, or a .safetensors file of ours.")] = "watch",
+    model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
     classes: Annotated[int | None, typer.Option(parser=WHOLE, help="Classes of the model; default its own.")] = None,
     size: Annotated[str | None, typer.Option(help="Input size HxW; default the model's own.")] = None,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = 1,
@@ -202,7 +202,7 @@ def bench(
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(help="The experiment: watch-nets or watch-adapt.")],
+    name: Annotated[str, typer.Argument(help="The experiment: watch-nets, watch-adapt or gradient-filter-noniid.")],
     output: Annotated[Path, typer.Option("--output", help="Folder for the result file.")] = Path("gradledger-out"),
     as_json: Json = False,
 ) -> None:
@@ -211,7 +211,13 @@ def reproduce(
     from . import show
 
     with show.counter(name, quiet=as_json) as watch:
-        record = work.run(name, output, watch)
+        try:
+            record = work.run(name, output, watch)
+        except KeyboardInterrupt:
+            if not (output / f"{name}.jsonl").exists():
+                raise
+            print(f"interrupted; {output} keeps the finished runs, and the same command goes on", file=sys.stderr)
+            raise SystemExit(Exit.INTERRUPTED) from None
     if as_json:
         emit(record)
     else:

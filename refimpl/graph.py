@@ -111,6 +111,8 @@ class Graph:
         self.nodes: list[Node] = []
         self.parameters: dict[str, Parameter] = {}
         self.weights: dict[str, np.ndarray] = {}  # pre-trained values; parameters without one start from the seed
+        self.options: dict = {}  # what `models.build` needs beside classes, size and channels to build it again
+        self.pixels = (0.0, 1.0)  # input values that stand for a pixel of 0 and of 255
         self._shapes = {INPUT: (1, *self.size, self.channels)}
 
     @property

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..lower import Lowering
-from ..ops import add, batch_norm, conv2d, relu, relu6
+from ..methods import error_map_pruning
+from ..ops import add, batch_norm, conv2d, frozen_batch_norm, relu, relu6
 from ..program import AtBatch, Buffer, Call, Launch, Prefix
 from . import batch_norm as fast_bn
-from . import depthwise, pointwise
-from .rules import RECTIFIERS, nothing
+from . import channel_rules, depthwise, pointwise
+from .rules import RECTIFIERS, named, nothing
 
 
 @dataclass
@@ -114,10 +115,16 @@ def _other(total: Call, y: Buffer) -> Buffer:
 
 def kernel_of(call: Call):
     """The module whose kernels compute a convolution's call while reading through tables, or None."""
-    if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x) or call.present:
+    if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x) or call.renamed:
         return None
     z, a = call.sizes, call.attrs
-    if z["G"] == 1 and z["R"] == z["S"] == 1 and a["stride"] == (1, 1) and a["pad"] == ((0, 0), (0, 0)):
+    if (
+        not call.present
+        and z["G"] == 1
+        and z["R"] == z["S"] == 1
+        and a["stride"] == (1, 1)
+        and a["pad"] == ((0, 0), (0, 0))
+    ):
         return pointwise
     if z["G"] == z["C"] == z["K"] and z["C"] > 1:
         return depthwise
@@ -166,7 +173,10 @@ def buffers(*values) -> tuple[Buffer, ...]:
 
 
 def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """A 1×1 or depthwise convolution that reads through the table of the norm before and sums for the norm after."""
+    """A 1×1 or depthwise convolution that reads through the table of the norm before and sums for the norm after.
+
+    A depthwise one adds its bias; or a frozen norm after it is done at once, and an activation that keeps no mask.
+    """
     kernel = kernel_of(call)
     if call.passed is not conv2d.forward or kernel is None:
         return None
@@ -179,15 +189,33 @@ def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
     sums = nothing(3, np.float64)
     if after:
         sums = after.sums = sliced(lowering, call, "sums", parts_of(kernel, call), (2, y.shape[3]), np.float64)
-    geometry = ()
     if kernel is pointwise:
         scratch = pointwise_scratch(lowering, call, pointwise.forward_scratch, x, w)
-    else:
-        geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
-        of = (w.shape, y.shape[1:], y.dtype.itemsize, *geometry)
-        scratch = depthwise_scratch(lowering, call, depthwise.forward_scratch, x, *of)
-    args = (y, x, w, affine, sums, *scratch, act, *geometry)
-    return [Launch(call.name, kernel.forward, args, buffers(x, w, affine), buffers(y, sums), (call,), scratch)]
+        args = (y, x, w, affine, sums, *scratch, act)
+        return [Launch(call.name, kernel.forward, args, buffers(x, w, affine), buffers(y, sums), (call,), scratch)]
+    geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
+    of = (w.shape, y.shape[1:], y.dtype.itemsize, *geometry)
+    scratch = depthwise_scratch(lowering, call, depthwise.forward_scratch, x, *of)
+    covers, out, scale, shift, post = finished(lowering, call)
+    args = (out, x, w, affine, sums, scale, shift, *scratch, act, post, *geometry)
+    reads = buffers(x, w, affine, scale, shift)
+    return [Launch(named(covers), kernel.forward, args, reads, buffers(out, sums), tuple(covers), scratch)]
+
+
+def finished(lowering: Lowering, call: Call) -> tuple[list[Call], Buffer, object, object, int]:
+    """What a depthwise convolution does to y at once: calls, what is written, scale, shift and activation."""
+    covers, y = [call], call.arrays["y"]
+    scale, shift, act = nothing(1, y.dtype), call.arrays.get("b"), 0
+    norm = lowering.reader(y, frozen_batch_norm.forward) if shift is None else None
+    if norm:
+        covers.append(norm)
+        scale, shift, y = norm.arrays["scale"], norm.arrays["shift"], norm.arrays["y"]
+    rectifier = lowering.reader(y, *RECTIFIERS) if shift is not None else None
+    if rectifier and not lowering.find(rectifier.arrays["y"], RECTIFIERS[rectifier.passed][1].pack_mask):
+        covers.append(rectifier)
+        act, y = RECTIFIERS[rectifier.passed][0], rectifier.arrays["y"]
+    shift = nothing(1, y.dtype) if shift is None else shift
+    return covers, y.reshape(call.arrays["y"].shape), scale, shift, act
 
 
 def table(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -299,7 +327,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
     if kernel is None or call.passed is conv2d.forward:
         return None
     found = norms(lowering)
-    backward = {c.passed: c for c in lowering.step.calls["backward"] if c.node == call.node}
+    backward = {c.passed: c for c in lowering.calls if c.phase == "backward" and c.node == call.node and not c.renamed}
     grad_w, grad_x = backward.get(conv2d.grad_w), backward.get(conv2d.grad_x)
     forward = next(c for c in lowering.calls if c.node == call.node and c.passed is conv2d.forward)
     w, dy = forward.arrays["w"], call.arrays["dy"]
@@ -325,7 +353,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
             prev, prev_affine, prev_act = before.raw, before.affine, before.act
         elif kernel is pointwise:
             total = lowering.reader(dx, add.forward)
-            if total and total.section == "backward" and lowering.written_before(_other(total, dx), call):
+            if total and total.phase == "backward" and lowering.written_before(_other(total, dx), call):
                 residual = _other(total, dx)
                 covers.append(total)
                 dx = total.arrays["y"]
@@ -357,4 +385,28 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(name, kernel.backward, args, reads, buffers(dx, share, sums), tuple(covers), scratch), *follow]
 
 
-RULES = (convolve, table, normalize, rectified_gradient, norm_gradient, convolve_back)
+def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """dw and dx of some channels of a depthwise convolution, which stand side by side."""
+    z = call.sizes
+    if call.passed not in (conv2d.grad_w, conv2d.grad_x) or not call.renamed or not 1 < z["G"] == z["C"] == z["K"]:
+        return None
+    calls = {c.passed: c for c in lowering.calls if c.phase == "backward" and c.node == call.node and c.renamed}
+    if conv2d.grad_w not in calls or conv2d.grad_x not in calls:
+        return None  # the first trained layer has no dx: its reference kernel does
+    grad_w, grad_x = calls[conv2d.grad_w], calls[conv2d.grad_x]
+    x, w, dy = grad_w.arrays["x"], grad_x.arrays["w"], grad_x.arrays["dy"]
+    dx, dw = grad_x.arrays["dx"], grad_w.arrays["dw"]
+    geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
+    of = (w.shape, dy.shape[1:], w.dtype.itemsize, *geometry)
+    scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, x, *of)
+    share = sliced(lowering, call, "dw_slices", depthwise.slices, w.shape, w.dtype)
+    none2, none4, none3 = nothing(2, w.dtype), nothing(4, w.dtype), nothing(3, np.float64)
+    args = (dx, share, dy, none4, none2, x, none2, w, none3, *scratch, 0, *geometry)
+    covers = (grad_w, grad_x)
+    name = " + ".join(c.name for c in covers)
+    add = Launch(f"{call.node} add slices of dw", fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())
+    spread = channel_rules.copy(lowering, lowering.reader(dw, error_map_pruning.spread_w))  # before dx was at hand
+    return [Launch(name, depthwise.backward, args, (dy, x, w), buffers(dx, share), covers, scratch), add, *spread]
+
+
+RULES = (convolve, kept_depthwise, table, normalize, rectified_gradient, norm_gradient, convolve_back)
