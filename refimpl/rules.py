@@ -1,15 +1,77 @@
-"""How the rules of a Plan work together on one convolution.
+"""Which methods of a Plan combine, and how its rules work together on one convolution.
 
-Each rule adds its passes to the node's and tells the next one under which names it finds the convolution that is left
-to do: error map pruning leaves a convolution with fewer output channels, sparse update one with fewer input channels
-for dw, and gradient filtering or the dense passes do it. The first pass that writes an array is the one that is called.
+`COMBINATIONS` says of every pair of methods what the two do together, or why not. On one convolution each rule adds its
+passes to the node's and tells the next one under which names it finds the convolution that is left to do: error map
+pruning leaves a convolution with fewer output channels, sparse update one with fewer input channels for dw, and
+gradient filtering or the dense passes do it. The first pass that writes an array is the one that is called.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations, combinations_with_replacement
 
 from .ops import conv2d
 from .passes import Bound, Pass
+
+METHODS = ("backprop", "instance-filter", "error-map-pruning", "gradient-filter", "sparse-update", "bias-only")
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Do two methods combine? text: what they do together, or why not."""
+
+    supported: bool
+    text: str
+
+
+_TOGETHER = {
+    ("instance-filter", "error-map-pruning"): "what the chosen instances leave of the error map is pruned by channel",
+    ("instance-filter", "gradient-filter"): "the gradients of the chosen instances are filtered",
+    ("instance-filter", "sparse-update"): "the chosen instances train the chosen channels",
+    ("instance-filter", "bias-only"): "the chosen instances train biases",
+    ("error-map-pruning", "gradient-filter"):
+        "the kept channels of the error map are filtered; convolutions with groups are filtered, not pruned",
+    ("error-map-pruning", "sparse-update"):
+        "dw of the chosen input and the kept output channels, dx of the kept ones; with groups dw is not pruned",
+    ("gradient-filter", "sparse-update"):
+        "the chosen channels are stored as patch sums, dx is filtered; with groups dw of the chosen ones is exact",
+}  # fmt: skip
+_ALONE = "backprop is the plain method, to be named alone"
+_TWICE = "its settings hold for every trained convolution: name it once"
+_NO_WEIGHTS = "bias-only trains no weights of convolutions, and those are the gradients that {} replaces"
+
+
+def _combination(a: str, b: str) -> Combination:
+    if a == b:
+        return Combination(False, _TWICE)
+    if a == "backprop":
+        return Combination(False, _ALONE)
+    if (a, b) in _TOGETHER:
+        return Combination(True, _TOGETHER[a, b])
+    return Combination(False, _NO_WEIGHTS.format(a))
+
+
+# Every pair of METHODS, each with itself too, in their order.
+COMBINATIONS = {pair: _combination(*pair) for pair in combinations_with_replacement(METHODS, 2)}
+
+
+def check_combination(methods: Sequence[str]) -> None:
+    """ValueError with the reason where two of the methods of a step do not combine."""
+    for pair in combinations(methods, 2):
+        a, b = sorted(pair, key=METHODS.index)
+        found = COMBINATIONS[a, b]
+        if not found.supported:
+            raise ValueError(
+                f"{a} is named twice: {found.text}" if a == b else f"{a} and {b} do not combine: {found.text}"
+            )
+
+
+def combinations_table() -> str:
+    """`COMBINATIONS` as a Markdown table; what holds for all methods alike is one row."""
+    rows = [("any method", "itself", Combination(False, _TWICE)), ("backprop", "any other", Combination(False, _ALONE))]
+    rows += [(a, b, c) for (a, b), c in COMBINATIONS.items() if a != b and a != "backprop"]
+    lines = [f"| {a} | {b} | {'yes' if c.supported else 'no'}: {c.text} |" for a, b, c in rows]
+    return "\n".join(["| | with | |", "|---|---|---|", *lines])
 
 
 @dataclass
