@@ -25,8 +25,8 @@ from refimpl.program import Buffer, MemoryLimitError, Program, compile
 RATIOS = tuple(n / 100 for n in range(1, 101))
 WEIGHTS = ("trained", "updated")  # which weights a limit covers
 
-STATE = ("convolutions_updated", "convolutions_waiting", "classifier", "norms", "optimizer")
-CONSTANTS = ("convolutions", "classifier", "norms", "plan")
+STATE = ("convolutions_updated", "convolutions_waiting", "classifier", "norms", "filter_net", "optimizer")
+CONSTANTS = ("convolutions", "classifier", "norms", "filter_net", "plan")
 ARENA = (
     "input", "stored_features", "masks", "indices", "activations", "tables", "error_maps", "weight_gradients",
     "workspace", "host_scalars", "slack",
@@ -37,7 +37,7 @@ def terms(program: Program) -> dict:
     """Every memory term of a program in bytes, as dicts that add up exactly.
 
     state (= state_bytes): weights and biases of trained convolutions, `updated` in one step and `waiting` for another
-        one; classifier; norms; optimizer arrays.
+        one; classifier; norms; filter_net: parameters of the net that chooses instances; optimizer arrays.
     constants (= constant_bytes): the same of what is frozen; plan: what a rule adds, such as the order of channels.
     arena (= peak_bytes): what is alive at the launch where most is, named by `peak_at`. stored_features: maps kept for
         the backward section; tables: what forward makes without a sample axis, such as the scale of a norm; error_maps:
@@ -95,6 +95,8 @@ def _constants(program: Program) -> dict[str, int]:
 
 def _owner(program: Program, parameter: str) -> str:
     """The term of a parameter."""
+    if any(prefix and parameter.startswith(prefix) for prefix in program.graphs):
+        return "filter_net"
     op = program.graph.node(parameter.rsplit(".", 1)[0]).op
     return {"conv2d": "convolutions", "linear": "classifier"}.get(op, "norms")
 
@@ -102,12 +104,16 @@ def _owner(program: Program, parameter: str) -> str:
 def _kinds(program: Program) -> dict[Buffer, str]:
     """The term of each arena buffer."""
     step = program.step
-    fixed = {b.root: "input" for b in step.host_writes.values()}
+    fixed = {b.root: "indices" if b.dtype == np.int32 else "input" for b in step.host_writes.values()}
     fixed |= {step.host_writes[name].root: "host_scalars" for name in step.scalars}
     fixed |= {b.root: "weight_gradients" for b in step.gradients.values()}
     fixed |= {b.root: "masks" for call in step for a, b in call.arrays.items() if a == "mask"}
     scratch = {b.root for launch in program.order for b in launch.scratch}
-    forward = {b.root for launch in program.launches["forward"] for b in launch.writes}
+    back = [s for s in program.sections if s.endswith(("backward", "update"))]
+    forward = {
+        b.root for s in set(program.sections) - set(back) for launch in program.launches[s] for b in launch.writes
+    }
+    later = {b.root for s in back for launch in program.launches[s] for b in launch.reads}
     found = {}
     for b in program.lifetimes:
         if b in fixed:
@@ -117,7 +123,7 @@ def _kinds(program: Program) -> dict[Buffer, str]:
         elif not np.issubdtype(b.dtype, np.floating):
             found[b] = "indices"
         elif b in forward:
-            found[b] = "tables" if not b.batched else "stored_features" if b in program.saved else "activations"
+            found[b] = "tables" if not b.batched else "stored_features" if b in later else "activations"
         else:
             found[b] = "error_maps" if b.batched else "workspace"
     return found

@@ -31,6 +31,7 @@ class Plan:
     bias_only: of the convolutions only biases train (TinyTL, Cai et al. 2020, arXiv 2007.11622): their own and, as the
         batch norm behind a convolution adds one too, its beta; gamma, statistics and weights are frozen. No gradient of
         a bias reads a feature map. Our reading: without TinyTL's residual modules, and the classifier trains in full.
+    instances: what data enters a step, such as InstanceFilter; None is all.
     loss: "softmax_cross_entropy" or "mse".
     """
 
@@ -40,6 +41,7 @@ class Plan:
     batch_norm: str = "frozen"
     train_bias: bool = False
     bias_only: bool = False
+    instances: object = None
     loss: str = "softmax_cross_entropy"
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
@@ -58,13 +60,16 @@ class Plan:
         check_combination(self.methods)
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
+        if self.instances is not None and self.loss != "softmax_cross_entropy":
+            raise ValueError(f"{self.instances!r} chooses by softmax_cross_entropy, but the loss is {self.loss}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {self.label_smoothing}")
 
     @property
     def methods(self) -> list[str]:
         """Names of the methods that it combines, as `--method` takes them."""
-        return [rule.method for rule in self.rules] + ["bias-only"] * self.bias_only
+        chosen = [] if self.instances is None else [self.instances.method]
+        return chosen + [rule.method for rule in self.rules] + ["bias-only"] * self.bias_only
 
     def trained(self, graph: Graph) -> dict[str, list[str]]:
         """Trained nodes of a graph: node name → the operator's array names that train."""

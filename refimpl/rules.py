@@ -13,7 +13,8 @@ from itertools import combinations, combinations_with_replacement
 from .ops import conv2d
 from .passes import Bound, Pass
 
-METHODS = ("backprop", "instance-filter", "error-map-pruning", "gradient-filter", "sparse-update", "bias-only")
+INSTANCES = ("instance-filter", "hard-examples", "random-skip")  # what enters a step
+METHODS = ("backprop", *INSTANCES, "error-map-pruning", "gradient-filter", "sparse-update", "bias-only")
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class Combination:
     text: str
 
 
+_ON_INSTANCES = {
+    "error-map-pruning": "the error map of the chosen instances is pruned by channel",
+    "gradient-filter": "the gradients of the chosen instances are filtered",
+    "sparse-update": "the chosen instances train the chosen channels",
+    "bias-only": "the chosen instances train biases",
+}
 _TOGETHER = {
-    ("instance-filter", "error-map-pruning"): "what the chosen instances leave of the error map is pruned by channel",
-    ("instance-filter", "gradient-filter"): "the gradients of the chosen instances are filtered",
-    ("instance-filter", "sparse-update"): "the chosen instances train the chosen channels",
-    ("instance-filter", "bias-only"): "the chosen instances train biases",
     ("error-map-pruning", "gradient-filter"):
         "the kept channels of the error map are filtered; convolutions with groups are filtered, not pruned",
     ("error-map-pruning", "sparse-update"):
@@ -36,19 +39,20 @@ _TOGETHER = {
     ("gradient-filter", "sparse-update"):
         "the chosen channels are stored as patch sums, dx is filtered; with groups dw of the chosen ones is exact",
 }  # fmt: skip
-_ALONE = "backprop is the plain method, to be named alone"
-_TWICE = "its settings hold for every trained convolution: name it once"
-_NO_WEIGHTS = "bias-only trains no weights of convolutions, and those are the gradients that {} replaces"
+_ALONE = Combination(False, "backprop is the plain method, to be named alone")
+_TWICE = Combination(False, "its settings hold for the whole step: name it once")
+_ONE_CHOICE = Combination(False, "both choose which instances train")
+_NO_WEIGHTS = Combination(False, "bias-only trains no weights of convolutions, whose gradients the other replaces")
 
 
 def _combination(a: str, b: str) -> Combination:
     if a == b:
-        return Combination(False, _TWICE)
+        return _TWICE
     if a == "backprop":
-        return Combination(False, _ALONE)
-    if (a, b) in _TOGETHER:
-        return Combination(True, _TOGETHER[a, b])
-    return Combination(False, _NO_WEIGHTS.format(a))
+        return _ALONE
+    if a in INSTANCES:
+        return _ONE_CHOICE if b in INSTANCES else Combination(True, _ON_INSTANCES[b])
+    return Combination(True, _TOGETHER[a, b]) if (a, b) in _TOGETHER else _NO_WEIGHTS
 
 
 # Every pair of METHODS, each with itself too, in their order.
@@ -67,11 +71,13 @@ def check_combination(methods: Sequence[str]) -> None:
 
 
 def combinations_table() -> str:
-    """`COMBINATIONS` as a Markdown table; what holds for all methods alike is one row."""
-    rows = [("any method", "itself", Combination(False, _TWICE)), ("backprop", "any other", Combination(False, _ALONE))]
-    rows += [(a, b, c) for (a, b), c in COMBINATIONS.items() if a != b and a != "backprop"]
-    lines = [f"| {a} | {b} | {'yes' if c.supported else 'no'}: {c.text} |" for a, b, c in rows]
-    return "\n".join(["| | with | |", "|---|---|---|", *lines])
+    """`COMBINATIONS` as a Markdown table; pairs with one second method and one text share a row."""
+    rows = {("itself", _TWICE): ["any"], ("any other", _ALONE): ["backprop"]}
+    for (a, b), found in COMBINATIONS.items():
+        if found not in (_TWICE, _ALONE):
+            rows.setdefault((b, found), []).append(a)
+    lines = [f"| {', '.join(a)} | {b} | {'yes' if c.supported else 'no'}: {c.text} |" for (b, c), a in rows.items()]
+    return "\n".join(["| method | with | |", "|---|---|---|", *lines])
 
 
 @dataclass
