@@ -215,7 +215,7 @@ def _refusal(program: Program, limit: int, ratio: float, weights: str) -> Memory
     return MemoryLimitError(
         f"no sparse update fits into {limit:,} bytes: the last convolution alone at ratio {ratio:g} needs {need:,}, of "
         f"which {name.replace('_', ' ')} take {largest:,} (the peak is at {found['peak_at']}); the smallest limit that "
-        f"would do is {need:,} bytes. A smaller input, batch or model needs less",
+        f"would do is {need:,} bytes. Fewer threads, a smaller input, batch or model need less",
         need,
         need - program.peak_bytes + program.lower_bound[0],
     )
