@@ -88,6 +88,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(record, tmp_path, monkeypat
         (("--batch", "0"), 2, "--batch must be at least 1, got 0"),
         (("--epochs", "many"), 2, "many"),
         (("--lr", "-1"), 2, "lr must be a positive number"),
+        (("--method", "sparse-update", "--momentum", "0.5"), 2, "sparse-update needs plain SGD without momentum: a"),
         (("--resume",), 2, "holds no interrupted run"),
     ],
 )
@@ -109,6 +110,24 @@ def test_an_exploding_loss_keeps_finite_weights(tmp_path):
     done = gradledger("adapt", "--json", "--lr", "1e10", *SHORT, "--output", tmp_path)
     assert done.returncode == 1 and "at step" in json.loads(done.stdout)["reason"]
     assert all(np.isfinite(a).all() for a in load_file(tmp_path / "adapted.safetensors").values())
+
+
+@pytest.mark.parametrize(
+    "methods, momentum, last",
+    [
+        (("sparse-update:ratio=0.25,layers=2", "error-map-pruning:keep=0.5", "gradient-filter:patch=2"), 0.0, "2"),
+        (("bias-only",), 0.9, "all"),
+    ],
+    ids=["all three", "bias-only"],
+)
+def test_methods_adapt_as_predicted(tmp_path, methods, momentum, last):
+    settings = adapt.Settings(epochs=1, method=list(methods))
+    record = adapt.run(settings, tmp_path, False, lambda progress: None)
+    for key in ("macs", "peak_bytes"):
+        assert record["predicted"][key] == record["measured"][key]
+    assert all(m in record["method"] for m in ("sparse-update:ratio=0.25", "layers=2") if len(methods) > 1)
+    assert (record["settings"]["momentum"], record["settings"]["train_last"]) == (momentum, last)
+    assert settings.momentum is None and record["accuracy_after"] > record["accuracy_before"] - 0.05
 
 
 def test_own_data_trains_from_an_npz(tmp_path):
