@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from .graph import Graph, Node
+from .methods.sparse_update import SparseUpdate
 from .optim import SGD, Adam
 
 WEIGHTED = ("conv2d", "linear")
@@ -50,6 +51,13 @@ class Plan:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {self.label_smoothing}")
+
+        optimizer = self.step.optimizer
+        if optimizer.state and any(isinstance(r, SparseUpdate) for r in self.rules):
+            raise ValueError(
+                "sparse-update needs plain SGD without momentum: the trained channels change from step to step, and "
+                f"the arrays that {type(optimizer).__name__} keeps for all of them would cost the memory that it saves"
+            )
 
     def trained(self, graph: Graph) -> dict[str, list[str]]:
         """Trained nodes of a graph: node name → the operator's array names that train."""

@@ -64,9 +64,8 @@ def ours(graph, plan, x, labels, backend: str) -> tuple[dict, dict]:
     n = len(x)
     runner.host("input", n)[...] = x
     runner.host("labels", n)[...] = labels
-    runner.host("lr", n)[0] = 0.1
-    for name in {"step", "seed"} & program.step.host_writes.keys():
-        runner.host(name, n)[0] = 1
+    for name, value in program.step.scalars.items():
+        runner.host(name, n)[0] = value(0, 1, 0)
     with threads(program.threads):
         for section in ("forward", "backward"):
             runner.run(section, n)
