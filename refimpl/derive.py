@@ -5,14 +5,16 @@ write what it reads. A gradient is asked for only where a trained parameter lies
 stops at the first trained layer, and what no gradient reads is not kept.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .graph import INPUT, Graph, Node, Operator, node_attrs, operator
+from .methods.instance_filter import entropy, select
 from .passes import Bound, Pass, ShapeError, dtype_of, read_sizes
 from .plan import Plan
-from .program import SECTIONS, Buffer, Call, Constant, Step
+from .program import PHASES, Buffer, Call, Constant, Step
 from .random import DROPOUT, ORDER
 from .rules import bind
 
@@ -35,23 +37,45 @@ IDENTITY = Operator("identity", {"x": "", "y": ""}, ("x",), (), (), {"y": "x", "
 class _Derivation:
     """Derives the logical calls of a step from a graph and a plan."""
 
-    def __init__(self, graph: Graph, plan: Plan, batch: int, size, dtype, training: bool):
+    def __init__(
+        self, graph: Graph, plan: Plan, batch: int, size, dtype, training: bool, prefix: str = "", section: str = "",
+        parameters: Mapping[str, Buffer] | None = None, stream: Buffer | None = None, chosen: bool = False,
+    ):  # fmt: skip
+        """prefix: put before the names of arrays and calls. section: name of the one section of an inference.
+
+        parameters: those of another derivation of the same graph, to share. stream: a mini-batch that serves as input,
+        or of which the host chooses the instances that do.
+        """
         self.graph, self.plan, self.batch, self.dtype, self.training = graph, plan, batch, np.dtype(dtype), training
+        self.prefix = prefix
+        self.names = {phase: section or prefix + phase for phase in PHASES}
         self.shapes = graph.shapes(batch, size)
         self.trained = plan.trained(graph) if training else {}
-        self.calls: dict[str, list[Call]] = {s: [] for s in SECTIONS}
+        self.calls: dict[str, list[Call]] = {s: [] for s in PHASES}
         self.late: set[Buffer] = set()  # what depends on the gradient of the loss
-        self.host_writes = {INPUT: self.buffer(INPUT, self.shapes[INPUT], batched=True)}
-        self.tensors = {INPUT: self.host_writes[INPUT]}
-        self.parameters = {name: self.parameter(name) for name in graph.parameters}
+        self.host_writes: dict[str, Buffer] = {}
+        self.shared = parameters is not None
+        self.parameters = parameters or {name: self.parameter(name) for name in graph.parameters}
         self.state: dict[str, Buffer] = {}
         self.gradients: dict[str, Buffer] = {}
         self.constants: dict[str, Constant] = {}
         self.scalars: dict = {}
         self.section = "forward"
+        source = stream or self.buffer(INPUT, self.shapes[INPUT], batched=True)
+        self.tensors = {INPUT: self.select(source) if chosen else source}
+        if stream is None:
+            self.host_writes[INPUT] = source
+
+    def select(self, stream: Buffer) -> Buffer:
+        """The instances of a mini-batch that the host chooses, side by side."""
+        self.host_writes["chosen"] = index = self.buffer("chosen", (self.batch,), np.int32, batched=True)
+        selected = self.buffer("selected", stream.shape, batched=True)
+        whole = replace(stream, batched=False, base=stream)
+        self.emit("input", select, {"stream": whole, "chosen": index, "selected": selected}, {})
+        return selected
 
     def buffer(self, name: str, shape, dtype=None, region="arena", batched=False) -> Buffer:
-        return Buffer(name, tuple(shape), np.dtype(dtype or self.dtype), region, batched)
+        return Buffer(self.prefix + name, tuple(shape), np.dtype(dtype or self.dtype), region, batched)
 
     def parameter(self, name: str) -> Buffer:
         node = self.graph.node(name.rsplit(".", 1)[0])
@@ -61,7 +85,8 @@ class _Derivation:
         )
         return self.buffer(name, self.graph.parameters[name].shape, region="state" if changes else "constant")
 
-    def build(self) -> Step:
+    def build(self, losses: bool = False) -> Step:
+        """The step; losses: the host wants the loss of each instance, of an inference too."""
         resolved = []
         for node in self.graph.nodes:
             r = self.resolve(node)
@@ -69,21 +94,17 @@ class _Derivation:
             self.tensors[r.node.name] = self.demand(r, "y").reshape(self.shapes[r.node.name])
         output = self.tensors[self.graph.output]
         reads = {"output": output}
+        loss = self.loss(output) if self.training or losses else None
+        if losses:
+            reads["losses"] = self.demand(loss, "losses")
         if self.training:
-            loss = self.loss(output)
             reads["loss"] = self.demand(loss, "loss")
             self.backward(resolved, loss)
             self.update(resolved)
-        return Step(
-            self.calls,
-            self.host_writes,
-            reads,
-            self.parameters,
-            self.state,
-            self.gradients,
-            self.constants,
-            self.scalars,
-        )
+        calls = {self.names[phase]: self.calls[phase] for phase in (PHASES if self.training else PHASES[:1])}
+        own = {} if self.shared else self.parameters
+        named = (self.host_writes, reads, own, self.state, self.gradients, self.constants, self.scalars)
+        return Step(calls, *({self.prefix + name: value for name, value in found.items()} for found in named))
 
     def resolve(self, node: Node) -> _Node:
         """Operator, attributes and passes of a node under the plan, with its inputs and parameters bound."""
@@ -176,7 +197,8 @@ class _Derivation:
             self.late |= {arrays[a].root for a in passed.writes}
         # What the forward pass has at hand is used there: keeping a pooled input is cheaper than keeping the input.
         section = "forward" if self.section == "backward" and batched and not late else self.section
-        call = Call(section, r.node.name, passed, arrays, attrs, sizes, bool(bound.names))
+        node = self.prefix + r.node.name
+        call = Call(self.names[section], node, passed, arrays, attrs, sizes, bool(bound.names))
         if section == self.section:
             self.calls[section].append(call)
         else:
@@ -187,7 +209,7 @@ class _Derivation:
         read = {b.root for b in call.reads}
         for other in [c for c in self.calls["backward"] if any(b.root in read for b in c.writes)]:
             self.calls["backward"].remove(other)
-            self.bring_forward(replace(other, section="forward"))
+            self.bring_forward(replace(other, section=self.names["forward"]))
         calls = self.calls["forward"]
         calls.insert(next((i for i in range(len(calls), 0, -1) if _feeds(calls[i - 1], call)), 0), call)
 
@@ -292,7 +314,8 @@ class _Derivation:
         arrays = {a: arrays[a] for a in passed.arrays if a in arrays}
         attrs = passed.attrs(attrs)
         sizes = passed.sizes(arrays, attrs, known)
-        self.calls[self.section].append(Call(self.section, node, passed, arrays, attrs, sizes))
+        section = self.names[self.section]
+        self.calls[self.section].append(Call(section, self.prefix + node, passed, arrays, attrs, sizes))
 
     def scalar(self, name: str, dtype, value) -> Buffer:
         """A one-element array that the host fills before each step with `value(step, steps, seed)`."""
@@ -314,4 +337,42 @@ def _feeds(earlier: Call, later: Call) -> bool:
 
 def derive(graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype) -> Step:
     """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit."""
-    return _Derivation(graph, plan or Plan(), batch, size, dtype, training=plan is not None).build()
+    if plan is None:
+        step = _Derivation(graph, Plan(), batch, size, dtype, training=False).build()
+        step.calls |= {phase: [] for phase in PHASES[1:]}
+        return step
+    rule = plan.instances
+    if rule is None or not rule.sections:
+        return _Derivation(graph, plan, batch, size, dtype, training=True).build()
+    stream = Buffer(INPUT, graph.shapes(batch, size)[INPUT], np.dtype(dtype), "arena", batched=True)
+    common = {"batch": batch, "size": size, "dtype": dtype, "stream": stream}
+    main = _Derivation(graph, plan, training=True, chosen=True, **common)
+    judge = {"training": False, "parameters": main.parameters, **common}
+    if "filter" not in rule.sections:  # the main net itself judges the whole mini-batch
+        before, after = [_Derivation(graph, plan, prefix="judge.", section="judge", **judge).build(losses=True)], []
+    else:
+        own = rule.filter_plan()
+        learner = _Derivation(rule.graph, own, training=True, prefix=rule.prefix, chosen=True, **common)
+        shared = common | {"parameters": learner.parameters}
+        asked = _Derivation(rule.graph, own, training=False, prefix=rule.prefix, section="filter", **shared)
+        first = asked.build()
+        logits = first.host_reads[f"{rule.prefix}output"]
+        asked.emit(
+            "output",
+            entropy,
+            {"logits": logits, "entropy": (doubt := asked.buffer("entropy", (batch,), batched=True))},
+            {},
+        )
+        first.host_reads[f"{rule.prefix}entropy"] = doubt
+        unsure = _Derivation(graph, plan, prefix="uncertain.", section="uncertain", chosen=True, **judge)
+        before, after = [first], [unsure.build(losses=True), learner.build()]
+    return _joined(stream, [*before, main.build(losses=True), *after])
+
+
+def _joined(stream: Buffer, steps: list[Step]) -> Step:
+    """One step of several, in their order, on one mini-batch."""
+    joined = Step({}, {INPUT: stream}, {}, {}, {}, {}, {}, {})
+    for step in steps:
+        for name, found in vars(step).items():
+            getattr(joined, name).update(found)
+    return joined

@@ -300,7 +300,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
     if kernel is None or call.passed is conv2d.forward:
         return None
     found = norms(lowering)
-    backward = {c.passed: c for c in lowering.step.calls["backward"] if c.node == call.node and not c.renamed}
+    backward = {c.passed: c for c in lowering.calls if c.phase == "backward" and c.node == call.node and not c.renamed}
     grad_w, grad_x = backward.get(conv2d.grad_w), backward.get(conv2d.grad_x)
     forward = next(c for c in lowering.calls if c.node == call.node and c.passed is conv2d.forward)
     w, dy = forward.arrays["w"], call.arrays["dy"]
@@ -326,7 +326,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
             prev, prev_affine, prev_act = before.raw, before.affine, before.act
         elif kernel is pointwise:
             total = lowering.reader(dx, add.forward)
-            if total and total.section == "backward" and lowering.written_before(_other(total, dx), call):
+            if total and total.phase == "backward" and lowering.written_before(_other(total, dx), call):
                 residual = _other(total, dx)
                 covers.append(total)
                 dx = total.arrays["y"]
@@ -363,7 +363,7 @@ def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
     z = call.sizes
     if call.passed not in (conv2d.grad_w, conv2d.grad_x) or not call.renamed or not 1 < z["G"] == z["C"] == z["K"]:
         return None
-    calls = {c.passed: c for c in lowering.step.calls["backward"] if c.node == call.node and c.renamed}
+    calls = {c.passed: c for c in lowering.calls if c.phase == "backward" and c.node == call.node and c.renamed}
     if conv2d.grad_w not in calls or conv2d.grad_x not in calls:
         return None  # the first trained layer has no dx: its reference kernel does
     grad_w, grad_x = calls[conv2d.grad_w], calls[conv2d.grad_x]
