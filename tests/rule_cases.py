@@ -107,15 +107,18 @@ def filtered(rule: GradientFilter, arrays: Mapping, attrs: Mapping) -> dict[str,
 
 
 def statement(rules: Iterable, arrays: Mapping, attrs: Mapping) -> dict[str, np.ndarray]:
-    """Dx, dw and db of a convolution under any of the three rules, in float64."""
+    """Dx, dw and db of a convolution under any of the three rules, in float64.
+
+    With several groups a filtered convolution is not pruned, and dw of chosen channels is exact.
+    """
     by = {type(r): r for r in rules}
     groups, found = groups_of(arrays), {}
     pruning, filtering, sparse = (by.get(t) for t in (ErrorMapPruning, GradientFilter, SparseUpdate))
-    if pruning and (groups == 1 or len(by) == 1):
+    exact = dense(arrays, attrs)["dw"]
+    if pruning and not (filtering and groups > 1):
         found["kept"] = largest(scores(pruning, arrays["w"], arrays["dy"]), pruning.kept(arrays["dy"].shape[3]))
         arrays = {**arrays, "dy": masked(arrays["dy"], found["kept"])}
     found |= {name: value for name, value in dense(arrays, attrs).items() if name != "y"}
-    exact = found["dw"]
     if filtering:
         found |= filtered(filtering, arrays, attrs)
     if sparse:
