@@ -187,6 +187,32 @@ def priced(record: dict) -> None:
     summary.add_row(f"a step on {record['device']}, roofline", times)
     console.print()
     wide.print(summary)
+    if "memory_limit" in record:
+        budgeted(record, wide)
+
+
+def budgeted(record: dict, wide: Console) -> None:
+    """The memory terms of a step that keeps to a limit, and what was chosen for it."""
+    fit, memory = record.get("fit"), record["memory"]
+    if fit:
+        covers = {"trained": "all trained weights", "updated": "the weights that one step updates"}[fit["weights"]]
+        wide.print(
+            f"\nchosen: the last {fit['layers']} convolutions at ratio {fit['ratio']:g}; with {covers} they need "
+            f"{fit['needed']:,} of {record['memory_limit']:,} bytes"
+        )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("memory in bytes", "left"), ("at the peak", "right"), ("most at any time", "right")):
+        table.add_column(name, justify=justify)
+    parts = {"constants": memory["constants"], "state": memory["state"], "arena": memory["arena"]}
+    for part, found in parts.items():
+        most = memory["arena_most"] if part == "arena" else {}
+        table.add_row(part, f"{sum(found.values()):,}", style="bold")
+        for name, nbytes in found.items():
+            if nbytes or most.get(name):
+                table.add_row(f"  {name.replace('_', ' ')}", f"{nbytes:,}", f"{most[name]:,}" if name in most else "")
+    wide.print()
+    wide.print(table)
+    wide.print(f"the peak is at {memory['peak_at']}")
 
 
 def operations(count: float, unit: str = "") -> str:

@@ -81,9 +81,13 @@ class _Derivation:
         node = self.graph.node(name.rsplit(".", 1)[0])
         local = name.rsplit(".", 1)[1]
         changes = local in self.trained.get(node.name, ()) or (
-            self.trained.get(node.name) and local in node.operator.state
+            local in node.operator.state and self.statistics_change(node)
         )
         return self.buffer(name, self.graph.parameters[name].shape, region="state" if changes else "constant")
+
+    def statistics_change(self, node: Node) -> bool:
+        """Does a batch norm train with the statistics of the batch?"""
+        return self.plan.batch_norm == "train" and node.name in self.trained
 
     def build(self, losses: bool = False) -> Step:
         """The step; losses: the host wants the loss of each instance, of an inference too."""
@@ -109,7 +113,7 @@ class _Derivation:
     def resolve(self, node: Node) -> _Node:
         """Operator, attributes and passes of a node under the plan, with its inputs and parameters bound."""
         op = node.operator
-        if node.op == "batch_norm" and node.name not in self.trained:
+        if node.op == "batch_norm" and not self.statistics_change(node):
             op = operator("frozen_batch_norm")
         if node.op == "dropout" and not self.training:
             op = IDENTITY

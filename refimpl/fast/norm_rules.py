@@ -339,6 +339,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
             joined.dz = dx
             joined.grad_sums = sums = sliced(lowering, call, "grad_sums", parts, (2, x.shape[3]), np.float64)
     dx = dx.reshape(x.shape) if dx is not none4 else dx
+    read = x if grad_w or before else none4  # what nobody reads is not kept for backward
     share, follow = nothing(5, w.dtype), []
     if grad_w:
         dw = grad_w.arrays["dw"]
@@ -347,13 +348,13 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
         follow = [Launch(name, fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())]
     if kernel is pointwise:
         scratch = pointwise_scratch(lowering, call, pointwise.backward_scratch, x, w)
-        args = (dx, share, dz, y, coef, x, affine, w, residual, prev, prev_affine, sums, *scratch, act, prev_act)
+        args = (dx, share, dz, y, coef, read, affine, w, residual, prev, prev_affine, sums, *scratch, act, prev_act)
     else:
         geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
         of = (w.shape, dz.shape[1:], w.dtype.itemsize, *geometry)
         scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, x, *of)
-        args = (dx, share, dz, y, coef, x, affine, w, sums, *scratch, act, *geometry)
-    reads = buffers(dz, y, coef, x, affine, w, residual, prev, prev_affine)
+        args = (dx, share, dz, y, coef, read, affine, w, sums, *scratch, act, *geometry)
+    reads = buffers(dz, y, coef, read, affine, w, residual, prev, prev_affine)
     name = " + ".join(c.name for c in covers)
     return [Launch(name, kernel.backward, args, reads, buffers(dx, share, sums), tuple(covers), scratch), *follow]
 

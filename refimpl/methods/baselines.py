@@ -21,6 +21,7 @@ class HardExamples:
 
     keep: float = 0.1
 
+    method: ClassVar[str] = "hard-examples"
     sections: ClassVar[tuple[str, ...]] = ("judge",)
 
     def __post_init__(self):
@@ -57,6 +58,7 @@ class RandomSkip:
 
     skip: float = 0.5
 
+    method: ClassVar[str] = "random-skip"
     sections: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):

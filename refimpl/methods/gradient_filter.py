@@ -247,6 +247,7 @@ class GradientFilter:
     align: str = "centre"
 
     operator: ClassVar[str] = "conv2d"
+    method: ClassVar[str] = "gradient-filter"
 
     def __post_init__(self):
         sides = self.patch if isinstance(self.patch, (tuple, list)) else (self.patch, self.patch)

@@ -111,6 +111,7 @@ class InstanceFilter:
     threshold: float = 1.0
     expected_uncertain: float = 0.05
 
+    method: ClassVar[str] = "instance-filter"
     prefix: ClassVar[str] = "filter."  # of the filter net's arrays and sections
     sections: ClassVar[tuple[str, ...]] = ("filter", "uncertain")
 

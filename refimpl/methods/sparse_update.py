@@ -122,6 +122,7 @@ class SparseUpdate:
     fixed_last: float = 0.2
 
     operator: ClassVar[str] = "conv2d"
+    method: ClassVar[str] = "sparse-update"
 
     def __post_init__(self):
         if not 0 < self.ratio <= 1:
