@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import KEEP, NETS, PATCH, RATIO, RULES, STEPS
+from nets import KEEP, NETS, PATCH, RATIO, RULES
 from rule_cases import Together, cases, chosen_part, dense, groups_of, magnitudes, statement
 
 import refimpl as ri
