@@ -82,6 +82,13 @@ def timed(record: dict) -> None:
                 f"ratio {c['resident_ratio']:.2f}",
                 highlight=False,
             )
+        if "predicted_macs_ratio" in c:
+            console.print(
+                f"{c['name']}: {c['ratio']:.2f} of the time of back-propagation ({c['peer_ms']:.2f} ms); predicted "
+                f"{c['predicted_macs_ratio']:.2f} by multiply-adds, {c['predicted_seconds_ratio']:.2f} by roofline",
+                highlight=False,
+                soft_wrap=True,
+            )
     if record["peer"]:
         console.print("ratio: ours / the better of PyTorch's two layouts; floor: bytes that must move at copy speed")
 

@@ -58,6 +58,12 @@ class Plan:
                 "bias_only needs batch_norm='frozen': statistics of the batch need the feature map in the backward pass"
             )
         check_combination(self.methods)
+        optimizer = self.step.optimizer
+        if optimizer.state and "sparse-update" in self.methods:
+            raise ValueError(
+                "sparse-update needs plain SGD without momentum: the trained channels change from step to step, and "
+                f"the arrays that {type(optimizer).__name__} keeps for all of them would cost the memory that it saves"
+            )
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
         if self.instances is not None and self.loss != "softmax_cross_entropy":
