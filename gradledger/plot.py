@@ -19,7 +19,8 @@ def draw(record: dict, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure = plt.figure(figsize=(11, 4.2), layout="constrained")
+    height = max(4.2, 0.7 * len(record.get("gradients", {}).get("errors", ())))
+    figure = plt.figure(figsize=(11, height), layout="constrained")
     (errors if "gradients" in record else learning)(record, figure)
     handle, beside = tempfile.mkstemp(dir=path.parent, suffix=".png")
     os.close(handle)
