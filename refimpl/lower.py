@@ -20,9 +20,10 @@ def lower(step: Step, backend: str, threads: int) -> dict[str, list[Launch]]:
     """Launches of each section, in order."""
     if backend == "reference":
         return {section: [reference(call) for call in step.calls[section]] for section in SECTIONS}
-    from .fast import conv_rules, norm_rules, pool_rules, rules
+    from .fast import channel_rules, conv_rules, norm_rules, pool_rules, rules
 
-    return Lowering(step, threads).launches((*norm_rules.RULES, *conv_rules.RULES, *pool_rules.RULES, *rules.RULES))
+    rooms = (norm_rules, conv_rules, pool_rules, channel_rules, rules)
+    return Lowering(step, threads).launches([rule for room in rooms for rule in room.RULES])
 
 
 def reference(call: Call) -> Launch:

@@ -56,6 +56,10 @@ class SGD:
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
 
+    def rate(self, step: int, steps: int, seed: int = 0) -> float:
+        """Learning rate at `step` (from 0) of a run of `steps`."""
+        return self.lr * self.schedule.factor(step, steps)
+
     @property
     def state(self) -> tuple[str, ...]:
         """Arrays kept for each trained parameter, of its shape."""
@@ -85,6 +89,10 @@ class Adam:
         _positive("lr", self.lr)
         for beta in self.betas:
             _unit("betas", beta)
+
+    def rate(self, step: int, steps: int, seed: int = 0) -> float:
+        """Learning rate at `step` (from 0) of a run of `steps`."""
+        return self.lr * self.schedule.factor(step, steps)
 
     @property
     def attrs(self) -> dict:

@@ -70,6 +70,6 @@ class Plan:
                 found[node.name] = ["gamma", "beta"]
         return found
 
-    def rule(self, node: Node):
-        """The rule for a trained node, or None for the dense gradient."""
-        return next((r for r in self.rules if r.operator == node.op), None)
+    def rules_of(self, node: Node) -> list:
+        """The rules for a trained node; none is the dense gradient."""
+        return [r for r in self.rules if r.operator == node.op]

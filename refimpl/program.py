@@ -75,6 +75,7 @@ class Call:
     arrays: Mapping[str, Buffer]
     attrs: Mapping
     sizes: Mapping[str, int]  # at the full batch
+    renamed: bool = False  # does it work on another array than the node's own under one of its names?
 
     @property
     def name(self) -> str:
@@ -135,16 +136,26 @@ class Launch:
         return (*self.reads, *self.writes, *self.scratch)
 
 
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A constant array that the plan needs: `make(parameters, seed)` computes it before the first step."""
+
+    buffer: Buffer
+    make: Callable[[Mapping[str, np.ndarray], int], np.ndarray]
+
+
 @dataclass
 class Step:
     """The logical calls of a step, by section, with the buffers that the host fills and reads."""
 
     calls: dict[str, list[Call]]
-    host_writes: dict[str, Buffer]  # input, labels, lr, step, seed
+    host_writes: dict[str, Buffer]  # input, labels, lr, step, seed, block
     host_reads: dict[str, Buffer]  # output, loss
     parameters: dict[str, Buffer]
     state: dict[str, Buffer]  # optimizer arrays, by `parameter.array`
     gradients: dict[str, Buffer]
+    constants: dict[str, "Constant"]  # what the plan adds to the model's own constants
+    scalars: dict[str, Callable[[int, int, int], float]]  # host_writes of one element: value(step, steps, seed)
 
     def __iter__(self):
         return (call for section in SECTIONS for call in self.calls[section])
@@ -212,7 +223,8 @@ class Program:
 
     def region_bytes(self, region: str) -> int:
         """Bytes of the "constant" or the "state" arrays that the program uses."""
-        arrays = {*self.step.parameters.values(), *self.step.state.values()}
+        step = self.step
+        arrays = {*step.parameters.values(), *step.state.values(), *(c.buffer for c in step.constants.values())}
         return sum(b.nbytes for b in arrays if b.region == region)
 
     @property
@@ -289,7 +301,7 @@ def _listed(launch: Launch):
 
 def _read_after(program: Program, buffer: Buffer) -> bool:
     later = (launch for s in ("backward", "update") for launch in program.launches[s])
-    host = {b.root for name, b in program.step.host_writes.items() if name in ("lr", "step", "seed")}
+    host = {program.step.host_writes[name].root for name in program.step.scalars}
     return buffer not in host and any(b.root is buffer for launch in later for b in launch.reads)
 
 

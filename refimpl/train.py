@@ -25,14 +25,21 @@ class NonFiniteError(ArithmeticError):
 class Runner:
     """A program with its memory: `run(section, n)` launches a section's kernels on the first n samples."""
 
-    def __init__(self, program: Program, parameters: Mapping[str, np.ndarray], block: np.ndarray | None = None):
-        """parameters: name → array, used in place; block: bytes for the arena and its guards, else allocated."""
+    def __init__(
+        self, program: Program, parameters: Mapping[str, np.ndarray], block: np.ndarray | None = None, seed: int = 0
+    ):
+        """parameters: name → array, used in place; block: bytes for the arena and its guards, else allocated.
+
+        seed: of the random constants that the plan asks for.
+        """
         self.program = program
         self.owned: dict[Buffer, np.ndarray] = {}
         for name, b in program.step.parameters.items():
             self.owned[b] = parameters[name]
         for b in program.step.state.values():
             self.owned[b] = np.zeros(b.shape, b.dtype)
+        for c in program.step.constants.values():
+            self.owned[c.buffer] = c.make(parameters, seed)
         self.block = new_block(program.peak_bytes) if block is None else block
         self.arena = self.block[GUARD : GUARD + program.peak_bytes]
         self.made: Counter[tuple[str, int]] = Counter()  # (section, n) → how often its launches really ran
@@ -121,7 +128,7 @@ class Trainer:
             program.graph, None, program.batch, program.size, None, program.backend, program.threads, program.dtype
         )
         block = new_block(max(program.peak_bytes, inference.peak_bytes))  # the two never run at the same time
-        self.runner = Runner(program, self.parameters, block)
+        self.runner = Runner(program, self.parameters, block, seed)
         self.inference = Runner(inference, self.parameters, block)
         self.step = 0  # steps done
         self.losses: list[float] = []
@@ -159,12 +166,8 @@ class Trainer:
         step = self.program.step
         self.fill(runner, x)
         runner.host("labels" if "labels" in step.host_writes else "target", n)[...] = y
-        optimizer = self.program.plan.step.optimizer
-        runner.host("lr", n)[0] = optimizer.lr * optimizer.schedule.factor(self.step, total)
-        if "step" in step.host_writes:
-            runner.host("step", n)[0] = self.step + 1
-        if "seed" in step.host_writes:
-            runner.host("seed", n)[0] = self.seed
+        for name, value in step.scalars.items():
+            runner.host(name, n)[0] = value(self.step, total, self.seed)
         runner.run("forward", n)
         loss = float(runner.host("loss", n)[0])
         if not math.isfinite(loss):
@@ -291,6 +294,4 @@ def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
             arrays[name] = (draw * math.sqrt(2 / p.fan_in)).astype(program.dtype).reshape(p.shape)
         else:
             arrays[name] = np.full(p.shape, {"zeros": 0, "ones": 1}[p.init], program.dtype)
-    if program.plan.class_weights is not None:
-        arrays["loss.class_weights"] = np.array(program.plan.class_weights, program.dtype)
     return arrays
