@@ -67,7 +67,8 @@ def errors(record: dict, figure) -> None:
     left, right = figure.subplots(1, 2)
     names = [e["layer"] for e in found]
     bars(left, names, series, ("tab:blue", "lightsteelblue", "tab:orange", "moccasin"))
-    left.set(xlabel="relative error of the gradient", title=f"{record['model']} on {record['data']}, {record['method']}")
+    what = f"{record['model']} on {record['data']}, {record['method']}"
+    left.set(xlabel="relative error of the gradient", title=what)
     if not any(e["filter"] for e in found):
         bars(right, names, {"dw, local": [e["local"]["dw"]["cosine"] for e in found]}, ("tab:blue",))
         right.set(xlabel="cosine similarity")

@@ -67,9 +67,9 @@ def test_local_is_the_rule_on_exact_arrays_and_whole_is_the_network():
     exact, approximate = (
         ri.Trainer(ri.compile(graph, p, 4, backend="reference", dtype=np.float64)) for p in (ri.Plan(), plan)
     )
-    true = errors.gradients(exact, x, y, 0)
+    true = errors.gradients(exact, x, y, 0, 1)
     dy = {node: a for (node, array), a in true.items() if array == "dy"}
-    local, whole = errors.gradients(approximate, x, y, 0, dy), errors.gradients(approximate, x, y, 0)
+    local, whole = errors.gradients(approximate, x, y, 0, 1, dy), errors.gradients(approximate, x, y, 0, 1)
 
     mean = gf.pool_dy(dy["conv0"])
     x_sum = gf.pool_x(x.astype(np.float64), U=mean.shape[1], V=mean.shape[2])
@@ -92,11 +92,56 @@ def test_the_exact_arrays_are_those_of_the_dense_passes():
     graph = NETS["residual"]()
     x, y = samples(graph, 4)
     trainer = ri.Trainer(ri.compile(graph, ri.Plan(), 4, backend="reference", dtype=np.float64))
-    true = errors.gradients(trainer, x, y, 0)
+    true = errors.gradients(trainer, x, y, 0, 1)
     dw = conv2d.grad_w(true["conv0", "dy"], x.astype(np.float64), R=3, S=3, pad=1)
     np.testing.assert_allclose(true["conv0", "dw"], dw, rtol=1e-12, atol=1e-15)
     dx = conv2d.grad_x(true["conv2", "dy"], trainer.parameters["conv2.w"], H=4, W=4, pad=1)
     np.testing.assert_allclose(true["conv2", "dx"], dx, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("net", ["residual", "depthwise"])
+@pytest.mark.parametrize("rule", [ri.ErrorMapPruning(1.0), ri.SparseUpdate(1.0)], ids=["keep 1", "ratio 1"])
+def test_a_rule_that_leaves_nothing_out_is_exact_but_for_rounding(net, rule):
+    """The dw of a sparse update lies in another order of channels; the depthwise net has groups."""
+    graph = NETS[net]()
+    for e in gradient_errors(graph, ri.Plan(rules=[rule]), *samples(graph), batch=4, batches=3):
+        for s in values(e).values():
+            assert s["relative_error"] <= 1e-13
+
+
+def test_pruned_and_sparse_gradients_are_the_exact_ones_of_the_chosen_channels():
+    graph = NETS["residual"]()
+    x, y = samples(graph, 4)
+    rules = {"exact": (), "pruned": (ri.ErrorMapPruning(0.5),), "sparse": (ri.SparseUpdate(0.4, fixed_first=0),)}
+    trainers = {
+        name: ri.Trainer(ri.compile(graph, ri.Plan(rules=r), 4, backend="reference", dtype=np.float64))
+        for name, r in rules.items()
+    }
+    true = errors.gradients(trainers["exact"], x, y, 1, 4)
+    dy = {node: a for (node, array), a in true.items() if array == "dy"}
+    pruned, sparse = (errors.gradients(trainers[name], x, y, 1, 4, dy) for name in ("pruned", "sparse"))
+    for name, g in dy.items():
+        w, dw = trainers["exact"].parameters[f"{name}.w"], true[name, "dw"]
+        scores = np.abs(g).sum((0, 1, 2)) + len(g) * np.abs(w).sum((0, 1, 2))
+        lost = np.argsort(-scores, kind="stable")[round(0.5 * len(scores)) :]
+        expected = dw.copy()
+        expected[..., lost] = 0
+        np.testing.assert_allclose(pruned[name, "dw"], expected, rtol=1e-12, atol=1e-15)
+
+        count = max(1, round(0.4 * w.shape[2]))
+        order = np.argsort(-np.square(w).sum((0, 1, 3)), kind="stable")
+        left_out = [c for c in range(w.shape[2]) if c not in np.roll(order, -count)[:count]]  # step 1 is of block 1
+        expected = dw.copy()
+        expected[:, :, left_out] = 0
+        np.testing.assert_allclose(sparse[name, "dw"], expected, rtol=1e-12, atol=1e-15)
+
+        if (name, "dx") in true:
+            np.testing.assert_allclose(sparse[name, "dx"], true[name, "dx"], rtol=1e-12, atol=1e-15)
+    kept = dy["conv2"].copy()
+    scores = np.abs(kept).sum((0, 1, 2)) + 4 * np.abs(trainers["exact"].parameters["conv2.w"]).sum((0, 1, 2))
+    kept[..., np.argsort(-scores)[3:]] = 0
+    dx = conv2d.grad_x(kept, trainers["exact"].parameters["conv2.w"], H=4, W=4, pad=1)
+    np.testing.assert_allclose(pruned["conv2", "dx"], dx, rtol=1e-12, atol=1e-15)
 
 
 def test_bias_and_variance_of_a_hand_made_case():
@@ -184,7 +229,7 @@ def test_a_wrong_kernel_shows(monkeypatch):
         ({"batch": 5, "batches": 3}, "3 batches of 5 need 15 samples, but there are 12: take fewer or smaller batches"),
         ({"batches": 0}, "batches must be at least 1, got 0"),
         ({"batch": -1}, "batch must be at least 1, got -1"),
-        ({"plan": ri.Plan(0)}, "no convolution of pointwise trains under this plan, so there is no gradient to compare"),
+        ({"plan": ri.Plan(0)}, "no convolution of pointwise trains under this plan, so there is no gradient to"),
         ({"x": np.zeros((12, 5, 4, 2))}, "x must be (M, H, W, C) with H, W, C = (5, 4, 3) and M ≥ 1, but its shape is"),
         ({"y": np.full(12, 3)}, "labels must be from 0 to 2, but y has 3 to 3"),
     ],
@@ -281,7 +326,7 @@ def test_proposition_1_in_its_model_dx_keeps_more_than_dy_where_the_condition_ho
 
 
 def test_proposition_1_promises_nothing_beyond_its_model():
-    """A wave that the kernel all but stops: its mean has an alias that the kernel lets through, though DC is largest."""
+    """A wave that the kernel all but stops: its mean has an alias that passes, though DC is the largest."""
     g, w = np.cos(2 * np.pi * 3 * np.arange(8) / 8), np.ones(3)
     mean = spectrum.patch_means(g.reshape(1, 1, 8, 1), (1, 2), gf.CORNER).ravel()
     assert np.argmax(np.abs(np.fft.fft(w, 8))) == 0
@@ -330,7 +375,7 @@ def test_the_entry_of_a_filtered_layer_measures_the_same_as_its_parts():
     found = {e["layer"]: e for e in gradient_errors(graph, plan, x, y, 4, 1)}
     order = ri.random.permutation(0, ri.random.SHUFFLE, 0, 4)
     trainer = ri.Trainer(ri.compile(graph, replace(plan, rules=()), 4, backend="reference", dtype=np.float64))
-    true = errors.gradients(trainer, x[order], y[order], 0)
+    true = errors.gradients(trainer, x[order], y[order], 0, 1)
     dy, w = true["conv2", "dy"], trainer.parameters["conv2.w"]
     mean = spectrum.patch_means(dy, (2, 2), gf.CENTRE)
     dx = conv2d.grad_x(mean, w, H=4, W=4, pad=1)

@@ -64,10 +64,11 @@ def test_tables_have_a_line_for_each_gradient(run):
 
 
 def test_a_model_without_weights_is_trained_first_and_the_record_says_so(run, images):
-    status, out, _ = run("--model", "resnet8", "--data", images, "--train-last", 1, "--json")
+    resnet = ("--model", "resnet8", "--data", images, "--train-last", 1)
+    status, out, _ = run(*resnet, "--json")
     assert status == 0
     assert json.loads(out)["weights"].startswith("trained here first, for 1 epoch of back-propagation")
-    status, out, _ = run("--model", "resnet8", "--data", images, "--train-last", 1, "--epochs", 0, "--method", "backprop")
+    status, out, _ = run(*resnet, "--epochs", 0, "--method", "backprop")
     assert status == 0
     assert "weights: random, from the seed: --epochs 1 trains them first" in out
     assert "closed form" not in out

@@ -10,12 +10,13 @@ E the mean over batches:
     variance        E ‖e − E e‖² / ‖E g‖²  what it adds to the noise of the steps
     noise           E ‖g − E g‖² / ‖E g‖²  that noise, which the exact gradient has too
 
-For dx, a map for each sample, E of bias, variance and noise runs over the samples of all batches. A quotient over a zero
-norm is None. All are those of the batches at hand: with few, bias holds a part of the variance.
+For dx, a map for each sample, E of bias, variance and noise runs over the samples of all batches. A quotient over a
+zero norm is None. All are those of the batches at hand: with few, bias holds a part of the variance.
 
 Two views. *local*: the layer's own approximation, given the exact dy that reaches it. *whole*: the same layer in the
 network, where dy carries the errors of the layers above. Gradients are float64 throughout, so that a difference is the
-method's and not rounding. The weights stay as they are.
+method's and not rounding. The weights stay as they are; a rule
+that changes its choice from step to step makes the choices of a run of as many steps as there are batches.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ import numpy as np
 
 from refimpl import random
 from refimpl.graph import INPUT, Graph
-from refimpl.methods import gradient_filter
+from refimpl.methods import gradient_filter, sparse_update
 from refimpl.ops import conv2d
 from refimpl.passes import Pass
 from refimpl.plan import Plan
@@ -89,12 +90,20 @@ def quotient(over: float, under: float) -> float | None:
 
 
 def full_gradient(program: Program, runner: Runner, parameter: str) -> np.ndarray:
-    """∂L/∂parameter in the parameter's own shape, float64, once the backward section has run."""
-    gradient = program.step.gradients[parameter]
-    shape = program.graph.parameters[parameter].shape
-    if gradient.shape != shape:
-        raise ValueError(f"the gradient of {parameter} has shape {gradient.shape}, the parameter {shape}")
-    return np.array(runner.array(gradient), np.float64)
+    """∂L/∂parameter in the parameter's own shape, float64, once the backward section has run.
+
+    Channels that a sparse update leaves out have the gradient 0.
+    """
+    gradient = np.array(runner.array(program.step.gradients[parameter]), np.float64)
+    compact = call_of(program, parameter, sparse_update.update)
+    if not compact:
+        return gradient
+    full = np.zeros(program.graph.parameters[parameter].shape)
+    depth, width = full.shape[2], gradient.shape[3]  # input and output channels of a group
+    for m, channel in enumerate(runner.array(compact.arrays["chosen"])):
+        group, c = divmod(int(channel), depth)
+        full[:, :, c, group * width : (group + 1) * width] = gradient[:, :, m]
+    return full
 
 
 def gradient_errors(
@@ -112,8 +121,8 @@ def gradient_errors(
     The weights are those of `graph`, else drawn from `seed`, which gives the order of the samples too. batch, batches:
     samples of a batch and how many, none drawn twice. watch: called with (done, all, name) before each.
 
-    An entry has `layer`, `kernel` [R, S], `map` [P, Q], for each view `{"dw": …, "dx": …}` as `Comparison.summary` tells
-    (dx where the step computes it), and `filter`, None where no gradient filter works there, else
+    An entry has `layer`, `kernel` [R, S], `map` [P, Q], for each view `{"dw": …, "dx": …}` as `Comparison.summary`
+    tells (dx where the step computes it), and `filter`, None where no gradient filter works there, else
       patch               [rows, columns]
       snr_dy              SNR(g̃), as measured; every SNR is None where nothing is lost
       snr_dy_closed_form  by Proposition 1
@@ -134,10 +143,10 @@ def gradient_errors(
         for i in range(batches):
             watch(i, batches, f"batch {i + 1}")
             chosen = order[i * batch : (i + 1) * batch]
-            true = gradients(exact, x[chosen], y[chosen], i)
+            true = gradients(exact, x[chosen], y[chosen], i, batches)
             dy = {node: a for (node, array), a in true.items() if array == "dy"}
-            local = gradients(approximate, x[chosen], y[chosen], i, dy)
-            whole = gradients(approximate, x[chosen], y[chosen], i)
+            local = gradients(approximate, x[chosen], y[chosen], i, batches, dy)
+            whole = gradients(approximate, x[chosen], y[chosen], i, batches)
             for layer in layers:
                 layer.add(true, {"local": local, "whole": whole})
     return [layer.entry() for layer in layers]
@@ -164,35 +173,38 @@ def convolutions(graph: Graph, plan: Plan) -> list[str]:
 
 
 def gradients(
-    trainer: Trainer, x: np.ndarray, y: np.ndarray, step: int, dy: Mapping[str, np.ndarray] | None = None
+    trainer: Trainer, x: np.ndarray, y: np.ndarray, step: int, steps: int, dy: Mapping[str, np.ndarray] | None = None
 ) -> Arrays:
-    """Run forward and backward on a batch; returns dy, dx and dw of each trained convolution, by (node, array).
+    """Run forward and backward of `step` of `steps`; returns dy, dx and dw of each trained convolution.
 
     dy: node → values that take the place of the dy that reaches it. Every array is copied as it is read or written,
-    for its memory soon holds another.
+    for its memory soon holds another. A rule may work on parts of dy and dx under the same names: the first dy that is
+    read, and the last dx that is written, are the node's own.
     """
     program, runner, n = trainer.program, trainer.runner, len(x)
     trained = convolutions(program.graph, program.plan)
-    fill(trainer, x, y, step)
+    fill(trainer, x, y, step, steps)
     found: Arrays = {}
     for section in ("forward", "backward"):
         for launch, (function, args) in zip(program.launches[section], runner.prepared(section, n), strict=True):
             (call,) = launch.covers  # as the reference backend launches them
-            arrays = call.arrays if call.node in trained else {}
-            if "dy" in call.passed.reads and "dy" in arrays:
+            arrays, own = (call.arrays, (call.node, "dy")) if call.node in trained else ({}, None)
+            if "dy" in call.passed.reads and "dy" in arrays and own not in found:
                 if dy:
                     runner.array(arrays["dy"], n)[...] = dy[call.node]
-                found[call.node, "dy"] = runner.array(arrays["dy"], n).copy()
+                found[own] = runner.array(arrays["dy"], n).copy()
             function(*args)
             if "dx" in call.passed.writes and "dx" in arrays:
                 found[call.node, "dx"] = runner.array(arrays["dx"], n).copy()
     return found | {(name, "dw"): full_gradient(program, runner, f"{name}.w") for name in trained}
 
 
-def fill(trainer: Trainer, x: np.ndarray, y: np.ndarray, step: int) -> None:
-    """Put a batch and the step's number where the program reads them."""
-    host = {INPUT: x, "labels": y, "target": y, "step": step + 1, "seed": trainer.seed}
-    for name in host.keys() & trainer.program.step.host_writes.keys():
+def fill(trainer: Trainer, x: np.ndarray, y: np.ndarray, step: int, steps: int) -> None:
+    """Put a batch where the program reads it, and what it is to know of being `step` (from 0) of `steps`."""
+    given = trainer.program.step
+    host = {INPUT: x, "labels": y, "target": y}
+    host |= {name: value(step, steps, trainer.seed) for name, value in given.scalars.items()}
+    for name in given.host_writes:
         trainer.runner.host(name, len(x))[...] = host[name]
 
 
@@ -226,10 +238,9 @@ class Layer:
 
     def entry(self) -> dict:
         """What `gradient_errors` returns for the layer."""
-        views = {
-            view: {a: c.summary() for a, c in arrays.items() if c.draws} for view, arrays in self.compared.items()
-        }
-        return {"layer": self.name, "kernel": list(self.w.shape[:2]), "map": self.map, **views, "filter": self.filtered()}
+        views = {view: {a: c.summary() for a, c in arrays.items() if c.draws} for view, arrays in self.compared.items()}
+        about = {"layer": self.name, "kernel": list(self.w.shape[:2]), "map": self.map}
+        return about | views | {"filter": self.filtered()}
 
     def filtered(self) -> dict | None:
         """The part of the entry that tells of gradient filtering."""
@@ -265,7 +276,7 @@ def kernel_errors(
     for kind, dtype in ((backend, np.float32), ("reference", np.float64)):
         trainer = Trainer(compile(graph, plan, len(x), backend=kind, dtype=dtype), seed)
         trainer.check(x, y)
-        fill(trainer, x, y, 0)
+        fill(trainer, x, y, 0, 1)
         with threads(trainer.program.threads):
             trainer.runner.run("forward", len(x))
             trainer.runner.run("backward", len(x))
