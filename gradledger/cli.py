@@ -195,6 +195,39 @@ def cost(
 
 
 @app.command()
+def validate(
+    model: Annotated[str, typer.Option(help="A model's name, or a .safetensors file of ours.")] = "watch",
+    data: Annotated[str, typer.Option(help="A data set's name, a .npz with x and y, or a class folder.")] = "watch",
+    subject: Annotated[int, typer.Option(parser=WHOLE, help="Held-out person of the watch data, 1 to 10.")] = 1,
+    method: Annotated[list[str], typer.Option(help="As for adapt.")] = ["gradient-filter:patch=2"],  # noqa: B006
+    train_last: Annotated[str, typer.Option(help="Convolutions to train, counted from the end, or all.")] = "all",
+    batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a batch.")] = 32,
+    batches: Annotated[int, typer.Option(parser=WHOLE, help="Batches on which gradients are compared.")] = 8,
+    epochs: Annotated[
+        int, typer.Option(parser=WHOLE, help="Training first, for a model that comes without weights; 0 leaves it.")
+    ] = 1,
+    classes: Annotated[int | None, typer.Option(parser=WHOLE, help="As for adapt.")] = None,
+    size: Annotated[str | None, typer.Option(help="As for adapt.")] = None,
+    seed: Annotated[int, typer.Option(parser=WHOLE, help="Decides the samples and every random number.")] = 0,
+    output: Annotated[Path, typer.Option("--output", help="Folder for record and plot.")] = Path("gradledger-out"),
+    as_json: Json = False,
+) -> None:
+    """Error of each approximate gradient against the exact one, on real data; are kernels, counts and memory right?"""
+    from . import show
+    from . import validate as work
+
+    settings = work.Settings(
+        model, data, subject, list(method), train_last, batch, batches, epochs, classes, size, seed
+    )
+    with show.counter("validating", quiet=as_json) as watch:
+        record = work.run(settings, output, watch)
+    if as_json:
+        emit(record)
+    else:
+        show.validated(record)
+
+
+@app.command()
 def bench(
     names: Annotated[list[str] | None, typer.Argument(help="Cases or the first words of their names.")] = None,
     peer: Annotated[str | None, typer.Option(help="torch: run PyTorch on the same work, in other processes.")] = None,
