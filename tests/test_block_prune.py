@@ -59,7 +59,7 @@ def test_what_is_pruned_once_stays_as_it_is(x, block):
                           block_prune.pack_mask(x, block=block, threshold=1.0))  # fmt: skip
 
 
-def test_small_means_below_the_threshold_and_nan_is_not_small():
+def test_block_activation_pruning_small_means_below_the_threshold_and_nan_is_not_small():
     x = np.array([0.5, -0.5, 0.499, -0.499, np.nan, np.inf, -np.inf, 0.0]).reshape(1, 1, 8, 1)
     y, dx = both(x, np.ones_like(x), block=(1, 1), threshold=0.5)
     kept = np.array([1, 1, 0, 0, 1, 1, 1, 0]).reshape(x.shape)

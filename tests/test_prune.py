@@ -98,7 +98,7 @@ def norm(name) -> set:
     return {(f"{name}.{p}", 0) for p in ("gamma", "beta", "running_mean", "running_var")}
 
 
-def test_groups_of_a_residual_net():
+def test_dependency_graph_groups_of_a_residual_net():
     first, out, inner = free(NETS["residual"]())
     assert slices(first) == {("conv0.w", 3), ("down.w", 2), ("conv1.w", 2)} | norm("bn0")
     assert slices(inner) == {("conv1.w", 3), ("conv2.w", 2)} | norm("bn1")

@@ -125,8 +125,8 @@ def gradient_errors(
     tells (dx where the step computes it), and `filter`, None where no gradient filter works there, else
       patch               [rows, columns]
       snr_dy              SNR(g̃), as measured; every SNR is None where nothing is lost
-      snr_dy_closed_form  by Proposition 1
-      snr_dx              where the step computes dx: of dx as eq. (3) gives it, from the patch sums of the kernel
+      snr_dy_closed_form  by Proposition 1 (arXiv 2301.00330)
+      snr_dx              where the step computes dx: of dx by eq. (3), from the patch sums of the kernel
       snr_dx_full_kernel  of g̃ through the whole kernel, which is the dx̃ of Proposition 1
       condition, energy_ratio  as `spectrum.spectral_condition`
     ValueError where the data do not fit the model or are too few.
