@@ -304,10 +304,10 @@ def batches(samples: int, batch: int, steps: int) -> list[int]:
     return (sizes * -(-steps // len(sizes)))[:steps]
 
 
-def plot(output: Path) -> str | None:
-    """Draw the learning curve in a process of its own; None (and a sentence) where that fails."""
-    picture = output / "adapt.png"
-    command = [sys.executable, "-m", "gradledger.plot", str(output / "adapt.json"), str(picture)]
+def plot(output: Path, name: str = "adapt") -> str | None:
+    """Draw the record NAME.json of `output` in a process of its own; None (and a sentence) where that fails."""
+    picture = output / f"{name}.png"
+    command = [sys.executable, "-m", "gradledger.plot", str(output / f"{name}.json"), str(picture)]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError as e:  # no process can be started: no memory, or an emulator that does not carry over

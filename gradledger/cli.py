@@ -202,7 +202,7 @@ def bench(
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(help="The experiment: watch-nets or watch-adapt.")],
+    name: Annotated[str, typer.Argument(help="The experiment: watch-nets, watch-adapt or gradient-filter-noniid.")],
     output: Annotated[Path, typer.Option("--output", help="Folder for the result file.")] = Path("gradledger-out"),
     as_json: Json = False,
 ) -> None:
@@ -211,7 +211,13 @@ def reproduce(
     from . import show
 
     with show.counter(name, quiet=as_json) as watch:
-        record = work.run(name, output, watch)
+        try:
+            record = work.run(name, output, watch)
+        except KeyboardInterrupt:
+            if not (output / f"{name}.jsonl").exists():
+                raise
+            print(f"interrupted; {output} keeps the finished runs, and the same command goes on", file=sys.stderr)
+            raise SystemExit(Exit.INTERRUPTED) from None
     if as_json:
         emit(record)
     else:

@@ -140,8 +140,8 @@ def nodes(program: ri.Program) -> dict[str, dict]:
     for node in program.graph.nodes:
         rule = ""
         if node.params:
-            chosen = program.plan.rule(node)
-            rule = "frozen" if node.name not in trained else options.describe(chosen) if chosen else "dense"
+            chosen = " + ".join(options.describe(r) for r in program.plan.rules_of(node))
+            rule = "frozen" if node.name not in trained else chosen or "dense"
         found[node.name] = {"name": node.name, "op": node.op, "shape": list(shapes[node.name]), "rule": rule}
     return found
 

@@ -5,16 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refimpl import checkpoint
+from validation import lenet_mnist, noniid
 from validation import watch as watch_data
 
-from .adapt import make_folder
+from .adapt import make_folder, plot
 from .errors import unknown
 from .record import provenance
 
 EXPERIMENTS = {
     "watch-nets": lambda output, watch: watch_data.train_nets(output / "watch_nets.safetensors", watch),
     "watch-adapt": lambda output, watch: watch_data.leave_one_out(watch),
+    noniid.NAME: noniid.run,
+    lenet_mnist.NAME: lenet_mnist.run,
 }
+DRAWN = (noniid.NAME,)  # records that `gradledger.plot` draws
 
 
 def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict:
@@ -27,4 +31,6 @@ def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict
     record = {**record, "seconds": time.perf_counter() - started, **provenance()}
     path = output / f"{name}.json"
     checkpoint.write_json(path, record)
+    if name in DRAWN:
+        record["picture"] = plot(output, name)
     return {**record, "file": str(path)}

@@ -27,6 +27,7 @@ class Plan:
         gradient is dense.
     batch_norm: "frozen" (running statistics) or "train" (batch statistics, gamma and beta train too).
     train_bias: convolution biases train too (a classifier's bias always does).
+    instances: what data enters a step, such as InstanceFilter; None is all.
     loss: "softmax_cross_entropy" or "mse".
     """
 
@@ -35,6 +36,7 @@ class Plan:
     step: Backprop = field(default_factory=Backprop)
     batch_norm: str = "frozen"
     train_bias: bool = False
+    instances: object = None
     loss: str = "softmax_cross_entropy"
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
@@ -48,6 +50,8 @@ class Plan:
             raise ValueError(f"batch_norm must be 'frozen' or 'train', got {self.batch_norm!r}")
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
+        if self.instances is not None and self.loss != "softmax_cross_entropy":
+            raise ValueError(f"{self.instances!r} chooses by softmax_cross_entropy, but the loss is {self.loss}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {self.label_smoothing}")
 
@@ -70,6 +74,6 @@ class Plan:
                 found[node.name] = ["gamma", "beta"]
         return found
 
-    def rule(self, node: Node):
-        """The rule for a trained node, or None for the dense gradient."""
-        return next((r for r in self.rules if r.operator == node.op), None)
+    def rules_of(self, node: Node) -> list:
+        """The rules for a trained node; none is the dense gradient."""
+        return [r for r in self.rules if r.operator == node.op]

@@ -59,7 +59,7 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
         covers.append(norm)
         scale, shift, y = norm.arrays["scale"], norm.arrays["shift"], norm.arrays["y"]
     total = lowering.reader(y, add.forward)
-    if total and total.section == "forward":
+    if total and total.phase == "forward":
         other = total.arrays["b"] if total.arrays["a"].root is y.root else total.arrays["a"]
         if other.root is not y.root and lowering.written_before(other, total, besides=covers):
             covers.append(total)

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..lower import Lowering
+from ..methods import error_map_pruning
 from ..ops import add, batch_norm, conv2d, frozen_batch_norm, relu, relu6
 from ..program import AtBatch, Buffer, Call, Launch, Prefix
 from . import batch_norm as fast_bn
-from . import depthwise, pointwise
+from . import channel_rules, depthwise, pointwise
 from .rules import RECTIFIERS, named, nothing
 
 
@@ -114,7 +115,7 @@ def _other(total: Call, y: Buffer) -> Buffer:
 
 def kernel_of(call: Call):
     """The module whose kernels compute a convolution's call while reading through tables, or None."""
-    if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x):
+    if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x) or call.renamed:
         return None
     z, a = call.sizes, call.attrs
     plain = z["G"] == z["R"] == z["S"] == 1 and a["stride"] == (1, 1) and a["pad"] == ((0, 0), (0, 0))
@@ -321,7 +322,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
     if kernel is None or call.passed is conv2d.forward:
         return None
     found = norms(lowering)
-    backward = {c.passed: c for c in lowering.step.calls["backward"] if c.node == call.node}
+    backward = {c.passed: c for c in lowering.calls if c.phase == "backward" and c.node == call.node and not c.renamed}
     grad_w, grad_x = backward.get(conv2d.grad_w), backward.get(conv2d.grad_x)
     forward = next(c for c in lowering.calls if c.node == call.node and c.passed is conv2d.forward)
     w, dy = forward.arrays["w"], call.arrays["dy"]
@@ -347,7 +348,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
             prev, prev_affine, prev_act = before.raw, before.affine, before.act
         elif kernel is pointwise:
             total = lowering.reader(dx, add.forward)
-            if total and total.section == "backward" and lowering.written_before(_other(total, dx), call):
+            if total and total.phase == "backward" and lowering.written_before(_other(total, dx), call):
                 residual = _other(total, dx)
                 covers.append(total)
                 dx = total.arrays["y"]
@@ -379,4 +380,28 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(name, kernel.backward, args, reads, buffers(dx, share, sums), tuple(covers), scratch), *follow]
 
 
-RULES = (convolve, table, normalize, rectified_gradient, norm_gradient, convolve_back)
+def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """dw and dx of some channels of a depthwise convolution, which stand side by side."""
+    z = call.sizes
+    if call.passed not in (conv2d.grad_w, conv2d.grad_x) or not call.renamed or not 1 < z["G"] == z["C"] == z["K"]:
+        return None
+    calls = {c.passed: c for c in lowering.calls if c.phase == "backward" and c.node == call.node and c.renamed}
+    if conv2d.grad_w not in calls or conv2d.grad_x not in calls:
+        return None  # the first trained layer has no dx: its reference kernel does
+    grad_w, grad_x = calls[conv2d.grad_w], calls[conv2d.grad_x]
+    x, w, dy = grad_w.arrays["x"], grad_x.arrays["w"], grad_x.arrays["dy"]
+    dx, dw = grad_x.arrays["dx"], grad_w.arrays["dw"]
+    geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
+    of = (w.shape, dy.shape[1:], w.dtype.itemsize, *geometry)
+    scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, x, *of)
+    share = sliced(lowering, call, "dw_slices", depthwise.slices, w.shape, w.dtype)
+    none2, none4, none3 = nothing(2, w.dtype), nothing(4, w.dtype), nothing(3, np.float64)
+    args = (dx, share, dy, none4, none2, x, none2, w, none3, *scratch, 0, *geometry)
+    covers = (grad_w, grad_x)
+    name = " + ".join(c.name for c in covers)
+    add = Launch(f"{call.node} add slices of dw", fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())
+    spread = channel_rules.copy(lowering, lowering.reader(dw, error_map_pruning.spread_w))  # before dx was at hand
+    return [Launch(name, depthwise.backward, args, (dy, x, w), buffers(dx, share), covers, scratch), add, *spread]
+
+
+RULES = (convolve, kept_depthwise, table, normalize, rectified_gradient, norm_gradient, convolve_back)

@@ -35,6 +35,7 @@ import numpy as np
 from ..geometry import classes, inside
 from ..kernel import helper
 from ..passes import Pass, ShapeError, declare
+from ..rules import Node
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K",
@@ -274,3 +275,13 @@ class GradientFilter:
         """
         dx = (patch_grad_dilated,) if self.dilated(attrs) else (sum_w, patch_grad)
         return (pool_x, pool_dy, *dx, expand, patch_grad_w, expand_w)
+
+    def letters(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """No letters of its own: U and V follow from P and Q."""
+        return {}
+
+    def bind(self, node: Node) -> None:
+        """Add its passes to a node's, on the convolution that is left."""
+        w_side = (pool_x, patch_grad_w, expand_w)
+        node.finish_x(*(p for p in self.passes(node.attrs) if p not in w_side))
+        node.finish_w(*w_side)

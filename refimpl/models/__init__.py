@@ -7,29 +7,35 @@ from collections.abc import Callable
 
 from ..graph import Graph
 from ..passes import ShapeError
-from .lenet import lenet5
+from .lenet import lenet, lenet5, slim_lenet
 from .mobilenet_folded import mobilenet_folded
 from .mobilenet_v2 import VARIANTS, mobilenet_v2
-from .resnet import resnet8, resnet18
+from .resnet import resnet8, resnet10, resnet18
 from .watch import watch_net, watch_weights
 
 __all__ = [
     "MODELS",
     "ModelError",
     "build",
+    "lenet",
     "lenet5",
     "mobilenet_folded",
     "mobilenet_v2",
     "resnet8",
+    "resnet10",
     "resnet18",
+    "slim_lenet",
     "watch_net",
     "watch_weights",
 ]
 
 MODELS: dict[str, Callable[..., Graph]] = {
     "watch": watch_net,
+    "lenet": lenet,
     "lenet5": lenet5,
+    "slim_lenet": slim_lenet,
     "resnet8": resnet8,
+    "resnet10": resnet10,
     "resnet18": resnet18,
     "mobilenet_v2": mobilenet_v2,
     "mobilenet_folded": mobilenet_folded,
