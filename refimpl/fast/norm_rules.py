@@ -118,13 +118,8 @@ def kernel_of(call: Call):
     if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x) or call.renamed:
         return None
     z, a = call.sizes, call.attrs
-    if (
-        not call.present
-        and z["G"] == 1
-        and z["R"] == z["S"] == 1
-        and a["stride"] == (1, 1)
-        and a["pad"] == ((0, 0), (0, 0))
-    ):
+    plain = z["G"] == z["R"] == z["S"] == 1 and a["stride"] == (1, 1) and a["pad"] == ((0, 0), (0, 0))
+    if plain and not call.present:
         return pointwise
     if z["G"] == z["C"] == z["K"] and z["C"] > 1:
         return depthwise
