@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -295,6 +296,7 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float,
             "saved_bytes": program.saved_bytes,
         },
         "samples": {"train": len(d.x_train), "test": len(d.x_test)},
+        **entered(job, sizes[trainer.step - len(step_seconds) :]),
         "recall": {
             name: {"before": b, "after": a} for name, b, a in zip(d.classes, recall(before), recall(after), strict=True)
         },
@@ -303,6 +305,22 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float,
         "settings": asdict(job.settings),
         **provenance(),
     }
+
+
+def entered(job: Job, batches: list[int]) -> dict:
+    """Where a method chooses what enters a step: each section's share of the samples, as planned and as it came out."""
+    rule, total = job.program.plan.instances, sum(batches)
+    if rule is None or not total:
+        return {}
+    planned = Counter()
+    for n in batches:
+        planned.update({s: k * rule.steps_share for s, k in job.program.samples(n).items()})
+    realised = Counter()
+    for (section, n), times in job.trainer.runner.made.items():
+        realised[section] += n * times
+    shares = {name: {s: found[s] / total for s in job.program.sections} for name, found in
+              (("planned", planned), ("realised", realised))}  # fmt: skip
+    return {"shares": shares}
 
 
 def batches(samples: int, batch: int, steps: int) -> list[int]:

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import numba
 
+from refimpl.methods.baselines import HardExamples, RandomSkip
 from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.gradient_filter import ALIGN, GradientFilter
+from refimpl.methods.instance_filter import InstanceFilter
 from refimpl.methods.sparse_update import ORDERS, SparseUpdate
 from refimpl.optim import SGD, Schedule
 from refimpl.plan import Backprop, Plan
-from refimpl.rules import check_combination
+from refimpl.rules import INSTANCES, check_combination
 
 from .errors import Malformed, unknown
 
@@ -24,6 +26,12 @@ METHODS = {
         SparseUpdate, {"ratio": float, LAYERS: int, "order": ORDERS, "fixed_first": float, "fixed_last": float}
     ),
     "bias-only": (None, {}),
+    "instance-filter": (
+        InstanceFilter,
+        {"keep": float, "rise": float, "fall": float, "window": int, "entropy": float, "threshold": float},
+    ),
+    "hard-examples": (HardExamples, {"keep": float}),
+    "random-skip": (RandomSkip, {"skip": float}),
 }  # fmt: skip
 KINDS = {int: "a whole number", float: "a number"}
 MOMENTUM = 0.9  # where nothing else is said
@@ -33,11 +41,12 @@ MOMENTUM = 0.9  # where nothing else is said
 class Methods:
     """What the texts `NAME[:key=value,…]` of `--method` say.
 
-    given: method → its settings as they were given. rules: for a Plan. text: the methods with every setting.
+    given: method → its settings as they were given. rules, instances: for a Plan. text: the methods with every setting.
     """
 
     given: dict[str, dict]
     rules: list
+    instances: object
     text: str
 
     @property
@@ -58,7 +67,9 @@ def methods(texts: list[str]) -> Methods:
     for name, values, rule in found:
         layers = f",{LAYERS}={values[LAYERS]}" if LAYERS in values else ""
         full.append(name if rule is None else describe(rule) + layers)
-    return Methods(given, [rule for _, _, rule in found if rule is not None], " + ".join(full))
+    made = [rule for _, _, rule in found if rule is not None]
+    chosen = next((rule for rule in made if rule.method in INSTANCES), None)
+    return Methods(given, [rule for rule in made if rule is not chosen], chosen, " + ".join(full))
 
 
 def method(text: str) -> tuple[str, dict, object | None]:
@@ -106,7 +117,8 @@ def plan(
     try:
         optimizer = SGD(lr, momentum_of(chosen, momentum), schedule=schedule or Schedule())
         return Plan(
-            layers(chosen, train_last), chosen.rules, Backprop(optimizer), bias_only="bias-only" in chosen.given
+            layers(chosen, train_last), chosen.rules, Backprop(optimizer), bias_only="bias-only" in chosen.given,
+            instances=chosen.instances,
         )  # fmt: skip
     except ValueError as e:
         raise e if isinstance(e, Malformed) else Malformed(str(e)) from None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refimpl import checkpoint
-from validation import equations, lenet_mnist, noniid
+from validation import equations, lenet_mnist, noniid, sparse_mobilenet
 from validation import watch as watch_data
 
 from .adapt import make_folder, plot
@@ -18,6 +18,7 @@ EXPERIMENTS = {
     "watch-adapt": lambda output, watch: watch_data.leave_one_out(watch),
     noniid.NAME: noniid.run,
     lenet_mnist.NAME: lenet_mnist.run,
+    sparse_mobilenet.NAME: sparse_mobilenet.run,
 }
 DRAWN = (noniid.NAME,)  # records that `gradledger.plot` draws
 

@@ -139,6 +139,14 @@ def adapted(record: dict) -> None:
     table.add_row("time of a step", seconds(p["step_seconds"]), seconds(m["step_seconds"]))
     console.print()
     console.print(table)
+    if "shares" in record:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name, justify in (("samples that enter", "left"), ("planned", "right"), ("realised", "right")):
+            table.add_column(name, justify=justify)
+        for section, share in record["shares"]["planned"].items():
+            table.add_row(section, percent(share), percent(record["shares"]["realised"][section]))
+        console.print()
+        console.print(table)
     console.print(f"\ntraining took {record['seconds']:.1f} s; saved:")
     for kind, path in record["files"].items():
         if path:
@@ -164,14 +172,15 @@ def priced(record: dict) -> None:
         f"\n{record['model']}, input {rows}x{columns}, {record['classes']} classes, batch {record['batch']}: "
         f"{record['method']}, training {trained.get(k, f'the last {k} convolutions')}\n"
     )
-    sections = ("backward",) if paper else ("forward", "backward", "update")
+    sections = tuple(record["other_units"])
+    phases = ("backward",) if paper else ("forward", "backward", "update")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("layer", "operator", "output", "rule"):
         table.add_column(name, no_wrap=True)
-    for name in (*(f"{s} {unit}s" for s in sections), "saved", "weights"):
+    for name in (*(f"{p} {unit}s" for p in phases), "saved", "weights"):
         table.add_column(name, justify="right", no_wrap=True)
     for layer in record["layers"]:
-        counts = [layer["flops"]] if paper else [sum(layer[s].values()) for s in sections]
+        counts = [layer["flops"]] if paper else [by_phase(layer, sections, p) for p in phases]
         shape, rule = "x".join(map(str, layer["shape"][1:])), layer["rule"].split(":")[0]
         memory = (size(layer["saved_bytes"]), size(layer["weight_bytes"]))
         table.add_row(layer["name"], layer["op"], shape, rule, *(operations(c / per) for c in counts), *memory)
@@ -197,6 +206,14 @@ def priced(record: dict) -> None:
     wide.print(summary)
     if "memory_limit" in record:
         budgeted(record, wide)
+
+
+def by_phase(layer: dict, sections: tuple[str, ...], phase: str) -> int:
+    """Operations of a layer in all sections of a phase; a section with a name of its own runs forward."""
+    own = {s: s.rsplit(".", 1)[-1] for s in sections}
+    return sum(
+        sum(layer[s].values()) for s, p in own.items() if (p if p in ("backward", "update") else "forward") == phase
+    )
 
 
 def budgeted(record: dict, wide: Console) -> None:

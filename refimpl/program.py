@@ -358,6 +358,8 @@ def compile(
         threads = numba.config.NUMBA_NUM_THREADS
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
+    if plan is not None and plan.instances is not None:
+        plan = replace(plan, instances=plan.instances.for_net(graph, size))
     step = derive(graph, plan, batch, size, dtype)
     launches = lower(step, backend, threads)
     program = Program(graph, plan or Plan(), batch, size, dtype, backend, threads, step, launches)
