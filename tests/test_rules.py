@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nets import KEEP, NETS, PATCH, RATIO, RULES
-from rule_cases import Together, cases, chosen_part, dense, groups_of, magnitudes, statement
+from rule_cases import Together, cases, chosen_part, dense, groups_of, magnitudes, statement, thorough
 
 import refimpl as ri
 from checks import check_close, check_counts, distance
@@ -19,6 +19,7 @@ COMBINED = {name: rules for name, rules in RULES.items() if len(rules) > 1}
 GRADIENTS = ("dx", "dw", "db")
 
 
+@thorough
 @given(st.sampled_from(list(COMBINED.values())), cases())
 def test_every_combination_is_the_plain_statement(rules, c):
     together, expected = Together(rules, c), statement(rules, c.arrays, c.attrs)
@@ -63,6 +64,7 @@ def named(rules):
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: f"{named(limit[0])} is {named(limit[1])}")
+@thorough
 @given(cases())
 def test_in_the_limit_the_other_rules_are_left(limit, c):
     rules, rest = limit
@@ -76,6 +78,7 @@ def test_in_the_limit_the_other_rules_are_left(limit, c):
 
 
 @pytest.mark.parametrize("rest", [(KEEP,), (RATIO,), (KEEP, RATIO)], ids=named)
+@thorough
 @given(cases())
 def test_patch_1_of_a_pointwise_kernel_leaves_the_other_rules(rest, c):
     a, attrs = dict(c.arrays), {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
@@ -89,6 +92,7 @@ def test_patch_1_of_a_pointwise_kernel_leaves_the_other_rules(rest, c):
     check_close({n: ours[n] for n in GRADIENTS}, {n: theirs[n] for n in GRADIENTS}, 1e-12, magnitudes(rest, c))
 
 
+@thorough
 @given(st.sampled_from(list(COMBINED.values())), cases(), st.randoms(use_true_random=False))
 def test_the_order_of_the_rules_does_not_matter(rules, c, random):
     shuffled = random.sample(rules, len(rules))
