@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test format clean
+.PHONY: demo test format notebooks clean
 
 demo: .venv/.installed
 	$(BIN)/gradledger adapt
@@ -15,6 +15,9 @@ test: .venv/.installed-test
 format: .venv/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+notebooks: .venv/.installed-test
+	$(BIN)/python tools/notebooks.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

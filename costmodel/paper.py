@@ -81,7 +81,9 @@ class PaperPrice:
 
 
 def price(graph: Graph, plan: Plan, n: int = 1, size: tuple[int, int] | None = None) -> PaperPrice:
-    """Price a training step on n samples in the paper's counting; size: rows and columns of the input.
+    """Price a training step on n samples in the paper's counting, eq. (15) for a filtered dx.
+
+    size: rows and columns of the input.
 
     ValueError where the plan has a rule that the paper does not count.
     """

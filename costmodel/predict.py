@@ -62,8 +62,9 @@ class Estimate:
         """Every node of the graph in its order, then what belongs to no node: the loss, the optimizer."""
         sections = self.program.sections
         nodes = {node.name: {s: Counter() for s in sections} for node in self.program.graph.nodes}
+        own = {call.node for call in self.calls if call.phase != "update"}
         for call, units in self.calls.items():
-            name = call.node if call.node in nodes else call.node.rsplit(".", 1)[0]  # an update bears its parameter's
+            name = call.node if call.node in own else call.node.rsplit(".", 1)[0]  # an update bears its parameter's
             nodes.setdefault(name, {s: Counter() for s in sections})[call.section].update(units)
         return [Layer(name, by_section) for name, by_section in nodes.items()]
 
@@ -122,11 +123,12 @@ def estimate(program: Program, n: int | None = None, device: devices.Device | st
 
 
 def run_macs(program: Program, batches: Iterable[int]) -> int | float:
-    """Multiply-adds of a training run: one step for each batch size in `batches`."""
+    """Multiply-adds of a training run: one step for each batch size in `batches`, as far as the plan skips none."""
     per_size = {}
     total = 0
     for n in batches:
         if n not in per_size:
             per_size[n] = estimate(program, n).flops
         total += per_size[n]
-    return as_macs(total)
+    rule = program.plan.instances
+    return as_macs(round(total * rule.steps_share) if rule else total)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .graph import INPUT, Graph, Node, Operator, node_attrs, operator
-from .methods.instance_filter import entropy, select
+from .methods.instance_filter import select
 from .passes import Bound, Pass, ShapeError, dtype_of, read_sizes
 from .plan import Plan
 from .program import PHASES, Buffer, Call, Constant, Step
@@ -34,8 +34,8 @@ class _Node:
 IDENTITY = Operator("identity", {"x": "", "y": ""}, ("x",), (), (), {"y": "x", "dx": "dy"}, {}, None)
 
 
-class _Derivation:
-    """Derives the logical calls of a step from a graph and a plan."""
+class Derivation:
+    """Derives the logical calls of one net's step from its graph and a plan."""
 
     def __init__(
         self, graph: Graph, plan: Plan, batch: int, size, dtype, training: bool, prefix: str = "", section: str = "",
@@ -81,9 +81,13 @@ class _Derivation:
         node = self.graph.node(name.rsplit(".", 1)[0])
         local = name.rsplit(".", 1)[1]
         changes = local in self.trained.get(node.name, ()) or (
-            self.trained.get(node.name) and local in node.operator.state
+            local in node.operator.state and self.statistics_change(node)
         )
         return self.buffer(name, self.graph.parameters[name].shape, region="state" if changes else "constant")
+
+    def statistics_change(self, node: Node) -> bool:
+        """Does a batch norm train with the statistics of the batch?"""
+        return self.plan.batch_norm == "train" and node.name in self.trained
 
     def build(self, losses: bool = False) -> Step:
         """The step; losses: the host wants the loss of each instance, of an inference too."""
@@ -109,7 +113,7 @@ class _Derivation:
     def resolve(self, node: Node) -> _Node:
         """Operator, attributes and passes of a node under the plan, with its inputs and parameters bound."""
         op = node.operator
-        if node.op == "batch_norm" and node.name not in self.trained:
+        if node.op == "batch_norm" and not self.statistics_change(node):
             op = operator("frozen_batch_norm")
         if node.op == "dropout" and not self.training:
             op = IDENTITY
@@ -333,44 +337,3 @@ def _feeds(earlier: Call, later: Call) -> bool:
     """Does `later` read what `earlier` writes, or belong to the same node?"""
     written = {b.root for b in earlier.writes}
     return earlier.node == later.node or any(b.root in written for b in later.reads)
-
-
-def derive(graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype) -> Step:
-    """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit."""
-    if plan is None:
-        step = _Derivation(graph, Plan(), batch, size, dtype, training=False).build()
-        step.calls |= {phase: [] for phase in PHASES[1:]}
-        return step
-    rule = plan.instances
-    if rule is None or not rule.sections:
-        return _Derivation(graph, plan, batch, size, dtype, training=True).build()
-    stream = Buffer(INPUT, graph.shapes(batch, size)[INPUT], np.dtype(dtype), "arena", batched=True)
-    common = {"batch": batch, "size": size, "dtype": dtype, "stream": stream}
-    main = _Derivation(graph, plan, training=True, chosen=True, **common)
-    judge = {"training": False, "parameters": main.parameters, **common}
-    if "filter" not in rule.sections:  # the main net itself judges the whole mini-batch
-        before, after = [_Derivation(graph, plan, prefix="judge.", section="judge", **judge).build(losses=True)], []
-    else:
-        own = rule.filter_plan()
-        learner = _Derivation(rule.graph, own, training=True, prefix=rule.prefix, chosen=True, **common)
-        shared = common | {"parameters": learner.parameters}
-        asked = _Derivation(rule.graph, own, training=False, prefix=rule.prefix, section="filter", **shared)
-        first = asked.build()
-        logits, doubt = first.host_reads.pop(f"{rule.prefix}output"), asked.buffer("entropy", (batch,), batched=True)
-        asked.emit("entropy", entropy, {"logits": logits, "entropy": doubt}, {})
-        first.host_reads |= {f"{rule.prefix}logits": logits, f"{rule.prefix}entropy": doubt}
-        unsure = _Derivation(graph, plan, prefix="uncertain.", section="uncertain", chosen=True, **judge)
-        before, after = [first], [unsure.build(losses=True), learner.build()]
-    return _joined(stream, [*before, main.build(losses=True), *after])
-
-
-def _joined(stream: Buffer, steps: list[Step]) -> Step:
-    """One step of several, in their order, on one mini-batch."""
-    joined = Step({}, {INPUT: stream}, {}, {}, {}, {}, {}, {})
-    for step in steps:
-        for name, found in vars(step).items():
-            both = getattr(joined, name).keys() & found.keys()
-            if both:
-                raise AssertionError(f"two nets of a step have {name} called {', '.join(both)}")
-            getattr(joined, name).update(found)
-    return joined

@@ -186,6 +186,10 @@ class Graph:
         """min(max(x, 0), 6)."""
         return self.add_node(name, "relu6", (x,), {}, {})
 
+    def block_prune(self, name, x, block=2, threshold=0.0) -> str:
+        """Zero where a whole block of a channel is below `threshold` in magnitude, identity elsewhere."""
+        return self.add_node(name, "block_prune", (x,), {"block": block, "threshold": threshold}, {})
+
     def max_pool(self, name, x, window, stride=None, pad=0) -> str:
         """Maximum of each window; the stride defaults to the window."""
         return self.add_node(name, "max_pool", (x,), {"window": window, "stride": stride or window, "pad": pad}, {})

@@ -1,8 +1,9 @@
 """The compiled step: a flat list of kernel calls, in sections, and where each array lives.
 
 Two levels. The *logical* Program lists reference passes, derived from the graph by asking for what is needed: the
-output of each node, the gradient of each trained parameter, and whatever these read (`refimpl.derive`). *Lowering*
-(`refimpl.lower`) turns it into launches; each launch names the logical calls that it covers.
+output of each node, the gradient of each trained parameter, and whatever these read (`refimpl.derive`; several nets of
+one step are put together in `refimpl.compose`). *Lowering* (`refimpl.lower`) turns it into launches; each launch names
+the logical calls that it covers.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -345,7 +346,7 @@ def compile(
     """
     import numba
 
-    from .derive import derive
+    from .compose import derive
     from .lower import BACKENDS, lower
 
     backend = backend or "fast"
@@ -358,6 +359,8 @@ def compile(
         threads = numba.config.NUMBA_NUM_THREADS
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
+    if plan is not None and plan.instances is not None:
+        plan = replace(plan, instances=plan.instances.for_net(graph, size))
     step = derive(graph, plan, batch, size, dtype)
     launches = lower(step, backend, threads)
     program = Program(graph, plan or Plan(), batch, size, dtype, backend, threads, step, launches)

@@ -136,6 +136,21 @@ def test_arrays_that_are_not_wanted_are_not_written():
     assert np.array_equal(only_w, dw) and np.array_equal(only_x, dx)
 
 
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
+@pytest.mark.parametrize("taps", [(3, 3), (5, 3)])
+def test_dx_alone_reads_nothing_of_x(taps, stride):
+    case = {"x": (2, 9, 8, 20), "taps": taps, "stride": stride, "dilation": (1, 1), "pad": ((1, 1), (1, 1)), "act": 0}
+    case |= {"affine": False, "coef": "none", "seed": 1}
+    x, affine, kernel, dz, y, coef = make(case, np.float32)
+    want, _, _ = run_backward(case, x, affine, kernel, dz, y, coef)
+    need = depthwise.backward_scratch(x.shape, kernel.shape, dz.shape, 4, *geometry(case).values())
+    scratch = np.full((numba.get_num_threads(), need), np.nan, np.float32)
+    no4, no5, no3 = np.empty((0,) * 4, np.float32), np.empty((0,) * 5, np.float32), np.empty((0,) * 3)
+    dx = np.full(x.shape, np.nan, np.float32)
+    depthwise.backward(dx, no5, dz, y, coef, no4, affine, kernel, no3, scratch, 0, *geometry(case).values())
+    assert np.array_equal(dx, want)
+
+
 @pytest.mark.parametrize("taps", [(3, 3), (5, 5)])
 def test_same_bits_for_any_number_of_threads(taps):
     case = {"x": (5, 12, 9, 70), "taps": taps, "stride": (2, 1), "dilation": (1, 1), "pad": ((2, 2), (2, 2)), "act": 2}

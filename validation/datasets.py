@@ -17,3 +17,11 @@ def folder(name: str) -> Path:
     if not (root / name).exists():
         raise DataError(f"there is no {name} in {root}: set GRADLEDGER_DATA to the folder that holds {name}")
     return root / name
+
+
+def weights(name: str) -> Path:
+    """The file of pre-trained weights `name` in the folder `weights` beside the data; DataError where there is none."""
+    path = Path(os.environ.get("GRADLEDGER_DATA") or BESIDE).parent / "weights" / name
+    if not path.exists():
+        raise DataError(f"there is no {path}: the weights must lie in a folder `weights` beside the data")
+    return path

@@ -223,8 +223,10 @@ def backward_row_3x3(dx, x, i, width, channels, m, ring, rows, d, w, affine, c, 
         a, b = load(affine, c, m), load(affine, channels + c, m)
     for v in range(width):
         j = v * LANES
-        raw = load(x, i + v * channels, m)
-        prefetch(x, i + (v + width) * channels)
+        raw = splat(w, 0.0)
+        if given(x):
+            raw = load(x, i + v * channels, m)
+            prefetch(x, i + (v + width) * channels)
         prefetch_write(dx, i + (v + width) * channels)
         z = raw * a + b
         xe = clamp(z, lo, hi)
@@ -294,7 +296,9 @@ def backward_row(dx, x, i, width, channels, m, ring, base, rows, steps, w, taps,
         a, b = load(affine, c, m), load(affine, channels + c, m)
     total, products = splat(x, 0.0), splat(x, 0.0)
     for v in range(width):
-        raw = load(x, i + v * channels, m)
+        raw = splat(w, 0.0)
+        if given(x):
+            raw = load(x, i + v * channels, m)
         z = raw * a + b
         xe = clamp(z, lo, hi)
         e = splat(x, 0.0)
@@ -382,15 +386,16 @@ def backward(dx, dw, dz, y, coef, x, affine, w, sums, scratch, act, stride, dila
 
     The gradient at the raw output is coef[0]·dz + coef[1]·y + coef[2]; without y (0, 0, 0, 0) it is coef[0]·dz,
     without coef (0, 0) it is dz (N, P, Q, C). x (N, H, W, C) is read through `affine` and `act` as in forward.
-    dx is zero where the activation is flat: ∂L/∂(a·x + b). An empty dx or dw is not written.
+    dx is zero where the activation is flat: ∂L/∂(a·x + b). An empty dx or dw is not written; without dw, affine and
+    sums nothing is read of x, which may be empty.
     sums (slices(N), 2, C) float64: Σ dx and Σ dx·x per slice, or (0, 0, 0). scratch (threads, backward_scratch(…)).
     """
     top, left = pad[0][0], pad[1][0]
-    count, channels = x.shape[0], x.shape[3]
+    count, size, width, channels = x.shape if x.size else dx.shape
     taps = (w.shape[0], w.shape[1])
     parts = _slices(count)
-    rows, columns = _backward_ring(x.shape[2], dz.shape[2], taps, stride, dilation, left)
-    blocks = _blocks_per_item(channels, count, ((rows + 1) * columns + taps[0] * taps[1]) * LANES * x.itemsize)
+    rows, columns = _backward_ring(width, dz.shape[2], taps, stride, dilation, left)
+    blocks = _blocks_per_item(channels, count, ((rows + 1) * columns + taps[0] * taps[1]) * LANES * w.itemsize)
     groups = -(-channels // (blocks * LANES))
     for t in prange(parts * groups):
         part = np.int64(t) // groups
@@ -399,5 +404,5 @@ def backward(dx, dw, dz, y, coef, x, affine, w, sums, scratch, act, stride, dila
             address(dx), address(dw), address(dz), address(y), address(coef), address(x), address(affine), act,
             address(w), address(sums), address(scratch[get_thread_id()]), part,
             (count * part // parts, count * (part + 1) // parts), first, min(first + blocks * LANES, channels),
-            (x.shape[1], x.shape[2], channels, dz.shape[1], dz.shape[2]), taps, stride, dilation, top, left,
+            (size, width, channels, dz.shape[1], dz.shape[2]), taps, stride, dilation, top, left,
         )  # fmt: skip

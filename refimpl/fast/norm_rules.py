@@ -361,6 +361,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
             joined.dz = dx
             joined.grad_sums = sums = sliced(lowering, call, "grad_sums", parts, (2, x.shape[3]), np.float64)
     dx = dx.reshape(x.shape) if dx is not none4 else dx
+    read = x if grad_w or before else none4  # what nobody reads is not kept for backward
     share, follow = nothing(5, w.dtype), []
     if grad_w:
         dw = grad_w.arrays["dw"]
@@ -369,39 +370,42 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
         follow = [Launch(name, fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())]
     if kernel is pointwise:
         scratch = pointwise_scratch(lowering, call, pointwise.backward_scratch, x, w)
-        args = (dx, share, dz, y, coef, x, affine, w, residual, prev, prev_affine, sums, *scratch, act, prev_act)
+        args = (dx, share, dz, y, coef, read, affine, w, residual, prev, prev_affine, sums, *scratch, act, prev_act)
     else:
         geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
         of = (w.shape, dz.shape[1:], w.dtype.itemsize, *geometry)
         scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, x, *of)
-        args = (dx, share, dz, y, coef, x, affine, w, sums, *scratch, act, *geometry)
-    reads = buffers(dz, y, coef, x, affine, w, residual, prev, prev_affine)
+        args = (dx, share, dz, y, coef, read, affine, w, sums, *scratch, act, *geometry)
+    reads = buffers(dz, y, coef, read, affine, w, residual, prev, prev_affine)
     name = " + ".join(c.name for c in covers)
     return [Launch(name, kernel.backward, args, reads, buffers(dx, share, sums), tuple(covers), scratch), *follow]
 
 
 def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """dw and dx of some channels of a depthwise convolution, which stand side by side."""
+    """Dx, and dw where it is asked for, of some channels of a depthwise convolution, which stand side by side."""
     z = call.sizes
     if call.passed not in (conv2d.grad_w, conv2d.grad_x) or not call.renamed or not 1 < z["G"] == z["C"] == z["K"]:
         return None
     calls = {c.passed: c for c in lowering.calls if c.phase == "backward" and c.node == call.node and c.renamed}
-    if conv2d.grad_w not in calls or conv2d.grad_x not in calls:
+    grad_w, grad_x = calls.get(conv2d.grad_w), calls.get(conv2d.grad_x)
+    if grad_x is None:
         return None  # the first trained layer has no dx: its reference kernel does
-    grad_w, grad_x = calls[conv2d.grad_w], calls[conv2d.grad_x]
-    x, w, dy = grad_w.arrays["x"], grad_x.arrays["w"], grad_x.arrays["dy"]
-    dx, dw = grad_x.arrays["dx"], grad_w.arrays["dw"]
+    w, dy, dx = (grad_x.arrays[a] for a in ("w", "dy", "dx"))
+    none2, none4, none3 = nothing(2, w.dtype), nothing(4, w.dtype), nothing(3, np.float64)
     geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
     of = (w.shape, dy.shape[1:], w.dtype.itemsize, *geometry)
-    scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, x, *of)
-    share = sliced(lowering, call, "dw_slices", depthwise.slices, w.shape, w.dtype)
-    none2, none4, none3 = nothing(2, w.dtype), nothing(4, w.dtype), nothing(3, np.float64)
+    scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, dx, *of)
+    covers, x, share, follow = (grad_x,), none4, nothing(5, w.dtype), []
+    if grad_w:
+        covers, x, dw = (grad_w, grad_x), grad_w.arrays["x"], grad_w.arrays["dw"]
+        share = sliced(lowering, call, "dw_slices", depthwise.slices, w.shape, w.dtype)
+        name = f"{call.node} add slices of dw"
+        follow = [Launch(name, fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())]
+        spread = lowering.reader(dw, error_map_pruning.spread_w)
+        follow += channel_rules.copy(lowering, spread)  # it came before dx was at hand
     args = (dx, share, dy, none4, none2, x, none2, w, none3, *scratch, 0, *geometry)
-    covers = (grad_w, grad_x)
     name = " + ".join(c.name for c in covers)
-    add = Launch(f"{call.node} add slices of dw", fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())
-    spread = channel_rules.copy(lowering, lowering.reader(dw, error_map_pruning.spread_w))  # before dx was at hand
-    return [Launch(name, depthwise.backward, args, (dy, x, w), buffers(dx, share), covers, scratch), add, *spread]
+    return [Launch(name, depthwise.backward, args, buffers(dy, x, w), buffers(dx, share), covers, scratch), *follow]
 
 
 RULES = (convolve, kept_depthwise, table, normalize, rectified_gradient, norm_gradient, convolve_back)

@@ -21,6 +21,8 @@ class HardExamples:
 
     keep: float = 0.1
 
+    method: ClassVar[str] = "hard-examples"
+    steps_share: ClassVar[float] = 1.0  # of the steps is not skipped
     sections: ClassVar[tuple[str, ...]] = ("judge",)
 
     def __post_init__(self):
@@ -30,6 +32,10 @@ class HardExamples:
     def count(self, n: int) -> int:
         """Instances of a mini-batch of n that train."""
         return max(1, round(self.keep * n))
+
+    def for_net(self, graph, size):
+        """It is the same for every net."""
+        return self
 
     def samples(self, n: int) -> dict[str, int]:
         """Instances of each section for a mini-batch of n."""
@@ -57,11 +63,21 @@ class RandomSkip:
 
     skip: float = 0.5
 
+    method: ClassVar[str] = "random-skip"
     sections: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         if not 0 <= self.skip < 1:
             raise ValueError(f"skip must be a probability from 0 to below 1, got {self.skip}")
+
+    @property
+    def steps_share(self) -> float:
+        """Expected share of the steps that are not skipped."""
+        return 1 - self.skip
+
+    def for_net(self, graph, size):
+        """It is the same for every net."""
+        return self
 
     def samples(self, n: int) -> dict[str, int]:
         """A mini-batch that is not skipped trains whole."""

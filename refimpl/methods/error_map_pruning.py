@@ -215,6 +215,7 @@ class ErrorMapPruning:
     gamma_dy: float = 1.0
 
     operator: ClassVar[str] = "conv2d"
+    method: ClassVar[str] = "error-map-pruning"
 
     def __post_init__(self):
         if not 0 < self.keep <= 1:

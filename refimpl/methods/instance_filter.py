@@ -29,11 +29,12 @@ Dimensions: N instances of a section, B of the mini-batch, E elements of an inst
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 
+from .. import models
 from ..graph import Graph
 from ..optim import SGD
 from ..passes import declare
@@ -96,12 +97,13 @@ def class_weights(wanted: float) -> tuple[float, float]:
 class InstanceFilter:
     """What enters a step: the instances that a filter net predicts to have a high loss.
 
-    graph: the filter net, two outputs, with the main net's input. keep: R_set, the wanted share of true High instances.
-    optimizer: the filter's. rise, fall: α₁ and α₂. window: mini-batches in R_TH. entropy: limit of eq. (5) in nats.
-    threshold: the first T. expected_uncertain: share that predictions of cost reckon with. ValueError for bad values.
+    graph: the filter net, two outputs, with the main net's input; None: the paper's for that input. keep: R_set, the
+    wanted share of true High instances. optimizer: the filter's. rise, fall: α₁ and α₂. window: mini-batches in R_TH.
+    entropy: limit of eq. (5) in nats. threshold: the first T. expected_uncertain: share that predictions of cost reckon
+    with. ValueError for bad values.
     """
 
-    graph: Graph
+    graph: Graph | None = None
     keep: float = 0.1
     optimizer: SGD = field(default_factory=lambda: SGD(lr=0.1))
     rise: float = 1.005
@@ -111,6 +113,8 @@ class InstanceFilter:
     threshold: float = 1.0
     expected_uncertain: float = 0.05
 
+    method: ClassVar[str] = "instance-filter"
+    steps_share: ClassVar[float] = 1.0  # of the steps is not skipped
     prefix: ClassVar[str] = "filter."  # of the filter net's arrays and sections
     sections: ClassVar[tuple[str, ...]] = ("filter", "uncertain")
 
@@ -121,8 +125,16 @@ class InstanceFilter:
             raise ValueError(f"rise must be above 1 and fall below 1, got {self.rise} and {self.fall}")
         if self.window < 1 or self.threshold <= 0:
             raise ValueError(f"window and threshold must be above 0, got {self.window} and {self.threshold}")
-        if self.graph.shape(self.graph.output)[1:] != (2,):
+        if self.graph and self.graph.shape(self.graph.output)[1:] != (2,):
             raise ValueError(f"the filter net {self.graph.name} must have two outputs, Low and High")
+
+    def for_net(self, graph: Graph, size: tuple[int, int]) -> "InstanceFilter":
+        """The same with a filter net for the input of a main net: slim LeNet, ResNet-8 or ResNet-10."""
+        if self.graph:
+            return self
+        side = max(size)
+        name = "slim_lenet" if graph.channels == 1 or min(size) == 1 else "resnet8" if side <= 64 else "resnet10"
+        return replace(self, graph=models.build(name, classes=2, size=size, channels=graph.channels))
 
     def filter_plan(self) -> Plan:
         """How the filter trains: everything, with the weighted loss of eq. (6) and (7)."""

@@ -12,7 +12,8 @@ dx is exact and needs w, not x. Selection: each layer orders its C input channel
 M; block number `block` is trained, the last block of a cycle wraps round to the first channels.
 
 Readings:
-  [ours]        The axis is the input channel (a depthwise convolution's own channel): no other saves stored features.
+  [ours]        Input-channel selection: the axis is the input channel (a depthwise convolution's own channel), because
+                no other saves stored features.
   [ours]        M = max(1, round(ratio·C)).
   [ours]        Order: largest L2 norm of the pre-trained weights of a channel first; or random.
   [second-hand] Three stages: fixed selection, dynamic selection, fixed again.
@@ -122,6 +123,7 @@ class SparseUpdate:
     fixed_last: float = 0.2
 
     operator: ClassVar[str] = "conv2d"
+    method: ClassVar[str] = "sparse-update"
 
     def __post_init__(self):
         if not 0 < self.ratio <= 1:

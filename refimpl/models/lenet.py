@@ -47,8 +47,9 @@ def slim_lenet(classes: int = 2, size: tuple[int, int] = (28, 28), channels: int
     """
     g = Graph("slim_lenet", size, channels)
     x = INPUT
+    rows = min(size[0], 3)  # series in time are maps of one row
     for i, width in enumerate((6, 16), start=1):
-        x = g.relu(f"relu{i}", g.conv2d(f"conv{i}", x, width, 3, pad=1, bias=True))
-        x = g.max_pool(f"pool{i}", x, 2)
+        x = g.relu(f"relu{i}", g.conv2d(f"conv{i}", x, width, (rows, 3), pad="same", bias=True))
+        x = g.max_pool(f"pool{i}", x, (min(rows, 2), 2))
     g.linear("fc", g.flatten("flatten", x), classes)
     return g
