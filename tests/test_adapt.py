@@ -89,7 +89,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(record, tmp_path, monkeypat
         (("--batch", "0"), 2, "--batch must be at least 1, got 0"),
         (("--epochs", "many"), 2, "many"),
         (("--lr", "-1"), 2, "lr must be a positive number"),
-        (("--method", "sparse-update", "--momentum", "0.5"), 2, "sparse-update needs plain SGD without momentum: a"),
+        (("--method", "sparse-update", "--momentum", "0.5"), 2, "sparse-update needs plain SGD without momentum: the"),
         (("--resume",), 2, "holds no interrupted run"),
     ],
 )

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from nets import MOMENTUM, NETS
+from test_combinations import plan
 
 import refimpl as ri
 from costmodel import budget
@@ -40,6 +41,17 @@ def test_terms_add_up_to_the_byte(net, plan, backend):
     assert all(found["arena"][kind] <= most for kind, most in found["arena_most"].items())
     assert found["arena_most"].keys() == found["arena"].keys() - {"slack"}
     assert found["peak_at"] in [launch.name for launch in p.order]
+
+
+@pytest.mark.parametrize("instances", ["instance-filter", "hard-examples"])
+def test_terms_of_a_step_of_several_nets_add_up(instances):
+    graph = NETS["residual"]()
+    p = ri.compile(graph, plan(graph, instances, "sparse-update"), 4, backend="fast")
+    found = budget.terms(p)
+    for part, whole in (("state", p.state_bytes), ("constants", p.constant_bytes), ("arena", p.peak_bytes)):
+        assert sum(found[part].values()) == whole
+    own = sum(b.nbytes for name, b in p.step.parameters.items() if name.startswith("filter."))
+    assert found["state"]["filter_net"] == own and (own > 0) == (instances == "instance-filter")
 
 
 def test_terms_of_a_sparse_update_are_those_of_its_arrays():
