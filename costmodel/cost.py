@@ -25,6 +25,7 @@ ARITHMETIC = ("add", "mul")  # what `flops` counts; the other units are listed b
 
 N, H, W, C, K, R, S, P, Q, G, D, U, V = sp.symbols("N H W C K R S P Q G D U V", positive=True, integer=True)
 E, B, L, J = sp.symbols("E B L J", positive=True, integer=True)  # merged elements, mask bytes, slices, all slices
+M = sp.Symbol("M", positive=True, integer=True)  # chosen input channels; L of a method: kept output channels
 
 COSTS: dict[tuple[str, str], sp.Expr] = {}
 

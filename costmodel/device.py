@@ -65,7 +65,7 @@ def roofline(estimate) -> dict[str, float]:
     share = estimate.n / estimate.program.batch
     seconds = dict.fromkeys(EFFICIENCY, 0.0)
     for launch in estimate.program.order:
-        flops = sum(arithmetic(estimate.calls[c]) for c in launch.covers)
+        flops = sum(arithmetic(estimate.calls[c]) for c in launch.covers if c in estimate.calls)
         moved = sum(b.nbytes * (share if b.batched else 1) for b in launch.buffers)
         for kind, efficiency in EFFICIENCY.items():
             seconds[kind] += max(flops / (d.flops * efficiency), moved / (d.bandwidth * efficiency)) + d.launch

@@ -81,7 +81,9 @@ class PaperPrice:
 
 
 def price(graph: Graph, plan: Plan, n: int = 1, size: tuple[int, int] | None = None) -> PaperPrice:
-    """Price a training step on n samples in the paper's counting; size: rows and columns of the input.
+    """Price a training step on n samples in the paper's counting, eq. (15) for a filtered dx.
+
+    size: rows and columns of the input.
 
     ValueError where the plan has a rule that the paper does not count.
     """
@@ -112,12 +114,11 @@ def _layer(graph: Graph, plan: Plan, node: Node, shapes: Mapping, trains: bool, 
         sizes |= dict(zip("NPQK", shapes[node.name], strict=True))
         sizes["R"], sizes["S"], depth, _ = graph.parameters[node.params["w"]].shape
         sizes["G"] = sizes["C"] // depth
-        rule = plan.rule(node) if trains else None
-        if rule:
+        for rule in plan.rules_of(node) if trains else ():
             sizes |= {"U": -(-sizes["P"] // rule.patch[0]), "V": -(-sizes["Q"] // rule.patch[1])}
             dx = ["patch_grad_dilated"] if rule.dilated(node.attrs) else ["sum_w", "patch_grad"]
             names, stored = ["pool_dy", "patch_grad_w"] + dx * wants_dx, ["saved_patches"]
-        else:
+        if not stored:
             names, stored = ["grad_w"] * trains + ["grad_x"] * wants_dx, ["saved"] * trains
     terms = {name: _value(name, sizes) for name in names}
     return PaperLayer(node.name, terms, sum(_value(name, sizes) for name in stored))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from refimpl.program import SECTIONS, Call, Program
+from refimpl.program import Call, Program
 
 from . import device as devices
 from .cost import ARITHMETIC, counts
@@ -52,7 +52,7 @@ class Estimate:
     @cached_property
     def sections(self) -> dict[str, Counter]:
         """Number of each unit in each section."""
-        total = {s: Counter() for s in SECTIONS}
+        total = {s: Counter() for s in self.program.sections}
         for call, units in self.calls.items():
             total[call.section].update(units)
         return total
@@ -60,10 +60,12 @@ class Estimate:
     @cached_property
     def layers(self) -> list[Layer]:
         """Every node of the graph in its order, then what belongs to no node: the loss, the optimizer."""
-        nodes = {node.name: {s: Counter() for s in SECTIONS} for node in self.program.graph.nodes}
+        sections = self.program.sections
+        nodes = {node.name: {s: Counter() for s in sections} for node in self.program.graph.nodes}
+        own = {call.node for call in self.calls if call.phase != "update"}
         for call, units in self.calls.items():
-            name = call.node if call.node in nodes else call.node.rsplit(".", 1)[0]  # an update bears its parameter's
-            nodes.setdefault(name, {s: Counter() for s in SECTIONS})[call.section].update(units)
+            name = call.node if call.node in own else call.node.rsplit(".", 1)[0]  # an update bears its parameter's
+            nodes.setdefault(name, {s: Counter() for s in sections})[call.section].update(units)
         return [Layer(name, by_section) for name, by_section in nodes.items()]
 
     @property
@@ -107,19 +109,26 @@ class Estimate:
 def estimate(program: Program, n: int | None = None, device: devices.Device | str = "nominal") -> Estimate:
     """Price one step of `program` on n samples (default a full batch) for a device or the name of one.
 
+    Where the data decide how many samples a section gets, the plan's configured shares are reckoned with.
+
     KeyError for a pass without a formula or an unknown device.
     """
     n = program.batch if n is None else n
     device = devices.find(device) if isinstance(device, str) else device
-    return Estimate(program, n, {call: call_counts(call, n) for call in program.step}, device)
+    samples = program.samples(n)
+    calls = {
+        call: call_counts(call, samples[call.section]) if samples[call.section] else Counter() for call in program.step
+    }
+    return Estimate(program, n, calls, device)
 
 
 def run_macs(program: Program, batches: Iterable[int]) -> int | float:
-    """Multiply-adds of a training run: one step for each batch size in `batches`."""
+    """Multiply-adds of a training run: one step for each batch size in `batches`, as far as the plan skips none."""
     per_size = {}
     total = 0
     for n in batches:
         if n not in per_size:
             per_size[n] = estimate(program, n).flops
         total += per_size[n]
-    return as_macs(total)
+    rule = program.plan.instances
+    return as_macs(round(total * rule.steps_share) if rule else total)

@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +31,20 @@ class Interrupted(Exception):
 
 @dataclass
 class Settings:
-    """What decides an adaptation's result; kept with a saved run, so that --resume needs no other option."""
+    """What decides an adaptation's result; kept with a saved run, so that --resume needs no other option.
+
+    What follows from the methods where it is not given is None here, and filled in by `prepare`.
+    """
 
     model: str = "watch"
     data: str = "watch"
     subject: int = 1
     method: list[str] = field(default_factory=lambda: ["gradient-filter:patch=2"])
-    train_last: str = "all"
+    train_last: str | None = None
     epochs: int = 20
     batch: int = 32
     lr: float = 0.01
-    momentum: float = 0.9
+    momentum: float | None = None
     seed: int = 0
     classes: int | None = None
     size: str | None = None
@@ -67,12 +71,13 @@ def prepare(settings: Settings) -> Job:
     options.threads(settings.threads)
     options.seed(settings.seed)
     # what else is wrong with an option is said before data are read
-    options.methods(settings.method)
+    plan, _ = planned(settings)
+    settings = replace(settings, train_last=str(plan.train_last), momentum=plan.step.optimizer.momentum)
     options.byte_count(settings.memory_limit)
-    options.train_last(settings.train_last)
     size = options.size(settings.size)
     dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
     program, method = compiled(settings, dataset)
+    dataset = dataset.with_pixels(*program.graph.pixels)
     return Job(settings, dataset, program, ri.Trainer(program, settings.seed), method)
 
 
@@ -81,15 +86,19 @@ def watched(settings: Settings) -> int | None:
     return settings.subject if settings.data == "watch" else None
 
 
+def planned(settings: Settings) -> tuple[ri.Plan, str]:
+    """The plan of a run, and its method in full."""
+    methods = options.methods(settings.method)
+    schedule = ri.Schedule("cosine")
+    return options.plan(methods, settings.train_last, settings.momentum, settings.lr, schedule), methods.text
+
+
 def compiled(settings: Settings, dataset: data.Dataset) -> tuple[ri.Program, str]:
     """The program of a run on a data set (of which only shapes and classes matter), and its method in full."""
-    rules, method = options.methods(settings.method)
+    plan, method = planned(settings)
     limit = options.byte_count(settings.memory_limit)
-    train_last = options.train_last(settings.train_last)
     graph = pretrained(settings.model, dataset, watched(settings), settings.classes)
     try:
-        optimizer = ri.SGD(lr=settings.lr, momentum=settings.momentum, schedule=ri.Schedule("cosine"))
-        plan = ri.Plan(train_last=train_last, rules=rules, step=ri.Backprop(optimizer))
         batch = min(settings.batch, len(dataset.x_train))
         program = ri.compile(graph, plan, batch, memory_limit=limit, backend=settings.backend, threads=settings.threads)
     except ri.MemoryLimitError as e:
@@ -264,6 +273,7 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float,
         "ok": True,
         "model": job.settings.model,
         "data": job.settings.data,
+        "data_name": d.name,
         "subject": job.settings.subject if d.name == "watch" else None,
         "method": job.method,
         "accuracy_before": accuracy(before),
@@ -286,6 +296,7 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float,
             "saved_bytes": program.saved_bytes,
         },
         "samples": {"train": len(d.x_train), "test": len(d.x_test)},
+        **entered(job, sizes[trainer.step - len(step_seconds) :]),
         "recall": {
             name: {"before": b, "after": a} for name, b, a in zip(d.classes, recall(before), recall(after), strict=True)
         },
@@ -296,16 +307,32 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float,
     }
 
 
+def entered(job: Job, batches: list[int]) -> dict:
+    """Where a method chooses what enters a step: each section's share of the samples, as planned and as it came out."""
+    rule, total = job.program.plan.instances, sum(batches)
+    if rule is None or not total:
+        return {}
+    planned = Counter()
+    for n in batches:
+        planned.update({s: k * rule.steps_share for s, k in job.program.samples(n).items()})
+    realised = Counter()
+    for (section, n), times in job.trainer.runner.made.items():
+        realised[section] += n * times
+    shares = {name: {s: found[s] / total for s in job.program.sections} for name, found in
+              (("planned", planned), ("realised", realised))}  # fmt: skip
+    return {"shares": shares}
+
+
 def batches(samples: int, batch: int, steps: int) -> list[int]:
     """Batch size of each of the first `steps` steps."""
     sizes = [batch] * (samples // batch) + ([samples % batch] if samples % batch else [])
     return (sizes * -(-steps // len(sizes)))[:steps]
 
 
-def plot(output: Path) -> str | None:
-    """Draw the learning curve in a process of its own; None (and a sentence) where that fails."""
-    picture = output / "adapt.png"
-    command = [sys.executable, "-m", "gradledger.plot", str(output / "adapt.json"), str(picture)]
+def plot(output: Path, name: str = "adapt") -> str | None:
+    """Draw the record NAME.json of `output` in a process of its own; None (and a sentence) where that fails."""
+    picture = output / f"{name}.png"
+    command = [sys.executable, "-m", "gradledger.plot", str(output / f"{name}.json"), str(picture)]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError as e:  # no process can be started: no memory, or an emulator that does not carry over

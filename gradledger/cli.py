@@ -47,6 +47,16 @@ REAL = number(float, "a number")
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout and nothing else there.")]
 Threads = Annotated[int | None, typer.Option(parser=WHOLE, help="CPU threads; default all.")]
+Method = Annotated[
+    list[str],
+    typer.Option(
+        help="backprop, gradient-filter:patch=2,align=centre, error-map-pruning:keep=0.5, "
+        "sparse-update:ratio=0.02,layers=42,order=norm or bias-only; repeatable, they combine."
+    ),
+]
+TrainLast = Annotated[
+    str | None, typer.Option(help="Convolutions to train, counted from the end, or all, which is the default.")
+]
 Backend = Annotated[str, typer.Option(help="fast or reference kernels.")]
 Output = Annotated[Path, typer.Option("--output", help="Folder for weights, record and plot.")]
 
@@ -71,21 +81,21 @@ def common(
 
 @app.command()
 def adapt(
-    model: Annotated[str, typer.Option(help="A model's name, or a .safetensors file of ours.")] = "watch",
-    data: Annotated[str, typer.Option(help="A data set's name, a .npz with x and y, or a class folder.")] = "watch",
+    model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
+    data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
     subject: Annotated[int, typer.Option(parser=WHOLE, help="Held-out person of the watch data, 1 to 10.")] = 1,
-    method: Annotated[
-        list[str], typer.Option(help="backprop, or gradient-filter:patch=2,align=centre; repeatable.")
-    ] = ["gradient-filter:patch=2"],  # noqa: B006 (typer reads the default, nobody changes it)
-    train_last: Annotated[str, typer.Option(help="Convolutions to train, counted from the end, or all.")] = "all",
+    method: Method = ["gradient-filter:patch=2"],  # noqa: B006 (typer reads the default, nobody changes it)
+    train_last: TrainLast = None,
     epochs: Annotated[int, typer.Option(parser=WHOLE, help="Passes over the training data.")] = 20,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = 32,
     lr: Annotated[float, typer.Option(parser=REAL, help="Learning rate at the start; it falls along a cosine.")] = 0.01,
-    momentum: Annotated[float, typer.Option(parser=REAL, help="Momentum of SGD.")] = 0.9,
+    momentum: Annotated[
+        float | None, typer.Option(parser=REAL, help="Momentum of SGD; default 0.9, with sparse-update 0.")
+    ] = None,
     classes: Annotated[
         int | None, typer.Option(parser=WHOLE, help="Classes of the model; default those of the data.")
     ] = None,
-    size: Annotated[str | None, typer.Option(help="Size HxW to which images of a folder are stretched.")] = None,
+    size: Annotated[str | None, typer.Option(help="Size HxW to which images are stretched.")] = None,
     memory_limit: Annotated[str | None, typer.Option(help="Most that state and arena may take, as 256KiB.")] = None,
     seed: Annotated[int, typer.Option(parser=WHOLE, help="Decides the order of samples and every random number.")] = 0,
     backend: Backend = "fast",
@@ -119,7 +129,7 @@ def warmup(
     model: Annotated[str, typer.Option(help="As for adapt.")] = "watch",
     data: Annotated[str, typer.Option(help="As for adapt.")] = "watch",
     method: Annotated[list[str], typer.Option(help="As for adapt.")] = ["gradient-filter:patch=2"],  # noqa: B006
-    train_last: Annotated[str, typer.Option(help="As for adapt.")] = "all",
+    train_last: Annotated[str | None, typer.Option(help="As for adapt.")] = None,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="As for adapt.")] = 32,
     classes: Annotated[int | None, typer.Option(parser=WHOLE, help="As for adapt.")] = None,
     size: Annotated[str | None, typer.Option(help="As for adapt.")] = None,
@@ -148,19 +158,24 @@ def warmup(
 
 @app.command()
 def cost(
-    model: Annotated[str, typer.Option(help="A model's name, or a .safetensors file of ours.")] = "watch",
+    model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
     classes: Annotated[int | None, typer.Option(parser=WHOLE, help="Classes of the model; default its own.")] = None,
     size: Annotated[str | None, typer.Option(help="Input size HxW; default the model's own.")] = None,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = 1,
-    method: Annotated[
-        list[str], typer.Option(help="backprop, or gradient-filter:patch=2,align=centre; repeatable.")
-    ] = ["backprop"],  # noqa: B006 (typer reads the default, nobody changes it)
-    train_last: Annotated[str, typer.Option(help="Convolutions to train, counted from the end, or all.")] = "all",
+    method: Method = ["backprop"],  # noqa: B006 (typer reads the default, nobody changes it)
+    train_last: TrainLast = None,
     device: Annotated[str, typer.Option(help="Device whose seconds are estimated.")] = "this-machine",
     memory_limit: Annotated[str | None, typer.Option(help="Most that state and arena may take, as 256KiB.")] = None,
     convention: Annotated[
         str, typer.Option(help="macs, flops, or paper: the backward pass as arXiv 2301.00330 counts it.")
     ] = "macs",
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            help="Choose layers and ratio of sparse-update for --memory-limit, which covers the arena and all trained "
+            "weights (trained), or only those that one step updates (updated: the others wait in flash)."
+        ),
+    ] = None,
     backend: Backend = "fast",
     threads: Threads = None,
     as_json: Json = False,
@@ -171,12 +186,45 @@ def cost(
 
     record = job.run(
         job.Settings(model, classes, size, batch, list(method), train_last, device, memory_limit, convention, backend,
-                     threads)
+                     threads, fit)
     )  # fmt: skip
     if as_json:
         emit(record)
     else:
         show.priced(record)
+
+
+@app.command()
+def validate(
+    model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
+    data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
+    subject: Annotated[int, typer.Option(parser=WHOLE, help="Held-out person of the watch data, 1 to 10.")] = 1,
+    method: Method = ["gradient-filter:patch=2"],  # noqa: B006 (typer reads the default, nobody changes it)
+    train_last: TrainLast = None,
+    batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a batch.")] = 32,
+    batches: Annotated[int, typer.Option(parser=WHOLE, help="Batches on which gradients are compared.")] = 8,
+    epochs: Annotated[
+        int, typer.Option(parser=WHOLE, help="Training first, for a model that comes without weights; 0 leaves it.")
+    ] = 1,
+    classes: Annotated[int | None, typer.Option(parser=WHOLE, help="As for adapt.")] = None,
+    size: Annotated[str | None, typer.Option(help="As for adapt.")] = None,
+    seed: Annotated[int, typer.Option(parser=WHOLE, help="Decides the samples and every random number.")] = 0,
+    output: Annotated[Path, typer.Option("--output", help="Folder for record and plot.")] = Path("gradledger-out"),
+    as_json: Json = False,
+) -> None:
+    """Error of each approximate gradient against the exact one, on real data; are kernels, counts and memory right?"""
+    from . import show
+    from . import validate as work
+
+    settings = work.Settings(
+        model, data, subject, list(method), train_last, batch, batches, epochs, classes, size, seed
+    )
+    with show.counter("validating", quiet=as_json) as watch:
+        record = work.run(settings, output, watch)
+    if as_json:
+        emit(record)
+    else:
+        show.validated(record)
 
 
 @app.command()
@@ -188,7 +236,7 @@ def bench(
     turns: Annotated[int, typer.Option(parser=WHOLE, help="Turns of each side: ours, peer, ours, peer.")] = 2,
     as_json: Json = False,
 ) -> None:
-    """Time training steps and kernels, each side in processes of its own: families filtered, step, block, start."""
+    """Time training steps and kernels, each side in own processes: families filtered, step, block, start, method."""
     from . import bench as work
     from . import show
 
@@ -202,7 +250,7 @@ def bench(
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(help="The experiment: watch-nets or watch-adapt.")],
+    name: Annotated[str, typer.Argument(help="The experiment or table; an unknown name lists them.")],
     output: Annotated[Path, typer.Option("--output", help="Folder for the result file.")] = Path("gradledger-out"),
     as_json: Json = False,
 ) -> None:
@@ -211,7 +259,13 @@ def reproduce(
     from . import show
 
     with show.counter(name, quiet=as_json) as watch:
-        record = work.run(name, output, watch)
+        try:
+            record = work.run(name, output, watch)
+        except KeyboardInterrupt:
+            if not (output / f"{name}.jsonl").exists():
+                raise
+            print(f"interrupted; {output} keeps the finished runs, and the same command goes on", file=sys.stderr)
+            raise SystemExit(Exit.INTERRUPTED) from None
     if as_json:
         emit(record)
     else:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 import refimpl as ri
-from costmodel import device, paper, predict
-from refimpl.optim import SGD
+from costmodel import budget, device, paper, predict
+from refimpl.methods.sparse_update import SparseUpdate
 
 from . import options
 from .errors import Malformed, Refused, unknown
@@ -23,20 +23,22 @@ class Settings:
     size: str | None = None
     batch: int = 1
     method: list[str] = field(default_factory=lambda: ["backprop"])
-    train_last: str = "all"
+    train_last: str | None = None
     device: str = "this-machine"
     memory_limit: str | None = None
     convention: str = "macs"
     backend: str = "fast"
     threads: int | None = None
+    fit: str | None = None
 
 
 def run(settings: Settings) -> dict:
-    """Price one training step with SGD and momentum; returns the record.
+    """Price one training step with SGD and momentum (sparse-update: without); returns the record.
 
     Runs no kernel and compiles none. Raises Malformed for a bad value, Refused where the memory limit does not hold.
     """
-    rules, method = options.methods(settings.method)
+    methods = options.methods(settings.method)
+    plan, method = options.plan(methods, settings.train_last, None), methods.text
     limit = options.byte_count(settings.memory_limit)
     if settings.convention not in CONVENTIONS:
         raise unknown("convention", settings.convention, CONVENTIONS)
@@ -44,16 +46,23 @@ def run(settings: Settings) -> dict:
         raise unknown("device", settings.device, device.DEVICES)
     for name in ("batch", "classes", "threads"):
         options.at_least_1(name, getattr(settings, name))
+    if settings.fit is not None:
+        check_fit(settings, methods)
     graph = described(settings.model, settings.classes, options.size(settings.size))
+    fitted = {}
     try:
-        plan = ri.Plan(
-            train_last=options.train_last(settings.train_last),
-            rules=rules,
-            step=ri.Backprop(SGD(lr=0.01, momentum=0.9)),
-        )
-        program = ri.compile(graph, plan, settings.batch, backend=settings.backend, threads=settings.threads)
+        if settings.fit is None:
+            program = ri.compile(graph, plan, settings.batch, backend=settings.backend, threads=settings.threads)
+        else:
+            program, fitted = fit(settings, graph, methods, plan, limit)
+            plan = program.plan
+            made = ([plan.instances] if plan.instances else []) + list(plan.rules)
+            method = " + ".join(map(options.describe, made))
     except ri.ShapeError:
         raise
+    except ri.MemoryLimitError as e:
+        about = {"model": settings.model, "batch": settings.batch, "method": method, "fit": {"weights": settings.fit}}
+        raise refused(e, limit, about) from None
     except ValueError as e:
         raise Malformed(str(e)) from None
     record = {
@@ -67,18 +76,51 @@ def run(settings: Settings) -> dict:
         "peak_bytes": program.peak_bytes,
         "state_bytes": program.state_bytes,
         "constant_bytes": program.constant_bytes,
+        "memory": budget.terms(program),
+        **fitted,
     }
     if limit is not None:
-        try:
-            program.check_memory(limit)
-        except ri.MemoryLimitError as e:
-            bounds = {"lower_bound_bytes": e.lower_bound, "smallest_limit_bytes": e.needed}
-            raise Refused(str(e), record | {"memory_limit": limit} | bounds) from None
+        record["memory_limit"] = limit
+        if settings.fit is None:
+            try:
+                program.check_memory(limit)
+            except ri.MemoryLimitError as e:
+                raise refused(e, limit, record) from None
     estimate = predict.estimate(program, device=device.find(settings.device))
     record |= priced(estimate)
     if settings.convention == "paper":
         record |= counted_as_paper(program)
     return {"ok": True, **record}
+
+
+def refused(e: ri.MemoryLimitError, limit: int, record: dict) -> Refused:
+    """A limit that does not hold, with what would."""
+    bounds = {"memory_limit": limit, "lower_bound_bytes": e.lower_bound, "smallest_limit_bytes": e.needed}
+    return Refused(str(e), record | bounds)
+
+
+def check_fit(settings: Settings, methods: options.Methods) -> None:
+    """Malformed where --fit lacks what it needs."""
+    if settings.fit not in budget.WEIGHTS:
+        raise unknown("value of --fit", settings.fit, budget.WEIGHTS)
+    if settings.memory_limit is None:
+        raise Malformed("--fit chooses what fits into --memory-limit: give one, as --memory-limit 256KiB")
+    if "sparse-update" not in methods.given:
+        raise Malformed("--fit chooses layers and ratio of sparse-update: name it, as --method sparse-update")
+
+
+def fit(settings: Settings, graph, methods: options.Methods, plan: ri.Plan, limit: int) -> tuple[ri.Program, dict]:
+    """The program that fits, and what was chosen. A ratio that was given stays; layers given are the most to take."""
+    given = methods.given["sparse-update"]
+    ratios = (given["ratio"],) if "ratio" in given else budget.RATIOS
+    most = None if plan.train_last == "all" else plan.train_last
+    found = budget.fit(
+        graph, limit, settings.batch, ratios=ratios, max_layers=most, plan=plan, weights=settings.fit,
+        backend=settings.backend, threads=settings.threads,
+    )  # fmt: skip
+    rule = next(r for r in found.plan.rules if isinstance(r, SparseUpdate))
+    chosen = {"weights": settings.fit, "layers": found.plan.train_last, "ratio": rule.ratio, "needed": found.needed}
+    return found.program, {"fit": chosen}
 
 
 def priced(estimate: predict.Estimate) -> dict:
@@ -140,8 +182,8 @@ def nodes(program: ri.Program) -> dict[str, dict]:
     for node in program.graph.nodes:
         rule = ""
         if node.params:
-            chosen = program.plan.rule(node)
-            rule = "frozen" if node.name not in trained else options.describe(chosen) if chosen else "dense"
+            chosen = " + ".join(options.describe(r) for r in program.plan.rules_of(node))
+            rule = "frozen" if node.name not in trained else chosen or "dense"
         found[node.name] = {"name": node.name, "op": node.op, "shape": list(shapes[node.name]), "rule": rule}
     return found
 

@@ -1,67 +1,150 @@
 """Read option values: methods, sizes, byte counts."""
 
 import re
+from dataclasses import dataclass
 
 import numba
 
+from refimpl.methods.baselines import HardExamples, RandomSkip
+from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.gradient_filter import ALIGN, GradientFilter
+from refimpl.methods.instance_filter import InstanceFilter
+from refimpl.methods.sparse_update import ORDERS, SparseUpdate
+from refimpl.optim import SGD, Schedule
+from refimpl.plan import Backprop, Plan
+from refimpl.rules import INSTANCES, check_combination
 
 from .errors import Malformed, unknown
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+LAYERS = "layers"  # the setting of sparse-update that is no setting of its rule, but the plan's train_last
 METHODS = {
     "backprop": (None, {}),
+    "error-map-pruning": (ErrorMapPruning, {"keep": float, "gamma_w": float, "gamma_dy": float}),
     "gradient-filter": (GradientFilter, {"patch": int, "align": tuple(ALIGN)}),
-}
+    "sparse-update": (
+        SparseUpdate, {"ratio": float, LAYERS: int, "order": ORDERS, "fixed_first": float, "fixed_last": float}
+    ),
+    "bias-only": (None, {}),
+    "instance-filter": (
+        InstanceFilter,
+        {"keep": float, "rise": float, "fall": float, "window": int, "entropy": float, "threshold": float},
+    ),
+    "hard-examples": (HardExamples, {"keep": float}),
+    "random-skip": (RandomSkip, {"skip": float}),
+}  # fmt: skip
+KINDS = {int: "a whole number", float: "a number"}
+MOMENTUM = 0.9  # where nothing else is said
 
 
-def methods(texts: list[str]) -> tuple[list, str]:
-    """Rules of `NAME[:key=value,…]` texts, and their text in full; Malformed names the part that is wrong."""
-    rules, full = [], []
-    for text in texts:
-        name, _, rest = text.partition(":")
-        if name not in METHODS:
-            raise unknown("method", name, METHODS)
-        make, keys = METHODS[name]
-        values = {}
-        for part in filter(None, rest.split(",")):
-            key, equals, value = part.partition("=")
-            if key not in keys:
-                if not keys:
-                    raise Malformed(f"{name} takes no settings, got {part!r}")
-                raise unknown(f"setting of {name}", key, keys)
-            if not equals or not value:
-                raise Malformed(f"the setting {part!r} of {name} must be {key}=VALUE")
-            if isinstance(keys[key], tuple):
-                if value not in keys[key]:
-                    raise unknown(f"{key} of {name}", value, keys[key])
-                values[key] = value
-                continue
-            try:
-                values[key] = keys[key](value)
-            except ValueError:
-                raise Malformed(f"{key} of {name} must be a whole number, got {value!r}") from None
-        if make is None:
-            full.append(name)
-            continue
-        try:
-            rule = make(**values)
-        except ValueError as e:
-            raise Malformed(f"method {name}: {e}") from None
-        rules.append(rule)
-        full.append(describe(rule))
-    if len(texts) > 1 and "backprop" in full:
-        raise Malformed("backprop is the plain method and combines with no other: name it alone")
-    operators = [r.operator for r in rules]
-    if len(set(operators)) != len(operators):
-        raise Malformed(f"the methods {' and '.join(full)} replace the same gradients: name one of them")
-    return rules, " + ".join(full)
+@dataclass(frozen=True)
+class Methods:
+    """What the texts `NAME[:key=value,…]` of `--method` say.
+
+    given: method → its settings as they were given. rules, instances: for a Plan. text: the methods with every setting.
+    """
+
+    given: dict[str, dict]
+    rules: list
+    instances: object
+    text: str
+
+    @property
+    def layers(self) -> int | None:
+        """The convolutions that sparse-update is to train, where it says so."""
+        return self.given.get("sparse-update", {}).get(LAYERS)
+
+
+def methods(texts: list[str]) -> Methods:
+    """Read the texts; Malformed names the part that is wrong, or why two methods do not combine."""
+    found = [method(text) for text in texts]
+    try:
+        check_combination([name for name, _, _ in found])
+    except ValueError as e:
+        raise Malformed(str(e)) from None
+    given = {name: values for name, values, _ in found}
+    full = []
+    for name, values, rule in found:
+        layers = f",{LAYERS}={values[LAYERS]}" if LAYERS in values else ""
+        full.append(name if rule is None else describe(rule) + layers)
+    made = [rule for _, _, rule in found if rule is not None]
+    chosen = next((rule for rule in made if rule.method in INSTANCES), None)
+    return Methods(given, [rule for rule in made if rule is not chosen], chosen, " + ".join(full))
+
+
+def method(text: str) -> tuple[str, dict, object | None]:
+    """Name, given settings and rule of one `NAME[:key=value,…]`."""
+    name, _, rest = text.partition(":")
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    make, keys = METHODS[name]
+    values = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if key not in keys:
+            if not keys:
+                raise Malformed(f"{name} takes no settings, got {part!r}")
+            raise unknown(f"setting of {name}", key, keys)
+        if not equals or not value:
+            raise Malformed(f"the setting {part!r} of {name} must be {key}=VALUE")
+        values[key] = setting(name, key, keys[key], value)
+    if values.get(LAYERS, 1) < 1:
+        raise Malformed(f"{LAYERS} of {name} must be at least 1, got {values[LAYERS]}")
+    if make is None:
+        return name, values, None
+    try:
+        return name, values, make(**{key: v for key, v in values.items() if key != LAYERS})
+    except ValueError as e:
+        raise Malformed(f"method {name}: {e}") from None
+
+
+def setting(name: str, key: str, kind, text: str):
+    """The value of a setting: one of a tuple of words, or a number."""
+    if isinstance(kind, tuple):
+        if text not in kind:
+            raise unknown(f"{key} of {name}", text, kind)
+        return text
+    try:
+        return kind(text)
+    except ValueError:
+        raise Malformed(f"{key} of {name} must be {KINDS[kind]}, got {text!r}") from None
+
+
+def plan(
+    chosen: Methods, train_last: str | None, momentum: float | None, lr: float = 0.01, schedule: Schedule | None = None
+) -> Plan:
+    """The plan of a command: its methods, layers and optimizer; None is an option that was not given."""
+    try:
+        optimizer = SGD(lr, momentum_of(chosen, momentum), schedule=schedule or Schedule())
+        return Plan(
+            layers(chosen, train_last), chosen.rules, Backprop(optimizer), bias_only="bias-only" in chosen.given,
+            instances=chosen.instances,
+        )  # fmt: skip
+    except ValueError as e:
+        raise e if isinstance(e, Malformed) else Malformed(str(e)) from None
+
+
+def layers(chosen: Methods, text: str | None) -> int | str:
+    """Convolutions to train, from `--train-last` or sparse-update's own setting; Malformed where they disagree."""
+    given = train_last(text or "all")
+    if chosen.layers is None:
+        return given
+    if text is not None and given != chosen.layers:
+        raise Malformed(f"--train-last {text} and {LAYERS}={chosen.layers} of sparse-update disagree: give one of them")
+    return chosen.layers
+
+
+def momentum_of(chosen: Methods, value: float | None) -> float:
+    """Momentum of SGD: as given, else 0 for sparse-update, which takes no other, and 0.9 for every other method."""
+    if value is not None:
+        return value
+    return 0.0 if "sparse-update" in chosen.given else MOMENTUM
 
 
 def describe(rule) -> str:
     """A rule as `--method` takes it, with every setting."""
-    name, keys = next((name, keys) for name, (make, keys) in METHODS.items() if make is type(rule))
-    values = {k: getattr(rule, k) for k in keys}
+    name, keys = rule.method, METHODS[rule.method][1]
+    values = {k: getattr(rule, k) for k in keys if k != LAYERS}
     if "patch" in values and values["patch"][0] == values["patch"][1]:
         values["patch"] = values["patch"][0]
     return f"{name}:" + ",".join(f"{k}={v}" for k, v in values.items())

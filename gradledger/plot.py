@@ -1,4 +1,4 @@
-"""Draw the learning curve of an `adapt` record: `python -m gradledger.plot RECORD.json OUT.png`.
+"""Draw the record of `adapt` or `validate`: `python -m gradledger.plot RECORD.json OUT.png`.
 
 A process of its own, so that the training process never holds matplotlib.
 """
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,18 @@ def draw(record: dict, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), width_ratios=(3, 2), layout="constrained")
+    height = max(4.2, 0.7 * len(record.get("gradients", {}).get("errors", ())))
+    figure = plt.figure(figsize=(11, height), layout="constrained")
+    (errors if "gradients" in record else learning)(record, figure)
+    handle, beside = tempfile.mkstemp(dir=path.parent, suffix=".png")
+    os.close(handle)
+    figure.savefig(beside, dpi=130)
+    os.replace(beside, path)
+
+
+def learning(record: dict, figure) -> None:
+    """The loss of each step, and the recall of each class before and after."""
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     loss = np.array(record["losses"])
     steps = np.arange(1, len(loss) + 1)
     left.plot(steps, loss, color="0.75", linewidth=0.8, label="each step")
@@ -41,11 +53,57 @@ def draw(record: dict, path: Path) -> None:
     right.invert_yaxis()
     right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
 
-    handle, beside = tempfile.mkstemp(dir=path.parent, suffix=".png")
-    os.close(handle)
-    figure.savefig(beside, dpi=130)
-    os.replace(beside, path)
+
+def errors(record: dict, figure) -> None:
+    """The relative error of each layer's dw and dx, and what a filter leaves of dy and dx."""
+    found = record["gradients"]["errors"]
+    snrs = {
+        "dy, measured": "snr_dy", "dy, closed form": "snr_dy_closed_form", "dx": "snr_dx_full_kernel",
+        "dx by eq. (3)": "snr_dx",
+    }  # fmt: skip
+    series = {
+        f"{a}, {view}": [e[view][a]["relative_error"] if a in e[view] else None for e in found]
+        for a in ("dw", "dx") for view in ("local", "whole")
+    }  # fmt: skip
+    left, right = figure.subplots(1, 2)
+    names = [e["layer"] for e in found]
+    bars(left, names, series, ("tab:blue", "lightsteelblue", "tab:orange", "moccasin"))
+    what = f"{record['model']} on {record['data']}, {record['method']}"
+    left.set(xlabel="relative error of the gradient", title=what)
+    if not any(e["filter"] for e in found):
+        bars(right, names, {"dw, local": [e["local"]["dw"]["cosine"] for e in found]}, ("tab:blue",))
+        right.set(xlabel="cosine similarity")
+        return
+    decibels = {label: [decibel((e["filter"] or {}).get(key)) for e in found] for label, key in snrs.items()}
+    bars(right, names, decibels, ("0.4", "0.75", "tab:orange", "moccasin"))
+    right.set(xlabel="signal to noise in dB", title="Proposition 1")
+
+
+def bars(axes, names: list[str], series: dict[str, list[float | None]], colors: tuple[str, ...]) -> None:
+    """Horizontal bars, a group for each name; None draws no bar."""
+    place, height = np.arange(len(names)), 0.8 / len(series)
+    for i, ((label, values), color) in enumerate(zip(series.items(), colors, strict=True)):
+        given = [np.nan if v is None else v for v in values]
+        axes.barh(place + (i - (len(series) - 1) / 2) * height, given, height=height, label=label, color=color)
+    axes.set(yticks=place, yticklabels=names)
+    axes.invert_yaxis()
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=4)
+
+
+def decibel(snr: float | None) -> float | None:
+    """10·log₁₀ of a ratio of energies."""
+    return None if snr is None else 10 * float(np.log10(snr))
+
+
+def painter(record: dict) -> Callable[[dict, Path], None]:
+    """The function that draws a record; an experiment's own is imported only for its record."""
+    if record.get("name") == "gradient-filter-noniid":
+        from validation import noniid_plot
+
+        return noniid_plot.draw
+    return draw
 
 
 if __name__ == "__main__":
-    draw(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+    read = json.loads(Path(sys.argv[1]).read_text())
+    painter(read)(read, Path(sys.argv[2]))

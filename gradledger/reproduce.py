@@ -5,20 +5,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refimpl import checkpoint
+from validation import equations, lenet_mnist, noniid, sparse_mobilenet
 from validation import watch as watch_data
 
-from .adapt import make_folder
-from .errors import unknown
+from .adapt import make_folder, plot
+from .errors import Refused, unknown
 from .record import provenance
 
 EXPERIMENTS = {
+    "equations": lambda output, watch: equations.reproduce(output),
     "watch-nets": lambda output, watch: watch_data.train_nets(output / "watch_nets.safetensors", watch),
     "watch-adapt": lambda output, watch: watch_data.leave_one_out(watch),
+    noniid.NAME: noniid.run,
+    lenet_mnist.NAME: lenet_mnist.run,
+    sparse_mobilenet.NAME: sparse_mobilenet.run,
 }
+DRAWN = (noniid.NAME,)  # records that `gradledger.plot` draws
 
 
 def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict:
-    """Run one experiment and write its record into `output`; Malformed for an unknown name or an unusable folder."""
+    """Run one experiment and write its record into `output`.
+
+    Malformed for an unknown name or an unusable folder; Refused where the record has a `reason` why it is not ok.
+    """
     if name not in EXPERIMENTS:
         raise unknown("experiment", name, EXPERIMENTS)
     make_folder(output)
@@ -27,4 +36,9 @@ def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict
     record = {**record, "seconds": time.perf_counter() - started, **provenance()}
     path = output / f"{name}.json"
     checkpoint.write_json(path, record)
-    return {**record, "file": str(path)}
+    if name in DRAWN:
+        record["picture"] = plot(output, name)
+    record["file"] = str(path)
+    if record.get("reason"):
+        raise Refused(record["reason"], record)
+    return record

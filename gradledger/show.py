@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -56,7 +57,7 @@ def reproduced(record: dict) -> None:
         table.add_column(name, justify=justify)
     for name, found in record["measured"].items():
         values = ", ".join(f"{k} {v}" for k, v in found.items()) if isinstance(found, dict) else f"{found}"
-        table.add_row(name, values, str(record["published"].get(name, "-")))
+        table.add_row(name, escape(values), escape(str(record["published"].get(name, "-"))))
     console.print(table)
     verdict = "reached" if record["ok"] else "not reached"
     console.print(f"goals {verdict}; record in {record['file']}", highlight=False, soft_wrap=True)
@@ -80,6 +81,13 @@ def timed(record: dict) -> None:
                 f"{c['name']}: resident memory {c['ours_resident_mb']:.0f} MiB, peer {c['peer_resident_mb']:.0f} MiB, "
                 f"ratio {c['resident_ratio']:.2f}",
                 highlight=False,
+            )
+        if "predicted_macs_ratio" in c:
+            console.print(
+                f"{c['name']}: {c['ratio']:.2f} of the time of back-propagation ({c['peer_ms']:.2f} ms); predicted "
+                f"{c['predicted_macs_ratio']:.2f} by multiply-adds, {c['predicted_seconds_ratio']:.2f} by roofline",
+                highlight=False,
+                soft_wrap=True,
             )
     if record["peer"]:
         console.print("ratio: ours / the better of PyTorch's two layouts; floor: bytes that must move at copy speed")
@@ -112,7 +120,7 @@ def percent(share: float | None) -> str:
 def adapted(record: dict) -> None:
     """The table at the end of `adapt`."""
     who = f", person {record['subject']} held out" if record.get("subject") else ""
-    console.print(f"\n{record['model']} on {record['data']}{who}: {record['method']}, {record['steps']} steps\n")
+    console.print(f"\n{record['model']} on {record['data_name']}{who}: {record['method']}, {record['steps']} steps\n")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (("", "left"), ("before", "right"), ("after", "right")):
         table.add_column(name, justify=justify)
@@ -131,6 +139,14 @@ def adapted(record: dict) -> None:
     table.add_row("time of a step", seconds(p["step_seconds"]), seconds(m["step_seconds"]))
     console.print()
     console.print(table)
+    if "shares" in record:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name, justify in (("samples that enter", "left"), ("planned", "right"), ("realised", "right")):
+            table.add_column(name, justify=justify)
+        for section, share in record["shares"]["planned"].items():
+            table.add_row(section, percent(share), percent(record["shares"]["realised"][section]))
+        console.print()
+        console.print(table)
     console.print(f"\ntraining took {record['seconds']:.1f} s; saved:")
     for kind, path in record["files"].items():
         if path:
@@ -156,14 +172,15 @@ def priced(record: dict) -> None:
         f"\n{record['model']}, input {rows}x{columns}, {record['classes']} classes, batch {record['batch']}: "
         f"{record['method']}, training {trained.get(k, f'the last {k} convolutions')}\n"
     )
-    sections = ("backward",) if paper else ("forward", "backward", "update")
+    sections = tuple(record["other_units"])
+    phases = ("backward",) if paper else ("forward", "backward", "update")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("layer", "operator", "output", "rule"):
         table.add_column(name, no_wrap=True)
-    for name in (*(f"{s} {unit}s" for s in sections), "saved", "weights"):
+    for name in (*(f"{p} {unit}s" for p in phases), "saved", "weights"):
         table.add_column(name, justify="right", no_wrap=True)
     for layer in record["layers"]:
-        counts = [layer["flops"]] if paper else [sum(layer[s].values()) for s in sections]
+        counts = [layer["flops"]] if paper else [by_phase(layer, sections, p) for p in phases]
         shape, rule = "x".join(map(str, layer["shape"][1:])), layer["rule"].split(":")[0]
         memory = (size(layer["saved_bytes"]), size(layer["weight_bytes"]))
         table.add_row(layer["name"], layer["op"], shape, rule, *(operations(c / per) for c in counts), *memory)
@@ -187,6 +204,40 @@ def priced(record: dict) -> None:
     summary.add_row(f"a step on {record['device']}, roofline", times)
     console.print()
     wide.print(summary)
+    if "memory_limit" in record:
+        budgeted(record, wide)
+
+
+def by_phase(layer: dict, sections: tuple[str, ...], phase: str) -> int:
+    """Operations of a layer in all sections of a phase; a section with a name of its own runs forward."""
+    own = {s: s.rsplit(".", 1)[-1] for s in sections}
+    return sum(
+        sum(layer[s].values()) for s, p in own.items() if (p if p in ("backward", "update") else "forward") == phase
+    )
+
+
+def budgeted(record: dict, wide: Console) -> None:
+    """The memory terms of a step that keeps to a limit, and what was chosen for it."""
+    fit, memory = record.get("fit"), record["memory"]
+    if fit:
+        covers = {"trained": "all trained weights", "updated": "the weights that one step updates"}[fit["weights"]]
+        wide.print(
+            f"\nchosen: the last {fit['layers']} convolutions at ratio {fit['ratio']:g}; with {covers} they need "
+            f"{fit['needed']:,} of {record['memory_limit']:,} bytes"
+        )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("memory in bytes", "left"), ("at the peak", "right"), ("most at any time", "right")):
+        table.add_column(name, justify=justify)
+    parts = {"constants": memory["constants"], "state": memory["state"], "arena": memory["arena"]}
+    for part, found in parts.items():
+        most = memory["arena_most"] if part == "arena" else {}
+        table.add_row(part, f"{sum(found.values()):,}", style="bold")
+        for name, nbytes in found.items():
+            if nbytes or most.get(name):
+                table.add_row(f"  {name.replace('_', ' ')}", f"{nbytes:,}", f"{most[name]:,}" if name in most else "")
+    wide.print()
+    wide.print(table)
+    wide.print(f"the peak is at {memory['peak_at']}")
 
 
 def operations(count: float, unit: str = "") -> str:
@@ -195,3 +246,67 @@ def operations(count: float, unit: str = "") -> str:
         if count >= scale:
             return f"{count / scale:,.2f} {prefix}{unit}"
     return f"{count:g} {unit}".rstrip()
+
+
+def validated(record: dict) -> None:
+    """The tables of `validate`: the errors of each gradient, then what a filter loses, then the checks."""
+    who = f", person {record['subject']} held out" if record["subject"] else ""
+    console.print(f"\n{record['model']} on {record['data']}{who}: {record['method']}")
+    console.print(f"{record['batches']} batches of {record['batch']}; weights: {record['weights']}\n", soft_wrap=True)
+    wide = Console(width=max(console.width, 120))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("layer", "gradient", "view"):
+        table.add_column(name, no_wrap=True)
+    for name in ("cosine", "relative error", "bias", "variance", "noise"):
+        table.add_column(name, justify="right", no_wrap=True)
+    found = record["gradients"]["errors"]
+    for e in found:
+        rows = [(a, view, e[view][a]) for a in e["local"] for view in ("local", "whole")]
+        for i, (a, view, s) in enumerate(rows):
+            table.add_row("" if i else e["layer"], a, view, *map(figure, s.values()))
+    wide.print(table)
+    console.print(
+        "local: given the exact dy; whole: with the errors of the layers above; bias and variance beside the mean "
+        "gradient, noise: the exact gradient's own variance",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    if any(e["filter"] for e in found):
+        wide.print()
+        wide.print(filtered(found))
+        ratio, published = record["gradients"]["energy_ratio"], record["gradients"]["energy_ratio_published"]
+        others = ", ".join(f"{name} {value}" for name, value in published.items())
+        console.print(
+            "SNR(dy) ≤ SNR(dx) is the claim of Proposition 1, for kernels whose DC component is the largest; eq. (3) "
+            f"puts the patch sum in the kernel's place\nenergy ratio of these layers {figure(ratio)} "
+            f"(arXiv 2301.00330, Table 5: {others})",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    g, c, m = (record[key] for key in ("gradients", "counts", "memory"))
+    console.print(f"\n{g['checked']} gradients of the fast kernels: off by {g['max_rel_err']:.1e} at most from float64")
+    console.print(f"{c['checked']} calls counted: {c['mismatches']} disagree with their formulas")
+    console.print(f"peak arena: {m['predicted_peak_bytes']:,} B predicted, {m['measured_peak_bytes']:,} B touched\n")
+    for kind, path in record["files"].items():
+        if path:
+            console.print(f"  {kind:8s} {path}", highlight=False, soft_wrap=True)
+
+
+def filtered(errors: list[dict]) -> Table:
+    """What gradient filtering loses, a line for each layer."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("layer", "kernel", "map", "patch"):
+        table.add_column(name, no_wrap=True)
+    columns = ("SNR(dy)", "closed form", "SNR(dx)", "by eq. (3)", "condition holds", "energy ratio")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for e in errors:
+        if f := e["filter"]:
+            sizes = ("x".join(map(str, s)) for s in (e["kernel"], e["map"], f["patch"]))
+            keys = ("snr_dy", "snr_dy_closed_form", "snr_dx_full_kernel", "snr_dx")
+            snrs = ("-" if key not in f else "exact" if f[key] is None else f"{f[key]:.2f}" for key in keys)
+            table.add_row(e["layer"], *sizes, *snrs, percent(f["condition"]), figure(f["energy_ratio"]))
+    return table
+
+
+def figure(value: float | None) -> str:
+    """Three significant digits, or a dash."""
+    return "-" if value is None else f"{value:.3g}"

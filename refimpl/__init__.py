@@ -2,7 +2,11 @@
 
 from . import models
 from .graph import Graph
+from .methods.baselines import HardExamples, RandomSkip
+from .methods.error_map_pruning import ErrorMapPruning
 from .methods.gradient_filter import GradientFilter
+from .methods.instance_filter import InstanceFilter
+from .methods.sparse_update import SparseUpdate
 from .optim import SGD, Adam, Schedule
 from .passes import ShapeError
 from .plan import Backprop, Plan
@@ -10,6 +14,7 @@ from .program import MemoryLimitError, Program, compile
 from .train import NonFiniteError, Progress, Trainer
 
 __all__ = [
-    "SGD", "Adam", "Backprop", "GradientFilter", "Graph", "MemoryLimitError", "NonFiniteError", "Plan", "Program",
-    "Progress", "Schedule", "ShapeError", "Trainer", "compile", "models",
+    "SGD", "Adam", "Backprop", "ErrorMapPruning", "GradientFilter", "Graph", "HardExamples", "InstanceFilter",
+    "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress", "RandomSkip", "Schedule", "ShapeError",
+    "SparseUpdate", "Trainer", "compile", "models",
 ]  # fmt: skip

@@ -5,15 +5,18 @@ write what it reads. A gradient is asked for only where a trained parameter lies
 stops at the first trained layer, and what no gradient reads is not kept.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .graph import INPUT, Graph, Node, Operator, node_attrs, operator
-from .passes import Pass, ShapeError, dtype_of, read_sizes
+from .methods.instance_filter import select
+from .passes import Bound, Pass, ShapeError, dtype_of, read_sizes
 from .plan import Plan
-from .program import SECTIONS, Buffer, Call, Step
-from .random import DROPOUT
+from .program import PHASES, Buffer, Call, Constant, Step
+from .random import DROPOUT, ORDER
+from .rules import bind
 
 
 @dataclass
@@ -23,7 +26,7 @@ class _Node:
     node: Node
     op: Operator
     attrs: dict
-    passes: list[Pass]
+    passes: list[Bound]
     sizes: dict[str, int]  # letters that its inputs, parameters and output tell
     arrays: dict[str, Buffer] = field(default_factory=dict)
 
@@ -31,34 +34,63 @@ class _Node:
 IDENTITY = Operator("identity", {"x": "", "y": ""}, ("x",), (), (), {"y": "x", "dx": "dy"}, {}, None)
 
 
-class _Derivation:
-    """Derives the logical calls of a step from a graph and a plan."""
+class Derivation:
+    """Derives the logical calls of one net's step from its graph and a plan."""
 
-    def __init__(self, graph: Graph, plan: Plan, batch: int, size, dtype, training: bool):
+    def __init__(
+        self, graph: Graph, plan: Plan, batch: int, size, dtype, training: bool, prefix: str = "", section: str = "",
+        parameters: Mapping[str, Buffer] | None = None, stream: Buffer | None = None, chosen: bool = False,
+    ):  # fmt: skip
+        """prefix: put before the names of arrays and calls. section: name of the one section of an inference.
+
+        parameters: those of another derivation of the same graph, to share. stream: a mini-batch that serves as input,
+        or of which the host chooses the instances that do.
+        """
         self.graph, self.plan, self.batch, self.dtype, self.training = graph, plan, batch, np.dtype(dtype), training
+        self.prefix = prefix
+        self.names = {phase: section or prefix + phase for phase in PHASES}
         self.shapes = graph.shapes(batch, size)
         self.trained = plan.trained(graph) if training else {}
-        self.calls: dict[str, list[Call]] = {s: [] for s in SECTIONS}
+        self.calls: dict[str, list[Call]] = {s: [] for s in PHASES}
         self.late: set[Buffer] = set()  # what depends on the gradient of the loss
-        self.host_writes = {INPUT: self.buffer(INPUT, self.shapes[INPUT], batched=True)}
-        self.tensors = {INPUT: self.host_writes[INPUT]}
-        self.parameters = {name: self.parameter(name) for name in graph.parameters}
+        self.host_writes: dict[str, Buffer] = {}
+        self.shared = parameters is not None
+        self.parameters = parameters or {name: self.parameter(name) for name in graph.parameters}
         self.state: dict[str, Buffer] = {}
         self.gradients: dict[str, Buffer] = {}
+        self.constants: dict[str, Constant] = {}
+        self.scalars: dict = {}
         self.section = "forward"
+        source = stream or self.buffer(INPUT, self.shapes[INPUT], batched=True)
+        self.tensors = {INPUT: self.select(source) if chosen else source}
+        if stream is None:
+            self.host_writes[INPUT] = source
+
+    def select(self, stream: Buffer) -> Buffer:
+        """The instances of a mini-batch that the host chooses, side by side."""
+        self.host_writes["chosen"] = index = self.buffer("chosen", (self.batch,), np.int32, batched=True)
+        selected = self.buffer("selected", stream.shape, batched=True)
+        whole = replace(stream, batched=False, base=stream)
+        self.emit("input", select, {"stream": whole, "chosen": index, "selected": selected}, {})
+        return selected
 
     def buffer(self, name: str, shape, dtype=None, region="arena", batched=False) -> Buffer:
-        return Buffer(name, tuple(shape), np.dtype(dtype or self.dtype), region, batched)
+        return Buffer(self.prefix + name, tuple(shape), np.dtype(dtype or self.dtype), region, batched)
 
     def parameter(self, name: str) -> Buffer:
         node = self.graph.node(name.rsplit(".", 1)[0])
         local = name.rsplit(".", 1)[1]
         changes = local in self.trained.get(node.name, ()) or (
-            self.trained.get(node.name) and local in node.operator.state
+            local in node.operator.state and self.statistics_change(node)
         )
         return self.buffer(name, self.graph.parameters[name].shape, region="state" if changes else "constant")
 
-    def build(self) -> Step:
+    def statistics_change(self, node: Node) -> bool:
+        """Does a batch norm train with the statistics of the batch?"""
+        return self.plan.batch_norm == "train" and node.name in self.trained
+
+    def build(self, losses: bool = False) -> Step:
+        """The step; losses: the host wants the loss of each instance, of an inference too."""
         resolved = []
         for node in self.graph.nodes:
             r = self.resolve(node)
@@ -66,17 +98,22 @@ class _Derivation:
             self.tensors[r.node.name] = self.demand(r, "y").reshape(self.shapes[r.node.name])
         output = self.tensors[self.graph.output]
         reads = {"output": output}
+        loss = self.loss(output) if self.training or losses else None
+        if losses:
+            reads["losses"] = self.demand(loss, "losses")
         if self.training:
-            loss = self.loss(output)
             reads["loss"] = self.demand(loss, "loss")
             self.backward(resolved, loss)
             self.update(resolved)
-        return Step(self.calls, self.host_writes, reads, self.parameters, self.state, self.gradients)
+        calls = {self.names[phase]: self.calls[phase] for phase in (PHASES if self.training else PHASES[:1])}
+        own = {} if self.shared else self.parameters
+        named = (self.host_writes, reads, own, self.state, self.gradients, self.constants, self.scalars)
+        return Step(calls, *({self.prefix + name: value for name, value in found.items()} for found in named))
 
     def resolve(self, node: Node) -> _Node:
         """Operator, attributes and passes of a node under the plan, with its inputs and parameters bound."""
         op = node.operator
-        if node.op == "batch_norm" and node.name not in self.trained:
+        if node.op == "batch_norm" and not self.statistics_change(node):
             op = operator("frozen_batch_norm")
         if node.op == "dropout" and not self.training:
             op = IDENTITY
@@ -89,13 +126,30 @@ class _Derivation:
         attrs = node_attrs(node, sizes)
         if node.op == "dropout" and op is not IDENTITY:
             attrs |= {"stream": DROPOUT + self.graph.nodes.index(node)}
-            arrays |= {name: self.host_write(name, np.int64) for name in ("step", "seed")}
-        passes = list(op.passes.values())
-        rule = self.plan.rule(node) if node.name in self.trained else None
-        if rule:
-            passes = [*rule.passes(attrs), *passes]  # the first that writes an array is the one that is called
-            attrs |= rule.attrs()
+            arrays |= {
+                "step": self.count_write(),
+                "seed": self.scalar("seed", np.int64, lambda step, steps, seed: seed),
+            }
+        passes = [Bound(p) for p in op.passes.values()]
+        rules = self.plan.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
+        if rules:
+            bound = bind(rules, attrs, op.derive(sizes, attrs) | sizes)
+            passes, attrs, sizes = bound.passes + passes, bound.attrs, bound.sizes
+            for rule in rules:
+                arrays |= self.choices(rule, node, sizes)
         return _Node(node, op, attrs, passes, sizes, arrays)
+
+    def choices(self, rule, node: Node, sizes: dict[str, int]) -> dict[str, Buffer]:
+        """What a rule that chooses channels before the forward pass chooses by: its order and the block's number."""
+        if not hasattr(rule, "order_of"):
+            return {}
+        name, stream = f"{node.name}.order", ORDER + self.graph.nodes.index(node)
+        order = self.buffer(name, (sizes["C"],), np.int32, "constant")
+        weights, groups = node.params["w"], sizes["G"]
+        make = lambda parameters, seed: rule.order_of(parameters[weights], groups, seed, stream)  # noqa: E731
+        self.constants[name] = Constant(order, make)
+        block = self.scalar("block", np.int64, lambda step, steps, seed: rule.block(step, steps))
+        return {"order": order, "block": block}
 
     def demand(self, r: _Node, array: str) -> Buffer | None:
         """The buffer of a node's array; the pass that writes it is called first where nobody has yet."""
@@ -106,9 +160,9 @@ class _Derivation:
             shape = self.alias_shape(r, array, source)
             r.arrays[array] = source.reshape(shape)
             return r.arrays[array]
-        passed = next((p for p in r.passes if array in p.writes and array not in p.inplace), None)
+        passed = next((p for p in r.passes if array in p.writes), None)
         if passed is None:
-            if any(array in p.optional for p in r.passes):
+            if any(array in map(p.name, p.passed.optional) for p in r.passes):
                 return None
             raise KeyError(f"node {r.node.name}: no pass of {r.op.name} writes {array}")
         self.call(r, passed)
@@ -120,14 +174,15 @@ class _Derivation:
         local = array.removeprefix("d")
         return r.arrays[local].shape if local in r.arrays else source.shape
 
-    def call(self, r: _Node, passed: Pass, late: bool = False) -> None:
-        """Add a call of `passed`, after those that compute what it reads; late: it starts the way back."""
+    def call(self, r: _Node, bound: Bound, late: bool = False) -> None:
+        """Add a call of a pass, after those that compute what it reads; late: it starts the way back."""
+        passed = bound.passed
         for a in passed.reads:
-            self.demand(r, a)
-        arrays = {a: r.arrays[a] for a in passed.reads if r.arrays.get(a) is not None}
+            self.demand(r, bound.name(a))
+        arrays = {a: r.arrays[bound.name(a)] for a in passed.reads if r.arrays.get(bound.name(a)) is not None}
         attrs = passed.attrs(r.attrs)
         try:
-            sizes = passed.sizes(arrays, attrs, r.sizes)
+            sizes = passed.sizes(arrays, attrs, bound.sizes(r.sizes))
         except ShapeError as e:
             raise ShapeError(f"node {r.node.name} ({passed}): {e}") from None
         batched = any(b.batched for b in arrays.values())
@@ -136,20 +191,31 @@ class _Derivation:
                 shape = passed.shape(a, sizes)
                 entry = passed.shapes[a].split(":")[-1].split()
                 per_sample = batched and bool(entry) and entry[0] == "N"
-                name = r.node.name if a == "y" else f"{r.node.name}.{a}"
-                r.arrays[a] = self.buffer(name, shape, dtype_of(passed.shapes[a], self.dtype), batched=per_sample)
-            arrays[a] = r.arrays[a]
+                own = bound.name(a)
+                name = r.node.name if own == "y" else f"{r.node.name}.{own}"
+                dtype = dtype_of(passed.shapes[a], self.dtype)
+                r.arrays[own] = self.buffer(name, shape, dtype, batched=per_sample)
+            arrays[a] = r.arrays[bound.name(a)]
         late = late or any(b.root in self.late for b in arrays.values())
         if late:
-            self.late |= {r.arrays[a].root for a in passed.writes}
+            self.late |= {arrays[a].root for a in passed.writes}
         # What the forward pass has at hand is used there: keeping a pooled input is cheaper than keeping the input.
         section = "forward" if self.section == "backward" and batched and not late else self.section
-        call = Call(section, r.node.name, passed, arrays, attrs, sizes)
-        calls = self.calls[section]
+        node = self.prefix + r.node.name
+        call = Call(self.names[section], node, passed, arrays, attrs, sizes, bool(bound.names))
         if section == self.section:
-            calls.append(call)
+            self.calls[section].append(call)
         else:
-            calls.insert(next((i for i in range(len(calls), 0, -1) if _feeds(calls[i - 1], call)), 0), call)
+            self.bring_forward(call)
+
+    def bring_forward(self, call: Call) -> None:
+        """Insert a call into the forward section where what it reads is at hand, after what only it has asked for."""
+        read = {b.root for b in call.reads}
+        for other in [c for c in self.calls["backward"] if any(b.root in read for b in c.writes)]:
+            self.calls["backward"].remove(other)
+            self.bring_forward(replace(other, section=self.names["forward"]))
+        calls = self.calls["forward"]
+        calls.insert(next((i for i in range(len(calls), 0, -1) if _feeds(calls[i - 1], call)), 0), call)
 
     def loss(self, output: Buffer) -> _Node:
         """The loss as a last node; labels or targets come from the host."""
@@ -158,15 +224,16 @@ class _Derivation:
         node = Node("loss", plan.loss, (self.graph.output,))
         sizes = read_sizes(op.shapes, {"x": output})
         attrs = {"label_smoothing": plan.label_smoothing}
-        r = _Node(node, op, attrs, list(op.passes.values()), sizes, {"x": output})
+        r = _Node(node, op, attrs, [Bound(p) for p in op.passes.values()], sizes, {"x": output})
         name = "labels" if "labels" in op.shapes else "target"
         entry = op.shapes[name]
         shape = (self.batch,) if name == "labels" else output.shape
         self.host_writes[name] = r.arrays[name] = self.buffer(name, shape, dtype_of(entry, self.dtype), batched=True)
         r.arrays["class_weights"] = None
         if plan.class_weights is not None:
-            r.arrays["class_weights"] = self.buffer("loss.class_weights", (output.shape[1],), region="constant")
-            self.parameters["loss.class_weights"] = r.arrays["class_weights"]
+            r.arrays["class_weights"] = b = self.buffer("loss.class_weights", (output.shape[1],), region="constant")
+            weights = np.array(plan.class_weights, self.dtype)
+            self.constants["loss.class_weights"] = Constant(b, lambda parameters, seed: weights)
         return r
 
     def backward(self, resolved: list[_Node], loss: _Node) -> None:
@@ -206,21 +273,26 @@ class _Derivation:
         """Running statistics, then the optimizer on each trained parameter."""
         self.section = "update"
         for r in resolved:
-            for passed in r.passes if r.node.name in self.trained else ():
-                if set(passed.inplace) & set(r.op.state):
-                    self.call(r, passed)
+            for bound in r.passes if r.node.name in self.trained else ():
+                if set(bound.passed.inplace) & set(r.op.state):
+                    self.call(r, bound)
         optimizer = self.plan.step.optimizer
         op = operator(optimizer.operator)
         update = next(p for p in op.passes.values() if set(p.writes) == {"w", *optimizer.state})
-        shared = {"lr": self.host_write("lr", self.dtype)}
+        shared = {"lr": self.scalar("lr", self.dtype, optimizer.rate)}
         if self.plan.step.clip_norm is not None:
             shared["clip"] = self.clip(self.plan.step.clip_norm)
         if "factors" in update.reads:
-            shared["step"] = self.host_write("step", np.int64)
+            shared["step"] = self.count_write()
             shared["factors"] = self.buffer("factors", (2,))
             self.emit("optimizer", op.writer("factors"), shared, optimizer.attrs)
+        own = {r.node.params["w"]: (r, p.passed) for r in resolved for p in r.passes if p.passed.inplace == ["w"]}
         for name, gradient in self.gradients.items():
             arrays = {"w": self.parameters[name], "dw": gradient, **shared}
+            if name in own:
+                r, passed = own[name]
+                self.emit(name, passed, {**r.arrays, **arrays}, optimizer.attrs, {"G": r.sizes["G"]})
+                continue
             for array in optimizer.state:
                 key = f"{name}.{array}"
                 self.state[key] = self.buffer(key, gradient.shape, region="state")
@@ -241,25 +313,27 @@ class _Derivation:
         self.emit("clip", passes["factor"], arrays, {"max_norm": max_norm})
         return arrays["clip"]
 
-    def emit(self, node: str, passed: Pass, arrays: dict[str, Buffer], attrs: dict) -> None:
-        """Append a call to the current section on buffers that exist already."""
+    def emit(self, node: str, passed: Pass, arrays: dict[str, Buffer], attrs: dict, known: dict | None = None) -> None:
+        """Append a call to the current section on buffers that exist already; known: letters that they do not tell."""
         arrays = {a: arrays[a] for a in passed.arrays if a in arrays}
         attrs = passed.attrs(attrs)
-        self.calls[self.section].append(Call(self.section, node, passed, arrays, attrs, passed.sizes(arrays, attrs)))
+        sizes = passed.sizes(arrays, attrs, known)
+        section = self.names[self.section]
+        self.calls[self.section].append(Call(section, self.prefix + node, passed, arrays, attrs, sizes))
 
-    def host_write(self, name: str, dtype) -> Buffer:
-        """A one-element array that the host fills before each step."""
+    def scalar(self, name: str, dtype, value) -> Buffer:
+        """A one-element array that the host fills before each step with `value(step, steps, seed)`."""
         if name not in self.host_writes:
             self.host_writes[name] = self.buffer(name, (1,), dtype)
+            self.scalars[name] = value
         return self.host_writes[name]
+
+    def count_write(self) -> Buffer:
+        """The number of the step, from 1."""
+        return self.scalar("step", np.int64, lambda step, steps, seed: step + 1)
 
 
 def _feeds(earlier: Call, later: Call) -> bool:
     """Does `later` read what `earlier` writes, or belong to the same node?"""
     written = {b.root for b in earlier.writes}
     return earlier.node == later.node or any(b.root in written for b in later.reads)
-
-
-def derive(graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype) -> Step:
-    """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit."""
-    return _Derivation(graph, plan or Plan(), batch, size, dtype, training=plan is not None).build()

@@ -111,6 +111,8 @@ class Graph:
         self.nodes: list[Node] = []
         self.parameters: dict[str, Parameter] = {}
         self.weights: dict[str, np.ndarray] = {}  # pre-trained values; parameters without one start from the seed
+        self.options: dict = {}  # what `models.build` needs beside classes, size and channels to build it again
+        self.pixels = (0.0, 1.0)  # input values that stand for a pixel of 0 and of 255
         self._shapes = {INPUT: (1, *self.size, self.channels)}
 
     @property
@@ -183,6 +185,10 @@ class Graph:
     def relu6(self, name, x) -> str:
         """min(max(x, 0), 6)."""
         return self.add_node(name, "relu6", (x,), {}, {})
+
+    def block_prune(self, name, x, block=2, threshold=0.0) -> str:
+        """Zero where a whole block of a channel is below `threshold` in magnitude, identity elsewhere."""
+        return self.add_node(name, "block_prune", (x,), {"block": block, "threshold": threshold}, {})
 
     def max_pool(self, name, x, window, stride=None, pad=0) -> str:
         """Maximum of each window; the stride defaults to the window."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from .passes import Pass
-from .program import SECTIONS, AtBatch, Buffer, Call, Launch, Step
+from .program import AtBatch, Buffer, Call, Launch, Step
 
 BACKENDS = ("fast", "reference")
 
@@ -19,10 +19,11 @@ BACKENDS = ("fast", "reference")
 def lower(step: Step, backend: str, threads: int) -> dict[str, list[Launch]]:
     """Launches of each section, in order."""
     if backend == "reference":
-        return {section: [reference(call) for call in step.calls[section]] for section in SECTIONS}
-    from .fast import conv_rules, norm_rules, pool_rules, rules
+        return {section: [reference(call) for call in calls] for section, calls in step.calls.items()}
+    from .fast import channel_rules, conv_rules, norm_rules, pool_rules, rules
 
-    return Lowering(step, threads).launches((*norm_rules.RULES, *conv_rules.RULES, *pool_rules.RULES, *rules.RULES))
+    rooms = (norm_rules, conv_rules, pool_rules, channel_rules, rules)
+    return Lowering(step, threads).launches([rule for room in rooms for rule in room.RULES])
 
 
 def reference(call: Call) -> Launch:
@@ -75,7 +76,7 @@ class Lowering:
             anchors.setdefault(anchor, []).extend(found)
             self._stands |= {c: self.place[anchor] for launch in found for c in launch.covers}
             self._made |= {self.value(b): anchor for launch in found for b in launch.writes}
-        return {s: [launch for c in self.step.calls[s] for launch in anchors.get(c, ())] for s in SECTIONS}
+        return {s: [launch for c in calls for launch in anchors.get(c, ())] for s, calls in self.step.calls.items()}
 
     def anchor(self, launch: Launch) -> Call:
         """The first covered call at which everything that the launch reads has been written: there it stands."""

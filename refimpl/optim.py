@@ -10,15 +10,17 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning-rate factor by step: linear warm-up, then constant, cosine to 0, or ×gamma every `every` steps.
+    """Learning-rate factor by step: linear warm-up, then constant, cosine to 0, or ×gamma at some steps.
 
-    kind: "constant", "cosine" or "step"; warmup: steps of linear warm-up; every, gamma: for "step".
+    kind: "constant", "cosine" or "step"; warmup: steps of linear warm-up. For "step": ×gamma at each of `milestones`
+    where there are any, else every `every` steps, counted after the warm-up.
     """
 
     kind: str = "constant"
     warmup: int = 0
     every: int = 1000
     gamma: float = 0.1
+    milestones: tuple[int, ...] = ()
 
     def __post_init__(self):
         if self.kind not in ("constant", "cosine", "step"):
@@ -34,7 +36,9 @@ class Schedule:
             done = (step - self.warmup) / max(1, steps - self.warmup)
             return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         if self.kind == "step":
-            return self.gamma ** ((step - self.warmup) // self.every)
+            passed = step - self.warmup
+            times = sum(passed >= m for m in self.milestones) if self.milestones else passed // self.every
+            return self.gamma**times
         return 1.0
 
 
@@ -55,6 +59,10 @@ class SGD:
         _unit("momentum", self.momentum)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
+
+    def rate(self, step: int, steps: int, seed: int = 0) -> float:
+        """Learning rate at `step` (from 0) of a run of `steps`."""
+        return self.lr * self.schedule.factor(step, steps)
 
     @property
     def state(self) -> tuple[str, ...]:
@@ -85,6 +93,10 @@ class Adam:
         _positive("lr", self.lr)
         for beta in self.betas:
             _unit("betas", beta)
+
+    def rate(self, step: int, steps: int, seed: int = 0) -> float:
+        """Learning rate at `step` (from 0) of a run of `steps`."""
+        return self.lr * self.schedule.factor(step, steps)
 
     @property
     def attrs(self) -> dict:

@@ -16,6 +16,7 @@ as (N, E), E elements a sample.
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -114,7 +115,7 @@ class Pass:
     """One kernel with its declaration; calling it runs it eagerly on new arrays."""
 
     def __init__(
-        self, body: Callable, shapes: Mapping[str, str], items: str, writes: str, derive, alike, inplace, sums
+        self, body: Callable, shapes: Mapping[str, str], items: str, writes: str, derive, alike, inplace, sums, examples
     ):
         self.body, self.shapes, self.items = body, shapes, items.split()
         self.operator = body.__module__.rsplit(".", 1)[-1]
@@ -123,6 +124,7 @@ class Pass:
         self.derive = derive
         self.alike = alike or {}
         self.sums = sums.split()
+        self.examples = examples or {}
         parameters = list(inspect.signature(body).parameters.values())[1:]
         self.arrays = [p.name for p in parameters if p.name in shapes]
         self.optional = {p.name for p in parameters if p.name in shapes and p.default is None}
@@ -206,7 +208,8 @@ class Pass:
         arrays = {a: v for a, v in arrays.items() if v is not None}
         sizes = self.sizes(arrays, attrs, keywords)
         full = self.full_shapes(arrays)
-        model = next(v for a, v in arrays.items() if ":" not in self.shapes[a])
+        floats = (v for a, v in arrays.items() if ":" not in self.shapes[a])
+        model = next(floats, next(iter(arrays.values())))  # integers alone tell the device, and no dtype is needed
         new = {a: empty(self.shape(a, sizes), dtype_of(self.shapes[a], model.dtype), model) for a in self.writes}
         new = {a: copy_into(v, self.seen(a, arrays[a])) if a in self.inplace else v for a, v in new.items()}
         self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, model.dtype, model))
@@ -255,7 +258,14 @@ def empty(shape: tuple[int, ...], dtype, like=None):
 
 
 def declare(
-    shapes: Mapping[str, str], items: str, writes: str, derive=None, alike=None, inplace: str = "", sums: str = ""
+    shapes: Mapping[str, str],
+    items: str,
+    writes: str,
+    derive=None,
+    alike=None,
+    inplace: str = "",
+    sums: str = "",
+    examples=None,
 ):
     """Turn a body into a Pass.
 
@@ -266,5 +276,32 @@ def declare(
     inplace: written arrays whose old values are read.
     sums: letters or quotients that each item runs over in full: along them its operations are an affine function of
     the size, which lets `validation.counting` count a long sum by its first two lengths.
+    examples: index array → `values(sizes)`, one possible choice, for counting: each choice must cost the same in all.
     """
-    return lambda body: Pass(body, shapes, items, writes, derive, alike, inplace, sums)
+    return lambda body: Pass(body, shapes, items, writes, derive, alike, inplace, sums, examples)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A pass on arrays of a node that are called otherwise there: how one method's pass works on another's result.
+
+    names: the pass's array → the node's array; letters: the pass's letter → the node's letter; where they differ.
+    """
+
+    passed: Pass
+    names: Mapping[str, str] = field(default_factory=dict)
+    letters: Mapping[str, str] = field(default_factory=dict)
+
+    def name(self, array: str) -> str:
+        """The node's name of one of the pass's arrays."""
+        return self.names.get(array, array)
+
+    @property
+    def writes(self) -> list[str]:
+        """The node's arrays that it computes; those that it only updates are left out."""
+        return [self.name(a) for a in self.passed.writes if a not in self.passed.inplace]
+
+    def sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """The pass's letter sizes that the node's sizes tell."""
+        kept = {letter: n for letter, n in sizes.items() if letter not in self.letters}
+        return kept | {letter: sizes[other] for letter, other in self.letters.items() if other in sizes}

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from .graph import Graph, Node
 from .optim import SGD, Adam
+from .rules import check_combination
 
 WEIGHTED = ("conv2d", "linear")
 LOSSES = ("softmax_cross_entropy", "mse")
@@ -27,6 +28,10 @@ class Plan:
         gradient is dense.
     batch_norm: "frozen" (running statistics) or "train" (batch statistics, gamma and beta train too).
     train_bias: convolution biases train too (a classifier's bias always does).
+    bias_only: of the convolutions only biases train (TinyTL, Cai et al. 2020, arXiv 2007.11622): their own and, as the
+        batch norm behind a convolution adds one too, its beta; gamma, statistics and weights are frozen. No gradient of
+        a bias reads a feature map. Our reading: without TinyTL's residual modules, and the classifier trains in full.
+    instances: what data enters a step, such as InstanceFilter; None is all.
     loss: "softmax_cross_entropy" or "mse".
     """
 
@@ -35,6 +40,8 @@ class Plan:
     step: Backprop = field(default_factory=Backprop)
     batch_norm: str = "frozen"
     train_bias: bool = False
+    bias_only: bool = False
+    instances: object = None
     loss: str = "softmax_cross_entropy"
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
@@ -46,15 +53,35 @@ class Plan:
             raise ValueError(f"train_last must be a number of convolutions from 0 up, or 'all', got {k!r}")
         if self.batch_norm not in ("frozen", "train"):
             raise ValueError(f"batch_norm must be 'frozen' or 'train', got {self.batch_norm!r}")
+        if self.bias_only and self.batch_norm == "train":
+            raise ValueError(
+                "bias_only needs batch_norm='frozen': statistics of the batch need the feature map in the backward pass"
+            )
+        check_combination(self.methods)
+        optimizer = self.step.optimizer
+        if optimizer.state and "sparse-update" in self.methods:
+            raise ValueError(
+                "sparse-update needs plain SGD without momentum: the trained channels change from step to step, and "
+                f"the arrays that {type(optimizer).__name__} keeps for all of them would cost the memory that it saves"
+            )
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
+        if self.instances is not None and self.loss != "softmax_cross_entropy":
+            raise ValueError(f"{self.instances!r} chooses by softmax_cross_entropy, but the loss is {self.loss}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {self.label_smoothing}")
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods that it combines, as `--method` takes them."""
+        chosen = [] if self.instances is None else [self.instances.method]
+        return chosen + [rule.method for rule in self.rules] + ["bias-only"] * self.bias_only
 
     def trained(self, graph: Graph) -> dict[str, list[str]]:
         """Trained nodes of a graph: node name → the operator's array names that train."""
         convolutions = [n.name for n in graph.nodes if n.op == "conv2d"]
-        if self.train_last != "all":
+        every = self.train_last == "all"
+        if not every:
             if self.train_last > len(convolutions):
                 raise ValueError(
                     f"train_last is {self.train_last}, but {graph.name} has {len(convolutions)} convolutions"
@@ -64,12 +91,16 @@ class Plan:
         for node in graph.nodes:
             if node.op == "linear":
                 found[node.name] = [p for p in ("w", "b") if p in node.params]
-            elif node.op == "conv2d" and node.name in convolutions:
+            elif self.bias_only and node.op == "conv2d" and node.name in convolutions and "b" in node.params:
+                found[node.name] = ["b"]
+            elif self.bias_only and node.op == "batch_norm" and (node.inputs[0] in convolutions or every):
+                found[node.name] = ["beta"]
+            elif node.op == "conv2d" and node.name in convolutions and not self.bias_only:
                 found[node.name] = ["w"] + (["b"] if self.train_bias and "b" in node.params else [])
             elif node.op == "batch_norm" and self.batch_norm == "train":
                 found[node.name] = ["gamma", "beta"]
         return found
 
-    def rule(self, node: Node):
-        """The rule for a trained node, or None for the dense gradient."""
-        return next((r for r in self.rules if r.operator == node.op), None)
+    def rules_of(self, node: Node) -> list:
+        """The rules for a trained node; none is the dense gradient."""
+        return [r for r in self.rules if r.operator == node.op]

@@ -1,8 +1,9 @@
 """The compiled step: a flat list of kernel calls, in sections, and where each array lives.
 
 Two levels. The *logical* Program lists reference passes, derived from the graph by asking for what is needed: the
-output of each node, the gradient of each trained parameter, and whatever these read (`refimpl.derive`). *Lowering*
-(`refimpl.lower`) turns it into launches; each launch names the logical calls that it covers.
+output of each node, the gradient of each trained parameter, and whatever these read (`refimpl.derive`; several nets of
+one step are put together in `refimpl.compose`). *Lowering* (`refimpl.lower`) turns it into launches; each launch names
+the logical calls that it covers.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +18,7 @@ from .passes import Pass
 from .plan import Plan
 
 REGIONS = ("constant", "state", "arena")
-SECTIONS = ("forward", "backward", "update")
+PHASES = ("forward", "backward", "update")  # the sections of a plain step
 
 
 class MemoryLimitError(ValueError):
@@ -69,12 +70,19 @@ class Buffer:
 class Call:
     """One logical call: a reference pass on buffers."""
 
-    section: str
+    section: str  # named after its phase; a step of several nets puts the net's name before it
     node: str
     passed: Pass
     arrays: Mapping[str, Buffer]
     attrs: Mapping
     sizes: Mapping[str, int]  # at the full batch
+    renamed: bool = False  # does it work on another array than the node's own under one of its names?
+
+    @property
+    def phase(self) -> str:
+        """One of PHASES: a section with a name of its own only runs forward."""
+        last = self.section.rsplit(".", 1)[-1]
+        return last if last in PHASES else "forward"
 
     @property
     def name(self) -> str:
@@ -135,19 +143,29 @@ class Launch:
         return (*self.reads, *self.writes, *self.scratch)
 
 
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A constant array that the plan needs: `make(parameters, seed)` computes it before the first step."""
+
+    buffer: Buffer
+    make: Callable[[Mapping[str, np.ndarray], int], np.ndarray]
+
+
 @dataclass
 class Step:
     """The logical calls of a step, by section, with the buffers that the host fills and reads."""
 
-    calls: dict[str, list[Call]]
-    host_writes: dict[str, Buffer]  # input, labels, lr, step, seed
+    calls: dict[str, list[Call]]  # in the longest order in which the sections run
+    host_writes: dict[str, Buffer]  # input, labels, lr, step, seed, block
     host_reads: dict[str, Buffer]  # output, loss
     parameters: dict[str, Buffer]
     state: dict[str, Buffer]  # optimizer arrays, by `parameter.array`
     gradients: dict[str, Buffer]
+    constants: dict[str, "Constant"]  # what the plan adds to the model's own constants
+    scalars: dict[str, Callable[[int, int, int], float]]  # host_writes of one element: value(step, steps, seed)
 
     def __iter__(self):
-        return (call for section in SECTIONS for call in self.calls[section])
+        return (call for calls in self.calls.values() for call in calls)
 
 
 class Program:
@@ -165,6 +183,21 @@ class Program:
         self.launches: dict[str, list[Launch]] = launches
 
     @property
+    def sections(self) -> tuple[str, ...]:
+        """Names of its sections, in the longest order in which they run."""
+        return tuple(self.step.calls)
+
+    @property
+    def graphs(self) -> dict[str, Graph]:
+        """Every net of the step, by the prefix of its names."""
+        return {"": self.graph} | ({f.prefix: f.graph for f in [self.plan.instances] if hasattr(f, "graph")})
+
+    def samples(self, n: int) -> dict[str, int]:
+        """Samples that each section is reckoned to run on, of a mini-batch of n."""
+        chosen = self.plan.instances.samples(n) if self.plan.instances and self.training else {}
+        return dict.fromkeys(self.sections, n) | chosen
+
+    @property
     def training(self) -> bool:
         """Does the step learn, or only infer?"""
         return "loss" in self.step.host_reads
@@ -172,7 +205,7 @@ class Program:
     @cached_property
     def order(self) -> list[Launch]:
         """Every launch, in the longest order of the sections."""
-        return [launch for section in SECTIONS for launch in self.launches[section]]
+        return [launch for section in self.sections for launch in self.launches[section]]
 
     @cached_property
     def lifetimes(self) -> dict[Buffer, arena.Lifetime]:
@@ -212,7 +245,8 @@ class Program:
 
     def region_bytes(self, region: str) -> int:
         """Bytes of the "constant" or the "state" arrays that the program uses."""
-        arrays = {*self.step.parameters.values(), *self.step.state.values()}
+        step = self.step
+        arrays = {*step.parameters.values(), *step.state.values(), *(c.buffer for c in step.constants.values())}
         return sum(b.nbytes for b in arrays if b.region == region)
 
     @property
@@ -228,7 +262,8 @@ class Program:
     @cached_property
     def saved(self) -> dict[Buffer, int]:
         """Buffers kept from the forward to the backward section, with their bytes; inputs that the host fills too."""
-        boundary = len(self.launches["forward"])
+        before = self.sections[: self.sections.index("forward") + 1]
+        boundary = sum(len(self.launches[section]) for section in before)
         return {b: b.nbytes for b, t in self.lifetimes.items() if t.first < boundary <= t.last and _read_after(self, b)}
 
     @property
@@ -267,7 +302,7 @@ class Program:
             f"arena {self.peak_bytes:,} B (lower bound {self.lower_bound[0]:,} B), state {self.state_bytes:,} B, "
             f"constants {self.constant_bytes:,} B, saved for backward {self.saved_bytes:,} B",
         ]
-        for section in SECTIONS:
+        for section in self.sections:
             lines.append(f"{section}")
             for launch in self.launches[section]:
                 lines.append(f"  {launch.name}")
@@ -289,7 +324,7 @@ def _listed(launch: Launch):
 
 def _read_after(program: Program, buffer: Buffer) -> bool:
     later = (launch for s in ("backward", "update") for launch in program.launches[s])
-    host = {b.root for name, b in program.step.host_writes.items() if name in ("lr", "step", "seed")}
+    host = {program.step.host_writes[name].root for name in program.step.scalars}
     return buffer not in host and any(b.root is buffer for launch in later for b in launch.reads)
 
 
@@ -311,7 +346,7 @@ def compile(
     """
     import numba
 
-    from .derive import derive
+    from .compose import derive
     from .lower import BACKENDS, lower
 
     backend = backend or "fast"
@@ -324,6 +359,8 @@ def compile(
         threads = numba.config.NUMBA_NUM_THREADS
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
+    if plan is not None and plan.instances is not None:
+        plan = replace(plan, instances=plan.instances.for_net(graph, size))
     step = derive(graph, plan, batch, size, dtype)
     launches = lower(step, backend, threads)
     program = Program(graph, plan or Plan(), batch, size, dtype, backend, threads, step, launches)

@@ -1,6 +1,7 @@
 """Run a compiled program: one block of memory, views into it, and launches. Nothing here decides what is computed."""
 
 import contextlib
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ import numpy as np
 
 from . import checkpoint, random
 from .arena import ALIGN
+from .data.resized import Resized
 from .gemm import single_threaded_blas
 from .graph import INPUT
 from .program import AtBatch, Buffer, Prefix, Program, compile
@@ -25,14 +27,21 @@ class NonFiniteError(ArithmeticError):
 class Runner:
     """A program with its memory: `run(section, n)` launches a section's kernels on the first n samples."""
 
-    def __init__(self, program: Program, parameters: Mapping[str, np.ndarray], block: np.ndarray | None = None):
-        """parameters: name → array, used in place; block: bytes for the arena and its guards, else allocated."""
+    def __init__(
+        self, program: Program, parameters: Mapping[str, np.ndarray], block: np.ndarray | None = None, seed: int = 0
+    ):
+        """parameters: name → array, used in place; block: bytes for the arena and its guards, else allocated.
+
+        seed: of the random constants that the plan asks for.
+        """
         self.program = program
         self.owned: dict[Buffer, np.ndarray] = {}
         for name, b in program.step.parameters.items():
             self.owned[b] = parameters[name]
         for b in program.step.state.values():
             self.owned[b] = np.zeros(b.shape, b.dtype)
+        for c in program.step.constants.values():
+            self.owned[c.buffer] = c.make(parameters, seed)
         self.block = new_block(program.peak_bytes) if block is None else block
         self.arena = self.block[GUARD : GUARD + program.peak_bytes]
         self.made: Counter[tuple[str, int]] = Counter()  # (section, n) → how often its launches really ran
@@ -121,19 +130,25 @@ class Trainer:
             program.graph, None, program.batch, program.size, None, program.backend, program.threads, program.dtype
         )
         block = new_block(max(program.peak_bytes, inference.peak_bytes))  # the two never run at the same time
-        self.runner = Runner(program, self.parameters, block)
+        self.runner = Runner(program, self.parameters, block, seed)
         self.inference = Runner(inference, self.parameters, block)
+        rule = program.plan.instances
+        self.memory = rule.memory() if rule else {}  # what the choice of instances remembers
+        prefixes = sorted(program.graphs, key=len, reverse=True)
+        self.trained = {prefix: [] for prefix in prefixes}  # net → its trained parameters
+        for name in program.step.gradients:
+            self.trained[next(p for p in prefixes if name.startswith(p))].append(name)
         self.step = 0  # steps done
         self.losses: list[float] = []
         self._good = self._snapshot()
 
-    def fit(self, x: np.ndarray, y: np.ndarray, epochs: int) -> list[float]:
+    def fit(self, x: np.ndarray | Resized, y: np.ndarray, epochs: int) -> list[float]:
         """Train for `epochs` passes over x (M, H, W, C) and y (M,); returns the loss of each step of the run."""
         for _ in self.steps(x, y, epochs):
             pass
         return self.losses
 
-    def steps(self, x: np.ndarray, y: np.ndarray, epochs: int) -> Iterator[Progress]:
+    def steps(self, x: np.ndarray | Resized, y: np.ndarray, epochs: int) -> Iterator[Progress]:
         """Like `fit`, one step at a time, going on from the steps that are done already."""
         self.check(x, y)
         batch = self.program.batch
@@ -149,32 +164,61 @@ class Trainer:
                     shuffled = epoch
                     self._good = self._snapshot()
                 chosen = order[i * batch : (i + 1) * batch]
-                loss = self.train_step(x[chosen], y[chosen], total)
+                samples = x.draw(chosen, self.seed, self.step) if isinstance(x, Resized) else x[chosen]
+                loss = self.train_step(samples, y[chosen], total)
                 self.losses.append(loss)
                 yield Progress(self.step, total, loss)
 
     def train_step(self, x: np.ndarray, y: np.ndarray, total: int) -> float:
-        """One step on n ≤ batch samples; returns the loss. NonFiniteError, before any update, names the layer."""
-        runner, n = self.runner, len(x)
-        step = self.program.step
-        self.fill(runner, x)
-        runner.host("labels" if "labels" in step.host_writes else "target", n)[...] = y
-        optimizer = self.program.plan.step.optimizer
-        runner.host("lr", n)[0] = optimizer.lr * optimizer.schedule.factor(self.step, total)
-        if "step" in step.host_writes:
-            runner.host("step", n)[0] = self.step + 1
-        if "seed" in step.host_writes:
-            runner.host("seed", n)[0] = self.seed
-        runner.run("forward", n)
-        loss = float(runner.host("loss", n)[0])
-        if not math.isfinite(loss):
-            self.stop(f"the loss is {loss} at step {self.step + 1}", self.first_bad(n))
-        runner.run("backward", n)
-        for name, b in step.gradients.items():
-            if not np.isfinite(np.vdot(g := runner.array(b), g)):
-                self.stop(f"the gradient of {name} is not finite at step {self.step + 1}", name.rsplit(".", 1)[0])
-        runner.run("update", n)
+        """One step on n ≤ batch samples; returns the loss. NonFiniteError, before any update, names the layer.
+
+        Where the plan's choice of instances leaves none for a step, its loss is that of the step before.
+        """
+        rule = self.program.plan.instances
+        if rule:
+            loss = rule.step(self, x, y, total)
+            loss = loss if loss is not None else self.losses[-1] if self.losses else 0.0
+        else:
+            self.fill(self.runner, x)
+            loss = self.learn_from(y, total)
         self.step += 1
+        return loss
+
+    def rehearse(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Run every section on all of (x, y), n ≤ batch samples: the most that a step can ask of the arena."""
+        rule = self.program.plan.instances
+        if rule:
+            rule.step(self, x, y, 1, everything=True)
+        else:
+            self.train_step(x, y, 1)
+
+    def put(self, chosen: np.ndarray, y: np.ndarray, net: str = "") -> None:
+        """Tell a net's next section the instances of the mini-batch to work on, and their labels."""
+        self.runner.host(f"{net}chosen", len(chosen))[...] = chosen
+        self.runner.host(f"{net}labels", len(chosen))[...] = y
+
+    def learn_from(self, y: np.ndarray, total: int) -> float:
+        """Forward, backward and update on the n samples of the input, with labels or targets y; the loss."""
+        labels = "labels" if "labels" in self.program.step.host_writes else "target"
+        self.runner.host(labels, len(y))[...] = y
+        return self.learn(len(y), total)
+
+    def learn(self, n: int, total: int, net: str = "") -> float:
+        """Forward, backward and update of a net on n samples that are in place; returns the loss."""
+        runner, step = self.runner, self.program.step
+        for name, value in step.scalars.items():
+            if name.startswith(net) and "." not in name.removeprefix(net):
+                runner.host(name, n)[0] = value(self.step, total, self.seed)
+        runner.run(f"{net}forward", n)
+        loss = float(runner.host(f"{net}loss", n)[0])
+        if not math.isfinite(loss):
+            self.stop(f"the loss is {loss} at step {self.step + 1}", self.first_bad(n, f"{net}forward"))
+        runner.run(f"{net}backward", n)
+        for name in self.trained[net]:
+            g = runner.array(step.gradients[name])
+            if not np.isfinite(np.vdot(g, g)):
+                self.stop(f"the gradient of {name} is not finite at step {self.step + 1}", name.rsplit(".", 1)[0])
+        runner.run(f"{net}update", n)
         return loss
 
     def stop(self, what: str, layer: str) -> None:
@@ -185,10 +229,10 @@ class Trainer:
             f"{what}, first in layer {layer}; the weights of step {self.step} are kept, and a lower lr may help"
         )
 
-    def first_bad(self, n: int) -> str:
-        """The first node of the forward section that writes a NaN or an infinity, run launch by launch."""
+    def first_bad(self, n: int, section: str) -> str:
+        """The first node of a section that writes a NaN or an infinity, run launch by launch."""
         for launch, (function, args) in zip(
-            self.program.launches["forward"], self.runner.prepared("forward", n), strict=True
+            self.program.launches[section], self.runner.prepared(section, n), strict=True
         ):
             function(*args)
             for b in launch.writes:
@@ -196,7 +240,7 @@ class Trainer:
                     return launch.covers[-1].node
         return "loss"
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: np.ndarray | Resized) -> np.ndarray:
         """Outputs (M, classes) of x (M, H, W, C) in inference mode, in the program's dtype."""
         self.check(x)
         runner, batch = self.inference, self.program.batch
@@ -212,7 +256,7 @@ class Trainer:
                 out[start : start + len(part)] = y
         return out
 
-    def evaluate(self, x: np.ndarray, y: np.ndarray) -> float:
+    def evaluate(self, x: np.ndarray | Resized, y: np.ndarray) -> float:
         """Share of x (M, H, W, C) that is classified as y (M,)."""
         self.check(x, y)
         return float(np.mean(self.predict(x).argmax(1) == y))
@@ -221,12 +265,12 @@ class Trainer:
         """Copy samples into the arena."""
         runner.host(INPUT, len(x))[...] = x
 
-    def check(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
+    def check(self, x: np.ndarray | Resized, y: np.ndarray | None = None) -> None:
         """ValueError with one sentence where data do not fit the program."""
         want = self.program.step.host_writes[INPUT].shape[1:]
-        if x.ndim != 4 or x.shape[1:] != want or not len(x):
+        if len(x.shape) != 4 or x.shape[1:] != want or not len(x):
             raise ValueError(f"x must be (M, H, W, C) with H, W, C = {want} and M ≥ 1, but its shape is {x.shape}")
-        if not np.isfinite(x).all():
+        if isinstance(x, np.ndarray) and not np.isfinite(x).all():
             bad = int(np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(1))[0])
             raise ValueError(f"x has a NaN or infinite value in sample {bad}; remove or repair it")
         if y is None:
@@ -251,12 +295,14 @@ class Trainer:
     def save(self, path) -> None:
         """Write the weights as safetensors: beside, flushed, then renamed."""
         graph = self.program.graph
-        checkpoint.save(path, self.parameters, {"model": graph.name, "size": f"{self.program.size}"})
+        own = {name: self.parameters[name] for name in graph.parameters}
+        notes = {"model": graph.name, "size": f"{self.program.size}", "options": json.dumps(graph.options)}
+        checkpoint.save(path, own, notes)
 
     def resume_arrays(self) -> dict[str, np.ndarray]:
-        """Everything that a later run needs beside the step number: parameters and optimizer arrays."""
-        state = {name: self.runner.owned[b] for name, b in self.program.step.state.items()}
-        return self.parameters | {f"optimizer/{name}": a for name, a in state.items()}
+        """Everything that a later run needs beside the step number: parameters, optimizer arrays, rules' memory."""
+        state = {f"optimizer/{name}": self.runner.owned[b] for name, b in self.program.step.state.items()}
+        return self.parameters | state | {f"instances/{name}": a for name, a in self.memory.items()}
 
     def resume(self, arrays: Mapping[str, np.ndarray], step: int, losses: list[float]) -> None:
         """Go on from arrays of `resume_arrays` after `step` steps."""
@@ -283,14 +329,14 @@ class Trainer:
 def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
     """Parameter arrays of a program: the graph's weights where it has them, else drawn from the seed."""
     arrays = {}
-    for i, (name, p) in enumerate(program.graph.parameters.items()):
-        if name in program.graph.weights:
-            arrays[name] = np.array(program.graph.weights[name], program.dtype, order="C").reshape(p.shape)
+    found = [(prefix, graph, name) for prefix, graph in program.graphs.items() for name in graph.parameters]
+    for i, (prefix, graph, own) in enumerate(found):
+        p, name = graph.parameters[own], prefix + own
+        if own in graph.weights:
+            arrays[name] = np.array(graph.weights[own], program.dtype, order="C").reshape(p.shape)
         elif p.init == "he":
             draw = random.normal(seed, random.WEIGHTS, i, math.prod(p.shape))
             arrays[name] = (draw * math.sqrt(2 / p.fan_in)).astype(program.dtype).reshape(p.shape)
         else:
             arrays[name] = np.full(p.shape, {"zeros": 0, "ones": 1}[p.init], program.dtype)
-    if program.plan.class_weights is not None:
-        arrays["loss.class_weights"] = np.array(program.plan.class_weights, program.dtype)
     return arrays

@@ -47,8 +47,26 @@ def filtered_calls():
             yield passed, arrays, attrs, {d: n for d, n in case.sizes.items() if d in passed.letters()}
 
 
+def channel_calls():
+    """Every pass of error map pruning and sparse update: one group, depthwise, several groups."""
+    from rule_cases import Together, sample
+
+    from refimpl.methods.error_map_pruning import ErrorMapPruning
+    from refimpl.methods.sparse_update import SparseUpdate, update
+
+    for seed in range(6):
+        c = sample(seed)
+        for rule in (ErrorMapPruning(0.5), SparseUpdate(0.5)):
+            together = Together([rule], c)
+            for name in ("dx", "dw", "db"):
+                together[name]
+            yield from together.calls
+        arrays = {"w": c.arrays["w"], "dw": together["dw"], "chosen": together["chosen"], "lr": np.ones(1)}
+        yield update, arrays, {}, {"G": together.node.sizes["G"]}
+
+
 def simulate():
-    calls = list(filtered_calls())
+    calls = [*filtered_calls(), *channel_calls()]
     for module in modules("ops"):
         name = module.__name__.rsplit(".", 1)[-1]
         passes = passes_of(module)

@@ -1,6 +1,8 @@
 """Small nets for tests of whole programs: together they reach every operator, in a few thousand operations."""
 
 import refimpl as ri
+from refimpl.methods.error_map_pruning import ErrorMapPruning
+from refimpl.methods.sparse_update import SparseUpdate
 from refimpl.optim import Adam
 
 
@@ -40,7 +42,18 @@ def watch() -> ri.Graph:
 
 
 NETS = {"watch": watch, "residual": residual, "depthwise": depthwise}
-RULES = {"dense": (), "patch 2": (ri.GradientFilter(2),), "corner 3": (ri.GradientFilter(3, "corner"),)}
+KEEP, RATIO, PATCH = ErrorMapPruning(0.5), SparseUpdate(0.4), ri.GradientFilter(2)
+RULES = {
+    "dense": (),
+    "patch 2": (PATCH,),
+    "corner 3": (ri.GradientFilter(3, "corner"),),
+    "keep": (KEEP,),
+    "ratio": (RATIO,),
+    "keep, ratio": (KEEP, RATIO),
+    "keep, patch": (KEEP, PATCH),
+    "ratio, patch": (RATIO, PATCH),
+    "keep, ratio, patch": (KEEP, RATIO, PATCH),
+}
 MOMENTUM = ri.Backprop(ri.SGD(lr=0.1, momentum=0.9))
 NESTEROV = ri.Backprop(ri.SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1), clip_norm=2.0)
 STEPS = {
@@ -50,6 +63,14 @@ STEPS = {
     "adam": ri.Backprop(Adam(lr=0.1)),
     "adamw, clipped": ri.Backprop(Adam(lr=0.1, weight_decay=0.1, decoupled=True), clip_norm=1.0),
 }
+PLAIN = ri.Backprop(ri.SGD(lr=0.1, weight_decay=0.1), clip_norm=1.0)
+
+
+def step_for(rules, step: ri.Backprop) -> ri.Backprop:
+    """`step`, or one without momentum where a rule of `rules` needs that."""
+    return PLAIN if any(isinstance(r, SparseUpdate) for r in rules) else step
+
+
 LOSSES = {
     "plain": {},
     "smooth": {"label_smoothing": 0.1},

@@ -87,6 +87,15 @@ def relu6(a, attrs):
     return {"y": np.clip(a["x"], 0, 6), "mask": _bits(inside), "dx": inside * a["dy"]}
 
 
+def block_prune(a, attrs):
+    (n, h, w, c), (rows, columns) = a["x"].shape, attrs["block"]
+    padded = np.pad(np.abs(a["x"]), ((0, 0), (0, -h % rows), (0, -w % columns), (0, 0)))
+    largest = padded.reshape(n, -(-h // rows), rows, -(-w // columns), columns, c).max((2, 4))
+    stays = largest >= attrs["threshold"]
+    inside = stays.repeat(rows, 1).repeat(columns, 2)[:, :h, :w]
+    return {"y": inside * a["x"], "mask": _bits(stays), "dx": inside * a["dy"]}
+
+
 def max_pool(a, attrs):
     windows = Windows(a["x"], attrs["window"], attrs["stride"], pad=attrs["pad"], fill=-np.inf)
     n, p, q, r, s, c = windows.values.shape

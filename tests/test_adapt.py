@@ -1,6 +1,7 @@
 """The main job, run as a user runs it: in processes of its own."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(record, tmp_path, monkeypat
         (("--batch", "0"), 2, "--batch must be at least 1, got 0"),
         (("--epochs", "many"), 2, "many"),
         (("--lr", "-1"), 2, "lr must be a positive number"),
+        (("--method", "sparse-update", "--momentum", "0.5"), 2, "sparse-update needs plain SGD without momentum: the"),
         (("--resume",), 2, "holds no interrupted run"),
     ],
 )
@@ -109,6 +111,24 @@ def test_an_exploding_loss_keeps_finite_weights(tmp_path):
     done = gradledger("adapt", "--json", "--lr", "1e10", *SHORT, "--output", tmp_path)
     assert done.returncode == 1 and "at step" in json.loads(done.stdout)["reason"]
     assert all(np.isfinite(a).all() for a in load_file(tmp_path / "adapted.safetensors").values())
+
+
+@pytest.mark.parametrize(
+    "methods, momentum, last",
+    [
+        (("sparse-update:ratio=0.25,layers=2", "error-map-pruning:keep=0.5", "gradient-filter:patch=2"), 0.0, "2"),
+        (("bias-only",), 0.9, "all"),
+    ],
+    ids=["all three", "bias-only"],
+)
+def test_methods_adapt_as_predicted(tmp_path, methods, momentum, last):
+    settings = adapt.Settings(epochs=1, method=list(methods))
+    record = adapt.run(settings, tmp_path, False, lambda progress: None)
+    for key in ("macs", "peak_bytes"):
+        assert record["predicted"][key] == record["measured"][key]
+    assert all(m in record["method"] for m in ("sparse-update:ratio=0.25", "layers=2") if len(methods) > 1)
+    assert (record["settings"]["momentum"], record["settings"]["train_last"]) == (momentum, last)
+    assert settings.momentum is None and record["accuracy_after"] > record["accuracy_before"] - 0.05
 
 
 def test_own_data_trains_from_an_npz(tmp_path):
@@ -155,3 +175,42 @@ def test_the_ledger_is_the_same_where_no_process_can_be_started(monkeypatch):
     monkeypatch.setattr(subprocess, "run", refuse)
     here = ledger.of(job, [32] * 3)
     assert [here[k]["macs"] for k in here] == [apart[k]["macs"] for k in apart]
+
+
+@pytest.mark.parametrize(
+    ("method", "exact"),
+    [
+        ("instance-filter:keep=0.2,threshold=0.3", False),
+        ("hard-examples:keep=0.25", True),
+        ("random-skip:skip=0.5", None),  # as the draws fall
+    ],
+)
+def test_choices_of_instances_print_planned_and_realised_shares(method, exact, tmp_path):
+    done = gradledger(
+        "adapt", "--json", *SHORT, "--method", method, "--method", "error-map-pruning", "--output", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    planned, realised = found["shares"]["planned"], found["shares"]["realised"]
+    assert planned.keys() == realised.keys() and all(0 <= share <= 1 for share in realised.values())
+    assert exact is None or (found["predicted"]["macs"] == found["measured"]["macs"]) == exact
+    assert found["predicted"]["peak_bytes"] == found["measured"]["peak_bytes"]
+    assert set(load_file(found["files"]["weights"])) == {f"{n}.{a}" for n, arrays in {
+        **dict.fromkeys(("conv1", "conv2", "conv3"), ("w",)), "fc": ("w", "b"),
+        **dict.fromkeys(("bn1", "bn2", "bn3"), ("gamma", "beta", "running_mean", "running_var")),
+    }.items() for a in arrays}  # fmt: skip
+
+
+def test_a_run_with_an_instance_filter_resumes_to_the_same_bits(tmp_path):
+    settings = adapt.Settings(method=["instance-filter:keep=0.2"], epochs=2)
+    whole = adapt.run(settings, tmp_path / "whole", False, lambda p: None)
+    stop = {"at": 7}
+
+    def interrupt(progress):
+        if progress.step == stop["at"]:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(adapt.Interrupted):
+        adapt.run(settings, tmp_path / "part", False, interrupt)
+    rest = adapt.run(settings, tmp_path / "part", True, lambda p: None)
+    assert rest["losses"] == whole["losses"]

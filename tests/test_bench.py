@@ -9,9 +9,10 @@ import numba
 import pytest
 import torch
 
+import refimpl as ri
 from gradledger import cli
 from validation import bench
-from validation.bench import blocks, filtered, steps
+from validation.bench import blocks, filtered, methods, steps
 
 TINY = filtered.Filtered(8, 9, 7, 2, batch=2)
 
@@ -45,6 +46,44 @@ def test_a_step_is_that_of_pytorch():
         assert case.error() < 1e-4
         case.ours()()
     assert case.torch(True)() == pytest.approx(case.torch(False)(), rel=1e-4)
+
+
+RULES = [ri.ErrorMapPruning(0.5), ri.SparseUpdate(0.5), ri.GradientFilter(2)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.method)
+def test_a_step_under_a_method_is_that_of_float64_and_its_peer_is_the_dense_step(rule):
+    case = methods.Method("lenet5", (28, 28), 4, rule, 1)
+    with bench.our_threads(1):
+        assert case.error() < 1e-4
+        ours, dense = case.ours(), case.backprop()
+        ours(), dense()
+    plan = dense.trainer.program.plan
+    assert plan.rules == () and plan.train_last == "all" and ours.trainer.program.plan.rules == (rule,)
+    assert ours.trainer.program.plan.train_last == 1
+    predicted = case.predicted()
+    assert 0 < predicted["predicted_macs_ratio"] < 1 and 0 < predicted["predicted_seconds_ratio"] < 1
+
+
+def test_a_method_is_timed_beside_back_propagation_without_a_peer(monkeypatch, capsys):
+    asked = []
+
+    def measured(side, *_):
+        asked.append(side)
+        return {"check": {"error": 1e-7}, "ours": {"times": [2.0]}, "backprop": {"times": [8.0]}}[side]
+
+    monkeypatch.setattr(bench, "launch", measured)
+    monkeypatch.setitem(methods.CASES, "method-tiny", methods.Method("lenet5", (28, 28), 4, RULES[0]))
+    (record,) = bench.run_cases(["method-tiny"], peer=None)
+    assert asked == ["check", *["ours", "backprop"] * 2]
+    assert (record["ours_ms"], record["peer_ms"], record["ratio"]) == (2.0, 8.0, 0.25)
+    expected = methods.CASES["method-tiny"].predicted()
+    assert record.items() >= expected.items()
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bench", "method-tiny"])
+    assert stopped.value.code == 0
+    line = f"0.25 of the time of back-propagation (8.00 ms); predicted {expected['predicted_macs_ratio']:.2f} by mult"
+    assert line in capsys.readouterr().out
 
 
 def test_a_wrong_result_is_not_timed(monkeypatch):
@@ -93,7 +132,7 @@ def test_a_side_that_fails_is_named():
 
 
 def test_names_choose_cases():
-    assert bench.families() == ["filtered", "step", "block", "start"]
+    assert bench.families() == ["filtered", "step", "block", "start", "method"]
     assert len(bench.choose(["filtered"])) == 14
     assert bench.choose(["filtered-3"]) == ["filtered-3-patch2", "filtered-3-patch4"]
     assert bench.choose(["filtered-3-patch4", "filtered-3"]) == ["filtered-3-patch4", "filtered-3-patch2"]
@@ -103,7 +142,7 @@ def test_names_choose_cases():
 @pytest.mark.parametrize(
     "args, message",
     [
-        (["filtered-9"], "unknown case 'filtered-9': choose from filtered, step, block, start"),
+        (["filtered-9"], "unknown case 'filtered-9': choose from filtered, step, block, start, method"),
         (["filtered", "--peer", "jax"], "unknown peer 'jax': choose from torch"),
         (["filtered", "--repeats", "0"], "--repeats must be at least 1, got 0"),
     ],

@@ -162,6 +162,21 @@ def test_a_file_that_says_nothing_is_refused(run, tmp_path):
         (("--method", "gradient-filtre"), "there is no method 'gradient-filtre'; did you mean 'gradient-filter'?"),
         (("--method", "gradient-filter:pach=2"), "no setting of gradient-filter 'pach'; did you mean 'patch'?"),
         (("--method", "gradient-filter:patch=0"), "patch must be at least 1, got 0"),
+        (("--method", "error-map-pruning:keep=half"), "keep of error-map-pruning must be a number, got 'half'"),
+        (("--method", "error-map-pruning:keep=2"), "keep must be a share above 0 and at most 1, got 2.0"),
+        (("--method", "sparse-update:layers=0.5"), "layers of sparse-update must be a whole number, got '0.5'"),
+        (("--method", "sparse-update:layers=0"), "layers of sparse-update must be at least 1, got 0"),
+        (("--method", "sparse-update:ratio=0"), "ratio must be a share above 0 and at most 1, got 0.0"),
+        (("--method", "sparse-update:order=nrm"), "no order of sparse-update 'nrm'; did you mean 'norm'?"),
+        (("--method", "sparse-update:layers=2", "--train-last", "3"),
+         "--train-last 3 and layers=2 of sparse-update disagree: give one of them"),
+        (("--method", "sparse-update:layers=4"), "train_last is 4, but watch has 3 convolutions"),
+        (("--method", FILTERED, "--method", "bias-only"), "gradient-filter and bias-only do not combine: bias-only"),
+        (("--method", FILTERED, "--method", FILTERED), "gradient-filter is named twice: "),
+        (("--method", "backprop", "--method", FILTERED), "backprop is the plain method, to be named alone"),
+        (("--fit", "trained", "--method", "sparse-update"), "--fit chooses what fits into --memory-limit: give one"),
+        (("--fit", "trained", "--memory-limit", "1MiB"), "--fit chooses layers and ratio of sparse-update: name it"),
+        (("--fit", "train", "--memory-limit", "1MiB"), "no value of --fit 'train'; did you mean 'trained'?"),
         (("--device", "nominl"), "there is no device 'nominl'; did you mean 'nominal'?"),
         (("--convention", "papers"), "there is no convention 'papers'; did you mean 'paper'?"),
         (("--train-last", "4"), "train_last is 4, but watch has 3 convolutions"),
@@ -198,6 +213,71 @@ def test_a_memory_limit_that_does_not_hold(run, record):
     assert refused["smallest_limit_bytes"] == need
     assert refused["lower_bound_bytes"] <= need
     assert (refused["model"], refused["method"], refused["peak_bytes"]) == ("watch", "backprop", free["peak_bytes"])
+
+
+def test_methods_combine(record):
+    several = ("sparse-update:ratio=0.5,layers=2", "error-map-pruning", "gradient-filter")
+    r = record("--model", "resnet8", *(arg for m in several for arg in ("--method", m)))
+    assert r["method"] == (
+        "sparse-update:ratio=0.5,order=norm,fixed_first=0.1,fixed_last=0.2,layers=2 + "
+        "error-map-pruning:keep=0.5,gamma_w=1.0,gamma_dy=1.0 + gradient-filter:patch=2,align=centre"
+    )
+    rules = (ri.SparseUpdate(0.5), ri.ErrorMapPruning(), ri.GradientFilter())
+    p = ri.compile(ri.models.build("resnet8"), ri.Plan(2, rules, ri.Backprop(ri.SGD(lr=0.01))), 1)
+    assert (r["train_last"], r["peak_bytes"], r["state_bytes"]) == (2, p.peak_bytes, p.state_bytes)
+    assert r["layers"][-3]["rule"] == "frozen" or any(" + " in layer["rule"] for layer in r["layers"])
+
+
+def test_bias_only(record):
+    r, dense = record("--method", "bias-only"), record()
+    p = ri.compile(ri.models.build("watch"), ri.Plan(bias_only=True, step=ri.Backprop(ri.SGD(0.01, 0.9))), 1)
+    assert r["method"] == "bias-only" and r["saved_bytes"] == p.saved_bytes < dense["saved_bytes"] / 4
+
+
+@pytest.mark.parametrize("weights, limit", [("trained", 420_000), ("updated", 250_000)])
+def test_fit_chooses_what_fits(record, run, weights, limit):
+    args = ("--model", "resnet8", "--size", "16", "--method", "sparse-update", "--fit", weights)
+    r = record(*args, "--memory-limit", str(limit))
+    fit, memory = r["fit"], r["memory"]
+    assert fit["weights"] == weights and fit["needed"] <= r["memory_limit"] == limit
+    assert (r["train_last"], f"ratio={fit['ratio']}," in r["method"]) == (fit["layers"], True)
+    waiting = memory["state"]["convolutions_waiting"] if weights == "updated" else 0
+    assert sum(memory["state"].values()) == r["state_bytes"] and sum(memory["arena"].values()) == r["peak_bytes"]
+    assert fit["needed"] == r["state_bytes"] + r["peak_bytes"] - waiting
+    again = (
+        "--model",
+        "resnet8",
+        "--size",
+        "16",
+        "--method",
+        f"sparse-update:ratio={fit['ratio']},layers={fit['layers']}",
+    )
+    assert {k: v for k, v in record(*again).items() if k in ("memory", "macs", "peak_bytes")} == {
+        k: r[k] for k in ("memory", "macs", "peak_bytes")
+    }
+    _, out, _ = run(*args, "--memory-limit", str(limit))
+    assert f"chosen: the last {fit['layers']} convolutions at ratio {fit['ratio']:g}" in out
+    for name, nbytes in memory["arena"].items():
+        assert not nbytes or [
+            line for line in out.splitlines() if name.replace("_", " ") in line and f"{nbytes:,}" in line
+        ]
+
+
+def test_fit_keeps_a_ratio_that_is_given_and_takes_no_more_layers_than_that(record):
+    args = ("--model", "resnet8", "--size", "16", "--memory-limit", "1GiB", "--fit", "trained", "--method")
+    fit = record(*args, "sparse-update:ratio=0.25,layers=3")["fit"]
+    assert (fit["layers"], fit["ratio"]) == (3, 0.25)
+    assert record(*args, "sparse-update")["fit"]["ratio"] == 1.0
+
+
+def test_fit_refuses_what_nothing_fits_into(run):
+    args = ("--model", "resnet8", "--size", "16", "--method", "sparse-update", "--fit", "updated", "--memory-limit")
+    status, out, err = run("--json", *args, "1KiB")
+    refused = json.loads(out)
+    assert (status, refused["ok"], err) == (1, False, f"gradledger: {refused['reason']}\n")
+    assert "no sparse update fits into 1,024 bytes" in err
+    least = refused["smallest_limit_bytes"]
+    assert run(*args, str(least))[0] == 0 and run(*args, str(least - 1))[0] == 1
 
 
 NO_KERNEL = """

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import NETS, RULES, STEPS
+from nets import NETS, RULES, STEPS, step_for
 
 import refimpl as ri
 from refimpl.passes import declare
@@ -20,7 +20,8 @@ def distinct(step, n):
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("net", ["residual", "depthwise"])
 def test_classes_and_sums_give_the_full_count(net, rules, batch_norm):
-    plan = ri.Plan(rules=rules, batch_norm=batch_norm, train_bias=True, step=STEPS["adamw, clipped"])
+    step = step_for(rules, STEPS["adamw, clipped"])
+    plan = ri.Plan(rules=rules, batch_norm=batch_norm, train_bias=True, step=step)
     p = ri.compile(NETS[net](), plan, 3, backend="reference")
     for c in distinct(p.step, 3):
         sizes = c.sizes_at(3)

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from refimpl.graph import passes_of
+from refimpl.methods import error_map_pruning, sparse_update
+
 HERE = Path(__file__).parent
 
 
@@ -20,7 +23,10 @@ def test_every_pass_under_the_simulator():
     made = run("simulate", NUMBA_ENABLE_CUDASIM="1")
     assert made.returncode == 0, made.stderr[-3000:]
     assert made.stdout.endswith("done\n")
-    for name in ("relu.forward", "gradient_filter.patch_grad", "gradient_filter.patch_grad_dilated"):
+    names = ["relu.forward", "gradient_filter.patch_grad", "gradient_filter.patch_grad_dilated"]
+    names += [f"error_map_pruning.{name}" for name in passes_of(error_map_pruning)]
+    names += [f"sparse_update.{name}" for name in passes_of(sparse_update)]
+    for name in names:
         assert f"simulated {name}\n" in made.stdout
 
 

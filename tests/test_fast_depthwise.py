@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 import pytest
-from fast_oracles import LIMIT, activated, assert_near, away_from_kinks, flat, raw_gradient, tables, wide
+from fast_oracles import HIGH, LIMIT, LOW, activated, assert_near, away_from_kinks, flat, raw_gradient, tables, wide
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +28,7 @@ def cases(draw):
     case |= {
         "affine": draw(st.booleans()) or case["act"] > 0,
         "coef": draw(st.sampled_from(["none", "frozen", "full"])),
+        "post": draw(st.sampled_from([None, (False, 0), (False, 2), (True, 0), (True, 1), (True, 2)])),
     }
     return case | {"seed": draw(st.integers(0, 2**31))}
 
@@ -50,13 +51,22 @@ def geometry(case):
     return {k: case[k] for k in ("stride", "dilation", "pad")}
 
 
+def after(case, dtype):
+    """Scale, shift and activation of what is done to y."""
+    rng, channels = np.random.default_rng(case["seed"] + 1), case["x"][3]
+    scaled, post = case.get("post") or (False, 0)
+    scale = rng.standard_normal(channels if scaled else 0).astype(dtype)
+    return scale, rng.standard_normal(channels if case.get("post") else 0).astype(dtype), post
+
+
 def run_forward(case, x, affine, kernel, out):
     dtype = x.dtype
+    scale, shift, post = after(case, dtype)
     y = np.full(out, np.nan, dtype)
     sums = np.full((depthwise.slices(x.shape[0]), 2, x.shape[3]), np.nan)
     need = depthwise.forward_scratch(x.shape, kernel.shape, out, x.itemsize, *geometry(case).values())
     scratch = np.full((numba.get_num_threads(), need), np.nan, dtype)
-    depthwise.forward(y, x, kernel, affine, sums, scratch, case["act"], *geometry(case).values())
+    depthwise.forward(y, x, kernel, affine, sums, scale, shift, scratch, case["act"], post, *geometry(case).values())
     return y, sums
 
 
@@ -81,6 +91,11 @@ def test_forward(dtype, case):
     read = activated(x, affine, case["act"])
     want = conv2d.forward(read, wide(kernel), **geometry(case))
     scale = conv2d.forward(abs(read), abs(wide(kernel)), **geometry(case))
+    factor, term, post = after(case, dtype)
+    if term.size:
+        factor = wide(factor) if factor.size else 1.0
+        want = np.clip(want * factor + wide(term), LOW[post], HIGH[post])
+        scale = scale * abs(factor) + abs(wide(term))
     assert_near(y, want, scale, dtype, "y")
     axes = (0, 1, 2)
     assert_near(sums.sum(0), np.stack([want.sum(axes), (want**2).sum(axes)]), scale.sum(), dtype, "sums")
@@ -119,6 +134,21 @@ def test_arrays_that_are_not_wanted_are_not_written():
     depthwise.backward(no4, only_w, dz, y, coef, x, affine, kernel, no3, scratch, *attrs)
     depthwise.backward(only_x, no5, dz, y, coef, x, affine, kernel, no3, scratch, *attrs)
     assert np.array_equal(only_w, dw) and np.array_equal(only_x, dx)
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
+@pytest.mark.parametrize("taps", [(3, 3), (5, 3)])
+def test_dx_alone_reads_nothing_of_x(taps, stride):
+    case = {"x": (2, 9, 8, 20), "taps": taps, "stride": stride, "dilation": (1, 1), "pad": ((1, 1), (1, 1)), "act": 0}
+    case |= {"affine": False, "coef": "none", "seed": 1}
+    x, affine, kernel, dz, y, coef = make(case, np.float32)
+    want, _, _ = run_backward(case, x, affine, kernel, dz, y, coef)
+    need = depthwise.backward_scratch(x.shape, kernel.shape, dz.shape, 4, *geometry(case).values())
+    scratch = np.full((numba.get_num_threads(), need), np.nan, np.float32)
+    no4, no5, no3 = np.empty((0,) * 4, np.float32), np.empty((0,) * 5, np.float32), np.empty((0,) * 3)
+    dx = np.full(x.shape, np.nan, np.float32)
+    depthwise.backward(dx, no5, dz, y, coef, no4, affine, kernel, no3, scratch, 0, *geometry(case).values())
+    assert np.array_equal(dx, want)
 
 
 @pytest.mark.parametrize("taps", [(3, 3), (5, 5)])

@@ -7,7 +7,7 @@ import numba
 import numpy as np
 import pytest
 from filter_cases import Case, cases, error, magnitudes, with_numpy, with_torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from costmodel.cost import counts
@@ -99,6 +99,31 @@ def test_eq_5_one_dw_for_the_whole_window(case):
         g = k // case.width
         pairs = ours["x_sum"][..., g * case.depth + c] * ours["dy_mean"][..., k]
         assert abs(ours["dw"][0, 0, c, k] - pairs.sum()) <= 1e-12 * np.abs(pairs).sum()
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases())
+def test_supplement_b_4_a_patch_is_treated_as_if_it_extended_far_enough(case):
+    # one patch's x among zeros, its dy_mean everywhere: the dense gradients on that wide map are the filtered ones
+    case = replace(case, groups=1, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0)))
+    assume(all(r <= h for r, h in zip(case.window, case.size, strict=True)))
+    x, dy, w = case.arrays()
+    ours = filtered(case, x, dy, w)
+    wide = [h + 2 * r - 2 for h, r in zip(case.size, case.window, strict=True)]
+    inner = (slice(None), *(slice(r - 1, r - 1 + h) for h, r in zip(case.size, case.window, strict=True)))
+    total = np.zeros_like(w)
+    for u, v in np.ndindex(*case.grid):
+        above, beside = case.before(case.size, case.sides)
+        rows = (np.arange(case.size[0]) + above) // case.sides[0] == u
+        columns = (np.arange(case.size[1]) + beside) // case.sides[1] == v
+        out = [n - r + 1 for n, r in zip(wide, case.window, strict=True)]
+        far = np.broadcast_to(ours["dy_mean"][:, u : u + 1, v : v + 1], (case.n, *out, dy.shape[3])).copy()
+        alone = np.zeros((case.n, *wide, x.shape[3]))
+        alone[inner] = x * np.outer(rows, columns)[None, :, :, None]
+        dx = conv2d.grad_x(far, w, H=wide[0], W=wide[1])[inner][:, rows][:, :, columns]
+        np.testing.assert_allclose(ours["dx"][:, rows][:, :, columns], dx, rtol=1e-9, atol=1e-12)
+        total += conv2d.grad_w(far, alone, R=case.window[0], S=case.window[1])
+    np.testing.assert_allclose(ours["dw"], total, rtol=1e-9, atol=1e-11)
 
 
 @settings(max_examples=30, deadline=None)

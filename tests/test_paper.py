@@ -48,7 +48,7 @@ def test_dense_convolution_by_hand():
     }
 
 
-def test_filtered_convolution_by_hand():
+def test_eq_15_filtered_convolution_by_hand():
     # 8×8 in patches of 3: U·V = 9. Eq. (15) gives dx 9·4·(2·6 − 1)
     found = terms(one(6, 3, pad=1), patch=3)["conv"]
     assert found == {"pool_dy": 6 * (64 + 9), "patch_grad_w": 17 * 24, "sum_w": 8 * 24, "patch_grad": 9 * 4 * 11}

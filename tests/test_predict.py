@@ -6,7 +6,6 @@ from nets import LOSSES, NETS, RULES, STEPS
 import costmodel
 import refimpl as ri
 from costmodel import predict
-from refimpl.program import SECTIONS
 from validation.counting import count_call
 
 BATCH = 5
@@ -50,7 +49,7 @@ def test_totals_are_sums_of_counted_calls(backend):
     p = program("residual", RULES["patch 2"], backend=backend)
     for n in (BATCH, 2):
         found = costmodel.estimate(p, n)
-        for section in SECTIONS:
+        for section in p.sections:
             counted = [count_call(c, n) for c in p.step.calls[section]]
             for unit in ("mul", "add", "load", "store", "cmp"):
                 assert found.sections[section][unit] == sum(c.get(unit, 0) for c in counted)

@@ -1,16 +1,18 @@
 """What a compiled step holds: which calls, in which order, covered by which launches, kept where."""
 
-from itertools import product
+from itertools import cycle, product
 
 import pytest
-from nets import NETS, RULES, STEPS
+from nets import NETS, RULES, STEPS, step_for
 
 import refimpl as ri
-from refimpl.program import SECTIONS, Program
+from refimpl.program import Program
 
 PLANS = {
-    f"{rules}, {norm}, last {last}": ri.Plan(last, RULES[rules], STEPS[step], batch_norm=norm, train_bias=True)
-    for (rules, norm), last, step in zip(product(RULES, ("frozen", "train")), ("all", 2, 0) * 2, STEPS, strict=False)
+    f"{rules}, {norm}, last {last}": ri.Plan(
+        last, RULES[rules], step_for(RULES[rules], STEPS[step]), batch_norm=norm, train_bias=True
+    )
+    for (rules, norm), last, step in zip(product(RULES, ("frozen", "train")), cycle(("all", 2, 1)), cycle(STEPS))
 }
 BACKENDS = ("reference", "fast")
 
@@ -57,12 +59,13 @@ SIZES = {"resnet18": (64, 64), "mobilenet_v2": (64, 64)}  # smaller than their o
 @pytest.mark.parametrize(
     "plan",
     [
-        PLANS["patch 2, frozen, last 0"],
+        ri.Plan(0, RULES["patch 2"]),
         ri.Plan(1),
         ri.Plan(),
         ri.Plan(batch_norm="train"),
         ri.Plan(rules=RULES["patch 2"]),
         ri.Plan(rules=RULES["patch 2"], batch_norm="train"),
+        *(ri.Plan(rules=RULES[r], batch_norm=n) for r in ("keep", "keep, ratio, patch") for n in ("frozen", "train")),
     ],
 )
 @pytest.mark.parametrize("model", ri.models.MODELS)
@@ -85,7 +88,7 @@ def test_calls_write_no_constants(net, plan, backend):
 @every
 def test_what_is_saved_is_read_later(net, plan, backend):
     p = program(net, plan, backend=backend)
-    later = {b.root for s in SECTIONS[1:] for launch in p.launches[s] for b in launch.reads}
+    later = {b.root for s in ("backward", "update") for launch in p.launches[s] for b in launch.reads}
     earlier = {b.root for launch in p.launches["forward"] for b in launch.writes} | {
         b.root for b in p.step.host_writes.values()
     }

@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
-from nets import NETS
+from nets import NETS, RULES, step_for
 
 import refimpl as ri
 from refimpl.train import Runner, Trainer, new_block, threads
 from validation import measured
 
 BACKENDS = ("reference", "fast")
-RULES = {"backprop": (), "patch 2": (ri.GradientFilter(2),), "corner 3": (ri.GradientFilter(3, "corner"),)}
 
 
 def small_net() -> ri.Graph:
@@ -27,7 +26,7 @@ def samples(count=20, seed=0):
 
 
 def program(rules=(), backend="fast", batch=8, threads=None, dtype=np.float32, **plan):
-    step = ri.Backprop(ri.SGD(lr=0.05, momentum=0.9))
+    step = step_for(rules, ri.Backprop(ri.SGD(lr=0.05, momentum=0.9)))
     return ri.compile(
         small_net(), ri.Plan(rules=rules, step=step, **plan), batch, backend=backend, threads=threads, dtype=dtype
     )
@@ -74,9 +73,8 @@ def check_poison(p: ri.Program, x, y):
     runner, n = poisoned.runner, len(x)
     poisoned.fill(runner, x)
     runner.host("labels", n)[...] = y
-    runner.host("lr", n)[0] = p.plan.step.optimizer.lr
-    for name in {"step", "seed"} & p.step.host_writes.keys():
-        runner.host(name, n)[0] = {"step": 1, "seed": 0}[name]
+    for name, value in p.step.scalars.items():
+        runner.host(name, n)[0] = value(0, 1, 0)
     index = 0
     with threads(1):
         for section in p.launches:
@@ -92,12 +90,14 @@ def check_poison(p: ri.Program, x, y):
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
-@pytest.mark.parametrize("rules", [(), (ri.GradientFilter(2),)], ids=["dense", "patch 2"])
+@pytest.mark.parametrize("rules", ["dense", "patch 2", "keep", "ratio", "keep, ratio", "keep, ratio, patch"])
 @pytest.mark.parametrize("net", NETS)
 def test_the_arena_of_fused_launches(net, rules, batch_norm):
     """As the tests above for every net: bytes touched, dead bytes poisoned at a full and a partial batch, threads."""
     graph = NETS[net]()
-    plan = ri.Plan(rules=rules, step=ri.Backprop(ri.SGD(lr=0.05, momentum=0.9)), batch_norm=batch_norm)
+    rules = RULES[rules]
+    step = step_for(rules, ri.Backprop(ri.SGD(lr=0.05, momentum=0.9)))
+    plan = ri.Plan(rules=rules, step=step, batch_norm=batch_norm, train_bias=True)
     rng = np.random.default_rng(1)
     x = rng.normal(size=(8, *graph.size, graph.channels)).astype(np.float32)
     y = rng.integers(0, 3, 8)

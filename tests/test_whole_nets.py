@@ -5,10 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from rule_cases import chosen_part
 from torch.overrides import TorchFunctionMode
 
 import refimpl as ri
 from checks import distance
+from refimpl.methods import sparse_update as su
 from refimpl.train import Runner, threads
 from validation import torch_nets
 
@@ -64,9 +66,8 @@ def ours(graph, plan, x, labels, backend: str) -> tuple[dict, dict]:
     n = len(x)
     runner.host("input", n)[...] = x
     runner.host("labels", n)[...] = labels
-    runner.host("lr", n)[0] = 0.1
-    for name in {"step", "seed"} & program.step.host_writes.keys():
-        runner.host(name, n)[0] = 1
+    for name, value in program.step.scalars.items():
+        runner.host(name, n)[0] = value(0, 1, 0)
     with threads(program.threads):
         for section in ("forward", "backward"):
             runner.run(section, n)
@@ -163,4 +164,68 @@ def test_filtered_gradients_are_the_same_in_both_tiers(model, batch_norm, align)
     scale = max(np.linalg.norm(a) for a in reference.values()) * 1e-3  # what vanishes but for rounding is small beside
     for name, a in reference.items():
         error = distance(fast[name], a, scale)
+        assert error <= 1e-10, f"{name} is off by {error:.1e}"
+
+
+def pruned_in_torch(module, rule):
+    """Prune the error map of every convolution of a module during the next backward pass."""
+
+    def prune(layer, inputs, y):
+        def only_kept(dy):
+            score = len(dy) * rule.gamma_w * layer.weight.detach().abs().sum((1, 2, 3))
+            score = score + rule.gamma_dy * dy.abs().sum((0, 2, 3))
+            kept = torch.argsort(score, descending=True, stable=True)[: rule.kept(len(score))]
+            only = torch.zeros_like(dy)
+            only[:, kept] = dy[:, kept]
+            return only
+
+        y.register_hook(only_kept)
+
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(prune)
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.2])
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+@pytest.mark.parametrize("model", ["watch", "lenet5", "resnet8", "mobilenet_v2"])
+def test_gradients_of_a_whole_net_are_those_of_pytorch_with_pruned_error_maps(model, backend, batch_norm, keep):
+    graph, module = net(model, "float64")
+    rng = np.random.default_rng(8)
+    x, labels = rng.standard_normal((3, *SIZES[model], graph.channels)), rng.integers(0, 5, 3)
+    rule = ri.ErrorMapPruning(keep, 0.5, 2.0)
+    mine, _ = ours(graph, ri.Plan(rules=[rule], batch_norm=batch_norm, train_bias=True), x, labels, backend)
+    pruned_in_torch(module.train(batch_norm == "train"), rule)
+    output = module(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous())
+    torch.nn.functional.cross_entropy(output, torch.from_numpy(labels)).backward()
+    theirs = torch_nets.grads(graph, module)
+    for name in mine.keys() - {"loss", "output"}:
+        scale = 1e-3 * max(np.linalg.norm(a) for a in theirs.values())  # what vanishes but for rounding is small beside
+        error = distance(mine[name], theirs[name], scale)
+        assert error <= 1e-10, f"{name} is off by {error:.1e}"
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+@pytest.mark.parametrize("model", ["watch", "lenet5", "resnet8", "mobilenet_v2"])
+def test_gradients_of_a_whole_net_are_those_of_pytorch_at_the_chosen_channels(model, backend, batch_norm):
+    graph, module = net(model, "float64")
+    rng = np.random.default_rng(8)
+    x, labels = rng.standard_normal((3, *SIZES[model], graph.channels)), rng.integers(0, 5, 3)
+    rule = ri.SparseUpdate(0.3)
+    mine, _ = ours(graph, ri.Plan(rules=[rule], batch_norm=batch_norm, train_bias=True), x, labels, backend)
+    output = module.train(batch_norm == "train")(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous())
+    torch.nn.functional.cross_entropy(output, torch.from_numpy(labels)).backward()
+    theirs = torch_nets.grads(graph, module)
+    largest = max(np.linalg.norm(a) for a in theirs.values())
+    convolutions = {n.params["w"]: graph.shape(n.inputs[0])[3] for n in graph.nodes if n.op == "conv2d"}
+    for name in mine.keys() - {"loss", "output"}:
+        expected = theirs[name]
+        if name in convolutions:
+            w, channels = graph.weights[name], convolutions[name]
+            groups = channels // w.shape[2]
+            chosen = su.order(w, groups, "norm", 0, 0)[: rule.count(channels)]
+            expected = chosen_part(expected, chosen, groups)
+        error = distance(mine[name], expected, 1e-3 * largest)
         assert error <= 1e-10, f"{name} is off by {error:.1e}"

@@ -31,6 +31,10 @@ class _Number:
     def __bool__(self):
         return bool(self.value)
 
+    def __abs__(self):
+        self.counts["cmp"] += 1
+        return _Number(abs(self.value), self.counts)
+
 
 def _binary(unit, function):
     def forward(self, other):
@@ -90,12 +94,16 @@ def _counting_math():
 
 
 class _Array:
-    """An array of a constant that counts its element reads and writes; integer elements are plain integers."""
+    """An array of a constant that counts its element reads and writes; integer elements are plain integers.
 
-    __slots__ = ("shape", "size", "ndim", "dtype", "value", "counts")
+    values: an index array's elements, where the pass gives an example of them.
+    """
 
-    def __init__(self, shape, dtype, counts):
+    __slots__ = ("shape", "size", "ndim", "dtype", "value", "values", "counts")
+
+    def __init__(self, shape, dtype, counts, values=None):
         self.shape, self.size, self.ndim, self.counts = shape, math.prod(shape), len(shape), counts
+        self.values = values
         if np.issubdtype(dtype, np.floating):
             self.value = _Number(1.0, counts)
             self.dtype = types.SimpleNamespace(type=lambda value: _Number(float(value), counts))
@@ -112,7 +120,7 @@ class _Array:
     def __getitem__(self, index):
         self._check(index)
         self.counts["load"] += 1
-        return self.value
+        return self.value if self.values is None else int(self.values[index])
 
     def __setitem__(self, index, number):
         self._check(index)
@@ -170,7 +178,8 @@ def _counted(passed: Pass, sizes: Mapping[str, int], attrs: Mapping, present: tu
     for a in passed.arrays:
         given = a not in passed.optional or a in present
         shape = passed.shape(a, sizes) if given else (0,) * len(dims(passed.shapes[a]))
-        arrays[a] = _Array(shape, dtype_of(passed.shapes[a], np.float64), tally)
+        example = passed.examples[a](sizes) if a in passed.examples else None
+        arrays[a] = _Array(shape, dtype_of(passed.shapes[a], np.float64), tally, example)
     args = [arrays[a] for a in passed.arrays] + [attrs[a] for a in passed.attributes]
 
     axes = []  # along each letter of the items: (index to run, how many indices it stands for)

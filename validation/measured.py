@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from refimpl.program import Program
-from refimpl.train import GUARD, Trainer
+from refimpl.train import GUARD, Trainer, threads
 
 from .counting import count_call
 
@@ -40,7 +40,8 @@ def touched_bytes(program: Program, x: np.ndarray, y: np.ndarray, parameters: di
             a[...] = parameters[name]
         block = trainer.runner.block
         block[...] = pattern
-        list(trainer.steps(x[: program.batch], y[: program.batch], 1))
+        with threads(program.threads):
+            trainer.rehearse(x[: program.batch], y[: program.batch])
         end = GUARD + program.peak_bytes
         if (block[:GUARD] != pattern).any() or (block[end : end + GUARD] != pattern).any():
             raise AssertionError("a kernel wrote outside the arena")

@@ -13,9 +13,11 @@ import numpy as np
 from .. import assets
 from .arrays import from_arrays, npz
 from .cifar import cifar, cifar_files
+from .cifar_jpeg import cifar_jpeg, is_jpeg
 from .dataset import DataError, Dataset, with_channels
 from .idx import idx, is_idx
 from .images import image_folder
+from .resized import Resized
 from .watch_windows import watch, watch_others
 
 FASHION = (
@@ -40,10 +42,10 @@ def load(
 ) -> Dataset:
     """The data set of an embedded name (`watch`, `fashion-mnist`) or of the user's path.
 
-    A path is a `.npz` with `x` and `y`; a folder of class folders with images; a folder of IDX files or CIFAR batches.
-    subject: 1 (default) to 10, the held-out person of `watch`. size: (H, W), to which images of a folder are stretched
-    and which other maps must have. channels: grey images are repeated to it. seed: draws the test set where there is
-    none. Raises DataError.
+    A path is a `.npz` with `x` and `y`, or with CIFAR-10 as JPEG; a folder of class folders with images; a folder of
+    IDX files or CIFAR batches. subject: 1 (default) to 10, the held-out person of `watch`. size: (H, W), to which JPEG
+    images and those of a folder are stretched and which other maps must have. channels: grey images are repeated to it.
+    seed: draws the test set where there is none. Raises DataError.
     """
     if subject is not None and str(source) != "watch":
         raise DataError(f"only the watch data has subjects; {source} takes none")
@@ -56,7 +58,7 @@ def load(
     if size is not None and tuple(size) != found.size:
         raise DataError(
             f"{source} has maps of {found.size[0]}x{found.size[1]}, but {size[0]}x{size[1]} was asked for; "
-            "only folders of images are resized"
+            "only folders of images and CIFAR-10 as JPEG are resized"
         )
     return replace(
         found,
@@ -79,7 +81,7 @@ def _from_path(source, size, channels, seed) -> Dataset:
                 return idx(path, seed)
             return cifar(path) if cifar_files(path)[0] else image_folder(path, size, channels, seed)
         if path.suffix == ".npz":
-            return npz(path, seed)
+            return cifar_jpeg(path, size) if is_jpeg(path) else npz(path, seed)
     except OSError as e:
         raise DataError(f"{e.filename or path} cannot be read: {e.strerror or e}") from None
     raise DataError(
@@ -88,4 +90,4 @@ def _from_path(source, size, channels, seed) -> Dataset:
     )
 
 
-__all__ = ["DataError", "Dataset", "fashion_mnist", "from_arrays", "load", "watch", "watch_others"]
+__all__ = ["DataError", "Dataset", "Resized", "fashion_mnist", "from_arrays", "load", "watch", "watch_others"]

@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,8 @@ def from_arrays(
         check_finite(x_test, f"x_test{of}")
         x_train, x_test, y_train = to_float(x), to_float(x_test), y
     count = 1 + max(int(y_train.max()), int(y_test.max()))
-    return Dataset(name, x_train, y_train, x_test, y_test, class_names(classes, count, f"classes{of}"))
+    names = class_names(classes, count, f"classes{of}")
+    return Dataset(name, x_train, y_train, x_test, y_test, names, pixels=x.dtype == np.uint8)
 
 
 def class_names(classes, count: int, what: str) -> tuple[str, ...]:
@@ -66,24 +68,25 @@ def class_names(classes, count: int, what: str) -> tuple[str, ...]:
     return names
 
 
+def read_npz(path: Path, keys: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Those arrays of a `.npz` that are among `keys`, and the names of all; DataError where it cannot be read."""
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is no .npz file, or it is truncated; numpy.savez({path.name!r}, x=…, y=…) writes one")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in keys if key in file.files}, file.files
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as e:
+        raise DataError(f"{path} is damaged or holds something else than arrays of numbers: {reason(e)}") from None
+
+
 def npz(path: Path, seed: int = 0) -> Dataset:
     """Data set of a `.npz` with `x` and `y`, and optionally `x_test` and `y_test`, and `classes` (names).
 
     Shapes, dtypes and the split are as in `from_arrays`. `x_train` and `y_train` are understood too.
     """
-    if not path.is_file():
-        raise DataError(f"there is no file {path}")
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is no .npz file, or it is truncated; numpy.savez({path.name!r}, x=…, y=…) writes one")
-    arrays = {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names = file.files
-            for key in ("x", "y", "x_train", "y_train", "x_test", "y_test", "classes"):
-                if key in names:
-                    arrays[key] = file[key]
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as e:
-        raise DataError(f"{path} is damaged or holds something else than arrays of numbers: {reason(e)}") from None
+    arrays, names = read_npz(path, ("x", "y", "x_train", "y_train", "x_test", "y_test", "classes"))
     found = ", ".join(names) or "nothing"
     for key in ("x", "y"):
         if f"{key}_train" in arrays:

@@ -4,11 +4,12 @@ All inputs end as NHWC float32 maps and int64 labels. Conversions work in blocks
 final array, so that no second float32 copy exists: on a small board the data may fill most of the memory.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .. import random
+from .resized import Resized
 
 BLOCK = 256  # samples converted or checked at a time
 TEST_SHARE = 0.2  # of data that comes without a test set
@@ -23,15 +24,17 @@ class DataError(ValueError):
 class Dataset:
     """Samples to train on and samples to evaluate on.
 
-    x_train, x_test: (N, H, W, C) float32; y_train, y_test: (N,) int64, class numbers from 0; classes: their names.
+    x_train, x_test: (N, H, W, C) float32, or `Resized` images that become such maps a batch at a time; y_train, y_test:
+    (N,) int64, class numbers from 0; classes: their names; pixels: are values 0 to 1 pixels from 0 to 255?
     """
 
     name: str
-    x_train: np.ndarray
+    x_train: np.ndarray | Resized
     y_train: np.ndarray
-    x_test: np.ndarray
+    x_test: np.ndarray | Resized
     y_test: np.ndarray
     classes: tuple[str, ...]
+    pixels: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -42,6 +45,24 @@ class Dataset:
     def channels(self) -> int:
         """Channels C of a map."""
         return self.x_train.shape[3]
+
+    def with_pixels(self, black: float, white: float) -> "Dataset":
+        """The data for a model that takes `black` for a pixel of 0 and `white` for one of 255, such as -1 and 1.
+
+        Only what is known to be pixels changes: maps of other values are for the user to scale. The maps of this data
+        set are changed in place, so call it once.
+        """
+        if not self.pixels or (black, white) == (0, 1):
+            return self
+        for x in (self.x_train, self.x_test):
+            if isinstance(x, np.ndarray):
+                x *= white - black
+                x += black
+        maps = {
+            name: x.with_pixels(black, white) if isinstance(x := getattr(self, name), Resized) else x
+            for name in ("x_train", "x_test")
+        }
+        return replace(self, **maps, pixels=False)
 
 
 def plural(n: int, noun: str) -> str:

@@ -29,7 +29,8 @@ def _listing(root: Path, classes: list[str]) -> tuple[list[Path], np.ndarray]:
     return files, np.array(labels, np.int64)
 
 
-def _pillow():
+def pillow():
+    """Pillow's modules Image and ImageOps; DataError where it is not installed."""
     try:
         from PIL import Image, ImageOps
     except ImportError:
@@ -42,7 +43,7 @@ def read_image(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
 
     channels: 3 for RGB, 1 for grey. DataError names an image that cannot be read.
     """
-    image_module, operations = _pillow()
+    image_module, operations = pillow()
     mode = {1: "L", 3: "RGB"}[channels]
     try:
         with image_module.open(path) as image:
@@ -79,7 +80,7 @@ def image_folder(root: Path, size: tuple[int, int] | None, channels: int | None 
     channels = 3 if channels is None else channels
     if channels not in (1, 3):
         raise DataError(f"images have C=1 (grey) or C=3 (RGB) channels, but C={channels} were asked for")
-    _pillow()
+    pillow()
     folders = _folders(root)
     names = [p.name for p in folders]
     test_name = next((t for t in ("test", "val") if sorted(names) == sorted(("train", t))), None)
@@ -105,6 +106,5 @@ def image_folder(root: Path, size: tuple[int, int] | None, channels: int | None 
         x_train, y_train = [files[i] for i in train], labels[train]
         x_test, y_test = [files[i] for i in test], labels[test]
     name = root.resolve().name
-    return Dataset(
-        name, _read_all(x_train, size, channels), y_train, _read_all(x_test, size, channels), y_test, tuple(classes)
-    )
+    x_train, x_test = (_read_all(files, size, channels) for files in (x_train, x_test))
+    return Dataset(name, x_train, y_train, x_test, y_test, tuple(classes), pixels=True)

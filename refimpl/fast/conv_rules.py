@@ -13,7 +13,8 @@ from . import tiles
 from .rules import MASKED, RECTIFIERS, arriving, named, nothing
 
 FORWARD = (conv2d.forward, linear.forward)
-GRAD_X, GRAD_W, GRAD_B = (conv2d.grad_x, linear.grad_x), (conv2d.grad_w, linear.grad_w), (conv2d.grad_b, linear.grad_b)
+GRAD_X, GRAD_W = (conv2d.grad_x, linear.grad_x), (conv2d.grad_w, linear.grad_w)
+GRAD_B = (conv2d.grad_b, linear.grad_b, frozen_batch_norm.grad_beta)  # a norm's beta is a bias of its map
 GRADIENTS = (*GRAD_X, *GRAD_W, *GRAD_B)
 
 
@@ -27,6 +28,8 @@ def convolution(call: Call) -> tuple[dict, dict, dict]:
     """Sizes, attributes and buffers of a convolution; a linear layer is a 1×1 convolution of maps of one pixel."""
     if call.passed.operator == "conv2d":
         return dict(call.sizes), dict(call.attrs), dict(call.arrays)
+    if call.passed is frozen_batch_norm.grad_beta:
+        return {**call.sizes, "K": call.sizes["C"]}, {}, {"dy": call.arrays["dy"], "db": call.arrays["dbeta"]}
     z = {"C": call.sizes.get("D"), **call.sizes, **dict.fromkeys("HWRSPQG", 1)}
     attrs = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
     arrays = {}
@@ -59,7 +62,7 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
         covers.append(norm)
         scale, shift, y = norm.arrays["scale"], norm.arrays["shift"], norm.arrays["y"]
     total = lowering.reader(y, add.forward)
-    if total and total.section == "forward":
+    if total and total.phase == "forward":
         other = total.arrays["b"] if total.arrays["a"].root is y.root else total.arrays["a"]
         if other.root is not y.root and lowering.written_before(other, total, besides=covers):
             covers.append(total)

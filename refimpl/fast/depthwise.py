@@ -68,12 +68,26 @@ def backward_scratch(x: tuple, w: tuple, y: tuple, itemsize: int, stride, dilati
 
 
 @inline
-def forward_row_3x3(y, i, columns, channels, m, ring, rows, step, d, w, c, sums, at):
+def after(like, post, c, m):
+    """Factor, term and range of what is done to y, for m channels from c on; post: (scale, shift, activation)."""
+    scale, shift, act = post
+    a, b = splat(like, 1.0), splat(like, 0.0)
+    if given(scale):
+        a = load(scale, c, m)
+    if given(shift):
+        b = load(shift, c, m)
+    lo, hi = bounds(like, act)
+    return a, b, lo, hi
+
+
+@inline
+def forward_row_3x3(y, i, columns, channels, m, ring, rows, step, d, w, c, sums, at, post):
     """One row of y: nine weights and two sums in registers. rows: where the three rows of x̂ are in the ring."""
     o0, o1, o2 = rows
     w00, w01, w02 = load(w, c, m), load(w, channels + c, m), load(w, 2 * channels + c, m)
     w10, w11, w12 = load(w, 3 * channels + c, m), load(w, 4 * channels + c, m), load(w, 5 * channels + c, m)
     w20, w21, w22 = load(w, 6 * channels + c, m), load(w, 7 * channels + c, m), load(w, 8 * channels + c, m)
+    a, b, lo, hi = after(y, post, c, m)
     total, squares = splat(y, 0.0), splat(y, 0.0)
     for q in range(columns):
         j = q * step
@@ -83,6 +97,8 @@ def forward_row_3x3(y, i, columns, channels, m, ring, rows, step, d, w, c, sums,
         v = v + load(ring, o1 + j + 2 * d, LANES) * w12
         v = v + load(ring, o2 + j, LANES) * w20 + load(ring, o2 + j + d, LANES) * w21
         v = v + load(ring, o2 + j + 2 * d, LANES) * w22
+        if given(post[1]):
+            v = clamp(v * a + b, lo, hi)
         store(y, i + q * channels, v, m)
         prefetch_write(y, i + (q + columns) * channels)
         total = total + v
@@ -93,8 +109,9 @@ def forward_row_3x3(y, i, columns, channels, m, ring, rows, step, d, w, c, sums,
 
 
 @inline
-def forward_row(y, i, columns, channels, m, ring, base, row, h, size, depth, steps, w, taps, c, sums, at):
+def forward_row(y, i, columns, channels, m, ring, base, row, h, size, depth, steps, w, taps, c, sums, at, post):
     """One row of y for any kernel. h: row of x under the first tap; steps: per tap row, column, and per window."""
+    a, b, lo, hi = after(y, post, c, m)
     total, squares = splat(y, 0.0), splat(y, 0.0)
     for q in range(columns):
         v = splat(y, 0.0)
@@ -104,6 +121,8 @@ def forward_row(y, i, columns, channels, m, ring, base, row, h, size, depth, ste
                 j = base + k % depth * row + q * steps[2]
                 for s in range(taps[1]):
                     v = v + load(ring, j + s * steps[1], LANES) * load(w, (r * taps[1] + s) * channels + c, m)
+        if given(post[1]):
+            v = clamp(v * a + b, lo, hi)
         store(y, i + q * channels, v, m)
         total = total + v
         squares = squares + v * v
@@ -119,7 +138,9 @@ def slot(k, size, depth):
 
 
 @inline
-def forward_item(y, x, w, affine, act, sums, ring, part, images, first, end, shape, taps, stride, dilation, top, left):
+def forward_item(
+    y, x, w, affine, act, sums, post, ring, part, images, first, end, shape, taps, stride, dilation, top, left
+):
     """Channels first … end−1 of y for the images of slice `part`. All arrays are addresses; shape: H W C P Q."""
     size, width, channels, p_size, q_size = shape
     depth, columns = _forward_ring(width, q_size, taps, stride[1], dilation, left)
@@ -149,19 +170,22 @@ def forward_item(y, x, w, affine, act, sums, ring, part, images, first, end, sha
                 base, m, at = (c - first) // LANES * block, min(LANES, end - c), part * 2 * channels + c
                 if taps == (3, 3):
                     rows = (base + o0, base + o1, base + o2)
-                    forward_row_3x3(y, i + c, q_size, channels, m, ring, rows, steps[2], steps[1], w, c, sums, at)
+                    forward_row_3x3(y, i + c, q_size, channels, m, ring, rows, steps[2], steps[1], w, c, sums, at, post)
                 else:
                     forward_row(
-                        y, i + c, q_size, channels, m, ring, base, row, h, size, depth, steps, w, taps, c, sums, at
-                    )
+                        y, i + c, q_size, channels, m, ring, base, row, h, size, depth, steps, w, taps, c, sums, at,
+                        post,
+                    )  # fmt: skip
 
 
 @fast
-def forward(y, x, w, affine, sums, scratch, act, stride, dilation, pad):
+def forward(y, x, w, affine, sums, scale, shift, scratch, act, post, stride, dilation, pad):
     """Write y (N, P, Q, C) and its sums, from x (N, H, W, C) read through `affine` and `act`, and w (R, S, 1, C).
 
     affine (2, C): a and b, or (0, 0) to read x as it is (then `act` must be 0). act: 0 none, 1 relu, 2 relu6.
     sums (slices(N), 2, C) float64: Σy and Σy² per slice, or (0, 0, 0) for none.
+    scale, shift (C,), post: y becomes post(scale·y + shift), such as a bias or a frozen batch norm with its activation;
+    scale may be (0,), and shift (0,) means that y stays as it is.
     scratch (threads, forward_scratch(…)). stride (2,), dilation (2,), pad ((top, bottom), (left, right)).
     """
     top, left = pad[0][0], pad[1][0]
@@ -175,7 +199,8 @@ def forward(y, x, w, affine, sums, scratch, act, stride, dilation, pad):
         part = np.int64(t) // groups
         first = np.int64(t) % groups * blocks * LANES
         forward_item(
-            address(y), address(x), address(w), address(affine), act, address(sums), address(scratch[get_thread_id()]),
+            address(y), address(x), address(w), address(affine), act, address(sums),
+            (address(scale), address(shift), post), address(scratch[get_thread_id()]),
             part, (count * part // parts, count * (part + 1) // parts), first, min(first + blocks * LANES, channels),
             (x.shape[1], x.shape[2], channels, y.shape[1], y.shape[2]), taps, stride, dilation, top, left,
         )  # fmt: skip
@@ -198,8 +223,10 @@ def backward_row_3x3(dx, x, i, width, channels, m, ring, rows, d, w, affine, c, 
         a, b = load(affine, c, m), load(affine, channels + c, m)
     for v in range(width):
         j = v * LANES
-        raw = load(x, i + v * channels, m)
-        prefetch(x, i + (v + width) * channels)
+        raw = splat(w, 0.0)
+        if given(x):
+            raw = load(x, i + v * channels, m)
+            prefetch(x, i + (v + width) * channels)
         prefetch_write(dx, i + (v + width) * channels)
         z = raw * a + b
         xe = clamp(z, lo, hi)
@@ -269,7 +296,9 @@ def backward_row(dx, x, i, width, channels, m, ring, base, rows, steps, w, taps,
         a, b = load(affine, c, m), load(affine, channels + c, m)
     total, products = splat(x, 0.0), splat(x, 0.0)
     for v in range(width):
-        raw = load(x, i + v * channels, m)
+        raw = splat(w, 0.0)
+        if given(x):
+            raw = load(x, i + v * channels, m)
         z = raw * a + b
         xe = clamp(z, lo, hi)
         e = splat(x, 0.0)
@@ -357,15 +386,16 @@ def backward(dx, dw, dz, y, coef, x, affine, w, sums, scratch, act, stride, dila
 
     The gradient at the raw output is coef[0]·dz + coef[1]·y + coef[2]; without y (0, 0, 0, 0) it is coef[0]·dz,
     without coef (0, 0) it is dz (N, P, Q, C). x (N, H, W, C) is read through `affine` and `act` as in forward.
-    dx is zero where the activation is flat: ∂L/∂(a·x + b). An empty dx or dw is not written.
+    dx is zero where the activation is flat: ∂L/∂(a·x + b). An empty dx or dw is not written; without dw, affine and
+    sums nothing is read of x, which may be empty.
     sums (slices(N), 2, C) float64: Σ dx and Σ dx·x per slice, or (0, 0, 0). scratch (threads, backward_scratch(…)).
     """
     top, left = pad[0][0], pad[1][0]
-    count, channels = x.shape[0], x.shape[3]
+    count, size, width, channels = x.shape if x.size else dx.shape
     taps = (w.shape[0], w.shape[1])
     parts = _slices(count)
-    rows, columns = _backward_ring(x.shape[2], dz.shape[2], taps, stride, dilation, left)
-    blocks = _blocks_per_item(channels, count, ((rows + 1) * columns + taps[0] * taps[1]) * LANES * x.itemsize)
+    rows, columns = _backward_ring(width, dz.shape[2], taps, stride, dilation, left)
+    blocks = _blocks_per_item(channels, count, ((rows + 1) * columns + taps[0] * taps[1]) * LANES * w.itemsize)
     groups = -(-channels // (blocks * LANES))
     for t in prange(parts * groups):
         part = np.int64(t) // groups
@@ -374,5 +404,5 @@ def backward(dx, dw, dz, y, coef, x, affine, w, sums, scratch, act, stride, dila
             address(dx), address(dw), address(dz), address(y), address(coef), address(x), address(affine), act,
             address(w), address(sums), address(scratch[get_thread_id()]), part,
             (count * part // parts, count * (part + 1) // parts), first, min(first + blocks * LANES, channels),
-            (x.shape[1], x.shape[2], channels, dz.shape[1], dz.shape[2]), taps, stride, dilation, top, left,
+            (size, width, channels, dz.shape[1], dz.shape[2]), taps, stride, dilation, top, left,
         )  # fmt: skip

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..lower import Lowering
-from ..ops import add, batch_norm, conv2d, relu, relu6
+from ..methods import error_map_pruning
+from ..ops import add, batch_norm, conv2d, frozen_batch_norm, relu, relu6
 from ..program import AtBatch, Buffer, Call, Launch, Prefix
 from . import batch_norm as fast_bn
-from . import depthwise, pointwise
-from .rules import RECTIFIERS, nothing
+from . import channel_rules, depthwise, pointwise
+from .rules import RECTIFIERS, named, nothing
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Norm:
     sums: Buffer | Prefix | None = None  # Σy, Σy² by slice
     grad_sums: Buffer | Prefix | None = None  # Σdz, Σdz·y by slice
     coef: Buffer | None = None
+    applied: bool = False  # is ∂L/∂y written out, since others than the kernels that read through `coef` need it?
     dz: Buffer | None = None  # ∂L/∂(a·y + b), zero where the activation is flat
 
     @property
@@ -114,10 +116,11 @@ def _other(total: Call, y: Buffer) -> Buffer:
 
 def kernel_of(call: Call):
     """The module whose kernels compute a convolution's call while reading through tables, or None."""
-    if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x) or call.present:
+    if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x) or call.renamed:
         return None
     z, a = call.sizes, call.attrs
-    if z["G"] == 1 and z["R"] == z["S"] == 1 and a["stride"] == (1, 1) and a["pad"] == ((0, 0), (0, 0)):
+    plain = z["G"] == z["R"] == z["S"] == 1 and a["stride"] == (1, 1) and a["pad"] == ((0, 0), (0, 0))
+    if plain and not call.present:
         return pointwise
     if z["G"] == z["C"] == z["K"] and z["C"] > 1:
         return depthwise
@@ -166,7 +169,10 @@ def buffers(*values) -> tuple[Buffer, ...]:
 
 
 def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """A 1×1 or depthwise convolution that reads through the table of the norm before and sums for the norm after."""
+    """A 1×1 or depthwise convolution that reads through the table of the norm before and sums for the norm after.
+
+    A depthwise one adds its bias; or a frozen norm after it is done at once, and an activation that keeps no mask.
+    """
     kernel = kernel_of(call)
     if call.passed is not conv2d.forward or kernel is None:
         return None
@@ -179,15 +185,33 @@ def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
     sums = nothing(3, np.float64)
     if after:
         sums = after.sums = sliced(lowering, call, "sums", parts_of(kernel, call), (2, y.shape[3]), np.float64)
-    geometry = ()
     if kernel is pointwise:
         scratch = pointwise_scratch(lowering, call, pointwise.forward_scratch, x, w)
-    else:
-        geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
-        of = (w.shape, y.shape[1:], y.dtype.itemsize, *geometry)
-        scratch = depthwise_scratch(lowering, call, depthwise.forward_scratch, x, *of)
-    args = (y, x, w, affine, sums, *scratch, act, *geometry)
-    return [Launch(call.name, kernel.forward, args, buffers(x, w, affine), buffers(y, sums), (call,), scratch)]
+        args = (y, x, w, affine, sums, *scratch, act)
+        return [Launch(call.name, kernel.forward, args, buffers(x, w, affine), buffers(y, sums), (call,), scratch)]
+    geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
+    of = (w.shape, y.shape[1:], y.dtype.itemsize, *geometry)
+    scratch = depthwise_scratch(lowering, call, depthwise.forward_scratch, x, *of)
+    covers, out, scale, shift, post = finished(lowering, call)
+    args = (out, x, w, affine, sums, scale, shift, *scratch, act, post, *geometry)
+    reads = buffers(x, w, affine, scale, shift)
+    return [Launch(named(covers), kernel.forward, args, reads, buffers(out, sums), tuple(covers), scratch)]
+
+
+def finished(lowering: Lowering, call: Call) -> tuple[list[Call], Buffer, object, object, int]:
+    """What a depthwise convolution does to y at once: calls, what is written, scale, shift and activation."""
+    covers, y = [call], call.arrays["y"]
+    scale, shift, act = nothing(1, y.dtype), call.arrays.get("b"), 0
+    norm = lowering.reader(y, frozen_batch_norm.forward) if shift is None else None
+    if norm:
+        covers.append(norm)
+        scale, shift, y = norm.arrays["scale"], norm.arrays["shift"], norm.arrays["y"]
+    rectifier = lowering.reader(y, *RECTIFIERS) if shift is not None else None
+    if rectifier and not lowering.find(rectifier.arrays["y"], RECTIFIERS[rectifier.passed][1].pack_mask):
+        covers.append(rectifier)
+        act, y = RECTIFIERS[rectifier.passed][0], rectifier.arrays["y"]
+    shift = nothing(1, y.dtype) if shift is None else shift
+    return covers, y.reshape(call.arrays["y"].shape), scale, shift, act
 
 
 def table(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -286,6 +310,7 @@ def norm_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     if dx and all(kernel_of(c) for c in lowering.readers(dx)):
         lowering.needed_by(n.dz, lowering.readers(dx))
     elif dx:
+        n.applied = True
         lowering.overlay(dx, n.dz, n.calls["grad_x"])
         args = (dx, n.dz.reshape(dx.shape), n.raw, n.coef)
         name = f"{call.node} apply gradient table"
@@ -299,7 +324,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
     if kernel is None or call.passed is conv2d.forward:
         return None
     found = norms(lowering)
-    backward = {c.passed: c for c in lowering.step.calls["backward"] if c.node == call.node}
+    backward = {c.passed: c for c in lowering.calls if c.phase == "backward" and c.node == call.node and not c.renamed}
     grad_w, grad_x = backward.get(conv2d.grad_w), backward.get(conv2d.grad_x)
     forward = next(c for c in lowering.calls if c.node == call.node and c.passed is conv2d.forward)
     w, dy = forward.arrays["w"], call.arrays["dy"]
@@ -309,7 +334,9 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
         return None
     none4 = nothing(4, w.dtype)
     dz, y, coef = (
-        (after.dz.reshape(after.raw.shape), after.raw, after.coef) if after else (dy, none4, nothing(2, w.dtype))
+        (after.dz.reshape(after.raw.shape), after.raw, after.coef)
+        if after and not after.applied
+        else (dy, none4, nothing(2, w.dtype))
     )
     covers = [c for c in (grad_w, grad_x) if c]
     parts = parts_of(kernel, forward)
@@ -325,7 +352,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
             prev, prev_affine, prev_act = before.raw, before.affine, before.act
         elif kernel is pointwise:
             total = lowering.reader(dx, add.forward)
-            if total and total.section == "backward" and lowering.written_before(_other(total, dx), call):
+            if total and total.phase == "backward" and lowering.written_before(_other(total, dx), call):
                 residual = _other(total, dx)
                 covers.append(total)
                 dx = total.arrays["y"]
@@ -338,6 +365,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
             joined.dz = dx
             joined.grad_sums = sums = sliced(lowering, call, "grad_sums", parts, (2, x.shape[3]), np.float64)
     dx = dx.reshape(x.shape) if dx is not none4 else dx
+    read = x if grad_w or before else none4  # what nobody reads is not kept for backward
     share, follow = nothing(5, w.dtype), []
     if grad_w:
         dw = grad_w.arrays["dw"]
@@ -346,15 +374,42 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
         follow = [Launch(name, fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())]
     if kernel is pointwise:
         scratch = pointwise_scratch(lowering, call, pointwise.backward_scratch, x, w)
-        args = (dx, share, dz, y, coef, x, affine, w, residual, prev, prev_affine, sums, *scratch, act, prev_act)
+        args = (dx, share, dz, y, coef, read, affine, w, residual, prev, prev_affine, sums, *scratch, act, prev_act)
     else:
         geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
         of = (w.shape, dz.shape[1:], w.dtype.itemsize, *geometry)
         scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, x, *of)
-        args = (dx, share, dz, y, coef, x, affine, w, sums, *scratch, act, *geometry)
-    reads = buffers(dz, y, coef, x, affine, w, residual, prev, prev_affine)
+        args = (dx, share, dz, y, coef, read, affine, w, sums, *scratch, act, *geometry)
+    reads = buffers(dz, y, coef, read, affine, w, residual, prev, prev_affine)
     name = " + ".join(c.name for c in covers)
     return [Launch(name, kernel.backward, args, reads, buffers(dx, share, sums), tuple(covers), scratch), *follow]
 
 
-RULES = (convolve, table, normalize, rectified_gradient, norm_gradient, convolve_back)
+def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """Dx, and dw where it is asked for, of some channels of a depthwise convolution, which stand side by side."""
+    z = call.sizes
+    if call.passed not in (conv2d.grad_w, conv2d.grad_x) or not call.renamed or not 1 < z["G"] == z["C"] == z["K"]:
+        return None
+    calls = {c.passed: c for c in lowering.calls if c.phase == "backward" and c.node == call.node and c.renamed}
+    grad_w, grad_x = calls.get(conv2d.grad_w), calls.get(conv2d.grad_x)
+    if grad_x is None:
+        return None  # the first trained layer has no dx: its reference kernel does
+    w, dy, dx = (grad_x.arrays[a] for a in ("w", "dy", "dx"))
+    none2, none4, none3 = nothing(2, w.dtype), nothing(4, w.dtype), nothing(3, np.float64)
+    geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
+    of = (w.shape, dy.shape[1:], w.dtype.itemsize, *geometry)
+    scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, dx, *of)
+    covers, x, share, follow = (grad_x,), none4, nothing(5, w.dtype), []
+    if grad_w:
+        covers, x, dw = (grad_w, grad_x), grad_w.arrays["x"], grad_w.arrays["dw"]
+        share = sliced(lowering, call, "dw_slices", depthwise.slices, w.shape, w.dtype)
+        name = f"{call.node} add slices of dw"
+        follow = [Launch(name, fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())]
+        spread = lowering.reader(dw, error_map_pruning.spread_w)
+        follow += channel_rules.copy(lowering, spread)  # it came before dx was at hand
+    args = (dx, share, dy, none4, none2, x, none2, w, none3, *scratch, 0, *geometry)
+    name = " + ".join(c.name for c in covers)
+    return [Launch(name, depthwise.backward, args, buffers(dy, x, w), buffers(dx, share), covers, scratch), *follow]
+
+
+RULES = (convolve, kept_depthwise, table, normalize, rectified_gradient, norm_gradient, convolve_back)

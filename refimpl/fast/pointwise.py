@@ -117,14 +117,15 @@ def backward(dx, dw, dz, y, coef, x, affine, w, residual, prev, prev_affine, sum
 
     The gradient at the raw output is coef[0]·dz + coef[1]·y + coef[2]; without y (0, 0, 0, 0) it is coef[0]·dz,
     without coef (0, 0) it is dz (N, H, W, K). x is read through `affine` and `act` as in forward.
-    residual: an array like dx that is added to it, or (0, 0, 0, 0). An empty dx or dw is not written.
+    residual: an array like dx that is added to it, or (0, 0, 0, 0). An empty dx or dw is not written; without dw
+    nothing is read of x, which may be empty.
     prev, prev_affine, prev_act: the raw output, table and activation of the norm that receives dx, usually x, affine
     and act; dx is zero where that activation is flat. Empty where no norm follows.
     sums (slices(N·H·W), 2, C) float64: Σ dx and Σ dx·prev per slice, or (0, 0, 0).
     scratch (threads, s) and shared (t,): s, t = backward_scratch(…).
     """
     c, k = w.shape[2], w.shape[3]
-    rows = x.shape[0] * x.shape[1] * x.shape[2]
+    rows = dz.shape[0] * dz.shape[1] * dz.shape[2]
     parts, tile = _slices(rows), _tile_rows(rows, c, k)
     small = rows <= SMALL
     g_at, x_at = c * k, c * k + rows * k  # of a small map, in shared, after w transposed

@@ -51,7 +51,7 @@ def forward(y, mask, a, b, act):
 
 @fast
 def grad_x(dx, dy, mask, scale):
-    """Write dx (N, E) = dy·scale where the mask's bit is set, else 0; dx may be dy.
+    """Write dx (N, E) = dy·scale where the mask's bit is set, else 0; dx may be dy. A mask (0, 0) sets every bit.
 
     scale (C,): factor of each channel, element e of a sample being in channel e mod C; (0,) for none.
     """
@@ -63,7 +63,13 @@ def grad_x(dx, dy, mask, scale):
         n = np.int64(t) // per
         first = np.int64(t) % per * RUN
         last = min(first + RUN, elements)
-        if channels:
+        if channels and not mask.shape[0]:
+            c = first % channels
+            for e in range(first, last):
+                dx[n, e] = dy[n, e] * scale[c]
+                c += 1
+                c = 0 if c == channels else c
+        elif channels:
             c = first % channels
             for e in range(first, last):
                 v = dy[n, e] * scale[c]

@@ -145,8 +145,8 @@ def filtered_grad_w(lowering: Lowering, call: Call) -> list[Launch] | None:
 
 
 def masked_scale(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """dy through a rectifier's mask and a frozen batch norm, in place where nobody needs dy any more."""
-    if call.passed not in MASKED:
+    """dy through a rectifier's mask, a frozen batch norm or both, in place where nobody needs dy any more."""
+    if call.passed not in MASKED and call.passed is not frozen_batch_norm.grad_x:
         return None
     dy = call.arrays["dy"]
     covers, dx, mask, scale = arriving(lowering, call)

@@ -32,6 +32,13 @@ class TileKernel:
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
 
+    def compile(self, signature: tuple) -> None:
+        """Compile for argument types, as a dispatcher does, or load from the disk cache."""
+        kind = np.dtype(str(signature[0].dtype))
+        if kind.char not in PREPARED:
+            prepare(kind)
+        self.compiled.compile(signature)
+
     def __call__(self, first, *args) -> None:
         """Run; TypeError where the arrays are neither float32 nor float64."""
         if first.dtype.char not in PREPARED:

@@ -7,7 +7,8 @@ The P×Q map of dy is split into U×V patches of r×r (`patch`). With g̃ = `dy_
     dw[r,s,c,k] = Σ_{n,u,v} x̃[n,u,v,c]·g̃[n,u,v,k] for every (r,s)             eq. (5)   pool_x, patch_grad_w, expand_w
 
 where x̃ is the sum of x over the patch. Only x̃ is kept from the forward pass. db is exact: `conv2d.grad_b`. Near the
-border of a patch the true convolution mixes patches; the method treats each as if it extended far enough (B.4).
+border of a patch the true convolution mixes patches; the method treats each as if it extended far enough (supplement
+B.4).
 
 Readings beyond the equations:
   [code]  A stride makes the patch of x r·stride long; x̃ and dx have the U×V grid of g̃.
@@ -35,6 +36,7 @@ import numpy as np
 from ..geometry import classes, inside
 from ..kernel import helper
 from ..passes import Pass, ShapeError, declare
+from ..rules import Node
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K",
@@ -156,7 +158,10 @@ def sum_w(t, w_sum, w):
 
 @declare(SHAPES, items="N U V C", writes="dx_patch", derive=derive, sums="K/G")
 def patch_grad(t, dx_patch, dy_mean, w_sum):
-    """Dx_patch (N, U, V, C), eq. (3): the one dx of a patch; dy_mean (N, U, V, K), w_sum (C/G, K); G must be given."""
+    """Dx_patch (N, U, V, C), eq. (3): the one dx of a patch, as if it had no border (supplement B.4).
+
+    dy_mean (N, U, V, K), w_sum (C/G, K); G must be given.
+    """
     t, c = divmod(t, dx_patch.shape[3])
     t, v = divmod(t, dx_patch.shape[2])
     n, u = divmod(t, dx_patch.shape[1])
@@ -213,7 +218,10 @@ def expand(t, dx, dx_patch, patch=(2, 2), stride=(1, 1), align=CENTRE):
 
 @declare(SHAPES, items="C/G K", writes="dw_patch", derive=derive, sums="N U V")
 def patch_grad_w(t, dw_patch, dy_mean, x_sum):
-    """Dw_patch (C/G, K), eq. (5): the one dw of a window; dy_mean (N, U, V, K), x_sum (N, U, V, C); G must be given."""
+    """Dw_patch (C/G, K), eq. (5): the one dw of a window, as if patches had no border (supplement B.4).
+
+    dy_mean (N, U, V, K), x_sum (N, U, V, C); G must be given.
+    """
     c, k = divmod(t, dw_patch.shape[1])
     depth = dw_patch.shape[0]
     channel = k // (dw_patch.shape[1] * depth // x_sum.shape[3]) * depth + c
@@ -246,6 +254,7 @@ class GradientFilter:
     align: str = "centre"
 
     operator: ClassVar[str] = "conv2d"
+    method: ClassVar[str] = "gradient-filter"
 
     def __post_init__(self):
         sides = self.patch if isinstance(self.patch, (tuple, list)) else (self.patch, self.patch)
@@ -274,3 +283,13 @@ class GradientFilter:
         """
         dx = (patch_grad_dilated,) if self.dilated(attrs) else (sum_w, patch_grad)
         return (pool_x, pool_dy, *dx, expand, patch_grad_w, expand_w)
+
+    def letters(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """No letters of its own: U and V follow from P and Q."""
+        return {}
+
+    def bind(self, node: Node) -> None:
+        """Add its passes to a node's, on the convolution that is left."""
+        w_side = (pool_x, patch_grad_w, expand_w)
+        node.finish_x(*(p for p in self.passes(node.attrs) if p not in w_side))
+        node.finish_w(*w_side)

@@ -7,29 +7,38 @@ from collections.abc import Callable
 
 from ..graph import Graph
 from ..passes import ShapeError
-from .lenet import lenet5
-from .mobilenet_v2 import mobilenet_v2
-from .resnet import resnet8, resnet18
+from .lenet import lenet, lenet5, slim_lenet
+from .mobilenet_folded import mobilenet_folded
+from .mobilenet_v2 import VARIANTS, mobilenet_v2
+from .resnet import resnet8, resnet10, resnet18
 from .watch import watch_net, watch_weights
 
 __all__ = [
     "MODELS",
     "ModelError",
     "build",
+    "lenet",
     "lenet5",
+    "mobilenet_folded",
     "mobilenet_v2",
     "resnet8",
+    "resnet10",
     "resnet18",
+    "slim_lenet",
     "watch_net",
     "watch_weights",
 ]
 
 MODELS: dict[str, Callable[..., Graph]] = {
     "watch": watch_net,
+    "lenet": lenet,
     "lenet5": lenet5,
+    "slim_lenet": slim_lenet,
     "resnet8": resnet8,
+    "resnet10": resnet10,
     "resnet18": resnet18,
     "mobilenet_v2": mobilenet_v2,
+    "mobilenet_folded": mobilenet_folded,
 }
 
 
@@ -43,8 +52,37 @@ def suggestion(name: str, known) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
 
 
+def _positive(value, types) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _whole(value) -> str | None:
+    return None if _positive(value, int) else "a positive whole number"
+
+
+def _size(value) -> str | None:
+    pair = isinstance(value, tuple) and len(value) == 2
+    return None if pair and all(_positive(v, int) for v in value) else "rows and columns, two positive whole numbers"
+
+
+def _blocks(value) -> str | None:
+    rows = isinstance(value, list | tuple) and value and all(isinstance(r, list | tuple) and len(r) == 4 for r in value)
+    if rows and all(_positive(v, int) for row in value for v in row):
+        return None
+    return "rows of four positive whole numbers (expanded channels, kernel, stride, channels)"
+
+
+# option → what is wrong with a value of it, or None; options that are not here are positive whole numbers
+CHECKS: dict[str, Callable] = {
+    "size": _size,
+    "width": lambda value: None if _positive(value, (int, float)) else "a positive number",
+    "variant": lambda value: None if value in VARIANTS else f"one of {', '.join(VARIANTS)}",
+    "blocks": _blocks,
+}
+
+
 def build(name: str, **options) -> Graph:
-    """The model `name` of MODELS. Options (`classes`, `size`, `channels`, `width`) that are None take their default.
+    """The model `name` of MODELS. All models have the options `classes`, `size`, `channels`; None is the default.
 
     Raises ModelError for an unknown name or option, and where the layers do not fit into the size.
     """
@@ -55,14 +93,9 @@ def build(name: str, **options) -> Graph:
     for option, value in options.items():
         if option not in known:
             raise ModelError(f"the model {name} has no option {option!r}{suggestion(option, known)}")
-        values = value if isinstance(value, tuple) else (value,)
-        if option == "size" and len(values) != 2:
-            raise ModelError(f"the size of {name} must be rows and columns, (H, W), not {value!r}")
-        whole = option != "width"
-        types = int if whole else (int, float)
-        if not all(isinstance(v, types) and not isinstance(v, bool) and 0 < v < math.inf for v in values):
-            kind = "a positive whole number" if whole else "a positive number"
-            raise ModelError(f"{option} of {name} must be {kind}, not {value!r}")
+        problem = CHECKS.get(option, _whole)(value)
+        if problem:
+            raise ModelError(f"{option} of {name} must be {problem}, not {value!r}")
     try:
         return MODELS[name](**options)
     except ShapeError as e:

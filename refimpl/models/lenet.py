@@ -23,3 +23,33 @@ def lenet5(classes: int = 10, size: tuple[int, int] = (28, 28), channels: int = 
     x = g.relu("relu4", x)
     g.linear("fc3", x, classes)
     return g
+
+
+def lenet(classes: int = 10, size: tuple[int, int] = (28, 28), channels: int = 1) -> Graph:
+    """The LeNet of Caffe's examples: two 5×5 convolutions of 20 and 50 channels, 2×2 max pools, then 500 and classes.
+
+    Input (N, *size, channels), output (N, classes); 431,080 parameters as called without arguments.
+    """
+    g = Graph("lenet", size, channels)
+    x = g.max_pool("pool1", g.conv2d("conv1", INPUT, 20, 5, bias=True), 2)
+    x = g.max_pool("pool2", g.conv2d("conv2", x, 50, 5, bias=True), 2)
+    x = g.relu("relu", g.linear("fc1", g.flatten("flatten", x), 500))
+    g.linear("fc2", x, classes)
+    return g
+
+
+def slim_lenet(classes: int = 2, size: tuple[int, int] = (28, 28), channels: int = 1) -> Graph:
+    """The instance filter for digits (arXiv 2007.03213): a slim LeNet, 3×3 kernels of 6 and 16 channels.
+
+    Input (N, *size, channels), output (N, classes); two classes: is the main net's loss Low or High?
+    Our reading: padded convolutions, 2×2 max pools and one linear layer; its inference then costs 8.5 % of `lenet`'s
+    and a training step 7.5 % (9.5 % and 7.8 % in the paper, which prints neither net in full).
+    """
+    g = Graph("slim_lenet", size, channels)
+    x = INPUT
+    rows = min(size[0], 3)  # series in time are maps of one row
+    for i, width in enumerate((6, 16), start=1):
+        x = g.relu(f"relu{i}", g.conv2d(f"conv{i}", x, width, (rows, 3), pad="same", bias=True))
+        x = g.max_pool(f"pool{i}", x, (min(rows, 2), 2))
+    g.linear("fc", g.flatten("flatten", x), classes)
+    return g

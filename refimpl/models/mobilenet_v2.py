@@ -1,9 +1,16 @@
-"""MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381), as torchvision builds it."""
+"""MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381), as torchvision or as Keras builds it.
+
+The two differ in three things: torchvision pads both sides of a map with half of the kernel and adds 1e-5 to variances;
+Keras pads as TensorFlow does ("same": the odd row below or to the right), adds 1e-3, and takes pixels from -1 to 1.
+"""
 
 from ..graph import INPUT, Graph
 
 # arXiv 1801.04381 Table 2: expansion t, channels c, blocks n, stride s of the first block
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+VARIANTS = ("torchvision", "keras")
 
 
 def round_channels(wanted: float, divisor: int = 8) -> int:
@@ -12,11 +19,16 @@ def round_channels(wanted: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * wanted else rounded
 
 
-def _conv(g: Graph, name: str, x: str, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> str:
+def _conv_bn(g: Graph, name: str, x: str, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> str:
+    """Convolution, batch norm."""
+    keras = g.options["variant"] == "keras"
+    x = g.conv2d(name, x, channels, kernel, stride, "same" if keras else kernel // 2, groups=groups)
+    return g.batch_norm(f"{name}.bn", x, eps=1e-3 if keras else 1e-5)
+
+
+def _conv(g: Graph, name: str, *args, **kwargs) -> str:
     """Convolution, batch norm, ReLU6."""
-    x = g.conv2d(name, x, channels, kernel, stride, kernel // 2, groups=groups)
-    x = g.batch_norm(f"{name}.bn", x)
-    return g.relu6(f"{name}.relu6", x)
+    return g.relu6(f"{name}.relu6", _conv_bn(g, name, *args, **kwargs))
 
 
 def _inverted_residual(g: Graph, name: str, x: str, channels: int, stride: int, expansion: int) -> str:
@@ -25,21 +37,28 @@ def _inverted_residual(g: Graph, name: str, x: str, channels: int, stride: int, 
     if expansion != 1:
         x = _conv(g, f"{name}.expand", x, width * expansion, 1)
     x = _conv(g, f"{name}.depthwise", x, width * expansion, 3, stride, groups=width * expansion)
-    x = g.conv2d(f"{name}.project", x, channels, 1)
-    x = g.batch_norm(f"{name}.project.bn", x)
+    x = _conv_bn(g, f"{name}.project", x, channels, 1)
     return g.add(f"{name}.add", x, shortcut) if stride == 1 and width == channels else x
 
 
 def mobilenet_v2(
-    classes: int = 1000, size: tuple[int, int] = (224, 224), width: float = 1.0, channels: int = 3
+    classes: int = 1000,
+    size: tuple[int, int] = (224, 224),
+    width: float = 1.0,
+    channels: int = 3,
+    variant: str = "torchvision",
 ) -> Graph:
     """Seventeen inverted residual blocks between a 3×3 and a 1×1 convolution; dropout 0.2 before the linear layer.
 
     width: multiplier of all channel counts (the last, 1280, is never reduced), rounded to multiples of 8.
+    variant: "torchvision" or "keras", whose weights the net can take.
     Input (N, *size, channels), output (N, classes). With width 1.0: 52 convolutions with 2,189,760 weights, and with
     1000 classes 3,504,872 trainable parameters.
     """
     g = Graph("mobilenet_v2", size, channels)
+    g.options = {"width": width, "variant": variant}
+    if variant == "keras":
+        g.pixels = (-1.0, 1.0)
     x = _conv(g, "stem", INPUT, round_channels(32 * width), 3, 2)
     block = 0
     for expansion, c, blocks, stride in STAGES:

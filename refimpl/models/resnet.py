@@ -56,3 +56,17 @@ def resnet18(classes: int = 1000, size: tuple[int, int] = (224, 224), channels: 
     x = g.relu("relu1", x)
     x = g.max_pool("maxpool", x, 3, 2, pad=1)
     return _stages(g, x, (64, 128, 256, 512), 2, classes)
+
+
+def resnet10(classes: int = 2, size: tuple[int, int] = (224, 224), channels: int = 3) -> Graph:
+    """The instance filter for ImageNet (arXiv 2007.03213): one basic block a stage, on maps made 4 times smaller first.
+
+    Input (N, *size, channels), output (N, classes). Our reading: the "extra stride-4 downsampling" is a 4×4 mean.
+    """
+    g = Graph("resnet10", size, channels)
+    x = g.avg_pool("reduce", INPUT, 4)
+    x = g.conv2d("conv1", x, 64, 7, 2, pad=3)
+    x = g.batch_norm("bn1", x)
+    x = g.relu("relu1", x)
+    x = g.max_pool("maxpool", x, 3, 2, pad=1)
+    return _stages(g, x, (64, 128, 256, 512), 1, classes)

@@ -3,8 +3,10 @@
     gradledger bench --peer torch              every family
     gradledger bench filtered                  the seven latency cases of arXiv 2301.00330, Table 10, at patch 2 and 4
     gradledger bench step-lenet5 block-0       cases by the beginning of their names
+    gradledger bench method                    steps under the methods beside our own back-propagation
 
 A case (`Case`) gives the work of each side, the error of ours against a float64 result, and the bytes that must move.
+Its `peers`, where it has some, are other work of ours in PyTorch's place: side "backprop" is `case.backprop()`.
 Every case is checked, in a process of its own, before anything is timed.
 """
 
@@ -43,9 +45,9 @@ class Case(Protocol):
 
 def cases() -> dict[str, Case]:
     """Every case by name, families together."""
-    from . import blocks, filtered, start, steps
+    from . import blocks, filtered, methods, start, steps
 
-    return filtered.CASES | steps.CASES | blocks.CASES | start.CASES
+    return filtered.CASES | steps.CASES | blocks.CASES | start.CASES | methods.CASES
 
 
 def families() -> list[str]:
@@ -91,15 +93,20 @@ def run_side(side: str, name: str, threads: int, repeats: int) -> dict:
     case = cases()[name]
     if hasattr(case, "measure"):  # what is measured is the process itself
         return case.measure(side, threads, repeats)
-    if side != "ours":
+    if side in PEERS["torch"] or (side == "check" and not own_peers(case)):
         import torch
 
         torch.set_num_threads(threads)
     with nullcontext() if side.startswith("torch") else our_threads(threads):
         if side == "check":
             return {"error": case.error()}
-        work = case.ours() if side == "ours" else case.torch(side == "torch-nhwc")
+        work = case.torch(side == "torch-nhwc") if side.startswith("torch") else getattr(case, side)()
         return {"times": milliseconds(work, repeats)}
+
+
+def own_peers(case: Case) -> tuple[str, ...]:
+    """The sides of a case that are other work of ours."""
+    return getattr(case, "peers", ())
 
 
 def our_threads(threads: int):
@@ -133,22 +140,25 @@ def run_cases(
     Each record: name; ours_ms, peer_ms (the better of PyTorch's layouts), peer_nchw_ms and peer_nhwc_ms, medians over
     the repeats of all turns; ratio = ours / peer; error; floor_ms, the bytes that must move over the measured bandwidth
     of a copy; spread, the larger relative interquartile range of ours and the peer. Without a peer its keys are None.
+    A case with peers of its own is timed beside them, whatever `peer`; its record has `predicted_…` ratios too.
     ValueError for an unknown name or peer, RuntimeError where a side fails or our result is wrong.
     """
     if peer is not None and peer not in PEERS:
         raise ValueError(f"unknown peer {peer!r}: choose from {', '.join(PEERS)}")
     chosen, known = choose(names), cases()
-    sides = ("ours", *(PEERS[peer] if peer else ()))
-    work = [(name, turn, side) for name in chosen for turn in range(turns) for side in sides]
-    found: dict[str, dict[str, list[dict]]] = {name: {side: [] for side in sides} for name in chosen}
+    others = PEERS[peer] if peer else ()
+    sides = {name: ("ours", *(own_peers(known[name]) or others)) for name in chosen}
+    work = [(name, turn, side) for name in chosen for turn in range(turns) for side in sides[name]]
+    found: dict[str, dict[str, list[dict]]] = {name: {side: [] for side in sides[name]} for name in chosen}
     errors: dict[str, float | None] = {}
     bandwidth = copy_bandwidth(threads)
     for i, (name, turn, side) in enumerate(work):
         watch(i, len(work), f"{name} {side}")
         if turn == 0 and side == "ours":
-            errors[name] = check(name, known[name], threads) if peer else None
+            errors[name] = check(name, known[name], threads) if len(sides[name]) > 1 else None
         found[name][side].append(launch(side, name, threads, repeats))
-    return [record(name, found[name], errors[name], known[name].bytes(), bandwidth) for name in chosen]
+    records = [record(name, found[name], errors[name], known[name].bytes(), bandwidth) for name in chosen]
+    return [r | known[r["name"]].predicted() if own_peers(known[r["name"]]) else r for r in records]
 
 
 def check(name: str, case: Case, threads: int) -> float | None:
@@ -171,7 +181,7 @@ def record(name: str, found: dict[str, list[dict]], error: float | None, nbytes:
         "ours_ms": middle[ours],
         "peer_ms": middle[best] if best else None,
         "ratio": middle[ours] / middle[best] if best else None,
-        **{f"peer_{side.split('-')[1]}_ms": middle[side] for side in peers},
+        **{f"peer_{side.split('-')[-1]}_ms": middle[side] for side in peers},
         "ratio_nchw": middle[ours] / middle["torch-nchw"] if "torch-nchw" in middle else None,
         "error": error,
         "floor_ms": nbytes / bandwidth * 1e3 if nbytes else None,

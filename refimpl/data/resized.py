@@ -1,0 +1,87 @@
+"""Images that stay uint8 in memory and become float32 maps of another size one batch at a time.
+
+Resizing is bilinear with half-pixel centres (PyTorch's `align_corners=False` without antialiasing): row i of P lies at
+(i + ½)·H/P − ½ between two rows of H, and is clamped to the first and the last.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+
+from .. import random
+
+
+@cache
+def bilinear(before: int, after: int, copies: int = 1) -> np.ndarray:
+    """(after·copies, before·copies) float32: the matrix that resizes an axis whose items are `copies` values each."""
+    place = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
+    low = place.astype(np.int64)
+    matrix = np.zeros((after, before), np.float64)
+    matrix[np.arange(after), low] = 1 - (place - low)
+    matrix[np.arange(after), np.minimum(low + 1, before - 1)] += place - low
+    return np.kron(matrix, np.eye(copies)).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Resized:
+    """Samples (N, *size, C) made on demand of images (N, H, W, C) uint8: `x[indices]` is float32, as are slices.
+
+    size: rows and columns to which every image is stretched, default its own; black, white: values for a pixel of 0
+    and of 255. `draw` is for training: with crop or flip it shifts and mirrors the images at random.
+    crop: each image is moved by up to so many of its own pixels along each axis, its border repeated where nothing is
+    left (a crop from the padded image); flip: every second one is mirrored left to right (arXiv 1512.03385 section
+    4.2, which pads with zeros).
+    """
+
+    images: np.ndarray
+    size: tuple[int, int] | None = None
+    black: float = 0.0
+    white: float = 1.0
+    crop: int = 0
+    flip: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, H, W, C) of the samples."""
+        n, h, w, c = self.images.shape
+        return (n, *(self.size or (h, w)), c)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, chosen) -> np.ndarray:
+        """Float32 maps (n, H, W, C) of a slice or an array of n indices, as they are."""
+        return self._maps(self.images[chosen])
+
+    def draw(self, chosen: np.ndarray, seed: int, step: int) -> np.ndarray:
+        """Float32 maps (n, H, W, C) for a training step, moved and mirrored as (seed, step) and the place say."""
+        images = self.images[chosen]
+        if self.crop or self.flip:
+            n, h, w, _ = images.shape
+            first, second = random.words_array(seed, random.AUGMENT, step, n)
+            rows, columns = (_moved(bits, self.crop, size) for bits, size in ((first >> 1, h), (second, w)))
+            mirrored = (first & 1)[:, None] * self.flip
+            columns = np.where(mirrored, columns[:, ::-1], columns)
+            images = images[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return self._maps(images)
+
+    def with_pixels(self, black: float, white: float) -> "Resized":
+        """The same images with other values for black and white."""
+        return replace(self, black=black, white=white)
+
+    def _maps(self, images: np.ndarray) -> np.ndarray:
+        n, h, w, c = images.shape
+        _, p, q, _ = self.shape
+        x = images.reshape(n, h, w * c).astype(np.float32)
+        x *= (self.white - self.black) / 255
+        x += self.black
+        if (p, q) == (h, w):
+            return x.reshape(images.shape)
+        x = np.matmul(bilinear(h, p), x)
+        return (x.reshape(n * p, w * c) @ bilinear(w, q, c).T).reshape(n, p, q, c)
+
+
+def _moved(bits: np.ndarray, crop: int, size: int) -> np.ndarray:
+    """(n, size) int64: for each of n images the rows that it shows, moved by −crop to crop and held at the border."""
+    return np.clip(np.arange(size) + (bits % (2 * crop + 1) - crop)[:, None], 0, size - 1)

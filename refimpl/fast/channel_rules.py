@@ -1,0 +1,38 @@
+"""Copies of chosen channels and their scores on the fast kernels."""
+
+from ..lower import Lowering
+from ..methods import error_map_pruning as emp
+from ..methods import sparse_update as su
+from ..program import Call, Launch
+from . import channels, tiles
+
+TAKEN = {
+    emp.keep_dy: ("dy_kept", "dy", "kept"),
+    emp.keep_w: ("w_kept", "w", "kept"),
+    emp.keep_x: ("x_kept", "x", "kept"),
+    su.take_x: ("x_chosen", "x", "chosen"),
+}
+SPREAD = {emp.spread_x: ("dx", "dx_kept", "rank"), emp.spread_w: ("dw", "dw_kept", "rank")}
+
+
+def copy(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """Chosen channels side by side, or back to their places."""
+    for kernel, table in ((channels.take, TAKEN), (channels.spread, SPREAD)):
+        if call.passed in table:
+            out, *read = (call.arrays[a] for a in table[call.passed])
+            return [Launch(call.name, kernel, (out, *read), tuple(read), (out,), (call,))]
+    return None
+
+
+def score(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """The scores of error map pruning, from sums over slices of the samples."""
+    if call.passed is not emp.score:
+        return None
+    a, dtype = call.arrays, call.arrays["dy"].dtype
+    partials = lowering.scratch(call, "partials", tiles.grad_b_partials(call.sizes), dtype)
+    gammas = (dtype.type(call.attrs[name]) for name in ("gamma_w", "gamma_dy"))
+    args = (a["scores"], partials, a["dy"], a["w"], *gammas)
+    return [Launch(call.name, channels.score, args, (a["dy"], a["w"]), (a["scores"],), (call,), (partials,))]
+
+
+RULES = (copy, score)

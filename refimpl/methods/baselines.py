@@ -1,0 +1,96 @@
+"""What arXiv 2007.03213 compares with: other choices of what enters a step. Both are `instances` of a Plan.
+
+OHEM  online hard example mining (Shrivastava et al. 2016): everything runs forward, only the highest losses train
+SMD   stochastic mini-batch dropping (Wang et al. 2019): a mini-batch is skipped at random
+SMB   [paper] plain SGD with fewer iterations: fewer epochs, no rule
+
+Our reading of OHEM: a first pass judges the whole mini-batch in inference mode, a second one trains on the chosen.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from .. import random
+
+
+@dataclass(frozen=True)
+class HardExamples:
+    """OHEM: the share `keep` of each mini-batch with the highest losses trains. ValueError for another share."""
+
+    keep: float = 0.1
+
+    method: ClassVar[str] = "hard-examples"
+    steps_share: ClassVar[float] = 1.0  # of the steps is not skipped
+    sections: ClassVar[tuple[str, ...]] = ("judge",)
+
+    def __post_init__(self):
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep must be a share above 0 and at most 1, got {self.keep}")
+
+    def count(self, n: int) -> int:
+        """Instances of a mini-batch of n that train."""
+        return max(1, round(self.keep * n))
+
+    def for_net(self, graph, size):
+        """It is the same for every net."""
+        return self
+
+    def samples(self, n: int) -> dict[str, int]:
+        """Instances of each section for a mini-batch of n."""
+        return {"judge": n, **dict.fromkeys(("forward", "backward", "update"), self.count(n))}
+
+    def memory(self) -> dict[str, np.ndarray]:
+        """It remembers nothing between steps."""
+        return {}
+
+    def step(self, trainer, x: np.ndarray, y: np.ndarray, total: int, everything: bool = False) -> float:
+        """One step on a mini-batch; the loss of the instances that trained. everything: let all of them."""
+        runner, n = trainer.runner, len(x)
+        trainer.fill(runner, x)
+        runner.host("judge.labels", n)[...] = y
+        runner.run("judge", n)
+        order = np.argsort(-runner.host("judge.losses", n), kind="stable")
+        chosen = np.sort(order[: n if everything else self.count(n)])
+        trainer.put(chosen, y[chosen])
+        return trainer.learn(len(chosen), total)
+
+
+@dataclass(frozen=True)
+class RandomSkip:
+    """SMD: each mini-batch is skipped with probability `skip`. ValueError where it is not from 0 to below 1."""
+
+    skip: float = 0.5
+
+    method: ClassVar[str] = "random-skip"
+    sections: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self):
+        if not 0 <= self.skip < 1:
+            raise ValueError(f"skip must be a probability from 0 to below 1, got {self.skip}")
+
+    @property
+    def steps_share(self) -> float:
+        """Expected share of the steps that are not skipped."""
+        return 1 - self.skip
+
+    def for_net(self, graph, size):
+        """It is the same for every net."""
+        return self
+
+    def samples(self, n: int) -> dict[str, int]:
+        """A mini-batch that is not skipped trains whole."""
+        return {}
+
+    def memory(self) -> dict[str, np.ndarray]:
+        """It remembers nothing between steps."""
+        return {}
+
+    def step(self, trainer, x: np.ndarray, y: np.ndarray, total: int, everything: bool = False) -> float | None:
+        """One step on a mini-batch, or none; its loss, None where it is skipped. everything: never skip."""
+        draw = random.uniform(trainer.seed, random.SKIP, trainer.step, 1)[0]
+        if draw < self.skip and not everything:
+            return None
+        trainer.fill(trainer.runner, x)
+        return trainer.learn_from(y, total)

@@ -1,0 +1,186 @@
+"""Early instance filter (arXiv 2007.03213): a small net predicts which instances are worth a training step.
+
+The filter net sees each instance of a mini-batch first and predicts, as a binary class, whether the main net's loss on
+it will be High or Low. Only instances predicted High train the main net. The filter learns at the same time:
+
+    y_i = H if loss_i ≥ T, else L                                               eq. (1)       labels
+    R_TH = share of predicted and true High over the last mini-batches           eq. (2)       true_high_ratio
+    T ← α₁·T if R_TH ≥ R_set, else α₂·T, with α₁ > 1 > α₂                        eq. (3)       next_threshold
+    entropy_i = −Σ_c p_c·log p_c of the filter's prediction                      eq. (4)       entropy
+    a dropped instance with entropy above a limit is uncertain                   eq. (5)       uncertain
+    w_H = 1/R_set for instances labelled H, w_L = 1/(1 − R_set) for L            eq. (6)       class_weights
+    filter's loss = Σ_i w_i·ce_i / Σ_i w_i                                       eq. (7)       softmax_cross_entropy
+
+Uncertain instances run forward through the main net, only for their loss and label: otherwise the filter would learn to
+drop everything. The sections of a step, each on as many instances as it needs:
+
+    filter       the filter's forward pass on the whole mini-batch, and the entropy of its predictions
+    forward, backward, update                          the main net on the instances predicted High
+    uncertain    the main net's forward pass on the uncertain ones, batch norm in inference mode
+    filter.forward, filter.backward, filter.update     the filter on every instance whose loss is now known
+
+Readings beyond the equations:
+  [ours] α₁ = 1.005 and α₂ = 0.995 (the values of an unofficial implementation), 10 mini-batches for R_TH, entropy limit
+         0.6 (ln 2 is the largest), first T = 1: the paper prints none of them.
+  [ours] The filter keeps nothing from its first pass: it runs forward again on the labelled instances, which costs less
+         memory, and less time while few are labelled. Everything is counted.
+  [ours] The instances of a section are copied side by side (`select`), which has its cost.
+Dimensions: N instances of a section, B of the mini-batch, E elements of an instance, K classes. Any float dtype.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+
+from .. import models
+from ..graph import Graph
+from ..optim import SGD
+from ..passes import declare
+from ..plan import Backprop, Plan
+
+SHAPES = {"stream": "B E*", "chosen": "int32: N", "selected": "N E*", "logits": "N K", "entropy": "N"}
+LOW, HIGH = 0, 1  # classes of the filter
+
+
+@declare(SHAPES, items="N E", writes="selected")
+def select(t, selected, stream, chosen):
+    """Selected (N, E): the instances chosen (N,) of stream (B, E)."""
+    n, e = divmod(t, selected.shape[1])
+    selected[n, e] = stream[chosen[n], e]
+
+
+@declare(SHAPES, items="N", writes="entropy", sums="K")
+def entropy(t, entropy, logits):
+    """Entropy (N,), eq. (4), in nats, of the softmax of logits (N, K)."""
+    largest = logits[t, 0]
+    for k in range(1, logits.shape[1]):
+        v = logits[t, k]
+        largest = v if v > largest else largest
+    total = entropy.dtype.type(0)
+    weighted = entropy.dtype.type(0)
+    for k in range(logits.shape[1]):
+        d = logits[t, k] - largest
+        e = math.exp(d)
+        total += e
+        weighted += e * d
+    entropy[t] = math.log(total) - weighted / total
+
+
+def labels(losses: np.ndarray, threshold: float) -> np.ndarray:
+    """Labels (n,) int64, eq. (1): HIGH where losses (n,) reach the threshold."""
+    return np.where(losses >= threshold, HIGH, LOW).astype(np.int64)
+
+
+def true_high_ratio(true_high: np.ndarray, sizes: np.ndarray) -> float:
+    """R_TH, eq. (2), of the true High instances (n,) and the sizes (n,) of the last mini-batches."""
+    return float(np.sum(true_high) / max(1, np.sum(sizes)))
+
+
+def next_threshold(threshold: float, ratio: float, wanted: float, rise: float, fall: float) -> float:
+    """T after a mini-batch, eq. (3)."""
+    return threshold * (rise if ratio >= wanted else fall)
+
+
+def uncertain(entropy: np.ndarray, dropped: np.ndarray, limit: float) -> np.ndarray:
+    """Instances, eq. (5): those of `dropped` (n,) whose entropy lies above the limit."""
+    return dropped[entropy[dropped] > limit]
+
+
+def class_weights(wanted: float) -> tuple[float, float]:
+    """(w_L, w_H), eq. (6), for R_set = wanted."""
+    return 1 / (1 - wanted), 1 / wanted
+
+
+@dataclass(frozen=True)
+class InstanceFilter:
+    """What enters a step: the instances that a filter net predicts to have a high loss.
+
+    graph: the filter net, two outputs, with the main net's input; None: the paper's for that input. keep: R_set, the
+    wanted share of true High instances. optimizer: the filter's. rise, fall: α₁ and α₂. window: mini-batches in R_TH.
+    entropy: limit of eq. (5) in nats. threshold: the first T. expected_uncertain: share that predictions of cost reckon
+    with. ValueError for bad values.
+    """
+
+    graph: Graph | None = None
+    keep: float = 0.1
+    optimizer: SGD = field(default_factory=lambda: SGD(lr=0.1))
+    rise: float = 1.005
+    fall: float = 0.995
+    window: int = 10
+    entropy: float = 0.6
+    threshold: float = 1.0
+    expected_uncertain: float = 0.05
+
+    method: ClassVar[str] = "instance-filter"
+    steps_share: ClassVar[float] = 1.0  # of the steps is not skipped
+    prefix: ClassVar[str] = "filter."  # of the filter net's arrays and sections
+    sections: ClassVar[tuple[str, ...]] = ("filter", "uncertain")
+
+    def __post_init__(self):
+        if not 0 < self.keep < 1:
+            raise ValueError(f"keep must be a share between 0 and 1, got {self.keep}")
+        if not self.fall < 1 < self.rise:
+            raise ValueError(f"rise must be above 1 and fall below 1, got {self.rise} and {self.fall}")
+        if self.window < 1 or self.threshold <= 0:
+            raise ValueError(f"window and threshold must be above 0, got {self.window} and {self.threshold}")
+        if self.graph and self.graph.shape(self.graph.output)[1:] != (2,):
+            raise ValueError(f"the filter net {self.graph.name} must have two outputs, Low and High")
+
+    def for_net(self, graph: Graph, size: tuple[int, int]) -> "InstanceFilter":
+        """The same with a filter net for the input of a main net: slim LeNet, ResNet-8 or ResNet-10."""
+        if self.graph:
+            return self
+        side = max(size)
+        name = "slim_lenet" if graph.channels == 1 or min(size) == 1 else "resnet8" if side <= 64 else "resnet10"
+        return replace(self, graph=models.build(name, classes=2, size=size, channels=graph.channels))
+
+    def filter_plan(self) -> Plan:
+        """How the filter trains: everything, with the weighted loss of eq. (6) and (7)."""
+        step = Backprop(self.optimizer)
+        return Plan("all", step=step, batch_norm="train", train_bias=True, class_weights=class_weights(self.keep))
+
+    def samples(self, n: int) -> dict[str, int]:
+        """Instances of each section that the configured shares mean for a mini-batch of n."""
+        high = max(1, round(self.keep * n))
+        unsure = round(self.expected_uncertain * n)
+        main, own = ("forward", "backward", "update"), ("filter.forward", "filter.backward", "filter.update")
+        return {"filter": n, **dict.fromkeys(main, high), "uncertain": unsure, **dict.fromkeys(own, high + unsure)}
+
+    def memory(self) -> dict[str, np.ndarray]:
+        """What it remembers between steps."""
+        history = {name: np.zeros(self.window, np.int64) for name in ("true_high", "sizes")}
+        return {"threshold": np.array([self.threshold]), **history}
+
+    def step(self, trainer, x: np.ndarray, y: np.ndarray, total: int, everything: bool = False) -> float | None:
+        """One step on a mini-batch; the main net's loss, None where no instance was predicted High.
+
+        everything: let each section have the whole mini-batch, which is the most that the arena must hold.
+        """
+        runner, n, memory = trainer.runner, len(x), trainer.memory
+        trainer.fill(runner, x)
+        runner.run("filter", n)
+        logits, doubt = runner.host("filter.logits", n).copy(), runner.host("filter.entropy", n).copy()
+        is_high = logits[:, HIGH] > logits[:, LOW]
+        high, low = np.flatnonzero(is_high | everything), np.flatnonzero(~is_high | everything)
+        loss, known = None, np.full(n, np.nan)
+        if len(high):
+            trainer.put(high, y[high])
+            loss = trainer.learn(len(high), total)
+            known[high] = runner.host("losses", len(high))
+        unsure = low if everything else uncertain(doubt, low, self.entropy)
+        if len(unsure):
+            trainer.put(unsure, y[unsure], "uncertain.")
+            runner.run("uncertain", len(unsure))
+            known[unsure] = runner.host("uncertain.losses", len(unsure))
+        labelled = np.flatnonzero(~np.isnan(known))
+        truth = labels(known[labelled], memory["threshold"][0])
+        if len(labelled):
+            trainer.put(labelled, truth, "filter.")
+            trainer.learn(len(labelled), total, "filter.")
+        for name, value in (("true_high", np.sum(truth[is_high[labelled]])), ("sizes", n)):
+            memory[name][trainer.step % self.window] = value
+        ratio = true_high_ratio(memory["true_high"], memory["sizes"])
+        memory["threshold"][0] = next_threshold(memory["threshold"][0], ratio, self.keep, self.rise, self.fall)
+        return loss

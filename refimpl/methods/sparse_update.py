@@ -1,0 +1,172 @@
+"""Dynamic gradient sparse update (arXiv 2503.17959): train a few input channels of many layers.
+
+Only the abstract of the paper could be read in full; what is known of the rest is second-hand. The abstract: only
+important layers and channels are updated, the selection changes between iterations so that most parameters of the
+update layers are visited over time, and less memory is needed. How that is done here:
+
+    x_chosen: the M chosen input channels of x, all that is stored of it          choose, take_x
+    dw[r,s,m,k] = (x_chosen_m ∗ dy_k)[r,s]                                         conv2d.grad_w, with groups grad_w
+    w[r,s,chosen_m,k] ← w − lr·(dw + weight_decay·w)                               update
+
+dx is exact and needs w, not x. Selection: each layer orders its C input channels once and cuts the order into blocks of
+M; block number `block` is trained, the last block of a cycle wraps round to the first channels.
+
+Readings:
+  [ours]        Input-channel selection: the axis is the input channel (a depthwise convolution's own channel), because
+                no other saves stored features.
+  [ours]        M = max(1, round(ratio·C)).
+  [ours]        Order: largest L2 norm of the pre-trained weights of a channel first; or random.
+  [second-hand] Three stages: fixed selection, dynamic selection, fixed again.
+  [ours]        The first 10 % and the last 20 % of the steps are fixed on block 0; in between the block number grows by
+                one each step, so that a layer's channels are all visited once in ⌈C/M⌉ steps (cyclic traversal,
+                without replacement).
+  [ours]        Plain SGD: a momentum array over changing channels would void the memory claim.
+  [paper]       2 % of the convolution weights are updated. [second-hand] a ratio of 0.2, which contradicts it: the
+                default is 0.02.
+Dimensions: N samples, H W input and P Q output rows and columns, C input and K output channels, R S kernel rows and
+columns, G groups, M chosen input channels. Any float dtype.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from .. import random
+from ..ops import conv2d
+from ..passes import declare
+from ..rules import Node
+
+SHAPES = {
+    "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "x_chosen": "N H W M", "dw": "R S M K/G",
+    "order": "int32: C", "block": "int64: 1", "chosen": "int32: M", "lr": "1", "clip": "1",
+}  # fmt: skip
+ORDERS = ("norm", "random")
+
+
+@declare(SHAPES, items="M", writes="chosen")
+def choose(t, chosen, order, block):
+    """Chosen (M,): block number block (1,) of order (C,), which goes round; M must be given."""
+    chosen[t] = order[(block[0] * chosen.shape[0] + t) % order.shape[0]]
+
+
+@declare(SHAPES, items="N H W M", writes="x_chosen")
+def take_x(t, x_chosen, x, chosen):
+    """X_chosen (N, H, W, M): the chosen (M,) channels of x (N, H, W, C)."""
+    t, m = divmod(t, x_chosen.shape[3])
+    t, v = divmod(t, x_chosen.shape[2])
+    n, h = divmod(t, x_chosen.shape[1])
+    x_chosen[n, h, v, m] = x[n, h, v, chosen[m]]
+
+
+@declare(SHAPES, items="R S M K/G", writes="dw", derive=conv2d.derive, alike=conv2d.TAP, sums="N")
+def grad_w(t, dw, dy, x_chosen, chosen, order, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
+    """Dw (R, S, M, K/G) with groups, of dy (N, P, Q, K), x_chosen (N, H, W, M), chosen (M,); order (C,) tells C."""
+    t, j = divmod(t, dw.shape[3])
+    t, m = divmod(t, dw.shape[2])
+    r, s = divmod(t, dw.shape[1])
+    groups = dy.shape[3] // dw.shape[3]
+    k = chosen[m] // (order.shape[0] // groups) * dw.shape[3] + j
+    total = dw.dtype.type(0)
+    for n in range(x_chosen.shape[0]):
+        for p in range(dy.shape[1]):
+            h = p * stride[0] - pad[0][0] + r * dilation[0]
+            if 0 <= h < x_chosen.shape[1]:
+                for q in range(dy.shape[2]):
+                    v = q * stride[1] - pad[1][0] + s * dilation[1]
+                    if 0 <= v < x_chosen.shape[2]:
+                        total += x_chosen[n, h, v, m] * dy[n, p, q, k]
+    dw[r, s, m, j] = total
+
+
+@declare(SHAPES, items="R S M K/G", writes="w", inplace="w")
+def update(t, w, dw, chosen, lr, clip=None, weight_decay=0.0):
+    """New w (R, S, C/G, K) at the chosen (M,) input channels, of dw (R, S, M, K/G), lr (1,), clip (1,)."""
+    t, j = divmod(t, dw.shape[3])
+    t, m = divmod(t, dw.shape[2])
+    r, s = divmod(t, dw.shape[1])
+    c = chosen[m] % w.shape[2]
+    k = chosen[m] // w.shape[2] * dw.shape[3] + j
+    g = dw[r, s, m, j]
+    if clip.shape[0]:
+        g *= clip[0]
+    g += weight_decay * w[r, s, c, k]
+    w[r, s, c, k] -= lr[0] * g
+
+
+def order(w: np.ndarray, groups: int, kind: str, seed: int, stream: int) -> np.ndarray:
+    """Input channels (C,) int32 in the order of selection, of w (R, S, C/G, K).
+
+    kind: "norm", largest L2 norm first, of equal ones the lower channel; "random", from the seed.
+    """
+    r, s, depth, k = w.shape
+    if kind == "random":
+        return random.permutation(seed, stream, 0, depth * groups).astype(np.int32)
+    squares = np.square(w, dtype=np.float64).reshape(r * s, depth, groups, k // groups).sum((0, 3)).T
+    return np.argsort(-squares.reshape(-1), kind="stable").astype(np.int32)
+
+
+@dataclass(frozen=True)
+class SparseUpdate:
+    """The rule of a Plan that trains a few input channels of each trained convolution at a time.
+
+    ratio: share of the input channels that is trained at once, above 0 and at most 1. order: "norm" or "random".
+    fixed_first, fixed_last: shares of the steps, at the beginning and at the end, that train block 0; between them each
+    step trains the next block. (0, 0) is dynamic throughout, (1, 0) fixed throughout. ValueError for other values.
+    """
+
+    ratio: float = 0.02
+    order: str = "norm"
+    fixed_first: float = 0.1
+    fixed_last: float = 0.2
+
+    operator: ClassVar[str] = "conv2d"
+    method: ClassVar[str] = "sparse-update"
+
+    def __post_init__(self):
+        if not 0 < self.ratio <= 1:
+            raise ValueError(f"ratio must be a share above 0 and at most 1, got {self.ratio}")
+        if self.order not in ORDERS:
+            raise ValueError(f"order must be {' or '.join(ORDERS)}, got {self.order!r}")
+        for name in ("fixed_first", "fixed_last"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a share of the steps from 0 to 1, got {getattr(self, name)}")
+        if self.fixed_first + self.fixed_last > 1:
+            raise ValueError(f"fixed_first and fixed_last are {self.fixed_first} and {self.fixed_last}: more than 1")
+
+    def count(self, channels: int) -> int:
+        """M, how many of `channels` are trained at once."""
+        return max(1, round(self.ratio * channels))
+
+    def attrs(self) -> dict:
+        """No attributes of its own."""
+        return {}
+
+    def letters(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """The letter M of a node with these sizes."""
+        return {"M": self.count(sizes["C"])}
+
+    def bind(self, node: Node) -> None:
+        """Add its passes to a node's: the gradient of the chosen channels, and their update."""
+        node.add(choose, take_x)
+        if node.sizes["G"] == 1:
+            node.names |= {"x": "x_chosen"}
+            node.w_letters |= {"C": "M"}
+        else:
+            node.add(grad_w)
+        node.add(update)
+
+    def order_of(self, w: np.ndarray, groups: int, seed: int, stream: int) -> np.ndarray:
+        """The array `order` of a layer with the weights w (R, S, C/G, K)."""
+        return order(w, groups, self.order, seed, stream)
+
+    def block(self, step: int, steps: int) -> int:
+        """Block that `step` (from 0) of a run of `steps` trains."""
+        first, last = round(self.fixed_first * steps), steps - round(self.fixed_last * steps)
+        return step - first if first <= step < last else 0
+
+    def cycle(self, channels: int) -> int:
+        """Steps in which each of `channels` is visited."""
+        return math.ceil(channels / self.count(channels))

@@ -1,0 +1,109 @@
+"""Which methods combine: every pair of the table compiles and trains a step, or is refused with its reason."""
+
+import re
+from itertools import combinations, combinations_with_replacement
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nets import NETS
+
+import refimpl as ri
+from costmodel import predict
+from gradledger import options
+from refimpl.rules import COMBINATIONS, INSTANCES, METHODS, check_combination, combinations_table
+from refimpl.train import Trainer
+from validation.counting import count_call
+
+ROOT = Path(__file__).parent.parent
+
+
+def judge(size, channels=3) -> ri.Graph:
+    """A filter net."""
+    g = ri.Graph("judge", size, channels)
+    g.linear("fc", g.global_avg_pool("mean", g.relu("relu", g.conv2d("conv", "input", 4, 3, pad=1))), 2)
+    return g
+
+
+PLANS = {
+    "backprop": {},
+    "instance-filter": {"instances": lambda g: ri.InstanceFilter(judge(g.size), keep=0.5)},
+    "hard-examples": {"instances": lambda g: ri.HardExamples(0.5)},
+    "random-skip": {"instances": lambda g: ri.RandomSkip(0.1)},
+    "error-map-pruning": {"rules": (ri.ErrorMapPruning(0.5),)},
+    "gradient-filter": {"rules": (ri.GradientFilter(2),)},
+    "sparse-update": {"rules": (ri.SparseUpdate(0.3),)},
+    "bias-only": {"bias_only": True},
+}
+SUPPORTED = [pair for pair, c in COMBINATIONS.items() if c.supported]
+REFUSED = [pair for pair, c in COMBINATIONS.items() if not c.supported]
+OF_RULES = [pair for pair in SUPPORTED if not set(pair) & set(INSTANCES)]
+ALL_RULES = ("error-map-pruning", "gradient-filter", "sparse-update")
+OPERATORS = {m: m.replace("-", "_") for m in ALL_RULES}
+
+
+def plan(graph, *methods) -> ri.Plan:
+    rules = sum((PLANS[m].get("rules", ()) for m in methods), ())
+    chosen = [PLANS[m]["instances"](graph) for m in methods if m in INSTANCES]
+    step = ri.Backprop(ri.SGD(lr=0.05))
+    return ri.Plan(rules=rules, bias_only="bias-only" in methods, step=step, instances=chosen[0] if chosen else None)
+
+
+def test_the_table_has_every_pair_and_every_method():
+    assert set(COMBINATIONS) == set(combinations_with_replacement(METHODS, 2))
+    assert set(options.METHODS) <= set(METHODS) == set(PLANS)
+    assert {b for a, b in SUPPORTED if a == "instance-filter"} == {*ALL_RULES, "bias-only"}
+    assert OF_RULES == list(combinations(ALL_RULES, 2))
+
+
+def trained(net, methods, backend):
+    graph = NETS[net]()
+    p = ri.compile(graph, plan(graph, *methods), 5, backend=backend)
+    assert p.plan.methods == list(methods)
+    trainer = Trainer(p, seed=2)
+    before = {name: a.copy() for name, a in trainer.parameters.items()}
+    x = np.random.default_rng(1).normal(size=(5, *p.size, 3)).astype(np.float32)
+    losses = trainer.fit(x, np.arange(5) % 3, epochs=3)
+    assert np.isfinite(losses).all() and len(set(losses)) > 1
+    for name in p.step.gradients:
+        assert (trainer.parameters[name] != before[name]).any(), name
+    assert {OPERATORS[m] for m in methods if m in OPERATORS} <= {c.passed.operator for c in p.step}
+    return p
+
+
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+@pytest.mark.parametrize("methods", [*OF_RULES, ALL_RULES], ids=" + ".join)
+@pytest.mark.parametrize("net", ["residual", "depthwise"])
+def test_supported_rules_train_together(net, methods, backend):
+    for call in trained(net, methods, backend).step:
+        assert dict(predict.call_counts(call, 5)) == count_call(call, 5), call.name
+
+
+@pytest.mark.parametrize("methods", [pair for pair in SUPPORTED if pair not in OF_RULES], ids=" + ".join)
+def test_a_choice_of_instances_and_a_method_train_together(methods):
+    trained("depthwise", methods, "fast")
+
+
+@pytest.mark.parametrize("pair", REFUSED, ids=" + ".join)
+def test_refused_pairs_say_why(pair):
+    a, b = pair
+    head = f"{a} is named twice: " if a == b else f"{a} and {b} do not combine: "
+    message = f"^{re.escape(head + COMBINATIONS[pair].text)}$"
+    for order in (pair, pair[::-1]):
+        with pytest.raises(ValueError, match=message):
+            check_combination(order)
+        if set(pair) <= set(options.METHODS):
+            with pytest.raises(options.Malformed, match=message):
+                options.methods(list(order))
+    rules = set(pair) & set(ALL_RULES)
+    if rules and set(pair) <= {*rules, "bias-only"}:  # what else is refused, a Plan cannot say
+        with pytest.raises(ValueError, match=message):
+            plan(NETS["residual"](), *pair)
+
+
+def test_the_readme_has_the_table():
+    assert combinations_table() in (ROOT / "README.md").read_text()
+    for (a, b), c in COMBINATIONS.items():
+        if a != b and a != "backprop":
+            row = rf"^\| (.*, )?{a}(, .*)? \| {b} \| {'yes' if c.supported else 'no'}: {re.escape(c.text)} \|$"
+            assert re.search(row, combinations_table(), re.MULTILINE), (a, b)

@@ -1,0 +1,89 @@
+"""The long experiments on a few images: records, resuming, what is refused. Their figures are in validation/results."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from refimpl import data
+from refimpl.data import DataError, Resized
+from validation import datasets, lenet_mnist, runs, sparse_mobilenet
+
+
+def silent(done, total, name):
+    """No progress bar."""
+
+
+def digits() -> data.Dataset:
+    d = data.fashion_mnist()
+    return replace(d, x_train=d.x_train[:192], y_train=d.y_train[:192], x_test=d.x_test[:50], y_test=d.y_test[:50])
+
+
+def test_lenet_mnist_goes_on_where_it_stood_and_counts_everything(tmp_path, monkeypatch):
+    protocol = lenet_mnist.Protocol(seeds=(0,), epochs=1)
+    found = lenet_mnist.run(tmp_path, silent, digits(), protocol)
+    rows = found["measured"]
+    assert set(rows) == set(protocol.methods()) and rows["SGD"]["saved"]["mean"] == 0 == rows["SGD"]["gain"]["mean"]
+    assert 20 < rows["EMP"]["saved"]["mean"] < 50  # half of the backward pass of the convolutions
+    assert 55 < rows["OHEM"]["saved"]["mean"] < 65  # the forward pass on everything is 35 % of a step
+    assert 79 < rows["SMB, same computation"]["saved"]["mean"] < 81 or found["runs"][-1]["curve"][-1][0] == 1
+    assert all(r["curve"][-1][1] == r["accuracy"] for r in found["runs"])
+    monkeypatch.setattr(lenet_mnist, "train", lambda *a: pytest.fail("a finished run was run again"))
+    assert lenet_mnist.run(tmp_path, silent, digits(), protocol) == found
+
+
+def test_lenet_mnist_keeps_the_paper_s_schedule():
+    methods = lenet_mnist.Protocol().methods()
+    optimizer = methods["EIF+EMP"][0].optimizer
+    assert [optimizer.rate(step, 18760) for step in (0, 939, 940, 18000)] == [0.1, 0.1, 0.05, 0.05]
+    assert 0.35 < lenet_mnist.Protocol().ohem_cost() < 0.41  # forward on everything is 35 %
+
+
+def test_runs_of_other_settings_do_not_count(tmp_path):
+    one = runs.Runs(tmp_path, "x", {"lr": 0.1})
+    one.add(seed=0, accuracy=0.5)
+    assert runs.Runs(tmp_path, "x", {"lr": 0.1}).get(seed=0)["accuracy"] == 0.5
+    assert runs.Runs(tmp_path, "x", {"lr": 0.2}).get(seed=0) is None
+    (tmp_path / "x.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match="line 1 of .*x.jsonl is no run of x; delete the line or the file"):
+        runs.Runs(tmp_path, "x", {})
+
+
+def test_spread():
+    assert runs.spread([1, 2, 6]) == {"mean": 3, "std": 2.65, "min": 1, "max": 6}
+    assert runs.spread([4])["std"] == 0
+
+
+def images(n=24) -> data.Dataset:
+    rng = np.random.default_rng(0)
+    x = [Resized(rng.integers(0, 256, (m, 32, 32, 3), np.uint8), (32, 32)) for m in (n, 6)]
+    y = [np.arange(m) % 10 for m in (n, 6)]
+    return data.Dataset("noise", x[0], y[0], x[1], y[1], tuple(map(str, range(10))), pixels=True)
+
+
+@pytest.fixture
+def weights():
+    try:
+        datasets.weights(sparse_mobilenet.WEIGHTS["width 0.35"])
+    except DataError as e:
+        pytest.skip(str(e))
+
+
+def test_sparse_update_mobilenet_small(tmp_path, weights):
+    protocol = sparse_mobilenet.Protocol(seeds=(0,), sizes=(32, 32), epochs=(1, 1), batch=8, images=16)
+    found = sparse_mobilenet.run(tmp_path, silent, images(), protocol)
+    assert len(found["runs"]) == 6 and set(found["measured"]) == {f"{n}, {m}" for n in sparse_mobilenet.WEIGHTS
+                                                                   for m in protocol.methods()}  # fmt: skip
+    for memory in found["memory"].values():
+        assert memory["runs_under_it"] and 1.5 < memory["updated_share"] < 2.6
+        terms = memory["terms"]
+        assert sum(terms["state"].values()) + sum(terms["arena"].values()) == memory["smallest_limit"]
+        assert memory["saved_against_whole_net"]["features"] > memory["saved_against_same_layers"]["features"] > 90
+
+
+def test_missing_weights_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADLEDGER_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="the weights must lie in a folder `weights` beside the data"):
+        sparse_mobilenet.net("width 1.0", 96)
+    with pytest.raises(DataError, match="there is no mnist in .*: set GRADLEDGER_DATA"):
+        lenet_mnist.run(tmp_path, silent)

@@ -1,0 +1,234 @@
+"""Early instance filter (arXiv 2007.03213): equations, the step with its sections, counts, memory, resuming."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import refimpl as ri
+from checks import check_counts, check_threads
+from costmodel import predict
+from refimpl.methods import instance_filter as eif
+from refimpl.ops import softmax_cross_entropy
+from validation import counting, measured
+
+
+def main_net() -> ri.Graph:
+    g = ri.Graph("main", (6, 5), 2)
+    x = g.relu("relu", g.batch_norm("bn", g.conv2d("conv", "input", 4, 3, pad=1)))
+    g.linear("fc", g.global_avg_pool("mean", x), 3)
+    return g
+
+
+def filter_net() -> ri.Graph:
+    g = ri.Graph("filter", (6, 5), 2)
+    x = g.relu("relu", g.conv2d("conv", "input", 3, 3, 2, bias=True))
+    g.linear("fc", g.flatten("flat", x), 2)
+    return g
+
+
+def trainer(backend="reference", batch=8, rule=None, **plan) -> ri.Trainer:
+    rule = rule or ri.InstanceFilter(filter_net(), keep=0.25, optimizer=ri.SGD(lr=0.05))
+    program = ri.compile(main_net(), ri.Plan(instances=rule, **plan), batch, backend=backend)
+    return ri.Trainer(program, seed=3)
+
+
+def samples(n=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, 6, 5, 2)).astype(np.float32), rng.integers(0, 3, n)
+
+
+def test_eq_1_labels_are_high_from_the_threshold_on():
+    assert eif.labels(np.array([0.1, 0.5, 0.7]), 0.5).tolist() == [eif.LOW, eif.HIGH, eif.HIGH]
+
+
+def test_eq_2_true_high_ratio_is_taken_over_all_instances_of_the_last_mini_batches():
+    assert eif.true_high_ratio(np.array([3, 0, 1]), np.array([8, 8, 4])) == 4 / 20
+    assert eif.true_high_ratio(np.zeros(3), np.zeros(3)) == 0
+
+
+def test_eq_3_the_threshold_rises_where_too_many_are_high_and_falls_else():
+    assert eif.next_threshold(2.0, 0.1, 0.1, 1.005, 0.995) == 2.0 * 1.005
+    assert eif.next_threshold(2.0, 0.0999, 0.1, 1.005, 0.995) == 2.0 * 0.995
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 1000))
+def test_eq_4_entropy_of_the_softmax(n, k, seed):
+    logits = np.random.default_rng(seed).normal(scale=4, size=(n, k))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(eif.entropy(logits), -(p * np.log(p)).sum(1), rtol=1e-12, atol=1e-14)
+    assert eif.entropy(np.zeros((1, 2)))[0] == pytest.approx(math.log(2))
+
+
+def test_eq_5_uncertain_are_dropped_instances_above_the_limit():
+    doubt = np.array([0.1, 0.65, 0.69, 0.6])
+    assert eif.uncertain(doubt, np.array([0, 2, 3]), 0.6).tolist() == [2]
+
+
+def test_eq_6_and_7_weights_of_the_labels_and_a_loss_normalised_by_them():
+    low, high = eif.class_weights(0.1)
+    assert (low, high) == (1 / 0.9, 1 / 0.1)
+    t = trainer()
+    step = t.program.step
+    assert t.runner.owned[step.constants["filter.loss.class_weights"].buffer] == pytest.approx([1 / 0.75, 1 / 0.25])
+    weighted = [c for c in step.calls["filter.forward"] if "class_weights" in c.arrays]
+    assert [c.passed.name for c in weighted] == ["sample_losses", "mean_loss"]
+    logits, truth = np.array([[0.3, -1.0], [0.2, 0.9], [1.5, 1.0]]), np.array([eif.LOW, eif.HIGH, eif.HIGH])
+    w = np.array([low, high])
+    ce = np.log(np.exp(logits).sum(1)) - logits[np.arange(3), truth]
+    loss = softmax_cross_entropy
+    lse = loss.log_sum_exp(logits)
+    losses = loss.sample_losses(logits, truth, lse, w)
+    assert loss.mean_loss(losses, truth, w)[0] == pytest.approx(np.sum(w[truth] * ce) / np.sum(w[truth]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 4), st.integers(0, 100))
+def test_passes_count_as_their_formulas_say(n, e, k, seed):
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, 6, n).astype(np.int32)
+    stream = rng.normal(size=(6, e, 2))
+    check_counts(eif.select, {"stream": stream, "chosen": chosen}, {}, {})
+    check_counts(eif.entropy, {"logits": rng.normal(size=(n, k))}, {}, {})
+    check_threads(eif.select, {"stream": stream, "chosen": chosen}, {}, {})
+    np.testing.assert_array_equal(eif.select(stream, chosen).reshape(n, e, 2), stream[chosen])
+
+
+def plain_step(t: ri.Trainer, x, y, rule) -> dict:
+    """The same step from separate programs: the filter's inference, a training step of the main net, and so on."""
+    names = t.program.graph.parameters
+    main = {n: t.parameters[n].copy() for n in names}
+    own = {n.removeprefix("filter."): a.copy() for n, a in t.parameters.items() if n not in names}
+    plan = replace(t.program.plan, instances=None)
+
+    def run(graph, weights, plan, x, y):
+        graph.weights = weights
+        stepper = ri.Trainer(ri.compile(graph, plan, len(x), backend="reference"), seed=3)
+        loss = stepper.train_step(x, y, 10)
+        return stepper.parameters, loss
+
+    def infer(graph, weights, x):
+        graph.weights = weights
+        return ri.Trainer(ri.compile(graph, ri.Plan(), len(x), backend="reference")).predict(x)
+
+    def cross_entropy(logits, y):
+        z = logits.astype(np.float64)
+        return np.log(np.exp(z).sum(1)) - z[np.arange(len(y)), y]
+
+    logits = infer(filter_net(), own, x)
+    high = np.flatnonzero(logits[:, 1] > logits[:, 0])
+    low = np.setdiff1d(np.arange(len(x)), high)
+    known = np.full(len(x), np.nan)
+    known[high] = cross_entropy(infer(main_net(), main, x[high]), y[high]) if len(high) else []
+    if len(high):
+        main, _ = run(main_net(), main, plan, x[high], y[high])
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    doubt = -(p * np.log(p)).sum(1)
+    unsure = low[doubt[low] > rule.entropy]
+    if len(unsure):
+        known[unsure] = cross_entropy(infer(main_net(), main, x[unsure]), y[unsure])
+    labelled = np.flatnonzero(~np.isnan(known))
+    truth = (known[labelled] >= t.memory["threshold"][0]).astype(np.int64)
+    if len(labelled):
+        own, _ = run(filter_net(), own, rule.filter_plan(), x[labelled], truth)
+    return main | {f"filter.{n}": a for n, a in own.items()}
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.6, 0.693])
+def test_a_step_equals_its_parts(limit):
+    rule = ri.InstanceFilter(filter_net(), keep=0.25, optimizer=ri.SGD(lr=0.05), entropy=limit)
+    t = trainer(rule=rule)
+    x, y = samples(8, seed=5)
+    for _ in range(3):
+        expected = plain_step(t, x, y, rule)
+        t.train_step(x, y, 10)
+        for name, value in expected.items():
+            np.testing.assert_allclose(t.parameters[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+def test_tiers_agree_and_counts_are_predicted(batch_norm):
+    found = []
+    x, y = samples(21)
+    for backend in ("reference", "fast"):
+        t = trainer(backend, batch_norm=batch_norm, rules=[ri.ErrorMapPruning(0.5)])
+        t.fit(x, y, 2)
+        found.append(t.parameters)
+        assert measured.touched_bytes(t.program, x, y, t.parameters) == t.program.peak_bytes
+        for n in (8, 3):
+            for call in t.program.step:
+                assert dict(predict.call_counts(call, n)) == counting.count_call(call, n), call.name
+    for name, value in found[0].items():
+        np.testing.assert_allclose(found[1][name], value, rtol=2e-4, atol=1e-5, err_msg=name)
+
+
+def test_every_overhead_is_on_the_ledger():
+    t = trainer()
+    x, y = samples(16)
+    t.fit(x, y, 2)
+    program, made = t.program, t.runner.made
+    assert made["filter", 8] == 4
+    assert sum(times for (s, _), times in made.items() if s == "filter.backward") >= 1
+    total = measured.run_flops(program, made)
+    parts = {s: measured.run_flops(program, {k: v for k, v in made.items() if k[0] == s}) for s in program.sections}
+    assert total == sum(parts.values()) and parts["filter"] and parts["filter.backward"]
+    estimate = predict.estimate(program)
+    assert estimate.flops == sum(predict.arithmetic(u) for u in estimate.sections.values())
+    assert program.samples(8)["forward"] == 2 and program.samples(8)["filter"] == 8
+
+
+def test_a_step_with_nobody_high_trains_only_the_filter():
+    t = trainer(rule=ri.InstanceFilter(filter_net(), keep=0.25, optimizer=ri.SGD(lr=0.05), entropy=0.0))
+    t.parameters["filter.fc.b"][...] = (100, 0)
+    t.parameters["filter.fc.w"][...] *= 0.1
+    before = {n: a.copy() for n, a in t.parameters.items()}
+    x, y = samples(8)
+    loss = t.train_step(x, y, 10)
+    assert loss == 0.0 and t.step == 1
+    assert all((t.parameters[n] == before[n]).all() for n in t.program.graph.parameters)
+
+
+def test_resuming_gives_the_same_bits():
+    x, y = samples(24)
+    whole, first, second = trainer(), trainer(), trainer()
+    whole.fit(x, y, 3)
+    for progress in first.steps(x, y, 3):
+        if progress.step == 4:
+            break
+    second.resume({n: a.copy() for n, a in first.resume_arrays().items()}, first.step, first.losses)
+    second.fit(x, y, 3)
+    assert second.losses == whole.losses
+    for name, a in whole.parameters.items():
+        assert a.tobytes() == second.parameters[name].tobytes(), name
+    assert whole.memory["threshold"] == second.memory["threshold"]
+
+
+def test_saved_weights_are_those_of_the_model(tmp_path):
+    t = trainer()
+    t.save(tmp_path / "weights.safetensors")
+    weights, _ = ri.checkpoint.load(tmp_path / "weights.safetensors")
+    assert set(weights) == set(t.program.graph.parameters)
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({"keep": 0}, "keep must be a share between 0 and 1, got 0"),
+        ({"keep": 1}, "keep must be a share between 0 and 1, got 1"),
+        ({"rise": 0.9}, "rise must be above 1 and fall below 1, got 0.9 and 0.995"),
+        ({"window": 0}, "window and threshold must be above 0, got 0 and 1.0"),
+        ({"graph": main_net()}, "the filter net main must have two outputs, Low and High"),
+    ],
+)
+def test_refuses(given_, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        ri.InstanceFilter(**{"graph": filter_net(), **given_})
+
+
+def test_plan_refuses_another_loss():
+    with pytest.raises(ValueError, match="chooses by softmax_cross_entropy, but the loss is mse"):
+        ri.Plan(loss="mse", instances=ri.InstanceFilter(filter_net()))

