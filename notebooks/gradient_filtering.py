@@ -835,5 +835,5 @@ display(Markdown("\n".join(f"- {line}" for line in lines)))
 # - Errors add up with every filtered layer below the last: filter the last few layers, as the paper does.
 #
 # To go on: `refimpl/methods/gradient_filter.py` (the passes), `costmodel/methods/gradient_filter.py` (their cost),
-# `refimpl/fast/gradient_filter.py` (the kernels that run by default), `validation/errors.py` (errors layer by layer, as
-# `gradledger validate` reports them), `gradledger adapt --method gradient-filter:patch=2` (your own data).
+# `refimpl/fast/gradient_filter.py` (the kernels that run by default), `validation/errors.py` (errors layer by layer,
+# which `gradledger validate` reports), `gradledger adapt --method gradient-filter:patch=2` (your own data).
