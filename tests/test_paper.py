@@ -163,6 +163,7 @@ def test_size_of_the_input():
 def test_a_rule_of_another_method_is_refused():
     class Other:
         operator = "conv2d"
+        method = "other"
 
         def __repr__(self):
             return "Other()"

@@ -266,7 +266,7 @@ def own_gradient(lowering: Lowering, n: Norm, dz: Buffer, covers: tuple[Call, ..
         lowering, call, "grad_sums", lambda b: fast_bn.slices(b * rows, channels), (2, channels), np.float64
     )
     none4 = nothing(4, dz.dtype)
-    z = n.z.reshape(n.raw.shape) if n.act else none4
+    z = n.z.reshape(n.raw.shape) if n.act and n.sum else none4  # without a second branch a·y + b says it too
     dz = dz.reshape(n.raw.shape)
     g = n.dz.reshape(n.raw.shape)
     args = (g, dz, z, n.raw, n.affine, n.grad_sums, none4, nothing(3, np.float64), n.act)
