@@ -65,8 +65,9 @@ def roofline(estimate) -> dict[str, float]:
     share = estimate.n / estimate.program.batch
     seconds = dict.fromkeys(EFFICIENCY, 0.0)
     for launch in estimate.program.order:
+        occurs = max(estimate.occurs.get(c, 1.0) for c in launch.covers)
         flops = sum(arithmetic(estimate.calls[c]) for c in launch.covers if c in estimate.calls)
-        moved = sum(b.nbytes * (share if b.batched else 1) for b in launch.buffers)
+        moved = sum(b.nbytes * (share if b.batched else 1) for b in launch.buffers) * occurs
         for kind, efficiency in EFFICIENCY.items():
-            seconds[kind] += max(flops / (d.flops * efficiency), moved / (d.bandwidth * efficiency)) + d.launch
+            seconds[kind] += max(flops / (d.flops * efficiency), moved / (d.bandwidth * efficiency)) + d.launch * occurs
     return seconds

@@ -5,13 +5,14 @@ write what it reads. A gradient is asked for only where a trained parameter lies
 stops at the first trained layer, and what no gradient reads is not kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .graph import INPUT, Graph, Node, Operator, node_attrs, operator
 from .methods.instance_filter import entropy, select
+from .methods.stochastic_depth import Block
 from .passes import Bound, Pass, ShapeError, dtype_of, read_sizes
 from .plan import Plan
 from .program import PHASES, Buffer, Call, Constant, Step
@@ -40,14 +41,17 @@ class _Derivation:
     def __init__(
         self, graph: Graph, plan: Plan, batch: int, size, dtype, training: bool, prefix: str = "", section: str = "",
         parameters: Mapping[str, Buffer] | None = None, stream: Buffer | None = None, chosen: bool = False,
+        dropped: Iterable[Block] = (),
     ):  # fmt: skip
         """prefix: put before the names of arrays and calls. section: name of the one section of an inference.
 
         parameters: those of another derivation of the same graph, to share. stream: a mini-batch that serves as input,
-        or of which the host chooses the instances that do.
+        or of which the host chooses the instances that do. dropped: residual blocks that the step leaves out.
         """
         self.graph, self.plan, self.batch, self.dtype, self.training = graph, plan, batch, np.dtype(dtype), training
         self.prefix = prefix
+        self.absent = {name for block in dropped for name in block.nodes}
+        self.shortcuts = {block.name: block.shortcut for block in dropped}
         self.names = {phase: section or prefix + phase for phase in PHASES}
         self.shapes = graph.shapes(batch, size)
         self.trained = plan.trained(graph) if training else {}
@@ -93,6 +97,8 @@ class _Derivation:
         """The step; losses: the host wants the loss of each instance, of an inference too."""
         resolved = []
         for node in self.graph.nodes:
+            if node.name in self.absent:
+                continue
             r = self.resolve(node)
             resolved.append(r)
             self.tensors[r.node.name] = self.demand(r, "y").reshape(self.shapes[r.node.name])
@@ -117,6 +123,8 @@ class _Derivation:
             op = operator("frozen_batch_norm")
         if node.op == "dropout" and not self.training:
             op = IDENTITY
+        if node.name in self.shortcuts:
+            node, op = replace(node, inputs=(self.shortcuts[node.name],)), IDENTITY
         arrays = {local: self.tensors[t] for local, t in zip(op.inputs, node.inputs, strict=True)}
         arrays |= {local: self.parameters[p] for local, p in node.params.items()}
         known = {a: b for a, b in arrays.items() if op.shapes.get(a)}
@@ -339,15 +347,21 @@ def _feeds(earlier: Call, later: Call) -> bool:
     return earlier.node == later.node or any(b.root in written for b in later.reads)
 
 
-def derive(graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype) -> Step:
-    """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit."""
+def derive(
+    graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype, dropped: Collection[str] = ()
+) -> Step:
+    """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit.
+
+    dropped: names of the residual blocks that the step leaves out, as the plan's `depth` names them.
+    """
     if plan is None:
         step = _Derivation(graph, Plan(), batch, size, dtype, training=False).build()
         step.calls |= {phase: [] for phase in PHASES[1:]}
         return step
+    blocks = [b for b in plan.depth.blocks(graph) if b.name in dropped] if plan.depth else []
     rule = plan.instances
     if rule is None or not rule.sections:
-        return _Derivation(graph, plan, batch, size, dtype, training=True).build()
+        return _Derivation(graph, plan, batch, size, dtype, training=True, dropped=blocks).build()
     stream = Buffer(INPUT, graph.shapes(batch, size)[INPUT], np.dtype(dtype), "arena", batched=True)
     common = {"batch": batch, "size": size, "dtype": dtype, "stream": stream}
     main = _Derivation(graph, plan, training=True, chosen=True, **common)
