@@ -43,7 +43,8 @@ MOMENTUM = 0.9  # where nothing else is said
 class Methods:
     """What the texts `NAME[:key=value,…]` of `--method` say.
 
-    given: method → its settings as they were given. rules, instances, depth: for a Plan. text: the methods with every setting.
+    given: method → its settings as they were given. rules, instances, depth: for a Plan. text: the methods with every
+    setting.
     """
 
     given: dict[str, dict]
