@@ -196,11 +196,11 @@ def cost(
 
 @app.command()
 def validate(
-    model: Annotated[str, typer.Option(help="A model's name, or a .safetensors file of ours.")] = "watch",
-    data: Annotated[str, typer.Option(help="A data set's name, a .npz with x and y, or a class folder.")] = "watch",
+    model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
+    data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
     subject: Annotated[int, typer.Option(parser=WHOLE, help="Held-out person of the watch data, 1 to 10.")] = 1,
-    method: Annotated[list[str], typer.Option(help="As for adapt.")] = ["gradient-filter:patch=2"],  # noqa: B006
-    train_last: Annotated[str, typer.Option(help="Convolutions to train, counted from the end, or all.")] = "all",
+    method: Method = ["gradient-filter:patch=2"],  # noqa: B006 (typer reads the default, nobody changes it)
+    train_last: TrainLast = None,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a batch.")] = 32,
     batches: Annotated[int, typer.Option(parser=WHOLE, help="Batches on which gradients are compared.")] = 8,
     epochs: Annotated[

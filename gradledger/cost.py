@@ -55,7 +55,9 @@ def run(settings: Settings) -> dict:
             program = ri.compile(graph, plan, settings.batch, backend=settings.backend, threads=settings.threads)
         else:
             program, fitted = fit(settings, graph, methods, plan, limit)
-            plan, method = program.plan, " + ".join(options.describe(r) for r in program.plan.rules)
+            plan = program.plan
+            made = ([plan.instances] if plan.instances else []) + list(plan.rules)
+            method = " + ".join(map(options.describe, made))
     except ri.ShapeError:
         raise
     except ri.MemoryLimitError as e:

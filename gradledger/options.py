@@ -141,15 +141,10 @@ def layers(chosen: Methods, text: str | None) -> int | str:
 
 
 def momentum_of(chosen: Methods, value: float | None) -> float:
-    """Momentum of SGD: as given, else 0 for sparse-update and 0.9 for every other method."""
-    if "sparse-update" not in chosen.given:
-        return MOMENTUM if value is None else value
-    if value:
-        raise Malformed(
-            "sparse-update needs plain SGD without momentum: a momentum array over changing channels would hold every "
-            "weight's state"
-        )
-    return 0.0
+    """Momentum of SGD: as given, else 0 for sparse-update, which takes no other, and 0.9 for every other method."""
+    if value is not None:
+        return value
+    return 0.0 if "sparse-update" in chosen.given else MOMENTUM
 
 
 def describe(rule) -> str:

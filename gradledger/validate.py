@@ -31,7 +31,7 @@ class Settings:
     data: str = "watch"
     subject: int = 1
     method: list[str] = field(default_factory=lambda: ["gradient-filter:patch=2"])
-    train_last: str = "all"
+    train_last: str | None = None
     batch: int = 32
     batches: int = 8
     epochs: int = 1  # of training first, for a model that comes without weights
@@ -50,14 +50,14 @@ def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]
     if settings.epochs < 0:
         raise Malformed(f"--epochs must be at least 0, got {settings.epochs}")
     options.seed(settings.seed)
-    rules, method = options.methods(settings.method)
-    train_last = options.train_last(settings.train_last)
+    methods = options.methods(settings.method)
+    plan = options.plan(methods, settings.train_last, None)
     size = options.size(settings.size)
     d = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
     graph = pretrained(settings.model, d, watched(settings), settings.classes)
+    d = d.with_pixels(*graph.pixels)
     x, y = d.x_train, d.y_train
     try:
-        plan = ri.Plan(train_last=train_last, rules=rules)
         program = ri.compile(graph, plan, settings.batch)
         errors.check_samples(settings.batch, settings.batches, len(x))
         errors.convolutions(graph, plan)
@@ -66,7 +66,7 @@ def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]
     except ValueError as e:
         raise Malformed(str(e)) from None
     make_folder(output)
-    weights = "pre-trained" if graph.weights else train(graph, d, settings, watch)
+    weights = train_missing(graph, d, settings, watch)
     found = errors.gradient_errors(graph, plan, x, y, settings.batch, settings.batches, settings.seed, watch)
     watch(settings.batches, settings.batches, "checks")
     kernels = errors.kernel_errors(graph, plan, x[: settings.batch], y[: settings.batch], seed=settings.seed)
@@ -76,8 +76,8 @@ def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]
         "model": settings.model,
         "data": settings.data,
         "subject": settings.subject if d.name == "watch" else None,
-        "method": method,
-        "train_last": train_last,
+        "method": methods.text,
+        "train_last": plan.train_last,
         "weights": weights,
         "batch": settings.batch,
         "batches": settings.batches,
@@ -107,12 +107,20 @@ def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]
     return record
 
 
-def train(graph: Graph, d: data.Dataset, settings: Settings, watch: Callable[[int, int, str], None]) -> str:
-    """Train a model that has no weights, for the errors of random weights say little; returns what was done."""
+def train_missing(graph: Graph, d: data.Dataset, settings: Settings, watch: Callable[[int, int, str], None]) -> str:
+    """Train what comes without weights, for the errors of random ones say little; returns where the weights are from.
+
+    Without any, everything trains; a net of which only a part is missing, as the classifier of another data set,
+    trains its classifier.
+    """
+    missing = [name for name in graph.parameters if name not in graph.weights]
+    if not missing:
+        return "pre-trained"
+    origin = f"pre-trained but for {', '.join(missing)}, which are " if graph.weights else ""
     if not settings.epochs:
-        return "random, from the seed: --epochs 1 trains them first"
+        return f"{origin}random, from the seed: --epochs 1 trains them first"
     step = ri.Backprop(ri.SGD(lr=0.05, momentum=0.9, schedule=ri.Schedule("cosine")))
-    plan = ri.Plan("all", step=step, batch_norm="train", train_bias=True)
+    plan = ri.Plan(0, step=step) if graph.weights else ri.Plan("all", step=step, batch_norm="train", train_bias=True)
     try:
         trainer = ri.Trainer(ri.compile(graph, plan, min(PRETRAINING_BATCH, len(d.x_train))), settings.seed)
         for progress in trainer.steps(d.x_train, d.y_train, settings.epochs):
@@ -123,7 +131,7 @@ def train(graph: Graph, d: data.Dataset, settings: Settings, watch: Callable[[in
         raise Malformed(f"the model has no weights, and cannot be trained first: {e}") from None
     graph.weights = trainer.parameters
     epochs = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
-    return f"trained here first, for {epochs} of back-propagation: the model comes without weights"
+    return f"{origin}trained here first, for {epochs} of back-propagation"
 
 
 def counts(program: ri.Program) -> dict[str, int]:

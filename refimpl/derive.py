@@ -5,13 +5,13 @@ write what it reads. A gradient is asked for only where a trained parameter lies
 stops at the first trained layer, and what no gradient reads is not kept.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .graph import INPUT, Graph, Node, Operator, node_attrs, operator
-from .methods.instance_filter import entropy, select
+from .methods.instance_filter import select
 from .methods.stochastic_depth import Block
 from .passes import Bound, Pass, ShapeError, dtype_of, read_sizes
 from .plan import Plan
@@ -35,8 +35,8 @@ class _Node:
 IDENTITY = Operator("identity", {"x": "", "y": ""}, ("x",), (), (), {"y": "x", "dx": "dy"}, {}, None)
 
 
-class _Derivation:
-    """Derives the logical calls of a step from a graph and a plan."""
+class Derivation:
+    """Derives the logical calls of one net's step from its graph and a plan."""
 
     def __init__(
         self, graph: Graph, plan: Plan, batch: int, size, dtype, training: bool, prefix: str = "", section: str = "",
@@ -345,50 +345,3 @@ def _feeds(earlier: Call, later: Call) -> bool:
     """Does `later` read what `earlier` writes, or belong to the same node?"""
     written = {b.root for b in earlier.writes}
     return earlier.node == later.node or any(b.root in written for b in later.reads)
-
-
-def derive(
-    graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype, dropped: Collection[str] = ()
-) -> Step:
-    """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit.
-
-    dropped: names of the residual blocks that the step leaves out, as the plan's `depth` names them.
-    """
-    if plan is None:
-        step = _Derivation(graph, Plan(), batch, size, dtype, training=False).build()
-        step.calls |= {phase: [] for phase in PHASES[1:]}
-        return step
-    blocks = [b for b in plan.depth.blocks(graph) if b.name in dropped] if plan.depth else []
-    rule = plan.instances
-    if rule is None or not rule.sections:
-        return _Derivation(graph, plan, batch, size, dtype, training=True, dropped=blocks).build()
-    stream = Buffer(INPUT, graph.shapes(batch, size)[INPUT], np.dtype(dtype), "arena", batched=True)
-    common = {"batch": batch, "size": size, "dtype": dtype, "stream": stream}
-    main = _Derivation(graph, plan, training=True, chosen=True, **common)
-    judge = {"training": False, "parameters": main.parameters, **common}
-    if "filter" not in rule.sections:  # the main net itself judges the whole mini-batch
-        before, after = [_Derivation(graph, plan, prefix="judge.", section="judge", **judge).build(losses=True)], []
-    else:
-        own = rule.filter_plan()
-        learner = _Derivation(rule.graph, own, training=True, prefix=rule.prefix, chosen=True, **common)
-        shared = common | {"parameters": learner.parameters}
-        asked = _Derivation(rule.graph, own, training=False, prefix=rule.prefix, section="filter", **shared)
-        first = asked.build()
-        logits, doubt = first.host_reads.pop(f"{rule.prefix}output"), asked.buffer("entropy", (batch,), batched=True)
-        asked.emit("entropy", entropy, {"logits": logits, "entropy": doubt}, {})
-        first.host_reads |= {f"{rule.prefix}logits": logits, f"{rule.prefix}entropy": doubt}
-        unsure = _Derivation(graph, plan, prefix="uncertain.", section="uncertain", chosen=True, **judge)
-        before, after = [first], [unsure.build(losses=True), learner.build()]
-    return _joined(stream, [*before, main.build(losses=True), *after])
-
-
-def _joined(stream: Buffer, steps: list[Step]) -> Step:
-    """One step of several, in their order, on one mini-batch."""
-    joined = Step({}, {INPUT: stream}, {}, {}, {}, {}, {}, {})
-    for step in steps:
-        for name, found in vars(step).items():
-            both = getattr(joined, name).keys() & found.keys()
-            if both:
-                raise AssertionError(f"two nets of a step have {name} called {', '.join(both)}")
-            getattr(joined, name).update(found)
-    return joined

@@ -1,8 +1,9 @@
 """The compiled step: a flat list of kernel calls, in sections, and where each array lives.
 
 Two levels. The *logical* Program lists reference passes, derived from the graph by asking for what is needed: the
-output of each node, the gradient of each trained parameter, and whatever these read (`refimpl.derive`). *Lowering*
-(`refimpl.lower`) turns it into launches; each launch names the logical calls that it covers.
+output of each node, the gradient of each trained parameter, and whatever these read (`refimpl.derive`; several nets of
+one step are put together in `refimpl.compose`). *Lowering* (`refimpl.lower`) turns it into launches; each launch names
+the logical calls that it covers.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -205,7 +206,7 @@ class Program:
 
     def step_without(self, dropped: frozenset[str]) -> Step:
         """The logical calls of the step that leaves these blocks out."""
-        from .derive import derive
+        from .compose import derive
 
         return derive(self.graph, self.plan, self.batch, self.size, self.dtype, dropped)
 
@@ -374,7 +375,7 @@ def compile(
     """
     import numba
 
-    from .derive import derive
+    from .compose import derive
     from .lower import BACKENDS, lower
 
     backend = backend or "fast"

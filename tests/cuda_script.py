@@ -49,14 +49,13 @@ def filtered_calls():
 
 def channel_calls():
     """Every pass of error map pruning and sparse update: one group, depthwise, several groups."""
-    from rule_cases import Together, case
+    from rule_cases import Together, sample
 
     from refimpl.methods.error_map_pruning import ErrorMapPruning
     from refimpl.methods.sparse_update import SparseUpdate, update
 
     for seed in range(6):
-        rng = np.random.default_rng(seed)
-        c = case(lambda low, high: int(rng.integers(low, high + 1)))  # noqa: B023
+        c = sample(seed)
         for rule in (ErrorMapPruning(0.5), SparseUpdate(0.5)):
             together = Together([rule], c)
             for name in ("dx", "dw", "db"):

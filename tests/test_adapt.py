@@ -1,6 +1,7 @@
 """The main job, run as a user runs it: in processes of its own."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(record, tmp_path, monkeypat
         (("--batch", "0"), 2, "--batch must be at least 1, got 0"),
         (("--epochs", "many"), 2, "many"),
         (("--lr", "-1"), 2, "lr must be a positive number"),
-        (("--method", "sparse-update", "--momentum", "0.5"), 2, "sparse-update needs plain SGD without momentum: a"),
+        (("--method", "sparse-update", "--momentum", "0.5"), 2, "sparse-update needs plain SGD without momentum: the"),
         (("--resume",), 2, "holds no interrupted run"),
     ],
 )
@@ -174,3 +175,42 @@ def test_the_ledger_is_the_same_where_no_process_can_be_started(monkeypatch):
     monkeypatch.setattr(subprocess, "run", refuse)
     here = ledger.of(job, [32] * 3)
     assert [here[k]["macs"] for k in here] == [apart[k]["macs"] for k in apart]
+
+
+@pytest.mark.parametrize(
+    ("method", "exact"),
+    [
+        ("instance-filter:keep=0.2,threshold=0.3", False),
+        ("hard-examples:keep=0.25", True),
+        ("random-skip:skip=0.5", None),  # as the draws fall
+    ],
+)
+def test_choices_of_instances_print_planned_and_realised_shares(method, exact, tmp_path):
+    done = gradledger(
+        "adapt", "--json", *SHORT, "--method", method, "--method", "error-map-pruning", "--output", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    planned, realised = found["shares"]["planned"], found["shares"]["realised"]
+    assert planned.keys() == realised.keys() and all(0 <= share <= 1 for share in realised.values())
+    assert exact is None or (found["predicted"]["macs"] == found["measured"]["macs"]) == exact
+    assert found["predicted"]["peak_bytes"] == found["measured"]["peak_bytes"]
+    assert set(load_file(found["files"]["weights"])) == {f"{n}.{a}" for n, arrays in {
+        **dict.fromkeys(("conv1", "conv2", "conv3"), ("w",)), "fc": ("w", "b"),
+        **dict.fromkeys(("bn1", "bn2", "bn3"), ("gamma", "beta", "running_mean", "running_var")),
+    }.items() for a in arrays}  # fmt: skip
+
+
+def test_a_run_with_an_instance_filter_resumes_to_the_same_bits(tmp_path):
+    settings = adapt.Settings(method=["instance-filter:keep=0.2"], epochs=2)
+    whole = adapt.run(settings, tmp_path / "whole", False, lambda p: None)
+    stop = {"at": 7}
+
+    def interrupt(progress):
+        if progress.step == stop["at"]:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(adapt.Interrupted):
+        adapt.run(settings, tmp_path / "part", False, interrupt)
+    rest = adapt.run(settings, tmp_path / "part", True, lambda p: None)
+    assert rest["losses"] == whole["losses"]

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from nets import MOMENTUM, NETS
+from test_combinations import plan
 
 import refimpl as ri
 from costmodel import budget
@@ -42,6 +43,17 @@ def test_terms_add_up_to_the_byte(net, plan, backend):
     assert found["peak_at"] in [launch.name for launch in p.order]
 
 
+@pytest.mark.parametrize("instances", ["instance-filter", "hard-examples"])
+def test_terms_of_a_step_of_several_nets_add_up(instances):
+    graph = NETS["residual"]()
+    p = ri.compile(graph, plan(graph, instances, "sparse-update"), 4, backend="fast")
+    found = budget.terms(p)
+    for part, whole in (("state", p.state_bytes), ("constants", p.constant_bytes), ("arena", p.peak_bytes)):
+        assert sum(found[part].values()) == whole
+    own = sum(b.nbytes for name, b in p.step.parameters.items() if name.startswith("filter."))
+    assert found["state"]["filter_net"] == own and (own > 0) == (instances == "instance-filter")
+
+
 def test_terms_of_a_sparse_update_are_those_of_its_arrays():
     """Two layers of the residual net at ratio 0.5, worked out by hand: 3 of 6 channels of conv1 (4) and conv2 (6)."""
     p = program("residual", ri.Plan(2, rules=(ri.SparseUpdate(0.5),), step=PLAIN), "reference", batch=2)
@@ -50,7 +62,7 @@ def test_terms_of_a_sparse_update_are_those_of_its_arrays():
     whole = 4 * (3 * 3 * 4 * 6 + 3 * 3 * 6 * 6)
     assert found["state"] == {
         "convolutions_updated": updated, "convolutions_waiting": whole - updated, "classifier": 4 * (6 * 3 + 3),
-        "norms": 0, "optimizer": 0,
+        "norms": 0, "filter_net": 0, "optimizer": 0,
     }  # fmt: skip
     assert found["constants"]["plan"] == 4 * (4 + 6)  # the order of the channels
     assert found["arena_most"]["weight_gradients"] == updated + 4 * (6 * 3 + 3)

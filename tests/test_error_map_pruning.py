@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rule_cases import Together, cases, dense, groups_of, largest, magnitudes, masked, scores, statement
+from rule_cases import Together, cases, dense, groups_of, largest, magnitudes, masked, scores, statement, thorough
 
 from checks import Case, check_close, check_counts, check_threads, distance, nchw, nhwc, padding
 from refimpl.methods import error_map_pruning as emp
@@ -27,6 +27,7 @@ def computed(rule, c: Case) -> Together:
     return together
 
 
+@thorough
 @given(rules, cases())
 def test_eq_11_a_score_is_the_weighted_sum_of_the_norms_of_kernel_and_error_map(rule, c):
     a = c.arrays
@@ -39,6 +40,7 @@ def test_eq_11_a_score_is_the_weighted_sum_of_the_norms_of_kernel_and_error_map(
     assert distance(found, expected) <= 1e-12
 
 
+@thorough
 @given(rules, cases())
 def test_eq_14_the_batch_score_is_the_sum_over_its_instances(rule, c):
     a, gammas = c.arrays, {"gamma_w": rule.gamma_w, "gamma_dy": rule.gamma_dy}
@@ -48,6 +50,7 @@ def test_eq_14_the_batch_score_is_the_sum_over_its_instances(rule, c):
     assert distance(found, scores(rule, a["w"], a["dy"])) <= 1e-12
 
 
+@thorough
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.data())
 def test_kept_are_the_largest_scores_and_of_equal_ones_the_lower_channel(values, data):
     found = np.array(values, float)
@@ -69,6 +72,7 @@ def test_the_same_channels_are_kept_for_the_whole_mini_batch():
     assert together["dx"].ravel().tolist() == [4.0, 4.0]
 
 
+@thorough
 @given(rules, cases())
 def test_eq_8_dx_uses_only_the_kept_channels(rule, c):
     together, a = computed(rule, c), c.arrays
@@ -84,6 +88,7 @@ def test_eq_8_dx_uses_only_the_kept_channels(rule, c):
         assert again[name].tobytes() == together[name].tobytes(), name
 
 
+@thorough
 @given(rules, cases())
 def test_eq_12_dw_is_zero_for_pruned_kernels_and_dense_for_kept_ones(rule, c):
     together = computed(rule, c)
@@ -96,6 +101,7 @@ def test_eq_12_dw_is_zero_for_pruned_kernels_and_dense_for_kept_ones(rule, c):
         assert error <= 1e-12, f"{name} is off by {error:.1e}"
 
 
+@thorough
 @given(rules, cases())
 def test_the_whole_rule_is_the_plain_statement(rule, c):
     together, expected = computed(rule, c), statement([rule], c.arrays, c.attrs)
@@ -103,6 +109,7 @@ def test_the_whole_rule_is_the_plain_statement(rule, c):
     check_close(together, expected, 1e-12, magnitudes([rule], c, together["kept"]))
 
 
+@thorough
 @given(rules, cases())
 def test_each_copy_by_itself(rule, c):
     """What one group and a depthwise convolution put side by side, and back."""
@@ -118,6 +125,7 @@ def test_each_copy_by_itself(rule, c):
     np.testing.assert_array_equal(emp.spread_b(a["w"][0, 0, 0, kept], together["rank"]), masked(a["w"][0, 0, 0], kept))
 
 
+@thorough
 @given(cases())
 def test_keep_1_is_the_dense_gradient(c):
     expected = dense(c.arrays, c.attrs)
@@ -154,6 +162,7 @@ def test_threads(rule, c):
         check_threads(*made)
 
 
+@thorough
 @given(rules, cases(), st.sampled_from(list(BOUND)))
 def test_as_pytorch_with_the_pruned_channels_of_dy_zero(rule, c, dtype):
     torch = pytest.importorskip("torch")

@@ -13,12 +13,12 @@ from validation import errors
 from validation.errors import Comparison, gradient_errors
 
 
-def pointwise() -> ri.Graph:
+def pointwise(classes=3) -> ri.Graph:
     """Two 1×1 convolutions."""
     g = ri.Graph("pointwise", (5, 4), 3)
     x = g.relu("relu1", g.conv2d("conv1", "input", 6, 1))
     x = g.relu("relu2", g.conv2d("conv2", x, 4, 1))
-    g.linear("fc", g.global_avg_pool("mean", x), 3)
+    g.linear("fc", g.global_avg_pool("mean", x), classes)
     return g
 
 
@@ -104,6 +104,18 @@ def test_a_rule_that_leaves_nothing_out_is_exact_but_for_rounding(net, rule):
     for e in gradient_errors(graph, ri.Plan(rules=[rule]), *samples(graph), batch=4, batches=3):
         for s in values(e).values():
             assert s["relative_error"] <= 1e-13
+
+
+def test_methods_that_combine_are_exact_where_each_leaves_nothing_out():
+    graph = pointwise()
+    rules = [ri.SparseUpdate(1.0), ri.ErrorMapPruning(1.0), ri.GradientFilter(1)]
+    for e in gradient_errors(graph, ri.Plan(rules=rules), *samples(graph), batch=4, batches=2):
+        assert e["filter"]["patch"] == [1, 1]
+        for s in values(e).values():
+            assert s["relative_error"] <= 1e-13
+    rules = [ri.ErrorMapPruning(0.5), ri.GradientFilter(2)]
+    for e in gradient_errors(graph, ri.Plan(rules=rules), *samples(graph), batch=4, batches=2):
+        assert 0.1 < e["local"]["dw"]["relative_error"] < 1.5
 
 
 def test_pruned_and_sparse_gradients_are_the_exact_ones_of_the_chosen_channels():
@@ -226,7 +238,11 @@ def test_a_wrong_kernel_shows(monkeypatch):
         ({"batch": 5, "batches": 3}, "3 batches of 5 need 15 samples, but there are 12: take fewer or smaller batches"),
         ({"batches": 0}, "batches must be at least 1, got 0"),
         ({"batch": -1}, "batch must be at least 1, got -1"),
-        ({"plan": ri.Plan(0)}, "no convolution of pointwise trains under this plan, so there is no gradient to"),
+        ({"plan": ri.Plan(0)}, "no convolution of pointwise trains its weights under this plan"),
+        (
+            {"plan": ri.Plan(instances=ri.InstanceFilter(pointwise(classes=2)))},
+            "instance-filter chooses which samples enter, it approximates no layer's gradient: compare without it",
+        ),
         ({"x": np.zeros((12, 5, 4, 2))}, "x must be (M, H, W, C) with H, W, C = (5, 4, 3) and M ≥ 1, but its shape is"),
         ({"y": np.full(12, 3)}, "labels must be from 0 to 2, but y has 3 to 3"),
     ],

@@ -25,7 +25,7 @@ def test_lenet_mnist_goes_on_where_it_stood_and_counts_everything(tmp_path, monk
     rows = found["measured"]
     assert set(rows) == set(protocol.methods()) and rows["SGD"]["saved"]["mean"] == 0 == rows["SGD"]["gain"]["mean"]
     assert 20 < rows["EMP"]["saved"]["mean"] < 50  # half of the backward pass of the convolutions
-    assert 60 < rows["OHEM"]["saved"]["mean"] < 70  # the forward pass on everything is 31 % of a step
+    assert 55 < rows["OHEM"]["saved"]["mean"] < 65  # the forward pass on everything is 35 % of a step
     assert 79 < rows["SMB, same computation"]["saved"]["mean"] < 81 or found["runs"][-1]["curve"][-1][0] == 1
     assert all(r["curve"][-1][1] == r["accuracy"] for r in found["runs"])
     monkeypatch.setattr(lenet_mnist, "train", lambda *a: pytest.fail("a finished run was run again"))
@@ -36,7 +36,7 @@ def test_lenet_mnist_keeps_the_paper_s_schedule():
     methods = lenet_mnist.Protocol().methods()
     optimizer = methods["EIF+EMP"][0].optimizer
     assert [optimizer.rate(step, 18760) for step in (0, 939, 940, 18000)] == [0.1, 0.1, 0.05, 0.05]
-    assert 0.3 < lenet_mnist.Protocol().ohem_cost() < 0.36
+    assert 0.35 < lenet_mnist.Protocol().ohem_cost() < 0.41  # forward on everything is 35 %
 
 
 def test_runs_of_other_settings_do_not_count(tmp_path):

@@ -54,9 +54,9 @@ def geometry(case):
 def after(case, dtype):
     """Scale, shift and activation of what is done to y."""
     rng, channels = np.random.default_rng(case["seed"] + 1), case["x"][3]
-    scaled, post = case["post"] or (False, 0)
+    scaled, post = case.get("post") or (False, 0)
     scale = rng.standard_normal(channels if scaled else 0).astype(dtype)
-    return scale, rng.standard_normal(channels if case["post"] else 0).astype(dtype), post
+    return scale, rng.standard_normal(channels if case.get("post") else 0).astype(dtype), post
 
 
 def run_forward(case, x, affine, kernel, out):

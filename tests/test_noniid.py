@@ -8,6 +8,7 @@ import pytest
 from gradledger import cli, reproduce
 from refimpl import data
 from validation import datasets, noniid
+from validation.runs import Runs
 
 SMALL = noniid.Protocol(seeds=(0,), train_last=(1, 2), patches=(None, 2), pretrain_epochs=1, adapt_epochs=1)
 
@@ -70,7 +71,7 @@ def test_record_and_resume(tmp_path, monkeypatch):
 
     monkeypatch.setattr(noniid, "adapt", None)  # nothing is left to do
     assert noniid.run(tmp_path, still, d, SMALL) == again
-    assert noniid.read_runs(path, noniid.Protocol(seeds=(0,), lr=0.1).digest(d)) == []
+    assert Runs(tmp_path, noniid.NAME, noniid.Protocol(seeds=(0,), lr=0.1).settings(d)).found == []
     path.write_text(lines[0] + '\n{"half": ')
     with pytest.raises(data.DataError, match=r"line 2 of .*jsonl is no run of gradient-filter-noniid; delete"):
         noniid.run(tmp_path, still, d, SMALL)

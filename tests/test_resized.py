@@ -104,7 +104,7 @@ def test_a_trainer_refuses_another_size():
 
 
 def dataset(x, pixels):
-    return Dataset("own", x, np.arange(len(x)), x[:2], np.arange(2), ("a",), pixels)
+    return Dataset("own", x, np.arange(len(x)), x[:2].copy(), np.arange(2), ("a",), pixels)
 
 
 def test_a_data_set_is_scaled_to_the_pixels_of_a_model():

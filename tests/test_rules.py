@@ -7,18 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nets import KEEP, NETS, PATCH, RATIO, RULES
-from rule_cases import Together, cases, chosen_part, dense, groups_of, magnitudes, statement
+from rule_cases import Together, cases, chosen_part, dense, groups_of, magnitudes, statement, thorough
 
 import refimpl as ri
 from checks import check_close, check_counts, distance
 from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.sparse_update import SparseUpdate
+from refimpl.ops import conv2d
 from refimpl.train import Runner, initial, threads
 
 COMBINED = {name: rules for name, rules in RULES.items() if len(rules) > 1}
 GRADIENTS = ("dx", "dw", "db")
 
 
+@thorough
 @given(st.sampled_from(list(COMBINED.values())), cases())
 def test_every_combination_is_the_plain_statement(rules, c):
     together, expected = Together(rules, c), statement(rules, c.arrays, c.attrs)
@@ -63,6 +65,7 @@ def named(rules):
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: f"{named(limit[0])} is {named(limit[1])}")
+@thorough
 @given(cases())
 def test_in_the_limit_the_other_rules_are_left(limit, c):
     rules, rest = limit
@@ -76,6 +79,7 @@ def test_in_the_limit_the_other_rules_are_left(limit, c):
 
 
 @pytest.mark.parametrize("rest", [(KEEP,), (RATIO,), (KEEP, RATIO)], ids=named)
+@thorough
 @given(cases())
 def test_patch_1_of_a_pointwise_kernel_leaves_the_other_rules(rest, c):
     a, attrs = dict(c.arrays), {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
@@ -89,6 +93,7 @@ def test_patch_1_of_a_pointwise_kernel_leaves_the_other_rules(rest, c):
     check_close({n: ours[n] for n in GRADIENTS}, {n: theirs[n] for n in GRADIENTS}, 1e-12, magnitudes(rest, c))
 
 
+@thorough
 @given(st.sampled_from(list(COMBINED.values())), cases(), st.randoms(use_true_random=False))
 def test_the_order_of_the_rules_does_not_matter(rules, c, random):
     shuffled = random.sample(rules, len(rules))
@@ -97,8 +102,8 @@ def test_the_order_of_the_rules_does_not_matter(rules, c, random):
         assert ours[name].tobytes() == theirs[name].tobytes(), name
 
 
-def step(net, rules, backend, batch_norm, train_bias, n=3, batch=4):
-    """Gradients and parameters after one step in float64, from the same weights and samples; NaN where nobody wrote."""
+def prepared(net, rules, backend, batch_norm, train_bias, n=3, batch=4) -> Runner:
+    """A runner in float64 with weights and n samples, the same for every plan and tier; NaN where nobody wrote."""
     graph = NETS[net]()
     plan = ri.Plan(rules=rules, batch_norm=batch_norm, train_bias=train_bias, step=ri.Backprop(ri.SGD(lr=0.1)))
     p = ri.compile(graph, plan, batch, backend=backend, dtype=np.float64)
@@ -113,12 +118,54 @@ def step(net, rules, backend, batch_norm, train_bias, n=3, batch=4):
     runner.host("labels", n)[...] = rng.integers(0, 3, n)
     for name, value in p.step.scalars.items():
         runner.host(name, n)[0] = value(0, 1, 0)
+    return runner
+
+
+def step(*plan, n=3):
+    """Gradients and parameters after one step."""
+    runner = prepared(*plan, n=n)
     with threads(2):
         for section in ("forward", "backward"):
             runner.run(section, n)
-        gradients = {name: runner.array(b).copy() for name, b in p.step.gradients.items()}
+        gradients = {name: runner.array(b).copy() for name, b in runner.program.step.gradients.items()}
         runner.run("update", n)
-    return gradients, parameters
+    return gradients, {name: runner.owned[b] for name, b in runner.program.step.parameters.items()}
+
+
+def run_and_watch(runner, n) -> dict[str, dict]:
+    """Run forward and backward; x and dy of each convolution, taken when its calls read them."""
+    seen: dict[str, dict] = {}
+    for section in ("forward", "backward"):
+        launches = runner.program.launches[section]
+        for launch, (function, args) in zip(launches, runner.prepared(section, n), strict=True):
+            call = launch.covers[0]
+            found = seen.setdefault(call.node, {})
+            if call.passed is conv2d.forward:
+                found |= {"x": runner.array(call.arrays["x"], n).copy(), "attrs": call.attrs}
+            if "dy" in call.arrays and not call.arrays["dy"].name.endswith("dy_kept"):
+                found.setdefault("dy", runner.array(call.arrays["dy"], n).copy())
+            function(*args)
+    return seen
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("net", NETS)
+def test_every_convolution_of_a_program_is_the_plain_statement(net, rules, batch_norm):
+    n = 3
+    runner = prepared(net, rules, "reference", batch_norm, True, n)
+    p = runner.program
+    seen = run_and_watch(runner, n)
+    for node in (node for node in p.graph.nodes if node.op == "conv2d"):
+        arrays = {"block": np.array([0]), "w": runner.owned[p.step.parameters[f"{node.name}.w"]], **seen[node.name]}
+        if f"{node.name}.order" in p.step.constants:
+            arrays["order"] = runner.owned[p.step.constants[f"{node.name}.order"].buffer]
+        expected = statement(rules, arrays, arrays.pop("attrs"))
+        for local, parameter in node.params.items():
+            ours = runner.array(p.step.gradients[parameter])
+            scale = np.linalg.norm(arrays["dy"]) * np.linalg.norm(arrays["x"])
+            error = distance(ours, expected[f"d{local}"], scale)
+            assert error <= 1e-12, f"the gradient of {parameter} is off by {error:.1e}"
 
 
 @pytest.mark.parametrize("train_bias", [False, True])

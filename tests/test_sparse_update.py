@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nets import NETS
-from rule_cases import Together, block_of, cases, chosen_part, dense, groups_of, magnitudes, statement
+from rule_cases import Together, block_of, cases, chosen_part, dense, groups_of, magnitudes, statement, thorough
 
 import refimpl as ri
 from checks import check_close, check_counts, check_threads, distance, nchw, nhwc, padding
@@ -174,6 +174,7 @@ def test_an_update_touches_only_the_chosen_channels(net, backend):
             assert part.mean() > 0.9, f"{node.name}: the chosen channels {chosen} did not change"
 
 
+@thorough
 @given(cases(), rules, st.sampled_from([None, 0.3]), st.sampled_from([0.0, 0.1]))
 def test_update_is_sgd_at_the_chosen_channels(c, rule, clip, decay):
     together, w, groups = computed(rule, c), c.arrays["w"], groups_of(c.arrays)
@@ -194,6 +195,7 @@ def test_update_is_sgd_at_the_chosen_channels(c, rule, clip, decay):
 # ---- values
 
 
+@thorough
 @given(rules, cases())
 def test_the_whole_rule_is_the_plain_statement(rule, c):
     together, expected = computed(rule, c), statement([rule], c.arrays, c.attrs)
@@ -202,6 +204,7 @@ def test_the_whole_rule_is_the_plain_statement(rule, c):
     check_close(together, expected, 1e-12, magnitudes([rule], c))
 
 
+@thorough
 @given(cases())
 def test_ratio_1_is_the_dense_gradient(c):
     together, expected = computed(SparseUpdate(1), c), dense(c.arrays, c.attrs)
@@ -226,6 +229,7 @@ def test_threads(rule, c):
         check_threads(*made)
 
 
+@thorough
 @given(rules, cases(), st.sampled_from(list(BOUND)))
 def test_as_pytorch_at_the_chosen_channels(rule, c, dtype):
     torch = pytest.importorskip("torch")

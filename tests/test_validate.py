@@ -6,8 +6,10 @@ import re
 import numpy as np
 import pytest
 
+import refimpl as ri
 from gradledger import validate
 from gradledger.cli import main
+from refimpl import data
 
 SHORT = ("--batch", "8", "--batches", "2")
 
@@ -67,11 +69,23 @@ def test_a_model_without_weights_is_trained_first_and_the_record_says_so(run, im
     resnet = ("--model", "resnet8", "--data", images, "--train-last", 1)
     status, out, _ = run(*resnet, "--json")
     assert status == 0
-    assert json.loads(out)["weights"].startswith("trained here first, for 1 epoch of back-propagation")
+    assert json.loads(out)["weights"] == "trained here first, for 1 epoch of back-propagation"
     status, out, _ = run(*resnet, "--epochs", 0, "--method", "backprop")
     assert status == 0
     assert "weights: random, from the seed: --epochs 1 trains them first" in out
     assert "closed form" not in out
+
+
+def test_only_the_classifier_trains_where_only_it_is_missing(images):
+    d = data.load(images)
+    graph = ri.models.build("resnet8", classes=3, size=(12, 12), channels=1)
+    weights = ri.train.initial(ri.compile(graph, None, 1), seed=0)
+    graph.weights = {name: a.copy() for name, a in weights.items() if not name.startswith("fc")}
+    told = validate.train_missing(graph, d, validate.Settings(batch=8), lambda *progress: None)
+    assert told == "pre-trained but for fc.w, fc.b, which are trained here first, for 1 epoch of back-propagation"
+    changed = [name for name, a in graph.weights.items() if (a != weights[name]).any()]
+    assert changed == ["fc.w", "fc.b"]
+    assert validate.train_missing(graph, d, validate.Settings(), None) == "pre-trained"
 
 
 def test_a_failed_check_is_a_no_with_the_record(run, monkeypatch, tmp_path):
@@ -97,7 +111,8 @@ def test_a_failed_check_is_a_no_with_the_record(run, monkeypatch, tmp_path):
         (("--batch", "x"), "must be a whole number, got 'x'"),
         (("--epochs", -1), "--epochs must be at least 0, got -1"),
         (("--seed", -1), "--seed must be from 0"),
-        (("--train-last", 0), "no convolution of watch trains under this plan"),
+        (("--train-last", 0), "no convolution of watch trains its weights under this plan"),
+        (("--method", "bias-only"), "no convolution of watch trains its weights under this plan"),
         (("--train-last", 9), "train_last is 9, but watch has 3 convolutions"),
         (("--data", "nowhere.npz"), "there is no file or folder nowhere.npz"),
     ],

@@ -165,10 +165,17 @@ def check_samples(batch: int, batches: int, samples: int) -> None:
 
 
 def convolutions(graph: Graph, plan: Plan) -> list[str]:
-    """The trained convolutions in node order; ValueError where there is none."""
-    names = [name for name in plan.trained(graph) if graph.node(name).op == "conv2d"]
+    """The convolutions whose weights train, in node order; ValueError where there is none."""
+    if plan.instances is not None:
+        raise ValueError(
+            f"{plan.instances.method} chooses which samples enter, it approximates no layer's gradient: "
+            "compare without it"
+        )
+    names = [name for name, arrays in plan.trained(graph).items() if graph.node(name).op == "conv2d" and "w" in arrays]
     if not names:
-        raise ValueError(f"no convolution of {graph.name} trains under this plan, so there is no gradient to compare")
+        raise ValueError(
+            f"no convolution of {graph.name} trains its weights under this plan, so there is no gradient to compare"
+        )
     return names
 
 

@@ -6,7 +6,7 @@ LeNet from scratch as the paper trains it: SGD, lr 0.01, momentum 0.5, mini-batc
 the filter with lr 0.1, then 0.05 after 940 iterations. Every method sees the same stream of mini-batches of a seed.
 Computation is counted, not estimated: multiply-adds of every launch that a run made, the filter's own and those on
 uncertain instances included, as a share of SGD's. OHEM, SMD and SMB are run at the computation of EIF+EMP (as far as
-they can: OHEM's forward pass on everything alone costs 31 %), OHEM at the paper's saving too.
+they can: OHEM's forward pass on everything alone costs 35 %), OHEM at the paper's saving too.
 
 Readings: the paper prints neither net in full, nor α₁, α₂, the length of R_TH, the entropy limit and the first T.
 """

@@ -19,8 +19,6 @@ One seed decides the split, the first weights and the order of the samples, so t
 their gradients alone; differences to back-propagation are taken within a seed.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +33,7 @@ from refimpl import checkpoint, data, random
 
 from . import datasets
 from .papers import GRADIENT_FILTERING
+from .runs import Runs, percents
 
 NAME = "gradient-filter-noniid"
 SHARED = 2  # classes that both halves have
@@ -65,11 +64,10 @@ class Protocol:
         """(seed, train_last, patch) of every run, in order."""
         return [(s, k, p) for s in self.seeds for k in self.train_last for p in self.patches]
 
-    def digest(self, d: data.Dataset) -> str:
-        """Names what decides a run beside its seed, layers and patch: runs of another digest do not count."""
+    def settings(self, d: data.Dataset) -> list:
+        """What decides a run beside its seed, layers and patch: runs of other settings do not count."""
         settings = {k: v for k, v in asdict(self).items() if k not in ("seeds", "train_last", "patches")}
-        sizes = [len(d.x_train), len(d.x_test), int(d.y_train.sum()), int(d.y_test.sum())]
-        return hashlib.sha256(json.dumps([settings, sizes]).encode()).hexdigest()[:12]
+        return [settings, len(d.x_train), len(d.x_test), int(d.y_train.sum()), int(d.y_test.sum())]
 
     def plan(self, train_last: int, patch: int | None) -> ri.Plan:
         """How half B is learned."""
@@ -149,21 +147,6 @@ def adapt(a: data.Dataset, b: data.Dataset, graph: ri.Graph, plan: ri.Plan, prot
     return {**accuracy, "epoch_losses": [round(float(e.mean()), 4) for e in epochs], "train_seconds": round(seconds, 1)}
 
 
-def read_runs(path: Path, digest: str) -> list[dict]:
-    """Finished runs of a JSON-lines file, those of this digest; DataError where a line is no run."""
-    if not path.exists():
-        return []
-    found = []
-    for i, line in enumerate(path.read_text().splitlines(), start=1):
-        try:
-            one = json.loads(line)
-            if one["digest"] == digest:
-                found.append(one)
-        except (ValueError, KeyError, TypeError):
-            raise data.DataError(f"line {i} of {path} is no run of {NAME}; delete the line or the file") from None
-    return found
-
-
 def run(output: Path, watch: Watch, d: data.Dataset | None = None, protocol: Protocol | None = None) -> dict:
     """Do the runs that `output` does not hold yet, and return the result record.
 
@@ -172,34 +155,28 @@ def run(output: Path, watch: Watch, d: data.Dataset | None = None, protocol: Pro
     """
     protocol = protocol or Protocol()
     d = d or data.idx(datasets.folder("fashion-mnist"))
-    digest = protocol.digest(d)
-    path = output / f"{NAME}.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    runs = {(r["seed"], r["train_last"], r["method"]): r for r in read_runs(path, digest)}
-    current = None
+    runs = Runs(output, NAME, protocol.settings(d))
+    current, found = None, []
     for i, (seed, k, patch) in enumerate(protocol.work):
-        key = (seed, k, method(patch))
-        if key in runs:
-            continue
-        if current != seed:
-            watch(i, len(protocol.work), f"pre-training, seed {seed}")
-            a, b = halves(d, seed)
-            graph, current = net(d), seed
-            graph.weights = pretrained(a, seed, protocol, digest, output / f"{NAME}-{seed}.safetensors")
-        watch(i, len(protocol.work), f"{row(k, patch)}, seed {seed}")
-        found = adapt(a, b, graph, protocol.plan(k, patch), protocol, seed)
-        runs[key] = {"digest": digest, "seed": seed, "train_last": k, "method": method(patch), **found}
-        lines.append(json.dumps(runs[key]))
-        checkpoint.write_atomic(path, [line.encode() + b"\n" for line in lines])
-    return record([runs[s, k, method(p)] for s, k, p in protocol.work], net(d), protocol)
+        key = {"seed": seed, "train_last": k, "method": method(patch)}
+        if not runs.get(**key):
+            if current != seed:
+                watch(i, len(protocol.work), f"pre-training, seed {seed}")
+                a, b = halves(d, seed)
+                graph, current = net(d), seed
+                graph.weights = pretrained(a, seed, protocol, runs.digest, output / f"{NAME}-{seed}.safetensors")
+            watch(i, len(protocol.work), f"{row(k, patch)}, seed {seed}")
+            runs.add(**key, **adapt(a, b, graph, protocol.plan(k, patch), protocol, seed))
+        found.append(runs.get(**key))
+    return record(found, net(d), protocol)
 
 
 def record(runs: list[dict], graph: ri.Graph, protocol: Protocol) -> dict:
     """The result record of finished runs: a row for each number of layers and patch, a verdict on each finding."""
     one = {r["seed"]: r for r in runs}
     measured = {
-        "before": spread([one[s]["before"] for s in protocol.seeds]),
-        "half A before": spread([one[s]["before_a"] for s in protocol.seeds]),
+        "before": percents([one[s]["before"] for s in protocol.seeds]),
+        "half A before": percents([one[s]["before_a"] for s in protocol.seeds]),
     }
     after = {(r["seed"], r["train_last"], r["method"]): r for r in runs}
     for k in protocol.train_last:
@@ -207,10 +184,10 @@ def record(runs: list[dict], graph: ri.Graph, protocol: Protocol) -> dict:
         for patch in protocol.patches:
             mine = [after[s, k, method(patch)] for s in protocol.seeds]
             price = paper.price(graph, protocol.plan(k, patch))
-            found = spread([r["after"] for r in mine])
+            found = percents([r["after"] for r in mine])
             if patch is not None:
-                found["gap"] = spread([r["after"] - e for r, e in zip(mine, exact, strict=True)])
-            found["half_a"] = spread([r["after_a"] for r in mine])
+                found["gap"] = percents([r["after"] - e for r, e in zip(mine, exact, strict=True)])
+            found["half_a"] = percents([r["after_a"] for r in mine])
             measured[row(k, patch)] = {**found, "backward_flops": price.flops, "saved_bytes": price.saved_bytes}
     gaps = [measured[row(k, 2)]["gap"]["mean"] for k in protocol.train_last]
     return {
@@ -226,13 +203,6 @@ def record(runs: list[dict], graph: ri.Graph, protocol: Protocol) -> dict:
         "seeds": list(protocol.seeds),
         "runs": runs,
     }
-
-
-def spread(shares: list[float]) -> dict[str, float]:
-    """Mean, standard deviation (of the sample), smallest and largest of shares, in percent."""
-    x = 100 * np.array(shares)
-    found = {"mean": x.mean(), "std": x.std(ddof=1) if len(x) > 1 else 0.0, "min": x.min(), "max": x.max()}
-    return {name: round(float(v), 2) for name, v in found.items()}
 
 
 def published(protocol: Protocol) -> dict:
@@ -324,6 +294,6 @@ def more_layers(k: int, measured: dict, protocol: Protocol, runs: dict) -> dict 
     return {
         "exact": row(k, None),
         "instead": row(-more, patch),
-        "difference": spread(better),
+        "difference": percents(better),
         "times_fewer_backward_flops": cheaper,
     }

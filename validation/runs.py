@@ -47,3 +47,8 @@ def spread(values: list[float]) -> dict[str, float]:
     x = np.array(values, float)
     found = {"mean": x.mean(), "std": x.std(ddof=1) if len(x) > 1 else 0.0, "min": x.min(), "max": x.max()}
     return {name: round(float(v), 2) for name, v in found.items()}
+
+
+def percents(shares: list[float]) -> dict[str, float]:
+    """`spread` of shares, in percent."""
+    return spread([100 * share for share in shares])

@@ -97,7 +97,9 @@ def train(
             seconds += time.perf_counter() - started
             curve.append([p.step, trainer.evaluate(d.x_test, d.y_test)])
             started = time.perf_counter()
-    losses = [round(float(np.mean(part)), 4) for part in np.array_split(trainer.losses, 20 * epochs)]
+    losses = [
+        round(float(np.mean(part)), 4) for part in np.array_split(trainer.losses, min(20 * epochs, len(trainer.losses)))
+    ]
     return {"accuracy": curve[-1][1], "curve": curve, "losses": losses, "train_seconds": round(seconds, 1)}
 
 

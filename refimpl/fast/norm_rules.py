@@ -38,6 +38,7 @@ class Norm:
     sums: Buffer | Prefix | None = None  # Σy, Σy² by slice
     grad_sums: Buffer | Prefix | None = None  # Σdz, Σdz·y by slice
     coef: Buffer | None = None
+    applied: bool = False  # is ∂L/∂y written out, since others than the kernels that read through `coef` need it?
     dz: Buffer | None = None  # ∂L/∂(a·y + b), zero where the activation is flat
 
     @property
@@ -118,13 +119,8 @@ def kernel_of(call: Call):
     if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x) or call.renamed:
         return None
     z, a = call.sizes, call.attrs
-    if (
-        not call.present
-        and z["G"] == 1
-        and z["R"] == z["S"] == 1
-        and a["stride"] == (1, 1)
-        and a["pad"] == ((0, 0), (0, 0))
-    ):
+    plain = z["G"] == z["R"] == z["S"] == 1 and a["stride"] == (1, 1) and a["pad"] == ((0, 0), (0, 0))
+    if plain and not call.present:
         return pointwise
     if z["G"] == z["C"] == z["K"] and z["C"] > 1:
         return depthwise
@@ -314,6 +310,7 @@ def norm_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     if dx and all(kernel_of(c) for c in lowering.readers(dx)):
         lowering.needed_by(n.dz, lowering.readers(dx))
     elif dx:
+        n.applied = True
         lowering.overlay(dx, n.dz, n.calls["grad_x"])
         args = (dx, n.dz.reshape(dx.shape), n.raw, n.coef)
         name = f"{call.node} apply gradient table"
@@ -337,7 +334,9 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
         return None
     none4 = nothing(4, w.dtype)
     dz, y, coef = (
-        (after.dz.reshape(after.raw.shape), after.raw, after.coef) if after else (dy, none4, nothing(2, w.dtype))
+        (after.dz.reshape(after.raw.shape), after.raw, after.coef)
+        if after and not after.applied
+        else (dy, none4, nothing(2, w.dtype))
     )
     covers = [c for c in (grad_w, grad_x) if c]
     parts = parts_of(kernel, forward)

@@ -46,7 +46,7 @@ class Ours:
         f, out, threads = np.float32, (side - 1) // stride + 1, get_num_threads()
         x, dz, w = a["x"], a["dz"], [a["w0"], a["w1"], a["w2"]]
         gamma, beta = ([a[f"{k}{i}"] for i in range(3)] for k in ("gamma", "beta"))
-        none4, none2, none3 = np.empty((0,) * 4, f), np.empty((0, 0), f), np.empty((0, 0, 0))
+        none4, none3, none2, none1 = np.empty((0,) * 4, f), np.empty((0, 0, 0)), np.empty((0, 0), f), np.empty(0, f)
         width = (e, e, c)
         y = [np.empty((n, side, side, e), f), np.empty((n, out, out, e), f), np.empty((n, out, out, c), f)]
         z, dx = np.empty_like(dz), np.empty_like(x)
@@ -81,7 +81,7 @@ class Ours:
             ("expand forward", pw.forward, (y[0], x, w[0], none2, sums[0], scratch, shared, 0), x.nbytes + big),
             ("norm 0", *norm(0), 0),
             ("depthwise forward", dw.forward, (
-                y[1], y[0], w[1], table[0], sums[1], scratch, 2, *geometry
+                y[1], y[0], w[1], table[0], sums[1], none1, none1, scratch, 2, 0, *geometry
             ), big + small),
             ("norm 1", *norm(1), 0),
             ("project forward", pw.forward, (y[2], y[1], w[2], table[1], sums[2], scratch, shared, 2), small + narrow),
