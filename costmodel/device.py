@@ -64,9 +64,12 @@ def roofline(estimate) -> dict[str, float]:
     d = estimate.device
     share = estimate.n / estimate.program.batch
     seconds = dict.fromkeys(EFFICIENCY, 0.0)
+    occurs = 1.0  # probability of a launch, where a step leaves residual blocks out at random
     for launch in estimate.program.order:
+        if launch.covers:  # one that covers no call follows another one that does
+            occurs = max(estimate.occurs.get(c, 1.0) for c in launch.covers)
         flops = sum(arithmetic(estimate.calls[c]) for c in launch.covers if c in estimate.calls)
-        moved = sum(b.nbytes * (share if b.batched else 1) for b in launch.buffers)
+        moved = sum(b.nbytes * (share if b.batched else 1) for b in launch.buffers) * occurs
         for kind, efficiency in EFFICIENCY.items():
-            seconds[kind] += max(flops / (d.flops * efficiency), moved / (d.bandwidth * efficiency)) + d.launch
+            seconds[kind] += max(flops / (d.flops * efficiency), moved / (d.bandwidth * efficiency)) + d.launch * occurs
     return seconds

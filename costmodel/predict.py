@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from refimpl.program import Call, Program
 
 from . import device as devices
 from .cost import ARITHMETIC, counts
+from .methods.stochastic_depth import occurrence
 
 
 def call_counts(call: Call, n: int) -> Counter:
@@ -42,12 +43,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The price of one step on n samples. `calls`: the units of each logical call."""
+    """The price of one step on n samples.
+
+    calls: the units of each logical call; with stochastic depth what is expected of it, so that a unit may be a
+    fraction. occurs: there the probability of each call.
+    """
 
     program: Program
     n: int
     calls: dict[Call, Counter]
     device: devices.Device
+    occurs: dict[Call, float] = field(default_factory=dict)
 
     @cached_property
     def sections(self) -> dict[str, Counter]:
@@ -109,7 +115,8 @@ class Estimate:
 def estimate(program: Program, n: int | None = None, device: devices.Device | str = "nominal") -> Estimate:
     """Price one step of `program` on n samples (default a full batch) for a device or the name of one.
 
-    Where the data decide how many samples a section gets, the plan's configured shares are reckoned with.
+    Where the data decide how many samples a section gets, the plan's configured shares are reckoned with; where chance
+    decides which blocks a step leaves out, the price is the mean over all choices.
 
     KeyError for a pass without a formula or an unknown device.
     """
@@ -119,7 +126,11 @@ def estimate(program: Program, n: int | None = None, device: devices.Device | st
     calls = {
         call: call_counts(call, samples[call.section]) if samples[call.section] else Counter() for call in program.step
     }
-    return Estimate(program, n, calls, device)
+    occurs = {}
+    if program.plan.depth and program.training and not program.dropped:
+        occurs = occurrence(program)
+        calls = {call: Counter({u: k * occurs[call] for u, k in units.items()}) for call, units in calls.items()}
+    return Estimate(program, n, calls, device, occurs)
 
 
 def run_macs(program: Program, batches: Iterable[int]) -> int | float:
@@ -130,5 +141,5 @@ def run_macs(program: Program, batches: Iterable[int]) -> int | float:
         if n not in per_size:
             per_size[n] = estimate(program, n).flops
         total += per_size[n]
-    rule = program.plan.instances
-    return as_macs(round(total * rule.steps_share) if rule else total)
+    share = program.plan.instances.steps_share if program.plan.instances else 1
+    return as_macs(round(total * share))

@@ -316,8 +316,9 @@ def entered(job: Job, batches: list[int]) -> dict:
     for n in batches:
         planned.update({s: k * rule.steps_share for s, k in job.program.samples(n).items()})
     realised = Counter()
-    for (section, n), times in job.trainer.runner.made.items():
-        realised[section] += n * times
+    for made in job.trainer.made.values():
+        for (section, n), times in made.items():
+            realised[section] += n * times
     shares = {name: {s: found[s] / total for s in job.program.sections} for name, found in
               (("planned", planned), ("realised", realised))}  # fmt: skip
     return {"shares": shares}

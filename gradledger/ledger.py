@@ -26,7 +26,10 @@ def of(job, batches: list[int]) -> dict:
         "name": d.name,
         "shape": [len(d.x_train), *d.x_train.shape[1:]],
         "classes": list(d.classes),
-        "made": [[section, n, times] for (section, n), times in job.trainer.runner.made.items()],
+        "made": [
+            [sorted(dropped), [[section, n, times] for (section, n), times in made.items()]]
+            for dropped, made in job.trainer.made.items()
+        ],
         "batches": sorted(Counter(batches).items()),
     }
     command = [sys.executable, "-m", "gradledger.ledger"]
@@ -48,13 +51,13 @@ def draw_up(given: dict) -> dict:
     y = np.broadcast_to(np.int64(0), given["shape"][:1])
     dataset = Dataset(given["name"], x, y, x[:0], y[:0], tuple(given["classes"]))
     program = adapt.compiled(adapt.Settings(**given["settings"]), dataset)[0]
-    made = {(section, n): times for section, n, times in given["made"]}
+    made = {frozenset(d): {(section, n): times for section, n, times in ran} for d, ran in given["made"]}
     return {
         "predicted": {
             "macs": predict.run_macs(program, (n for n, times in given["batches"] for _ in range(times))),
             "step_seconds": predict.estimate(program, device=device.this_machine()).seconds["mid"],
         },
-        "measured": {"macs": predict.as_macs(measured.run_flops(program, made))},
+        "measured": {"macs": predict.as_macs(measured.all_flops(program, made))},
     }
 
 

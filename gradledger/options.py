@@ -10,6 +10,7 @@ from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.gradient_filter import ALIGN, GradientFilter
 from refimpl.methods.instance_filter import InstanceFilter
 from refimpl.methods.sparse_update import ORDERS, SparseUpdate
+from refimpl.methods.stochastic_depth import StochasticDepth
 from refimpl.optim import SGD, Schedule
 from refimpl.plan import Backprop, Plan
 from refimpl.rules import INSTANCES, check_combination
@@ -32,6 +33,7 @@ METHODS = {
     ),
     "hard-examples": (HardExamples, {"keep": float}),
     "random-skip": (RandomSkip, {"skip": float}),
+    "stochastic-depth": (StochasticDepth, {"survival": float}),
 }  # fmt: skip
 KINDS = {int: "a whole number", float: "a number"}
 MOMENTUM = 0.9  # where nothing else is said
@@ -41,12 +43,14 @@ MOMENTUM = 0.9  # where nothing else is said
 class Methods:
     """What the texts `NAME[:key=value,…]` of `--method` say.
 
-    given: method → its settings as they were given. rules, instances: for a Plan. text: the methods with every setting.
+    given: method → its settings as they were given. rules, instances, depth: for a Plan. text: the methods with every
+    setting.
     """
 
     given: dict[str, dict]
     rules: list
     instances: object
+    depth: StochasticDepth | None
     text: str
 
     @property
@@ -69,7 +73,9 @@ def methods(texts: list[str]) -> Methods:
         full.append(name if rule is None else describe(rule) + layers)
     made = [rule for _, _, rule in found if rule is not None]
     chosen = next((rule for rule in made if rule.method in INSTANCES), None)
-    return Methods(given, [rule for rule in made if rule is not chosen], chosen, " + ".join(full))
+    depth = next((rule for rule in made if isinstance(rule, StochasticDepth)), None)
+    rules = [rule for rule in made if rule is not chosen and rule is not depth]
+    return Methods(given, rules, chosen, depth, " + ".join(full))
 
 
 def method(text: str) -> tuple[str, dict, object | None]:
@@ -118,7 +124,7 @@ def plan(
         optimizer = SGD(lr, momentum_of(chosen, momentum), schedule=schedule or Schedule())
         return Plan(
             layers(chosen, train_last), chosen.rules, Backprop(optimizer), bias_only="bias-only" in chosen.given,
-            instances=chosen.instances,
+            instances=chosen.instances, depth=chosen.depth,
         )  # fmt: skip
     except ValueError as e:
         raise e if isinstance(e, Malformed) else Malformed(str(e)) from None

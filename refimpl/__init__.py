@@ -7,6 +7,7 @@ from .methods.error_map_pruning import ErrorMapPruning
 from .methods.gradient_filter import GradientFilter
 from .methods.instance_filter import InstanceFilter
 from .methods.sparse_update import SparseUpdate
+from .methods.stochastic_depth import StochasticDepth
 from .optim import SGD, Adam, Schedule
 from .passes import ShapeError
 from .plan import Backprop, Plan
@@ -16,5 +17,5 @@ from .train import NonFiniteError, Progress, Trainer
 __all__ = [
     "SGD", "Adam", "Backprop", "ErrorMapPruning", "GradientFilter", "Graph", "HardExamples", "InstanceFilter",
     "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress", "RandomSkip", "Schedule", "ShapeError",
-    "SparseUpdate", "Trainer", "compile", "models",
+    "SparseUpdate", "StochasticDepth", "Trainer", "compile", "models",
 ]  # fmt: skip

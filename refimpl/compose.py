@@ -4,6 +4,8 @@ A plan that chooses which instances train (`instances`) has sections of its own 
 the main net itself or a filter net judges the whole mini-batch, and the filter learns from what came of it.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 
 from .derive import Derivation
@@ -13,15 +15,21 @@ from .plan import Plan
 from .program import PHASES, Buffer, Step
 
 
-def derive(graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype) -> Step:
-    """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit."""
+def derive(
+    graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype, dropped: Collection[str] = ()
+) -> Step:
+    """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit.
+
+    dropped: names of the residual blocks that the step leaves out, as the plan's `depth` names them.
+    """
     if plan is None:
         step = Derivation(graph, Plan(), batch, size, dtype, training=False).build()
         step.calls |= {phase: [] for phase in PHASES[1:]}
         return step
+    blocks = [b for b in plan.depth.blocks(graph) if b.name in dropped] if plan.depth else []
     rule = plan.instances
     if rule is None or not rule.sections:
-        return Derivation(graph, plan, batch, size, dtype, training=True).build()
+        return Derivation(graph, plan, batch, size, dtype, training=True, dropped=blocks).build()
     stream = Buffer(INPUT, graph.shapes(batch, size)[INPUT], np.dtype(dtype), "arena", batched=True)
     common = {"batch": batch, "size": size, "dtype": dtype, "stream": stream}
     main = Derivation(graph, plan, training=True, chosen=True, **common)

@@ -5,13 +5,14 @@ write what it reads. A gradient is asked for only where a trained parameter lies
 stops at the first trained layer, and what no gradient reads is not kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .graph import INPUT, Graph, Node, Operator, node_attrs, operator
 from .methods.instance_filter import select
+from .methods.stochastic_depth import Block
 from .passes import Bound, Pass, ShapeError, dtype_of, read_sizes
 from .plan import Plan
 from .program import PHASES, Buffer, Call, Constant, Step
@@ -40,14 +41,17 @@ class Derivation:
     def __init__(
         self, graph: Graph, plan: Plan, batch: int, size, dtype, training: bool, prefix: str = "", section: str = "",
         parameters: Mapping[str, Buffer] | None = None, stream: Buffer | None = None, chosen: bool = False,
+        dropped: Iterable[Block] = (),
     ):  # fmt: skip
         """prefix: put before the names of arrays and calls. section: name of the one section of an inference.
 
         parameters: those of another derivation of the same graph, to share. stream: a mini-batch that serves as input,
-        or of which the host chooses the instances that do.
+        or of which the host chooses the instances that do. dropped: residual blocks that the step leaves out.
         """
         self.graph, self.plan, self.batch, self.dtype, self.training = graph, plan, batch, np.dtype(dtype), training
         self.prefix = prefix
+        self.absent = {name for block in dropped for name in block.nodes}
+        self.shortcuts = {block.name: block.shortcut for block in dropped}
         self.names = {phase: section or prefix + phase for phase in PHASES}
         self.shapes = graph.shapes(batch, size)
         self.trained = plan.trained(graph) if training else {}
@@ -93,6 +97,8 @@ class Derivation:
         """The step; losses: the host wants the loss of each instance, of an inference too."""
         resolved = []
         for node in self.graph.nodes:
+            if node.name in self.absent:
+                continue
             r = self.resolve(node)
             resolved.append(r)
             self.tensors[r.node.name] = self.demand(r, "y").reshape(self.shapes[r.node.name])
@@ -117,6 +123,8 @@ class Derivation:
             op = operator("frozen_batch_norm")
         if node.op == "dropout" and not self.training:
             op = IDENTITY
+        if node.name in self.shortcuts:
+            node, op = replace(node, inputs=(self.shortcuts[node.name],)), IDENTITY
         arrays = {local: self.tensors[t] for local, t in zip(op.inputs, node.inputs, strict=True)}
         arrays |= {local: self.parameters[p] for local, p in node.params.items()}
         known = {a: b for a, b in arrays.items() if op.shapes.get(a)}

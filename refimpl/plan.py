@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from .graph import Graph, Node
+from .methods.stochastic_depth import StochasticDepth
 from .optim import SGD, Adam
 from .rules import check_combination
 
@@ -32,6 +33,7 @@ class Plan:
         batch norm behind a convolution adds one too, its beta; gamma, statistics and weights are frozen. No gradient of
         a bias reads a feature map. Our reading: without TinyTL's residual modules, and the classifier trains in full.
     instances: what data enters a step, such as InstanceFilter; None is all.
+    depth: StochasticDepth leaves residual blocks out of a step at random; None leaves none out.
     loss: "softmax_cross_entropy" or "mse".
     """
 
@@ -42,6 +44,7 @@ class Plan:
     train_bias: bool = False
     bias_only: bool = False
     instances: object = None
+    depth: StochasticDepth | None = None
     loss: str = "softmax_cross_entropy"
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
@@ -75,7 +78,8 @@ class Plan:
     def methods(self) -> list[str]:
         """Names of the methods that it combines, as `--method` takes them."""
         chosen = [] if self.instances is None else [self.instances.method]
-        return chosen + [rule.method for rule in self.rules] + ["bias-only"] * self.bias_only
+        chosen += [rule.method for rule in self.rules] + ["bias-only"] * self.bias_only
+        return chosen if self.depth is None else [*chosen, self.depth.method]
 
     def trained(self, graph: Graph) -> dict[str, list[str]]:
         """Trained nodes of a graph: node name → the operator's array names that train."""

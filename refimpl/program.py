@@ -14,6 +14,7 @@ import numpy as np
 
 from . import arena
 from .graph import Graph
+from .methods.stochastic_depth import Block
 from .passes import Pass
 from .plan import Plan
 
@@ -171,7 +172,7 @@ class Step:
 class Program:
     """A compiled step: logical calls, launches, and the place of every array. `print(program)` shows both levels."""
 
-    def __init__(self, graph, plan, batch, size, dtype, backend, threads, step, launches):
+    def __init__(self, graph, plan, batch, size, dtype, backend, threads, step, launches, dropped=frozenset()):
         self.graph: Graph = graph
         self.plan: Plan = plan
         self.batch: int = batch
@@ -181,6 +182,7 @@ class Program:
         self.threads: int = threads
         self.step: Step = step
         self.launches: dict[str, list[Launch]] = launches
+        self.dropped: frozenset[str] = dropped  # residual blocks that this step leaves out
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -196,6 +198,33 @@ class Program:
         """Samples that each section is reckoned to run on, of a mini-batch of n."""
         chosen = self.plan.instances.samples(n) if self.plan.instances and self.training else {}
         return dict.fromkeys(self.sections, n) | chosen
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The residual blocks that a step may leave out, where the plan says so."""
+        return self.plan.depth.blocks(self.graph) if self.plan.depth else ()
+
+    def step_without(self, dropped: frozenset[str]) -> Step:
+        """The logical calls of the step that leaves these blocks out."""
+        from .compose import derive
+
+        return derive(self.graph, self.plan, self.batch, self.size, self.dtype, dropped)
+
+    def without(self, dropped: frozenset[str]) -> "Program":
+        """The step that leaves these blocks out. It fits into the memory of this one: its arena is no larger."""
+        from .lower import lower
+
+        if dropped == self.dropped:
+            return self
+        step = self.step_without(dropped)
+        launches = lower(step, self.backend, self.threads)
+        p = Program(
+            self.graph, self.plan, self.batch, self.size, self.dtype, self.backend, self.threads, step, launches,
+            dropped,
+        )  # fmt: skip
+        if p.peak_bytes > self.peak_bytes:
+            raise AssertionError(f"without {', '.join(dropped)} the arena grows to {p.peak_bytes:,} bytes")
+        return p
 
     @property
     def training(self) -> bool:

@@ -14,7 +14,15 @@ from .ops import conv2d
 from .passes import Bound, Pass
 
 INSTANCES = ("instance-filter", "hard-examples", "random-skip")  # what enters a step
-METHODS = ("backprop", *INSTANCES, "error-map-pruning", "gradient-filter", "sparse-update", "bias-only")
+METHODS = (
+    "backprop",
+    *INSTANCES,
+    "error-map-pruning",
+    "gradient-filter",
+    "sparse-update",
+    "bias-only",
+    "stochastic-depth",
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,10 @@ _TOGETHER = {
 _ALONE = Combination(False, "backprop is the plain method, to be named alone")
 _TWICE = Combination(False, "its settings hold for the whole step: name it once")
 _ONE_CHOICE = Combination(False, "both choose which instances train")
+_ON_BLOCKS = Combination(True, "steps leave residual blocks out, and it works on the others")
+_JUDGED_WHOLE = Combination(
+    False, "it judges instances by the net in inference mode, whose branches then need a scale that training lacks"
+)
 _NO_WEIGHTS = Combination(False, "bias-only trains no weights of convolutions, whose gradients the other replaces")
 
 
@@ -50,6 +62,8 @@ def _combination(a: str, b: str) -> Combination:
         return _TWICE
     if a == "backprop":
         return _ALONE
+    if b == "stochastic-depth":
+        return _JUDGED_WHOLE if a in ("instance-filter", "hard-examples") else _ON_BLOCKS
     if a in INSTANCES:
         return _ONE_CHOICE if b in INSTANCES else Combination(True, _ON_INSTANCES[b])
     return Combination(True, _TOGETHER[a, b]) if (a, b) in _TOGETHER else _NO_WEIGHTS

@@ -18,6 +18,7 @@ from .graph import INPUT
 from .program import AtBatch, Buffer, Prefix, Program, compile
 
 GUARD = 4096  # bytes on either side of the arena that nothing may touch
+SHALLOW = 64  # compiled steps without some of the blocks that a trainer keeps
 
 
 class NonFiniteError(ArithmeticError):
@@ -28,20 +29,24 @@ class Runner:
     """A program with its memory: `run(section, n)` launches a section's kernels on the first n samples."""
 
     def __init__(
-        self, program: Program, parameters: Mapping[str, np.ndarray], block: np.ndarray | None = None, seed: int = 0
-    ):
+        self, program: Program, parameters: Mapping[str, np.ndarray], block: np.ndarray | None = None, seed: int = 0,
+        whole: "Runner | None" = None,
+    ):  # fmt: skip
         """parameters: name → array, used in place; block: bytes for the arena and its guards, else allocated.
 
-        seed: of the random constants that the plan asks for.
+        seed: of the random constants that the plan asks for. whole: runner of the step that leaves nothing out, for one
+        that leaves blocks out: it works in the same memory.
         """
         self.program = program
         self.owned: dict[Buffer, np.ndarray] = {}
         for name, b in program.step.parameters.items():
             self.owned[b] = parameters[name]
-        for b in program.step.state.values():
-            self.owned[b] = np.zeros(b.shape, b.dtype)
-        for c in program.step.constants.values():
-            self.owned[c.buffer] = c.make(parameters, seed)
+        for name, b in program.step.state.items():
+            self.owned[b] = whole.owned[whole.program.step.state[name]] if whole else np.zeros(b.shape, b.dtype)
+        for name, c in program.step.constants.items():
+            shared = whole and whole.owned[whole.program.step.constants[name].buffer]
+            self.owned[c.buffer] = c.make(parameters, seed) if shared is None else shared
+        block = whole.block if whole else block
         self.block = new_block(program.peak_bytes) if block is None else block
         self.arena = self.block[GUARD : GUARD + program.peak_bytes]
         self.made: Counter[tuple[str, int]] = Counter()  # (section, n) → how often its launches really ran
@@ -130,8 +135,12 @@ class Trainer:
             program.graph, None, program.batch, program.size, None, program.backend, program.threads, program.dtype
         )
         block = new_block(max(program.peak_bytes, inference.peak_bytes))  # the two never run at the same time
-        self.runner = Runner(program, self.parameters, block, seed)
-        self.inference = Runner(inference, self.parameters, block)
+        self.whole = self.runner = Runner(program, self.parameters, block, seed)  # runner: that of the current step
+        self._shallow: dict[frozenset[str], Runner] = {}  # blocks left out → runner, the one used last at the end
+        self.made = {frozenset(): self.whole.made}  # blocks left out → what the steps that did so ran
+        self.scales = program.plan.depth.scales(program.graph) if program.plan.depth else {}
+        self._scaled = {name: self.parameters[name].copy() for name in self.scales}
+        self.inference = Runner(inference, self.parameters | self._scaled, block)
         rule = program.plan.instances
         self.memory = rule.memory() if rule else {}  # what the choice of instances remembers
         prefixes = sorted(program.graphs, key=len, reverse=True)
@@ -174,7 +183,9 @@ class Trainer:
 
         Where the plan's choice of instances leaves none for a step, its loss is that of the step before.
         """
-        rule = self.program.plan.instances
+        rule, depth = self.program.plan.instances, self.program.plan.depth
+        if depth:
+            self.runner = self.runner_without(depth.dropped(self.program.blocks, self.seed, self.step))
         if rule:
             loss = rule.step(self, x, y, total)
             loss = loss if loss is not None else self.losses[-1] if self.losses else 0.0
@@ -187,10 +198,25 @@ class Trainer:
     def rehearse(self, x: np.ndarray, y: np.ndarray) -> None:
         """Run every section on all of (x, y), n ≤ batch samples: the most that a step can ask of the arena."""
         rule = self.program.plan.instances
+        self.runner = self.whole
         if rule:
             rule.step(self, x, y, 1, everything=True)
         else:
-            self.train_step(x, y, 1)
+            self.fill(self.runner, x)
+            self.learn_from(y, 1)
+
+    def runner_without(self, dropped: frozenset[str]) -> Runner:
+        """The runner of the step that leaves these blocks out, compiled where it is none of the last ones used."""
+        if not dropped:
+            return self.whole
+        runner = self._shallow.pop(dropped, None)
+        if runner is None:
+            runner = Runner(self.program.without(dropped), self.parameters, whole=self.whole)
+            runner.made = self.made.setdefault(dropped, runner.made)
+        self._shallow[dropped] = runner
+        if len(self._shallow) > SHALLOW:
+            del self._shallow[next(iter(self._shallow))]
+        return runner
 
     def put(self, chosen: np.ndarray, y: np.ndarray, net: str = "") -> None:
         """Tell a net's next section the instances of the mini-batch to work on, and their labels."""
@@ -205,7 +231,7 @@ class Trainer:
 
     def learn(self, n: int, total: int, net: str = "") -> float:
         """Forward, backward and update of a net on n samples that are in place; returns the loss."""
-        runner, step = self.runner, self.program.step
+        runner, step = self.runner, self.runner.program.step
         for name, value in step.scalars.items():
             if name.startswith(net) and "." not in name.removeprefix(net):
                 runner.host(name, n)[0] = value(self.step, total, self.seed)
@@ -214,7 +240,7 @@ class Trainer:
         if not math.isfinite(loss):
             self.stop(f"the loss is {loss} at step {self.step + 1}", self.first_bad(n, f"{net}forward"))
         runner.run(f"{net}backward", n)
-        for name in self.trained[net]:
+        for name in [name for name in self.trained[net] if name in step.gradients]:
             g = runner.array(step.gradients[name])
             if not np.isfinite(np.vdot(g, g)):
                 self.stop(f"the gradient of {name} is not finite at step {self.step + 1}", name.rsplit(".", 1)[0])
@@ -232,7 +258,7 @@ class Trainer:
     def first_bad(self, n: int, section: str) -> str:
         """The first node of a section that writes a NaN or an infinity, run launch by launch."""
         for launch, (function, args) in zip(
-            self.program.launches[section], self.runner.prepared(section, n), strict=True
+            self.runner.program.launches[section], self.runner.prepared(section, n), strict=True
         ):
             function(*args)
             for b in launch.writes:
@@ -244,6 +270,7 @@ class Trainer:
         """Outputs (M, classes) of x (M, H, W, C) in inference mode, in the program's dtype."""
         self.check(x)
         runner, batch = self.inference, self.program.batch
+        self.evaluated()
         out = None
         with threads(self.program.threads):
             for start in range(0, len(x), batch):
@@ -255,6 +282,12 @@ class Trainer:
                     out = np.empty((len(x), *y.shape[1:]), y.dtype)
                 out[start : start + len(part)] = y
         return out
+
+    def evaluated(self) -> dict[str, np.ndarray]:
+        """The parameters of the net that is evaluated: those that train, scaled where steps left blocks out."""
+        for name, scale in self.scales.items():
+            np.multiply(self.parameters[name], scale if self.step else 1.0, out=self._scaled[name])
+        return self.parameters | self._scaled
 
     def evaluate(self, x: np.ndarray | Resized, y: np.ndarray) -> float:
         """Share of x (M, H, W, C) that is classified as y (M,)."""
@@ -295,13 +328,14 @@ class Trainer:
     def save(self, path) -> None:
         """Write the weights as safetensors: beside, flushed, then renamed."""
         graph = self.program.graph
-        own = {name: self.parameters[name] for name in graph.parameters}
+        evaluated = self.evaluated()
+        own = {name: evaluated[name] for name in graph.parameters}
         notes = {"model": graph.name, "size": f"{self.program.size}", "options": json.dumps(graph.options)}
         checkpoint.save(path, own, notes)
 
     def resume_arrays(self) -> dict[str, np.ndarray]:
         """Everything that a later run needs beside the step number: parameters, optimizer arrays, rules' memory."""
-        state = {f"optimizer/{name}": self.runner.owned[b] for name, b in self.program.step.state.items()}
+        state = {f"optimizer/{name}": self.whole.owned[b] for name, b in self.program.step.state.items()}
         return self.parameters | state | {f"instances/{name}": a for name, a in self.memory.items()}
 
     def resume(self, arrays: Mapping[str, np.ndarray], step: int, losses: list[float]) -> None:

@@ -34,10 +34,11 @@ PLANS = {
     "gradient-filter": {"rules": (ri.GradientFilter(2),)},
     "sparse-update": {"rules": (ri.SparseUpdate(0.3),)},
     "bias-only": {"bias_only": True},
+    "stochastic-depth": {"depth": ri.StochasticDepth(0.5)},
 }
 SUPPORTED = [pair for pair, c in COMBINATIONS.items() if c.supported]
 REFUSED = [pair for pair, c in COMBINATIONS.items() if not c.supported]
-OF_RULES = [pair for pair in SUPPORTED if not set(pair) & set(INSTANCES)]
+OF_RULES = [pair for pair in SUPPORTED if not set(pair) & {*INSTANCES, "stochastic-depth"}]
 ALL_RULES = ("error-map-pruning", "gradient-filter", "sparse-update")
 OPERATORS = {m: m.replace("-", "_") for m in ALL_RULES}
 
@@ -46,7 +47,9 @@ def plan(graph, *methods) -> ri.Plan:
     rules = sum((PLANS[m].get("rules", ()) for m in methods), ())
     chosen = [PLANS[m]["instances"](graph) for m in methods if m in INSTANCES]
     step = ri.Backprop(ri.SGD(lr=0.05))
-    return ri.Plan(rules=rules, bias_only="bias-only" in methods, step=step, instances=chosen[0] if chosen else None)
+    depth = PLANS["stochastic-depth"]["depth"] if "stochastic-depth" in methods else None
+    chosen = chosen[0] if chosen else None
+    return ri.Plan(rules=rules, bias_only="bias-only" in methods, step=step, instances=chosen, depth=depth)
 
 
 def test_the_table_has_every_pair_and_every_method():
@@ -80,7 +83,7 @@ def test_supported_rules_train_together(net, methods, backend):
 
 
 @pytest.mark.parametrize("methods", [pair for pair in SUPPORTED if pair not in OF_RULES], ids=" + ".join)
-def test_a_choice_of_instances_and_a_method_train_together(methods):
+def test_what_enters_or_stays_in_a_step_and_a_method_train_together(methods):
     trained("depthwise", methods, "fast")
 
 

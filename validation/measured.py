@@ -27,6 +27,11 @@ def run_flops(program: Program, made: Mapping[tuple[str, int], int]) -> int:
     return total
 
 
+def all_flops(program: Program, made: Mapping[frozenset[str], Mapping[tuple[str, int], int]]) -> int:
+    """`run_flops` of everything that a trainer made, steps that left residual blocks out included (`Trainer.made`)."""
+    return sum(run_flops(program.without(dropped), ran) for dropped, ran in made.items())
+
+
 def touched_bytes(program: Program, x: np.ndarray, y: np.ndarray, parameters: dict[str, np.ndarray]) -> int:
     """Highest arena byte that a training step on (x, y) changes, plus one.
 

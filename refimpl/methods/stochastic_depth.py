@@ -1,0 +1,104 @@
+"""Stochastic depth (SD, Huang et al. 2016, arXiv 1603.09382), which arXiv 2007.03213 compares with: shallow steps.
+
+Each step leaves residual blocks out at random. Block l of L survives with probability p_l = 1 − (l / L)·(1 − p_L),
+from nearly 1 at the input to p_L at the output, all samples of the step alike. A block that is left out is neither
+computed nor trained: its output is its shortcut. At evaluation every block is there, its branch scaled by p_l.
+
+Readings:
+  [second-hand] The linear decay with p_L = 0.5, and the scale at evaluation.
+  [ours] A block is an `add` node. Its branch is what lies before one input and not before the other, the shortcut; a
+         shortcut's projection is always computed. A block within another one's branch belongs to it.
+  [ours] The scale is put into the branch's last batch norm (gamma, beta) or convolution (w, b), for evaluation and in
+         saved weights, never in the weights that train. A net that has made no step yet is evaluated as it was given.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .. import random
+from ..graph import Graph
+
+SCALED = ("batch_norm", "conv2d")  # operators whose parameters can take a factor of the output
+
+
+@dataclass(frozen=True)
+class Block:
+    """A residual block: its `add` node, the tensor that is its shortcut, the nodes of its branch and the last one."""
+
+    name: str
+    shortcut: str
+    nodes: frozenset[str]
+    last: str
+
+
+def residual_blocks(graph: Graph) -> tuple[Block, ...]:
+    """The residual blocks of a graph, in the order of its nodes; see the module's readings."""
+    before = {}  # tensor → the nodes that it depends on, its own included
+    readers: dict[str, set[str]] = {}
+    found = []
+    for node in graph.nodes:
+        before[node.name] = frozenset({node.name}).union(*(before.get(t, ()) for t in node.inputs))
+        for t in node.inputs:
+            readers.setdefault(t, set()).add(node.name)
+    for node in graph.nodes:
+        if node.op != "add":
+            continue
+        for last, shortcut in (node.inputs, node.inputs[::-1]):
+            branch = before.get(last, frozenset()) - before.get(shortcut, frozenset())
+            own = branch | {node.name}
+            if last in branch and all(readers[n] <= own for n in branch):
+                found.append(Block(node.name, shortcut, branch, last))
+                break
+    return tuple(b for b in found if not any(b.name in other.nodes for other in found))
+
+
+@dataclass(frozen=True)
+class StochasticDepth:
+    """SD: the last residual block survives a step with probability `survival`, the ones before it more often.
+
+    ValueError where it is not above 0 and at most 1.
+    """
+
+    survival: float = 0.5
+
+    method: ClassVar[str] = "stochastic-depth"
+
+    def __post_init__(self):
+        if not 0 < self.survival <= 1:
+            raise ValueError(f"survival must be a probability above 0 and at most 1, got {self.survival}")
+
+    def blocks(self, graph: Graph) -> tuple[Block, ...]:
+        """The blocks of a graph; ValueError where it has none, or one whose branch cannot be scaled."""
+        found = residual_blocks(graph)
+        if not found:
+            raise ValueError(f"{self.method} leaves residual blocks out of a step, but {graph.name} has none")
+        for block in found:
+            last = graph.node(block.last)
+            if last.op not in SCALED:
+                raise ValueError(
+                    f"{self.method} needs branches that end in {' or '.join(SCALED)}, which take the scale at "
+                    f"evaluation, but that of {block.name} in {graph.name} ends in {last.name} ({last.op})"
+                )
+        return found
+
+    def probabilities(self, count: int) -> list[float]:
+        """p_l of `count` blocks, l = 1 … count."""
+        return [1 - block / count * (1 - self.survival) for block in range(1, count + 1)]
+
+    def dropped(self, blocks: Sequence[Block], seed: int, step: int) -> frozenset[str]:
+        """Names of the blocks that a step leaves out."""
+        draws = random.uniform(seed, random.DEPTH, step, len(blocks))
+        return frozenset(
+            b.name for b, draw, p in zip(blocks, draws, self.probabilities(len(blocks)), strict=True) if draw >= p
+        )
+
+    def scales(self, graph: Graph) -> dict[str, float]:
+        """Parameter → factor at evaluation, of those that take their block's p_l."""
+        blocks, found = self.blocks(graph), {}
+        for block, p in zip(blocks, self.probabilities(len(blocks)), strict=True):
+            last = graph.node(block.last)
+            for local in ("gamma", "beta") if last.op == "batch_norm" else ("w", "b"):
+                if local in last.params:
+                    found[last.params[local]] = p
+        return found
