@@ -12,7 +12,7 @@ ResNet-18 ends in 7×7 too, so that patch 7 means one patch for a whole map ther
 ours: SGD, lr 0.05 with cosine decay, momentum 0.9, weight decay 1e-4, batch norm trained. Adapting to half B is the
 paper's (supplement E.2): SGD, lr 0.05 with cosine decay, no momentum, weight decay 1e-4, the gradient's norm clipped
 at 2.0, batch norm frozen, the last k convolutions and the classifier training. The authors' scripts run 50 epochs of
-batches of 128; ours run 3 of batches of 64, which is what two cores can do. The ten outputs stay: before adapting, the
+batches of 128; ours run 4 of batches of 64, which is what two cores can do. The ten outputs stay: before adapting, the
 net cannot name the four classes that only B has.
 
 One seed decides the split, the first weights and the order of the samples, so that the methods of one seed differ in
@@ -53,7 +53,7 @@ class Protocol:
     train_last: tuple[int, ...] = (1, 2, 3, 4)
     patches: tuple[int | None, ...] = (None, 2, 4, 7)
     pretrain_epochs: int = 3
-    adapt_epochs: int = 3
+    adapt_epochs: int = 4
     batch: int = 64
     lr: float = 0.05
     weight_decay: float = 1e-4
