@@ -31,6 +31,7 @@ PUBLISHED = {
     "EIF+EMP": {"saved": 78.60, "accuracy": 99.47},
     "OHEM": {"saved": 65.24, "accuracy": 99.33},
 }
+MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's training pixels, from 0 to 1
 GOAL = {"saved": 78.0, "gain": 0.0}
 
 
@@ -50,6 +51,8 @@ class Protocol:
     entropy: float = 0.6
     window: int = 10
     threshold: float = 1.0
+    rise: float = 1.005
+    fall: float = 0.995
     budget: float = 0.2
     ohem_keep: float = 0.04
 
@@ -59,7 +62,7 @@ class Protocol:
         optimizer = ri.SGD(self.filter_lr, schedule=ri.Schedule("step", milestones=(self.filter_drop,), gamma=0.5))
         chosen = ri.InstanceFilter(
             ri.models.slim_lenet(), self.share, optimizer, window=self.window, entropy=self.entropy,
-            threshold=self.threshold,
+            threshold=self.threshold, rise=self.rise, fall=self.fall,
         )  # fmt: skip
         hard = ri.HardExamples(self.ohem_keep)
         return {
@@ -116,6 +119,11 @@ def train(d: data.Dataset, protocol: Protocol, method: str, seed: int, watch: Ca
     }
 
 
+def mnist() -> data.Dataset:
+    """The full MNIST, with pixels of zero mean and unit variance over the training images."""
+    return data.idx(datasets.folder("mnist")).with_pixels(-MEAN / DEVIATION, (1 - MEAN) / DEVIATION)
+
+
 def run(
     output: Path,
     watch: Callable[[int, int, str], None],
@@ -124,7 +132,7 @@ def run(
 ) -> dict:
     """Do the runs that `output` does not hold yet, and return the result record. d: default the full MNIST."""
     protocol = protocol or Protocol()
-    d = d or data.idx(datasets.folder("mnist"))
+    d = d or mnist()
     settings = {k: v for k, v in asdict(protocol).items() if k != "seeds"} | {"train": len(d.x_train)}
     runs = Runs(output, NAME, settings)
     work = [(method, seed) for seed in protocol.seeds for method in protocol.methods()]
