@@ -39,6 +39,13 @@ PUBLISHED = {
     "EIF+EMP": {"saved": 78.60, "accuracy": 99.47},
     "OHEM": {"saved": 65.24, "accuracy": 99.33},
 }
+OWN = {  # what decides a run of a method beside what all have in common
+    "SGD": (),
+    "EIF": ("filter_lr", "filter_drop", "share", "entropy", "window", "threshold", "rise", "fall", "budget"),
+    "EMP": ("keep", "gamma_w", "gamma_dy"),
+    "OHEM": ("ohem_keep", "ohem_budget"),
+    "SMD": ("budget",),
+}
 MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's training pixels, from 0 to 1
 GOAL = {"saved": 78.0, "gain": 0.0}
 
@@ -59,6 +66,8 @@ class Protocol:
     filter_drop: int = 940
     share: float = 0.1
     keep: float = 0.5
+    gamma_w: float = 1.0
+    gamma_dy: float = 1.0
     entropy: float = 0.6
     window: int = 10
     threshold: float = 1.0
@@ -71,7 +80,7 @@ class Protocol:
 
     def methods(self) -> dict[str, tuple]:
         """Name → (instances, rules, share of SGD's computation at which it ends)."""
-        pruned = (ri.ErrorMapPruning(self.keep),)
+        pruned = (ri.ErrorMapPruning(self.keep, self.gamma_w, self.gamma_dy),)
         optimizer = ri.SGD(self.filter_lr, schedule=ri.Schedule("step", milestones=(self.filter_drop,), gamma=0.5))
         chosen = ri.InstanceFilter(
             ri.models.slim_lenet(), self.share, optimizer, window=self.window, entropy=self.entropy,
@@ -92,6 +101,10 @@ class Protocol:
         step = ri.Backprop(ri.SGD(self.lr, self.momentum))
         plan = ri.Plan("all", rules, step, train_bias=True, instances=instances)
         return ri.compile(ri.models.lenet(), plan, self.batch)
+
+    def settings(self, method: str) -> dict:
+        """The settings that decide a run of a method beside the common ones."""
+        return {name: getattr(self, name) for part in method.split("+") for name in OWN[part]}
 
     def sgd_macs(self, count: int) -> float:
         """Multiply-adds of all iterations of SGD on `count` images, predicted: what is measured is equal to it."""
@@ -138,15 +151,17 @@ def run(
     """Do the runs that `output` does not hold yet, and return the result record. d: default the full MNIST."""
     protocol = protocol or Protocol()
     d = d or mnist()
-    settings = {k: v for k, v in asdict(protocol).items() if k != "seeds"} | {"train": len(d.x_train)}
-    runs = Runs(output, NAME, settings)
-    work = [(method, seed) for seed in protocol.seeds for method in protocol.methods()]
-    for i, (method, seed) in enumerate(work):
-        if not runs.get(method=method, seed=seed):
+    common = {k: getattr(protocol, k) for k in ("epochs", "batch", "lr", "momentum", "points")}
+    runs = Runs(output, NAME, common | {"train": len(d.x_train)})
+    work = [
+        {"method": m, "seed": s, "settings": protocol.settings(m)} for s in protocol.seeds for m in protocol.methods()
+    ]
+    for i, key in enumerate(work):
+        if not runs.get(**key):
+            method, seed = key["method"], key["seed"]
             watch(i, len(work), f"{method}, seed {seed}")
-            found = train(d, protocol, method, seed, partial(watch, i, len(work)))
-            runs.add(method=method, seed=seed, **found)
-    return record([runs.get(method=m, seed=s) for m, s in work], protocol)
+            runs.add(**key, **train(d, protocol, method, seed, partial(watch, i, len(work))))
+    return record([runs.get(**key) for key in work], protocol)
 
 
 def within(curve: list[list], macs: float) -> list:
