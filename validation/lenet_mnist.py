@@ -68,7 +68,7 @@ class Protocol:
     keep: float = 0.5
     gamma_w: float = 1.0
     gamma_dy: float = 1.0
-    entropy: float = 0.6
+    entropy: float = 0.68
     window: int = 10
     threshold: float = 1.0
     rise: float = 1.005
