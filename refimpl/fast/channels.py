@@ -20,8 +20,9 @@ def take(out, x, index):
     for t in prange((rows + ROWS - 1) // ROWS):
         first = np.int64(t) * ROWS
         for row in range(first, min(first + ROWS, rows)):
+            into, of = target[row * kept : (row + 1) * kept], source[row * width : (row + 1) * width]
             for l in range(kept):
-                target[row * kept + l] = source[row * width + index[l]]
+                into[l] = of[index[l]]
 
 
 @fast
@@ -34,32 +35,37 @@ def spread(out, x, rank):
     for t in prange((rows + ROWS - 1) // ROWS):
         first = np.int64(t) * ROWS
         for row in range(first, min(first + ROWS, rows)):
+            into, of = target[row * width : (row + 1) * width], source[row * kept : (row + 1) * kept]
             for k in range(width):
                 place = rank[k]
-                target[row * width + k] = source[row * kept + place] if place < kept else zero
+                into[k] = of[place] if place < kept else zero
 
 
 @fast
 def score(scores, partials, dy, w, gamma_w, gamma_dy):
-    """Scores (K,) of dy (N, P, Q, K) and w (R, S, D, K); partials (slices of the samples, K)."""
+    """Scores (K,) of dy (N, P, Q, K) and w (R, S, D, K); partials (slices of the samples and of the taps, K)."""
     samples = (dy.shape[0] + partials.shape[0] - 1) // partials.shape[0]
     slices = (dy.shape[0] + samples - 1) // samples
     pixels, width = dy.shape[1] * dy.shape[2], dy.shape[3]
-    error, kernel = dy.reshape(-1), w.reshape(-1)
+    taps = w.shape[0] * w.shape[1] * w.shape[2]
+    error, kernel, parts = dy.reshape(-1), w.reshape(-1), partials.reshape(-1)
+    of_kernel = gamma_w * scores.dtype.type(dy.shape[0])
     for t in prange(slices):
         item = np.int64(t)
-        for k in range(width):
-            partials[item, k] = 0
+        part = parts[item * width : (item + 1) * width]
+        part[:] = 0
         for row in range(item * samples * pixels, min((item + 1) * samples, dy.shape[0]) * pixels):
+            of = error[row * width : (row + 1) * width]
             for k in range(width):
-                partials[item, k] += abs(error[row * width + k])
-    taps = w.shape[0] * w.shape[1] * w.shape[2]
-    count = scores.dtype.type(dy.shape[0])
+                part[k] += abs(of[k])
+        for k in range(width):
+            part[k] *= gamma_dy
+        for tap in range(taps * item // slices, taps * (item + 1) // slices):
+            of = kernel[tap * width : (tap + 1) * width]
+            for k in range(width):
+                part[k] += of_kernel * abs(of[k])
     for k in range(width):
-        norm = scores.dtype.type(0)
-        for tap in range(taps):
-            norm += abs(kernel[tap * width + k])
         total = scores.dtype.type(0)
         for item in range(slices):
-            total += partials[item, k]
-        scores[k] = gamma_w * count * norm + gamma_dy * total
+            total += parts[item * width + k]
+        scores[k] = total

@@ -6,6 +6,7 @@ from ..lower import Lowering
 from ..methods import gradient_filter as gf
 from ..ops import add, frozen_batch_norm, relu, relu6
 from ..program import Buffer, Call, Launch
+from . import add as fast_add
 from . import gradient_filter as fast_gf
 from . import relu as fast_relu
 
@@ -155,6 +156,14 @@ def masked_scale(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(named(covers), fast_relu.grad_x, (flat(dx), flat(dy), mask, scale), reads, (dx,), tuple(covers))]
 
 
+def sum_of_two(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """The sum of two branches or of two gradients, where nothing follows that does it on its way."""
+    if call.passed is not add.forward:
+        return None
+    y, a, b = (call.arrays[name] for name in "yab")
+    return [Launch(call.name, fast_add.forward, (y, a, b), (a, b), (y,), (call,))]
+
+
 RULES = (
     rectify,
     pool_gradient,
@@ -163,4 +172,5 @@ RULES = (
     filtered_grad_x,
     filtered_grad_w,
     masked_scale,
+    sum_of_two,
 )

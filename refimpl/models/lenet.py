@@ -43,7 +43,7 @@ def slim_lenet(classes: int = 2, size: tuple[int, int] = (28, 28), channels: int
 
     Input (N, *size, channels), output (N, classes); two classes: is the main net's loss Low or High?
     Our reading: padded convolutions, 2×2 max pools and, as in `lenet`, a hidden linear layer, of 32 outputs: its
-    inference then costs SHARE1 % of `lenet`'s and a training step SHARE2 % (9.5 % and 7.8 % in the paper, which prints
+    inference then costs 9.6 % of `lenet`'s and a training step 9.5 % (9.5 % and 7.8 % in the paper, which prints
     neither net in full).
     """
     g = Graph("slim_lenet", size, channels)

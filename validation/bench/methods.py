@@ -5,13 +5,30 @@ ratio is what a method leaves of the step's time; beside it stand the ratios tha
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 import costmodel
 import refimpl as ri
 
-from .steps import LR, Step
+from .steps import Step
+
+LR = 1e-6  # of timed steps: approximate gradients must not drive weights that were never trained out of range
+ERROR_LR = 1e-2  # of the step whose error is taken: its change must stand out of the weights' rounding
+STATISTICS_STEPS = 30  # of a running mean that takes a tenth of each new value
+
+
+@cache
+def pretrained(model: str, size: tuple[int, int], batch: int) -> ri.Graph:
+    """The model with first weights and frozen statistics that fit them, as those of a pre-trained net do."""
+    graph = Step(model, size, batch).graph()
+    trainer = ri.Trainer(ri.compile(graph, ri.Plan(1, batch_norm="train", step=ri.Backprop(ri.SGD(lr=1e-9))), batch))
+    x, y = Step(model, size, batch).samples(graph)
+    for _ in range(STATISTICS_STEPS):
+        trainer.train_step(x, y, STATISTICS_STEPS)
+    graph.weights = {name: a.copy() for name, a in trainer.parameters.items()}
+    return graph
 
 
 @dataclass(frozen=True)
@@ -26,15 +43,15 @@ class Method:
     tolerance = 1e-2  # of the whole change of the weights: a rectifier near its kink may fall to either side
     peers = ("backprop",)
 
-    def program(self, rules: tuple = (), train_last: int | str = "all", dtype=np.float32) -> ri.Program:
+    def program(self, rules: tuple = (), train_last: int | str = "all", dtype=np.float32, lr=LR) -> ri.Program:
         """The step under `rules`."""
-        graph = Step(self.model, self.size, self.batch).graph()
-        plan = ri.Plan(train_last, rules, ri.Backprop(ri.SGD(lr=LR)), train_bias=True)
+        graph = pretrained(self.model, self.size, self.batch)
+        plan = ri.Plan(train_last, rules, ri.Backprop(ri.SGD(lr=lr)), train_bias=True)
         return ri.compile(graph, plan, self.batch, dtype=dtype)
 
-    def own(self, dtype=np.float32) -> ri.Program:
+    def own(self, dtype=np.float32, lr=LR) -> ri.Program:
         """The step under the rule."""
-        return self.program((self.rule,), self.train_last, dtype)
+        return self.program((self.rule,), self.train_last, dtype, lr)
 
     def step(self, program: ri.Program):
         """A step of a trainer, ready to be called again; `.trainer` is the trainer."""
@@ -59,7 +76,7 @@ class Method:
         """Error of the change that one step makes to all weights, against the same step in float64."""
         changes = []
         for dtype in (np.float32, np.float64):
-            step = self.step(self.own(dtype))
+            step = self.step(self.own(dtype, ERROR_LR))
             parameters = step.trainer.parameters
             before = {name: parameters[name].astype("float64") for name in step.trainer.program.step.gradients}
             step()
@@ -84,6 +101,6 @@ RULES = {
 }  # fmt: skip
 CASES = {
     f"method-{model}-{name}": Method(model, size, 8, rule, last if name.startswith("sparse-update") else "all")
-    for model, size, last in (("resnet18", (64, 64), "all"), ("mobilenet_v2", (96, 96), 42))
+    for model, size, last in (("resnet18", (128, 128), "all"), ("mobilenet_v2", (96, 96), 42))
     for name, rule in RULES.items()
 }
