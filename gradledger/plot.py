@@ -1,4 +1,4 @@
-"""Draw the record of `adapt` or `validate`: `python -m gradledger.plot RECORD.json OUT.png`.
+"""Draw the record of `adapt`, `validate` or an experiment: `python -m gradledger.plot RECORD.json OUT.png`.
 
 A process of its own, so that the training process never holds matplotlib.
 """
@@ -7,10 +7,16 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+
+EXPERIMENTS = {  # record's name → the module whose `draw` draws it, imported only for that
+    "gradient-filter-noniid": "validation.noniid_plot",
+    "lenet-mnist": "validation.lenet_mnist_plot",
+    "sparse-update-mobilenet": "validation.sparse_mobilenet_plot",
+}
 
 
 def draw(record: dict, path: Path) -> None:
@@ -22,7 +28,10 @@ def draw(record: dict, path: Path) -> None:
 
     height = max(4.2, 0.7 * len(record.get("gradients", {}).get("errors", ())))
     figure = plt.figure(figsize=(11, height), layout="constrained")
-    (errors if "gradients" in record else learning)(record, figure)
+    if record.get("name") in EXPERIMENTS:
+        import_module(EXPERIMENTS[record["name"]]).draw(record, figure)
+    else:
+        (errors if "gradients" in record else learning)(record, figure)
     handle, beside = tempfile.mkstemp(dir=path.parent, suffix=".png")
     os.close(handle)
     figure.savefig(beside, dpi=130)
@@ -95,15 +104,5 @@ def decibel(snr: float | None) -> float | None:
     return None if snr is None else 10 * float(np.log10(snr))
 
 
-def painter(record: dict) -> Callable[[dict, Path], None]:
-    """The function that draws a record; an experiment's own is imported only for its record."""
-    if record.get("name") == "gradient-filter-noniid":
-        from validation import noniid_plot
-
-        return noniid_plot.draw
-    return draw
-
-
 if __name__ == "__main__":
-    read = json.loads(Path(sys.argv[1]).read_text())
-    painter(read)(read, Path(sys.argv[2]))
+    draw(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))

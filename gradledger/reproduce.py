@@ -10,6 +10,7 @@ from validation import watch as watch_data
 
 from .adapt import make_folder, plot
 from .errors import Refused, unknown
+from .plot import EXPERIMENTS as DRAWN
 from .record import provenance
 
 EXPERIMENTS = {
@@ -20,7 +21,6 @@ EXPERIMENTS = {
     lenet_mnist.NAME: lenet_mnist.run,
     sparse_mobilenet.NAME: sparse_mobilenet.run,
 }
-DRAWN = (noniid.NAME,)  # records that `gradledger.plot` draws
 
 
 def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict:

@@ -20,14 +20,21 @@ def digits() -> data.Dataset:
 
 
 def test_lenet_mnist_goes_on_where_it_stood_and_counts_everything(tmp_path, monkeypatch):
-    protocol = lenet_mnist.Protocol(seeds=(0,), epochs=1)
-    found = lenet_mnist.run(tmp_path, silent, digits(), protocol)
+    protocol = lenet_mnist.Protocol(seeds=(0,), epochs=2, points=3, entropy=0.69)
+    d = digits()
+    found = lenet_mnist.run(tmp_path, silent, d, protocol)
     rows = found["measured"]
-    assert set(rows) == set(protocol.methods()) and rows["SGD"]["saved"]["mean"] == 0 == rows["SGD"]["gain"]["mean"]
+    assert set(rows) == {*protocol.methods(), "OHEM, same computation", "SMB, same computation"}
+    assert rows["SGD"]["saved"]["mean"] == 0 == rows["SGD"]["gain"]["mean"]
     assert 20 < rows["EMP"]["saved"]["mean"] < 50  # half of the backward pass of the convolutions
-    assert 55 < rows["OHEM"]["saved"]["mean"] < 65  # the forward pass on everything is 35 % of a step
-    assert 79 < rows["SMB, same computation"]["saved"]["mean"] < 81 or found["runs"][-1]["curve"][-1][0] == 1
-    assert all(r["curve"][-1][1] == r["accuracy"] for r in found["runs"])
+    curves = {r["method"]: r["curve"] for r in found["runs"]}
+    assert [step for step, _, _ in curves["SGD"]] == [1, 2, 3, 4, 5, 6]
+    assert curves["SGD"][-1][1] == protocol.sgd_macs(len(d.x_train))  # predicted and counted
+    assert rows["SMB, same computation"]["steps"]["mean"] == 1 and rows["SMB, same computation"]["saved"]["mean"] > 80
+    for method in ("EIF+EMP", "EIF", "OHEM", "SMD"):
+        most = protocol.methods()[method][2] * curves["SGD"][-1][1]
+        assert len(curves[method]) == 1 or curves[method][-1][1] <= most
+    assert [r["shares"].keys() >= {"forward", "uncertain"} for r in found["runs"]].count(True) == 2
     monkeypatch.setattr(lenet_mnist, "train", lambda *a: pytest.fail("a finished run was run again"))
     assert lenet_mnist.run(tmp_path, silent, digits(), protocol) == found
 
@@ -36,7 +43,11 @@ def test_lenet_mnist_keeps_the_paper_s_schedule():
     methods = lenet_mnist.Protocol().methods()
     optimizer = methods["EIF+EMP"][0].optimizer
     assert [optimizer.rate(step, 18760) for step in (0, 939, 940, 18000)] == [0.1, 0.1, 0.05, 0.05]
-    assert 0.35 < lenet_mnist.Protocol().ohem_cost() < 0.41  # forward on everything is 35 %
+
+
+def test_the_last_point_of_a_curve_within_a_budget():
+    curve = [[1, 10, 0.1], [2, 20, 0.5], [3, 30, 0.4]]
+    assert [lenet_mnist.within(curve, macs)[0] for macs in (5, 10, 29, 30, 99)] == [1, 1, 2, 3, 3]
 
 
 def test_runs_of_other_settings_do_not_count(tmp_path):

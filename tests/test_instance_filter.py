@@ -192,6 +192,24 @@ def test_a_step_with_nobody_high_trains_only_the_filter():
     assert all((t.parameters[n] == before[n]).all() for n in t.program.graph.parameters)
 
 
+def test_a_filter_that_drops_everything_still_sees_the_most_doubtful_instance():
+    t = trainer(rule=ri.InstanceFilter(filter_net(), keep=0.25, optimizer=ri.SGD(lr=0.05), entropy=0.69))
+    t.parameters["filter.fc.b"][...] = (20, 0)
+    t.parameters["filter.fc.w"][...] *= 0.1
+    x, y = samples(8)
+    put, seen = t.put, {}
+    t.put = lambda chosen, labels, prefix="": (seen.update({prefix: list(chosen)}), put(chosen, labels, prefix))
+    own = {n.removeprefix("filter."): a for n, a in t.parameters.items() if n.startswith("filter.")}
+    judge = filter_net()
+    judge.weights = own
+    p = np.exp(ri.Trainer(ri.compile(judge, ri.Plan(), 8)).predict(x).astype(np.float64))
+    t.train_step(x, y, 10)
+    p /= p.sum(1, keepdims=True)
+    most = int(np.argmax(-(p * np.log(p)).sum(1)))
+    assert seen == {"uncertain.": [most], "filter.": [most]}
+    assert t.runner.made["uncertain", 1] == t.runner.made["filter.update", 1] == 1
+
+
 def test_resuming_gives_the_same_bits():
     x, y = samples(24)
     whole, first, second = trainer(), trainer(), trainer()

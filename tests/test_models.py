@@ -55,6 +55,7 @@ def infer(graph, arrays, x):
         ("lenet5", {}, 61_706),
         ("lenet5", {"size": (32, 32)}, 61_706),
         ("resnet18", {}, 11_689_512),
+        ("resnet20", {}, 272_474),
         ("mobilenet_v2", {}, 3_504_872),
     ],
 )
@@ -132,6 +133,7 @@ CASES = [
     ("lenet5", {"size": (33, 40), "channels": 3}, 1.0),
     ("resnet8", {"size": (19, 32)}, 1.0),
     ("resnet18", {"classes": 10, "size": (65, 48)}, 1.0),
+    ("resnet20", {"size": (16, 19)}, 1.0),
     ("mobilenet_v2", {"classes": 10, "size": (65, 48)}, 1.0),
     ("mobilenet_v2", {"classes": 5, "size": (32, 32), "width": 0.35}, 0.35),
 ]

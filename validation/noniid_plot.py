@@ -1,24 +1,15 @@
 """The picture of a record of `gradient-filter-noniid`; `gradledger.plot` draws it in a process of its own."""
 
-import os
-import tempfile
-from pathlib import Path
-
 from .noniid import method, row
 
 COLORS = {None: "0.35", 2: "tab:blue", 4: "tab:orange", 7: "tab:green"}
 
 
-def draw(record: dict, path: Path) -> None:
-    """Accuracy against operations, one curve a patch, and the gap to back-propagation by layers; renamed into place."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+def draw(record: dict, figure) -> None:
+    """Accuracy against operations, one curve a patch, and the gap to back-propagation by layers."""
     measured, layers = record["measured"], record["protocol"]["train_last"]
     seeds = len(record["seeds"])
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(3, 2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     for i, patch in enumerate(record["protocol"]["patches"]):
         rows = [measured[row(k, patch)] for k in layers]
         color, label = COLORS.get(patch), method(patch)
@@ -38,11 +29,6 @@ def draw(record: dict, path: Path) -> None:
     right.axhline(0, color="0.35", linewidth=0.8)
     right.set(xticks=layers, xlabel="convolutions that train", ylabel="points to back-propagation, same seed")
     right.set_title(f"mean, smallest and largest of {seeds} seeds")
-
-    handle, beside = tempfile.mkstemp(dir=path.parent, suffix=".png")
-    os.close(handle)
-    figure.savefig(beside, dpi=110)
-    os.replace(beside, path)
 
 
 def bars(spreads: list[dict]) -> list[list[float]]:

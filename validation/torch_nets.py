@@ -98,6 +98,11 @@ def resnet8(classes=10, channels=3):
     return ResNet((16, 32, 64), 1, (3, 1, 1, False), classes, channels)
 
 
+def resnet20(classes=10, channels=3):
+    """ResNet-20 for small images."""
+    return ResNet((16, 32, 64), 3, (3, 1, 1, False), classes, channels)
+
+
 def resnet18(classes=1000, channels=3):
     """ResNet-18 with torchvision's module names."""
     return ResNet((64, 128, 256, 512), 2, (7, 2, 3, True), classes, channels)
@@ -166,7 +171,7 @@ def build(graph, width=1.0, dropout=0.2):
         return LeNet5(classes, graph.size, graph.channels)
     if graph.name == "mobilenet_v2":
         return MobileNetV2(classes, width, graph.channels, dropout)
-    return {"resnet8": resnet8, "resnet18": resnet18}[graph.name](classes, graph.channels)
+    return {"resnet8": resnet8, "resnet18": resnet18, "resnet20": resnet20}[graph.name](classes, graph.channels)
 
 
 def random_weights(graph, seed, dtype=np.float64):

@@ -24,8 +24,8 @@ Readings beyond the equations:
          0.6 (ln 2 is the largest), first T = 1: the paper prints none of them.
   [ours] The filter keeps nothing from its first pass: it runs forward again on the labelled instances, which costs less
          memory, and less time while few are labelled. Everything is counted.
-  [ours] Where a mini-batch has neither a predicted High nor an uncertain instance, the one of the largest entropy counts
-         as uncertain. Otherwise a filter that has come to drop everything would never see another label.
+  [ours] Where a mini-batch has neither a predicted High nor an uncertain instance, that of the largest entropy counts
+         as uncertain: a filter that has come to drop everything would never see another label.
   [ours] The instances of a section are copied side by side (`select`), which has its cost.
 Dimensions: N instances of a section, B of the mini-batch, E elements of an instance, K classes. Any float dtype.
 """

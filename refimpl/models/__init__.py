@@ -10,7 +10,7 @@ from ..passes import ShapeError
 from .lenet import lenet, lenet5, slim_lenet
 from .mobilenet_folded import mobilenet_folded
 from .mobilenet_v2 import VARIANTS, mobilenet_v2
-from .resnet import resnet8, resnet10, resnet18
+from .resnet import resnet8, resnet10, resnet18, resnet20
 from .watch import watch_net, watch_weights
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "resnet8",
     "resnet10",
     "resnet18",
+    "resnet20",
     "slim_lenet",
     "watch_net",
     "watch_weights",
@@ -37,6 +38,7 @@ MODELS: dict[str, Callable[..., Graph]] = {
     "resnet8": resnet8,
     "resnet10": resnet10,
     "resnet18": resnet18,
+    "resnet20": resnet20,
     "mobilenet_v2": mobilenet_v2,
     "mobilenet_folded": mobilenet_folded,
 }

@@ -31,18 +31,28 @@ def _stages(g: Graph, x: str, widths: tuple[int, ...], blocks: int, classes: int
     return g
 
 
-def resnet8(classes: int = 10, size: tuple[int, int] = (32, 32), channels: int = 3) -> Graph:
-    """The CIFAR form with n = 1: a 3×3 convolution, three stages of one basic block with 16, 32 and 64 channels.
+def _cifar(name: str, blocks: int, classes: int, size: tuple[int, int], channels: int) -> Graph:
+    """The CIFAR form: a 3×3 convolution, three stages of `blocks` basic blocks with 16, 32 and 64 channels.
 
     Input (N, *size, channels), output (N, classes).
     Our reading: shortcuts that change the shape are 1×1 projections with batch norm (option B of section 3.3), where
     He et al. pad with zeros on CIFAR (option A).
     """
-    g = Graph("resnet8", size, channels)
+    g = Graph(name, size, channels)
     x = g.conv2d("conv1", INPUT, 16, 3, pad=1)
     x = g.batch_norm("bn1", x)
     x = g.relu("relu1", x)
-    return _stages(g, x, (16, 32, 64), 1, classes)
+    return _stages(g, x, (16, 32, 64), blocks, classes)
+
+
+def resnet8(classes: int = 10, size: tuple[int, int] = (32, 32), channels: int = 3) -> Graph:
+    """The CIFAR form with one block a stage; see `_cifar`. Input (N, *size, channels), output (N, classes)."""
+    return _cifar("resnet8", 1, classes, size, channels)
+
+
+def resnet20(classes: int = 10, size: tuple[int, int] = (32, 32), channels: int = 3) -> Graph:
+    """The CIFAR form with three blocks a stage; see `_cifar`. Input (N, *size, channels), output (N, classes)."""
+    return _cifar("resnet20", 3, classes, size, channels)
 
 
 def resnet18(classes: int = 1000, size: tuple[int, int] = (224, 224), channels: int = 3) -> Graph:
