@@ -1,9 +1,14 @@
-"""The long experiments on a few images: records, resuming, what is refused. Their figures are in validation/results."""
+"""The long experiments on a few images: records, resuming, what is refused. Their records go to validation/results."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from refimpl import data
 from refimpl.data import DataError, Resized
@@ -12,6 +17,16 @@ from validation import datasets, lenet_mnist, runs, sparse_mobilenet
 
 def silent(done, total, name):
     """No progress bar."""
+
+
+def assert_drawn(record: dict, folder: Path) -> None:
+    """The picture of a record, as `reproduce` has it drawn from the JSON, is there and not one colour."""
+    (folder / "record.json").write_text(json.dumps(record))
+    command = [sys.executable, "-m", "gradledger.plot", str(folder / "record.json"), str(folder / "picture.png")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with Image.open(folder / "picture.png") as picture:
+        assert picture.width > 800 and len(picture.convert("RGB").getcolors(1 << 24)) > 20
 
 
 def digits() -> data.Dataset:
@@ -35,6 +50,7 @@ def test_lenet_mnist_goes_on_where_it_stood_and_counts_everything(tmp_path, monk
         most = protocol.methods()[method][2] * curves["SGD"][-1][1]
         assert len(curves[method]) == 1 or curves[method][-1][1] <= most
     assert [r["shares"].keys() >= {"forward", "uncertain"} for r in found["runs"]].count(True) == 2
+    assert_drawn(found, tmp_path)
     monkeypatch.setattr(lenet_mnist, "train", lambda *a: pytest.fail("a finished run was run again"))
     assert lenet_mnist.run(tmp_path, silent, digits(), protocol) == found
 
@@ -85,6 +101,7 @@ def test_sparse_update_mobilenet_small(tmp_path, weights):
     found = sparse_mobilenet.run(tmp_path, silent, images(), protocol)
     assert len(found["runs"]) == 6 and set(found["measured"]) == {f"{n}, {m}" for n in sparse_mobilenet.WEIGHTS
                                                                    for m in protocol.methods()}  # fmt: skip
+    assert_drawn(found, tmp_path)
     for memory in found["memory"].values():
         assert memory["runs_under_it"] and 1.5 < memory["updated_share"] < 2.6
         terms = memory["terms"]

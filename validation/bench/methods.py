@@ -99,8 +99,12 @@ RULES = {
     "sparse-update-0.02": ri.SparseUpdate(0.02), "gradient-filter-2": ri.GradientFilter(2),
     "gradient-filter-4": ri.GradientFilter(4),
 }  # fmt: skip
+NETS = {  # part of a case's name → model, size, and how many convolutions sparse update trains
+    "resnet18": ("resnet18", (64, 64), "all"), "resnet18_128": ("resnet18", (128, 128), "all"),
+    "resnet20": ("resnet20", (32, 32), "all"), "mobilenet_v2": ("mobilenet_v2", (96, 96), 42),
+}  # fmt: skip
 CASES = {
-    f"method-{model}-{name}": Method(model, size, 8, rule, last if name.startswith("sparse-update") else "all")
-    for model, size, last in (("resnet18", (128, 128), "all"), ("mobilenet_v2", (96, 96), 42))
+    f"method-{net}-{name}": Method(model, size, 8, rule, last if name.startswith("sparse-update") else "all")
+    for net, (model, size, last) in NETS.items()
     for name, rule in RULES.items()
 }
