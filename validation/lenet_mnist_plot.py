@@ -23,12 +23,17 @@ def draw(record: dict, figure) -> None:
     for name in ("SGD", "EIF+EMP", "OHEM"):
         found = published[name]
         left.plot(100 - found["saved"], found["accuracy"], "x", color=COLORS[name], markersize=8)
-    left.set(xscale="log", xlabel="multiply-adds, % of 20 epochs of SGD", ylabel="accuracy on the test images, %")
-    left.set(ylim=(97, 99.6), title=f"mean, smallest and largest of {len(record['seeds'])} seeds; × the paper's")
+    rows = record["measured"]
+    epochs, seeds = record["protocol"]["epochs"], len(record["seeds"])
+    left.set(
+        xscale="log", xlabel=f"multiply-adds, % of {epochs} epochs of SGD", ylabel="accuracy on the test images, %"
+    )
+    lowest = min(found["accuracy"]["min"] for found in rows.values()) - 1  # what lies below is the start of every curve
+    left.set(ylim=(lowest, min(100, published["EIF+EMP"]["accuracy"] + 0.2)))
+    left.set_title(f"mean, smallest and largest of {seeds} seed{'s' * (seeds > 1)}; × the paper's")
     left.set_xticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
     left.legend(frameon=False, loc="lower right")
 
-    rows = record["measured"]
     place = np.arange(len(rows))
     gains = [rows[name]["gain"] for name in rows]
     bars = [[g["mean"] - g["min"] for g in gains], [g["max"] - g["mean"] for g in gains]]

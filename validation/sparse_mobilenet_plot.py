@@ -20,14 +20,15 @@ def draw(record: dict, figure) -> None:
         axes.set(
             xlabel="epoch", ylabel="accuracy, %", title=f"{net}, {record['memory'][net]['size']}²; dashed: the paper"
         )
-        axes.legend(frameon=False, loc="lower right")
+        axes.set_xticks(epochs)
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
     plans = ("whole net", "same layers", "sparse")
     place = np.arange(len(plans))
     for i, net in enumerate(nets):
         kept = [record["memory"][net]["with_masks"][plan] / 1024 for plan in plans]
         bars = right.barh(place + 0.4 * i - 0.2, kept, height=0.36, label=net)
         right.bar_label(bars, [f"{k:,.0f}" for k in kept], padding=3, fontsize=9)
-    right.set(yticks=place, yticklabels=("dense, whole net", "dense, same layers", "sparse update"), xscale="log")
-    right.set(xlabel="KiB kept for backward, batch 1, masks included", xlim=(None, 10 * right.get_xlim()[1]))
+    right.set(yticks=place, yticklabels=("dense,\nwhole net", "dense,\nsame layers", "sparse\nupdate"))
+    right.set(xlabel="KiB kept, batch 1, with masks", xlim=(0, 1.2 * right.get_xlim()[1]))
     right.invert_yaxis()
     right.legend(frameon=False, loc="lower right")
