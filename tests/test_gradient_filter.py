@@ -222,3 +222,17 @@ def test_passes_refuse():
         gf.patch_grad(dy, np.ones((2, 3)))
     with pytest.raises(ShapeError, match="^K=2 is not a multiple of G=3 groups$"):
         gf.patch_grad(dy, np.ones((2, 2)), G=3)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_on_constant_maps_gradients_are_exact_but_for_the_square_of_the_stride(stride):
+    rng = np.random.default_rng(0)
+    side, w = 12 * stride, rng.normal(size=(1, 1, 3, 4))
+    x, dy = np.ones((2, side, side, 3)) * rng.normal(size=3), np.ones((2, 12, 12, 4)) * rng.normal(size=4)
+    at = {"stride": (stride, stride)}
+    mean = gf.pool_dy(dy, patch=(2, 2), align=gf.CENTRE)
+    sums = gf.pool_x(x, patch=(2, 2), align=gf.CENTRE, **at, U=6, V=6)
+    dw, dx = gf.patch_grad_w(mean, sums, G=1), gf.patch_grad(mean, gf.sum_w(w), G=1, C=3)
+    exact_w, exact_x = conv2d.grad_w(dy, x, **at, R=1, S=1)[0, 0], conv2d.grad_x(dy, w, **at, H=side, W=side)
+    np.testing.assert_allclose(dw, stride**2 * exact_w, rtol=1e-12)
+    np.testing.assert_allclose(dx.mean((0, 1, 2)), stride**2 * exact_x.mean((0, 1, 2)), rtol=1e-12)

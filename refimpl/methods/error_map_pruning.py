@@ -13,7 +13,8 @@ With several groups the groups keep different numbers of channels: `grad_x` and 
 
 Readings beyond the equations:
   [paper] uses α both for a "pruning ratio" and for the kept share n'/n: here `keep` is the share that is kept.
-  [ours]  L = max(1, round(keep·K)); of equal scores the lower channel comes first; γ₁ = γ₂ = 1.
+  [ours]  L = max(1, round(keep·K)); of equal scores the lower channel comes first; γ₁ = γ₂ = 1. dy is that of the mean
+          loss, 1/N of an instance's own, so that with these γ the kernels' norms mostly decide; γ₁ = 0 leaves it to dy.
   [ours]  A pruned channel's bias gradient is zero.
   [ours]  A depthwise convolution keeps L of its channels: dx and dw of the others are zero.
 Dimensions: N samples, H W input and P Q output rows and columns, C input and K output channels, R S kernel rows and

@@ -11,7 +11,9 @@ border of a patch the true convolution mixes patches; the method treats each as 
 B.4).
 
 Readings beyond the equations:
-  [code]  A stride makes the patch of x r·stride long; x̃ and dx have the U×V grid of g̃.
+  [code]  A stride makes the patch of x r·stride long; x̃ and dx have the U×V grid of g̃. Where dy and x are constant the
+          method is exact at stride 1, but at stride s its dw and mean dx are s² times the exact ones, for nothing in
+          eq. (2), (3) and (5) divides by it.
   [code]  `align` centre: where r does not divide P, the grid is centred on the map, ⌈(U·r − P)/2⌉ rows of padding at
           the top (columns alike; x with r·stride). The mean divides by the real elements, the sum has no padding.
   [paper] `align` corner: eq. (2) to the letter, patches start at the top left element.
