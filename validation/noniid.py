@@ -32,6 +32,7 @@ import numpy as np
 import refimpl as ri
 from costmodel import paper
 from refimpl import checkpoint, data, random
+from refimpl.cut import cut, frozen_until
 
 from . import datasets
 from .papers import GRADIENT_FILTERING
@@ -137,6 +138,25 @@ def pretrained(a: data.Dataset, seed: int, protocol: Protocol, digest: str, path
     return trainer.parameters
 
 
+def tails(
+    graph: ri.Graph, a: data.Dataset, b: data.Dataset, protocol: Protocol
+) -> dict[int, tuple[ri.Graph, data.Dataset, data.Dataset]]:
+    """Trained layers → the part of the net that learns, and both halves as the maps that the frozen part makes of them.
+
+    What is frozen computes the same in every epoch of every run, so it runs over the data once.
+    """
+    found = {}
+    for k in sorted(protocol.train_last, reverse=True):
+        tensor = frozen_until(graph, protocol.plan(k, None))
+        if tensor:
+            head, graph = cut(graph, tensor)
+            maps = ri.Trainer(ri.compile(head, None, protocol.batch)).predict
+            a = replace(a, x_test=maps(a.x_test))
+            b = replace(b, x_train=maps(b.x_train), x_test=maps(b.x_test))
+        found[k] = graph, a, b
+    return found
+
+
 def adapt(a: data.Dataset, b: data.Dataset, graph: ri.Graph, plan: ri.Plan, protocol: Protocol, seed: int) -> dict:
     """One run on half B: shares of both halves' test images that are right before and after, losses, seconds."""
     trainer = ri.Trainer(ri.compile(graph, plan, batch=protocol.batch), seed)
@@ -167,8 +187,11 @@ def run(output: Path, watch: Watch, d: data.Dataset | None = None, protocol: Pro
                 a, b = halves(d, seed)
                 graph, current = net(d), seed
                 graph.weights = pretrained(a, seed, protocol, runs.digest, output / f"{NAME}-{seed}.safetensors")
+                watch(i, len(protocol.work), f"maps of the frozen layers, seed {seed}")
+                parts = tails(graph, a, b, protocol)
             watch(i, len(protocol.work), f"{row(k, patch)}, seed {seed}")
-            runs.add(**key, **adapt(a, b, graph, protocol.plan(k, patch), protocol, seed))
+            tail, *maps = parts[k]
+            runs.add(**key, **adapt(*maps, tail, protocol.plan(k, patch), protocol, seed))
         found.append(runs.get(**key))
     return record(found, net(d), protocol)
 
