@@ -65,7 +65,11 @@ def test_record_and_resume(tmp_path, monkeypatch):
     path.write_text("\n".join(lines[:3]) + "\n")  # as if it had been stopped before the last run
     done = []
     again = noniid.run(tmp_path, lambda i, total, name: done.append(name), d, SMALL)
-    assert done == ["pre-training, seed 0", "last 2, gradient-filter:patch=2, seed 0"]
+    assert done == [
+        "pre-training, seed 0",
+        "maps of the frozen layers, seed 0",
+        "last 2, gradient-filter:patch=2, seed 0",
+    ]
     same = [{**r, "train_seconds": 0} for r in record["runs"]]
     assert [{**r, "train_seconds": 0} for r in again["runs"]] == same
 
