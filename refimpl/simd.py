@@ -12,6 +12,7 @@ stays scalar. LLVM splits a vector into whatever registers the processor has (on
     a + b, a − b, a · b      a product that is added at once may be rounded once (contracted)
     clamp(v, lo, hi)         min(max(v, lo), hi); NaN stays
     keep(v, z, lo, hi)       v where lo < z < hi or z is NaN, else 0
+    inside(v, lo, hi)        bits of an integer: lo < v < hi, lane 0 the lowest; a hi of NaN is no bound, NaN passes lo
     keep_bits(v, bits)       v in the lanes whose bit of an integer is set, lane 0 the lowest, else 0
     prefetch(x, i)           ask for the cache line of element i (prefetch_write: to write it)
     accumulate(s, i, v, n)   s[i …] += v in the dtype of s
@@ -265,6 +266,21 @@ def keep(typingctx, vector, z, lo, hi):
         return builder.select(outside, ir.Constant(v.type, [0.0] * LANES), v)
 
     return signature(vector, vector, vector, vector, vector), generate
+
+
+@intrinsic
+def inside(typingctx, vector, lo, hi):
+    """Bits: is lo < v < hi, lane 0 the lowest. A hi of NaN is no bound, and NaN passes lo."""
+    if not isinstance(vector, Vector):
+        return None
+
+    def generate(context, builder, sig, args):
+        v, lo, hi = args
+        under = builder.or_(builder.fcmp_ordered("<", v, hi), builder.fcmp_unordered("uno", hi, hi))
+        found = builder.and_(builder.fcmp_unordered(">", v, lo), under)
+        return builder.zext(builder.bitcast(found, ir.IntType(LANES)), ir.IntType(64))
+
+    return signature(types.uint64, vector, vector, vector), generate
 
 
 @intrinsic

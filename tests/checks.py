@@ -288,3 +288,16 @@ def window_attrs(pick, dilation=True, most=2) -> SimpleNamespace:
     least = [max(1, step[i] * (window[i] - 1) + 1 - sum(pad[i])) for i in range(2)]
     size = tuple(n + pick(0, 4) for n in least)
     return SimpleNamespace(window=window, stride=stride, dilation=step, pad=pad, size=size)
+
+
+def both_thread_counts(work):
+    """What `work` gives, which must have the same bits with one thread and with two."""
+    before, found = numba.get_num_threads(), []
+    try:
+        for count in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
+            numba.set_num_threads(count)
+            found.append(work())
+    finally:
+        numba.set_num_threads(before)
+    assert found[0].tobytes() == found[1].tobytes(), "depends on the thread count"
+    return found[0]

@@ -2,13 +2,12 @@
 
 import math
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks import distance
+from checks import both_thread_counts, distance
 from refimpl.fast import channels, tiles
 from refimpl.methods import error_map_pruning as emp
 from refimpl.methods import sparse_update as su
@@ -18,19 +17,6 @@ dtypes = st.sampled_from(list(LIMIT))
 # rows around the border of a tile, single values along any axis, no sample at all
 SHAPES = [(1, 1, 1, 1), (3, 5, 1, 7), (2, 16, 8, 3), (1, 257, 1, 4), (5, 8, 13, 6), (0, 4, 4, 5), (2, 0, 3, 4)]
 shapes = st.sampled_from(SHAPES)
-
-
-def both_thread_counts(work):
-    """What `work` gives, which must have the same bits with one thread and with two."""
-    before, found = numba.get_num_threads(), []
-    try:
-        for count in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
-            numba.set_num_threads(count)
-            found.append(work())
-    finally:
-        numba.set_num_threads(before)
-    assert found[0].tobytes() == found[1].tobytes(), "depends on the thread count"
-    return found[0]
 
 
 def chosen(width, share, seed):

@@ -8,8 +8,10 @@ import numpy as np
 from numba import prange
 
 from ..kernel import fast, inline
+from ..simd import LANES, address, clamp, given, inside, keep_bits, load, splat, store
+from .rows import bounds
 
-RUN = 4096  # elements of an item, a multiple of 8
+RUN = 4096  # elements of an item, a multiple of LANES
 
 
 @inline
@@ -18,35 +20,73 @@ def runs(elements):
     return (elements + RUN - 1) // RUN
 
 
+@inline
+def store_bits(mask, byte, bits, m):
+    """Write the bits of m lanes to mask bytes from `byte` on."""
+    mask[byte] = np.uint8(bits & 255)
+    if m > 8:
+        mask[byte + 1] = np.uint8(bits >> 8)
+
+
+@inline
+def load_bits(mask, start, size, e):
+    """Bits of the LANES elements from e on, of the sample whose `size` mask bytes begin at byte `start`."""
+    byte = e >> 3
+    word = np.uint64(mask[start + byte])
+    if byte + 1 < size:
+        word |= np.uint64(mask[start + byte + 1]) << np.uint64(8)
+    if e & 7 and byte + 2 < size:
+        word |= np.uint64(mask[start + byte + 2]) << np.uint64(16)
+    return word >> np.uint64(e & 7)
+
+
+@inline
+def forward_run(y, mask, a, b, act, base, byte, count):
+    """`forward` on `count` elements from element `base` on, whose mask begins at `byte`. Arrays are addresses."""
+    lo, hi = bounds(a, act)
+    bottom, top = splat(a, 0.0), splat(a, 6.0 if act == 2 else np.nan)  # NaN is no bound: infinity passes a relu
+    for e in range(0, count, LANES):
+        i, m = base + e, min(LANES, count - e)
+        v = load(a, i, m)
+        if given(b):
+            v = v + load(b, i, m)
+        v = clamp(v, lo, hi)
+        store(y, i, v, m)
+        if given(mask):
+            store_bits(mask, byte + (e >> 3), inside(v, bottom, top), m)
+
+
 @fast
 def forward(y, mask, a, b, act):
     """Write y (N, E) = act(a + b) and mask (N, B) uint8; b (N, E) or (0, 0) for none; mask (0, 0) for none."""
     elements = a.shape[1]
-    per = runs(elements)
-    two, keep = b.shape[0] > 0, mask.shape[0] > 0
-    zero, six = a.dtype.type(0), a.dtype.type(6)
+    per, size = runs(elements), mask.shape[1]
     for t in prange(a.shape[0] * per):
         n = np.int64(t) // per
         first = np.int64(t) % per * RUN
-        last = min(first + RUN, elements)
-        if two:
-            for e in range(first, last):
-                v = a[n, e] + b[n, e]
-                v = zero if v <= zero else v
-                y[n, e] = six if (act == 2) & (v > six) else v
-        else:
-            for e in range(first, last):
-                v = a[n, e]
-                v = zero if v <= zero else v
-                y[n, e] = six if (act == 2) & (v > six) else v
-        if keep:
-            for byte in range(first // 8, (last + 7) // 8):
-                bits = 0
-                for j in range(min(8, elements - 8 * byte)):
-                    v = y[n, 8 * byte + j]
-                    passes = not ((v <= zero) | ((act == 2) & (v >= six)))
-                    bits |= int(passes) << j
-                mask[n, byte] = bits
+        count = min(RUN, elements - first)
+        forward_run(
+            address(y), address(mask), address(a), address(b), act, n * elements + first, n * size + first // 8, count
+        )
+
+
+@inline
+def grad_run(dx, dy, mask, scale, channels, base, start, size, first, last):
+    """`grad_x` on the elements first … last−1 of the sample that begins at element `base` and mask byte `start`."""
+    e = first
+    c = first % channels if given(scale) else 0
+    while e < last:
+        m = min(LANES, last - e)
+        if given(scale):
+            m = min(m, channels - c)
+        v = load(dy, base + e, m)
+        if given(scale):
+            v = v * load(scale, c, m)
+            c = c + m if c + m < channels else 0
+        if given(mask):
+            v = keep_bits(v, load_bits(mask, start, size, e))
+        store(dx, base + e, v, m)
+        e += m
 
 
 @fast
@@ -56,27 +96,13 @@ def grad_x(dx, dy, mask, scale):
     scale (C,): factor of each channel, element e of a sample being in channel e mod C; (0,) for none.
     """
     elements = dy.shape[1]
-    per = runs(elements)
+    per, size = runs(elements), mask.shape[1]
     channels = scale.shape[0]
-    zero = dy.dtype.type(0)
     for t in prange(dy.shape[0] * per):
         n = np.int64(t) // per
         first = np.int64(t) % per * RUN
         last = min(first + RUN, elements)
-        if channels and not mask.shape[0]:
-            c = first % channels
-            for e in range(first, last):
-                dx[n, e] = dy[n, e] * scale[c]
-                c += 1
-                c = 0 if c == channels else c
-        elif channels:
-            c = first % channels
-            for e in range(first, last):
-                v = dy[n, e] * scale[c]
-                dx[n, e] = v if (mask[n, e >> 3] >> (e & 7)) & 1 else zero
-                c += 1
-                c = 0 if c == channels else c
-        else:
-            for e in range(first, last):
-                v = dy[n, e]
-                dx[n, e] = v if (mask[n, e >> 3] >> (e & 7)) & 1 else zero
+        grad_run(
+            address(dx), address(dy), address(mask), address(scale), channels,
+            n * elements, n * size, size, first, last,
+        )  # fmt: skip
