@@ -47,7 +47,12 @@ def test_forward_and_mask_are_the_references(size, n, act, two, masked, dtype, s
 
 
 @given(
-    elements, st.integers(1, 3), st.booleans(), st.sampled_from([0, 1, 3, 8, 13, 16, 20, 24]), dtypes, st.integers(0, 99)
+    elements,
+    st.integers(1, 3),
+    st.booleans(),
+    st.sampled_from([0, 1, 3, 8, 13, 16, 20, 24]),
+    dtypes,
+    st.integers(0, 99),
 )
 def test_grad_x_is_dy_through_mask_and_scale(size, n, masked, channels, dtype, seed):
     size *= max(1, channels)
