@@ -61,7 +61,7 @@ class Protocol:
 
     seeds: tuple[int, ...] = (0, 1, 2)
     sizes: tuple[int, ...] = (96, 128)
-    epochs: tuple[int, ...] = (4, 4)
+    epochs: tuple[int, ...] = (2, 3)
     batch: int = 32
     lr: float = 0.02
     ratio: float = 0.02
