@@ -162,6 +162,8 @@ def fit(
 ) -> Fitted:
     """The plan with the most layers and then the largest ratio of sparse update that fits into `limit` bytes.
 
+    The memory budget of arXiv 2503.17959.
+
     plan: what else holds; its SparseUpdate rule and `train_last` are replaced (default plain SGD and nothing else).
     weights: which of them the limit covers, "trained" or "updated" (see the module). The rest is as for `compile`.
     MemoryLimitError names the smallest limit that would do and the largest term; ValueError for bad values.

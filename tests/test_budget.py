@@ -86,7 +86,7 @@ def need(net, k, ratio, weights):
 
 @pytest.mark.parametrize("weights", budget.WEIGHTS)
 @pytest.mark.parametrize("net", ["residual", "depthwise", "watch"])
-def test_what_is_found_fits_and_the_next_larger_one_does_not(net, weights):
+def test_memory_budget_is_kept_and_the_next_larger_plan_does_not_fit(net, weights):
     layers = sum(n.op == "conv2d" for n in NETS[net]().nodes)
     least, most = need(net, 1, RATIOS[0], weights), need(net, layers, 1.0, weights)
     for limit in (least, (3 * least + most) // 4, (least + most) // 2, most - 1, most):

@@ -98,7 +98,20 @@ def test_passes_count_as_their_formulas_say(n, e, k, seed):
     np.testing.assert_array_equal(eif.select(stream, chosen).reshape(n, e, 2), stream[chosen])
 
 
-def plain_step(t: ri.Trainer, x, y, rule) -> dict:
+class PlainThreshold:
+    """T after each mini-batch, from a list of all of them: eq. (2) and (3) in plain Python."""
+
+    def __init__(self, rule):
+        self.rule, self.value, self.seen = rule, rule.threshold, []
+
+    def follow(self, true_high: int, n: int) -> None:
+        self.seen.append((true_high, n))
+        last = self.seen[-self.rule.window :]
+        enough = sum(high for high, _ in last) >= self.rule.keep * sum(n for _, n in last)
+        self.value *= self.rule.rise if enough else self.rule.fall
+
+
+def plain_step(t: ri.Trainer, x, y, rule, threshold: PlainThreshold) -> dict:
     """The same step from separate programs: the filter's inference, a training step of the main net, and so on."""
     names = t.program.graph.parameters
     main = {n: t.parameters[n].copy() for n in names}
@@ -132,22 +145,29 @@ def plain_step(t: ri.Trainer, x, y, rule) -> dict:
     if len(unsure):
         known[unsure] = cross_entropy(infer(main_net(), main, x[unsure]), y[unsure])
     labelled = np.flatnonzero(~np.isnan(known))
-    truth = (known[labelled] >= t.memory["threshold"][0]).astype(np.int64)
+    truth = (known[labelled] >= threshold.value).astype(np.int64)
+    threshold.follow(int(np.sum((known >= threshold.value)[high])), len(x))
     if len(labelled):
         own, _ = run(filter_net(), own, rule.filter_plan(), x[labelled], truth)
     return main | {f"filter.{n}": a for n, a in own.items()}
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.6, 0.693])
-def test_a_step_equals_its_parts(limit):
-    rule = ri.InstanceFilter(filter_net(), keep=0.25, optimizer=ri.SGD(lr=0.05), entropy=limit)
-    t = trainer(rule=rule)
-    x, y = samples(8, seed=5)
-    for _ in range(3):
-        expected = plain_step(t, x, y, rule)
+def test_steps_equal_their_parts(limit):
+    optimizer = ri.SGD(lr=0.05)
+    rule = ri.InstanceFilter(
+        filter_net(), keep=0.45, optimizer=optimizer, entropy=limit, threshold=1.05, window=2, rise=1.2, fall=0.8
+    )
+    t, threshold, values = trainer(rule=rule), PlainThreshold(rule), []
+    for i in range(6):  # more than the window
+        x, y = samples(8 - i % 2, seed=5 + i)
+        expected = plain_step(t, x, y, rule, threshold)
         t.train_step(x, y, 10)
         for name, value in expected.items():
             np.testing.assert_allclose(t.parameters[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+        assert t.memory["threshold"][0] == pytest.approx(threshold.value, rel=1e-12)
+        values.append(threshold.value)
+    assert len({np.sign(d) for d in np.diff(values)}) == 2  # it rose and fell
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])

@@ -210,9 +210,8 @@ def judge(root: Path, paper: Paper, statement: Statement, functions: tuple, test
         where = ", ".join(f"{f.path} ({f.name})" for f in functions)
         return paper.later, f"listed as not implemented, but cited by {where}" if functions else ""
     if not functions:
-        if not (root / statement.home).exists():
-            return f"missing: no {statement.home} yet", ""
-        return "missing", f"no docstring cites it, though {statement.home} is there"
+        there = (root / statement.home).exists()
+        return "missing", f"no docstring in {statement.home} cites it" if there else f"there is no {statement.home}"
     if not tests:
         files = " or ".join(dict.fromkeys(f"tests/test_{Path(f.path).stem}.py" for f in functions))
         names = ", ".join(f.name for f in functions)

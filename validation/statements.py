@@ -127,7 +127,7 @@ PAPERS = (
             {"stages": "the selection is fixed, then dynamic, then fixed again"},
         )
         + rows(
-            "costmodel/advise.py",
+            "costmodel/budget.py",
             "second-hand; terms: our reading",
             {"memory budget": "as many layers as fit into the bytes given, late ones first, a small ratio in each"},
         )
