@@ -64,7 +64,7 @@ def roofline(estimate) -> dict[str, float]:
     d = estimate.device
     share = estimate.n / estimate.program.batch
     seconds = dict.fromkeys(EFFICIENCY, 0.0)
-    occurs = 1.0  # probability of a launch, where a step leaves residual blocks out at random
+    occurs = 1.0  # probability of a launch, where chance decides
     for launch in estimate.program.order:
         if launch.covers:  # one that covers no call follows another one that does
             occurs = max(estimate.occurs.get(c, 1.0) for c in launch.covers)

@@ -87,9 +87,9 @@ def price(graph: Graph, plan: Plan, n: int = 1, size: tuple[int, int] | None = N
 
     ValueError where the plan has a rule that the paper does not count.
     """
-    for rule in plan.rules:
+    for rule in filter(None, (plan.instances, *plan.rules, plan.depth)):
         if not isinstance(rule, GradientFilter):
-            raise ValueError(f"the counting of arXiv 2301.00330 knows dense and filtered gradients, not {rule!r}")
+            raise ValueError(f"the counting of arXiv 2301.00330 knows dense and filtered gradients, not {rule.method}")
     shapes = graph.shapes(n, size)
     trained = plan.trained(graph)
     upstream: set[str] = set()  # tensors with something trained at or before them

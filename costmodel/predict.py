@@ -18,6 +18,16 @@ def call_counts(call: Call, n: int) -> Counter:
     return Counter(counts(passed.operator, passed.name, call.sizes_at(n), call.attrs, call.present))
 
 
+def expected_counts(call: Call, samples: float) -> Counter:
+    """Units of one logical call where `samples` is a mean: between those of the whole numbers around it."""
+    low = int(samples)
+    found = call_counts(call, low) if low else Counter()
+    if samples > low:
+        more = call_counts(call, low + 1)
+        found = Counter({u: found[u] + (samples - low) * (k - found[u]) for u, k in more.items()})
+    return found
+
+
 def arithmetic(units: Counter) -> int:
     """`flops` = mul + add."""
     return sum(units[u] for u in ARITHMETIC)
@@ -45,8 +55,8 @@ class Layer:
 class Estimate:
     """The price of one step on n samples.
 
-    calls: the units of each logical call; with stochastic depth what is expected of it, so that a unit may be a
-    fraction. occurs: there the probability of each call.
+    calls: the units of each logical call; where data or chance decide what a step does, what is expected of it, so that
+    a unit may be a fraction. occurs: the probability of each call where chance decides, else empty.
     """
 
     program: Program
@@ -116,30 +126,30 @@ def estimate(program: Program, n: int | None = None, device: devices.Device | st
     """Price one step of `program` on n samples (default a full batch) for a device or the name of one.
 
     Where the data decide how many samples a section gets, the plan's configured shares are reckoned with; where chance
-    decides which blocks a step leaves out, the price is the mean over all choices.
+    decides whether a step is made or which blocks it leaves out, the price is the mean over all choices.
 
     KeyError for a pass without a formula or an unknown device.
     """
     n = program.batch if n is None else n
     device = devices.find(device) if isinstance(device, str) else device
     samples = program.samples(n)
-    calls = {
-        call: call_counts(call, samples[call.section]) if samples[call.section] else Counter() for call in program.step
-    }
-    occurs = {}
+    calls = {call: expected_counts(call, samples[call.section]) for call in program.step}
+    occurs, made = {}, program.plan.instances.steps_share if program.plan.instances and program.training else 1.0
     if program.plan.depth and program.training and not program.dropped:
         occurs = occurrence(program)
+    if made < 1:
+        occurs = {call: occurs.get(call, 1.0) * made for call in program.step}
+    if occurs:
         calls = {call: Counter({u: k * occurs[call] for u, k in units.items()}) for call, units in calls.items()}
     return Estimate(program, n, calls, device, occurs)
 
 
 def run_macs(program: Program, batches: Iterable[int]) -> int | float:
-    """Multiply-adds of a training run: one step for each batch size in `batches`, as far as the plan skips none."""
+    """Multiply-adds that are expected of a training run: one step for each batch size in `batches`."""
     per_size = {}
     total = 0
     for n in batches:
         if n not in per_size:
             per_size[n] = estimate(program, n).flops
         total += per_size[n]
-    share = program.plan.instances.steps_share if program.plan.instances else 1
-    return as_macs(round(total * share))
+    return as_macs(round(total))

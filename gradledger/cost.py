@@ -56,7 +56,7 @@ def run(settings: Settings) -> dict:
         else:
             program, fitted = fit(settings, graph, methods, plan, limit)
             plan = program.plan
-            made = ([plan.instances] if plan.instances else []) + list(plan.rules)
+            made = [rule for rule in (plan.instances, *plan.rules, plan.depth) if rule]
             method = " + ".join(map(options.describe, made))
     except ri.ShapeError:
         raise
@@ -138,8 +138,10 @@ def priced(estimate: predict.Estimate) -> dict:
         kept = {"saved_bytes": saved.get(layer.name, 0), "weight_bytes": weights.get(layer.name, 0)}
         about = known.get(layer.name) or {"name": layer.name, "op": layer.name, "shape": [], "rule": ""}
         layers.append(about | by_section | {"flops": layer.flops} | kept)
+    rule, reckoned = program.plan.instances, program.samples(estimate.n)
     return {
         **sections,
+        **({"samples": {s: n * rule.steps_share for s, n in reckoned.items()}} if rule else {}),
         "other_units": others,
         "flops": estimate.flops,
         "macs": estimate.macs,

@@ -93,6 +93,8 @@ def method(text: str) -> tuple[str, dict, object | None]:
             raise unknown(f"setting of {name}", key, keys)
         if not equals or not value:
             raise Malformed(f"the setting {part!r} of {name} must be {key}=VALUE")
+        if key in values:
+            raise Malformed(f"{name} is given {key} twice: give it once")
         values[key] = setting(name, key, keys[key], value)
     if values.get(LAYERS, 1) < 1:
         raise Malformed(f"{LAYERS} of {name} must be at least 1, got {values[LAYERS]}")

@@ -193,7 +193,9 @@ def priced(record: dict) -> None:
         summary.add_row("stored inputs of the trained convolutions", size(record["saved_bytes"]))
     else:
         for s in sections:
-            summary.add_row(s, operations(sum(record[s].values()) / per, unit))
+            counted = "samples" in record and not s.endswith("update")
+            on = f" on {record['samples'][s]:.4g} samples, as configured" if counted else ""
+            summary.add_row(f"{s}{on}", operations(sum(record[s].values()) / per, unit))
         summary.add_row("whole step", operations(record["flops"] / per, unit), style="bold")
         summary.add_row("saved from forward to backward", size(record["saved_bytes"]))
     summary.add_row("peak arena", size(record["peak_bytes"]))

@@ -315,15 +315,25 @@ class Trainer:
             raise ValueError(f"labels must be from 0 to {classes - 1}, but y has {int(y.min())} to {int(y.max())}")
 
     def check_batches(self, samples: int) -> None:
-        """ValueError where the last batch of an epoch leaves a batch norm one value a channel: it has no variance."""
-        last = samples % self.program.batch or min(samples, self.program.batch)
-        for call in self.program.step.calls["forward"]:
-            statistics = call.passed.operator == "batch_norm" and call.passed.name == "mean"
-            if statistics and last * math.prod(call.arrays["x"].shape[1:3]) == 1:
+        """ValueError where a batch of an epoch leaves a batch norm one value a channel: it has no variance."""
+        batch, rule = self.program.batch, self.program.plan.instances
+        node = next(filter(None, (self.thin(s) for s in self.program.sections if s.endswith("forward"))), None)
+        for kind, size in (("last", samples % batch or min(samples, batch)), ("first", min(samples, batch))):
+            chosen = rule.fewest(size) if rule else size
+            if node and chosen == 1:
+                what = "is a single one" if size == 1 else f"trains on a single one under {rule.method}"
                 raise ValueError(
-                    f"the last batch of {samples} samples in batches of {self.program.batch} is a single one, which "
-                    f"gives {call.node} one value a channel: choose another batch size"
+                    f"the {kind} batch of {samples} samples in batches of {batch} {what}, which gives {node} one value "
+                    "a channel: choose another batch size"
                 )
+
+    def thin(self, section: str) -> str | None:
+        """The first batch norm of a section that takes statistics of one value a sample: it needs two samples."""
+        for call in self.program.step.calls[section]:
+            statistics = call.passed.operator == "batch_norm" and call.passed.name == "mean"
+            if statistics and math.prod(call.arrays["x"].shape[1:3]) == 1:
+                return call.node
+        return None
 
     def save(self, path) -> None:
         """Write the weights as safetensors: beside, flushed, then renamed."""

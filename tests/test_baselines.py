@@ -49,6 +49,12 @@ def test_random_skip_leaves_out_about_its_share_and_always_the_same():
     assert made[0] == made[1] and 30 <= made[0] <= 70
 
 
+def test_random_skip_is_priced_as_its_mean():
+    whole, half = (predict.estimate(trainer(rule).program) for rule in (None, ri.RandomSkip(0.5)))
+    assert half.flops == whole.flops / 2 and half.seconds["mid"] == pytest.approx(whole.seconds["mid"] / 2)
+    assert predict.run_macs(half.program, [8, 8]) == whole.macs
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="^keep must be a share above 0 and at most 1, got 0$"):
         ri.HardExamples(0)

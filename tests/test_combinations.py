@@ -11,6 +11,7 @@ from nets import NETS
 import refimpl as ri
 from costmodel import predict
 from gradledger import options
+from refimpl import random
 from refimpl.rules import COMBINATIONS, INSTANCES, METHODS, check_combination, combinations_table
 from refimpl.train import Trainer
 from validation.counting import count_call
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 def judge(size, channels=3) -> ri.Graph:
     """A filter net."""
     g = ri.Graph("judge", size, channels)
-    g.linear("fc", g.global_avg_pool("mean", g.relu("relu", g.conv2d("conv", "input", 4, 3, pad=1))), 2)
+    g.linear("fc", g.flatten("flat", g.relu("relu", g.conv2d("conv", "input", 4, 3, pad=1))), 2)
     return g
 
 
@@ -29,7 +30,7 @@ PLANS = {
     "backprop": {},
     "instance-filter": {"instances": lambda g: ri.InstanceFilter(judge(g.size), keep=0.5)},
     "hard-examples": {"instances": lambda g: ri.HardExamples(0.5)},
-    "random-skip": {"instances": lambda g: ri.RandomSkip(0.1)},
+    "random-skip": {"instances": lambda g: ri.RandomSkip(0.5)},
     "error-map-pruning": {"rules": (ri.ErrorMapPruning(0.5),)},
     "gradient-filter": {"rules": (ri.GradientFilter(2),)},
     "sparse-update": {"rules": (ri.SparseUpdate(0.3),)},
@@ -82,9 +83,81 @@ def test_supported_rules_train_together(net, methods, backend):
         assert dict(predict.call_counts(call, 5)) == count_call(call, 5), call.name
 
 
-@pytest.mark.parametrize("methods", [pair for pair in SUPPORTED if pair not in OF_RULES], ids=" + ".join)
-def test_what_enters_or_stays_in_a_step_and_a_method_train_together(methods):
-    trained("depthwise", methods, "fast")
+def hardest(trainer, x, y):
+    """Half of the instances: those of the highest loss."""
+    logits = trainer.predict(x).astype(float)
+    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(y)), y]
+    return np.sort(np.argsort(-losses)[: round(0.5 * len(y))])
+
+
+def all_or_none(trainer, x, y):
+    """Every second mini-batch, as the seed says."""
+    return np.arange(len(y) if random.uniform(trainer.seed, random.SKIP, trainer.step, 1)[0] >= 0.5 else 0)
+
+
+def predicted_high(trainer, x, y):
+    """What the filter net holds to be High."""
+    net = trainer.program.plan.instances.graph
+    net.weights = {name: trainer.parameters[f"filter.{name}"] for name in net.parameters}
+    logits = Trainer(ri.compile(net, None, len(y))).predict(x)
+    return np.flatnonzero(logits[:, 1] > logits[:, 0])
+
+
+CHOSEN = {"instance-filter": predicted_high, "hard-examples": hardest, "random-skip": all_or_none}
+
+
+def steps(trainer, count):
+    """Mini-batches of five for so many steps, drawn anew for each."""
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        yield rng.normal(size=(5, *trainer.program.size, 3)).astype(np.float32), rng.integers(0, 3, 5)
+
+
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+@pytest.mark.parametrize("methods", [pair for pair in SUPPORTED if pair[0] in CHOSEN], ids=" + ".join)
+def test_a_step_is_the_methods_own_step_on_what_the_other_chooses(methods, backend):
+    chooser, method = methods
+    graph, own = NETS["depthwise"](), NETS["depthwise"]()
+    both = Trainer(ri.compile(graph, plan(graph, *methods), 5, backend=backend), seed=2)
+    alone = Trainer(ri.compile(own, plan(own, method), 5, backend=backend), seed=2)
+    assert both.program.plan.methods == list(methods)
+    sizes = set()
+    for x, y in steps(both, 8):
+        chosen, before = CHOSEN[chooser](both, x, y), {name: a.copy() for name, a in both.parameters.items()}
+        sizes.add(len(chosen))
+        alone.step = both.step
+        for name in own.parameters:
+            alone.parameters[name][...] = before[name]
+        both.train_step(x, y, 8)
+        if len(chosen):
+            alone.train_step(x[chosen], y[chosen], 8)
+        for name in own.parameters:
+            change = alone.parameters[name] - before[name]
+            np.testing.assert_allclose(
+                both.parameters[name] - before[name], change, rtol=1e-3, atol=1e-6 + 1e-4 * np.abs(change).max()
+            )
+    assert min(sizes) < 5 and max(sizes) > 0
+    for call in both.program.step:
+        assert dict(predict.call_counts(call, 3)) == count_call(call, 3), call.name
+
+
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+@pytest.mark.parametrize("method", [a for a, b in SUPPORTED if b == "stochastic-depth" and a not in CHOSEN])
+def test_a_step_leaves_blocks_out_and_the_method_works_on_the_others(method, backend):
+    graph = NETS["depthwise"]()
+    both = Trainer(ri.compile(graph, plan(graph, method, "stochastic-depth"), 5, backend=backend), seed=2)
+    block, changed = both.program.blocks[0], set()
+    inside = [p for p in both.program.step.gradients if p.rsplit(".", 1)[0] in block.nodes]
+    assert inside
+    for x, y in steps(both, 8):
+        out = block.name in both.program.plan.depth.dropped(both.program.blocks, both.seed, both.step)
+        before = {name: a.copy() for name, a in both.parameters.items()}
+        both.train_step(x, y, 8)
+        moved = {name for name, a in before.items() if (a != both.parameters[name]).any()}
+        assert moved and bool(moved.intersection(inside)) != out
+        changed.add(out)
+    assert changed == {True, False}
+    assert {OPERATORS[method]} <= {c.passed.operator for c in both.program.step} if method in OPERATORS else True
 
 
 @pytest.mark.parametrize("pair", REFUSED, ids=" + ".join)

@@ -174,6 +174,9 @@ def test_a_file_that_says_nothing_is_refused(run, tmp_path):
         (("--method", FILTERED, "--method", "bias-only"), "gradient-filter and bias-only do not combine: bias-only"),
         (("--method", FILTERED, "--method", FILTERED), "gradient-filter is named twice: "),
         (("--method", "backprop", "--method", FILTERED), "backprop is the plain method, to be named alone"),
+        (("--method", "gradient-filter:patch=2,patch=4"), "gradient-filter is given patch twice: give it once"),
+        (("--method", "hard-examples", "--convention", "paper"), "dense and filtered gradients, not hard-examples"),
+        (("--method", "instance-filter:entropy=nan"), "entropy must be a limit in nats from 0 up, got nan"),
         (("--fit", "trained", "--method", "sparse-update"), "--fit chooses what fits into --memory-limit: give one"),
         (("--fit", "trained", "--memory-limit", "1MiB"), "--fit chooses layers and ratio of sparse-update: name it"),
         (("--fit", "train", "--memory-limit", "1MiB"), "no value of --fit 'train'; did you mean 'trained'?"),
@@ -268,6 +271,22 @@ def test_fit_keeps_a_ratio_that_is_given_and_takes_no_more_layers_than_that(reco
     fit = record(*args, "sparse-update:ratio=0.25,layers=3")["fit"]
     assert (fit["layers"], fit["ratio"]) == (3, 0.25)
     assert record(*args, "sparse-update")["fit"]["ratio"] == 1.0
+
+
+def test_fit_names_every_method(record):
+    args = ("--model", "resnet8", "--size", "16", "--memory-limit", "1GiB", "--fit", "trained", "--method")
+    found = record(*args, "sparse-update", "--method", "stochastic-depth", "--method", "random-skip")["method"]
+    assert [part.split(":")[0] for part in found.split(" + ")] == ["random-skip", "sparse-update", "stochastic-depth"]
+
+
+def test_samples_that_a_choice_of_instances_is_reckoned_with_are_named(record, run):
+    args = ("--model", "lenet", "--batch", "64", "--method")
+    assert "samples" not in record(*args, "backprop")
+    r = record(*args, "instance-filter:keep=0.1")
+    assert r["samples"]["filter"] == 64 and r["samples"]["forward"] == pytest.approx(6.4)
+    assert record(*args, "random-skip:skip=0.75")["samples"] == dict.fromkeys(("forward", "backward", "update"), 16)
+    _, out, _ = run(*args, "instance-filter:keep=0.1")
+    assert "forward on 6.4 samples, as configured" in out and "update on" not in out
 
 
 def test_fit_refuses_what_nothing_fits_into(run):

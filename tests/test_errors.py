@@ -252,3 +252,11 @@ def test_bad_input(change, message):
     x, y = samples(graph)
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         gradient_errors(**{"graph": graph, "plan": ri.Plan(), "x": x, "y": y, "batch": 4, "batches": 3} | change)
+
+
+def test_steps_that_leave_blocks_out_are_not_compared():
+    graph = ri.models.resnet8(size=(8, 8), channels=3, classes=3)
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+    message = "^stochastic-depth leaves blocks out of a step, what remains has its exact gradient: compare without it$"
+    with pytest.raises(ValueError, match=message):
+        gradient_errors(graph, ri.Plan(depth=ri.StochasticDepth()), x, np.arange(4) % 3, batch=4, batches=1)

@@ -1,6 +1,7 @@
 """Early instance filter (arXiv 2007.03213): equations, the step with its sections, counts, memory, resuming."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -197,8 +198,20 @@ def test_every_overhead_is_on_the_ledger():
     parts = {s: measured.run_flops(program, {k: v for k, v in made.items() if k[0] == s}) for s in program.sections}
     assert total == sum(parts.values()) and parts["filter"] and parts["filter.backward"]
     estimate = predict.estimate(program)
-    assert estimate.flops == sum(predict.arithmetic(u) for u in estimate.sections.values())
+    assert estimate.flops == pytest.approx(sum(predict.arithmetic(u) for u in estimate.sections.values()))
     assert program.samples(8)["forward"] == 2 and program.samples(8)["filter"] == 8
+
+
+def test_the_price_of_a_small_batch_reckons_with_shares_of_an_instance():
+    program = trainer().program
+    one, eight = predict.estimate(program, 1).sections, predict.estimate(program, 8).sections
+    for section in ("forward", "backward", "uncertain"):  # a quarter, a twentieth of one instance
+        whole = sum((predict.call_counts(c, 1) for c in program.step if c.section == section), Counter())
+        share = 0.05 if section == "uncertain" else 0.25
+        assert dict(one[section]) == pytest.approx({u: share * k for u, k in whole.items() if k})
+        assert 0 < predict.arithmetic(one[section]) < predict.arithmetic(eight[section])
+    updates = sum((predict.call_counts(c, 2) for c in program.step if c.section == "update"), Counter())
+    assert one["update"]["mul"] == pytest.approx(0.25 * updates["mul"]) and eight["update"] == updates
 
 
 def test_a_step_with_nobody_high_trains_only_the_filter():
@@ -230,6 +243,34 @@ def test_a_filter_that_drops_everything_still_sees_the_most_doubtful_instance():
     assert t.runner.made["uncertain", 1] == t.runner.made["filter.update", 1] == 1
 
 
+def thin(name: str, classes: int) -> ri.Graph:
+    """A net whose batch norm has one value a sample."""
+    g = ri.Graph(name, (6, 5), 2)
+    x = g.relu("relu", g.batch_norm("bn", g.conv2d("conv", "input", 4, (6, 5))))
+    g.linear("fc", g.flatten("flat", x), classes)
+    return g
+
+
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+@pytest.mark.parametrize("high", [0, 1, 2])
+def test_nets_that_need_two_values_a_channel_never_train_on_one(backend, high):
+    rule = ri.InstanceFilter(thin("filter", 2), keep=0.25, optimizer=ri.SGD(lr=0.05), entropy=0.693)
+    t = ri.Trainer(ri.compile(thin("main", 3), ri.Plan(instances=rule, batch_norm="train"), 8, backend=backend), seed=3)
+    x, y = samples(8)
+    own = thin("filter", 2)
+    own.weights = {n.removeprefix("filter."): a for n, a in t.parameters.items() if n.startswith("filter.")}
+    logits = ri.Trainer(ri.compile(own, None, 8)).predict(x)
+    gap = np.sort(logits[:, 1] - logits[:, 0])[::-1]
+    t.parameters["filter.fc.b"][1] -= (gap[high] + gap[high - 1]) / 2 if high else gap[0] + 1
+    t.train_step(x, y, 10)
+    made = {section: n for section, n in t.runner.made if n}
+    assert made.get("forward", 0) == (2 if high == 2 else 0)
+    assert made.get("uncertain", 0) == (0 if high == 2 else 2) and made["filter.forward"] == 2
+    assert all(np.isfinite(a).all() for a in t.parameters.values())
+    with pytest.raises(ValueError, match="the last batch of 9 samples in batches of 8 is a single one, which gives bn"):
+        t.fit(*samples(9), 1)
+
+
 def test_resuming_gives_the_same_bits():
     x, y = samples(24)
     whole, first, second = trainer(), trainer(), trainer()
@@ -257,8 +298,14 @@ def test_saved_weights_are_those_of_the_model(tmp_path):
     [
         ({"keep": 0}, "keep must be a share between 0 and 1, got 0"),
         ({"keep": 1}, "keep must be a share between 0 and 1, got 1"),
-        ({"rise": 0.9}, "rise must be above 1 and fall below 1, got 0.9 and 0.995"),
-        ({"window": 0}, "window and threshold must be above 0, got 0 and 1.0"),
+        ({"rise": 0.9}, "rise must be above 1 and fall between 0 and 1, both finite, got 0.9 and 0.995"),
+        ({"rise": math.inf}, "rise must be above 1 and fall between 0 and 1, both finite, got inf and 0.995"),
+        ({"fall": -1}, "rise must be above 1 and fall between 0 and 1, both finite, got 1.005 and -1"),
+        ({"window": 0}, "window must be at least 1 mini-batch, got 0"),
+        ({"threshold": 0}, "threshold must be a loss above 0 and finite, got 0"),
+        ({"threshold": math.nan}, "threshold must be a loss above 0 and finite, got nan"),
+        ({"entropy": math.nan}, "entropy must be a limit in nats from 0 up, got nan"),
+        ({"expected_uncertain": 2}, "expected_uncertain must be a share from 0 to 1, got 2"),
         ({"graph": main_net()}, "the filter net main must have two outputs, Low and High"),
     ],
 )

@@ -165,8 +165,14 @@ def test_a_rule_of_another_method_is_refused():
         operator = "conv2d"
         method = "other"
 
-        def __repr__(self):
-            return "Other()"
-
-    with pytest.raises(ValueError, match="knows dense and filtered gradients, not Other"):
+    with pytest.raises(ValueError, match="knows dense and filtered gradients, not other"):
         paper.price(one(6, 3), ri.Plan(rules=[Other()]))
+
+
+@pytest.mark.parametrize(
+    "plan", [{"instances": ri.HardExamples()}, {"instances": ri.RandomSkip()}, {"depth": ri.StochasticDepth()}]
+)
+def test_what_enters_or_stays_in_a_step_is_refused(plan):
+    (method,) = ri.Plan(**plan).methods
+    with pytest.raises(ValueError, match=f"knows dense and filtered gradients, not {method}"):
+        paper.price(one(6, 3), ri.Plan(**plan))

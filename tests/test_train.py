@@ -226,3 +226,7 @@ def test_a_last_batch_of_one_value_a_channel_is_refused():
     assert trainer.step == 0
     trainer.fit(x[:8], y[:8], 1)
     Trainer(ri.compile(g, ri.Plan(), 4)).fit(x, y, 1)  # running statistics need no second value
+    chosen = ri.Plan(batch_norm="train", instances=ri.HardExamples(0.25))
+    with pytest.raises(ValueError, match="batches of 4 trains on a single one under hard-examples, which gives bn one"):
+        Trainer(ri.compile(g, chosen, 4)).fit(x[:8], y[:8], 1)
+    Trainer(ri.compile(g, chosen, 8)).fit(x[:8], y[:8], 1)

@@ -171,6 +171,10 @@ def convolutions(graph: Graph, plan: Plan) -> list[str]:
             f"{plan.instances.method} chooses which samples enter, it approximates no layer's gradient: "
             "compare without it"
         )
+    if plan.depth is not None:
+        raise ValueError(
+            f"{plan.depth.method} leaves blocks out of a step, what remains has its exact gradient: compare without it"
+        )
     names = [name for name, arrays in plan.trained(graph).items() if graph.node(name).op == "conv2d" and "w" in arrays]
     if not names:
         raise ValueError(

@@ -33,6 +33,10 @@ class HardExamples:
         """Instances of a mini-batch of n that train."""
         return max(1, round(self.keep * n))
 
+    def fewest(self, n: int) -> int:
+        """Instances that a step trains on at least, of a mini-batch of n."""
+        return self.count(n)
+
     def for_net(self, graph, size):
         """It is the same for every net."""
         return self
@@ -74,6 +78,10 @@ class RandomSkip:
     def steps_share(self) -> float:
         """Expected share of the steps that are not skipped."""
         return 1 - self.skip
+
+    def fewest(self, n: int) -> int:
+        """Instances that a step trains on at least, of a mini-batch of n, where it is not skipped."""
+        return n
 
     def for_net(self, graph, size):
         """It is the same for every net."""

@@ -26,6 +26,8 @@ Readings beyond the equations:
          memory, and less time while few are labelled. Everything is counted.
   [ours] Where a mini-batch has neither a predicted High nor an uncertain instance, that of the largest entropy counts
          as uncertain: a filter that has come to drop everything would never see another label.
+  [ours] A net whose batch norm takes statistics of maps of one pixel cannot train on a single instance, which has no
+         variance: then a single High is not trained on, only labelled, and the filter gets the next one in doubt too.
   [ours] The instances of a section are copied side by side (`select`), which has its cost.
 Dimensions: N instances of a section, B of the mini-batch, E elements of an instance, K classes. Any float dtype.
 """
@@ -123,10 +125,18 @@ class InstanceFilter:
     def __post_init__(self):
         if not 0 < self.keep < 1:
             raise ValueError(f"keep must be a share between 0 and 1, got {self.keep}")
-        if not self.fall < 1 < self.rise:
-            raise ValueError(f"rise must be above 1 and fall below 1, got {self.rise} and {self.fall}")
-        if self.window < 1 or self.threshold <= 0:
-            raise ValueError(f"window and threshold must be above 0, got {self.window} and {self.threshold}")
+        if not 0 < self.fall < 1 < self.rise < math.inf:
+            raise ValueError(
+                f"rise must be above 1 and fall between 0 and 1, both finite, got {self.rise} and {self.fall}"
+            )
+        if self.window < 1:
+            raise ValueError(f"window must be at least 1 mini-batch, got {self.window}")
+        if not 0 < self.threshold < math.inf:
+            raise ValueError(f"threshold must be a loss above 0 and finite, got {self.threshold}")
+        if not self.entropy >= 0:
+            raise ValueError(f"entropy must be a limit in nats from 0 up, got {self.entropy}")
+        if not 0 <= self.expected_uncertain <= 1:
+            raise ValueError(f"expected_uncertain must be a share from 0 to 1, got {self.expected_uncertain}")
         if self.graph and self.graph.shape(self.graph.output)[1:] != (2,):
             raise ValueError(f"the filter net {self.graph.name} must have two outputs, Low and High")
 
@@ -143,10 +153,13 @@ class InstanceFilter:
         step = Backprop(self.optimizer)
         return Plan("all", step=step, batch_norm="train", train_bias=True, class_weights=class_weights(self.keep))
 
-    def samples(self, n: int) -> dict[str, int]:
-        """Instances of each section that the configured shares mean for a mini-batch of n."""
-        high = max(1, round(self.keep * n))
-        unsure = round(self.expected_uncertain * n)
+    def fewest(self, n: int) -> int:
+        """Instances that a step trains on at least, of a mini-batch of n: a single one only where the net can."""
+        return min(n, 2)
+
+    def samples(self, n: int) -> dict[str, float]:
+        """Mean number of instances of each section that the configured shares make of a mini-batch of n."""
+        high, unsure = self.keep * n, self.expected_uncertain * n
         main, own = ("forward", "backward", "update"), ("filter.forward", "filter.backward", "filter.update")
         return {"filter": n, **dict.fromkeys(main, high), "uncertain": unsure, **dict.fromkeys(own, high + unsure)}
 
@@ -166,14 +179,18 @@ class InstanceFilter:
         logits, doubt = runner.host("filter.logits", n).copy(), runner.host("filter.entropy", n).copy()
         is_high = logits[:, HIGH] > logits[:, LOW]
         high, low = np.flatnonzero(is_high | everything), np.flatnonzero(~is_high | everything)
-        loss, known = None, np.full(n, np.nan)
+        loss, known, unsure = None, np.full(n, np.nan), np.array([], np.int64)
+        if len(high) == 1 < n and trainer.thin("forward"):
+            unsure, high = high, unsure
         if len(high):
             trainer.put(high, y[high])
             loss = trainer.learn(len(high), total)
             known[high] = runner.host("losses", len(high))
-        unsure = low if everything else uncertain(doubt, low, self.entropy)
-        if not len(high) and not len(unsure):
-            unsure = low[[np.argmax(doubt[low])]]
+        unsure = np.union1d(unsure, low if everything else uncertain(doubt, low, self.entropy))
+        least = 2 if trainer.thin("filter.forward") else 1
+        while len(high) + len(unsure) < min(least, n):
+            others = np.setdiff1d(low, unsure)
+            unsure = np.union1d(unsure, others[[np.argmax(doubt[others])]])
         if len(unsure):
             trainer.put(unsure, y[unsure], "uncertain.")
             runner.run("uncertain", len(unsure))
