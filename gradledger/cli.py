@@ -51,7 +51,8 @@ Method = Annotated[
     list[str],
     typer.Option(
         help="backprop, gradient-filter:patch=2,align=centre, error-map-pruning:keep=0.5, "
-        "sparse-update:ratio=0.02,layers=42,order=norm, bias-only, instance-filter:keep=0.1, hard-examples:keep=0.1, "
+        "sparse-update:ratio=0.02,layers=42,order=norm (or random, gradient), bias-only, "
+        "instance-filter:keep=0.1, hard-examples:keep=0.1, "
         "random-skip:skip=0.5 or stochastic-depth:survival=0.5; repeatable, they combine."
     ),
 ]

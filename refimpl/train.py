@@ -12,6 +12,7 @@ import numpy as np
 
 from . import checkpoint, random
 from .arena import ALIGN
+from .calibrate import calibrate, orders
 from .data.resized import Resized
 from .gemm import single_threaded_blas
 from .graph import INPUT
@@ -184,6 +185,8 @@ class Trainer:
         Where the plan's choice of instances leaves none for a step, its loss is that of the step before.
         """
         rule, depth = self.program.plan.instances, self.program.plan.depth
+        if self.step == 0:
+            calibrate(self, x, y)
         if depth:
             self.runner = self.runner_without(depth.dropped(self.program.blocks, self.seed, self.step))
         if rule:
@@ -346,6 +349,8 @@ class Trainer:
     def resume_arrays(self) -> dict[str, np.ndarray]:
         """Everything that a later run needs beside the step number: parameters, optimizer arrays, rules' memory."""
         state = {f"optimizer/{name}": self.whole.owned[b] for name, b in self.program.step.state.items()}
+        for node in orders(self.program):
+            state[f"order/{node}"] = self.whole.owned[self.program.step.constants[f"{node}.order"].buffer]
         return self.parameters | state | {f"instances/{name}": a for name, a in self.memory.items()}
 
     def resume(self, arrays: Mapping[str, np.ndarray], step: int, losses: list[float]) -> None:

@@ -122,6 +122,56 @@ def test_order_of_a_layer_is_that_of_its_pretrained_weights_or_of_the_seed():
     assert by_name["dw.order"] != by_name["project.order"]  # eight channels each, and a stream of its own
 
 
+def by_gradient(backend="reference", batch_norm="frozen"):
+    """A trainer that orders channels by gradients, with a dense one that has the same weights."""
+    rule = SparseUpdate(0.4, "gradient", fixed_first=0.0)
+    plans = [ri.Plan(rules=rules, batch_norm=batch_norm, step=ri.Backprop(ri.SGD(lr=0.1))) for rules in ((rule,), ())]
+    return [Trainer(ri.compile(NETS["depthwise"](), plan, 4, backend=backend), seed=5) for plan in plans]
+
+
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+def test_order_by_gradient_is_that_of_the_dense_gradient_of_the_first_mini_batch(backend, batch_norm):
+    trainer, dense = by_gradient(backend, batch_norm)
+    before = {name: a.copy() for name, a in trainer.parameters.items()}
+    x, y = samples(trainer)
+    trainer.train_step(x[:3], y[:3], 10)
+    dense.fill(dense.runner, x[:3])
+    dense.runner.host("labels", 3)[...] = y[:3]
+    dense.runner.run("forward", 3)
+    dense.runner.run("backward", 3)
+    graph, differs = trainer.program.graph, False
+    for name, constant in trainer.program.step.constants.items():
+        w = name.replace(".order", ".w")
+        groups = graph.shape(graph.node(name[:-6]).inputs[0])[3] // before[w].shape[2]
+        dw = dense.runner.array(dense.program.step.gradients[w]).astype(float)
+        r, s, depth, k = dw.shape
+        size = (dw.reshape(r, s, depth, groups, k // groups) ** 2).sum((0, 1, 4)).T.ravel()
+        found = trainer.runner.owned[constant.buffer]
+        assert (np.diff(size[found]) <= 1e-4 * size.max()).all() and sorted(found) == list(range(len(size)))
+        differs |= found.tolist() != su.order(before[w], groups, "norm", 0, 0).tolist()
+        moved = (trainer.parameters[w] != before[w]).any((0, 1))  # (depth, k)
+        chosen = {int(c) % depth for c in found[: max(1, round(0.4 * len(size)))]}
+        assert set(np.flatnonzero(moved.any(1))) <= chosen
+    assert differs
+    first = [trainer.runner.owned[c.buffer].copy() for c in trainer.program.step.constants.values()]
+    trainer.train_step(x[1:], y[1:], 10)
+    for a, c in zip(first, trainer.program.step.constants.values(), strict=True):
+        np.testing.assert_array_equal(trainer.runner.owned[c.buffer], a)  # once
+
+
+def test_a_resumed_run_keeps_its_order_by_gradient():
+    (whole, _), (first, _), (second, _) = (by_gradient() for _ in range(3))
+    x, y = (np.concatenate(part) for part in zip(*(samples(whole, seed) for seed in range(3)), strict=True))
+    whole.fit(x, y, 2)
+    for progress in first.steps(x, y, 2):
+        if progress.step == 2:
+            break
+    second.resume({name: a.copy() for name, a in first.resume_arrays().items()}, first.step, first.losses)
+    second.fit(x, y, 2)
+    assert second.losses == whole.losses
+
+
 # ---- what is stored, what changes
 
 
@@ -286,7 +336,7 @@ def test_clip_norm_is_that_of_the_compact_gradients(backend):
     [
         ({"ratio": 0}, "ratio must be a share above 0 and at most 1, got 0"),
         ({"ratio": 1.1}, "ratio must be a share above 0 and at most 1, got 1.1"),
-        ({"order": "gradient"}, "order must be norm or random, got 'gradient'"),
+        ({"order": "size"}, "order must be norm, random or gradient, got 'size'"),
         ({"fixed_first": -0.1}, "fixed_first must be a share of the steps from 0 to 1, got -0.1"),
         ({"fixed_last": 2}, "fixed_last must be a share of the steps from 0 to 1, got 2"),
         ({"fixed_first": 0.7, "fixed_last": 0.4}, "fixed_first and fixed_last are 0.7 and 0.4: more than 1"),

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from refimpl import random
+from refimpl.calibrate import calibrate
 from refimpl.graph import INPUT, Graph
 from refimpl.methods import gradient_filter, sparse_update
 from refimpl.ops import conv2d
@@ -140,6 +141,7 @@ def gradient_errors(
     layers = [Layer(name, exact, approximate) for name in convolutions(graph, plan)]
     order = random.permutation(seed, random.SHUFFLE, 0, len(x))
     with threads(exact.program.threads):
+        calibrate(approximate, x[order[:batch]], y[order[:batch]])
         for i in range(batches):
             watch(i, batches, f"batch {i + 1}")
             chosen = order[i * batch : (i + 1) * batch]

@@ -15,7 +15,8 @@ Readings:
   [ours]        Input-channel selection: the axis is the input channel (a depthwise convolution's own channel), because
                 no other saves stored features.
   [ours]        M = max(1, round(ratio·C)).
-  [ours]        Order: largest L2 norm of the pre-trained weights of a channel first; or random.
+  [ours]        Order: largest L2 norm of the pre-trained weights of a channel first ("norm"); or random; or largest L2
+                norm of its dense gradient on the run's first mini-batch ("gradient", see `refimpl.calibrate`).
   [second-hand] Three stages: fixed selection, dynamic selection, fixed again.
   [ours]        The first 10 % and the last 20 % of the steps are fixed on block 0; in between the block number grows by
                 one each step, so that a layer's channels are all visited once in ⌈C/M⌉ steps (cyclic traversal,
@@ -43,7 +44,7 @@ SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "x_chosen": "N H W M", "dw": "R S M K/G",
     "order": "int32: C", "block": "int64: 1", "chosen": "int32: M", "lr": "1", "clip": "1",
 }  # fmt: skip
-ORDERS = ("norm", "random")
+ORDERS = ("norm", "random", "gradient")
 
 
 @declare(SHAPES, items="M", writes="chosen")
@@ -97,9 +98,9 @@ def update(t, w, dw, chosen, lr, clip=None, weight_decay=0.0):
 
 
 def order(w: np.ndarray, groups: int, kind: str, seed: int, stream: int) -> np.ndarray:
-    """Input channels (C,) int32 in the order of selection, of w (R, S, C/G, K).
+    """Input channels (C,) int32 in the order of selection, of w (R, S, C/G, K), which may be weights or their gradient.
 
-    kind: "norm", largest L2 norm first, of equal ones the lower channel; "random", from the seed.
+    kind: "random", from the seed; else largest L2 norm first, of equal ones the lower channel.
     """
     r, s, depth, k = w.shape
     if kind == "random":
@@ -112,7 +113,8 @@ def order(w: np.ndarray, groups: int, kind: str, seed: int, stream: int) -> np.n
 class SparseUpdate:
     """The rule of a Plan that trains a few input channels of each trained convolution at a time.
 
-    ratio: share of the input channels that is trained at once, above 0 and at most 1. order: "norm" or "random".
+    ratio: share of the input channels that is trained at once, above 0 and at most 1. order: "norm", "random" or
+    "gradient".
     fixed_first, fixed_last: shares of the steps, at the beginning and at the end, that train block 0; between them each
     step trains the next block. (0, 0) is dynamic throughout, (1, 0) fixed throughout. ValueError for other values.
     """
@@ -129,7 +131,7 @@ class SparseUpdate:
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must be a share above 0 and at most 1, got {self.ratio}")
         if self.order not in ORDERS:
-            raise ValueError(f"order must be {' or '.join(ORDERS)}, got {self.order!r}")
+            raise ValueError(f"order must be {', '.join(ORDERS[:-1])} or {ORDERS[-1]}, got {self.order!r}")
         for name in ("fixed_first", "fixed_last"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a share of the steps from 0 to 1, got {getattr(self, name)}")
@@ -159,7 +161,7 @@ class SparseUpdate:
         node.add(update)
 
     def order_of(self, w: np.ndarray, groups: int, seed: int, stream: int) -> np.ndarray:
-        """The array `order` of a layer with the weights w (R, S, C/G, K)."""
+        """The array `order` of a layer with the weights w (R, S, C/G, K), before any calibration."""
         return order(w, groups, self.order, seed, stream)
 
     def block(self, step: int, steps: int) -> int:
