@@ -221,8 +221,8 @@ def record(runs: list[dict], protocol: Protocol) -> dict:
         "memory": kept,
         "units": "accuracy in percent of the test images; bytes",
         "ok": best >= PUBLISHED["accuracy"] and saved >= PUBLISHED["feature_memory_saved"],
-        "goal": f"{PUBLISHED['accuracy']} % (best {best}), {PUBLISHED['feature_memory_saved']} % of the features that the "
-        f"dense whole net stores saved ({saved}; with masks of one bit {masked})",
+        "goal": f"{PUBLISHED['accuracy']} % (best {best}); of the features that the dense whole net stores "
+        f"{PUBLISHED['feature_memory_saved']} % saved ({saved}; with masks of one bit {masked})",
         "protocol": asdict(protocol),
         "seeds": list(protocol.seeds),
         "runs": runs,
