@@ -33,7 +33,9 @@ def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict
     make_folder(output)
     started = time.perf_counter()
     record = EXPERIMENTS[name](output, watch)
-    record = {**record, "seconds": time.perf_counter() - started, **provenance()}
+    runs = [r["train_seconds"] for r in record.get("runs", ())]  # also of those that an earlier call made
+    trained = {"train_seconds": sum(runs)} if runs else {}
+    record = {**record, "seconds": time.perf_counter() - started, **trained, **provenance()}
     path = output / f"{name}.json"
     checkpoint.write_json(path, record)
     if name in DRAWN:

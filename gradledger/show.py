@@ -50,17 +50,43 @@ def counter(what: str, quiet: bool) -> Iterator[Callable]:
         yield lambda done, total, name: display.update(task, total=total, completed=done, name=name)
 
 
+SPREAD = {"mean", "std", "min", "max"}  # of a figure over several seeds
+
+
 def reproduced(record: dict) -> None:
-    """The table of `reproduce`: measured beside published."""
+    """The table of `reproduce`: measured beside published, a column for each figure, means with their deviation."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("", "left"), ("measured", "right"), ("published", "right")):
-        table.add_column(name, justify=justify)
-    for name, found in record["measured"].items():
-        values = ", ".join(f"{k} {v}" for k, v in found.items()) if isinstance(found, dict) else f"{found}"
-        table.add_row(name, escape(values), escape(str(record["published"].get(name, "-"))))
-    console.print(table)
+    rows = {name: columns_of(found) for name, found in record["measured"].items()}
+    columns = list(dict.fromkeys(key for found in rows.values() for key in found))
+    for name in ("", *columns, "published"):
+        table.add_column(name.replace("_", " "), justify="right" if name else "left", no_wrap=len(columns) > 1)
+    for name, found in rows.items():
+        published = record["published"].get(name, "-")
+        if isinstance(published, dict):
+            published = ", ".join(f"{k.replace('_', ' ')} {cell(v)}" for k, v in published.items())
+        table.add_row(name, *(cell(found.get(key, "")) for key in columns), escape(str(published)))
+    Console(width=max(console.width, 160) if len(columns) > 1 else None).print(table, highlight=False)
+    if any(SPREAD <= v.keys() for found in rows.values() for v in found.values() if isinstance(v, dict)):
+        console.print("mean ± standard deviation over the seeds", highlight=False)
     verdict = "reached" if record["ok"] else "not reached"
-    console.print(f"goals {verdict}; record in {record['file']}", highlight=False, soft_wrap=True)
+    goal = f": {record['goal']}" if "goal" in record else ""
+    console.print(f"goals {verdict}{escape(goal)}; record in {record['file']}", highlight=False, soft_wrap=True)
+
+
+def columns_of(found) -> dict:
+    """What was measured under one name, by column; what has no name of its own is called `measured`."""
+    if not isinstance(found, dict):
+        return {"measured": found}
+    if found.keys() >= SPREAD:
+        return {"measured": {k: found[k] for k in SPREAD}} | {k: v for k, v in found.items() if k not in SPREAD}
+    return found
+
+
+def cell(value) -> str:
+    """A figure of a record: a mean with its deviation, a number, or a text."""
+    if isinstance(value, dict) and value.keys() >= SPREAD:
+        return f"{value['mean']:,g} ± {value['std']:,g}"
+    return escape(f"{value:,}" if isinstance(value, (int, float)) else str(value))
 
 
 def timed(record: dict) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gradledger import show
 from refimpl import data
 from refimpl.data import DataError, Resized
 from validation import datasets, lenet_mnist, runs, sparse_mobilenet
@@ -115,3 +116,22 @@ def test_missing_weights_are_refused(tmp_path, monkeypatch):
         sparse_mobilenet.net("width 1.0", 96)
     with pytest.raises(DataError, match="there is no mnist in .*: set GRADLEDGER_DATA"):
         lenet_mnist.run(tmp_path, silent)
+
+
+def test_a_record_is_a_table_with_a_column_for_each_figure(capsys):
+    gain = runs.spread([1.0, 2.0])
+    record = {
+        "measured": {"one": {"saved": gain, "steps": 12345}, "two": {**gain, "gap": gain}, "three": 7, "four": gain},
+        "published": {"one": {"saved": 78.6}, "three": "in [1]"}, "ok": False, "goal": "2 [%]", "file": "x.json",
+    }  # fmt: skip
+    show.reproduced(record)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "saved steps measured gap published",
+        "one 1.5 ± 0.71 12,345 saved 78.6",
+        "two 1.5 ± 0.71 1.5 ± 0.71 -",
+        "three 7 in [1]",
+        "four 1.5 ± 0.71 -",
+        "mean ± standard deviation over the seeds",
+        "goals not reached: 2 [%]; record in x.json",
+    ]
