@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Gradient filtering: train a convolution with less of its backward pass
 #
-# A convolutional network that learns on a small device spends most of its time and memory on the *backward* pass:
-# for every layer, two more convolutions as expensive as the forward one, and every input kept until its turn comes.
+# A convolutional network that learns on a small device spends about two thirds of its time, and most of its memory, on
+# the *backward* pass: for every layer, two more convolutions as expensive as the forward one, and every input kept
+# until its turn comes.
 #
 # **Gradient filtering** (Yang, Li, Marculescu, *Efficient On-device Training via Gradient Filtering*, CVPR 2023,
 # [arXiv 2301.00330](https://arxiv.org/abs/2301.00330)) replaces the gradient that reaches a layer by its average over
@@ -10,7 +11,7 @@
 # be kept. The forward pass, and so every prediction, stays exact.
 #
 # This page shows the idea in pictures, each equation beside the code that runs it, what is saved, and what it costs.
-# You need to know what a convolution is, and no more.
+# You need to know what a convolution and back-propagation are.
 #
 # *How to read it.* **[paper]** is what the paper says, **[code]** what its authors' published code does beyond it,
 # **[ours]** our reading or our own measurement. Every number is printed by the cell above it, from data inside this
@@ -60,24 +61,24 @@ def table(head, rows):
 # A convolution turns an input map $x$ with $C$ channels into an output map $y$ with $K$ channels. Each output value is
 # a weighted sum over a small window ($R \times S$, mostly $3 \times 3$) of the input:
 #
-# $$ y[n,p,q,k] = \sum_{r,s,c} x[n,\; p+r,\; q+s,\; c] \; w[r,s,c,k] $$
+# $$ y[n,p,q,k] = \sum_{i,j,c} x[n,\; p+i,\; q+j,\; c] \; w[i,j,c,k] $$
 #
-# ($n$ is the sample in the batch, $p, q$ the place on the map. Padding and stride move the window; they are in the
-# code.)
+# ($n$ is the sample in the batch, $p, q$ the place on the map, $i, j$ the place in the window. Padding and stride move
+# the window; they are in the code.)
 #
 # Training needs to know how the loss $L$ changes with the weights. The layer above hands down $dy = \partial L/\partial
 # y$, a map as large as $y$. From it the layer computes two products of the same kind, and thus of about the same price
 # as the forward pass:
 #
-# $$ dx[n,h,v,c] = \sum_{r,s,k} dy[n,\; h-r,\; v-s,\; k] \; w[r,s,c,k] \qquad\text{for the layer below} $$
+# $$ dx[n,h,v,c] = \sum_{i,j,k} dy[n,\; h-i,\; v-j,\; k] \; w[i,j,c,k] \qquad\text{for the layer below} $$
 #
-# $$ dw[r,s,c,k] = \sum_{n,p,q} x[n,\; p+r,\; q+s,\; c] \; dy[n,p,q,k] \qquad\text{to update the weights} $$
+# $$ dw[i,j,c,k] = \sum_{n,p,q} x[n,\; p+i,\; q+j,\; c] \; dy[n,p,q,k] \qquad\text{to update the weights} $$
 #
 # The second one reads $x$ again: **every input map stays in memory** from the forward pass until the gradient is back.
 #
 # To see real gradients we need a real network. Here is a small residual network (ResNet-8: seven 3×3 convolutions and
 # two 1×1 ones), trained on the first six of the ten classes of Fashion-MNIST, grey pictures of clothes of 28×28
-# pixels. Later it has to learn classes that it has never seen.
+# pixels. Later it has to learn some classes that it has never seen.
 
 # %%
 fashion = data.fashion_mnist()
@@ -170,8 +171,6 @@ def strongest(v):
 
 EARLY, LAST_ONE = "layer1.0.conv1", "layer3.0.conv2"
 layer = exact[EARLY]
-assert np.array_equal(averaged(layer, 1), layer.dy)  # the mean of one element is the element
-
 sample = strongest(layer)[0]
 figure, axes = plt.subplots(2, 5, figsize=(12, 5.6), layout="constrained")
 axes[0, 0].imshow(images[sample, ..., 0], cmap="gray")
@@ -196,8 +195,8 @@ plt.show()
 # average of the whole map is the slowest, frequency 0) to ones that change sign at every pixel. Averaging keeps the
 # slow ones and removes the fast ones: it is a low-pass filter, hence the name of the method. The spectrum of the early
 # layer shows how much energy (squared strength) each wave has, averaged over all pictures and channels of the batch;
-# slow waves are in the middle. (The grid of bright lines comes from strides of 2 further up: they read the map at
-# every second pixel.)
+# slow waves are in the middle. (The grid of bright lines comes from strides of 2 further up, which read the map at
+# every second pixel [ours].)
 
 
 # %%
@@ -207,10 +206,11 @@ def energies(maps):
 
 
 spectra = {r: energies(averaged(layer, r)) for r in PATCHES}
+HALF = 0.5 / layer.dy.shape[1]  # of the distance between two frequencies
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.4), layout="constrained", sharey=True)
 for axis, r in zip(axes, PATCHES, strict=True):
     decibel = 10 * np.log10(np.maximum(spectra[r] / spectra[1].max(), 1e-9))
-    drawn = axis.imshow(decibel, cmap="viridis", vmin=-30, vmax=0, extent=(-0.5, 0.5, -0.5, 0.5))
+    drawn = axis.imshow(decibel, cmap="viridis", vmin=-30, vmax=0, extent=(-0.5 - HALF, 0.5 - HALF) * 2)
     axis.set(title=label("exact" if r == 1 else r), xlabel="columns, waves per pixel", xticks=[-0.5, 0, 0.5])
 axes[0].set_ylabel("rows, waves per pixel")
 figure.colorbar(drawn, ax=axes, label="energy, dB (−10: a tenth)", extend="min")
@@ -242,18 +242,10 @@ place = np.arange(len(exact))
 for axis, array in zip(axes, ("dy", "x"), strict=True):
     for i, r in enumerate(PATCHES[1:]):
         values = [100 * kept(getattr(v, array), r) for v in exact.values()]
-        axis.bar(place + 0.27 * (i - 1), values, 0.25, color=COLOURS[r], label=label(r))
+        axis.bar(place + 0.27 * (i - 1), values, 0.25, color=COLOURS[r], label=f"{label(r)} (noise: {100 / r**2:.0f})")
         axis.axhline(100 / r**2, color=COLOURS[r], linestyle="--", linewidth=1)
-        axis.annotate(
-            f"{100 / r**2:.0f}",
-            (1, 100 / r**2),
-            xycoords=("axes fraction", "data"),
-            color=COLOURS[r],
-            va="center",
-            fontsize=9,
-        )
     axis.set_xticks(place, short, rotation=45)
-    axis.set_title(f"{array} of each convolution (dashed: noise)")
+    axis.set_title(f"{array} of each convolution (dashed: what noise would keep)")
 axes[0].set_ylabel("energy kept by patch means, %")
 axes[0].legend(frameon=False, ncols=3, loc="upper left")
 plt.show()
@@ -264,10 +256,10 @@ plt.show()
 # ### The gradient for the layer below
 #
 # In the formula of $dx$ above, suppose that $dy$ does not change within the window: then it can be pulled out of the
-# sum over $r, s$, and what remains of the kernel is its sum. One number for each patch is enough [paper]:
+# sum over $i, j$, and what remains of the kernel is its sum. One number for each patch is enough [paper]:
 #
 # $$ dx \text{ on the whole patch } (u,v) \;=\; \sum_k \tilde g[n,u,v,k]\;\tilde w[c,k],
-#    \qquad \tilde w[c,k] = \sum_{r,s} w[r,s,c,k] \tag{3} $$
+#    \qquad \tilde w[c,k] = \sum_{i,j} w[i,j,c,k] \tag{3} $$
 #
 # Near the border of a patch the window reaches into the next patch, where $\tilde g$ has another value. The method
 # ignores that: it treats each patch as if it went on (supplement B.4). That is its second approximation.
@@ -275,13 +267,13 @@ plt.show()
 # ### The gradient of the weights
 #
 # In $dw$ too, $\tilde g$ comes out of the sum over a patch. What remains is the sum of $x$ over the patch, and if the
-# shift by $(r,s)$ is ignored in the same way, it is the same sum for every place in the window [paper]:
+# shift by $(i,j)$ is ignored in the same way, it is the same sum for every place in the window [paper]:
 #
-# $$ dw[r,s,c,k] \;=\; \sum_{n,u,v} \tilde x[n,u,v,c]\;\tilde g[n,u,v,k] \text{ for every } (r,s),
+# $$ dw[i,j,c,k] \;=\; \sum_{n,u,v} \tilde x[n,u,v,c]\;\tilde g[n,u,v,k] \text{ for every } (i,j),
 #    \qquad \tilde x = \text{sum of } x \text{ over the patch} \tag{5} $$
 #
-# So only $\tilde x$ has to be kept from the forward pass: $1/r^2$ of the memory. And here are both equations in code,
-# one line for each symbol. The same passes run in training; `G` is the number of channel groups, which is 1 here.
+# So only $\tilde x$ has to be kept from the forward pass: about $1/r^2$ of the memory. And here are both equations in
+# code, one line for each symbol. The same passes run in training.
 
 
 # %%
@@ -300,10 +292,6 @@ def filtered(v, r):
     dw = gf.expand_w(dw_patch, R=v.w.shape[0], S=v.w.shape[1])
     return SimpleNamespace(g=g, w_sum=w_sum, dx=dx, x_sum=x_sum, dw=dw)
 
-
-dx = conv2d.grad_x(layer.dy, layer.w, **layer.at, H=layer.x.shape[1], W=layer.x.shape[2])
-dw = conv2d.grad_w(layer.dy, layer.x, **layer.at, R=3, S=3)
-assert np.array_equal(dx, layer.dx) and np.array_equal(dw, layer.dw)  # the exact passes, as they ran in the step
 
 # the equations once more, in plain NumPy, to be sure that the passes do what is written above
 test = filtered(layer, 4)
@@ -351,26 +339,9 @@ figure.suptitle(f"{EARLY}, patch of 4, input channel {channel_in}, output channe
 plt.show()
 
 # %% [markdown]
-# ### Where the paper ends and reading begins
-#
-# The equations above are for maps that the patch divides, stride 1 and no groups. Everything else has to be read into
-# them:
-#
-# - **[paper]** Equations (2), (3) and (5). Patches start at the top left corner (`align="corner"`). The gradient of a
-#   bias is exact.
-# - **[code]** Where $r$ does not divide the map, the patches are *centred* on it (`align="centre"`, the default here).
-#   The mean of $dy$ divides by the real elements of a patch; the sum of $x$ just has fewer terms.
-# - **[code]** With a stride, a patch of $x$ is $r \cdot$ stride long, so that $\tilde x$ and $\tilde g$ have one grid.
-# - **[code]** With a dilation $d \ge r$, $d > 1$, $dx$ is a small convolution on the patch grid, with dilation
-#   $\lfloor d/r \rfloor$.
-# - **[ours]** Any number of channel groups, each for itself (the published code knows 1 and depthwise). A patch larger
-#   than the map is one patch.
-#
-# For example, rows of a map of 14 in patches of 4:
-
-# %%
-for align, value in gf.ALIGN.items():
-    print(f"{align:7s} rows in each patch: {gf.patch_rows(14, 4, 4, value)}")
+# The equations are for maps that the patch divides, stride 1 and no groups. What is read into them for everything else
+# (patches centred on the map, strides, dilation, groups) stands in the docstring of
+# `refimpl/methods/gradient_filter.py`, each reading with its source.
 
 # %% [markdown]
 # ## 4. When it is exact
@@ -410,20 +381,22 @@ table(
         case("anything", 1, 2, any_gradient),
         case("anything", 3, 1, any_gradient, pad=1),
         case("constant in patches of 2", 3, 2, constant_in_patches, pad=1),
+        case("anything", 3, 2, any_gradient, pad=1),
     ],
 )
 
 # %% [markdown]
-# The first two rows are exact to the rounding of float64. The others show each error alone and together, for random
-# numbers, which are the worst case: the third row averages, the fourth only ignores the shift, the last has no
-# averaging error left and still ignores the shift across borders.
+# The first two rows are exact to the rounding of float64. The others show each error alone and, in the last row, both:
+# the third row averages, the fourth only ignores the shift, the fifth has no averaging error left and still ignores the
+# shift across borders. Random numbers are the worst case: they have no slow waves to keep, and an error above 1 is
+# worse than no gradient.
 #
 # ## 5. The saving
 #
-# Each pass has a formula for its cost, in the letters of the equations ($N$ samples, $P \times Q$ the output map,
-# $U \times V$ the patches, `mac` a multiplication with an addition). Compare the exact products with the filtered ones:
-# $R \cdot S \cdot P \cdot Q$ (as `taps`, which leaves out the padding) has become $U \cdot V$, about $r^2 \cdot R
-# \cdot S$ times less.
+# Each pass has a formula for its cost, in the letters of the equations ($N$ samples, $P \times Q$ the output map, $U
+# \times V$ the patches, `mac` a multiplication with an addition, `load` and `store` values read and written, `G` groups
+# of channels, 1 here). Compare the exact products with the filtered ones: $R \cdot S \cdot P \cdot Q$ (as `taps`, which
+# leaves out the padding) has become $U \cdot V$, about $r^2 \cdot R \cdot S$ times less.
 
 # %%
 for operator, name in (
@@ -434,8 +407,8 @@ for operator, name in (
     print(show(operator, name))
 
 # %% [markdown]
-# The small print is in the last three: averaging $dy$, summing $x$ and summing $w$ are work too. They grow with the map
-# and do not shrink with $r$, which is why large patches save less than $r^2$ promises.
+# The small print is in the last three: averaging $dy$, summing $x$ and summing $w$ are work too. The first two grow
+# with the map and hardly shrink with $r$, the third is fixed, which is why large patches save less than $r^2$ promises.
 #
 # Now a whole training step. A step is compiled before it runs, so its operations, the bytes that it keeps from forward
 # to backward and the memory that it needs are known beforehand. We train the last four convolutions of the network, as
@@ -482,23 +455,11 @@ table(
 )
 
 # %% [markdown]
-# The forward pass hardly grows (it sums $x$ in patches); the backward pass falls at once, mostly by the factor
-# $R \cdot S$ that even patches of one element save. *Memory in all* is the arena that the step needs; it contains the
-# maps of the forward pass itself, which no rule for gradients can remove.
-
-# %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
-keys = list(programs)
-for axis, values, unit in (
-    (left, [flops(p, "backward") for p in prices.values()], "backward pass, Mflop"),
-    (right, [p.saved_bytes / 1024 for p in programs.values()], "kept from forward to backward, KiB"),
-):
-    bars = axis.bar(range(len(keys)), values, color=[COLOURS[k] for k in keys])
-    axis.bar_label(bars, [f"{v:,.0f}" if v >= 10 else f"{v:.1f}" for v in values], padding=2)
-    axis.set_xticks(range(len(keys)), [label(k) for k in keys])
-    axis.set_ylabel(unit)
-figure.suptitle(f"one step on {STEP_BATCH} pictures, last {LAST} convolutions")
-plt.show()
+# The forward pass hardly grows (it sums $x$ in patches); the backward pass falls at once, by nearly the factor $R \cdot
+# S$ that even patches of one element save (not by all of it: one of the four convolutions is a 1×1 one, and the
+# classifier is not filtered). What is kept falls by less than $r^2$: the maps of 7 rows do not divide by 4, and the
+# masks of ReLU and the classifier's input stay. *Memory in all* is the arena that the step needs; it contains the maps
+# of the forward pass itself, which no rule for gradients can remove.
 
 # %% [markdown]
 # And the clock? Operations are not seconds: where few are left, moving the data takes longer than computing. These are
@@ -525,8 +486,8 @@ def milliseconds(program, repeats):
 measured = {key: milliseconds(program, 2 if SMALL else 25) for key, program in programs.items()}
 print(f"threads: {programs['exact'].threads}")
 for key, ms in measured.items():
-    print(f"{label(key):6s}{ms:7.2f} ms   {measured['exact'] / ms:5.1f}× faster", end="   ")
-    print(f"(operations: {flops(prices['exact'], 'backward') / flops(prices[key], 'backward'):5.1f}× fewer)")
+    print(f"{label(key):6s}{ms:7.2f} ms   {ms / measured['exact']:4.0%} of the exact one's time", end="   ")
+    print(f"({flops(prices[key], 'backward') / flops(prices['exact'], 'backward'):4.0%} of its operations)")
 
 # %% [markdown]
 # ## 6. The price: how wrong is the gradient?
@@ -554,15 +515,13 @@ def relative_error(a, b):
 
 
 together = {r: look_inside(ri.GradientFilter(r)) for r in PATCHES}
-for title, measure in (("Cosine", cosine), ("Length", length), ("Relative error", relative_error)):
-    display(Markdown(f"**{title}** of $dw$, every convolution filtered:"))
-    table(
-        ["convolution", *(label(r) for r in PATCHES)],
-        [[name, *(f"{measure(together[r][name].dw, v.dw):.2f}" for r in PATCHES)] for name, v in exact.items()],
-    )
+table(
+    ["cosine of dw, every convolution filtered", *(label(r) for r in PATCHES)],
+    [[name, *(f"{cosine(together[r][name].dw, v.dw):.2f}" for r in PATCHES)] for name, v in exact.items()],
+)
 
 # %% [markdown]
-# ### The direction is right
+# ### The direction is nearly right
 #
 # How much of the error of direction is a layer's own doing, and how much did it inherit? Below, "alone" gives each
 # layer the exact $dy$. The dotted line is the best that *any* method with one value per window could do: the exact
@@ -580,7 +539,7 @@ for axis, r in zip(axes, PATCHES[1:], strict=True):
     axis.axhline(0, color="black", linewidth=0.8)
     axis.tick_params(axis="x", rotation=60)
     axis.set_title(label(r))
-    axis.legend(frameon=False, fontsize=9, loc="lower right")
+axes[0].legend(frameon=False, fontsize=9, loc="lower right")
 axes[0].set_ylabel("cosine with the exact dw")
 figure.suptitle("direction of the weight gradient, from the first convolution to the last")
 plt.show()
@@ -591,7 +550,8 @@ plt.show()
 # A stride of 2 lets the window visit every second pixel. An input pixel then meets a quarter of the kernel's weights,
 # and a weight meets a quarter of the pixels. The filtered equations, with patches of $x$ twice as long and no other
 # factor [code], let each meet all of them: $dx$ and $dw$ come out stride² = 4 times too long, and the layers below
-# inherit it, times their own strides. Counting the strides on the way explains the lengths in the table:
+# inherit it, times their own strides. Counting the strides on the way explains most of the lengths; what is left after
+# dividing is the two approximations':
 
 
 # %%
@@ -624,74 +584,25 @@ table(["convolution, r = 2", "stride² on the way", "length", "relative error", 
 # ## 7. Does the error grow on its way down? (Proposition 1)
 #
 # An error in $dy$ goes into $dx$, which is the next layer's $dy$, and so on. [paper] The signal-to-noise ratio (SNR)
-# is the energy of the gradient over the energy of what the filter changed. Let $G$ be the spectrum of one patch of the
-# gradient and $\Theta$ the spectrum of the kernel, with the slow wave ("DC") at $[0,0]$:
+# is the energy of the gradient over the energy of what the filter changed. Proposition 1 says: if a kernel lets the
+# slowest wave (frequency 0, "DC") through best, then the SNR of $dx$ is at least that of $\tilde g$. In words: such a
+# kernel turns down the noise, which is all in the fast waves.
 #
-# > **Proposition 1.** If the DC component of the kernel has the largest energy, $\Theta^2[0,0] \ge \max_{u,v}
-# > \Theta^2[u,v]$, then the SNR of $dx$ is at least that of $\tilde g$, and
-# > $\displaystyle \mathrm{SNR}(\tilde g) = \Big(1 - \tfrac{2r^2-1}{r^4}\,\rho\Big)^{-1}$ with
-# > $\displaystyle \rho = \frac{G^2[0,0]}{\sum_{u,v} G^2[u,v]}$.
-#
-# In words: a kernel that lets the slow waves through best turns down the noise, which is all in the fast ones.
-#
-# [ours] The mean of a patch keeps $G[0,0]$ whole and nothing else, which makes the ratio $(1-\rho)^{-1}$. The printed
-# factor $\frac{2r^2-1}{r^4} = 1-(1-\frac1{r^2})^2$ is what comes out when $G[0,0]$ is divided by $r^2$ besides.
-# Both grow with $\rho$, so the proposition does not depend on it. A look at real patches says which one is measured:
+# It holds for one kernel and one patch without neighbours, and the condition is sufficient, not necessary
+# (`tests/test_spectrum.py` checks it in these terms). How much of it to expect in a network? For each 3×3 convolution:
+# the share of its kernels that fulfil the condition, the energy of DC over that of the strongest other wave (how we
+# read the paper's Table 5 [ours]), and the SNR of $\tilde g$ and of $dx$ as measured, each layer alone, with stride²
+# divided out of $dx$.
 
 
 # %%
+R_SNR = 4
+
+
 def snr(true, approximate):
     return float(np.sum(true**2) / np.sum((true - approximate) ** 2))
 
 
-def patches_of(maps, r):
-    """Every whole patch of maps (N, P, Q, K): (patches, r, r)."""
-    n, p, q, k = maps.shape
-    cut = maps[:, : p // r * r, : q // r * r].reshape(n, p // r, r, q // r, r, k)
-    return cut.transpose(0, 1, 3, 5, 2, 4).reshape(-1, r, r)
-
-
-for r in (2, 4, 7):
-    patches = patches_of(layer.dy.astype(np.float64), r)
-    G = np.abs(np.fft.fft2(patches)) ** 2
-    rho = G[:, 0, 0].sum() / G.sum()
-    said, kept = 1 / (1 - (2 * r**2 - 1) / r**4 * rho), 1 / (1 - rho)
-    found = snr(patches, np.broadcast_to(patches.mean((1, 2), keepdims=True), patches.shape))
-    print(f"r = {r}: rho {rho:.3f}, SNR measured {found:.3f}; (1 - rho)^-1 = {kept:.3f}, printed formula {said:.3f}")
-
-# %% [markdown]
-# Now the proposition in its own terms: real patches of the gradient at the early layer go through each of its real
-# kernels. On one patch, a convolution multiplies the spectra, and what the filter drops is everything but $[0,0]$. The
-# $3 \times 3$ kernels fit into patches of 4 [ours].
-
-# %%
-R_SNR = 4
-patches = patches_of(layer.dy.astype(np.float64), R_SNR).reshape(-1, layer.dy.shape[3], R_SNR, R_SNR)
-G = (np.abs(np.fft.fft2(patches)) ** 2).sum(0)  # (K, r, r): energy of each output channel
-theta = np.abs(np.fft.fft2(layer.w.astype(np.float64), s=(R_SNR, R_SNR), axes=(0, 1))) ** 2  # (r, r, C, K)
-through = np.einsum("uvck,kuv->ckuv", theta, G)
-
-
-def patch_snr(energy):
-    """Energy of a patch over that of all but its DC."""
-    total = energy.sum((-2, -1))
-    return total / (total - energy[..., 0, 0])
-
-
-holds = theta[0, 0] >= theta.max((0, 1)) * (1 - 1e-9)
-rises = patch_snr(through) >= patch_snr(G) * (1 - 1e-9)
-print(
-    f"{holds.sum()} of {holds.size} kernels let DC through best: the SNR rises in {rises[holds].mean():.0%} of these,"
-)
-print(f"and in {rises[~holds].mean():.0%} of the other {(~holds).sum()}")
-
-# %% [markdown]
-# The condition is sufficient, not necessary, and far from all kernels fulfil it. And in a layer, thousands of kernels
-# add up, and patches have neighbours. So, for each 3×3 convolution: the share of its kernels that fulfil the condition,
-# the energy of DC over that of the strongest other wave (how we read the paper's Table 5 [ours]), and the SNR of
-# $\tilde g$ and of $dx$ as measured, each layer alone, with stride² divided out of $dx$.
-
-# %%
 rows = []
 for name, v in exact.items():
     if v.w.shape[0] == 1 or v.dx is None:
@@ -706,15 +617,15 @@ published = ", ".join(f"{name} {ratio}" for name, ratio in spectrum.TABLE_5.item
 print(f"energy ratios of the paper's Table 5: {published}")
 
 # %% [markdown]
-# A *no* in the last column does not contradict the proposition: it speaks of one kernel that fulfils the condition and
-# of one patch without neighbours. It does say how much of it to expect in a network.
+# A *no* in the last column does not contradict the proposition, which speaks of less; but nobody should count on the
+# error shrinking on its way down.
 #
 # ## 8. What counts in the end: accuracy
 #
 # ### A network that has to learn new classes
 #
-# The network of section 1 knows six kinds of clothes. Now it learns the other half (two of the classes are in both),
-# with its last four convolutions and the classifier, as in the paper's experiments, only far smaller.
+# The network of section 1 knows six kinds of clothes. Now it learns six, four of which it has never seen, with its last
+# four convolutions and the classifier, as in the paper's experiments, only far smaller.
 #
 # To see where the price comes from, two more runs change the gradient between backward and update [ours]: one filters
 # and divides the strides out; the other has exact gradients, but gives all places of a window the mean of their $dw$,
@@ -774,7 +685,7 @@ table(["", "accuracy, mean", f"seeds {', '.join(map(str, SEEDS))}"], [["before",
 #
 # The second task is one that a small device might really do: a network that was trained on nine people's movements
 # (accelerometer and gyroscope at the wrist, seven exercises, embedded in this package) adapts to a tenth person. Its
-# maps are one row of 100 moments, so a patch is $r$ moments long. Every convolution trains.
+# maps are one row of 100 points in time, so a patch is $r$ of them long. Every convolution trains.
 
 # %%
 PEOPLE = (1,) if SMALL else range(1, 11)
@@ -819,7 +730,7 @@ clothes = [np.mean(accuracy[name]) for name in (label(r), "exact, window mean", 
 person = [results[key][:, 1].mean() for key in (r, "exact")]
 lines = [
     f"Patches of {r}×{r} on the last {LAST} convolutions of this network: {fewer:.0f} times fewer operations in the "
-    f"backward pass, {less:.1f} times less kept for it, {measured['exact'] / measured[r]:.1f} times faster here.",
+    f"backward pass, {less:.1f} times less kept for it, {measured[r] / measured['exact']:.0%} of its time here.",
     f"The forward pass stays exact. It does {more:.1%} more work, to sum x in patches.",
     f"New classes: {clothes[0]:.1f} %; {clothes[1]:.1f} % with exact gradients averaged over the window, "
     f"{clothes[2]:.1f} % with exact ones; {before:.1f} % before.",
@@ -830,8 +741,8 @@ display(Markdown("\n".join(f"- {line}" for line in lines)))
 # %% [markdown]
 # - Two approximations are made: $dy$ is averaged in patches, and the shift within the window is ignored, so that all
 #   places of a kernel's window get the same update. With 1×1 kernels only the first is left.
-# - The direction of the weight gradient holds up well, because $x$ is smooth even where $dy$ is not. Its length does
-#   not where layers have a stride.
+# - The direction of the weight gradient holds up well, least in the first convolution, because $x$ is smooth even where
+#   $dy$ is not. Its length is wrong where a layer, or one above it, has a stride of 2.
 # - Errors add up with every filtered layer below the last: filter the last few layers, as the paper does.
 #
 # To go on: `refimpl/methods/gradient_filter.py` (the passes), `costmodel/methods/gradient_filter.py` (their cost),
