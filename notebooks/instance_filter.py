@@ -409,7 +409,7 @@ batches = sum(sizes) / BATCH
 rows = []
 for s in PROGRAMS["EIF"].sections:
     mine = counted.get(s, 0) / batches
-    rows.append([s, f"{dense[s] / 1e6:.1f}" if s in dense else "", f"{reckoned[s]:.1f}", f"{told[s] / 1e6:.1f}"])
+    rows.append([s, f"{dense[s] / 1e6:.1f}" if s in dense else "", reckoned[s], f"{told[s] / 1e6:.1f}"])
     rows[-1] += [f"{pictures_of.get(s, 0) / batches:.1f}", f"{mine / 1e6:.1f}"]
 saved = {"reckoned": 1 - sum(told.values()) / sgd, "counted": 1 - sum(counted.values()) / batches / sgd}
 rows.append(["**in all**", f"**{sgd / 1e6:.1f}**", "", f"**{sum(told.values()) / 1e6:.1f}**", ""])
