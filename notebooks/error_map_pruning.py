@@ -108,13 +108,19 @@ print(f"kept channels, best first: {kept}")  # rank gives each channel its place
 # %% [markdown]
 # Here are the two terms, channel by channel, and the error map itself. Orange channels are kept.
 
+
 # %%
+def digits(value):
+    """Three digits, never an exponent."""
+    return np.format_float_positional(value, 3, unique=False, fractional=False, trim="-")
+
+
 terms = {"weights: N·‖w‖": len(dy) * of_kernel, "error map: Σ‖dy‖": of_map.sum(0)}
 figure, axes = plt.subplots(1, 3, figsize=(12.5, 5), layout="constrained", width_ratios=(1, 1, 1.3))
 place = np.arange(len(scores))
 for axis, (title, values) in zip(axes[:2], terms.items(), strict=True):
     axis.barh(place, values, 0.8, color=np.where(np.isin(place, kept), "#D55E00", "#BBBBBB"))
-    axis.set(title=title, xlabel=f"{values.mean():.3g} ± {values.std():.1g}", ylim=(len(scores) - 0.5, -0.5))
+    axis.set(title=title, xlabel=f"{digits(values.mean())} ± {digits(values.std())}", ylim=(len(scores) - 0.5, -0.5))
 drawn = axes[2].imshow(np.abs(dy).mean((0, 1)).T, aspect="auto", cmap="viridis", vmax=np.abs(dy).mean((0, 1)).max() / 2)
 axes[2].plot([-0.9] * len(kept), kept, ">", color="#D55E00", clip_on=False, markersize=6)
 axes[2].set(title="|dy|, mean over the batch", xlabel="point in time", xlim=(-0.5, dy.shape[2] - 0.5))
@@ -123,7 +129,7 @@ axes[0].set_ylabel(f"output channel of {LAYER}")
 figure.colorbar(drawn, ax=axes[2], format="%.1e", extend="max")
 plt.show()
 for title, values in terms.items():
-    print(f"{title}: mean {values.mean():.3g}, standard deviation {values.std():.3g}")
+    print(f"{title}: mean {digits(values.mean())}, standard deviation {digits(values.std())}")
 
 # %% [markdown]
 # Most channels with a large $dy$ are not among the kept ones: with $\gamma_1 = \gamma_2 = 1$ the weights' term is so
@@ -363,7 +369,8 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(12.5, 4), layout="constraine
 people = np.argsort(before)
 place = np.arange(len(people))
 right.plot(place, before[people], "v", color="0.4", label="before")
-for i, (name, rules) in enumerate(METHODS.items()):
+shown = [name for name, rules in METHODS.items() if not rules or rules[0].keep not in (0.75, 0.5)]  # these lie with 1.0
+for name, rules in METHODS.items():
     keep = rules[0].keep if rules else 1.0
     alone, after = "alone" in name, results[name][:, 1]
     share = 100 * flops["watch net", keep] / flops["watch net", 1.0]
@@ -371,8 +378,8 @@ for i, (name, rules) in enumerate(METHODS.items()):
     left.plot(share, after.mean(), "D" if alone else "o", markersize=8, **look)
     if not alone:
         left.annotate(keep, (share, after.mean()), xytext=(0, -18), textcoords="offset points", ha="center")
-    if keep not in (0.75, 0.5):  # they lie with 1.0
-        spot = place + 0.14 * (i - 3)
+    if name in shown:
+        spot = place + 0.14 * (shown.index(name) - (len(shown) - 1) / 2)
         right.plot(spot, after[people], "D" if alone else "o", label=name, markersize=4.5, **look)
 left.axhline(before.mean(), color="0.4", linestyle="--", linewidth=1)
 left.annotate("before adapting", (0.5, before.mean()), xycoords=("axes fraction", "data"), va="bottom", color="0.3")
