@@ -3,14 +3,15 @@
 A process of its own, so that the training process never holds matplotlib.
 """
 
+import io
 import json
-import os
 import sys
-import tempfile
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+
+from refimpl import checkpoint
 
 EXPERIMENTS = {  # record's name → the module whose `draw` draws it, imported only for that
     "gradient-filter-noniid": "validation.noniid_plot",
@@ -20,7 +21,7 @@ EXPERIMENTS = {  # record's name → the module whose `draw` draws it, imported 
 
 
 def draw(record: dict, path: Path) -> None:
-    """Write the picture beside its place and rename it."""
+    """Write the picture to `path`; CheckpointError where it cannot be written."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -32,10 +33,9 @@ def draw(record: dict, path: Path) -> None:
         import_module(EXPERIMENTS[record["name"]]).draw(record, figure)
     else:
         (errors if "gradients" in record else learning)(record, figure)
-    handle, beside = tempfile.mkstemp(dir=path.parent, suffix=".png")
-    os.close(handle)
-    figure.savefig(beside, dpi=130)
-    os.replace(beside, path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=130)
+    checkpoint.write_atomic(path, [picture.getvalue()])
 
 
 def learning(record: dict, figure) -> None:

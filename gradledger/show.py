@@ -68,6 +68,10 @@ def reproduced(record: dict) -> None:
     Console(width=max(console.width, 160) if len(columns) > 1 else None).print(table, highlight=False)
     if any(SPREAD <= v.keys() for found in rows.values() for v in found.values() if isinstance(v, dict)):
         console.print("mean ± standard deviation over the seeds", highlight=False)
+    for f in record.get("findings", ()):
+        missing = "; ".join(claim for claim, holds in f["claims"].items() if not holds)
+        verdict = f"not confirmed ({escape(missing)})" if missing else "confirmed"
+        console.print(f"finding {f['finding']}, {escape(f['says'])}: {verdict}", highlight=False, soft_wrap=True)
     verdict = "reached" if record["ok"] else "not reached"
     goal = f": {record['goal']}" if "goal" in record else ""
     console.print(f"goals {verdict}{escape(goal)}; record in {record['file']}", highlight=False, soft_wrap=True)
@@ -85,7 +89,9 @@ def columns_of(found) -> dict:
 def cell(value) -> str:
     """A figure of a record: a mean with its deviation, a number, or a text."""
     if isinstance(value, dict) and value.keys() >= SPREAD:
-        return f"{value['mean']:,g} ± {value['std']:,g}"
+        return f"{value['mean']:,.2f} ± {value['std']:,.2f}"
+    if isinstance(value, float) and abs(value) >= 1000:
+        value = round(value)
     return escape(f"{value:,}" if isinstance(value, (int, float)) else str(value))
 
 

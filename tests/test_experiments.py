@@ -123,15 +123,21 @@ def test_a_record_is_a_table_with_a_column_for_each_figure(capsys):
     record = {
         "measured": {"one": {"saved": gain, "steps": 12345}, "two": {**gain, "gap": gain}, "three": 7, "four": gain},
         "published": {"one": {"saved": 78.6}, "three": "in [1]"}, "ok": False, "goal": "2 [%]", "file": "x.json",
+        "findings": [
+            {"finding": "a", "says": "more [is] more", "claims": {"1 > 0": True, "2 > [3]": False}},
+            {"finding": "b", "says": "less", "claims": {"0 < 1": True}},
+        ],
     }  # fmt: skip
     show.reproduced(record)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         "saved steps measured gap published",
-        "one 1.5 ± 0.71 12,345 saved 78.6",
-        "two 1.5 ± 0.71 1.5 ± 0.71 -",
+        "one 1.50 ± 0.71 12,345 saved 78.6",
+        "two 1.50 ± 0.71 1.50 ± 0.71 -",
         "three 7 in [1]",
-        "four 1.5 ± 0.71 -",
+        "four 1.50 ± 0.71 -",
         "mean ± standard deviation over the seeds",
+        "finding a, more [is] more: not confirmed (2 > [3])",
+        "finding b, less: confirmed",
         "goals not reached: 2 [%]; record in x.json",
     ]
