@@ -49,7 +49,7 @@ def test_spread_is_the_reference_copy(shape, dtype, share, seed):
 
     def spread():
         out = np.full(shape, np.nan, dtype)
-        channels.spread(out, x, rank)
+        channels.spread(out, np.full(len(index), -1, np.int32), x, rank)
         return out
 
     found = both_thread_counts(spread)

@@ -1,5 +1,7 @@
 """Copies of chosen channels and their scores on the fast kernels."""
 
+import numpy as np
+
 from ..lower import Lowering
 from ..methods import error_map_pruning as emp
 from ..methods import sparse_update as su
@@ -15,13 +17,21 @@ TAKEN = {
 SPREAD = {emp.spread_x: ("dx", "dx_kept", "rank"), emp.spread_w: ("dw", "dw_kept", "rank")}
 
 
-def copy(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """Chosen channels side by side, or back to their places."""
-    for kernel, table in ((channels.take, TAKEN), (channels.spread, SPREAD)):
-        if call.passed in table:
-            out, *read = (call.arrays[a] for a in table[call.passed])
-            return [Launch(call.name, kernel, (out, *read), tuple(read), (out,), (call,))]
-    return None
+def take(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """Chosen channels side by side."""
+    if call.passed not in TAKEN:
+        return None
+    out, *read = (call.arrays[a] for a in TAKEN[call.passed])
+    return [Launch(call.name, channels.take, (out, *read), tuple(read), (out,), (call,))]
+
+
+def spread(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """Kept channels back at their places."""
+    if call.passed not in SPREAD:
+        return None
+    out, *read = (call.arrays[a] for a in SPREAD[call.passed])
+    kept = lowering.scratch(call, "kept", read[0].shape[3:], np.int32)
+    return [Launch(call.name, channels.spread, (out, kept, *read), tuple(read), (out,), (call,), (kept,))]
 
 
 def score(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -35,4 +45,4 @@ def score(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(call.name, channels.score, args, (a["dy"], a["w"]), (a["scores"],), (call,), (partials,))]
 
 
-RULES = (copy, score)
+RULES = (take, spread, score)

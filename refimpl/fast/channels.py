@@ -26,19 +26,22 @@ def take(out, x, index):
 
 
 @fast
-def spread(out, x, rank):
-    """Out (A, B, C, K): x (A, B, C, L) at the channels of rank (K,) below L, 0 elsewhere."""
-    width, kept = out.shape[3], x.shape[3]
+def spread(out, kept, x, rank):
+    """Out (A, B, C, K): x (A, B, C, L) at the channels of rank (K,) below L, 0 elsewhere; scratch kept (L,)."""
+    width, count = out.shape[3], x.shape[3]
     rows = out.shape[0] * out.shape[1] * out.shape[2]
     source, target = x.reshape(-1), out.reshape(-1)
     zero = out.dtype.type(0)
+    for k in range(width):
+        if rank[k] < count:
+            kept[rank[k]] = k
     for t in prange((rows + ROWS - 1) // ROWS):
         first = np.int64(t) * ROWS
         for row in range(first, min(first + ROWS, rows)):
-            into, of = target[row * width : (row + 1) * width], source[row * kept : (row + 1) * kept]
-            for k in range(width):
-                place = rank[k]
-                into[k] = of[place] if place < kept else zero
+            into, of = target[row * width : (row + 1) * width], source[row * count : (row + 1) * count]
+            into[:] = zero  # of whole vectors: half the time of asking each channel for its rank
+            for l in range(count):
+                into[kept[l]] = of[l]
 
 
 @fast

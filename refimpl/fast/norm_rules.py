@@ -406,7 +406,7 @@ def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
         name = f"{call.node} add slices of dw"
         follow = [Launch(name, fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())]
         spread = lowering.reader(dw, error_map_pruning.spread_w)
-        follow += channel_rules.copy(lowering, spread)  # it came before dx was at hand
+        follow += channel_rules.spread(lowering, spread)  # it came before dx was at hand
     args = (dx, share, dy, none4, none2, x, none2, w, none3, *scratch, 0, *geometry)
     name = " + ".join(c.name for c in covers)
     return [Launch(name, depthwise.backward, args, buffers(dy, x, w), buffers(dx, share), covers, scratch), *follow]
