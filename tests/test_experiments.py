@@ -12,6 +12,7 @@ from PIL import Image
 
 from gradledger import show
 from refimpl import data
+from refimpl.checkpoint import CheckpointError
 from refimpl.data import DataError, Resized
 from validation import datasets, lenet_mnist, runs, sparse_mobilenet
 
@@ -75,6 +76,11 @@ def test_runs_of_other_settings_do_not_count(tmp_path):
     (tmp_path / "x.jsonl").write_text("{}\n")
     with pytest.raises(DataError, match="line 1 of .*x.jsonl is no run of x; delete the line or the file"):
         runs.Runs(tmp_path, "x", {})
+
+
+def test_a_folder_that_cannot_hold_runs_is_found_before_the_first_run(tmp_path):
+    with pytest.raises(CheckpointError, match="cannot write .*x.jsonl: there is no folder .*missing"):
+        runs.Runs(tmp_path / "missing", "x", {})
 
 
 def test_spread():

@@ -11,7 +11,9 @@ from refimpl.data import DataError
 
 
 class Runs:
-    """The runs of one experiment in `output/NAME.jsonl`, a line of JSON each; DataError where a line is none.
+    """The runs of one experiment in `output/NAME.jsonl`, a line of JSON each.
+
+    DataError where a line is none; CheckpointError, before the first run, where the file cannot be written.
 
     settings: whatever decides a run beside its key, as JSON: runs of other settings stay in the file and do not count.
     """
@@ -28,6 +30,7 @@ class Runs:
                     self.found.append(one)
             except (ValueError, KeyError, TypeError):
                 raise DataError(f"line {i} of {self.path} is no run of {name}; delete the line or the file") from None
+        self._write()  # hours of training must not end at a folder that is missing or cannot be written
 
     def get(self, **key) -> dict | None:
         """The finished run with these entries, if there is one."""
@@ -38,8 +41,11 @@ class Runs:
         run = {"digest": self.digest, **run}
         self.found.append(run)
         self.lines.append(json.dumps(run))
-        checkpoint.write_atomic(self.path, [line.encode() + b"\n" for line in self.lines])
+        self._write()
         return run
+
+    def _write(self) -> None:
+        checkpoint.write_atomic(self.path, [line.encode() + b"\n" for line in self.lines])
 
 
 def spread(values: list[float]) -> dict[str, float]:
