@@ -61,6 +61,14 @@ def test_spread_is_the_reference_copy(shape, dtype, share, seed):
         np.testing.assert_array_equal(found, emp.spread_w(x, rank))
 
 
+def test_spread_stays_inside_where_scores_are_not_numbers():
+    """Every comparison with NaN is false, so that all ranks are 0: the run's own check then refuses the step."""
+    rank = emp.rank(np.full(4, np.nan))
+    kept = np.full(3, 10**9, np.int32)  # scratch holds anything
+    channels.spread(np.empty((1, 2, 1, 4)), kept, np.ones((1, 2, 1, 3)), rank)
+    assert rank.tolist() == [0, 0, 0, 0] and kept.tolist() == [3, 0, 0]
+
+
 @given(
     st.integers(1, 40), st.integers(1, 40), st.sampled_from([(1, 1), (3, 5), (8, 7)]), st.integers(1, 9),
     st.sampled_from([(1, 1, 1), (3, 2, 4)]), dtypes, st.sampled_from([(1.0, 1.0), (0.0, 2.0), (0.5, 0.0)]),

@@ -32,6 +32,7 @@ def spread(out, kept, x, rank):
     rows = out.shape[0] * out.shape[1] * out.shape[2]
     source, target = x.reshape(-1), out.reshape(-1)
     zero = out.dtype.type(0)
+    kept[:] = 0  # scores that are not numbers give equal ranks and leave places open
     for k in range(width):
         if rank[k] < count:
             kept[rank[k]] = k
