@@ -128,7 +128,8 @@ def test_a_record_is_a_table_with_a_column_for_each_figure(capsys):
     gain = runs.spread([1.0, 2.0])
     record = {
         "measured": {"one": {"saved": gain, "steps": 12345}, "two": {**gain, "gap": gain}, "three": 7, "four": gain},
-        "published": {"one": {"saved": 78.6}, "three": "in [1]"}, "ok": False, "goal": "2 [%]", "file": "x.json",
+        "published": {"one": {"saved": 78.6}, "two": {"flops": 8180000.0}, "three": "in [1]"},
+        "ok": False, "goal": "2 [%]", "file": "x.json",
         "findings": [
             {"finding": "a", "says": "more [is] more", "claims": {"1 > 0": True, "2 > [3]": False}},
             {"finding": "b", "says": "less", "claims": {"0 < 1": True}},
@@ -139,7 +140,7 @@ def test_a_record_is_a_table_with_a_column_for_each_figure(capsys):
     assert lines == [
         "saved steps measured gap published",
         "one 1.50 ± 0.71 12,345 saved 78.6",
-        "two 1.50 ± 0.71 1.50 ± 0.71 -",
+        "two 1.50 ± 0.71 1.50 ± 0.71 flops 8,180,000",
         "three 7 in [1]",
         "four 1.50 ± 0.71 -",
         "mean ± standard deviation over the seeds",

