@@ -142,7 +142,8 @@ def test_names_choose_cases():
 @pytest.mark.parametrize(
     "args, message",
     [
-        (["filtered-9"], "unknown case 'filtered-9': choose from filtered, step, block, start, method"),
+        (["filtered-9"], "unknown case 'filtered-9': choose from filtered-0-patch2, filtered-1-patch2"),
+        (["methd"], "unknown case 'methd': choose from filtered, step, block, start, method\n"),
         (["filtered", "--peer", "jax"], "unknown peer 'jax': choose from torch"),
         (["filtered", "--repeats", "0"], "--repeats must be at least 1, got 0"),
     ],

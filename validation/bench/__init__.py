@@ -61,9 +61,8 @@ def choose(names: list[str]) -> list[str]:
     for name in names:
         found = [case for case in known if f"{case}-".startswith(f"{name}-")]
         if not found:
-            raise ValueError(
-                f"unknown case {name!r}: choose from {', '.join(families())}, or one of {', '.join(known)}"
-            )
+            near = [case for case in known if case.startswith(f"{name.split('-')[0]}-")] or families()
+            raise ValueError(f"unknown case {name!r}: choose from {', '.join(near)}")
         chosen += [case for case in found if case not in chosen]
     return chosen
 
