@@ -14,6 +14,7 @@ from functools import cache
 
 import numpy as np
 import sympy as sp
+from sympy.printing.lambdarepr import LambdaPrinter
 from sympy.printing.str import StrPrinter
 
 from refimpl.geometry import inside
@@ -38,8 +39,11 @@ class taps(sp.Function):
 
     @classmethod
     def eval(cls, *args):
+        size, window, out, _, _, before, after = args
         if all(a.is_Integer for a in args):
             return sp.Integer(count_taps(*(int(a) for a in args)))
+        if window == 1 and before == after == 0:
+            return out
 
 
 @cache
@@ -160,9 +164,21 @@ def evaluator(expression: sp.Expr):
     """`(names, f)`: f of the numbers that the names stand for gives the exact value of `expression`."""
     symbols = sorted(expression.free_symbols, key=lambda s: s.name)
     divisors = {s for p in expression.atoms(sp.Pow) if p.exp.is_negative for s in p.base.free_symbols}
-    function = sp.lambdify(symbols, expression, modules=[{"taps": _taps_exact}, "math"])
+    named = {type(f).__name__: f._imp_ for f in expression.atoms(sp.Function) if hasattr(f, "_imp_")}
+    modules = [{**named, "taps": _taps_exact, "Fraction": Fraction}, "math"]
+    function = sp.lambdify(symbols, expression, modules=modules, printer=_Exact(PRINTED))
     kinds = [Fraction if s in divisors else _plain for s in symbols]  # no quotient is rounded
     return [s.name for s in symbols], lambda *values: function(*(k(v) for k, v in zip(kinds, values, strict=True)))
+
+
+PRINTED = {"fully_qualified_modules": False, "allow_unknown_functions": True, "inline": True}
+
+
+class _Exact(LambdaPrinter):
+    """Python code whose fractions are not rounded."""
+
+    def _print_Rational(self, expression):
+        return f"Fraction({expression.p}, {expression.q})"
 
 
 def _plain(value):

@@ -7,6 +7,7 @@ Attributes in this project: `stride (rows, columns)`, `dilation (rows, columns)`
 import numpy as np
 
 from .passes import ShapeError
+from .traced import larger
 
 
 def out_size(size, window, stride, dilation, pad):
@@ -16,7 +17,7 @@ def out_size(size, window, stride, dilation, pad):
 
 def same_pad(size: int, window: int, stride: int, dilation: int = 1) -> tuple[int, int]:
     """TensorFlow's "same": P = ⌈H / stride⌉, the odd row of padding below or to the right."""
-    total = max((-(-size // stride) - 1) * stride + dilation * (window - 1) + 1 - size, 0)
+    total = larger((-(-size // stride) - 1) * stride + dilation * (window - 1) + 1 - size, 0)
     return total // 2, total - total // 2
 
 

@@ -43,6 +43,7 @@ from ..graph import Graph
 from ..optim import SGD
 from ..passes import declare
 from ..plan import Backprop, Plan
+from ..traced import value
 
 SHAPES = {"stream": "B E*", "chosen": "int32: N", "selected": "N E*", "logits": "N K", "entropy": "N"}
 LOW, HIGH = 0, 1  # classes of the filter
@@ -118,6 +119,7 @@ class InstanceFilter:
     expected_uncertain: float = 0.05
 
     method: ClassVar[str] = "instance-filter"
+    priced: ClassVar[tuple[str, ...]] = ("keep", "expected_uncertain")  # settings that sizes and costs depend on
     steps_share: ClassVar[float] = 1.0  # of the steps is not skipped
     prefix: ClassVar[str] = "filter."  # of the filter net's arrays and sections
     sections: ClassVar[tuple[str, ...]] = ("filter", "uncertain")
@@ -146,7 +148,7 @@ class InstanceFilter:
             return self
         side = max(size)
         name = "slim_lenet" if graph.channels == 1 or min(size) == 1 else "resnet8" if side <= 64 else "resnet10"
-        return replace(self, graph=models.build(name, classes=2, size=size, channels=graph.channels))
+        return replace(self, graph=models.build(name, classes=2, size=tuple(map(value, size)), channels=graph.channels))
 
     def filter_plan(self) -> Plan:
         """How the filter trains: everything, with the weighted loss of eq. (6) and (7)."""

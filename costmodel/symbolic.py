@@ -1,0 +1,279 @@
+"""Closed forms of whole training steps: operations and bytes in N, H, W, width and the settings of the methods.
+
+The formulas are not written down a second time. The step is derived as `refimpl.compile` derives it, on numbers that
+remember how they were computed (`refimpl.traced`), and each logical call's sizes go into its formula in `costmodel`:
+
+    f = symbolic(models.resnet18(10), Plan(4, rules=[GradientFilter(2)]))
+    f.subs(mul, 1).subs(add, 1), latex(f), lambdify([N, H, W, patch], …)          # a SymPy expression like any other
+
+Symbols: N samples, H W rows and columns of the input, `width` of a net that has one, and the settings of the methods
+that sizes depend on (`patch`, `keep`, `ratio`, `survival`, …), all named as the setting; where two methods have the
+same, the second bears its method's name too. ⌈ ⌉ and ⌊ ⌋ are exact, `nearest` rounds halves to even, `taps` counts the
+pairs of windows and taps inside the map (`nominal` puts all of them in its place).
+
+What a value decided, such as whether a block has a shortcut, is fixed in a formula: `conditions` says what it assumes.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import sympy as sp
+
+from refimpl import models, traced
+from refimpl.compose import derive
+from refimpl.graph import Graph
+from refimpl.lower import lower
+from refimpl.plan import Plan
+from refimpl.program import Buffer, Call, Program
+from refimpl.traced import Trace, expression
+
+from . import cost as formulas
+from .cost import UNITS, H, N, W, evaluator, flatten, taps
+from .methods.stochastic_depth import occurrence
+
+RELATIONS = {"lt": sp.Lt, "le": sp.Le, "gt": sp.Gt, "ge": sp.Ge, "eq": sp.Eq, "ne": sp.Ne}
+
+
+class nearest(sp.Function):  # noqa: N801
+    """The nearest whole number, of two the even one."""
+
+    is_integer = True
+    _imp_ = staticmethod(round)
+
+    @classmethod
+    def eval(cls, a):
+        if a.is_number:
+            return sp.Integer(round(float(a) if a.is_Float else a))
+
+    def _latex(self, printer):
+        return rf"\left\lfloor {printer._print(self.args[0])} \right\rceil"
+
+
+NAMED: dict = {traced.larger: sp.Max, traced.nearest: nearest}
+
+
+def named(function, arguments):
+    """The expression of a function that a formula names and does not open up: a SymPy function that calls it."""
+    if function not in NAMED:
+
+        def eval(cls, *args):
+            if all(a.is_number for a in args):
+                return sp.sympify(function(*(float(a) if a.is_Float else a for a in args)))
+
+        body = {"eval": classmethod(eval), "_imp_": staticmethod(function), "is_integer": True, "is_positive": True}
+        NAMED[function] = type(function.__name__, (sp.Function,), body)
+    return NAMED[function](*arguments)
+
+
+def quotient(a, b) -> sp.Expr:
+    """⌊a/b⌋ in a normal form: whole terms in front, one bracket for nested ones, ⌈m/n⌉ for ⌊(m + n − 1)/n⌋."""
+    return _floor(sp.expand(sp.sympify(a) / b))
+
+
+def _floor(x: sp.Expr) -> sp.Expr:
+    whole, rest = sp.sift(sp.Add.make_args(x), lambda t: bool(t.is_integer), binary=True)
+    before, x = sp.Add(*whole), sp.Add(*rest)
+    if x == 0:
+        return before
+    if x.could_extract_minus_sign():
+        return before - _ceiling(-x)
+    constant, term = x.as_coeff_Add()
+    share, inner = term.as_independent(sp.floor, sp.ceiling, as_Add=False)
+    n = 1 / share
+    if isinstance(inner, (sp.floor, sp.ceiling)) and n.is_integer and n.is_positive and (constant * n).is_integer:
+        k, y = sp.expand(constant * n), inner.args[0]  # ⌊(⌊y⌋ + k)/n⌋ = ⌊(y + k)/n⌋, and ⌈⌉ is a ⌊⌋ of whole numbers
+        if isinstance(inner, sp.floor):
+            return before + _floor(sp.expand((y + k) / n))
+        return before + _ceiling(sp.expand((y + k - n + 1) / n))
+    n = _denominator(x)
+    if (term * n).is_integer and n > 1:
+        k = constant * n
+        if k % n == n - 1:
+            return before + sp.ceiling(term) + (k - n + 1) / n
+        return before + sp.floor(term + sp.Rational(k % n, n)) + k // n
+    return before + sp.floor(x)
+
+
+def _ceiling(x: sp.Expr) -> sp.Expr:
+    n = _denominator(x)
+    if (x * n).is_integer:  # ⌈m/n⌉ = ⌊(m + n − 1)/n⌋
+        return _floor(sp.expand(x + 1 - sp.Rational(1, n)))
+    constant, term = x.as_coeff_Add()
+    share, inner = term.as_independent(sp.floor, sp.ceiling, as_Add=False)
+    n = 1 / share
+    if constant == 0 and isinstance(inner, sp.ceiling) and n.is_integer and n.is_positive:
+        return sp.ceiling(inner.args[0] / n)
+    return sp.ceiling(x)
+
+
+def _denominator(x: sp.Expr) -> int:
+    return math.lcm(*(int(t.as_coeff_Mul()[0].q) for t in sp.Add.make_args(x)))
+
+
+def nominal(formula: sp.Expr) -> sp.Expr:
+    """The formula with every tap of a window counted, those in the padding too."""
+    return formula.replace(taps, lambda size, window, out, *rest: out * window)
+
+
+@dataclass(frozen=True)
+class Formulas:
+    """The closed forms of one training step.
+
+    program: the reference lowering on traced sizes; calls: the cost of each logical call, in units; symbols: name →
+    symbol, with its value in `given`, for which all decisions were made.
+    """
+
+    program: Program
+    calls: Mapping[Call, sp.Expr]
+    symbols: Mapping[str, sp.Symbol]
+    given: Mapping[str, object]
+    trace: Trace
+
+    @cached_property
+    def cost(self) -> sp.Expr:
+        """The whole step, linear in the units."""
+        return sp.Add(*self.calls.values())
+
+    @cached_property
+    def _evaluate(self):
+        return evaluator(self.cost)
+
+    def at(self, **values) -> Counter:
+        """Number of each unit for the values of some symbols, the others as given; exact where the values are whole.
+
+        ValueError for an unknown name and where a condition does not hold.
+        """
+        unknown = values.keys() - self.symbols.keys()
+        if unknown:
+            raise ValueError(f"there is no symbol {min(unknown)}; the formula has {', '.join(self.symbols)}")
+        values = self.given | values
+        for condition in self.conditions:
+            if condition.subs({self.symbols[name]: v for name, v in values.items()}) == sp.false:
+                raise ValueError(f"the formula holds where {condition}, which it is not at {values}")
+        names, function = self._evaluate
+        units = {u.name: 0 for u in UNITS}
+        return Counter({u: function(*({**values, **units, u: 1}[name] for name in names)) for u in units if u in names})
+
+    @cached_property
+    def sections(self) -> dict[str, sp.Expr]:
+        """The cost of each section."""
+        found = {s: [] for s in self.program.sections}
+        for call, c in self.calls.items():
+            found[call.section].append(c)
+        return {s: sp.Add(*cs) for s, cs in found.items()}
+
+    @property
+    def flops(self) -> sp.Expr:
+        """Multiplications and additions of the whole step, padded taps skipped."""
+        return flops(self.cost)
+
+    @cached_property
+    def conditions(self) -> list[sp.Basic]:
+        """What the formulas assume beyond their symbols being positive; a comparison that always holds is left out."""
+        found = dict.fromkeys(RELATIONS[name](a, b) for name, a, b in self.trace.conditions)
+        return [c for c in found if c != sp.true]
+
+    @cached_property
+    def memory(self) -> dict[str, sp.Expr]:
+        """Bytes of a full batch: `weights`, `optimizer`, `gradients` of weights, `saved` from forward to backward.
+
+        saved is that of the reference backend, the logical step's own.
+        """
+        step, p = self.program.step, self.program
+        terms = {
+            "weights": step.parameters.values(),
+            "optimizer": step.state.values(),
+            "gradients": step.gradients.values(),
+            "saved": p.saved,
+        }
+        return {name: sp.Add(*(expression(b.nbytes) for b in buffers)) for name, buffers in terms.items()}
+
+
+def flops(formula: sp.Expr) -> sp.Expr:
+    """Multiplications and additions of a cost in units."""
+    return formula.xreplace({u: sp.Integer(u.name in formulas.ARITHMETIC) for u in UNITS})
+
+
+def symbolic(model: Graph | str, plan: Plan) -> sp.Expr:
+    """The operations of one training step as a SymPy expression, linear in the units; see `formulas_of`."""
+    return formulas_of(model, plan).cost
+
+
+def formulas_of(model: Graph | str, plan: Plan, batch: int = 8) -> Formulas:
+    """The closed forms of the training step of a model, a graph or the name of one, under a plan.
+
+    Decisions are made for the graph's own size and width, the plan's settings and `batch`. ValueError where the plan
+    does not fit the model.
+    """
+    graph = models.build(model) if isinstance(model, str) else model
+    trace = Trace(quotient, named)
+    symbols, given = {}, {}
+
+    def symbol(name: str, value, known: sp.Symbol | None = None):
+        kind = {"integer": True} if isinstance(value, int) else {"real": True}
+        symbols[name] = known or sp.Symbol(name, positive=True, **kind)
+        given[name] = value
+        return trace.number(value, symbols[name])
+
+    size = graph.size
+    n, rows, columns = symbol("N", batch, N), symbol("H", size[0], H), symbol("W", size[1], W)
+    if "width" in graph.options:
+        options = {**graph.options, "width": symbol("width", graph.options["width"])}
+        classes = graph.shape(graph.output)[1]
+        graph = models.MODELS[graph.name](classes=classes, size=size, channels=graph.channels, **options)
+    if plan.instances:
+        plan = replace(plan, instances=plan.instances.for_net(graph, size))
+
+    def with_symbols(rule):
+        found = {}
+        for name in getattr(rule, "priced", ()):
+            value = getattr(rule, name)
+            own = name if name not in symbols else f"{rule.method}_{name}".replace("-", "_")
+            if isinstance(value, tuple) and len(set(value)) > 1:
+                found[name] = tuple(symbol(f"{own}_{i}", v) for i, v in enumerate(value))
+            else:
+                found[name] = symbol(own, value[0] if isinstance(value, tuple) else value)
+        return replace(rule, **found) if found else rule
+
+    rules = tuple(with_symbols(r) for r in plan.rules)
+    plan = replace(plan, rules=rules, instances=with_symbols(plan.instances), depth=with_symbols(plan.depth))
+    step = derive(graph, plan, n, (rows, columns), "float32")
+    launches = lower(step, "reference", 1)
+    p = Program(graph, plan, n, (rows, columns), "float32", "reference", 1, step, launches)
+    samples = p.samples(n)
+    calls = {call: _cost(call, samples[call.section]) for call in step}
+    if plan.depth:
+        occurs = occurrence(p)
+        calls = {call: c * expression(occurs.get(call, 0)) for call, c in calls.items()}
+    made = plan.instances.steps_share if plan.instances else 1
+    return Formulas(p, {call: c * expression(made) for call, c in calls.items()}, symbols, given, trace)
+
+
+def _cost(call: Call, samples) -> sp.Expr:
+    """The cost of a logical call; samples: of its section, where they are a mean of those of the whole numbers."""
+    values = {name: expression(v) for name, v in call.sizes.items()}
+    values |= {name: expression(v) for a, v in call.attrs.items() for name, v in flatten(a, v)}
+    values |= {f"has_{a}": 1 for a in call.present}
+    formula = formulas.cost(call.passed.operator, call.passed.name)
+    letters = formula.free_symbols - set(UNITS)
+
+    def at(n) -> sp.Expr:
+        found = values | ({"N": n} if "N" in values and any(b.batched for b in call.arrays.values()) else {})
+        return formula.xreplace(
+            {s: _exact(found.get(s.name, 0) if s.name.startswith("has_") else found[s.name]) for s in letters}
+        )
+
+    mean = sp.sympify(expression(samples))
+    if mean.is_integer:
+        return at(mean)
+    fixed = at(sp.Integer(0))
+    return (at(sp.Integer(1)) - fixed) * mean + fixed * sp.Min(1, mean)  # costs are affine in the samples
+
+
+def _exact(number) -> sp.Expr:
+    """A number as a SymPy one, a float that is whole as an integer: SymPy's 0.0 is not 0."""
+    whole = isinstance(number, bool) or (isinstance(number, float) and number.is_integer())
+    return sp.Integer(int(number)) if whole else sp.sympify(number)
