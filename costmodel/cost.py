@@ -19,6 +19,8 @@ from sympy.printing.str import StrPrinter
 
 from refimpl.geometry import inside
 
+from .whole import quotient
+
 UNITS = sp.symbols("add mul div sqrt exp log cmp load store", positive=True)
 add, mul, div, sqrt, exp, log, cmp, load, store = UNITS
 mac = mul + add
@@ -44,6 +46,23 @@ class taps(sp.Function):
             return sp.Integer(count_taps(*(int(a) for a in args)))
         if window == 1 and before == after == 0:
             return out
+
+    def doit(self, **hints):
+        """Closed form for a known window: a sum over its taps of the windows that find them inside the map."""
+        size, window, out, stride, dilation, before, after = self.args
+        if not window.is_Integer:
+            return self
+        end = quotient(size + before + after - dilation * (window - 1) - 1, stride)  # of windows that fit wholly
+        pairs = []
+        for r in range(int(window)):
+            first = sp.Max(0, -quotient(r * dilation - before, stride))
+            last = quotient(size - 1 + before - r * dilation, stride)
+            if out - 1 == end:  # both are ⌊⌋ of one size plus a number, so the smaller number tells
+                last = last if after >= (window - 1 - r) * dilation else end
+            else:
+                last = sp.Min(last, out - 1)
+            pairs.append(sp.Max(0, last - first + 1))
+        return sp.Add(*pairs)
 
 
 @cache

@@ -38,12 +38,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from .. import models
+from .. import models, traced
 from ..graph import Graph
 from ..optim import SGD
 from ..passes import declare
 from ..plan import Backprop, Plan
-from ..traced import value
 
 SHAPES = {"stream": "B E*", "chosen": "int32: N", "selected": "N E*", "logits": "N K", "entropy": "N"}
 LOW, HIGH = 0, 1  # classes of the filter
@@ -148,7 +147,9 @@ class InstanceFilter:
             return self
         side = max(size)
         name = "slim_lenet" if graph.channels == 1 or min(size) == 1 else "resnet8" if side <= 64 else "resnet10"
-        return replace(self, graph=models.build(name, classes=2, size=tuple(map(value, size)), channels=graph.channels))
+        return replace(
+            self, graph=models.build(name, classes=2, size=tuple(map(traced.value, size)), channels=graph.channels)
+        )
 
     def filter_plan(self) -> Plan:
         """How the filter trains: everything, with the weighted loss of eq. (6) and (7)."""

@@ -14,10 +14,9 @@ pairs of windows and taps inside the map (`nominal` puts all of them in its plac
 What a value decided, such as whether a block has a shortcut, is fixed in a formula: `conditions` says what it assumes.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import sympy as sp
@@ -27,12 +26,13 @@ from refimpl.compose import derive
 from refimpl.graph import Graph
 from refimpl.lower import lower
 from refimpl.plan import Plan
-from refimpl.program import Buffer, Call, Program
+from refimpl.program import Call, Program
 from refimpl.traced import Trace, expression
 
 from . import cost as formulas
 from .cost import UNITS, H, N, W, evaluator, flatten, taps
 from .methods.stochastic_depth import occurrence
+from .whole import quotient
 
 RELATIONS = {"lt": sp.Lt, "le": sp.Le, "gt": sp.Gt, "ge": sp.Ge, "eq": sp.Eq, "ne": sp.Ne}
 
@@ -68,58 +68,13 @@ def named(function, arguments):
     return NAMED[function](*arguments)
 
 
-def quotient(a, b) -> sp.Expr:
-    """⌊a/b⌋ in a normal form: whole terms in front, one bracket for nested ones, ⌈m/n⌉ for ⌊(m + n − 1)/n⌋."""
-    return _floor(sp.expand(sp.sympify(a) / b))
-
-
-def _floor(x: sp.Expr) -> sp.Expr:
-    whole, rest = sp.sift(sp.Add.make_args(x), lambda t: bool(t.is_integer), binary=True)
-    before, x = sp.Add(*whole), sp.Add(*rest)
-    if x == 0:
-        return before
-    if x.could_extract_minus_sign():
-        return before - _ceiling(-x)
-    constant, term = x.as_coeff_Add()
-    share, inner = term.as_independent(sp.floor, sp.ceiling, as_Add=False)
-    n = 1 / share
-    if isinstance(inner, (sp.floor, sp.ceiling)) and n.is_integer and n.is_positive and (constant * n).is_integer:
-        k, y = sp.expand(constant * n), inner.args[0]  # ⌊(⌊y⌋ + k)/n⌋ = ⌊(y + k)/n⌋, and ⌈⌉ is a ⌊⌋ of whole numbers
-        if isinstance(inner, sp.floor):
-            return before + _floor(sp.expand((y + k) / n))
-        return before + _ceiling(sp.expand((y + k - n + 1) / n))
-    n = _denominator(x)
-    if (term * n).is_integer and n > 1:
-        k = constant * n
-        if k % n == n - 1:
-            return before + sp.ceiling(term) + (k - n + 1) / n
-        return before + sp.floor(term + sp.Rational(k % n, n)) + k // n
-    return before + sp.floor(x)
-
-
-def _ceiling(x: sp.Expr) -> sp.Expr:
-    n = _denominator(x)
-    if (x * n).is_integer:  # ⌈m/n⌉ = ⌊(m + n − 1)/n⌋
-        return _floor(sp.expand(x + 1 - sp.Rational(1, n)))
-    constant, term = x.as_coeff_Add()
-    share, inner = term.as_independent(sp.floor, sp.ceiling, as_Add=False)
-    n = 1 / share
-    if constant == 0 and isinstance(inner, sp.ceiling) and n.is_integer and n.is_positive:
-        return sp.ceiling(inner.args[0] / n)
-    return sp.ceiling(x)
-
-
-def _denominator(x: sp.Expr) -> int:
-    return math.lcm(*(int(t.as_coeff_Mul()[0].q) for t in sp.Add.make_args(x)))
-
-
 def nominal(formula: sp.Expr) -> sp.Expr:
     """The formula with every tap of a window counted, those in the padding too."""
     return formula.replace(taps, lambda size, window, out, *rest: out * window)
 
 
 @dataclass(frozen=True)
-class Formulas:
+class ClosedForm:
     """The closed forms of one training step.
 
     program: the reference lowering on traced sizes; calls: the cost of each logical call, in units; symbols: name →
@@ -146,6 +101,20 @@ class Formulas:
 
         ValueError for an unknown name and where a condition does not hold.
         """
+        values = self._checked(values)
+        names, function = self._evaluate
+        units = {u.name: 0 for u in UNITS}
+        return Counter({u: function(*({**values, **units, u: 1}[name] for name in names)) for u in units if u in names})
+
+    def bytes_at(self, **values) -> dict[str, int]:
+        """The terms of `memory` for the values of some symbols, the others as given; errors as for `at`."""
+        values, found = self._checked(values), {}
+        for term, formula in self.memory.items():
+            names, function = evaluator(formula)
+            found[term] = int(function(*(values[name] for name in names)))
+        return found
+
+    def _checked(self, values: dict) -> dict:
         unknown = values.keys() - self.symbols.keys()
         if unknown:
             raise ValueError(f"there is no symbol {min(unknown)}; the formula has {', '.join(self.symbols)}")
@@ -153,9 +122,7 @@ class Formulas:
         for condition in self.conditions:
             if condition.subs({self.symbols[name]: v for name, v in values.items()}) == sp.false:
                 raise ValueError(f"the formula holds where {condition}, which it is not at {values}")
-        names, function = self._evaluate
-        units = {u.name: 0 for u in UNITS}
-        return Counter({u: function(*({**values, **units, u: 1}[name] for name in names)) for u in units if u in names})
+        return values
 
     @cached_property
     def sections(self) -> dict[str, sp.Expr]:
@@ -198,11 +165,11 @@ def flops(formula: sp.Expr) -> sp.Expr:
 
 
 def symbolic(model: Graph | str, plan: Plan) -> sp.Expr:
-    """The operations of one training step as a SymPy expression, linear in the units; see `formulas_of`."""
-    return formulas_of(model, plan).cost
+    """The operations of one training step as a SymPy expression, linear in the units; see `of`."""
+    return of(model, plan).cost
 
 
-def formulas_of(model: Graph | str, plan: Plan, batch: int = 8) -> Formulas:
+def of(model: Graph | str, plan: Plan, batch: int = 8) -> ClosedForm:
     """The closed forms of the training step of a model, a graph or the name of one, under a plan.
 
     Decisions are made for the graph's own size and width, the plan's settings and `batch`. ValueError where the plan
@@ -249,22 +216,21 @@ def formulas_of(model: Graph | str, plan: Plan, batch: int = 8) -> Formulas:
         occurs = occurrence(p)
         calls = {call: c * expression(occurs.get(call, 0)) for call, c in calls.items()}
     made = plan.instances.steps_share if plan.instances else 1
-    return Formulas(p, {call: c * expression(made) for call, c in calls.items()}, symbols, given, trace)
+    return ClosedForm(p, {call: c * expression(made) for call, c in calls.items()}, symbols, given, trace)
 
 
 def _cost(call: Call, samples) -> sp.Expr:
     """The cost of a logical call; samples: of its section, where they are a mean of those of the whole numbers."""
     values = {name: expression(v) for name, v in call.sizes.items()}
     values |= {name: expression(v) for a, v in call.attrs.items() for name, v in flatten(a, v)}
-    values |= {f"has_{a}": 1 for a in call.present}
+    values |= {f"has_{a}": int(a in call.present) for a in call.passed.optional}
     formula = formulas.cost(call.passed.operator, call.passed.name)
     letters = formula.free_symbols - set(UNITS)
 
     def at(n) -> sp.Expr:
-        found = values | ({"N": n} if "N" in values and any(b.batched for b in call.arrays.values()) else {})
-        return formula.xreplace(
-            {s: _exact(found.get(s.name, 0) if s.name.startswith("has_") else found[s.name]) for s in letters}
-        )
+        if "N" in values and any(b.batched for b in call.arrays.values()):
+            values["N"] = n
+        return formula.xreplace({s: _exact(values[s.name]) for s in letters})
 
     mean = sp.sympify(expression(samples))
     if mean.is_integer:
