@@ -32,7 +32,7 @@ from refimpl.traced import Trace, expression
 from . import cost as formulas
 from .cost import UNITS, H, N, W, evaluator, flatten, taps
 from .methods.stochastic_depth import occurrence
-from .whole import quotient
+from .whole import larger, quotient
 
 RELATIONS = {"lt": sp.Lt, "le": sp.Le, "gt": sp.Gt, "ge": sp.Ge, "eq": sp.Eq, "ne": sp.Ne}
 
@@ -48,11 +48,15 @@ class nearest(sp.Function):  # noqa: N801
         if a.is_number:
             return sp.Integer(round(float(a) if a.is_Float else a))
 
-    def _latex(self, printer):
-        return rf"\left\lfloor {printer._print(self.args[0])} \right\rceil"
+    def _latex(self, printer, exp=None):
+        return _power(rf"\left\lfloor {printer._print(self.args[0])} \right\rceil", exp)
 
 
-NAMED: dict = {traced.larger: sp.Max, traced.nearest: nearest}
+def _power(text: str, exponent: str | None) -> str:
+    return rf"{{{text}}}^{{{exponent}}}" if exponent else text
+
+
+NAMED: dict = {traced.larger: larger, traced.nearest: nearest}
 
 
 def named(function, arguments):
@@ -63,7 +67,12 @@ def named(function, arguments):
             if all(a.is_number for a in args):
                 return sp.sympify(function(*(float(a) if a.is_Float else a for a in args)))
 
+        def _latex(self, printer, exp=None):
+            name = function.__name__.replace("_", r"\_")
+            return _power(rf"\operatorname{{{name}}}\left({', '.join(map(printer._print, self.args))}\right)", exp)
+
         body = {"eval": classmethod(eval), "_imp_": staticmethod(function), "is_integer": True, "is_positive": True}
+        body["_latex"] = _latex
         NAMED[function] = type(function.__name__, (sp.Function,), body)
     return NAMED[function](*arguments)
 
@@ -114,13 +123,17 @@ class ClosedForm:
             found[term] = int(function(*(values[name] for name in names)))
         return found
 
+    @cached_property
+    def _holds(self) -> dict:
+        return {c: evaluator(c) for c in self.conditions}
+
     def _checked(self, values: dict) -> dict:
         unknown = values.keys() - self.symbols.keys()
         if unknown:
             raise ValueError(f"there is no symbol {min(unknown)}; the formula has {', '.join(self.symbols)}")
         values = self.given | values
-        for condition in self.conditions:
-            if condition.subs({self.symbols[name]: v for name, v in values.items()}) == sp.false:
+        for condition, (names, function) in self._holds.items():
+            if not function(*(values[name] for name in names)):
                 raise ValueError(f"the formula holds where {condition}, which it is not at {values}")
         return values
 

@@ -36,15 +36,21 @@ COSTS: dict[tuple[str, str], sp.Expr] = {}
 class taps(sp.Function):
     """Number of (window, tap) pairs that fall inside the map: `taps(H, R, P, stride, dilation, top, bottom)`.
 
-    The nominal count, padded taps included, is P·R.
+    The nominal count, padded taps included, is P·R. `doit` gives a closed form.
     """
+
+    @staticmethod
+    def _imp_(*args):  # what SymPy's lambdify calls: on numbers or, for each element, on arrays
+        if any(isinstance(a, np.ndarray) for a in args):
+            return np.vectorize(taps._imp_, otypes=[np.int64])(*args)
+        return count_taps(*(int(a) for a in args))
 
     @classmethod
     def eval(cls, *args):
-        size, window, out, _, _, before, after = args
+        size, window, out, stride, _, before, after = args
         if all(a.is_Integer for a in args):
             return sp.Integer(count_taps(*(int(a) for a in args)))
-        if window == 1 and before == after == 0:
+        if window == 1 and before == after == 0 and out - 1 == quotient(size - 1, stride):
             return out
 
     def doit(self, **hints):
@@ -184,7 +190,7 @@ def evaluator(expression: sp.Expr):
     symbols = sorted(expression.free_symbols, key=lambda s: s.name)
     divisors = {s for p in expression.atoms(sp.Pow) if p.exp.is_negative for s in p.base.free_symbols}
     named = {type(f).__name__: f._imp_ for f in expression.atoms(sp.Function) if hasattr(f, "_imp_")}
-    modules = [{**named, "taps": _taps_exact, "Fraction": Fraction}, "math"]
+    modules = [{**named, "Fraction": Fraction}, "math"]
     function = sp.lambdify(symbols, expression, modules=modules, printer=_Exact(PRINTED))
     kinds = [Fraction if s in divisors else _plain for s in symbols]  # no quotient is rounded
     return [s.name for s in symbols], lambda *values: function(*(k(v) for k, v in zip(kinds, values, strict=True)))
@@ -202,10 +208,6 @@ class _Exact(LambdaPrinter):
 
 def _plain(value):
     return value if isinstance(value, float) else int(value)
-
-
-def _taps_exact(*args):
-    return count_taps(*(int(a) for a in args))
 
 
 def flatten(name: str, value) -> Iterable[tuple[str, int]]:

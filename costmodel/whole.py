@@ -48,5 +48,29 @@ def ceiling(x: sp.Expr) -> sp.Expr:
     return sp.ceiling(x)
 
 
+def larger(a, b) -> sp.Expr:
+    """The larger of two, without `Max` where ⌈x⌉ ≥ x and ⌊x⌋ ≤ x tell which one it is."""
+    a, b = sp.sympify(a), sp.sympify(b)
+    for one, other in ((a, b), (b, a)):
+        least = sp.expand(_least(sp.expand(one - other)))
+        if least.is_number and least >= 0:
+            return one
+    return sp.Max(a, b)
+
+
+def _least(x: sp.Expr) -> sp.Expr:
+    """A lower bound of a sum of whole multiples of brackets and other terms, without the brackets."""
+    terms = []
+    for t in sp.Add.make_args(x):
+        share, inner = t.as_independent(sp.floor, sp.ceiling, as_Add=False)
+        kind = type(inner)
+        if kind not in (sp.floor, sp.ceiling) or not share.is_number:
+            terms.append(t)
+            continue
+        tight = kind is (sp.ceiling if share > 0 else sp.floor)
+        terms.append(share * inner.args[0] - (0 if tight else abs(share)))
+    return sp.Add(*terms)
+
+
 def _denominator(x: sp.Expr) -> int:
     return math.lcm(*(int(t.as_coeff_Mul()[0].q) for t in sp.Add.make_args(x)))

@@ -43,7 +43,7 @@ def check_window(attrs) -> None:
     for name in ("window", "stride", "dilation"):
         if name in attrs and min(attrs[name]) < 1:
             raise ShapeError(f"{name} must be at least 1, got {attrs[name]}")
-    if min(min(side) for side in attrs["pad"]) < 0:
+    if any(n < 0 for side in attrs["pad"] for n in side):
         raise ShapeError(f"pad must be at least 0, got {attrs['pad']}")
 
 
@@ -59,7 +59,7 @@ def pool_derive(sizes, attrs):
     found = {}
     for size, out, axis in (("H", "P", 0), ("W", "Q", 1)):
         window, pad = attrs["window"][axis], attrs["pad"][axis]
-        if max(pad) > window // 2:
+        if any(n > window // 2 for n in pad):
             raise ShapeError(f"pad must be at most half of the window, got pad {pad} for window {window}")
         if size in sizes:
             found[out] = out_size(sizes[size], window, attrs["stride"][axis], 1, pad)

@@ -5,7 +5,7 @@ import sympy as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costmodel.whole import quotient
+from costmodel.whole import larger, quotient
 
 H, K = sp.symbols("H K", positive=True, integer=True)
 
@@ -35,3 +35,12 @@ def test_the_normal_form():
     assert quotient(6 * H, 3) == 2 * H and quotient(6 * H, 6 * H) == 1
     assert -quotient(-half, K) == sp.ceiling(H / (2 * K))
     assert quotient(quotient(H, 2), 2) == sp.floor(H / 4)
+
+
+@given(a=st.integers(-9, 9), b=st.integers(-9, 9), n=st.integers(1, 5), m=st.integers(1, 5), h=st.integers(1, 60))
+def test_the_larger_of_two(a, b, n, m, h):
+    first, second = n * quotient(H + a, n) + b, m * quotient(H, m)
+    found = larger(first, second)
+    assert found.subs(H, h) == max(n * ((h + a) // n) + b, m * (h // m))
+    assert larger(2 * sp.ceiling(H / 2) + 1 - H, 0) == 2 * sp.ceiling(H / 2) + 1 - H  # padding "same" at stride 2
+    assert larger(first, first - 7) == first and larger(H, K) == sp.Max(H, K)
