@@ -30,7 +30,7 @@ from refimpl.program import Call, Program
 from refimpl.traced import Trace, expression
 
 from . import cost as formulas
-from .cost import UNITS, H, N, W, evaluator, flatten, taps
+from .cost import UNITS, evaluator, flatten, taps
 from .methods.stochastic_depth import occurrence
 from .whole import larger, quotient
 
@@ -86,10 +86,12 @@ def nominal(formula: sp.Expr) -> sp.Expr:
 class ClosedForm:
     """The closed forms of one training step.
 
-    program: the reference lowering on traced sizes; calls: the cost of each logical call, in units; symbols: name →
-    symbol, with its value in `given`, for which all decisions were made.
+    graph, plan: as they were given; program: the reference lowering on traced sizes; calls: the cost of each logical
+    call, in units; symbols: name → symbol, with its value in `given`, for which all decisions were made.
     """
 
+    graph: Graph
+    plan: Plan
     program: Program
     calls: Mapping[Call, sp.Expr]
     symbols: Mapping[str, sp.Symbol]
@@ -189,47 +191,54 @@ def of(model: Graph | str, plan: Plan, batch: int = 8) -> ClosedForm:
     does not fit the model.
     """
     graph = models.build(model) if isinstance(model, str) else model
+    if plan.instances:
+        plan = replace(plan, instances=plan.instances.for_net(graph, graph.size))
     trace = Trace(quotient, named)
-    symbols, given = {}, {}
+    symbols: dict[str, sp.Symbol] = {}
+    given: dict[str, object] = {}
 
-    def symbol(name: str, value, known: sp.Symbol | None = None):
-        kind = {"integer": True} if isinstance(value, int) else {"real": True}
-        symbols[name] = known or sp.Symbol(name, positive=True, **kind)
+    def symbol(name: str, value, whole: bool = True):
+        symbols[name] = sp.Symbol(name, positive=True, **{"integer" if whole else "real": True})
         given[name] = value
         return trace.number(value, symbols[name])
-
-    size = graph.size
-    n, rows, columns = symbol("N", batch, N), symbol("H", size[0], H), symbol("W", size[1], W)
-    if "width" in graph.options:
-        options = {**graph.options, "width": symbol("width", graph.options["width"])}
-        classes = graph.shape(graph.output)[1]
-        graph = models.MODELS[graph.name](classes=classes, size=size, channels=graph.channels, **options)
-    if plan.instances:
-        plan = replace(plan, instances=plan.instances.for_net(graph, size))
 
     def with_symbols(rule):
         found = {}
         for name in getattr(rule, "priced", ()):
-            value = getattr(rule, name)
+            value, whole = getattr(rule, name), isinstance(getattr(type(rule), name), int)
             own = name if name not in symbols else f"{rule.method}_{name}".replace("-", "_")
             if isinstance(value, tuple) and len(set(value)) > 1:
-                found[name] = tuple(symbol(f"{own}_{i}", v) for i, v in enumerate(value))
+                found[name] = tuple(symbol(f"{own}_{i}", v, whole) for i, v in enumerate(value))
             else:
-                found[name] = symbol(own, value[0] if isinstance(value, tuple) else value)
+                found[name] = symbol(own, value[0] if isinstance(value, tuple) else value, whole)
         return replace(rule, **found) if found else rule
 
+    n, size = symbol("N", batch), (symbol("H", graph.size[0]), symbol("W", graph.size[1]))
+    net = _with_width(graph, symbol)
     rules = tuple(with_symbols(r) for r in plan.rules)
-    plan = replace(plan, rules=rules, instances=with_symbols(plan.instances), depth=with_symbols(plan.depth))
-    step = derive(graph, plan, n, (rows, columns), "float32")
-    launches = lower(step, "reference", 1)
-    p = Program(graph, plan, n, (rows, columns), "float32", "reference", 1, step, launches)
+    made = replace(plan, rules=rules, instances=with_symbols(plan.instances), depth=with_symbols(plan.depth))
+    step = derive(net, made, n, size, "float32")
+    p = Program(net, made, n, size, "float32", "reference", 1, step, lower(step, "reference", 1))
     samples = p.samples(n)
     calls = {call: _cost(call, samples[call.section]) for call in step}
     if plan.depth:
         occurs = occurrence(p)
         calls = {call: c * expression(occurs.get(call, 0)) for call, c in calls.items()}
-    made = plan.instances.steps_share if plan.instances else 1
-    return ClosedForm(p, {call: c * expression(made) for call, c in calls.items()}, symbols, given, trace)
+    if made.instances:
+        calls = {call: c * expression(made.instances.steps_share) for call, c in calls.items()}
+    return ClosedForm(graph, plan, p, calls, symbols, given, trace)
+
+
+def _with_width(graph: Graph, symbol) -> Graph:
+    """The graph built again with a symbol for its width, where it has one and is as it was built."""
+    if "width" not in graph.options or graph.name not in models.MODELS:
+        return graph
+    options = {"classes": graph.shape(graph.output)[1], "size": graph.size, "channels": graph.channels}
+    again = models.build(graph.name, **options, **graph.options)
+    if again.nodes != graph.nodes or again.parameters != graph.parameters:
+        return graph
+    width = symbol("width", graph.options["width"], whole=False)
+    return models.MODELS[graph.name](**options, **{**graph.options, "width": width})
 
 
 def _cost(call: Call, samples) -> sp.Expr:
