@@ -53,8 +53,43 @@ def counter(what: str, quiet: bool) -> Iterator[Callable]:
 SPREAD = {"mean", "std", "min", "max"}  # of a figure over several seeds
 
 
+def compared(record: dict) -> None:
+    """Printed figures beside ours, and what each is allowed to differ by."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (
+        ("", "left"),
+        ("printed", "right"),
+        ("ours", "right"),
+        ("", "left"),
+        ("off by", "right"),
+        ("allowed", "right"),
+        ("", "left"),
+    ):
+        table.add_column(name, justify=justify, no_wrap=True)
+    source = None
+    for row in record["rows"]:
+        if row["source"] != source:
+            source = row["source"]
+            table.add_row(f"[bold]{escape(source)}[/bold]")
+        allowed, measure = row["allowed"]
+        percent = 100 if measure == "relative" else 1
+        unit = {"relative": " %", "points": " points"}.get(measure, "")
+        table.add_row(
+            f"  {row['what']}", cell(row["published"]), cell(row["ours"]), row["unit"],
+            f"{percent * row['difference']:+.2f}{unit}",
+            "any more" if measure == "one-sided" else f"{percent * allowed:g}{unit}",
+            "" if row["ok"] else "[red]off[/red]",
+        )  # fmt: skip
+    Console(width=max(console.width, 150)).print(table, highlight=False)
+    for note in dict.fromkeys(f"{row['what']}: {row['note']}" for row in record["rows"] if row["note"]):
+        console.print(note, highlight=False, soft_wrap=True)
+    console.print(f"{record['goal']}; record in {record['file']}", highlight=False, soft_wrap=True)
+
+
 def reproduced(record: dict) -> None:
     """The table of `reproduce`: measured beside published, a column for each figure, means with their deviation."""
+    if "rows" in record:
+        return compared(record)
     table = Table(box=None, pad_edge=False, header_style="bold")
     rows = {name: columns_of(found) for name, found in record["measured"].items()}
     columns = list(dict.fromkeys(key for found in rows.values() for key in found))
