@@ -26,13 +26,13 @@ from refimpl.program import Buffer, Call, Launch, Program
 from refimpl.simd import LANES
 
 PAGE = 4096
+PRODUCTS = ("conv2d.forward", "conv2d.grad_w", "conv2d.grad_x")  # of the fast backend, dense
 # What a term's rate depends on, for devices whose rates are not measured but scaled.
 GROUPS = {
-    "compute": ("mac", "mac_scattered", "flop", "pair"),
-    "cache": ("near", "gather", "scatter", "left", "right", "sums", "partial", "element", "left_scattered",
-              "right_scattered", "weight", "row"),
+    "compute": ("mac", "flop", "pair"),
+    "cache": ("near", "gather", "scatter", "left", "right", "sums", "partial", "element", "weight", "row"),
     "memory": ("middle", "far"),
-    "call": ("call", "cold", "tile", "tile_scattered"),
+    "call": ("call", "cold", "tile"),
 }  # fmt: skip
 GROUP = {term: group for group, terms in GROUPS.items() for term in terms}
 
@@ -46,10 +46,28 @@ class Caches:
 
 
 def kernel(launch: Launch) -> str:
-    """Name of a launch's kernel, `room.function`."""
+    """Name of a launch's kernel: `room.function`, and the way it goes about its work where it has several."""
     function = getattr(launch.function, "compiled", launch.function)
     function = getattr(function, "py_func", function)
-    return f"{function.__module__.rsplit('.', 1)[-1]}.{function.__name__.removesuffix('_loop')}"
+    name = f"{function.__module__.rsplit('.', 1)[-1]}.{function.__name__.removesuffix('_loop')}"
+    return name if name not in PRODUCTS else f"{name} {_way(_product(launch))}"
+
+
+def _product(launch: Launch) -> Call:
+    """The call of a launch that is a product."""
+    return next(c for c in launch.covers if c.passed in (*FORWARD, *GRAD_W, *GRAD_X))
+
+
+def _way(call: Call) -> str:
+    """How a dense product's kernel goes about it: what its rates differ by."""
+    z, attrs, _ = convolution(call)
+    if tiles.in_place(z, attrs):
+        return "in place"
+    if z["G"] > 1:
+        return "in groups"
+    if call.passed in GRAD_X:
+        return "turned" if tiles.turns(z, attrs) else "scattered"
+    return "of one channel" if z["C"] == 1 else "gathered"
 
 
 def work(program: Program, caches: Caches, cold: bool = False) -> list[dict[str, float]]:
@@ -63,23 +81,17 @@ def work(program: Program, caches: Caches, cold: bool = False) -> list[dict[str,
 
 def amounts(launch: Launch, threads: int) -> dict[str, float]:
     """The terms of one launch that do not depend on caches."""
-    for call in launch.covers:
-        if call.passed in FORWARD:
-            return _separable(call) if _is(call, launch) else _forward(call, threads)
-        if call.passed in GRAD_W:
-            return _separable(call) if _is(call, launch) else _grad_w(call, threads)
-        if call.passed in GRAD_X:
-            return _separable(call) if _is(call, launch) else _grad_x(call, threads)
+    name = kernel(launch)
+    if name.startswith(("depthwise.", "pointwise.")):
+        return _separable(_product(launch))
+    for start, terms in (("conv2d.forward ", _forward), ("conv2d.grad_w ", _grad_w), ("conv2d.grad_x ", _grad_x)):
+        if name.startswith(start):
+            return terms(_product(launch), threads)
     arrays = (*launch.reads, *launch.writes)
     terms = {"element": sum(math.prod(b.shape) for b in arrays)}
     if launch.covers and launch.covers[0].passed.operator == "error_map_pruning":
         terms["pair"] = _pairs(launch.covers[0])
     return terms
-
-
-def _is(call: Call, launch: Launch) -> bool:
-    """Does the launch belong to the kernels of separable convolutions, depthwise and pointwise?"""
-    return kernel(launch).startswith(("depthwise.", "pointwise."))
 
 
 def _pairs(call: Call) -> int:
@@ -154,11 +166,11 @@ def _grad_x(call: Call, threads: int) -> dict[str, float]:
     share, rows, span = _share(items, threads), z["N"] * z["P"] * z["Q"], z["R"] * z["S"] * depth
     inner = max(items, tiles.ceil_div(rows, pixels)) * tiles.ceil_div(z["R"], r) * tiles.ceil_div(z["S"], s)
     return {
-        "mac_scattered": rows * z["K"] * _lanes(span) * share,
+        "mac": rows * z["K"] * _lanes(span) * share,
         "scatter": rows * span * z["G"] * share,
-        "left_scattered": rows * z["K"] * share,
-        "right_scattered": inner * span * z["K"] * share,
-        "tile_scattered": inner * z["G"] * share,
+        "left": rows * z["K"] * share,
+        "right": inner * span * z["K"] * share,
+        "tile": inner * z["G"] * share,
     }
 
 

@@ -202,7 +202,11 @@ def test_a_state_that_does_not_fit_is_refused_by_its_first_array():
     ("name", "options", "message"),
     [
         ("resnet19", {}, "there is no model 'resnet19'; did you mean 'resnet18'?"),
-        ("transformer", {}, "there is no model 'transformer'; there are watch, lenet, .*, mobilenet_v2, mobilenet_folded$"),
+        (
+            "transformer",
+            {},
+            "there is no model 'transformer'; there are watch, lenet, .*, mobilenet_v2, mobilenet_folded$",
+        ),
         ("lenet5", {"clases": 3}, "the model lenet5 has no option 'clases'; did you mean 'classes'?"),
         ("resnet18", {"width": 0.5}, "the model resnet18 has no option 'width'"),
         ("lenet5", {"classes": 0}, "classes of lenet5 must be a positive whole number, not 0"),
