@@ -1,11 +1,10 @@
 """Measure this device: time every launch of training steps of single layers, and fit the rates of its kernels.
 
-Each case is one layer between a 1×1 convolution, which makes the layer compute dx, and a classifier. Rounds go over all
-cases in turn, so that a slow minute of the machine does not fall on one of them; the median of the rounds is kept. Each
-launch is timed twice: as the step before left the caches, and after they were emptied.
+Each case is one layer between a 1×1 convolution, which makes the layer compute dx, and a classifier. Each launch is
+timed twice: as the step before left the caches, and after they were emptied. A fixed piece of work is timed before and
+after: where it is slow, somebody else used the machine or its clock fell, and the row does not count.
 """
 
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from refimpl.methods.sparse_update import SparseUpdate
 from refimpl.train import threads as running
 
 from . import kernels, rates
-from .kernels import Caches
+from .kernels import FLOAT, Caches
 from .rates import Rates, Sample
 
 PLAIN = ri.Backprop(ri.SGD(lr=1e-6))  # weights that were never trained must not be driven out of range
@@ -65,62 +64,84 @@ class Layer:
         return g
 
 
-@dataclass
-class Case:
-    """A layer under a plan, ready to be timed. plan None: inference."""
+class Reference:
+    """A fixed piece of work, timed beside everything else: does the machine run at its own speed just now?
 
-    layer: Layer
-    plan: ri.Plan | None
-    threads: int
-    caches: Caches
-    runs: dict[bool, list[list[float]]] = field(default_factory=lambda: {False: [], True: []})  # cold? → rows
-    host: list[float] = field(default_factory=list)
+    To be made and used where as many threads run: inside `refimpl.train.threads(threads)`.
+    """
+
+    def __init__(self, threads: int):
+        g = ri.Graph("reference", (16, 16), 64)
+        g.linear("fc", g.global_avg_pool("mean", g.conv2d("conv", "input", 64, 3, pad=1)), CLASSES)
+        runner = ri.Trainer(ri.compile(g, None, 2, threads=threads)).runner
+        self.launch, self.args = runner.prepared("forward", 2)[0]
+        self.seconds()
+
+    def seconds(self) -> float:
+        """The better of two runs."""
+        found = []
+        for _ in range(2):
+            started = time.perf_counter()
+            self.launch(*self.args)
+            found.append(time.perf_counter() - started)
+        return min(found)
+
+
+@dataclass
+class Timed:
+    """Times of one program, each with the reference work's around it: (reference seconds, what was timed).
+
+    To be timed where as many threads run as it was compiled for.
+    """
+
+    program: ri.Program
+    # of each launch, by the bytes of something else that were touched before it
+    launches: dict[float, list[tuple[float, list[float]]]] = field(default_factory=dict)
+    host: list[tuple[float, float]] = field(default_factory=list)  # of what Python does around the launches of a step
+    whole: list[tuple[float, float]] = field(default_factory=list)  # of a training step, or of inference
 
     def __post_init__(self):
-        n = self.layer.batch
-        program = ri.compile(self.layer.graph(), self.plan, n, threads=self.threads)
-        rng = np.random.default_rng(0)
-        self.x = rng.standard_normal((n, *program.graph.size, program.graph.channels), dtype=np.float32)
-        self.y = rng.integers(0, CLASSES, n)
-        self.program, self.trainer = program, ri.Trainer(program)
-        runner = self.trainer.runner
-        self.launches = [pair for s in program.sections for pair in runner.prepared(s, n)]
+        p = self.program
+        n, rng = p.batch, np.random.default_rng(0)
+        self.x = rng.standard_normal((n, *p.size, p.graph.channels), dtype=np.float32)
+        self.y = rng.integers(0, p.graph.shape(p.graph.output)[1], n)
+        self.trainer = ri.Trainer(p)
+        self.prepared = [pair for s in p.sections for pair in self.trainer.runner.prepared(s, n)]
 
     def fill(self) -> None:
         """Put the host's arrays in place again: the arena reuses their memory after their last reader."""
-        runner, n, scalars = self.trainer.runner, self.layer.batch, self.program.step.scalars
+        runner, n, scalars = self.trainer.runner, self.program.batch, self.program.step.scalars
         for name in self.program.step.host_writes:
             value = self.x if name == "input" else self.y if name == "labels" else scalars[name](1, 10, 0)
             runner.host(name, n)[...] = value
 
-    def time(self, seconds: float, empty: Callable[[], None]) -> None:
-        """Time steps for about so many seconds, warm and cold, and keep a row of launches each."""
-        clock = time.perf_counter
+    def time_launches(self, reference: Reference, empty: "Emptier") -> None:
+        """Time each launch of a step once, and what is around them."""
+        before, row = reference.seconds(), []
         self.fill()
-        for function, args in self.launches:
+        for function, args in self.prepared:
+            empty()
+            started = time.perf_counter()
             function(*args)
-        began = clock()
-        while True:
-            for cold in (False, True):
-                self.fill()
-                row = []
-                last = clock()
-                for function, args in self.launches:
-                    if cold:
-                        empty()
-                        last = clock()
-                    function(*args)
-                    now = clock()
-                    row.append(now - last)
-                    last = now
-                self.runs[cold].append(row)
-            if self.plan is not None:
-                self.host.append(self._around())
-            if clock() - began > seconds:
-                return
+            row.append(time.perf_counter() - started)
+        self.launches.setdefault(empty.nbytes, []).append((max(before, reference.seconds()), row))
+        if self.program.training and not empty.nbytes:
+            before, seconds = reference.seconds(), self._around()
+            self.host.append((max(before, reference.seconds()), seconds))
+
+    def time_whole(self, reference: Reference) -> None:
+        """Time a whole step as a user runs it."""
+        before = reference.seconds()
+        started = time.perf_counter()
+        if self.program.training:
+            self.trainer.train_step(self.x, self.y, 10)
+        else:
+            self.trainer.fill(self.trainer.runner, self.x)
+            self.trainer.runner.run("forward", self.program.batch)
+        seconds = time.perf_counter() - started
+        self.whole.append((max(before, reference.seconds()), seconds))
 
     def _around(self) -> float:
-        """Seconds of a step that are not in its launches."""
         runner, inside = self.trainer.runner, 0.0
         launch = runner.run
 
@@ -138,14 +159,29 @@ class Case:
         finally:
             del runner.run
 
-    def samples(self, number: int) -> Iterator[Sample]:
-        """The median of every launch, warm and cold, each a case of its own."""
-        for cold, rows in self.runs.items():
-            terms = kernels.work(self.program, self.caches, cold)
-            for launch, amounts, seconds in zip(self.program.order, terms, np.median(rows, axis=0), strict=True):
-                yield Sample(kernels.kernel(launch), amounts, float(seconds), 2 * number + cold)
+    def samples(self, caches: Caches, case: int, limit: float) -> Iterator[Sample]:
+        """The median of every launch; case: number of the first of its cases, one for each way to leave the caches."""
+        for i, (emptied, rows) in enumerate(self.launches.items()):
+            terms = kernels.work(self.program, caches, emptied)
+            for launch, amounts, seconds in zip(self.program.order, terms, undisturbed(rows, limit), strict=True):
+                yield Sample(kernels.kernel(launch), amounts, float(seconds), case + i)
         if self.host:
-            yield Sample(HOST, host_terms(self.program), statistics.median(self.host), 2 * number)
+            yield Sample(HOST, host_terms(self.program), float(undisturbed(self.host, limit)), case)
+
+    def good(self, limit: float) -> int:
+        """Undisturbed rows that there are of each way to leave the caches."""
+        return min(sum(r <= limit for r, _ in rows) for rows in self.launches.values())
+
+    @property
+    def references(self) -> list[float]:
+        """Every time of the reference work."""
+        return [r for rows in (*self.launches.values(), self.whole) for r, _ in rows]
+
+
+def undisturbed(rows: list[tuple[float, object]], limit: float) -> np.ndarray:
+    """Median of the rows whose reference took at most `limit` seconds; the least disturbed row where none did."""
+    least = max(limit, min(reference for reference, _ in rows))
+    return np.median([seconds for reference, seconds in rows if reference <= least], axis=0)
 
 
 def host_terms(program: ri.Program) -> dict[str, float]:
@@ -159,13 +195,6 @@ def host_terms(program: ri.Program) -> dict[str, float]:
         "tile": float(len(gradients)),
         "element": float(elements + copied.nbytes // copied.dtype.itemsize),
     }
-
-
-def cases(threads: int, caches: Caches) -> Iterator[Case]:
-    """The layers that are timed."""
-    for layer, plans in LAYERS:
-        for plan in plans:
-            yield Case(layer, plan, threads, caches)
 
 
 DENSE = ri.Plan("all", step=PLAIN)
@@ -208,7 +237,9 @@ LAYERS: list[tuple[Layer, tuple]] = [
     *((Layer("pool", *of), (DENSE, None)) for of in (
         (8, 32, 16, 0, 2, 2), (2, 56, 64, 0, 3, 2), (32, 24, 20, 0, 2, 2), (64, 28, 6, 0, 2, 2), (32, 8, 50, 0, 2, 2),
     )),
-    *((Layer("bias", *of), (TRAINED_NORM, None)) for of in ((32, 14, 6, 16, 5), (32, 28, 8, 20, 5), (8, 12, 20, 50, 5))),
+    *((Layer("bias", *of), (TRAINED_NORM, None)) for of in (
+        (32, 14, 6, 16, 5), (32, 28, 8, 20, 5), (8, 12, 20, 50, 5),
+    )),
     *((Layer("linear", *of), (TRAINED_NORM, None)) for of in (
         (32, 5, 16, 120), (64, 4, 50, 500), (8, 3, 64, 128), (1, 4, 128, 256),
     )),
@@ -219,30 +250,83 @@ LAYERS: list[tuple[Layer, tuple]] = [
 ]  # fmt: skip
 
 
+DISTURBED = 1.12  # times its own best: the reference then shares the machine with somebody, or the clock fell
+WANTED = 3  # undisturbed rows of each case
+WAYS = 3  # to leave the caches before a launch, at most
+FAR = 1 << 20  # bytes of parameters from which a layer is timed with caches that hold none of them
+
+
 def measure(
-    threads: int, caches: Caches, watch: Callable[[int, int, str], None], rounds: int = 3, seconds: float = 0.12
-) -> tuple[Rates, list[Sample]]:
-    """Time every case in turn, `rounds` times for about `seconds` each; the fitted rates, and what was timed."""
-    made = []
-    total = sum(len(plans) for _, plans in LAYERS) * (rounds + 1)
+    threads: int, caches: Caches, watch: Callable[[int, int, str], None], seconds: float = 240.0, rounds: int = 4
+) -> tuple[Rates, list[Sample], dict]:
+    """Time every case and fit rates; the rates, what was timed, and how steady the machine was.
+
+    Rounds over all cases are followed by more over those that were disturbed, until about `seconds` have passed.
+    """
+    began, timed = time.perf_counter(), []
+    total = sum(len(plans) for _, plans in LAYERS)
+    ways = [Emptier(0.0), Emptier(1.5 * caches.fast)]
+    beyond = Emptier(2.0 * caches.last) if caches.last > caches.fast else None
     with running(threads):
-        for case in cases(threads, caches):
-            watch(len(made), total, "compile")
-            made.append(case)
-        empty = emptier(caches)
-        for turn in range(rounds):
-            for i, case in enumerate(made):
-                watch(len(made) * (turn + 1) + i, total, f"round {turn + 1} of {rounds}")
-                case.time(seconds, empty)
-    samples = [s for i, case in enumerate(made) for s in case.samples(i)]
-    return Rates(rates.fit(samples), rates.spread(samples)), samples
+        reference = Reference(threads)
+        for layer, plans in LAYERS:
+            for plan in plans:
+                watch(len(timed), total, "compile")
+                timed.append(Timed(ri.compile(layer.graph(), plan, layer.batch, threads=threads)))
+                timed[-1].time_launches(reference, ways[0])  # kernels load: not kept
+                timed[-1].launches, timed[-1].host = {}, []
+        missing, turn = timed, 0
+        while missing and (turn < rounds or time.perf_counter() - began < seconds):
+            turn += 1
+            for i, one in enumerate(missing):
+                watch(i, len(missing), f"round {turn}")
+                for empty in ways:
+                    one.time_launches(reference, empty)
+                if beyond and one.program.state_bytes + one.program.constant_bytes > FAR:
+                    one.time_launches(reference, beyond)
+            limit = DISTURBED * own_speed(timed)
+            if turn >= rounds:
+                missing = [one for one in timed if one.good(limit) < WANTED]
+    samples = [s for i, one in enumerate(timed) for s in one.samples(caches, WAYS * i, limit)]
+    steadiness = {
+        "reference_seconds": limit / DISTURBED,
+        "undisturbed_share": float(np.mean([r <= limit for one in timed for r in one.references])),
+        "disturbed_cases": len(missing),
+        "cases": len(timed),
+        "rounds": turn,
+        "seconds": time.perf_counter() - began,
+    }
+    return Rates(rates.fit(samples, _memory(beyond)), rates.spread(samples)), samples, steadiness
 
 
-def emptier(caches: Caches) -> Callable[[], None]:
-    """A function that fills the fast caches of all threads with something else."""
-    a = np.zeros(int(caches.fast) // 4, np.float32)
-    b, c = a.copy(), a.copy()
-    return lambda: add.forward(a, b, c)
+def own_speed(timed: list[Timed]) -> float:
+    """Seconds of the reference work while nothing disturbs it: the tenth part of all times that is fastest."""
+    return float(np.quantile([r for one in timed for r in one.references], 0.1))
+
+
+class Emptier:
+    """Fills the caches with `nbytes` of something else; 0 leaves them as they are."""
+
+    def __init__(self, nbytes: float):
+        self.nbytes = nbytes
+        count = int(nbytes) // 3 // FLOAT
+        self.arrays = [np.zeros(count, np.float32) for _ in range(3)] if count else None
+
+    def __call__(self) -> None:
+        if self.arrays:
+            add.forward(*self.arrays)
+
+
+def _memory(beyond: Emptier | None) -> float:
+    """Seconds per byte of memory itself: sums of arrays that no cache holds."""
+    if beyond is None:
+        return 0.0
+    found = []
+    for _ in range(5):
+        started = time.perf_counter()
+        beyond()
+        found.append(time.perf_counter() - started)
+    return min(found) / beyond.nbytes
 
 
 def caches_of(threads: int) -> Caches:

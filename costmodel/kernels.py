@@ -10,7 +10,8 @@ rates are measured (`costmodel.calibrate`). Terms are what a reader of the kerne
     gather     elements copied side by side before a product; `scatter`: added back after one
     left right elements of the two factors that a product reads; `sums`: of results that it writes, once per pass
     tile       products of a tile; `partial`: elements of partial sums
-    element flop  of what has no product: elements touched, additions and multiplications
+    element    elements touched by what has no product; `lane`: with the empty lanes of vectors over few channels
+    weight row elements of a small kernel, rows of a map; `pair`: pairs of channels that are compared
 
 Work on tiles counts as much as the busiest thread has to do, times the number of threads.
 """
@@ -25,12 +26,12 @@ from refimpl.fast.conv_rules import FORWARD, GRAD_W, GRAD_X, convolution
 from refimpl.program import Buffer, Call, Launch, Program
 from refimpl.simd import LANES
 
-PAGE = 4096
+PAGE, FLOAT = 4096, 4  # bytes
 PRODUCTS = ("conv2d.forward", "conv2d.grad_w", "conv2d.grad_x")  # of the fast backend, dense
 # What a term's rate depends on, for devices whose rates are not measured but scaled.
 GROUPS = {
-    "compute": ("mac", "flop", "pair"),
-    "cache": ("near", "gather", "scatter", "left", "right", "sums", "partial", "element", "weight", "row"),
+    "compute": ("mac", "pair"),
+    "cache": ("near", "gather", "scatter", "left", "right", "sums", "partial", "element", "lane", "weight", "row"),
     "memory": ("middle", "far"),
     "call": ("call", "cold", "tile"),
 }  # fmt: skip
@@ -70,17 +71,21 @@ def _way(call: Call) -> str:
     return "of one channel" if z["C"] == 1 else "gathered"
 
 
-def work(program: Program, caches: Caches, cold: bool = False) -> list[dict[str, float]]:
-    """The terms of every launch of a step, in order; cold: as if the fast cache were emptied before each launch."""
+def work(program: Program, caches: Caches, emptied: float = 0.0) -> list[dict[str, float]]:
+    """The terms of every launch of a step, in order; emptied: bytes of something else touched before each launch."""
     found = []
-    for launch, (near, middle, far, is_cold) in zip(program.order, _levels(program, caches, cold), strict=True):
+    for launch, (near, middle, far, is_cold) in zip(program.order, _levels(program, caches, emptied), strict=True):
         terms = {"call": 1.0, "cold": float(is_cold), "near": near, "middle": middle, "far": far}
-        found.append({t: float(v) for t, v in (terms | amounts(launch, program.threads)).items() if v})
+        own = amounts(launch, program.threads)
+        again, passes = own.pop("again", (0, 1))
+        if again > caches.fast:  # too large to stay in the fast cache from one tile to the next
+            terms["middle"] += again * (passes - 1)
+        found.append({t: float(v) for t, v in (terms | own).items() if v})
     return found
 
 
-def amounts(launch: Launch, threads: int) -> dict[str, float]:
-    """The terms of one launch that do not depend on caches."""
+def amounts(launch: Launch, threads: int) -> dict:
+    """The terms of one launch that do not depend on caches; `again`: (bytes, how often) of what each tile goes over."""
     name = kernel(launch)
     if name.startswith(("depthwise.", "pointwise.")):
         return _separable(_product(launch))
@@ -88,7 +93,10 @@ def amounts(launch: Launch, threads: int) -> dict[str, float]:
         if name.startswith(start):
             return terms(_product(launch), threads)
     arrays = (*launch.reads, *launch.writes)
-    terms = {"element": sum(math.prod(b.shape) for b in arrays)}
+    terms = {
+        "element": sum(math.prod(b.shape) for b in arrays),
+        "lane": sum(math.prod(b.shape[:-1]) * _lanes(b.shape[-1]) for b in arrays if b.shape),
+    }
     if launch.covers and launch.covers[0].passed.operator == "error_map_pruning":
         terms["pair"] = _pairs(launch.covers[0])
     return terms
@@ -109,12 +117,12 @@ def _share(items: int, threads: int) -> float:
     return tiles.ceil_div(items, threads) * threads / items
 
 
-def _forward(call: Call, threads: int) -> dict[str, float]:
+def _forward(call: Call, threads: int) -> dict:
     z, attrs, _ = convolution(call)
     return _gathered(z, attrs, tiles.forward_tiles(z, attrs), threads, z["P"] * z["Q"], z["K"], z["C"] // z["G"])
 
 
-def _gathered(z, attrs, cut, threads: int, pixels: int, width: int, depth: int) -> dict[str, float]:
+def _gathered(z, attrs, cut, threads: int, pixels: int, width: int, depth: int) -> dict:
     """A product of gathered rows with the kernel: maps of `pixels` and `width` channels from `depth` a group."""
     together, part, channels, r, s = cut
     items = tiles.ceil_div(z["N"], together) * tiles.ceil_div(pixels, part)
@@ -131,10 +139,11 @@ def _gathered(z, attrs, cut, threads: int, pixels: int, width: int, depth: int) 
         "right": items * blocks * span * per_group * share,
         "sums": rows * width * passes * share,
         "tile": items * blocks * passes * z["G"] * share,
+        "again": (span * width // z["G"] * FLOAT, items),
     }
 
 
-def _grad_w(call: Call, threads: int) -> dict[str, float]:
+def _grad_w(call: Call, threads: int) -> dict:
     z, attrs, _ = convolution(call)
     per_slice, part, r, s, channels = tiles.grad_w_tiles(z, attrs)
     pixels, depth = z["N"] * z["P"] * z["Q"], z["C"] // z["G"]
@@ -150,10 +159,11 @@ def _grad_w(call: Call, threads: int) -> dict[str, float]:
         "sums": parts * span * z["K"] * share,
         "tile": parts * cuts * z["G"] * share,
         "partial": slices * span * z["K"] if slices > 1 else 0,
+        "again": (2 * span * z["K"] * FLOAT, parts // slices),
     }
 
 
-def _grad_x(call: Call, threads: int) -> dict[str, float]:
+def _grad_x(call: Call, threads: int) -> dict:
     z, attrs, _ = convolution(call)
     samples, part, channels, pixels, r, s = tiles.grad_x_tiles(z, attrs)
     if tiles.turns(z, attrs) or tiles.in_place(z, attrs):
@@ -171,6 +181,7 @@ def _grad_x(call: Call, threads: int) -> dict[str, float]:
         "left": rows * z["K"] * share,
         "right": inner * span * z["K"] * share,
         "tile": inner * z["G"] * share,
+        "again": (span * z["K"] * FLOAT, inner),
     }
 
 
@@ -189,7 +200,7 @@ def _separable(call: Call) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _levels(program: Program, caches: Caches, cold: bool):
+def _levels(program: Program, caches: Caches, emptied: float):
     """(near, middle, far, is the call cold?) bytes of each launch, by what was touched since they were touched last.
 
     Two steps are followed page by page; the second tells what a step finds where the one before it left things.
@@ -199,11 +210,10 @@ def _levels(program: Program, caches: Caches, cold: bool):
     for turn in (0, 1):
         for launch, touched in zip(program.order, spans, strict=True):
             name, counted = kernel(launch), np.zeros(3)
-            is_cold = cold or now - seen.get(name, -np.inf) > caches.fast
+            now += emptied
+            is_cold = now - seen.get(name, -np.inf) > caches.fast
             for first, end in touched:
                 age = now - last[first:end]
-                if cold:
-                    age = np.maximum(age, np.nextafter(caches.fast, np.inf))
                 near, middle = (age <= caches.fast).sum(), (age <= max(caches.fast, caches.last)).sum()
                 counted += PAGE * np.array([near, middle - near, end - first - middle])
             now += counted.sum()

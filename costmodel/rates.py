@@ -16,6 +16,7 @@ from . import kernels
 from .kernels import GROUP, Caches
 
 ROUNDS = 8  # of reweighting
+ENOUGH = 8  # samples that mostly read memory itself, for a rate of it
 ALIKE = 0.05  # relative errors below this weigh alike
 ANY = "any"  # stands for a kernel that was not timed
 
@@ -51,20 +52,26 @@ class Rates:
         return Rates(found, factor)
 
 
-def steps(program: Program, rates: Rates, caches: Caches, cold: bool = False) -> list[float]:
+def steps(program: Program, rates: Rates, caches: Caches) -> list[float]:
     """Predicted seconds of each launch of a step on a full batch, in order."""
-    terms = kernels.work(program, caches, cold)
+    terms = kernels.work(program, caches)
     return [rates.seconds(kernels.kernel(launch), t) for launch, t in zip(program.order, terms, strict=True)]
 
 
-def fit(samples: Iterable[Sample]) -> dict[str, dict[str, float]]:
-    """The rates of every kernel that occurs in the samples, and of `any`, fitted to all of them."""
+def fit(samples: Iterable[Sample], memory: float = 0.0) -> dict[str, dict[str, float]]:
+    """The rates of every kernel that occurs in the samples, and of `any`, fitted to all of them.
+
+    memory: seconds per byte of memory itself. `far` costs a kernel at least that much, and at least what `middle` does.
+    """
     by_kernel: dict[str, list[Sample]] = {}
     for s in samples:
         by_kernel.setdefault(s.kernel, []).append(s)
     found = {name: _fitted(own) for name, own in by_kernel.items()}
     common = [Sample(ANY, _common(s.terms), s.seconds, s.case) for own in by_kernel.values() for s in own]
-    return found | {ANY: _fitted(common)}
+    found[ANY] = _fitted(common)
+    return {
+        name: {**own, "far": max(own.get("far", 0.0), own.get("middle", 0.0), memory)} for name, own in found.items()
+    }
 
 
 def _common(terms: Mapping[str, float]) -> dict[str, float]:
@@ -73,11 +80,24 @@ def _common(terms: Mapping[str, float]) -> dict[str, float]:
     return kept | {"mac": terms.get("mac", 0.0)}
 
 
+def _mostly_far(terms: Mapping[str, float]) -> bool:
+    return terms.get("far", 0.0) > terms.get("near", 0.0) + terms.get("middle", 0.0)
+
+
+def _merged(terms: Mapping[str, float]) -> dict[str, float]:
+    """The terms with `far` in `middle`: of a few bytes among many nothing can be learnt about memory."""
+    beyond = terms.get("middle", 0.0) + terms.get("far", 0.0)
+    return {t: v for t, v in terms.items() if t != "far"} | ({"middle": beyond} if beyond else {})
+
+
 def _fitted(samples: Sequence[Sample]) -> dict[str, float]:
     from scipy.optimize import nnls
 
-    names = sorted({t for s in samples for t in s.terms})
-    amounts = np.array([[s.terms.get(t, 0.0) for t in names] for s in samples])
+    given = [s.terms for s in samples]
+    if sum(_mostly_far(terms) for terms in given) < ENOUGH:
+        given = [_merged(terms) for terms in given]
+    names = sorted({t for terms in given for t in terms})
+    amounts = np.array([[terms.get(t, 0.0) for t in names] for terms in given])
     seconds = np.array([s.seconds for s in samples])
     size = np.maximum(amounts.max(axis=0), 1e-300)
     scaled, weight = amounts / size, 1 / seconds
