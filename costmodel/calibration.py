@@ -344,4 +344,4 @@ def caches_of(threads: int) -> Caches:
         return Caches()
     size, shared = found[2]
     last = found[max(found)][0] if max(found) > 2 else 0
-    return Caches(fast=size * (1 if shared else threads), last=min(last, 16 * 2**20))
+    return Caches(fast=size * (1 if shared else threads), last=last)
