@@ -19,13 +19,12 @@ from refimpl.methods.sparse_update import SparseUpdate
 from refimpl.train import threads as running
 
 from . import kernels, rates
-from .kernels import FLOAT, Caches
+from .kernels import FLOAT, HOST, Caches
 from .rates import Rates, Sample
 
 PLAIN = ri.Backprop(ri.SGD(lr=1e-6))  # weights that were never trained must not be driven out of range
 MOMENTUM = ri.Backprop(ri.SGD(lr=1e-6, momentum=0.9))
 CLASSES = 10
-HOST = "host.step"  # what Python does around a step's launches
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ class Timed:
             for launch, amounts, seconds in zip(self.program.order, terms, undisturbed(rows, limit), strict=True):
                 yield Sample(kernels.kernel(launch), amounts, float(seconds), case + i)
         if self.host:
-            yield Sample(HOST, host_terms(self.program), float(undisturbed(self.host, limit)), case)
+            yield Sample(HOST, kernels.around(self.program), float(undisturbed(self.host, limit)), case)
 
     def good(self, limit: float) -> int:
         """Undisturbed rows that there are of each way to leave the caches."""
@@ -182,19 +181,6 @@ def undisturbed(rows: list[tuple[float, object]], limit: float) -> np.ndarray:
     """Median of the rows whose reference took at most `limit` seconds; the least disturbed row where none did."""
     least = max(limit, min(reference for reference, _ in rows))
     return np.median([seconds for reference, seconds in rows if reference <= least], axis=0)
-
-
-def host_terms(program: ri.Program) -> dict[str, float]:
-    """The terms of what Python does around a step: it fills in the samples and looks whether gradients are finite."""
-    step = program.step
-    gradients = [g for name, g in step.gradients.items()]
-    elements = sum(g.nbytes // g.dtype.itemsize for g in gradients)
-    copied = step.host_writes["input"]
-    return {
-        "call": 1.0,
-        "tile": float(len(gradients)),
-        "element": float(elements + copied.nbytes // copied.dtype.itemsize),
-    }
 
 
 DENSE = ri.Plan("all", step=PLAIN)

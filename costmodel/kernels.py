@@ -23,10 +23,12 @@ import numpy as np
 
 from refimpl.fast import tiles
 from refimpl.fast.conv_rules import FORWARD, GRAD_W, GRAD_X, convolution
+from refimpl.graph import INPUT
 from refimpl.program import Buffer, Call, Launch, Program
 from refimpl.simd import LANES
 
 PAGE, FLOAT = 4096, 4  # bytes
+HOST = "host.step"  # stands for a kernel: see `around`
 PRODUCTS = ("conv2d.forward", "conv2d.grad_w", "conv2d.grad_x")  # of the fast backend, dense
 # What a term's rate depends on, for devices whose rates are not measured but scaled.
 GROUPS = {
@@ -82,6 +84,13 @@ def work(program: Program, caches: Caches, emptied: float = 0.0) -> list[dict[st
             terms["middle"] += again * (passes - 1)
         found.append({t: float(v) for t, v in (terms | own).items() if v})
     return found
+
+
+def around(program: Program) -> dict[str, float]:
+    """The terms of what Python does around a step's launches: fill in samples, look whether gradients are finite."""
+    gradients = program.step.gradients.values()
+    elements = sum(math.prod(b.shape) for b in (*gradients, program.step.host_writes[INPUT]))
+    return {"call": 1.0, "tile": float(len(gradients)), "element": float(elements)}
 
 
 def amounts(launch: Launch, threads: int) -> dict:

@@ -152,12 +152,33 @@ def timed(record: dict) -> None:
         if "predicted_macs_ratio" in c:
             console.print(
                 f"{c['name']}: {c['ratio']:.2f} of the time of back-propagation ({c['peer_ms']:.2f} ms); predicted "
-                f"{c['predicted_macs_ratio']:.2f} by multiply-adds, {c['predicted_seconds_ratio']:.2f} by roofline",
+                f"{c['predicted_macs_ratio']:.2f} by multiply-adds, {c['predicted_seconds_ratio']:.2f} in seconds",
                 highlight=False,
                 soft_wrap=True,
             )
     if record["peer"]:
         console.print("ratio: ours / the better of PyTorch's two layouts; floor: bytes that must move at copy speed")
+
+
+def calibrated(record: dict) -> None:
+    """What was measured of this device, for each number of threads."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("threads", "steps within", "undisturbed", "layers", "rounds", "measured in"):
+        table.add_column(name, justify="right")
+    for count, one in record["threads"].items():
+        steady = one["steadiness"]
+        table.add_row(
+            count, f"/ or x {one['factor']:.2f}", percent(steady["undisturbed_share"]),
+            f"{steady['cases']}", f"{steady['rounds']}", seconds(steady["seconds"]),
+        )  # fmt: skip
+    console.print(f"{record['title']}: {record['cores']} cores", highlight=False)
+    console.print(
+        f"matrix product {record['peak_flops'] / 1e9:.1f} GFLOP/s ({record['core_flops'] / 1e9:.1f} of one core), copy "
+        f"{record['bandwidth'] / 1e9:.1f} GB/s",
+        highlight=False,
+    )
+    console.print(table, highlight=False)
+    console.print(f"profile in {record['file']}", highlight=False, soft_wrap=True)
 
 
 def checks(found: list[dict]) -> None:
@@ -270,7 +291,8 @@ def priced(record: dict) -> None:
     summary.add_row("weights", size(record["weight_bytes"]))
     spread = record["seconds"]
     times = f"{seconds(spread['mid'])} ({seconds(spread['low'])} to {seconds(spread['high'])})"
-    summary.add_row(f"a step on {record['device']}, roofline", times)
+    measured = "" if record["device_measured"] else " (its kernels were not measured)"
+    summary.add_row(f"a step on {record['device']}{measured}", times)
     console.print()
     wide.print(summary)
     if "memory_limit" in record:

@@ -21,7 +21,7 @@ def run(capsys):
 
     def command(*args):
         with pytest.raises(SystemExit) as left:
-            main(["cost", "--device", "nominal", *args])
+            main(["cost", "--device", "reference", *args])
         out, err = capsys.readouterr()
         return left.value.code, out, err
 
@@ -106,9 +106,9 @@ def test_convention_paper(record, row):
 
 
 def test_this_machine_is_measured(record):
-    here, nominal = record("--device", "this-machine"), record()
-    assert (here["device"], nominal["device"]) == ("this-machine", "nominal")
-    assert here["seconds"]["low"] != nominal["seconds"]["low"] > 0
+    here, other = record("--device", "this-machine"), record()
+    assert (here["device"], other["device"]) == ("this-machine", "reference")
+    assert here["seconds"]["low"] != other["seconds"]["low"] > 0
     assert 0 < here["seconds"]["low"] < here["seconds"]["high"] < 60
 
 
@@ -180,7 +180,9 @@ def test_a_file_that_says_nothing_is_refused(run, tmp_path):
         (("--fit", "trained", "--method", "sparse-update"), "--fit chooses what fits into --memory-limit: give one"),
         (("--fit", "trained", "--memory-limit", "1MiB"), "--fit chooses layers and ratio of sparse-update: name it"),
         (("--fit", "train", "--memory-limit", "1MiB"), "no value of --fit 'train'; did you mean 'trained'?"),
-        (("--device", "nominl"), "there is no device 'nominl'; did you mean 'nominal'?"),
+        (("--device", "raspbery-pi-4"), "there is no device 'raspbery-pi-4'; did you mean 'raspberry-pi-4'?"),
+        (("--device", "missing.json"), "cannot read the device profile missing.json: No such file or directory"),
+        (("--device", "pyproject.toml"), "there is no device 'pyproject.toml'; known: this-machine, reference"),
         (("--convention", "papers"), "there is no convention 'papers'; did you mean 'paper'?"),
         (("--train-last", "4"), "train_last is 4, but watch has 3 convolutions"),
         (("--train-last", "some"), "--train-last must be 'all' or a number of convolutions"),

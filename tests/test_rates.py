@@ -143,7 +143,7 @@ def test_calibration_times_layers_and_fits_them(monkeypatch):
     monkeypatch.setattr(calibration, "LAYERS", layers)
     told = []
     found, samples, steady = calibration.measure(1, CACHES, lambda *t: told.append(t), seconds=0, rounds=2)
-    assert {"conv2d.forward in place", "depthwise.forward", calibration.HOST, rates.ANY} <= found.by_kernel.keys()
+    assert {"conv2d.forward in place", "depthwise.forward", kernels.HOST, rates.ANY} <= found.by_kernel.keys()
     assert all(s.seconds > 0 for s in samples) and found.factor >= 1
     assert steady["cases"] == 6 and steady["rounds"] == 2 and 0 < steady["undisturbed_share"] <= 1
     assert {t[2] for t in told} == {"compile", "round 1", "round 2"}
