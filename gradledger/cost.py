@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import refimpl as ri
-from costmodel import budget, paper, predict
+from costmodel import budget, energy, paper, predict
 from costmodel.device import HERE
 from refimpl.methods.sparse_update import SparseUpdate
 
@@ -13,6 +13,7 @@ from .models import described
 
 CONVENTIONS = ("macs", "flops", "paper")
 ARITHMETIC = ("mul", "add")
+RUNTIME = 160 * 2**20  # bytes of Python, NumPy, Numba and loaded kernels: about what every process has
 
 
 @dataclass
@@ -89,6 +90,7 @@ def run(settings: Settings) -> dict:
                 raise refused(e, limit, record) from None
     estimate = predict.estimate(program, device=on)
     record |= priced(estimate)
+    record |= {"fits": budget.fits(program, on, 0 if on.flash_bytes else RUNTIME), "energy": energy.joules(estimate)}
     if settings.convention == "paper":
         record |= counted_as_paper(program)
     return {"ok": True, **record}

@@ -293,10 +293,31 @@ def priced(record: dict) -> None:
     times = f"{seconds(spread['mid'])} ({seconds(spread['low'])} to {seconds(spread['high'])})"
     measured = "" if record["device_measured"] else " (its kernels were not measured)"
     summary.add_row(f"a step on {record['device']}{measured}", times)
+    summary.add_row(
+        f"its energy there, estimated{'' if record['energy']['board'] else ' (operations, memory)'}", energy(record)
+    )
+    for kind, needed in record["fits"]["needs"].items():
+        has = record["fits"]["has"][kind]
+        verdict = "" if has is None else f" of {size(has)}: {'fits' if needed <= has else 'does not fit'}"
+        summary.add_row(f"{kind} that it needs there", f"{size(needed)}{verdict}")
     console.print()
     wide.print(summary)
     if "memory_limit" in record:
         budgeted(record, wide)
+
+
+def energy(record: dict) -> str:
+    """Joules of a step: what the board draws, else what its operations and accesses would cost at least."""
+    found = record["energy"]["board"] or record["energy"]["counted"]["total"]
+    return f"{joules(found['low'])} to {joules(found['high'])}"
+
+
+def joules(value: float) -> str:
+    """An energy in J, mJ or µJ."""
+    for unit, factor in (("J", 1.0), ("mJ", 1e-3)):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value / 1e-6:.3g} µJ"
 
 
 def by_phase(layer: dict, sections: tuple[str, ...], phase: str) -> int:

@@ -21,7 +21,7 @@ def run(capsys):
 
     def command(*args):
         with pytest.raises(SystemExit) as left:
-            main(["cost", "--device", "reference", *args])
+            main(["cost", *(() if "--device" in args else ("--device", "reference")), *args])
         out, err = capsys.readouterr()
         return left.value.code, out, err
 
@@ -319,3 +319,12 @@ def test_nothing_is_compiled_or_run():
     done = subprocess.run([sys.executable, "-c", NO_KERNEL], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["model"] == "mobilenet_v2"
+
+
+def test_a_board_tells_whether_the_step_fits_and_what_it_draws(record, run):
+    found = record("--device", "raspberry-pi-zero-2", "--model", "resnet8", "--batch", "8")
+    assert found["device_measured"] is False and found["fits"]["ok"] is True
+    assert found["fits"]["needs"]["ram"] > found["peak_bytes"] + found["state_bytes"]
+    assert found["energy"]["board"]["mid"] == pytest.approx(2.6 * found["seconds"]["mid"])
+    status, out, _ = run("--device", "microcontroller-256k", "--model", "mobilenet_v2", "--size", "96x96")
+    assert status == 0 and "of 256.0 KiB: does not fit" in out and "its kernels were not measured" in out
