@@ -60,9 +60,8 @@ class Device:
         if more <= 1:
             return self.rates[known], self.caches[known]
         shared = {"compute": 1 / more, "cache": 1 / more, "memory": 1.0, "call": 1.0}
-        return self.rates[known].scaled(
-            shared, self.rates[known].factor * (QUICK if self.measured else 1)
-        ), self.caches[known]
+        factor = self.rates[known].factor * (QUICK if self.measured else 1)
+        return self.rates[known].scaled(shared, factor), self.caches[known]
 
 
 def names() -> list[str]:
