@@ -167,7 +167,7 @@ def _elements(shape: tuple[int, ...]) -> int:
 
 
 def forward_gradient() -> list[Row]:
-    """The constants of eq. (6) of arXiv 2411.04036, and the work of back-propagation against two forward passes."""
+    """The fixed-point constants of arXiv 2411.04036, and the work of back-propagation against two forward passes."""
     source, published = papers.FORWARD, papers.FORWARD_GRADIENT
     step = published["z_max"] / 127
     net = models.build("resnet18", classes=10)
