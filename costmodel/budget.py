@@ -22,6 +22,8 @@ from refimpl.optim import SGD
 from refimpl.plan import Backprop, Plan
 from refimpl.program import Buffer, MemoryLimitError, Program, compile
 
+from .device import Device
+
 RATIOS = tuple(n / 100 for n in range(1, 101))
 WEIGHTS = ("trained", "updated")  # which weights a limit covers
 
@@ -64,6 +66,23 @@ def needed(program: Program, weights: str = "trained") -> int:
     """Bytes that a limit covers: arena and state, with weights="updated" without the weights that wait."""
     waiting = _state(program)["convolutions_waiting"] if weights == "updated" else 0
     return program.state_bytes + program.peak_bytes - waiting
+
+
+def fits(program: Program, device: Device, runtime: int = 0) -> dict:
+    """Does a step fit into a device's memory? Bytes that it needs and that there are, of RAM and, where it has, flash.
+
+    With flash, weights that no single step updates stay there, and a compiled step needs no interpreter: RAM holds the
+    rest. Without, RAM holds everything and `runtime` bytes of Python and its libraries. `ok` is None where the RAM is
+    not known.
+    """
+    everything = program.state_bytes + program.peak_bytes + program.constant_bytes
+    if device.flash_bytes:
+        work = needed(program, "updated")
+        needs, has = {"ram": work, "flash": everything - work}, {"ram": device.ram_bytes, "flash": device.flash_bytes}
+    else:
+        needs, has = {"ram": everything + runtime}, {"ram": device.ram_bytes}
+    known = None not in has.values()
+    return {"needs": needs, "has": has, "ok": all(needs[k] <= has[k] for k in needs) if known else None}
 
 
 def _state(program: Program) -> dict[str, int]:

@@ -14,9 +14,12 @@ from functools import cache
 
 import numpy as np
 import sympy as sp
+from sympy.printing.lambdarepr import LambdaPrinter
 from sympy.printing.str import StrPrinter
 
 from refimpl.geometry import inside
+
+from .whole import quotient
 
 UNITS = sp.symbols("add mul div sqrt exp log cmp load store", positive=True)
 add, mul, div, sqrt, exp, log, cmp, load, store = UNITS
@@ -33,13 +36,39 @@ COSTS: dict[tuple[str, str], sp.Expr] = {}
 class taps(sp.Function):
     """Number of (window, tap) pairs that fall inside the map: `taps(H, R, P, stride, dilation, top, bottom)`.
 
-    The nominal count, padded taps included, is P·R.
+    The nominal count, padded taps included, is P·R. `doit` gives a closed form.
     """
+
+    @staticmethod
+    def _imp_(*args):  # what SymPy's lambdify calls: on numbers or, for each element, on arrays
+        if any(isinstance(a, np.ndarray) for a in args):
+            return np.vectorize(taps._imp_, otypes=[np.int64])(*args)
+        return count_taps(*(int(a) for a in args))
 
     @classmethod
     def eval(cls, *args):
+        size, window, out, stride, _, before, after = args
         if all(a.is_Integer for a in args):
             return sp.Integer(count_taps(*(int(a) for a in args)))
+        if window == 1 and before == after == 0 and out - 1 == quotient(size - 1, stride):
+            return out
+
+    def doit(self, **hints):
+        """Closed form for a known window: a sum over its taps of the windows that find them inside the map."""
+        size, window, out, stride, dilation, before, after = self.args
+        if not window.is_Integer:
+            return self
+        end = quotient(size + before + after - dilation * (window - 1) - 1, stride)  # of windows that fit wholly
+        pairs = []
+        for r in range(int(window)):
+            first = sp.Max(0, -quotient(r * dilation - before, stride))
+            last = quotient(size - 1 + before - r * dilation, stride)
+            if out - 1 == end:  # both are ⌊⌋ of one size plus a number, so the smaller number tells
+                last = last if after >= (window - 1 - r) * dilation else end
+            else:
+                last = sp.Min(last, out - 1)
+            pairs.append(sp.Max(0, last - first + 1))
+        return sp.Add(*pairs)
 
 
 @cache
@@ -160,17 +189,25 @@ def evaluator(expression: sp.Expr):
     """`(names, f)`: f of the numbers that the names stand for gives the exact value of `expression`."""
     symbols = sorted(expression.free_symbols, key=lambda s: s.name)
     divisors = {s for p in expression.atoms(sp.Pow) if p.exp.is_negative for s in p.base.free_symbols}
-    function = sp.lambdify(symbols, expression, modules=[{"taps": _taps_exact}, "math"])
+    named = {type(f).__name__: f._imp_ for f in expression.atoms(sp.Function) if hasattr(f, "_imp_")}
+    modules = [{**named, "Fraction": Fraction}, "math"]
+    function = sp.lambdify(symbols, expression, modules=modules, printer=_Exact(PRINTED))
     kinds = [Fraction if s in divisors else _plain for s in symbols]  # no quotient is rounded
     return [s.name for s in symbols], lambda *values: function(*(k(v) for k, v in zip(kinds, values, strict=True)))
 
 
+PRINTED = {"fully_qualified_modules": False, "allow_unknown_functions": True, "inline": True}
+
+
+class _Exact(LambdaPrinter):
+    """Python code whose fractions are not rounded."""
+
+    def _print_Rational(self, expression):
+        return f"Fraction({expression.p}, {expression.q})"
+
+
 def _plain(value):
     return value if isinstance(value, float) else int(value)
-
-
-def _taps_exact(*args):
-    return count_taps(*(int(a) for a in args))
 
 
 def flatten(name: str, value) -> Iterable[tuple[str, int]]:

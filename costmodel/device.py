@@ -1,46 +1,188 @@
-"""What a device can do: a compute rate, a memory bandwidth and a launch overhead, and the roofline they give."""
+"""Devices: what each kernel's work costs them in seconds, what they hold, and where each figure is from.
 
+Three kinds of profile, all JSON files:
+
+- measured: `gradledger calibrate` timed single layers on the device itself; rates for one or more thread counts.
+- from data sheets (`costmodel/devices/NAME.json`): nobody timed kernels there. Their rates are those of the reference
+  machine (`reference.json`, measured), each multiplied by how the two compare in what it depends on: arithmetic, first
+  and second cache, memory, or the cost of a call. Every figure names its source; seconds are marked as not measured.
+- `this-machine`: the measured profile that `gradledger calibrate` left here; without one, the reference rates scaled by
+  a quick measurement of a matrix product and a copy.
+"""
+
+import json
+import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
+
+from .kernels import Caches
+from .rates import Rates
+
+UNMEASURED = 2.5  # our assumption: factor within which a step lies on a device whose kernels nobody timed
+QUICK = 1.6  # our assumption: the same for a machine of which a product and a copy were timed
+IN_ORDER = 2.0  # our assumption: interpreted code and calls take so many times the reference's cycles on a small core
+VECTOR_BITS = 512  # of the reference machine
+HERE, REFERENCE = "this-machine", "reference"
+
+
+class ProfileError(ValueError):
+    """A device profile that cannot be read; the message names the file, what is wrong and what would be right."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Rates of a device. flops: multiplications and additions a second; bandwidth: bytes a second; launch: seconds."""
+    """Rates of a device by thread count, its caches and its memory in bytes; None where it has no such memory.
+
+    measured: were its kernels timed on it? watts: (idle, load), None where not known. nanometres: of its process.
+    """
 
     name: str
-    flops: float
-    bandwidth: float
-    launch: float = 5e-6
+    title: str
+    rates: Mapping[int, Rates]
+    caches: Mapping[int, Caches]
+    cores: int
+    measured: bool
+    ram_bytes: int | None = None
+    flash_bytes: int | None = None
+    watts: tuple[float, float] | None = None
+    nanometres: float | None = None
+
+    def at(self, threads: int) -> tuple[Rates, Caches]:
+        """Rates and caches for a number of threads: those of the next lower number that it has, shared by more."""
+        known = max((t for t in self.rates if t <= threads), default=min(self.rates))
+        more = min(threads, self.cores) / known
+        if more <= 1:
+            return self.rates[known], self.caches[known]
+        shared = {"compute": 1 / more, "cache": 1 / more, "memory": 1.0, "call": 1.0}
+        factor = self.rates[known].factor * (QUICK if self.measured else 1)
+        return self.rates[known].scaled(shared, factor), self.caches[known]
 
 
-def nominal() -> Device:
-    """A two-core machine of no particular make: 50 GFLOP/s, 10 GB/s."""
-    return Device("nominal", 50e9, 10e9)
+def names() -> list[str]:
+    """Every device that is known by name."""
+    shipped = (f.name for f in files("costmodel.devices").iterdir() if f.name.endswith(".json"))
+    return [HERE, REFERENCE, *sorted({Path(n).stem for n in shipped} - {REFERENCE})]
+
+
+def find(name: str) -> Device:
+    """The device of a name or of a profile's path.
+
+    KeyError where there is none, ProfileError for a file that is no profile.
+    """
+    if name == HERE:
+        return this_machine()
+    if name in names():
+        return _shipped(name)
+    if name.endswith(".json") or os.sep in name:
+        return load(Path(name))
+    raise KeyError(f"there is no device {name!r}; known: {', '.join(names())}")
 
 
 @cache
+def _shipped(name: str) -> Device:
+    profile = json.loads(files("costmodel.devices").joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    return _measured(profile, f"{name}.json") if profile["measured_here"] else _from_data_sheet(profile)
+
+
+def load(path: Path) -> Device:
+    """The device of a measured profile; ProfileError where the file is none."""
+    try:
+        profile = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ProfileError(f"cannot read the device profile {path}: {e.strerror}") from None
+    except ValueError as e:
+        raise ProfileError(f"the device profile {path} is not JSON ({e}): write it with gradledger calibrate") from None
+    return _measured(profile, str(path))
+
+
+def _measured(profile: dict, source: str) -> Device:
+    try:
+        threads = {int(t): one for t, one in profile["threads"].items()}
+        rates = {t: Rates(one["rates"], float(one["factor"])) for t, one in threads.items()}
+        caches = {t: Caches(**one["caches"]) for t, one in threads.items()}
+        numbers = [v for r in rates.values() for own in r.by_kernel.values() for v in own.values()]
+        good = threads and all("any" in r.by_kernel and r.factor >= 1 for r in rates.values())
+        if not (good and all(isinstance(v, (int, float)) and 0 <= v < 1 for v in numbers)):
+            raise ValueError
+        memory = profile.get("memory_bytes")
+        return Device(profile["name"], profile["title"], rates, caches, int(profile["cores"]), True, memory)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ProfileError(
+            f"the device profile {source} lacks rates that are seconds per unit of work for a thread count: write it "
+            "again with gradledger calibrate"
+        ) from None
+
+
+def _from_data_sheet(profile: dict) -> Device:
+    """The reference machine's rates, scaled by the figures of a board."""
+
+    def figure(section: str, name: str) -> float | None:
+        found = profile[section].get(name)
+        return None if found is None else found["value"]
+
+    reference = _reference()
+    cores, clock = int(figure("compute", "cores")), figure("compute", "clock_hz")
+    per_cycle, lanes = figure("compute", "flops_per_cycle"), 1 if cores == 1 else 4  # NEON, or a scalar unit
+    slower = reference["clock_hz"] / clock
+    factors = {
+        "compute": reference["core_flops"] / (clock * per_cycle),
+        "cache": slower * VECTOR_BITS / (32 * lanes),
+        "memory": reference["bandwidth"] / figure("bandwidth", "memory_bytes_per_second"),
+        "call": slower * IN_ORDER,
+    }
+    one = _measured(reference, "reference.json").rates[1].scaled(factors, UNMEASURED)
+    l2, l3 = (figure("bandwidth", f"{level}_bytes") or 0 for level in ("l2", "l3"))
+    caches = Caches(fast=l2 or figure("bandwidth", "l1_bytes") or 0, last=l3)
+    power = [figure("power", name) for name in ("idle_watts", "load_watts")]
+    ram, flash = (figure("memory", f"{kind}_bytes") for kind in ("ram", "flash"))
+    node = profile["process_nanometres"]
+    return Device(
+        profile["name"], profile["title"], {1: one}, {1: caches}, cores, False, ram, flash,
+        tuple(power) if all(power) else None, node["value"] if node else None,
+    )  # fmt: skip
+
+
+@cache
+def _reference() -> dict:
+    return json.loads(files("costmodel.devices").joinpath("reference.json").read_text(encoding="utf-8"))
+
+
+def profile_path() -> Path:
+    """Where `gradledger calibrate` leaves this machine's profile: `XDG_CONFIG_HOME`, else `~/.config`."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "gradledger" / f"{HERE}.json"
+
+
 def this_machine() -> Device:
-    """Rates of this machine, measured in about a tenth of a second: a matrix product and a copy."""
+    """The calibrated profile of this machine, or the reference rates scaled by a quick measurement."""
+    path = profile_path()
+    return load(path) if path.is_file() else _quick()
+
+
+@cache
+def _quick() -> Device:
+    reference, (flops, bandwidth) = _reference(), measure()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    slower = reference["core_flops"] / (flops / cores)
+    factors = {"compute": slower, "cache": slower, "memory": reference["bandwidth"] / bandwidth, "call": slower}
+    rates = _measured(reference, "reference.json").rates[1].scaled(factors, QUICK)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Device(HERE, "this machine, not calibrated", {1: rates}, {1: Caches()}, cores, False, memory)
+
+
+def measure() -> tuple[float, float]:
+    """(operations a second of a matrix product, bytes a second of a copy) in about a tenth of a second."""
     a = np.ones((512, 512), np.float32)
     product = _best(lambda: a @ a)
     source = np.ones(1 << 23, np.uint8)
     target = np.empty_like(source)
     copy = _best(lambda: np.copyto(target, source))
-    return Device("this-machine", 2 * 512**3 / product, 2 * source.nbytes / copy)
-
-
-DEVICES = {"this-machine": this_machine, "nominal": nominal}
-
-
-def find(name: str) -> Device:
-    """The device called `name`; KeyError with the known names where there is none."""
-    if name not in DEVICES:
-        raise KeyError(f"there is no device {name!r}; known: {', '.join(DEVICES)}")
-    return DEVICES[name]()
+    return 2 * 512**3 / product, 2 * source.nbytes / copy
 
 
 def _best(work, times: int = 7) -> float:
@@ -51,25 +193,3 @@ def _best(work, times: int = 7) -> float:
         work()
         found.append(time.perf_counter() - start)
     return min(found)
-
-
-# Share of the matrix-product rate that a training step reaches: small nets and element-wise work stay far below it.
-EFFICIENCY = {"low": 1.0, "mid": 0.4, "high": 0.1}
-
-
-def roofline(estimate) -> dict[str, float]:
-    """Seconds of one step: for each launch the longer of computing and moving its arrays once, plus the launch."""
-    from .predict import arithmetic
-
-    d = estimate.device
-    share = estimate.n / estimate.program.batch
-    seconds = dict.fromkeys(EFFICIENCY, 0.0)
-    occurs = 1.0  # probability of a launch, where chance decides
-    for launch in estimate.program.order:
-        if launch.covers:  # one that covers no call follows another one that does
-            occurs = max(estimate.occurs.get(c, 1.0) for c in launch.covers)
-        flops = sum(arithmetic(estimate.calls[c]) for c in launch.covers if c in estimate.calls)
-        moved = sum(b.nbytes * (share if b.batched else 1) for b in launch.buffers) * occurs
-        for kind, efficiency in EFFICIENCY.items():
-            seconds[kind] += max(flops / (d.flops * efficiency), moved / (d.bandwidth * efficiency)) + d.launch * occurs
-    return seconds

@@ -251,6 +251,29 @@ def bench(
 
 
 @app.command()
+def calibrate(
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(parser=WHOLE, help="Numbers of threads to measure with; default 1 and all cores."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="File of the profile; default where the other commands look.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what each kernel's work costs this device, in at most five minutes, and keep it as a profile."""
+    from . import calibrate as work
+    from . import show
+
+    with show.counter("calibrating", quiet=as_json) as watch:
+        record = work.run(threads, output, watch)
+    if as_json:
+        emit(record)
+    else:
+        show.calibrated(record)
+
+
+@app.command()
 def reproduce(
     name: Annotated[str, typer.Argument(help="The experiment or table; an unknown name lists them.")],
     output: Annotated[Path, typer.Option("--output", help="Folder for the result file.")] = Path("gradledger-out"),

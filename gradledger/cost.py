@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 import refimpl as ri
-from costmodel import budget, device, paper, predict
+from costmodel import budget, energy, paper, predict
+from costmodel.device import HERE
 from refimpl.methods.sparse_update import SparseUpdate
 
 from . import options
@@ -12,6 +13,7 @@ from .models import described
 
 CONVENTIONS = ("macs", "flops", "paper")
 ARITHMETIC = ("mul", "add")
+RUNTIME = 160 * 2**20  # bytes of Python, NumPy, Numba and loaded kernels: about what every process has
 
 
 @dataclass
@@ -24,7 +26,7 @@ class Settings:
     batch: int = 1
     method: list[str] = field(default_factory=lambda: ["backprop"])
     train_last: str | None = None
-    device: str = "this-machine"
+    device: str = HERE
     memory_limit: str | None = None
     convention: str = "macs"
     backend: str = "fast"
@@ -42,19 +44,19 @@ def run(settings: Settings) -> dict:
     limit = options.byte_count(settings.memory_limit)
     if settings.convention not in CONVENTIONS:
         raise unknown("convention", settings.convention, CONVENTIONS)
-    if settings.device not in device.DEVICES:
-        raise unknown("device", settings.device, device.DEVICES)
     for name in ("batch", "classes", "threads"):
         options.at_least_1(name, getattr(settings, name))
+    on = options.device(settings.device)
+    threads = settings.threads or (None if settings.device == HERE else on.cores)
     if settings.fit is not None:
         check_fit(settings, methods)
     graph = described(settings.model, settings.classes, options.size(settings.size))
     fitted = {}
     try:
         if settings.fit is None:
-            program = ri.compile(graph, plan, settings.batch, backend=settings.backend, threads=settings.threads)
+            program = ri.compile(graph, plan, settings.batch, backend=settings.backend, threads=threads)
         else:
-            program, fitted = fit(settings, graph, methods, plan, limit)
+            program, fitted = fit(settings, graph, methods, plan, limit, threads)
             plan = program.plan
             made = [rule for rule in (plan.instances, *plan.rules, plan.depth) if rule]
             method = " + ".join(map(options.describe, made))
@@ -86,8 +88,9 @@ def run(settings: Settings) -> dict:
                 program.check_memory(limit)
             except ri.MemoryLimitError as e:
                 raise refused(e, limit, record) from None
-    estimate = predict.estimate(program, device=device.find(settings.device))
+    estimate = predict.estimate(program, device=on)
     record |= priced(estimate)
+    record |= {"fits": budget.fits(program, on, 0 if on.flash_bytes else RUNTIME), "energy": energy.joules(estimate)}
     if settings.convention == "paper":
         record |= counted_as_paper(program)
     return {"ok": True, **record}
@@ -109,14 +112,16 @@ def check_fit(settings: Settings, methods: options.Methods) -> None:
         raise Malformed("--fit chooses layers and ratio of sparse-update: name it, as --method sparse-update")
 
 
-def fit(settings: Settings, graph, methods: options.Methods, plan: ri.Plan, limit: int) -> tuple[ri.Program, dict]:
+def fit(
+    settings: Settings, graph, methods: options.Methods, plan: ri.Plan, limit: int, threads: int | None
+) -> tuple[ri.Program, dict]:
     """The program that fits, and what was chosen. A ratio that was given stays; layers given are the most to take."""
     given = methods.given["sparse-update"]
     ratios = (given["ratio"],) if "ratio" in given else budget.RATIOS
     most = None if plan.train_last == "all" else plan.train_last
     found = budget.fit(
         graph, limit, settings.batch, ratios=ratios, max_layers=most, plan=plan, weights=settings.fit,
-        backend=settings.backend, threads=settings.threads,
+        backend=settings.backend, threads=threads,
     )  # fmt: skip
     rule = next(r for r in found.plan.rules if isinstance(r, SparseUpdate))
     chosen = {"weights": settings.fit, "layers": found.plan.train_last, "ratio": rule.ratio, "needed": found.needed}
@@ -149,6 +154,7 @@ def priced(estimate: predict.Estimate) -> dict:
         "traffic_bytes": estimate.traffic_bytes,
         "weight_bytes": sum(weights.values()),
         "device": estimate.device.name,
+        "device_measured": estimate.device.measured,
         "seconds": estimate.seconds,
         "layers": layers,
     }

@@ -55,7 +55,7 @@ def draw_up(given: dict) -> dict:
     return {
         "predicted": {
             "macs": predict.run_macs(program, (n for n, times in given["batches"] for _ in range(times))),
-            "step_seconds": predict.estimate(program, device=device.this_machine()).seconds["mid"],
+            "step_seconds": predict.estimate(program, device=device.HERE).seconds["mid"],
         },
         "measured": {"macs": predict.as_macs(measured.all_flops(program, made))},
     }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numba
 
+from costmodel import device as devices
 from refimpl.methods.baselines import HardExamples, RandomSkip
 from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.gradient_filter import ALIGN, GradientFilter
@@ -194,6 +195,16 @@ def size(text: str | None) -> tuple[int, int] | None:
     if not match:
         raise Malformed(f"--size must be HxW in pixels, such as 128x128, got {text!r}")
     return int(match[1]), int(match[2] or match[1])
+
+
+def device(name: str) -> devices.Device:
+    """The device of that name, or of a profile in a file; Malformed where there is none."""
+    try:
+        return devices.find(name)
+    except KeyError:
+        raise unknown("device", name, devices.names()) from None
+    except devices.ProfileError as e:
+        raise Malformed(str(e)) from None
 
 
 def byte_count(text: str | None) -> int | None:

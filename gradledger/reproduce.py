@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refimpl import checkpoint
-from validation import equations, lenet_mnist, noniid, sparse_mobilenet
+from validation import equations, lenet_mnist, noniid, sparse_mobilenet, tables
 from validation import watch as watch_data
 
 from .adapt import make_folder, plot
@@ -14,6 +14,7 @@ from .plot import EXPERIMENTS as DRAWN
 from .record import provenance
 
 EXPERIMENTS = {
+    tables.NAME: tables.run,
     "equations": lambda output, watch: equations.reproduce(output),
     "watch-nets": lambda output, watch: watch_data.train_nets(output / "watch_nets.safetensors", watch),
     "watch-adapt": lambda output, watch: watch_data.leave_one_out(watch),

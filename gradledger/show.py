@@ -53,8 +53,43 @@ def counter(what: str, quiet: bool) -> Iterator[Callable]:
 SPREAD = {"mean", "std", "min", "max"}  # of a figure over several seeds
 
 
+def compared(record: dict) -> None:
+    """Printed figures beside ours, and what each is allowed to differ by."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (
+        ("", "left"),
+        ("printed", "right"),
+        ("ours", "right"),
+        ("", "left"),
+        ("off by", "right"),
+        ("allowed", "right"),
+        ("", "left"),
+    ):
+        table.add_column(name, justify=justify, no_wrap=True)
+    source = None
+    for row in record["rows"]:
+        if row["source"] != source:
+            source = row["source"]
+            table.add_row(f"[bold]{escape(source)}[/bold]")
+        allowed, measure = row["allowed"]
+        percent = 100 if measure == "relative" else 1
+        unit = {"relative": " %", "points": " points"}.get(measure, "")
+        table.add_row(
+            f"  {row['what']}", cell(row["published"]), cell(row["ours"]), row["unit"],
+            f"{percent * row['difference']:+.2f}{unit}",
+            "any more" if measure == "one-sided" else f"{percent * allowed:g}{unit}",
+            "" if row["ok"] else "[red]off[/red]",
+        )  # fmt: skip
+    Console(width=max(console.width, 150)).print(table, highlight=False)
+    for note in dict.fromkeys(f"{row['what']}: {row['note']}" for row in record["rows"] if row["note"]):
+        console.print(note, highlight=False, soft_wrap=True)
+    console.print(f"{record['goal']}; record in {record['file']}", highlight=False, soft_wrap=True)
+
+
 def reproduced(record: dict) -> None:
     """The table of `reproduce`: measured beside published, a column for each figure, means with their deviation."""
+    if "rows" in record:
+        return compared(record)
     table = Table(box=None, pad_edge=False, header_style="bold")
     rows = {name: columns_of(found) for name, found in record["measured"].items()}
     columns = list(dict.fromkeys(key for found in rows.values() for key in found))
@@ -117,12 +152,33 @@ def timed(record: dict) -> None:
         if "predicted_macs_ratio" in c:
             console.print(
                 f"{c['name']}: {c['ratio']:.2f} of the time of back-propagation ({c['peer_ms']:.2f} ms); predicted "
-                f"{c['predicted_macs_ratio']:.2f} by multiply-adds, {c['predicted_seconds_ratio']:.2f} by roofline",
+                f"{c['predicted_macs_ratio']:.2f} by multiply-adds, {c['predicted_seconds_ratio']:.2f} in seconds",
                 highlight=False,
                 soft_wrap=True,
             )
     if record["peer"]:
         console.print("ratio: ours / the better of PyTorch's two layouts; floor: bytes that must move at copy speed")
+
+
+def calibrated(record: dict) -> None:
+    """What was measured of this device, for each number of threads."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("threads", "steps within", "undisturbed", "layers", "rounds", "measured in"):
+        table.add_column(name, justify="right")
+    for count, one in record["threads"].items():
+        steady = one["steadiness"]
+        table.add_row(
+            count, f"/ or x {one['factor']:.2f}", percent(steady["undisturbed_share"]),
+            f"{steady['cases']}", f"{steady['rounds']}", seconds(steady["seconds"]),
+        )  # fmt: skip
+    console.print(f"{record['title']}: {record['cores']} cores", highlight=False)
+    console.print(
+        f"matrix product {record['peak_flops'] / 1e9:.1f} GFLOP/s ({record['core_flops'] / 1e9:.1f} of one core), copy "
+        f"{record['bandwidth'] / 1e9:.1f} GB/s",
+        highlight=False,
+    )
+    console.print(table, highlight=False)
+    console.print(f"profile in {record['file']}", highlight=False, soft_wrap=True)
 
 
 def checks(found: list[dict]) -> None:
@@ -235,11 +291,33 @@ def priced(record: dict) -> None:
     summary.add_row("weights", size(record["weight_bytes"]))
     spread = record["seconds"]
     times = f"{seconds(spread['mid'])} ({seconds(spread['low'])} to {seconds(spread['high'])})"
-    summary.add_row(f"a step on {record['device']}, roofline", times)
+    measured = "" if record["device_measured"] else " (its kernels were not measured)"
+    summary.add_row(f"a step on {record['device']}{measured}", times)
+    summary.add_row(
+        f"its energy there, estimated{'' if record['energy']['board'] else ' (operations, memory)'}", energy(record)
+    )
+    for kind, needed in record["fits"]["needs"].items():
+        has = record["fits"]["has"][kind]
+        verdict = "" if has is None else f" of {size(has)}: {'fits' if needed <= has else 'does not fit'}"
+        summary.add_row(f"{kind} that it needs there", f"{size(needed)}{verdict}")
     console.print()
     wide.print(summary)
     if "memory_limit" in record:
         budgeted(record, wide)
+
+
+def energy(record: dict) -> str:
+    """Joules of a step: what the board draws, else what its operations and accesses would cost at least."""
+    found = record["energy"]["board"] or record["energy"]["counted"]["total"]
+    return f"{joules(found['low'])} to {joules(found['high'])}"
+
+
+def joules(value: float) -> str:
+    """An energy in J, mJ or µJ."""
+    for unit, factor in (("J", 1.0), ("mJ", 1e-3)):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value / 1e-6:.3g} µJ"
 
 
 def by_phase(layer: dict, sections: tuple[str, ...], phase: str) -> int:

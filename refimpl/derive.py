@@ -240,8 +240,8 @@ class Derivation:
         r.arrays["class_weights"] = None
         if plan.class_weights is not None:
             r.arrays["class_weights"] = b = self.buffer("loss.class_weights", (output.shape[1],), region="constant")
-            weights = np.array(plan.class_weights, self.dtype)
-            self.constants["loss.class_weights"] = Constant(b, lambda parameters, seed: weights)
+            make = lambda parameters, seed: np.array(plan.class_weights, self.dtype)  # noqa: E731
+            self.constants["loss.class_weights"] = Constant(b, make)
         return r
 
     def backward(self, resolved: list[_Node], loss: _Node) -> None:

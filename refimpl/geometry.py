@@ -7,6 +7,7 @@ Attributes in this project: `stride (rows, columns)`, `dilation (rows, columns)`
 import numpy as np
 
 from .passes import ShapeError
+from .traced import larger
 
 
 def out_size(size, window, stride, dilation, pad):
@@ -16,7 +17,7 @@ def out_size(size, window, stride, dilation, pad):
 
 def same_pad(size: int, window: int, stride: int, dilation: int = 1) -> tuple[int, int]:
     """TensorFlow's "same": P = ⌈H / stride⌉, the odd row of padding below or to the right."""
-    total = max((-(-size // stride) - 1) * stride + dilation * (window - 1) + 1 - size, 0)
+    total = larger((-(-size // stride) - 1) * stride + dilation * (window - 1) + 1 - size, 0)
     return total // 2, total - total // 2
 
 
@@ -42,7 +43,7 @@ def check_window(attrs) -> None:
     for name in ("window", "stride", "dilation"):
         if name in attrs and min(attrs[name]) < 1:
             raise ShapeError(f"{name} must be at least 1, got {attrs[name]}")
-    if min(min(side) for side in attrs["pad"]) < 0:
+    if any(n < 0 for side in attrs["pad"] for n in side):
         raise ShapeError(f"pad must be at least 0, got {attrs['pad']}")
 
 
@@ -58,7 +59,7 @@ def pool_derive(sizes, attrs):
     found = {}
     for size, out, axis in (("H", "P", 0), ("W", "Q", 1)):
         window, pad = attrs["window"][axis], attrs["pad"][axis]
-        if max(pad) > window // 2:
+        if any(n > window // 2 for n in pad):
             raise ShapeError(f"pad must be at most half of the window, got pad {pad} for window {window}")
         if size in sizes:
             found[out] = out_size(sizes[size], window, attrs["stride"][axis], 1, pad)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .kernel import Kernel
+from .traced import Traced
 
 
 class ShapeError(ValueError):
@@ -102,6 +103,8 @@ def canonical(name: str, value, default):
         return tuple(canonical(name, v, d) for v, d in zip(value, default, strict=True))
     if isinstance(value, (tuple, list)):
         raise ShapeError(f"{name} must be like {default}, got {value!r}")
+    if isinstance(value, Traced):
+        return value
     try:
         found = type(default)(value)
     except (TypeError, ValueError):
@@ -183,7 +186,7 @@ class Pass:
     def seen(self, array: str, value):
         """`value` as its body sees it: a view with the merged axes in one."""
         shape = merged(self.shapes[array], value.shape)
-        return value if shape == tuple(value.shape) else value.reshape(shape)
+        return value if len(shape) == len(value.shape) else value.reshape(shape)
 
     def absent(self, array: str, dtype, like=None):
         """The empty array that stands for an optional array that is not given, on the device of `like`."""

@@ -6,6 +6,7 @@ one step are put together in `refimpl.compose`). *Lowering* (`refimpl.lower`) tu
 the logical calls that it covers.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -56,11 +57,12 @@ class Buffer:
     @property
     def nbytes(self) -> int:
         """Size in bytes at the full batch."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def reshape(self, shape: tuple[int, ...]) -> "Buffer":
         """The same memory under another shape."""
-        return self if shape == self.shape else replace(self, shape=tuple(shape), base=self)
+        same = len(shape) == len(self.shape) and shape == self.shape
+        return self if same else replace(self, shape=tuple(shape), base=self)
 
     def part(self, start: int, shape: tuple[int, ...]) -> "Buffer":
         """Some of the elements, from number `start` on, as a buffer of `shape`."""

@@ -1,13 +1,14 @@
 """Memory terms add up to the byte; the planner's choice fits, and nothing larger that it could have chosen does."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from nets import MOMENTUM, NETS
 from test_combinations import plan
 
 import refimpl as ri
-from costmodel import budget
+from costmodel import budget, device
 
 PLAIN = ri.Backprop(ri.SGD(lr=0.1))
 SPARSE = ri.SparseUpdate(0.3)
@@ -164,3 +165,20 @@ def test_a_refusal_names_the_smallest_limit_and_the_largest_term(weights):
 def test_bad_values(keywords, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         fit("residual", 10**6, **keywords)
+
+
+def test_fits_by_hand():
+    plan = ri.Plan(2, rules=[ri.SparseUpdate(0.25)], step=ri.Backprop(ri.SGD(lr=0.1)))
+    p = ri.compile(ri.models.build("resnet8"), plan, 1, threads=1)
+    chip, board = device.find("microcontroller-256k"), device.find("raspberry-pi-zero-2")
+    everything = p.state_bytes + p.peak_bytes + p.constant_bytes
+    found = budget.fits(p, chip)
+    assert found["needs"]["ram"] == budget.needed(p, "updated") and sum(found["needs"].values()) == everything
+    assert found["has"] == {"ram": 256 * 1024, "flash": 2**20}
+    assert found["ok"] == (found["needs"]["ram"] <= 256 * 1024 and found["needs"]["flash"] <= 2**20)
+    assert budget.fits(p, board, 1000) == {
+        "needs": {"ram": everything + 1000}, "has": {"ram": 512 * 2**20}, "ok": True,
+    }  # fmt: skip
+    assert budget.fits(p, board, 2**29)["ok"] is False
+    unknown = replace(board, ram_bytes=None)
+    assert budget.fits(p, unknown)["ok"] is None

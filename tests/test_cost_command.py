@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import refimpl as ri
+from costmodel.device import find
 from gradledger.cli import main
 from refimpl import checkpoint
 from refimpl.train import initial
@@ -21,7 +22,7 @@ def run(capsys):
 
     def command(*args):
         with pytest.raises(SystemExit) as left:
-            main(["cost", "--device", "nominal", *args])
+            main(["cost", *(() if "--device" in args else ("--device", "reference")), *args])
         out, err = capsys.readouterr()
         return left.value.code, out, err
 
@@ -106,9 +107,9 @@ def test_convention_paper(record, row):
 
 
 def test_this_machine_is_measured(record):
-    here, nominal = record("--device", "this-machine"), record()
-    assert (here["device"], nominal["device"]) == ("this-machine", "nominal")
-    assert here["seconds"]["low"] != nominal["seconds"]["low"] > 0
+    here, other = record("--device", "this-machine"), record()
+    assert (here["device"], other["device"]) == ("this-machine", "reference")
+    assert here["seconds"]["low"] != other["seconds"]["low"] > 0
     assert 0 < here["seconds"]["low"] < here["seconds"]["high"] < 60
 
 
@@ -180,7 +181,9 @@ def test_a_file_that_says_nothing_is_refused(run, tmp_path):
         (("--fit", "trained", "--method", "sparse-update"), "--fit chooses what fits into --memory-limit: give one"),
         (("--fit", "trained", "--memory-limit", "1MiB"), "--fit chooses layers and ratio of sparse-update: name it"),
         (("--fit", "train", "--memory-limit", "1MiB"), "no value of --fit 'train'; did you mean 'trained'?"),
-        (("--device", "nominl"), "there is no device 'nominl'; did you mean 'nominal'?"),
+        (("--device", "raspbery-pi-4"), "there is no device 'raspbery-pi-4'; did you mean 'raspberry-pi-4'?"),
+        (("--device", "missing.json"), "cannot read the device profile missing.json: No such file or directory"),
+        (("--device", "pyproject.toml"), "there is no device 'pyproject.toml'; known: this-machine, reference"),
         (("--convention", "papers"), "there is no convention 'papers'; did you mean 'paper'?"),
         (("--train-last", "4"), "train_last is 4, but watch has 3 convolutions"),
         (("--train-last", "some"), "--train-last must be 'all' or a number of convolutions"),
@@ -317,3 +320,14 @@ def test_nothing_is_compiled_or_run():
     done = subprocess.run([sys.executable, "-c", NO_KERNEL], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["model"] == "mobilenet_v2"
+
+
+def test_a_board_tells_whether_the_step_fits_and_what_it_draws(record, run):
+    found = record("--device", "raspberry-pi-zero-2", "--model", "resnet8", "--batch", "8")
+    assert found["device_measured"] is False and found["fits"]["ok"] is True
+    assert found["fits"]["needs"]["ram"] > found["peak_bytes"] + found["state_bytes"]
+    assert found["energy"]["board"]["mid"] == pytest.approx(
+        find("raspberry-pi-zero-2").watts[1] * found["seconds"]["mid"]
+    )
+    status, out, _ = run("--device", "microcontroller-256k", "--model", "mobilenet_v2", "--size", "96x96")
+    assert status == 0 and "of 256.0 KiB: does not fit" in out and "its kernels were not measured" in out

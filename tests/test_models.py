@@ -56,6 +56,10 @@ def infer(graph, arrays, x):
         ("lenet5", {"size": (32, 32)}, 61_706),
         ("resnet18", {}, 11_689_512),
         ("resnet20", {}, 272_474),
+        ("resnet34", {}, 21_797_672),
+        ("resnet110", {}, 1_730_714),
+        ("vgg11", {}, 9_228_362),  # published nets have biases in front of the norms: 2,752 and 4,224 more
+        ("vgg16", {}, 14_724_042),
         ("mobilenet_v2", {}, 3_504_872),
     ],
 )
@@ -198,7 +202,11 @@ def test_a_state_that_does_not_fit_is_refused_by_its_first_array():
     ("name", "options", "message"),
     [
         ("resnet19", {}, "there is no model 'resnet19'; did you mean 'resnet18'?"),
-        ("vgg", {}, "there is no model 'vgg'; there are watch, lenet, .*, mobilenet_v2, mobilenet_folded$"),
+        (
+            "transformer",
+            {},
+            "there is no model 'transformer'; there are watch, lenet, .*, mobilenet_v2, mobilenet_folded$",
+        ),
         ("lenet5", {"clases": 3}, "the model lenet5 has no option 'clases'; did you mean 'classes'?"),
         ("resnet18", {"width": 0.5}, "the model resnet18 has no option 'width'"),
         ("lenet5", {"classes": 0}, "classes of lenet5 must be a positive whole number, not 0"),

@@ -50,3 +50,19 @@ GRADIENT_FILTERING = (
     PublishedStep(_TABLE_11, "resnet18", 10, 2, 7, 3.21e6),
     PublishedStep(_TABLE_11, "resnet18", 10, 3, 7, 6.12e6),
 )
+
+PRUNING = "arXiv 2007.03213"
+# main net → filter net, its inference and its training in percent of the main net's
+FILTER_SHARES = {
+    "resnet110": ("resnet8", 5.0, 5.9),
+    "vgg16": ("resnet8", 4.1, 4.8),
+    "lenet": ("slim_lenet", 9.5, 7.8),
+}
+SCORING_SHARE = 0.53  # percent of ResNet-110's backward pass
+RESNET110_TRAINING = 780e6  # for a 32×32 image
+
+SPARSE = "arXiv 2503.17959"
+SPARSE_UPDATE = {"convolutions": 52, "weights": 2_189_760, "layers": 42, "updated": 2.0, "saved": 98.0}
+
+FORWARD = "arXiv 2411.04036"
+FORWARD_GRADIENT = {"z_max": 3.5, "delta_z": 0.0276, "one_q": 36, "cost_ratio": 1.5}

@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from .. import random
+from ..traced import part
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class HardExamples:
     keep: float = 0.1
 
     method: ClassVar[str] = "hard-examples"
+    priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that costs depend on
     steps_share: ClassVar[float] = 1.0  # of the steps is not skipped
     sections: ClassVar[tuple[str, ...]] = ("judge",)
 
@@ -31,7 +33,7 @@ class HardExamples:
 
     def count(self, n: int) -> int:
         """Instances of a mini-batch of n that train."""
-        return max(1, round(self.keep * n))
+        return part(self.keep, n)
 
     def fewest(self, n: int) -> int:
         """Instances that a step trains on at least, of a mini-batch of n."""
@@ -68,6 +70,7 @@ class RandomSkip:
     skip: float = 0.5
 
     method: ClassVar[str] = "random-skip"
+    priced: ClassVar[tuple[str, ...]] = ("skip",)  # settings that costs depend on
     sections: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):

@@ -30,6 +30,7 @@ import numpy as np
 from ..ops import conv2d
 from ..passes import Bound, declare
 from ..rules import Node
+from ..traced import part
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K", "db": "K",
@@ -217,6 +218,7 @@ class ErrorMapPruning:
 
     operator: ClassVar[str] = "conv2d"
     method: ClassVar[str] = "error-map-pruning"
+    priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that sizes and costs depend on
 
     def __post_init__(self):
         if not 0 < self.keep <= 1:
@@ -229,7 +231,7 @@ class ErrorMapPruning:
 
     def kept(self, channels: int) -> int:
         """L, how many of `channels` are kept."""
-        return max(1, round(self.keep * channels))
+        return part(self.keep, channels)
 
     def attrs(self) -> dict:
         """The attributes of `score`."""

@@ -39,6 +39,7 @@ from ..geometry import classes, inside
 from ..kernel import helper
 from ..passes import Pass, ShapeError, declare
 from ..rules import Node
+from ..traced import Traced
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K",
@@ -257,17 +258,18 @@ class GradientFilter:
 
     operator: ClassVar[str] = "conv2d"
     method: ClassVar[str] = "gradient-filter"
+    priced: ClassVar[tuple[str, ...]] = ("patch",)  # settings that sizes and costs depend on
 
     def __post_init__(self):
         sides = self.patch if isinstance(self.patch, (tuple, list)) else (self.patch, self.patch)
-        if len(sides) != 2 or any(isinstance(r, bool) or not isinstance(r, (int, np.integer)) for r in sides):
+        if len(sides) != 2 or any(isinstance(r, bool) or not isinstance(r, (int, np.integer, Traced)) for r in sides):
             raise ValueError(f"patch must be an integer or two, got {self.patch!r}")
         for r in sides:
             if r < 1:
                 raise ValueError(f"patch must be at least 1, got {r}")
         if self.align not in ALIGN:
             raise ValueError(f"align must be centre or corner, got {self.align!r}")
-        object.__setattr__(self, "patch", (int(sides[0]), int(sides[1])))
+        object.__setattr__(self, "patch", tuple(r if isinstance(r, Traced) else int(r) for r in sides))
 
     def attrs(self) -> dict:
         """The attributes that its passes take beside those of the convolution."""

@@ -38,7 +38,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .. import models
+from .. import models, traced
 from ..graph import Graph
 from ..optim import SGD
 from ..passes import declare
@@ -118,6 +118,7 @@ class InstanceFilter:
     expected_uncertain: float = 0.05
 
     method: ClassVar[str] = "instance-filter"
+    priced: ClassVar[tuple[str, ...]] = ("keep", "expected_uncertain")  # settings that sizes and costs depend on
     steps_share: ClassVar[float] = 1.0  # of the steps is not skipped
     prefix: ClassVar[str] = "filter."  # of the filter net's arrays and sections
     sections: ClassVar[tuple[str, ...]] = ("filter", "uncertain")
@@ -146,7 +147,9 @@ class InstanceFilter:
             return self
         side = max(size)
         name = "slim_lenet" if graph.channels == 1 or min(size) == 1 else "resnet8" if side <= 64 else "resnet10"
-        return replace(self, graph=models.build(name, classes=2, size=size, channels=graph.channels))
+        return replace(
+            self, graph=models.build(name, classes=2, size=tuple(map(traced.value, size)), channels=graph.channels)
+        )
 
     def filter_plan(self) -> Plan:
         """How the filter trains: everything, with the weighted loss of eq. (6) and (7)."""

@@ -39,6 +39,7 @@ from .. import random
 from ..ops import conv2d
 from ..passes import declare
 from ..rules import Node
+from ..traced import part
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "x_chosen": "N H W M", "dw": "R S M K/G",
@@ -126,6 +127,7 @@ class SparseUpdate:
 
     operator: ClassVar[str] = "conv2d"
     method: ClassVar[str] = "sparse-update"
+    priced: ClassVar[tuple[str, ...]] = ("ratio",)  # settings that sizes and costs depend on
 
     def __post_init__(self):
         if not 0 < self.ratio <= 1:
@@ -140,7 +142,7 @@ class SparseUpdate:
 
     def count(self, channels: int) -> int:
         """M, how many of `channels` are trained at once."""
-        return max(1, round(self.ratio * channels))
+        return part(self.ratio, channels)
 
     def attrs(self) -> dict:
         """No attributes of its own."""

@@ -63,6 +63,7 @@ class StochasticDepth:
     survival: float = 0.5
 
     method: ClassVar[str] = "stochastic-depth"
+    priced: ClassVar[tuple[str, ...]] = ("survival",)  # settings that sizes and costs depend on
 
     def __post_init__(self):
         if not 0 < self.survival <= 1:

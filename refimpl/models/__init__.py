@@ -10,7 +10,8 @@ from ..passes import ShapeError
 from .lenet import lenet, lenet5, slim_lenet
 from .mobilenet_folded import mobilenet_folded
 from .mobilenet_v2 import VARIANTS, mobilenet_v2
-from .resnet import resnet8, resnet10, resnet18, resnet20
+from .resnet import resnet8, resnet10, resnet18, resnet20, resnet34, resnet74, resnet110
+from .vgg import vgg11, vgg16
 from .watch import watch_net, watch_weights
 
 __all__ = [
@@ -25,7 +26,12 @@ __all__ = [
     "resnet10",
     "resnet18",
     "resnet20",
+    "resnet34",
+    "resnet74",
+    "resnet110",
     "slim_lenet",
+    "vgg11",
+    "vgg16",
     "watch_net",
     "watch_weights",
 ]
@@ -39,6 +45,11 @@ MODELS: dict[str, Callable[..., Graph]] = {
     "resnet10": resnet10,
     "resnet18": resnet18,
     "resnet20": resnet20,
+    "resnet34": resnet34,
+    "resnet74": resnet74,
+    "resnet110": resnet110,
+    "vgg11": vgg11,
+    "vgg16": vgg16,
     "mobilenet_v2": mobilenet_v2,
     "mobilenet_folded": mobilenet_folded,
 }

@@ -5,6 +5,7 @@ Keras pads as TensorFlow does ("same": the odd row below or to the right), adds 
 """
 
 from ..graph import INPUT, Graph
+from ..traced import larger, opaque
 
 # arXiv 1801.04381 Table 2: expansion t, channels c, blocks n, stride s of the first block
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -13,6 +14,7 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 VARIANTS = ("torchvision", "keras")
 
 
+@opaque
 def round_channels(wanted: float, divisor: int = 8) -> int:
     """The multiple of `divisor` nearest to `wanted` (halves up), at least one, and not more than 10 % below it."""
     rounded = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
@@ -65,7 +67,7 @@ def mobilenet_v2(
         for i in range(blocks):
             block += 1
             x = _inverted_residual(g, f"block{block}", x, round_channels(c * width), stride if i == 0 else 1, expansion)
-    x = _conv(g, "head", x, round_channels(1280 * max(1.0, width)), 1)
+    x = _conv(g, "head", x, round_channels(1280 * larger(1, width)), 1)
     x = g.global_avg_pool("mean", x)
     x = g.dropout("dropout", x, 0.2)
     g.linear("fc", x, classes)

@@ -88,7 +88,7 @@ class Method:
         return costmodel.estimate(self.own()).traffic_bytes
 
     def predicted(self) -> dict[str, float]:
-        """The ratios to back-propagation that `costmodel` gives: multiply-adds, and roofline seconds (nominal, mid)."""
+        """The ratios to back-propagation that `costmodel` gives: multiply-adds, and the reference machine's seconds."""
         ours, dense = costmodel.estimate(self.own()), costmodel.estimate(self.program())
         seconds = ours.seconds["mid"] / dense.seconds["mid"]
         return {"predicted_macs_ratio": ours.macs / dense.macs, "predicted_seconds_ratio": seconds}

@@ -1,0 +1,333 @@
+"""Measure this device: time every launch of training steps of single layers, and fit the rates of its kernels.
+
+Each case is one layer between a 1×1 convolution, which makes the layer compute dx, and a classifier. Each launch is
+timed twice: as the step before left the caches, and after they were emptied. A fixed piece of work is timed before and
+after: where it is slow, somebody else used the machine or its clock fell, and the row does not count.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import refimpl as ri
+from refimpl.fast import add
+from refimpl.methods.error_map_pruning import ErrorMapPruning
+from refimpl.methods.sparse_update import SparseUpdate
+from refimpl.train import threads as running
+
+from . import kernels, rates
+from .kernels import FLOAT, HOST, Caches
+from .rates import Rates, Sample
+
+PLAIN = ri.Backprop(ri.SGD(lr=1e-6))  # weights that were never trained must not be driven out of range
+MOMENTUM = ri.Backprop(ri.SGD(lr=1e-6, momentum=0.9))
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: `kind` of convolution on maps of side² and `inputs` channels, to `outputs` channels."""
+
+    kind: str
+    batch: int
+    side: int
+    inputs: int
+    outputs: int
+    kernel: int = 3
+    stride: int = 1
+
+    def graph(self) -> ri.Graph:
+        """The layer between a 1×1 convolution and a classifier; kind `first` has nothing before it."""
+        g = ri.Graph(str(self), (self.side, self.side), self.inputs if self.kind == "first" else 3)
+        rectify = g.relu6 if self.kind in ("separable", "depthwise") else g.relu
+        x = "input"
+        if self.kind != "first":
+            x = rectify("stem.act", g.batch_norm("stem.bn", g.conv2d("stem", x, self.inputs, 1)))
+        pad, groups = self.kernel // 2, self.inputs if self.kind == "depthwise" else 1
+        if self.kind == "pool":
+            x = g.max_pool("pool", x, self.kernel, self.stride, pad=pad if self.kernel == 3 else 0)
+        elif self.kind == "bias":
+            x = rectify("act", g.conv2d("conv", x, self.outputs, self.kernel, self.stride, bias=True))
+        elif self.kind == "linear":
+            x = g.relu("act", g.linear("hidden", g.flatten("flat", x), self.outputs))
+            g.linear("fc", x, CLASSES)
+            return g
+        else:
+            y = g.conv2d("conv", x, self.outputs, self.kernel, self.stride, pad=pad, groups=groups)
+            y = g.batch_norm("bn", y)
+            x = rectify("act", g.add("sum", y, x) if self.kind == "residual" else y)
+        g.linear("fc", g.global_avg_pool("mean", x), CLASSES)
+        return g
+
+
+class Reference:
+    """A fixed piece of work, timed beside everything else: does the machine run at its own speed just now?
+
+    To be made and used where as many threads run: inside `refimpl.train.threads(threads)`.
+    """
+
+    def __init__(self, threads: int):
+        g = ri.Graph("reference", (16, 16), 64)
+        g.linear("fc", g.global_avg_pool("mean", g.conv2d("conv", "input", 64, 3, pad=1)), CLASSES)
+        runner = ri.Trainer(ri.compile(g, None, 2, threads=threads)).runner
+        self.launch, self.args = runner.prepared("forward", 2)[0]
+        self.seconds()
+
+    def seconds(self) -> float:
+        """The better of two runs."""
+        found = []
+        for _ in range(2):
+            started = time.perf_counter()
+            self.launch(*self.args)
+            found.append(time.perf_counter() - started)
+        return min(found)
+
+
+@dataclass
+class Timed:
+    """Times of one program, each with the reference work's around it: (reference seconds, what was timed).
+
+    To be timed where as many threads run as it was compiled for.
+    """
+
+    program: ri.Program
+    # of each launch, by the bytes of something else that were touched before it
+    launches: dict[float, list[tuple[float, list[float]]]] = field(default_factory=dict)
+    host: list[tuple[float, float]] = field(default_factory=list)  # of what Python does around the launches of a step
+    whole: list[tuple[float, float]] = field(default_factory=list)  # of a training step, or of inference
+
+    def __post_init__(self):
+        p = self.program
+        n, rng = p.batch, np.random.default_rng(0)
+        self.x = rng.standard_normal((n, *p.size, p.graph.channels), dtype=np.float32)
+        self.y = rng.integers(0, p.graph.shape(p.graph.output)[1], n)
+        self.trainer = ri.Trainer(p)
+        self.prepared = [pair for s in p.sections for pair in self.trainer.runner.prepared(s, n)]
+
+    def fill(self) -> None:
+        """Put the host's arrays in place again: the arena reuses their memory after their last reader."""
+        runner, n, scalars = self.trainer.runner, self.program.batch, self.program.step.scalars
+        for name in self.program.step.host_writes:
+            value = self.x if name == "input" else self.y if name == "labels" else scalars[name](1, 10, 0)
+            runner.host(name, n)[...] = value
+
+    def time_launches(self, reference: Reference, empty: "Emptier") -> None:
+        """Time each launch of a step once, and what is around them."""
+        before, row = reference.seconds(), []
+        self.fill()
+        for function, args in self.prepared:
+            empty()
+            started = time.perf_counter()
+            function(*args)
+            row.append(time.perf_counter() - started)
+        self.launches.setdefault(empty.nbytes, []).append((max(before, reference.seconds()), row))
+        if self.program.training and not empty.nbytes:
+            before, seconds = reference.seconds(), self._around()
+            self.host.append((max(before, reference.seconds()), seconds))
+
+    def time_whole(self, reference: Reference) -> None:
+        """Time a whole step as a user runs it."""
+        before = reference.seconds()
+        started = time.perf_counter()
+        if self.program.training:
+            self.trainer.train_step(self.x, self.y, 10)
+        else:
+            self.trainer.fill(self.trainer.runner, self.x)
+            self.trainer.runner.run("forward", self.program.batch)
+        seconds = time.perf_counter() - started
+        self.whole.append((max(before, reference.seconds()), seconds))
+
+    def _around(self) -> float:
+        runner, inside = self.trainer.runner, 0.0
+        launch = runner.run
+
+        def run(section: str, n: int) -> None:
+            nonlocal inside
+            started = time.perf_counter()
+            launch(section, n)
+            inside += time.perf_counter() - started
+
+        runner.run = run
+        try:
+            started = time.perf_counter()
+            self.trainer.train_step(self.x, self.y, 10)
+            return time.perf_counter() - started - inside
+        finally:
+            del runner.run
+
+    def samples(self, caches: Caches, case: int, limit: float) -> Iterator[Sample]:
+        """The median of every launch; case: number of the first of its cases, one for each way to leave the caches."""
+        for i, (emptied, rows) in enumerate(self.launches.items()):
+            terms = kernels.work(self.program, caches, emptied)
+            for launch, amounts, seconds in zip(self.program.order, terms, undisturbed(rows, limit), strict=True):
+                yield Sample(kernels.kernel(launch), amounts, float(seconds), case + i)
+        if self.host:
+            yield Sample(HOST, kernels.around(self.program), float(undisturbed(self.host, limit)), case)
+
+    def good(self, limit: float) -> int:
+        """Undisturbed rows that there are of each way to leave the caches."""
+        return min(sum(r <= limit for r, _ in rows) for rows in self.launches.values())
+
+    @property
+    def references(self) -> list[float]:
+        """Every time of the reference work."""
+        return [r for rows in (*self.launches.values(), self.whole) for r, _ in rows]
+
+
+def undisturbed(rows: list[tuple[float, object]], limit: float) -> np.ndarray:
+    """Median of the rows whose reference took at most `limit` seconds; the least disturbed row where none did."""
+    least = max(limit, min(reference for reference, _ in rows))
+    return np.median([seconds for reference, seconds in rows if reference <= least], axis=0)
+
+
+DENSE = ri.Plan("all", step=PLAIN)
+TRAINED_NORM = ri.Plan("all", step=MOMENTUM, batch_norm="train", train_bias=True)
+METHODS = (
+    ri.Plan(2, rules=[ri.GradientFilter(2)], step=PLAIN),
+    ri.Plan(2, rules=[ri.GradientFilter(4)], step=PLAIN),
+    ri.Plan("all", rules=[ErrorMapPruning(0.5)], step=PLAIN),
+    ri.Plan("all", rules=[ErrorMapPruning(0.25)], step=PLAIN),
+    ri.Plan(2, rules=[SparseUpdate(0.1)], step=PLAIN),
+)
+EVERY = (DENSE, TRAINED_NORM, None, *METHODS)
+
+LAYERS: list[tuple[Layer, tuple]] = [
+    *((Layer("plain", *of), (DENSE,)) for of in (
+        (8, 56, 8, 8), (8, 32, 16, 16), (1, 32, 16, 32, 3, 2), (8, 28, 32, 64, 3, 2), (8, 16, 64, 64), (32, 8, 64, 64),
+        (2, 28, 64, 128, 3, 2), (8, 7, 128, 512), (4, 4, 512, 512), (1, 56, 64, 64), (8, 14, 64, 128, 1, 2),
+        (8, 28, 24, 48, 5), (4, 56, 16, 32, 7, 2), (8, 14, 64, 128, 1), (8, 28, 32, 64, 1), (1, 14, 256, 512, 1),
+        (8, 7, 512, 256, 1), (8, 20, 48, 80), (8, 10, 100, 36), (2, 8, 256, 512, 3, 2), (4, 16, 64, 64, 5),
+    )),
+    *((Layer("residual", *of), EVERY) for of in (
+        (8, 32, 16, 16), (8, 16, 32, 32), (16, 8, 64, 64), (1, 28, 64, 64), (4, 14, 128, 128), (2, 7, 256, 256),
+        (8, 4, 512, 512), (64, 8, 16, 16),
+    )),
+    *((Layer("separable", *of, 1), (DENSE,)) for of in (
+        (8, 48, 32, 16), (8, 24, 144, 24), (8, 12, 32, 192), (8, 12, 192, 32), (8, 6, 384, 64), (8, 3, 960, 160),
+        (8, 3, 320, 1280), (1, 14, 192, 64), (1, 28, 24, 144), (1, 7, 576, 160), (16, 8, 64, 384), (1, 64, 32, 16),
+    )),
+    *((Layer("separable", *of, 1), EVERY) for of in (
+        (8, 24, 24, 144), (8, 6, 96, 576), (1, 4, 960, 160), (32, 8, 16, 96),
+    )),
+    *((Layer("depthwise", *of), (DENSE,)) for of in (
+        (8, 48, 32, 32), (8, 48, 96, 96, 3, 2), (8, 24, 144, 144, 3, 2), (8, 12, 192, 192), (8, 12, 192, 192, 3, 2),
+        (8, 3, 960, 960), (1, 56, 96, 96, 3, 2), (1, 14, 384, 384), (32, 16, 64, 64), (1, 112, 32, 32),
+        (8, 7, 320, 320),
+    )),
+    *((Layer("depthwise", *of), EVERY) for of in (
+        (8, 24, 144, 144), (8, 6, 384, 384), (1, 28, 144, 144), (8, 6, 576, 576, 3, 2),
+    )),
+    *((Layer("pool", *of), (DENSE, None)) for of in (
+        (8, 32, 16, 0, 2, 2), (2, 56, 64, 0, 3, 2), (32, 24, 20, 0, 2, 2), (64, 28, 6, 0, 2, 2), (32, 8, 50, 0, 2, 2),
+    )),
+    *((Layer("bias", *of), (TRAINED_NORM, None)) for of in (
+        (32, 14, 6, 16, 5), (32, 28, 8, 20, 5), (8, 12, 20, 50, 5),
+    )),
+    *((Layer("linear", *of), (TRAINED_NORM, None)) for of in (
+        (32, 5, 16, 120), (64, 4, 50, 500), (8, 3, 64, 128), (1, 4, 128, 256),
+    )),
+    *((Layer("first", *of), (DENSE, None)) for of in (
+        (8, 32, 3, 16), (8, 96, 3, 32, 3, 2), (2, 64, 3, 64, 7, 2), (32, 28, 3, 6, 5), (1, 112, 3, 32, 3, 2),
+        (32, 28, 1, 6, 5), (8, 28, 1, 20, 5), (64, 20, 1, 8, 3), (8, 28, 1, 32, 3), (4, 64, 1, 16, 5, 2),
+    )),
+]  # fmt: skip
+
+
+DISTURBED = 1.12  # times its own best: the reference then shares the machine with somebody, or the clock fell
+WANTED = 3  # undisturbed rows of each case
+WAYS = 3  # to leave the caches before a launch, at most
+FAR = 1 << 20  # bytes of parameters from which a layer is timed with caches that hold none of them
+
+
+def measure(
+    threads: int, caches: Caches, watch: Callable[[int, int, str], None], seconds: float = 240.0, rounds: int = 4
+) -> tuple[Rates, list[Sample], dict]:
+    """Time every case and fit rates; the rates, what was timed, and how steady the machine was.
+
+    Rounds over all cases are followed by more over those that were disturbed, until about `seconds` have passed.
+    """
+    began, timed = time.perf_counter(), []
+    total = sum(len(plans) for _, plans in LAYERS)
+    ways = [Emptier(0.0), Emptier(1.5 * caches.fast)]
+    beyond = Emptier(2.0 * caches.last) if caches.last > caches.fast else None
+    with running(threads):
+        reference = Reference(threads)
+        for layer, plans in LAYERS:
+            for plan in plans:
+                watch(len(timed), total, "compile")
+                timed.append(Timed(ri.compile(layer.graph(), plan, layer.batch, threads=threads)))
+                timed[-1].time_launches(reference, ways[0])  # kernels load: not kept
+                timed[-1].launches, timed[-1].host = {}, []
+        missing, turn = timed, 0
+        while missing and (turn < rounds or time.perf_counter() - began < seconds):
+            turn += 1
+            for i, one in enumerate(missing):
+                watch(i, len(missing), f"round {turn}")
+                for empty in ways:
+                    one.time_launches(reference, empty)
+                if beyond and one.program.state_bytes + one.program.constant_bytes > FAR:
+                    one.time_launches(reference, beyond)
+            limit = DISTURBED * own_speed(timed)
+            if turn >= rounds:
+                missing = [one for one in timed if one.good(limit) < WANTED]
+    samples = [s for i, one in enumerate(timed) for s in one.samples(caches, WAYS * i, limit)]
+    steadiness = {
+        "reference_seconds": limit / DISTURBED,
+        "undisturbed_share": float(np.mean([r <= limit for one in timed for r in one.references])),
+        "disturbed_cases": len(missing),
+        "cases": len(timed),
+        "rounds": turn,
+        "seconds": time.perf_counter() - began,
+    }
+    return Rates(rates.fit(samples, _memory(beyond)), rates.spread(samples)), samples, steadiness
+
+
+def own_speed(timed: list[Timed]) -> float:
+    """Seconds of the reference work while nothing disturbs it: the tenth part of all times that is fastest."""
+    return float(np.quantile([r for one in timed for r in one.references], 0.1))
+
+
+class Emptier:
+    """Fills the caches with `nbytes` of something else; 0 leaves them as they are."""
+
+    def __init__(self, nbytes: float):
+        self.nbytes = nbytes
+        count = int(nbytes) // 3 // FLOAT
+        self.arrays = [np.zeros(count, np.float32) for _ in range(3)] if count else None
+
+    def __call__(self) -> None:
+        if self.arrays:
+            add.forward(*self.arrays)
+
+
+def _memory(beyond: Emptier | None) -> float:
+    """Seconds per byte of memory itself: sums of arrays that no cache holds."""
+    if beyond is None:
+        return 0.0
+    found = []
+    for _ in range(5):
+        started = time.perf_counter()
+        beyond()
+        found.append(time.perf_counter() - started)
+    return min(found) / beyond.nbytes
+
+
+def caches_of(threads: int) -> Caches:
+    """The caches that `threads` cores have, where Linux tells them; else those of `Caches`."""
+    found = {}
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            kind, level = (index / "type").read_text().strip(), int((index / "level").read_text())
+            size, shared = (index / "size").read_text().strip(), (index / "shared_cpu_list").read_text().strip()
+        except (OSError, ValueError):
+            continue
+        if kind != "Instruction" and size.endswith("K"):
+            found[level] = (1024 * int(size[:-1]), "," in shared or "-" in shared)
+    if 2 not in found:
+        return Caches()
+    size, shared = found[2]
+    last = found[max(found)][0] if max(found) > 2 else 0
+    return Caches(fast=size * (1 if shared else threads), last=last)

@@ -1,0 +1,257 @@
+"""What each launch of a program makes the machine do, in terms whose seconds a device's rates give.
+
+The seconds of a launch are a sum over terms, `Σ amount · rate[kernel][term]`. Amounts follow from the program alone;
+rates are measured (`costmodel.calibrate`). Terms are what a reader of the kernel would count:
+
+    call       one launch; `cold`: one whose code and arguments have left the fast cache
+    near       bytes read or written that the fast cache (level two of all threads) still holds
+    middle     bytes that the last-level cache holds; `far`: bytes from memory
+    mac        multiply-adds of a product, empty vector lanes at the border of a panel included
+    gather     elements copied side by side before a product; `scatter`: added back after one
+    left right elements of the two factors that a product reads; `sums`: of results that it writes, once per pass
+    tile       products of a tile; `partial`: elements of partial sums
+    element    elements touched by what has no product; `lane`: with the empty lanes of vectors over few channels
+    weight row elements of a small kernel, rows of a map; `pair`: pairs of channels that are compared
+
+Work on tiles counts as much as the busiest thread has to do, times the number of threads.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from refimpl.fast import tiles
+from refimpl.fast.conv_rules import FORWARD, GRAD_W, GRAD_X, convolution
+from refimpl.graph import INPUT
+from refimpl.program import Buffer, Call, Launch, Program
+from refimpl.simd import LANES
+
+PAGE, FLOAT = 4096, 4  # bytes
+HOST = "host.step"  # stands for a kernel: see `around`
+PRODUCTS = ("conv2d.forward", "conv2d.grad_w", "conv2d.grad_x")  # of the fast backend, dense
+# What a term's rate depends on, for devices whose rates are not measured but scaled.
+GROUPS = {
+    "compute": ("mac", "pair"),
+    "cache": ("near", "gather", "scatter", "left", "right", "sums", "partial", "element", "lane", "weight", "row"),
+    "memory": ("middle", "far"),
+    "call": ("call", "cold", "tile"),
+}  # fmt: skip
+GROUP = {term: group for group, terms in GROUPS.items() for term in terms}
+
+
+@dataclass(frozen=True)
+class Caches:
+    """Bytes of the fast caches (level two, of all threads together) and of the last level; 0 where there is none."""
+
+    fast: float = 2 * 2**20
+    last: float = 16 * 2**20
+
+
+def kernel(launch: Launch) -> str:
+    """Name of a launch's kernel: `room.function`, and the way it goes about its work where it has several."""
+    function = getattr(launch.function, "compiled", launch.function)
+    function = getattr(function, "py_func", function)
+    name = f"{function.__module__.rsplit('.', 1)[-1]}.{function.__name__.removesuffix('_loop')}"
+    return name if name not in PRODUCTS else f"{name} {_way(_product(launch))}"
+
+
+def _product(launch: Launch) -> Call:
+    """The call of a launch that is a product."""
+    return next(c for c in launch.covers if c.passed in (*FORWARD, *GRAD_W, *GRAD_X))
+
+
+def _way(call: Call) -> str:
+    """How a dense product's kernel goes about it: what its rates differ by."""
+    z, attrs, _ = convolution(call)
+    if tiles.in_place(z, attrs):
+        return "in place"
+    if z["G"] > 1:
+        return "in groups"
+    if call.passed in GRAD_X:
+        return "turned" if tiles.turns(z, attrs) else "scattered"
+    return "of one channel" if z["C"] == 1 else "gathered"
+
+
+def work(program: Program, caches: Caches, emptied: float = 0.0) -> list[dict[str, float]]:
+    """The terms of every launch of a step, in order; emptied: bytes of something else touched before each launch."""
+    found = []
+    for launch, (near, middle, far, is_cold) in zip(program.order, _levels(program, caches, emptied), strict=True):
+        terms = {"call": 1.0, "cold": float(is_cold), "near": near, "middle": middle, "far": far}
+        own = amounts(launch, program.threads)
+        again, passes = own.pop("again", (0, 1))
+        if again > caches.fast:  # too large to stay in the fast cache from one tile to the next
+            terms["middle"] += again * (passes - 1)
+        found.append({t: float(v) for t, v in (terms | own).items() if v})
+    return found
+
+
+def around(program: Program) -> dict[str, float]:
+    """The terms of what Python does around a step's launches: fill in samples, look whether gradients are finite."""
+    gradients = program.step.gradients.values()
+    elements = sum(math.prod(b.shape) for b in (*gradients, program.step.host_writes[INPUT]))
+    return {"call": 1.0, "tile": float(len(gradients)), "element": float(elements)}
+
+
+def amounts(launch: Launch, threads: int) -> dict:
+    """The terms of one launch that do not depend on caches; `again`: (bytes, how often) of what each tile goes over."""
+    name = kernel(launch)
+    if name.startswith(("depthwise.", "pointwise.")):
+        return _separable(_product(launch))
+    for start, terms in (("conv2d.forward ", _forward), ("conv2d.grad_w ", _grad_w), ("conv2d.grad_x ", _grad_x)):
+        if name.startswith(start):
+            return terms(_product(launch), threads)
+    arrays = (*launch.reads, *launch.writes)
+    terms = {
+        "element": sum(math.prod(b.shape) for b in arrays),
+        "lane": sum(math.prod(b.shape[:-1]) * _lanes(b.shape[-1]) for b in arrays if b.shape),
+    }
+    if launch.covers and launch.covers[0].passed.operator == "error_map_pruning":
+        terms["pair"] = _pairs(launch.covers[0])
+    return terms
+
+
+def _pairs(call: Call) -> int:
+    """Pairs of channels that `rank` and `keep` compare."""
+    z = call.sizes
+    return {"rank": z["K"] ** 2, "keep": z.get("L", 0) * z["K"]}.get(call.passed.name, 0)
+
+
+def _lanes(n: int) -> int:
+    return tiles.ceil_div(n, LANES) * LANES
+
+
+def _share(items: int, threads: int) -> float:
+    """How much longer the busiest thread takes than an even share."""
+    return tiles.ceil_div(items, threads) * threads / items
+
+
+def _forward(call: Call, threads: int) -> dict:
+    z, attrs, _ = convolution(call)
+    return _gathered(z, attrs, tiles.forward_tiles(z, attrs), threads, z["P"] * z["Q"], z["K"], z["C"] // z["G"])
+
+
+def _gathered(z, attrs, cut, threads: int, pixels: int, width: int, depth: int) -> dict:
+    """A product of gathered rows with the kernel: maps of `pixels` and `width` channels from `depth` a group."""
+    together, part, channels, r, s = cut
+    items = tiles.ceil_div(z["N"], together) * tiles.ceil_div(pixels, part)
+    blocks = tiles.ceil_div(width, channels)
+    passes = tiles.ceil_div(z["R"], r) * tiles.ceil_div(z["S"], s)
+    share = _share(items * blocks, threads)
+    rows, span = z["N"] * pixels, z["R"] * z["S"] * depth * z["G"]
+    per_group = width // z["G"] if z["G"] > 1 else channels
+    in_place = tiles.in_place(z, attrs)
+    return {
+        "mac": rows * span * _lanes(per_group) * (blocks if z["G"] == 1 else 1) * share,
+        "gather": 0 if in_place else rows * span * blocks * share,
+        "left": rows * span * blocks * tiles.ceil_div(per_group, 3 * LANES) * share,
+        "right": items * blocks * span * per_group * share,
+        "sums": rows * width * passes * share,
+        "tile": items * blocks * passes * z["G"] * share,
+        "again": (span * width // z["G"] * FLOAT, items),
+    }
+
+
+def _grad_w(call: Call, threads: int) -> dict:
+    z, attrs, _ = convolution(call)
+    per_slice, part, r, s, channels = tiles.grad_w_tiles(z, attrs)
+    pixels, depth = z["N"] * z["P"] * z["Q"], z["C"] // z["G"]
+    span = z["R"] * z["S"] * depth
+    cuts = tiles.ceil_div(z["R"], r) * tiles.ceil_div(z["S"], s) * tiles.ceil_div(depth, channels)
+    slices, parts = tiles.ceil_div(pixels, per_slice), tiles.ceil_div(pixels, part)
+    share = _share(slices * cuts, threads)
+    return {
+        "mac": pixels * span * _lanes(z["K"] // z["G"]) * z["G"] * share,
+        "gather": 0 if tiles.in_place(z, attrs) else pixels * span * z["G"] * share,
+        "left": pixels * span * z["G"] * share,
+        "right": pixels * z["K"] * cuts * share,
+        "sums": parts * span * z["K"] * share,
+        "tile": parts * cuts * z["G"] * share,
+        "partial": slices * span * z["K"] if slices > 1 else 0,
+        "again": (2 * span * z["K"] * FLOAT, parts // slices),
+    }
+
+
+def _grad_x(call: Call, threads: int) -> dict:
+    z, attrs, _ = convolution(call)
+    samples, part, channels, pixels, r, s = tiles.grad_x_tiles(z, attrs)
+    if tiles.turns(z, attrs) or tiles.in_place(z, attrs):
+        cut = (samples, part, channels, r, s)
+        terms = _gathered(z, attrs, cut, threads, z["H"] * z["W"], z["C"], z["K"] // z["G"])
+        turned = z["R"] * z["S"] * z["C"] // z["G"] * z["K"] if tiles.turns(z, attrs) else 0
+        return terms | {"weight": turned}
+    depth = z["C"] // z["G"]
+    items = tiles.ceil_div(z["N"], samples) * tiles.ceil_div(z["H"], part) * tiles.ceil_div(z["C"], channels)
+    share, rows, span = _share(items, threads), z["N"] * z["P"] * z["Q"], z["R"] * z["S"] * depth
+    inner = max(items, tiles.ceil_div(rows, pixels)) * tiles.ceil_div(z["R"], r) * tiles.ceil_div(z["S"], s)
+    return {
+        "mac": rows * z["K"] * _lanes(span) * share,
+        "scatter": rows * span * z["G"] * share,
+        "left": rows * z["K"] * share,
+        "right": inner * span * z["K"] * share,
+        "tile": inner * z["G"] * share,
+        "again": (span * z["K"] * FLOAT, inner),
+    }
+
+
+def _separable(call: Call) -> dict[str, float]:
+    """Depthwise and pointwise kernels, which go over whole rows of channels."""
+    z, _, _ = convolution(call)
+    out, back = z["N"] * z["P"] * z["Q"], z["N"] * z["H"] * z["W"]
+    if z["G"] > 1:
+        channels = _lanes(z["C"])
+        return {
+            "mac": out * z["R"] * z["S"] * channels, "sums": out * channels, "left": back * channels,
+            "weight": z["R"] * z["S"] * z["C"], "row": z["N"] * z["P"],
+        }  # fmt: skip
+    return {
+        "mac": out * z["C"] * _lanes(z["K"]), "left": out * z["C"], "sums": out * z["K"], "weight": z["C"] * z["K"],
+    }  # fmt: skip
+
+
+def _levels(program: Program, caches: Caches, emptied: float):
+    """(near, middle, far, is the call cold?) bytes of each launch, by what was touched since they were touched last.
+
+    Two steps are followed page by page; the second tells what a step finds where the one before it left things.
+    """
+    pages, spans = _spans(program)
+    last, seen, now = np.full(pages, -np.inf), {}, 0.0
+    for turn in (0, 1):
+        for launch, touched in zip(program.order, spans, strict=True):
+            name, counted = kernel(launch), np.zeros(3)
+            now += emptied
+            is_cold = now - seen.get(name, -np.inf) > caches.fast
+            for first, end in touched:
+                age = now - last[first:end]
+                near, middle = (age <= caches.fast).sum(), (age <= max(caches.fast, caches.last)).sum()
+                counted += PAGE * np.array([near, middle - near, end - first - middle])
+            now += counted.sum()
+            for first, end in touched:
+                last[first:end] = now
+            seen[name] = now
+            if turn:
+                exact = sum(b.nbytes for b in launch.buffers)  # pages count too much of small arrays
+                yield (*(counted * exact / max(counted.sum(), 1)), is_cold)
+
+
+def _spans(program: Program) -> tuple[int, list[list[tuple[int, int]]]]:
+    """Number of pages of all arrays of a step, and (first, end) of the pages of each array of each launch."""
+    start, end = {}, -(-program.peak_bytes // PAGE)
+
+    def place(b: Buffer) -> int:
+        nonlocal end
+        if b.root.region == "arena":
+            return program.offsets[b.root]
+        if b.root not in start:
+            start[b.root] = end * PAGE
+            end += -(-b.root.nbytes // PAGE)
+        return start[b.root]
+
+    spans = []
+    for launch in program.order:
+        touched = set()
+        for b in launch.buffers:
+            at = place(b) + b.start * b.dtype.itemsize
+            touched.add((at // PAGE, max(at // PAGE + 1, -(-(at + b.nbytes) // PAGE))))
+        spans.append(sorted(touched))
+    return end, spans

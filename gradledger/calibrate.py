@@ -1,0 +1,101 @@
+"""`gradledger calibrate`: measure this device, and keep what its kernels cost in a profile."""
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+from costmodel import calibration
+from costmodel import device as devices
+from costmodel.rates import Rates
+from refimpl import checkpoint
+
+from . import doctor, options
+from .record import machine, provenance
+
+DIGITS = 4  # of a rate: more would be noise
+
+
+def run(
+    threads: list[int] | None, output: Path | None, watch: Callable[[int, int, str], None], seconds: float = 240.0
+) -> dict:
+    """Measure with each number of threads (default 1 and all cores) and write the profile; returns the record.
+
+    seconds: for all of them together. Malformed for bad numbers of threads; the folder of the profile is made.
+    """
+    about = machine()
+    threads = sorted(set(threads or (1, about["cores"])))
+    for count in threads:
+        options.at_least_1("threads", count)
+        options.threads(count)
+    before = state()
+    flops, bandwidth = devices.measure()
+    measured = {}
+    for count in threads:
+        caches = calibration.caches_of(count)
+        tell = lambda i, n, what, count=count: watch(i, n, f"{count} threads, {what}")  # noqa: E731
+        rates, _, steadiness = calibration.measure(count, caches, tell, seconds / len(threads))
+        measured[str(count)] = {
+            "caches": {"fast": caches.fast, "last": caches.last},
+            "factor": rounded(rates.factor),
+            "rates": table(rates),
+            "steadiness": steadiness,
+        }
+    path = output or devices.profile_path()
+    record = {
+        "ok": True,
+        "name": devices.HERE,
+        "device": devices.HERE,
+        "title": about["processor"],
+        "measured_here": True,
+        "cores": about["cores"],
+        "memory_bytes": about["memory_bytes"],
+        "clock_hz": clock(),
+        "peak_flops": rounded(flops),
+        "core_flops": rounded(max(flops / about["cores"], core_flops())),
+        "bandwidth": rounded(bandwidth),
+        "state": {"before": before, "after": state()},
+        "threads": measured,
+        **provenance(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_json(path, record)
+    devices.find(str(path))  # it must be readable
+    return record | {"file": str(path)}
+
+
+def core_flops() -> float:
+    """Operations a second of a matrix product on one core."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        return devices.measure()[0]
+
+
+def state() -> dict[str, str]:
+    """What changes a processor's speed, as far as the system tells it."""
+    return {check.name: check.found for check in (doctor.governor(), doctor.temperature())}
+
+
+def clock() -> float | None:
+    """The highest clock of the first core in Hz, where Linux tells it."""
+    try:
+        khz = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq").read_text()
+        return 1000.0 * int(khz)
+    except (OSError, ValueError):
+        pass
+    if platform.system() != "Linux":
+        return None
+    for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+        if line.startswith("cpu MHz"):
+            return 1e6 * float(line.split(":")[1])
+    return None
+
+
+def table(rates: Rates) -> dict[str, dict[str, float]]:
+    """Rates with DIGITS digits, kernels by name."""
+    return {k: {t: rounded(v) for t, v in own.items()} for k, own in sorted(rates.by_kernel.items())}
+
+
+def rounded(value: float) -> float:
+    """A figure with DIGITS digits."""
+    return float(f"{value:.{DIGITS}g}")

@@ -1,0 +1,91 @@
+"""`gradledger calibrate`: the profile that it writes, and what is done with profiles that are not right."""
+
+import json
+
+import pytest
+
+import costmodel
+import refimpl as ri
+from costmodel import calibration, device
+from gradledger.cli import main
+
+PROFILE = '{"threads": {"1": {"rates": %s, "factor": 1.1, "caches": {}}}, "name": "mine", "title": "mine", "cores": 1}'
+LAYERS = [
+    (calibration.Layer("plain", 2, 8, 8, 16), (calibration.DENSE,)),
+    *((calibration.Layer("first", 2, n, 3, 8), (calibration.DENSE,)) for n in (6, 8, 10, 12)),
+]
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    """A machine with five quick layers and an empty folder for profiles."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(calibration, "LAYERS", LAYERS)
+    measure = calibration.measure
+    monkeypatch.setattr(calibration, "measure", lambda t, c, w, seconds: measure(t, c, w, seconds=0, rounds=2))
+    return tmp_path
+
+
+def command(*args):
+    with pytest.raises(SystemExit) as left:
+        main(list(args))
+    return left.value.code
+
+
+def test_the_profile_is_used_as_this_machine(home, capsys):
+    assert device.this_machine().title == "this machine, not calibrated"
+    assert command("calibrate", "--threads", "1", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["file"] == str(home / "gradledger" / "this-machine.json")
+    assert {"device", "peak_flops", "bandwidth", "machine", "versions", "command", "state"} <= record.keys()
+    assert record["core_flops"] > 0 and set(record["threads"]) == {"1"}
+    found = device.this_machine()
+    assert (found.name, found.measured, found.cores) == ("this-machine", True, record["cores"])
+    assert found.rates[1].by_kernel == record["threads"]["1"]["rates"]
+    p = ri.compile(LAYERS[0][0].graph(), calibration.DENSE, 2, threads=1)
+    assert 0 < costmodel.estimate(p, device="this-machine").seconds["mid"] < 1
+
+
+def test_the_table(home, capsys):
+    assert command("calibrate", "--threads", "1", "--output", str(home / "mine.json")) == 0
+    text = capsys.readouterr().out
+    assert "steps within" in text and "GFLOP/s" in text
+    assert not (home / "gradledger").exists()
+    assert device.find(str(home / "mine.json")).measured
+
+
+@pytest.mark.parametrize("text, problem", [
+    ("{", "is not JSON"),
+    ("{}", "lacks rates"),
+    ('{"threads": {}}', "lacks rates"),
+    (PROFILE % '{"any": {"call": -1}}', "lacks rates"),
+    (PROFILE % '{"any": {"call": "fast"}}', "lacks rates"),
+    (PROFILE % '{"other": {"call": 1e-6}}', "lacks rates"),
+])  # fmt: skip
+def test_a_corrupt_profile_is_refused(tmp_path, capsys, text, problem):
+    path = tmp_path / "profile.json"
+    path.write_text(text)
+    assert command("cost", "--device", str(path)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"gradledger: the device profile {path} ") and problem in err
+    assert "gradledger calibrate" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [n for n in device.names() if n != device.HERE])
+def test_every_shipped_device_prices_a_step(name):
+    found = device.find(name)
+    p = ri.compile(ri.models.build("lenet5"), ri.Plan("all"), 4, threads=found.cores)
+    seconds = costmodel.estimate(p, device=name).seconds
+    assert 1e-5 < seconds["low"] < seconds["mid"] < seconds["high"] < 100
+    assert found.measured == (name == device.REFERENCE)
+    if name != device.REFERENCE:
+        assert found.ram_bytes and found.watts[0] < found.watts[1]
+
+
+def test_more_threads_than_were_measured_share_the_work():
+    found = device.find("raspberry-pi-4")
+    one, four = (
+        costmodel.estimate(ri.compile(ri.models.build("resnet8"), ri.Plan("all"), 8, threads=t), device=found).seconds
+        for t in (1, 4)
+    )
+    assert one["mid"] / 4 < four["mid"] < one["mid"]

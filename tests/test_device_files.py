@@ -1,0 +1,161 @@
+import copy
+import json
+import math
+from importlib.resources import files
+
+import pytest
+
+DEVICES = (
+    "jetson-nano",
+    "jetson-orin-nano",
+    "microcontroller-256k",
+    "raspberry-pi-3b-plus",
+    "raspberry-pi-4",
+    "raspberry-pi-5",
+    "raspberry-pi-zero-2",
+)
+SECTIONS = {
+    "memory": {"ram_bytes", "flash_bytes"},
+    "compute": {"cores", "clock_hz", "flops_per_cycle"},
+    "bandwidth": {"memory_bytes_per_second", "l1_bytes", "l2_bytes", "l3_bytes"},
+    "power": {"idle_watts", "load_watts"},
+}
+TOP = {"name", "title", "measured_here", "process_nanometres", "measured_peak_flops", *SECTIONS}
+MAY_BE_NULL = {
+    "memory.flash_bytes",
+    "bandwidth.l1_bytes",
+    "bandwidth.l2_bytes",
+    "bandwidth.l3_bytes",
+    "measured_peak_flops",
+    "process_nanometres",
+}
+
+
+def read_device(name):
+    return json.loads(files("costmodel.devices").joinpath(f"{name}.json").read_text(encoding="utf-8"))
+
+
+def read_energy():
+    return json.loads(files("costmodel").joinpath("energy.json").read_text(encoding="utf-8"))
+
+
+def is_positive_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+
+
+def check_figure(path, figure):
+    assert isinstance(figure, dict), f"{path} is no figure"
+    assert {"value", "source"} <= set(figure) <= {"value", "source", "note"}, f"{path} has keys {sorted(figure)}"
+    assert is_positive_number(figure["value"]), f"{path} is not a positive number"
+    for key in set(figure) - {"value"}:
+        assert isinstance(figure[key], str) and figure[key].strip(), f"{path} has an empty {key}"
+
+
+def check_device(name, device):
+    assert set(device) == TOP, f"{name} has keys {sorted(device)}"
+    assert device["name"] == name, f"{name}.json names itself {device['name']}"
+    assert isinstance(device["title"], str) and device["title"].strip(), f"{name} has no title"
+    assert device["measured_here"] is False, f"{name} comes from data sheets, not from a measurement here"
+    figures = {key: device[key] for key in ("process_nanometres", "measured_peak_flops")}
+    for section, keys in SECTIONS.items():
+        gpu = {"gpu_peak_flops"} if section == "compute" and name.startswith("jetson-") else set()
+        assert set(device[section]) == keys | gpu, f"{name} {section} has keys {sorted(device[section])}"
+        figures |= {f"{section}.{key}": figure for key, figure in device[section].items()}
+    for path, figure in figures.items():
+        if figure is None:
+            assert path in MAY_BE_NULL, f"{name} {path} is null"
+        else:
+            check_figure(f"{name} {path}", figure)
+
+
+def test_the_folder_holds_exactly_the_named_devices():
+    found = sorted(f.name for f in files("costmodel.devices").iterdir() if f.name.endswith(".json"))
+    assert found == sorted(f"{name}.json" for name in (*DEVICES, "reference"))  # the reference machine is measured
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_device_file(name):
+    check_device(name, read_device(name))
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_figures_of_a_device_agree_with_each_other(name):
+    device = read_device(name)
+    compute, caches = device["compute"], device["bandwidth"]
+    peak = compute["cores"]["value"] * compute["clock_hz"]["value"] * compute["flops_per_cycle"]["value"]
+    if device["measured_peak_flops"]:
+        assert 0.1 * peak < device["measured_peak_flops"]["value"] <= peak
+    if "gpu_peak_flops" in compute:
+        assert compute["gpu_peak_flops"]["value"] > peak
+    sizes = [caches[key]["value"] for key in ("l1_bytes", "l2_bytes", "l3_bytes") if caches[key]]
+    sizes.append(device["memory"]["ram_bytes"]["value"])
+    assert sizes == sorted(sizes)
+    assert device["power"]["idle_watts"]["value"] < device["power"]["load_watts"]["value"]
+    # The energies of energy.json can be carried over to the process of every device that names one.
+    if device["process_nanometres"]:
+        assert str(device["process_nanometres"]["value"]) in read_energy()["energy_factor_from_45_nanometres"]
+
+
+def test_energy_file():
+    energy = read_energy()
+    assert set(energy) == {
+        "process_nanometres",
+        "supply_volts",
+        "operations",
+        "memory",
+        "energy_factor_from_45_nanometres",
+    }
+    check_figure("process_nanometres", energy["process_nanometres"])
+    check_figure("supply_volts", energy["supply_volts"])
+    for section in ("operations", "memory"):
+        for key, figure in energy[section].items():
+            assert key.endswith("_picojoules"), f"{key} names no unit"
+            check_figure(key, figure)
+    assert set(energy["operations"]) == {
+        *(f"int{bits}_add_picojoules" for bits in (8, 16, 32)),
+        *(f"int{bits}_mul_picojoules" for bits in (8, 32)),
+        *(f"float{bits}_{op}_picojoules" for bits in (16, 32) for op in ("add", "mul")),
+        "instruction_picojoules",
+    }
+    assert set(energy["memory"]) == {
+        *(f"sram_{size}_read_64_bits_picojoules" for size in ("8_kib", "32_kib", "1_mib")),
+        *(f"dram_read_64_bits_{end}_picojoules" for end in ("low", "high")),
+    }
+
+
+def test_energy_falls_with_the_process():
+    factors = read_energy()["energy_factor_from_45_nanometres"]
+    for node, figure in factors.items():
+        check_figure(node, figure)
+    by_node = [factors[node]["value"] for node in sorted(factors, key=int)]
+    assert by_node == sorted(by_node) and len(set(by_node)) == len(by_node)
+    assert factors["45"]["value"] == 1
+
+
+def change(path, value):
+    device = copy.deepcopy(read_device("raspberry-pi-4"))
+    *sections, key = path
+    inner = device
+    for section in sections:
+        inner = inner[section]
+    inner[key] = value
+    return device
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("name",), "raspberry-pi-5", "names itself raspberry-pi-5"),
+        (("measured_here",), True, "not from a measurement here"),
+        (("compute", "gpu_peak_flops"), {"value": 1, "source": "s"}, "compute has keys"),
+        (("power", "idle_watts"), None, "power.idle_watts is null"),
+        (("power", "idle_watts"), 2.7, "power.idle_watts is no figure"),
+        (("compute", "cores", "value"), 0, "compute.cores is not a positive number"),
+        (("compute", "cores", "value"), "4", "compute.cores is not a positive number"),
+        (("compute", "cores", "source"), " ", "compute.cores has an empty source"),
+        (("extra",), 1, "has keys"),
+    ],
+)
+def test_a_faulty_file_is_seen(path, value, message):
+    with pytest.raises(AssertionError, match=message):
+        check_device("raspberry-pi-4", change(path, value))
