@@ -130,13 +130,15 @@ class Progress:
 class Trainer:
     """Trains a program's model. Parameters start from the graph's weights, else from the seed."""
 
-    def __init__(self, program: Program, seed: int = 0):
+    def __init__(self, program: Program, seed: int = 0, block: np.ndarray | None = None):
+        """block: memory to work in, such as `Trainer.whole.block` of one of the same program that waits meanwhile."""
         self.program, self.seed = program, seed
         self.parameters = initial(program, seed)
         inference = compile(
             program.graph, None, program.batch, program.size, None, program.backend, program.threads, program.dtype
         )
-        block = new_block(max(program.peak_bytes, inference.peak_bytes))  # the two never run at the same time
+        if block is None:
+            block = new_block(max(program.peak_bytes, inference.peak_bytes))  # the two never run at the same time
         self.whole = self.runner = Runner(program, self.parameters, block, seed)  # runner: that of the current step
         self._shallow: dict[frozenset[str], Runner] = {}  # blocks left out → runner, the one used last at the end
         self.made = {frozenset(): self.whole.made}  # blocks left out → what the steps that did so ran
@@ -177,10 +179,12 @@ class Trainer:
                     shuffled = epoch
                     self._snapshot()
                 chosen = order[i * batch : (i + 1) * batch]
-                samples = x.draw(chosen, self.seed, self.step) if isinstance(x, Resized) else x[chosen]
-                loss = self.train_step(samples, y[chosen], total)
+                loss = self.train_step(self._drawn(x, chosen), y[chosen], total)
                 self.losses.append(loss)
                 yield Progress(self.step, total, loss)
+
+    def _drawn(self, x: np.ndarray | Resized, chosen: np.ndarray) -> np.ndarray:
+        return x.draw(chosen, self.seed, self.step) if isinstance(x, Resized) else x[chosen]
 
     def train_step(self, x: np.ndarray, y: np.ndarray, total: int) -> float:
         """One step on n ≤ batch samples; returns the loss. NonFiniteError, before any update, names the layer.
