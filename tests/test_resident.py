@@ -22,8 +22,8 @@ from validation.resident import Case, plan
 # models, and so kernels, of the calibration, each with another term that is large
 CASES = {
     "data, arena": Case("watch", 256, plan(), samples=3_000),
-    "arena": Case("resnet20", 64, plan()),
-    "weights, pre-trained ones too": Case("mobilenet_v2", 2, plan(), {"size": (64, 64), "width": 0.5}, pretrained=True),
+    "arena": Case("resnet20", 128, plan(), samples=128),
+    "weights, pre-trained ones too": Case("mobilenet_v2", 2, plan(), {"size": (64, 64)}, pretrained=True),
 }
 
 
