@@ -3,12 +3,12 @@
 The process imports `refimpl`, compiles a program, makes a `Trainer`, fits and evaluates. What it is compared with is
 Linux's VmHWM: the most pages that it ever had in memory at once. `terms` are bytes and add up exactly.
 
-Reckoned with are full batches and a warm kernel cache; where it is cold, LLVM compiles, which takes 100 to 150 MiB more
-in the first process. Data are arrays that are there: loading them, and `Resized` images, which hold some float32
+Reckoned with are full batches and a warm kernel cache; where it is cold, LLVM compiles in the first process, which took
+140 MiB more for LeNet-5. Data are arrays that are there: loading them, and `Resized` images, which hold some float32
 batches more while they make one, are not in it. More than half of `Base.fixed` is pages of files (LLVM above all),
 which the system takes back where memory is short: a process can do with less than its peak, more slowly.
 
-Threads have no term: each took less than 0.15 MiB, up to eight of them. Nor has the kernels' code: it goes with the
+Threads have no term: each took less than 0.1 MiB, up to eight of them. Nor has the kernels' code: it goes with the
 launches, as `refimpl.kernel.KernelCache` leaves little of it.
 """
 
