@@ -268,7 +268,7 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float,
     program, trainer, d = job.program, job.trainer, job.dataset
     sizes = batches(len(d.x_train), program.batch, trainer.step)
     operations = ledger.of(job, sizes[trainer.step - len(step_seconds) :])
-    touched = measured.touched_bytes(program, d.x_train, d.y_train, trainer.parameters)
+    touched = measured.touched_bytes(program, d.x_train, d.y_train, trainer.parameters, trainer.whole.block)
     return {
         "ok": True,
         "model": job.settings.model,

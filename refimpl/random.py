@@ -38,10 +38,10 @@ def words(seed, stream, step, index):
     return philox(int(index) & MASK, int(step) & MASK, key)
 
 
-def words_array(seed: int, stream: int, step: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The draws 0 … n−1 of `words`: two int64 arrays (n,)."""
+def words_array(seed: int, stream: int, step: int, n: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The n draws of `words` from number `start` on: two int64 arrays (n,)."""
     key, _ = philox(int(seed) & MASK, int(stream) & MASK, (int(seed) >> 32) & MASK)
-    return philox(np.arange(n, dtype=np.int64) & MASK, int(step) & MASK, key)
+    return philox(np.arange(start, start + n, dtype=np.int64) & MASK, int(step) & MASK, key)
 
 
 def uniform(seed: int, stream: int, step: int, n: int) -> np.ndarray:
@@ -50,9 +50,9 @@ def uniform(seed: int, stream: int, step: int, n: int) -> np.ndarray:
     return ((high >> 5) * 2**26 + (low >> 6)) / 2.0**53
 
 
-def normal(seed: int, stream: int, step: int, n: int) -> np.ndarray:
-    """(n,) float64, standard normal: one Box–Muller draw of the two words of each index."""
-    first, second = words_array(seed, stream, step, n)
+def normal(seed: int, stream: int, step: int, n: int, start: int = 0) -> np.ndarray:
+    """(n,) float64, standard normal: one Box–Muller draw of the two words of each index from `start` on."""
+    first, second = words_array(seed, stream, step, n, start)
     return np.sqrt(-2 * np.log((first + 1) / 2.0**32)) * np.cos(2 * np.pi * second / 2.0**32)
 
 

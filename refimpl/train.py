@@ -19,6 +19,7 @@ from .graph import INPUT
 from .program import AtBatch, Buffer, Prefix, Program, compile
 
 GUARD = 4096  # bytes on either side of the arena that nothing may touch
+BLOCK = 1 << 16  # values drawn or checked at a time: NumPy makes arrays of all of them in between
 SHALLOW = 64  # compiled steps without some of the blocks that a trainer keeps
 
 
@@ -129,13 +130,15 @@ class Progress:
 class Trainer:
     """Trains a program's model. Parameters start from the graph's weights, else from the seed."""
 
-    def __init__(self, program: Program, seed: int = 0):
+    def __init__(self, program: Program, seed: int = 0, block: np.ndarray | None = None):
+        """block: memory to work in, such as `Trainer.whole.block` of one of the same program that waits meanwhile."""
         self.program, self.seed = program, seed
         self.parameters = initial(program, seed)
         inference = compile(
             program.graph, None, program.batch, program.size, None, program.backend, program.threads, program.dtype
         )
-        block = new_block(max(program.peak_bytes, inference.peak_bytes))  # the two never run at the same time
+        if block is None:
+            block = new_block(max(program.peak_bytes, inference.peak_bytes))  # the two never run at the same time
         self.whole = self.runner = Runner(program, self.parameters, block, seed)  # runner: that of the current step
         self._shallow: dict[frozenset[str], Runner] = {}  # blocks left out → runner, the one used last at the end
         self.made = {frozenset(): self.whole.made}  # blocks left out → what the steps that did so ran
@@ -150,7 +153,9 @@ class Trainer:
             self.trained[next(p for p in prefixes if name.startswith(p))].append(name)
         self.step = 0  # steps done
         self.losses: list[float] = []
-        self._good = self._snapshot()
+        changing = (name for name, b in program.step.parameters.items() if b.region == "state")
+        self._good = {name: np.empty_like(self.parameters[name]) for name in changing}  # weights to go back to
+        self._snapshot()
 
     def fit(self, x: np.ndarray | Resized, y: np.ndarray, epochs: int) -> list[float]:
         """Train for `epochs` passes over x (M, H, W, C) and y (M,); returns the loss of each step of the run."""
@@ -172,12 +177,14 @@ class Trainer:
                 if epoch != shuffled:
                     order = random.permutation(self.seed, random.SHUFFLE, epoch, len(x))
                     shuffled = epoch
-                    self._good = self._snapshot()
+                    self._snapshot()
                 chosen = order[i * batch : (i + 1) * batch]
-                samples = x.draw(chosen, self.seed, self.step) if isinstance(x, Resized) else x[chosen]
-                loss = self.train_step(samples, y[chosen], total)
+                loss = self.train_step(self._drawn(x, chosen), y[chosen], total)
                 self.losses.append(loss)
                 yield Progress(self.step, total, loss)
+
+    def _drawn(self, x: np.ndarray | Resized, chosen: np.ndarray) -> np.ndarray:
+        return x.draw(chosen, self.seed, self.step) if isinstance(x, Resized) else x[chosen]
 
     def train_step(self, x: np.ndarray, y: np.ndarray, total: int) -> float:
         """One step on n ≤ batch samples; returns the loss. NonFiniteError, before any update, names the layer.
@@ -253,7 +260,7 @@ class Trainer:
     def stop(self, what: str, layer: str) -> None:
         """Put the last good weights back and raise NonFiniteError."""
         if not all(np.isfinite(p).all() for p in self.parameters.values()):
-            self._restore(self._good)
+            self._restore()
         raise NonFiniteError(
             f"{what}, first in layer {layer}; the weights of step {self.step} are kept, and a lower lr may help"
         )
@@ -306,9 +313,12 @@ class Trainer:
         want = self.program.step.host_writes[INPUT].shape[1:]
         if len(x.shape) != 4 or x.shape[1:] != want or not len(x):
             raise ValueError(f"x must be (M, H, W, C) with H, W, C = {want} and M ≥ 1, but its shape is {x.shape}")
-        if isinstance(x, np.ndarray) and not np.isfinite(x).all():
-            bad = int(np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(1))[0])
-            raise ValueError(f"x has a NaN or infinite value in sample {bad}; remove or repair it")
+        count = max(1, BLOCK // math.prod(want))
+        for start in range(0, len(x), count) if isinstance(x, np.ndarray) else ():
+            finite = np.isfinite(x[start : start + count])
+            if not finite.all():
+                bad = start + int(np.flatnonzero(~finite.reshape(len(finite), -1).all(1))[0])
+                raise ValueError(f"x has a NaN or infinite value in sample {bad}; remove or repair it")
         if y is None:
             return
         if len(y) != len(x):
@@ -362,17 +372,15 @@ class Trainer:
             a[...] = arrays[name]
         self.step, self.losses = step, list(losses)
 
-    def _snapshot(self) -> dict[str, np.ndarray]:
-        step = self.program.step
-        changing = {n: self.parameters[n] for n, b in step.parameters.items() if b.region == "state"}
-        return {n: a.copy() for n, a in changing.items()} | {"step": np.array(self.step)}
+    def _snapshot(self) -> None:
+        for name, a in self._good.items():
+            a[...] = self.parameters[name]
+        self._good_step = self.step
 
-    def _restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
-        for name, a in snapshot.items():
-            if name == "step":
-                self.step = int(a)
-            else:
-                self.parameters[name][...] = a
+    def _restore(self) -> None:
+        for name, a in self._good.items():
+            self.parameters[name][...] = a
+        self.step = self._good_step
 
 
 def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
@@ -384,8 +392,11 @@ def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
         if own in graph.weights:
             arrays[name] = np.array(graph.weights[own], program.dtype, order="C").reshape(p.shape)
         elif p.init == "he":
-            draw = random.normal(seed, random.WEIGHTS, i, math.prod(p.shape))
-            arrays[name] = (draw * math.sqrt(2 / p.fan_in)).astype(program.dtype).reshape(p.shape)
+            arrays[name] = drawn = np.empty(p.shape, program.dtype)
+            flat = drawn.reshape(-1)
+            for start in range(0, flat.size, BLOCK):
+                part = flat[start : start + BLOCK]
+                part[...] = random.normal(seed, random.WEIGHTS, i, part.size, start) * math.sqrt(2 / p.fan_in)
         else:
             arrays[name] = np.full(p.shape, {"zeros": 0, "ones": 1}[p.init], program.dtype)
     return arrays

@@ -10,6 +10,7 @@ from refimpl.train import GUARD, Trainer, threads
 from .counting import count_call
 
 PATTERNS = (0x5A, 0xA5)
+BLOCK = 1 << 20  # bytes compared at a time
 
 
 def run_flops(program: Program, made: Mapping[tuple[str, int], int]) -> int:
@@ -32,15 +33,17 @@ def all_flops(program: Program, made: Mapping[frozenset[str], Mapping[tuple[str,
     return sum(run_flops(program.without(dropped), ran) for dropped, ran in made.items())
 
 
-def touched_bytes(program: Program, x: np.ndarray, y: np.ndarray, parameters: dict[str, np.ndarray]) -> int:
+def touched_bytes(
+    program: Program, x: np.ndarray, y: np.ndarray, parameters: dict[str, np.ndarray], block: np.ndarray | None = None
+) -> int:
     """Highest arena byte that a training step on (x, y) changes, plus one.
 
     The arena and its guards are filled with one pattern and a step is run, then again with another: a byte that keeps
-    both patterns was not written. AssertionError where a guard zone changed.
+    both patterns was not written. AssertionError where a guard zone changed. block: memory for that, as for `Trainer`.
     """
     highest = 0
     for pattern in PATTERNS:
-        trainer = Trainer(program)
+        trainer = Trainer(program, block=block)
         for name, a in trainer.parameters.items():
             a[...] = parameters[name]
         block = trainer.runner.block
@@ -50,6 +53,15 @@ def touched_bytes(program: Program, x: np.ndarray, y: np.ndarray, parameters: di
         end = GUARD + program.peak_bytes
         if (block[:GUARD] != pattern).any() or (block[end : end + GUARD] != pattern).any():
             raise AssertionError("a kernel wrote outside the arena")
-        changed = (block[GUARD:end] != pattern)[::-1]
-        highest = max(highest, len(changed) - int(changed.argmax()) if changed.any() else 0)
+        highest = max(highest, _end_of_other(block[GUARD:end], pattern))
+        del trainer  # before the next one: two of them hold their weights twice
     return highest
+
+
+def _end_of_other(values: np.ndarray, value: int) -> int:
+    """Number of the last entry that is not `value`, plus one; 0 where there is none."""
+    for start in range((len(values) - 1) // BLOCK * BLOCK, -1, -BLOCK):
+        found = np.flatnonzero(values[start : start + BLOCK] != value)
+        if len(found):
+            return start + int(found[-1]) + 1
+    return 0
