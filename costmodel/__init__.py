@@ -1,6 +1,13 @@
 """What a training step costs, before it runs: operations, bytes and seconds from SymPy formulas of its passes."""
 
-from .closed_form import symbolic
-from .predict import Estimate, estimate
+from importlib import import_module
 
-__all__ = ["Estimate", "estimate", "symbolic"]
+_HOMES = {"Estimate": "predict", "estimate": "predict", "symbolic": "closed_form"}
+__all__ = ["Estimate", "estimate", "symbolic"]  # noqa: F822
+
+
+def __getattr__(name: str):
+    """The public names, when first asked for: a training process imports `costmodel.device`, and no SymPy for it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -186,23 +186,30 @@ def test_grad_x(case, dtype, seed, data):
     tiling = None
     possible = attrs["stride"] == (1, 1) and not tiles.in_place(z, attrs)
     turned = possible and data.draw(st.booleans())
-    monkeypatch = pytest.MonkeyPatch()  # small shapes never reach the threshold, so both ways are forced
-    monkeypatch.setattr(tiles, "turns", lambda z, attrs: turned)
-    if data.draw(st.booleans()):
-        samples, part, r, s = small_tiles(z, data.draw)
-        if tiles.turns(z, attrs) or tiles.in_place(z, attrs):
-            length = z["H"] * z["W"]
-            part = length if samples > 1 else data.draw(st.integers(1, length))
-            tiling = samples, part, z["C"], tiles.pixels_read(z, attrs, samples, part), r, s
-        else:
-            rows = z["H"] if samples > 1 else data.draw(st.integers(1, z["H"]))
-            tiling = samples, rows, z["C"], data.draw(st.integers(1, 9)), r, s
-    known = {"G": z["G"], "H": z["H"], "W": z["W"], **attrs}
-    masked, scaled, added = (data.draw(st.booleans()) for _ in range(3))
-    dx = run_grad_x(
-        z, attrs, dtype, dy, w, tiling, pack(bits) if masked else None, scale if scaled else None, x if added else None
-    )
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as monkeypatch:  # small shapes never reach the threshold: both ways are forced
+        monkeypatch.setattr(tiles, "turns", lambda z, attrs: turned)
+        if data.draw(st.booleans()):
+            samples, part, r, s = small_tiles(z, data.draw)
+            if tiles.turns(z, attrs) or tiles.in_place(z, attrs):
+                length = z["H"] * z["W"]
+                part = length if samples > 1 else data.draw(st.integers(1, length))
+                tiling = samples, part, z["C"], tiles.pixels_read(z, attrs, samples, part), r, s
+            else:
+                rows = z["H"] if samples > 1 else data.draw(st.integers(1, z["H"]))
+                tiling = samples, rows, z["C"], data.draw(st.integers(1, 9)), r, s
+        known = {"G": z["G"], "H": z["H"], "W": z["W"], **attrs}
+        masked, scaled, added = (data.draw(st.booleans()) for _ in range(3))
+        dx = run_grad_x(
+            z,
+            attrs,
+            dtype,
+            dy,
+            w,
+            tiling,
+            pack(bits) if masked else None,
+            scale if scaled else None,
+            x if added else None,
+        )
     effective = np.where(bits | (not masked), dy * (scale if scaled else 1), 0)
     expected = reference.grad_x(*double(effective, w), **known) + (x if added else 0)
     assert close(dx, expected, reference.grad_x(*double(abs(effective), abs(w)), **known), dtype)
