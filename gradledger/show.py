@@ -299,7 +299,8 @@ def priced(record: dict) -> None:
     for kind, needed in record["fits"]["needs"].items():
         has = record["fits"]["has"][kind]
         verdict = "" if has is None else f" of {size(has)}: {'fits' if needed <= has else 'does not fit'}"
-        summary.add_row(f"{kind} that it needs there", f"{size(needed)}{verdict}")
+        whose = "of the training process" if record["resident_bytes"] else "that it needs"
+        summary.add_row(f"{kind.replace('ram', 'RAM')} {whose} there", f"{size(needed)}{verdict}")
     console.print()
     wide.print(summary)
     if "memory_limit" in record:
