@@ -221,11 +221,13 @@ def _levels(program: Program, caches: Caches, emptied: float):
     pages, spans = _spans(program)
     arena = tiles.ceil_div(program.peak_bytes, PAGE)
     last, seen, now = np.zeros(pages, np.int64), {}, 0  # numbers of the launches that touched each page and kernel last
+    whose = np.zeros(2 * len(spans) + 1, np.int64)  # number of a launch → pages that it touched last
+    whose[0] = pages
     fast, beyond = ((size - emptied) // PAGE for size in (caches.fast, max(caches.fast, caches.last)))
     for turn in (0, 1):
         for launch, touched in zip(program.order, spans, strict=True):
             now += 1
-            since = pages - np.cumsum(np.bincount(last, minlength=now))  # number of a launch → pages touched after it
+            since = pages - np.cumsum(whose[:now])  # number of a launch → pages touched after it
             name, found = kernel(launch), np.zeros(4)
             own = sum(end - first for first, end in touched)
             for first, end in touched:
@@ -235,6 +237,9 @@ def _levels(program: Program, caches: Caches, emptied: float):
                 weights = far if first >= arena and name.split()[0] in PRODUCTS else 0
                 found += PAGE * np.array([near, middle - near, far - weights, weights])
             for first, end in touched:
+                before = np.bincount(last[first:end])
+                whose[: len(before)] -= before
+                whose[now] += end - first
                 last[first:end] = now
             is_cold = since[seen.get(name, 0)] > fast
             seen[name] = now
