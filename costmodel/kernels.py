@@ -32,6 +32,7 @@ PAGE, FLOAT = 4096, 4  # bytes
 LEVELS = ("near", "middle", "far", "far_weights")  # bytes by where they are found
 HOST = "host.step"  # stands for a kernel: see `around`
 PRODUCTS = ("conv2d.forward", "conv2d.grad_w", "conv2d.grad_x")  # of the fast backend, dense
+FILTERED = ("gradient_filter.grad_w", "gradient_filter.grad_x")
 # What a term's rate depends on, for devices whose rates are not measured but scaled.
 GROUPS = {
     "compute": ("mac", "pair"),
@@ -111,7 +112,16 @@ def amounts(launch: Launch, threads: int) -> dict:
     }
     if launch.covers and launch.covers[0].passed.operator == "error_map_pruning":
         terms["pair"] = _pairs(launch.covers[0])
+    if name in FILTERED:
+        terms |= _filtered(launch.covers[0].sizes)
     return terms
+
+
+def _filtered(z) -> dict[str, int]:
+    """The product of pooled maps, and the weights or their gradient that it reads or writes."""
+    depth, width = z["C"] // z["G"], z["K"] // z["G"]
+    patches = z["N"] * z["U"] * z["V"] * z["G"]
+    return {"mac": patches * depth * (width if depth == width == 1 else _lanes(width)), "weight": depth * z["K"]}
 
 
 def _pairs(call: Call) -> int:
