@@ -229,33 +229,39 @@ def _levels(program: Program, caches: Caches, emptied: float):
     are followed page by page; the second tells what a step finds where the one before it left things.
     """
     pages, spans = _spans(program)
-    arena = tiles.ceil_div(program.peak_bytes, PAGE)
-    last, seen, now = np.zeros(pages, np.int64), {}, 0  # numbers of the launches that touched each page and kernel last
-    whose = np.zeros(2 * len(spans) + 1, np.int64)  # number of a launch → pages that it touched last
-    whose[0] = pages
+    arena, names = tiles.ceil_div(program.peak_bytes, PAGE), [kernel(launch) for launch in program.order]
+    exact = [sum(b.nbytes for b in launch.buffers) for launch in program.order]  # pages count too much of small arrays
+    sizes, firsts, runs = _runs(pages, spans)
+    last, seen, now = np.zeros(len(sizes), np.int64), {}, 0  # numbers of the launches that touched each run and kernel
     fast, beyond = ((size - emptied) // PAGE for size in (caches.fast, max(caches.fast, caches.last)))
     for turn in (0, 1):
-        for launch, touched in zip(program.order, spans, strict=True):
+        for name, touched, nbytes in zip(names, runs, exact, strict=True):
             now += 1
-            since = pages - np.cumsum(whose[:now])  # number of a launch → pages touched after it
-            name, found = kernel(launch), np.zeros(4)
-            own = sum(end - first for first, end in touched)
-            for first, end in touched:
-                between = since[last[first:end]] + own
-                near, middle = (between <= fast).sum(), (between <= beyond).sum()
-                far = end - first - middle
-                weights = far if first >= arena and name.split()[0] in PRODUCTS else 0
-                found += PAGE * np.array([near, middle - near, far - weights, weights])
-            for first, end in touched:
-                before = np.bincount(last[first:end])
-                whose[: len(before)] -= before
-                whose[now] += end - first
-                last[first:end] = now
+            since = pages - np.bincount(last, sizes, now).cumsum()  # number of a launch → pages touched after it
+            own = sizes[touched]
+            total = own.sum()
+            between = since[last[touched]] + total
+            near, middle = own @ (between <= fast), own @ (between <= beyond)
+            far, weights = total - middle, 0.0
+            if name.split()[0] in PRODUCTS:
+                weights = own @ ((between > beyond) & (firsts[touched] >= arena))
+            last[touched] = now
             is_cold = since[seen.get(name, 0)] > fast
             seen[name] = now
             if turn:
-                exact = sum(b.nbytes for b in launch.buffers)  # pages count too much of small arrays
-                yield (*(found * exact / max(found.sum(), 1)), is_cold)
+                found = PAGE * np.array([near, middle - near, far - weights, weights])
+                yield (*(found * nbytes / max(found.sum(), 1)), is_cold)
+
+
+def _runs(pages: int, spans: list[list[tuple[int, int]]]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Pages that are always touched together, as runs: their numbers of pages, first pages, and those of each launch.
+
+    A run that two spans of a launch hold is there twice.
+    """
+    edges = np.unique([0, pages, *(edge for touched in spans for span in touched for edge in span)])
+    place = {edge: i for i, edge in enumerate(edges.tolist())}
+    of = [[np.arange(place[first], place[end]) for first, end in touched] for touched in spans]
+    return np.diff(edges).astype(float), edges[:-1], [np.concatenate(runs or [np.arange(0)]) for runs in of]
 
 
 def _spans(program: Program) -> tuple[int, list[list[tuple[int, int]]]]:
@@ -271,11 +277,11 @@ def _spans(program: Program) -> tuple[int, list[list[tuple[int, int]]]]:
             end += -(-b.root.nbytes // PAGE)
         return start[b.root]
 
-    spans = []
+    spans, known = [], {}
     for launch in program.order:
-        touched = set()
         for b in launch.buffers:
-            at = place(b) + b.start * b.dtype.itemsize
-            touched.add((at // PAGE, max(at // PAGE + 1, -(-(at + b.nbytes) // PAGE))))
-        spans.append(sorted(touched))
+            if b not in known:
+                at = place(b) + b.start * b.dtype.itemsize
+                known[b] = at // PAGE, max(at // PAGE + 1, -(-(at + b.nbytes) // PAGE))
+        spans.append(sorted({known[b] for b in launch.buffers}))
     return end, spans

@@ -1,0 +1,47 @@
+"""What a step finds in caches, followed page by page: the arrays in one loop, as `costmodel.kernels` says in words."""
+
+import numpy as np
+import pytest
+
+import refimpl as ri
+from costmodel import kernels
+from costmodel.kernels import PAGE, PRODUCTS, Caches
+from refimpl import models
+from refimpl.fast import tiles
+
+
+def levels(program, caches, emptied):
+    """`kernels._levels`, a page at a time."""
+    pages, spans = kernels._spans(program)
+    arena = tiles.ceil_div(program.peak_bytes, PAGE)
+    fast, beyond = ((size - emptied) // PAGE for size in (caches.fast, max(caches.fast, caches.last)))
+    last, seen, now = [0] * pages, {}, 0
+    for turn in (0, 1):
+        for launch, touched in zip(program.order, spans, strict=True):
+            now += 1
+            after = [0] * (now + 1)  # launch → pages that were touched last by a later one
+            for launched in last:
+                after[launched] += 1
+            after = [sum(after[i + 1 :]) for i in range(now)]
+            name, found = kernels.kernel(launch), np.zeros(4)
+            whole = [page for first, end in touched for page in range(first, end)]
+            for page in whole:
+                between = after[last[page]] + len(whole)
+                of_weights = page >= arena and name.split()[0] in PRODUCTS
+                found[0 if between <= fast else 1 if between <= beyond else 3 if of_weights else 2] += PAGE
+            is_cold = after[seen.get(name, 0)] > fast
+            for page in whole:
+                last[page] = now
+            seen[name] = now
+            if turn:
+                yield (*(found * sum(b.nbytes for b in launch.buffers) / max(found.sum(), 1)), is_cold)
+
+
+@pytest.mark.parametrize("caches", [Caches(2**18, 2**20), Caches(2**17, 0), Caches(2**15, 2**18)], ids=str)
+@pytest.mark.parametrize("emptied", [0, 2**16])
+@pytest.mark.parametrize("rules", [(), (ri.GradientFilter(2),), (ri.SparseUpdate(0.5),)], ids=str)
+def test_runs_of_pages_count_as_their_pages(caches, emptied, rules):
+    plan = ri.Plan(2, rules, ri.Backprop(ri.SGD(0.1)))
+    p = ri.compile(models.build("lenet5"), plan, 4, backend="fast", threads=2)
+    found, wanted = (list(f(p, caches, emptied)) for f in (kernels._levels, levels))
+    assert found == wanted and len({tuple(np.sign(row)) for row in wanted}) > 1
