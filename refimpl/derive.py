@@ -5,7 +5,7 @@ write what it reads. A gradient is asked for only where a trained parameter lies
 stops at the first trained layer, and what no gradient reads is not kept.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -223,7 +223,8 @@ class Derivation:
             self.calls["backward"].remove(other)
             self.bring_forward(replace(other, section=self.names["forward"]))
         calls = self.calls["forward"]
-        calls.insert(next((i for i in range(len(calls), 0, -1) if _feeds(calls[i - 1], call)), 0), call)
+        feeds = (i for i in range(len(calls), 0, -1) if _feeds(calls[i - 1], call.node, read))
+        calls.insert(next(feeds, 0), call)
 
     def loss(self, output: Buffer) -> _Node:
         """The loss as a last node; labels or targets come from the host."""
@@ -341,7 +342,6 @@ class Derivation:
         return self.scalar("step", np.int64, lambda step, steps, seed: step + 1)
 
 
-def _feeds(earlier: Call, later: Call) -> bool:
-    """Does `later` read what `earlier` writes, or belong to the same node?"""
-    written = {b.root for b in earlier.writes}
-    return earlier.node == later.node or any(b.root in written for b in later.reads)
+def _feeds(earlier: Call, node: str, read: Collection[Buffer]) -> bool:
+    """Does a call belong to the node, or write what is read?"""
+    return earlier.node == node or any(b.root in read for b in earlier.writes)

@@ -92,12 +92,12 @@ class Call:
         """`node operator.pass`."""
         return f"{self.node} {self.passed}"
 
-    @property
+    @cached_property
     def reads(self) -> list[Buffer]:
         """Buffers whose values it needs."""
         return [self.arrays[a] for a in self.passed.reads if a in self.arrays]
 
-    @property
+    @cached_property
     def writes(self) -> list[Buffer]:
         """Buffers that it writes."""
         return [self.arrays[a] for a in self.passed.writes]
