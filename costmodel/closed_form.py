@@ -15,7 +15,7 @@ What a value decided, such as whether a block has a shortcut, is fixed in a form
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -184,11 +184,12 @@ def symbolic(model: Graph | str, plan: Plan) -> sp.Expr:
     return of(model, plan).cost
 
 
-def of(model: Graph | str, plan: Plan, batch: int = 8) -> ClosedForm:
+def of(model: Graph | str, plan: Plan, batch: int = 8, fixed: Collection[str] = ()) -> ClosedForm:
     """The closed forms of the training step of a model, a graph or the name of one, under a plan.
 
-    Decisions are made for the graph's own size and width, the plan's settings and `batch`. ValueError where the plan
-    does not fit the model.
+    Decisions are made for the graph's own size and width, the plan's settings and `batch`. fixed: names that are to be
+    numbers and no symbols, as H, W and width where one net is looked at; that takes a fraction of the time. ValueError
+    where the plan does not fit the model.
     """
     graph = models.build(model) if isinstance(model, str) else model
     if plan.instances:
@@ -198,6 +199,8 @@ def of(model: Graph | str, plan: Plan, batch: int = 8) -> ClosedForm:
     given: dict[str, object] = {}
 
     def symbol(name: str, value, whole: bool = True):
+        if name in fixed:
+            return value
         symbols[name] = sp.Symbol(name, positive=True, **{"integer" if whole else "real": True})
         given[name] = value
         return trace.number(value, symbols[name])
@@ -219,8 +222,8 @@ def of(model: Graph | str, plan: Plan, batch: int = 8) -> ClosedForm:
     made = replace(plan, rules=rules, instances=with_symbols(plan.instances), depth=with_symbols(plan.depth))
     step = derive(net, made, n, size, "float32")
     p = Program(net, made, n, size, "float32", "reference", 1, step, lower(step, "reference", 1))
-    samples = p.samples(n)
-    calls = {call: _cost(call, samples[call.section]) for call in step}
+    samples, known = p.samples(n), {}
+    calls = {call: _cost(call, samples[call.section], known) for call in step}
     if plan.depth:
         occurs = occurrence(p)
         calls = {call: c * expression(occurs.get(call, 0)) for call, c in calls.items()}
@@ -241,18 +244,24 @@ def _with_width(graph: Graph, symbol) -> Graph:
     return models.MODELS[graph.name](**options, **{**graph.options, "width": width})
 
 
-def _cost(call: Call, samples) -> sp.Expr:
-    """The cost of a logical call; samples: of its section, where they are a mean of those of the whole numbers."""
+def _cost(call: Call, samples, known: dict) -> sp.Expr:
+    """The cost of a logical call; samples: of its section, where they are a mean of those of the whole numbers.
+
+    known: the costs found so far, for many layers are alike.
+    """
     values = {name: expression(v) for name, v in call.sizes.items()}
     values |= {name: expression(v) for a, v in call.attrs.items() for name, v in flatten(a, v)}
     values |= {f"has_{a}": int(a in call.present) for a in call.passed.optional}
     formula = formulas.cost(call.passed.operator, call.passed.name)
-    letters = formula.free_symbols - set(UNITS)
+    letters = sorted(formula.free_symbols - set(UNITS), key=str)
 
     def at(n) -> sp.Expr:
         if "N" in values and any(b.batched for b in call.arrays.values()):
             values["N"] = n
-        return formula.xreplace({s: _exact(values[s.name]) for s in letters})
+        key = (call.passed, *(values[s.name] for s in letters))
+        if key not in known:
+            known[key] = formula.xreplace({s: _exact(values[s.name]) for s in letters})
+        return known[key]
 
     mean = sp.sympify(expression(samples))
     if mean.is_integer:
