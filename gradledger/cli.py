@@ -180,12 +180,41 @@ def cost(
     ] = None,
     backend: Backend = "fast",
     threads: Threads = None,
+    advise: Annotated[
+        bool,
+        typer.Option(
+            "--advise",
+            help="Search method, layers and batch instead: the Pareto front of memory, seconds of an epoch and "
+            "expected gradient error within --memory-limit and --seconds-per-epoch.",
+        ),
+    ] = False,
+    seconds_per_epoch: Annotated[
+        float | None, typer.Option(parser=REAL, help="With --advise: most seconds that an epoch may take.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(parser=WHOLE, help="With --advise: samples of an epoch.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="With --advise: the data, as for adapt, in place of --samples.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", help="With --advise: folder for record and plot.")] = Path(
+        "gradledger-out"
+    ),
     as_json: Json = False,
 ) -> None:
     """Price one training step, layer by layer, before any data or run."""
     from . import cost as job
     from . import show
 
+    if advise:
+        return advised(
+            {"--batch": batch != 1, "--method": list(method) != ["backprop"], "--train-last": train_last is not None,
+             "--convention": convention != "macs", "--fit": fit is not None},
+            (model, classes, size, device, memory_limit, seconds_per_epoch, samples, data, backend, threads),
+            output, as_json,
+        )  # fmt: skip
+    needed = {"--seconds-per-epoch": seconds_per_epoch, "--samples": samples, "--data": data}
+    for option, value in needed.items():
+        if value is not None:
+            raise typer.BadParameter(f"{option} goes with --advise, which was not given")
     record = job.run(
         job.Settings(model, classes, size, batch, list(method), train_last, device, memory_limit, convention, backend,
                      threads, fit)
@@ -194,6 +223,21 @@ def cost(
         emit(record)
     else:
         show.priced(record)
+
+
+def advised(chosen: dict[str, bool], given: tuple, output: Path, as_json: bool) -> None:
+    """Run `cost --advise`; chosen: option → was it given, though it is what the search chooses?"""
+    from . import advise, show
+
+    for option, was_given in chosen.items():
+        if was_given:
+            raise typer.BadParameter(f"--advise chooses method, layers and batch: leave {option} out")
+    with show.counter("searching", quiet=as_json) as watch:
+        record = advise.run(advise.Settings(*given), output, watch)
+    if as_json:
+        emit(record)
+    else:
+        show.advised(record)
 
 
 @app.command()

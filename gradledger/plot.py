@@ -1,6 +1,6 @@
-"""Draw the record of `adapt`, `validate` or an experiment: `python -m gradledger.plot RECORD.json OUT.png`.
+"""Draw the record of `adapt`, `validate`, `cost --advise` or an experiment.
 
-A process of its own, so that the training process never holds matplotlib.
+`python -m gradledger.plot RECORD.json OUT.png`. A process of its own, so that the training process never holds matplotlib.
 """
 
 import io
@@ -14,6 +14,7 @@ import numpy as np
 from refimpl import checkpoint
 
 EXPERIMENTS = {  # record's name → the module whose `draw` draws it, imported only for that
+    "advise": "gradledger.advise_plot",
     "gradient-filter-noniid": "validation.noniid_plot",
     "lenet-mnist": "validation.lenet_mnist_plot",
     "seconds": "validation.timing_plot",

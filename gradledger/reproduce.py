@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refimpl import checkpoint
-from validation import equations, lenet_mnist, noniid, sparse_mobilenet, tables, timing
+from validation import equations, gradient_errors, lenet_mnist, noniid, sparse_mobilenet, tables, timing
 from validation import watch as watch_data
 
 from .adapt import make_folder, plot
@@ -15,6 +15,7 @@ from .record import provenance
 
 EXPERIMENTS = {
     tables.NAME: tables.run,
+    gradient_errors.NAME: gradient_errors.run,
     "equations": lambda output, watch: equations.reproduce(output),
     "watch-nets": lambda output, watch: watch_data.train_nets(output / "watch_nets.safetensors", watch),
     "watch-adapt": lambda output, watch: watch_data.leave_one_out(watch),

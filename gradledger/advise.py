@@ -1,0 +1,221 @@
+"""`gradledger cost --advise`: how to train within limits of memory and time, with commands that are ready to run."""
+
+import math
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import refimpl as ri
+from costmodel import advice
+from costmodel.advice import Binding, Limits, Priced, Search
+from costmodel.device import HERE
+from refimpl import checkpoint, data
+from refimpl.lower import BACKENDS
+
+from . import options
+from .adapt import make_folder, plot
+from .errors import Malformed, Refused
+from .models import described, pretrained
+from .record import provenance
+
+NAME = "advise"
+SUBJECT = 1  # the held-out person where the data are the watch recordings, as for `adapt`
+
+
+@dataclass
+class Settings:
+    """What decides the advice; None is an option that was not given."""
+
+    model: str = "watch"
+    classes: int | None = None
+    size: str | None = None
+    device: str = HERE
+    memory_limit: str | None = None
+    seconds_per_epoch: float | None = None
+    samples: int | None = None
+    data: str | None = None
+    backend: str = "fast"
+    threads: int | None = None
+
+
+def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]) -> dict:
+    """Search for plans, write record and plot into `output`; returns the record.
+
+    Runs no kernel and compiles none. Malformed for a bad value, Refused where no plan keeps to the limits; the refusal
+    says which limit binds, what is the best that can be had, and which limit would do.
+    """
+    for name in ("classes", "threads", "samples"):
+        options.at_least_1(name, getattr(settings, name))
+    limit, most = options.byte_count(settings.memory_limit), settings.seconds_per_epoch
+    if most is not None and not 0 < most < math.inf:
+        raise Malformed(f"--seconds-per-epoch must be a number of seconds above 0, got {most:g}")
+    if settings.samples is None and settings.data is None:
+        raise Malformed(
+            "an epoch has a number of samples: give it, as --samples 10000, or the data, as --data FILE.npz"
+        )
+    if settings.samples is not None and settings.data is not None:
+        raise Malformed("--samples and --data both tell how many samples an epoch has: give one of them")
+    if settings.backend not in BACKENDS:
+        raise Malformed(f"backend must be one of {', '.join(BACKENDS)}, got {settings.backend!r}")
+    on = options.device(settings.device)
+    graph, samples = net(settings)
+    make_folder(output)
+    threads = settings.threads or (None if settings.device == HERE else on.cores)
+    limit = on.ram_bytes if limit is None else limit
+    limits = Limits(math.inf if limit is None else limit, math.inf if most is None else most)
+    watch(0, 1, "closed forms")
+    try:
+        search = Search(graph, on, samples, settings.backend, threads)
+        found = search.advise(limits, watch=watch)
+    except ri.ShapeError:
+        raise
+    except ValueError as e:
+        raise Malformed(str(e)) from None
+    on_data = search.table.nets[search.table.nearest(graph.name, search.convolutions)]
+    record = {
+        "ok": bool(found.front),
+        "name": NAME,
+        "model": settings.model,
+        "classes": graph.shape(graph.output)[1],
+        "size": list(graph.size),
+        "data": settings.data,
+        "samples": samples,
+        "device": on.name,
+        "device_measured": on.measured,
+        "memory_limit": limit,
+        "seconds_per_epoch": most,
+        "searched": {
+            "candidates": found.searched,
+            "compiled": len(found.front) + len(found.others),
+            "complete": found.complete,
+            "methods": {m.name: {m.setting: list(m.values)} if m.setting else {} for m in advice.METHODS},
+            "train_last": [0, search.convolutions],
+            "batches": sorted({c.batch for c in search.candidates}),
+            "precisions": list(advice.PRECISIONS),
+        },
+        "error_measured_on": {
+            "net": search.table.nearest(graph.name, search.convolutions),
+            **{key: on_data[key] for key in ("data", "weights")},
+        },
+        "front": [entry(p, settings, limit) for p in found.front],
+        "others": [entry(p, settings, limit) for p in found.others],
+        **provenance(),
+    }
+    reason = None
+    if found.binding:
+        reason, told = refusal(found.binding, limits, settings, found.searched)
+        record |= told
+    checkpoint.write_json(output / f"{NAME}.json", record)
+    record["files"] = {"record": str(output / f"{NAME}.json"), "plot": plot(output, NAME)}
+    if reason:
+        raise Refused(reason, record)
+    return record
+
+
+def net(settings: Settings) -> tuple[ri.Graph, int]:
+    """The graph, and the samples of an epoch: as given, or those of the training part of the data."""
+    size = options.size(settings.size)
+    if settings.data is None:
+        return described(settings.model, settings.classes, size), settings.samples
+    subject = SUBJECT if settings.data == "watch" else None
+    d = data.load(settings.data, subject=subject, size=size)
+    return pretrained(settings.model, d, subject, settings.classes), len(d.x_train)
+
+
+def entry(p: Priced, settings: Settings, limit: int | None) -> dict:
+    """A compiled candidate as the record holds it."""
+    c = p.candidate
+    return {
+        "method": options.methods([c.text]).text,
+        "train_last": c.train_last,
+        "batch": c.batch,
+        "precision": c.precision,
+        "memory_bytes": p.memory_bytes,
+        "state_bytes": p.state_bytes,
+        "peak_bytes": p.peak_bytes,
+        "constant_bytes": p.constant_bytes,
+        "seconds_per_epoch": p.seconds,
+        "steps": p.steps,
+        "step_seconds": p.step_seconds,
+        "gradient_error": p.error.error,
+        "cosine": p.error.cosine,
+        "relative_error": p.error.relative_error,
+        "fits": p.fits,
+        "command": command(p, settings, limit),
+    }
+
+
+def command(p: Priced, settings: Settings, limit: int | None) -> str:
+    """What to run: `adapt` where the data are known, else `cost`, which prices the step again.
+
+    A limit that the candidate does not keep is left out.
+    """
+    c, parts = p.candidate, ["gradledger", "cost" if settings.data is None else "adapt", "--model", settings.model]
+    given = {"--size": settings.size, "--classes": settings.classes, "--data": settings.data}
+    given |= {"--method": c.text, "--train-last": c.train_last, "--batch": c.batch}
+    if settings.data is None:
+        given["--device"] = settings.device
+    if limit is not None and p.memory_bytes <= limit:
+        given["--memory-limit"] = settings.memory_limit
+    given |= {"--threads": settings.threads, "--backend": None if settings.backend == "fast" else settings.backend}
+    for option, value in given.items():
+        parts += [] if value is None else [option, str(value)]
+    return shlex.join(parts)
+
+
+def refusal(binding: Binding, limits: Limits, settings: Settings, searched: int) -> tuple[str, dict]:
+    """The sentence of a refusal, and what the record holds of it."""
+    least, fastest = binding.least_memory, binding.least_seconds
+    memory, seconds = binding.memory_within, binding.seconds_within
+    limit_memory, limit_seconds = f"{limits.memory:,} bytes", f"{limits.seconds:g} s"
+    parts = []
+    if binding.together:
+        parts.append(
+            f"memory and time bind together: within {limit_memory} the fastest epoch takes "
+            f"{seconds.seconds['mid']:.3g} s ({named(seconds)}), within {limit_seconds} the least memory is "
+            f"{memory.memory_bytes:,} bytes ({named(memory)})"
+        )
+    else:
+        if "memory" in binding.constraints:
+            parts.append(
+                f"memory binds: the least that any of {searched:,} plans needs is {least.memory_bytes:,} bytes "
+                f"({named(least)}), the limit is {limit_memory}"
+            )
+        if "time" in binding.constraints:
+            parts.append(
+                f"time binds: the fastest epoch of {searched:,} plans takes {fastest.seconds['mid']:.3g} s "
+                f"({named(fastest)}), the limit is {limit_seconds}"
+            )
+    works = []
+    if memory:
+        works.append(f"--memory-limit {memory.memory_bytes}")
+    if seconds:
+        works.append(f"--seconds-per-epoch {rounded_up(seconds.seconds['mid'])}")
+    if not works:
+        works.append(
+            f"--memory-limit {fastest.memory_bytes} with --seconds-per-epoch {rounded_up(fastest.seconds['mid'])}"
+        )
+    unchanged = " and the other limit as it is" if memory or seconds else ""
+    sentence = f"nothing fits, {'; '.join(parts)}; the smallest limit that works is {' or '.join(works)}{unchanged}"
+    told = {
+        "binding": list(binding.constraints),
+        "best": {"memory_bytes": least.memory_bytes, "seconds_per_epoch": fastest.seconds["mid"]},
+        "smallest_limit": {
+            "memory_bytes": memory and memory.memory_bytes,
+            "seconds_per_epoch": seconds and seconds.seconds["mid"],
+        },
+    }
+    return sentence, told
+
+
+def named(p: Priced) -> str:
+    """A candidate in a few words."""
+    c = p.candidate
+    return f"{c.text}, last {c.train_last}, batch {c.batch}"
+
+
+def rounded_up(seconds: float) -> str:
+    """Seconds with three significant digits, never less than they are."""
+    unit = 10.0 ** (math.floor(math.log10(seconds)) - 2)
+    return f"{math.ceil(seconds / unit - 1e-9) * unit:.10g}"
