@@ -227,7 +227,7 @@ def cost(
 
 def advised(chosen: dict[str, bool], given: tuple, output: Path, as_json: bool) -> None:
     """Run `cost --advise`; chosen: option → was it given, though it is what the search chooses?"""
-    from . import advise, show
+    from . import advise, show, show_advice
 
     for option, was_given in chosen.items():
         if was_given:
@@ -237,7 +237,7 @@ def advised(chosen: dict[str, bool], given: tuple, output: Path, as_json: bool) 
     if as_json:
         emit(record)
     else:
-        show.advised(record)
+        show_advice.advised(record)
 
 
 @app.command()

@@ -381,51 +381,6 @@ def budgeted(record: dict, wide: Console) -> None:
     wide.print(f"the peak is at {memory['peak_at']}")
 
 
-def advised(record: dict) -> None:
-    """The Pareto front of `cost --advise`, a line for each plan, then the commands."""
-    wide = Console(width=max(console.width, 160))
-    rows, columns = record["size"]
-    found, measured = record["searched"], "" if record["device_measured"] else " (its kernels were not measured)"
-    limits = [] if record["memory_limit"] is None else [size(record["memory_limit"])]
-    limits += [] if record["seconds_per_epoch"] is None else [f"{record['seconds_per_epoch']:g} s an epoch"]
-    wide.print(
-        f"\n{record['model']}, input {rows}x{columns}, {record['classes']} classes, {record['samples']:,} samples an "
-        f"epoch on {record['device']}{measured}; within {' and '.join(limits) or 'no limits'}\n"
-    )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (
-        ("", "right"), ("method", "left"), ("layers", "right"), ("batch", "right"), ("memory", "right"),
-        ("in bytes", "right"), ("an epoch", "right"), ("from", "right"), ("to", "right"),
-        ("gradient error", "right"), ("cosine", "right"),
-    ):  # fmt: skip
-        table.add_column(name, justify=justify, no_wrap=True)
-    for number, p in enumerate(record["front"], start=1):
-        spread = p["seconds_per_epoch"]
-        times = (f"{spread[k]:,.3g} s" if spread[k] < 1000 else f"{spread[k]:,.0f} s" for k in ("mid", "low", "high"))
-        table.add_row(
-            str(number), p["method"], str(p["train_last"]), str(p["batch"]), size(p["memory_bytes"]),
-            f"{p['memory_bytes']:,}", *times, f"{p['gradient_error']:.3f}", f"{p['cosine']:.3f}",
-        )  # fmt: skip
-    wide.print(table, highlight=False)
-    on = record["error_measured_on"]
-    gaps = "" if found["complete"] else "; there are more between them"
-    for line in (
-        f"\nnone of these is better than another in memory, time and error; {found['compiled']} of "
-        f"{found['candidates']:,} plans were compiled and priced{gaps}",
-        "layers: last convolutions that train, the classifier always does; memory: state and arena, frozen weights "
-        "come on top",
-        "gradient error: expected √(1 − cosine²) to the gradient of the whole net, what is frozen counted as 0; "
-        f"measured on {on['net']} ({on['data']}; {on['weights']})\n",
-    ):
-        console.print(escape(line), highlight=False, soft_wrap=True)
-    for number, p in enumerate(record["front"], start=1):
-        console.print(f"{number:3d}  {escape(p['command'])}", highlight=False, soft_wrap=True)
-    console.print()
-    for kind, path in record["files"].items():
-        if path:
-            console.print(f"  {kind:8s} {path}", highlight=False, soft_wrap=True)
-
-
 def operations(count: float, unit: str = "") -> str:
     """A number of operations with the prefix that reads best."""
     for prefix, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):

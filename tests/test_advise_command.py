@@ -1,0 +1,211 @@
+"""`gradledger cost --advise`: its record, commands that run as they are printed, its refusals."""
+
+import json
+import shlex
+
+import numpy as np
+import pytest
+
+from gradledger import advise, options
+from gradledger.cli import main
+
+DEVICE = ("--device", "raspberry-pi-4")
+KEYS = {
+    "method", "train_last", "batch", "precision", "memory_bytes", "state_bytes", "peak_bytes", "constant_bytes",
+    "seconds_per_epoch", "steps", "step_seconds", "gradient_error", "cosine", "relative_error", "fits", "command",
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run a command line; gives its exit status, output and errors. No picture is drawn, but where a test asks."""
+    monkeypatch.setattr(advise, "plot", lambda output, name: None)
+
+    def command(*args):
+        with pytest.raises(SystemExit) as left:
+            main([*map(str, args), *(("--output", str(tmp_path / "out")) if "--advise" in args else ())])
+        out, err = capsys.readouterr()
+        return left.value.code, out, err
+
+    return command
+
+
+@pytest.fixture
+def record(run):
+    """Search with --json; gives the one object."""
+
+    def command(*args, status=0):
+        found, out, err = run("cost", "--advise", "--json", *DEVICE, *args)
+        assert found == status and bool(err) == bool(status)
+        return json.loads(out)
+
+    return command
+
+
+def test_the_record_and_its_front(record, tmp_path):
+    args = ("--model", "resnet8", "--size", "16", "--samples", 500, "--memory-limit", "1MiB", "--seconds-per-epoch", 8)
+    r = record(*args)
+    assert (r["ok"], r["name"], r["model"], r["samples"], r["memory_limit"]) == (True, "advise", "resnet8", 500, 2**20)
+    assert (r["seconds_per_epoch"], r["device"], r["device_measured"]) == (8, "raspberry-pi-4", False)
+    assert set(r["error_measured_on"]) == {"net", "data", "weights"}
+    searched = r["searched"]
+    assert searched["train_last"] == [0, 9] and searched["precisions"] == ["float32"]
+    assert searched["compiled"] == len(r["front"]) + len(r["others"]) <= searched["candidates"]
+    figures = [(p["memory_bytes"], p["seconds_per_epoch"]["mid"], p["gradient_error"]) for p in r["front"]]
+    assert figures and all(set(p) == KEYS for p in (*r["front"], *r["others"]))
+    for p, (memory, seconds, error) in zip(r["front"], figures, strict=True):
+        assert memory == p["state_bytes"] + p["peak_bytes"] <= 2**20 and seconds <= 8 and 0 <= error <= 1
+        assert p["seconds_per_epoch"]["low"] < seconds < p["seconds_per_epoch"]["high"]
+        assert p["steps"] == -(-500 // p["batch"])
+        assert not [
+            f for f in figures if f != (memory, seconds, error) and np.all(np.array(f) <= (memory, seconds, error))
+        ]
+    assert [f[2] for f in figures] == sorted(f[2] for f in figures)
+    saved = json.loads((tmp_path / "out" / "advise.json").read_text())
+    assert saved == {k: v for k, v in r.items() if k != "files"}
+
+
+def test_commands_run_as_they_are_printed(record, run):
+    args = ("--model", "resnet8", "--size", "16x20", "--classes", 7, "--samples", 64, "--memory-limit", "1MiB")
+    r = record(*args)
+    kinds = {}
+    for p in r["front"]:
+        kinds.setdefault(p["method"].split(":")[0], p)
+    assert len(kinds) > 1
+    for p in kinds.values():
+        words = shlex.split(p["command"])
+        assert words[:2] == ["gradledger", "cost"]
+        status, out, err = run(*words[1:], "--json")
+        assert (status, err) == (0, "")
+        priced = json.loads(out)
+        for key in ("method", "train_last", "batch", "state_bytes", "peak_bytes", "constant_bytes"):
+            assert priced[key] == p[key]
+        assert priced["seconds"] == pytest.approx(p["step_seconds"], rel=1e-12)
+        assert (priced["size"], priced["classes"]) == ([16, 20], 7) == (r["size"], r["classes"])
+
+
+def test_with_data_the_commands_adapt(record, run, tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    np.savez(tmp_path / "own data.npz", x=rng.normal(size=(60, 12, 12, 2)).astype(np.float32), y=y)
+    r = record("--model", "lenet5", "--data", tmp_path / "own data.npz", "--threads", 1)
+    assert r["samples"] < 60 and r["classes"] == 3 and r["size"] == [12, 12]
+    p = r["front"][-1]
+    words = shlex.split(p["command"])
+    assert words[:2] == ["gradledger", "adapt"] and str(tmp_path / "own data.npz") in words
+    status, out, err = run(*words[1:], "--epochs", 1, "--json", "--output", tmp_path / "adapted")
+    assert (status, err) == (0, "")
+    adapted = json.loads(out)
+    assert adapted["predicted"]["peak_bytes"] == adapted["measured"]["peak_bytes"] == p["peak_bytes"]
+    assert (adapted["method"], adapted["steps"]) == (p["method"], p["steps"])
+
+
+@pytest.mark.parametrize("limits, binding", [
+    (("--memory-limit", "8KiB"), ["memory"]),
+    (("--seconds-per-epoch", "0.0001"), ["time"]),
+    (("--memory-limit", "8KiB", "--seconds-per-epoch", "0.0001"), ["memory", "time"]),
+], ids=str)  # fmt: skip
+def test_a_refusal_says_what_binds_and_what_would_do(record, run, limits, binding):
+    args = ("--model", "lenet5", "--samples", 100)
+    r = record(*args, *limits, status=1)
+    assert (r["ok"], r["front"], r["binding"]) == (False, [], binding) and r["others"]
+    assert all(f"{word} binds" in r["reason"] for word in binding)
+    status, out, err = run("cost", "--advise", *DEVICE, *args, *limits)
+    assert (status, out, err) == (1, "", f"gradledger: {r['reason']}\n")
+    best, smallest = r["best"], r["smallest_limit"]
+    if len(binding) == 2:
+        assert smallest == {"memory_bytes": None, "seconds_per_epoch": None}
+        offered = r["reason"].rsplit("the smallest limit that works is ", 1)[1].replace("with ", "").split()
+        again = record(*args, *offered)
+    elif binding == ["memory"]:
+        assert smallest["memory_bytes"] == best["memory_bytes"] > 8192 and f"{best['memory_bytes']:,}" in r["reason"]
+        assert smallest["seconds_per_epoch"] is None
+        again = record(*args, "--memory-limit", smallest["memory_bytes"])
+        record(*args, "--memory-limit", smallest["memory_bytes"] - 1, status=1)
+    else:
+        assert smallest["seconds_per_epoch"] == best["seconds_per_epoch"] > 1e-4 and smallest["memory_bytes"] is None
+        offered = r["reason"].rsplit("--seconds-per-epoch ", 1)[1].split()[0]
+        assert best["seconds_per_epoch"] <= float(offered) < 1.01 * best["seconds_per_epoch"]
+        again = record(*args, "--seconds-per-epoch", offered)
+    assert again["ok"] and again["front"]
+
+
+def test_both_limits_together(record):
+    args = ("--model", "lenet5", "--samples", 100)
+    r = record(*args, "--memory-limit", "200KiB", "--seconds-per-epoch", "0.03", status=1)
+    assert r["binding"] == ["memory", "time"] and "memory and time bind together" in r["reason"]
+    smallest = r["smallest_limit"]
+    assert smallest["memory_bytes"] > 200 * 1024 and smallest["seconds_per_epoch"] > 0.03
+    assert record(*args, "--memory-limit", smallest["memory_bytes"], "--seconds-per-epoch", "0.03")["ok"]
+    offered = r["reason"].rsplit("--seconds-per-epoch ", 1)[1].split()[0]
+    assert record(*args, "--memory-limit", "200KiB", "--seconds-per-epoch", offered)["ok"]
+
+
+def test_the_table_has_a_line_and_a_command_for_each_plan(run, record):
+    args = ("--model", "lenet5", "--samples", 100, "--memory-limit", "1MiB")
+    front = record(*args)["front"]
+    status, out, err = run("cost", "--advise", *DEVICE, *args)
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    for number, p in enumerate(front, start=1):
+        assert [
+            line
+            for line in lines
+            if line.split()[:2] == [str(number), p["method"]] and f"{p['memory_bytes']:,}" in line
+        ]
+        assert f"{number:3d}  {p['command']}" in lines
+    assert "expected" in out and "measured on" in out
+
+
+def test_without_a_memory_limit_the_device_s_ram_holds(record):
+    r = record("--model", "lenet5", "--samples", 100)
+    assert r["memory_limit"] == options.device("raspberry-pi-4").ram_bytes and r["seconds_per_epoch"] is None
+    assert "--memory-limit" not in r["front"][0]["command"]
+
+
+def test_the_picture(capsys, tmp_path):
+    with pytest.raises(SystemExit) as left:
+        main(["cost", "--advise", "--model", "lenet5", "--samples", "50", *DEVICE, "--output", str(tmp_path)])
+    assert left.value.code == 0 and "advise.png" in capsys.readouterr().out
+    assert (tmp_path / "advise.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        ((), "an epoch has a number of samples: give it, as --samples 10000"),
+        (("--seconds-per-epoch", "60"), "an epoch has a number of samples: give it, as --samples 10000"),
+        (("--samples", "0"), "--samples must be at least 1, got 0"),
+        (("--samples", "many"), "must be a whole number, got 'many'"),
+        (("--samples", "10", "--data", "watch"), "--samples and --data both tell how many samples an epoch has"),
+        (("--samples", "10", "--seconds-per-epoch", "-3"), "must be a number of seconds above 0, got -3"),
+        (("--samples", "10", "--seconds-per-epoch", "nan"), "must be a number of seconds above 0, got nan"),
+        (("--samples", "10", "--seconds-per-epoch", "inf"), "must be a number of seconds above 0, got inf"),
+        (("--samples", "10", "--seconds-per-epoch", "soon"), "must be a number, got 'soon'"),
+        (("--samples", "10", "--memory-limit", "5XB"), "--memory-limit must be a number of bytes or one with KiB"),
+        (("--samples", "10", "--device", "raspbery-pi-4"), "did you mean 'raspberry-pi-4'?"),
+        (("--samples", "10", "--model", "resnet19"), "did you mean 'resnet18'?"),
+        (("--samples", "10", "--backend", "gpu"), "backend must be one of fast, reference, got 'gpu'"),
+        (("--samples", "10", "--threads", "0"), "--threads must be at least 1, got 0"),
+        (("--samples", "10", "--size", "1x2"), "watch cannot take maps of 1x2"),
+        (("--samples", "10", "--data", "nowhere.npz"), "--samples and --data both"),
+        (("--data", "nowhere.npz"), "nowhere.npz"),
+        (("--samples", "10", "--batch", "4"), "--advise chooses method, layers and batch: leave --batch out"),
+        (("--samples", "10", "--method", "bias-only"), "leave --method out"),
+        (("--samples", "10", "--train-last", "2"), "leave --train-last out"),
+        (("--samples", "10", "--convention", "flops"), "leave --convention out"),
+        (("--samples", "10", "--fit", "trained"), "leave --fit out"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, tuple) else "",
+)  # fmt: skip
+def test_bad_values_are_one_sentence(run, args, message):
+    status, out, err = run("cost", "--advise", "--json", *args)
+    assert (status, out) == (2, "")
+    assert err.startswith("gradledger: ") and err.count("\n") == 1
+    assert message in err
+
+
+@pytest.mark.parametrize("option", ["--samples", "--seconds-per-epoch", "--data"])
+def test_its_options_need_it(run, option):
+    status, out, err = run("cost", option, "5")
+    assert (status, out) == (2, "") and f"{option} goes with --advise, which was not given" in err
