@@ -11,8 +11,8 @@ The gradient error is looked up (`costmodel.gradient_error`); it needs no compil
 
 Candidates are compiled one by one: least error within the limits first, then least time and least memory, then the one
 of the front that is farthest from what is compiled. After each the ratios are known better. Where the front is
-exhausted, those follow that would be on it if they needed less by one of DOUBTS. With `most` candidates compiled before, the
-front is shown with gaps, and one that was not compiled may be better than one that was.
+exhausted, those follow that would be on it if they needed less by one of DOUBTS. With `most` candidates compiled
+before, the front is shown with gaps, and one that was not compiled may be better than one that was.
 
 Readings [ours]: memory is state and arena, as `memory_limit` has it everywhere; an epoch is a step on each full batch
 and one on what is left; the middle of the predicted seconds counts. Bias-only training and methods that choose which
@@ -39,7 +39,7 @@ from .device import Device
 from .screening import Screen
 
 MOMENTUM, LEARNING_RATE = 0.9, 0.01
-WORK = 11_000  # calls to compile in all: 20 candidates of MobileNetV2's, hundreds of a small net
+MOST, WORK = 60, 16_000  # candidates to compile, and calls of theirs: at most so many; 17 of MobileNetV2's candidates
 EXTRA = 8  # more for each question that is left where nothing fits
 DOUBTS = (0.0, 0.1, 0.3)  # shares by which a candidate may need less than the corrected screening says, in turn
 MEMORY, SECONDS, ERROR = 0, 1, 2  # columns of figures
@@ -267,8 +267,8 @@ class Search:
     def advise(
         self, limits: Limits, most: int | None = None, watch: Callable[[int, int, str], None] = lambda *_: None
     ) -> Advice:
-        """Compile what may be on the front within the limits, at most `most` candidates; None is as WORK allows."""
-        most = WORK // self.calls if most is None else most
+        """Compile what may be on the front within the limits, at most `most` candidates; None: as MOST and WORK say."""
+        most = min(MOST, max(1, WORK // self.calls)) if most is None else most
         rest = self._anchor()
         while rest is not None and len(self.compiled) < most:
             watch(len(self.compiled), most, self.candidates[rest].text)

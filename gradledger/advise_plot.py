@@ -12,6 +12,8 @@ def draw(record: dict, figure) -> None:
     Numbers are those of the table; hollow marks are plans that were priced too and lie beyond a limit or are no better
     than one of the front in anything.
     """
+    from matplotlib.ticker import LogLocator
+
     axes = figure.subplots()
     memory, seconds = record["memory_limit"], record["seconds_per_epoch"]
     shown = None
@@ -43,9 +45,9 @@ def draw(record: dict, figure) -> None:
         axes.axhspan(seconds, high, color="tab:red", alpha=0.06)
     axes.set(xlim=(left, right), ylim=(low, high))
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("{x:g}")
-        axis.set_tick_params(which="both", labelsize=8)
+        axis.set_minor_formatter("")
     for number, p in enumerate(record["front"], start=1):
         (x,), (y,) = places([p])
         axes.annotate(str(number), (x, y), textcoords="offset points", xytext=(6, 5), fontsize=8)

@@ -1,6 +1,6 @@
 """Draw the record of `adapt`, `validate`, `cost --advise` or an experiment.
 
-`python -m gradledger.plot RECORD.json OUT.png`. A process of its own, so that the training process never holds matplotlib.
+`python -m gradledger.plot RECORD.json OUT.png`, a process of its own: the training process never holds matplotlib.
 """
 
 import io
