@@ -3,7 +3,7 @@
 The search goes over METHODS with their settings, the number of last convolutions that train, BATCHES and PRECISIONS.
 
     screened   every candidate: memory and seconds from the closed forms of each method's step (`costmodel.screening`),
-               each times the ratio of compiled to screened figures of the compiled candidates of its method nearby
+               each times the ratio of compiled to screened figures of compiled candidates nearby, above all of its method
     compiled   those that may be on the front: memory to the byte, seconds as `costmodel.predict` tells them. Only these
                are ever returned
 
@@ -259,7 +259,8 @@ class Search:
             ratios = np.log(exact[:, :2] / self.screened[known, :2])
             away = np.square(self._places[:, None] - self._places[known]).sum(2)
             other = self._method[:, None] != self._method[known]
-            weights = 1 / (away + 1e-4 + other)  # those of other methods count little, but for a start
+            trained = np.maximum(self._places[:, None, 0], self._places[known, 0])
+            weights = 1 / (away + 1e-4 + other * trained)  # methods differ in what trains, not in what is frozen
             found[:, :2] *= (1 - doubt) * np.exp(weights @ ratios / weights.sum(1, keepdims=True))
             found[known] = exact
         return found
