@@ -3,7 +3,7 @@
 The search goes over METHODS with their settings, the number of last convolutions that train, BATCHES and PRECISIONS.
 
     screened   every candidate: memory and seconds from the closed forms of each method's step (`costmodel.screening`),
-               each times the ratio of compiled to screened figures of compiled candidates nearby, above all of its method
+               each times the ratio of compiled to screened figures of compiled candidates nearby, mostly of its method
     compiled   those that may be on the front: memory to the byte, seconds as `costmodel.predict` tells them. Only these
                are ever returned
 

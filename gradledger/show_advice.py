@@ -34,7 +34,7 @@ def advised(record: dict) -> None:
         )  # fmt: skip
     wide.print(table, highlight=False)
     on = record["error_measured_on"]
-    gaps = "" if found["complete"] else "; there are more between them"
+    gaps = "" if found["complete"] else "; the front may hold more"
     for line in (
         f"\nnone of these is better than another in memory, time and error; {found['compiled']} of "
         f"{found['candidates']:,} plans were compiled and priced{gaps}",
