@@ -249,40 +249,65 @@ def measure(
 
     Rounds over all cases are followed by more over those that were disturbed, until about `seconds` have passed.
     """
-    began, timed = time.perf_counter(), []
-    total = sum(len(plans) for _, plans in LAYERS)
-    ways = [Emptier(0.0), Emptier(1.5 * caches.fast)]
-    beyond = Emptier(2.0 * caches.last) if caches.last > caches.fast else None
     with running(threads):
-        reference = Reference(threads)
+        layers = Layers(threads, caches, watch)
+        while layers.wanted(rounds) and (layers.rounds < rounds or time.perf_counter() - layers.began < seconds):
+            layers.turn(rounds, watch)
+    return layers.fitted()
+
+
+class Layers:
+    """Every case of LAYERS, timed in turns. To be made and used where `threads` threads run."""
+
+    def __init__(self, threads: int, caches: Caches, watch: Callable[[int, int, str], None]):
+        self.began, self.caches, self.rounds = time.perf_counter(), caches, 0
+        self.ways = [Emptier(0.0), Emptier(1.5 * caches.fast)]
+        self.beyond = Emptier(2.0 * caches.last) if caches.last > caches.fast else None
+        self.reference, self.timed = Reference(threads), []
+        total = sum(len(plans) for _, plans in LAYERS)
         for layer, plans in LAYERS:
             for plan in plans:
-                watch(len(timed), total, "compile")
-                timed.append(Timed(ri.compile(layer.graph(), plan, layer.batch, threads=threads)))
-                timed[-1].time_launches(reference, ways[0])  # kernels load: not kept
-                timed[-1].launches, timed[-1].host = {}, []
-        missing, turn = timed, 0
-        while missing and (turn < rounds or time.perf_counter() - began < seconds):
-            turn += 1
-            for i, one in enumerate(missing):
-                watch(i, len(missing), f"round {turn}")
-                for empty in ways:
-                    one.time_launches(reference, empty)
-                if beyond and one.program.state_bytes + one.program.constant_bytes > FAR:
-                    one.time_launches(reference, beyond)
-            limit = DISTURBED * own_speed(timed)
-            if turn >= rounds:
-                missing = [one for one in timed if one.good(limit) < WANTED]
-    samples = [s for i, one in enumerate(timed) for s in one.samples(caches, WAYS * i, limit)]
-    steadiness = {
-        "reference_seconds": limit / DISTURBED,
-        "undisturbed_share": float(np.mean([r <= limit for one in timed for r in one.references])),
-        "disturbed_cases": len(missing),
-        "cases": len(timed),
-        "rounds": turn,
-        "seconds": time.perf_counter() - began,
-    }
-    return Rates(rates.fit(samples, _memory(beyond)), rates.spread(samples)), samples, steadiness
+                watch(len(self.timed), total, "compile")
+                self.timed.append(Timed(ri.compile(layer.graph(), plan, layer.batch, threads=threads)))
+                self.timed[-1].time_launches(self.reference, self.ways[0])  # kernels load: not kept
+                self.timed[-1].launches, self.timed[-1].host = {}, []
+
+    @property
+    def limit(self) -> float:
+        """Reference seconds up to which a row counts as undisturbed."""
+        return DISTURBED * own_speed(self.timed)
+
+    def wanted(self, rounds: int) -> list[Timed]:
+        """The cases that another turn is for: all of them in the first rounds, then those that lack good rows."""
+        if self.rounds < rounds:
+            return self.timed
+        limit = self.limit
+        return [one for one in self.timed if one.good(limit) < WANTED]
+
+    def turn(self, rounds: int, watch: Callable[[int, int, str], None]) -> None:
+        """Time the wanted cases once in each way to leave the caches."""
+        wanted = self.wanted(rounds)
+        self.rounds += 1
+        for i, one in enumerate(wanted):
+            watch(i, len(wanted), f"round {self.rounds}")
+            for empty in self.ways:
+                one.time_launches(self.reference, empty)
+            if self.beyond and one.program.state_bytes + one.program.constant_bytes > FAR:
+                one.time_launches(self.reference, self.beyond)
+
+    def fitted(self) -> tuple[Rates, list[Sample], dict]:
+        """Rates, what they are fitted to, and how steady the machine was."""
+        limit = self.limit
+        samples = [s for i, one in enumerate(self.timed) for s in one.samples(self.caches, WAYS * i, limit)]
+        steadiness = {
+            "reference_seconds": limit / DISTURBED,
+            "undisturbed_share": float(np.mean([r <= limit for one in self.timed for r in one.references])),
+            "disturbed_cases": sum(one.good(limit) < WANTED for one in self.timed),
+            "cases": len(self.timed),
+            "rounds": self.rounds,
+            "seconds": time.perf_counter() - self.began,
+        }
+        return Rates(rates.fit(samples, _memory(self.beyond)), rates.spread(samples)), samples, steadiness
 
 
 def own_speed(timed: list[Timed]) -> float:

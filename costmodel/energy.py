@@ -49,17 +49,15 @@ def joules(estimate: Estimate) -> dict:
         * sum(units[unit] * energies["operations"][f"float32_{unit}_picojoules"]["value"] for unit in ("add", "mul"))
     )
     _, caches = device.at(program.threads)
-    moved = dict.fromkeys(("near", "middle", "far"), 0.0)
+    moved = dict.fromkeys(kernels.LEVELS, 0.0)
     for terms in kernels.work(program, caches):
         for level in moved:
             moved[level] += terms.get(level, 0.0) * estimate.n / program.batch
-    if device.flash_bytes:  # a microcontroller: all of its memory is on the chip
-        moved = {"near": sum(moved.values()), "middle": 0.0, "far": 0.0}
+    near = sum(moved.values()) if device.flash_bytes else moved["near"] + moved["middle"]  # a chip's own memory is near
+    far = sum(moved.values()) - near
     energy = {name: PICO * found["value"] / WORD for name, found in energies["memory"].items()}
-    cached = factor * energy["sram_1_mib_read_64_bits_picojoules"] * (moved["near"] + moved["middle"])
-    memory = {
-        bound: cached + energy[f"dram_read_64_bits_{bound}_picojoules"] * moved["far"] for bound in ("low", "high")
-    }
+    cached = factor * energy["sram_1_mib_read_64_bits_picojoules"] * near
+    memory = {bound: cached + energy[f"dram_read_64_bits_{bound}_picojoules"] * far for bound in ("low", "high")}
     return {
         "counted": {
             "operations": operations,

@@ -5,13 +5,14 @@ rates are measured (`costmodel.calibrate`). Terms are what a reader of the kerne
 
     call       one launch; `cold`: one whose code and arguments have left the fast cache
     near       bytes read or written that the fast cache (level two of all threads) still holds
-    middle     bytes that the last-level cache holds; `far`: bytes from memory
+    middle     bytes that the last-level cache holds; `far`: bytes from memory; `far_weights`: of those, the weights
+               that a product reads, a piece of each row at a time
     mac        multiply-adds of a product, empty vector lanes at the border of a panel included
     gather     elements copied side by side before a product; `scatter`: added back after one
     left right elements of the two factors that a product reads; `sums`: of results that it writes, once per pass
     tile       products of a tile; `partial`: elements of partial sums
     element    elements touched by what has no product; `lane`: with the empty lanes of vectors over few channels
-    weight row elements of a small kernel, rows of a map; `pair`: pairs of channels that are compared
+    weight row elements of a small kernel, rows of a map or of a table; `pair`: pairs of channels that are compared
 
 Work on tiles counts as much as the busiest thread has to do, times the number of threads.
 """
@@ -28,13 +29,14 @@ from refimpl.program import Buffer, Call, Launch, Program
 from refimpl.simd import LANES
 
 PAGE, FLOAT = 4096, 4  # bytes
+LEVELS = ("near", "middle", "far", "far_weights")  # bytes by where they are found
 HOST = "host.step"  # stands for a kernel: see `around`
 PRODUCTS = ("conv2d.forward", "conv2d.grad_w", "conv2d.grad_x")  # of the fast backend, dense
 # What a term's rate depends on, for devices whose rates are not measured but scaled.
 GROUPS = {
     "compute": ("mac", "pair"),
     "cache": ("near", "gather", "scatter", "left", "right", "sums", "partial", "element", "lane", "weight", "row"),
-    "memory": ("middle", "far"),
+    "memory": ("middle", "far", "far_weights"),
     "call": ("call", "cold", "tile"),
 }  # fmt: skip
 GROUP = {term: group for group, terms in GROUPS.items() for term in terms}
@@ -76,8 +78,8 @@ def _way(call: Call) -> str:
 def work(program: Program, caches: Caches, emptied: float = 0.0) -> list[dict[str, float]]:
     """The terms of every launch of a step, in order; emptied: bytes of something else touched before each launch."""
     found = []
-    for launch, (near, middle, far, is_cold) in zip(program.order, _levels(program, caches, emptied), strict=True):
-        terms = {"call": 1.0, "cold": float(is_cold), "near": near, "middle": middle, "far": far}
+    for launch, (*moved, is_cold) in zip(program.order, _levels(program, caches, emptied), strict=True):
+        terms = {"call": 1.0, "cold": float(is_cold), **dict(zip(LEVELS, moved, strict=True))}
         own = amounts(launch, program.threads)
         again, passes = own.pop("again", (0, 1))
         if again > caches.fast:  # too large to stay in the fast cache from one tile to the next
@@ -105,6 +107,7 @@ def amounts(launch: Launch, threads: int) -> dict:
     terms = {
         "element": sum(math.prod(b.shape) for b in arrays),
         "lane": sum(math.prod(b.shape[:-1]) * _lanes(b.shape[-1]) for b in arrays if b.shape),
+        "row": sum(math.prod(b.shape[:-1]) for b in arrays if b.shape),
     }
     if launch.covers and launch.covers[0].passed.operator == "error_map_pruning":
         terms["pair"] = _pairs(launch.covers[0])
@@ -210,28 +213,34 @@ def _separable(call: Call) -> dict[str, float]:
 
 
 def _levels(program: Program, caches: Caches, emptied: float):
-    """(near, middle, far, is the call cold?) bytes of each launch, by what was touched since they were touched last.
+    """(near, middle, far, far weights, is the call cold?) bytes of each launch, by what was touched since they were.
 
-    Two steps are followed page by page; the second tells what a step finds where the one before it left things.
+    What counts is how many bytes a cache had to take in between, each once, and those of the launch itself. Two steps
+    are followed page by page; the second tells what a step finds where the one before it left things.
     """
     pages, spans = _spans(program)
-    last, seen, now = np.full(pages, -np.inf), {}, 0.0
+    arena = tiles.ceil_div(program.peak_bytes, PAGE)
+    last, seen, now = np.zeros(pages, np.int64), {}, 0  # numbers of the launches that touched each page and kernel last
+    fast, beyond = ((size - emptied) // PAGE for size in (caches.fast, max(caches.fast, caches.last)))
     for turn in (0, 1):
         for launch, touched in zip(program.order, spans, strict=True):
-            name, counted = kernel(launch), np.zeros(3)
-            now += emptied
-            is_cold = now - seen.get(name, -np.inf) > caches.fast
+            now += 1
+            since = pages - np.cumsum(np.bincount(last, minlength=now))  # number of a launch → pages touched after it
+            name, found = kernel(launch), np.zeros(4)
+            own = sum(end - first for first, end in touched)
             for first, end in touched:
-                age = now - last[first:end]
-                near, middle = (age <= caches.fast).sum(), (age <= max(caches.fast, caches.last)).sum()
-                counted += PAGE * np.array([near, middle - near, end - first - middle])
-            now += counted.sum()
+                between = since[last[first:end]] + own
+                near, middle = (between <= fast).sum(), (between <= beyond).sum()
+                far = end - first - middle
+                weights = far if first >= arena and name.split()[0] in PRODUCTS else 0
+                found += PAGE * np.array([near, middle - near, far - weights, weights])
             for first, end in touched:
                 last[first:end] = now
+            is_cold = since[seen.get(name, 0)] > fast
             seen[name] = now
             if turn:
                 exact = sum(b.nbytes for b in launch.buffers)  # pages count too much of small arrays
-                yield (*(counted * exact / max(counted.sum(), 1)), is_cold)
+                yield (*(found * exact / max(found.sum(), 1)), is_cold)
 
 
 def _spans(program: Program) -> tuple[int, list[list[tuple[int, int]]]]:

@@ -13,7 +13,7 @@ import numpy as np
 from refimpl.program import Program
 
 from . import kernels
-from .kernels import GROUP, Caches
+from .kernels import GROUP, LEVELS, Caches
 
 ROUNDS = 8  # of reweighting
 ENOUGH = 8  # samples that mostly read memory itself, for a rate of it
@@ -61,7 +61,7 @@ def steps(program: Program, rates: Rates, caches: Caches) -> list[float]:
 def fit(samples: Iterable[Sample], memory: float = 0.0) -> dict[str, dict[str, float]]:
     """The rates of every kernel that occurs in the samples, and of `any`, fitted to all of them.
 
-    memory: seconds per byte of memory itself. `far` costs a kernel at least that much, and at least what `middle` does.
+    memory: seconds per byte of memory itself. A far byte costs a kernel at least that and what `middle` does.
     """
     by_kernel: dict[str, list[Sample]] = {}
     for s in samples:
@@ -69,14 +69,15 @@ def fit(samples: Iterable[Sample], memory: float = 0.0) -> dict[str, dict[str, f
     found = {name: _fitted(own) for name, own in by_kernel.items()}
     common = [Sample(ANY, _common(s.terms), s.seconds, s.case) for own in by_kernel.values() for s in own]
     found[ANY] = _fitted(common)
-    return {
-        name: {**own, "far": max(own.get("far", 0.0), own.get("middle", 0.0), memory)} for name, own in found.items()
-    }
+    for own in found.values():
+        least = max(own.get("middle", 0.0), memory)
+        own |= {term: max(own.get(term, 0.0), least) for term in ("far", "far_weights")}
+    return found
 
 
 def _common(terms: Mapping[str, float]) -> dict[str, float]:
     """The terms that every kernel has: what a kernel that was never timed is predicted by."""
-    kept = {t: terms[t] for t in ("call", "cold", "near", "middle", "far") if t in terms}
+    kept = {t: terms[t] for t in ("call", "cold", *LEVELS) if t in terms}
     return kept | {"mac": terms.get("mac", 0.0)}
 
 

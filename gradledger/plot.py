@@ -16,6 +16,7 @@ from refimpl import checkpoint
 EXPERIMENTS = {  # record's name → the module whose `draw` draws it, imported only for that
     "gradient-filter-noniid": "validation.noniid_plot",
     "lenet-mnist": "validation.lenet_mnist_plot",
+    "seconds": "validation.timing_plot",
     "sparse-update-mobilenet": "validation.sparse_mobilenet_plot",
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refimpl import checkpoint
-from validation import equations, lenet_mnist, noniid, sparse_mobilenet, tables
+from validation import equations, lenet_mnist, noniid, sparse_mobilenet, tables, timing
 from validation import watch as watch_data
 
 from .adapt import make_folder, plot
@@ -21,6 +21,7 @@ EXPERIMENTS = {
     noniid.NAME: noniid.run,
     lenet_mnist.NAME: lenet_mnist.run,
     sparse_mobilenet.NAME: sparse_mobilenet.run,
+    timing.NAME: timing.run,
 }
 
 
