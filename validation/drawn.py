@@ -91,8 +91,8 @@ def command(name: str, seed: int) -> str:
 def run_passes(each: int, seed: int = 0, watch: Watch = lambda done, total, name: None) -> dict:
     """Compare `each` drawn calls of every pass.
 
-    Returns cases, how many of them were counted item by item (`full`), mismatches, the same for each pass under
-    `passes`, and what was `wrong`: case, seed, what, command.
+    Returns cases, how many of them were counted item by item (`full`), mismatches, the same for each pass with its
+    first case as `example` under `passes`, and what was `wrong`: case, seed, what, command.
     """
     names, found, wrong = list(drawn_passes.passes()), {}, []
     for i, name in enumerate(names):
@@ -100,6 +100,7 @@ def run_passes(each: int, seed: int = 0, watch: Watch = lambda done, total, name
         tally = found[name] = {"cases": 0, "full": 0, "mismatches": 0}
         for case_seed in range(seed * APART, seed * APART + each):
             result = compare_pass(name, case_seed)
+            tally.setdefault("example", _example(name, case_seed, result))
             tally["cases"] += 1
             tally["full"] += result.full
             if not result.ok:
@@ -109,38 +110,44 @@ def run_passes(each: int, seed: int = 0, watch: Watch = lambda done, total, name
     return {**totals, "passes": found, "wrong": wrong}
 
 
-def run_nets(count: int, seed: int = 0, watch: Watch = lambda done, total, name: None) -> dict:
-    """Compare calls and arenas of `count` drawn nets.
+def run_nets(count: int, seed: int = 0, watch: Watch = lambda done, total, name: None) -> tuple[dict, dict]:
+    """Compare the calls and the arenas of `count` drawn nets: what was found of operations, and of bytes.
 
-    Returns cases, calls, count_mismatches (calls), byte_mismatches (nets), the same for each method under `methods` and
-    for the sets of them under `sets`, `arenas` (seed, predicted bytes, touched bytes) and what was `wrong`.
+    Operations: cases, calls, mismatches (calls), `methods` and `sets` of them, each with cases, calls and mismatches,
+    and what was `wrong` as in `run_passes`. Bytes: checked, mismatches (nets), `methods` with cases and mismatches,
+    `arenas` (seed, predicted bytes, touched bytes), `wrong`.
     """
-    keys = ("cases", "calls", "count_mismatches", "byte_mismatches")
-    total, by_method, by_set, arenas, wrong = Counter(), {}, {}, [], []
+    operations = {"methods": {}, "sets": {}, "wrong": []}
+    memory = {"methods": {}, "arenas": [], "wrong": []}
     for i, case_seed in enumerate(range(seed * APART, seed * APART + count)):
-        case = drawn_nets.net_case(case_seed)
-        together = " + ".join(case.methods)
+        methods = drawn_nets.methods_of(case_seed)
+        together = " + ".join(methods)
         watch(i, count, together)
-        results, end = compare_calls(case), touched(case)
-        off = [c for c in results if not c.ok]
-        arenas.append([case_seed, case.program.peak_bytes, end])
-        differs = end != case.program.peak_bytes
-        added = dict(zip(keys, (1, len(results), len(off), int(differs)), strict=True))
-        total.update(added)
-        for tallies, names in ((by_method, case.methods), (by_set, (together,))):
+        case = drawn_nets.net_case(case_seed)
+        results, end, predicted = compare_calls(case), touched(case), case.program.peak_bytes
+        off, differs = [c for c in results if not c.ok], end != predicted
+        for tallies, names in ((operations["methods"], methods), (operations["sets"], (together,))):
             for name in names:
-                tallies.setdefault(name, Counter()).update(added)
-        wrong += [_wrong("net", case_seed, f"{together}: {c}") for c in off]
+                tallies.setdefault(name, Counter()).update(cases=1, calls=len(results), mismatches=len(off))
+        for name in methods:
+            memory["methods"].setdefault(name, Counter()).update(cases=1, mismatches=int(differs))
+        memory["arenas"].append([case_seed, predicted, end])
+        operations["wrong"] += [_wrong("net", case_seed, f"{together}: {c}") for c in off]
         if differs:
-            wrong.append(_wrong("net", case_seed, f"{together}: {bytes_text(case.program.peak_bytes, end)}"))
-    tables = [{name: {k: t[k] for k in keys} for name, t in tallies.items()} for tallies in (by_method, by_set)]
-    return {**{k: total[k] for k in keys}, "methods": tables[0], "sets": tables[1], "arenas": arenas, "wrong": wrong}
+            memory["wrong"].append(_wrong("net", case_seed, f"{together}: {bytes_text(predicted, end)}"))
+    totals = {k: sum(t[k] for t in operations["sets"].values()) for k in ("cases", "calls", "mismatches")}
+    return totals | operations, {"checked": count, "mismatches": len(memory["wrong"])} | memory
 
 
 def bytes_text(predicted: int, end: int | None) -> str:
     """An arena's bytes, predicted and touched."""
     found = "a byte outside of it" if end is None else f"{end:,} bytes"
     return f"arena of {predicted:,} bytes predicted, {found} touched"
+
+
+def _example(name: str, seed: int, result: Compared) -> dict:
+    units = {u: [result.predicted.get(u, 0), result.counted.get(u, 0)] for u in {**result.predicted, **result.counted}}
+    return {"case": result.name, "units": units, "command": command(name, seed)}
 
 
 def _wrong(name: str, seed: int, what: str) -> dict:

@@ -50,9 +50,14 @@ class NetCase:
         )
 
 
+def methods_of(seed: int) -> tuple[str, ...]:
+    """The methods of a seed."""
+    return SETS[seed % len(SETS)]
+
+
 def net_case(seed: int) -> NetCase:
     """The net and plan of a seed."""
-    methods = SETS[seed % len(SETS)]
+    methods = methods_of(seed)
     pick = picker("net", seed)
     graph = net(pick, residual="stochastic-depth" in methods)
     plan = plan_of(pick, graph, methods)
