@@ -74,7 +74,8 @@ def counts(record: dict) -> list[Check]:
         Check(
             "counts", f"{model['checked']} calls of a step of {record['model']}", formula, "0 mismatches",
             f"{model['mismatches']} mismatches", not model["mismatches"], record["command"],
-            f"{model['mismatches']} of {model['checked']} calls do other operations than their formulas say",
+            f"{model['mismatches']} of {model['checked']} calls do other operations than their formulas say: "
+            + named(model["wrong"]),
         ),
         Check(
             "counts", f"{passes['cases']:,} drawn calls of {len(passes['passes'])} passes", formula, "0 mismatches",

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 import refimpl as ri
-from costmodel import predict
 from refimpl import checkpoint, data
 from refimpl.graph import Graph
 from refimpl.train import NonFiniteError
-from validation import counting, drawn, errors, measured, resident, spectrum, tables, timing, torch_flops
+from validation import drawn, errors, measured, resident, spectrum, tables, timing, torch_flops
 
 from . import options
 from .adapt import make_folder, plot, watched
@@ -125,7 +124,7 @@ def run(settings: Settings, output: Path, watch: Watch) -> dict:
     scale = QUICK if settings.quick else FULL
     weights = {
         "training first": 5, "gradients": 15, "counts": max(1, scale.calls), "nets": max(1, scale.nets // 10),
-        "tables": 5, "PyTorch": 5, "processes": 5 * len(scale.processes) + 5, "time": len(scale.timed) + 1,
+        "tables": 5, "PyTorch": 5, "processes": 5 * len(scale.processes) + 1, "time": len(scale.timed) + 1,
     }  # fmt: skip
     phases = Phases(watch, weights)
     trained = train_missing(graph, d, settings, phases.phase("training first"))
@@ -146,7 +145,7 @@ def run(settings: Settings, output: Path, watch: Watch) -> dict:
         "quick": settings.quick,
         "gradients": found,
         "counts": {
-            **totals(own := counts(program), passes, nets), "drawn": passes["cases"] + nets["cases"],
+            **totals(own := counts(program, settings), passes, nets), "drawn": passes["cases"] + nets["cases"],
             "model": own, "passes": passes, "nets": nets,
         },
         "memory": {
@@ -235,11 +234,12 @@ def processes(names: tuple[str, ...], watch: Watch) -> dict:
     watch(0, len(names) + 1, "what the runtime takes")
     try:
         base = resident.calibrate()
-        chosen = {name: resident.CASES[name] for name in names}
-        rows = resident.compare(base, chosen, lambda row: watch(1, 2, row["name"]))
+        for i, name in enumerate(names, start=1):
+            watch(i, len(names) + 1, name)
+            found["cases"] += resident.compare(base, {name: resident.CASES[name]})
     except RuntimeError as e:
-        return found | {"note": f"not measured: {e}"}
-    return found | {"cases": rows, "base": vars(base)}
+        return found | {"cases": [], "note": f"not measured: {e}"}
+    return found
 
 
 def times(cases: tuple, device, watch: Watch) -> dict:
@@ -254,11 +254,15 @@ def write_report(output: Path) -> str | None:
     """Make the report of the record in `output` in a process of its own; None (and a sentence) where that fails."""
     page = output / "validate.html"
     command = [sys.executable, "-m", "validation.report", str(output / "validate.json"), str(page)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if not done.returncode:
-        return str(page)
-    said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    print(f"gradledger: the report was not written ({said}); everything else is saved", file=sys.stderr)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as e:  # no process can be started
+        problem = e.strerror
+    else:
+        if not done.returncode:
+            return str(page)
+        problem = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    print(f"gradledger: the report was not written ({problem}); everything else is saved", file=sys.stderr)
     return None
 
 
@@ -289,7 +293,10 @@ def train_missing(graph: Graph, d: data.Dataset, settings: Settings, watch: Call
     return f"{origin}trained here first, for {epochs} of back-propagation"
 
 
-def counts(program: ri.Program) -> dict[str, int]:
-    """Of how many calls the formulas were checked against counted loops, and how many disagree."""
-    wrong = [c for c in program.step if predict.call_counts(c, program.batch) != counting.count_call(c, program.batch)]
-    return {"checked": sum(1 for _ in program.step), "mismatches": len(wrong)}
+def counts(program: ri.Program, settings: Settings) -> dict:
+    """How many calls of a full batch were compared with counted loops, how many disagree, and what was `wrong`."""
+    n = program.batch
+    found = [drawn.compare(c.name, c.passed, c.sizes_at(n), c.attrs, c.present, full=False) for c in program.step]
+    again = {"seed": settings.seed, "command": settings.command}
+    wrong = [{"case": settings.model, "what": str(c), **again} for c in found if not c.ok]
+    return {"checked": len(found), "mismatches": len(wrong), "wrong": wrong}

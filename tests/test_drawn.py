@@ -114,13 +114,26 @@ def test_a_wrong_arena_is_found_with_its_seed(monkeypatch, capsys, outside):
     assert operations["mismatches"] == 0 and memory["mismatches"] == len(memory["wrong"]) == 2
     assert memory["methods"]["backprop"] == {"cases": 1, "mismatches": 1}
     assert memory["wrong"][0]["command"] == "python -m validation.drawn net 3000000"
-    assert ("a byte outside of it touched" if outside else " bytes touched") in memory["wrong"][0]["what"]
+    assert ("a kernel wrote outside the arena" if outside else " bytes touched") in memory["wrong"][0]["what"]
     assert drawn.main(["net", "3000000"]) == 1
     assert memory["wrong"][0]["what"].split(": ")[-1] in capsys.readouterr().out
 
 
+def test_a_net_that_does_not_compile_is_a_mismatch(monkeypatch, capsys):
+    def net_case(seed):
+        raise AssertionError("sum add.forward is covered by a and b")
+
+    monkeypatch.setattr(drawn_nets, "net_case", net_case)
+    operations, memory = drawn.run_nets(1)
+    assert (operations["mismatches"], memory["mismatches"], memory["checked"]) == (1, 0, 0)
+    assert operations["wrong"][0]["what"] == (
+        "backprop: the net: does not compile: sum add.forward is covered by a and b"
+    )
+    assert drawn.main(["net", "0"]) == 1 and "does not compile" in capsys.readouterr().out
+
+
 def test_a_wrong_formula_shows_in_nets(formula, monkeypatch):
-    monkeypatch.setattr(drawn, "touched", lambda case: case.program.peak_bytes)
+    monkeypatch.setattr(drawn, "touched", lambda case: (case.program.peak_bytes, ""))
     formula("linear", "grad_b", lambda c: 2 * c)
     operations, memory = drawn.run_nets(12)
     assert operations["mismatches"] == len(operations["wrong"]) >= 3 and memory["mismatches"] == 0

@@ -49,6 +49,7 @@ def record():
             "errors": [{"layer": "conv1", "local": {"dw": SUMMARY}, "whole": {"dw": SUMMARY}, "filter": None}],
         },
         "counts": {
+            "model": {"wrong": []},
             "passes": passes,
             "nets": {"methods": {"backprop": {"cases": 1, "calls": 9, "mismatches": 0}}, "sets": {}, "wrong": []},
             "torch": {"installed": True, "version": "2", "rows": [

@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +14,16 @@ from costmodel import cost
 from gradledger import checks, validate
 from gradledger.cli import main
 from refimpl import data
-from validation import papers, tables, timing, torch_flops
+from validation import papers, resident, tables, timing, torch_flops
 
 SHORT = ("--batch", "8", "--batches", "2")
 TINY = validate.Scale(calls=1, nets=2, layers=1, processes=(), timed=())
 NO_TORCH = {"installed": False, "note": torch_flops.NOT_INSTALLED, "rows": []}
-PRINTED = tables.run(None, lambda *progress: None)
+printed = cache(tables.run)
+
+
+def silent(*progress):
+    """Watches nothing."""
 
 
 @pytest.fixture
@@ -26,7 +32,7 @@ def run(capsys, tmp_path, monkeypatch):
     for scale in ("FULL", "QUICK"):
         monkeypatch.setattr(validate, scale, TINY)
     monkeypatch.setattr(torch_flops, "ask", lambda layers: NO_TORCH)
-    monkeypatch.setattr(tables, "run", lambda output, watch: PRINTED)
+    monkeypatch.setattr(tables, "run", lambda output, watch: printed(None, silent))
 
     def command(*args, files=False):
         if not files:  # each takes a process
@@ -103,7 +109,7 @@ def test_only_the_classifier_trains_where_only_it_is_missing(images):
     graph = ri.models.build("resnet8", classes=3, size=(12, 12), channels=1)
     weights = ri.train.initial(ri.compile(graph, None, 1), seed=0)
     graph.weights = {name: a.copy() for name, a in weights.items() if not name.startswith("fc")}
-    told = validate.train_missing(graph, d, validate.Settings(batch=8), lambda *progress: None)
+    told = validate.train_missing(graph, d, validate.Settings(batch=8), silent)
     assert told == "pre-trained but for fc.w, fc.b, which are trained here first, for 1 epoch of back-propagation"
     changed = [name for name, a in graph.weights.items() if (a != weights[name]).any()]
     assert changed == ["fc.w", "fc.b"]
@@ -113,7 +119,7 @@ def test_only_the_classifier_trains_where_only_it_is_missing(images):
 def test_a_failed_check_is_a_no_with_the_record(run, monkeypatch, tmp_path):
     monkeypatch.setattr(validate, "TOLERANCE", 1e-12)
     monkeypatch.setattr(validate.measured, "touched_bytes", lambda *a: 7)
-    monkeypatch.setattr(validate.counting, "count_call", lambda call, n: {})
+    monkeypatch.setattr(validate.drawn.counting, "count", lambda *args, **keywords: {})
     status, out, err = run("--json")
     r = json.loads(out)
     assert status == 1 and r["ok"] is False and err.count("\n") == 1
@@ -125,9 +131,9 @@ def test_a_failed_check_is_a_no_with_the_record(run, monkeypatch, tmp_path):
 
 @pytest.fixture
 def wrong_formula(monkeypatch):
-    """The formula of a convolution's dw forgets the second dimension of its windows."""
-    true = cost.cost("conv2d", "grad_w")
-    monkeypatch.setitem(cost.COSTS, ("conv2d", "grad_w"), true.subs(cost.axis_taps(1), cost.Q))
+    """The formula of a linear layer's dw has an addition too many for each input."""
+    true = cost.cost("linear", "grad_w")
+    monkeypatch.setitem(cost.COSTS, ("linear", "grad_w"), true + cost.D * cost.add)
     cost._function.cache_clear()
     yield
     monkeypatch.undo()
@@ -137,12 +143,12 @@ def wrong_formula(monkeypatch):
 def test_a_wrong_formula_is_a_no_that_names_it_and_its_seed(run, wrong_formula, tmp_path):
     status, out, err = run("--json", "--seed", 3, files=True)
     r = json.loads(out)
-    assert status == 1 and r["counts"]["mismatches"] > r["counts"]["model"]["mismatches"] == 3
-    assert r["counts"]["passes"]["passes"]["conv2d.grad_w"] == {"cases": 1, "full": 1, "mismatches": 1}
-    assert "1 of 80 drawn calls do other operations than their formulas say: conv2d.grad_w(C=" in err
-    assert "(python -m validation.drawn conv2d.grad_w 3000000)" in err
+    assert status == 1 and r["counts"]["mismatches"] > r["counts"]["model"]["mismatches"] == 1
+    assert r["counts"]["passes"]["passes"]["linear.grad_w"]["mismatches"] == 1
+    assert "1 of 80 drawn calls do other operations than their formulas say: linear.grad_w(D=" in err
+    assert "(python -m validation.drawn linear.grad_w 3000000)" in err
     page = (tmp_path / "out" / "validate.html").read_text()
-    assert "FAILED" in page and "python -m validation.drawn conv2d.grad_w 3000000" in page
+    assert "FAILED" in page and "python -m validation.drawn linear.grad_w 3000000" in page
 
 
 def test_a_wrong_gradient_is_a_no(run, monkeypatch):
@@ -153,10 +159,9 @@ def test_a_wrong_gradient_is_a_no(run, monkeypatch):
     assert re.search(r"a gradient is off by 9\.9e-03 of the slope of the loss, where at most 1e-04 is rounding", err)
 
 
-def test_a_printed_figure_that_is_off_is_a_no(run, monkeypatch):
-    monkeypatch.undo()
+def test_a_printed_figure_that_is_off_is_a_no(monkeypatch):
     monkeypatch.setitem(papers.FILTER_SHARES, "lenet", ("slim_lenet", 9.5, 8.8))
-    found = checks.tables({"tables": validate.printed(lambda *progress: None)})
+    found = checks.tables({"tables": validate.printed(silent)})
     assert [c.ok for c in found] == [False]
     assert found[0].problem == (
         "1 of 35 printed figures are not reproduced: training of slim_lenet in % of lenet's (arXiv 2007.03213) is "
@@ -174,6 +179,53 @@ def test_times_outside_of_their_intervals_are_a_no_where_this_machine_is_calibra
     assert [checks.time(times(n))[0].ok for n in (4, 2, 1)] == [True, True, False]
     assert checks.time(times(1))[0].problem.startswith("25 % of 4 measured times lie inside their predicted intervals")
     assert checks.time(times(1, calibrated=False))[0].verdict == "not judged"
+
+
+def test_processes_are_measured_one_by_one(monkeypatch):
+    told = []
+    row = {"name": "one", "error": 0.01}
+    monkeypatch.setattr(resident, "calibrate", lambda: "base")
+    monkeypatch.setattr(resident, "compare", lambda base, cases: [row | {"name": name} for name in cases])
+    names = list(resident.CASES)[:2]
+    found = validate.processes(tuple(names), lambda *progress: told.append(progress))
+    assert [case["name"] for case in found["cases"]] == names and not found["note"]
+    assert [done for done, total, _ in told] == [0, 1, 2] and set(validate.FULL.processes) <= set(resident.CASES)
+
+
+def test_processes_that_cannot_be_measured_are_told(monkeypatch, tmp_path):
+    def fail():
+        raise RuntimeError("the kernel cache does not keep kernels")
+
+    monkeypatch.setattr(resident, "calibrate", fail)
+    found = validate.processes(("watch",), silent)
+    assert found["note"] == "not measured: the kernel cache does not keep kernels" and found["cases"] == []
+    monkeypatch.setattr(resident, "STATUS", tmp_path / "status")
+    note = validate.processes(("watch",), silent)["note"]
+    assert note == f"not measured: this system has no {tmp_path / 'status'}"
+    (check,) = checks.process({"memory": {"process": validate.processes((), silent)}})
+    assert (check.verdict, check.measured) == ("not judged", "not measured with --quick")
+
+
+def test_times_come_with_their_summary(monkeypatch):
+    asked = []
+    rows = times(3)["time"]["cases"]
+    monkeypatch.setattr(timing, "compare", lambda *args: asked.append(args) or rows)
+    device = SimpleNamespace(title="this board", measured=True)
+    found = validate.times(("case",), device, silent)
+    assert asked == [(("case",), device, silent)] and found["cases"] == rows
+    assert (found["inside_interval"], found["device"], found["calibrated"]) == (0.75, "this board", True)
+
+
+def test_a_report_that_fails_is_told(monkeypatch, capsys, tmp_path):
+    assert validate.write_report(tmp_path) is None
+    assert "the report was not written (FileNotFoundError" in capsys.readouterr().err
+
+    def fail(*args, **keywords):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(validate.subprocess, "run", fail)
+    assert validate.write_report(tmp_path) is None
+    assert "the report was not written (Cannot allocate memory); everything else is saved" in capsys.readouterr().err
 
 
 def test_a_process_that_takes_more_than_predicted_is_a_no():
@@ -202,12 +254,8 @@ def test_quick_has_the_same_keys_and_fewer_cases(run):
 
     assert keys(full) == keys(quick)
     assert quick["quick"] and not full["quick"] and quick["command"].endswith("--quick")
-
-
-def test_the_same_seed_draws_the_same(run):
-    first, again, other = (json.loads(run("--json", "--seed", seed)[1]) for seed in (1, 1, 2))
-    assert first["counts"] == again["counts"] != other["counts"]
-    assert first["memory"] == again["memory"] != other["memory"]
+    for name in ("gradients", "counts", "memory"):  # the same seed draws the same
+        assert full[name] == quick[name]
 
 
 def test_the_command_has_what_is_not_as_by_default():
@@ -231,7 +279,7 @@ def test_pytorch_that_fails_judges_nothing(monkeypatch):
         raise RuntimeError("no libtorch")
 
     monkeypatch.setattr(torch_flops, "ask", fail)
-    found = validate.asked(1, lambda *progress: None)
+    found = validate.asked(1, silent)
     (check,) = checks.torch_counter({"counts": {"torch": found}})
     assert check.verdict == "not judged" and check.measured == "PyTorch's counter was not asked: no libtorch"
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from costmodel import cost
 from refimpl.passes import Pass
+from refimpl.train import NonFiniteError
 
 from . import counting, drawn_nets, drawn_passes, measured
 
@@ -75,12 +76,12 @@ def compare_calls(case: drawn_nets.NetCase) -> list[Compared]:
     return [compare(c.name, c.passed, c.sizes_at(n), c.attrs, c.present, full=False) for c in case.program.step]
 
 
-def touched(case: drawn_nets.NetCase) -> int | None:
-    """Arena bytes that a step of a drawn net touches; None where it writes outside."""
+def touched(case: drawn_nets.NetCase) -> tuple[int | None, str]:
+    """Arena bytes that a step of a drawn net touches; None and the reason where there are none to compare."""
     try:
-        return measured.touched_bytes(case.program, case.x, case.y, case.parameters)
-    except AssertionError:
-        return None
+        return measured.touched_bytes(case.program, case.x, case.y, case.parameters), ""
+    except (AssertionError, NonFiniteError) as e:  # a kernel wrote outside, or the step ended before its time
+        return None, str(e)
 
 
 def command(name: str, seed: int) -> str:
@@ -123,26 +124,35 @@ def run_nets(count: int, seed: int = 0, watch: Watch = lambda done, total, name:
         methods = drawn_nets.methods_of(case_seed)
         together = " + ".join(methods)
         watch(i, count, together)
-        case = drawn_nets.net_case(case_seed)
-        results, end, predicted = compare_calls(case), touched(case), case.program.peak_bytes
+        results, predicted, end, problem = _net(case_seed)
         off, differs = [c for c in results if not c.ok], end != predicted
         for tallies, names in ((operations["methods"], methods), (operations["sets"], (together,))):
             for name in names:
                 tallies.setdefault(name, Counter()).update(cases=1, calls=len(results), mismatches=len(off))
+        operations["wrong"] += [_wrong("net", case_seed, f"{together}: {c}") for c in off]
+        if not predicted:
+            continue
         for name in methods:
             memory["methods"].setdefault(name, Counter()).update(cases=1, mismatches=int(differs))
         memory["arenas"].append([case_seed, predicted, end])
-        operations["wrong"] += [_wrong("net", case_seed, f"{together}: {c}") for c in off]
         if differs:
-            memory["wrong"].append(_wrong("net", case_seed, f"{together}: {bytes_text(predicted, end)}"))
+            memory["wrong"].append(_wrong("net", case_seed, f"{together}: {bytes_text(predicted, end, problem)}"))
     totals = {k: sum(t[k] for t in operations["sets"].values()) for k in ("cases", "calls", "mismatches")}
-    return totals | operations, {"checked": count, "mismatches": len(memory["wrong"])} | memory
+    return totals | operations, {"checked": len(memory["arenas"]), "mismatches": len(memory["wrong"])} | memory
 
 
-def bytes_text(predicted: int, end: int | None) -> str:
+def _net(seed: int) -> tuple[list[Compared], int, int | None, str]:
+    """Calls, bytes predicted and touched, and why there are none; a net that does not compile is one call, not ok."""
+    try:
+        case = drawn_nets.net_case(seed)
+    except (AssertionError, ValueError) as e:
+        return [Compared("the net", {}, {}, problem=f"does not compile: {e}")], 0, 0, ""
+    return compare_calls(case), case.program.peak_bytes, *touched(case)
+
+
+def bytes_text(predicted: int, end: int | None, problem: str) -> str:
     """An arena's bytes, predicted and touched."""
-    found = "a byte outside of it" if end is None else f"{end:,} bytes"
-    return f"arena of {predicted:,} bytes predicted, {found} touched"
+    return f"arena of {predicted:,} bytes predicted, {problem or f'{end:,} bytes touched'}"
 
 
 def _example(name: str, seed: int, result: Compared) -> dict:
@@ -162,14 +172,15 @@ def show(name: str, seed: int) -> bool:
         print(f"{result.name}\nformula {dict(sorted(result.predicted.items()))}\nloops   {result.counted}")
         print(f"counted {'item by item' if result.full else 'by classes and sums'}: {'equal' if result.ok else result}")
         return result.ok
-    case = drawn_nets.net_case(seed)
-    results, end = compare_calls(case), touched(case)
+    results, predicted, end, problem = _net(seed)
     off = [c for c in results if not c.ok]
-    print(f"{case}\n{len(results)} calls on {case.n} samples, {len(off)} do other operations than their formulas say")
+    if predicted:
+        print(drawn_nets.net_case(seed))
+    print(f"{len(results)} calls, {len(off)} do other operations than their formulas say")
     for c in off:
         print(f"  {c}")
-    print(bytes_text(case.program.peak_bytes, end))
-    return not off and end == case.program.peak_bytes
+    print(bytes_text(predicted, end, problem))
+    return not off and end == predicted
 
 
 def main(args: list[str]) -> int:

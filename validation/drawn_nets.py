@@ -45,8 +45,8 @@ class NetCase:
         p = self.program
         nodes = ", ".join(f"{n.name} {dict(n.attrs) or ''}".strip() for n in p.graph.nodes)
         return (
-            f"input {p.size[0]}x{p.size[1]}x{p.graph.channels}, batch {p.batch}, {p.backend}, {p.threads} threads\n"
-            f"{nodes}\n{p.plan}"
+            f"input {p.size[0]}x{p.size[1]}x{p.graph.channels}, batch {p.batch}, {p.backend}, {p.threads} threads, "
+            f"operations of {self.n} samples\n{nodes}\n{p.plan}"
         )
 
 

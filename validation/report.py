@@ -184,7 +184,7 @@ def counts(record: dict, picture: bytes | None) -> str:
     rows = [(name, n["cases"], n["calls"], n["mismatches"]) for name, n in both.items()]
     by_method = table(("methods", "nets", "calls", "mismatches"), rows, numbers)
     parts = [
-        wrong(passes["wrong"] + nets["wrong"]),
+        wrong(c["model"]["wrong"] + passes["wrong"] + nets["wrong"]),
         "<h3>Drawn nets by method</h3>",
         '<p class="note">A net with two methods stands in three rows: under each of them and under both.</p>',
         by_method,
@@ -236,11 +236,11 @@ def memory(record: dict, picture: bytes | None) -> str:
     m = record["memory"]
     drawn, process = m["drawn"], m["process"]
     rows = [(name, n["cases"], n["mismatches"]) for name, n in drawn["methods"].items()]
-    arenas = report_plot.svg(report_plot.arenas, drawn["arenas"])
+    about = "bytes of each drawn net's arena, predicted and touched"
     parts = [
         wrong(drawn["wrong"]),
         "<h3>Arenas of drawn nets</h3>",
-        image(arenas, "svg+xml", "bytes of each drawn net's arena, predicted and touched"),
+        image(report_plot.svg(report_plot.arenas, drawn["arenas"]), "svg+xml", about) if drawn["arenas"] else "",
         table(("method", "nets", "mismatches"), rows, "nets|mismatches"),
     ]
     if process["cases"]:
