@@ -68,19 +68,20 @@ def needed(program: Program, weights: str = "trained") -> int:
     return program.state_bytes + program.peak_bytes - waiting
 
 
-def fits(program: Program, device: Device, runtime: int = 0) -> dict:
+def fits(program: Program, device: Device, resident: int | None = None) -> dict:
     """Does a step fit into a device's memory? Bytes that it needs and that there are, of RAM and, where it has, flash.
 
     With flash, weights that no single step updates stay there, and a compiled step needs no interpreter: RAM holds the
-    rest. Without, RAM holds everything and `runtime` bytes of Python and its libraries. `ok` is None where the RAM is
-    not known.
+    rest. Without, RAM holds the training process: `resident` bytes at its peak (`costmodel.process`), or, where that is
+    None, the arrays of the step and the device's base. `ok` is None where the RAM is not known.
     """
     everything = program.state_bytes + program.peak_bytes + program.constant_bytes
     if device.flash_bytes:
         work = needed(program, "updated")
         needs, has = {"ram": work, "flash": everything - work}, {"ram": device.ram_bytes, "flash": device.flash_bytes}
     else:
-        needs, has = {"ram": everything + runtime}, {"ram": device.ram_bytes}
+        base = device.base.fixed if device.base else 0
+        needs, has = {"ram": everything + base if resident is None else resident}, {"ram": device.ram_bytes}
     known = None not in has.values()
     return {"needs": needs, "has": has, "ok": all(needs[k] <= has[k] for k in needs) if known else None}
 

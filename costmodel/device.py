@@ -6,6 +6,7 @@ Three kinds of profile, all JSON files:
 - from data sheets (`costmodel/devices/NAME.json`): nobody timed kernels there. Their rates are those of the reference
   machine (`reference.json`, measured), each multiplied by how the two compare in what it depends on: arithmetic, first
   and second cache, memory, or the cost of a call. Every figure names its source; seconds are marked as not measured.
+  Our assumption: Python and its libraries take as many bytes there as on the reference machine.
 - `this-machine`: the measured profile that `gradledger calibrate` left here; without one, the reference rates scaled by
   a quick measurement of a matrix product and a copy.
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from .kernels import Caches
+from .process import Base
 from .rates import Rates
 
 UNMEASURED = 2.5  # our assumption: factor within which a step lies on a device whose kernels nobody timed
@@ -39,7 +41,8 @@ class ProfileError(ValueError):
 class Device:
     """Rates of a device by thread count, its caches and its memory in bytes; None where it has no such memory.
 
-    measured: were its kernels timed on it? watts: (idle, load), None where not known. nanometres: of its process.
+    measured: were its kernels timed on it? watts: (idle, load), None where not known. nanometres: of its process. base:
+    what Python and its libraries take of the memory; None where no Python runs, or nobody measured it.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Device:
     flash_bytes: int | None = None
     watts: tuple[float, float] | None = None
     nanometres: float | None = None
+    base: Base | None = None
 
     def at(self, threads: int) -> tuple[Rates, Caches]:
         """Rates and caches for a number of threads: those of the next lower number that it has, shared by more."""
@@ -110,8 +114,11 @@ def _measured(profile: dict, source: str) -> Device:
         good = threads and all("any" in r.by_kernel and r.factor >= 1 for r in rates.values())
         if not (good and all(isinstance(v, (int, float)) and 0 <= v < 1 for v in numbers)):
             raise ValueError
-        memory = profile.get("memory_bytes")
-        return Device(profile["name"], profile["title"], rates, caches, int(profile["cores"]), True, memory)
+        base = profile.get("runtime_bytes")
+        return Device(
+            profile["name"], profile["title"], rates, caches, int(profile["cores"]), True, profile.get("memory_bytes"),
+            base=base and Base(int(base["fixed"]), int(base["launch"])),
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ProfileError(
             f"the device profile {source} lacks rates that are seconds per unit of work for a thread count: write it "
@@ -136,7 +143,8 @@ def _from_data_sheet(profile: dict) -> Device:
         "memory": reference["bandwidth"] / figure("bandwidth", "memory_bytes_per_second"),
         "call": slower * IN_ORDER,
     }
-    one = _measured(reference, "reference.json").rates[1].scaled(factors, UNMEASURED)
+    known = _measured(reference, "reference.json")
+    one = known.rates[1].scaled(factors, UNMEASURED)
     l2, l3 = (figure("bandwidth", f"{level}_bytes") or 0 for level in ("l2", "l3"))
     caches = Caches(fast=l2 or figure("bandwidth", "l1_bytes") or 0, last=l3)
     power = [figure("power", name) for name in ("idle_watts", "load_watts")]
@@ -144,7 +152,7 @@ def _from_data_sheet(profile: dict) -> Device:
     node = profile["process_nanometres"]
     return Device(
         profile["name"], profile["title"], {1: one}, {1: caches}, cores, False, ram, flash,
-        tuple(power) if all(power) else None, node["value"] if node else None,
+        tuple(power) if all(power) else None, node["value"] if node else None, None if flash else known.base,
     )  # fmt: skip
 
 
@@ -170,9 +178,11 @@ def _quick() -> Device:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     slower = reference["core_flops"] / (flops / cores)
     factors = {"compute": slower, "cache": slower, "memory": reference["bandwidth"] / bandwidth, "call": slower}
-    rates = _measured(reference, "reference.json").rates[1].scaled(factors, QUICK)
+    known = _measured(reference, "reference.json")
+    rates = {1: known.rates[1].scaled(factors, QUICK)}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Device(HERE, "this machine, not calibrated", {1: rates}, {1: Caches()}, cores, False, memory)
+    about = "this machine, not calibrated"
+    return Device(HERE, about, rates, {1: Caches()}, cores, False, memory, base=known.base)
 
 
 def measure() -> tuple[float, float]:

@@ -48,9 +48,8 @@ def joules(estimate: Estimate) -> dict:
         * PICO
         * sum(units[unit] * energies["operations"][f"float32_{unit}_picojoules"]["value"] for unit in ("add", "mul"))
     )
-    _, caches = device.at(program.threads)
     moved = dict.fromkeys(kernels.LEVELS, 0.0)
-    for terms in kernels.work(program, caches):
+    for terms in estimate.work:
         for level in moved:
             moved[level] += terms.get(level, 0.0) * estimate.n / program.batch
     near = sum(moved.values()) if device.flash_bytes else moved["near"] + moved["middle"]  # a chip's own memory is near

@@ -32,6 +32,7 @@ PAGE, FLOAT = 4096, 4  # bytes
 LEVELS = ("near", "middle", "far", "far_weights")  # bytes by where they are found
 HOST = "host.step"  # stands for a kernel: see `around`
 PRODUCTS = ("conv2d.forward", "conv2d.grad_w", "conv2d.grad_x")  # of the fast backend, dense
+FILTERED = ("gradient_filter.grad_w", "gradient_filter.grad_x")
 # What a term's rate depends on, for devices whose rates are not measured but scaled.
 GROUPS = {
     "compute": ("mac", "pair"),
@@ -111,7 +112,16 @@ def amounts(launch: Launch, threads: int) -> dict:
     }
     if launch.covers and launch.covers[0].passed.operator == "error_map_pruning":
         terms["pair"] = _pairs(launch.covers[0])
+    if name in FILTERED:
+        terms |= _filtered(launch.covers[0].sizes)
     return terms
+
+
+def _filtered(z) -> dict[str, int]:
+    """The product of pooled maps, and the weights or their gradient that it reads or writes."""
+    depth, width = z["C"] // z["G"], z["K"] // z["G"]
+    patches = z["N"] * z["U"] * z["V"] * z["G"]
+    return {"mac": patches * depth * (width if depth == width == 1 else _lanes(width)), "weight": depth * z["K"]}
 
 
 def _pairs(call: Call) -> int:
@@ -221,11 +231,13 @@ def _levels(program: Program, caches: Caches, emptied: float):
     pages, spans = _spans(program)
     arena = tiles.ceil_div(program.peak_bytes, PAGE)
     last, seen, now = np.zeros(pages, np.int64), {}, 0  # numbers of the launches that touched each page and kernel last
+    whose = np.zeros(2 * len(spans) + 1, np.int64)  # number of a launch → pages that it touched last
+    whose[0] = pages
     fast, beyond = ((size - emptied) // PAGE for size in (caches.fast, max(caches.fast, caches.last)))
     for turn in (0, 1):
         for launch, touched in zip(program.order, spans, strict=True):
             now += 1
-            since = pages - np.cumsum(np.bincount(last, minlength=now))  # number of a launch → pages touched after it
+            since = pages - np.cumsum(whose[:now])  # number of a launch → pages touched after it
             name, found = kernel(launch), np.zeros(4)
             own = sum(end - first for first, end in touched)
             for first, end in touched:
@@ -235,6 +247,9 @@ def _levels(program: Program, caches: Caches, emptied: float):
                 weights = far if first >= arena and name.split()[0] in PRODUCTS else 0
                 found += PAGE * np.array([near, middle - near, far - weights, weights])
             for first, end in touched:
+                before = np.bincount(last[first:end])
+                whose[: len(before)] -= before
+                whose[now] += end - first
                 last[first:end] = now
             is_cold = since[seen.get(name, 0)] > fast
             seen[name] = now

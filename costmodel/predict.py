@@ -106,13 +106,18 @@ class Estimate:
         return sum(b.nbytes for launch in self.program.order for b in launch.buffers)
 
     @cached_property
+    def work(self) -> list[dict[str, float]]:
+        """The terms of each launch on a full batch, in order (`costmodel.kernels`)."""
+        return kernels.work(self.program, self.device.at(self.program.threads)[1])
+
+    @cached_property
     def launches(self) -> list[float]:
         """Predicted seconds of each launch, in order; on fewer samples than the batch its work shrinks with them."""
         program = self.program
-        rates, caches = self.device.at(program.threads)
+        rates, _ = self.device.at(program.threads)
         samples, occurs, found = program.samples(self.n), 1.0, []
         sections = [s for s in program.sections for _ in program.launches[s]]
-        for section, launch, terms in zip(sections, program.order, kernels.work(program, caches), strict=True):
+        for section, launch, terms in zip(sections, program.order, self.work, strict=True):
             if launch.covers:  # one that covers no call follows another one that does
                 occurs = max(self.occurs.get(c, 1.0) for c in launch.covers)
             if any(b.batched for b in launch.buffers):

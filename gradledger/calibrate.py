@@ -8,6 +8,7 @@ from costmodel import calibration
 from costmodel import device as devices
 from costmodel.rates import Rates
 from refimpl import checkpoint
+from validation import resident
 
 from . import doctor, options
 from .record import machine, provenance
@@ -40,6 +41,7 @@ def run(
             "rates": table(rates),
             "steadiness": steadiness,
         }
+    watch(0, 1, "memory of a training process")
     path = output or devices.profile_path()
     record = {
         "ok": True,
@@ -53,6 +55,7 @@ def run(
         "peak_flops": rounded(flops),
         "core_flops": rounded(max(flops / about["cores"], core_flops())),
         "bandwidth": rounded(bandwidth),
+        "runtime_bytes": runtime(),
         "state": {"before": before, "after": state()},
         "threads": measured,
         **provenance(),
@@ -61,6 +64,14 @@ def run(
     checkpoint.write_json(path, record)
     devices.find(str(path))  # it must be readable
     return record | {"file": str(path)}
+
+
+def runtime() -> dict[str, int] | None:
+    """What Python and its libraries take of a training process's memory; None where the system does not tell."""
+    try:
+        return vars(resident.calibrate())
+    except RuntimeError:
+        return None
 
 
 def core_flops() -> float:

@@ -306,6 +306,26 @@ def reproduce(
 
 
 @app.command()
+def compare(
+    file: Annotated[Path, typer.Argument(help="The record of an experiment with learning curves.")],
+    accuracy: Annotated[
+        float | None, typer.Option(parser=REAL, help="Percent to reach; default the highest that all runs reach.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Device whose seconds are estimated.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What each method costs until it reaches the same accuracy: cost per step times steps, from recorded runs."""
+    from . import compare as job
+    from . import show
+
+    record = job.run(job.Settings(file, accuracy, device))
+    if as_json:
+        emit(record)
+    else:
+        show.equal_accuracy(record)
+
+
+@app.command()
 def doctor(
     cuda: Annotated[bool, typer.Option("--cuda", help="Look for a GPU too.")] = False,
     as_json: Json = False,

@@ -181,6 +181,34 @@ def calibrated(record: dict) -> None:
     console.print(f"profile in {record['file']}", highlight=False, soft_wrap=True)
 
 
+def equal_accuracy(record: dict) -> None:
+    """Each method's steps and operations until it reaches an accuracy, beside the first method's."""
+    for group, found in record["groups"].items():
+        console.print(f"{group}: until {100 * found['accuracy']:.2f} % are reached", highlight=False)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        names = ("method", "runs that do", "steps", "MMAC a step", "TMAC in all", "least to most", "to the first")
+        where = record["device"] and f"time on {record['device']}"
+        for name in (*names, *((where,) if where else ())):
+            table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+        for row in found["methods"]:
+            cells = [escape(row["method"]), f"{row['reached']} of {row['runs']}"]
+            if row["macs"] is None:
+                cells += ["-"] * 5
+            else:
+                cells += [
+                    f"{row['steps']:,.0f}", f"{row['macs_per_step'] / 1e6:,.1f}", f"{row['macs'] / 1e12:,.3f}",
+                    f"{row['macs_min'] / 1e12:,.3f} to {row['macs_max'] / 1e12:,.3f}",
+                    "-" if row["ratio"] is None else f"{row['ratio']:.2f}",
+                ]  # fmt: skip
+            if where:
+                s = row["seconds"]
+                cells.append("-" if s is None else f"{seconds(s['mid'])} ({seconds(s['low'])} to {seconds(s['high'])})")
+            table.add_row(*cells)
+        Console(width=max(console.width, 160)).print(table, highlight=False)
+    if record["device"] and not record["device_measured"]:
+        console.print(f"the kernels of {record['device']} were not measured", highlight=False)
+
+
 def checks(found: list[dict]) -> None:
     """The table of `doctor`."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -299,7 +327,8 @@ def priced(record: dict) -> None:
     for kind, needed in record["fits"]["needs"].items():
         has = record["fits"]["has"][kind]
         verdict = "" if has is None else f" of {size(has)}: {'fits' if needed <= has else 'does not fit'}"
-        summary.add_row(f"{kind} that it needs there", f"{size(needed)}{verdict}")
+        whose = "of the training process" if record["resident_bytes"] else "that it needs"
+        summary.add_row(f"{kind.replace('ram', 'RAM')} {whose} there", f"{size(needed)}{verdict}")
     console.print()
     wide.print(summary)
     if "memory_limit" in record:

@@ -176,9 +176,9 @@ def test_fits_by_hand():
     assert found["needs"]["ram"] == budget.needed(p, "updated") and sum(found["needs"].values()) == everything
     assert found["has"] == {"ram": 256 * 1024, "flash": 2**20}
     assert found["ok"] == (found["needs"]["ram"] <= 256 * 1024 and found["needs"]["flash"] <= 2**20)
-    assert budget.fits(p, board, 1000) == {
-        "needs": {"ram": everything + 1000}, "has": {"ram": 512 * 2**20}, "ok": True,
-    }  # fmt: skip
-    assert budget.fits(p, board, 2**29)["ok"] is False
+    assert budget.fits(p, board, 1000) == {"needs": {"ram": 1000}, "has": {"ram": 512 * 2**20}, "ok": True}
+    assert budget.fits(p, board, 2**29 + 1)["ok"] is False
+    assert budget.fits(p, board)["needs"] == {"ram": everything + board.base.fixed}
+    assert chip.base is None
     unknown = replace(board, ram_bytes=None)
     assert budget.fits(p, unknown)["ok"] is None

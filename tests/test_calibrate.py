@@ -7,6 +7,8 @@ import pytest
 import costmodel
 import refimpl as ri
 from costmodel import calibration, device
+from costmodel.process import Base
+from gradledger import calibrate
 from gradledger.cli import main
 
 PROFILE = '{"threads": {"1": {"rates": %s, "factor": 1.1, "caches": {}}}, "name": "mine", "title": "mine", "cores": 1}'
@@ -18,11 +20,12 @@ LAYERS = [
 
 @pytest.fixture
 def home(monkeypatch, tmp_path):
-    """A machine with five quick layers and an empty folder for profiles."""
+    """A machine with five quick layers, a known runtime and an empty folder for profiles."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(calibration, "LAYERS", LAYERS)
     measure = calibration.measure
     monkeypatch.setattr(calibration, "measure", lambda t, c, w, seconds: measure(t, c, w, seconds=0, rounds=2))
+    monkeypatch.setattr(calibrate.resident, "calibrate", lambda: Base(150_000_000, 10_000))
     return tmp_path
 
 
@@ -42,6 +45,7 @@ def test_the_profile_is_used_as_this_machine(home, capsys):
     found = device.this_machine()
     assert (found.name, found.measured, found.cores) == ("this-machine", True, record["cores"])
     assert found.rates[1].by_kernel == record["threads"]["1"]["rates"]
+    assert found.base == Base(150_000_000, 10_000)
     p = ri.compile(LAYERS[0][0].graph(), calibration.DENSE, 2, threads=1)
     assert 0 < costmodel.estimate(p, device="this-machine").seconds["mid"] < 1
 
@@ -89,3 +93,17 @@ def test_more_threads_than_were_measured_share_the_work():
         for t in (1, 4)
     )
     assert one["mid"] / 4 < four["mid"] < one["mid"]
+
+
+def test_where_the_system_does_not_tell_memory_a_profile_has_none(home, monkeypatch, capsys):
+    def unknown():
+        raise RuntimeError("no /proc here")
+
+    monkeypatch.setattr(calibrate.resident, "calibrate", unknown)
+    assert command("calibrate", "--threads", "1", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["runtime_bytes"] is None
+    assert device.this_machine().base is None
+    assert command("cost", "--model", "lenet5", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    arrays = sum(record[f"{kind}_bytes"] for kind in ("peak", "state", "constant"))
+    assert record["resident_bytes"] is None and record["fits"]["needs"] == {"ram": arrays}

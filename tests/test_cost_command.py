@@ -325,9 +325,11 @@ def test_nothing_is_compiled_or_run():
 def test_a_board_tells_whether_the_step_fits_and_what_it_draws(record, run):
     found = record("--device", "raspberry-pi-zero-2", "--model", "resnet8", "--batch", "8")
     assert found["device_measured"] is False and found["fits"]["ok"] is True
-    assert found["fits"]["needs"]["ram"] > found["peak_bytes"] + found["state_bytes"]
+    assert found["fits"]["needs"]["ram"] == found["resident_bytes"] == sum(found["resident"].values())
+    assert found["resident_bytes"] > found["peak_bytes"] + found["state_bytes"] + found["constant_bytes"]
     assert found["energy"]["board"]["mid"] == pytest.approx(
         find("raspberry-pi-zero-2").watts[1] * found["seconds"]["mid"]
     )
+    assert "RAM of the training process there" in run("--device", "raspberry-pi-zero-2")[1]
     status, out, _ = run("--device", "microcontroller-256k", "--model", "mobilenet_v2", "--size", "96x96")
     assert status == 0 and "of 256.0 KiB: does not fit" in out and "its kernels were not measured" in out

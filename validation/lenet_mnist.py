@@ -29,9 +29,11 @@ of seed 0 more than the others; SGD has the paper's settings and was not tuned.
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 import refimpl as ri
 from costmodel import predict
@@ -170,6 +172,29 @@ def run(
             watch(i, len(work), f"{method}, seed {seed}")
             runs.add(**key, **train(d, protocol, method, seed, partial(watch, i, len(work))))
     return record([runs.get(**key) for key in work], protocol)
+
+
+def curves(record: dict) -> dict[str, dict[str, list]]:
+    """The learning curves of a record for `costmodel.convergence`, by method, a list of runs each."""
+    found: dict[str, list] = {}
+    for run in record["runs"]:
+        found.setdefault(run["method"], []).append(run["curve"])
+    return {"LeNet": found}
+
+
+def programs(record: dict) -> dict[str, dict[str, ri.Program]]:
+    """The compiled step of each method of a record; one that filters keeps the mean share that its runs kept."""
+    protocol = Protocol(**record["protocol"] | {"seeds": tuple(record["seeds"])})
+    found = {}
+    for method in protocol.methods():
+        program = protocol.program(method)
+        if isinstance(rule := program.plan.instances, ri.InstanceFilter):
+            shares = [run["shares"] for run in record["runs"] if run["method"] == method]
+            kept, uncertain = (float(np.mean([s.get(k, 0.0) for s in shares])) for k in ("forward", "uncertain"))
+            as_run = replace(rule, keep=kept, expected_uncertain=uncertain)
+            program = ri.compile(program.graph, replace(program.plan, instances=as_run), program.batch)
+        found[method] = program
+    return {"LeNet": found}
 
 
 def within(curve: list[list], macs: float) -> list:

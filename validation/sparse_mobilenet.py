@@ -36,7 +36,7 @@ from pathlib import Path
 import numpy as np
 
 import refimpl as ri
-from costmodel import budget
+from costmodel import budget, predict
 from refimpl import data
 from refimpl.cut import cut
 from refimpl.data import Resized
@@ -216,6 +216,30 @@ def run(
     return record(found, protocol)
 
 
+def curves(record: dict) -> dict[str, dict[str, list]]:
+    """The learning curves of a record for `costmodel.convergence`: net → method → runs."""
+    found: dict[str, dict[str, list]] = {}
+    for run in record["runs"]:
+        per_step = record["macs_per_step"][run["net"]][run["method"]]
+        points = [(steps, per_step * steps, accuracy) for steps, accuracy in run["curve"]]
+        found.setdefault(run["net"], {}).setdefault(run["method"], []).append(points)
+    return found
+
+
+def programs(record: dict) -> dict[str, dict[str, ri.Program]]:
+    """The compiled step of each method of a record; it takes the files of weights."""
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in record["protocol"].items()}
+    return compiled(Protocol(**given))
+
+
+def compiled(protocol: Protocol) -> dict[str, dict[str, ri.Program]]:
+    """The step of each net and method."""
+    return {
+        name: {m: ri.compile(net(name, size), protocol.plan(m), protocol.batch) for m in protocol.methods()}
+        for name, size in zip(WEIGHTS, protocol.sizes, strict=True)
+    }
+
+
 def record(runs: list[dict], protocol: Protocol) -> dict:
     """The result record of finished runs, with the memory of both nets."""
     measured = {}
@@ -224,6 +248,7 @@ def record(runs: list[dict], protocol: Protocol) -> dict:
             mine = [100 * r["accuracy"] for r in runs if r["net"] == name and r["method"] == method]
             measured[f"{name}, {method}"] = spread(mine)
     kept = {name: memory(name, protocol, size) for name, size in zip(WEIGHTS, protocol.sizes, strict=True)}
+    steps = {name: {m: predict.estimate(p).macs for m, p in mine.items()} for name, mine in compiled(protocol).items()}
     best = max(measured[f"{name}, dynamic"]["mean"] for name in WEIGHTS)
     saved = min(m["saved_against_whole_net"]["features"] for m in kept.values())
     masked = min(m["saved_against_whole_net"]["with_masks"] for m in kept.values())
@@ -233,6 +258,7 @@ def record(runs: list[dict], protocol: Protocol) -> dict:
         "published": PUBLISHED,
         "measured": measured,
         "memory": kept,
+        "macs_per_step": steps,
         "units": "accuracy in percent of the test images; bytes",
         "ok": best >= PUBLISHED["accuracy"] and saved >= PUBLISHED["feature_memory_saved"],
         "goal": f"{PUBLISHED['accuracy']} % (best {best}); of the features that the dense whole net stores "
