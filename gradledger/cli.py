@@ -223,12 +223,18 @@ def validate(
     """
     from . import show
     from . import validate as work
+    from .errors import Refused
 
     settings = work.Settings(
         model, data, subject, list(method), train_last, batch, batches, epochs, classes, size, seed, quick
     )
-    with show.counter("validating", quiet=as_json) as watch:
-        record = work.run(settings, output, watch)
+    try:
+        with show.counter("validating", quiet=as_json) as watch:
+            record = work.run(settings, output, watch)
+    except Refused as e:
+        if not as_json and "files" in e.record:
+            show.validated(e.record)
+        raise
     if as_json:
         emit(record)
     else:

@@ -119,6 +119,12 @@ def test_a_wrong_arena_is_found_with_its_seed(monkeypatch, capsys, outside):
     assert memory["wrong"][0]["what"].split(": ")[-1] in capsys.readouterr().out
 
 
+def test_an_end_that_nothing_touches_is_named(monkeypatch):
+    monkeypatch.setattr(measured, "touched_bytes", lambda program, *arrays: program.peak_bytes - 1)
+    _, memory = drawn.run_nets(1)
+    assert re.search(r" bytes touched, above which (only working )?arrays end: \w", memory["wrong"][0]["what"])
+
+
 def test_a_net_that_does_not_compile_is_a_mismatch(monkeypatch, capsys):
     def net_case(seed):
         raise AssertionError("sum add.forward is covered by a and b")

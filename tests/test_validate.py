@@ -155,8 +155,8 @@ def test_a_wrong_formula_is_a_no_that_names_it_and_its_seed(run, wrong_formula, 
 def test_a_wrong_gradient_is_a_no(run, monkeypatch):
     true = validate.errors.full_gradient
     monkeypatch.setattr(validate.errors, "full_gradient", lambda *args: 1.01 * true(*args))
-    status, _, err = run()
-    assert status == 1
+    status, out, err = run()
+    assert status == 1 and "FAILED" in out and "validate.html" in out
     assert re.search(r"a gradient is off by 9\.9e-03 of the slope of the loss, where at most 1e-04 is rounding", err)
 
 

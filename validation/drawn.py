@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from costmodel import cost
 from refimpl.passes import Pass
+from refimpl.program import Program
 from refimpl.train import NonFiniteError
 
 from . import counting, drawn_nets, drawn_passes, measured
@@ -147,7 +148,18 @@ def _net(seed: int) -> tuple[list[Compared], int, int | None, str]:
         case = drawn_nets.net_case(seed)
     except (AssertionError, ValueError) as e:
         return [Compared("the net", {}, {}, problem=f"does not compile: {e}")], 0, 0, ""
-    return compare_calls(case), case.program.peak_bytes, *touched(case)
+    end, problem = touched(case)
+    if end is not None and end < case.program.peak_bytes:
+        problem = f"{end:,} bytes touched, {untouched(case.program, end)}"
+    return compare_calls(case), case.program.peak_bytes, end, problem
+
+
+def untouched(program: Program, end: int) -> str:
+    """Which arrays lie at the end of the arena that nothing touched, and whether they are launches' working arrays."""
+    scratch = {b.root for launch in program.order for b in launch.scratch}
+    above = [b for b, offset in program.offsets.items() if offset + b.nbytes > end]
+    kind = "only working arrays end" if scratch.issuperset(above) else "arrays end"
+    return f"above which {kind}: {', '.join(b.name for b in above)}"
 
 
 def bytes_text(predicted: int, end: int | None, problem: str) -> str:

@@ -79,7 +79,7 @@ def processes(figure, cases: list[dict]) -> None:
     axes.scatter(measured, places, marker="|", s=900, color="black", label="measured", zorder=3)
     axes.set(yticks=places, yticklabels=[case["name"] for case in cases], xlabel="MiB")
     axes.invert_yaxis()
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(frameon=False, fontsize=8, markerscale=0.4, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def times(figure, rows: list[dict]) -> None:
