@@ -255,18 +255,30 @@ def validate(
     classes: Annotated[int | None, typer.Option(parser=WHOLE, help="As for adapt.")] = None,
     size: Annotated[str | None, typer.Option(help="As for adapt.")] = None,
     seed: Annotated[int, typer.Option(parser=WHOLE, help="Decides the samples and every random number.")] = 0,
-    output: Annotated[Path, typer.Option("--output", help="Folder for record and plot.")] = Path("gradledger-out"),
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer drawn cases, no processes: under two minutes.")] = False,
+    output: Annotated[Path, typer.Option("--output", help="Folder for record, plot and report.")] = Path(
+        "gradledger-out"
+    ),
     as_json: Json = False,
 ) -> None:
-    """Error of each approximate gradient against the exact one, on real data; are kernels, counts and memory right?"""
+    """Check gradients, counts, memory, time and tables on this machine, and write a report (HTML) for an auditor.
+
+    Each approximate gradient's error on real data stands beside the checks.
+    """
     from . import show
     from . import validate as work
+    from .errors import Refused
 
     settings = work.Settings(
-        model, data, subject, list(method), train_last, batch, batches, epochs, classes, size, seed
+        model, data, subject, list(method), train_last, batch, batches, epochs, classes, size, seed, quick
     )
-    with show.counter("validating", quiet=as_json) as watch:
-        record = work.run(settings, output, watch)
+    try:
+        with show.counter("validating", quiet=as_json) as watch:
+            record = work.run(settings, output, watch)
+    except Refused as e:
+        if not as_json and "files" in e.record:
+            show.validated(e.record)
+        raise
     if as_json:
         emit(record)
     else:

@@ -422,13 +422,30 @@ def validated(record: dict) -> None:
             f"(arXiv 2301.00330, Table 5: {others})",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
-    g, c, m = (record[key] for key in ("gradients", "counts", "memory"))
-    console.print(f"\n{g['checked']} gradients of the fast kernels: off by {g['max_rel_err']:.1e} at most from float64")
-    console.print(f"{c['checked']} calls counted: {c['mismatches']} disagree with their formulas")
-    console.print(f"peak arena: {m['predicted_peak_bytes']:,} B predicted, {m['measured_peak_bytes']:,} B touched\n")
+    wide.print()
+    wide.print(verdicts(record["checks"]))
+    console.print(
+        f"\n{record['counts']['drawn']:,} cases drawn from seed {record['seed']}; again: {record['command']}\n",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
     for kind, path in record["files"].items():
         if path:
             console.print(f"  {kind:8s} {path}", highlight=False, soft_wrap=True)
+
+
+def verdicts(checks: list[dict]) -> Table:
+    """A line for each check: what should be, what was measured, the verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("check", "should be", "measured", "verdict"):
+        table.add_column(name, no_wrap=True)
+    section = None
+    for c in checks:
+        if c["section"] != section:
+            section = c["section"]
+            table.add_row(f"[bold]{section}[/bold]")
+        cells = (escape(c[key]) for key in ("value", "measured", "verdict"))
+        table.add_row(f"  {escape(c['name'])}", *cells, style="bold red" if c["verdict"] == "FAILED" else None)
+    return table
 
 
 def filtered(errors: list[dict]) -> Table:

@@ -1,26 +1,50 @@
 """`gradledger validate`: what the approximate gradients cost in error, and is the rest true on this machine?"""
 
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 import refimpl as ri
-from costmodel import predict
 from refimpl import checkpoint, data
 from refimpl.graph import Graph
 from refimpl.train import NonFiniteError
-from validation import counting, errors, measured, spectrum
+from validation import drawn, errors, measured, resident, spectrum, tables, timing, torch_flops
 
 from . import options
 from .adapt import make_folder, plot, watched
+from .checks import all_checks
 from .errors import Malformed, Refused
 from .models import pretrained
 from .record import provenance
 
 TOLERANCE = 1e-4  # largest relative error of float32 kernels against float64 that passes
+SLOPE = 1e-4  # the same of exact gradients against slopes of the loss
 PRETRAINING_BATCH = 64
+SLOPE_BATCH = 4  # samples of which the slopes are taken
+Watch = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is drawn and measured: calls of each pass, nets, layers for PyTorch, processes, nets that are timed."""
+
+    calls: int
+    nets: int
+    layers: int
+    processes: tuple[str, ...]
+    timed: tuple
+
+
+FULL = Scale(
+    calls=40, nets=2000, layers=24, timed=timing.CASES,
+    processes=("watch, batch 256, gradient filter", "LeNet-5, batch 32, error map pruning", "ResNet-20, batch 64"),
+)  # fmt: skip
+QUICK = Scale(calls=5, nets=60, layers=12, timed=timing.QUICK, processes=())
 
 
 @dataclass
@@ -38,10 +62,41 @@ class Settings:
     classes: int | None = None
     size: str | None = None
     seed: int = 0
+    quick: bool = False
+
+    @property
+    def command(self) -> str:
+        """The command with what is not as by default."""
+        words, default = ["gradledger", "validate"], Settings()
+        for name, value in vars(self).items():
+            if value != getattr(default, name):
+                flag = f"--{name.replace('_', '-')}"
+                values = value if isinstance(value, list) else [value]
+                words += [flag] if value is True else [w for v in values for w in (flag, str(v))]
+        return shlex.join(words)
 
 
-def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]) -> dict:
-    """Compare gradients, count operations, measure memory; write record and plot into `output`; returns the record.
+class Phases:
+    """One progress over pieces of work of known weight: `phase(name)` watches the next one."""
+
+    def __init__(self, watch: Watch, weights: dict[str, int]):
+        self.watch, self.weights, self.done = watch, weights, 0
+        self.total = sum(weights.values())
+
+    def phase(self, name: str) -> Watch:
+        """The function that the piece calls with (done, all, what)."""
+        start = self.done
+        self.done += self.weights[name]
+
+        def watch(done: int, total: int, what: str) -> None:
+            self.watch(start + self.weights[name] * done // max(1, total), self.total, f"{name}: {what}")
+
+        watch(0, 1, "begins")
+        return watch
+
+
+def run(settings: Settings, output: Path, watch: Watch) -> dict:
+    """Check gradients, counts, memory, time and tables; write record, plot and report into `output`; the record.
 
     Malformed for a bad value, Refused where a check fails.
     """
@@ -56,21 +111,26 @@ def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]
     d = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
     graph = pretrained(settings.model, d, watched(settings), settings.classes)
     d = d.with_pixels(*graph.pixels)
-    x, y = d.x_train, d.y_train
     try:
         program = ri.compile(graph, plan, settings.batch)
-        errors.check_samples(settings.batch, settings.batches, len(x))
+        errors.check_samples(settings.batch, settings.batches, len(d.x_train))
         errors.convolutions(graph, plan)
     except ri.ShapeError:
         raise
     except ValueError as e:
         raise Malformed(str(e)) from None
+    device = options.device("this-machine")
     make_folder(output)
-    weights = train_missing(graph, d, settings, watch)
-    found = errors.gradient_errors(graph, plan, x, y, settings.batch, settings.batches, settings.seed, watch)
-    watch(settings.batches, settings.batches, "checks")
-    kernels = errors.kernel_errors(graph, plan, x[: settings.batch], y[: settings.batch], seed=settings.seed)
-    ratios = [e["filter"]["energy_ratio"] for e in found if e["filter"] and e["filter"]["energy_ratio"] is not None]
+    scale = QUICK if settings.quick else FULL
+    weights = {
+        "training first": 5, "gradients": 15, "counts": max(1, scale.calls), "nets": max(1, scale.nets // 10),
+        "tables": 5, "PyTorch": 5, "processes": 5 * len(scale.processes) + 1, "time": len(scale.timed) + 1,
+    }  # fmt: skip
+    phases = Phases(watch, weights)
+    trained = train_missing(graph, d, settings, phases.phase("training first"))
+    found = gradients(graph, plan, d, settings, phases.phase("gradients"))
+    passes = drawn.run_passes(scale.calls, settings.seed, phases.phase("counts"))
+    nets, arenas = drawn.run_nets(scale.nets, settings.seed, phases.phase("nets"))
     record = {
         "ok": True,
         "model": settings.model,
@@ -78,33 +138,132 @@ def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]
         "subject": settings.subject if d.name == "watch" else None,
         "method": methods.text,
         "train_last": plan.train_last,
-        "weights": weights,
+        "weights": trained,
         "batch": settings.batch,
         "batches": settings.batches,
         "seed": settings.seed,
-        "gradients": {
-            "checked": len(kernels),
-            "max_rel_err": max(kernels.values()),
-            "tolerance": TOLERANCE,
-            "errors": found,
-            "energy_ratio": float(np.mean(ratios)) if ratios else None,
-            "energy_ratio_published": spectrum.TABLE_5,
+        "quick": settings.quick,
+        "gradients": found,
+        "counts": {
+            **totals(own := counts(program, settings), passes, nets), "drawn": passes["cases"] + nets["cases"],
+            "model": own, "passes": passes, "nets": nets,
         },
-        "counts": counts(program),
         "memory": {
             "predicted_peak_bytes": program.peak_bytes,
-            "measured_peak_bytes": measured.touched_bytes(program, x, y, ri.train.initial(program, settings.seed)),
+            "measured_peak_bytes": touched(program, d, settings.seed),
+            "drawn": arenas,
         },
-        "time": {},
-        **provenance(),
-    }
-    failed = failures(record)
+        "tables": printed(phases.phase("tables")),
+    }  # fmt: skip
+    record["counts"]["torch"] = asked(scale.layers, phases.phase("PyTorch"))
+    record["memory"]["process"] = processes(scale.processes, phases.phase("processes"))
+    record["time"] = times(scale.timed, device, phases.phase("time"))
+    record |= {**provenance(), "command": settings.command}
+    found = all_checks(record)
+    record["checks"] = [{**asdict(c), "verdict": c.verdict} for c in found]
+    failed = [c.problem for c in found if c.ok is False]
     record["ok"] = not failed
-    checkpoint.write_json(output / "validate.json", record)
-    record["files"] = {"record": str(output / "validate.json"), "plot": plot(output, "validate")}
+    path = output / "validate.json"
+    checkpoint.write_json(path, record)
+    picture = plot(output, "validate")
+    record["files"] = {"record": str(path), "plot": picture, "report": write_report(output)}
     if failed:
         raise Refused("; ".join(failed), record)
     return record
+
+
+def gradients(graph: Graph, plan: ri.Plan, d: data.Dataset, settings: Settings, watch: Watch) -> dict:
+    """The part of the record that tells of gradients: kernels, slopes, and what the methods cost in error."""
+    x, y, n = d.x_train, d.y_train, settings.batch
+    found = errors.gradient_errors(graph, plan, x, y, n, settings.batches, settings.seed, watch)
+    watch(settings.batches, settings.batches, "checks")
+    kernels = errors.kernel_errors(graph, plan, x[:n], y[:n], seed=settings.seed)
+    few = min(n, SLOPE_BATCH)
+    slopes = errors.slopes(graph, plan, x[:few], y[:few], settings.seed)
+    ratios = [e["filter"]["energy_ratio"] for e in found if e["filter"] and e["filter"]["energy_ratio"] is not None]
+    return {
+        "checked": len(kernels),
+        "max_rel_err": max(kernels.values()),
+        "tolerance": TOLERANCE,
+        "kernels": kernels,
+        "slope": {
+            "checked": len(slopes), "max_rel_err": max(slopes.values()), "tolerance": SLOPE, "parameters": slopes,
+        },
+        "errors": found,
+        "energy_ratio": float(np.mean(ratios)) if ratios else None,
+        "energy_ratio_published": spectrum.TABLE_5,
+    }  # fmt: skip
+
+
+def totals(model: dict, passes: dict, nets: dict) -> dict[str, int]:
+    """Calls compared in all, and how many of them disagree."""
+    checked = model["checked"] + passes["cases"] + nets["calls"]
+    return {"checked": checked, "mismatches": sum(part["mismatches"] for part in (model, passes, nets))}
+
+
+def touched(program: ri.Program, d: data.Dataset, seed: int) -> int | None:
+    """Arena bytes that a step touches; None where it writes outside."""
+    try:
+        return measured.touched_bytes(program, d.x_train, d.y_train, ri.train.initial(program, seed))
+    except AssertionError:
+        return None
+
+
+def printed(watch: Watch) -> dict:
+    """The printed figures of the papers beside ours."""
+    found = tables.run(None, watch)
+    return {key: found[key] for key in ("rows", "goal", "ok")}
+
+
+def asked(layers: int, watch: Watch) -> dict:
+    """PyTorch's own counts beside ours, from a process of its own; a note where there are none."""
+    watch(0, 1, "its counter")
+    try:
+        return torch_flops.ask(layers)
+    except RuntimeError as e:
+        return {"installed": True, "note": f"PyTorch's counter was not asked: {e}", "rows": []}
+
+
+def processes(names: tuple[str, ...], watch: Watch) -> dict:
+    """Resident memory of training processes, predicted and measured; a note where it is not measured."""
+    found = {"goal": resident.GOAL, "cases": [], "note": ""}
+    if not names:
+        return found | {"note": "not measured with --quick"}
+    if not resident.STATUS.exists():
+        return found | {"note": f"not measured: this system has no {resident.STATUS}"}
+    watch(0, len(names) + 1, "what the runtime takes")
+    try:
+        base = resident.calibrate()
+        for i, name in enumerate(names, start=1):
+            watch(i, len(names) + 1, name)
+            found["cases"] += resident.compare(base, {name: resident.CASES[name]})
+    except RuntimeError as e:
+        return found | {"cases": [], "note": f"not measured: {e}"}
+    return found
+
+
+def times(cases: tuple, device, watch: Watch) -> dict:
+    """Predicted and measured seconds of whole nets; calibrated: were this machine's kernels timed?"""
+    rows = timing.compare(cases, device, watch)
+    summary = timing.summary(rows) if rows else {}
+    found = {k: summary.get(k) for k in ("median_error", "bias", "within_15_percent", "inside_interval")}
+    return found | {"device": device.title, "calibrated": device.measured, "cases": rows}
+
+
+def write_report(output: Path) -> str | None:
+    """Make the report of the record in `output` in a process of its own; None (and a sentence) where that fails."""
+    page = output / "validate.html"
+    command = [sys.executable, "-m", "validation.report", str(output / "validate.json"), str(page)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as e:  # no process can be started
+        problem = e.strerror
+    else:
+        if not done.returncode:
+            return str(page)
+        problem = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    print(f"gradledger: the report was not written ({problem}); everything else is saved", file=sys.stderr)
+    return None
 
 
 def train_missing(graph: Graph, d: data.Dataset, settings: Settings, watch: Callable[[int, int, str], None]) -> str:
@@ -134,26 +293,10 @@ def train_missing(graph: Graph, d: data.Dataset, settings: Settings, watch: Call
     return f"{origin}trained here first, for {epochs} of back-propagation"
 
 
-def counts(program: ri.Program) -> dict[str, int]:
-    """Of how many calls the formulas were checked against counted loops, and how many disagree."""
-    wrong = [c for c in program.step if predict.call_counts(c, program.batch) != counting.count_call(c, program.batch)]
-    return {"checked": sum(1 for _ in program.step), "mismatches": len(wrong)}
-
-
-def failures(record: dict) -> list[str]:
-    """What is not as it should be, in words; an approximation's error is its price and no failure."""
-    g, c, m = record["gradients"], record["counts"], record["memory"]
-    failed = []
-    if not g["max_rel_err"] <= g["tolerance"]:
-        failed.append(
-            f"a gradient of the fast kernels is off by {g['max_rel_err']:.1e} of the float64 reference, where at most "
-            f"{g['tolerance']:.0e} is rounding"
-        )
-    if c["mismatches"]:
-        failed.append(f"{c['mismatches']} of {c['checked']} calls do other operations than their formulas say")
-    if m["measured_peak_bytes"] != m["predicted_peak_bytes"]:
-        failed.append(
-            f"a step touched {m['measured_peak_bytes']:,} bytes of the arena, where {m['predicted_peak_bytes']:,} were "
-            "predicted"
-        )
-    return failed
+def counts(program: ri.Program, settings: Settings) -> dict:
+    """How many calls of a full batch were compared with counted loops, how many disagree, and what was `wrong`."""
+    n = program.batch
+    found = [drawn.compare(c.name, c.passed, c.sizes_at(n), c.attrs, c.present, full=False) for c in program.step]
+    again = {"seed": settings.seed, "command": settings.command}
+    wrong = [{"case": settings.model, "what": str(c), **again} for c in found if not c.ok]
+    return {"checked": len(found), "mismatches": len(wrong), "wrong": wrong}

@@ -2,11 +2,13 @@
 
 from itertools import cycle, product
 
+import numpy as np
 import pytest
 from nets import NETS, RULES, STEPS, step_for
 
 import refimpl as ri
 from refimpl.program import Program
+from validation import errors
 
 PLANS = {
     f"{rules}, {norm}, last {last}": ri.Plan(
@@ -231,3 +233,14 @@ def test_a_program_prints_every_launch_and_buffer(backend):
         for b in launch.buffers:
             assert b.name in text
     assert f"arena {p.peak_bytes:,} B" in text
+
+
+def test_a_sum_behind_a_trained_norm_and_a_bare_convolution_is_done_once():
+    g = ri.Graph("bare", (5, 4), 3)
+    x = g.conv2d("stem", "input", 4, 3, pad=1)
+    down = g.conv2d("down", x, 6, 1)
+    x = g.relu("relu", g.add("sum", g.batch_norm("bn", g.conv2d("conv", x, 6, 3, pad=1)), down))
+    g.linear("fc", g.global_avg_pool("mean", x), 3)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(4, 5, 4, 3)).astype(np.float32), np.arange(4) % 3
+    assert max(errors.kernel_errors(g, ri.Plan(batch_norm="train"), x, y).values()) < 1e-5

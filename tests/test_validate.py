@@ -2,23 +2,43 @@
 
 import json
 import re
+import shlex
+from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import refimpl as ri
-from gradledger import validate
+from costmodel import cost
+from gradledger import checks, validate
 from gradledger.cli import main
 from refimpl import data
+from validation import papers, resident, tables, timing, torch_flops
 
 SHORT = ("--batch", "8", "--batches", "2")
+FULL, QUICK = validate.FULL, validate.QUICK
+TINY = validate.Scale(calls=1, nets=2, layers=1, processes=(), timed=())
+NO_TORCH = {"installed": False, "note": torch_flops.NOT_INSTALLED, "rows": []}
+printed = cache(tables.run)
+
+
+def silent(*progress):
+    """Watches nothing."""
 
 
 @pytest.fixture
-def run(capsys, tmp_path):
-    """Run the command; gives its exit status, output and errors."""
+def run(capsys, tmp_path, monkeypatch):
+    """Run the command with few drawn cases; gives its exit status, output and errors."""
+    for scale in ("FULL", "QUICK"):
+        monkeypatch.setattr(validate, scale, TINY)
+    monkeypatch.setattr(torch_flops, "ask", lambda layers: NO_TORCH)
+    monkeypatch.setattr(tables, "run", lambda output, watch: printed(None, silent))
 
-    def command(*args):
+    def command(*args, files=False):
+        if not files:  # each takes a process
+            monkeypatch.setattr(validate, "plot", lambda *args: None)
+            monkeypatch.setattr(validate, "write_report", lambda output: str(output / "validate.html"))
         with pytest.raises(SystemExit) as left:
             main(["validate", *SHORT, *map(str, args), "--output", str(tmp_path / "out")])
         out, err = capsys.readouterr()
@@ -38,7 +58,7 @@ def images(tmp_path):
 
 
 def test_the_record_and_its_files(run, tmp_path):
-    status, out, err = run("--json")
+    status, out, err = run("--json", files=True)
     assert (status, err) == (0, "")
     r = json.loads(out)
     assert r["ok"] and r["method"] == "gradient-filter:patch=2,align=centre" and r["weights"] == "pre-trained"
@@ -46,13 +66,21 @@ def test_the_record_and_its_files(run, tmp_path):
     assert r["gradients"]["checked"] == 5 and 0 < r["gradients"]["max_rel_err"] < r["gradients"]["tolerance"]
     assert r["counts"]["checked"] > 30 and r["counts"]["mismatches"] == 0
     assert r["memory"]["predicted_peak_bytes"] == r["memory"]["measured_peak_bytes"] > 0
-    assert r["time"] == {}
+    assert r["counts"]["drawn"] == 2 + len(r["counts"]["passes"]["passes"]) and r["memory"]["drawn"]["checked"] == 2
+    assert r["gradients"]["slope"]["checked"] == 5
+    assert 0 < r["gradients"]["slope"]["max_rel_err"] < r["gradients"]["slope"]["tolerance"]
+    assert r["tables"]["ok"] and r["time"]["cases"] == [] and r["memory"]["process"]["note"]
+    assert [c["section"] for c in r["checks"]] == ["gradients"] * 2 + ["counts"] * 4 + ["memory"] * 3 + ["tables"]
+    assert {c["verdict"] for c in r["checks"]} == {"ok", "not judged"}
+    assert r["command"] == "gradledger validate --batch 8 --batches 2"
     for e in r["gradients"]["errors"]:
         assert 0.9 < e["local"]["dw"]["cosine"] < 1 and 0 < e["local"]["dw"]["relative_error"] < 0.5
         assert 1 < e["filter"]["snr_dy_closed_form"] < e["filter"]["snr_dy"]
     saved = json.loads((tmp_path / "out" / "validate.json").read_text())
     assert saved == {k: v for k, v in r.items() if k != "files"}
     assert (tmp_path / "out" / "validate.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    page = (tmp_path / "out" / "validate.html").read_text()
+    assert "All 8 checks passed." in page and page.count("<img") == 2 and "conv2d.grad_w" in page
 
 
 def test_tables_have_a_line_for_each_gradient(run):
@@ -62,7 +90,8 @@ def test_tables_have_a_line_for_each_gradient(run):
     assert [line[:3] for line in lines if line[:1] == ["conv2"]][0] == ["conv2", "dw", "local"]
     assert sum(line[:2] == ["dx", "whole"] for line in lines) == 1  # conv2 is the first that trains: no dx
     assert ["conv3", "1x5", "1x25", "2x2"] in [line[:4] for line in lines]
-    assert "0 disagree with their formulas" in out and "…" not in out
+    assert "0 mismatches" in out and "FAILED" not in out and "…" not in out
+    assert re.search(r"report +\S+validate\.html\s*$", out)
 
 
 def test_a_model_without_weights_is_trained_first_and_the_record_says_so(run, images):
@@ -81,7 +110,7 @@ def test_only_the_classifier_trains_where_only_it_is_missing(images):
     graph = ri.models.build("resnet8", classes=3, size=(12, 12), channels=1)
     weights = ri.train.initial(ri.compile(graph, None, 1), seed=0)
     graph.weights = {name: a.copy() for name, a in weights.items() if not name.startswith("fc")}
-    told = validate.train_missing(graph, d, validate.Settings(batch=8), lambda *progress: None)
+    told = validate.train_missing(graph, d, validate.Settings(batch=8), silent)
     assert told == "pre-trained but for fc.w, fc.b, which are trained here first, for 1 epoch of back-propagation"
     changed = [name for name, a in graph.weights.items() if (a != weights[name]).any()]
     assert changed == ["fc.w", "fc.b"]
@@ -91,14 +120,168 @@ def test_only_the_classifier_trains_where_only_it_is_missing(images):
 def test_a_failed_check_is_a_no_with_the_record(run, monkeypatch, tmp_path):
     monkeypatch.setattr(validate, "TOLERANCE", 1e-12)
     monkeypatch.setattr(validate.measured, "touched_bytes", lambda *a: 7)
-    monkeypatch.setattr(validate.counting, "count_call", lambda call, n: {})
+    monkeypatch.setattr(validate.drawn.counting, "count", lambda *args, **keywords: {})
     status, out, err = run("--json")
     r = json.loads(out)
-    assert status == 1 and r["ok"] is False
+    assert status == 1 and r["ok"] is False and err.count("\n") == 1
     assert re.search(r"is off by \d\.\de-\d\d of the float64 reference, where at most 1e-12 is rounding", err)
     assert re.search(r"(\d+) of \1 calls do other operations than their formulas say", err)
     assert re.search(r"a step touched 7 bytes of the arena, where [\d,]+ were predicted", err)
     assert json.loads((tmp_path / "out" / "validate.json").read_text())["ok"] is False
+
+
+@pytest.fixture
+def wrong_formula(monkeypatch):
+    """The formula of a linear layer's dw has an addition too many for each input."""
+    true = cost.cost("linear", "grad_w")
+    monkeypatch.setitem(cost.COSTS, ("linear", "grad_w"), true + cost.D * cost.add)
+    cost._function.cache_clear()
+    yield
+    monkeypatch.undo()
+    cost._function.cache_clear()
+
+
+def test_a_wrong_formula_is_a_no_that_names_it_and_its_seed(run, wrong_formula, tmp_path):
+    status, out, err = run("--json", "--seed", 3, files=True)
+    r = json.loads(out)
+    assert status == 1 and r["counts"]["mismatches"] > r["counts"]["model"]["mismatches"] == 1
+    assert r["counts"]["passes"]["passes"]["linear.grad_w"]["mismatches"] == 1
+    assert "1 of 80 drawn calls do other operations than their formulas say: linear.grad_w(D=" in err
+    assert "(python -m validation.drawn linear.grad_w 3000000)" in err
+    page = (tmp_path / "out" / "validate.html").read_text()
+    assert "FAILED" in page and "python -m validation.drawn linear.grad_w 3000000" in page
+
+
+def test_a_wrong_gradient_is_a_no(run, monkeypatch):
+    true = validate.errors.full_gradient
+    monkeypatch.setattr(validate.errors, "full_gradient", lambda *args: 1.01 * true(*args))
+    status, out, err = run()
+    assert status == 1 and "FAILED" in out and "validate.html" in out
+    assert re.search(r"a gradient is off by 9\.9e-03 of the slope of the loss, where at most 1e-04 is rounding", err)
+
+
+def test_a_printed_figure_that_is_off_is_a_no(monkeypatch):
+    monkeypatch.setitem(papers.FILTER_SHARES, "lenet", ("slim_lenet", 9.5, 8.8))
+    found = checks.tables({"tables": validate.printed(silent)})
+    assert [c.ok for c in found] == [False]
+    assert found[0].problem == (
+        "1 of 35 printed figures are not reproduced: training of slim_lenet in % of lenet's (arXiv 2007.03213) is "
+        "7.79, printed 8.8"
+    )
+
+
+def times(inside, calibrated=True):
+    row = {"name": "a", "predicted_seconds": 2.0, "low_seconds": 1.0, "high_seconds": 3.0, "error": 0.0}
+    rows = [row | {"measured_seconds": 2.0 if i < inside else 9.0, "flops_model_error": None} for i in range(4)]
+    return {"time": {**timing.summary(rows), "cases": rows, "device": "this board", "calibrated": calibrated}}
+
+
+def test_times_outside_of_their_intervals_are_a_no_where_this_machine_is_calibrated():
+    assert [checks.time(times(n))[0].ok for n in (4, 2, 1)] == [True, True, False]
+    assert checks.time(times(1))[0].problem.startswith("25 % of 4 measured times lie inside their predicted intervals")
+    assert checks.time(times(1, calibrated=False))[0].verdict == "not judged"
+
+
+def test_processes_are_measured_one_by_one(monkeypatch):
+    told = []
+    row = {"name": "one", "error": 0.01}
+    monkeypatch.setattr(resident, "calibrate", lambda: "base")
+    monkeypatch.setattr(resident, "compare", lambda base, cases: [row | {"name": name} for name in cases])
+    names = list(resident.CASES)[:2]
+    found = validate.processes(tuple(names), lambda *progress: told.append(progress))
+    assert [case["name"] for case in found["cases"]] == names and not found["note"]
+    assert [done for done, total, _ in told] == [0, 1, 2] and set(FULL.processes) <= set(resident.CASES)
+
+
+def test_processes_that_cannot_be_measured_are_told(monkeypatch, tmp_path):
+    def fail():
+        raise RuntimeError("the kernel cache does not keep kernels")
+
+    monkeypatch.setattr(resident, "calibrate", fail)
+    found = validate.processes(("watch",), silent)
+    assert found["note"] == "not measured: the kernel cache does not keep kernels" and found["cases"] == []
+    monkeypatch.setattr(resident, "STATUS", tmp_path / "status")
+    note = validate.processes(("watch",), silent)["note"]
+    assert note == f"not measured: this system has no {tmp_path / 'status'}"
+    (check,) = checks.process({"memory": {"process": validate.processes((), silent)}})
+    assert (check.verdict, check.measured) == ("not judged", "not measured with --quick")
+
+
+def test_times_come_with_their_summary(monkeypatch):
+    asked = []
+    rows = times(3)["time"]["cases"]
+    monkeypatch.setattr(timing, "compare", lambda *args: asked.append(args) or rows)
+    device = SimpleNamespace(title="this board", measured=True)
+    found = validate.times(("case",), device, silent)
+    assert asked == [(("case",), device, silent)] and found["cases"] == rows
+    assert (found["inside_interval"], found["device"], found["calibrated"]) == (0.75, "this board", True)
+
+
+def test_a_report_that_fails_is_told(monkeypatch, capsys, tmp_path):
+    assert validate.write_report(tmp_path) is None
+    assert "the report was not written (FileNotFoundError" in capsys.readouterr().err
+
+    def fail(*args, **keywords):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(validate.subprocess, "run", fail)
+    assert validate.write_report(tmp_path) is None
+    assert "the report was not written (Cannot allocate memory); everything else is saved" in capsys.readouterr().err
+
+
+def test_a_process_that_takes_more_than_predicted_is_a_no():
+    case = {"name": "a", "predicted_bytes": 100 << 20, "measured_bytes": 110 << 20, "error": -1 / 11}
+    found = checks.process({"memory": {"process": {"note": "", "cases": [case, case | {"error": 0.01}]}}})
+    assert [c.ok for c in found] == [False, True]
+    assert found[0].problem == (
+        "the process of a had 110.0 MiB, where 100.0 MiB were predicted: off by -9.1 %, allowed 2 %"
+    )
+
+
+def test_a_count_of_pytorch_that_nothing_explains_is_a_no():
+    row = {"name": "linear", "part": "dw", "groups": 1, "ours": 10, "as_torch": 10, "torch": 12, "explained": False}
+    (found,) = checks.torch_counter({"counts": {"torch": {"installed": True, "rows": [row]}}})
+    assert found.ok is False and found.problem.endswith("first linear dw: 12, ours 10")
+
+
+def test_quick_has_the_same_keys_and_fewer_cases(run):
+    assert QUICK.calls * 80 + QUICK.nets >= 400 and FULL.calls * 80 >= 2000 and FULL.nets >= 2000
+    assert QUICK.timed == timing.QUICK and FULL.timed == timing.CASES
+    full, quick = (json.loads(run("--json", *args)[1]) for args in ((), ("--quick",)))
+
+    def keys(r):
+        return {k: keys(v) for k, v in r.items()} if isinstance(r, dict) else None
+
+    assert keys(full) == keys(quick)
+    assert quick["quick"] and not full["quick"] and quick["command"].endswith("--quick")
+    for name in ("gradients", "counts", "memory"):  # the same seed draws the same
+        assert full[name] == quick[name]
+
+
+def test_the_command_has_what_is_not_as_by_default():
+    s = validate.Settings(method=["backprop", "random-skip:skip=0.5"], data="my data.npz", train_last="2", quick=True)
+    assert shlex.split(s.command) == [
+        "gradledger", "validate", "--data", "my data.npz", "--method", "backprop", "--method", "random-skip:skip=0.5",
+        "--train-last", "2", "--quick",
+    ]  # fmt: skip
+
+
+def test_progress_runs_once_over_all_phases():
+    told = []
+    phases = validate.Phases(lambda *progress: told.append(progress), {"a": 4, "b": 6})
+    phases.phase("a")(1, 2, "x")
+    phases.phase("b")(5, 5, "y")
+    assert told == [(0, 10, "a: begins"), (2, 10, "a: x"), (4, 10, "b: begins"), (10, 10, "b: y")]
+
+
+def test_pytorch_that_fails_judges_nothing(monkeypatch):
+    def fail(layers):
+        raise RuntimeError("no libtorch")
+
+    monkeypatch.setattr(torch_flops, "ask", fail)
+    found = validate.asked(1, silent)
+    (check,) = checks.torch_counter({"counts": {"torch": found}})
+    assert check.verdict == "not judged" and check.measured == "PyTorch's counter was not asked: no libtorch"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from ..ops import add, conv2d, frozen_batch_norm, linear
 from ..program import Buffer, Call, Launch
 from . import conv2d as fast_conv2d
 from . import tiles
+from .norm_rules import norms
 from .rules import MASKED, RECTIFIERS, arriving, named, nothing
 
 FORWARD = (conv2d.forward, linear.forward)
@@ -62,7 +63,7 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
         covers.append(norm)
         scale, shift, y = norm.arrays["scale"], norm.arrays["shift"], norm.arrays["y"]
     total = lowering.reader(y, add.forward)
-    if total and total.phase == "forward":
+    if total and total.phase == "forward" and total not in norms(lowering).by_call:  # a norm's launch does that sum
         other = total.arrays["b"] if total.arrays["a"].root is y.root else total.arrays["a"]
         if other.root is not y.root and lowering.written_before(other, total, besides=covers):
             covers.append(total)

@@ -1,0 +1,186 @@
+"""The checks of `gradledger validate`: formula, value, what was measured, verdict, the command to repeat each.
+
+Each function takes a part of the record and gives rows for it; nothing is computed here that the record does not hold.
+"""
+
+from dataclasses import dataclass
+
+from validation import resident
+
+INSIDE = 0.5  # least share of measured times inside their intervals, of which an undisturbed machine fills 19 of 20
+SHOWN = 3  # mismatches that a sentence names; the record has all
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check. ok: None where it is shown and judges nothing. problem: why it failed, in words."""
+
+    section: str
+    name: str
+    formula: str
+    value: str
+    measured: str
+    ok: bool | None
+    command: str
+    problem: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """`ok`, `FAILED` or `not judged`."""
+        return "not judged" if self.ok is None else "ok" if self.ok else "FAILED"
+
+
+def all_checks(record: dict) -> list[Check]:
+    """Every check of a record, in the order of its sections."""
+    parts = (gradients, counts, torch_counter, memory, process, time, tables)
+    return [check for part in parts for check in part(record)]
+
+
+def gradients(record: dict) -> list[Check]:
+    """Kernels against float64, and float64 against slopes of the loss."""
+    g, slope = record["gradients"], record["gradients"]["slope"]
+    return [
+        Check(
+            "gradients", f"{g['checked']} gradients of the fast kernels",
+            "‖g − g₆₄‖ / ‖g₆₄‖, g of the float32 kernels, g₆₄ of the float64 reference",
+            f"at most {g['tolerance']:.0e}", f"{g['max_rel_err']:.1e} at most", g["max_rel_err"] <= g["tolerance"],
+            record["command"],
+            f"a gradient of the fast kernels is off by {g['max_rel_err']:.1e} of the float64 reference, where at most "
+            f"{g['tolerance']:.0e} is rounding",
+        ),
+        Check(
+            "gradients", f"{slope['checked']} slopes of the loss",
+            "|(L(w + h·d) − L(w − h·d)) / 2h − Σ g₆₄·d| / Σ |g₆₄·d|, d = sign(g₆₄)",
+            f"at most {slope['tolerance']:.0e}", f"{slope['max_rel_err']:.1e} at most",
+            slope["max_rel_err"] <= slope["tolerance"], record["command"],
+            f"a gradient is off by {slope['max_rel_err']:.1e} of the slope of the loss, where at most "
+            f"{slope['tolerance']:.0e} is rounding",
+        ),
+    ]  # fmt: skip
+
+
+def named(wrong: list[dict]) -> str:
+    """The first mismatches with the commands that show them."""
+    more = f" and {len(wrong) - SHOWN} more in the record" if len(wrong) > SHOWN else ""
+    return "; ".join(f"{w['what']} ({w['command']})" for w in wrong[:SHOWN]) + more
+
+
+def counts(record: dict) -> list[Check]:
+    """Formulas against counted loops."""
+    c = record["counts"]
+    model, passes, nets = c["model"], c["passes"], c["nets"]
+    formula = "SymPy formula of the pass, unit by unit = its body on counting arrays"
+    return [
+        Check(
+            "counts", f"{model['checked']} calls of a step of {record['model']}", formula, "0 mismatches",
+            f"{model['mismatches']} mismatches", not model["mismatches"], record["command"],
+            f"{model['mismatches']} of {model['checked']} calls do other operations than their formulas say: "
+            + named(model["wrong"]),
+        ),
+        Check(
+            "counts", f"{passes['cases']:,} drawn calls of {len(passes['passes'])} passes", formula, "0 mismatches",
+            f"{passes['mismatches']} mismatches ({passes['full']:,} counted in full)", not passes["mismatches"],
+            "python -m validation.drawn PASS SEED",
+            f"{passes['mismatches']} of {passes['cases']} drawn calls do other operations than their formulas say: "
+            + named(passes["wrong"]),
+        ),
+        Check(
+            "counts", f"{nets['calls']:,} calls of {nets['cases']:,} drawn nets", formula, "0 mismatches",
+            f"{nets['mismatches']} mismatches", not nets["mismatches"], "python -m validation.drawn net SEED",
+            f"{nets['mismatches']} of {nets['calls']} calls of drawn nets do other operations than their formulas say: "
+            + named(nets["wrong"]),
+        ),
+    ]  # fmt: skip
+
+
+def torch_counter(record: dict) -> list[Check]:
+    """Our nominal counts against PyTorch's counter."""
+    found = record["counts"]["torch"]
+    formula = "flops with padded taps = torch.utils.flop_counter; G times that for dw of G groups, where it is wrong"
+    command = "python -m validation.torch_flops"
+    if found.get("note"):
+        return [Check("counts", "PyTorch's counter", formula, "", found["note"], None, command)]
+    rows = found["rows"]
+    bad = [r for r in rows if not r["explained"]]
+    return [
+        Check(
+            "counts", f"{len(rows)} counts of PyTorch's counter", formula, "0 unexplained",
+            f"{len(bad)} unexplained, {sum(r['ours'] != r['torch'] for r in rows)} without groups", not bad,
+            command,
+            f"{len(bad)} of {len(rows)} counts of PyTorch's counter are neither ours nor ours without groups, first "
+            + "; ".join(f"{r['name']} {r['part']}: {r['torch']:,}, ours {r['ours']:,}" for r in bad[:1]),
+        )
+    ]  # fmt: skip
+
+
+def memory(record: dict) -> list[Check]:
+    """Arenas to the byte."""
+    m = record["memory"]
+    drawn, predicted, touched = m["drawn"], m["predicted_peak_bytes"], m["measured_peak_bytes"]
+    formula = "end of the highest placed buffer = highest byte that two runs on two patterns change, plus one"
+    found = "a byte outside of it" if touched is None else f"{touched:,} bytes"
+    return [
+        Check(
+            "memory", f"arena of {record['model']}", formula, f"{predicted:,} B", found, touched == predicted,
+            record["command"], f"a step touched {found} of the arena, where {predicted:,} were predicted",
+        ),
+        Check(
+            "memory", f"arenas of {drawn['checked']:,} drawn nets", formula, "0 mismatches",
+            f"{drawn['mismatches']} mismatches", not drawn["mismatches"], "python -m validation.drawn net SEED",
+            f"{drawn['mismatches']} of {drawn['checked']} drawn nets touch other arenas than predicted: "
+            + named(drawn["wrong"]),
+        ),
+    ]  # fmt: skip
+
+
+def process(record: dict) -> list[Check]:
+    """Resident memory of training processes."""
+    found = record["memory"]["process"]
+    formula, command = "sum of the terms of costmodel.process = VmHWM", "python -m validation.resident"
+    if found["note"]:
+        return [Check("memory", "resident memory", formula, "", found["note"], None, command)]
+    rows = []
+    for case in found["cases"]:
+        predicted, measured = (f"{case[k] / 2**20:.1f} MiB" for k in ("predicted_bytes", "measured_bytes"))
+        problem = (
+            f"the process of {case['name']} had {measured}, where {predicted} were predicted: off by "
+            f"{100 * case['error']:+.1f} %, allowed {100 * resident.GOAL:g} %"
+        )
+        ok = abs(case["error"]) <= resident.GOAL
+        what = f"{measured} ({100 * case['error']:+.1f} %)"
+        rows.append(Check("memory", f"process of {case['name']}", formula, predicted, what, ok, command, problem))
+    return rows
+
+
+def time(record: dict) -> list[Check]:
+    """Predicted seconds of whole nets."""
+    t = record["time"]
+    formula, command = "rates of single layers × the work of each kernel", "gradledger reproduce seconds"
+    if not t["cases"]:
+        return []
+    share = t["inside_interval"]
+    measured = (
+        f"{100 * share:.0f} % inside, median error {100 * t['median_error']:.1f} %, "
+        f"{100 * t['within_15_percent']:.0f} % within 15 %"
+    )
+    name = f"time of {len(t['cases'])} whole nets"
+    value = f"{100 * INSIDE:g} % inside their interval"
+    problem = f"{100 * share:.0f} % of {len(t['cases'])} measured times lie inside their predicted intervals, where at "
+    problem += f"least {100 * INSIDE:g} % should: is this machine busy, or calibrated with another clock?"
+    ok = share >= INSIDE if t["calibrated"] else None
+    value = value if t["calibrated"] else "run gradledger calibrate first"
+    return [Check("time", name, formula, value, measured, ok, command, problem)]
+
+
+def tables(record: dict) -> list[Check]:
+    """Printed figures of the papers."""
+    t = record["tables"]
+    off = [row for row in t["rows"] if not row["ok"]]
+    return [
+        Check(
+            "tables", f"{len(t['rows'])} figures that four papers print", "computed from the shapes alone = as printed",
+            "0 off", f"{len(off)} off", not off, "gradledger reproduce tables",
+            f"{len(off)} of {len(t['rows'])} printed figures are not reproduced: "
+            + "; ".join(f"{r['what']} ({r['source']}) is {r['ours']:g}, printed {r['published']:g}" for r in off),
+        )
+    ]  # fmt: skip
