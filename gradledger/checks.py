@@ -118,6 +118,7 @@ def memory(record: dict) -> list[Check]:
     m = record["memory"]
     drawn, predicted, touched = m["drawn"], m["predicted_peak_bytes"], m["measured_peak_bytes"]
     formula = "end of the highest placed buffer = highest byte that two runs on two patterns change, plus one"
+    drawn_formula = f"{formula}; kernels' working arrays count whole"
     found = "a byte outside of it" if touched is None else f"{touched:,} bytes"
     return [
         Check(
@@ -125,8 +126,9 @@ def memory(record: dict) -> list[Check]:
             record["command"], f"a step touched {found} of the arena, where {predicted:,} were predicted",
         ),
         Check(
-            "memory", f"arenas of {drawn['checked']:,} drawn nets", formula, "0 mismatches",
-            f"{drawn['mismatches']} mismatches", not drawn["mismatches"], "python -m validation.drawn net SEED",
+            "memory", f"arenas of {drawn['checked']:,} drawn nets", drawn_formula, "0 mismatches",
+            f"{drawn['mismatches']} mismatches, {drawn['filled']:,} filled to the last byte",
+            not drawn["mismatches"], "python -m validation.drawn net SEED",
             f"{drawn['mismatches']} of {drawn['checked']} drawn nets touch other arenas than predicted: "
             + named(drawn["wrong"]),
         ),

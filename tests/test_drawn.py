@@ -97,6 +97,7 @@ def test_nets_do_what_is_predicted():
     operations, memory = drawn.run_nets(3)
     assert operations["wrong"] == memory["wrong"] == []
     assert (operations["cases"], operations["mismatches"], memory["checked"], memory["mismatches"]) == (3, 0, 3, 0)
+    assert memory["filled"] == 3
     assert operations["calls"] > 50 and list(operations["methods"]) == list(METHODS[:3])
     assert [seed for seed, _, _ in memory["arenas"]] == [0, 1, 2]
     assert all(predicted == touched > 0 for _, predicted, touched in memory["arenas"])
@@ -119,10 +120,19 @@ def test_a_wrong_arena_is_found_with_its_seed(monkeypatch, capsys, outside):
     assert memory["wrong"][0]["what"].split(": ")[-1] in capsys.readouterr().out
 
 
-def test_an_end_that_nothing_touches_is_named(monkeypatch):
-    monkeypatch.setattr(measured, "touched_bytes", lambda program, *arrays: program.peak_bytes - 1)
+def test_an_array_that_nothing_touches_is_named(monkeypatch):
+    monkeypatch.setattr(measured, "touched_bytes", lambda program, *arrays: 1)
     _, memory = drawn.run_nets(1)
-    assert re.search(r" bytes touched, above which (only working )?arrays end: \w", memory["wrong"][0]["what"])
+    assert re.search(r" 1 bytes touched, above which lies \w", memory["wrong"][0]["what"])
+
+
+def test_a_working_array_that_a_tiny_net_does_not_fill_counts_whole():
+    case = drawn_nets.net_case(267)
+    end, problem = drawn.touched(case)
+    assert end < case.program.peak_bytes and not problem and drawn.beside(case.program, end) == ""
+    scratch = {b.root for launch in case.program.order for b in launch.scratch}
+    highest = max(at + b.nbytes for b, at in case.program.offsets.items() if b not in scratch)
+    assert highest <= end and drawn.beside(case.program, highest - 1) != ""
 
 
 def test_a_net_that_does_not_compile_is_a_mismatch(monkeypatch, capsys):
