@@ -102,9 +102,9 @@ class KernelCache(FunctionCache):
 
 def fast(function: Callable) -> Callable:
     """Compile a hand-written CPU kernel (`prange` over fixed tiles, no allocation), cached on disk."""
-    compiled = njit(parallel=True, cache=CACHED, fastmath=FASTMATH, error_model="numpy")(function)
+    compiled = njit(parallel=True, fastmath=FASTMATH, error_model="numpy")(function)
     if CACHED:
-        compiled._cache = KernelCache(function)
+        compiled._cache = KernelCache(function)  # as `cache=True` would set Numba's own
     KERNELS.append(compiled)
     return compiled
 
