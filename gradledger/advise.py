@@ -128,6 +128,7 @@ def entry(p: Priced, settings: Settings, limit: int | None) -> dict:
     c = p.candidate
     return {
         "method": options.methods([c.text]).text,
+        "as_given": c.text,
         "train_last": c.train_last,
         "batch": c.batch,
         "precision": c.precision,

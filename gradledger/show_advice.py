@@ -29,7 +29,7 @@ def advised(record: dict) -> None:
         spread = p["seconds_per_epoch"]
         times = (f"{spread[k]:,.3g} s" if spread[k] < 1000 else f"{spread[k]:,.0f} s" for k in ("mid", "low", "high"))
         table.add_row(
-            str(number), p["method"], str(p["train_last"]), str(p["batch"]), size(p["memory_bytes"]),
+            str(number), p["as_given"], str(p["train_last"]), str(p["batch"]), size(p["memory_bytes"]),
             f"{p['memory_bytes']:,}", *times, f"{p['gradient_error']:.3f}", f"{p['cosine']:.3f}",
         )  # fmt: skip
     wide.print(table, highlight=False)
