@@ -11,7 +11,7 @@ from gradledger.cli import main
 
 DEVICE = ("--device", "raspberry-pi-4")
 KEYS = {
-    "method", "train_last", "batch", "precision", "memory_bytes", "state_bytes", "peak_bytes", "constant_bytes",
+    "method", "as_given", "train_last", "batch", "precision", "memory_bytes", "state_bytes", "peak_bytes", "constant_bytes",
     "seconds_per_epoch", "steps", "step_seconds", "gradient_error", "cosine", "relative_error", "fits", "command",
 }  # fmt: skip
 
