@@ -12,8 +12,8 @@ from gradledger.cli import main
 DEVICE = ("--device", "raspberry-pi-4")
 KEYS = {
     "method", "as_given", "train_last", "batch", "precision", "memory_bytes", "state_bytes", "peak_bytes",
-    "constant_bytes", "seconds_per_epoch", "steps", "step_seconds", "gradient_error", "cosine", "relative_error", "fits",
-    "command",
+    "constant_bytes", "seconds_per_epoch", "steps", "step_seconds", "gradient_error", "cosine", "relative_error",
+    "fits", "command",
 }  # fmt: skip
 
 
