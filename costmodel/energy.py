@@ -11,9 +11,14 @@ Two estimates that share nothing:
 A claim about energy needs a meter. Ratios between methods on one device say more than joules.
 """
 
+import itertools
 import json
+from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
+
+from refimpl.program import Call
 
 from . import kernels
 from .predict import Estimate
@@ -35,23 +40,29 @@ def scale(nanometres: float | None) -> float:
     return float(table()["energy_factor_from_45_nanometres"][f"{nanometres:g}"]["value"])
 
 
-def joules(estimate: Estimate) -> dict:
+def joules(estimate: Estimate, counts: Callable[[Call], bool] = lambda call: True) -> dict:
     """Joules of one step: `counted` by part with its sum, and `board` (None where its power is not known).
 
-    memory is given as `low` and `high`, as the published energy of a DRAM access is.
+    memory is given as `low` and `high`, as the published energy of a DRAM access is. counts: which calls of the step
+    count, default all; a launch counts with the first call that it covers.
     """
     device, program = estimate.device, estimate.program
     energies, factor = table(), scale(device.nanometres)
-    units = estimate.units
+    units = sum((units for call, units in estimate.calls.items() if counts(call)), Counter())
     operations = (
         factor
         * PICO
         * sum(units[unit] * energies["operations"][f"float32_{unit}_picojoules"]["value"] for unit in ("add", "mul"))
     )
+    mine = [True]
+    for launch in program.order:  # one that covers no call belongs to the one before it
+        mine.append(counts(launch.covers[0]) if launch.covers else mine[-1])
+    mine = mine[1:]
     moved = dict.fromkeys(kernels.LEVELS, 0.0)
-    for terms in estimate.work:
+    for terms in itertools.compress(estimate.work, mine):
         for level in moved:
             moved[level] += terms.get(level, 0.0) * estimate.n / program.batch
+    share = 1 if all(mine) else sum(itertools.compress(estimate.launches, mine)) / estimate.seconds["mid"]
     near = sum(moved.values()) if device.flash_bytes else moved["near"] + moved["middle"]  # a chip's own memory is near
     far = sum(moved.values()) - near
     energy = {name: PICO * found["value"] / WORD for name, found in energies["memory"].items()}
@@ -64,6 +75,6 @@ def joules(estimate: Estimate) -> dict:
             "total": {bound: operations + found for bound, found in memory.items()},
             "process_nanometres": device.nanometres,
         },
-        "board": None if device.watts is None else {k: device.watts[1] * s for k, s in estimate.seconds.items()},
+        "board": device.watts and {k: device.watts[1] * s * share for k, s in estimate.seconds.items()},
         "measured": False,
     }

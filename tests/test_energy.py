@@ -5,6 +5,7 @@ import pytest
 import costmodel
 import refimpl as ri
 from costmodel import device, energy, kernels
+from validation import energy as filtering
 
 
 def estimate(name, plan=None, net="resnet8", batch=4):
@@ -54,3 +55,19 @@ def test_what_saves_operations_saves_energy():
     assert 0.2 < filtered / dense < 0.5
     few = energy.joules(costmodel.estimate(estimate("raspberry-pi-4").program, 2, "raspberry-pi-4"))
     assert few["counted"]["total"]["high"] < energy.joules(estimate("raspberry-pi-4"))["counted"]["total"]["high"]
+
+
+def test_the_saving_that_the_paper_measured_lies_between_the_two_estimates():
+    rows = filtering.savings()
+    assert len(rows) == 14
+    for row in rows:
+        assert 0.4 < row["high"] <= row["low"] < filtering.MEASURED < row["board"] < 0.99, row
+
+
+def test_parts_of_a_step_add_up_to_the_whole():
+    e = estimate("raspberry-pi-4")
+    parts = [energy.joules(e, lambda call, s=s: call.section == s)["counted"]["total"]["low"] for s in e.sections]
+    assert sum(parts) == pytest.approx(energy.joules(e)["counted"]["total"]["low"]) and min(parts) > 0
+    boards = [energy.joules(e, lambda call, s=s: call.section == s)["board"]["mid"] for s in e.sections]
+    around = e.seconds["mid"] - sum(e.launches)
+    assert sum(boards) == pytest.approx(e.device.watts[1] * (e.seconds["mid"] - around))
