@@ -428,9 +428,9 @@ display(Markdown("\n".join(f"- {line}" for line in lines)))
 #
 # Not every task agrees on the second point. In the paper's own experiment, two pre-trained MobileNetV2 on CIFAR-10 with
 # 2 % of the weights in a step (record: `validation/results/sparse-update-mobilenet.json`, a picture beside it), both
-# choices learn far more than the last layer alone, and the *fixed* one ends a little above the dynamic one: there the
-# favourites, trained in every step, are worth more than a short turn for everybody. Ours is one reading of the method,
-# and the runs are short.
+# choices learn far more than the last layer alone, and the *fixed* one ends as high as the dynamic one or a little
+# above: there the favourites, trained in every step, are worth as much as a short turn for everybody. Ours is one
+# reading of the method, and the runs are short.
 #
 # To go on: `refimpl/methods/sparse_update.py` (the passes and the readings), `costmodel/budget.py` (terms and planner),
 # `gradledger cost --method sparse-update --memory-limit 2MiB --fit updated`, `gradledger adapt --method
