@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from refimpl.train import NonFiniteError
 from . import ledger, options
 from .errors import Malformed, Refused
 from .models import pretrained
+from .output import make_folder, plot
 from .record import provenance
 
 RESUME = "adapt.resume.safetensors"
@@ -147,7 +146,7 @@ def run(settings: Settings, output: Path, resume: bool, watch: Callable[[ri.Prog
         raise Interrupted from None
     (output / RESUME).unlink(missing_ok=True)
     record["files"] = {"weights": str(output / "adapted.safetensors"), "record": str(output / "adapt.json")}
-    record["files"]["plot"] = plot(output)
+    record["files"]["plot"] = plot(output, "adapt")
     return record
 
 
@@ -175,17 +174,6 @@ def train(job: Job, output: Path, before: np.ndarray, step_seconds: list[float],
         if not resumable:
             raise
         raise Interrupted from None
-
-
-def make_folder(output: Path) -> None:
-    """Make the output folder and try to write in it."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        probe = output / ".gradledger-probe"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as e:
-        raise Malformed(f"the folder {output} cannot be written ({e.strerror}): choose one with --output") from None
 
 
 @dataclass
@@ -328,19 +316,3 @@ def batches(samples: int, batch: int, steps: int) -> list[int]:
     """Batch size of each of the first `steps` steps."""
     sizes = [batch] * (samples // batch) + ([samples % batch] if samples % batch else [])
     return (sizes * -(-steps // len(sizes)))[:steps]
-
-
-def plot(output: Path, name: str = "adapt") -> str | None:
-    """Draw the record NAME.json of `output` in a process of its own; None (and a sentence) where that fails."""
-    picture = output / f"{name}.png"
-    command = [sys.executable, "-m", "gradledger.plot", str(output / f"{name}.json"), str(picture)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except OSError as e:  # no process can be started: no memory, or an emulator that does not carry over
-        problem = e.strerror
-    else:
-        if not done.returncode:
-            return str(picture)
-        problem = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    print(f"gradledger: the plot was not drawn ({problem}); everything else is saved", file=sys.stderr)
-    return None

@@ -14,9 +14,9 @@ from refimpl import checkpoint, data
 from refimpl.lower import BACKENDS
 
 from . import options
-from .adapt import make_folder, plot
 from .errors import Malformed, Refused
 from .models import described, pretrained
+from .output import make_folder, plot
 from .record import provenance
 
 NAME = "advise"

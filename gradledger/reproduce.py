@@ -8,8 +8,8 @@ from refimpl import checkpoint
 from validation import equations, gradient_errors, lenet_mnist, noniid, sparse_mobilenet, tables, timing
 from validation import watch as watch_data
 
-from .adapt import make_folder, plot
 from .errors import Refused, unknown
+from .output import make_folder, plot
 from .plot import EXPERIMENTS as DRAWN
 from .record import provenance
 

@@ -1,8 +1,6 @@
 """`gradledger validate`: what the approximate gradients cost in error, and is the rest true on this machine?"""
 
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,10 +14,11 @@ from refimpl.train import NonFiniteError
 from validation import drawn, errors, measured, resident, spectrum, tables, timing, torch_flops
 
 from . import options
-from .adapt import make_folder, plot, watched
+from .adapt import watched
 from .checks import all_checks
 from .errors import Malformed, Refused
 from .models import pretrained
+from .output import make_folder, plot, report
 from .record import provenance
 
 TOLERANCE = 1e-4  # largest relative error of float32 kernels against float64 that passes
@@ -166,7 +165,7 @@ def run(settings: Settings, output: Path, watch: Watch) -> dict:
     path = output / "validate.json"
     checkpoint.write_json(path, record)
     picture = plot(output, "validate")
-    record["files"] = {"record": str(path), "plot": picture, "report": write_report(output)}
+    record["files"] = {"record": str(path), "plot": picture, "report": report(output, "validate")}
     if failed:
         raise Refused("; ".join(failed), record)
     return record
@@ -248,22 +247,6 @@ def times(cases: tuple, device, watch: Watch) -> dict:
     summary = timing.summary(rows) if rows else {}
     found = {k: summary.get(k) for k in ("median_error", "bias", "within_15_percent", "inside_interval")}
     return found | {"device": device.title, "calibrated": device.measured, "cases": rows}
-
-
-def write_report(output: Path) -> str | None:
-    """Make the report of the record in `output` in a process of its own; None (and a sentence) where that fails."""
-    page = output / "validate.html"
-    command = [sys.executable, "-m", "validation.report", str(output / "validate.json"), str(page)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except OSError as e:  # no process can be started
-        problem = e.strerror
-    else:
-        if not done.returncode:
-            return str(page)
-        problem = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    print(f"gradledger: the report was not written ({problem}); everything else is saved", file=sys.stderr)
-    return None
 
 
 def train_missing(graph: Graph, d: data.Dataset, settings: Settings, watch: Callable[[int, int, str], None]) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 import refimpl as ri
 from costmodel import cost
-from gradledger import checks, validate
+from gradledger import checks, output, validate
 from gradledger.cli import main
 from refimpl import data
 from validation import papers, resident, tables, timing, torch_flops
@@ -38,7 +38,7 @@ def run(capsys, tmp_path, monkeypatch):
     def command(*args, files=False):
         if not files:  # each takes a process
             monkeypatch.setattr(validate, "plot", lambda *args: None)
-            monkeypatch.setattr(validate, "write_report", lambda output: str(output / "validate.html"))
+            monkeypatch.setattr(validate, "report", lambda output, name: str(output / f"{name}.html"))
         with pytest.raises(SystemExit) as left:
             main(["validate", *SHORT, *map(str, args), "--output", str(tmp_path / "out")])
         out, err = capsys.readouterr()
@@ -218,14 +218,14 @@ def test_times_come_with_their_summary(monkeypatch):
 
 
 def test_a_report_that_fails_is_told(monkeypatch, capsys, tmp_path):
-    assert validate.write_report(tmp_path) is None
+    assert output.report(tmp_path, "validate") is None
     assert "the report was not written (FileNotFoundError" in capsys.readouterr().err
 
     def fail(*args, **keywords):
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(validate.subprocess, "run", fail)
-    assert validate.write_report(tmp_path) is None
+    monkeypatch.setattr(output.subprocess, "run", fail)
+    assert output.report(tmp_path, "validate") is None
     assert "the report was not written (Cannot allocate memory); everything else is saved" in capsys.readouterr().err
 
 
