@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from validation import resident
 
-INSIDE = 0.5  # least share of measured times inside their intervals, of which an undisturbed machine fills 19 of 20
+INSIDE = 0.9  # share of measured times inside their intervals; with less the machine may be busy, and nothing is judged
 SHOWN = 3  # mismatches that a sentence names; the record has all
 
 
@@ -155,9 +155,8 @@ def process(record: dict) -> list[Check]:
 
 
 def time(record: dict) -> list[Check]:
-    """Predicted seconds of whole nets."""
+    """Predicted seconds of whole nets: confirmed or not judged, for whoever shares the machine changes its times."""
     t = record["time"]
-    formula, command = "rates of single layers × the work of each kernel", "gradledger reproduce seconds"
     if not t["cases"]:
         return []
     share = t["inside_interval"]
@@ -165,13 +164,13 @@ def time(record: dict) -> list[Check]:
         f"{100 * share:.0f} % inside, median error {100 * t['median_error']:.1f} %, "
         f"{100 * t['within_15_percent']:.0f} % within 15 %"
     )
-    name = f"time of {len(t['cases'])} whole nets"
-    value = f"{100 * INSIDE:g} % inside their interval"
-    problem = f"{100 * share:.0f} % of {len(t['cases'])} measured times lie inside their predicted intervals, where at "
-    problem += f"least {100 * INSIDE:g} % should: is this machine busy, or calibrated with another clock?"
-    ok = share >= INSIDE if t["calibrated"] else None
-    value = value if t["calibrated"] else "run gradledger calibrate first"
-    return [Check("time", name, formula, value, measured, ok, command, problem)]
+    value = f"{100 * INSIDE:g} % inside their interval" if t["calibrated"] else "run gradledger calibrate first"
+    return [
+        Check(
+            "time", f"time of {len(t['cases'])} whole nets", "rates of single layers × the work of each kernel", value,
+            measured, True if t["calibrated"] and share >= INSIDE else None, "gradledger reproduce seconds",
+        )
+    ]  # fmt: skip
 
 
 def tables(record: dict) -> list[Check]:
