@@ -9,7 +9,8 @@ from pathlib import Path
 import refimpl as ri
 from costmodel import advice
 from costmodel.advice import Binding, Limits, Priced, Search
-from costmodel.device import HERE
+from costmodel.device import HERE, Device
+from costmodel.kernels import FLOAT
 from refimpl import checkpoint, data
 from refimpl.lower import BACKENDS
 
@@ -62,7 +63,7 @@ def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]
     graph, samples = net(settings)
     make_folder(output)
     threads = settings.threads or (None if settings.device == HERE else on.cores)
-    limit = on.ram_bytes if limit is None else limit
+    limit = room(on, graph) if limit is None else limit
     limits = Limits(math.inf if limit is None else limit, math.inf if most is None else most)
     watch(0, 1, "closed forms")
     try:
@@ -111,6 +112,18 @@ def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]
     if reason:
         raise Refused(reason, record)
     return record
+
+
+def room(on: Device, graph: ri.Graph) -> int | None:
+    """Bytes that state and arena may take of a device's RAM: what the rest of a training process leaves of it.
+
+    That are the runtime, and the weights twice: those that are frozen or kept to go back to, and pre-trained ones
+    (`costmodel.process`); without a runtime, all of the RAM. None where the RAM is not known.
+    """
+    if on.ram_bytes is None or on.base is None:
+        return on.ram_bytes
+    weights = FLOAT * sum(math.prod(p.shape) for p in graph.parameters.values())
+    return max(0, on.ram_bytes - on.base.fixed - 2 * weights)
 
 
 def net(settings: Settings) -> tuple[ri.Graph, int]:

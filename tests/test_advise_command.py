@@ -1,13 +1,16 @@
 """`gradledger cost --advise`: its record, commands that run as they are printed, its refusals."""
 
 import json
+import math
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gradledger import advise, options
 from gradledger.cli import main
+from refimpl import models
 
 DEVICE = ("--device", "raspberry-pi-4")
 KEYS = {
@@ -160,10 +163,20 @@ def test_the_table_has_a_line_and_a_command_for_each_plan(run, record):
     assert "expected" in out and "measured on" in out
 
 
-def test_without_a_memory_limit_the_device_s_ram_holds(record):
+def test_without_a_memory_limit_holds_what_the_process_leaves_of_the_device_s_ram(record):
     r = record("--model", "lenet5", "--samples", 100)
-    assert r["memory_limit"] == options.device("raspberry-pi-4").ram_bytes and r["seconds_per_epoch"] is None
-    assert "--memory-limit" not in r["front"][0]["command"]
+    on, net = options.device("raspberry-pi-4"), models.build("lenet5")
+    weights = sum(math.prod(p.shape) for p in net.parameters.values())
+    assert r["memory_limit"] == on.ram_bytes - on.base.fixed - 2 * 4 * weights
+    assert "--memory-limit" not in r["front"][0]["command"] and r["seconds_per_epoch"] is None
+
+
+def test_a_device_that_the_process_alone_fills_has_no_room():
+    on, net = options.device("raspberry-pi-4"), models.build("lenet5")
+    assert advise.room(replace(on, ram_bytes=10**6), net) == 0
+    assert advise.room(replace(on, ram_bytes=None), net) is None
+    chip = options.device("microcontroller-256k")
+    assert advise.room(chip, net) == chip.ram_bytes == 256 * 1024
 
 
 def test_the_picture(capsys, tmp_path):
