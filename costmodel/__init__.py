@@ -3,7 +3,7 @@
 from importlib import import_module
 
 _HOMES = {"Estimate": "predict", "estimate": "predict", "symbolic": "closed_form"}
-__all__ = ["Estimate", "estimate", "symbolic"]  # noqa: F822
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str):

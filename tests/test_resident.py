@@ -54,7 +54,10 @@ def test_terms_are_what_a_trainer_holds_and_add_up(name):
     t = Trainer(p)
     found = process.terms(p, Base(1000, 10), data_bytes=500, samples=7)
     assert process.peak_bytes(p, Base(1000, 10), 500, 7) == sum(found.values())
-    nbytes = lambda arrays: sum(a.nbytes for a in arrays)  # noqa: E731
+
+    def nbytes(arrays):
+        return sum(a.nbytes for a in arrays)
+
     launches = sum(len(runner.program.order) for runner in (t.whole, t.inference))
     assert found == {
         "runtime": 1000,
