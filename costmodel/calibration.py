@@ -8,7 +8,6 @@ after: where it is slow, somebody else used the machine or its clock fell, and t
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -339,21 +338,3 @@ def _memory(beyond: Emptier | None) -> float:
         beyond()
         found.append(time.perf_counter() - started)
     return min(found) / beyond.nbytes
-
-
-def caches_of(threads: int) -> Caches:
-    """The caches that `threads` cores have, where Linux tells them; else those of `Caches`."""
-    found = {}
-    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        try:
-            kind, level = (index / "type").read_text().strip(), int((index / "level").read_text())
-            size, shared = (index / "size").read_text().strip(), (index / "shared_cpu_list").read_text().strip()
-        except (OSError, ValueError):
-            continue
-        if kind != "Instruction" and size.endswith("K"):
-            found[level] = (1024 * int(size[:-1]), "," in shared or "-" in shared)
-    if 2 not in found:
-        return Caches()
-    size, shared = found[2]
-    last = found[max(found)][0] if max(found) > 2 else 0
-    return Caches(fast=size * (1 if shared else threads), last=last)

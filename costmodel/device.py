@@ -21,6 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from .kernels import Caches
 from .process import Base
@@ -174,25 +175,48 @@ def this_machine() -> Device:
 
 @cache
 def _quick() -> Device:
-    reference, (flops, bandwidth) = _reference(), measure()
+    reference, (_, core_flops, bandwidth) = _reference(), measure()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    slower = reference["core_flops"] / (flops / cores)
+    slower = reference["core_flops"] / core_flops
     factors = {"compute": slower, "cache": slower, "memory": reference["bandwidth"] / bandwidth, "call": slower}
     known = _measured(reference, "reference.json")
-    rates = {1: known.rates[1].scaled(factors, QUICK)}
+    rates = {t: one.scaled(factors, QUICK) for t, one in known.rates.items() if t <= cores}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     about = "this machine, not calibrated"
-    return Device(HERE, about, rates, {1: Caches()}, cores, False, memory, base=known.base)
+    return Device(HERE, about, rates, {t: caches_of(t) for t in rates}, cores, False, memory, base=known.base)
 
 
-def measure() -> tuple[float, float]:
-    """(operations a second of a matrix product, bytes a second of a copy) in about a tenth of a second."""
+def caches_of(threads: int) -> Caches:
+    """The caches that `threads` cores have, where Linux tells them; else those of `Caches`."""
+    found = {}
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            kind, level = (index / "type").read_text().strip(), int((index / "level").read_text())
+            size, shared = (index / "size").read_text().strip(), (index / "shared_cpu_list").read_text().strip()
+        except (OSError, ValueError):
+            continue
+        if kind != "Instruction" and size.endswith("K"):
+            found[level] = (1024 * int(size[:-1]), "," in shared or "-" in shared)
+    if 2 not in found:
+        return Caches()
+    size, shared = found[2]
+    last = found[max(found)][0] if max(found) > 2 else 0
+    return Caches(fast=size * (1 if shared else threads), last=last)
+
+
+def measure() -> tuple[float, float, float]:
+    """(operations a second of a matrix product, the same on one core, bytes a second of a copy in memory).
+
+    About 0.3 s.
+    """
     a = np.ones((512, 512), np.float32)
     product = _best(lambda: a @ a)
-    source = np.ones(1 << 23, np.uint8)
+    with threadpool_limits(limits=1, user_api="blas"):
+        alone = _best(lambda: a @ a)
+    source = np.ones(int(max(1 << 25, 2 * caches_of(1).last)), np.uint8)
     target = np.empty_like(source)
     copy = _best(lambda: np.copyto(target, source))
-    return 2 * 512**3 / product, 2 * source.nbytes / copy
+    return 2 * 512**3 / product, 2 * 512**3 / alone, 2 * source.nbytes / copy
 
 
 def _best(work, times: int = 7) -> float:

@@ -29,10 +29,10 @@ def run(
         options.at_least_1("threads", count)
         options.threads(count)
     before = state()
-    flops, bandwidth = devices.measure()
+    flops, core_flops, bandwidth = devices.measure()
     measured = {}
     for count in threads:
-        caches = calibration.caches_of(count)
+        caches = devices.caches_of(count)
         tell = lambda i, n, what, count=count: watch(i, n, f"{count} threads, {what}")  # noqa: E731
         rates, _, steadiness = calibration.measure(count, caches, tell, seconds / len(threads))
         measured[str(count)] = {
@@ -53,7 +53,7 @@ def run(
         "memory_bytes": about["memory_bytes"],
         "clock_hz": clock(),
         "peak_flops": rounded(flops),
-        "core_flops": rounded(max(flops / about["cores"], core_flops())),
+        "core_flops": rounded(max(flops / about["cores"], core_flops)),
         "bandwidth": rounded(bandwidth),
         "runtime_bytes": runtime(),
         "state": {"before": before, "after": state()},
@@ -72,14 +72,6 @@ def runtime() -> dict[str, int] | None:
         return vars(resident.calibrate())
     except RuntimeError:
         return None
-
-
-def core_flops() -> float:
-    """Operations a second of a matrix product on one core."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1, user_api="blas"):
-        return devices.measure()[0]
 
 
 def state() -> dict[str, str]:

@@ -7,6 +7,7 @@ import pytest
 import costmodel
 import refimpl as ri
 from costmodel import calibration, device
+from costmodel.kernels import Caches
 from costmodel.process import Base
 from gradledger import calibrate
 from gradledger.cli import main
@@ -48,6 +49,27 @@ def test_the_profile_is_used_as_this_machine(home, capsys):
     assert found.base == Base(150_000_000, 10_000)
     p = ri.compile(LAYERS[0][0].graph(), calibration.DENSE, 2, threads=1)
     assert 0 < costmodel.estimate(p, device="this-machine").seconds["mid"] < 1
+
+
+def test_without_a_profile_the_reference_rates_follow_one_core_and_the_memory(home, monkeypatch):
+    given = device._reference()
+    monkeypatch.setattr(device, "measure", lambda: (9e99, given["core_flops"] / 2, given["bandwidth"] / 4))
+    monkeypatch.setattr(device, "caches_of", lambda threads: Caches(2.0**18 * threads, 2.0**20))
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    found, known = device._quick.__wrapped__(), device.find(device.REFERENCE)
+    assert found.rates.keys() == found.caches.keys() == {1, 2}
+    for threads, rates in found.rates.items():
+        before, after = known.rates[threads].by_kernel["any"], rates.by_kernel["any"]
+        assert after["mac"] == pytest.approx(2 * before["mac"]) and after["far"] == pytest.approx(4 * before["far"])
+        assert found.caches[threads] == Caches(2.0**18 * threads, 2.0**20)
+
+
+def test_the_bandwidth_is_that_of_memory_and_not_of_a_cache(monkeypatch):
+    copied = []
+    monkeypatch.setattr(device, "caches_of", lambda threads: Caches(2.0**20, 1.5 * 2**25))
+    monkeypatch.setattr(device.np, "copyto", lambda target, source: copied.append(source.nbytes))
+    device.measure()
+    assert set(copied) == {3 * 2**25}
 
 
 def test_the_table(home, capsys):

@@ -134,7 +134,7 @@ def _percents(found: dict, model: str) -> dict[str, float]:
 
 
 def _measured(threads: int, watch, cases, seconds: float, rounds: int) -> dict:
-    caches = calibration.caches_of(threads)
+    caches = devices.caches_of(threads)
 
     def tell(i: int, n: int, what: str) -> None:
         watch(i, n, f"{threads} threads: {what}")
@@ -149,17 +149,17 @@ def _measured(threads: int, watch, cases, seconds: float, rounds: int) -> dict:
                 timed.time_whole(layers.reference)
             timed.whole = []
         began = time.perf_counter()
-        missing, limit = dict(nets), 0.0
+        missing = dict(nets)
         while (missing or layers.wanted(rounds)) and (layers.rounds < rounds or time.perf_counter() - began < seconds):
             layers.turn(rounds, lambda i, n, what: tell(i, n, f"layers, {what}"))
             for i, (case, timed) in enumerate(missing.items()):
                 tell(i, len(missing), case.name)
                 for _ in range(2):
                     timed.time_whole(layers.reference)
-            limit = calibration.DISTURBED * calibration.own_speed([*layers.timed, *nets.values()])
             if layers.rounds >= rounds:
+                limit = layers.limit
                 missing = {c: t for c, t in nets.items() if sum(r <= limit for r, _ in t.whole) < WANTED}
-    rates, _, steadiness = layers.fitted()
+    limit, (rates, _, steadiness) = layers.limit, layers.fitted()
     device = devices.Device(devices.HERE, "this machine", {threads: rates}, {threads: caches}, threads, True)
     per_flop = _seconds_per_flop(layers.timed, limit)
     rows = [_row(case, timed, device, limit, per_flop) for case, timed in nets.items()]
