@@ -14,12 +14,15 @@ of the front that is farthest from what is compiled. After each the ratios are k
 exhausted, those follow that would be on it if they needed less by one of DOUBTS. With `most` candidates compiled
 before, the front is shown with gaps, and one that was not compiled may be better than one that was.
 
+A plan has to fit the device too, as `budget.fits` tells with one mini-batch of data, whatever the limits are.
+
 Readings [ours]: memory is state and arena, as `memory_limit` has it everywhere; an epoch is a step on each full batch
 and one on what is left; the middle of the predicted seconds counts. Bias-only training and methods that choose which
 samples or blocks enter are not searched: their gradients are no approximation of the same gradient. SGD has a momentum
 of 0.9, sparse update has none, as for `gradledger adapt`.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,18 +35,20 @@ from refimpl.methods.gradient_filter import GradientFilter
 from refimpl.methods.sparse_update import SparseUpdate
 from refimpl.optim import SGD
 from refimpl.plan import Backprop, Plan
-from refimpl.program import compile
+from refimpl.program import Program, compile
 
-from . import budget, gradient_error, predict
+from . import budget, gradient_error, predict, process
 from .device import Device
+from .kernels import FLOAT
 from .screening import Screen
 
 MOMENTUM, LEARNING_RATE = 0.9, 0.01
 MOST, WORK = 60, 16_000  # candidates to compile, and calls of theirs: at most so many; 17 of MobileNetV2's candidates
+LEAST = 1e-12  # of a figure whose logarithm is taken
 EXTRA = 8  # more for each question that is left where nothing fits
 DOUBTS = (0.0, 0.1, 0.3)  # shares by which a candidate may need less than the corrected screening says, in turn
-MEMORY, SECONDS, ERROR = 0, 1, 2  # columns of figures
-CONSTRAINTS = ("memory", "time")
+MEMORY, SECONDS, ERROR, SHARE = 0, 1, 2, 3  # columns of figures; share: of the device's memory, 1 is all of it
+CORRECTED = [MEMORY, SECONDS, SHARE]
 
 
 @dataclass(frozen=True)
@@ -91,14 +96,22 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Limits:
-    """Most bytes of state and arena, most seconds of an epoch; infinity where there is no limit."""
+    """Most bytes of state and arena, most seconds of an epoch; infinity where there is no limit.
+
+    share: of the device's memory; 1 where a plan has to fit it.
+    """
 
     memory: float = np.inf
     seconds: float = np.inf
+    share: float = 1.0
 
     def hold(self, figures: np.ndarray) -> np.ndarray:
-        """Which rows of (…, 2 or 3) figures keep to both."""
-        return (figures[..., MEMORY] <= self.memory) & (figures[..., SECONDS] <= self.seconds)
+        """Which rows of (…, 4) figures keep to all."""
+        return (
+            (figures[..., MEMORY] <= self.memory)
+            & (figures[..., SECONDS] <= self.seconds)
+            & (figures[..., SHARE] <= self.share)
+        )
 
 
 @dataclass(frozen=True)
@@ -121,16 +134,23 @@ class Priced:
         return self.state_bytes + self.peak_bytes
 
     @property
-    def figures(self) -> tuple[float, float, float]:
-        """Memory, seconds of an epoch, error."""
-        return self.memory_bytes, self.seconds["mid"], self.error.error
+    def share(self) -> float:
+        """The largest share of one of the device's memories that it needs; 0 where the device's memory is not known."""
+        needs, has = self.fits["needs"], self.fits["has"]
+        return max((needs[kind] / has[kind] for kind in needs if has[kind]), default=0.0)
+
+    @property
+    def figures(self) -> tuple[float, float, float, float]:
+        """Memory, seconds of an epoch, error, share of the device's memory."""
+        return self.memory_bytes, self.seconds["mid"], self.error.error, self.share
 
 
 @dataclass(frozen=True)
 class Binding:
-    """Why nothing fits. constraints: of CONSTRAINTS, those that no candidate keeps; both where each alone is kept by
-    some and never together.
+    """Why nothing fits. constraints: of memory and time, those that no candidate keeps, both where some keep each alone
+    and none both; device alone where its memory is too small for every candidate.
 
+    least_share: the candidate that needs least of the device's memory. The others are None where that is too much.
     least_memory, least_seconds: the candidates that need least of one, whatever they need of the other. memory_within:
     that needs least memory within the time limit, so that its memory is the smallest limit that works beside it; None
     where no candidate is within. seconds_within: the other way round.
@@ -138,10 +158,11 @@ class Binding:
 
     constraints: tuple[str, ...]
     together: bool
-    least_memory: Priced
-    least_seconds: Priced
-    memory_within: Priced | None
-    seconds_within: Priced | None
+    least_share: Priced
+    least_memory: Priced | None = None
+    least_seconds: Priced | None = None
+    memory_within: Priced | None = None
+    seconds_within: Priced | None = None
 
 
 @dataclass(frozen=True)
@@ -159,12 +180,13 @@ class Advice:
 
 
 def front(figures: np.ndarray) -> list[int]:
-    """The rows of figures (M, 3) that no other row is as good as in all columns, small being good; one of equal rows.
+    """The rows of figures (M, 3 or 4) that no other row is as good as in the first three columns, small being good.
 
-    By rising last column; each row is compared with the staircase of the first two columns of the rows before it.
+    One of equal rows. By rising third column; each row is compared with the staircase of the first two columns of the
+    rows before it.
     """
     found, first, second = [], [], []
-    for i in np.lexsort((figures[:, 1], figures[:, 0], figures[:, 2])):
+    for i in np.lexsort((figures[:, SECONDS], figures[:, MEMORY], figures[:, ERROR])):
         a, b = figures[i, :2]
         place = bisect_right(first, a)
         if place and second[place - 1] <= b:
@@ -198,6 +220,7 @@ class Search:
         self.convolutions = sum(node.op == "conv2d" for node in graph.nodes)
         self.candidates: list[Candidate] = []
         self.compiled: dict[int, Priced] = {}
+        self._inferences: dict[tuple, Program] = {}  # by batch and dtype
         self.calls = 1  # of the longest step
         batches = [b for b in batches if b <= samples]
         rows = [self._screened(method, batches) for method in methods]
@@ -223,8 +246,19 @@ class Search:
             for precision in PRECISIONS:
                 for j, (batch, value) in enumerate(points):
                     self.candidates.append(Candidate(method, value, k, batch, precision))
-                    found.append((memory[k, j], seconds[k, j] * self.samples / batch, errors[value]))
-        return np.array(found).reshape(-1, 3)
+                    epoch = seconds[k, j] * self.samples / batch
+                    found.append((memory[k, j], epoch, errors[value], self._share(memory[k, j], batch)))
+        return np.array(found).reshape(-1, 4)
+
+    def _share(self, memory: float, batch: int) -> float:
+        """About what share of the device's RAM a candidate needs; 0 where that is not known."""
+        if not self.device.ram_bytes:
+            return 0.0
+        if self.device.flash_bytes or not self.device.base:
+            return memory / self.device.ram_bytes
+        weights = sum(math.prod(p.shape) for p in self.graph.parameters.values())
+        image = math.prod(self.graph.size) * self.graph.channels
+        return (self.device.base.fixed + memory + FLOAT * (weights + 2 * batch * image)) / self.device.ram_bytes
 
     def error(self, method: Method, value: float | None, train_last: int) -> gradient_error.Error:
         """What is expected of the gradient of a method's last convolutions."""
@@ -240,15 +274,26 @@ class Search:
             full, rest = divmod(self.samples, c.batch)
             step = predict.Estimate(program, c.batch, {}, self.device).seconds  # no calls: nobody asks for operations
             last = predict.Estimate(program, rest, {}, self.device).seconds if rest else dict.fromkeys(step, 0.0)
+            resident = process.with_a_batch(program, self.device.base, self._inference(program))
             self.compiled[i] = Priced(
                 c, program.state_bytes, program.peak_bytes, program.constant_bytes,
                 {k: full * step[k] + last[k] for k in step}, step, full + bool(rest),
-                budget.fits(program, self.device), self.error(c.method, c.value, c.train_last),
+                budget.fits(program, self.device, resident and sum(resident.values())),
+                self.error(c.method, c.value, c.train_last),
             )  # fmt: skip
         return self.compiled[i]
 
+    def _inference(self, program: Program) -> Program | None:
+        """The program that evaluates beside a step: the same for all candidates of a batch."""
+        key = program.batch, program.dtype
+        if self.device.base and key not in self._inferences:
+            self._inferences[key] = compile(
+                self.graph, None, program.batch, backend=self.backend, threads=self.threads, dtype=program.dtype
+            )
+        return self._inferences.get(key)
+
     def figures(self, doubt: float = 0.0) -> np.ndarray:
-        """Memory, seconds and error of every candidate: exact where compiled, else screened and corrected.
+        """Memory, seconds, error and share of every candidate: exact where compiled, else screened and corrected.
 
         doubt: share by which what is not compiled may need less than that.
         """
@@ -256,12 +301,13 @@ class Search:
         known = list(self.compiled)
         if known:
             exact = np.array([self.compiled[i].figures for i in known])
-            ratios = np.log(exact[:, :2] / self.screened[known, :2])
+            screened = self.screened[known][:, CORRECTED]
+            ratios = np.log(np.maximum(exact[:, CORRECTED], LEAST) / np.maximum(screened, LEAST))
             away = np.square(self._places[:, None] - self._places[known]).sum(2)
             other = self._method[:, None] != self._method[known]
             trained = np.maximum(self._places[:, None, 0], self._places[known, 0])
             weights = 1 / (away + 1e-4 + other * trained)  # methods differ in what trains, not in what is frozen
-            found[:, :2] *= (1 - doubt) * np.exp(weights @ ratios / weights.sum(1, keepdims=True))
+            found[:, CORRECTED] *= (1 - doubt) * np.exp(weights @ ratios / weights.sum(1, keepdims=True))
             found[known] = exact
         return found
 
@@ -286,7 +332,7 @@ class Search:
     def _best(self, limits: Limits) -> list[Priced]:
         """The front of the compiled candidates within the limits, by rising error."""
         fitting = [p for p in self.compiled.values() if limits.hold(np.array(p.figures))]
-        return [fitting[i] for i in front(np.array([p.figures for p in fitting]).reshape(-1, 3))]
+        return [fitting[i] for i in front(np.array([p.figures for p in fitting]).reshape(-1, 4))]
 
     def _anchor(self) -> int | None:
         """A candidate in the middle of a method of which none is compiled, for its ratios; None where each has one."""
@@ -323,7 +369,7 @@ class Search:
         return left[int(np.square(place[left][:, None] - place[known]).sum(2).min(1).argmax())]
 
     def _least(self, column: int, within: Limits) -> Priced | None:
-        """The compiled candidate that needs least memory or seconds within limits; None where none is within.
+        """The compiled candidate that needs least of a column within limits; None where none is within.
 
         Those that may need less are compiled first, at most EXTRA.
         """
@@ -339,10 +385,13 @@ class Search:
 
     def binding(self, limits: Limits) -> Binding:
         """Which limit keeps every candidate away, what is the best that can be had, and what limit would do."""
+        smallest = self._least(SHARE, Limits(share=np.inf))
+        if smallest.share > limits.share:
+            return Binding(("device",), False, smallest)
         memory, seconds = self._least(MEMORY, Limits()), self._least(SECONDS, Limits())
         broken = {"memory": memory.memory_bytes > limits.memory, "time": seconds.seconds["mid"] > limits.seconds}
         together = not any(broken.values())
         return Binding(
-            tuple(c for c in CONSTRAINTS if together or broken[c]), together, memory, seconds,
+            tuple(c for c in broken if together or broken[c]), together, smallest, memory, seconds,
             self._least(MEMORY, replace(limits, memory=np.inf)), self._least(SECONDS, replace(limits, seconds=np.inf)),
         )  # fmt: skip

@@ -71,19 +71,24 @@ def needed(program: Program, weights: str = "trained") -> int:
 def fits(program: Program, device: Device, resident: int | None = None) -> dict:
     """Does a step fit into a device's memory? Bytes that it needs and that there are, of RAM and, where it has, flash.
 
-    With flash, weights that no single step updates stay there, and a compiled step needs no interpreter: RAM holds the
-    rest. Without, RAM holds the training process: `resident` bytes at its peak (`costmodel.process`), or, where that is
-    None, the arrays of the step and the device's base. `ok` is None where the RAM is not known.
+    With flash, it holds every weight, for a device that is switched on again starts from there, and what a rule adds; a
+    compiled step needs no interpreter: RAM holds arena and optimizer, and the weights that a single step updates. The
+    program's code and its stack are not counted. Without flash, RAM holds the training process: `resident` bytes at its
+    peak (`costmodel.process`), or, where that is None, `at_least` the arrays of the step and the device's base. What
+    other processes take is not counted.
+
+    `ok` is None where the RAM is not known, and where what is needed at least would fit.
     """
-    everything = program.state_bytes + program.peak_bytes + program.constant_bytes
+    at_least, arrays = False, program.state_bytes + program.peak_bytes + program.constant_bytes
     if device.flash_bytes:
-        work = needed(program, "updated")
-        needs, has = {"ram": work, "flash": everything - work}, {"ram": device.ram_bytes, "flash": device.flash_bytes}
+        kept = program.state_bytes - sum(b.nbytes for b in program.step.state.values()) + program.constant_bytes
+        needs, has = {"ram": needed(program, "updated"), "flash": kept}, {"ram": device.ram_bytes}
+        has |= {"flash": device.flash_bytes}
     else:
-        base = device.base.fixed if device.base else 0
-        needs, has = {"ram": everything + base if resident is None else resident}, {"ram": device.ram_bytes}
-    known = None not in has.values()
-    return {"needs": needs, "has": has, "ok": all(needs[k] <= has[k] for k in needs) if known else None}
+        at_least, base = resident is None, device.base.fixed if device.base else 0
+        needs, has = {"ram": arrays + base if at_least else resident}, {"ram": device.ram_bytes}
+    ok = None if None in has.values() else all(needs[k] <= has[k] for k in needs)
+    return {"needs": needs, "has": has, "at_least": at_least, "ok": None if at_least and ok else ok}
 
 
 def _state(program: Program) -> dict[str, int]:

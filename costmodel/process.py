@@ -40,11 +40,21 @@ def peak_bytes(program: Program, base: Base, data_bytes: int, samples: int) -> i
     return sum(terms(program, base, data_bytes, samples).values())
 
 
-def terms(program: Program, base: Base, data_bytes: int, samples: int) -> dict[str, int]:
+def with_a_batch(program: Program, base: Base | None, inference: Program | None = None) -> dict[str, int] | None:
+    """`terms` where a mini-batch is all the data; None where the runtime is not known, or stochastic depth compiles."""
+    if base is None or program.plan.depth:
+        return None
+    return terms(program, base, program.step.host_writes["input"].nbytes, program.batch, inference)
+
+
+def terms(
+    program: Program, base: Base, data_bytes: int, samples: int, inference: Program | None = None
+) -> dict[str, int]:
     """Every term of the peak in bytes.
 
     data_bytes: of all arrays of data that the process holds, labels and test set included. samples: in the training
-    set. ValueError for stochastic depth: how many steps it compiles, and keeps, depends on chance and on their number.
+    set. inference: the same net, sizes and threads without a plan, where it is compiled already. ValueError for
+    stochastic depth: how many steps it compiles, and keeps, depends on chance and on their number.
 
     runtime, launches: see `Base`; launches are those of the step and of inference. arena: the larger one of step and
     inference, which share it, and its guard zones. weights: of all nets, trained or not. optimizer: its arrays.
@@ -57,7 +67,7 @@ def terms(program: Program, base: Base, data_bytes: int, samples: int) -> dict[s
         raise ValueError(
             f"the resident memory of {program.plan.depth.method} is not predicted: what it compiles depends on chance"
         )
-    step, inference = program.step, _compiled(program, None)
+    step, inference = program.step, inference or _compiled(program, None)
     found = {
         "runtime": base.fixed,
         "launches": base.launch * (len(program.order) + len(inference.order)),

@@ -9,8 +9,7 @@ from pathlib import Path
 import refimpl as ri
 from costmodel import advice
 from costmodel.advice import Binding, Limits, Priced, Search
-from costmodel.device import HERE, Device
-from costmodel.kernels import FLOAT
+from costmodel.device import HERE
 from refimpl import checkpoint, data
 from refimpl.lower import BACKENDS
 
@@ -63,7 +62,6 @@ def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]
     graph, samples = net(settings)
     make_folder(output)
     threads = settings.threads or (None if settings.device == HERE else on.cores)
-    limit = room(on, graph) if limit is None else limit
     limits = Limits(math.inf if limit is None else limit, math.inf if most is None else most)
     watch(0, 1, "closed forms")
     try:
@@ -84,6 +82,7 @@ def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]
         "samples": samples,
         "device": on.name,
         "device_measured": on.measured,
+        "device_memory": {"ram": on.ram_bytes, "flash": on.flash_bytes},
         "memory_limit": limit,
         "seconds_per_epoch": most,
         "searched": {
@@ -114,18 +113,6 @@ def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]
     return record
 
 
-def room(on: Device, graph: ri.Graph) -> int | None:
-    """Bytes that state and arena may take of a device's RAM: what the rest of a training process leaves of it.
-
-    That are the runtime, and the weights twice: those that are frozen or kept to go back to, and pre-trained ones
-    (`costmodel.process`); without a runtime, all of the RAM. None where the RAM is not known.
-    """
-    if on.ram_bytes is None or on.base is None:
-        return on.ram_bytes
-    weights = FLOAT * sum(math.prod(p.shape) for p in graph.parameters.values())
-    return max(0, on.ram_bytes - on.base.fixed - 2 * weights)
-
-
 def net(settings: Settings) -> tuple[ri.Graph, int]:
     """The graph, and the samples of an epoch: as given, or those of the training part of the data."""
     size = options.size(settings.size)
@@ -145,6 +132,7 @@ def entry(p: Priced, settings: Settings, limit: int | None) -> dict:
         "train_last": c.train_last,
         "batch": c.batch,
         "precision": c.precision,
+        "momentum": c.plan.step.optimizer.momentum,
         "memory_bytes": p.memory_bytes,
         "state_bytes": p.state_bytes,
         "peak_bytes": p.peak_bytes,
@@ -180,6 +168,8 @@ def command(p: Priced, settings: Settings, limit: int | None) -> str:
 
 def refusal(binding: Binding, limits: Limits, settings: Settings, searched: int) -> tuple[str, dict]:
     """The sentence of a refusal, and what the record holds of it."""
+    if binding.constraints == ("device",):
+        return too_small(binding.least_share, settings, searched)
     least, fastest = binding.least_memory, binding.least_seconds
     memory, seconds = binding.memory_within, binding.seconds_within
     limit_memory, limit_seconds = f"{limits.memory:,} bytes", f"{limits.seconds:g} s"
@@ -210,7 +200,8 @@ def refusal(binding: Binding, limits: Limits, settings: Settings, searched: int)
         works.append(
             f"--memory-limit {fastest.memory_bytes} with --seconds-per-epoch {rounded_up(fastest.seconds['mid'])}"
         )
-    unchanged = " and the other limit as it is" if memory or seconds else ""
+    both = limits.memory < math.inf and limits.seconds < math.inf
+    unchanged = " and the other limit as it is" if both and (memory or seconds) else ""
     sentence = f"nothing fits, {'; '.join(parts)}; the smallest limit that works is {' or '.join(works)}{unchanged}"
     told = {
         "binding": list(binding.constraints),
@@ -221,6 +212,19 @@ def refusal(binding: Binding, limits: Limits, settings: Settings, searched: int)
         },
     }
     return sentence, told
+
+
+def too_small(p: Priced, settings: Settings, searched: int) -> tuple[str, dict]:
+    """The refusal where no plan fits the device."""
+    needs, has = p.fits["needs"], {kind: nbytes for kind, nbytes in p.fits["has"].items() if nbytes}
+    kind = max(has, key=lambda kind: needs[kind] / has[kind])
+    name = "RAM" if kind == "ram" else kind
+    sentence = (
+        f"nothing fits, the device binds: {settings.device} has {has[kind]:,} bytes of {name}, and the plan of "
+        f"{searched:,} that takes least of it ({named(p)}) needs {needs[kind]:,}; a smaller net, input or number of "
+        "classes would do"
+    )
+    return sentence, {"binding": ["device"], "best": {"needs": needs}, "smallest_limit": {}}
 
 
 def named(p: Priced) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import refimpl as ri
 from costmodel import budget, energy, paper, predict, process
-from costmodel.device import HERE, Device
+from costmodel.device import HERE
 from refimpl.methods.sparse_update import SparseUpdate
 
 from . import options
@@ -89,21 +89,13 @@ def run(settings: Settings) -> dict:
                 raise refused(e, limit, record) from None
     estimate = predict.estimate(program, device=on)
     record |= priced(estimate)
-    resident = process_terms(program, on)
+    resident = process.with_a_batch(program, on.base)
     peak = resident and sum(resident.values())
     record |= {"resident_bytes": peak, "resident": resident, "fits": budget.fits(program, on, peak)}
     record |= {"energy": energy.joules(estimate)}
     if settings.convention == "paper":
         record |= counted_as_paper(program)
     return {"ok": True, **record}
-
-
-def process_terms(program: ri.Program, on: Device) -> dict[str, int] | None:
-    """What a training process holds at its peak, with one batch of data; None where nothing is known to tell it."""
-    if on.base is None or program.plan.depth:
-        return None
-    data = program.step.host_writes["input"].nbytes
-    return process.terms(program, on.base, data, program.batch)
 
 
 def refused(e: ri.MemoryLimitError, limit: int, record: dict) -> Refused:

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .options import MOMENTUM
 from .show import console, size
 
 
@@ -12,7 +13,9 @@ def advised(record: dict) -> None:
     wide = Console(width=max(console.width, 160))
     rows, columns = record["size"]
     found, measured = record["searched"], "" if record["device_measured"] else " (its kernels were not measured)"
-    limits = [] if record["memory_limit"] is None else [size(record["memory_limit"])]
+    memory = record["device_memory"]
+    limits = [f"the {size(memory[kind])} of {kind.replace('ram', 'RAM')} there" for kind in memory if memory[kind]]
+    limits += [] if record["memory_limit"] is None else [f"{size(record['memory_limit'])} of state and arena"]
     limits += [] if record["seconds_per_epoch"] is None else [f"{record['seconds_per_epoch']:g} s an epoch"]
     wide.print(
         f"\n{record['model']}, input {rows}x{columns}, {record['classes']} classes, {record['samples']:,} samples an "
@@ -22,7 +25,7 @@ def advised(record: dict) -> None:
     for name, justify in (
         ("", "right"), ("method", "left"), ("layers", "right"), ("batch", "right"), ("memory", "right"),
         ("in bytes", "right"), ("an epoch", "right"), ("from", "right"), ("to", "right"),
-        ("gradient error", "right"), ("cosine", "right"),
+        ("RAM there", "right"), ("gradient error", "right"), ("cosine", "right"),
     ):  # fmt: skip
         table.add_column(name, justify=justify, no_wrap=True)
     for number, p in enumerate(record["front"], start=1):
@@ -30,16 +33,20 @@ def advised(record: dict) -> None:
         times = (f"{spread[k]:,.3g} s" if spread[k] < 1000 else f"{spread[k]:,.0f} s" for k in ("mid", "low", "high"))
         table.add_row(
             str(number), p["as_given"], str(p["train_last"]), str(p["batch"]), size(p["memory_bytes"]),
-            f"{p['memory_bytes']:,}", *times, f"{p['gradient_error']:.3f}", f"{p['cosine']:.3f}",
+            f"{p['memory_bytes']:,}", *times, size(p["fits"]["needs"]["ram"]), f"{p['gradient_error']:.3f}",
+            f"{p['cosine']:.3f}",
         )  # fmt: skip
     wide.print(table, highlight=False)
     on = record["error_measured_on"]
+    flash, process = "compiled step keeps in RAM", "training process holds, with one batch of data"
+    holds = flash if memory["flash"] else process
     gaps = "" if found["complete"] else "; the front may hold more"
     for line in (
         f"\nnone of these is better than another in memory, time and error; {found['compiled']} of "
         f"{found['candidates']:,} plans were compiled and priced{gaps}",
-        "layers: last convolutions that train, the classifier always does; memory: state and arena, frozen weights "
-        "come on top",
+        "layers: last convolutions that train, the classifier always does; memory: state and arena; RAM there: what "
+        f"the {holds}; an epoch: predicted, limited by this value, between from and to; SGD with momentum "
+        f"{MOMENTUM:g}, sparse-update without",
         "gradient error: expected √(1 − cosine²) to the gradient of the whole net, what is frozen counted as 0; "
         f"measured on {on['net']} ({on['data']}; {on['weights']})\n",
     ):

@@ -1,7 +1,6 @@
 """`gradledger cost --advise`: its record, commands that run as they are printed, its refusals."""
 
 import json
-import math
 import shlex
 from dataclasses import replace
 
@@ -10,11 +9,10 @@ import pytest
 
 from gradledger import advise, options
 from gradledger.cli import main
-from refimpl import models
 
 DEVICE = ("--device", "raspberry-pi-4")
 KEYS = {
-    "method", "as_given", "train_last", "batch", "precision", "memory_bytes", "state_bytes", "peak_bytes",
+    "method", "as_given", "train_last", "batch", "precision", "momentum", "memory_bytes", "state_bytes", "peak_bytes",
     "constant_bytes", "seconds_per_epoch", "steps", "step_seconds", "gradient_error", "cosine", "relative_error",
     "fits", "command",
 }  # fmt: skip
@@ -163,20 +161,38 @@ def test_the_table_has_a_line_and_a_command_for_each_plan(run, record):
     assert "expected" in out and "measured on" in out
 
 
-def test_without_a_memory_limit_holds_what_the_process_leaves_of_the_device_s_ram(record):
-    r = record("--model", "lenet5", "--samples", 100)
-    on, net = options.device("raspberry-pi-4"), models.build("lenet5")
-    weights = sum(math.prod(p.shape) for p in net.parameters.values())
-    assert r["memory_limit"] == on.ram_bytes - on.base.fixed - 2 * 4 * weights
-    assert "--memory-limit" not in r["front"][0]["command"] and r["seconds_per_epoch"] is None
+@pytest.mark.parametrize("limit", [(), ("--memory-limit", "1GiB")], ids=str)
+def test_plans_fit_the_device_whatever_the_limit_and_cost_says_the_same(record, run, monkeypatch, limit):
+    needs = sorted(p["fits"]["needs"]["ram"] for p in record("--model", "lenet5", "--samples", 100)["front"])
+    ram = needs[len(needs) // 2]
+    board = replace(options.device("raspberry-pi-4"), ram_bytes=ram)
+    monkeypatch.setattr(options, "device", lambda name: board)
+    r = record("--model", "lenet5", "--samples", 100, *limit)
+    assert r["device_memory"] == {"ram": ram, "flash": None} and r["seconds_per_epoch"] is None
+    assert r["front"] and all(p["fits"]["ok"] for p in r["front"])
+    assert any(p["fits"]["ok"] is False for p in r["others"])
+    assert needs[-1] > ram >= max(p["fits"]["needs"]["ram"] for p in r["front"])
+    for p in r["front"][::4]:
+        words = shlex.split(p["command"])
+        assert ("--memory-limit" in words) == bool(limit)
+        assert json.loads(run(*words[1:], "--json")[1])["fits"] == p["fits"]
 
 
-def test_a_device_that_the_process_alone_fills_has_no_room():
-    on, net = options.device("raspberry-pi-4"), models.build("lenet5")
-    assert advise.room(replace(on, ram_bytes=10**6), net) == 0
-    assert advise.room(replace(on, ram_bytes=None), net) is None
-    chip = options.device("microcontroller-256k")
-    assert advise.room(chip, net) == chip.ram_bytes == 256 * 1024
+def test_a_device_too_small_for_every_plan(record):
+    r = record("--model", "lenet5", "--samples", 100, "--device", "microcontroller-256k", status=1)
+    assert r["binding"] == ["device"] and not r["front"] and r["smallest_limit"] == {}
+    needs = r["best"]["needs"]["ram"]
+    assert needs == min(p["fits"]["needs"]["ram"] for p in r["others"]) > 256 * 1024
+    assert r["reason"].startswith("nothing fits, the device binds: microcontroller-256k has 262,144 bytes of RAM, and ")
+    assert f"needs {needs:,};" in r["reason"]
+
+
+def test_one_limit_alone_is_not_told_as_two(record):
+    alone = record("--model", "lenet5", "--samples", 100, "--memory-limit", "8KiB", status=1)["reason"]
+    both = record("--model", "lenet5", "--samples", 100, "--memory-limit", "8KiB", "--seconds-per-epoch", 50, status=1)[
+        "reason"
+    ]
+    assert "the other limit" not in alone and both.endswith(" and the other limit as it is")
 
 
 def test_the_picture(capsys, tmp_path):
