@@ -59,6 +59,15 @@ Method = Annotated[
 TrainLast = Annotated[
     str | None, typer.Option(help="Convolutions to train, counted from the end, or all, which is the default.")
 ]
+Momentum = Annotated[
+    float | None, typer.Option(parser=REAL, help="Momentum of SGD; default 0.9, with sparse-update 0.")
+]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        help="Most that state (trained weights, optimizer) and arena may take, as 256KiB; frozen weights come on top."
+    ),
+]
 Backend = Annotated[str, typer.Option(help="fast or reference kernels.")]
 Output = Annotated[Path, typer.Option("--output", help="Folder for weights, record and plot.")]
 
@@ -91,14 +100,12 @@ def adapt(
     epochs: Annotated[int, typer.Option(parser=WHOLE, help="Passes over the training data.")] = 20,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = 32,
     lr: Annotated[float, typer.Option(parser=REAL, help="Learning rate at the start; it falls along a cosine.")] = 0.01,
-    momentum: Annotated[
-        float | None, typer.Option(parser=REAL, help="Momentum of SGD; default 0.9, with sparse-update 0.")
-    ] = None,
+    momentum: Momentum = None,
     classes: Annotated[
         int | None, typer.Option(parser=WHOLE, help="Classes of the model; default those of the data.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="Size HxW to which images are stretched.")] = None,
-    memory_limit: Annotated[str | None, typer.Option(help="Most that state and arena may take, as 256KiB.")] = None,
+    memory_limit: MemoryLimit = None,
     seed: Annotated[int, typer.Option(parser=WHOLE, help="Decides the order of samples and every random number.")] = 0,
     backend: Backend = "fast",
     threads: Threads = None,
@@ -166,8 +173,15 @@ def cost(
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = 1,
     method: Method = ["backprop"],  # noqa: B006 (typer reads the default, nobody changes it)
     train_last: TrainLast = None,
-    device: Annotated[str, typer.Option(help="Device whose seconds are estimated.")] = "this-machine",
-    memory_limit: Annotated[str | None, typer.Option(help="Most that state and arena may take, as 256KiB.")] = None,
+    momentum: Momentum = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Device whose seconds and memory are asked: this-machine, reference, a board's name (an unknown one "
+            "lists them) or the file of a profile."
+        ),
+    ] = "this-machine",
+    memory_limit: MemoryLimit = None,
     convention: Annotated[
         str, typer.Option(help="macs, flops, or paper: the backward pass as arXiv 2301.00330 counts it.")
     ] = "macs",
@@ -189,15 +203,16 @@ def cost(
         ),
     ] = False,
     seconds_per_epoch: Annotated[
-        float | None, typer.Option(parser=REAL, help="With --advise: most seconds that an epoch may take.")
+        float | None,
+        typer.Option(parser=REAL, help="With --advise: most seconds that an epoch may take, as they are predicted."),
     ] = None,
     samples: Annotated[int | None, typer.Option(parser=WHOLE, help="With --advise: samples of an epoch.")] = None,
     data: Annotated[
         str | None, typer.Option(help="With --advise: the data, as for adapt, in place of --samples.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", help="With --advise: folder for record and plot.")] = Path(
-        "gradledger-out"
-    ),
+    output: Annotated[
+        Path | None, typer.Option("--output", help="With --advise: folder for record and plot; default gradledger-out.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Price one training step, layer by layer, before any data or run."""
@@ -207,17 +222,19 @@ def cost(
     if advise:
         return advised(
             {"--batch": batch != 1, "--method": list(method) != ["backprop"], "--train-last": train_last is not None,
-             "--convention": convention != "macs", "--fit": fit is not None},
+             "--convention": convention != "macs", "--fit": fit is not None, "--momentum": momentum is not None},
             (model, classes, size, device, memory_limit, seconds_per_epoch, samples, data, backend, threads),
-            output, as_json,
+            output or Path("gradledger-out"), as_json,
         )  # fmt: skip
-    needed = {"--seconds-per-epoch": seconds_per_epoch, "--samples": samples, "--data": data}
+    needed = {
+        "--seconds-per-epoch": seconds_per_epoch, "--samples": samples, "--data": data, "--output": output
+    }  # fmt: skip
     for option, value in needed.items():
         if value is not None:
             raise typer.BadParameter(f"{option} goes with --advise, which was not given")
     record = job.run(
         job.Settings(model, classes, size, batch, list(method), train_last, device, memory_limit, convention, backend,
-                     threads, fit)
+                     threads, fit, momentum)
     )  # fmt: skip
     if as_json:
         emit(record)

@@ -31,15 +31,16 @@ class Settings:
     backend: str = "fast"
     threads: int | None = None
     fit: str | None = None
+    momentum: float | None = None
 
 
 def run(settings: Settings) -> dict:
-    """Price one training step with SGD and momentum (sparse-update: without); returns the record.
+    """Price one training step with SGD, by default with momentum (sparse-update: without); returns the record.
 
     Runs no kernel and compiles none. Raises Malformed for a bad value, Refused where the memory limit does not hold.
     """
     methods = options.methods(settings.method)
-    plan, method = options.plan(methods, settings.train_last, None), methods.text
+    plan, method = options.plan(methods, settings.train_last, settings.momentum), methods.text
     limit = options.byte_count(settings.memory_limit)
     if settings.convention not in CONVENTIONS:
         raise unknown("convention", settings.convention, CONVENTIONS)
@@ -73,6 +74,8 @@ def run(settings: Settings) -> dict:
         "batch": settings.batch,
         "method": method,
         "train_last": plan.train_last,
+        "momentum": plan.step.optimizer.momentum,
+        "threads": program.threads,
         "convention": settings.convention,
         "peak_bytes": program.peak_bytes,
         "state_bytes": program.state_bytes,

@@ -273,7 +273,11 @@ def seconds(value: float | None) -> str:
     """A time in the unit that reads best."""
     if value is None:
         return "-"
-    return f"{1000 * value:.2f} ms" if value < 1 else f"{value:.2f} s"
+    if value < 1:
+        return f"{1000 * value:.2f} ms"
+    if value < 600:
+        return f"{value:.2f} s"
+    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
 def priced(record: dict) -> None:
@@ -284,9 +288,11 @@ def priced(record: dict) -> None:
     k = record["train_last"]
     trained = {"all": "all convolutions", 0: "the classifier alone", 1: "the last convolution"}
     wide = Console(width=max(console.width, 200))  # a narrow terminal breaks lines, and a pipe has no width to cut at
+    optimizer = f"SGD with momentum {record['momentum']:g}" if record["momentum"] else "plain SGD"
     wide.print(
         f"\n{record['model']}, input {rows}x{columns}, {record['classes']} classes, batch {record['batch']}: "
-        f"{record['method']}, training {trained.get(k, f'the last {k} convolutions')}\n"
+        f"{record['method']}, training {trained.get(k, f'the last {k} convolutions')}, "
+        f"{optimizer}, {record['threads']} thread{'' if record['threads'] == 1 else 's'}\n"
     )
     sections = tuple(record["other_units"])
     phases = ("backward",) if paper else ("forward", "backward", "update")
@@ -319,20 +325,39 @@ def priced(record: dict) -> None:
     summary.add_row("weights", size(record["weight_bytes"]))
     spread = record["seconds"]
     times = f"{seconds(spread['mid'])} ({seconds(spread['low'])} to {seconds(spread['high'])})"
-    measured = "" if record["device_measured"] else " (its kernels were not measured)"
-    summary.add_row(f"a step on {record['device']}{measured}", times)
-    summary.add_row(
-        f"its energy there, estimated{'' if record['energy']['board'] else ' (operations, memory)'}", energy(record)
-    )
+    summary.add_row(f"a step on {record['device']}", times)
+    summary.add_row("its energy there, estimated", energy(record))
     for kind, needed in record["fits"]["needs"].items():
         has = record["fits"]["has"][kind]
         verdict = "" if has is None else f" of {size(has)}: {'fits' if needed <= has else 'does not fit'}"
-        whose = "of the training process" if record["resident_bytes"] else "that it needs"
-        summary.add_row(f"{kind.replace('ram', 'RAM')} {whose} there", f"{size(needed)}{verdict}")
+        if record["fits"]["at_least"]:
+            verdict = verdict.removesuffix(": fits")
+        least = "at least " if record["fits"]["at_least"] else ""
+        summary.add_row(f"{kind.replace('ram', 'RAM')} that it needs there", f"{least}{size(needed)}{verdict}")
     console.print()
     wide.print(summary)
+    console.print()
+    for line in notes(record):
+        console.print(line, highlight=False, soft_wrap=True)
     if "memory_limit" in record:
         budgeted(record, wide)
+
+
+def notes(record: dict) -> list[str]:
+    """What the predictions for a device cover, a line each."""
+    if record["device_measured"]:
+        time = "19 of 20 undisturbed steps take a time between the bounds"
+    else:
+        factor = record["seconds"]["high"] / record["seconds"]["mid"]
+        time = f"its kernels were not measured, a factor of {factor:.2g} either way is assumed"
+        time += "; gradledger calibrate measures them" if record["device"] == "this-machine" else ""
+    source = "board power times seconds" if record["energy"]["board"] else "operations and memory alone, so at least"
+    if "flash" in record["fits"]["needs"]:
+        memory = "stack and program code are not counted; flash holds all weights, trained or not"
+    else:
+        memory = "the training process with one batch of data, no other process"
+        memory += "; the rest of it is not predicted" if record["fits"]["at_least"] else ""
+    return [f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
 
 
 def energy(record: dict) -> str:
@@ -366,6 +391,11 @@ def budgeted(record: dict, wide: Console) -> None:
             f"\nchosen: the last {fit['layers']} convolutions at ratio {fit['ratio']:g}; with {covers} they need "
             f"{fit['needed']:,} of {record['memory_limit']:,} bytes"
         )
+    else:
+        wide.print(
+            f"\nstate and arena need {record['state_bytes'] + record['peak_bytes']:,} of the limit's "
+            f"{record['memory_limit']:,} bytes; constants come on top"
+        )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (("memory in bytes", "left"), ("at the peak", "right"), ("most at any time", "right")):
         table.add_column(name, justify=justify)
@@ -394,7 +424,7 @@ def validated(record: dict) -> None:
     who = f", person {record['subject']} held out" if record["subject"] else ""
     console.print(f"\n{record['model']} on {record['data']}{who}: {record['method']}")
     console.print(f"{record['batches']} batches of {record['batch']}; weights: {record['weights']}\n", soft_wrap=True)
-    wide = Console(width=max(console.width, 120))
+    wide = Console(width=max(console.width, 160))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("layer", "gradient", "view"):
         table.add_column(name, no_wrap=True)
@@ -423,7 +453,7 @@ def validated(record: dict) -> None:
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     wide.print()
-    wide.print(verdicts(record["checks"]))
+    (console if console.is_terminal else wide).print(verdicts(record["checks"]))  # a terminal wraps the cells
     console.print(
         f"\n{record['counts']['drawn']:,} cases drawn from seed {record['seed']}; again: {record['command']}\n",
         highlight=False, soft_wrap=True,
@@ -437,7 +467,7 @@ def verdicts(checks: list[dict]) -> Table:
     """A line for each check: what should be, what was measured, the verdict."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("check", "should be", "measured", "verdict"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold", no_wrap=name == "verdict")
     section = None
     for c in checks:
         if c["section"] != section:

@@ -330,6 +330,39 @@ def test_a_board_tells_whether_the_step_fits_and_what_it_draws(record, run):
     assert found["energy"]["board"]["mid"] == pytest.approx(
         find("raspberry-pi-zero-2").watts[1] * found["seconds"]["mid"]
     )
-    assert "RAM of the training process there" in run("--device", "raspberry-pi-zero-2")[1]
+    out = run("--device", "raspberry-pi-zero-2")[1]
+    assert "of 427.0 MiB: fits" in out and "the training process with one batch of data" in out
     status, out, _ = run("--device", "microcontroller-256k", "--model", "mobilenet_v2", "--size", "96x96")
-    assert status == 0 and "of 256.0 KiB: does not fit" in out and "its kernels were not measured" in out
+    assert status == 0 and "of 256.0 KiB: does not fit" in out and "13.5 MiB of 1.0 MiB: does not fit" in out
+    assert "a factor of 2.5 either way is assumed" in out and "stack and program code are not counted" in out
+
+
+def test_a_process_that_is_not_predicted_is_a_bound_and_no_promise(record, run):
+    args = ("--device", "raspberry-pi-4", "--model", "resnet20", "--method", "stochastic-depth")
+    found = record(*args)
+    assert found["resident"] is None and found["fits"]["at_least"] and found["fits"]["ok"] is None
+    out = run(*args)[1]
+    line = next(line for line in out.splitlines() if line.startswith("RAM that it needs there"))
+    assert "at least" in line and "fits" not in line and "the rest of it is not predicted" in out
+
+
+def test_the_optimizer_is_told_and_can_be_chosen(record, run):
+    plain, usual = record("--momentum", "0"), record()
+    assert (plain["momentum"], usual["momentum"], record("--method", "sparse-update")["momentum"]) == (0, 0.9, 0)
+    assert plain["memory"]["state"]["optimizer"] == 0 < usual["memory"]["state"]["optimizer"]
+    assert "SGD with momentum 0.9, " in run()[1] and "plain SGD, " in run("--momentum", "0")[1]
+    status, out, err = run("--momentum", "2")
+    assert (status, out) == (2, "") and "momentum" in err and err.count("\n") == 1
+    status, out, err = run("--momentum", "0.9", "--method", "sparse-update")
+    assert (status, out) == (2, "") and "momentum" in err.lower()
+
+
+def test_what_is_left_of_a_limit_is_told(record, run):
+    r = record("--model", "lenet5")
+    needed = f"state and arena need {r['state_bytes'] + r['peak_bytes']:,} of the limit's 4,194,304 bytes"
+    assert needed in run("--model", "lenet5", "--memory-limit", "4MiB")[1]
+
+
+def test_a_folder_is_for_advice_alone(run):
+    status, out, err = run("--output", "somewhere")
+    assert (status, out) == (2, "") and "--output goes with --advise, which was not given" in err
