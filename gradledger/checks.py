@@ -5,7 +5,7 @@ Each function takes a part of the record and gives rows for it; nothing is compu
 
 from dataclasses import dataclass
 
-from validation import resident
+from validation import drawn, resident
 
 INSIDE = 0.9  # share of measured times inside their intervals; with less the machine may be busy, and nothing is judged
 SHOWN = 3  # mismatches that a sentence names; the record has all
@@ -13,7 +13,10 @@ SHOWN = 3  # mismatches that a sentence names; the record has all
 
 @dataclass(frozen=True)
 class Check:
-    """One check. ok: None where it is shown and judges nothing. problem: why it failed, in words."""
+    """One check. ok: None where it is shown and judges nothing.
+
+    command: what repeats it, a line for each command. problem: why it failed, in words; empty where it did not fail.
+    """
 
     section: str
     name: str
@@ -23,6 +26,10 @@ class Check:
     ok: bool | None
     command: str
     problem: str = ""
+
+    def __post_init__(self):
+        if self.ok is not False:
+            object.__setattr__(self, "problem", "")
 
     @property
     def verdict(self) -> str:
@@ -50,7 +57,8 @@ def gradients(record: dict) -> list[Check]:
         ),
         Check(
             "gradients", f"{slope['checked']} slopes of the loss",
-            "|(L(w + h·d) − L(w − h·d)) / 2h − Σ g₆₄·d| / Σ |g₆₄·d|, d = sign(g₆₄)",
+            "|(L(w + h·d) − L(w − h·d)) / 2h − Σ g₆₄·d| / Σ |g₆₄·d|, d = sign(g₆₄), "
+            "L the loss, h a small step",
             f"at most {slope['tolerance']:.0e}", f"{slope['max_rel_err']:.1e} at most",
             slope["max_rel_err"] <= slope["tolerance"], record["command"],
             f"a gradient is off by {slope['max_rel_err']:.1e} of the slope of the loss, where at most "
@@ -63,6 +71,12 @@ def named(wrong: list[dict]) -> str:
     """The first mismatches with the commands that show them."""
     more = f" and {len(wrong) - SHOWN} more in the record" if len(wrong) > SHOWN else ""
     return "; ".join(f"{w['what']} ({w['command']})" for w in wrong[:SHOWN]) + more
+
+
+def again(record: dict, name: str, wrong: list[dict]) -> str:
+    """The command that draws every case again, and that of one case: the first mismatch, else the first case."""
+    one = wrong[0]["command"] if wrong else drawn.command(name, record["seed"] * drawn.APART)
+    return f"{record['command']}\n{one}"
 
 
 def counts(record: dict) -> list[Check]:
@@ -80,13 +94,13 @@ def counts(record: dict) -> list[Check]:
         Check(
             "counts", f"{passes['cases']:,} drawn calls of {len(passes['passes'])} passes", formula, "0 mismatches",
             f"{passes['mismatches']} mismatches ({passes['full']:,} counted in full)", not passes["mismatches"],
-            "python -m validation.drawn PASS SEED",
+            again(record, "conv2d.grad_w", passes["wrong"]),
             f"{passes['mismatches']} of {passes['cases']} drawn calls do other operations than their formulas say: "
             + named(passes["wrong"]),
         ),
         Check(
             "counts", f"{nets['calls']:,} calls of {nets['cases']:,} drawn nets", formula, "0 mismatches",
-            f"{nets['mismatches']} mismatches", not nets["mismatches"], "python -m validation.drawn net SEED",
+            f"{nets['mismatches']} mismatches", not nets["mismatches"], again(record, "net", nets["wrong"]),
             f"{nets['mismatches']} of {nets['calls']} calls of drawn nets do other operations than their formulas say: "
             + named(nets["wrong"]),
         ),
@@ -96,18 +110,22 @@ def counts(record: dict) -> list[Check]:
 def torch_counter(record: dict) -> list[Check]:
     """Our nominal counts against PyTorch's counter."""
     found = record["counts"]["torch"]
-    formula = "flops with padded taps = torch.utils.flop_counter; G times that for dw of G groups, where it is wrong"
-    command = "python -m validation.torch_flops"
+    formula = (
+        "our multiplications and additions, padded taps included = torch.utils.flop_counter, or that with its known "
+        "error: it counts the weight gradient of a convolution with G groups G times"
+    )
+    value, command = "equal, or off by its known error", "python -m validation.torch_flops"
     if found.get("note"):
-        return [Check("counts", "PyTorch's counter", formula, "", found["note"], None, command)]
+        return [Check("counts", "PyTorch's counter", formula, value, found["note"], None, command)]
     rows = found["rows"]
     bad = [r for r in rows if not r["explained"]]
+    equal = sum(r["ours"] == r["torch"] for r in rows)
     return [
         Check(
-            "counts", f"{len(rows)} counts of PyTorch's counter", formula, "0 unexplained",
-            f"{len(bad)} unexplained, {sum(r['ours'] != r['torch'] for r in rows)} without groups", not bad,
-            command,
-            f"{len(bad)} of {len(rows)} counts of PyTorch's counter are neither ours nor ours without groups, first "
+            "counts", f"{len(rows)} counts of PyTorch's counter", formula, value,
+            f"{equal} equal, {len(rows) - equal - len(bad)} off by its known error, {len(bad)} off by more",
+            not bad, command,
+            f"{len(bad)} of {len(rows)} counts of PyTorch's counter differ by more than its known error, first "
             + "; ".join(f"{r['name']} {r['part']}: {r['torch']:,}, ours {r['ours']:,}" for r in bad[:1]),
         )
     ]  # fmt: skip
@@ -116,21 +134,21 @@ def torch_counter(record: dict) -> list[Check]:
 def memory(record: dict) -> list[Check]:
     """Arenas to the byte."""
     m = record["memory"]
-    drawn, predicted, touched = m["drawn"], m["predicted_peak_bytes"], m["measured_peak_bytes"]
+    nets, predicted, touched = m["drawn"], m["predicted_peak_bytes"], m["measured_peak_bytes"]
     formula = "end of the highest placed buffer = highest byte that two runs on two patterns change, plus one"
     drawn_formula = f"{formula}; kernels' working arrays count whole"
-    found = "a byte outside of it" if touched is None else f"{touched:,} bytes"
+    found = "a byte outside" if touched is None else f"{touched:,} bytes"
     return [
         Check(
-            "memory", f"arena of {record['model']}", formula, f"{predicted:,} B", found, touched == predicted,
+            "memory", f"arena of {record['model']}", formula, f"{predicted:,} bytes", found, touched == predicted,
             record["command"], f"a step touched {found} of the arena, where {predicted:,} were predicted",
         ),
         Check(
-            "memory", f"arenas of {drawn['checked']:,} drawn nets", drawn_formula, "0 mismatches",
-            f"{drawn['mismatches']} mismatches, {drawn['filled']:,} filled to the last byte",
-            not drawn["mismatches"], "python -m validation.drawn net SEED",
-            f"{drawn['mismatches']} of {drawn['checked']} drawn nets touch other arenas than predicted: "
-            + named(drawn["wrong"]),
+            "memory", f"arenas of {nets['checked']:,} drawn nets", drawn_formula, "0 mismatches",
+            f"{nets['mismatches']} mismatches, {nets['filled']:,} filled to the last byte",
+            not nets["mismatches"], again(record, "net", nets["wrong"]),
+            f"{nets['mismatches']} of {nets['checked']} drawn nets touch other arenas than predicted: "
+            + named(nets["wrong"]),
         ),
     ]  # fmt: skip
 
@@ -138,9 +156,11 @@ def memory(record: dict) -> list[Check]:
 def process(record: dict) -> list[Check]:
     """Resident memory of training processes."""
     found = record["memory"]["process"]
-    formula, command = "sum of the terms of costmodel.process = VmHWM", "python -m validation.resident"
+    formula = "sum of the terms of costmodel.process = peak of resident memory, VmHWM of /proc/self/status"
+    command = "python -m validation.resident"
     if found["note"]:
-        return [Check("memory", "resident memory", formula, "", found["note"], None, command)]
+        value = f"off by at most {100 * resident.GOAL:g} %"
+        return [Check("memory", "resident memory", formula, value, found["note"], None, command)]
     rows = []
     for case in found["cases"]:
         predicted, measured = (f"{case[k] / 2**20:.1f} MiB" for k in ("predicted_bytes", "measured_bytes"))
@@ -164,11 +184,12 @@ def time(record: dict) -> list[Check]:
         f"{100 * share:.0f} % inside, median error {100 * t['median_error']:.1f} %, "
         f"{100 * t['within_15_percent']:.0f} % within 15 %"
     )
-    value = f"{100 * INSIDE:g} % inside their interval" if t["calibrated"] else "run gradledger calibrate first"
+    value = f"{100 * INSIDE:g} % inside {'their interval' if t['calibrated'] else '(first: gradledger calibrate)'}"
     return [
         Check(
-            "time", f"time of {len(t['cases'])} whole nets", "rates of single layers × the work of each kernel", value,
-            measured, True if t["calibrated"] and share >= INSIDE else None, "gradledger reproduce seconds",
+            "time", f"time of {len(t['cases'])} whole nets", "rates of single layers × the work of each kernel",
+            value, measured,
+            True if t["calibrated"] and share >= INSIDE else None, "gradledger reproduce seconds",
         )
     ]  # fmt: skip
 

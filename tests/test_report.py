@@ -2,10 +2,13 @@
 
 import base64
 import json
+import re
 from html.parser import HTMLParser
 
 import pytest
 
+from costmodel import cost
+from costmodel.device import QUICK
 from validation import drawn, report, report_plot
 
 CHECK = {
@@ -136,7 +139,7 @@ def test_mismatches_stand_with_their_seeds_and_are_not_endless(record):
     record["checks"][1] |= {"ok": False, "verdict": "FAILED", "problem": "1 of 2 drawn calls differ"}
     text = Reader(report.page(record)).text
     assert "python -m validation.drawn net 49" in text and "python -m validation.drawn net 50" not in text
-    assert "10 more are in the record." in text and "1 of 5 checks failed." in text
+    assert "10 more are in the record." in text and "1 of 5 checks failed, 4 passed." in text
     assert text.count("1 of 2 drawn calls differ") == 1 and "FAILED 1" in text
 
 
@@ -147,7 +150,61 @@ def test_what_was_not_measured_is_told(record):
     record["checks"][0] |= {"ok": None, "verdict": "not judged"}
     page = report.page(record)
     assert "<p>PyTorch is not installed</p>" in page and 'id="time"' not in page
-    assert "All 3 checks passed." in page and len(Reader(page).images) == 1
+    assert "3 of 4 checks passed, 1 was not judged." in page and len(Reader(page).images) == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ([True, True], "All 2 checks passed."),
+        ([True, None, None], "1 of 3 checks passed, 2 were not judged."),
+        ([True, False], "1 of 2 checks failed, 1 passed."),
+        ([True, False, None, True], "1 of 4 checks failed, 2 passed, 1 was not judged."),
+    ],
+)
+def test_what_was_not_judged_did_not_pass(found, said):
+    assert report.summed([{"ok": ok} for ok in found]) == said
+
+
+def test_only_a_calibrated_machine_has_a_measured_coverage(record):
+    hold = "From and to hold 19 of 20 undisturbed steps."
+    assert f"here, calibrated here. {hold}" in report.time(record, None)
+    record["time"] |= {"calibrated": False, "device": "this machine, not calibrated"}
+    text = Reader(report.time(record, None)).text
+    assert hold not in text and text.count("not calibrated") == 1
+    assert f"an assumed factor of {QUICK:g} either way" in text and "gradledger calibrate measures" in text
+
+
+def test_every_letter_of_a_formula_is_in_the_legend():
+    cost.load_formulas()
+    known = {word.split("(")[0] for key in report.LEGEND for word in key.split(", ")}
+    settings = ("patch", "stride", "window")
+    missing = set()
+    for operator, name in cost.COSTS:
+        lines = "\n".join(cost.show(operator, name).splitlines()[1:])
+        inside = re.sub(r"(has|nonzero)\(\w+\)", r"\1", lines)
+        missing |= {w for w in re.findall(r"[A-Za-z]\w*", inside) if w not in known and not w.startswith(settings)}
+    assert not missing
+    assert {"E", "J", "taps", "has", "nonzero", "Min"} <= known
+
+
+def test_the_legend_stands_beside_the_formulas(record):
+    text = Reader(report.counts(record, None)).text
+    assert all(meaning in text for meaning in report.LEGEND.values())
+    assert "PyTorch's known error alone" in text
+
+
+@pytest.mark.parametrize(
+    ("most", "measure", "said"),
+    [
+        (0.0015, "relative", "0.15 % of it"),
+        (0.3, "points", "0.3 points"),
+        (0.0, "exact", "0"),
+        (0.0, "one-sided", "any amount more, none less"),
+    ],
+)
+def test_what_a_printed_figure_may_differ_by(most, measure, said):
+    assert report.allowed(most, measure) == said
 
 
 def test_an_arena_that_differs_is_crossed():

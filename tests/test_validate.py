@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import refimpl as ri
 from costmodel import cost
-from gradledger import checks, output, validate
+from gradledger import checks, output, show, validate
 from gradledger.cli import main
 from refimpl import data
 from validation import papers, resident, tables, timing, torch_flops
@@ -72,6 +73,10 @@ def test_the_record_and_its_files(run, tmp_path):
     assert r["tables"]["ok"] and r["time"]["cases"] == [] and r["memory"]["process"]["note"]
     assert [c["section"] for c in r["checks"]] == ["gradients"] * 2 + ["counts"] * 4 + ["memory"] * 3 + ["tables"]
     assert {c["verdict"] for c in r["checks"]} == {"ok", "not judged"}
+    assert {c["problem"] for c in r["checks"]} == {""} and all(c["value"] for c in r["checks"])
+    drawn = ["conv2d.grad_w 0", "net 0", "net 0"]
+    two = [c["command"].splitlines() for c in r["checks"] if "\n" in c["command"]]
+    assert two == [[r["command"], f"python -m validation.drawn {case}"] for case in drawn]
     assert r["command"] == "gradledger validate --batch 8 --batches 2"
     for e in r["gradients"]["errors"]:
         assert 0.9 < e["local"]["dw"]["cosine"] < 1 and 0 < e["local"]["dw"]["relative_error"] < 0.5
@@ -80,7 +85,7 @@ def test_the_record_and_its_files(run, tmp_path):
     assert saved == {k: v for k, v in r.items() if k != "files"}
     assert (tmp_path / "out" / "validate.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     page = (tmp_path / "out" / "validate.html").read_text()
-    assert "All 8 checks passed." in page and page.count("<img") == 2 and "conv2d.grad_w" in page
+    assert "8 of 10 checks passed, 2 were not judged." in page and page.count("<img") == 2 and "conv2d.grad_w" in page
 
 
 def test_tables_have_a_line_for_each_gradient(run):
@@ -179,7 +184,8 @@ def times(inside, calibrated=True):
 def test_times_are_confirmed_where_this_machine_is_calibrated_and_never_fail():
     assert [checks.time(times(n))[0].ok for n in (4, 2, 1)] == [True, None, None]
     assert checks.time(times(1))[0].measured.startswith("25 % inside")
-    assert checks.time(times(4, calibrated=False))[0].verdict == "not judged"
+    (check,) = checks.time(times(4, calibrated=False))
+    assert (check.verdict, check.value) == ("not judged", "90 % inside (first: gradledger calibrate)")
 
 
 def test_processes_are_measured_one_by_one(monkeypatch):
@@ -205,6 +211,7 @@ def test_processes_that_cannot_be_measured_are_told(monkeypatch, tmp_path):
     assert note == f"not measured: this system has no {tmp_path / 'status'}"
     (check,) = checks.process({"memory": {"process": validate.processes((), silent)}})
     assert (check.verdict, check.measured) == ("not judged", "not measured with --quick")
+    assert check.value == "off by at most 2 %"
 
 
 def test_times_come_with_their_summary(monkeypatch):
@@ -240,8 +247,44 @@ def test_a_process_that_takes_more_than_predicted_is_a_no():
 
 def test_a_count_of_pytorch_that_nothing_explains_is_a_no():
     row = {"name": "linear", "part": "dw", "groups": 1, "ours": 10, "as_torch": 10, "torch": 12, "explained": False}
-    (found,) = checks.torch_counter({"counts": {"torch": {"installed": True, "rows": [row]}}})
-    assert found.ok is False and found.problem.endswith("first linear dw: 12, ours 10")
+    rows = [row, row | {"torch": 10, "explained": True}, row | {"torch": 20, "as_torch": 20, "explained": True}]
+    (found,) = checks.torch_counter({"counts": {"torch": {"installed": True, "rows": rows}}})
+    assert found.ok is False and found.problem == (
+        "1 of 3 counts of PyTorch's counter differ by more than its known error, first linear dw: 12, ours 10"
+    )
+    assert found.measured == "1 equal, 1 off by its known error, 1 off by more"
+
+
+def test_an_arena_has_one_word_for_its_unit():
+    m = {"drawn": {"checked": 1, "mismatches": 0, "filled": 1, "wrong": []}}
+    m |= {"predicted_peak_bytes": 1000, "measured_peak_bytes": 1000}
+    record = {"memory": m, "model": "watch", "command": "gradledger validate", "seed": 2}
+    own, nets = checks.memory(record)
+    assert (own.value, own.measured, own.problem) == ("1,000 bytes", "1,000 bytes", "")
+    assert nets.command == "gradledger validate\npython -m validation.drawn net 2000000"
+    m["drawn"] |= {"mismatches": 1, "wrong": [{"what": "off", "command": "python -m validation.drawn net 2000007"}]}
+    assert checks.memory(record)[1].command == "gradledger validate\npython -m validation.drawn net 2000007"
+    m["measured_peak_bytes"] = None
+    assert checks.memory(record)[0].problem.startswith("a step touched a byte outside of the arena, where 1,000 were")
+
+
+@pytest.mark.parametrize(("width", "terminal"), [(80, False), (200, False), (60, True)])
+def test_no_word_of_a_verdict_is_cut(monkeypatch, capsys, width, terminal):
+    monkeypatch.setattr(show, "console", Console(width=width, force_terminal=terminal, color_system=None))
+    check = {"section": "counts", "name": "n" * 36, "value": "v " * 20, "measured": "m " * 28, "verdict": "not judged"}
+    gradients = {"errors": [], "energy_ratio": None, "energy_ratio_published": {}}
+    show.validated({
+        "subject": None, "model": "watch", "data": "watch", "method": "backprop", "batches": 1, "batch": 1, "seed": 0,
+        "weights": "pre-trained", "command": "c", "gradients": gradients, "counts": {"drawn": 0}, "checks": [check],
+        "files": {},
+    })  # fmt: skip
+    out = capsys.readouterr().out
+    table = out[out.index("check ") : out.index("0 cases")]
+    words = re.findall(r"n{2,}|\b[vm]\b", table)
+    assert "…" not in out and sum(w.count("n") for w in words) == 36
+    assert (words.count("v"), words.count("m")) == (20, 28) and "not judged" in table
+    assert not terminal or max(map(len, table.splitlines())) <= width
+    assert terminal or len(table.strip().splitlines()) == 3
 
 
 def test_quick_has_the_same_keys_and_fewer_cases(run):

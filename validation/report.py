@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from costmodel import cost
+from costmodel.device import QUICK
 from refimpl import checkpoint
 
 from . import report_plot
@@ -40,6 +41,31 @@ SECTIONS = {
     "gradients": "Gradients", "counts": "Operations", "memory": "Memory", "time": "Time", "tables": "Printed tables",
 }  # fmt: skip
 MOST = 50  # mismatches that the report lists; the record has all
+LEGEND = {
+    "add, mul, div, sqrt, exp, log": "arithmetic operations",
+    "mac": "one multiplication and one addition",
+    "cmp": "comparisons",
+    "load, store": "array elements that are read and written",
+    "N": "samples of the mini-batch, or as many of them as a method chooses",
+    "H, W": "rows and columns of the input",
+    "C": "input channels",
+    "K": "output channels or classes",
+    "R, S": "rows and columns of a convolution's kernel",
+    "P, Q": "rows and columns of the output",
+    "G": "groups of a convolution",
+    "D": "inputs of a linear layer",
+    "E": "elements of a parameter, or of one sample",
+    "B": "bytes of one sample's mask, a bit for each element or block; of instance_filter: instances of the mini-batch",
+    "L": "output channels that error_map_pruning keeps; of clip_norm: slices of a parameter",
+    "J": "slices of all parameters",
+    "M": "input channels that sparse_update chooses",
+    "U, V": "rows and columns of patches",
+    "patch_0, patch_1": "a setting (patch, stride, window, …) along rows and along columns",
+    "taps(H)": "pairs of a window's place and an element of it that lies inside the map, along H",
+    "has(b)": "1 where the optional array b is given, else 0; b: bias, clip: factor of gradient clipping",
+    "nonzero(a)": "1 where the setting a (decoupled, nesterov, label_smoothing) is on or not 0, else 0",
+    "Min(a, b)": "the smaller of the two",
+}
 
 
 class Markup(str):
@@ -84,18 +110,18 @@ def page(record: dict, picture: bytes | None = None) -> str:
     """The report of a record; picture: a PNG of the gradients' errors."""
     title = f"GradLedger validation: {record['model']}, {record['method']}"
     failed = [c for c in record["checks"] if c["ok"] is False]
-    judged = sum(c["ok"] is not None for c in record["checks"])
-    said = f"{len(failed)} of {judged} checks failed." if failed else f"All {judged} checks passed."
     shown = [name for name in SECTIONS if any(c["section"] == name for c in record["checks"])]
     links = "".join(f'<a href="#{name}">{SECTIONS[name]}</a>' for name in shown)
     parts = [
         f"<h1>{text(title)}</h1>",
         about(record),
-        f'<p class="verdict{" bad" if failed else ""}"><b>{text(said)}</b></p>',
+        f'<p class="verdict{" bad" if failed else ""}"><b>{text(summed(record["checks"]))}</b></p>',
         *(f'<p class="note">{text(c["problem"])}</p>' for c in failed),
         f"<nav>{links}</nav>",
         "<h2>All checks</h2>",
         checks(record["checks"]),
+        '<p class="note">Where two commands stand, the first repeats the whole validation with the same draws, the '
+        "second shows one drawn case; its last number is the seed of the case.</p>",
     ]
     drawn = {"gradients": gradients, "counts": counts, "memory": memory, "time": time, "tables": tables}
     for name in shown:
@@ -106,6 +132,17 @@ def page(record: dict, picture: bytes | None = None) -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
+
+
+def summed(found: list[dict]) -> str:
+    """How many checks passed, failed and were not judged, in a sentence."""
+    every, failed = len(found), sum(c["ok"] is False for c in found)
+    silent = sum(c["ok"] is None for c in found)
+    passed = every - failed - silent
+    rest = f", {silent} {'was' if silent == 1 else 'were'} not judged" if silent else ""
+    if failed:
+        return f"{failed} of {every} checks failed, {passed} passed{rest}."
+    return f"{passed} of {every} checks passed{rest}." if silent else f"All {every} checks passed."
 
 
 def about(record: dict) -> str:
@@ -120,7 +157,12 @@ def about(record: dict) -> str:
         "seed": record["seed"],
         "again": Markup(f"<code>{text(record['command'])}</code>"),
     }
-    return "<dl>" + "".join(f"<dt>{text(k)}</dt><dd>{text(v)}</dd>" for k, v in rows.items()) + "</dl>"
+    return terms(rows)
+
+
+def terms(found: dict) -> str:
+    """Words, each with what it stands for."""
+    return "<dl>" + "".join(f"<dt>{text(k)}</dt><dd>{text(v)}</dd>" for k, v in found.items()) + "</dl>"
 
 
 def checks(found: list[dict]) -> str:
@@ -191,9 +233,10 @@ def counts(record: dict, picture: bytes | None) -> str:
         "<h3>PyTorch's counter</h3>",
         counter(torch),
         "<h3>Drawn calls by pass</h3>",
-        '<p class="note">mac = mul + add; taps(H): pairs of a window and a tap inside the map; has(b): 1 where b is '
-        "given. In full: counted item by item, without the shortcuts of the counting.</p>",
+        '<p class="note">In full: calls that were counted item by item, without the shortcuts of the counting.</p>',
         by_pass,
+        "<h3>What the letters of the formulas mean</h3>",
+        terms(LEGEND),
     ]
     return "\n".join(parts)
 
@@ -218,17 +261,18 @@ def counter(found: dict) -> str:
     """Our nominal counts beside those of PyTorch's counter."""
     if found.get("note"):
         return f"<p>{text(found['note'])}</p>"
-    heads = ("layer or net", "of", "groups", "ours", "PyTorch", "ratio", "explained")
+    heads = ("layer or net", "of", "groups", "ours", "PyTorch", "PyTorch / ours", "verdict")
     rows = [
         (r["name"], r["part"], r["groups"] or "–", r["ours"], r["torch"], f"{r['ratio']:.3f}",
          verdict("ok" if r["explained"] else "FAILED")) for r in found["rows"]
     ]  # fmt: skip
     note = (
-        f"torch {found['version']}. Padded taps are counted on both sides. PyTorch counts the weight gradient of G "
-        "groups G times: they do not enter its formula."
+        f"torch {found['version']}. y: output; dx, dw: gradients of input and weights. Padded taps are counted on both "
+        "sides. A row is ok where both counts are equal, or where they differ by PyTorch's known error alone: the "
+        "groups of a convolution do not enter its formula for dw, so with G groups it counts dw G times."
     )
     picture = image(report_plot.svg(report_plot.torch, found["rows"]), "svg+xml", "PyTorch's counts over ours")
-    return f'<p class="note">{text(note)}</p>{picture}' + table(heads, rows, "groups|ours|PyTorch|ratio")
+    return f'<p class="note">{text(note)}</p>{picture}' + table(heads, rows, "groups|ours|PyTorch|PyTorch / ours")
 
 
 def memory(record: dict, picture: bytes | None) -> str:
@@ -267,20 +311,33 @@ def time(record: dict, picture: bytes | None) -> str:
          f"{100 * r['error']:+.1f}") for r in t["cases"]
     ]  # fmt: skip
     drawn = image(report_plot.svg(report_plot.times, t["cases"]), "svg+xml", "predicted against measured times")
-    calibrated = "calibrated here" if t["calibrated"] else "not calibrated: rates of the reference machine, scaled"
-    note = f'<p class="note">{text(t["device"])}, {calibrated}. From and to hold 19 of 20 undisturbed steps.</p>'
-    return note + drawn + table(heads, rows, "|".join(heads[1:]))
+    if t["calibrated"]:
+        note = f"{t['device']}, calibrated here. From and to hold 19 of 20 undisturbed steps."
+    else:
+        note = (
+            f"{t['device']}: predicted are the rates of the reference machine, scaled by a quick measurement. From and "
+            f"to are an assumed factor of {QUICK:g} either way: how many steps lie between them was not measured. "
+            "gradledger calibrate measures this machine and gives an interval with a measured coverage."
+        )
+    note += " Times are confirmed or not judged and never fail, for other programs on the machine change them."
+    return f'<p class="note">{text(note)}</p>' + drawn + table(heads, rows, "|".join(heads[1:]))
 
 
 def tables(record: dict, picture: bytes | None) -> str:
     """Every printed figure beside ours."""
-    heads = ("source", "figure", "printed", "ours", "unit", "allowed", "verdict")
+    heads = ("source", "figure", "printed", "ours", "unit", "may differ by", "verdict")
     rows = [
         (r["source"], r["what"] + (f" ({r['note']})" if r["note"] else ""), f"{r['published']:,g}", f"{r['ours']:,g}",
-         r["unit"], "any more" if r["allowed"][1] == "one-sided" else f"{r['allowed'][0]:g} {r['allowed'][1]}",
-         verdict("ok" if r["ok"] else "FAILED")) for r in record["tables"]["rows"]
+         r["unit"], allowed(*r["allowed"]), verdict("ok" if r["ok"] else "FAILED")) for r in record["tables"]["rows"]
     ]  # fmt: skip
     return table(heads, rows, "printed|ours")
+
+
+def allowed(most: float, measure: str) -> str:
+    """How far ours may be from a printed figure, in words."""
+    if measure == "one-sided":
+        return "any amount more, none less"
+    return f"{100 * most:g} % of it" if measure == "relative" else f"{most:g}{' points' if measure == 'points' else ''}"
 
 
 def main(record: str, out: str) -> None:
