@@ -55,6 +55,8 @@ SPREAD = {"mean", "std", "min", "max"}  # of a figure over several seeds
 
 def compared(record: dict) -> None:
     """Printed figures beside ours, and what each is allowed to differ by."""
+    from validation.report import allowed
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (
         ("", "left"),
@@ -62,7 +64,7 @@ def compared(record: dict) -> None:
         ("ours", "right"),
         ("", "left"),
         ("off by", "right"),
-        ("allowed", "right"),
+        ("may differ by", "right"),
         ("", "left"),
     ):
         table.add_column(name, justify=justify, no_wrap=True)
@@ -71,13 +73,13 @@ def compared(record: dict) -> None:
         if row["source"] != source:
             source = row["source"]
             table.add_row(f"[bold]{escape(source)}[/bold]")
-        allowed, measure = row["allowed"]
+        measure = row["allowed"][1]
         percent = 100 if measure == "relative" else 1
         unit = {"relative": " %", "points": " points"}.get(measure, "")
         table.add_row(
             f"  {row['what']}", cell(row["published"]), cell(row["ours"]), row["unit"],
             f"{percent * row['difference']:+.2f}{unit}",
-            "any more" if measure == "one-sided" else f"{percent * allowed:g}{unit}",
+            allowed(*row["allowed"]),
             "" if row["ok"] else "[red]off[/red]",
         )  # fmt: skip
     Console(width=max(console.width, 150)).print(table, highlight=False)
