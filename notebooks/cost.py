@@ -222,7 +222,7 @@ table(["", f"largest batch by the formula, {LIMIT / 2**20:.0f} MiB", "compiled, 
 # A process is more than its arena. Python, NumPy, Numba and LLVM take what `gradledger calibrate` measures on a device,
 # every kernel launch some KiB, the weights are held once more to go back to if a step diverges. `costmodel.process`
 # adds it up, term by term; `validation/results/resident.json` has 20 processes whose resident memory it predicts within
-# 0.7 %. So `gradledger cost --device raspberry-pi-zero-2` can say whether training fits its 512 MiB.
+# 0.7 %. So `gradledger cost --device raspberry-pi-zero-2` can say whether training fits its 427 MiB.
 #
 # ## 4. How long does it take?
 #
