@@ -14,10 +14,12 @@ pairs of windows and taps inside the map (`nominal` puts all of them in its plac
 What a value decided, such as whether a block has a shortcut, is fixed in a formula: `conditions` says what it assumes.
 """
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 
 import sympy as sp
 
@@ -34,6 +36,7 @@ from .cost import UNITS, evaluator, flatten, taps
 from .methods.stochastic_depth import occurrence
 from .whole import larger, quotient
 
+WIDTH = "width"
 RELATIONS = {"lt": sp.Lt, "le": sp.Le, "gt": sp.Gt, "ge": sp.Ge, "eq": sp.Eq, "ne": sp.Ne}
 
 
@@ -110,7 +113,7 @@ class ClosedForm:
     def at(self, **values) -> Counter:
         """Number of each unit for the values of some symbols, the others as given; exact where the values are whole.
 
-        ValueError for an unknown name and where a condition does not hold.
+        ValueError for an unknown name, a value that its symbol cannot have, and where a condition does not hold.
         """
         values = self._checked(values)
         names, function = self._evaluate
@@ -133,6 +136,8 @@ class ClosedForm:
         unknown = values.keys() - self.symbols.keys()
         if unknown:
             raise ValueError(f"there is no symbol {min(unknown)}; the formula has {', '.join(self.symbols)}")
+        for name, value in values.items():
+            _check_value(self.symbols[name], value)
         values = self.given | values
         for condition, (names, function) in self._holds.items():
             if not function(*(values[name] for name in names)):
@@ -172,6 +177,18 @@ class ClosedForm:
             "saved": p.saved,
         }
         return {name: sp.Add(*(expression(b.nbytes) for b in buffers)) for name, buffers in terms.items()}
+
+
+def _check_value(symbol: sp.Symbol, value) -> None:
+    """ValueError where a symbol cannot have the value: sizes are whole, settings are shares, a width is any factor."""
+    if symbol.is_integer:
+        right, wanted = isinstance(value, Real) and value >= 1 and value % 1 == 0, "a whole number from 1 up"
+    elif symbol.name == WIDTH:
+        right, wanted = isinstance(value, Real) and 0 < value < math.inf, "a number above 0"
+    else:
+        right, wanted = isinstance(value, Real) and 0 < value <= 1, "a share above 0 and at most 1"
+    if not right:
+        raise ValueError(f"{symbol.name} must be {wanted}, got {value!r}")
 
 
 def flops(formula: sp.Expr) -> sp.Expr:
@@ -240,7 +257,7 @@ def _with_width(graph: Graph, symbol) -> Graph:
     again = models.build(graph.name, **options, **graph.options)
     if again.nodes != graph.nodes or again.parameters != graph.parameters:
         return graph
-    width = symbol("width", graph.options["width"], whole=False)
+    width = symbol(WIDTH, graph.options["width"], whole=False)
     return models.MODELS[graph.name](**options, **{**graph.options, "width": width})
 
 

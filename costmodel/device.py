@@ -13,9 +13,10 @@ Three kinds of profile, all JSON files:
 
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -23,14 +24,17 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .kernels import Caches
+from .kernels import GROUP, Caches
 from .process import Base
-from .rates import Rates
+from .rates import ANY, Rates
 
 UNMEASURED = 2.5  # our assumption: factor within which a step lies on a device whose kernels nobody timed
 QUICK = 1.6  # our assumption: the same for a machine of which a product and a copy were timed
 IN_ORDER = 2.0  # our assumption: interpreted code and calls take so many times the reference's cycles on a small core
 VECTOR_BITS = 512  # of the reference machine
+MOST_CORES, MOST_BYTES, MOST_FACTOR = 1024, 2**50, 1000  # that a profile may tell
+SHOWN = 60  # characters of a wrong value
+_MISSING = object()
 HERE, REFERENCE = "this-machine", "reference"
 
 
@@ -106,25 +110,100 @@ def load(path: Path) -> Device:
     return _measured(profile, str(path))
 
 
+@dataclass(frozen=True)
+class _Field:
+    """A value of a profile and its place there, such as `threads.1.factor`: read as what it must be, or refused."""
+
+    source: str
+    place: str
+    value: object
+
+    def __getitem__(self, key: str) -> "_Field":
+        place = f"{self.place}.{key}" if self.place else key
+        return _Field(self.source, place, self.entries("an object").get(key, _MISSING))
+
+    def wrong(self, wanted: str) -> ProfileError:
+        """The error that names file, place, what must be there and what was found."""
+        problem = "lacks rates" if self.place in ("", "threads") or ".rates" in self.place else "is wrong"
+        found = "nothing" if self.value is _MISSING else json.dumps(self.value)[:SHOWN]
+        return ProfileError(
+            f"the device profile {self.source} {problem}: {self.place or 'the whole'} must be {wanted}, got {found}; "
+            "write it again with gradledger calibrate"
+        )
+
+    def given(self) -> bool:
+        """Is there a value other than null?"""
+        return self.value is not _MISSING and self.value is not None
+
+    def entries(self, wanted: str) -> dict:
+        """An object's entries by name."""
+        if not isinstance(self.value, dict):
+            raise self.wrong(wanted)
+        return self.value
+
+    def text(self) -> str:
+        """A text that is not empty."""
+        if not isinstance(self.value, str) or not self.value:
+            raise self.wrong("a text")
+        return self.value
+
+    def number(self, least: float, most: float, unit: str, kind: type = float):
+        """A number from `least` to `most`, whole where `kind` is int."""
+        kinds = (int,) if kind is int else (int, float)
+        if type(self.value) not in kinds or not least <= self.value <= most:
+            what = "a whole number" if kind is int else "a number"
+            raise self.wrong(f"{what} of {unit} from {least:,} to {most:,}")
+        return self.value
+
+
 def _measured(profile: dict, source: str) -> Device:
-    try:
-        threads = {int(t): one for t, one in profile["threads"].items()}
-        rates = {t: Rates(one["rates"], float(one["factor"])) for t, one in threads.items()}
-        caches = {t: Caches(**one["caches"]) for t, one in threads.items()}
-        numbers = [v for r in rates.values() for own in r.by_kernel.values() for v in own.values()]
-        good = threads and all("any" in r.by_kernel and r.factor >= 1 for r in rates.values())
-        if not (good and all(isinstance(v, (int, float)) and 0 <= v < 1 for v in numbers)):
-            raise ValueError
-        base = profile.get("runtime_bytes")
-        return Device(
-            profile["name"], profile["title"], rates, caches, int(profile["cores"]), True, profile.get("memory_bytes"),
-            base=base and Base(int(base["fixed"]), int(base["launch"])),
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise ProfileError(
-            f"the device profile {source} lacks rates that are seconds per unit of work for a thread count: write it "
-            "again with gradledger calibrate"
-        ) from None
+    """The device of a measured profile; ProfileError names the first field that is not as calibrate writes it."""
+    top = _Field(source, "", profile)
+    threads = _by_thread_count(top["threads"])
+    rates = {
+        t: Rates(_rates(one["rates"]), one["factor"].number(1, MOST_FACTOR, "times")) for t, one in threads.items()
+    }
+    caches = {t: _caches(one["caches"]) for t, one in threads.items()}
+    memory, runtime = top["memory_bytes"], top["runtime_bytes"]
+    return Device(
+        top["name"].text(), top["title"].text(), rates, caches, top["cores"].number(1, MOST_CORES, "cores", int), True,
+        memory.number(1, MOST_BYTES, "bytes", int) if memory.given() else None,
+        base=Base(*(runtime[part].number(0, MOST_BYTES, "bytes", int) for part in ("fixed", "launch")))
+        if runtime.given() else None,
+    )  # fmt: skip
+
+
+def _by_thread_count(threads: _Field) -> dict[int, _Field]:
+    """What was measured with each number of threads."""
+    wanted = "an object with what was measured for each number of threads"
+    if not threads.entries(wanted):
+        raise threads.wrong(wanted)
+    for count in threads.value:
+        if not (re.fullmatch("[1-9][0-9]{0,3}", count) and int(count) <= MOST_CORES):
+            raise _Field(threads.source, "each name in threads", count).wrong(f"a number from 1 to {MOST_CORES:,}")
+    return {int(count): threads[count] for count in threads.value}
+
+
+def _rates(rates: _Field) -> dict[str, dict[str, float]]:
+    """Kernel → term → seconds; a kernel may have terms that cost nothing, but not only such."""
+    kernels = rates.entries("an object with the rates of each kernel")
+    for kernel in (ANY, *kernels):
+        own = rates[kernel]
+        for term in own.entries("an object with seconds for each unit of work"):
+            if term not in GROUP:
+                raise own.wrong(f"seconds for units of work among {', '.join(GROUP)}")
+            own[term].number(0, 1, "seconds")
+        if not any(own.value.values()):
+            raise own.wrong("an object with a rate above 0")
+    return kernels
+
+
+def _caches(caches: _Field) -> Caches:
+    """The sizes of the caches; those that are not given are the usual ones."""
+    known = [f.name for f in fields(Caches)]
+    if not caches.entries("an object with the bytes of caches").keys() <= set(known):
+        raise caches.wrong(f"an object with the bytes of {' and '.join(known)}")
+    return Caches(**{name: caches[name].number(0, MOST_BYTES, "bytes") for name in caches.value})
 
 
 def _from_data_sheet(profile: dict) -> Device:

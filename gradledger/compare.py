@@ -10,7 +10,7 @@ from refimpl.data import DataError
 from validation import lenet_mnist, sparse_mobilenet
 
 from . import options
-from .errors import Malformed
+from .errors import Malformed, Refused
 from .record import provenance
 
 SOURCES = {lenet_mnist.NAME: lenet_mnist, sparse_mobilenet.NAME: sparse_mobilenet}  # modules with curves, programs
@@ -28,10 +28,13 @@ class Settings:
 def run(settings: Settings) -> dict:
     """Compare the methods of a record at equal accuracy; returns the record of that.
 
-    Malformed for a file that is no record with learning curves, an accuracy that is no percentage, a bad device.
+    Malformed for a file that is no record with learning curves, an accuracy that is no percentage, a bad device;
+    Refused where no run reaches the accuracy.
     """
     if settings.accuracy is not None and not 0 < settings.accuracy <= 100:
         raise Malformed(f"--accuracy is a percentage between 0 and 100, got {settings.accuracy:g}")
+    if settings.accuracy is not None and settings.accuracy <= 1:
+        raise Malformed(f"--accuracy is in percent, such as 98, got {settings.accuracy:g}")
     on = None if settings.device is None else options.device(settings.device)
     given = load(settings.file)
     source = SOURCES[given["name"]]
@@ -43,6 +46,12 @@ def run(settings: Settings) -> dict:
         raise
     except (KeyError, TypeError, ValueError, IndexError):
         raise Malformed(f"the runs of {settings.file} are not those that gradledger reproduce writes") from None
+    if not any(row["reached"] for group in groups.values() for row in group["methods"]):
+        best = highest(curves)
+        raise Refused(
+            f"no run in {settings.file} reaches {settings.accuracy:g} %: the highest accuracy is {100 * best:.6g} %",
+            {"file": str(settings.file), "accuracy": settings.accuracy / 100, "highest_accuracy": best},
+        )
     return {
         "ok": True,
         "name": given["name"],
@@ -59,6 +68,11 @@ def at_equal_accuracy(curves: dict[str, list], settings: Settings, programs: dic
     target = convergence.common(curves) if settings.accuracy is None else settings.accuracy / 100
     estimates = {m: predict.estimate(programs[m], device=on) for m in curves} if on else None
     return {"accuracy": target, "methods": convergence.compare(curves, target, estimates)}
+
+
+def highest(curves: dict[str, dict[str, list]]) -> float:
+    """The highest accuracy that any run of any group reaches."""
+    return max(point[2] for methods in curves.values() for runs in methods.values() for run in runs for point in run)
 
 
 def load(path: Path) -> dict:

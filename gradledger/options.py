@@ -38,6 +38,10 @@ METHODS = {
 }  # fmt: skip
 KINDS = {int: "a whole number", float: "a number"}
 MOMENTUM = 0.9  # where nothing else is said
+MOST = 10**9  # that a count may be; the products of the largest values stay within 64 bits
+MOST_OF = {"batch": 10**5, "threads": devices.MOST_CORES}  # where it is less
+MOST_SIDE, MOST_PIXELS = 10**5, 10**8  # of an input
+MOST_BYTES = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -163,15 +167,20 @@ def train_last(text: str) -> int | str:
     """`all` or a number of convolutions."""
     if text == "all":
         return "all"
-    if not text.isdigit():
+    if not re.fullmatch("[0-9]{1,9}", text):
         raise Malformed(f"--train-last must be 'all' or a number of convolutions from 0 up, got {text!r}")
     return int(text)
 
 
 def at_least_1(name: str, value: int | None) -> None:
-    """Malformed where the option `name` is given and below 1."""
-    if value is not None and value < 1:
+    """Malformed where the option `name` is given and below 1, or larger than can be reckoned with."""
+    if value is None:
+        return
+    if value < 1:
         raise Malformed(f"--{name} must be at least 1, got {value}")
+    most = MOST_OF.get(name, MOST)
+    if value > most:
+        raise Malformed(f"--{name} must be from 1 to {most:,}, got {value}")
 
 
 def threads(count: int | None) -> None:
@@ -179,6 +188,14 @@ def threads(count: int | None) -> None:
     most = numba.config.NUMBA_NUM_THREADS
     if count is not None and not 1 <= count <= most:
         raise Malformed(f"--threads must be from 1 to {most}, the threads of this machine, got {count}")
+
+
+def threads_of(device: devices.Device, count: int | None) -> int | None:
+    """The threads as given; Malformed where they are more than the cores of a device that is not at hand."""
+    elsewhere = device.name not in (devices.HERE, devices.REFERENCE)
+    if count is not None and elsewhere and not 1 <= count <= device.cores:
+        raise Malformed(f"--threads must be from 1 to {device.cores}, the cores of {device.name}, got {count}")
+    return count
 
 
 def seed(value: int) -> None:
@@ -191,10 +208,13 @@ def size(text: str | None) -> tuple[int, int] | None:
     """`HxW` or one number for both."""
     if text is None:
         return None
-    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
+    match = re.fullmatch("([1-9][0-9]*)(?:x([1-9][0-9]*))?", text)
     if not match:
         raise Malformed(f"--size must be HxW in pixels, such as 128x128, got {text!r}")
-    return int(match[1]), int(match[2] or match[1])
+    height, width = (float(side) for side in (match[1], match[2] or match[1]))
+    if max(height, width) > MOST_SIDE or height * width > MOST_PIXELS:
+        raise Malformed(f"--size must be at most {MOST_SIDE:,} pixels a side and {MOST_PIXELS:,} in all, got {text!r}")
+    return int(height), int(width)
 
 
 def device(name: str) -> devices.Device:
@@ -211,7 +231,10 @@ def byte_count(text: str | None) -> int | None:
     """`262144`, `256KiB`, `1.5MB`."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text)
     if not match or match[2].upper() not in UNITS:
         raise Malformed(f"--memory-limit must be a number of bytes or one with KiB, MiB, GiB, KB, MB, GB, got {text!r}")
-    return int(float(match[1]) * UNITS[match[2].upper()])
+    found = float(match[1]) * UNITS[match[2].upper()]
+    if not 1 <= found <= MOST_BYTES:
+        raise Malformed(f"--memory-limit must be from 1 byte to {MOST_BYTES:,} bytes, got {text!r}")
+    return int(found)

@@ -219,6 +219,8 @@ def test_the_picture(capsys, tmp_path):
         (("--samples", "10", "--model", "resnet19"), "did you mean 'resnet18'?"),
         (("--samples", "10", "--backend", "gpu"), "backend must be one of fast, reference, got 'gpu'"),
         (("--samples", "10", "--threads", "0"), "--threads must be at least 1, got 0"),
+        (("--samples", "10", *DEVICE, "--threads", "9"), "--threads must be from 1 to 4, the cores of raspberry-pi-4,"),
+        (("--samples", "9" * 30), "--samples must be from 1 to 1,000,000,000, got 999"),
         (("--samples", "10", "--size", "1x2"), "watch cannot take maps of 1x2"),
         (("--samples", "10", "--data", "nowhere.npz"), "--samples and --data both"),
         (("--data", "nowhere.npz"), "nowhere.npz"),

@@ -1,6 +1,7 @@
 """`gradledger calibrate`: the profile that it writes, and what is done with profiles that are not right."""
 
 import json
+import math
 
 import pytest
 
@@ -95,6 +96,49 @@ def test_a_corrupt_profile_is_refused(tmp_path, capsys, text, problem):
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"gradledger: the device profile {path} ") and problem in err
     assert "gradledger calibrate" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("place, value, problem", [
+    (("name",), None, "is wrong: name must be a text, got null"),
+    (("title",), "", "is wrong: title must be a text, got \"\""),
+    (("cores",), 0, "is wrong: cores must be a whole number of cores from 1 to 1,024, got 0"),
+    (("cores",), 2.5, "cores must be a whole number of cores"),
+    (("memory_bytes",), -5, "memory_bytes must be a whole number of bytes from 1 to 1,125,899,906,842,624, got -5"),
+    (("memory_bytes",), math.nan, "memory_bytes must be a whole number of bytes from 1 to"),
+    (("memory_bytes",), "4GiB", "memory_bytes must be a whole number of bytes from 1 to"),
+    (("memory_bytes",), True, "memory_bytes must be a whole number of bytes from 1 to"),
+    (("runtime_bytes",), 7, "runtime_bytes must be an object, got 7"),
+    (("runtime_bytes",), {"fixed": 1}, "runtime_bytes.launch must be a whole number of bytes from 0 to"),
+    (("runtime_bytes",), {"fixed": -1e12, "launch": 1}, "runtime_bytes.fixed must be a whole number of bytes"),
+    (("runtime_bytes",), {"fixed": math.inf, "launch": 1}, "runtime_bytes.fixed must be a whole number of bytes"),
+    (("threads",), {"0": {}}, 'each name in threads must be a number from 1 to 1,024, got "0"'),
+    (("threads",), {"two": {}}, 'each name in threads must be a number from 1 to 1,024, got "two"'),
+    (("threads",), [], "lacks rates: threads must be an object with what was measured"),
+    (("threads", "1"), None, "threads.1 must be an object, got null"),
+    (("threads", "1", "factor"), math.inf, "is wrong: threads.1.factor must be a number of times from 1 to 1,000"),
+    (("threads", "1", "factor"), "1.1", "threads.1.factor must be a number of times from 1 to 1,000"),
+    (("threads", "1", "caches"), {"fast": -1}, "threads.1.caches.fast must be a number of bytes from 0 to"),
+    (("threads", "1", "caches"), {"last": "1MiB"}, "threads.1.caches.last must be a number of bytes from 0 to"),
+    (("threads", "1", "caches"), {"l2": 1}, "threads.1.caches must be an object with the bytes of fast and last"),
+    (("threads", "1", "rates", "any"), {"call": 0}, "lacks rates: threads.1.rates.any must be an object with a rate"),
+    (("threads", "1", "rates", "any"), {"call": math.nan}, "threads.1.rates.any.call must be a number of seconds"),
+    (("threads", "1", "rates", "any"), {"dial": 1e-6}, "threads.1.rates.any must be seconds for units of work among"),
+    (("threads", "1", "rates", "relu.forward"), {"far": 0}, "threads.1.rates.relu.forward must be an object with"),
+])  # fmt: skip
+def test_every_figure_of_a_profile_is_checked(tmp_path, capsys, place, value, problem):
+    profile = json.loads(PROFILE % '{"any": {"call": 1e-6, "far": 0}}')
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(profile))
+    assert device.load(path).rates[1].by_kernel == {"any": {"call": 1e-6, "far": 0}}
+    inner = profile
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(profile))
+    assert command("cost", "--device", str(path)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"gradledger: the device profile {path} ") and problem in err
+    assert err.endswith("; write it again with gradledger calibrate\n") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", [n for n in device.names() if n != device.HERE])

@@ -1,6 +1,7 @@
 """Closed forms of whole steps have, for any sizes and settings, the value of the compiled program's price."""
 
 import math
+import re
 
 import pytest
 import sympy as sp
@@ -180,6 +181,31 @@ def test_what_a_value_decided_is_a_condition():
     fixed = closed_form.of("lenet", ri.Plan("all"))
     with pytest.raises(ValueError, match=r"holds where Eq\(50\*\(floor\(H/4\) - 3\)\*\(floor\(W/4\) - 3\), 800\)"):
         fixed.at(H=40)
+
+
+@pytest.mark.parametrize("values, problem", [
+    ({"N": -1}, "N must be a whole number from 1 up, got -1"),
+    ({"N": 0}, "N must be a whole number from 1 up, got 0"),
+    ({"N": 1.5}, "N must be a whole number from 1 up, got 1.5"),
+    ({"H": math.nan}, "H must be a whole number from 1 up, got nan"),
+    ({"W": math.inf}, "W must be a whole number from 1 up, got inf"),
+    ({"N": "8"}, "N must be a whole number from 1 up, got '8'"),
+    ({"keep": 0}, "keep must be a share above 0 and at most 1, got 0"),
+    ({"keep": 1.1}, "keep must be a share above 0 and at most 1, got 1.1"),
+    ({"keep": math.nan}, "keep must be a share above 0 and at most 1, got nan"),
+    ({"width": 0}, "width must be a number above 0, got 0"),
+    ({"width": math.inf}, "width must be a number above 0, got inf"),
+])  # fmt: skip
+def test_a_value_that_a_symbol_cannot_have(pruned, values, problem):
+    for function in (pruned.at, pruned.bytes_at):
+        with pytest.raises(ValueError, match=f"^{re.escape(problem)}$"):
+            function(**values)
+
+
+@pytest.fixture(scope="module")
+def pruned():
+    net = models.build("mobilenet_v2", size=(32, 32))
+    return closed_form.of(net, ri.Plan(1, rules=[ri.ErrorMapPruning(0.3)]))
 
 
 def test_nominal_counts_padded_taps_too():

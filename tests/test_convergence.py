@@ -83,7 +83,17 @@ def test_the_recorded_methods_at_the_accuracy_that_all_reach(run):
 
 def test_the_table_tells_which_runs_do_not_reach_it(run):
     status, out, _ = run(RECORD, "--accuracy", "98.9")
-    assert status == 0 and "LeNet: until 98.90 % are reached" in out and "0 of 3" in out and "3 of 3" in out
+    assert status == 0 and "LeNet: until 98.90 % is reached" in out and "0 of 3" in out and "3 of 3" in out
+    assert "TMAC, to SGD" in out
+
+
+def test_an_accuracy_that_no_run_reaches(run):
+    best = max(a for r in json.loads(RECORD.read_text())["runs"] for *_, a in r["curve"])
+    status, out, err = run(RECORD, "--accuracy", "99.9", "--json")
+    refused = json.loads(out)
+    assert status == 1 and refused["ok"] is False and refused["highest_accuracy"] == best
+    assert err == f"gradledger: no run in {RECORD} reaches 99.9 %: the highest accuracy is {100 * best:.6g} %\n"
+    assert run(RECORD, "--accuracy", f"{100 * best:.6g}")[0] == 0
 
 
 @pytest.mark.parametrize("text, args, problem", [
@@ -94,6 +104,7 @@ def test_the_table_tells_which_runs_do_not_reach_it(run):
     ('{"name": "lenet-mnist", "runs": [{"method": "SGD", "curve": 3}]}', (), "are not those"),
     (None, ("--accuracy", "0"), "--accuracy is a percentage between 0 and 100, got 0"),
     (None, ("--accuracy", "nan"), "--accuracy is a percentage"),
+    (None, ("--accuracy", "0.98"), "--accuracy is in percent, such as 98, got 0.98"),
     (None, ("--device", "abacus"), "abacus"),
 ])  # fmt: skip
 def test_bad_input(run, tmp_path, text, args, problem):

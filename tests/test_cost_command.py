@@ -190,6 +190,24 @@ def test_a_file_that_says_nothing_is_refused(run, tmp_path):
         (("--batch", "0"), "--batch must be at least 1, got 0"),
         (("--threads", "0"), "--threads must be at least 1, got 0"),
         (("--classes", "-1"), "--classes must be at least 1, got -1"),
+        (("--batch", "99999999999999999999"), "--batch must be from 1 to 100,000, got 99999999999999999999"),
+        (("--classes", "9" * 26), "--classes must be from 1 to 1,000,000,000, got 999"),
+        (("--threads", "9" * 20), "--threads must be from 1 to 1,024, got 999"),
+        (("--device", "raspberry-pi-4", "--threads", "8"),
+         "--threads must be from 1 to 4, the cores of raspberry-pi-4, got 8"),
+        (("--size", "9" * 20 + "x1", "--model", "mobilenet_v2"), "--size must be at most 100,000 pixels a side"),
+        (("--size", "1x" + "9" * 5000), "--size must be at most 100,000 pixels a side"),
+        (("--size", "10000x10001"), "--size must be at most 100,000 pixels a side and 100,000,000 in all"),
+        (("--size", "1x100001"), "--size must be at most 100,000 pixels a side and 100,000,000 in all"),
+        (("--size", "٣٢"), "--size must be HxW in pixels"),
+        (("--train-last", "²"), "--train-last must be 'all' or a number of convolutions"),
+        (("--train-last", "٣"), "--train-last must be 'all' or a number of convolutions"),
+        (("--train-last", "9" * 5000), "--train-last must be 'all' or a number of convolutions"),
+        (("--memory-limit", "0.1"), "--memory-limit must be from 1 byte to"),
+        (("--memory-limit", "0"), "--memory-limit must be from 1 byte to"),
+        (("--memory-limit", "9" * 400), "--memory-limit must be from 1 byte to"),
+        (("--memory-limit", "٣MiB"), "--memory-limit must be a number of bytes"),
+        (("--advise", "--samples", "9" * 20), "--samples must be from 1 to 1,000,000,000, got 999"),
         (("--size", "7y"), "--size must be HxW in pixels"),
         (("--model", "resnet18", "--size", "0x0"), "--size must be HxW in pixels"),
         (("--size", "1x2"), "watch cannot take maps of 1x2"),
@@ -205,6 +223,18 @@ def test_bad_values_are_one_sentence(run, args, message):
     assert (status, out) == (2, "")
     assert err.startswith("gradledger: ") and err.count("\n") == 1
     assert message in err
+
+
+@pytest.mark.parametrize("model", ["watch", "lenet", "vgg16", "resnet18"])
+def test_the_largest_values_together_are_priced(record, model):
+    r = record("--model", model, "--size", "10000x10000", "--batch", "100000", "--classes", "1000000000",
+               "--threads", "1024")  # fmt: skip
+    assert 10**14 < r["peak_bytes"] < 2**63 and 0 < r["seconds"]["mid"] < float("inf")
+
+
+def test_as_many_threads_as_a_device_has_cores(record):
+    one, four = (record("--device", "raspberry-pi-4", "--threads", str(t)) for t in (1, 4))
+    assert four["seconds"]["mid"] < one["seconds"]["mid"]
 
 
 def test_a_memory_limit_that_does_not_hold(run, record):
