@@ -3,8 +3,11 @@
 The formulas are not written down a second time. The step is derived as `refimpl.compile` derives it, on numbers that
 remember how they were computed (`refimpl.traced`), and each logical call's sizes go into its formula in `costmodel`:
 
-    f = symbolic(models.resnet18(10), Plan(4, rules=[GradientFilter(2)]))
-    f.subs(mul, 1).subs(add, 1), latex(f), lambdify([N, H, W, patch], …)          # a SymPy expression like any other
+    form = of("resnet18", Plan(4, rules=[GradientFilter(2)]))
+    form.flops.subs(form.symbols["N"], 1), sympy.latex(form.flops), form.at(N=1, H=64, patch=4)
+
+`symbolic` is `of(…).cost`, a SymPy expression like any other, linear in the units (`costmodel.cost.UNITS`). Its symbols
+are positive and mostly whole: take them from `form.symbols` or `free_symbols`, `sympy.Symbol("N")` is another one.
 
 Symbols: N samples, H W rows and columns of the input, `width` of a net that has one, and the settings of the methods
 that sizes depend on (`patch`, `keep`, `ratio`, `survival`, …), all named as the setting; where two methods have the
