@@ -154,7 +154,8 @@ def timed(record: dict) -> None:
         if "predicted_macs_ratio" in c:
             console.print(
                 f"{c['name']}: {c['ratio']:.2f} of the time of back-propagation ({c['peer_ms']:.2f} ms); predicted "
-                f"{c['predicted_macs_ratio']:.2f} by multiply-adds, {c['predicted_seconds_ratio']:.2f} in seconds",
+                f"{c['predicted_macs_ratio']:.2f} by multiply-adds, {c['predicted_seconds_ratio']:.2f} in seconds"
+                f"{'' if c['predicted_calibrated'] else ' (this machine is not calibrated)'}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import refimpl as ri
+from costmodel import device
 from gradledger import cli
 from validation import bench
 from validation.bench import blocks, filtered, methods, steps
@@ -63,6 +64,7 @@ def test_a_step_under_a_method_is_that_of_float64_and_its_peer_is_the_dense_step
     assert ours.trainer.program.plan.train_last == 1
     predicted = case.predicted()
     assert 0 < predicted["predicted_macs_ratio"] < 1 and 0 < predicted["predicted_seconds_ratio"] < 1
+    assert predicted["predicted_calibrated"] == device.this_machine().measured
 
 
 def test_a_method_is_timed_beside_back_propagation_without_a_peer(monkeypatch, capsys):

@@ -11,6 +11,7 @@ import numpy as np
 
 import costmodel
 import refimpl as ri
+from costmodel import device as devices
 
 from .steps import Step
 
@@ -88,10 +89,17 @@ class Method:
         return costmodel.estimate(self.own()).traffic_bytes
 
     def predicted(self) -> dict[str, float]:
-        """The ratios to back-propagation that `costmodel` gives: multiply-adds, and the reference machine's seconds."""
-        ours, dense = costmodel.estimate(self.own()), costmodel.estimate(self.program())
-        seconds = ours.seconds["mid"] / dense.seconds["mid"]
-        return {"predicted_macs_ratio": ours.macs / dense.macs, "predicted_seconds_ratio": seconds}
+        """The ratios to back-propagation that `costmodel` gives: multiply-adds, and this machine's seconds.
+
+        `predicted_calibrated`: did `gradledger calibrate` measure this machine?
+        """
+        here = devices.this_machine()
+        ours, dense = (costmodel.estimate(p, device=here) for p in (self.own(), self.program()))
+        return {
+            "predicted_macs_ratio": ours.macs / dense.macs,
+            "predicted_seconds_ratio": ours.seconds["mid"] / dense.seconds["mid"],
+            "predicted_calibrated": here.measured,
+        }
 
 
 RULES = {
