@@ -4,13 +4,14 @@ import numpy as np
 
 MARKERS = {"backprop": "o", "gradient-filter": "s", "error-map-pruning": "^", "sparse-update": "D"}
 MIB = 2**20
+LABEL = {"textcoords": "offset points", "color": "tab:red", "fontsize": 8}
 
 
 def draw(record: dict, figure) -> None:
     """Seconds of an epoch against memory, colour for the expected gradient error, limits as dashed lines.
 
-    Numbers are those of the table; hollow marks are plans that were priced too and lie beyond a limit or are no better
-    than one of the front in anything.
+    Numbers are those of the table; hollow marks are plans that were priced too and lie beyond a limit, do not fit the
+    device, or are no better than one of the front in anything.
     """
     from matplotlib.ticker import LogLocator
 
@@ -29,7 +30,9 @@ def draw(record: dict, figure) -> None:
         if own or rest:
             axes.scatter([], [], marker=marker, color="0.4", label=method)
     if record["others"]:
-        axes.scatter([], [], marker="o", facecolors="none", edgecolors="0.7", label="beyond a limit, or dominated")
+        axes.scatter(
+            [], [], marker="o", facecolors="none", edgecolors="0.7", label="beyond a limit or the device, or dominated"
+        )
     axes.set(
         xscale="log", yscale="log", xlabel="memory, MiB (state and arena)", ylabel="seconds of an epoch, predicted"
     )
@@ -39,10 +42,14 @@ def draw(record: dict, figure) -> None:
         right = max(right, 1.1 * memory / MIB)
         axes.axvline(memory / MIB, color="tab:red", linestyle="--", linewidth=1)
         axes.axvspan(memory / MIB, right, color="tab:red", alpha=0.06)
+        place = {"xycoords": ("data", "axes fraction"), "xytext": (-3, 4), "rotation": 90, "ha": "right"}
+        axes.annotate(f"limit {memory / MIB:,.4g} MiB", (memory / MIB, 0), **place, **LABEL)
     if seconds is not None and seconds < 3 * max(places(every)[1]):
         high, low = max(high, 1.1 * seconds), min(low, seconds / 1.1)
         axes.axhline(seconds, color="tab:red", linestyle="--", linewidth=1)
         axes.axhspan(seconds, high, color="tab:red", alpha=0.06)
+        place = {"xycoords": ("axes fraction", "data"), "xytext": (4, -10)}
+        axes.annotate(f"limit {seconds:g} s", (0, seconds), **place, **LABEL)
     axes.set(xlim=(left, right), ylim=(low, high))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
