@@ -20,6 +20,7 @@ from .program import AtBatch, Buffer, Prefix, Program, compile
 
 GUARD = 4096  # bytes on either side of the arena that nothing may touch
 BLOCK = 1 << 16  # values drawn or checked at a time: NumPy makes arrays of all of them in between
+REAL = "fiub"  # kinds of dtypes that samples may have
 SHALLOW = 64  # compiled steps without some of the blocks that a trainer keeps
 
 
@@ -158,7 +159,11 @@ class Trainer:
         self._snapshot()
 
     def fit(self, x: np.ndarray | Resized, y: np.ndarray, epochs: int) -> list[float]:
-        """Train for `epochs` passes over x (M, H, W, C) and y (M,); returns the loss of each step of the run."""
+        """Train until `epochs` passes over x (M, H, W, C) and y (M,) are done in all; the loss of each step so far.
+
+        A trainer that has done some of them goes on from there. y: class numbers, whole; of a plan with the loss mse
+        the targets. Where the choice of instances left none for a step, its loss is that of the step before.
+        """
         for _ in self.steps(x, y, epochs):
             pass
         return self.losses
@@ -166,6 +171,8 @@ class Trainer:
     def steps(self, x: np.ndarray | Resized, y: np.ndarray, epochs: int) -> Iterator[Progress]:
         """Like `fit`, one step at a time, going on from the steps that are done already."""
         self.check(x, y)
+        if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)) or epochs < 0:
+            raise ValueError(f"epochs must be a whole number from 0 up, got {epochs!r}")
         batch = self.program.batch
         per_epoch = -(-len(x) // batch)
         total = epochs * per_epoch
@@ -189,8 +196,11 @@ class Trainer:
     def train_step(self, x: np.ndarray, y: np.ndarray, total: int) -> float:
         """One step on n ≤ batch samples; returns the loss. NonFiniteError, before any update, names the layer.
 
+        ValueError for labels that are no class numbers: kernels index with them.
+
         Where the plan's choice of instances leaves none for a step, its loss is that of the step before.
         """
+        self._check_labels(y)
         rule, depth = self.program.plan.instances, self.program.plan.depth
         if self.step == 0:
             calibrate(self, x, y)
@@ -311,6 +321,9 @@ class Trainer:
     def check(self, x: np.ndarray | Resized, y: np.ndarray | None = None) -> None:
         """ValueError with one sentence where data do not fit the program."""
         want = self.program.step.host_writes[INPUT].shape[1:]
+        if not isinstance(x, (np.ndarray, Resized)) or isinstance(x, np.ndarray) and x.dtype.kind not in REAL:
+            kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
+            raise ValueError(f"x must be an array of real numbers, such as float32, but it is of {kind}")
         if len(x.shape) != 4 or x.shape[1:] != want or not len(x):
             raise ValueError(f"x must be (M, H, W, C) with H, W, C = {want} and M ≥ 1, but its shape is {x.shape}")
         count = max(1, BLOCK // math.prod(want))
@@ -321,10 +334,23 @@ class Trainer:
                 raise ValueError(f"x has a NaN or infinite value in sample {bad}; remove or repair it")
         if y is None:
             return
+        self._check_labels(y)
         if len(y) != len(x):
             raise ValueError(f"x has {len(x)} samples, but y has {len(y)}")
-        classes = self.program.step.host_reads["output"].shape[1]
-        if "labels" in self.program.step.host_writes and (y.min() < 0 or y.max() >= classes):
+
+    def _check_labels(self, y: np.ndarray) -> None:
+        """ValueError where y are no class numbers, or for mse no targets."""
+        if not isinstance(y, np.ndarray):
+            raise ValueError(f"y must be a NumPy array, but it is of {type(y).__name__}")
+        step = self.program.step
+        if "labels" not in step.host_writes:
+            return
+        if y.ndim != 1 or y.dtype.kind not in "iu":
+            raise ValueError(
+                f"y must be (M,) class numbers of an integer type, but its shape is {y.shape} and its type {y.dtype}"
+            )
+        classes = step.host_reads["output"].shape[1]
+        if len(y) and (y.min() < 0 or y.max() >= classes):
             raise ValueError(f"labels must be from 0 to {classes - 1}, but y has {int(y.min())} to {int(y.max())}")
 
     def check_batches(self, samples: int) -> None:
@@ -384,8 +410,18 @@ class Trainer:
 
 
 def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
-    """Parameter arrays of a program: the graph's weights where it has them, else drawn from the seed."""
+    """Parameter arrays of a program: the graph's weights where it has them, else drawn from the seed.
+
+    ValueError for weights that the graph has no parameter for, or of another shape.
+    """
     arrays = {}
+    for graph in program.graphs.values():
+        for name, a in graph.weights.items():
+            if name not in graph.parameters:
+                raise ValueError(f"{graph.name} has no parameter {name!r}; it has {', '.join(graph.parameters)}")
+            if np.shape(a) != tuple(graph.parameters[name].shape):
+                shape = tuple(graph.parameters[name].shape)
+                raise ValueError(f"the weights {name!r} of {graph.name} must be of shape {shape}, got {np.shape(a)}")
     found = [(prefix, graph, name) for prefix, graph in program.graphs.items() for name in graph.parameters]
     for i, (prefix, graph, own) in enumerate(found):
         p, name = graph.parameters[own], prefix + own

@@ -169,6 +169,59 @@ def test_bad_data_are_refused_in_a_sentence():
         trainer.fit(x, y, 1)
 
 
+@pytest.mark.parametrize("spoil, message", [
+    (lambda x, y: (x, y + 0.5), r"y must be \(M,\) class numbers of an integer type, but its shape is \(20,\) "),
+    (lambda x, y: (x, np.where(y == 1, np.nan, y)), "and its type float64"),
+    (lambda x, y: (x, y[:, None]), r"but its shape is \(20, 1\)"),
+    (lambda x, y: (x, list(y)), "y must be a NumPy array, but it is of list"),
+    (lambda x, y: (x.tolist(), y), "x must be an array of real numbers, such as float32, but it is of list"),
+    (lambda x, y: (x.astype(complex), y), "but it is of complex128"),
+    (lambda x, y: (x.astype(str), y), "x must be an array of real numbers"),
+])  # fmt: skip
+def test_data_that_no_kernel_may_see(spoil, message):
+    x, y = samples()
+    trainer = Trainer(program())
+    for use in (lambda x, y: trainer.fit(x, y, 1), trainer.evaluate):
+        with pytest.raises(ValueError, match=message):
+            use(*spoil(x, y))
+    assert trainer.step == 0
+
+
+@pytest.mark.parametrize("label", [4, 500, -4])
+def test_a_step_takes_no_label_that_would_index_outside(label):
+    x, y = samples(8)
+    trainer = Trainer(program())
+    y[3] = label
+    with threads(1), pytest.raises(ValueError, match="labels must be from 0 to 3, but y has"):
+        trainer.train_step(x, y, 10)
+
+
+@pytest.mark.parametrize("epochs", [-1, 1.5, True, "3"])
+def test_epochs_are_whole(epochs):
+    with pytest.raises(ValueError, match=f"epochs must be a whole number from 0 up, got {epochs!r}"):
+        Trainer(program()).fit(*samples(), epochs)
+
+
+def test_fit_goes_on_to_the_passes_in_all():
+    trainer, (x, y) = Trainer(program()), samples()
+    first = list(trainer.fit(x, y, 1))
+    assert trainer.fit(x, y, 1) == first and trainer.fit(x, y, 2)[: len(first)] == first
+    assert len(trainer.losses) == trainer.step == 2 * len(first)
+
+
+@pytest.mark.parametrize("weights, message", [
+    ({"fc.weight": np.zeros((40, 4))}, "dropped has no parameter 'fc.weight'; it has fc.w, fc.b"),
+    ({"fc.w": np.zeros((4, 40))}, r"the weights 'fc.w' of dropped must be of shape \(40, 4\), got \(4, 40\)"),
+    ({"fc.w": np.zeros(160)}, r"must be of shape \(40, 4\), got \(160,\)"),
+])  # fmt: skip
+def test_weights_of_another_name_or_layout_are_refused(weights, message):
+    g = ri.Graph("dropped", (1, 1), 40)
+    g.linear("fc", g.flatten("flat", "input"), 4)
+    g.weights = weights
+    with pytest.raises(ValueError, match=message):
+        Trainer(ri.compile(g, ri.Plan(), 4))
+
+
 def test_memory_limit_is_enforced_when_compiling():
     p = program()
     need = p.peak_bytes + p.state_bytes
