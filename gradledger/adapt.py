@@ -16,7 +16,7 @@ from refimpl.train import NonFiniteError
 
 from . import ledger, options
 from .errors import Malformed, Refused
-from .models import pretrained
+from .models import origin, pretrained
 from .output import make_folder, plot
 from .record import provenance
 
@@ -264,6 +264,7 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float,
         "data_name": d.name,
         "subject": job.settings.subject if d.name == "watch" else None,
         "method": job.method,
+        "weights": origin(program.graph),
         "accuracy_before": accuracy(before),
         "accuracy_after": accuracy(after),
         "steps": trainer.step,

@@ -43,6 +43,14 @@ def pretrained(name: str, dataset: data.Dataset, subject: int | None, classes: i
     return graph
 
 
+def origin(graph: Graph) -> str:
+    """Where the first weights of a graph are from, in words."""
+    missing = [name for name in graph.parameters if name not in graph.weights]
+    if not missing:
+        return "pre-trained"
+    return f"pre-trained but for {', '.join(missing)}, which are random" if graph.weights else "random"
+
+
 def described(name: str, classes: int | None, size: tuple[int, int] | None) -> Graph:
     """The graph of a model before any data: by name, or as a file describes it; None takes its own value.
 

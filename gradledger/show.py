@@ -240,7 +240,8 @@ def percent(share: float | None) -> str:
 def adapted(record: dict) -> None:
     """The table at the end of `adapt`."""
     who = f", person {record['subject']} held out" if record.get("subject") else ""
-    console.print(f"\n{record['model']} on {record['data_name']}{who}: {record['method']}, {record['steps']} steps\n")
+    console.print(f"\n{record['model']} on {record['data_name']}{who}: {record['method']}, {record['steps']} steps")
+    console.print(f"first weights: {record['weights']}\n", soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (("", "left"), ("before", "right"), ("after", "right")):
         table.add_column(name, justify=justify)

@@ -35,6 +35,7 @@ def test_predicted_equals_measured(record):
     for key in ("macs", "peak_bytes"):
         assert record["predicted"][key] == record["measured"][key]
     assert record["ok"] and record["steps"] == 2 * -(-record["samples"]["train"] // 32)
+    assert record["weights"] == "pre-trained"
     assert record["accuracy_after"] >= record["accuracy_before"] - 0.02
 
 
@@ -142,6 +143,7 @@ def test_own_data_trains_from_an_npz(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    assert found["weights"] == "random"
     assert found["predicted"]["peak_bytes"] == found["measured"]["peak_bytes"]
 
 
