@@ -116,7 +116,8 @@ print(f"largest difference to the dense dw in these channels: {np.abs(dw - dense
 # The update writes only these channels of $w$. It is plain SGD [ours]: momentum would need an array as large as all
 # weights, for channels that come and go. The price of the additional passes, in the letters above (`load` and `store`:
 # values read and written; `G`: groups of channels, 1 here; `has(clip)`: 1 if the gradient is clipped, else 0). A step
-# computes less by at most a third: $dw$ costs $M/C$ of the dense one, $dx$ and the forward pass what they did.
+# computes less by at most a third, or by half where it needs no $dx$: $dw$ costs $M/C$ of the dense one, $dx$ and the
+# forward pass what they did.
 
 # %%
 for name in ("choose", "take_x", "update"):
