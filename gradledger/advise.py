@@ -61,7 +61,7 @@ def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]
     on = options.device(settings.device)
     graph, samples = net(settings)
     make_folder(output)
-    threads = options.threads_of(on, settings.threads) or (None if settings.device == HERE else on.cores)
+    threads = options.threads_of(settings.device, on, settings.threads)
     limits = Limits(math.inf if limit is None else limit, math.inf if most is None else most)
     watch(0, 1, "closed forms")
     try:

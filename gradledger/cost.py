@@ -47,7 +47,7 @@ def run(settings: Settings) -> dict:
     for name in ("batch", "classes", "threads"):
         options.at_least_1(name, getattr(settings, name))
     on = options.device(settings.device)
-    threads = options.threads_of(on, settings.threads) or (None if settings.device == HERE else on.cores)
+    threads = options.threads_of(settings.device, on, settings.threads)
     if settings.fit is not None:
         check_fit(settings, methods)
     graph = described(settings.model, settings.classes, options.size(settings.size))

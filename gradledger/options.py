@@ -190,12 +190,15 @@ def threads(count: int | None) -> None:
         raise Malformed(f"--threads must be from 1 to {most}, the threads of this machine, got {count}")
 
 
-def threads_of(device: devices.Device, count: int | None) -> int | None:
-    """The threads as given; Malformed where they are more than the cores of a device that is not at hand."""
+def threads_of(name: str, device: devices.Device, count: int | None) -> int | None:
+    """The threads of a step on the device that was asked for by name: as given, else its cores, here the default.
+
+    Malformed where they are more than the cores of a device that is not at hand.
+    """
     elsewhere = device.name not in (devices.HERE, devices.REFERENCE)
     if count is not None and elsewhere and not 1 <= count <= device.cores:
         raise Malformed(f"--threads must be from 1 to {device.cores}, the cores of {device.name}, got {count}")
-    return count
+    return count or (None if name == devices.HERE else device.cores)
 
 
 def seed(value: int) -> None:
