@@ -217,7 +217,7 @@ def cost(
 ) -> None:
     """Price one training step, layer by layer, before any data or run."""
     from . import cost as job
-    from . import show
+    from . import show_cost
 
     if advise:
         return advised(
@@ -239,7 +239,7 @@ def cost(
     if as_json:
         emit(record)
     else:
-        show.priced(record)
+        show_cost.priced(record)
 
 
 def advised(chosen: dict[str, bool], given: tuple, output: Path, as_json: bool) -> None:
@@ -282,7 +282,7 @@ def validate(
 
     Each approximate gradient's error on real data stands beside the checks.
     """
-    from . import show
+    from . import show, show_validate
     from . import validate as work
     from .errors import Refused
 
@@ -294,12 +294,12 @@ def validate(
             record = work.run(settings, output, watch)
     except Refused as e:
         if not as_json and "files" in e.record:
-            show.validated(e.record)
+            show_validate.validated(e.record)
         raise
     if as_json:
         emit(record)
     else:
-        show.validated(record)
+        show_validate.validated(record)
 
 
 @app.command()

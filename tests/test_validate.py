@@ -12,7 +12,7 @@ from rich.console import Console
 
 import refimpl as ri
 from costmodel import cost
-from gradledger import checks, output, show, validate
+from gradledger import checks, output, show_validate, validate
 from gradledger.cli import main
 from refimpl import data
 from validation import papers, resident, tables, timing, torch_flops
@@ -270,10 +270,10 @@ def test_an_arena_has_one_word_for_its_unit():
 
 @pytest.mark.parametrize(("width", "terminal"), [(80, False), (200, False), (60, True)])
 def test_no_word_of_a_verdict_is_cut(monkeypatch, capsys, width, terminal):
-    monkeypatch.setattr(show, "console", Console(width=width, force_terminal=terminal, color_system=None))
+    monkeypatch.setattr(show_validate, "console", Console(width=width, force_terminal=terminal, color_system=None))
     check = {"section": "counts", "name": "n" * 36, "value": "v " * 20, "measured": "m " * 28, "verdict": "not judged"}
     gradients = {"errors": [], "energy_ratio": None, "energy_ratio_published": {}}
-    show.validated({
+    show_validate.validated({
         "subject": None, "model": "watch", "data": "watch", "method": "backprop", "batches": 1, "batch": 1, "seed": 0,
         "weights": "pre-trained", "command": "c", "gradients": gradients, "counts": {"drawn": 0}, "checks": [check],
         "files": {},

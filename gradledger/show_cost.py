@@ -1,0 +1,145 @@
+"""What a person sees of `cost`."""
+
+from rich.console import Console
+from rich.table import Table
+
+from .show import console, seconds, size
+
+
+def priced(record: dict) -> None:
+    """The table of `cost`: a line for each layer, then the totals."""
+    paper, per = record["convention"] == "paper", 2 if record["convention"] == "macs" else 1
+    unit = "MAC" if per == 2 else "FLOP"
+    rows, columns = record["size"]
+    k = record["train_last"]
+    trained = {"all": "all convolutions", 0: "the classifier alone", 1: "the last convolution"}
+    wide = Console(width=max(console.width, 200))  # a narrow terminal breaks lines, and a pipe has no width to cut at
+    optimizer = f"SGD with momentum {record['momentum']:g}" if record["momentum"] else "plain SGD"
+    wide.print(
+        f"\n{record['model']}, input {rows}x{columns}, {record['classes']} classes, batch {record['batch']}: "
+        f"{record['method']}, training {trained.get(k, f'the last {k} convolutions')}, "
+        f"{optimizer}, {record['threads']} thread{'' if record['threads'] == 1 else 's'}\n"
+    )
+    sections = tuple(record["other_units"])
+    phases = ("backward",) if paper else ("forward", "backward", "update")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("layer", "operator", "output", "rule"):
+        table.add_column(name, no_wrap=True)
+    for name in (*(f"{p} {unit}s" for p in phases), "saved", "weights"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer in record["layers"]:
+        counts = [layer["flops"]] if paper else [by_phase(layer, sections, p) for p in phases]
+        shape, rule = "x".join(map(str, layer["shape"][1:])), layer["rule"].split(":")[0]
+        memory = (size(layer["saved_bytes"]), size(layer["weight_bytes"]))
+        table.add_row(layer["name"], layer["op"], shape, rule, *(operations(c / per) for c in counts), *memory)
+    wide.print(table)
+    summary = Table(box=None, pad_edge=False, show_header=False)
+    summary.add_column()
+    summary.add_column(justify="right")
+    if paper:
+        summary.add_row("backward, as arXiv 2301.00330 counts it", operations(record["flops"], unit))
+        summary.add_row("stored inputs of the trained convolutions", size(record["saved_bytes"]))
+    else:
+        for s in sections:
+            counted = "samples" in record and not s.endswith("update")
+            on = f" on {record['samples'][s]:.4g} samples, as configured" if counted else ""
+            summary.add_row(f"{s}{on}", operations(sum(record[s].values()) / per, unit))
+        summary.add_row("whole step", operations(record["flops"] / per, unit), style="bold")
+        summary.add_row("saved from forward to backward", size(record["saved_bytes"]))
+    summary.add_row("peak arena", size(record["peak_bytes"]))
+    summary.add_row("trained weights and optimizer state", size(record["state_bytes"]))
+    summary.add_row("weights", size(record["weight_bytes"]))
+    spread = record["seconds"]
+    times = f"{seconds(spread['mid'])} ({seconds(spread['low'])} to {seconds(spread['high'])})"
+    summary.add_row(f"a step on {record['device']}", times)
+    summary.add_row("its energy there, estimated", energy(record))
+    for kind, needed in record["fits"]["needs"].items():
+        has = record["fits"]["has"][kind]
+        verdict = "" if has is None else f" of {size(has)}: {'fits' if needed <= has else 'does not fit'}"
+        if record["fits"]["at_least"]:
+            verdict = verdict.removesuffix(": fits")
+        least = "at least " if record["fits"]["at_least"] else ""
+        summary.add_row(f"{kind.replace('ram', 'RAM')} that it needs there", f"{least}{size(needed)}{verdict}")
+    console.print()
+    wide.print(summary)
+    console.print()
+    for line in notes(record):
+        console.print(line, highlight=False, soft_wrap=True)
+    if "memory_limit" in record:
+        budgeted(record, wide)
+
+
+def notes(record: dict) -> list[str]:
+    """What the predictions for a device cover, a line each."""
+    if record["device_measured"]:
+        time = "19 of 20 undisturbed steps take a time between the bounds"
+    else:
+        factor = record["seconds"]["high"] / record["seconds"]["mid"]
+        time = f"its kernels were not measured, a factor of {factor:.2g} either way is assumed"
+        time += "; gradledger calibrate measures them" if record["device"] == "this-machine" else ""
+    source = "board power times seconds" if record["energy"]["board"] else "operations and memory alone, so at least"
+    if "flash" in record["fits"]["needs"]:
+        memory = "stack and program code are not counted; flash holds all weights, trained or not"
+    else:
+        memory = "the training process with one batch of data, no other process"
+        memory += "; the rest of it is not predicted" if record["fits"]["at_least"] else ""
+    return [f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
+
+
+def energy(record: dict) -> str:
+    """Joules of a step: what the board draws, else what its operations and accesses would cost at least."""
+    found = record["energy"]["board"] or record["energy"]["counted"]["total"]
+    return f"{joules(found['low'])} to {joules(found['high'])}"
+
+
+def joules(value: float) -> str:
+    """An energy in J, mJ or µJ."""
+    for unit, factor in (("J", 1.0), ("mJ", 1e-3)):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value / 1e-6:.3g} µJ"
+
+
+def by_phase(layer: dict, sections: tuple[str, ...], phase: str) -> int:
+    """Operations of a layer in all sections of a phase; a section with a name of its own runs forward."""
+    own = {s: s.rsplit(".", 1)[-1] for s in sections}
+    return sum(
+        sum(layer[s].values()) for s, p in own.items() if (p if p in ("backward", "update") else "forward") == phase
+    )
+
+
+def budgeted(record: dict, wide: Console) -> None:
+    """The memory terms of a step that keeps to a limit, and what was chosen for it."""
+    fit, memory = record.get("fit"), record["memory"]
+    if fit:
+        covers = {"trained": "all trained weights", "updated": "the weights that one step updates"}[fit["weights"]]
+        wide.print(
+            f"\nchosen: the last {fit['layers']} convolutions at ratio {fit['ratio']:g}; with {covers} they need "
+            f"{fit['needed']:,} of {record['memory_limit']:,} bytes"
+        )
+    else:
+        wide.print(
+            f"\nstate and arena need {record['state_bytes'] + record['peak_bytes']:,} of the limit's "
+            f"{record['memory_limit']:,} bytes; constants come on top"
+        )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("memory in bytes", "left"), ("at the peak", "right"), ("most at any time", "right")):
+        table.add_column(name, justify=justify)
+    parts = {"constants": memory["constants"], "state": memory["state"], "arena": memory["arena"]}
+    for part, found in parts.items():
+        most = memory["arena_most"] if part == "arena" else {}
+        table.add_row(part, f"{sum(found.values()):,}", style="bold")
+        for name, nbytes in found.items():
+            if nbytes or most.get(name):
+                table.add_row(f"  {name.replace('_', ' ')}", f"{nbytes:,}", f"{most[name]:,}" if name in most else "")
+    wide.print()
+    wide.print(table)
+    wide.print(f"the peak is at {memory['peak_at']}")
+
+
+def operations(count: float, unit: str = "") -> str:
+    """A number of operations with the prefix that reads best."""
+    for prefix, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= scale:
+            return f"{count / scale:,.2f} {prefix}{unit}"
+    return f"{count:g} {unit}".rstrip()
