@@ -119,30 +119,28 @@ def run(settings: Settings, output: Path, resume: bool, watch: Callable[[ri.Prog
     make_folder(output)
     trainer, d = job.trainer, job.dataset
     if saved:
-        before = saved.before
+        before, step_seconds = saved.before, saved.step_seconds
         try:
             trainer.resume(saved.arrays, saved.step, saved.losses)
         except ValueError as e:
             raise Malformed(f"{output / RESUME} cannot be resumed: {e}") from None
+        for dropped, ran in saved.made.items():
+            trainer.made.setdefault(dropped, Counter()).update(ran)
     else:
-        before = confusion(trainer, d)
-
-    started = time.perf_counter()
-    step_seconds: list[float] = []
+        before, step_seconds = confusion(trainer, d), []
     try:
         train(job, output, before, step_seconds, watch, resumable=saved is not None)
     except NonFiniteError as e:
         trainer.save(output / "adapted.safetensors")
         kept = {"model": job.settings.model, "method": job.method, "weights": str(output / "adapted.safetensors")}
         raise Refused(str(e), kept) from None
-    seconds = time.perf_counter() - started
     try:
         after = confusion(trainer, d)
         trainer.save(output / "adapted.safetensors")
-        record = make_record(job, before, after, seconds, step_seconds)
+        record = make_record(job, before, after, step_seconds)
         checkpoint.write_json(output / "adapt.json", record)
     except KeyboardInterrupt:  # the training is done: --resume has only this part left
-        save_run(output, job.settings, trainer, before)
+        save_run(output, job.settings, trainer, before, step_seconds)
         raise Interrupted from None
     (output / RESUME).unlink(missing_ok=True)
     record["files"] = {"weights": str(output / "adapted.safetensors"), "record": str(output / "adapt.json")}
@@ -164,10 +162,10 @@ def train(job: Job, output: Path, before: np.ndarray, step_seconds: list[float],
                 step_seconds.append(now - mark)
                 watch(progress)
                 if stop.asked and progress.step < progress.steps:
-                    save_run(output, job.settings, trainer, before)
+                    save_run(output, job.settings, trainer, before, step_seconds)
                     raise Interrupted
                 if now - last_save > SAVE_EVERY:
-                    save_run(output, job.settings, trainer, before)
+                    save_run(output, job.settings, trainer, before, step_seconds)
                     last_save, resumable = now, True
                 mark = time.perf_counter()
     except KeyboardInterrupt:
@@ -185,6 +183,8 @@ class SavedRun:
     step: int
     losses: list[float]
     before: np.ndarray
+    step_seconds: list[float]
+    made: dict[frozenset[str], Counter]
 
 
 def read_run(output: Path) -> SavedRun:
@@ -196,19 +196,24 @@ def read_run(output: Path) -> SavedRun:
     try:
         return SavedRun(
             Settings(**json.loads(notes["settings"])), arrays, int(notes["step"]), json.loads(notes["losses"]),
-            np.array(json.loads(notes["before"])),
+            np.array(json.loads(notes["before"])), json.loads(notes["step_seconds"]),
+            ledger.counted(json.loads(notes["made"])),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError):
         raise Malformed(f"{path} is no run that this version can resume: leave --resume out to start anew") from None
 
 
-def save_run(output: Path, settings: Settings, trainer: ri.Trainer, before: np.ndarray) -> None:
-    """Write what --resume needs: weights, optimizer arrays, step number, settings."""
+def save_run(
+    output: Path, settings: Settings, trainer: ri.Trainer, before: np.ndarray, step_seconds: list[float]
+) -> None:
+    """Write what --resume needs: weights, optimizer arrays, step number, settings, and what the steps cost so far."""
     notes = {
         "settings": json.dumps(asdict(settings)),
         "step": str(trainer.step),
         "losses": json.dumps(trainer.losses),
         "before": json.dumps(before.tolist()),
+        "step_seconds": json.dumps(step_seconds),
+        "made": json.dumps(ledger.listed(trainer.made)),
     }
     checkpoint.save(output / RESUME, trainer.resume_arrays(), notes)
 
@@ -249,13 +254,13 @@ def recall(table: np.ndarray) -> list[float | None]:
     return [float(table[i, i] / n) if (n := table[i].sum()) else None for i in range(len(table))]
 
 
-def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float, step_seconds: list[float]) -> dict:
-    """The JSON record: results, and predicted beside measured cost."""
+def make_record(job: Job, before: np.ndarray, after: np.ndarray, step_seconds: list[float]) -> dict:
+    """The JSON record: results, and predicted beside measured cost, of a resumed run of all its parts."""
     from validation import measured
 
     program, trainer, d = job.program, job.trainer, job.dataset
     sizes = batches(len(d.x_train), program.batch, trainer.step)
-    operations = ledger.of(job, sizes[trainer.step - len(step_seconds) :])
+    operations = ledger.of(job, sizes)
     touched = measured.touched_bytes(program, d.x_train, d.y_train, trainer.parameters, trainer.whole.block)
     return {
         "ok": True,
@@ -268,7 +273,7 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float,
         "accuracy_before": accuracy(before),
         "accuracy_after": accuracy(after),
         "steps": trainer.step,
-        "seconds": seconds,
+        "seconds": sum(step_seconds),
         "predicted": {
             "macs": operations["predicted"]["macs"],
             "peak_bytes": program.peak_bytes,
@@ -285,7 +290,7 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, seconds: float,
             "saved_bytes": program.saved_bytes,
         },
         "samples": {"train": len(d.x_train), "test": len(d.x_test)},
-        **entered(job, sizes[trainer.step - len(step_seconds) :]),
+        **entered(job, sizes),
         "recall": {
             name: {"before": b, "after": a} for name, b, a in zip(d.classes, recall(before), recall(after), strict=True)
         },

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import numpy as np
@@ -18,7 +19,7 @@ from refimpl.data import Dataset
 def of(job, batches: list[int]) -> dict:
     """`{"predicted": {macs, step_seconds}, "measured": {macs}}` of a job's launches.
 
-    batches: samples of each planned step of this process. Where no process can do it, this one does.
+    batches: samples of each planned step. Where no process can do it, this one does.
     """
     d = job.dataset
     given = {
@@ -26,10 +27,7 @@ def of(job, batches: list[int]) -> dict:
         "name": d.name,
         "shape": [len(d.x_train), *d.x_train.shape[1:]],
         "classes": list(d.classes),
-        "made": [
-            [sorted(dropped), [[section, n, times] for (section, n), times in made.items()]]
-            for dropped, made in job.trainer.made.items()
-        ],
+        "made": listed(job.trainer.made),
         "batches": sorted(Counter(batches).items()),
     }
     command = [sys.executable, "-m", "gradledger.ledger"]
@@ -38,6 +36,16 @@ def of(job, batches: list[int]) -> dict:
     except OSError:  # no process can be started, as under an emulator
         return draw_up(given)
     return json.loads(done.stdout) if done.returncode == 0 else draw_up(given)
+
+
+def listed(made: Mapping[frozenset[str], Mapping[tuple[str, int], int]]) -> list:
+    """What a trainer's steps ran (`Trainer.made`), as JSON takes it."""
+    return [[sorted(d), [[section, n, times] for (section, n), times in ran.items()]] for d, ran in made.items()]
+
+
+def counted(made: list) -> dict[frozenset[str], Counter]:
+    """The opposite of `listed`."""
+    return {frozenset(d): Counter({(section, n): times for section, n, times in ran}) for d, ran in made}
 
 
 def draw_up(given: dict) -> dict:
@@ -51,13 +59,12 @@ def draw_up(given: dict) -> dict:
     y = np.broadcast_to(np.int64(0), given["shape"][:1])
     dataset = Dataset(given["name"], x, y, x[:0], y[:0], tuple(given["classes"]))
     program = adapt.compiled(adapt.Settings(**given["settings"]), dataset)[0]
-    made = {frozenset(d): {(section, n): times for section, n, times in ran} for d, ran in given["made"]}
     return {
         "predicted": {
             "macs": predict.run_macs(program, (n for n, times in given["batches"] for _ in range(times))),
             "step_seconds": predict.estimate(program, device=device.HERE).seconds["mid"],
         },
-        "measured": {"macs": predict.as_macs(measured.all_flops(program, made))},
+        "measured": {"macs": predict.as_macs(measured.all_flops(program, counted(given["made"])))},
     }
 
 

@@ -240,6 +240,11 @@ class Derivation:
         self.host_writes[name] = r.arrays[name] = self.buffer(name, shape, dtype_of(entry, self.dtype), batched=True)
         r.arrays["class_weights"] = None
         if plan.class_weights is not None:
+            if len(plan.class_weights) != output.shape[1]:
+                raise ValueError(
+                    f"class_weights has {len(plan.class_weights)} weights, but {self.graph.name} has {output.shape[1]} "
+                    "outputs: give one a class"
+                )
             r.arrays["class_weights"] = b = self.buffer("loss.class_weights", (output.shape[1],), region="constant")
             make = lambda parameters, seed: np.array(plan.class_weights, self.dtype)  # noqa: E731
             self.constants["loss.class_weights"] = Constant(b, make)

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
+from . import arguments
 from .geometry import same_pad
 from .passes import Pass, ShapeError, canonical, dims, read_sizes, size_of
 
@@ -105,8 +106,11 @@ class Graph:
 
     def __init__(self, name: str, size: tuple[int, int], channels: int):
         """size: rows and columns (H, W) of the input map; channels: its C."""
+        if not isinstance(size, (tuple, list)) or len(size) != 2:
+            raise ValueError(f"size of the graph {name} must be rows and columns (H, W), got {size!r}")
         self.name = name
         self.size = (int(size[0]), int(size[1]))
+        arguments.whole(f"channels of the graph {name}", channels)
         self.channels = int(channels)
         self.nodes: list[Node] = []
         self.parameters: dict[str, Parameter] = {}
@@ -135,6 +139,8 @@ class Graph:
         """Append a node; ShapeError where its inputs do not fit, ValueError where the name is taken."""
         if name in self._shapes:
             raise ValueError(f"the graph {self.name} already has a tensor {name!r}")
+        for x in inputs:
+            self.shape(x)
         known = operator(op).attributes()
         attrs = {
             a: canonical(a, v, operator(op).default(a)) if a in known and v != "same" else v for a, v in attrs.items()
@@ -147,7 +153,9 @@ class Graph:
         return name
 
     def shape(self, tensor: str) -> tuple[int, ...]:
-        """Shape of a tensor at batch 1."""
+        """Shape of a tensor at batch 1; ValueError where the graph has no such tensor."""
+        if tensor not in self._shapes:
+            raise ValueError(f"the graph {self.name} has no tensor {tensor!r}; it has {', '.join(self._shapes)}")
         return self._shapes[tensor]
 
     # One method per operator, in the order of refimpl.ops.
@@ -155,6 +163,7 @@ class Graph:
     def conv2d(self, name, x, channels, kernel, stride=1, pad=0, dilation=1, groups=1, bias=False) -> str:
         """Convolution with `channels` outputs; pad: rows and columns, ((top, bottom), (left, right)) or "same"."""
         r, s = (kernel, kernel) if isinstance(kernel, int) else kernel
+        arguments.whole(f"channels of {name}", channels)
         depth = self.shape(x)[3] // groups
         if depth * groups != self.shape(x)[3]:
             raise ShapeError(f"{name}: {x} has C={self.shape(x)[3]}, which is not a multiple of G={groups} groups")
@@ -165,6 +174,7 @@ class Graph:
 
     def linear(self, name, x, features, bias=True) -> str:
         """Linear layer on (N, D)."""
+        arguments.whole(f"features of {name}", features)
         fan_in = self.shape(x)[1]
         params = {"w": Parameter((fan_in, features), "he", fan_in)}
         if bias:

@@ -1,7 +1,9 @@
 """What trains, by which rule, and how a step is made: data, with no behaviour hidden in flags."""
 
+import math
 from dataclasses import dataclass, field
 
+from . import arguments
 from .graph import Graph, Node
 from .methods.stochastic_depth import StochasticDepth
 from .optim import SGD, Adam
@@ -17,6 +19,11 @@ class Backprop:
 
     optimizer: SGD | Adam = SGD(lr=0.01)
     clip_norm: float | None = None
+
+    def __post_init__(self):
+        arguments.offers("optimizer", self.optimizer, "rate", "an optimizer, such as SGD(lr=0.01)")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be a norm above 0, got {self.clip_norm}")
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Plan:
     instances: what data enters a step, such as InstanceFilter; None is all.
     depth: StochasticDepth leaves residual blocks out of a step at random; None leaves none out.
     loss: "softmax_cross_entropy" or "mse".
+    class_weights: a positive weight for each class in the mean of softmax_cross_entropy; None weighs all alike.
     """
 
     train_last: int | str = "all"
@@ -50,7 +58,16 @@ class Plan:
     class_weights: tuple[float, ...] | None = None
 
     def __post_init__(self):
+        if not isinstance(self.rules, (tuple, list)):
+            raise ValueError(f"rules must be a tuple of methods, such as (GradientFilter(),), got {self.rules!r}")
         object.__setattr__(self, "rules", tuple(self.rules))
+        for rule in self.rules:
+            arguments.offers("each of rules", rule, "bind", "a rule for gradients, such as GradientFilter()")
+        if self.instances is not None:
+            arguments.offers("instances", self.instances, "sections", "a choice of data, such as InstanceFilter()")
+        if self.depth is not None:
+            arguments.offers("depth", self.depth, "survival", "a StochasticDepth()")
+        arguments.offers("step", self.step, "optimizer", "a way to make a step, such as Backprop(SGD(lr=0.01))")
         k = self.train_last
         if k != "all" and (isinstance(k, bool) or not isinstance(k, int) or k < 0):
             raise ValueError(f"train_last must be a number of convolutions from 0 up, or 'all', got {k!r}")
@@ -73,6 +90,20 @@ class Plan:
             raise ValueError(f"{self.instances!r} chooses by softmax_cross_entropy, but the loss is {self.loss}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {self.label_smoothing}")
+        if self.class_weights is not None:
+            self._check_class_weights()
+
+    def _check_class_weights(self) -> None:
+        """ValueError where they are no weights of a mean."""
+        weights = self.class_weights
+        if self.loss != "softmax_cross_entropy":
+            raise ValueError(f"class_weights need the loss softmax_cross_entropy, but the loss is {self.loss}")
+        try:
+            right = len(weights) > 0 and all(0 < w < math.inf for w in weights)
+        except TypeError:
+            right = False
+        if not right:
+            raise ValueError(f"class_weights must be positive finite numbers, one a class, got {weights!r}")
 
     @property
     def methods(self) -> list[str]:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from . import arena
+from . import arena, arguments
 from .graph import Graph
 from .methods.stochastic_depth import Block
 from .passes import Pass
@@ -359,6 +359,9 @@ def _read_after(program: Program, buffer: Buffer) -> bool:
     return buffer not in host and any(b.root is buffer for launch in later for b in launch.reads)
 
 
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))  # that a step may be compiled for
+
+
 def compile(
     graph: Graph,
     plan: Plan | None,
@@ -383,13 +386,26 @@ def compile(
     backend = backend or "fast"
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+    arguments.offers("graph", graph, "nodes", "a Graph, such as models.build makes")
+    if not graph.nodes:
+        raise ValueError(f"the graph {graph.name} has no nodes: add layers to it by its methods, such as conv2d")
+    if plan is not None:
+        arguments.offers("plan", plan, "train_last", "a Plan, or None for inference")
+    arguments.whole("batch", batch)
+    if size is not None:
+        if not isinstance(size, (tuple, list)) or len(size) != 2:
+            raise ValueError(f"size must be rows and columns (H, W), got {size!r}")
+        for side in size:
+            arguments.whole("each of size", side)
     size = tuple(size or graph.size)
+    if dtype is None or dtype not in DTYPES:
+        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+    dtype = np.dtype(dtype).type
+    if memory_limit is not None:
+        arguments.whole("memory_limit, in bytes,", memory_limit)
     if threads is None:
         threads = numba.config.NUMBA_NUM_THREADS
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
+    arguments.whole("threads", threads)
     if plan is not None and plan.instances is not None:
         plan = replace(plan, instances=plan.instances.for_net(graph, size))
     step = derive(graph, plan, batch, size, dtype)

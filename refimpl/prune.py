@@ -90,7 +90,7 @@ class _Labels:
 
 
 def groups(graph: Graph) -> list[ChannelGroup]:
-    """Every group of coupled channels, those that must stay included, in the order of the graph.
+    """Every group of the dependency graph's coupled channels, those that must stay included, in the order of the graph.
 
     ValueError where an operator is unknown here: how it passes channels on must be said, not guessed.
     """

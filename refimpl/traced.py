@@ -137,5 +137,5 @@ def nearest(a) -> int:
 
 
 def part(share, count: int) -> int:
-    """A share of `count` things, to the nearest whole number and at least one."""
+    """A share of `count` things, to the nearest whole number (a half to the even one) and at least one."""
     return larger(1, nearest(share * count))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from . import checkpoint, random
+from . import arguments, checkpoint, random
 from .arena import ALIGN
 from .calibrate import calibrate, orders
 from .data.resized import Resized
@@ -109,7 +109,13 @@ def new_block(nbytes: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Use `count` Numba threads and a single-threaded BLAS inside; restore both on leaving."""
+    """Use `count` Numba threads and a single-threaded BLAS inside; restore both on leaving. ValueError for too many."""
+    most = numba.config.NUMBA_NUM_THREADS
+    if count > most:
+        raise ValueError(
+            f"the program is compiled for {count} threads, but this process has {most}: compile it with at most "
+            f"{most}, or set NUMBA_NUM_THREADS before the first import"
+        )
     before = numba.get_num_threads()
     numba.set_num_threads(count)
     try:
@@ -132,7 +138,11 @@ class Trainer:
     """Trains a program's model. Parameters start from the graph's weights, else from the seed."""
 
     def __init__(self, program: Program, seed: int = 0, block: np.ndarray | None = None):
-        """block: memory to work in, such as `Trainer.whole.block` of one of the same program that waits meanwhile."""
+        """seed: of new weights, order of samples and draws. ValueError for weights that do not fit the graph.
+
+        block: memory to work in, such as `Trainer.whole.block` of one of the same program that waits meanwhile.
+        """
+        arguments.whole("seed", seed, 0)
         self.program, self.seed = program, seed
         self.parameters = initial(program, seed)
         inference = compile(

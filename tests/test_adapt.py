@@ -73,6 +73,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(record, tmp_path, monkeypat
     monkeypatch.setattr(adapt.StopFlag, "asked", False)
     resumed = adapt.run(adapt.Settings(), tmp_path, True, lambda progress: None)
     assert resumed["losses"] == record["losses"]
+    for kind in ("predicted", "measured"):  # the cost is that of both parts
+        assert resumed[kind]["macs"] == record[kind]["macs"]
     assert not (tmp_path / adapt.RESUME).exists()
 
 
@@ -216,3 +218,4 @@ def test_a_run_with_an_instance_filter_resumes_to_the_same_bits(tmp_path):
         adapt.run(settings, tmp_path / "part", False, interrupt)
     rest = adapt.run(settings, tmp_path / "part", True, lambda p: None)
     assert rest["losses"] == whole["losses"]
+    assert rest["shares"] == whole["shares"] and rest["measured"]["macs"] == whole["measured"]["macs"]

@@ -55,6 +55,16 @@ def test_input_channel_selection_at_random_follows_the_seed():
     assert draw(1, 0) != draw(1, 1)
 
 
+@given(st.integers(1, 200), st.floats(0.001, 1))
+def test_input_channel_selection_trains_and_stores_a_share_of_the_channels(channels, ratio):
+    count = SparseUpdate(ratio).count(channels)
+    assert 1 <= count <= channels
+    assert count == 1 or abs(count - ratio * channels) <= 0.5
+    x = np.random.default_rng(channels).normal(size=(2, 3, 2, channels)).astype(np.float32)
+    chosen = np.random.default_rng(count).permutation(channels)[:count].astype(np.int32)
+    np.testing.assert_array_equal(su.take_x(x, chosen), x[..., chosen])
+
+
 @given(st.integers(1, 40), st.floats(0.01, 1), st.integers(0, 99))
 def test_cyclic_traversal_visits_every_channel_once_a_cycle(channels, ratio, start):
     rule = SparseUpdate(ratio, fixed_first=0, fixed_last=0)

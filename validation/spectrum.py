@@ -32,7 +32,7 @@ TABLE_5 = {"ResNet": 1.462, "VGG": 1.497, "DenseNet": 2.278, "EfficientNet": 1.2
 
 @dataclass
 class Energies:
-    """Sums of squares over the maps seen so far: of dy, of dy − g̃, and of the same by the closed form."""
+    """Sums of squares over the maps seen so far for Proposition 1: of dy, of dy − g̃, the same by the closed form."""
 
     signal: float = 0.0
     error: float = 0.0
@@ -61,7 +61,7 @@ class Energies:
 
 
 def ratio(signal: float, error: float) -> float | None:
-    """signal / error; None where the error is zero, or no more than the rounding of float64."""
+    """SNR of Proposition 1, of energies: signal / error; None where the error is zero, or rounding of float64."""
     return signal / error if error > 1e-14 * signal else None
 
 

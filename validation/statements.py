@@ -118,7 +118,7 @@ PAPERS = (
                 "input-channel selection": "a convolution updates max(1, round(ratio·C)) input channels and stores "
                 "these alone: dw[·,·,c,·] needs x[…,c] only",
                 "cyclic traversal": "the selection walks through a permutation of the channels in blocks: each is "
-                "visited once in ⌈C/kept⌉ iterations",
+                "visited at least once in ⌈C/kept⌉ iterations",
             },
         )
         + rows(
@@ -166,6 +166,6 @@ PAPERS = (
                 "binomial perturbation": "z of ±1 in place of a normal z",
             },
         ),
-        later="another issue: forward gradients",
+        later="not implemented yet",
     ),
 )

@@ -13,8 +13,9 @@ With several groups the groups keep different numbers of channels: `grad_x` and 
 
 Readings beyond the equations:
   [paper] uses α both for a "pruning ratio" and for the kept share n'/n: here `keep` is the share that is kept.
-  [ours]  L = max(1, round(keep·K)); of equal scores the lower channel comes first; γ₁ = γ₂ = 1. dy is that of the mean
-          loss, 1/N of an instance's own, so that with these γ the kernels' norms mostly decide; γ₁ = 0 leaves it to dy.
+  [ours]  L = max(1, round(keep·K)), a half to the even neighbour; of equal scores the lower channel comes first.
+  [ours]  γ₁ = γ₂ = 1. dy is that of the mean loss, 1/N of an instance's own, so that with these γ the kernels' norms
+          mostly decide; γ₁ = 0 leaves it to dy.
   [ours]  A pruned channel's bias gradient is zero.
   [ours]  A depthwise convolution keeps L of its channels: dx and dw of the others are zero.
 Dimensions: N samples, H W input and P Q output rows and columns, C input and K output channels, R S kernel rows and
@@ -74,7 +75,7 @@ def score(t, scores, dy, w, gamma_w=1.0, gamma_dy=1.0):
 
 @declare(SHAPES, items="K", writes="rank")
 def rank(t, rank, scores):
-    """Rank (K,) of each channel, 0 for the largest of scores (K,); of equal ones the lower channel comes first."""
+    """Rank (K,) of each channel by eq. (14), 0 for the largest of scores (K,); of equal ones the lower one is first."""
     ahead = 0
     for k in range(scores.shape[0]):
         if k < t:
@@ -86,7 +87,7 @@ def rank(t, rank, scores):
 
 @declare(SHAPES, items="L", writes="kept")
 def keep(t, kept, rank):
-    """Kept (L,): the channels of rank 0 … L−1, from rank (K,); L must be given."""
+    """Kept (L,), eq. (14): the channels of rank 0 … L−1, from rank (K,); L must be given."""
     found = 0
     for k in range(rank.shape[0]):
         if rank[k] == t:

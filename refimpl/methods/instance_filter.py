@@ -78,7 +78,10 @@ def labels(losses: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def true_high_ratio(true_high: np.ndarray, sizes: np.ndarray) -> float:
-    """R_TH, eq. (2), of the true High instances (n,) and the sizes (n,) of the last mini-batches."""
+    """R_TH, eq. (2), of the true High instances (n,) and the sizes (n,) of the last mini-batches.
+
+    Our reading: before there were n mini-batches it is the share of those so far (the sizes of the others are 0).
+    """
     return float(np.sum(true_high) / max(1, np.sum(sizes)))
 
 
@@ -124,6 +127,8 @@ class InstanceFilter:
     sections: ClassVar[tuple[str, ...]] = ("filter", "uncertain")
 
     def __post_init__(self):
+        if self.graph is not None and not isinstance(self.graph, Graph):
+            raise ValueError(f"graph must be a Graph with two outputs, or None for the paper's, got {self.graph!r}")
         if not 0 < self.keep < 1:
             raise ValueError(f"keep must be a share between 0 and 1, got {self.keep}")
         if not 0 < self.fall < 1 < self.rise < math.inf:
@@ -173,6 +178,9 @@ class InstanceFilter:
 
     def step(self, trainer, x: np.ndarray, y: np.ndarray, total: int, everything: bool = False) -> float | None:
         """One step on a mini-batch; the main net's loss, None where no instance was predicted High.
+
+        High is predicted where its logit is the larger one: equal logits count as Low. The last mini-batches of eq. (2)
+        are remembered here.
 
         everything: let each section have the whole mini-batch, which is the most that the arena must hold.
         """

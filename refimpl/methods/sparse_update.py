@@ -14,13 +14,13 @@ M; block number `block` is trained, the last block of a cycle wraps round to the
 Readings:
   [ours]        Input-channel selection: the axis is the input channel (a depthwise convolution's own channel), because
                 no other saves stored features.
-  [ours]        M = max(1, round(ratio·C)).
+  [ours]        M = max(1, round(ratio·C)), a half to the even neighbour.
   [ours]        Order: largest L2 norm of the pre-trained weights of a channel first ("norm"); or random; or largest L2
                 norm of its dense gradient on the run's first mini-batch ("gradient", see `refimpl.calibrate`).
   [second-hand] Three stages: fixed selection, dynamic selection, fixed again.
   [ours]        The first 10 % and the last 20 % of the steps are fixed on block 0; in between the block number grows by
-                one each step, so that a layer's channels are all visited once in ⌈C/M⌉ steps (cyclic traversal,
-                without replacement).
+                one each step, so that each of a layer's channels is visited at least once in ⌈C/M⌉ steps (cyclic
+                traversal): exactly once where M divides C, else the last block of a cycle repeats a few.
   [ours]        Plain SGD: a momentum array over changing channels would void the memory claim.
   [paper]       2 % of the convolution weights are updated. [second-hand] a ratio of 0.2, which contradicts it: the
                 default is 0.02.
@@ -50,13 +50,13 @@ ORDERS = ("norm", "random", "gradient")
 
 @declare(SHAPES, items="M", writes="chosen")
 def choose(t, chosen, order, block):
-    """Chosen (M,): block number block (1,) of order (C,), which goes round; M must be given."""
+    """Chosen (M,): block number block (1,) of order (C,), which goes round; M must be given. Cyclic traversal."""
     chosen[t] = order[(block[0] * chosen.shape[0] + t) % order.shape[0]]
 
 
 @declare(SHAPES, items="N H W M", writes="x_chosen")
 def take_x(t, x_chosen, x, chosen):
-    """X_chosen (N, H, W, M): the chosen (M,) channels of x (N, H, W, C)."""
+    """X_chosen (N, H, W, M): the chosen (M,) channels of x (N, H, W, C). Input-channel selection."""
     t, m = divmod(t, x_chosen.shape[3])
     t, v = divmod(t, x_chosen.shape[2])
     n, h = divmod(t, x_chosen.shape[1])
@@ -99,9 +99,9 @@ def update(t, w, dw, chosen, lr, clip=None, weight_decay=0.0):
 
 
 def order(w: np.ndarray, groups: int, kind: str, seed: int, stream: int) -> np.ndarray:
-    """Input channels (C,) int32 in the order of selection, of w (R, S, C/G, K), which may be weights or their gradient.
+    """Input channels (C,) int32 in the order of input-channel selection, of w (R, S, C/G, K).
 
-    kind: "random", from the seed; else largest L2 norm first, of equal ones the lower channel.
+    w: weights, or their gradient. kind: "random", from the seed; else largest L2 norm first, of equal ones the lower.
     """
     r, s, depth, k = w.shape
     if kind == "random":
@@ -141,7 +141,7 @@ class SparseUpdate:
             raise ValueError(f"fixed_first and fixed_last are {self.fixed_first} and {self.fixed_last}: more than 1")
 
     def count(self, channels: int) -> int:
-        """M, how many of `channels` are trained at once."""
+        """M of the input-channel selection: how many of `channels` are trained at once."""
         return part(self.ratio, channels)
 
     def attrs(self) -> dict:
@@ -167,7 +167,7 @@ class SparseUpdate:
         return order(w, groups, self.order, seed, stream)
 
     def block(self, step: int, steps: int) -> int:
-        """Block that `step` (from 0) of a run of `steps` trains."""
+        """Block that `step` (from 0) of a run of `steps` trains, by the three stages."""
         first, last = round(self.fixed_first * steps), steps - round(self.fixed_last * steps)
         return step - first if first <= step < last else 0
 

@@ -46,7 +46,10 @@ def _elements(sizes, attrs):
 
 @declare(SHAPES, items="N B", writes="mask", derive=derive, alike={"B": _elements})
 def pack_mask(t, mask, x, block=(2, 2), threshold=0.0):
-    """Mask (N, B) of x (N, H, W, C): one byte, a bit for each of eight blocks, set where something is not small."""
+    """Mask (N, B) of x (N, H, W, C): one byte, a bit for each of eight blocks, set where something is not small.
+
+    Block activation pruning: the blocks whose bit is not set are zeroed.
+    """
     n, b = divmod(t, mask.shape[1])
     channels = x.shape[3]
     across = (x.shape[2] + block[1] - 1) // block[1]
@@ -69,7 +72,7 @@ def pack_mask(t, mask, x, block=(2, 2), threshold=0.0):
 
 @declare(SHAPES, items="N H W C", writes="y", derive=derive)
 def forward(t, y, x, mask, block=(2, 2)):
-    """Y (N, H, W, C) = x where the bit of its block in mask (N, B) is set, else 0."""
+    """Y (N, H, W, C) = x where the bit of its block in mask (N, B) is set, else 0: block activation pruning."""
     t, c = divmod(t, y.shape[3])
     t, w = divmod(t, y.shape[2])
     n, h = divmod(t, y.shape[1])

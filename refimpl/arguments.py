@@ -1,0 +1,15 @@
+"""Checks of what a caller passes. Each raises ValueError with a sentence: the argument, what is right, what it is."""
+
+import numpy as np
+
+
+def whole(name: str, value, least: int = 1) -> None:
+    """A whole number from `least` up."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be a whole number from {least} up, got {value!r}")
+
+
+def offers(name: str, value, attribute: str, wanted: str) -> None:
+    """An object that has `attribute`, as those do that are `wanted`."""
+    if isinstance(value, type) or not hasattr(value, attribute):
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
