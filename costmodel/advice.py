@@ -33,7 +33,7 @@ from refimpl.graph import Graph
 from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.gradient_filter import GradientFilter
 from refimpl.methods.sparse_update import SparseUpdate
-from refimpl.optim import SGD
+from refimpl.optim import MOMENTUM, SGD
 from refimpl.plan import Backprop, Plan
 from refimpl.program import Program, compile
 
@@ -42,7 +42,7 @@ from .device import Device
 from .kernels import FLOAT
 from .screening import Screen
 
-MOMENTUM, LEARNING_RATE = 0.9, 0.01
+LEARNING_RATE = 0.01
 MOST, WORK = 60, 16_000  # candidates to compile, and calls of theirs: at most so many; 17 of MobileNetV2's candidates
 LEAST = 1e-12  # of a figure whose logarithm is taken
 EXTRA = 8  # more for each question that is left where nothing fits

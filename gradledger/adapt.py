@@ -37,7 +37,7 @@ class Settings:
 
     model: str = "watch"
     data: str = "watch"
-    subject: int = 1
+    subject: int | None = None
     method: list[str] = field(default_factory=lambda: ["gradient-filter:patch=2"])
     train_last: str | None = None
     epochs: int = 20
@@ -71,7 +71,9 @@ def prepare(settings: Settings) -> Job:
     options.seed(settings.seed)
     # what else is wrong with an option is said before data are read
     plan, _ = planned(settings)
-    settings = replace(settings, train_last=str(plan.train_last), momentum=plan.step.optimizer.momentum)
+    settings = replace(
+        settings, train_last=str(plan.train_last), momentum=plan.step.optimizer.momentum, subject=watched(settings)
+    )
     options.byte_count(settings.memory_limit)
     size = options.size(settings.size)
     dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
@@ -81,8 +83,8 @@ def prepare(settings: Settings) -> Job:
 
 
 def watched(settings: Settings) -> int | None:
-    """The held-out person, where the data are the watch recordings."""
-    return settings.subject if settings.data == "watch" else None
+    """The held-out person of the watch recordings, the first where none is given; other data have none."""
+    return 1 if settings.subject is None and settings.data == "watch" else settings.subject
 
 
 def planned(settings: Settings) -> tuple[ri.Plan, str]:
@@ -131,9 +133,10 @@ def run(settings: Settings, output: Path, resume: bool, watch: Callable[[ri.Prog
     try:
         train(job, output, before, step_seconds, watch, resumable=saved is not None)
     except NonFiniteError as e:
-        trainer.save(output / "adapted.safetensors")
-        kept = {"model": job.settings.model, "method": job.method, "weights": str(output / "adapted.safetensors")}
-        raise Refused(str(e), kept) from None
+        weights = output / "adapted.safetensors"
+        trainer.save(weights)
+        kept = {"model": job.settings.model, "method": job.method, "weights": str(weights)}
+        raise Refused(f"{e}; they are in {weights}", kept) from None
     try:
         after = confusion(trainer, d)
         trainer.save(output / "adapted.safetensors")
@@ -267,7 +270,7 @@ def make_record(job: Job, before: np.ndarray, after: np.ndarray, step_seconds: l
         "model": job.settings.model,
         "data": job.settings.data,
         "data_name": d.name,
-        "subject": job.settings.subject if d.name == "watch" else None,
+        "subject": job.settings.subject,
         "method": job.method,
         "weights": origin(program.graph),
         "accuracy_before": accuracy(before),

@@ -47,11 +47,14 @@ REAL = number(float, "a number")
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout and nothing else there.")]
 Threads = Annotated[int | None, typer.Option(parser=WHOLE, help="CPU threads; default all.")]
+Subject = Annotated[
+    int | None, typer.Option(parser=WHOLE, help="Held-out person of the watch data, 1 to 10; default 1.")
+]
 Method = Annotated[
     list[str],
     typer.Option(
         help="backprop, gradient-filter:patch=2,align=centre, error-map-pruning:keep=0.5, "
-        "sparse-update:ratio=0.02,layers=42,order=norm (or random, gradient), bias-only, "
+        "sparse-update:ratio=0.02,order=norm (or random, gradient; layers=K: the last K convolutions), bias-only, "
         "instance-filter:keep=0.1, hard-examples:keep=0.1, "
         "random-skip:skip=0.5 or stochastic-depth:survival=0.5; repeatable, they combine."
     ),
@@ -94,7 +97,7 @@ def common(
 def adapt(
     model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
     data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
-    subject: Annotated[int, typer.Option(parser=WHOLE, help="Held-out person of the watch data, 1 to 10.")] = 1,
+    subject: Subject = None,
     method: Method = ["gradient-filter:patch=2"],  # noqa: B006 (typer reads the default, nobody changes it)
     train_last: TrainLast = None,
     epochs: Annotated[int, typer.Option(parser=WHOLE, help="Passes over the training data.")] = 20,
@@ -261,7 +264,7 @@ def advised(chosen: dict[str, bool], given: tuple, output: Path, as_json: bool) 
 def validate(
     model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
     data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
-    subject: Annotated[int, typer.Option(parser=WHOLE, help="Held-out person of the watch data, 1 to 10.")] = 1,
+    subject: Subject = None,
     method: Method = ["gradient-filter:patch=2"],  # noqa: B006 (typer reads the default, nobody changes it)
     train_last: TrainLast = None,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a batch.")] = 32,

@@ -9,6 +9,7 @@ import numpy as np
 from refimpl import checkpoint, data, models
 from refimpl.formats.npz import load_npz
 from refimpl.graph import Graph
+from refimpl.models import suggestion
 
 from .errors import Malformed
 
@@ -77,10 +78,15 @@ def is_file(name: str) -> bool:
 
 
 def described_weights(name: str) -> tuple[dict[str, np.ndarray], dict]:
-    """Arrays and metadata of a file of ours; Malformed where it does not say which model it holds."""
+    """Arrays and metadata of a file of ours; Malformed where it does not say which of our models it holds."""
     weights, notes = checkpoint.load(name)
     if "model" not in notes:
         raise Malformed(f"{name} does not say which model it holds: it has no 'model' in its metadata")
+    if notes["model"] not in models.MODELS:
+        raise Malformed(
+            f"{name} holds weights of {notes['model']!r}, which the command line cannot build (a program that does "
+            f"takes them by refimpl.checkpoint.load){suggestion(notes['model'], models.MODELS)}"
+        )
     try:
         options = json.loads(notes.get("options", "{}"))
         if not isinstance(options, dict):

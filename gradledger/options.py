@@ -12,7 +12,7 @@ from refimpl.methods.gradient_filter import ALIGN, GradientFilter
 from refimpl.methods.instance_filter import InstanceFilter
 from refimpl.methods.sparse_update import ORDERS, SparseUpdate
 from refimpl.methods.stochastic_depth import StochasticDepth
-from refimpl.optim import SGD, Schedule
+from refimpl.optim import MOMENTUM, SGD, Schedule
 from refimpl.plan import Backprop, Plan
 from refimpl.rules import INSTANCES, check_combination
 
@@ -37,7 +37,6 @@ METHODS = {
     "stochastic-depth": (StochasticDepth, {"survival": float}),
 }  # fmt: skip
 KINDS = {int: "a whole number", float: "a number"}
-MOMENTUM = 0.9  # where nothing else is said
 MOST = 10**9  # that a count may be; the products of the largest values stay within 64 bits
 MOST_OF = {"batch": 10**5, "threads": devices.MOST_CORES}  # where it is less
 MOST_SIDE, MOST_PIXELS = 10**5, 10**8  # of an input

@@ -4,7 +4,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .options import MOMENTUM
+from refimpl.optim import MOMENTUM
+
 from .show import console, size
 
 

@@ -52,7 +52,7 @@ class Settings:
 
     model: str = "watch"
     data: str = "watch"
-    subject: int = 1
+    subject: int | None = None
     method: list[str] = field(default_factory=lambda: ["gradient-filter:patch=2"])
     train_last: str | None = None
     batch: int = 32
@@ -134,7 +134,7 @@ def run(settings: Settings, output: Path, watch: Watch) -> dict:
         "ok": True,
         "model": settings.model,
         "data": settings.data,
-        "subject": settings.subject if d.name == "watch" else None,
+        "subject": watched(settings),
         "method": methods.text,
         "train_last": plan.train_last,
         "weights": trained,

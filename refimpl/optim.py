@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LARGEST = float(np.finfo(np.float32).max)
+MOMENTUM = 0.9  # of SGD, where commands and searches are told none
 
 
 @dataclass(frozen=True)

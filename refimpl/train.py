@@ -279,10 +279,11 @@ class Trainer:
 
     def stop(self, what: str, layer: str) -> None:
         """Put the last good weights back and raise NonFiniteError."""
+        before = f" (it was {self.losses[-1]:.4g} before)" if self.losses and what.startswith("the loss") else ""
         if not all(np.isfinite(p).all() for p in self.parameters.values()):
             self._restore()
         raise NonFiniteError(
-            f"{what}, first in layer {layer}; the weights of step {self.step} are kept, and a lower lr may help"
+            f"{what}{before}, first in layer {layer}; a lower lr may help; the weights of step {self.step} are kept"
         )
 
     def first_bad(self, n: int, section: str) -> str:

@@ -85,6 +85,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(record, tmp_path, monkeypat
         (("--method", "gradient-filter:patch=0"), 2, "patch must be at least 1, got 0"),
         (("--method", "gradient-fitler"), 2, "did you mean 'gradient-filter'"),
         (("--subject", "11"), 2, "subjects 1 to 10, not 11"),
+        (("--subject", "3", "--data", "cifar10"), 2, "only the watch data has subjects; cifar10 takes none"),
         (("--train-last", "9"), 2, "train_last is 9, but watch has 3 convolutions"),
         (("--memory-limit", "3 bananas"), 2, "--memory-limit must be a number of bytes"),
         (("--memory-limit", "10KiB"), 1, "the smallest limit that this compiler can place is"),

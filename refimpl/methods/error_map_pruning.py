@@ -210,7 +210,8 @@ class ErrorMapPruning:
     """The rule of a Plan that trains convolutions on the kept share of their error map's channels.
 
     keep: share of the output channels that is kept, above 0 and at most 1 (1 is the dense gradient). gamma_w, gamma_dy:
-    γ₁ and γ₂ of the score, not negative and not both 0. ValueError for other values.
+    γ₁ and γ₂ of the score, not negative and not both 0; where gamma_w is 0 the error map alone chooses, which kept more
+    of the gradient on the net that README tells of. ValueError for other values.
     """
 
     keep: float = 0.5
