@@ -4,6 +4,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from validation.errors import COLUMNS
+
 from .show import console, percent
 
 
@@ -24,11 +26,7 @@ def validated(record: dict) -> None:
         for i, (a, view, s) in enumerate(rows):
             table.add_row("" if i else e["layer"], a, view, *map(figure, s.values()))
     wide.print(table)
-    console.print(
-        "local: given the exact dy; whole: with the errors of the layers above; bias and variance beside the mean "
-        "gradient, noise: the exact gradient's own variance",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    console.print(COLUMNS, highlight=False, soft_wrap=True)
     if any(e["filter"] for e in found):
         wide.print()
         wide.print(filtered(found))

@@ -37,6 +37,11 @@ from refimpl.train import Runner, Trainer, threads
 from . import spectrum
 
 VIEWS = ("local", "whole")
+COLUMNS = (  # what a reader of a table of errors is told
+    "local: the layer given the exact dy; whole: with the errors of the layers above. Cosine and relative error: mean "
+    "over the batches. Bias: what is left of the error after averaging over them, as a share of the mean gradient; "
+    "variance: the error around that, noise: the exact gradient's own variance, both as shares of its squared norm."
+)
 Arrays = dict[tuple[str, str], np.ndarray]  # (node, array) → values
 
 

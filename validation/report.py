@@ -17,6 +17,7 @@ from costmodel.device import QUICK
 from refimpl import checkpoint
 
 from . import report_plot
+from .errors import COLUMNS
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
@@ -202,8 +203,8 @@ def gradients(record: dict, picture: bytes | None) -> str:
     ]  # fmt: skip
     parts += [
         "<h3>What the method costs in error</h3>",
-        '<p class="note">Approximate against exact gradients on real data: a price, no check. local: the layer given '
-        "the exact dy; whole: with the errors of the layers above.</p>",
+        '<p class="note">Approximate against exact gradients on real data: a price, no check. '
+        f"{html.escape(COLUMNS, quote=False)}</p>",
         image(picture, "png", "errors of each layer's gradients") if picture else "",
         table(("layer", "gradient", "view", *names), rows, "|".join(names)),
     ]
