@@ -268,7 +268,8 @@ class Trainer:
         runner.run(f"{net}forward", n)
         loss = float(runner.host(f"{net}loss", n)[0])
         if not math.isfinite(loss):
-            self.stop(f"the loss is {loss} at step {self.step + 1}", self.first_bad(n, f"{net}forward"))
+            before = f" (it was {self.losses[-1]:.4g} before)" if self.losses and not net else ""
+            self.stop(f"the loss is {loss} at step {self.step + 1}{before}", self.first_bad(n, f"{net}forward"))
         runner.run(f"{net}backward", n)
         for name in [name for name in self.trained[net] if name in step.gradients]:
             g = runner.array(step.gradients[name])
@@ -279,11 +280,10 @@ class Trainer:
 
     def stop(self, what: str, layer: str) -> None:
         """Put the last good weights back and raise NonFiniteError."""
-        before = f" (it was {self.losses[-1]:.4g} before)" if self.losses and what.startswith("the loss") else ""
         if not all(np.isfinite(p).all() for p in self.parameters.values()):
             self._restore()
         raise NonFiniteError(
-            f"{what}{before}, first in layer {layer}; a lower lr may help; the weights of step {self.step} are kept"
+            f"{what}, first in layer {layer}; a lower lr may help; the weights of step {self.step} are kept"
         )
 
     def first_bad(self, n: int, section: str) -> str:
