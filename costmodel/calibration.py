@@ -1,8 +1,9 @@
 """Measure this device: time every launch of training steps of single layers, and fit the rates of its kernels.
 
 Each case is one layer between a 1×1 convolution, which makes the layer compute dx, and a classifier. Each launch is
-timed twice: as the step before left the caches, and after they were emptied. A fixed piece of work is timed before and
-after: where it is slow, somebody else used the machine or its clock fell, and the row does not count.
+timed twice: as the step before left the caches, and after they were emptied. Fixed pieces of work are timed before and
+after: arithmetic, reading the last cache, starting threads. Where one of them is slow, somebody else used the cores or
+the cache that they share, or the clock fell, and the row does not count.
 """
 
 import time
@@ -63,40 +64,45 @@ class Layer:
 
 
 class Reference:
-    """A fixed piece of work, timed beside everything else: does the machine run at its own speed just now?
+    """Fixed pieces of work, timed beside everything else: does the machine run at its own speed just now?
 
-    To be made and used where as many threads run: inside `refimpl.train.threads(threads)`.
+    A convolution within the fast caches; sums of arrays that fit in the last cache only; and sums so short that they
+    tell how fast threads start. To be made and used where as many threads run: inside `refimpl.train.threads(threads)`.
     """
 
-    def __init__(self, threads: int):
+    def __init__(self, threads: int, caches: Caches):
         g = ri.Graph("reference", (16, 16), 64)
         g.linear("fc", g.global_avg_pool("mean", g.conv2d("conv", "input", 64, 3, pad=1)), CLASSES)
         runner = ri.Trainer(ri.compile(g, None, 2, threads=threads)).runner
         self.launch, self.args = runner.prepared("forward", 2)[0]
+        self.reader, self.starter = Emptier((caches.fast * caches.last) ** 0.5), Emptier(SHORT)
         self.seconds()
 
-    def seconds(self) -> float:
-        """The better of two runs."""
-        found = []
-        for _ in range(2):
-            started = time.perf_counter()
-            self.launch(*self.args)
-            found.append(time.perf_counter() - started)
-        return min(found)
+    def seconds(self) -> np.ndarray:
+        """The better of two runs of each piece (3,)."""
+        pieces = ((1, lambda: self.launch(*self.args)), (READS, self.reader), (STARTS, self.starter))
+        return np.array([min(_seconds_of(*piece) for _ in range(2)) for piece in pieces])
+
+
+def _seconds_of(times: int, work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    for _ in range(times):
+        work()
+    return time.perf_counter() - started
 
 
 @dataclass
 class Timed:
-    """Times of one program, each with the reference work's around it: (reference seconds, what was timed).
+    """Times of one program, each with the reference work's around it: (reference seconds (3,), what was timed).
 
     To be timed where as many threads run as it was compiled for.
     """
 
     program: ri.Program
     # of each launch, by the bytes of something else that were touched before it
-    launches: dict[float, list[tuple[float, list[float]]]] = field(default_factory=dict)
-    host: list[tuple[float, float]] = field(default_factory=list)  # of what Python does around the launches of a step
-    whole: list[tuple[float, float]] = field(default_factory=list)  # of a training step, or of inference
+    launches: dict[float, list[tuple[np.ndarray, list[float]]]] = field(default_factory=dict)
+    host: list[tuple[np.ndarray, float]] = field(default_factory=list)  # of what Python does around a step's launches
+    whole: list[tuple[np.ndarray, float]] = field(default_factory=list)  # of a training step, or of inference
 
     def __post_init__(self):
         p = self.program
@@ -122,10 +128,10 @@ class Timed:
             started = time.perf_counter()
             function(*args)
             row.append(time.perf_counter() - started)
-        self.launches.setdefault(empty.nbytes, []).append((max(before, reference.seconds()), row))
+        self.launches.setdefault(empty.nbytes, []).append((np.maximum(before, reference.seconds()), row))
         if self.program.training and not empty.nbytes:
             before, seconds = reference.seconds(), self._around()
-            self.host.append((max(before, reference.seconds()), seconds))
+            self.host.append((np.maximum(before, reference.seconds()), seconds))
 
     def time_whole(self, reference: Reference) -> None:
         """Time a whole step as a user runs it."""
@@ -137,7 +143,7 @@ class Timed:
             self.trainer.fill(self.trainer.runner, self.x)
             self.trainer.runner.run("forward", self.program.batch)
         seconds = time.perf_counter() - started
-        self.whole.append((max(before, reference.seconds()), seconds))
+        self.whole.append((np.maximum(before, reference.seconds()), seconds))
 
     def _around(self) -> float:
         runner, inside = self.trainer.runner, 0.0
@@ -157,7 +163,7 @@ class Timed:
         finally:
             del runner.run
 
-    def samples(self, caches: Caches, case: int, limit: float) -> Iterator[Sample]:
+    def samples(self, caches: Caches, case: int, limit: np.ndarray) -> Iterator[Sample]:
         """The median of every launch; case: number of the first of its cases, one for each way to leave the caches."""
         for i, (emptied, rows) in enumerate(self.launches.items()):
             terms = kernels.work(self.program, caches, emptied)
@@ -166,20 +172,26 @@ class Timed:
         if self.host:
             yield Sample(HOST, kernels.around(self.program), float(undisturbed(self.host, limit)), case)
 
-    def good(self, limit: float) -> int:
+    def good(self, limit: np.ndarray) -> int:
         """Undisturbed rows that there are of each way to leave the caches."""
-        return min(sum(r <= limit for r, _ in rows) for rows in self.launches.values())
+        return min(sum(slowness(r, limit) <= 1 for r, _ in rows) for rows in self.launches.values())
 
     @property
-    def references(self) -> list[float]:
+    def references(self) -> list[np.ndarray]:
         """Every time of the reference work."""
         return [r for rows in (*self.launches.values(), self.whole) for r, _ in rows]
 
 
-def undisturbed(rows: list[tuple[float, object]], limit: float) -> np.ndarray:
-    """Median of the rows whose reference took at most `limit` seconds; the least disturbed row where none did."""
-    least = max(limit, min(reference for reference, _ in rows))
-    return np.median([seconds for reference, seconds in rows if reference <= least], axis=0)
+def slowness(reference: np.ndarray, limit: np.ndarray) -> float:
+    """Reference seconds of the slowest piece of work, as a multiple of its limit: up to 1 it is undisturbed."""
+    return float(np.max(np.divide(reference, limit)))
+
+
+def undisturbed(rows: list[tuple[np.ndarray, object]], limit: np.ndarray) -> np.ndarray:
+    """Median of the rows whose reference work kept its limits; the least disturbed row where none did."""
+    slow = [slowness(reference, limit) for reference, _ in rows]
+    least = max(1.0, min(slow))
+    return np.median([seconds for (_, seconds), s in zip(rows, slow, strict=True) if s <= least], axis=0)
 
 
 DENSE = ri.Plan("all", step=PLAIN)
@@ -237,6 +249,8 @@ LAYERS: list[tuple[Layer, tuple]] = [
 
 
 DISTURBED = 1.12  # times its own best: the reference then shares the machine with somebody, or the clock fell
+READS, STARTS = 4, 32  # calls of the pieces of reference work that read the last cache and start threads
+SHORT = 3 * FLOAT * 4096  # bytes of the arrays that the latter sums
 WANTED = 3  # undisturbed rows of each case
 WAYS = 3  # to leave the caches before a launch, at most
 FAR = 1 << 20  # bytes of parameters from which a layer is timed with caches that hold none of them
@@ -263,7 +277,7 @@ class Layers:
         self.began, self.caches, self.rounds = time.perf_counter(), caches, 0
         self.ways = [Emptier(0.0), Emptier(1.5 * caches.fast)]
         self.beyond = Emptier(2.0 * caches.last) if caches.last > caches.fast else None
-        self.reference, self.timed = Reference(threads), []
+        self.reference, self.timed = Reference(threads, caches), []
         total = sum(len(plans) for _, plans in LAYERS)
         for layer, plans in LAYERS:
             for plan in plans:
@@ -273,7 +287,7 @@ class Layers:
                 self.timed[-1].launches, self.timed[-1].host = {}, []
 
     @property
-    def limit(self) -> float:
+    def limit(self) -> np.ndarray:
         """Reference seconds up to which a row counts as undisturbed."""
         return DISTURBED * own_speed(self.timed)
 
@@ -300,8 +314,8 @@ class Layers:
         limit = self.limit
         samples = [s for i, one in enumerate(self.timed) for s in one.samples(self.caches, WAYS * i, limit)]
         steadiness = {
-            "reference_seconds": limit / DISTURBED,
-            "undisturbed_share": float(np.mean([r <= limit for one in self.timed for r in one.references])),
+            "reference_seconds": (limit / DISTURBED).tolist(),
+            "undisturbed_share": float(np.mean([slowness(r, limit) <= 1 for o in self.timed for r in o.references])),
             "disturbed_cases": sum(one.good(limit) < WANTED for one in self.timed),
             "cases": len(self.timed),
             "rounds": self.rounds,
@@ -310,9 +324,9 @@ class Layers:
         return Rates(rates.fit(samples, _memory(self.beyond)), rates.spread(samples)), samples, steadiness
 
 
-def own_speed(timed: list[Timed]) -> float:
-    """Seconds of the reference work while nothing disturbs it: the tenth part of all times that is fastest."""
-    return float(np.quantile([r for one in timed for r in one.references], 0.1))
+def own_speed(timed: list[Timed]) -> np.ndarray:
+    """Seconds (3,) of the reference work while nothing disturbs it: the tenth part of all times that is fastest."""
+    return np.quantile([r for one in timed for r in one.references], 0.1, axis=0)
 
 
 class Emptier:

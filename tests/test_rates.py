@@ -145,7 +145,8 @@ def test_calibration_times_layers_and_fits_them(monkeypatch):
     found, samples, steady = calibration.measure(1, CACHES, lambda *t: told.append(t), seconds=0, rounds=2)
     assert {"conv2d.forward in place", "depthwise.forward", kernels.HOST, rates.ANY} <= found.by_kernel.keys()
     assert all(s.seconds > 0 for s in samples) and found.factor >= 1
-    assert steady["cases"] == 6 and steady["rounds"] == 2 and 0 < steady["undisturbed_share"] <= 1
+    assert steady["cases"] == 6 and steady["rounds"] == 2 and 0 <= steady["undisturbed_share"] <= 1
+    assert len(steady["reference_seconds"]) == 3
     assert {t[2] for t in told} == {"compile", "round 1", "round 2"}
     p = ri.compile(layers[0][0].graph(), calibration.DENSE, 2, threads=1)
     assert sum(rates.steps(p, found, CACHES)) > 0
@@ -166,3 +167,9 @@ def test_a_disturbed_row_does_not_count():
     rows = [(1.0, [5.0]), (1.05, [6.0]), (1.0, [7.0]), (2.0, [50.0])]
     assert calibration.undisturbed(rows, 1.1) == [6.0]
     assert calibration.undisturbed(rows, 0.5) == [6.0]  # never undisturbed: the least disturbed
+    pieces = [
+        (np.array([1.0, 9.0, 3.0]), [5.0]),
+        (np.array([1.0, 9.0, 6.0]), [50.0]),
+        (np.array([1.1, 9.0, 3.0]), [7.0]),
+    ]
+    assert calibration.undisturbed(pieces, np.array([1.2, 10.0, 3.5])) == [6.0]  # threads were slow to start once

@@ -2,7 +2,7 @@
 
 `run` (`gradledger reproduce seconds`) calibrates and tests in one process and in turns, so that both see the machine at
 the same speeds: a turn over the layers of `costmodel.calibration`, a turn over whole nets that no rate is fitted to. A
-row counts where a fixed piece of work beside it ran undisturbed. Beside the model stands one that knows operations
+row counts where fixed pieces of work beside it ran undisturbed. Beside the model stands one that knows operations
 only: its one rate is fitted to the same single layers.
 """
 
@@ -87,19 +87,19 @@ def compare(
     """Predicted and measured seconds of each case, for a device that is this machine.
 
     Rows: name, predicted_seconds with low_seconds and high_seconds, measured_seconds, error = predicted / measured − 1,
-    flops_model_seconds (None here: it takes a calibration). Measured is the median of the steps that a fixed piece of
+    flops_model_seconds (None here: it takes a calibration). Measured is the median of the steps that the reference
     work beside them tells to be undisturbed.
     """
     cases, rows = list(cases), []
     with running(threads):
-        reference = calibration.Reference(threads)
+        reference = calibration.Reference(threads, device.at(threads)[1])
         for i, case in enumerate(cases):
             watch(i, len(cases), case.name)
             timed = calibration.Timed(case.program(threads))
             for _ in range(repeats + 2):
                 timed.time_whole(reference)
             del timed.whole[:2]  # kernels load, caches fill
-            limit = calibration.DISTURBED * min(timed.references)
+            limit = calibration.DISTURBED * np.min(timed.references, axis=0)
             rows.append(_row(case, timed, device, limit, None))
     return rows
 
@@ -158,13 +158,13 @@ def _measured(threads: int, watch, cases, seconds: float, rounds: int) -> dict:
                     timed.time_whole(layers.reference)
             if layers.rounds >= rounds:
                 limit = layers.limit
-                missing = {c: t for c, t in nets.items() if sum(r <= limit for r, _ in t.whole) < WANTED}
+                missing = {c: t for c, t in nets.items() if _good(t, limit) < WANTED}
     limit, (rates, _, steadiness) = layers.limit, layers.fitted()
     device = devices.Device(devices.HERE, "this machine", {threads: rates}, {threads: caches}, threads, True)
     per_flop = _seconds_per_flop(layers.timed, limit)
     rows = [_row(case, timed, device, limit, per_flop) for case, timed in nets.items()]
     return summary(rows) | {
-        "factor": rates.factor, "steadiness": steadiness, "undisturbed_limit_seconds": limit,
+        "factor": rates.factor, "steadiness": steadiness, "undisturbed_limit_seconds": limit.tolist(),
         "seconds_per_flop": per_flop, "rows": rows,
     }  # fmt: skip
 
@@ -182,9 +182,15 @@ def summary(rows: list[dict]) -> dict:
     return found | {"inside_interval": float(np.mean(inside))}
 
 
-def _row(case: Case, timed: calibration.Timed, device: devices.Device, limit: float, per_flop: float | None) -> dict:
+def _good(timed: calibration.Timed, limit: np.ndarray) -> int:
+    """Undisturbed steps of a net."""
+    return sum(calibration.slowness(reference, limit) <= 1 for reference, _ in timed.whole)
+
+
+def _row(
+    case: Case, timed: calibration.Timed, device: devices.Device, limit: np.ndarray, per_flop: float | None
+) -> dict:
     estimate = predict.estimate(timed.program, device=device)
-    good = [seconds for reference, seconds in timed.whole if reference <= limit]
     measured, by_flops = float(calibration.undisturbed(timed.whole, limit)), None
     low, mid, high = estimate.seconds.values()
     if per_flop is not None:
@@ -199,12 +205,12 @@ def _row(case: Case, timed: calibration.Timed, device: devices.Device, limit: fl
         "flops": estimate.flops,
         "flops_model_seconds": by_flops,
         "flops_model_error": None if by_flops is None else by_flops / measured - 1,
-        "undisturbed": len(good),
+        "undisturbed": _good(timed, limit),
         "steps": len(timed.whole),
     }
 
 
-def _seconds_per_flop(timed: list[calibration.Timed], limit: float) -> float:
+def _seconds_per_flop(timed: list[calibration.Timed], limit: np.ndarray) -> float:
     """The one rate of a model that knows operations only, from the same single layers: the median of their steps."""
     found = []
     for one in timed:
