@@ -2,11 +2,14 @@
 
 import numpy as np
 
+from . import traced
+
 
 def whole(name: str, value, least: int = 1) -> None:
-    """A whole number from `least` up."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be a whole number from {least} up, got {value!r}")
+    """A whole number from `least` up, traced or not."""
+    plain = traced.value(value)
+    if isinstance(plain, bool) or not isinstance(plain, (int, np.integer)) or plain < least:
+        raise ValueError(f"{name} must be a whole number from {least} up, got {plain!r}")
 
 
 def offers(name: str, value, attribute: str, wanted: str) -> None:

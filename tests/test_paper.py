@@ -165,6 +165,9 @@ def test_a_rule_of_another_method_is_refused():
         operator = "conv2d"
         method = "other"
 
+        def bind(self, node):
+            """It adds nothing."""
+
     with pytest.raises(ValueError, match="knows dense and filtered gradients, not other"):
         paper.price(one(6, 3), ri.Plan(rules=[Other()]))
 
