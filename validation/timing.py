@@ -82,7 +82,7 @@ def compare(
     device: devices.Device,
     watch: Callable[[int, int, str], None] = lambda i, n, what: None,
     threads: int = 1,
-    repeats: int = 7,
+    repeats: int = 15,
 ) -> list[dict]:
     """Predicted and measured seconds of each case, for a device that is this machine.
 
@@ -90,18 +90,19 @@ def compare(
     flops_model_seconds (None here: it takes a calibration). Measured is the median of the steps that the reference
     work beside them tells to be undisturbed.
     """
-    cases, rows = list(cases), []
+    cases, nets = list(cases), []
     with running(threads):
         reference = calibration.Reference(threads, device.at(threads)[1])
         for i, case in enumerate(cases):
             watch(i, len(cases), case.name)
-            timed = calibration.Timed(case.program(threads))
+            nets.append(calibration.Timed(case.program(threads)))
             for _ in range(repeats + 2):
-                timed.time_whole(reference)
-            del timed.whole[:2]  # kernels load, caches fill
-            limit = calibration.DISTURBED * np.min(timed.references, axis=0)
-            rows.append(_row(case, timed, device, limit, None))
-    return rows
+                nets[-1].time_whole(reference)
+            del nets[-1].whole[:2]  # kernels load, caches fill
+    if not nets:
+        return []
+    limit = calibration.DISTURBED * calibration.own_speed(nets)
+    return [_row(case, timed, device, limit, None) for case, timed in zip(cases, nets, strict=True)]
 
 
 def run(
