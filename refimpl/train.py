@@ -181,8 +181,7 @@ class Trainer:
     def steps(self, x: np.ndarray | Resized, y: np.ndarray, epochs: int) -> Iterator[Progress]:
         """Like `fit`, one step at a time, going on from the steps that are done already."""
         self.check(x, y)
-        if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)) or epochs < 0:
-            raise ValueError(f"epochs must be a whole number from 0 up, got {epochs!r}")
+        arguments.whole("epochs", epochs, 0)
         batch = self.program.batch
         per_epoch = -(-len(x) // batch)
         total = epochs * per_epoch
