@@ -1,4 +1,4 @@
-"""Failures on purpose: kills, damaged files, full disks, memory limits, long runs. What is right is stated by each part.
+"""Failures on purpose: kills, damaged files, full disks, memory limits, long runs. Each part states what is right.
 
 Each part is a module with `run(short, seed, folder, watch) -> Outcome`: `short` is the form that the tests run, within
 seconds; the long one has the counts that `make campaign` promises. Commands run in processes of their own, so that a
