@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from .streams import open_streams, tell
+
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True,
     help="Train neural networks on small devices, with every gradient's cost known before the run.",
@@ -95,6 +97,7 @@ def common(
 
 @app.command()
 def adapt(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
     data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
     subject: Subject = None,
@@ -124,16 +127,21 @@ def adapt(
         model, data, subject, list(method), train_last, epochs, batch, lr, momentum, seed, classes, size, memory_limit,
         backend, threads,
     )  # fmt: skip
-    with show.bar("adapting", quiet=as_json) as watch:
-        try:
-            record = job.run(settings, output, resume, watch)
-        except job.Interrupted:
-            print(f"interrupted and saved; go on with: gradledger adapt --resume --output {output}", file=sys.stderr)
-            raise SystemExit(Exit.INTERRUPTED) from None
-    if as_json:
-        emit(record)
-    else:
-        show.adapted(record)
+    named = [name for name in vars(settings) if context.get_parameter_source(name).name == "COMMANDLINE"]
+    try:
+        with show.bar("adapting", quiet=as_json) as watch:
+            record = job.run(settings, output, resume, watch, named)
+    except job.Interrupted as e:
+        tell(str(e))
+        raise SystemExit(Exit.INTERRUPTED) from None
+    try:
+        if as_json:
+            emit(record)
+        else:
+            show.adapted(record)
+    except KeyboardInterrupt:
+        tell(f"interrupted; the run is finished and saved in {output}")
+        raise SystemExit(Exit.INTERRUPTED) from None
 
 
 @app.command()
@@ -365,7 +373,7 @@ def reproduce(
         except KeyboardInterrupt:
             if not (output / f"{name}.jsonl").exists():
                 raise
-            print(f"interrupted; {output} keeps the finished runs, and the same command goes on", file=sys.stderr)
+            tell(f"interrupted; {output} keeps the finished runs, and the same command goes on")
             raise SystemExit(Exit.INTERRUPTED) from None
     if as_json:
         emit(record)
@@ -423,6 +431,7 @@ def emit(record: dict) -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line; errors become one sentence on stderr and an exit status."""
     as_json = "--json" in (sys.argv[1:] if args is None else args)
+    open_streams()
     try:
         command = typer.main.get_command(app)
         status = command.main(args, prog_name="gradledger", standalone_mode=False)
@@ -433,12 +442,12 @@ def main(args: list[str] | None = None) -> None:
         if type(e).__name__ == "NoArgsIsHelpError":
             print(e.format_message())
         else:
-            print(f"gradledger: {e.format_message()}", file=sys.stderr)
+            tell(e.format_message())
         status = Exit.MALFORMED
     except typer.Exit as e:
         status = e.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        print("gradledger: interrupted before anything was saved", file=sys.stderr)
+        tell("interrupted")
         status = Exit.INTERRUPTED
     except BrokenPipeError:  # whoever reads has read enough
         forget_output()
@@ -449,7 +458,7 @@ def main(args: list[str] | None = None) -> None:
         forget_output()
         status = Exit.DONE
     except OSError as e:
-        print(f"gradledger: cannot use {e.filename or 'the standard output'}: {e.strerror or e}", file=sys.stderr)
+        tell(f"cannot use {e.filename or 'the standard output'}: {e.strerror or e}")
         forget_output()
         status = Exit.MALFORMED
     except Exception as e:
@@ -472,9 +481,12 @@ def refuse(e: Exception, as_json: bool) -> Exit | None:
     if isinstance(e, Refused):
         if as_json:
             emit({**e.record, "ok": False, "reason": str(e)})
-        print(f"gradledger: {e}", file=sys.stderr)
+        tell(str(e))
         return Exit.NO
     if isinstance(e, MALFORMED):
-        print(f"gradledger: {e}", file=sys.stderr)
+        tell(str(e))
+        return Exit.MALFORMED
+    if isinstance(e, MemoryError):
+        tell(f"the memory that this process may use does not suffice ({e or 'none is left'})")
         return Exit.MALFORMED
     return None

@@ -1,10 +1,11 @@
-"""The folder that a command writes into, and what processes of their own draw or set there from its record."""
+"""The folder that a command writes into, and what processes of their own draw from its record."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 from .errors import Malformed
+from .streams import tell
 
 
 def make_folder(output: Path) -> None:
@@ -38,5 +39,5 @@ def _made(module: str, record: Path, target: Path, failure: str) -> str | None:
         if not done.returncode:
             return str(target)
         problem = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    print(f"gradledger: {failure} ({problem}); everything else is saved", file=sys.stderr)
+    tell(f"{failure} ({problem}); everything else is saved")
     return None
