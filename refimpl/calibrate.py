@@ -15,6 +15,12 @@ def orders(program: Program) -> list[str]:
     return [name.removesuffix(suffix) for name in program.step.constants if asked and name.endswith(suffix)]
 
 
+def check_order(name: str, order: np.ndarray) -> None:
+    """ValueError where an order of channels (C,) does not have each of them once: kernels index with it."""
+    if not np.array_equal(np.sort(order), np.arange(len(order))):
+        raise ValueError(f"the saved run's {name} is no order of {len(order)} channels")
+
+
 def calibrate(trainer, x: np.ndarray, y: np.ndarray) -> None:
     """Order the input channels by the norms of their dense gradients on n ≤ batch samples x (n, H, W, C), y (n,).
 

@@ -15,7 +15,7 @@ from .methods.instance_filter import select
 from .methods.stochastic_depth import Block
 from .passes import Bound, Pass, ShapeError, dtype_of, read_sizes
 from .plan import Plan
-from .program import PHASES, Buffer, Call, Constant, Step
+from .program import PHASES, Buffer, Call, Constant, Scalar, Step
 from .random import DROPOUT, ORDER
 from .rules import bind
 
@@ -50,6 +50,7 @@ class Derivation:
         """
         self.graph, self.plan, self.batch, self.dtype, self.training = graph, plan, batch, np.dtype(dtype), training
         self.prefix = prefix
+        self.blocks = plan.depth.blocks(graph) if plan.depth and training else ()
         self.absent = {name for block in dropped for name in block.nodes}
         self.shortcuts = {block.name: block.shortcut for block in dropped}
         self.names = {phase: section or prefix + phase for phase in PHASES}
@@ -136,7 +137,7 @@ class Derivation:
             attrs |= {"stream": DROPOUT + self.graph.nodes.index(node)}
             arrays |= {
                 "step": self.count_write(),
-                "seed": self.scalar("seed", np.int64, lambda step, steps, seed: seed),
+                "seed": self.scalar("seed", np.int64, lambda updates, planned, seed: seed),
             }
         passes = [Bound(p) for p in op.passes.values()]
         rules = self.plan.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
@@ -156,7 +157,7 @@ class Derivation:
         weights, groups = node.params["w"], sizes["G"]
         make = lambda parameters, seed: rule.order_of(parameters[weights], groups, seed, stream)  # noqa: E731
         self.constants[name] = Constant(order, make)
-        block = self.scalar("block", np.int64, lambda step, steps, seed: rule.block(step, steps))
+        block = self.scalar("block", np.int64, lambda updates, planned, seed: rule.block(updates, planned))
         return {"order": order, "block": block}
 
     def demand(self, r: _Node, array: str) -> Buffer | None:
@@ -297,12 +298,12 @@ class Derivation:
         if self.plan.step.clip_norm is not None:
             shared["clip"] = self.clip(self.plan.step.clip_norm)
         if "factors" in update.reads:
-            shared["step"] = self.count_write()
-            shared["factors"] = self.buffer("factors", (2,))
-            self.emit("optimizer", op.writer("factors"), shared, optimizer.attrs)
+            factors = {b: self.factors(b, op, shared["lr"]) for b in dict.fromkeys(map(self.block_of, self.gradients))}
         own = {r.node.params["w"]: (r, p.passed) for r in resolved for p in r.passes if p.passed.inplace == ["w"]}
         for name, gradient in self.gradients.items():
             arrays = {"w": self.parameters[name], "dw": gradient, **shared}
+            if "factors" in update.reads:
+                arrays["factors"] = factors[self.block_of(name)]
             if name in own:
                 r, passed = own[name]
                 self.emit(name, passed, {**r.arrays, **arrays}, optimizer.attrs, {"G": r.sizes["G"]})
@@ -313,11 +314,23 @@ class Derivation:
                 arrays[array] = self.state[key]
             self.emit(name, update, arrays, optimizer.attrs)
 
+    def block_of(self, parameter: str) -> str:
+        """The residual block that a parameter lies in, where steps may leave it out, else ""."""
+        node = parameter.rsplit(".", 1)[0]
+        return next((b.name for b in self.blocks if node in b.nodes), "")
+
+    def factors(self, block: str, op: Operator, lr: Buffer) -> Buffer:
+        """What the optimizer derives from the number of the update: a block that was left out counts its own."""
+        dot = block and f"{block}."
+        arrays = {"lr": lr, "step": self.count_write(block), "factors": self.buffer(f"{dot}factors", (2,))}
+        self.emit("optimizer", op.writer("factors"), arrays, self.plan.step.optimizer.attrs)
+        return arrays["factors"]
+
     def clip(self, max_norm: float) -> Buffer:
         """The factor by which the gradient is to be multiplied, from its norm over all parameters."""
         passes = operator("clip_norm").passes
         slices = {n: passes["partial_squares"].sizes({"dw": g}, {})["L"] for n, g in self.gradients.items()}
-        together = self.buffer("clip.partials", (sum(slices.values()),))
+        together = self.buffer("clip.partials", (sum(slices.values()),), np.float64)
         start = 0
         for name, count in slices.items():
             arrays = {"dw": self.gradients[name], "partials": together.part(start, (count,))}
@@ -335,16 +348,17 @@ class Derivation:
         section = self.names[self.section]
         self.calls[self.section].append(Call(section, self.prefix + node, passed, arrays, attrs, sizes))
 
-    def scalar(self, name: str, dtype, value) -> Buffer:
-        """A one-element array that the host fills before each step with `value(step, steps, seed)`."""
+    def scalar(self, name: str, dtype, value, block: str = "") -> Buffer:
+        """A one-element array that the host fills before each step with `value(updates, planned, seed)` (`Scalar`)."""
         if name not in self.host_writes:
             self.host_writes[name] = self.buffer(name, (1,), dtype)
-            self.scalars[name] = value
+            self.scalars[name] = Scalar(value, self.prefix, block)
         return self.host_writes[name]
 
-    def count_write(self) -> Buffer:
-        """The number of the step, from 1."""
-        return self.scalar("step", np.int64, lambda step, steps, seed: step + 1)
+    def count_write(self, block: str = "") -> Buffer:
+        """The number of the update, from 1: of the net, or of a residual block."""
+        name = f"{block}.step" if block else "step"
+        return self.scalar(name, np.int64, lambda updates, planned, seed: updates + 1, block)
 
 
 def _feeds(earlier: Call, node: str, read: Collection[Buffer]) -> bool:

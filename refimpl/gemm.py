@@ -2,13 +2,12 @@
 
 The product is the `sgemm` or `dgemm` of SciPy's BLAS (`scipy.linalg.cython_blas`). Its address is given to LLVM under
 a fixed name when this module is imported, so a kernel that calls it can be cached on disk and loaded by another
-process. Run it single-threaded (`single_threaded_blas`) on tiles inside `prange`: two thread pools that take turns
+process. Run it single-threaded, inside `running.threads`, on tiles inside `prange`: two thread pools that take turns
 cost milliseconds per switch.
 """
 
 import importlib
 import sys
-from contextlib import contextmanager
 from importlib import machinery, util
 from pathlib import Path
 
@@ -117,12 +116,3 @@ def gemm(trans_a, trans_b, m, n, k, alpha, a, a_offset, lda, b, b_offset, ldb, b
     """
     if m > 0 and n > 0:  # BLAS refuses leading dimensions of zero, which empty blocks may have
         _call(trans_a, trans_b, m, n, k, alpha, a, a_offset, lda, b, b_offset, ldb, beta, c, c_offset, ldc)
-
-
-@contextmanager
-def single_threaded_blas():
-    """Every BLAS library of this process on one thread; the thread counts from before return on leaving."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1, user_api="blas"):
-        yield

@@ -21,6 +21,8 @@ from numba import njit, prange
 from numba.core.caching import FunctionCache
 from numba.extending import register_jitable
 
+from .running import check_fork
+
 THREADS_PER_BLOCK = 128
 UNUSED = 7 * 24 * 3600  # seconds after which the kernel cache of another version is deleted
 # Lets sums vectorise; NaN and infinity keep their meaning, which fastmath=True would take away.
@@ -102,7 +104,15 @@ class KernelCache(FunctionCache):
 
 def fast(function: Callable) -> Callable:
     """Compile a hand-written CPU kernel (`prange` over fixed tiles, no allocation), cached on disk."""
-    compiled = njit(parallel=True, fastmath=FASTMATH, error_model="numpy")(function)
+    return _cached(njit(parallel=True, fastmath=FASTMATH, error_model="numpy")(function), function)
+
+
+def serial(function: Callable) -> Callable:
+    """Compile a loop of the host that is too short for threads, cached on disk."""
+    return _cached(njit(fastmath=FASTMATH, error_model="numpy")(function), function)
+
+
+def _cached(compiled: Callable, function: Callable) -> Callable:
     if CACHED:
         compiled._cache = KernelCache(function)  # as `cache=True` would set Numba's own
     KERNELS.append(compiled)
@@ -136,6 +146,7 @@ class Kernel:
         if on_host == {False}:
             self.gpu(items, *args)
         else:
+            check_fork()
             self.cpu(items, *args)
 
     def gpu(self, items: int, *args) -> None:

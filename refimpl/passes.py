@@ -11,6 +11,9 @@ default the attribute's default and structure. Shapes are letters of one alphabe
 quotients such as `C/G`; an entry may begin with a dtype (`uint8: N M`), otherwise it has the float dtype of the call.
 A final `*` merges every remaining axis: `N E*` fits maps (N, H, W, C) and features (N, D) alike, and the body sees them
 as (N, E), E elements a sample.
+
+An array whose elements a body uses as indices is declared with the letter that they must lie below (`indices`): a body
+cannot refuse a number, and one out of range is an access outside memory.
 """
 
 import inspect
@@ -118,8 +121,9 @@ class Pass:
     """One kernel with its declaration; calling it runs it eagerly on new arrays."""
 
     def __init__(
-        self, body: Callable, shapes: Mapping[str, str], items: str, writes: str, derive, alike, inplace, sums, examples
-    ):
+        self, body: Callable, shapes: Mapping[str, str], items: str, writes: str, derive, alike, inplace, sums,
+        examples, indices,
+    ):  # fmt: skip
         self.body, self.shapes, self.items = body, shapes, items.split()
         self.operator = body.__module__.rsplit(".", 1)[-1]
         self.name = body.__name__
@@ -128,6 +132,7 @@ class Pass:
         self.alike = alike or {}
         self.sums = sums.split()
         self.examples = examples or {}
+        self.indices: Mapping[str, str] = indices or {}
         parameters = list(inspect.signature(body).parameters.values())[1:]
         self.arrays = [p.name for p in parameters if p.name in shapes]
         self.optional = {p.name for p in parameters if p.name in shapes and p.default is None}
@@ -210,6 +215,9 @@ class Pass:
             )
         arrays = {a: v for a, v in arrays.items() if v is not None}
         sizes = self.sizes(arrays, attrs, keywords)
+        for a, bound in self.bounds(sizes).items():
+            if isinstance(arrays.get(a), np.ndarray):
+                check_indices(a, arrays[a], bound)
         full = self.full_shapes(arrays)
         floats = (v for a, v in arrays.items() if ":" not in self.shapes[a])
         model = next(floats, next(iter(arrays.values())))  # integers alone tell the device, and no dtype is needed
@@ -218,6 +226,10 @@ class Pass:
         self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, model.dtype, model))
         new = {a: v.reshape(full.get(self.shapes[a], v.shape)) for a, v in new.items()}
         return new[self.writes[0]] if len(new) == 1 else tuple(new.values())
+
+    def bounds(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Arrays whose elements are indices → what they must lie below, in a call of these sizes."""
+        return {a: sizes[letter] for a, letter in self.indices.items() if letter in sizes}
 
     def full_shapes(self, arrays: Mapping) -> dict[str, tuple[int, ...]]:
         """Unmerged shape of each entry such as `N E*`, from `arrays`; ShapeError where two of an entry disagree."""
@@ -233,6 +245,14 @@ class Pass:
         """Every dimension letter that its arrays and items use."""
         entries = [d for a in self.arrays for d in dims(self.shapes[a])] + self.items
         return {letter for d in entries for letter in d.split("/") if not letter.isdigit()}
+
+
+def check_indices(name: str, values: np.ndarray, bound: int) -> None:
+    """ValueError where values that a kernel indexes with are not from 0 to bound − 1."""
+    if values.size and (values.min() < 0 or values.max() >= bound):
+        raise ValueError(
+            f"{name} must hold indices from 0 to {bound - 1}, but it holds {values.min()} to {values.max()}"
+        )
 
 
 def _typed(value, dtype):
@@ -269,6 +289,7 @@ def declare(
     inplace: str = "",
     sums: str = "",
     examples=None,
+    indices=None,
 ):
     """Turn a body into a Pass.
 
@@ -280,8 +301,9 @@ def declare(
     sums: letters or quotients that each item runs over in full: along them its operations are an affine function of
     the size, which lets `validation.counting` count a long sum by its first two lengths.
     examples: index array → `values(sizes)`, one possible choice, for counting: each choice must cost the same in all.
+    indices: array whose elements the body indexes with → the letter that they must lie below.
     """
-    return lambda body: Pass(body, shapes, items, writes, derive, alike, inplace, sums, examples)
+    return lambda body: Pass(body, shapes, items, writes, derive, alike, inplace, sums, examples, indices)
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,21 @@ class Constant:
     make: Callable[[Mapping[str, np.ndarray], int], np.ndarray]
 
 
+@dataclass(frozen=True)
+class Scalar:
+    """What the host writes into an array of one element before a step: `value(updates, planned, seed)`.
+
+    updates: of the net, or of a residual block that steps may leave out; planned: updates of the net in the whole run.
+    """
+
+    value: Callable[[int, int, int], float]
+    net: str = ""  # prefix of the net
+    block: str = ""  # the residual block whose updates count, "" those of the net
+
+    def __call__(self, updates: int, planned: int, seed: int) -> float:
+        return self.value(updates, planned, seed)
+
+
 @dataclass
 class Step:
     """The logical calls of a step, by section, with the buffers that the host fills and reads."""
@@ -165,7 +180,7 @@ class Step:
     state: dict[str, Buffer]  # optimizer arrays, by `parameter.array`
     gradients: dict[str, Buffer]
     constants: dict[str, "Constant"]  # what the plan adds to the model's own constants
-    scalars: dict[str, Callable[[int, int, int], float]]  # host_writes of one element: value(step, steps, seed)
+    scalars: dict[str, Scalar]  # of those the ones of one element
 
     def __iter__(self):
         return (call for calls in self.calls.values() for call in calls)

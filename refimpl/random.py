@@ -46,7 +46,16 @@ def words_array(seed: int, stream: int, step: int, n: int, start: int = 0) -> tu
 
 def uniform(seed: int, stream: int, step: int, n: int) -> np.ndarray:
     """(n,) float64 in [0, 1), with 53 random bits each."""
-    high, low = words_array(seed, stream, step, n)
+    return _fraction(*words_array(seed, stream, step, n))
+
+
+def uniform_of_steps(seed: int, stream: int, steps: np.ndarray) -> np.ndarray:
+    """What `uniform(seed, stream, step, 1)` gives for each of steps (n,) int64: (n,) float64."""
+    key, _ = philox(int(seed) & MASK, int(stream) & MASK, (int(seed) >> 32) & MASK)
+    return _fraction(*philox(np.zeros_like(steps), steps & MASK, key))
+
+
+def _fraction(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     return ((high >> 5) * 2**26 + (low >> 6)) / 2.0**53
 
 

@@ -1,24 +1,25 @@
-"""Run a compiled program: one block of memory, views into it, and launches. Nothing here decides what is computed."""
+"""Train the model of a compiled program. Nothing here decides what is computed."""
 
-import contextlib
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from . import arguments, checkpoint, random
-from .arena import ALIGN
-from .calibrate import calibrate, orders
+from .calibrate import calibrate, check_order, orders
 from .data.resized import Resized
-from .gemm import single_threaded_blas
+from .finite import all_finite
 from .graph import INPUT
-from .program import AtBatch, Buffer, Prefix, Program, compile
+from .program import Program, compile
+from .runner import ALONE, GUARD, Runner, new_block
+from .running import single_threaded_blas, threads
 
-GUARD = 4096  # bytes on either side of the arena that nothing may touch
+__all__ = ["GUARD", "NonFiniteError", "Progress", "Runner", "Trainer", "initial", "new_block", "threads"]
+
 BLOCK = 1 << 16  # values drawn or checked at a time: NumPy makes arrays of all of them in between
 REAL = "fiub"  # kinds of dtypes that samples may have
 SHALLOW = 64  # compiled steps without some of the blocks that a trainer keeps
@@ -26,103 +27,6 @@ SHALLOW = 64  # compiled steps without some of the blocks that a trainer keeps
 
 class NonFiniteError(ArithmeticError):
     """The loss or a gradient became NaN or infinite."""
-
-
-class Runner:
-    """A program with its memory: `run(section, n)` launches a section's kernels on the first n samples."""
-
-    def __init__(
-        self, program: Program, parameters: Mapping[str, np.ndarray], block: np.ndarray | None = None, seed: int = 0,
-        whole: "Runner | None" = None,
-    ):  # fmt: skip
-        """parameters: name → array, used in place; block: bytes for the arena and its guards, else allocated.
-
-        seed: of the random constants that the plan asks for. whole: runner of the step that leaves nothing out, for one
-        that leaves blocks out: it works in the same memory.
-        """
-        self.program = program
-        self.owned: dict[Buffer, np.ndarray] = {}
-        for name, b in program.step.parameters.items():
-            self.owned[b] = parameters[name]
-        for name, b in program.step.state.items():
-            self.owned[b] = whole.owned[whole.program.step.state[name]] if whole else np.zeros(b.shape, b.dtype)
-        for name, c in program.step.constants.items():
-            shared = whole and whole.owned[whole.program.step.constants[name].buffer]
-            self.owned[c.buffer] = c.make(parameters, seed) if shared is None else shared
-        block = whole.block if whole else block
-        self.block = new_block(program.peak_bytes) if block is None else block
-        self.arena = self.block[GUARD : GUARD + program.peak_bytes]
-        self.made: Counter[tuple[str, int]] = Counter()  # (section, n) → how often its launches really ran
-        self._prepared: dict[tuple[str, int], list[tuple[Callable, list]]] = {}
-        self._views: dict[tuple[str, int], np.ndarray] = {}
-
-    def array(self, buffer: Buffer, n: int | None = None) -> np.ndarray:
-        """View of a buffer; of its first n samples where it holds a batch."""
-        root = buffer.root
-        if root.region == "arena":
-            start = self.program.offsets[root]
-            whole = self.arena[start : start + root.nbytes].view(root.dtype)
-        else:
-            whole = self.owned[root]
-        count = math.prod(buffer.shape)
-        view = whole.reshape(-1)[buffer.start : buffer.start + count].reshape(buffer.shape)
-        return view if n is None or not buffer.batched else view[:n]
-
-    def host(self, name: str, n: int) -> np.ndarray:
-        """View of an array that the host fills or reads (`input`, `labels`, `lr`, `loss`, …), made once per n."""
-        if (name, n) not in self._views:
-            step = self.program.step
-            self._views[name, n] = self.array((step.host_writes | step.host_reads)[name], n)
-        return self._views[name, n]
-
-    def run(self, section: str, n: int) -> None:
-        """Launch every kernel of a section on the first n samples. After the first time nothing is allocated."""
-        for function, args in self.prepared(section, n):
-            function(*args)
-        self.made[section, n] += 1
-
-    def prepared(self, section: str, n: int) -> list[tuple[Callable, list]]:
-        """Kernels with their arguments for n samples."""
-        key = (section, n)
-        if key not in self._prepared:
-            launches = self.program.launches[section]
-            self._prepared[key] = [(launch.function, [self.argument(a, n) for a in launch.args]) for launch in launches]
-        return self._prepared[key]
-
-    def argument(self, value, n: int):
-        """A launch's argument at run time."""
-        if isinstance(value, Buffer):
-            return self.array(value, n)
-        if isinstance(value, Prefix):
-            return self.array(value.buffer)[: value.length(n)]
-        if isinstance(value, AtBatch):
-            return value.value(n)
-        return value
-
-
-def new_block(nbytes: int) -> np.ndarray:
-    """Zeroed bytes for an arena of `nbytes` with a guard zone at both ends, aligned."""
-    raw = np.zeros(nbytes + 2 * GUARD + ALIGN, np.uint8)
-    start = -raw.ctypes.data % ALIGN
-    return raw[start : start + nbytes + 2 * GUARD]
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Use `count` Numba threads and a single-threaded BLAS inside; restore both on leaving. ValueError for too many."""
-    most = numba.config.NUMBA_NUM_THREADS
-    if count > most:
-        raise ValueError(
-            f"the program is compiled for {count} threads, but this process has {most}: compile it with at most "
-            f"{most}, or set NUMBA_NUM_THREADS before the first import"
-        )
-    before = numba.get_num_threads()
-    numba.set_num_threads(count)
-    try:
-        with single_threaded_blas():
-            yield
-    finally:
-        numba.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -135,7 +39,16 @@ class Progress:
 
 
 class Trainer:
-    """Trains a program's model. Parameters start from the graph's weights, else from the seed."""
+    """Trains a program's model. Parameters start from the graph's weights, else from the seed.
+
+    step: mini-batches looked at. updates: net (its prefix, "" for the main one), and residual block where steps leave
+    some out → how often its parameters were updated. Optimizers, schedules, warm-up and the channels of sparse update
+    go by updates, so a mini-batch that is skipped, or of which nothing is chosen, leaves them where they are.
+
+    Every call sets the threads that it needs. A trainer works in one block of memory: one thread at a time may use it,
+    and a second one is refused with RuntimeError; trainers of their own may run in threads of their own. It can be
+    neither copied nor pickled (TypeError), and it cannot go on in a process forked after kernels ran (RuntimeError).
+    """
 
     def __init__(self, program: Program, seed: int = 0, block: np.ndarray | None = None):
         """seed: of new weights, order of samples and draws. ValueError for weights that do not fit the graph.
@@ -156,17 +69,29 @@ class Trainer:
         self.scales = program.plan.depth.scales(program.graph) if program.plan.depth else {}
         self._scaled = {name: self.parameters[name].copy() for name in self.scales}
         self.inference = Runner(inference, self.parameters | self._scaled, block)
+        self.inference.last = self.whole.last
         rule = program.plan.instances
         self.memory = rule.memory() if rule else {}  # what the choice of instances remembers
         prefixes = sorted(program.graphs, key=len, reverse=True)
         self.trained = {prefix: [] for prefix in prefixes}  # net → its trained parameters
         for name in program.step.gradients:
             self.trained[next(p for p in prefixes if name.startswith(p))].append(name)
-        self.step = 0  # steps done
+        self.step = 0  # mini-batches looked at
+        self.updates = {name: np.zeros(1, np.int64) for name in (*prefixes, *(b.name for b in program.blocks))}
         self.losses: list[float] = []
+        self._given: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}  # net → labels and chosen instances of a step
+        self._batch = None  # the mini-batch of the current step
+        self._planned = (0, 0)  # mini-batches of a run, updates that are planned of it
+        self._lock = threading.Lock()
         changing = (name for name, b in program.step.parameters.items() if b.region == "state")
         self._good = {name: np.empty_like(self.parameters[name]) for name in changing}  # weights to go back to
         self._snapshot()
+        all_finite(np.zeros(1, program.dtype))  # compiled now, not in the first step
+
+    @property
+    def skipped(self) -> int:
+        """Mini-batches of which nothing was learnt."""
+        return self.step - int(self.updates[""][0])
 
     def fit(self, x: np.ndarray | Resized, y: np.ndarray, epochs: int) -> list[float]:
         """Train until `epochs` passes over x (M, H, W, C) and y (M,) are done in all; the loss of each step so far.
@@ -186,53 +111,83 @@ class Trainer:
         per_epoch = -(-len(x) // batch)
         total = epochs * per_epoch
         self.check_batches(len(x))
-        with threads(self.program.threads):
+        with single_threaded_blas():  # once for all steps
             shuffled = None
             while self.step < total:
-                epoch, i = divmod(self.step, per_epoch)
-                if epoch != shuffled:
-                    order = random.permutation(self.seed, random.SHUFFLE, epoch, len(x))
-                    shuffled = epoch
-                    self._snapshot()
-                chosen = order[i * batch : (i + 1) * batch]
-                loss = self.train_step(self._drawn(x, chosen), y[chosen], total)
-                self.losses.append(loss)
+                with self._alone(), threads(self.program.threads):
+                    epoch, i = divmod(self.step, per_epoch)
+                    if epoch != shuffled:
+                        order = random.permutation(self.seed, random.SHUFFLE, epoch, len(x))
+                        shuffled = epoch
+                        self._snapshot()
+                    chosen = order[i * batch : (i + 1) * batch]
+                    loss = self._step(self._drawn(x, chosen), y[chosen], total)
+                    self.losses.append(loss)
                 yield Progress(self.step, total, loss)
 
     def _drawn(self, x: np.ndarray | Resized, chosen: np.ndarray) -> np.ndarray:
         return x.draw(chosen, self.seed, self.step) if isinstance(x, Resized) else x[chosen]
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """RuntimeError where another thread, or a call that this one interrupted, is at work with this trainer."""
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError(
+                "this Trainer is at work in another call: use it from one thread at a time, or make one for each thread"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def train_step(self, x: np.ndarray, y: np.ndarray, total: int) -> float:
         """One step on n ≤ batch samples; returns the loss. NonFiniteError, before any update, names the layer.
 
-        ValueError for labels that are no class numbers: kernels index with them.
-
+        total: mini-batches of the whole run, which schedules go by. ValueError for data that do not fit the program.
         Where the plan's choice of instances leaves none for a step, its loss is that of the step before.
         """
-        self._check_labels(y)
-        rule, depth = self.program.plan.instances, self.program.plan.depth
+        self._check_batch(x, y)
+        with self._alone(), threads(self.program.threads):
+            return self._step(x, y, total)
+
+    def _check_batch(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.check(x, y)
+        if len(x) > self.program.batch:
+            raise ValueError(
+                f"a step takes up to {self.program.batch} samples, as the program says, but x has {len(x)}"
+            )
+
+    def _step(self, x: np.ndarray, y: np.ndarray, total: int) -> float:
+        depth = self.program.plan.depth
         if self.step == 0:
             calibrate(self, x, y)
         if depth:
             self.runner = self.runner_without(depth.dropped(self.program.blocks, self.seed, self.step))
-        if rule:
-            loss = rule.step(self, x, y, total)
-            loss = loss if loss is not None else self.losses[-1] if self.losses else 0.0
-        else:
-            self.fill(self.runner, x)
-            loss = self.learn_from(y, total)
+        loss = self._learn(x, y, total)
+        if loss is None:
+            loss = self.losses[-1] if self.losses else 0.0
         self.step += 1
         return loss
 
     def rehearse(self, x: np.ndarray, y: np.ndarray) -> None:
         """Run every section on all of (x, y), n ≤ batch samples: the most that a step can ask of the arena."""
+        self._check_batch(x, y)
+        with self._alone(), threads(self.program.threads):
+            self.runner = self.whole
+            self._learn(x, y, 1, everything=True)
+
+    def _learn(self, x: np.ndarray, y: np.ndarray, total: int, everything: bool = False) -> float | None:
+        """Learn from what the plan chooses of a mini-batch; the loss, None where that is nothing."""
         rule = self.program.plan.instances
-        self.runner = self.whole
-        if rule:
-            rule.step(self, x, y, 1, everything=True)
-        else:
+        self._batch = x
+        try:
+            if rule:
+                return rule.step(self, x, y, total, everything)
             self.fill(self.runner, x)
-            self.learn_from(y, 1)
+            return self.learn_from(y, total)
+        finally:
+            self._batch = None
+            self._given.clear()
 
     def runner_without(self, dropped: frozenset[str]) -> Runner:
         """The runner of the step that leaves these blocks out, compiled where it is none of the last ones used."""
@@ -247,62 +202,92 @@ class Trainer:
             del self._shallow[next(iter(self._shallow))]
         return runner
 
-    def put(self, chosen: np.ndarray, y: np.ndarray, net: str = "") -> None:
-        """Tell a net's next section the instances of the mini-batch to work on, and their labels."""
-        self.runner.host(f"{net}chosen", len(chosen))[...] = chosen
-        self.runner.host(f"{net}labels", len(chosen))[...] = y
+    def put(self, y: np.ndarray, net: str = "", chosen: np.ndarray | None = None) -> None:
+        """Tell a net's next section the labels or targets y (n,) and, where it asks, the instances of the mini-batch.
+
+        ValueError from the section where the instances chosen (n,) are not in the batch.
+        """
+        self._given[net] = y, chosen
+        self._place(net)
+
+    def _place(self, net: str) -> None:
+        y, chosen = self._given[net]
+        labels = "labels" if f"{net}labels" in self.runner.program.step.host_writes else "target"
+        self.runner.host(f"{net}{labels}", len(y))[...] = y
+        if chosen is not None:
+            self.runner.host(f"{net}chosen", len(y))[...] = chosen
 
     def learn_from(self, y: np.ndarray, total: int) -> float:
         """Forward, backward and update on the n samples of the input, with labels or targets y; the loss."""
-        labels = "labels" if "labels" in self.program.step.host_writes else "target"
-        self.runner.host(labels, len(y))[...] = y
+        self.put(y)
         return self.learn(len(y), total)
 
     def learn(self, n: int, total: int, net: str = "") -> float:
         """Forward, backward and update of a net on n samples that are in place; returns the loss."""
-        runner, step = self.runner, self.runner.program.step
-        for name, value in step.scalars.items():
-            if name.startswith(net) and "." not in name.removeprefix(net):
-                runner.host(name, n)[0] = value(self.step, total, self.seed)
+        runner = self.runner
+        self._set_scalars(net, n, total)
         runner.run(f"{net}forward", n)
         loss = float(runner.host(f"{net}loss", n)[0])
         if not math.isfinite(loss):
             before = f" (it was {self.losses[-1]:.4g} before)" if self.losses and not net else ""
-            self.stop(f"the loss is {loss} at step {self.step + 1}{before}", self.first_bad(n, f"{net}forward"))
+            what = f"the loss is {loss} at step {self.step + 1}{before}"
+            self.stop(what, net, n, total, "forward")
         runner.run(f"{net}backward", n)
-        for name in [name for name in self.trained[net] if name in step.gradients]:
-            g = runner.array(step.gradients[name])
-            if not np.isfinite(np.vdot(g, g)):
-                self.stop(f"the gradient of {name} is not finite at step {self.step + 1}", name.rsplit(".", 1)[0])
+        for name, gradient in runner.gradients(net, self.trained[net]):
+            if not all_finite(gradient):
+                what = f"the gradient of {name} is not finite at step {self.step + 1}"
+                self.stop(what, net, n, total, "forward", "backward")
         runner.run(f"{net}update", n)
+        self.updates[net] += 1
+        for block in self.program.blocks if not net else ():
+            self.updates[block.name] += block.name not in runner.program.dropped
         return loss
 
-    def stop(self, what: str, layer: str) -> None:
-        """Put the last good weights back and raise NonFiniteError."""
-        if not all(np.isfinite(p).all() for p in self.parameters.values()):
+    def judge(self, n: int, net: str) -> np.ndarray:
+        """Run a net's section that only infers, on n samples that are in place; the loss of each (n,)."""
+        self.runner.run(net.removesuffix("."), n)
+        losses = self.runner.host(f"{net}losses", n)
+        if not all_finite(losses):
+            self.stop(f"the loss of an instance is not finite at step {self.step + 1}", net, n, 1, "")
+        return losses
+
+    def _set_scalars(self, net: str, n: int, total: int) -> None:
+        for name, scalar in self.runner.program.step.scalars.items():
+            if scalar.net == net:
+                done = int(self.updates[scalar.block or net][0])
+                self.runner.host(name, n)[0] = scalar(done, self.planned(total), self.seed)
+
+    def planned(self, total: int) -> int:
+        """Updates that a run of `total` mini-batches makes, as far as the plan tells that ahead."""
+        rule = self.program.plan.instances
+        if rule and self._planned[0] != total:
+            self._planned = total, rule.updates(total, self.seed)
+        return self._planned[1] if rule else total
+
+    def stop(self, what: str, net: str, n: int, total: int, *phases: str) -> None:
+        """Find the first bad layer in these phases of a net, put the last good weights back, raise NonFiniteError.
+
+        The sections run again, launch by launch, from what the host gave them: the arena holds other things by now.
+        """
+        self.fill(self.runner, self._batch)
+        self._place(net)
+        self._set_scalars(net, n, total)
+        found = (self.runner.first_bad((net + phase).removesuffix("."), n) for phase in phases)
+        bad = next(filter(None, found), None)
+        if not all(map(all_finite, self.parameters.values())):
             self._restore()
         raise NonFiniteError(
-            f"{what}, first in layer {layer}; a lower lr may help; the weights of step {self.step} are kept"
+            f"{what}, first in layer {bad.covers[-1].node if bad else 'loss'}; a lower lr may help; the weights of "
+            f"step {self.step} are kept"
         )
-
-    def first_bad(self, n: int, section: str) -> str:
-        """The first node of a section that writes a NaN or an infinity, run launch by launch."""
-        for launch, (function, args) in zip(
-            self.runner.program.launches[section], self.runner.prepared(section, n), strict=True
-        ):
-            function(*args)
-            for b in launch.writes:
-                if np.issubdtype(b.dtype, np.floating) and not np.isfinite(self.runner.array(b, n)).all():
-                    return launch.covers[-1].node
-        return "loss"
 
     def predict(self, x: np.ndarray | Resized) -> np.ndarray:
         """Outputs (M, classes) of x (M, H, W, C) in inference mode, in the program's dtype."""
         self.check(x)
         runner, batch = self.inference, self.program.batch
-        self.evaluated()
         out = None
-        with threads(self.program.threads):
+        with self._alone(), threads(self.program.threads):
+            self.evaluated()
             for start in range(0, len(x), batch):
                 part = x[start : start + batch]
                 self.fill(runner, part)
@@ -316,7 +301,7 @@ class Trainer:
     def evaluated(self) -> dict[str, np.ndarray]:
         """The parameters of the net that is evaluated: those that train, scaled where steps left blocks out."""
         for name, scale in self.scales.items():
-            np.multiply(self.parameters[name], scale if self.step else 1.0, out=self._scaled[name])
+            np.multiply(self.parameters[name], scale if self.updates[""][0] else 1.0, out=self._scaled[name])
         return self.parameters | self._scaled
 
     def evaluate(self, x: np.ndarray | Resized, y: np.ndarray) -> float:
@@ -338,9 +323,9 @@ class Trainer:
             raise ValueError(f"x must be (M, H, W, C) with H, W, C = {want} and M ≥ 1, but its shape is {x.shape}")
         count = max(1, BLOCK // math.prod(want))
         for start in range(0, len(x), count) if isinstance(x, np.ndarray) else ():
-            finite = np.isfinite(x[start : start + count])
-            if not finite.all():
-                bad = start + int(np.flatnonzero(~finite.reshape(len(finite), -1).all(1))[0])
+            part = x[start : start + count]
+            if part.dtype.kind == "f" and not all_finite(part):
+                bad = start + int(np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(1))[0])
                 raise ValueError(f"x has a NaN or infinite value in sample {bad}; remove or repair it")
         if y is None:
             return
@@ -387,36 +372,48 @@ class Trainer:
     def save(self, path, **more: str) -> None:
         """Write the weights as safetensors: beside, flushed, then renamed. more: metadata beside those of the model."""
         graph = self.program.graph
-        evaluated = self.evaluated()
-        own = {name: evaluated[name] for name in graph.parameters}
         notes = {"model": graph.name, "size": f"{self.program.size}", "options": json.dumps(graph.options)}
-        checkpoint.save(path, own, notes | more)
+        with self._alone():
+            evaluated = self.evaluated()
+            checkpoint.save(path, {name: evaluated[name] for name in graph.parameters}, notes | more)
 
     def resume_arrays(self) -> dict[str, np.ndarray]:
         """Everything that a later run needs beside the step number: parameters, optimizer arrays, rules' memory."""
         state = {f"optimizer/{name}": self.whole.owned[b] for name, b in self.program.step.state.items()}
         for node in orders(self.program):
             state[f"order/{node}"] = self.whole.owned[self.program.step.constants[f"{node}.order"].buffer]
+        state |= {f"updates/{name}": count for name, count in self.updates.items()}
         return self.parameters | state | {f"instances/{name}": a for name, a in self.memory.items()}
 
     def resume(self, arrays: Mapping[str, np.ndarray], step: int, losses: list[float]) -> None:
-        """Go on from arrays of `resume_arrays` after `step` steps."""
+        """Go on from arrays of `resume_arrays` after `step` steps. ValueError, before any change, for others."""
         mine = self.resume_arrays()
         for name, a in mine.items():
             if name not in arrays or arrays[name].shape != a.shape:
                 raise ValueError(f"the saved run has no array {name} of shape {a.shape}: it is of another plan")
-            a[...] = arrays[name]
-        self.step, self.losses = step, list(losses)
+            if name.startswith("order/"):
+                check_order(name, arrays[name])
+            if name.startswith("updates/") and not 0 <= arrays[name][0] <= step:
+                raise ValueError(f"the saved run counts {arrays[name][0]} in {name}, but it has made {step} steps")
+        with self._alone():
+            for name, a in mine.items():
+                a[...] = arrays[name]
+            self.step, self.losses = step, list(losses)
 
     def _snapshot(self) -> None:
         for name, a in self._good.items():
             a[...] = self.parameters[name]
-        self._good_step = self.step
+        self._good_counts = self.step, {name: int(count[0]) for name, count in self.updates.items()}
 
     def _restore(self) -> None:
         for name, a in self._good.items():
             self.parameters[name][...] = a
-        self.step = self._good_step
+        self.step, updates = self._good_counts
+        for name, count in updates.items():
+            self.updates[name][0] = count
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError(f"a {type(self).__name__} {ALONE}")
 
 
 def initial(program: Program, seed: int) -> dict[str, np.ndarray]:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refimpl.fast import pointwise
-from refimpl.gemm import single_threaded_blas
 from refimpl.ops import conv2d
+from refimpl.running import single_threaded_blas
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -12,8 +12,9 @@ from numba import njit, prange
 from numba.core.errors import TypingError
 from threadpoolctl import threadpool_info
 
-from refimpl.gemm import gemm, single_threaded_blas
+from refimpl.gemm import gemm
 from refimpl.kernel import fast
+from refimpl.running import single_threaded_blas
 
 
 @njit
@@ -95,7 +96,7 @@ SCRIPT = """
 import sys
 import numpy as np
 from numba.core.runtime import rtsys
-from refimpl.gemm import single_threaded_blas
+from refimpl.running import single_threaded_blas
 from refimpl.kernel import cache_misses
 from test_gemm import product_by_rows
 

@@ -231,7 +231,7 @@ def test_a_filter_that_drops_everything_still_sees_the_most_doubtful_instance():
     t.parameters["filter.fc.w"][...] *= 0.1
     x, y = samples(8)
     put, seen = t.put, {}
-    t.put = lambda chosen, labels, prefix="": (seen.update({prefix: list(chosen)}), put(chosen, labels, prefix))
+    t.put = lambda labels, prefix, chosen: (seen.update({prefix: list(chosen)}), put(labels, prefix, chosen))
     own = {n.removeprefix("filter."): a for n, a in t.parameters.items() if n.startswith("filter.")}
     judge = filter_net()
     judge.weights = own

@@ -114,6 +114,8 @@ def test_steps_are_those_of_the_net_built_without_the_blocks(backend, left_out, 
     for _ in range(3):
         assert deep.train_step(x, y, 3) == shallow.train_step(x, y, 3)
     after, theirs = deep.resume_arrays(), shallow.resume_arrays()
+    for block in BLOCKS:
+        assert after.pop(f"updates/{block}")[0] == (0 if block in left_out else 3)
     for name, a in after.items():
         np.testing.assert_array_equal(a, theirs.get(name, before[name]), err_msg=name)
     changed = {name for name in theirs if (after[name] != before[name]).any()}

@@ -15,6 +15,8 @@ import numpy as np
 from .. import random
 from ..traced import part
 
+BLOCK = 1 << 16  # steps drawn for at a time
+
 
 @dataclass(frozen=True)
 class HardExamples:
@@ -43,6 +45,10 @@ class HardExamples:
         """It is the same for every net."""
         return self
 
+    def updates(self, total: int, seed: int) -> int:
+        """Updates of a run of `total` mini-batches: one each."""
+        return total
+
     def samples(self, n: int) -> dict[str, int]:
         """Instances of each section for a mini-batch of n."""
         return {"judge": n, **dict.fromkeys(("forward", "backward", "update"), self.count(n))}
@@ -53,13 +59,12 @@ class HardExamples:
 
     def step(self, trainer, x: np.ndarray, y: np.ndarray, total: int, everything: bool = False) -> float:
         """One step on a mini-batch; the loss of the instances that trained. everything: let all of them."""
-        runner, n = trainer.runner, len(x)
-        trainer.fill(runner, x)
-        runner.host("judge.labels", n)[...] = y
-        runner.run("judge", n)
-        order = np.argsort(-runner.host("judge.losses", n), kind="stable")
+        n = len(x)
+        trainer.fill(trainer.runner, x)
+        trainer.put(y, "judge.")
+        order = np.argsort(-trainer.judge(n, "judge."), kind="stable")
         chosen = np.sort(order[: n if everything else self.count(n)])
-        trainer.put(chosen, y[chosen])
+        trainer.put(y[chosen], chosen=chosen)
         return trainer.learn(len(chosen), total)
 
 
@@ -90,6 +95,17 @@ class RandomSkip:
         """It is the same for every net."""
         return self
 
+    def updates(self, total: int, seed: int) -> int:
+        """Updates of a run of `total` mini-batches: exactly those that its seed does not skip."""
+        return total - sum(
+            int(np.sum(self._skips(seed, np.arange(start, min(start + BLOCK, total)))))
+            for start in range(0, total, BLOCK)
+        )
+
+    def _skips(self, seed: int, steps: np.ndarray) -> np.ndarray:
+        """Is each of steps (n,) skipped?"""
+        return random.uniform_of_steps(seed, random.SKIP, steps) < self.skip
+
     def samples(self, n: int) -> dict[str, int]:
         """A mini-batch that is not skipped trains whole."""
         return {}
@@ -100,8 +116,7 @@ class RandomSkip:
 
     def step(self, trainer, x: np.ndarray, y: np.ndarray, total: int, everything: bool = False) -> float | None:
         """One step on a mini-batch, or none; its loss, None where it is skipped. everything: never skip."""
-        draw = random.uniform(trainer.seed, random.SKIP, trainer.step, 1)[0]
-        if draw < self.skip and not everything:
+        if self._skips(trainer.seed, np.array([trainer.step]))[0] and not everything:
             return None
         trainer.fill(trainer.runner, x)
         return trainer.learn_from(y, total)

@@ -95,7 +95,7 @@ def keep(t, kept, rank):
     kept[t] = found
 
 
-@declare(SHAPES, items="N P Q L", writes="dy_kept")
+@declare(SHAPES, items="N P Q L", writes="dy_kept", indices={"kept": "K"})
 def keep_dy(t, dy_kept, dy, kept):
     """Dy_kept (N, P, Q, L): the kept (L,) channels of dy (N, P, Q, K)."""
     t, l = divmod(t, dy_kept.shape[3])
@@ -104,7 +104,7 @@ def keep_dy(t, dy_kept, dy, kept):
     dy_kept[n, p, q, l] = dy[n, p, q, kept[l]]
 
 
-@declare(SHAPES, items="R S C/G L", writes="w_kept")
+@declare(SHAPES, items="R S C/G L", writes="w_kept", indices={"kept": "K"})
 def keep_w(t, w_kept, w, kept):
     """W_kept (R, S, C/G, L): the kept (L,) channels of w (R, S, C/G, K)."""
     t, l = divmod(t, w_kept.shape[3])
@@ -113,7 +113,7 @@ def keep_w(t, w_kept, w, kept):
     w_kept[r, s, c, l] = w[r, s, c, kept[l]]
 
 
-@declare(SHAPES, items="N H W L", writes="x_kept")
+@declare(SHAPES, items="N H W L", writes="x_kept", indices={"kept": "C"})
 def keep_x(t, x_kept, x, kept):
     """X_kept (N, H, W, L): the kept (L,) channels of x (N, H, W, C) of a depthwise convolution."""
     t, l = divmod(t, x_kept.shape[3])
@@ -122,7 +122,7 @@ def keep_x(t, x_kept, x, kept):
     x_kept[n, h, v, l] = x[n, h, v, kept[l]]
 
 
-@declare(SHAPES, items="R S C/G K", writes="dw")
+@declare(SHAPES, items="R S C/G K", writes="dw", indices={"rank": "K"})
 def spread_w(t, dw, dw_kept, rank):
     """Dw (R, S, C/G, K), eq. (12): dw_kept (R, S, C/G, L) at the channels of rank (K,) below L, 0 elsewhere."""
     t, k = divmod(t, dw.shape[3])
@@ -134,7 +134,7 @@ def spread_w(t, dw, dw_kept, rank):
     dw[r, s, c, k] = value if inside else dw.dtype.type(0)
 
 
-@declare(SHAPES, items="K", writes="db")
+@declare(SHAPES, items="K", writes="db", indices={"rank": "K"})
 def spread_b(t, db, db_kept, rank):
     """Db (K,): db_kept (L,) at the channels of rank (K,) below L, 0 elsewhere."""
     place = rank[t]
@@ -143,7 +143,7 @@ def spread_b(t, db, db_kept, rank):
     db[t] = value if inside else db.dtype.type(0)
 
 
-@declare(SHAPES, items="N H W C", writes="dx")
+@declare(SHAPES, items="N H W C", writes="dx", indices={"rank": "C"})
 def spread_x(t, dx, dx_kept, rank):
     """Dx (N, H, W, C) of a depthwise convolution: dx_kept (N, H, W, L) at the kept channels, 0 elsewhere."""
     t, c = divmod(t, dx.shape[3])
@@ -157,7 +157,7 @@ def spread_x(t, dx, dx_kept, rank):
 
 @declare(
     SHAPES, items="N H W C", writes="dx", derive=conv2d.derive, alike={**conv2d.MAP, "C": kept_in_group},
-    examples={"kept": first},
+    examples={"kept": first}, indices={"kept": "K"},
 )  # fmt: skip
 def grad_x(t, dx, dy, w, kept, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     """Dx (N, H, W, C), eq. (8), with groups: dy (N, P, Q, K) and w (R, S, C/G, K) at the kept (L,) channels."""

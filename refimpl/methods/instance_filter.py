@@ -48,7 +48,7 @@ SHAPES = {"stream": "B E*", "chosen": "int32: N", "selected": "N E*", "logits": 
 LOW, HIGH = 0, 1  # classes of the filter
 
 
-@declare(SHAPES, items="N E", writes="selected")
+@declare(SHAPES, items="N E", writes="selected", indices={"chosen": "B"})
 def select(t, selected, stream, chosen):
     """Selected (N, E): the instances chosen (N,) of stream (B, E)."""
     n, e = divmod(t, selected.shape[1])
@@ -165,6 +165,10 @@ class InstanceFilter:
         """Instances that a step trains on at least, of a mini-batch of n: a single one only where the net can."""
         return min(n, 2)
 
+    def updates(self, total: int, seed: int) -> int:
+        """Updates of a run of `total` mini-batches: at most one each; how many have a High shows only in the run."""
+        return total
+
     def samples(self, n: int) -> dict[str, float]:
         """Mean number of instances of each section that the configured shares make of a mini-batch of n."""
         high, unsure = self.keep * n, self.expected_uncertain * n
@@ -194,7 +198,7 @@ class InstanceFilter:
         if len(high) == 1 < n and trainer.thin("forward"):
             unsure, high = high, unsure
         if len(high):
-            trainer.put(high, y[high])
+            trainer.put(y[high], chosen=high)
             loss = trainer.learn(len(high), total)
             known[high] = runner.host("losses", len(high))
         unsure = np.union1d(unsure, low if everything else uncertain(doubt, low, self.entropy))
@@ -203,13 +207,12 @@ class InstanceFilter:
             others = np.setdiff1d(low, unsure)
             unsure = np.union1d(unsure, others[[np.argmax(doubt[others])]])
         if len(unsure):
-            trainer.put(unsure, y[unsure], "uncertain.")
-            runner.run("uncertain", len(unsure))
-            known[unsure] = runner.host("uncertain.losses", len(unsure))
+            trainer.put(y[unsure], "uncertain.", unsure)
+            known[unsure] = trainer.judge(len(unsure), "uncertain.")
         labelled = np.flatnonzero(~np.isnan(known))
         truth = labels(known[labelled], memory["threshold"][0])
         if len(labelled):
-            trainer.put(labelled, truth, "filter.")
+            trainer.put(truth, "filter.", labelled)
             trainer.learn(len(labelled), total, "filter.")
         for name, value in (("true_high", np.sum(truth[is_high[labelled]])), ("sizes", n)):
             memory[name][trainer.step % self.window] = value

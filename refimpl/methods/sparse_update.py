@@ -54,7 +54,7 @@ def choose(t, chosen, order, block):
     chosen[t] = order[(block[0] * chosen.shape[0] + t) % order.shape[0]]
 
 
-@declare(SHAPES, items="N H W M", writes="x_chosen")
+@declare(SHAPES, items="N H W M", writes="x_chosen", indices={"chosen": "C"})
 def take_x(t, x_chosen, x, chosen):
     """X_chosen (N, H, W, M): the chosen (M,) channels of x (N, H, W, C). Input-channel selection."""
     t, m = divmod(t, x_chosen.shape[3])
@@ -63,7 +63,9 @@ def take_x(t, x_chosen, x, chosen):
     x_chosen[n, h, v, m] = x[n, h, v, chosen[m]]
 
 
-@declare(SHAPES, items="R S M K/G", writes="dw", derive=conv2d.derive, alike=conv2d.TAP, sums="N")
+@declare(
+    SHAPES, items="R S M K/G", writes="dw", derive=conv2d.derive, alike=conv2d.TAP, sums="N", indices={"chosen": "C"}
+)
 def grad_w(t, dw, dy, x_chosen, chosen, order, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     """Dw (R, S, M, K/G) with groups, of dy (N, P, Q, K), x_chosen (N, H, W, M), chosen (M,); order (C,) tells C."""
     t, j = divmod(t, dw.shape[3])
@@ -83,7 +85,7 @@ def grad_w(t, dw, dy, x_chosen, chosen, order, stride=(1, 1), dilation=(1, 1), p
     dw[r, s, m, j] = total
 
 
-@declare(SHAPES, items="R S M K/G", writes="w", inplace="w")
+@declare(SHAPES, items="R S M K/G", writes="w", inplace="w", indices={"chosen": "C"})
 def update(t, w, dw, chosen, lr, clip=None, weight_decay=0.0):
     """New w (R, S, C/G, K) at the chosen (M,) input channels, of dw (R, S, M, K/G), lr (1,), clip (1,)."""
     t, j = divmod(t, dw.shape[3])

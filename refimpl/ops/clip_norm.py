@@ -2,7 +2,8 @@
 
 As torch.nn.utils.clip_grad_norm_, but the factor is applied by the optimizer's own pass. `partial_squares` runs for
 each parameter and writes one sum for every SLICE elements; the partial sums of all parameters lie side by side in one
-array, which `factor` adds in index order: the same bits for any number of threads.
+array, which `factor` adds in index order: the same bits for any number of threads. The sums are float64: the square of
+a float32 gradient of 2·10¹⁹ is infinite, and clipping by an infinite norm would leave nothing of the step.
 Dimensions: E elements of a parameter of any shape, L = ⌈E / SLICE⌉ slices of it, J slices of all parameters.
 """
 
@@ -11,7 +12,7 @@ import math
 from ..passes import ShapeError, declare
 
 SLICE = 4096
-SHAPES = {"dw": "E*", "partials": "L", "all_partials": "J", "norm": "1", "clip": "1"}
+SHAPES = {"dw": "E*", "partials": "float64: L", "all_partials": "float64: J", "norm": "1", "clip": "1"}
 
 
 def derive(sizes, attrs):
@@ -31,9 +32,9 @@ def derive(sizes, attrs):
 def partial_squares(t, partials, dw):
     """Partials (L,) of dw (E,): the sum of squares of each slice."""
     end = (t + 1) * SLICE if (t + 1) * SLICE < dw.shape[0] else dw.shape[0]
-    total = dw.dtype.type(0)
+    total = partials.dtype.type(0)
     for e in range(t * SLICE, end):
-        v = dw[e]
+        v = partials.dtype.type(dw[e])
         total += v * v
     partials[t] = total
 
@@ -41,10 +42,10 @@ def partial_squares(t, partials, dw):
 @declare(SHAPES, items="1", writes="norm clip", derive=derive, sums="J")
 def factor(t, norm, clip, all_partials, max_norm=1.0):
     """Norm (1,) of the whole gradient and clip (1,), the factor that it is to be multiplied by."""
-    total = norm.dtype.type(0)
+    total = all_partials.dtype.type(0)
     for j in range(all_partials.shape[0]):
         total += all_partials[j]
     root = math.sqrt(total)
     norm[0] = root
-    scale = max_norm / (root + norm.dtype.type(1e-6))
+    scale = max_norm / (root + all_partials.dtype.type(1e-6))
     clip[0] = clip.dtype.type(1) if scale > 1 else scale

@@ -48,7 +48,7 @@ def log_sum_exp(t, lse, x):
     lse[t] = largest + math.log(total)
 
 
-@declare(SHAPES, items="N", writes="losses", derive=derive, sums="K")
+@declare(SHAPES, items="N", writes="losses", derive=derive, sums="K", indices={"labels": "K"})
 def sample_losses(t, losses, x, labels, lse, class_weights=None, label_smoothing=0.0):
     """Losses (N,), weighted but not yet divided, of x (N, K), labels (N,), lse (N,), class_weights (K,)."""
     label = labels[t]
@@ -65,7 +65,7 @@ def sample_losses(t, losses, x, labels, lse, class_weights=None, label_smoothing
     losses[t] = total
 
 
-@declare(SHAPES, items="1", writes="loss total_weight", sums="N")
+@declare(SHAPES, items="1", writes="loss total_weight", sums="N", indices={"labels": "K"})
 def mean_loss(t, loss, total_weight, losses, labels, class_weights=None):
     """Loss (1,) and total_weight (1,) of losses (N,), labels (N,), class_weights (K,)."""
     weight = loss.dtype.type(0)
@@ -81,7 +81,7 @@ def mean_loss(t, loss, total_weight, losses, labels, class_weights=None):
     loss[0] = total / weight
 
 
-@declare(SHAPES, items="N", writes="dx", derive=derive, sums="K")
+@declare(SHAPES, items="N", writes="dx", derive=derive, sums="K", indices={"labels": "K"})
 def grad_x(t, dx, x, labels, lse, total_weight, class_weights=None, label_smoothing=0.0):
     """Dx (N, K) of x (N, K), labels (N,), lse (N,), total_weight (1,), class_weights (K,): one row an item."""
     label = labels[t]
