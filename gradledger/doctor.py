@@ -26,7 +26,9 @@ class Check:
 def run(cuda: bool) -> dict:
     """Look at everything; `ok` is false where something would stop a training run. cuda: look for a GPU too."""
     kept = cache()  # before a kernel is loaded, which mends its entry
-    checks = [bits(), python(), memory(), threading_layer(), libgomp(), kept, blas(), governor(), temperature()]
+    checks = [
+        bits(), python(), memory(), threading_layer(), waiting(), libgomp(), kept, blas(), governor(), temperature(),
+    ]  # fmt: skip
     checks += [gpu()] if cuda else []
     return {"ok": all(c.state != BAD for c in checks), "checks": [asdict(c) for c in checks], **provenance()}
 
@@ -63,7 +65,28 @@ def threading_layer() -> Check:
     except Exception as e:  # whatever keeps kernels from running is the finding
         return Check("parallel kernels", BAD, str(e).splitlines()[0], "reinstall numba")
     state = OK if layer in ("omp", "tbb") else WARN
-    return Check("parallel kernels", state, f"{layer}, {count} threads", "install libgomp1: workqueue is slower")
+    advice = (
+        "the layer workqueue takes 1.5 to 17 times as long: install libgomp1, and leave NUMBA_THREADING_LAYER unset"
+    )
+    return Check("parallel kernels", state, f"{layer}, {count} threads", advice)
+
+
+def waiting() -> Check:
+    """How long a thread that waits for the others keeps its core busy. To be asked once a kernel has run."""
+    import numba
+
+    from refimpl import spin
+
+    try:
+        layer = numba.threading_layer()
+    except ValueError:  # no kernel ran, which another check tells
+        return Check("waiting threads", OK, "not known")
+    if layer != "omp":
+        return Check("waiting threads", OK, f"sleep soon: {layer} has nothing to set")
+    advice = (
+        f"they spin, and beside other programs a step takes many times as long: unset {spin.chosen().split('=')[0]}"
+    )
+    return Check("waiting threads", WARN if spin.long() else OK, spin.chosen(), advice)
 
 
 def libgomp() -> Check:

@@ -17,6 +17,7 @@ from .data.resized import Resized
 from .gemm import single_threaded_blas
 from .graph import INPUT
 from .program import AtBatch, Buffer, Prefix, Program, compile
+from .small import in_turns
 
 GUARD = 4096  # bytes on either side of the arena that nothing may touch
 BLOCK = 1 << 16  # values drawn or checked at a time: NumPy makes arrays of all of them in between
@@ -54,6 +55,7 @@ class Runner:
         self.arena = self.block[GUARD : GUARD + program.peak_bytes]
         self.made: Counter[tuple[str, int]] = Counter()  # (section, n) → how often its launches really ran
         self._prepared: dict[tuple[str, int], list[tuple[Callable, list]]] = {}
+        self._turns: dict[tuple[str, int], list[tuple[Callable, list]]] = {}
         self._views: dict[tuple[str, int], np.ndarray] = {}
 
     def array(self, buffer: Buffer, n: int | None = None) -> np.ndarray:
@@ -77,9 +79,17 @@ class Runner:
 
     def run(self, section: str, n: int) -> None:
         """Launch every kernel of a section on the first n samples. After the first time nothing is allocated."""
-        for function, args in self.prepared(section, n):
+        for function, args in self.turns(section, n):
             function(*args)
         self.made[section, n] += 1
+
+    def turns(self, section: str, n: int) -> list[tuple[Callable, list]]:
+        """`prepared`, and between the kernels the calls that let small ones run on one thread."""
+        key = (section, n)
+        if key not in self._turns:
+            launches = self.program.launches[section]
+            self._turns[key] = in_turns(launches, self.prepared(section, n), self.program.threads)
+        return self._turns[key]
 
     def prepared(self, section: str, n: int) -> list[tuple[Callable, list]]:
         """Kernels with their arguments for n samples."""
