@@ -3,6 +3,8 @@
 import os
 import warnings
 
+MOST = 1024  # threads, as of a device's profile; with 100,000 the runtime crashes
+
 
 def problem() -> str | None:
     """Why they cannot, in a sentence; None where they can. Where no such variable is set, Numba is not even loaded."""
@@ -14,10 +16,13 @@ def problem() -> str | None:
         try:
             import numba
 
-            numba.get_num_threads()
             reason = next((str(w.message) for w in told if "Environment variable" in str(w.message)), None)
-            if numba.config.DISABLE_JIT:
+            if numba.config.NUMBA_NUM_THREADS > MOST:
+                reason = f"at most {MOST} threads can be used"
+            elif numba.config.DISABLE_JIT:
                 reason = "NUMBA_DISABLE_JIT leaves nothing that could run: unset it"
+            else:
+                numba.get_num_threads()
         except Exception as e:  # whatever it raises over a value
             reason = str(e)
     if reason is None:

@@ -22,6 +22,7 @@ def ran(command, **settings):
         ("adapt", "NUMBA_NUM_THREADS", "0", "Number of threads specified must be > 0."),
         ("doctor", "NUMBA_NUM_THREADS", "0", "Number of threads specified must be > 0."),
         ("cost", "NUMBA_NUM_THREADS", "-3", "Number of threads specified must be > 0."),
+        ("cost", "NUMBA_NUM_THREADS", "100000", "at most 1024 threads can be used"),
         ("adapt", "NUMBA_NUM_THREADS", "two", "could not be parsed."),
         ("adapt", "NUMBA_THREADING_LAYER", "fast", "The threading layer requested 'fast' is unknown to Numba."),
         ("doctor", "NUMBA_THREADING_LAYER_PRIORITY", "a b c", "THREADING_LAYER_PRIORITY invalid: "),
