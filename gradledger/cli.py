@@ -430,6 +430,11 @@ def emit(record: dict) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; errors become one sentence on stderr and an exit status."""
+    from . import environment
+
+    if problem := environment.problem():  # before anything loads Numba, which would end with a traceback
+        print(f"gradledger: {problem}", file=sys.stderr)
+        raise SystemExit(Exit.MALFORMED)
     as_json = "--json" in (sys.argv[1:] if args is None else args)
     open_streams()
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from .record import provenance
 
 OK, WARN, BAD = "ok", "warning", "bad"
+ROOM = 16 << 20  # bytes that the kernels of a net or two may take
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,10 @@ class Check:
 
 def run(cuda: bool) -> dict:
     """Look at everything; `ok` is false where something would stop a training run. cuda: look for a GPU too."""
-    checks = [bits(), python(), memory(), threading_layer(), libgomp(), cache(), blas(), governor(), temperature()]
+    kept = cache()  # before a kernel is loaded, which mends its entry
+    checks = [
+        bits(), python(), memory(), threading_layer(), waiting(), libgomp(), kept, blas(), governor(), temperature(),
+    ]  # fmt: skip
     checks += [gpu()] if cuda else []
     return {"ok": all(c.state != BAD for c in checks), "checks": [asdict(c) for c in checks], **provenance()}
 
@@ -61,7 +65,28 @@ def threading_layer() -> Check:
     except Exception as e:  # whatever keeps kernels from running is the finding
         return Check("parallel kernels", BAD, str(e).splitlines()[0], "reinstall numba")
     state = OK if layer in ("omp", "tbb") else WARN
-    return Check("parallel kernels", state, f"{layer}, {count} threads", "install libgomp1: workqueue is slower")
+    advice = (
+        "the layer workqueue takes 1.5 to 17 times as long: install libgomp1, and leave NUMBA_THREADING_LAYER unset"
+    )
+    return Check("parallel kernels", state, f"{layer}, {count} threads", advice)
+
+
+def waiting() -> Check:
+    """How long a thread that waits for the others keeps its core busy. To be asked once a kernel has run."""
+    import numba
+
+    from refimpl import spin
+
+    try:
+        layer = numba.threading_layer()
+    except ValueError:  # no kernel ran, which another check tells
+        return Check("waiting threads", OK, "not known")
+    if layer != "omp":
+        return Check("waiting threads", OK, f"sleep soon: {layer} has nothing to set")
+    advice = (
+        f"they spin, and beside other programs a step takes many times as long: unset {spin.chosen().split('=')[0]}"
+    )
+    return Check("waiting threads", WARN if spin.long() else OK, spin.chosen(), advice)
 
 
 def libgomp() -> Check:
@@ -71,11 +96,24 @@ def libgomp() -> Check:
 
 
 def cache() -> Check:
-    """Where compiled kernels are kept."""
-    from refimpl import kernel
+    """Where compiled kernels are kept, and whether they can be read and written. To be looked at before any is used."""
+    from refimpl import kernel_cache
 
-    advice = "set GRADLEDGER_CACHE to a writable folder, or kernels compile anew in each process"
-    return Check("kernel cache", OK if kernel.CACHED else WARN, str(kernel.CACHE_DIR or "not writable"), advice)
+    folder = kernel_cache.CACHE_DIR
+    if folder is None:
+        advice = "each process compiles anew: set GRADLEDGER_CACHE to a folder of your own that can be written"
+        return Check("kernel cache", WARN, "not used", advice)
+    sound, damaged = kernel_cache.entries()
+    if damaged:
+        found = f"{len(damaged)} of {len(sound) + len(damaged)} kernels in {folder} are damaged"
+        return Check("kernel cache", WARN, found, "they are compiled anew and replaced by the next run that needs them")
+    found, advice = f"{len(sound)} kernels in {folder}", "new kernels compile anew in each process"
+    if not os.access(folder, os.W_OK):
+        return Check("kernel cache", WARN, f"{found}, which cannot be written", advice)
+    disk = os.statvfs(folder)
+    if disk.f_bavail * disk.f_frsize < ROOM:
+        return Check("kernel cache", WARN, f"{found}, the disk is full", f"{advice}: make room")
+    return Check("kernel cache", OK, found)
 
 
 def blas() -> Check:

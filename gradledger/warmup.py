@@ -14,7 +14,8 @@ from .adapt import Job
 def run(job: Job, watch: Callable[[int, int, str], None]) -> dict:
     """Compile every kernel of the job's training and evaluation for its argument types, without running one.
 
-    watch: called with (done, all, kernel name) before each kernel.
+    watch: called with (done, all, kernel name) before each kernel. `cache` of the record: where later runs find them,
+    None where they do not.
     """
     trainer: Trainer = job.trainer
     work = {}
@@ -35,5 +36,5 @@ def run(job: Job, watch: Callable[[int, int, str], None]) -> dict:
         "kernels": len(work),
         "compiled": kernel.cache_misses() - before,
         "seconds": time.perf_counter() - started,
-        "cache": str(kernel.CACHE_DIR) if kernel.CACHED else None,
+        "cache": str(kernel.CACHE_DIR) if kernel.CACHE_DIR and not kernel.KernelCache.failed else None,
     }

@@ -1,6 +1,6 @@
 """Train neural networks in NumPy and Numba: explicit forward and backward passes, and no framework."""
 
-from . import models
+from . import models, spin
 from .graph import Graph
 from .methods.baselines import HardExamples, RandomSkip
 from .methods.error_map_pruning import ErrorMapPruning
@@ -19,3 +19,5 @@ __all__ = [
     "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress", "RandomSkip", "Schedule", "ShapeError",
     "SparseUpdate", "StochasticDepth", "Trainer", "compile", "models",
 ]  # fmt: skip
+
+spin.bound()  # before a kernel starts threads

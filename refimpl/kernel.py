@@ -1,122 +1,46 @@
-"""Compile one kernel body for plain Python, for CPU threads and for CUDA, and cache what Numba compiled.
+"""Compile one kernel body for plain Python, for CPU threads and for CUDA.
 
 A reference body `body(t, *arrays, *attributes)` computes output item `t` and writes nothing else. Items may therefore
 run in any order, without atomics, and a rerun gives the same bits whatever the number of threads.
 """
 
-import hashlib
 import inspect
-import os
-import re
-import shutil
-import sys
-import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
 
-import numba
 import numpy as np
 from numba import njit, prange
-from numba.core.caching import FunctionCache
 from numba.extending import register_jitable
 
+from .kernel_cache import CACHE_DIR, KernelCache
 from .running import check_fork
 
 THREADS_PER_BLOCK = 128
-UNUSED = 7 * 24 * 3600  # seconds after which the kernel cache of another version is deleted
 # Lets sums vectorise; NaN and infinity keep their meaning, which fastmath=True would take away.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
-
-
-DEFINES_KERNELS = re.compile(rb"^from \.+(kernel import|passes import .*\bdeclare\b)", re.MULTILINE)
-
-
-def source_hash() -> str:
-    """Hash of every source file that can hold compiled code: for other sources a cached kernel is stale.
-
-    Numba sees a change of the kernel's own file, so what counts is what kernels of other files use. Compiled helpers
-    are defined through this module and bodies through `passes.declare`: a file that imports neither cannot change a
-    kernel. Bodies of `ops` and `methods` call nothing of each other's files, so these count for themselves only.
-    """
-    root = Path(__file__).parent
-    digest = hashlib.sha256(f"{numba.__version__} {np.__version__} {sys.version}".encode())
-    for path in sorted(root.rglob("*.py")):
-        source = path.read_bytes()
-        if path.parent.name in ("ops", "methods"):
-            continue
-        if path.name == "kernel.py" or DEFINES_KERNELS.search(source):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + source)
-    return digest.hexdigest()[:16]
-
-
-def _cache_root() -> Path:
-    """The user's cache folder for compiled kernels: `GRADLEDGER_CACHE`, else `XDG_CACHE_HOME`, else `~/.cache`."""
-    if chosen := os.environ.get("GRADLEDGER_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gradledger"
-
-
-def _open_cache() -> Path | None:
-    """Make this version's cache folder and delete old ones of other versions; None where nothing can be written."""
-    root = _cache_root()
-    folder = root / f"numba-{numba.__version__}-{source_hash()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError:
-        print(
-            f"gradledger: the kernel cache folder {root} is not writable, so kernels compile anew in each process; "
-            "set GRADLEDGER_CACHE to a writable folder",
-            file=sys.stderr,
-        )
-        return None
-    os.utime(folder)
-    for old in root.glob("numba-*"):
-        # another version may be running at this moment: only what nobody has opened for a week goes
-        if old != folder and time.time() - old.stat().st_mtime > UNUSED:
-            shutil.rmtree(old, ignore_errors=True)
-    return folder
-
-
-CACHE_DIR = _open_cache()
-if CACHE_DIR is not None:
-    numba.config.CACHE_DIR = str(CACHE_DIR)  # read when a kernel is defined, so it is set before the first one
-CACHED = CACHE_DIR is not None
 
 KERNELS: list = []  # every CPU kernel defined so far, for warm-up and for counting cache misses
 
 
-class KernelCache(FunctionCache):
-    """Numba's disk cache, but a kernel that comes from it forgets its LLVM code.
-
-    Numba keeps that for compiled callers to inline, and no compiled code calls a kernel: some 0.5 MiB each.
-    """
-
-    def load_overload(self, signature, target_context):
-        """The compiled kernel, or None where the disk holds none."""
-        found = super().load_overload(signature, target_context)
-        if found is not None:
-            found.library._shared_module = None  # private to Numba; where it has another name nothing is lost
-        return found
-
-
 def fast(function: Callable) -> Callable:
     """Compile a hand-written CPU kernel (`prange` over fixed tiles, no allocation), cached on disk."""
-    return _cached(njit(parallel=True, fastmath=FASTMATH, error_model="numpy")(function), function)
+    return _kept(njit(parallel=True, fastmath=FASTMATH, error_model="numpy")(function), function)
 
 
 def serial(function: Callable) -> Callable:
     """Compile a loop of the host that is too short for threads, cached on disk."""
-    return _cached(njit(fastmath=FASTMATH, error_model="numpy")(function), function)
+    return _kept(njit(fastmath=FASTMATH, error_model="numpy")(function), function)
 
 
-def _cached(compiled: Callable, function: Callable) -> Callable:
-    if CACHED:
-        compiled._cache = KernelCache(function)  # as `cache=True` would set Numba's own
+def _kept(compiled, function: Callable) -> Callable:
+    cached(compiled, function)
     KERNELS.append(compiled)
     return compiled
+
+
+def cached(compiled, function: Callable) -> None:
+    """Let a compiled function of Numba use the disk cache, as `cache=True` would let it use Numba's own."""
+    if CACHE_DIR is not None:
+        compiled._cache = KernelCache(function)
 
 
 def inline(function: Callable) -> Callable:

@@ -12,6 +12,7 @@ from .finite import all_finite
 from .passes import check_indices
 from .program import AtBatch, Buffer, Launch, Prefix, Program
 from .running import inside, threads, turn
+from .small import in_turns
 
 GUARD = 4096  # bytes on either side of the arena that nothing may touch
 ALONE = (
@@ -25,6 +26,7 @@ class Section(NamedTuple):
     """A section made ready for n samples."""
 
     launches: list[tuple[Callable, list]]
+    turns: list[tuple[Callable, list]]  # the same, and between them the calls that let small ones run on one thread
     before: str | None  # the section that must have run just before, for what this one finds in the arena
     indices: list[tuple[str, np.ndarray, int]]  # what kernels index with and the host filled; what it must lie below
 
@@ -95,22 +97,24 @@ class Runner:
             with threads(self.program.threads):
                 self.run(section, n)
             return
-        launches = self.checked(section, n)
+        turns = self.checked(section, n).turns
         self.last[0] = None
         with turn():
-            for function, args in launches:
+            for function, args in turns:
                 function(*args)
         self.last[0] = (self, section, n)
         self.made[section, n] += 1
 
-    def checked(self, section: str, n: int) -> list[tuple[Callable, list]]:
-        """`prepared`, once the arena is found to hold what the section needs; raises as `run` does."""
-        launches, before, indices = self.section(section, n)
-        if before and self.last[0] != (self, before, n):
-            raise RuntimeError(f"{section} on {n} samples needs what {before} leaves: run that on them just before it")
-        for name, view, bound in indices:
+    def checked(self, section: str, n: int) -> Section:
+        """A section, once the arena is found to hold what it needs; raises as `run` does."""
+        found = self.section(section, n)
+        if found.before and self.last[0] != (self, found.before, n):
+            raise RuntimeError(
+                f"{section} on {n} samples needs what {found.before} leaves: run that on them just before it"
+            )
+        for name, view, bound in found.indices:
             check_indices(name, view, bound)
-        return launches
+        return found
 
     def prepared(self, section: str, n: int) -> list[tuple[Callable, list]]:
         """Kernels with their arguments for n samples, to be launched inside `threads`; nothing is checked."""
@@ -122,12 +126,15 @@ class Runner:
         if key not in self._sections:
             if not 1 <= n <= self.program.batch:
                 raise ValueError(f"the program is compiled for batches of 1 to {self.program.batch} samples, not {n}")
-            launches = [(launch.function, [self.argument(a, n) for a in launch.args])
-                        for launch in self.program.launches[section]]  # fmt: skip
+            planned = self.program.launches[section]
+            launches = [(launch.function, [self.argument(a, n) for a in launch.args]) for launch in planned]
             net, _, phase = section.rpartition(".")
-            before = BEFORE.get(phase) if launches else None
+            before = BEFORE.get(phase) if planned else None
             before = f"{net}.{before}" if before and net else before
-            self._sections[key] = Section(launches, before, [] if before else self._indices(section, n))
+            self._sections[key] = Section(
+                launches, in_turns(planned, launches, self.program.threads), before,
+                [] if before else self._indices(section, n),
+            )  # fmt: skip
         return self._sections[key]
 
     def _indices(self, section: str, n: int) -> list[tuple[str, np.ndarray, int]]:
@@ -142,7 +149,9 @@ class Runner:
 
     def first_bad(self, section: str, n: int) -> Launch | None:
         """The first launch of a section that writes a NaN or an infinity: the section runs up to it. None: no one."""
-        for launch, (function, args) in zip(self.program.launches[section], self.checked(section, n), strict=True):
+        for launch, (function, args) in zip(
+            self.program.launches[section], self.checked(section, n).launches, strict=True
+        ):
             with turn():
                 function(*args)
             partial = {a.buffer: a for a in launch.args if isinstance(a, Prefix)}  # n samples fill their beginning only

@@ -14,13 +14,15 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.ccallback import CFunc
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from ..kernel import CACHED, FASTMATH, KERNELS, fast
+from ..kernel import FASTMATH, KERNELS, cached, fast
 
 HELPERS: list = []  # every shared helper, in the order of definition
+OPTIONS = {"fastmath": FASTMATH, "error_model": "numpy"}
 PREPARED: set[str] = set()  # dtypes (their characters) whose helpers have an address
 
 
@@ -54,7 +56,9 @@ def prepare(dtype) -> None:
     kind = numba.from_dtype(dtype)
     for helper in HELPERS:
         signature = types.void(kind, *[types.intp] * (helper.arguments - 1))
-        compiled = numba.cfunc(signature, cache=CACHED, fastmath=FASTMATH, error_model="numpy")(helper.body)
+        compiled = CFunc(helper.body, (signature.args, signature.return_type), {}, OPTIONS)
+        cached(compiled, helper.body)
+        compiled.compile()
         llvm.add_symbol(helper.symbol(kind), compiled.address)
         helper.compiled[kind] = compiled  # keeps the code alive
         helper.stats.cache_misses[kind] = 1 - compiled.cache_hits

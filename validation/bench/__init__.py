@@ -22,6 +22,8 @@ from typing import Protocol
 
 import numpy as np
 
+from refimpl import spin
+
 PEERS = {"torch": ("torch-nchw", "torch-nhwc")}
 
 
@@ -93,6 +95,8 @@ def run_side(side: str, name: str, threads: int, repeats: int) -> dict:
     if hasattr(case, "measure"):  # what is measured is the process itself
         return case.measure(side, threads, repeats)
     if side in PEERS["torch"] or (side == "check" and not own_peers(case)):
+        for setting in spin.OURS:  # PyTorch brings a runtime of its own, which is to run as it does without us
+            os.environ.pop(setting, None)
         import torch
 
         torch.set_num_threads(threads)
@@ -119,7 +123,8 @@ def launch(side: str, name: str, threads: int, repeats: int) -> dict:
     """`run_side` in a process of its own; RuntimeError with its last line where it fails."""
     command = [sys.executable, "-m", "validation.bench", side, name, str(threads), str(repeats)]
     limits = {"NUMBA_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **limits})
+    inherited = {name: value for name, value in os.environ.items() if name not in spin.OURS}
+    done = subprocess.run(command, capture_output=True, text=True, env=inherited | limits)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise RuntimeError(f"{side} failed on {name}: {last}")

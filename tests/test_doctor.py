@@ -1,0 +1,55 @@
+"""`gradledger doctor`: what it finds, in states that it must tell."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from gradledger import doctor
+from refimpl import kernel_cache
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernel_cache, "CACHE_DIR", tmp_path)
+    for name, content in (("a", b"sound"), ("b", b"sound too")):
+        (tmp_path / f"{name}.kernel").write_bytes(kernel_cache.header(content) + content)
+    return tmp_path
+
+
+def test_a_sound_cache(folder):
+    assert doctor.cache() == doctor.Check("kernel cache", "ok", f"2 kernels in {folder}")
+
+
+def test_damaged_kernels_are_counted(folder):
+    (folder / "b.kernel").write_bytes(b"")
+    found = doctor.cache()
+    assert (found.state, found.found) == ("warning", f"1 of 2 kernels in {folder} are damaged")
+    assert found.advice == "they are compiled anew and replaced by the next run that needs them"
+
+
+def test_a_run_of_doctor_counts_before_it_mends(folder, monkeypatch):
+    (folder / "b.kernel").write_bytes(b"")
+    layer = doctor.threading_layer
+    monkeypatch.setattr(doctor, "threading_layer", lambda: (folder / "b.kernel").unlink() or layer())
+    found = next(c for c in doctor.run(cuda=False)["checks"] if c["name"] == "kernel cache")
+    assert found["found"] == f"1 of 2 kernels in {folder} are damaged"
+
+
+def test_a_cache_that_is_not_used(monkeypatch):
+    monkeypatch.setattr(kernel_cache, "CACHE_DIR", None)
+    found = doctor.cache()
+    assert (found.state, found.found) == ("warning", "not used")
+    assert found.advice.endswith("set GRADLEDGER_CACHE to a folder of your own that can be written")
+
+
+def test_a_cache_that_can_only_be_read(folder, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (folder, os.W_OK))
+    found = doctor.cache()
+    assert (found.state, found.found) == ("warning", f"2 kernels in {folder}, which cannot be written")
+
+
+def test_a_full_disk(folder, monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=1, f_frsize=4096))
+    found = doctor.cache()
+    assert (found.state, found.found) == ("warning", f"2 kernels in {folder}, the disk is full")
