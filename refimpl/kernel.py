@@ -100,9 +100,13 @@ class KernelCache(FunctionCache):
         return found
 
 
-def fast(function: Callable) -> Callable:
-    """Compile a hand-written CPU kernel (`prange` over fixed tiles, no allocation), cached on disk."""
-    compiled = njit(parallel=True, fastmath=FASTMATH, error_model="numpy")(function)
+def fast(function: Callable, parallel: bool = True, fastmath=FASTMATH) -> Callable:
+    """Compile a hand-written CPU kernel (`prange` over fixed tiles, no allocation), cached on disk.
+
+    parallel: False for work too small for threads. fastmath: False where each operation is rounded as it stands, so
+    that every processor gives the same bits.
+    """
+    compiled = njit(parallel=parallel, fastmath=fastmath, error_model="numpy")(function)
     if CACHED:
         compiled._cache = KernelCache(function)  # as `cache=True` would set Numba's own
     KERNELS.append(compiled)
