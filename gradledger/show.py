@@ -187,7 +187,7 @@ def calibrated(record: dict) -> None:
 def equal_accuracy(record: dict) -> None:
     """Each method's steps and operations until it reaches an accuracy, beside the first method's."""
     for group, found in record["groups"].items():
-        console.print(f"{group}: until {100 * found['accuracy']:.2f} % is reached", highlight=False)
+        console.print(f"{escape(group)}: until {100 * found['accuracy']:.2f} % is reached", highlight=False)
         table = Table(box=None, pad_edge=False, header_style="bold")
         ratio = f"TMAC, to {escape(found['methods'][0]['method'])}"
         names = ("method", "runs that do", "steps", "MMAC a step", "TMAC in all", "least to most", ratio)

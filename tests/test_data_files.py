@@ -116,7 +116,7 @@ def test_loading_makes_no_second_float_copy(dtype, copies):
         ({"x": X + 0j, "y": Y}, "x of .* holds complex128"),
         (
             {"x": np.array([{}] * 20), "y": Y},
-            "is damaged or holds something else than .*: Object arrays",
+            "x of .* holds Python objects, which are never loaded: labels must be numbers or strings",
         ),
         ({"x": X, "y": Y, "x_test": X}, "has x_test but no y_test; give both or neither"),
         ({"x": X, "y": Y, "x_test": X[:, :2], "y_test": Y}, r"x_test of .* has maps of \(2, 5, 3\), but x has maps"),
@@ -149,7 +149,7 @@ def test_files_that_are_no_npz(tmp_path):
     path.write_bytes(b"not a zip")
     refused(path, "own.npz is no .npz file, or it is truncated")
     path.write_bytes(whole.replace(X[3].tobytes(), X[4].tobytes()))  # the checksum of the member does not fit
-    refused(path, "own.npz is damaged or holds something else than arrays of numbers: Bad CRC-32")
+    refused(path, "own.npz is damaged or no arrays of numbers or texts: Bad CRC-32")
     np.save(tmp_path / "one.npy", X)
     refused(tmp_path / "one.npy", "one.npy is no data set: a .npz with x and y")
     (tmp_path / "folder.npz").mkdir()

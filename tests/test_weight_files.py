@@ -265,10 +265,10 @@ def change(structure, path, value):
         (("blocks", 0, "se"), {"a": 1}, "block 0 of .*net.npz has a squeeze-and-excitation"),
         (("blocks", 1, "pointwise1"), None, "the structure of .*net.npz lacks the convolution block2.expand"),
         (("blocks", 1, "depthwise", "groups"), 1, r"block2.depthwise of .*, 1, 1\), but .*, 1, 12\)"),
-        (("blocks", 1, "depthwise"), None, "the structure of .*net.npz is damaged: TypeError"),
+        (("blocks", 1, "depthwise"), None, "the structure of .*net.npz is damaged: 'NoneType' object"),
         (("feature_mix",), {"a": 1}, "has a feature_mix, which mobilenet_folded does not have"),
         (("classifier", "out_channel"), 6, r"classifier.params.weight of .* has shape \(5, 4, 1, 1\), but"),
-        (("classifier", "params"), {}, "the structure of .*net.npz is damaged: KeyError 'weight'"),
+        (("classifier", "params"), {}, "the structure of .*net.npz is damaged: it lacks 'weight'"),
     ],
 )  # fmt: skip
 def test_structures_that_do_not_fit(tmp_path, path, value, message):
@@ -337,14 +337,14 @@ def test_files_that_hold_no_net(tmp_path):
     with pytest.raises(CheckpointError, match="net.npz holds no net that is known: it has neither Conv1.kernel"):
         load_npz(path)
     np.savez(path, structure=np.array([{}], object))
-    with pytest.raises(CheckpointError, match="the weights .*net.npz are damaged or no arrays of numbers: Object"):
+    with pytest.raises(CheckpointError, match="structure of the weights .*net.npz holds Python objects"):
         load_npz(path)
     saved(path, {}, structure=[1])
     with pytest.raises(CheckpointError, match="the structure of .*net.npz is no JSON object"):
         load_npz(path)
     whole = saved(path, int8_arrays()[0]).read_bytes()
     path.write_bytes(whole[:300] + b"\0" * 60 + whole[360:])
-    with pytest.raises(CheckpointError, match="the weights .*net.npz are damaged or no arrays of numbers"):
+    with pytest.raises(CheckpointError, match="the weights .*net.npz are damaged or no arrays of numbers or texts: "):
         load_npz(path)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import assets
+from .. import assets, files
 from .arrays import from_arrays, npz
 from .cifar import cifar, cifar_files
 from .cifar_jpeg import cifar_jpeg, is_jpeg
@@ -75,15 +75,13 @@ def _from_path(source, size, channels, seed) -> Dataset:
         near = difflib.get_close_matches(str(source), NAMES, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NAMES)}, and paths"
         raise DataError(f"there is no data set and no file or folder {str(source)!r}; {hint}")
-    try:
+    with files.reading(str(path), DataError):
         if path.is_dir():
             if is_idx(path):
                 return idx(path, seed)
             return cifar(path) if cifar_files(path)[0] else image_folder(path, size, channels, seed)
         if path.suffix == ".npz":
             return cifar_jpeg(path, size) if is_jpeg(path) else npz(path, seed)
-    except OSError as e:
-        raise DataError(f"{e.filename or path} cannot be read: {e.strerror or e}") from None
     raise DataError(
         f"{path} is no data set: a .npz with x and y, a folder of class folders with images, or a folder of IDX files "
         "or CIFAR batches is needed"

@@ -1,8 +1,8 @@
 """Images that stay uint8 in memory and become float32 maps of another size one batch at a time.
 
 Resizing is bilinear with half-pixel centres (PyTorch's `align_corners=False` without antialiasing): row i of P lies at
-(i + ½)·H/P − ½ between two rows of H, and is clamped to the first and the last. A sample has the same bits alone, in any
-batch and on any machine.
+(i + ½)·H/P − ½ between two rows of H, and is clamped to the first and the last. A sample has the same bits alone,
+in any batch and on any machine.
 """
 
 from dataclasses import dataclass, replace
