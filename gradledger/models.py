@@ -91,11 +91,11 @@ def described_weights(name: str) -> tuple[dict[str, np.ndarray], dict]:
             f"takes them by refimpl.checkpoint.load){suggestion(model, models.MODELS)}"
         )
     text = notes.get("options", "{}")
-    wrong = f"the 'options' in the metadata of {name} are no JSON object: {quoted(text)!r}"
-    with reading(wrong, Malformed, ""):
+    what, wrong = f"the 'options' in the metadata of {name}", f"are no JSON object: {quoted(text)!r}"
+    with reading(what, Malformed, wrong):
         options = json.loads(text)
     if not isinstance(options, dict):
-        raise Malformed(wrong)
+        raise Malformed(f"{what} {wrong}")
     return weights, notes | {"options": options}
 
 
