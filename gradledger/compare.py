@@ -69,10 +69,14 @@ def at_equal_accuracy(curves: dict[str, list], settings: Settings, programs: dic
 
 
 def check(curves: dict[str, dict[str, list]]) -> None:
-    """ValueError unless curves are lists of points (steps, operations, accuracy), at least one in each."""
+    """ValueError unless there are curves, lists of points (steps, operations, accuracy), at least one in each."""
+    if not all(curves.values()) or not curves:
+        raise ValueError("there are none")
     for methods in curves.values():
         for method, runs in methods.items():
             for curve in runs:
+                if not curve:
+                    raise ValueError(f"{files.quoted(method)} has an empty curve")
                 for point in curve:
                     steps, macs, accuracy = point
                     right = all(type(v) in (int, float) for v in point) and accuracy <= 1

@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from gradledger import adapt, cli
-from refimpl import checkpoint, models
+from refimpl import checkpoint, files, models
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS, RECORD = "adapted.safetensors", "adapt.json"
@@ -186,7 +186,7 @@ def test_a_model_that_cannot_be_opened(refused, tmp_path, monkeypatch):
     def denied(*_):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(checkpoint, "open", denied, raising=False)
+    monkeypatch.setattr(files, "open", denied, raising=False)
     refused("--model", path, message=f"cannot read the weights {path}: Permission denied")
 
 

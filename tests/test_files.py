@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from gradledger import compare, errors
+from gradledger import compare, errors, show
 from refimpl import files
 from refimpl.checkpoint import CheckpointError
 from refimpl.data import DataError, Dataset
@@ -119,7 +119,7 @@ def test_arrays_of_anything_but_numbers_and_texts_are_refused(tmp_path, dtype):
         found.read(["x"])
 
 
-def test_a_memory_mapped_data_set_keeps_its_names():
+def test_names_of_a_data_set_are_written_out():
     x = np.zeros((2, 1, 1, 1), np.float32)
     found = Dataset("a\x1b[2J", x, np.arange(2), x, np.arange(2), ("b\x07", "c"))
     assert (found.name, found.classes) == ("a\\x1b[2J", ("b\\x07", "c"))
@@ -168,3 +168,27 @@ def test_points_of_a_curve_are_checked(point):
     compare.check({"g": {"SGD": [[[1, 10, 0.5]]]}})
     with pytest.raises(ValueError, match="SGD has the point|not enough values"):
         compare.check({"g": {"SGD": [[[1, 10, 0.5], point]]}})
+
+
+@pytest.mark.parametrize("curves", [{}, {"g": {}}, {"g": {"SGD": [[]]}}])
+def test_a_record_without_points_is_refused(curves):
+    with pytest.raises(ValueError, match="there are none|SGD has an empty curve"):
+        compare.check(curves)
+
+
+def test_a_foreign_name_is_no_markup_of_the_table(capsys):
+    row = {"method": "[/x]", "runs": 1, "reached": 0, "macs": None, "seconds": None}
+    show.equal_accuracy(
+        {"groups": {"[/g]": {"accuracy": 0.5, "methods": [row]}}, "device": "[/d]", "device_measured": False}
+    )
+    out = capsys.readouterr().out
+    assert "[/g]: until 50.00 % is reached" in out and "[/x]" in out and "time on [/d]" in out
+    costs = {"macs": 1, "peak_bytes": 1, "step_seconds": None}
+    record = {
+        "model": "m", "data_name": "[/n]", "method": "backprop", "steps": 1, "weights": "random",
+        "accuracy_before": 0.5, "accuracy_after": 0.5, "recall": {"[/c]": {"before": 0.5, "after": None}},
+        "predicted": costs, "measured": costs, "seconds": 1.0, "files": {},
+    }  # fmt: skip
+    show.adapted(record)
+    out = capsys.readouterr().out
+    assert "m on [/n]: backprop" in out and "recall [/c]" in out

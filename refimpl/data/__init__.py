@@ -60,11 +60,12 @@ def load(
             f"{source} has maps of {found.size[0]}x{found.size[1]}, but {size[0]}x{size[1]} was asked for; "
             "only folders of images and CIFAR-10 as JPEG are resized"
         )
-    return replace(
-        found,
-        x_train=with_channels(found.x_train, channels, str(source)),
-        x_test=with_channels(found.x_test, channels, str(source)),
-    )
+    with files.reading(str(source), DataError):  # repeated channels may take more memory than there is
+        return replace(
+            found,
+            x_train=with_channels(found.x_train, channels, str(source)),
+            x_test=with_channels(found.x_test, channels, str(source)),
+        )
 
 
 def _from_path(source, size, channels, seed) -> Dataset:
