@@ -183,7 +183,7 @@ def test_models_whose_arrays_do_not_fit(refused, tmp_path):
 def test_a_model_that_cannot_be_opened(refused, tmp_path, monkeypatch):
     path = saved_net(tmp_path / "net.safetensors")
 
-    def denied(*_):
+    def denied(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     monkeypatch.setattr(files, "open", denied, raising=False)
