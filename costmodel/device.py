@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from refimpl.files import InputError, quoted, read_json, reading
+
 from .kernels import GROUP, Caches
 from .process import Base
 from .rates import ANY, Rates
@@ -33,12 +35,11 @@ QUICK = 1.6  # our assumption: the same for a machine of which a product and a c
 IN_ORDER = 2.0  # our assumption: interpreted code and calls take so many times the reference's cycles on a small core
 VECTOR_BITS = 512  # of the reference machine
 MOST_CORES, MOST_BYTES, MOST_FACTOR = 1024, 2**50, 1000  # that a profile may tell
-SHOWN = 60  # characters of a wrong value
 _MISSING = object()
 HERE, REFERENCE = "this-machine", "reference"
 
 
-class ProfileError(ValueError):
+class ProfileError(InputError):
     """A device profile that cannot be read; the message names the file, what is wrong and what would be right."""
 
 
@@ -101,13 +102,10 @@ def _shipped(name: str) -> Device:
 
 def load(path: Path) -> Device:
     """The device of a measured profile; ProfileError where the file is none."""
-    try:
-        profile = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ProfileError(f"cannot read the device profile {path}: {e.strerror}") from None
-    except ValueError as e:
-        raise ProfileError(f"the device profile {path} is not JSON ({e}): write it with gradledger calibrate") from None
-    return _measured(profile, str(path))
+    what = f"the device profile {path}"
+    profile = read_json(path, what, ProfileError, "write it with gradledger calibrate")
+    with reading(what, ProfileError):
+        return _measured(profile, str(path))
 
 
 @dataclass(frozen=True)
@@ -125,10 +123,10 @@ class _Field:
     def wrong(self, wanted: str) -> ProfileError:
         """The error that names file, place, what must be there and what was found."""
         problem = "lacks rates" if self.place in ("", "threads") or ".rates" in self.place else "is wrong"
-        found = "nothing" if self.value is _MISSING else json.dumps(self.value)[:SHOWN]
+        found = "nothing" if self.value is _MISSING else quoted(json.dumps(self.value))
         return ProfileError(
-            f"the device profile {self.source} {problem}: {self.place or 'the whole'} must be {wanted}, got {found}; "
-            "write it again with gradledger calibrate"
+            f"the device profile {self.source} {problem}: {quoted(self.place) or 'the whole'} must be {wanted}, "
+            f"got {found}; write it again with gradledger calibrate"
         )
 
     def given(self) -> bool:
@@ -145,7 +143,7 @@ class _Field:
         """A text that is not empty."""
         if not isinstance(self.value, str) or not self.value:
             raise self.wrong("a text")
-        return self.value
+        return quoted(self.value)
 
     def number(self, least: float, most: float, unit: str, kind: type = float):
         """A number from `least` to `most`, whole where `kind` is int."""

@@ -1,18 +1,18 @@
 """`gradledger compare`: what methods cost until they reach the same accuracy, from the record of an experiment."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from costmodel import convergence, predict
 from costmodel.device import Device
-from refimpl.data import DataError
+from refimpl import files
 from validation import lenet_mnist, sparse_mobilenet
 
 from . import options
 from .errors import Malformed, Refused
 from .record import provenance
 
+MOST = 1e30  # steps or operations of a run
 SOURCES = {lenet_mnist.NAME: lenet_mnist, sparse_mobilenet.NAME: sparse_mobilenet}  # modules with curves, programs
 
 
@@ -38,14 +38,12 @@ def run(settings: Settings) -> dict:
     on = None if settings.device is None else options.device(settings.device)
     given = load(settings.file)
     source = SOURCES[given["name"]]
-    try:
+    wrong = "are not those that gradledger reproduce writes"
+    with files.reading(f"the runs of {settings.file}", Malformed, wrong):  # weights that are missing say so themselves
         curves = source.curves(given)
+        check(curves)
         programs = source.programs(given) if on else {}
         groups = {g: at_equal_accuracy(methods, settings, programs.get(g), on) for g, methods in curves.items()}
-    except DataError:  # weights that a price takes are missing: it says which
-        raise
-    except (KeyError, TypeError, ValueError, IndexError):
-        raise Malformed(f"the runs of {settings.file} are not those that gradledger reproduce writes") from None
     if not any(row["reached"] for group in groups.values() for row in group["methods"]):
         best = highest(curves)
         raise Refused(
@@ -70,6 +68,22 @@ def at_equal_accuracy(curves: dict[str, list], settings: Settings, programs: dic
     return {"accuracy": target, "methods": convergence.compare(curves, target, estimates)}
 
 
+def check(curves: dict[str, dict[str, list]]) -> None:
+    """ValueError unless there are curves, lists of points (steps, operations, accuracy), at least one in each."""
+    if not all(curves.values()) or not curves:
+        raise ValueError("there are none")
+    for methods in curves.values():
+        for method, runs in methods.items():
+            for curve in runs:
+                if not curve:
+                    raise ValueError(f"{files.quoted(method)} has an empty curve")
+                for point in curve:
+                    steps, macs, accuracy = point
+                    right = all(type(v) in (int, float) for v in point) and accuracy <= 1
+                    if not (right and 0 < steps <= MOST and 0 < macs <= MOST and accuracy >= 0):
+                        raise ValueError(f"{files.quoted(method)} has the point {files.quoted(point)}")
+
+
 def highest(curves: dict[str, dict[str, list]]) -> float:
     """The highest accuracy that any run of any group reaches."""
     return max(point[2] for methods in curves.values() for runs in methods.values() for run in runs for point in run)
@@ -78,12 +92,7 @@ def highest(curves: dict[str, dict[str, list]]) -> float:
 def load(path: Path) -> dict:
     """The record in a file; Malformed where it is none that has learning curves."""
     wanted = f"gradledger compare reads the record of {' or '.join(SOURCES)}"
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise Malformed(f"cannot read {path}: {e.strerror}; {wanted}") from None
-    except ValueError as e:
-        raise Malformed(f"{path} is not JSON ({e}); {wanted}") from None
-    if not isinstance(given, dict) or given.get("name") not in SOURCES:
+    given = files.read_json(path, str(path), Malformed, wanted)
+    if not isinstance(given, dict) or given.get("name") not in list(SOURCES):
         raise Malformed(f"{path} has no learning curves; {wanted}")
     return given

@@ -3,13 +3,11 @@
 import difflib
 from collections.abc import Iterable
 
-from refimpl.checkpoint import CheckpointError
-from refimpl.data import DataError
-from refimpl.models import ModelError
+from refimpl.files import InputError, quoted
 from refimpl.passes import ShapeError
 
 
-class Malformed(ValueError):
+class Malformed(InputError):
     """The input is malformed, or a file or folder cannot be used: exit status 2."""
 
 
@@ -21,12 +19,12 @@ class Refused(ValueError):
         self.record = record or {}
 
 
-MALFORMED = (Malformed, DataError, ModelError, CheckpointError, ShapeError)
+MALFORMED = (InputError, ShapeError)
 
 
 def unknown(what: str, got: str, known: Iterable[str]) -> Malformed:
     """An error that names the nearest known value."""
     known = list(known)
-    near = difflib.get_close_matches(got, known, n=1)
+    near = difflib.get_close_matches(got[:100], known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return Malformed(f"there is no {what} {got!r}; {hint}known: {', '.join(known)}")
+    return Malformed(f"there is no {what} {quoted(got)!r}; {hint}known: {', '.join(known)}")

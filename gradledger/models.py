@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from refimpl import checkpoint, data, models
+from refimpl.files import quoted, reading
 from refimpl.formats.npz import load_npz
 from refimpl.graph import Graph
 from refimpl.models import suggestion
@@ -33,9 +34,7 @@ def pretrained(name: str, dataset: data.Dataset, subject: int | None, classes: i
         weights, notes = described_weights(name)
         graph = build(notes, found, (height, width), channels)
         checkpoint.check_arrays(weights, {n: p.shape for n, p in graph.parameters.items()}, name)
-        for array, values in weights.items():
-            if not np.isfinite(values).all():
-                raise Malformed(f"{array} of {name} holds NaN or infinite values: such weights cannot be adapted")
+        checkpoint.check_floats(weights, name)
         graph.weights = weights
         return graph
     graph = models.build(name, classes=found, size=(height, width), channels=channels)
@@ -67,8 +66,11 @@ def described(name: str, classes: int | None, size: tuple[int, int] | None) -> G
     for wanted in (first, last):
         if wanted not in weights:
             raise Malformed(f"{name} has no array {wanted}, which the model {notes['model']} needs")
-    saved = tuple(int(n) for n in re.findall(r"\d+", notes.get("size", "")))
-    size = size or (saved if len(saved) == 2 else None)
+        shape = plain.parameters[wanted].shape
+        if weights[wanted].ndim != len(shape):
+            raise Malformed(f"{wanted} of {name} has shape {weights[wanted].shape}, but the model needs one as {shape}")
+    saved = re.fullmatch(r"\((\d{1,9}), (\d{1,9})\)", notes.get("size", ""), re.ASCII)
+    size = size or (saved and (int(saved[1]), int(saved[2])))
     return build(notes, classes or weights[last].shape[-1], size, weights[first].shape[2])
 
 
@@ -83,16 +85,17 @@ def described_weights(name: str) -> tuple[dict[str, np.ndarray], dict]:
     if "model" not in notes:
         raise Malformed(f"{name} does not say which model it holds: it has no 'model' in its metadata")
     if notes["model"] not in models.MODELS:
+        model = quoted(notes["model"])
         raise Malformed(
-            f"{name} holds weights of {notes['model']!r}, which the command line cannot build (a program that does "
-            f"takes them by refimpl.checkpoint.load){suggestion(notes['model'], models.MODELS)}"
+            f"{name} holds weights of {model!r}, which the command line cannot build (a program that does "
+            f"takes them by refimpl.checkpoint.load){suggestion(model, models.MODELS)}"
         )
-    try:
-        options = json.loads(notes.get("options", "{}"))
-        if not isinstance(options, dict):
-            raise ValueError
-    except ValueError:
-        raise Malformed(f"the 'options' in the metadata of {name} are no JSON object: {notes['options']!r}") from None
+    text = notes.get("options", "{}")
+    what, wrong = f"the 'options' in the metadata of {name}", f"are no JSON object: {quoted(text)!r}"
+    with reading(what, Malformed, wrong):
+        options = json.loads(text)
+    if not isinstance(options, dict):
+        raise Malformed(f"{what} {wrong}")
     return weights, notes | {"options": options}
 
 

@@ -12,6 +12,7 @@ from refimpl.methods.gradient_filter import ALIGN, GradientFilter
 from refimpl.methods.instance_filter import InstanceFilter
 from refimpl.methods.sparse_update import ORDERS, SparseUpdate
 from refimpl.methods.stochastic_depth import StochasticDepth
+from refimpl.models import MOST_PIXELS, MOST_SIDE
 from refimpl.optim import MOMENTUM, SGD, Schedule
 from refimpl.plan import Backprop, Plan
 from refimpl.rules import INSTANCES, check_combination
@@ -39,7 +40,6 @@ METHODS = {
 KINDS = {int: "a whole number", float: "a number"}
 MOST = 10**9  # that a count may be; the products of the largest values stay within 64 bits
 MOST_OF = {"batch": 10**5, "threads": devices.MOST_CORES}  # where it is less
-MOST_SIDE, MOST_PIXELS = 10**5, 10**8  # of an input
 MOST_BYTES = 2**63 - 1
 
 

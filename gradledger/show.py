@@ -187,11 +187,11 @@ def calibrated(record: dict) -> None:
 def equal_accuracy(record: dict) -> None:
     """Each method's steps and operations until it reaches an accuracy, beside the first method's."""
     for group, found in record["groups"].items():
-        console.print(f"{group}: until {100 * found['accuracy']:.2f} % is reached", highlight=False)
+        console.print(f"{escape(group)}: until {100 * found['accuracy']:.2f} % is reached", highlight=False)
         table = Table(box=None, pad_edge=False, header_style="bold")
         ratio = f"TMAC, to {escape(found['methods'][0]['method'])}"
         names = ("method", "runs that do", "steps", "MMAC a step", "TMAC in all", "least to most", ratio)
-        where = record["device"] and f"time on {record['device']}"
+        where = record["device"] and f"time on {escape(record['device'])}"
         for name in (*names, *((where,) if where else ())):
             table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
         for row in found["methods"]:
@@ -210,7 +210,7 @@ def equal_accuracy(record: dict) -> None:
             table.add_row(*cells)
         Console(width=max(console.width, 160)).print(table, highlight=False)
     if record["device"] and not record["device_measured"]:
-        console.print(f"the kernels of {record['device']} were not measured", highlight=False)
+        console.print(f"the kernels of {escape(record['device'])} were not measured", highlight=False)
 
 
 def checks(found: list[dict]) -> None:
@@ -240,14 +240,15 @@ def percent(share: float | None) -> str:
 def adapted(record: dict) -> None:
     """The table at the end of `adapt`."""
     who = f", person {record['subject']} held out" if record.get("subject") else ""
-    console.print(f"\n{record['model']} on {record['data_name']}{who}: {record['method']}, {record['steps']} steps")
+    on = escape(record["data_name"])
+    console.print(f"\n{record['model']} on {on}{who}: {record['method']}, {record['steps']} steps")
     console.print(f"first weights: {record['weights']}\n", soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (("", "left"), ("before", "right"), ("after", "right")):
         table.add_column(name, justify=justify)
     table.add_row("accuracy", percent(record["accuracy_before"]), percent(record["accuracy_after"]), style="bold")
     for name, r in record["recall"].items():
-        table.add_row(f"recall {name}", percent(r["before"]), percent(r["after"]))
+        table.add_row(f"recall {escape(name)}", percent(r["before"]), percent(r["after"]))
     console.print(table)
 
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -20,7 +20,7 @@ def advised(record: dict) -> None:
     limits += [] if record["seconds_per_epoch"] is None else [f"{record['seconds_per_epoch']:g} s an epoch"]
     wide.print(
         f"\n{record['model']}, input {rows}x{columns}, {record['classes']} classes, {record['samples']:,} samples an "
-        f"epoch on {record['device']}{measured}; within {' and '.join(limits) or 'no limits'}\n"
+        f"epoch on {escape(record['device'])}{measured}; within {' and '.join(limits) or 'no limits'}\n"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (

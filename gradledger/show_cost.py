@@ -1,6 +1,7 @@
 """What a person sees of `cost`."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .show import console, seconds, size
@@ -51,7 +52,7 @@ def priced(record: dict) -> None:
     summary.add_row("weights", size(record["weight_bytes"]))
     spread = record["seconds"]
     times = f"{seconds(spread['mid'])} ({seconds(spread['low'])} to {seconds(spread['high'])})"
-    summary.add_row(f"a step on {record['device']}", times)
+    summary.add_row(f"a step on {escape(record['device'])}", times)
     summary.add_row("its energy there, estimated", energy(record))
     for kind, needed in record["fits"]["needs"].items():
         has = record["fits"]["has"][kind]

@@ -11,9 +11,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import safetensors
+
+from . import files
 
 FORMAT = "2"  # of our metadata: the checksum covers them too; of format 1 it covers the arrays alone
 FORMATS = ("1", FORMAT)  # that are read; a file that names another one is refused
@@ -25,10 +28,9 @@ DTYPES = {
     )
 }  # fmt: skip
 ALIGN = 8  # bytes; where the data of a file begin
-MAX_HEADER = 100_000_000  # bytes; safetensors allows no more
 
 
-class CheckpointError(ValueError):
+class CheckpointError(files.InputError):
     """A file cannot be read or written; the message says which, why, and what would be right."""
 
 
@@ -163,26 +165,22 @@ def load(path: str | os.PathLike, ours: bool = False) -> tuple[dict[str, np.ndar
     safetensors, where its content is not that whose checksum it states, where a file of ours states none, or where a
     later version of this library wrote it.
     """
-    path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-    except OSError as e:
-        raise CheckpointError(f"cannot read the weights {path}: {e.strerror or e}") from None
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
-            version = metadata.get("gradledger_format", FORMAT)
-            if version not in FORMATS:
-                raise CheckpointError(
-                    f"{path} has format {version}, but this version of gradledger reads format {FORMAT}: update it"
-                )
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-    except CheckpointError:
-        raise
-    except Exception as e:  # the reader's errors are of several kinds, one of them made by its Rust part
-        reason = f"it ends after {size} bytes, too early" if _truncated(path, size) else f"{e}"
-        raise CheckpointError(f"the weights {path} are no safetensors file or are damaged: {reason}") from None
+    what = f"the weights {path}"
+    with files.opened(path, what, CheckpointError) as opened:
+        size = files.size_of(opened)
+        files.check_size(size, size, what, CheckpointError)
+        with files.reading(what, CheckpointError, "are no safetensors file or are damaged"):
+            if _truncated(opened, size):
+                raise ValueError(f"it ends after {size} bytes, too early")
+            with safetensors.safe_open(path, framework="numpy") as file:
+                metadata = dict(file.metadata() or {})
+                version = metadata.get("gradledger_format", FORMAT)
+                if version not in FORMATS:
+                    raise CheckpointError(
+                        f"{path} has format {files.quoted(version)}, but this version of gradledger reads format "
+                        f"{FORMAT}: update it"
+                    )
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     if ours or any(key in metadata for key in OURS):  # one damaged letter must not turn the check off
         for key in OURS:
             if key not in metadata:
@@ -193,17 +191,18 @@ def load(path: str | os.PathLike, ours: bool = False) -> tuple[dict[str, np.ndar
     return arrays, metadata
 
 
-def _truncated(path: Path, size: int) -> bool:
+def _truncated(file: BinaryIO, size: int) -> bool:
     """Is the file shorter than its own header says? It begins with the header's length, then its JSON, then data."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length < MAX_HEADER and size < 8 + length:
-            return True
-        try:
-            entries = json.loads(file.read(length if length < MAX_HEADER else 0))
-            return size < 8 + length + max(e["data_offsets"][1] for n, e in entries.items() if n != "__metadata__")
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-            return False  # it is no header
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length <= files.MOST_JSON and size < 8 + length:
+        return True
+    if length > files.MOST_JSON:
+        raise ValueError(f"its header would have {length:,} bytes, and at most {files.MOST_JSON:,} are read")
+    try:
+        entries = json.loads(file.read(length))
+        return size < 8 + length + max(e["data_offsets"][1] for n, e in entries.items() if n != "__metadata__")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return False  # it is no header
 
 
 def check_arrays(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
@@ -221,4 +220,16 @@ def check_arrays(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[in
             )
     for name in arrays:
         if name not in shapes:
-            raise CheckpointError(f"{what} has {name} {tuple(arrays[name].shape)}, which the model does not know")
+            raise CheckpointError(
+                f"{what} has {files.quoted(name)} {tuple(arrays[name].shape)}, which the model does not know"
+            )
+
+
+def check_floats(arrays: Mapping[str, np.ndarray], what: str) -> None:
+    """CheckpointError unless each array holds floats that are finite as float32; it names the first that does not."""
+    most = np.finfo(np.float32).max
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise CheckpointError(f"{name} of {what} holds {array.dtype}, but floats are needed")
+        if array.size and not -most <= array.min() <= array.max() <= most:
+            raise CheckpointError(f"{name} of {what} holds NaN or infinite values: such weights cannot be adapted")

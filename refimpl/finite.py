@@ -1,11 +1,13 @@
 """Are all values of an array finite? The values themselves are looked at: a product of finite ones may overflow."""
 
+from functools import partial
+
 import numpy as np
 
-from .kernel import serial
+from .kernel import fast
 
 
-@serial
+@partial(fast, parallel=False)
 def _all_within(values, largest):
     """Is every |v| ≤ largest of values (E,)? A NaN is not."""
     found = True

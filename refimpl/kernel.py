@@ -21,17 +21,13 @@ FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 KERNELS: list = []  # every CPU kernel defined so far, for warm-up and for counting cache misses
 
 
-def fast(function: Callable) -> Callable:
-    """Compile a hand-written CPU kernel (`prange` over fixed tiles, no allocation), cached on disk."""
-    return _kept(njit(parallel=True, fastmath=FASTMATH, error_model="numpy")(function), function)
+def fast(function: Callable, parallel: bool = True, fastmath=FASTMATH) -> Callable:
+    """Compile a hand-written CPU kernel (`prange` over fixed tiles, no allocation), cached on disk.
 
-
-def serial(function: Callable) -> Callable:
-    """Compile a loop of the host that is too short for threads, cached on disk."""
-    return _kept(njit(fastmath=FASTMATH, error_model="numpy")(function), function)
-
-
-def _kept(compiled, function: Callable) -> Callable:
+    parallel: False for work too small for threads. fastmath: False where each operation is rounded as it stands, so
+    that every processor gives the same bits.
+    """
+    compiled = njit(parallel=parallel, fastmath=fastmath, error_model="numpy")(function)
     cached(compiled, function)
     KERNELS.append(compiled)
     return compiled

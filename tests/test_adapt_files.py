@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from gradledger import adapt, cli
-from refimpl import checkpoint, models
+from refimpl import checkpoint, files, models
 
 ROOT = Path(__file__).parent.parent
 DIVERGED = "diverged.safetensors"
@@ -156,10 +156,10 @@ def test_models_whose_arrays_do_not_fit(refused, tmp_path):
 def test_a_model_that_cannot_be_opened(refused, tmp_path, monkeypatch):
     path = saved_net(tmp_path / "net.safetensors")
 
-    def denied(*_):
+    def denied(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(checkpoint, "open", denied, raising=False)
+    monkeypatch.setattr(files, "open", denied, raising=False)
     refused("--model", path, message=f"cannot read the weights {path}: Permission denied")
 
 

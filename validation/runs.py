@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from refimpl import checkpoint
+from refimpl import checkpoint, files
 from refimpl.data import DataError
+
+MOST = 2**26  # bytes of a file of runs
 
 
 class Runs:
@@ -21,20 +23,20 @@ class Runs:
     def __init__(self, output: Path, name: str, settings):
         self.path = output / f"{name}.jsonl"
         self.digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-        self.lines = self.path.read_text().splitlines() if self.path.exists() else []
+        raw = files.read_bytes(self.path, str(self.path), DataError, MOST) if self.path.exists() else b""
+        self.lines = raw.decode(errors="replace").splitlines()
         self.found: list[dict] = []
+        wrong = f"is no run of {name}; delete the line or the file"
         for i, line in enumerate(self.lines, start=1):
-            try:
+            with files.reading(f"line {i} of {self.path}", DataError, wrong):
                 one = json.loads(line)
                 if one["digest"] == self.digest:
                     self.found.append(one)
-            except (ValueError, KeyError, TypeError):
-                raise DataError(f"line {i} of {self.path} is no run of {name}; delete the line or the file") from None
         self._write()  # hours of training must not end at a folder that is missing or cannot be written
 
     def get(self, **key) -> dict | None:
         """The finished run with these entries, if there is one."""
-        return next((r for r in self.found if all(r[k] == v for k, v in key.items())), None)
+        return next((r for r in self.found if all(r.get(k) == v for k, v in key.items())), None)
 
     def add(self, **run) -> dict:
         """Keep a finished run."""

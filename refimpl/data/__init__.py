@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import assets
+from .. import assets, files
 from .arrays import from_arrays, npz
 from .cifar import cifar, cifar_files
 from .cifar_jpeg import cifar_jpeg, is_jpeg
@@ -60,11 +60,12 @@ def load(
             f"{source} has maps of {found.size[0]}x{found.size[1]}, but {size[0]}x{size[1]} was asked for; "
             "only folders of images and CIFAR-10 as JPEG are resized"
         )
-    return replace(
-        found,
-        x_train=with_channels(found.x_train, channels, str(source)),
-        x_test=with_channels(found.x_test, channels, str(source)),
-    )
+    with files.reading(str(source), DataError):  # repeated channels may take more memory than there is
+        return replace(
+            found,
+            x_train=with_channels(found.x_train, channels, str(source)),
+            x_test=with_channels(found.x_test, channels, str(source)),
+        )
 
 
 def _from_path(source, size, channels, seed) -> Dataset:
@@ -75,15 +76,13 @@ def _from_path(source, size, channels, seed) -> Dataset:
         near = difflib.get_close_matches(str(source), NAMES, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NAMES)}, and paths"
         raise DataError(f"there is no data set and no file or folder {str(source)!r}; {hint}")
-    try:
+    with files.reading(str(path), DataError):
         if path.is_dir():
             if is_idx(path):
                 return idx(path, seed)
             return cifar(path) if cifar_files(path)[0] else image_folder(path, size, channels, seed)
         if path.suffix == ".npz":
             return cifar_jpeg(path, size) if is_jpeg(path) else npz(path, seed)
-    except OSError as e:
-        raise DataError(f"{e.filename or path} cannot be read: {e.strerror or e}") from None
     raise DataError(
         f"{path} is no data set: a .npz with x and y, a folder of class folders with images, or a folder of IDX files "
         "or CIFAR batches is needed"

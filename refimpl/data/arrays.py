@@ -1,13 +1,13 @@
 """Data from arrays: checked, converted, split; and from a `.npz` file that holds them."""
 
-import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from .. import files
 from .dataset import (
+    MAX_CLASSES,
     DataError,
     Dataset,
     check_classes,
@@ -62,7 +62,10 @@ def class_names(classes, count: int, what: str) -> tuple[str, ...]:
     """Names of `count` classes: those given, else their numbers; DataError where too few are given."""
     if classes is None:
         return tuple(map(str, range(count)))
-    names = tuple(map(str, np.asarray(classes).reshape(-1).tolist()))
+    classes = np.asarray(classes).reshape(-1)
+    if len(classes) > MAX_CLASSES:
+        raise DataError(f"{what} has {len(classes):,} names, and at most {MAX_CLASSES:,} classes are known")
+    names = tuple(map(str, classes.tolist()))
     if len(names) < count:
         raise DataError(f"{what} has {plural(len(names), 'name')}, but the labels go up to {count - 1}")
     return names
@@ -70,15 +73,8 @@ def class_names(classes, count: int, what: str) -> tuple[str, ...]:
 
 def read_npz(path: Path, keys: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Those arrays of a `.npz` that are among `keys`, and the names of all; DataError where it cannot be read."""
-    if not path.is_file():
-        raise DataError(f"there is no file {path}")
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is no .npz file, or it is truncated; numpy.savez({path.name!r}, x=…, y=…) writes one")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in keys if key in file.files}, file.files
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as e:
-        raise DataError(f"{path} is damaged or holds something else than arrays of numbers: {reason(e)}") from None
+    with files.archive(path, str(path), DataError) as found:
+        return found.read([key for key in keys if key in found.members]), list(found.members)
 
 
 def npz(path: Path, seed: int = 0) -> Dataset:
@@ -87,7 +83,7 @@ def npz(path: Path, seed: int = 0) -> Dataset:
     Shapes, dtypes and the split are as in `from_arrays`. `x_train` and `y_train` are understood too.
     """
     arrays, names = read_npz(path, ("x", "y", "x_train", "y_train", "x_test", "y_test", "classes"))
-    found = ", ".join(names) or "nothing"
+    found = files.quoted(", ".join(names)) or "nothing"
     for key in ("x", "y"):
         if f"{key}_train" in arrays:
             arrays.setdefault(key, arrays.pop(f"{key}_train"))
@@ -95,10 +91,3 @@ def npz(path: Path, seed: int = 0) -> Dataset:
             raise DataError(f"{path} has no array {key}: it holds {found}, but x and y are needed")
     given = [arrays.get(key) for key in ("x", "y", "x_test", "y_test", "classes")]
     return from_arrays(path.stem, *given, seed=seed, where=str(path), reuse=True)
-
-
-def reason(error: Exception) -> str:
-    """First line of what a reader said; the class name where it said nothing."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error).split("\n")[0] or type(error).__name__

@@ -1,38 +1,21 @@
 """CIFAR-10 and CIFAR-100 as they come unpacked: binary or pickled batches of 32×32 RGB images, channels first."""
 
-import pickle
 from pathlib import Path
 
 import numpy as np
 
-from .arrays import from_arrays, reason
+from .. import files
+from .arrays import from_arrays
 from .dataset import DataError, Dataset
+from .pickles import arrays_of
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PIXELS = 3 * 32 * 32
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickles lists, dictionaries and NumPy arrays only: a pickle could otherwise run any code."""
-
-    ALLOWED = {
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-    }
-
-    def find_class(self, module, name):
-        """The few names that a pickled array needs; `numpy.core` is the old name of `numpy._core`."""
-        module = module.replace("numpy.core.", "numpy._core.")
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, and only arrays are allowed")
-        return super().find_class(module, name)
-
-
 def _binary(path: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, 3072) and labels of a binary batch; of two label bytes (CIFAR-100) the last counts, the fine label."""
-    raw = np.fromfile(path, np.uint8)
+    raw = np.frombuffer(files.read_bytes(path, str(path), DataError), np.uint8)
     row = PIXELS + label_bytes
     if not raw.size or raw.size % row:
         raise DataError(f"{path} has {raw.size} bytes, which is no multiple of {row}: it is no whole CIFAR batch")
@@ -42,14 +25,13 @@ def _binary(path: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _pickled(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, 3072) and labels of a pickled batch."""
-    try:
-        with open(path, "rb") as file:
-            batch = _ArraysOnly(file, encoding="bytes").load()
-        batch = {k.decode() if isinstance(k, bytes) else k: v for k, v in batch.items()}
-        labels = batch["fine_labels"] if "fine_labels" in batch else batch["labels"]
-        return np.asarray(batch["data"]).reshape(-1, PIXELS), np.asarray(labels)
-    except Exception as e:  # a damaged pickle raises almost anything
-        raise DataError(f"{path} is no CIFAR batch, or it is damaged: {reason(e)}") from None
+    raw = files.read_bytes(path, str(path), DataError)
+    with files.reading(str(path), DataError, "is no CIFAR batch, or it is damaged"):
+        batch = arrays_of(raw)
+        labels = batch.get("fine_labels", batch.get("labels"))
+        if "data" not in batch or labels is None:
+            raise ValueError("it has no data and labels that are arrays or lists of whole numbers")
+        return batch["data"].reshape(-1, PIXELS), labels
 
 
 def cifar_files(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -65,9 +47,9 @@ def cifar_files(folder: Path) -> tuple[list[Path], list[Path]]:
 def cifar(folder: Path) -> Dataset:
     """CIFAR-10 or CIFAR-100 (fine labels) of a folder of batches: (N, 32, 32, 3), 0 to 1. Raises DataError."""
     parts = []
-    for files in cifar_files(folder):
-        ten = "batch" in files[0].name
-        read = [_binary(p, 1 if ten else 2) if p.suffix == ".bin" else _pickled(p) for p in files]
+    for paths in cifar_files(folder):
+        ten = "batch" in paths[0].name
+        read = [_binary(p, 1 if ten else 2) if p.suffix == ".bin" else _pickled(p) for p in paths]
         x = np.concatenate([images for images, _ in read]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         parts += [x, np.concatenate([labels for _, labels in read])]
     return from_arrays(folder.resolve().name, *parts, classes=NAMES if ten else None, where=str(folder))

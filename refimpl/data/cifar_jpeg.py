@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import files
 from .arrays import read_npz
 from .cifar import NAMES
 from .dataset import DataError, Dataset, check_classes, check_labels
@@ -39,6 +40,8 @@ def cifar_jpeg(path: Path, size: tuple[int, int] | None = None) -> Dataset:
             raise DataError(f"{path} has no array {key}, which CIFAR-10 as JPEG needs")
     parts = []
     for part in ("train", "test"):
+        need = arrays[f"{part}_offsets"].size * SIDE * SIDE * 3
+        files.check_size(need, path.stat().st_size, f"{part}_jpeg of {path}", DataError)
         images = decode(arrays[f"{part}_jpeg"], arrays[f"{part}_offsets"], f"{part}_jpeg of {path}")
         labels = check_labels(arrays[f"{part}_labels"], len(images), f"{part}_labels of {path}", f"{part}_jpeg")
         if labels.max() >= len(NAMES):
@@ -60,12 +63,10 @@ def decode(stream: np.ndarray, offsets: np.ndarray, what: str) -> np.ndarray:
         raise DataError(f"{what} must be bytes, cut by rising offsets from 0 to {stream.size}, one more than images")
     images = np.empty((len(offsets) - 1, SIDE, SIDE, 3), np.uint8)
     for i in range(len(images)):
-        try:
-            with image_module.open(io.BytesIO(stream[offsets[i] : offsets[i + 1]]), formats=("JPEG",)) as image:
-                found = np.asarray(image)
-        except (OSError, ValueError, SyntaxError, image_module.DecompressionBombError) as e:
-            raise DataError(f"image {i} of {what} cannot be read: {str(e).splitlines()[0]}") from None
-        if found.shape != images.shape[1:]:
-            raise DataError(f"image {i} of {what} is {found.shape}, but CIFAR-10 has images of {images.shape[1:]}")
-        images[i] = found
+        coded = io.BytesIO(stream[offsets[i] : offsets[i + 1]])
+        with files.reading(f"image {i} of {what}", DataError), image_module.open(coded, formats=("JPEG",)) as image:
+            shape = (image.height, image.width) + ((3,) if image.mode == "RGB" else ())
+            if shape != images.shape[1:]:
+                raise DataError(f"image {i} of {what} is {shape}, but CIFAR-10 has images of {images.shape[1:]}")
+            images[i] = image
     return images

@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .. import random
+from ..files import InputError, quoted
 from .resized import Resized
 
 BLOCK = 256  # samples converted or checked at a time
 TEST_SHARE = 0.2  # of data that comes without a test set
-MAX_CLASSES = 100_000  # more is surely not class numbers but something else
+MAX_CLASSES = 4096  # tables of class by class grow with its square; a larger number is mostly no class number
 
 
-class DataError(ValueError):
+class DataError(InputError):
     """The data cannot be used; the message says what is wrong, where, and what would be right."""
 
 
@@ -35,6 +36,11 @@ class Dataset:
     y_test: np.ndarray
     classes: tuple[str, ...]
     pixels: bool = False
+
+    def __post_init__(self):
+        """Names come from files and folders and go to terminals and records."""
+        object.__setattr__(self, "name", quoted(self.name))
+        object.__setattr__(self, "classes", tuple(map(quoted, self.classes)))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -94,7 +100,10 @@ def check_labels(y: np.ndarray, samples: int, what: str, x_name: str = "x") -> n
     wrong = np.flatnonzero((y < 0) | (y >= MAX_CLASSES))
     if wrong.size:
         i = wrong[0]
-        raise DataError(f"{what} has the label {y[i]} at index {i}, but labels must number the classes from 0")
+        raise DataError(
+            f"{what} has the label {y[i]} at index {i}, but labels must number the classes from 0 to {MAX_CLASSES - 1} "
+            "at most"
+        )
     return y.astype(np.int64)
 
 

@@ -2,12 +2,12 @@
 
 import gzip
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from .arrays import from_arrays, reason
+from .. import files
+from .arrays import from_arrays
 from .dataset import DataError, Dataset
 
 DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -15,22 +15,24 @@ DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 def read_idx(path: Path) -> np.ndarray:
     """Array of an IDX file: two zero bytes, a dtype code, the number of axes, their big-endian sizes, the values."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as e:
-        raise DataError(f"{path} cannot be read: {reason(e)}") from None
-    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in DTYPES or len(raw) < 4 + 4 * raw[3]:
-        raise DataError(f"{path} is no IDX file: it does not begin with an IDX header")
-    dtype = np.dtype(DTYPES[raw[2]])
-    shape = tuple(int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(raw[3]))
-    begin, need = 4 + 4 * raw[3], math.prod(shape) * dtype.itemsize
-    if len(raw) - begin != need:
-        raise DataError(f"{path} has {len(raw) - begin} bytes of data, but its header {shape} says {need}")
-    array = np.frombuffer(raw, dtype, offset=begin).reshape(shape)
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    with files.opened(path, str(path), DataError) as file, files.reading(str(path), DataError):
+        zipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = gzip.GzipFile(fileobj=file) if zipped else file
+        begin = stream.read(4)
+        axes = begin[3] if len(begin) == 4 else 0
+        sizes = stream.read(4 * axes)
+        if begin[:2] != b"\0\0" or len(begin) < 4 or begin[2] not in DTYPES or len(sizes) < 4 * axes:
+            raise DataError(f"{path} is no IDX file: it does not begin with an IDX header")
+        dtype = np.dtype(DTYPES[begin[2]])
+        shape = tuple(int.from_bytes(sizes[4 * i : 4 * i + 4], "big") for i in range(axes))
+        need = math.prod(shape) * dtype.itemsize
+        files.check_size(need, files.size_of(file), str(path), DataError)
+        raw = stream.read(need + 1)
+        if len(raw) != need:
+            has = f"{len(raw)} bytes" if len(raw) < need else "more bytes"
+            raise DataError(f"{path} has {has} of data, but its header {shape} says {need}")
+        return np.frombuffer(raw, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
 def _idx_part(folder: Path, prefix: str, kind: str) -> Path | None:

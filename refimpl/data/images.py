@@ -1,12 +1,15 @@
 """Data from a folder of class folders with PNG or JPEG images, read by Pillow."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 
+from .. import files
 from .dataset import DataError, Dataset, plural, split
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+MOST_PIXELS = 2**26  # of an image: 256 MiB while it is decoded
 
 
 def _folders(root: Path) -> list[Path]:
@@ -15,7 +18,7 @@ def _folders(root: Path) -> list[Path]:
 
 def _listing(root: Path, classes: list[str]) -> tuple[list[Path], np.ndarray]:
     """Image files of the class folders of `root` and their labels; DataError at the first class without an image."""
-    files: list[Path] = []
+    paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         folder = root / name
@@ -24,9 +27,9 @@ def _listing(root: Path, classes: list[str]) -> tuple[list[Path], np.ndarray]:
             found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
         if not found:
             raise DataError(f"the class folder {folder} holds no PNG or JPEG image")
-        files += found
+        paths += found
         labels += [label] * len(found)
-    return files, np.array(labels, np.int64)
+    return paths, np.array(labels, np.int64)
 
 
 def pillow():
@@ -41,30 +44,31 @@ def pillow():
 def read_image(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
     """One image as (H, W, C) uint8, turned upright as its camera notes say, and stretched to `size`, bilinear.
 
-    channels: 3 for RGB, 1 for grey. DataError names an image that cannot be read.
+    channels: 3 for RGB, 1 for grey. DataError names an image that cannot be read or has more than MOST_PIXELS.
     """
     image_module, operations = pillow()
-    mode = {1: "L", 3: "RGB"}[channels]
-    try:
-        with image_module.open(path) as image:
-            image.draft(mode, (max(size), max(size)))  # a large JPEG is decoded at a fraction of its size
-            image.load()
-            if image.mode.startswith("I"):  # 16 bits a pixel, which conversion would clip instead of scaling
-                image = image_module.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-            elif image.mode == "P":  # a palette may state transparency, which goes by way of RGBA
-                image = image.convert("RGBA")
-            image = operations.exif_transpose(image).convert(mode)
-            image = image.resize((size[1], size[0]), image_module.Resampling.BILINEAR)
-            return np.asarray(image).reshape(*size, channels)
-    except (OSError, ValueError, SyntaxError, EOFError, image_module.DecompressionBombError) as e:
-        reason = str(e).split("\n")[0].replace(f" {str(path)!r}", "")
-        raise DataError(f"the image {path} cannot be read: {reason}") from None
+    mode, what = {1: "L", 3: "RGB"}[channels], f"the image {path}"
+    with files.opened(path, what, DataError) as file, files.reading(what, DataError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow, such as of many pixels: those that are too many are refused here
+        image = image_module.open(file, formats=("PNG", "JPEG"))
+        image.draft(mode, (max(size), max(size)))  # a large JPEG is decoded at a fraction of its size
+        if image.width * image.height > MOST_PIXELS:
+            raise DataError(f"{what} has {image.width}x{image.height} pixels, and at most {MOST_PIXELS:,} are decoded")
+        image.load()
+        if image.mode.startswith("I"):  # 16 bits a pixel, which conversion would clip instead of scaling
+            image = image_module.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+        elif image.mode == "P":  # a palette may state transparency, which goes by way of RGBA
+            image = image.convert("RGBA")
+        operations.exif_transpose(image, in_place=True)
+        image = image if image.mode == mode else image.convert(mode)
+        image = image.resize((size[1], size[0]), image_module.Resampling.BILINEAR)
+        return np.asarray(image).reshape(*size, channels)
 
 
-def _read_all(files: list[Path], size: tuple[int, int], channels: int) -> np.ndarray:
+def _read_all(paths: list[Path], size: tuple[int, int], channels: int) -> np.ndarray:
     """(N, H, W, C) float32 in 0 to 1."""
-    out = np.empty((len(files), *size, channels), np.float32)
-    for i, path in enumerate(files):
+    out = np.empty((len(paths), *size, channels), np.float32)
+    for i, path in enumerate(paths):
         out[i] = read_image(path, size, channels)
     out /= 255
     return out
@@ -88,7 +92,7 @@ def image_folder(root: Path, size: tuple[int, int] | None, channels: int | None 
     classes = [p.name for p in _folders(train_root)]
     if not classes:
         raise DataError(f"{train_root} holds no class folders; it needs one folder of images for each class")
-    files, labels = _listing(train_root, classes)
+    paths, labels = _listing(train_root, classes)
     if len(classes) < 2:
         raise DataError(f"{train_root} holds {plural(1, 'class folder')} only ({classes[0]}); at least two are needed")
     if size is None:
@@ -99,12 +103,12 @@ def image_folder(root: Path, size: tuple[int, int] | None, channels: int | None 
         extra = [p.name for p in _folders(root / test_name) if p.name not in classes]
         if extra:
             raise DataError(f"{root / test_name} has the class {extra[0]}, which {train_root} does not have")
-        x_train, y_train = files, labels
+        x_train, y_train = paths, labels
         x_test, y_test = _listing(root / test_name, classes)
     else:
         train, test = split(labels, seed, f"the folder {root}")
-        x_train, y_train = [files[i] for i in train], labels[train]
-        x_test, y_test = [files[i] for i in test], labels[test]
+        x_train, y_train = [paths[i] for i in train], labels[train]
+        x_test, y_test = [paths[i] for i in test], labels[test]
     name = root.resolve().name
-    x_train, x_test = (_read_all(files, size, channels) for files in (x_train, x_test))
+    x_train, x_test = (_read_all(part, size, channels) for part in (x_train, x_test))
     return Dataset(name, x_train, y_train, x_test, y_test, tuple(classes), pixels=True)

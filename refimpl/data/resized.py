@@ -1,7 +1,8 @@
 """Images that stay uint8 in memory and become float32 maps of another size one batch at a time.
 
 Resizing is bilinear with half-pixel centres (PyTorch's `align_corners=False` without antialiasing): row i of P lies at
-(i + ½)·H/P − ½ between two rows of H, and is clamped to the first and the last.
+(i + ½)·H/P − ½ between two rows of H, and is clamped to the first and the last. A sample has the same bits alone,
+in any batch and on any machine.
 """
 
 from dataclasses import dataclass, replace
@@ -10,17 +11,19 @@ from functools import cache
 import numpy as np
 
 from .. import random
+from ..fast.resize import resize
 
 
 @cache
-def bilinear(before: int, after: int, copies: int = 1) -> np.ndarray:
-    """(after·copies, before·copies) float32: the matrix that resizes an axis whose items are `copies` values each."""
+def between(before: int, after: int, copies: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Items (2, after·copies) int64 of an axis of `before` items between which each new one lies, and its share
+    (after·copies,) float32 of the way from the first to the second. copies: values that each item has.
+    """
     place = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
     low = place.astype(np.int64)
-    matrix = np.zeros((after, before), np.float64)
-    matrix[np.arange(after), low] = 1 - (place - low)
-    matrix[np.arange(after), np.minimum(low + 1, before - 1)] += place - low
-    return np.kron(matrix, np.eye(copies)).astype(np.float32)
+    items = np.stack([low, np.minimum(low + 1, before - 1)])
+    wide = items[:, :, None] * copies + np.arange(copies)
+    return wide.reshape(2, -1), np.repeat((place - low).astype(np.float32), copies)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +76,16 @@ class Resized:
     def _maps(self, images: np.ndarray) -> np.ndarray:
         n, h, w, c = images.shape
         _, p, q, _ = self.shape
-        x = images.reshape(n, h, w * c).astype(np.float32)
-        x *= (self.white - self.black) / 255
-        x += self.black
+        scale, offset = np.float32((self.white - self.black) / 255), np.float32(self.black)
         if (p, q) == (h, w):
-            return x.reshape(images.shape)
-        x = np.matmul(bilinear(h, p), x)
-        return (x.reshape(n * p, w * c) @ bilinear(w, q, c).T).reshape(n, p, q, c)
+            x = images.astype(np.float32)
+            x *= scale
+            x += offset
+            return x
+        out, wide = np.empty((n, p, q * c), np.float32), np.empty((n, h, q * c), np.float32)
+        images = np.ascontiguousarray(images).reshape(n, h, w * c)
+        resize(out, wide, images, *between(h, p), *between(w, q, c), scale, offset)
+        return out.reshape(n, p, q, c)
 
 
 def _moved(bits: np.ndarray, crop: int, size: int) -> np.ndarray:

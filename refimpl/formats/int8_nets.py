@@ -21,7 +21,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..checkpoint import CheckpointError, check_arrays
+from ..checkpoint import CheckpointError, check_arrays, check_floats
+from ..files import quoted, reading
 from ..graph import Graph
 from ..models import build
 
@@ -33,15 +34,12 @@ PARTS = {"pointwise1": "expand", "depthwise": "depthwise", "pointwise2": "projec
 
 def read_structure(arrays: Mapping[str, np.ndarray], what: str) -> dict:
     """The JSON object; CheckpointError where there is none."""
-    try:
+    wrong = "is no JSON object with first_conv, blocks and classifier"
+    with reading(f"the structure of {what}", CheckpointError, wrong):
         found = json.loads(str(arrays[STRUCTURE]))
         if not (isinstance(found["blocks"], list) and found["first_conv"] and found["classifier"]):
             raise ValueError("it holds no convolutions")
         return found
-    except (ValueError, KeyError, TypeError) as e:
-        raise CheckpointError(
-            f"the structure of {what} is no JSON object with first_conv, blocks and classifier: {e}"
-        ) from None
 
 
 def convolutions(structure: Mapping) -> dict[str, dict]:
@@ -67,15 +65,13 @@ def from_int8(
     that our net has not, or the first array that is missing, has another shape or dtype, or is not known.
     """
     structure = read_structure(arrays, what)
-    try:
+    with reading(f"the structure of {what}", CheckpointError, "is damaged"):
         whole = _graph(structure, size, what)
         entries = convolutions(structure)
         keys = {(node, a): entries[node]["params"][a]["array"] for node in entries for a in DTYPES}
         scales = {node: float(entry["params"]["x_scale"]) for node, entry in entries.items()}
         _check_zero_points(entries, what)
-    except (KeyError, TypeError, AttributeError, IndexError) as e:
-        raise CheckpointError(f"the structure of {what} is damaged: {type(e).__name__} {e}") from None
-    _check(arrays, whole, keys, what)
+        _check(arrays, whole, keys, what)
 
     own = whole.shape(whole.output)[1]
     graph = whole if classes in (None, own) else build(whole.name, classes=classes, size=whole.size, **whole.options)
@@ -83,9 +79,11 @@ def from_int8(
         if node == "fc" and graph is not whole:
             continue
         weight, bias, w_scales = (arrays[keys[node, a]].astype(np.float64) for a in DTYPES)
-        w = (weight * w_scales[:, None, None, None]).transpose(2, 3, 1, 0).astype(np.float32)
+        w, b = weight * w_scales[:, None, None, None], bias * w_scales * x_scale
+        check_floats({f"the weight of {node}": w, f"the bias of {node}": b}, what)
+        w = w.transpose(2, 3, 1, 0).astype(np.float32)
         graph.weights[f"{node}.w"] = np.ascontiguousarray(w.reshape(graph.parameters[f"{node}.w"].shape))
-        graph.weights[f"{node}.b"] = (bias * w_scales * x_scale).astype(np.float32)
+        graph.weights[f"{node}.b"] = b.astype(np.float32)
     return graph
 
 
@@ -119,7 +117,7 @@ def _graph(structure: Mapping, size: tuple[int, int] | None, what: str) -> Graph
             found = tuple(entries[name][key] for key in ("kernel_size", "stride", "groups"))
             if found != wanted:
                 raise CheckpointError(
-                    f"{name} of {what} has kernel, stride, groups {found}, but mobilenet_folded has {wanted}"
+                    f"{name} of {what} has kernel, stride, groups {quoted(found)}, but mobilenet_folded has {wanted}"
                 )
     return g
 
@@ -128,15 +126,12 @@ def _check_zero_points(entries: Mapping[str, dict], what: str) -> None:
     """CheckpointError unless the input is scaled as we scale it and ReLU6 stands where our net has it."""
     p = entries["stem"]["params"]
     if not math.isclose(p["x_scale"], PIXEL_SCALE, rel_tol=1e-6) or p["x_zero"] != 0:
-        raise CheckpointError(
-            f"{what} takes pixels with x_scale {p['x_scale']} and x_zero {p['x_zero']}, but 1/127.5 and 0 are supported"
-        )
+        found = f"x_scale {quoted(p['x_scale'])} and x_zero {quoted(p['x_zero'])}"
+        raise CheckpointError(f"{what} takes pixels with {found}, but 1/127.5 and 0 are supported")
     for name, entry in entries.items():
-        rectified = name.endswith(("stem", "expand", "depthwise"))
-        if rectified and entry["params"]["y_zero"] != -128:
-            raise CheckpointError(
-                f"{name} of {what} has y_zero {entry['params']['y_zero']}, but -128 is needed: ReLU6 follows it"
-            )
+        zero, rectified = entry["params"]["y_zero"], name.endswith(("stem", "expand", "depthwise"))
+        if rectified and zero != -128:
+            raise CheckpointError(f"{name} of {what} has y_zero {quoted(zero)}, but -128 is needed: ReLU6 follows it")
 
 
 def _check(arrays: Mapping[str, np.ndarray], graph: Graph, keys: Mapping[tuple[str, str], str], what: str) -> None:
@@ -148,8 +143,10 @@ def _check(arrays: Mapping[str, np.ndarray], graph: Graph, keys: Mapping[tuple[s
         shapes[key] = (k, c, r, s) if a == "weight" else (k,)
     check_arrays({n: a for n, a in arrays.items() if n != STRUCTURE}, shapes, what)
     for (_, a), key in keys.items():
-        if arrays[key].dtype != DTYPES[a]:
-            raise CheckpointError(f"{key} of {what} holds {arrays[key].dtype}, but {np.dtype(DTYPES[a])} is needed")
+        found, wanted = arrays[key].dtype, np.dtype(DTYPES[a])
+        if found != wanted:
+            raise CheckpointError(f"{quoted(key)} of {what} holds {found}, but {wanted} is needed")
+    check_floats({quoted(key): arrays[key] for (_, a), key in keys.items() if a == "w_scales"}, what)
 
 
 __all__ = ["STRUCTURE", "convolutions", "from_int8", "read_structure"]

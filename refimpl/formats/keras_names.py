@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..checkpoint import check_arrays
+from ..checkpoint import check_arrays, check_floats
 from ..graph import Graph
 from ..models import build
 
@@ -61,6 +61,7 @@ def from_keras(
     names = keras_names(whole)
     shapes = {names[p]: _keras_shape(whole, p) for p in names}
     check_arrays(arrays, shapes, what)
+    check_floats(arrays, what)
     graph = whole if classes in (None, own) else build("mobilenet_v2", classes=classes, size=size, **whole.options)
     for parameter, name in names.items():
         if whole.parameters[parameter].shape == graph.parameters[parameter].shape:

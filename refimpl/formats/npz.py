@@ -1,37 +1,19 @@
 """Pre-trained nets from `.npz` files of other programs, told apart by the arrays that they hold."""
 
 import os
-import zipfile
-import zlib
-from pathlib import Path
 
 import numpy as np
 
+from .. import files
 from ..checkpoint import CheckpointError
-from ..data.arrays import reason
 from ..graph import Graph
 from . import int8_nets, keras_names
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Every array of a `.npz`; CheckpointError where it cannot be read or holds a value that is not finite."""
-    path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise CheckpointError(f"the weights {path} are no .npz file, or it is truncated; copy it again")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except CheckpointError:
-        raise
-    except OSError as e:
-        raise CheckpointError(f"cannot read the weights {path}: {e.strerror or e}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as e:
-        raise CheckpointError(f"the weights {path} are damaged or no arrays of numbers: {reason(e)}") from None
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise CheckpointError(f"{name} of {path} holds NaN or infinite values: such weights cannot be adapted")
-    return arrays
+    """Every array of a `.npz`; CheckpointError where it cannot be read."""
+    with files.archive(path, f"the weights {path}", CheckpointError, "are") as found:
+        return found.read(list(found.members))
 
 
 def load_npz(path: str | os.PathLike, classes: int | None = None, size: tuple[int, int] | None = None) -> Graph:

@@ -5,6 +5,7 @@ import inspect
 import math
 from collections.abc import Callable
 
+from ..files import InputError, quoted
 from ..graph import Graph
 from ..passes import ShapeError
 from .lenet import lenet, lenet5, slim_lenet
@@ -55,13 +56,19 @@ MODELS: dict[str, Callable[..., Graph]] = {
 }
 
 
-class ModelError(ValueError):
+MOST = 10**9  # that a number may be; the products of the largest ones stay within 64 bits
+MOST_SIDE, MOST_PIXELS = 10**5, 10**8  # of an input
+MOST_BLOCKS = 500  # each is some ten nodes, which take a second to build together
+MOST_WIDTH = 100
+
+
+class ModelError(InputError):
     """No such model, or it cannot be built with these options; the message says what would be right."""
 
 
 def suggestion(name: str, known) -> str:
     """`; did you mean 'x'?` for the nearest of the known names, or their list where none is near."""
-    near = difflib.get_close_matches(str(name), known, 1)
+    near = difflib.get_close_matches(str(name)[:100], known, 1)
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
 
 
@@ -70,26 +77,39 @@ def _positive(value, types) -> bool:
 
 
 def _whole(value) -> str | None:
-    return None if _positive(value, int) else "a positive whole number"
+    if not _positive(value, int):
+        return "a positive whole number"
+    return None if value <= MOST else f"at most {MOST:,}"
+
+
+def _width(value) -> str | None:
+    if not _positive(value, (int, float)):
+        return "a positive number"
+    return None if value <= MOST_WIDTH else f"at most {MOST_WIDTH}"
 
 
 def _size(value) -> str | None:
-    pair = isinstance(value, tuple) and len(value) == 2
-    return None if pair and all(_positive(v, int) for v in value) else "rows and columns, two positive whole numbers"
+    if not (isinstance(value, tuple) and len(value) == 2 and all(_positive(v, int) for v in value)):
+        return "rows and columns, two positive whole numbers"
+    if max(value) <= MOST_SIDE and value[0] * value[1] <= MOST_PIXELS:
+        return None
+    return f"at most {MOST_SIDE:,} pixels a side and {MOST_PIXELS:,} in all"
 
 
 def _blocks(value) -> str | None:
     rows = isinstance(value, list | tuple) and value and all(isinstance(r, list | tuple) and len(r) == 4 for r in value)
-    if rows and all(_positive(v, int) for row in value for v in row):
-        return None
-    return "rows of four positive whole numbers (expanded channels, kernel, stride, channels)"
+    if not (rows and all(_positive(v, int) for row in value for v in row)):
+        return "rows of four positive whole numbers (expanded channels, kernel, stride, channels)"
+    if len(value) > MOST_BLOCKS:
+        return f"at most {MOST_BLOCKS} rows"
+    return next((problem for row in value for v in row if (problem := _whole(v))), None)
 
 
 # option → what is wrong with a value of it, or None; options that are not here are positive whole numbers
 CHECKS: dict[str, Callable] = {
     "size": _size,
-    "width": lambda value: None if _positive(value, (int, float)) else "a positive number",
-    "variant": lambda value: None if value in VARIANTS else f"one of {', '.join(VARIANTS)}",
+    "width": _width,
+    "variant": lambda v: None if v in VARIANTS else f"one of {', '.join(VARIANTS)}",
     "blocks": _blocks,
 }
 
@@ -100,15 +120,15 @@ def build(name: str, **options) -> Graph:
     Raises ModelError for an unknown name or option, and where the layers do not fit into the size.
     """
     if name not in MODELS:
-        raise ModelError(f"there is no model {name!r}{suggestion(name, MODELS)}")
+        raise ModelError(f"there is no model {quoted(name)!r}{suggestion(name, MODELS)}")
     known = inspect.signature(MODELS[name]).parameters
     options = {k: v for k, v in options.items() if v is not None}
     for option, value in options.items():
         if option not in known:
-            raise ModelError(f"the model {name} has no option {option!r}{suggestion(option, known)}")
+            raise ModelError(f"the model {name} has no option {quoted(option)!r}{suggestion(option, known)}")
         problem = CHECKS.get(option, _whole)(value)
         if problem:
-            raise ModelError(f"{option} of {name} must be {problem}, not {value!r}")
+            raise ModelError(f"{option} of {name} must be {problem}, not {quoted(repr(value))}")
     try:
         return MODELS[name](**options)
     except ShapeError as e:

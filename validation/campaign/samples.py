@@ -1,0 +1,266 @@
+"""Small whole files of every format that is read, and what is done to damage them."""
+
+import gzip
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from costmodel import device
+from refimpl import checkpoint, models
+from refimpl.formats import keras_names
+
+LABELS = np.arange(12, dtype=np.uint8) % 10
+ODD = (None, True, -1, 0, 0.5, 1e308, float("nan"), 10**30, "", "\x1b[2J\x07", "9" * 5000, [], {}, [[]], {"a": 1})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A whole file. kind: of `reader.READERS`; name: of the file that is damaged; others: what lies beside it.
+
+    folder: is the folder given to the reader, and not the file? inner: damages that keep what surrounds them whole.
+    """
+
+    kind: str
+    name: str
+    raw: bytes
+    others: dict[str, bytes]
+    folder: bool = False
+    inner: Callable[[bytes, np.random.Generator], bytes] | None = None
+
+    def write(self, raw: bytes, folder: Path) -> Path:
+        """Lay the files into a folder, with `raw` for the damaged one; returns what is given to the reader."""
+        for name, content in {**self.others, self.name: raw}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        return folder if self.folder else folder / self.name
+
+
+def npz(arrays: dict[str, np.ndarray], compressed: bool = False) -> bytes:
+    """The bytes of a `.npz`."""
+    out = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(out, **arrays)
+    return out.getvalue()
+
+
+def streams(count: int, size=(32, 32), mode="RGB") -> tuple[np.ndarray, np.ndarray]:
+    """JPEG streams of plain colours, and their offsets."""
+    parts = [picture("JPEG", size, (20 * i, 100, 50) if mode == "RGB" else 20 * i, mode) for i in range(count)]
+    return np.frombuffer(b"".join(parts), np.uint8), np.cumsum([0, *map(len, parts)])
+
+
+def picture(form: str, size=(12, 9), color=(200, 100, 50), mode="RGB") -> bytes:
+    """An image file of one colour."""
+    out = io.BytesIO()
+    Image.new(mode, size, color).save(out, form)
+    return out.getvalue()
+
+
+def cifar_arrays(**changed) -> dict[str, np.ndarray]:
+    """Arrays of a CIFAR-10 JPEG file with 12 and 10 images."""
+    train, test = streams(12), streams(10)
+    return {
+        "train_jpeg": train[0], "train_offsets": train[1], "train_labels": LABELS,
+        "test_jpeg": test[0], "test_offsets": test[1], "test_labels": LABELS[:10],
+    } | changed  # fmt: skip
+
+
+def entry(arrays, name, k, c, groups=1, kernel=1, stride=1, y_zero=-128, x_scale=0.02, x_zero=-128) -> dict:
+    """Structure of a convolution with random arrays, which it adds to `arrays`."""
+    rng = np.random.default_rng(len(arrays))
+    made = {
+        "weight": rng.integers(-127, 128, (k, c // groups, kernel, kernel)).astype(np.int8),
+        "bias": rng.integers(-999, 999, k).astype(np.int32),
+        "w_scales": rng.uniform(1e-3, 1e-2, k).astype(np.float32),
+    }
+    arrays |= {f"{name}.params.{a}": v for a, v in made.items()}
+    params = {a: {"array": f"{name}.params.{a}"} for a in made}
+    params |= {"x_scale": x_scale, "x_zero": x_zero, "y_scale": 0.02, "y_zero": y_zero}
+    return {"in_channel": c, "in_shape": 16, "out_channel": k, "kernel_size": [kernel, kernel], "stride": stride,
+            "groups": groups, "params": params}  # fmt: skip
+
+
+def int8_arrays() -> tuple[dict[str, np.ndarray], dict]:
+    """A quantized net of two blocks, the second with a residual."""
+    arrays = {}
+    structure = {
+        "first_conv": entry(arrays, "first", 8, 3, kernel=3, stride=2, x_scale=1 / 127.5, x_zero=0),
+        "blocks": [
+            {
+                "pointwise1": None,
+                "depthwise": entry(arrays, "0.depthwise", 8, 8, 8, 3),
+                "pointwise2": entry(arrays, "0.pointwise2", 4, 8, y_zero=3),
+                "residual": None,
+                "se": None,
+            },
+            {
+                "pointwise1": entry(arrays, "1.pointwise1", 12, 4, x_zero=3),
+                "depthwise": entry(arrays, "1.depthwise", 12, 12, 12, 5),
+                "pointwise2": entry(arrays, "1.pointwise2", 4, 12, y_zero=1),
+                "residual": {"params": {"x_scale": 0.02, "x_zero": 3, "y_scale": 0.02, "y_zero": 0}},
+                "se": None,
+            },
+        ],
+        "feature_mix": None,
+        "classifier": entry(arrays, "classifier", 5, 4, x_zero=0, y_zero=-9),
+    }
+    return arrays, structure
+
+
+def keras_arrays() -> dict[str, np.ndarray]:
+    """A MobileNetV2 of Keras, all ones."""
+    graph = models.build("mobilenet_v2", classes=3, size=(32, 32), variant="keras")
+    names = keras_names.keras_names(graph)
+    return {names[p]: np.ones(keras_names._keras_shape(graph, p), np.float32) for p in names}
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An IDX file of bytes."""
+    return bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+
+
+def record() -> dict:
+    """A record with learning curves, as `gradledger reproduce` writes them."""
+    curve = [[step, 1000 * step, round(0.9 + 0.01 * step, 3)] for step in (1, 2, 3)]
+    return {"name": "lenet-mnist", "seeds": [0], "protocol": {"epochs": 1, "batch": 16},
+            "runs": [{"method": m, "seed": 0, "curve": curve} for m in ("SGD", "EMP")]}  # fmt: skip
+
+
+def all_samples(folder: Path) -> dict[str, Sample]:
+    """A whole file of each format by the format's name; `folder` is for what can only be written to files."""
+    x = np.random.default_rng(0).integers(0, 256, (12, 4, 5, 3), dtype=np.uint8)
+    y = np.arange(12) % 3
+    rows = np.hstack([y[:, None].astype(np.uint8), np.zeros((12, 3072), np.uint8)]).tobytes()
+    batch = pickle.dumps({b"data": np.zeros((12, 3072), np.uint8), b"labels": y.tolist()}, 2)
+    arrays, structure = int8_arrays()
+    graph = models.build("lenet5", classes=3)
+    net = {n: np.ones(p.shape, np.float32) for n, p in graph.parameters.items()}
+    checkpoint.save(folder / "net", net, {"model": "lenet5", "size": str(graph.size), "options": "{}"})
+    other = {"b.png": picture("PNG"), "c.png": picture("PNG")}
+    pictures = {f"{c}/{n}": raw for c in ("cat", "dog") for n, raw in other.items()}
+    labels = {"train-labels-idx1-ubyte": idx(y.astype(np.uint8))}
+    profile = json.loads(Path(device.__file__).with_name("devices").joinpath("reference.json").read_text())
+    line = json.dumps({"digest": "44136fa355b3", "seed": 0, "accuracy": 0.5}).encode()
+    return {
+        "npz data": Sample("data", "own.npz", npz({"x": x, "y": y, "classes": ["a", "b", "c"]}), {}, inner=in_zip),
+        "IDX": Sample("data", "train-images-idx3-ubyte", idx(x[..., 0]), labels, True),
+        "IDX, gzipped": Sample(
+            "data", "train-images-idx3-ubyte.gz", gzip.compress(idx(x[..., 0]), mtime=0), labels, True, in_gzip
+        ),
+        "CIFAR, binary": Sample("data", "data_batch_1.bin", rows, {"test_batch.bin": rows}, True),
+        "CIFAR, pickled": Sample("data", "data_batch_1", batch, {"test_batch": batch}, True),
+        "CIFAR as JPEG": Sample("data", "cifar.npz", npz(cifar_arrays()), {}, inner=in_zip),
+        "PNG": Sample("images", "cat/a.png", picture("PNG"), pictures, True),
+        "JPEG": Sample("images", "cat/a.jpg", picture("JPEG"), pictures, True),
+        "safetensors": Sample("weights", "net.safetensors", (folder / "net").read_bytes(), {}, inner=in_header),
+        "npz of Keras": Sample("weights", "keras.npz", npz(keras_arrays(), True), {}),
+        "npz, int8": Sample(
+            "weights", "int8.npz", npz(arrays | {"structure": np.array(json.dumps(structure))}), {}, inner=in_zip
+        ),
+        "device profile": Sample("device", "profile.json", json.dumps(profile).encode(), {}, inner=in_json),
+        "record": Sample("record", "record.json", json.dumps(record()).encode(), {}, inner=in_json),
+        "runs": Sample("runs", "runs.jsonl", line + b"\n" + line, {}, True, in_json_line),
+    }
+
+
+def damaged(raw: bytes, rng: np.random.Generator) -> bytes:
+    """A file with one to four damages: flipped bits, other bytes, and parts cut, doubled, moved or set to one byte."""
+    out = bytearray(raw)
+    for _ in range(rng.integers(1, 5)):
+        if not out:
+            break
+        at = int(min(rng.integers(len(out)), rng.integers(len(out))))  # rather at the beginning, where headers are
+        length = int(rng.integers(1, 1 + min(64, len(out))))
+        match rng.integers(8):
+            case 0 | 1:
+                out[at] ^= 1 << int(rng.integers(8))
+            case 2:
+                out[at : at + length] = rng.bytes(len(out[at : at + length]))
+            case 3:
+                del out[at:]
+            case 4:
+                del out[at : at + length]
+            case 5:
+                out[at:at] = out[at : at + length]
+            case 6:
+                out[at : at + length] = bytes([int(rng.choice([0, 1, 0x7F, 0x80, 0xFF]))]) * len(out[at : at + length])
+            case 7:
+                out += rng.bytes(length)
+    return bytes(out)
+
+
+def in_zip(raw: bytes, rng: np.random.Generator) -> bytes:
+    """Damage one array of a `.npz` and leave the archive whole."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        members = {m.filename: archive.read(m) for m in archive.infolist()}
+    name = str(rng.choice(list(members)))
+    if name == "structure.npy":
+        text = json.loads(str(np.load(io.BytesIO(members[name]))))
+        out = io.BytesIO()
+        np.save(out, np.array(json.dumps(changed(text, rng))))
+        members[name] = out.getvalue()
+    else:
+        members[name] = damaged(members[name], rng)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def in_gzip(raw: bytes, rng: np.random.Generator) -> bytes:
+    """Damage what is zipped."""
+    return gzip.compress(damaged(gzip.decompress(raw), rng), mtime=0)
+
+
+def in_header(raw: bytes, rng: np.random.Generator) -> bytes:
+    """Change one value in the header of a safetensors file, or in its options, and leave its length right."""
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    if rng.integers(2):
+        notes = header["__metadata__"]
+        notes.pop("gradledger_sha256", None)
+        notes.pop("gradledger_format", None)
+        notes[str(rng.choice(list(notes)))] = str(rng.choice([json.dumps(o) for o in ODD]))
+    else:
+        header = changed(header, rng)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + raw[8 + length :]
+
+
+def in_json(raw: bytes, rng: np.random.Generator) -> bytes:
+    """Change one value of a JSON file."""
+    return json.dumps(changed(json.loads(raw), rng)).encode()
+
+
+def in_json_line(raw: bytes, rng: np.random.Generator) -> bytes:
+    """Change one value of the first line."""
+    first, _, rest = raw.partition(b"\n")
+    return in_json(first, rng) + b"\n" + rest
+
+
+def changed(value, rng: np.random.Generator):
+    """A JSON value in which one place holds something odd, or an object's entry has gone or changed its name."""
+    places = list(_places(value))
+    holder, key = places[rng.integers(len(places))]
+    what = int(rng.integers(len(ODD) + 2))
+    if what < len(ODD):
+        holder[key] = ODD[what]
+    elif what == len(ODD):
+        del holder[key]
+    elif isinstance(holder, dict):
+        holder["\x1b]0;" + "x" * 300] = holder.pop(key)
+    return value
+
+
+def _places(value) -> Iterator[tuple]:
+    for key in list(value) if isinstance(value, dict) else range(len(value)):
+        yield value, key
+        if isinstance(value[key], (dict, list)) and value[key]:
+            yield from _places(value[key])
