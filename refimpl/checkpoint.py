@@ -5,17 +5,26 @@ power cut can leave a broken file under its name.
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import safetensors
-from safetensors.numpy import save as serialize
 
-FORMAT = "1"  # of our metadata; a file that names another one is refused
+FORMAT = "2"  # of our metadata: the checksum covers them too; of format 1 it covers the arrays alone
+FORMATS = ("1", FORMAT)  # that are read; a file that names another one is refused
+OURS = ("gradledger_format", "gradledger_sha256")  # keys of every file of ours
+DTYPES = {
+    np.dtype(native).newbyteorder("<"): name for native, name in (
+        ("f8", "F64"), ("f4", "F32"), ("f2", "F16"), ("i8", "I64"), ("i4", "I32"), ("i2", "I16"), ("i1", "I8"),
+        ("u8", "U64"), ("u4", "U32"), ("u2", "U16"), ("u1", "U8"), ("?", "BOOL"),
+    )
+}  # fmt: skip
+ALIGN = 8  # bytes; where the data of a file begin
 MAX_HEADER = 100_000_000  # bytes; safetensors allows no more
 
 
@@ -34,6 +43,9 @@ def write_atomic(path: str | os.PathLike, chunks: Iterable[bytes]) -> None:
     if not path.parent.is_dir():
         raise CheckpointError(f"cannot write {path}: there is no folder {path.parent}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for left, writer in leftovers(path):
+        if not _lives(writer):
+            _remove(left)
     try:
         try:
             with open(temporary, "wb") as file:
@@ -43,10 +55,9 @@ def write_atomic(path: str | os.PathLike, chunks: Iterable[bytes]) -> None:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:  # an interrupt too must leave nothing behind
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+            _remove(temporary)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as e:
         kept = "the old file is unchanged" if path.exists() else "nothing was written"
         raise CheckpointError(
@@ -54,7 +65,30 @@ def write_atomic(path: str | os.PathLike, chunks: Iterable[bytes]) -> None:
         ) from None
 
 
-def _sync_folder(folder: Path) -> None:
+def leftovers(path: Path) -> Iterator[tuple[Path, int]]:
+    """The half-written files beside `path` that its writers have not renamed, each with its writer's process id."""
+    for found in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if (writer := found.name[len(path.name) + 2 : -4]).isdecimal():
+            yield found, int(writer)
+
+
+def _lives(pid: int) -> bool:
+    """Is there a process of this id? Without the right to signal it, yes."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def sync_folder(folder: Path) -> None:
     """Bring a rename to the disk. File systems that cannot sync a folder order renames themselves."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
@@ -73,34 +107,61 @@ def write_json(path: str | os.PathLike, value) -> None:
     write_atomic(path, [text.encode() + b"\n"])
 
 
-def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of the arrays' names, dtypes, shapes and bytes, whatever their order."""
+def digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> str:
+    """SHA-256 of the arrays' names, dtypes, shapes and bytes, and of the metadata, whatever their order."""
     found = hashlib.sha256()
+    if metadata is not None:
+        found.update(f"{json.dumps(dict(metadata), sort_keys=True)}\n".encode())
     for name, array in sorted(arrays.items()):
         found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return found.hexdigest()
 
 
+def serialized(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """The bytes of a safetensors file, a piece at a time; the same for the same content, in whatever order it comes.
+
+    A file is the header's length in 8 bytes, the header (JSON, padded with spaces) and the arrays' bytes. The largest
+    items come first, so that each array is aligned. CheckpointError for a dtype that the format has no name for.
+    """
+    arrays = _plain(arrays)
+    names = sorted(arrays, key=lambda n: (-arrays[n].itemsize, n))
+    header, start = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}, 0
+    for name in names:
+        a = arrays[name]
+        if a.dtype not in DTYPES:
+            raise CheckpointError(f"{name} holds {a.dtype}, which a safetensors file cannot: convert it to numbers")
+        header[name] = {"dtype": DTYPES[a.dtype], "shape": a.shape, "data_offsets": (start, start := start + a.nbytes)}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % ALIGN)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        yield memoryview(arrays[name].reshape(-1).view(np.uint8))
+
+
+def _plain(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays as a file holds them: contiguous and little-endian."""
+    found = {n: np.ascontiguousarray(a, a.dtype.newbyteorder("<")) for n, a in arrays.items()}
+    return {n: a.reshape(arrays[n].shape) for n, a in found.items()}  # which had made arrays of no axis 1-d
+
+
 def save(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping | None = None) -> None:
     """Save arrays as safetensors, atomically. Metadata values become strings; `gradledger_format` and
-    `gradledger_sha256` are added.
+    `gradledger_sha256`, which covers them and the arrays, are added. The same content gives the same bytes.
 
     Raises CheckpointError as `write_atomic` does.
     """
-    arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
-    notes = {str(k): str(v) for k, v in (metadata or {}).items()} | {
-        "gradledger_format": FORMAT,
-        "gradledger_sha256": digest(arrays),
-    }
-    write_atomic(path, [serialize(arrays, metadata=notes)])
+    arrays = _plain(arrays)
+    notes = {str(k): str(v) for k, v in (metadata or {}).items()} | {"gradledger_format": FORMAT}
+    write_atomic(path, serialized(arrays, notes | {"gradledger_sha256": digest(arrays, notes)}))
 
 
-def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays and metadata of a safetensors file, ours or another program's.
+def load(path: str | os.PathLike, ours: bool = False) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and metadata of a safetensors file, ours or another program's, which states no checksum.
 
-    Raises CheckpointError where the file is missing, unreadable, truncated or no safetensors, where its arrays are not
-    those whose checksum it states, or where a later version of this library wrote it.
+    ours: only a file of ours will do. Raises CheckpointError where the file is missing, unreadable, truncated or no
+    safetensors, where its content is not that whose checksum it states, where a file of ours states none, or where a
+    later version of this library wrote it.
     """
     path = Path(path)
     try:
@@ -112,7 +173,7 @@ def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
             version = metadata.get("gradledger_format", FORMAT)
-            if version != FORMAT:
+            if version not in FORMATS:
                 raise CheckpointError(
                     f"{path} has format {version}, but this version of gradledger reads format {FORMAT}: update it"
                 )
@@ -122,8 +183,13 @@ def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]
     except Exception as e:  # the reader's errors are of several kinds, one of them made by its Rust part
         reason = f"it ends after {size} bytes, too early" if _truncated(path, size) else f"{e}"
         raise CheckpointError(f"the weights {path} are no safetensors file or are damaged: {reason}") from None
-    if "gradledger_sha256" in metadata and metadata["gradledger_sha256"] != digest(arrays):
-        raise CheckpointError(f"the weights {path} are damaged: their checksum does not fit; copy them again")
+    if ours or any(key in metadata for key in OURS):  # one damaged letter must not turn the check off
+        for key in OURS:
+            if key not in metadata:
+                raise CheckpointError(f"the weights {path} are damaged: their metadata lack {key}; copy them again")
+        notes = {k: v for k, v in metadata.items() if k != "gradledger_sha256"}
+        if metadata["gradledger_sha256"] != digest(arrays, notes if version != "1" else None):
+            raise CheckpointError(f"the weights {path} are damaged: their checksum does not fit; copy them again")
     return arrays, metadata
 
 

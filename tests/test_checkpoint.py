@@ -39,9 +39,8 @@ def test_arrays_and_metadata_come_back(tmp_path):
     path = saved(tmp_path / "net.safetensors")
     arrays, metadata = checkpoint.load(path)
     same(arrays, ARRAYS)
-    assert metadata == {
-        "model": "watch", "classes": "7", "gradledger_format": "1", "gradledger_sha256": checkpoint.digest(ARRAYS),
-    }  # fmt: skip
+    notes = {"model": "watch", "classes": "7", "gradledger_format": "2"}
+    assert metadata == notes | {"gradledger_sha256": checkpoint.digest(ARRAYS, notes)}
     same(safetensors.numpy.load_file(path), ARRAYS)
     assert os.listdir(tmp_path) == ["net.safetensors"]
 
@@ -60,9 +59,68 @@ def test_a_file_of_another_program_is_read(tmp_path):
     assert metadata == {}
 
 
+BYTES = """
+import hashlib, sys
+import numpy as np
+from refimpl import checkpoint
+arrays = {f"layer{i}.{n}": np.arange(6, dtype=t).reshape(2, 3) for i in range(9) for n, t in (("w", "f4"), ("b", "f8"))}
+if sys.argv[2] == "turned":
+    arrays = dict(reversed(arrays.items()))
+checkpoint.save(sys.argv[1], arrays, {f"note{i}": i for i in range(9)})
+print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())
+"""
+
+
+def test_the_same_content_gives_the_same_bytes_in_every_process(tmp_path):
+    """The serializer of the safetensors package writes metadata in the order of a hash table that is seeded anew."""
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", BYTES, tmp_path / str(i), order], capture_output=True, text=True, check=True,
+            cwd=Path(checkpoint.__file__).parents[1],
+        ).stdout for i, order in enumerate(("as is", "as is", "turned"))
+    }  # fmt: skip
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("kind", sorted(checkpoint.DTYPES, key=str))
+def test_every_dtype_is_read_back_by_the_safetensors_package_and_is_aligned(tmp_path, kind):
+    arrays = {
+        "none": np.zeros((0, 3), kind), "flat": np.ones(3, kind), "big": np.ones(5, kind.newbyteorder(">")),
+        "odd": np.ones((), np.uint8), "one": np.ones((), kind),
+    }  # fmt: skip
+    checkpoint.save(tmp_path / "a", arrays, {"ä": "→", "n": "7"})
+    expected = arrays | {"big": np.ones(5, kind)}
+    same(safetensors.numpy.load_file(tmp_path / "a"), expected)
+    same(checkpoint.load(tmp_path / "a")[0], expected)
+    raw = (tmp_path / "a").read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    assert header["__metadata__"]["ä"] == "→" and length % 8 == 0
+    for entry in (entry for name, entry in header.items() if name != "__metadata__"):
+        assert entry["data_offsets"][0] % (1 if entry["dtype"] == "U8" else kind.itemsize) == 0
+
+
+def test_dtypes_that_the_format_does_not_know(tmp_path):
+    with pytest.raises(
+        CheckpointError, match="words holds <U3, which a safetensors file cannot: convert it to numbers"
+    ):
+        checkpoint.save(tmp_path / "a", {"words": np.array(["one", "two"])})
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_format_1_are_read_and_checked(tmp_path):
+    notes = {"model": "watch", "gradledger_format": "1", "gradledger_sha256": checkpoint.digest(ARRAYS)}
+    safetensors.numpy.save_file(ARRAYS, tmp_path / "net", notes)
+    same(checkpoint.load(tmp_path / "net")[0], ARRAYS)
+    safetensors.numpy.save_file(ARRAYS | {"step": np.array(8)}, tmp_path / "net", notes)
+    with pytest.raises(CheckpointError, match="their checksum does not fit"):
+        checkpoint.load(tmp_path / "net")
+
+
 def test_the_digest_depends_on_every_part():
     digest = checkpoint.digest(ARRAYS)
     assert digest == checkpoint.digest(dict(reversed(ARRAYS.items())))
+    assert len({digest, *(checkpoint.digest(ARRAYS, notes) for notes in ({}, {"a": "b"}, {"b": "a"}))}) == 4
     for change in ({"more": np.zeros(1)}, {"mask": ARRAYS["mask"][::-1]}, {"mask": ARRAYS["mask"].view(np.int8)},
                    {"mask": ARRAYS["mask"][None]}):  # fmt: skip
         assert checkpoint.digest(ARRAYS | change) != digest
@@ -87,6 +145,29 @@ def test_a_flipped_bit_is_noticed(tmp_path):
         checkpoint.load(path)
 
 
+def test_every_flipped_bit_of_the_header_is_noticed(tmp_path):
+    """Metadata are under the checksum, and so are the keys that ask for it."""
+    path = tmp_path / "net"
+    checkpoint.save(path, {"conv1.w": ARRAYS["conv1.w"], "mask": ARRAYS["mask"]}, {"lr": 0.01})
+    whole = path.read_bytes()
+    for bit in range(8 * (8 + int.from_bytes(whole[:8], "little"))):
+        raw = bytearray(whole)
+        raw[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(raw)
+        with pytest.raises(CheckpointError, match="net"):
+            checkpoint.load(path)
+
+
+def test_a_file_of_ours_states_its_checksum(tmp_path):
+    safetensors.numpy.save_file(ARRAYS, tmp_path / "net", {"model": "watch"})
+    checkpoint.load(tmp_path / "net")
+    with pytest.raises(CheckpointError, match="net are damaged: their metadata lack gradledger_format; copy them ag"):
+        checkpoint.load(tmp_path / "net", ours=True)
+    safetensors.numpy.save_file(ARRAYS, tmp_path / "net", {"gradledger_format": "2", "gradledger_sha257": "ab"})
+    with pytest.raises(CheckpointError, match="net are damaged: their metadata lack gradledger_sha256; copy them ag"):
+        checkpoint.load(tmp_path / "net")
+
+
 @pytest.mark.parametrize("raw", [b"x" * 100, b"PK\x03\x04" + bytes(60), (20).to_bytes(8, "little") + b"{" * 20])
 def test_what_is_no_safetensors_file_is_refused(tmp_path, raw):
     (tmp_path / "net").write_bytes(raw)
@@ -102,9 +183,9 @@ def test_files_that_cannot_be_opened(tmp_path):
 
 
 def test_another_format_is_refused_and_metadata_of_other_programs_is_not_ours(tmp_path):
-    safetensors.numpy.save_file(ARRAYS, tmp_path / "net", metadata={"gradledger_format": "2"})
+    safetensors.numpy.save_file(ARRAYS, tmp_path / "net", metadata={"gradledger_format": "3"})
     with pytest.raises(
-        CheckpointError, match="net has format 2, but this version of gradledger reads format 1: update it"
+        CheckpointError, match="net has format 3, but this version of gradledger reads format 2: update it"
     ):
         checkpoint.load(tmp_path / "net")
     safetensors.numpy.save_file(ARRAYS, tmp_path / "net", metadata={"format": "pt", "sha256": "theirs"})
@@ -168,6 +249,16 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_write(tmp_path):
     )  # fmt: skip
     assert run.stdout.startswith(f"cannot write {path}: File too large; the old file is unchanged")
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["net"]
+
+
+def test_leftovers_of_writers_that_were_killed_are_removed_and_those_of_living_ones_stay(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    names = {pid: f".net.{pid}.tmp" for pid in (gone.pid, os.getppid())}
+    for name in (*names.values(), f".other.{gone.pid}.tmp", ".net.x.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    saved(tmp_path / "net")
+    assert set(os.listdir(tmp_path)) == {"net", names[os.getppid()], f".other.{gone.pid}.tmp", ".net.x.tmp"}
 
 
 def test_an_interrupt_leaves_no_temporary_file(tmp_path):

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save as to_bytes
 
 import refimpl as ri
 from refimpl import checkpoint, data
@@ -53,7 +52,7 @@ def train_nets(path: Path, watch: Callable[[int, int, str], None], seed: int = 0
         watch(i, len(SUBJECTS), f"net without person {subject}")
         for name, a in pretrain(subject, seed).items():
             arrays[f"{subject}/{name}"] = a.astype(np.float16)
-    checkpoint.write_atomic(path, [to_bytes(arrays, metadata={"model": "watch", "seed": str(seed)})])
+    checkpoint.write_atomic(path, checkpoint.serialized(arrays, {"model": "watch", "seed": str(seed)}))
     return {"name": "watch-nets", "published": {}, "measured": {"bytes": path.stat().st_size}, "ok": True}
 
 
