@@ -14,11 +14,11 @@ import refimpl as ri
 from refimpl import checkpoint, data
 from refimpl.train import NonFiniteError
 
-from . import ledger, options
-from .adapt_record import confusion, make_record
+from . import finish, ledger, options
+from .adapt_record import confusion, make_record, measure_arena
 from .errors import Malformed, Refused
 from .models import pretrained
-from .output import make_folder, plot
+from .output import make_folder
 
 RESUME = "adapt.resume.safetensors"
 SAVE_EVERY = 60.0  # seconds between saves of the state that --resume goes on from
@@ -111,10 +111,13 @@ def compiled(settings: Settings, dataset: data.Dataset) -> tuple[ri.Program, str
     return program, method
 
 
-def run(settings: Settings, output: Path, resume: bool, watch: Callable[[ri.Progress], None]) -> dict:
+def run(
+    settings: Settings, output: Path, resume: bool, watch: Callable[[ri.Progress], None], end: Callable = finish.here
+) -> dict | None:
     """Adapt and write weights, record and plot into `output`; returns the record.
 
-    watch: called after each step. Raises Malformed, Refused (NaN loss, memory limit) or Interrupted, all saved.
+    watch: called after each step. end: what makes the rest from the saved record, called with its path and the files;
+    its result is returned. Raises Malformed, Refused (NaN loss, memory limit) or Interrupted, all saved.
     """
     saved = read_run(output) if resume else None
     job = prepare(saved.settings if saved else settings)
@@ -146,23 +149,25 @@ def run(settings: Settings, output: Path, resume: bool, watch: Callable[[ri.Prog
         save_run(output, job.settings, trainer, before, step_seconds)
         raise Interrupted from None
     (output / RESUME).unlink(missing_ok=True)
-    record["files"] = {"weights": str(output / "adapted.safetensors"), "record": str(output / "adapt.json")}
-    record["files"]["plot"] = plot(output, "adapt")
-    return record
+    record["measured"]["peak_bytes"] = measure_arena(job)
+    checkpoint.write_json(output / "adapt.json", record)
+    files = {"weights": str(output / "adapted.safetensors"), "record": str(output / "adapt.json")}
+    return end(output / "adapt.json", files)
 
 
-def train(job: Job, output: Path, before: np.ndarray, step_seconds: list[float], watch, resumable: bool) -> None:
-    """Take the steps that are left and append the seconds of each; Ctrl-C saves and raises Interrupted.
+def train(job: Job, output: Path, before: np.ndarray, step_seconds: list[list[float]], watch, resumable: bool) -> None:
+    """Take the steps that are left and append a list of the seconds of each; Ctrl-C saves and raises Interrupted.
 
     resumable: does `output` hold this run already, for the case of a second Ctrl-C, which cuts a step in half?
     """
     trainer, d, stop = job.trainer, job.dataset, StopFlag()
+    step_seconds.append([])  # of this process, whose first step is none like the others
     last_save = mark = time.perf_counter()
     try:
         with stop:
             for progress in trainer.steps(d.x_train, d.y_train, job.settings.epochs):
                 now = time.perf_counter()
-                step_seconds.append(now - mark)
+                step_seconds[-1].append(now - mark)
                 watch(progress)
                 if stop.asked and progress.step < progress.steps:
                     save_run(output, job.settings, trainer, before, step_seconds)
@@ -186,7 +191,7 @@ class SavedRun:
     step: int
     losses: list[float]
     before: np.ndarray
-    step_seconds: list[float]
+    step_seconds: list[list[float]]
     made: dict[frozenset[str], Counter]
 
 
@@ -199,7 +204,7 @@ def read_run(output: Path) -> SavedRun:
     try:
         return SavedRun(
             Settings(**json.loads(notes["settings"])), arrays, int(notes["step"]), json.loads(notes["losses"]),
-            np.array(json.loads(notes["before"])), json.loads(notes["step_seconds"]),
+            np.array(json.loads(notes["before"])), json.loads(notes["seconds_of_steps"]),
             ledger.counted(json.loads(notes["made"])),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError):
@@ -207,7 +212,7 @@ def read_run(output: Path) -> SavedRun:
 
 
 def save_run(
-    output: Path, settings: Settings, trainer: ri.Trainer, before: np.ndarray, step_seconds: list[float]
+    output: Path, settings: Settings, trainer: ri.Trainer, before: np.ndarray, step_seconds: list[list[float]]
 ) -> None:
     """Write what --resume needs: weights, optimizer arrays, step number, settings, and what the steps cost so far."""
     notes = {
@@ -215,7 +220,7 @@ def save_run(
         "step": str(trainer.step),
         "losses": json.dumps(trainer.losses),
         "before": json.dumps(before.tolist()),
-        "step_seconds": json.dumps(step_seconds),
+        "seconds_of_steps": json.dumps(step_seconds),
         "made": json.dumps(ledger.listed(trainer.made)),
     }
     checkpoint.save(output / RESUME, trainer.resume_arrays(), notes)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+OWN_PROCESS = "own process"  # what a command's context holds where the process has nothing else to do
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True,
     help="Train neural networks on small devices, with every gradient's cost known before the run.",
@@ -115,9 +116,11 @@ def adapt(
     output: Output = Path("gradledger-out"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run saved in --output, as it was.")] = False,
     as_json: Json = False,
+    context: typer.Context = None,
 ) -> None:
     """Adapt a pre-trained model to new data. Without options: one held-out person's movements."""
     from . import adapt as job
+    from . import finish as last
     from . import show
 
     settings = job.Settings(
@@ -126,14 +129,35 @@ def adapt(
     )  # fmt: skip
     with show.bar("adapting", quiet=as_json) as watch:
         try:
-            record = job.run(settings, output, resume, watch)
+            saved = job.run(settings, output, resume, watch, end=lambda *saved: saved)
         except job.Interrupted:
             print(f"interrupted and saved; go on with: gradledger adapt --resume --output {output}", file=sys.stderr)
             raise SystemExit(Exit.INTERRUPTED) from None
+    if context.obj == OWN_PROCESS:
+        last.become(*saved, as_json)
+    finished(*saved, as_json)
+
+
+@app.command(hidden=True)
+def finish(told: Annotated[str, typer.Argument(help="What `adapt` left to do, as JSON.")]) -> None:
+    """The end of `adapt`, in a process that holds no more than it needs."""
+    told = json.loads(told)
+    finished(Path(told["record"]), told["files"], told["as_json"])
+
+
+def finished(record: Path, files: dict[str, str], as_json: bool) -> None:
+    """Draw up what is left of a record, and print it."""
+    from . import finish, show
+
+    try:
+        found = finish.here(record, files)
+    except KeyboardInterrupt:
+        print(f"interrupted: {' and '.join(files.values())} are saved, costs and plot may be missing", file=sys.stderr)
+        raise SystemExit(Exit.INTERRUPTED) from None
     if as_json:
-        emit(record)
+        emit(found)
     else:
-        show.adapted(record)
+        show.adapted(found)
 
 
 @app.command()
@@ -425,7 +449,8 @@ def main(args: list[str] | None = None) -> None:
     as_json = "--json" in (sys.argv[1:] if args is None else args)
     try:
         command = typer.main.get_command(app)
-        status = command.main(args, prog_name="gradledger", standalone_mode=False)
+        own = OWN_PROCESS if args is None else None
+        status = command.main(args, prog_name="gradledger", standalone_mode=False, obj=own)
         if status == Exit.INTERRUPTED:
             raise KeyboardInterrupt  # which newer versions of Typer turn into a status, older ones into Abort
         sys.stdout.flush()  # a full disk behind it is told here, not by the interpreter as it ends

@@ -1,9 +1,8 @@
 """The folder that a command writes into, and what processes of their own draw or set there from its record."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+from . import finish
 from .errors import Malformed
 
 
@@ -20,23 +19,9 @@ def make_folder(output: Path) -> None:
 
 def plot(output: Path, name: str) -> str | None:
     """Draw the record NAME.json of `output`; None (and a sentence) where that fails."""
-    return _made("gradledger.plot", output / f"{name}.json", output / f"{name}.png", "the plot was not drawn")
+    return finish.make("plot", output / f"{name}.json")
 
 
 def report(output: Path, name: str) -> str | None:
     """Make the report of the record NAME.json of `output`; None (and a sentence) where that fails."""
-    return _made("validation.report", output / f"{name}.json", output / f"{name}.html", "the report was not written")
-
-
-def _made(module: str, record: Path, target: Path, failure: str) -> str | None:
-    """Run `python -m module RECORD TARGET`, a process of its own: the training process never holds matplotlib."""
-    try:
-        done = subprocess.run([sys.executable, "-m", module, str(record), str(target)], capture_output=True, text=True)
-    except OSError as e:  # no process can be started: no memory, or an emulator that does not carry over
-        problem = e.strerror
-    else:
-        if not done.returncode:
-            return str(target)
-        problem = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    print(f"gradledger: {failure} ({problem}); everything else is saved", file=sys.stderr)
-    return None
+    return finish.make("report", output / f"{name}.json")

@@ -5,6 +5,7 @@ that Numba compiles, with every helper that it calls; only what has no Python bo
 counts all its lanes, a register block of a product rows times lanes times depth, a product of BLAS m·n·k.
 """
 
+import operator
 import types
 from collections.abc import Callable
 
@@ -63,8 +64,12 @@ class _Number(_Scored):
         return 1.0
 
 
-for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
-    setattr(_Number, f"__{_name}__", lambda self, other, _of=getattr(float, f"__{_name}__"): _of(1.0, float(other)))
+def _comparison(of: Callable) -> Callable:
+    return lambda self, other: of(1.0, float(other))
+
+
+for _of in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne):
+    setattr(_Number, f"__{_of.__name__}__", _comparison(_of))
 _Number.__hash__ = None
 
 

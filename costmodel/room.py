@@ -1,0 +1,46 @@
+"""How much memory this process may still take, as far as Linux tells: of the machine, and of its control groups."""
+
+import math
+from pathlib import Path
+
+GROUPS = Path("/sys/fs/cgroup")
+
+
+def room() -> float:
+    """Bytes that are left; infinity where nothing tells."""
+    left = [_available()]
+    for folder, limit, usage in _groups():
+        try:
+            left.append(int((folder / limit).read_text()) - int((folder / usage).read_text()))
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    return max(0, min(left))
+
+
+def _available() -> float:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), math.inf)
+
+
+def _groups():
+    """(folder, file of its limit, file of its use) of each group that this process is in, version 1 or 2."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, kinds, path = line.split(":", 2)
+        if kinds == "":
+            root, names = GROUPS, ("memory.max", "memory.current")
+        elif "memory" in kinds.split(","):
+            root, names = GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        folder = root / path.strip("/")
+        for group in (folder, *folder.parents):
+            if group == root.parent:
+                break
+            yield (group, *names)
