@@ -287,13 +287,13 @@ def caches_of(threads: int) -> Caches:
 def measure() -> tuple[float, float, float]:
     """(operations a second of a matrix product, the same on one core, bytes a second of a copy in memory).
 
-    About 0.3 s. The copy takes memory that no cache holds, but no more than half of what the process may still have.
+    About 0.3 s. The copy takes memory that no cache holds, but at most a quarter of what the process may still have.
     """
     a = np.ones((512, 512), np.float32)
     product = _best(lambda: a @ a)
     with threadpool_limits(limits=1, user_api="blas"):
         alone = _best(lambda: a @ a)
-    source = np.ones(int(max(1 << 20, min(max(1 << 25, 2 * caches_of(1).last), room() / 4))), np.uint8)
+    source = np.ones(int(max(1 << 20, min(max(1 << 25, 2 * caches_of(1).last), room() / 8))), np.uint8)
     target = np.empty_like(source)
     copy = _best(lambda: np.copyto(target, source))
     return 2 * 512**3 / product, 2 * 512**3 / alone, 2 * source.nbytes / copy

@@ -1,6 +1,7 @@
-"""How much memory this process may still take, as far as Linux tells: of the machine, and of its control groups."""
+"""How much memory this process may still take, as far as the system tells: machine, control groups, `ulimit -v`."""
 
 import math
+import resource
 from pathlib import Path
 
 GROUPS = Path("/sys/fs/cgroup")
@@ -8,7 +9,7 @@ GROUPS = Path("/sys/fs/cgroup")
 
 def room() -> float:
     """Bytes that are left; infinity where nothing tells."""
-    left = [_available()]
+    left = [_available(), _addresses()]
     for folder, limit, usage in _groups():
         try:
             left.append(int((folder / limit).read_text()) - int((folder / usage).read_text()))
@@ -23,6 +24,15 @@ def _available() -> float:
     except OSError:
         return math.inf
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), math.inf)
+
+
+def _addresses() -> float:
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (OSError, ValueError):
+        return math.inf
+    return math.inf if most == resource.RLIM_INFINITY else most - pages * resource.getpagesize()
 
 
 def _groups():

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from . import limits
+
 OWN_PROCESS = "own process"  # what a command's context holds where the process has nothing else to do
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True,
@@ -135,29 +137,15 @@ def adapt(
             raise SystemExit(Exit.INTERRUPTED) from None
     if context.obj == OWN_PROCESS:
         last.become(*saved, as_json)
-    finished(*saved, as_json)
+    finish(last.told(*saved, as_json))
 
 
 @app.command(hidden=True)
 def finish(told: Annotated[str, typer.Argument(help="What `adapt` left to do, as JSON.")]) -> None:
     """The end of `adapt`, in a process that holds no more than it needs."""
-    told = json.loads(told)
-    finished(Path(told["record"]), told["files"], told["as_json"])
+    from . import finish as last
 
-
-def finished(record: Path, files: dict[str, str], as_json: bool) -> None:
-    """Draw up what is left of a record, and print it."""
-    from . import finish, show
-
-    try:
-        found = finish.here(record, files)
-    except KeyboardInterrupt:
-        print(f"interrupted: {' and '.join(files.values())} are saved, costs and plot may be missing", file=sys.stderr)
-        raise SystemExit(Exit.INTERRUPTED) from None
-    if as_json:
-        emit(found)
-    else:
-        show.adapted(found)
+    raise SystemExit(last.main(told))
 
 
 @app.command()
@@ -447,6 +435,8 @@ def emit(record: dict) -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line; errors become one sentence on stderr and an exit status."""
     as_json = "--json" in (sys.argv[1:] if args is None else args)
+    if limits.addresses() is not None:  # a second thread of BLAS takes 30 MiB of it, and BLAS interrupts itself without
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         command = typer.main.get_command(app)
         own = OWN_PROCESS if args is None else None
@@ -474,6 +464,8 @@ def main(args: list[str] | None = None) -> None:
         forget_output()
         status = Exit.DONE
     except OSError as e:
+        if limits.short_of_memory(e):
+            raise SystemExit(int(refuse(e, as_json))) from None
         print(f"gradledger: cannot use {e.filename or 'the standard output'}: {e.strerror or e}", file=sys.stderr)
         forget_output()
         status = Exit.MALFORMED
@@ -492,6 +484,12 @@ def forget_output() -> None:
 
 def refuse(e: Exception, as_json: bool) -> Exit | None:
     """Print the sentence of an expected error and give its exit status; None where the error is a defect of ours."""
+    if limits.short_of_memory(e):
+        reason = limits.sentence(e)
+        if as_json:
+            emit({"ok": False, "reason": reason})
+        print(f"gradledger: {reason}", file=sys.stderr)
+        return Exit.NO
     from .errors import MALFORMED, Refused
 
     if isinstance(e, Refused):

@@ -49,6 +49,11 @@ def here(record: Path, files: dict[str, str], acts: tuple[str, ...] = AFTER_ADAP
     return json.loads(record.read_text(encoding="utf-8")) | {"files": files}
 
 
+def told(record: Path, files: dict[str, str], as_json: bool) -> str:
+    """What the command `finish` is told."""
+    return json.dumps({"record": str(record), "files": files, "as_json": as_json})
+
+
 def become(record: Path, files: dict[str, str], as_json: bool) -> NoReturn | None:
     """Turn this process into the one that ends `adapt`: same number, same streams, and none of its memory.
 
@@ -56,8 +61,25 @@ def become(record: Path, files: dict[str, str], as_json: bool) -> NoReturn | Non
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    told = json.dumps({"record": str(record), "files": files, "as_json": as_json})
     try:
-        os.execv(sys.executable, [sys.executable, "-m", "gradledger", "finish", told])
+        os.execv(sys.executable, [sys.executable, "-m", "gradledger", "finish", told(record, files, as_json)])
     except OSError:
         return None
+
+
+def main(told: str) -> int:
+    """Do what `told` says and print the record; the exit status: 130 where Ctrl-C cuts it, with what is saved."""
+    found = json.loads(told)
+    try:
+        record = here(Path(found["record"]), found["files"])
+    except KeyboardInterrupt:
+        saved = " and ".join(found["files"].values())
+        print(f"interrupted: {saved} are saved, costs and plot may be missing", file=sys.stderr)
+        return 130
+    if found["as_json"]:
+        print(json.dumps(record, indent=1, allow_nan=False))
+    else:
+        from . import show
+
+        show.adapted(record)
+    return 0

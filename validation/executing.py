@@ -260,3 +260,8 @@ def _filled(shape: tuple[int, ...], dtype) -> np.ndarray:
     if dtype.kind == "f":
         return np.broadcast_to(np.zeros((), dtype), shape)
     return np.full(shape, 255 if dtype == np.uint8 else 0, dtype)
+
+
+def launched(launch: Launch, n: int) -> Ops:
+    """What the fast kernel of a launch executes on n samples."""
+    return run(launch.function, arguments(launch, n))
