@@ -69,6 +69,7 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
             "state_bytes": program.state_bytes,
             "constant_bytes": program.constant_bytes,
             "saved_bytes": program.saved_bytes,
+            "resident_peak_bytes": resident_peak(),
         },
         "samples": {"train": len(d.x_train), "test": len(d.x_test)},
         **entered(job, sizes),
@@ -81,6 +82,16 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
         "settings": asdict(job.settings),
         **provenance(),
     }
+
+
+def resident_peak() -> int | None:
+    """The most bytes that this process had in memory; None where the system does not tell."""
+    from validation import resident
+
+    try:
+        return resident.peak()
+    except RuntimeError:
+        return None
 
 
 def step_times(step_seconds: list[list[float]]) -> dict[str, float | None]:

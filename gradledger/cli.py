@@ -145,7 +145,8 @@ def finish(told: Annotated[str, typer.Argument(help="What `adapt` left to do, as
     """The end of `adapt`, in a process that holds no more than it needs."""
     from . import finish as last
 
-    raise SystemExit(last.main(told))
+    if status := last.main(told):
+        raise SystemExit(status)
 
 
 @app.command()

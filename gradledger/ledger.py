@@ -5,6 +5,8 @@ more memory than a small training. The program is compiled again from the settin
 """
 
 import json
+import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -42,7 +44,7 @@ def counted(made: list) -> dict[frozenset[str], Counter]:
 
 def draw_up(record: dict) -> dict:
     """The record with its multiply-adds, predicted and measured, and the predicted seconds of a step."""
-    from costmodel import device, predict
+    from costmodel import device, predict, room
     from validation import measured
 
     from . import adapt
@@ -54,7 +56,8 @@ def draw_up(record: dict) -> dict:
     program = adapt.compiled(adapt.Settings(**record["settings"]), dataset)[0]
     batches = [n for n, times in ran["batches"] for _ in range(times)]
     made = counted(ran["sections"])
-    here = device.find(device.HERE)
+    peak = record["memory"]["resident_peak_bytes"]  # which this process and the one that waits for it stay below
+    here = device.this_machine(math.inf if peak is None else peak - room.resident(os.getppid()))
     seconds = predict.estimate(program, device=here).seconds
     predicted = {
         "macs": predict.run_macs(program, batches),
