@@ -43,13 +43,17 @@ def _addresses() -> float:
     return math.inf if most == resource.RLIM_INFINITY else most - pages * resource.getpagesize()
 
 
+def memberships() -> list[str]:
+    """The lines that tell of which control groups this process is."""
+    try:
+        return Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+
+
 def _groups():
     """(folder, file of its limit, file of its use) of each group that this process is in, version 1 or 2."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
+    for line in memberships():
         _, kinds, path = line.split(":", 2)
         if kinds == "":
             root, names = GROUPS, ("memory.max", "memory.current")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 import refimpl as ri
 from costmodel import cost
-from gradledger import checks, output, show_validate, validate
+from gradledger import checks, finish, output, show_validate, validate
 from gradledger.cli import main
 from refimpl import data
 from validation import papers, resident, tables, timing, torch_flops
@@ -71,10 +71,13 @@ def test_the_record_and_its_files(run, tmp_path):
     assert r["gradients"]["slope"]["checked"] == 5
     assert 0 < r["gradients"]["slope"]["max_rel_err"] < r["gradients"]["slope"]["tolerance"]
     assert r["tables"]["ok"] and r["time"]["cases"] == [] and r["memory"]["process"]["note"]
-    assert [c["section"] for c in r["checks"]] == ["gradients"] * 2 + ["counts"] * 4 + ["memory"] * 3 + ["tables"]
+    assert [c["section"] for c in r["checks"]] == ["gradients"] * 2 + ["counts"] * 5 + ["memory"] * 3 + ["tables"]
     assert {c["verdict"] for c in r["checks"]} == {"ok", "not judged"}
     assert {c["problem"] for c in r["checks"]} == {""} and all(c["value"] for c in r["checks"])
-    drawn = ["conv2d.grad_w 0", "net 0", "net 0"]
+    drawn = ["conv2d.grad_w 0", "net 0", "net 0", "net 0"]
+    kernels, launches = r["counts"]["model"]["kernels"], r["counts"]["model"]["kernels"]["launches"]
+    assert kernels["checked"] > 10 and kernels["mismatches"] == r["counts"]["nets"]["kernels"]["mismatches"] == 0
+    assert all(x["executed"] >= 0 for x in launches) and {x["section"] for x in launches} == set(ri.program.PHASES)
     two = [c["command"].splitlines() for c in r["checks"] if "\n" in c["command"]]
     assert two == [[r["command"], f"python -m validation.drawn {case}"] for case in drawn]
     assert r["command"] == "gradledger validate --batch 8 --batches 2"
@@ -231,7 +234,7 @@ def test_a_report_that_fails_is_told(monkeypatch, capsys, tmp_path):
     def fail(*args, **keywords):
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(output.subprocess, "run", fail)
+    monkeypatch.setattr(finish.subprocess, "run", fail)
     assert output.report(tmp_path, "validate") is None
     assert "the report was not written (Cannot allocate memory); everything else is saved" in capsys.readouterr().err
 
