@@ -152,9 +152,11 @@ def timed(record: dict) -> None:
                 highlight=False,
             )
         if "predicted_macs_ratio" in c:
+            low, high = c["predicted_seconds_ratio_range"]
             console.print(
                 f"{c['name']}: {c['ratio']:.2f} of the time of back-propagation ({c['peer_ms']:.2f} ms); predicted "
-                f"{c['predicted_macs_ratio']:.2f} by multiply-adds, {c['predicted_seconds_ratio']:.2f} in seconds"
+                f"{c['predicted_macs_ratio']:.2f} by multiply-adds, {c['predicted_executed_ratio']:.2f} by those "
+                f"executed, {c['predicted_seconds_ratio']:.2f} in seconds ({low:.2f} to {high:.2f})"
                 f"{'' if c['predicted_calibrated'] else ' (this machine is not calibrated)'}",
                 highlight=False,
                 soft_wrap=True,
