@@ -12,6 +12,7 @@ Three kinds of profile, all JSON files:
 """
 
 import json
+import math
 import os
 import re
 import time
@@ -29,6 +30,7 @@ from refimpl.files import InputError, quoted, read_json, reading
 from .kernels import GROUP, Caches
 from .process import Base
 from .rates import ANY, Rates
+from .room import resident, room
 
 UNMEASURED = 2.5  # our assumption: factor within which a step lies on a device whose kernels nobody timed
 QUICK = 1.6  # our assumption: the same for a machine of which a product and a copy were timed
@@ -244,15 +246,18 @@ def profile_path() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "gradledger" / f"{HERE}.json"
 
 
-def this_machine() -> Device:
-    """The calibrated profile of this machine, or the reference rates scaled by a quick measurement."""
+def this_machine(most: float = math.inf) -> Device:
+    """The calibrated profile of this machine, or the reference rates scaled by a quick measurement.
+
+    most: bytes that this process may hold meanwhile, what it holds already included.
+    """
     path = profile_path()
-    return load(path) if path.is_file() else _quick()
+    return load(path) if path.is_file() else _quick(most)
 
 
 @cache
-def _quick() -> Device:
-    reference, (_, core_flops, bandwidth) = _reference(), measure()
+def _quick(most: float = math.inf) -> Device:
+    reference, (_, core_flops, bandwidth) = _reference(), measure(most)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     slower = reference["core_flops"] / core_flops
     factors = {"compute": slower, "cache": slower, "memory": reference["bandwidth"] / bandwidth, "call": slower}
@@ -281,16 +286,18 @@ def caches_of(threads: int) -> Caches:
     return Caches(fast=size * (1 if shared else threads), last=last)
 
 
-def measure() -> tuple[float, float, float]:
+def measure(most: float = math.inf) -> tuple[float, float, float]:
     """(operations a second of a matrix product, the same on one core, bytes a second of a copy in memory).
 
-    About 0.3 s.
+    About 0.3 s. The copy takes memory that no cache holds, where that leaves the process below `most` bytes and takes
+    no more than a quarter of what it may still have.
     """
     a = np.ones((512, 512), np.float32)
     product = _best(lambda: a @ a)
     with threadpool_limits(limits=1, user_api="blas"):
         alone = _best(lambda: a @ a)
-    source = np.ones(int(max(1 << 25, 2 * caches_of(1).last)), np.uint8)
+    wanted, allowed = max(1 << 25, 2 * caches_of(1).last), min((most - resident()) / 2, room() / 8)
+    source = np.ones(int(max(1 << 20, min(wanted, allowed))), np.uint8)
     target = np.empty_like(source)
     copy = _best(lambda: np.copyto(target, source))
     return 2 * 512**3 / product, 2 * 512**3 / alone, 2 * source.nbytes / copy

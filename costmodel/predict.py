@@ -1,11 +1,12 @@
 """Price a compiled program: operations from its logical calls' formulas, bytes from its arena, seconds from rates."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from refimpl.program import Call, Program
+from refimpl.executed import NOTHING, Ops, executed
+from refimpl.program import Call, Launch, Program
 
 from . import device as devices
 from . import kernels
@@ -29,6 +30,16 @@ def expected_counts(call: Call, samples: float) -> Counter:
     return found
 
 
+def expected_ops(launch: Launch, samples: float) -> Ops:
+    """What a launch executes where `samples` is a mean, as `expected_counts` takes it."""
+    low = int(samples)
+    found = executed(launch, low, call_counts) if low else NOTHING
+    if samples > low:
+        more = executed(launch, low + 1, call_counts)
+        found += (more + found * -1) * (samples - low)
+    return found
+
+
 def arithmetic(units: Counter) -> int:
     """`flops` = mul + add."""
     return sum(units[u] for u in ARITHMETIC)
@@ -41,10 +52,16 @@ def as_macs(flops: int) -> int | float:
 
 @dataclass(frozen=True)
 class Layer:
-    """The price of one node: units by section. The update of its parameters belongs to it."""
+    """The price of one node: units by section. The update of its parameters belongs to it.
+
+    executed: of the launches that mostly work for this node; those of a kernel that does several nodes' calls count
+    where most operations are.
+    """
 
     name: str
     sections: dict[str, Counter]
+
+    executed: Ops = NOTHING
 
     @property
     def flops(self) -> int:
@@ -83,7 +100,13 @@ class Estimate:
         for call, units in self.calls.items():
             name = call.node if call.node in own else call.node.rsplit(".", 1)[0]  # an update bears its parameter's
             nodes.setdefault(name, {s: Counter() for s in sections})[call.section].update(units)
-        return [Layer(name, by_section) for name, by_section in nodes.items()]
+        done = dict.fromkeys(nodes, NOTHING)
+        for launch, (_, ops) in zip(self.program.order, self.executed_launches, strict=True):
+            if launch.covers:  # one that covers no call goes with the one before it
+                call = max(launch.covers, key=lambda c: arithmetic(self.calls[c]))
+                name = call.node if call.node in nodes else call.node.rsplit(".", 1)[0]
+            done[name] += ops
+        return [Layer(name, by_section, done[name]) for name, by_section in nodes.items()]
 
     @property
     def units(self) -> Counter:
@@ -100,6 +123,34 @@ class Estimate:
         """Half of `flops`."""
         return as_macs(self.flops)
 
+    @cached_property
+    def executed_launches(self) -> list[tuple[str, Ops]]:
+        """(section, what its kernel executes) of each launch, in order: expected, where data or chance decide."""
+        samples = self.program.samples(self.n)
+        return [(section, expected_ops(launch, samples[section]) * p) for section, launch, p in self._likely()]
+
+    @property
+    def executed(self) -> dict[str, Ops]:
+        """Multiplications and additions that the kernels execute in each section (`refimpl.executed`)."""
+        total = dict.fromkeys(self.program.sections, NOTHING)
+        for section, ops in self.executed_launches:
+            total[section] += ops
+        return total
+
+    @property
+    def executed_flops(self) -> float:
+        """Multiplications and additions that the kernels execute in the whole step."""
+        return sum(ops.mul + ops.add for ops in self.executed.values())
+
+    def _likely(self) -> Iterable[tuple[str, Launch, float]]:
+        """(section, launch, probability that it runs) in order."""
+        p = 1.0
+        for section in self.program.sections:
+            for launch in self.program.launches[section]:
+                if launch.covers:  # one that covers no call follows another one that does
+                    p = max(self.occurs.get(c, 1.0) for c in launch.covers)
+                yield section, launch, p
+
     @property
     def traffic_bytes(self) -> int:
         """Bytes that the launches read and write, each array of a launch once, at a full batch."""
@@ -115,11 +166,8 @@ class Estimate:
         """Predicted seconds of each launch, in order; on fewer samples than the batch its work shrinks with them."""
         program = self.program
         rates, _ = self.device.at(program.threads)
-        samples, occurs, found = program.samples(self.n), 1.0, []
-        sections = [s for s in program.sections for _ in program.launches[s]]
-        for section, launch, terms in zip(sections, program.order, self.work, strict=True):
-            if launch.covers:  # one that covers no call follows another one that does
-                occurs = max(self.occurs.get(c, 1.0) for c in launch.covers)
+        samples, found = program.samples(self.n), []
+        for (section, launch, occurs), terms in zip(self._likely(), self.work, strict=True):
             if any(b.batched for b in launch.buffers):
                 share = samples[section] / program.batch
                 terms = {t: v if t in ("call", "cold") else v * share for t, v in terms.items()}
@@ -144,6 +192,7 @@ class Estimate:
         for section, units in self.sections.items():
             lines.append(f"{section:9s} {', '.join(f'{n:,} {u}' for u, n in sorted(units.items()))}")
         lines.append(f"in all    {self.flops:,} flops = {self.macs:,} macs, {self.traffic_bytes:,} bytes of traffic")
+        lines.append(f"executed  {self.executed_flops:,} flops on the kernels' own geometry")
         lines.append(f"memory    arena {p.peak_bytes:,} B, state {p.state_bytes:,} B, constants {p.constant_bytes:,} B")
         measured = "" if self.device.measured else ", whose kernels were not measured"
         lines.append(f"time      {mid:.3g} s ({low:.3g} to {high:.3g}) on {self.device.name}{measured}")
@@ -172,12 +221,21 @@ def estimate(program: Program, n: int | None = None, device: devices.Device | st
     return Estimate(program, n, calls, device, occurs)
 
 
-def run_macs(program: Program, batches: Iterable[int]) -> int | float:
-    """Multiply-adds that are expected of a training run: one step for each batch size in `batches`."""
-    per_size = {}
-    total = 0
-    for n in batches:
-        if n not in per_size:
-            per_size[n] = estimate(program, n).flops
-        total += per_size[n]
+def run_macs(program: Program, batches: Iterable[int], of: Callable[[Estimate], float] | None = None) -> int | float:
+    """Multiply-adds that are expected of a training run: one step for each batch size in `batches`.
+
+    of: which operations of a step are meant, default those counted.
+    """
+    steps = Counter(batches)
+    total = sum(times * (of or flops_of)(estimate(program, n)) for n, times in steps.items())
     return as_macs(round(total))
+
+
+def flops_of(price: Estimate) -> int:
+    """Operations counted."""
+    return price.flops
+
+
+def executed_of(price: Estimate) -> float:
+    """Operations executed."""
+    return price.executed_flops

@@ -8,6 +8,7 @@ import numpy as np
 
 import refimpl as ri
 from refimpl import data, kernel
+from refimpl.train import NonFiniteError
 
 from . import ledger
 from .models import origin
@@ -35,14 +36,14 @@ def recall(table: np.ndarray) -> list[float | None]:
     return [float(table[i, i] / n) if (n := table[i].sum()) else None for i in range(len(table))]
 
 
-def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds: list[float]) -> dict:
-    """The JSON record: results, and predicted beside measured cost, of a resumed run of all its parts."""
-    from validation import measured
+def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds: list[list[float]]) -> dict:
+    """The JSON record: results, and predicted beside measured cost, of a resumed run of all its parts.
 
+    What takes memory or the trainer comes last, when weights and record are safe, and is None until then: the measured
+    arena (`measure_arena`) and the multiply-adds (`gradledger.ledger`). step_seconds: of each process's steps.
+    """
     program, trainer, d = job.program, job.trainer, job.dataset
     sizes = batches(len(d.x_train), program.batch, trainer.step)
-    operations = ledger.of(job, sizes)
-    touched = measured.touched_bytes(program, d.x_train, d.y_train, trainer.parameters, trainer.whole.block)
     return {
         "ok": True,
         "model": job.settings.model,
@@ -54,32 +55,65 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
         "accuracy_before": accuracy(before),
         "accuracy_after": accuracy(after),
         "steps": trainer.step,
-        "seconds": sum(step_seconds),
+        "seconds": sum(map(sum, step_seconds)),
         "predicted": {
-            "macs": operations["predicted"]["macs"],
+            "macs": None,
+            "executed_macs": None,
             "peak_bytes": program.peak_bytes,
-            "step_seconds": operations["predicted"]["step_seconds"],
+            "step_seconds": None,
+            "step_seconds_range": None,
+            "calibrated": None,
         },
-        "measured": {
-            "macs": operations["measured"]["macs"],
-            "peak_bytes": touched,
-            "step_seconds": float(np.median(step_seconds)) if step_seconds else None,
-        },
+        "measured": {"macs": None, "executed_macs": None, "peak_bytes": None, **step_times(step_seconds)},
         "memory": {
             "state_bytes": program.state_bytes,
             "constant_bytes": program.constant_bytes,
             "saved_bytes": program.saved_bytes,
+            "resident_peak_bytes": resident_peak(),
         },
         "samples": {"train": len(d.x_train), "test": len(d.x_test)},
         **entered(job, sizes),
         "recall": {
             name: {"before": b, "after": a} for name, b, a in zip(d.classes, recall(before), recall(after), strict=True)
         },
+        "launched": ledger.launched(job, sizes),
         "losses": trainer.losses,
         "compiled_kernels": kernel.cache_misses(),
         "settings": asdict(job.settings),
         **provenance(),
     }
+
+
+def resident_peak() -> int | None:
+    """The most bytes that this process had in memory; None where the system does not tell."""
+    from validation import resident
+
+    try:
+        return resident.peak()
+    except RuntimeError:
+        return None
+
+
+def step_times(step_seconds: list[list[float]]) -> dict[str, float | None]:
+    """Seconds of the run's first step, and the median of its steady ones; None where it has none.
+
+    The first step of each process loads kernels, or compiles them, so it is no steady one.
+    """
+    steady = [s for part in step_seconds for s in part[1:]]
+    return {
+        "first_step_seconds": next((part[0] for part in step_seconds if part), None),
+        "step_seconds": float(np.median(steady)) if steady else None,
+    }
+
+
+def measure_arena(job: "Job") -> int | None:
+    """Arena bytes that a step touches; None where it ends before its time. Uses up the trainer: its weights change."""
+    from validation import measured
+
+    try:
+        return measured.touched_by(job.trainer, job.dataset.x_train, job.dataset.y_train)
+    except NonFiniteError:
+        return None
 
 
 def entered(job: "Job", batches: list[int]) -> dict:

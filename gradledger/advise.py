@@ -177,7 +177,7 @@ def refusal(binding: Binding, limits: Limits, settings: Settings, searched: int)
     if binding.together:
         parts.append(
             f"memory and time bind together: within {limit_memory} the fastest epoch takes "
-            f"{seconds.seconds['mid']:.3g} s ({named(seconds)}), within {limit_seconds} the least memory is "
+            f"{interval(seconds.seconds)} ({named(seconds)}), within {limit_seconds} the least memory is "
             f"{memory.memory_bytes:,} bytes ({named(memory)})"
         )
     else:
@@ -188,8 +188,8 @@ def refusal(binding: Binding, limits: Limits, settings: Settings, searched: int)
             )
         if "time" in binding.constraints:
             parts.append(
-                f"time binds: the fastest epoch of {searched:,} plans takes {fastest.seconds['mid']:.3g} s "
-                f"({named(fastest)}), the limit is {limit_seconds}"
+                f"time binds: the fastest epoch of {searched:,} plans takes "
+                f"{interval(fastest.seconds)} ({named(fastest)}), the limit is {limit_seconds}"
             )
     works = []
     if memory:
@@ -225,6 +225,11 @@ def too_small(p: Priced, settings: Settings, searched: int) -> tuple[str, dict]:
         "classes would do"
     )
     return sentence, {"binding": ["device"], "best": {"needs": needs}, "smallest_limit": {}}
+
+
+def interval(seconds: dict[str, float]) -> str:
+    """Predicted seconds with their interval."""
+    return f"{seconds['mid']:.3g} s ({seconds['low']:.3g} to {seconds['high']:.3g})"
 
 
 def named(p: Priced) -> str:

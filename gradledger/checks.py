@@ -104,7 +104,21 @@ def counts(record: dict) -> list[Check]:
             f"{nets['mismatches']} of {nets['calls']} calls of drawn nets do other operations than their formulas say: "
             + named(nets["wrong"]),
         ),
+        executed(record),
     ]  # fmt: skip
+
+
+def executed(record: dict) -> Check:
+    """What tuned kernels state that they execute against what their bodies do."""
+    model, nets = record["counts"]["model"]["kernels"], record["counts"]["nets"]["kernels"]
+    bad, wrong = model["mismatches"] + nets["mismatches"], model["wrong"] + nets["wrong"]
+    checked = model["checked"] + nets["checked"]
+    return Check(
+        "counts", f"{checked:,} tuned kernels of that step and of the drawn nets",
+        "multiplications and additions that the kernel states = its own body on vectors that count their lanes",
+        "0 mismatches", f"{bad} mismatches", not bad, again(record, "net", nets["wrong"]),
+        f"{bad} of {checked} tuned kernels execute other operations than they state: " + named(wrong),
+    )  # fmt: skip
 
 
 def torch_counter(record: dict) -> list[Check]:

@@ -5,13 +5,16 @@ import json
 import os
 import sys
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from . import limits
 from .streams import open_streams, tell
 
+OWN_PROCESS = "own process"  # what a command's context holds where the process has nothing else to do
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True,
     help="Train neural networks on small devices, with every gradient's cost known before the run.",
@@ -121,6 +124,7 @@ def adapt(
 ) -> None:
     """Adapt a pre-trained model to new data. Without options: one held-out person's movements."""
     from . import adapt as job
+    from . import finish as last
     from . import show
 
     settings = job.Settings(
@@ -128,20 +132,22 @@ def adapt(
         backend, threads,
     )  # fmt: skip
     named = [name for name in vars(settings) if context.get_parameter_source(name).name == "COMMANDLINE"]
+    leave = partial(last.become, as_json=as_json) if context.obj == OWN_PROCESS else None
     try:
         with show.bar("adapting", quiet=as_json) as watch:
-            record = job.run(settings, output, resume, watch, named)
+            record = job.run(settings, output, resume, watch, named, leave)
     except job.Interrupted as e:
         tell(str(e))
         raise SystemExit(Exit.INTERRUPTED) from None
-    try:
-        if as_json:
-            emit(record)
-        else:
-            show.adapted(record)
-    except KeyboardInterrupt:
-        tell(f"interrupted; the run is finished and saved in {output}")
-        raise SystemExit(Exit.INTERRUPTED) from None
+    last.show(record, as_json)
+
+
+@app.command(hidden=True)
+def finish(told: Annotated[str, typer.Argument(help="What `adapt` left to do, as JSON.")]) -> None:
+    """The end of `adapt`, in a process that holds no more than it needs."""
+    from . import finish as last
+
+    last.main(told)
 
 
 @app.command()
@@ -433,13 +439,16 @@ def main(args: list[str] | None = None) -> None:
     from . import environment
 
     if problem := environment.problem():  # before anything loads Numba, which would end with a traceback
-        print(f"gradledger: {problem}", file=sys.stderr)
+        tell(problem)
         raise SystemExit(Exit.MALFORMED)
     as_json = "--json" in (sys.argv[1:] if args is None else args)
     open_streams()
+    if limits.addresses() is not None:  # a second thread of BLAS takes 30 MiB of it, and BLAS interrupts itself without
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         command = typer.main.get_command(app)
-        status = command.main(args, prog_name="gradledger", standalone_mode=False)
+        own = OWN_PROCESS if args is None else None
+        status = command.main(args, prog_name="gradledger", standalone_mode=False, obj=own)
         if status == Exit.INTERRUPTED:
             raise KeyboardInterrupt  # which newer versions of Typer turn into a status, older ones into Abort
         sys.stdout.flush()  # a full disk behind it is told here, not by the interpreter as it ends
@@ -463,6 +472,8 @@ def main(args: list[str] | None = None) -> None:
         forget_output()
         status = Exit.DONE
     except OSError as e:
+        if limits.short_of_memory(e):
+            raise SystemExit(int(refuse(e, as_json))) from None
         tell(f"cannot use {e.filename or 'the standard output'}: {e.strerror or e}")
         forget_output()
         status = Exit.MALFORMED
@@ -481,6 +492,12 @@ def forget_output() -> None:
 
 def refuse(e: Exception, as_json: bool) -> Exit | None:
     """Print the sentence of an expected error and give its exit status; None where the error is a defect of ours."""
+    if limits.short_of_memory(e):
+        reason = limits.sentence(e)
+        if as_json:
+            emit({"ok": False, "reason": reason})
+        tell(reason)
+        return Exit.NO
     from .errors import MALFORMED, Refused
 
     if isinstance(e, Refused):
@@ -490,8 +507,5 @@ def refuse(e: Exception, as_json: bool) -> Exit | None:
         return Exit.NO
     if isinstance(e, MALFORMED):
         tell(str(e))
-        return Exit.MALFORMED
-    if isinstance(e, MemoryError):
-        tell(f"the memory that this process may use does not suffice ({e or 'none is left'})")
         return Exit.MALFORMED
     return None

@@ -147,7 +147,8 @@ def priced(estimate: predict.Estimate) -> dict:
         by_section = {name: operations(units) for name, units in layer.sections.items()}
         kept = {"saved_bytes": saved.get(layer.name, 0), "weight_bytes": weights.get(layer.name, 0)}
         about = known.get(layer.name) or {"name": layer.name, "op": layer.name, "shape": [], "rule": ""}
-        layers.append(about | by_section | {"flops": layer.flops} | kept)
+        done = {"flops": layer.flops, "executed_flops": layer.executed.mul + layer.executed.add}
+        layers.append(about | by_section | done | kept)
     rule, reckoned = program.plan.instances, program.samples(estimate.n)
     return {
         **sections,
@@ -155,6 +156,7 @@ def priced(estimate: predict.Estimate) -> dict:
         "other_units": others,
         "flops": estimate.flops,
         "macs": estimate.macs,
+        "executed": executed(estimate),
         "saved_bytes": program.saved_bytes,
         "traffic_bytes": estimate.traffic_bytes,
         "weight_bytes": sum(weights.values()),
@@ -163,6 +165,13 @@ def priced(estimate: predict.Estimate) -> dict:
         "seconds": estimate.seconds,
         "layers": layers,
     }
+
+
+def executed(estimate: predict.Estimate) -> dict:
+    """What the kernels execute on their own geometry: of each section, and of the step."""
+    flops = estimate.executed_flops
+    sections = {name: {"mul": ops.mul, "add": ops.add} for name, ops in estimate.executed.items()}
+    return {"sections": sections, "flops": flops, "macs": predict.as_macs(flops)}
 
 
 def counted_as_paper(program: ri.Program) -> dict:

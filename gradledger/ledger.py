@@ -1,44 +1,38 @@
-"""The ledger of a finished run, drawn up by a process of its own: operations predicted and operations counted.
+"""The ledger of a finished run: operations predicted, counted and executed; `python -m gradledger.ledger RECORD.json`.
 
-The formulas and the counting arrays would otherwise double the memory of the training process. `of` starts the
-process; it compiles the same program from the settings and the shape of the data, with no data.
+It is drawn up from the record alone, which says what was launched, and goes into it: formulas and counting arrays take
+more memory than a small training. The program is compiled again from the settings and the shape of the data.
 """
 
 import json
-import subprocess
+import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
 from refimpl.data import Dataset
 
+Made = Mapping[frozenset[str], Mapping[tuple[str, int], int]]
 
-def of(job, batches: list[int]) -> dict:
-    """`{"predicted": {macs, step_seconds}, "measured": {macs}}` of a job's launches.
 
-    batches: samples of each planned step. Where no process can do it, this one does.
+def launched(job, batches: list[int]) -> dict:
+    """What the ledger needs to know of a job, for its record.
+
+    input: shape of the training data. batches: [samples, how often] of the planned steps. sections: what the steps
+    ran, as `listed`.
     """
-    d = job.dataset
-    given = {
-        "settings": asdict(job.settings),
-        "name": d.name,
-        "shape": [len(d.x_train), *d.x_train.shape[1:]],
-        "classes": list(d.classes),
-        "made": listed(job.trainer.made),
-        "batches": sorted(Counter(batches).items()),
+    return {
+        "input": list(job.dataset.x_train.shape),
+        "batches": sorted(map(list, Counter(batches).items())),
+        "sections": listed(job.trainer.made),
     }
-    command = [sys.executable, "-m", "gradledger.ledger"]
-    try:
-        done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True)
-    except OSError:  # no process can be started, as under an emulator
-        return draw_up(given)
-    return json.loads(done.stdout) if done.returncode == 0 else draw_up(given)
 
 
-def listed(made: Mapping[frozenset[str], Mapping[tuple[str, int], int]]) -> list:
+def listed(made: Made) -> list:
     """What a trainer's steps ran (`Trainer.made`), as JSON takes it."""
     return [[sorted(d), [[section, n, times] for (section, n), times in ran.items()]] for d, ran in made.items()]
 
@@ -48,25 +42,43 @@ def counted(made: list) -> dict[frozenset[str], Counter]:
     return {frozenset(d): Counter({(section, n): times for section, n, times in ran}) for d, ran in made}
 
 
-def draw_up(given: dict) -> dict:
-    """The same in this process."""
-    from costmodel import device, predict
+def draw_up(record: dict) -> dict:
+    """The record with its multiply-adds, predicted and measured, and the predicted seconds of a step."""
+    from costmodel import device, predict, room
     from validation import measured
 
     from . import adapt
 
-    x = np.broadcast_to(np.float32(0), given["shape"])
-    y = np.broadcast_to(np.int64(0), given["shape"][:1])
-    dataset = Dataset(given["name"], x, y, x[:0], y[:0], tuple(given["classes"]))
-    program = adapt.compiled(adapt.Settings(**given["settings"]), dataset)[0]
-    return {
-        "predicted": {
-            "macs": predict.run_macs(program, (n for n, times in given["batches"] for _ in range(times))),
-            "step_seconds": predict.estimate(program, device=device.HERE).seconds["mid"],
-        },
-        "measured": {"macs": predict.as_macs(measured.all_flops(program, counted(given["made"])))},
+    ran = record["launched"]
+    x = np.broadcast_to(np.float32(0), ran["input"])
+    y = np.broadcast_to(np.int64(0), ran["input"][:1])
+    dataset = Dataset(record["data_name"], x, y, x[:0], y[:0], tuple(record["recall"]))
+    program = adapt.compiled(adapt.Settings(**record["settings"]), dataset)[0]
+    batches = [n for n, times in ran["batches"] for _ in range(times)]
+    made = counted(ran["sections"])
+    peak = record["memory"]["resident_peak_bytes"]  # which this process and the one that waits for it stay below
+    here = device.this_machine(math.inf if peak is None else peak - room.resident(os.getppid()))
+    seconds = predict.estimate(program, device=here).seconds
+    predicted = {
+        "macs": predict.run_macs(program, batches),
+        "executed_macs": predict.run_macs(program, batches, predict.executed_of),
+        "step_seconds": seconds["mid"],
+        "step_seconds_range": [seconds["low"], seconds["high"]],
+        "calibrated": here.measured,
     }
+    found = {
+        "macs": predict.as_macs(measured.all_flops(program, made)),
+        "executed_macs": predict.as_macs(measured.all_flops(program, made, measured.executed_flops)),
+    }
+    return record | {"predicted": record["predicted"] | predicted, "measured": record["measured"] | found}
+
+
+def main(path: str) -> None:
+    """Put the ledger into the record of a file."""
+    from refimpl import checkpoint
+
+    checkpoint.write_json(Path(path), draw_up(json.loads(Path(path).read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":
-    print(json.dumps(draw_up(json.load(sys.stdin))))
+    main(sys.argv[1])

@@ -28,19 +28,20 @@ NEW, COMMITTED = ".adapt.new", ".adapt.commit"  # the first with the process id:
 class RunFolder:
     """A run's folder, locked while this is entered; a lock ends with its process, however that ends."""
 
-    def __init__(self, path: Path):
-        self.path, self.staged = path, path / f"{NEW}.{os.getpid()}"
+    def __init__(self, path: Path, lock: int | None = None):
+        """lock: that of this process on the folder, where it holds one and has staged something already."""
+        self.path, self.staged, self.lock = path, path / f"{NEW}.{os.getpid()}", lock
         self.rolled_forward = False  # did entering finish what a crash had cut short?
-        self._lock: int | None = None
+        self.finished = False  # are a run's results in their places?
 
     def __enter__(self) -> "RunFolder":
         """Lock the folder, where it exists, and repair it. Malformed where another run writes into it."""
-        if self.path.is_dir():
+        if self.lock is None and self.path.is_dir():
             self._enter()
         return self
 
     def __exit__(self, *_) -> None:
-        if self._lock is not None:
+        if self.lock is not None:
             try:
                 shutil.rmtree(self.staged, ignore_errors=True)
             finally:
@@ -49,7 +50,7 @@ class RunFolder:
     def make(self, needed: int) -> None:
         """Make the folder where it is missing; Malformed where it cannot be written or lacks `needed` bytes of room."""
         make_folder(self.path)
-        if self._lock is None:
+        if self.lock is None:
             self._enter()
         room = shutil.disk_usage(self.path).free
         if room < needed:
@@ -60,7 +61,7 @@ class RunFolder:
 
     def _enter(self) -> None:
         try:
-            self._lock = os.open(self.path, os.O_RDONLY)
+            self.lock = os.open(self.path, os.O_RDONLY)
             with contextlib.suppress(OSError):  # a file system without locks
                 self._take()
             if (self.path / COMMITTED).is_dir():
@@ -81,7 +82,7 @@ class RunFolder:
 
     def _take(self) -> None:
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Malformed(
                 f"another gradledger adapt is writing into {self.path}: wait for it, or choose another folder with "
@@ -89,9 +90,9 @@ class RunFolder:
             ) from None
 
     def _release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def stage(self) -> Path:
         """A new, empty folder for what the next `commit` brings."""

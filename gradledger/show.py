@@ -152,9 +152,11 @@ def timed(record: dict) -> None:
                 highlight=False,
             )
         if "predicted_macs_ratio" in c:
+            low, high = c["predicted_seconds_ratio_range"]
             console.print(
                 f"{c['name']}: {c['ratio']:.2f} of the time of back-propagation ({c['peer_ms']:.2f} ms); predicted "
-                f"{c['predicted_macs_ratio']:.2f} by multiply-adds, {c['predicted_seconds_ratio']:.2f} in seconds"
+                f"{c['predicted_macs_ratio']:.2f} by multiply-adds, {c['predicted_executed_ratio']:.2f} by those "
+                f"executed, {c['predicted_seconds_ratio']:.2f} in seconds ({low:.2f} to {high:.2f})"
                 f"{'' if c['predicted_calibrated'] else ' (this machine is not calibrated)'}",
                 highlight=False,
                 soft_wrap=True,
@@ -255,12 +257,20 @@ def adapted(record: dict) -> None:
     for name, justify in (("", "left"), ("predicted", "right"), ("measured", "right")):
         table.add_column(name, justify=justify)
     p, m = record["predicted"], record["measured"]
-    table.add_row("multiply-adds of the run", f"{p['macs']:,}", f"{m['macs']:,}")
-    table.add_row("peak arena", size(p["peak_bytes"]), size(m["peak_bytes"]))
-    table.add_row("  in bytes", f"{p['peak_bytes']:,}", f"{m['peak_bytes']:,}")
-    table.add_row("time of a step", seconds(p["step_seconds"]), seconds(m["step_seconds"]))
+    table.add_row("multiply-adds of the run, counted", whole(p["macs"]), whole(m["macs"]))
+    table.add_row("  executed by its kernels", whole(p["executed_macs"]), whole(m["executed_macs"]))
+    table.add_row("peak arena", *("-" if x["peak_bytes"] is None else size(x["peak_bytes"]) for x in (p, m)))
+    table.add_row("  in bytes", whole(p["peak_bytes"]), whole(m["peak_bytes"]))
+    table.add_row("time of the first step", "", seconds(m["first_step_seconds"]))
+    steady = "one step, none is steady" if record["steps"] == 1 else seconds(m["step_seconds"])
+    table.add_row("time of a steady step", seconds(p["step_seconds"]), steady)
+    if p["step_seconds_range"]:
+        low, high = p["step_seconds_range"]
+        table.add_row("  from, to", f"{seconds(low)}, {seconds(high)}", "")
     console.print()
     console.print(table)
+    for line in about_costs(record):
+        console.print(line, highlight=False, soft_wrap=True)
     if "shares" in record:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name, justify in (("samples that enter", "left"), ("planned", "right"), ("realised", "right")):
@@ -273,6 +283,25 @@ def adapted(record: dict) -> None:
     for kind, path in record["files"].items():
         if path:
             console.print(f"  {kind:8s} {path}", highlight=False, soft_wrap=True)
+
+
+def about_costs(record: dict) -> list[str]:
+    """What the figures of the table mean, a line each."""
+    lines = [
+        "counted: by the reference algorithm, without padded taps; executed: on the tuned kernels' own geometry, zeros "
+        "and empty vector lanes included",
+        "the first step loads the kernels, or compiles them; steady is the median of the others",
+    ]
+    if record["predicted"]["calibrated"] is False:
+        lines.append("predicted time: this machine is not calibrated (gradledger calibrate), the range is assumed")
+    elif record["predicted"]["calibrated"]:
+        lines.append("predicted time: 19 of 20 undisturbed steps lie in the range")
+    return lines
+
+
+def whole(value: float | None) -> str:
+    """A number with separators, or a dash."""
+    return "-" if value is None else f"{value:,}"
 
 
 def seconds(value: float | None) -> str:

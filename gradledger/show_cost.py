@@ -26,10 +26,11 @@ def priced(record: dict) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("layer", "operator", "output", "rule"):
         table.add_column(name, no_wrap=True)
-    for name in (*(f"{p} {unit}s" for p in phases), "saved", "weights"):
+    for name in (*(f"{p} {unit}s" for p in phases), *(() if paper else ("executed",)), "saved", "weights"):
         table.add_column(name, justify="right", no_wrap=True)
     for layer in record["layers"]:
         counts = [layer["flops"]] if paper else [by_phase(layer, sections, p) for p in phases]
+        counts += [] if paper else [layer["executed_flops"]]
         shape, rule = "x".join(map(str, layer["shape"][1:])), layer["rule"].split(":")[0]
         memory = (size(layer["saved_bytes"]), size(layer["weight_bytes"]))
         table.add_row(layer["name"], layer["op"], shape, rule, *(operations(c / per) for c in counts), *memory)
@@ -45,7 +46,8 @@ def priced(record: dict) -> None:
             counted = "samples" in record and not s.endswith("update")
             on = f" on {record['samples'][s]:.4g} samples, as configured" if counted else ""
             summary.add_row(f"{s}{on}", operations(sum(record[s].values()) / per, unit))
-        summary.add_row("whole step", operations(record["flops"] / per, unit), style="bold")
+        summary.add_row("whole step, counted", operations(record["flops"] / per, unit), style="bold")
+        summary.add_row("whole step, executed", operations(record["executed"]["flops"] / per, unit), style="bold")
         summary.add_row("saved from forward to backward", size(record["saved_bytes"]))
     summary.add_row("peak arena", size(record["peak_bytes"]))
     summary.add_row("trained weights and optimizer state", size(record["state_bytes"]))
@@ -84,7 +86,11 @@ def notes(record: dict) -> list[str]:
     else:
         memory = "the training process with one batch of data, no other process"
         memory += "; the rest of it is not predicted" if record["fits"]["at_least"] else ""
-    return [f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
+    counted = "" if record["convention"] == "paper" else (
+        "counted: by the reference algorithm, without padded taps; executed: on the kernels' own geometry, zeros and "
+        "empty vector lanes included, several layers' work where most of it is"
+    )  # fmt: skip
+    return [*([counted] if counted else []), f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
 
 
 def energy(record: dict) -> str:

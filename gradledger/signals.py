@@ -9,6 +9,11 @@ from collections.abc import Iterator
 WISHES = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a shutdown, a terminal that is closed
 
 
+def numbers() -> list[int]:
+    """The signals of this system that are a wish to stop."""
+    return [getattr(signal, name) for name in WISHES if hasattr(signal, name)]
+
+
 class Stop:
     """While this is entered, a signal raises KeyboardInterrupt at once, or within `hold` waits as `asked`.
 
@@ -28,7 +33,7 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
-            for number in (getattr(signal, name) for name in WISHES if hasattr(signal, name)):
+            for number in numbers():
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._before[number] = signal.signal(number, self._hear)
         return self

@@ -282,4 +282,19 @@ def counts(program: ri.Program, settings: Settings) -> dict:
     found = [drawn.compare(c.name, c.passed, c.sizes_at(n), c.attrs, c.present, full=False) for c in program.step]
     again = {"seed": settings.seed, "command": settings.command}
     wrong = [{"case": settings.model, "what": str(c), **again} for c in found if not c.ok]
-    return {"checked": len(found), "mismatches": len(wrong), "wrong": wrong}
+    return {"checked": len(found), "mismatches": len(wrong), "wrong": wrong, "kernels": kernels(program, again)}
+
+
+def kernels(program: ri.Program, again: dict) -> dict:
+    """Each launch of a step's full batch: operations counted, and executed as its kernel states; what its body denies.
+
+    checked, mismatches, wrong: of the tuned kernels. launches: section, name, counted, executed.
+    """
+    n, launches = program.batch, []
+    for section in program.sections:
+        for launch in program.launches[section]:
+            sizes = (measured.counted_flops(launch, n), measured.executed_flops(launch, n))
+            launches.append({"section": section, "name": launch.name, "counted": sizes[0], "executed": sizes[1]})
+    found = drawn.compare_kernels(program, n)
+    wrong = [{"case": program.graph.name, "what": str(k), **again} for k in found if not k.ok]
+    return {"checked": len(found), "mismatches": len(wrong), "wrong": wrong, "launches": launches}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from .executed import stated
 from .passes import Pass
 from .program import AtBatch, Buffer, Call, Launch, Step
 
@@ -67,6 +68,7 @@ class Lowering:
                 continue
             found = next(filter(None, (rule(self, call) for rule in rules)), None) or [reference(call)]
             for launch in found:
+                stated(launch)  # a fast kernel that does not say what it executes is an error here, never equal
                 for covered in launch.covers:
                     if covered in self.groups:
                         both = f"{launch.name} and {self.groups[covered].name}"

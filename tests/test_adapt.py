@@ -5,13 +5,16 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from gradledger import adapt, ledger
+from costmodel import room
+from gradledger import adapt, output, show
+from gradledger.adapt_record import step_times
 from refimpl import checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -34,8 +37,9 @@ def record(tmp_path_factory):
 
 
 def test_predicted_equals_measured(record):
-    for key in ("macs", "peak_bytes"):
+    for key in ("macs", "executed_macs", "peak_bytes"):
         assert record["predicted"][key] == record["measured"][key]
+    assert record["measured"]["executed_macs"] > record["measured"]["macs"]  # vectors of seven classes, for one
     assert record["ok"] and record["steps"] == 2 * -(-record["samples"]["train"] // 32)
     assert record["weights"] == "pre-trained"
     assert record["accuracy_after"] >= record["accuracy_before"] - 0.02
@@ -164,18 +168,92 @@ def test_the_training_process_imports_only_what_it_needs(tmp_path):
     assert done.stdout.strip() == "set()", done.stdout + done.stderr
 
 
-def test_the_ledger_is_the_same_where_no_process_can_be_started(monkeypatch):
-    job = adapt.prepare(adapt.Settings(epochs=1, method=["backprop"]))
-    job.trainer.runner.made.update({("forward", 32): 3, ("backward", 32): 3, ("update", 32): 3})
-    apart = ledger.of(job, [32] * 3)
-    assert apart["predicted"]["macs"] == apart["measured"]["macs"] > 0
+def test_the_ledger_is_the_same_where_no_process_can_be_started(record, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "adapt.json"
+    path.write_text(json.dumps(without_costs(record)))
 
     def refuse(*args, **keywords):
         raise OSError(8, "Exec format error")
 
     monkeypatch.setattr(subprocess, "run", refuse)
-    here = ledger.of(job, [32] * 3)
-    assert [here[k]["macs"] for k in here] == [apart[k]["macs"] for k in apart]
+    output.make("ledger", path)
+    here = json.loads(path.read_text())
+    for kind in ("predicted", "measured"):
+        for key in ("macs", "executed_macs"):
+            assert here[kind][key] == record[kind][key] > 0
+    assert output.make("plot", path) is None
+    plot = "gradledger: the plot was not drawn (Exec format error); everything else is saved\n"
+    assert capsys.readouterr().err == plot
+
+
+def without_costs(record):
+    """A record as training leaves it."""
+    none = {"macs": None, "executed_macs": None}
+    times = dict.fromkeys(("step_seconds", "step_seconds_range", "calibrated"))
+    return record | {"predicted": record["predicted"] | none | times, "measured": record["measured"] | none}
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "it was killed, as where memory is short"),
+        ("raise MemoryError('no room')", "MemoryError: no room"),
+    ],
+)
+def test_costs_that_cannot_be_drawn_up_lose_nothing(record, tmp_path, monkeypatch, capsys, code, problem):
+    path = tmp_path / "adapt.json"
+    path.write_text(json.dumps(without_costs(record)))
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **k: run([sys.executable, "-c", code], **k))
+    assert output.make("ledger", path) is None
+    found = json.loads(path.read_text())
+    assert capsys.readouterr().err == f"gradledger: its costs were not drawn up ({problem}); everything else is saved\n"
+    assert found == without_costs(record)
+    show.adapted(found)
+    table = capsys.readouterr().out
+    assert "multiply-adds of the run, counted" in table and "time of a steady step" in table
+
+
+def test_memory_after_training_stays_below_that_of_training(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gradledger", "adapt", "--json", *SHORT, "--output", tmp_path],
+        cwd=ROOT, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    most = {False: 0, True: 0}  # has training let go? → bytes of the process and its children
+    while process.poll() is None:
+        done = b"\0finish\0" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        most[done] = max(most[done], sum(map(room.resident, family(process.pid))))
+        time.sleep(0.01)
+    assert process.returncode == 0 and (tmp_path / "adapt.png").exists()
+    assert 0 < most[True] <= 1.05 * most[False]  # they share pages of libraries, which count twice here
+
+
+def family(pid):
+    """A process and all its children."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(p for child in children for p in family(int(child)))]
+
+
+def test_the_first_step_of_each_process_is_none_of_the_steady_ones():
+    assert step_times([[9.0, 1.0, 2.0], [8.0, 6.0]]) == {"first_step_seconds": 9.0, "step_seconds": 2.0}
+    assert step_times([[], [9.0]]) == {"first_step_seconds": 9.0, "step_seconds": None}
+    assert step_times([[]]) == {"first_step_seconds": None, "step_seconds": None}
+
+
+def test_the_table_tells_first_and_steady_steps_and_how_sure_a_prediction_is(record, capsys):
+    assert record["measured"]["first_step_seconds"] > 0 and record["measured"]["step_seconds"] > 0
+    low, high = record["predicted"]["step_seconds_range"]
+    assert low < record["predicted"]["step_seconds"] < high
+    for calibrated, said in ((False, "this machine is not calibrated"), (True, "19 of 20 undisturbed steps")):
+        record["predicted"]["calibrated"] = calibrated
+        show.adapted(record)
+        out = capsys.readouterr().out
+        assert f"predicted time: {said}" in out and f"{show.seconds(low)}, {show.seconds(high)}" in out
+    show.adapted(record | {"steps": 1, "measured": record["measured"] | {"step_seconds": None}})
+    assert "one step, none is steady" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

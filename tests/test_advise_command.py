@@ -1,6 +1,7 @@
 """`gradledger cost --advise`: its record, commands that run as they are printed, its refusals."""
 
 import json
+import re
 import shlex
 from dataclasses import replace
 
@@ -112,6 +113,7 @@ def test_a_refusal_says_what_binds_and_what_would_do(record, run, limits, bindin
     r = record(*args, *limits, status=1)
     assert (r["ok"], r["front"], r["binding"]) == (False, [], binding) and r["others"]
     assert all(f"{word} binds" in r["reason"] for word in binding)
+    assert "time" not in binding or re.search(r"epoch .*takes [\d.e-]+ s \([\d.e-]+ to [\d.e-]+\)", r["reason"])
     status, out, err = run("cost", "--advise", *DEVICE, *args, *limits)
     assert (status, out, err) == (1, "", f"gradledger: {r['reason']}\n")
     best, smallest = r["best"], r["smallest_limit"]

@@ -64,6 +64,8 @@ def test_a_step_under_a_method_is_that_of_float64_and_its_peer_is_the_dense_step
     assert ours.trainer.program.plan.train_last == 1
     predicted = case.predicted()
     assert 0 < predicted["predicted_macs_ratio"] < 1 and 0 < predicted["predicted_seconds_ratio"] < 1
+    low, high = predicted["predicted_seconds_ratio_range"]
+    assert low < predicted["predicted_seconds_ratio"] < high and 0 < predicted["predicted_executed_ratio"] < 1
     assert predicted["predicted_calibrated"] == device.this_machine().measured
 
 
@@ -80,12 +82,15 @@ def test_a_method_is_timed_beside_back_propagation_without_a_peer(monkeypatch, c
     assert asked == ["check", *["ours", "backprop"] * 2]
     assert (record["ours_ms"], record["peer_ms"], record["ratio"]) == (2.0, 8.0, 0.25)
     expected = methods.CASES["method-tiny"].predicted()
-    assert record.items() >= expected.items()
+    assert {key: record[key] for key in expected} == expected
     with pytest.raises(SystemExit) as stopped:
         cli.main(["bench", "method-tiny"])
     assert stopped.value.code == 0
+    out = capsys.readouterr().out
     line = f"0.25 of the time of back-propagation (8.00 ms); predicted {expected['predicted_macs_ratio']:.2f} by mult"
-    assert line in capsys.readouterr().out
+    low, high = expected["predicted_seconds_ratio_range"]
+    assert line in out and f"{expected['predicted_executed_ratio']:.2f} by those executed" in out
+    assert f"({low:.2f} to {high:.2f})" in out
 
 
 def test_a_wrong_result_is_not_timed(monkeypatch):

@@ -65,6 +65,9 @@ def test_totals_are_sums_over_layers(record, model, size, method, last):
             assert r[s][unit] == sum(layer[s][unit] for layer in r["layers"])
     for key in ("flops", "saved_bytes", "weight_bytes"):
         assert r[key] == sum(layer[key] for layer in r["layers"])
+    done = r["executed"]
+    assert done["flops"] == sum(layer["executed_flops"] for layer in r["layers"]) == 2 * done["macs"]
+    assert done["flops"] == sum(sum(done["sections"][s].values()) for s in sections) > 0
 
 
 def test_the_record_is_that_of_the_program(record):
@@ -122,8 +125,9 @@ def test_conventions_change_the_unit_only(record, run):
         line.split() for text in (in_macs, in_flops) for line in text.splitlines() if line.startswith("whole step")
     ]
     assert total == [
-        ["whole", "step", f"{macs['macs'] / 1e6:.2f}", "MMAC"],
-        ["whole", "step", f"{macs['flops'] / 1e6:.2f}", "MFLOP"],
+        ["whole", "step,", name, f"{found / 1e6:.2f}", unit]
+        for key, unit in (("macs", "MMAC"), ("flops", "MFLOP"))
+        for name, found in (("counted", macs[key]), ("executed", macs["executed"][key]))
     ]
 
 

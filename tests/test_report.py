@@ -27,6 +27,8 @@ def torch_row(part, groups, times=1):
             "torch": 10 * times, "ratio": float(times), "explained": True}  # fmt: skip
 
 
+LAUNCHES = [{"section": "forward", "name": "conv1 conv2d.forward", "counted": 1000, "executed": 1250},
+            {"section": "forward", "name": "pool1 max_pool.forward", "counted": 0, "executed": 0}]  # fmt: skip
 SVG = report_plot.svg
 NAMES = ("conv2d.grad_w", "relu.forward")
 
@@ -52,9 +54,10 @@ def record():
             "errors": [{"layer": "conv1", "local": {"dw": SUMMARY}, "whole": {"dw": SUMMARY}, "filter": None}],
         },
         "counts": {
-            "model": {"wrong": []},
+            "model": {"wrong": [], "kernels": {"wrong": [], "launches": LAUNCHES}},
             "passes": passes,
-            "nets": {"methods": {"backprop": {"cases": 1, "calls": 9, "mismatches": 0}}, "sets": {}, "wrong": []},
+            "nets": {"methods": {"backprop": {"cases": 1, "calls": 9, "mismatches": 0}}, "sets": {}, "wrong": [],
+                     "kernels": {"wrong": []}},
             "torch": {"installed": True, "version": "2", "rows": [
                 torch_row("y", 2), torch_row("dx", 2), torch_row("dw", 2, 2), torch_row("backward", None, 3)]},
         },
@@ -91,6 +94,12 @@ class Reader(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+
+
+def test_what_is_counted_stands_beside_what_is_executed(record):
+    found = Reader(report.page(record)).text
+    assert "conv1 conv2d.forward1,0001,2501.250" in found and "pool1 max_pool.forward00–" in found
+    assert "whole step1,0001,2501.250" in found and "padded taps are skipped" in found
 
 
 def test_the_page_is_whole_and_needs_nothing_else(record, monkeypatch):

@@ -71,10 +71,13 @@ def test_the_record_and_its_files(run, tmp_path):
     assert r["gradients"]["slope"]["checked"] == 5
     assert 0 < r["gradients"]["slope"]["max_rel_err"] < r["gradients"]["slope"]["tolerance"]
     assert r["tables"]["ok"] and r["time"]["cases"] == [] and r["memory"]["process"]["note"]
-    assert [c["section"] for c in r["checks"]] == ["gradients"] * 2 + ["counts"] * 4 + ["memory"] * 3 + ["tables"]
+    assert [c["section"] for c in r["checks"]] == ["gradients"] * 2 + ["counts"] * 5 + ["memory"] * 3 + ["tables"]
     assert {c["verdict"] for c in r["checks"]} == {"ok", "not judged"}
     assert {c["problem"] for c in r["checks"]} == {""} and all(c["value"] for c in r["checks"])
-    drawn = ["conv2d.grad_w 0", "net 0", "net 0"]
+    drawn = ["conv2d.grad_w 0", "net 0", "net 0", "net 0"]
+    kernels, launches = r["counts"]["model"]["kernels"], r["counts"]["model"]["kernels"]["launches"]
+    assert kernels["checked"] > 10 and kernels["mismatches"] == r["counts"]["nets"]["kernels"]["mismatches"] == 0
+    assert all(x["executed"] >= 0 for x in launches) and {x["section"] for x in launches} == set(ri.program.PHASES)
     two = [c["command"].splitlines() for c in r["checks"] if "\n" in c["command"]]
     assert two == [[r["command"], f"python -m validation.drawn {case}"] for case in drawn]
     assert r["command"] == "gradledger validate --batch 8 --batches 2"

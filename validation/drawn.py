@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from costmodel import cost
+from refimpl.executed import executed, stated
 from refimpl.passes import Pass
 from refimpl.program import Program
 from refimpl.train import NonFiniteError
 
-from . import counting, drawn_nets, drawn_passes, measured
+from . import counting, drawn_nets, drawn_passes, executing, measured
 
 FULL = 20_000  # predicted loads and stores of a call whose items are all counted one by one
 APART = 10**6  # seeds between the first cases of two neighbouring seeds of a run
@@ -28,7 +29,7 @@ Watch = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Compared:
-    """What the formula says of a call and what the loops did: unit → count.
+    """What the formula says of a call, or a kernel states, and what the loops did: unit → count.
 
     full: was every item counted? problem: why there is nothing to compare.
     """
@@ -78,6 +79,16 @@ def compare_calls(case: drawn_nets.NetCase) -> list[Compared]:
     return [compare(c.name, c.passed, c.sizes_at(n), c.attrs, c.present, full=False) for c in case.program.step]
 
 
+def compare_kernels(program: Program, n: int) -> list[Compared]:
+    """What every tuned kernel of a step on n samples states that it executes, and what its own body does."""
+    found = []
+    for launch in program.order:
+        if stated(launch) is not None:
+            says, does = executed(launch, n, counting.count_call), executing.launched(launch, n)
+            found.append(Compared(launch.name, vars(says), vars(does)))
+    return found
+
+
 def touched(case: drawn_nets.NetCase) -> tuple[int | None, str]:
     """Arena bytes that a step of a drawn net touches; None and the reason where there are none to compare."""
     try:
@@ -117,17 +128,21 @@ def run_nets(count: int, seed: int = 0, watch: Watch = lambda done, total, name:
     """Compare the calls and the arenas of `count` drawn nets: what was found of operations, and of bytes.
 
     Operations: cases, calls, mismatches (calls), `methods` and `sets` of them, each with cases, calls and mismatches,
-    and what was `wrong` as in `run_passes`. Bytes: checked, mismatches (nets), filled (nets whose step touches the last
-    byte; the others' arenas end in working arrays), `methods` with cases and mismatches, `arenas` (seed, predicted
-    bytes, touched bytes), `wrong`.
+    what was `wrong` as in `run_passes`, and `kernels` (tuned ones: checked, mismatches, wrong). Bytes: checked,
+    mismatches (nets), filled (nets whose step touches the last byte; the others' arenas end in working arrays),
+    `methods` with cases and mismatches, `arenas` (seed, predicted bytes, touched bytes), `wrong`.
     """
-    operations = {"methods": {}, "sets": {}, "wrong": []}
+    operations = {"methods": {}, "sets": {}, "wrong": [], "kernels": {"checked": 0, "mismatches": 0, "wrong": []}}
     memory = {"methods": {}, "arenas": [], "wrong": []}
     for i, case_seed in enumerate(range(seed * APART, seed * APART + count)):
         methods = drawn_nets.methods_of(case_seed)
         together = " + ".join(methods)
         watch(i, count, together)
-        results, predicted, end, problem = _net(case_seed)
+        results, kernels, predicted, end, problem = _net(case_seed)
+        tallied = operations["kernels"]
+        tallied["checked"] += len(kernels)
+        tallied["mismatches"] += sum(not k.ok for k in kernels)
+        tallied["wrong"] += [_wrong("net", case_seed, f"{together}: {k}") for k in kernels if not k.ok]
         off, differs = [c for c in results if not c.ok], bool(problem)
         for tallies, names in ((operations["methods"], methods), (operations["sets"], (together,))):
             for name in names:
@@ -145,16 +160,16 @@ def run_nets(count: int, seed: int = 0, watch: Watch = lambda done, total, name:
     return totals | operations, found | {"filled": sum(p == end for _, p, end in memory["arenas"])} | memory
 
 
-def _net(seed: int) -> tuple[list[Compared], int, int | None, str]:
-    """Calls, bytes predicted and touched, and what is wrong; a net that does not compile is one call, not ok."""
+def _net(seed: int) -> tuple[list[Compared], list[Compared], int, int | None, str]:
+    """Calls, kernels, bytes predicted and touched, what is wrong; a net that does not compile is one call, not ok."""
     try:
         case = drawn_nets.net_case(seed)
     except (AssertionError, ValueError) as e:
-        return [Compared("the net", {}, {}, problem=f"does not compile: {e}")], 0, 0, ""
+        return [Compared("the net", {}, {}, problem=f"does not compile: {e}")], [], 0, 0, ""
     end, problem = touched(case)
     if end is not None:
         problem = beside(case.program, end)
-    return compare_calls(case), case.program.peak_bytes, end, problem
+    return compare_calls(case), compare_kernels(case.program, case.n), case.program.peak_bytes, end, problem
 
 
 def beside(program: Program, end: int) -> str:
@@ -194,15 +209,16 @@ def show(name: str, seed: int) -> bool:
         print(f"{result.name}\nformula {dict(sorted(result.predicted.items()))}\nloops   {result.counted}")
         print(f"counted {'item by item' if result.full else 'by classes and sums'}: {'equal' if result.ok else result}")
         return result.ok
-    results, predicted, end, problem = _net(seed)
-    off = [c for c in results if not c.ok]
+    results, kernels, predicted, end, problem = _net(seed)
+    off, unlike = ([c for c in found if not c.ok] for found in (results, kernels))
     if predicted:
         print(drawn_nets.net_case(seed))
     print(f"{len(results)} calls, {len(off)} do other operations than their formulas say")
-    for c in off:
+    print(f"{len(kernels)} tuned kernels, {len(unlike)} execute other operations than they state")
+    for c in (*off, *unlike):
         print(f"  {c}")
     print(bytes_text(predicted, end, problem))
-    return not off and not problem
+    return not off and not unlike and not problem
 
 
 def main(args: list[str]) -> int:

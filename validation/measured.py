@@ -1,10 +1,11 @@
 """What a run really did: operations of the launches it made, and the arena bytes it touched."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from refimpl.program import Program
+from refimpl.executed import executed
+from refimpl.program import Launch, Program
 from refimpl.train import GUARD, Trainer, threads
 
 from .counting import count_call
@@ -13,24 +14,38 @@ PATTERNS = (0x5A, 0xA5)
 BLOCK = 1 << 20  # bytes compared at a time
 
 
-def run_flops(program: Program, made: Mapping[tuple[str, int], int]) -> int:
+def counted_flops(launch: Launch, n: int) -> int:
+    """Multiplications and additions of a launch on n samples by the reference algorithm.
+
+    Each distinct call is counted by running its reference body on counting arrays; no formula is evaluated.
+    """
+    units = [count_call(call, n) for call in launch.covers]
+    return sum(u.get("mul", 0) + u.get("add", 0) for u in units)
+
+
+def executed_flops(launch: Launch, n: int) -> int:
+    """Multiplications and additions that the kernel of a launch executes on n samples (`refimpl.executed`)."""
+    ops = executed(launch, n, count_call)
+    return ops.mul + ops.add
+
+
+def run_flops(
+    program: Program, made: Mapping[tuple[str, int], int], of: Callable[[Launch, int], int] = counted_flops
+) -> int:
     """Multiplications and additions of every launch that a runner made, with its real sizes.
 
-    made: `Runner.made`, how often each (section, samples) ran. Each distinct call is counted by running its reference
-    body on counting arrays; no formula is evaluated.
+    made: `Runner.made`, how often each (section, samples) ran. of: `counted_flops` or `executed_flops`.
     """
-    total = 0
-    for (section, n), times in made.items():
-        for launch in program.launches[section]:
-            for call in launch.covers:
-                units = count_call(call, n)
-                total += times * (units.get("mul", 0) + units.get("add", 0))
-    return total
+    return sum(times * of(launch, n) for (section, n), times in made.items() for launch in program.launches[section])
 
 
-def all_flops(program: Program, made: Mapping[frozenset[str], Mapping[tuple[str, int], int]]) -> int:
+def all_flops(
+    program: Program,
+    made: Mapping[frozenset[str], Mapping[tuple[str, int], int]],
+    of: Callable[[Launch, int], int] = counted_flops,
+) -> int:
     """`run_flops` of everything that a trainer made, steps that left residual blocks out included (`Trainer.made`)."""
-    return sum(run_flops(program.without(dropped), ran) for dropped, ran in made.items())
+    return sum(run_flops(program.without(dropped), ran, of) for dropped, ran in made.items())
 
 
 def touched_bytes(
@@ -46,16 +61,31 @@ def touched_bytes(
         trainer = Trainer(program, block=block)
         for name, a in trainer.parameters.items():
             a[...] = parameters[name]
-        block = trainer.runner.block
-        block[...] = pattern
-        with threads(program.threads):
-            trainer.rehearse(x[: program.batch], y[: program.batch])
-        end = GUARD + program.peak_bytes
-        if (block[:GUARD] != pattern).any() or (block[end : end + GUARD] != pattern).any():
-            raise AssertionError("a kernel wrote outside the arena")
-        highest = max(highest, _end_of_other(block[GUARD:end], pattern))
+        block = trainer.whole.block
+        highest = max(highest, _touched(trainer, x, y, pattern))
         del trainer  # before the next one: two of them hold their weights twice
     return highest
+
+
+def touched_by(trainer: Trainer, x: np.ndarray, y: np.ndarray) -> int:
+    """`touched_bytes` of a trainer that has done its work: its weights change, and nothing is allocated for it.
+
+    NonFiniteError where they become infinite by that.
+    """
+    trainer.step = 0
+    return max(_touched(trainer, x, y, pattern) for pattern in PATTERNS)
+
+
+def _touched(trainer: Trainer, x: np.ndarray, y: np.ndarray, pattern: int) -> int:
+    """Number of the last arena byte that a step changes from `pattern`, plus one."""
+    program, block = trainer.program, trainer.whole.block
+    block[...] = pattern
+    with threads(program.threads):
+        trainer.rehearse(x[: program.batch], y[: program.batch])
+    end = GUARD + program.peak_bytes
+    if (block[:GUARD] != pattern).any() or (block[end : end + GUARD] != pattern).any():
+        raise AssertionError("a kernel wrote outside the arena")
+    return _end_of_other(block[GUARD:end], pattern)
 
 
 def _end_of_other(values: np.ndarray, value: int) -> int:

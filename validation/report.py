@@ -227,7 +227,15 @@ def counts(record: dict, picture: bytes | None) -> str:
     rows = [(name, n["cases"], n["calls"], n["mismatches"]) for name, n in both.items()]
     by_method = table(("methods", "nets", "calls", "mismatches"), rows, numbers)
     parts = [
-        wrong(c["model"]["wrong"] + passes["wrong"] + nets["wrong"]),
+        wrong(
+            c["model"]["wrong"]
+            + passes["wrong"]
+            + nets["wrong"]
+            + c["model"]["kernels"]["wrong"]
+            + nets["kernels"]["wrong"]
+        ),
+        "<h3>Counted and executed</h3>",
+        executed(c["model"]["kernels"]["launches"]),
         "<h3>Drawn nets by method</h3>",
         '<p class="note">A net with two methods stands in three rows: under each of them and under both.</p>',
         by_method,
@@ -240,6 +248,26 @@ def counts(record: dict, picture: bytes | None) -> str:
         terms(LEGEND),
     ]
     return "\n".join(parts)
+
+
+def executed(launches: list[dict]) -> str:
+    """Operations of each launch of the model's step: of the reference algorithm, and of its kernel."""
+    note = (
+        "Multiplications and additions of a full batch. Counted are those of the reference algorithm: padded taps are "
+        "skipped. Executed are those of the kernel that runs, on its own geometry: zeros of padding, empty lanes of "
+        "vectors and rows that are made twice are in it, and what two calls share is there once. Formulas, and every "
+        "figure called counted, are of the first kind; what is saved in time follows the second more closely."
+    )
+    heads = ("launch", "counted", "executed", "executed / counted")
+    rows = [(x["name"], x["counted"], x["executed"], share(x)) for x in launches]
+    whole = {key: sum(x[key] for x in launches) for key in ("counted", "executed")}
+    rows.append(("whole step", whole["counted"], whole["executed"], share(whole)))
+    return f'<p class="note">{text(note)}</p>' + table(heads, rows, "|".join(heads[1:]))
+
+
+def share(found: dict) -> str:
+    """Executed over counted."""
+    return f"{found['executed'] / found['counted']:.3f}" if found["counted"] else "–"
 
 
 def example(found: dict) -> str:

@@ -3,11 +3,13 @@
 import numpy as np
 from numba import prange
 
+from ..executed import ADD, executes
 from ..kernel import fast
 
 RUN = 8192  # elements: enough to be worth a thread
 
 
+@executes(lambda y, a, b: ADD * y.size)
 @fast
 def forward(y, a, b):
     """Y = a + b, all of the same number of elements."""

@@ -6,9 +6,12 @@ Letters as in `ops.avg_pool`; `global_` kernels are those of `ops.global_avg_poo
 import numpy as np
 from numba import prange
 
+from ..executed import ADD, NOTHING, executes
 from ..kernel import fast
+from .max_pool import pairs
 
 
+@executes(lambda y, x, geometry, count_include_pad: ADD * pairs(x, y, geometry))
 @fast
 def forward(y, x, geometry, count_include_pad):
     """Y (N, P, Q, C) of x (N, H, W, C)."""
@@ -34,6 +37,7 @@ def forward(y, x, geometry, count_include_pad):
                 y[n, p, q, c] /= count
 
 
+@executes(lambda dx, dy, geometry, count_include_pad: ADD * pairs(dx, dy, geometry))
 @fast
 def grad_x(dx, dy, geometry, count_include_pad):
     """Dx (N, H, W, C) of dy (N, P, Q, C): each row of dx collects from the windows that lie over it."""
@@ -59,6 +63,7 @@ def grad_x(dx, dy, geometry, count_include_pad):
                         dx[n, h, w, c] += dy[n, p, q, c] / count
 
 
+@executes(lambda y, x: ADD * x.size)
 @fast
 def global_forward(y, x):
     """Y (N, C) of x (N, H, W, C)."""
@@ -77,6 +82,7 @@ def global_forward(y, x):
             y[n, c] /= count
 
 
+@executes(lambda dx, dy: NOTHING)
 @fast
 def global_grad_x(dx, dy):
     """Dx (N, H, W, C) of dy (N, C)."""

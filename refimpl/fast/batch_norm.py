@@ -15,9 +15,10 @@ Sums arrive as partial sums (slices, 2, C) in float64 and are added in the order
 import numpy as np
 from numba import prange
 
+from ..executed import ADD, MAC, MUL, NOTHING, Ops, executes
 from ..kernel import fast, inline
 from ..simd import LANES, accumulate, address, clamp, given, keep, load, splat, store
-from .rows import SUM_ROWS, bounds, clear, sum_tile
+from .rows import SUM_ROWS, bounds, clear, lanes, read_gradient_executes, sum_tile, sum_tile_executes
 
 MAX_SLICES = 16
 SLICE_ELEMENTS = 16 * 1024  # elements worth an item
@@ -32,6 +33,18 @@ def slices(rows: int, channels: int) -> int:
 _slices = inline(slices)
 
 
+def parts_of(y) -> list[int]:
+    """Rows of each slice of a map y (N, H, W, C)."""
+    rows = y.shape[0] * y.shape[1] * y.shape[2]
+    parts = slices(rows, y.shape[3])
+    return [rows * (part + 1) // parts - rows * part // parts for part in range(parts)]
+
+
+def gather_executes(sums) -> Ops:
+    """What `gather` executes for every channel."""
+    return ADD * (2 * (sums.shape[0] - 1) * lanes(sums.shape[2]))
+
+
 @inline
 def gather(sums, parts, channels, first, end):
     """Add the sums of all slices to those of slice 0, in order, for channels first … end−1."""
@@ -43,6 +56,11 @@ def gather(sums, parts, channels, first, end):
             store(sums, k * channels + c, v, end - c)
 
 
+@executes(
+    lambda affine, moments, running_mean, running_var, sums, gamma, *rest: (
+        gather_executes(sums) + (MUL * 4 + ADD * 3) * gamma.size + (MUL * 5 + ADD * 2) * running_mean.size
+    )
+)
 @fast
 def training_table(affine, moments, running_mean, running_var, sums, gamma, beta, count, eps, momentum):
     """Write affine (2, C) = (a, b) and moments (2, C) float64 = (mean, rstd) from sums (…, 2, C), which are used up.
@@ -68,6 +86,7 @@ def training_table(affine, moments, running_mean, running_var, sums, gamma, beta
                 running_var[c] = (1.0 - momentum) * running_var[c] + momentum * var * count / max(count - 1, 1)
 
 
+@executes(lambda affine, moments, running_mean, *rest: (MUL * 3 + ADD * 2) * running_mean.size)
 @fast
 def frozen_table(affine, moments, running_mean, running_var, gamma, beta, eps):
     """Write affine (2, C) = (a, b) and moments (2, C) float64 = (mean, rstd) of the running statistics."""
@@ -81,6 +100,9 @@ def frozen_table(affine, moments, running_mean, running_var, gamma, beta, eps):
             affine[1, c] = beta[c] - gamma[c] * rstd * running_mean[c]
 
 
+@executes(
+    lambda coef, dgamma, dbeta, sums, moments, gamma, *rest: gather_executes(sums) + (MUL * 9 + ADD * 2) * gamma.size
+)
 @fast
 def gradient_table(coef, dgamma, dbeta, sums, moments, gamma, count, training):
     """Write coef (3, C) = (A, B, C), dgamma and dbeta (C,) from sums (…, 2, C) of dz and dz·y, and moments.
@@ -105,6 +127,7 @@ def gradient_table(coef, dgamma, dbeta, sums, moments, gamma, count, training):
                 dbeta[c] = total
 
 
+@executes(lambda out, parts: ADD * ((parts.shape[0] - 1) * lanes(out.size)))
 @fast
 def add_slices(out, parts):
     """Out = Σ parts over the first axis, in index order; `parts` (slices, …) has the elements of `out` after it."""
@@ -120,6 +143,7 @@ def add_slices(out, parts):
             store(to, i, v, m)
 
 
+@executes(lambda sums, y: sum((sum_tile_executes(rows, y.shape[3]) for rows in parts_of(y)), NOTHING))
 @fast
 def statistics(sums, y):
     """Write sums (slices(N·H·W, C), 2, C) float64: Σy and Σy² of y (N, H, W, C) per slice."""
@@ -159,6 +183,13 @@ def normalize_rows(z, y, affine, other, other_affine, first, end, channels, act)
             store(z, i, clamp(v, lo, hi), m)
 
 
+def normalize_executes(z, y, affine, other, other_affine, act) -> Ops:
+    """Two multiply-adds at most: the norm, and that of the second branch or its sum."""
+    each = MAC + (NOTHING if not other.size else MAC + ADD if other_affine.size else ADD)
+    return each * (y.size // y.shape[3] * lanes(y.shape[3]))
+
+
+@executes(normalize_executes)
 @fast
 def normalize(z, y, affine, other, other_affine, act):
     """Z = act(a·y + b + other), all (N, H, W, C), where a map is needed as such: the sum of two branches.
@@ -206,6 +237,15 @@ def gradient_rows(g, dz, z, y, affine, sums, other, other_sums, first, end, chan
                 accumulate(other_sums, at + channels + c, others, m)
 
 
+def gradient_executes(g, dz, z, y, affine, sums, other, other_sums, act) -> Ops:
+    """The norm where it tells what is flat, and the sums: of a run of rows in registers, then added to all."""
+    each = ADD + MAC + (NOTHING if z.size else MAC) + (MAC if other.size else NOTHING)
+    last = ADD * (4 if other.size else 2)
+    rows = parts_of(y)
+    return (each * sum(rows) + last * sum(-(-n // SUM_ROWS) for n in rows)) * lanes(y.shape[3])
+
+
+@executes(gradient_executes)
 @fast
 def gradient(g, dz, z, y, affine, sums, other, other_sums, act):
     """G = dz where the activation is not flat, else 0, with its sums: the backward of `normalize`, all (N, H, W, C).
@@ -240,6 +280,7 @@ def apply_rows(dy, dz, y, coef, first, end, channels):
             store(dy, i, v, m)
 
 
+@executes(lambda dy, dz, y, coef: read_gradient_executes(y, coef) * (dz.size // dz.shape[3] * lanes(dz.shape[3])))
 @fast
 def apply_gradient(dy, dz, y, coef):
     """Dy = A·dz + B·y + C, all (N, H, W, C), for a consumer that cannot read through `coef` (3, C). dy may be dz.

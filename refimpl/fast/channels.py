@@ -6,11 +6,13 @@ What `methods.error_map_pruning` and `methods.sparse_update` do beside the produ
 import numpy as np
 from numba import prange
 
+from ..executed import ADD, MAC, MUL, NOTHING, Ops, executes
 from ..kernel import fast
 
 ROWS = 256  # rows of a tile: enough to be worth a thread
 
 
+@executes(lambda out, x, index: NOTHING)
 @fast
 def take(out, x, index):
     """Out (A, B, C, L): the channels index (L,) of x (A, B, C, K)."""
@@ -25,6 +27,7 @@ def take(out, x, index):
                 into[l] = of[index[l]]
 
 
+@executes(lambda out, kept, x, rank: NOTHING)
 @fast
 def spread(out, kept, x, rank):
     """Out (A, B, C, K): x (A, B, C, L) at the channels of rank (K,) below L, 0 elsewhere; scratch kept (L,)."""
@@ -45,6 +48,14 @@ def spread(out, kept, x, rank):
                 into[kept[l]] = of[l]
 
 
+def score_executes(scores, partials, dy, w, gamma_w, gamma_dy) -> Ops:
+    """Two sums by slices, of which each is weighed, and the sum of the slices."""
+    samples = -(-dy.shape[0] // partials.shape[0])
+    slices = -(-dy.shape[0] // samples)
+    return MUL + ADD * dy.size + MAC * w.size + (MUL + ADD) * (slices * scores.size)
+
+
+@executes(score_executes)
 @fast
 def score(scores, partials, dy, w, gamma_w, gamma_dy):
     """Scores (K,) of dy (N, P, Q, K) and w (R, S, D, K); partials (slices of the samples and of the taps, K)."""

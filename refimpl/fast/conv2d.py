@@ -10,13 +10,15 @@ C-contiguous. No kernel allocates; scratch comes from the caller, its shape, lik
 import numpy as np
 from numba import get_thread_id, prange
 
+from ..executed import ADD, MAC, MUL, NOTHING, Ops, executes, pieces
+from ..geometry import inside
 from ..kernel import inline
 from .finish import activation_bits, finish, finish_narrow
 from .gather import dy_tile, gather, gather_taps, scatter, up
-from .matmul import product
-from .memory import clear, turn
+from .matmul import product, product_executes
+from .memory import clear, moved, turn
 from .shared import TileKernel
-from .tiles import NARROW
+from .tiles import NARROW, ceil_div
 
 STRIP = 64  # input channels that one item transposes
 
@@ -28,6 +30,28 @@ def reads_in_place(w, y, x, geometry):
     return one and y.shape[1] == x.shape[1] and y.shape[2] == x.shape[2]
 
 
+def forward_executes(y, mask, x, w, scale, shift, residual, scratch, geometry, tiles, act) -> Ops:
+    """The products of gathered tiles, padded taps included, and what is done to each element of y after them."""
+    samples, part, channels, _, _ = tiles
+    size, (r, s, depth, width) = y.dtype.itemsize, w.shape
+    one_channel = x.shape[3] == 1 and not reads_in_place.py_func(w, y, x, geometry)
+    narrow, groups = one_channel and width < NARROW, x.shape[3] // depth
+    given = [MUL * bool(scale.size), ADD * bool(shift.size), ADD * bool(residual.size)]
+    after = MAC + given[2] if narrow else sum(given, NOTHING)
+    total, pixels = after * y.size, y.shape[1] * y.shape[2]
+    for together, i in pieces(y.shape[0], samples):
+        for length, j in pieces(pixels, part):
+            rows = (together - 1) * pixels + length
+            for k, l in pieces(width, channels):
+                if narrow:
+                    own = product_executes(width, rows, r * s, size)
+                else:
+                    own = product_executes(rows, k if groups == 1 else width // groups, r * s * depth, size) * groups
+                total += own * (i * j * l)
+    return total
+
+
+@executes(forward_executes)
 @TileKernel
 def forward(y, mask, x, w, scale, shift, residual, scratch, geometry, tiles, act):
     """Y = act(scale·conv(x, w) + shift + residual) and, where `mask` is not empty, the bits of the activation.
@@ -118,6 +142,58 @@ def _multiply_one_channel(y, x, w, own, row0, rows, k0, k1, geometry, tap_rows, 
 # ---- grad_x
 
 
+def grad_x_executes(dx, dy, mask, scale, w, turned, scratch, geometry, tiles, add) -> Ops:
+    """Products of a tile; dy through its scale, again for each tile that reads it; sums where products are scattered.
+
+    Pixels at the borders of tiles are multiplied for both neighbours.
+    """
+    stride_h, stride_w, dilation_h, dilation_w, top, left = geometry
+    samples, part, channels, piece, tap_rows, tap_columns = tiles
+    direct, gathers = reads_in_place.py_func(w, dy, dx, geometry), turned.shape[0] > 0
+    size, (_, high, wide, total) = dx.dtype.itemsize, dx.shape
+    r, s, depth, width = w.shape
+    groups, per_group = total // depth, width // (total // depth)
+    height, across = dy.shape[1:3]
+    length = high * wide if gathers or direct else high
+    weigh, found = MUL * (width * bool(scale.size)), NOTHING
+    for together, i in pieces(dx.shape[0], samples):
+        for first in range(0, length, part):
+            last = min(first + part, length)
+            out = (together - 1) * length + last - first
+            h0, h1 = (first // wide, (last - 1) // wide + 1) if gathers else (first, last)
+            p0 = min(max(0, ceil_div(h0 + top - dilation_h * (r - 1), stride_h)), height)
+            p1 = max(min(height, (h1 - 1 + top) // stride_h + 1), p0)
+            read = out if direct else ((together - 1) * height + p1 - p0) * across
+            for c, j in pieces(total, channels):
+                own = weigh * read
+                n = c if groups == 1 else depth
+                if direct:
+                    own += product_executes(out, n, per_group, size) * groups
+                elif gathers:
+                    own += product_executes(out, n, r * s * per_group, size) * groups
+                else:
+                    for rows, k in pieces(read, piece):
+                        for taps_h, l in pieces(r, tap_rows):
+                            for taps_w, m in pieces(s, tap_columns):
+                                span = taps_h * taps_w * min(depth, c)
+                                own += product_executes(rows, span, per_group, size) * (groups * k * l * m)
+                found += own * (i * j)
+    if not (direct or gathers):
+        pad_h, pad_w = (top, 0), (left, 0)
+        lines = int(inside(high, r, height, stride_h, dilation_h, pad_h).sum()) * dx.shape[0]
+        under = inside(wide, s, across, stride_w, dilation_w, pad_w)
+        for c, j in pieces(total, channels):
+            deep = min(depth, c)
+            if dilation_w == 1 and deep == total:  # taps side by side are added at once
+                runs = (under[:, i : i + tap_columns].sum(1) for i in range(0, s, tap_columns))
+                moves = sum(moved(int(n) * deep, size) for run in runs for n in run)
+            else:
+                moves = int(under.sum()) * moved(deep, size)
+            found += ADD * (lines * moves * groups * j)
+    return found
+
+
+@executes(grad_x_executes)
 @TileKernel
 def grad_x(dx, dy, mask, scale, w, turned, scratch, geometry, tiles, add):
     """Dx (N, H, W, C) of dy (N, P, Q, K) through `mask` and `scale`, w (R, S, C/G, K); `add`: dx += instead of dx =.
@@ -260,6 +336,22 @@ def _products_to_dx(
 # ---- grad_w and grad_b
 
 
+def grad_w_executes(dw, dy, mask, scale, x, scratch, partials, geometry, tiles) -> Ops:
+    """The products of gathered tiles; dy through its scale, again for each part of dw; the sum of the slices."""
+    per_slice, _, tap_rows, tap_columns, channels = tiles
+    pixels = dy.shape[0] * dy.shape[1] * dy.shape[2]
+    r, s, depth, width = dw.shape
+    groups = x.shape[3] // depth
+    total = ADD * ((ceil_div(pixels, per_slice) - 1) * dw.size)
+    for taps_h, i in pieces(r, tap_rows):
+        for taps_w, j in pieces(s, tap_columns):
+            for c, k in pieces(depth, channels):
+                own = product_executes(taps_h * taps_w * c, width // groups, pixels, dw.dtype.itemsize) * groups
+                total += (own + MUL * (dy.size * bool(scale.size))) * (i * j * k)
+    return total
+
+
+@executes(grad_w_executes)
 @TileKernel
 def grad_w(dw, dy, mask, scale, x, scratch, partials, geometry, tiles):
     """Dw (R, S, C/G, K) of dy (N, P, Q, K) through `mask` and `scale`, x (N, H, W, C)."""
@@ -337,6 +429,13 @@ def add_partials(out, partials, slices):
             out[i] += partials[s, i]
 
 
+def grad_b_executes(db, dy, mask, scale, partials) -> Ops:
+    """A sum by slices of samples, weighed, and the sum of the slices."""
+    slices = ceil_div(dy.shape[0], ceil_div(dy.shape[0], partials.shape[0]))
+    return ADD * (dy.size + (slices - 1) * db.size) + MUL * (slices * db.size * bool(scale.size))
+
+
+@executes(grad_b_executes)
 @TileKernel
 def grad_b(db, dy, mask, scale, partials):
     """Db (K,) = Σ_{n,p,q} dy_eff, dy (N, P, Q, K) through `mask` and `scale`."""

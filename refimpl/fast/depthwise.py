@@ -16,9 +16,10 @@ has a bounds check. Slices follow from shapes alone, so the sums have the same b
 import numpy as np
 from numba import get_thread_id, prange
 
+from ..executed import ADD, MAC, NOTHING, Ops, executes
 from ..kernel import fast, inline
 from ..simd import LANES, accumulate, address, clamp, given, keep, load, prefetch, prefetch_write, splat, store
-from .rows import bounds, clear, read_gradient_row, read_row
+from .rows import bounds, clear, lanes, read_gradient_executes, read_gradient_row, read_row, read_row_executes
 
 MAX_SLICES = 8  # slices of the batch, each with partial sums of its own
 RING_BYTES = 400 * 1024  # rows of one item that stay in the second-level cache
@@ -178,6 +179,30 @@ def forward_item(
                     )  # fmt: skip
 
 
+def forward_executes(y, x, w, affine, sums, scale, shift, scratch, act, post, stride, dilation, pad) -> Ops:
+    """Rows of x̂ as they come into the ring, rows of y with their sums, which are made whether anyone reads them or not.
+
+    Taps beside the map are multiplied, rows of taps above and below it in the 3×3 kernel only.
+    """
+    (size, width), (rows, columns), (r_size, s_size) = x.shape[1:3], y.shape[1:3], w.shape[:2]
+    taps, loaded, read = 0, 0, 0
+    for p in range(rows):
+        h = p * stride[0] - pad[0][0]
+        stop = min(h + (r_size - 1) * dilation[0] + 1, size)
+        read += max(0, stop - max(loaded, h))
+        loaded = max(loaded, stop)
+        taps += sum(0 <= h + r * dilation[0] < size for r in range(r_size))
+    found = read_row_executes(affine) * (read * width)
+    if (r_size, s_size) == (3, 3):
+        found += (MAC * 9 + Ops(0, -1)) * (rows * columns)  # nine products, eight sums
+    else:
+        found += MAC * (taps * s_size * columns)
+    found += ((MAC if shift.size else NOTHING) + ADD + MAC) * (rows * columns)
+    found += (ADD * 2 if sums.size else NOTHING) * rows
+    return found * (x.shape[0] * lanes(x.shape[3]))
+
+
+@executes(forward_executes)
 @fast
 def forward(y, x, w, affine, sums, scale, shift, scratch, act, post, stride, dilation, pad):
     """Write y (N, P, Q, C) and its sums, from x (N, H, W, C) read through `affine` and `act`, and w (R, S, 1, C).
@@ -380,6 +405,33 @@ def backward_item(
                     accumulate(dw, (part * count + k) * channels + c, share, min(LANES, end - c))
 
 
+def backward_executes(dx, dw, dz, y, coef, x, affine, w, sums, scratch, act, stride, dilation, pad) -> Ops:
+    """Rows of dy as they come into the ring, rows of dx with their share of dw, which is made even where nobody asks.
+
+    Taps beside the map are multiplied, rows of taps above and below it and between strides in the 3×3 kernel only.
+    """
+    count, size, width, channels = x.shape if x.size else dx.shape
+    (p_size, q_size), (r_size, s_size) = dz.shape[1:3], w.shape[:2]
+    depth = (r_size - 1) * dilation[0] // stride[0] + 1
+    taps, loaded, read = 0, 0, 0
+    for h in range(size):
+        stop = min((h + pad[0][0]) // stride[0] + 1, p_size)
+        read += max(0, stop - max(loaded, stop - depth))
+        loaded = max(loaded, stop)
+        for r in range(r_size):
+            at = h + pad[0][0] - r * dilation[0]
+            taps += at >= 0 and at % stride[0] == 0 and at // stride[0] < p_size
+    found = read_gradient_executes(y, coef) * (read * q_size)
+    each = MAC + ADD + MAC  # z, and the sums for the norm before
+    if (r_size, s_size) == (3, 3):
+        found += (each + MAC * 18 + Ops(0, -1)) * (size * width) + ADD * (9 * size)
+    else:
+        found += each * (size * width) + MAC * (2 * taps * s_size * width)
+    found += (ADD * (2 * size) if sums.size else NOTHING) + (ADD * (r_size * s_size) if dw.size else NOTHING)
+    return found * (count * lanes(channels))
+
+
+@executes(backward_executes)
 @fast
 def backward(dx, dw, dz, y, coef, x, affine, w, sums, scratch, act, stride, dilation, pad):
     """Write dx (N, H, W, C), dw per slice (slices(N), R, S, 1, C) and the sums of the norm before.

@@ -10,10 +10,12 @@ import numba
 import numpy as np
 from numba import prange
 
+from ..executed import ADD, MAC, MUL, NOTHING, Ops, executes, pieces
 from ..gemm import gemm
 from ..kernel import fast, inline
 from ..simd import LANES, accumulate, address, keep_bits, load, stream
-from .product import PANEL, product
+from .product import PANEL, product, product_executes
+from .rows import lanes
 
 CENTRE = 0
 TILE = 65536  # elements of a tile of dx_patch: it stays in the second-level cache
@@ -107,6 +109,21 @@ def add_masked_patch(total, a, mask, first_row, last_row, first_column, last_col
                 accumulate(target, c, keep_bits(load(source, at + c, n), bits_from(mask, at + c, n)), n)
 
 
+def pooled(x, grid, patch, align) -> int:
+    """Elements of x (N, H, W, C) that lie in a patch of a grid (N, U, V, C): not what it crops."""
+    covered = x.shape[0]
+    for axis in (0, 1):
+        size, patches, side = x.shape[1 + axis], grid.shape[1 + axis], patch[axis]
+        before = padding.py_func(size, patches, side, align)
+        covered *= min(patches * side - before, size) - max(-before, 0)
+    return covered
+
+
+@executes(
+    lambda x_sum, x, patch, stride, align: (
+        ADD * (pooled(x, x_sum, (patch[0] * stride[0], patch[1] * stride[1]), align) * x.shape[3])
+    )
+)
 @fast
 def pool_x(x_sum, x, patch, stride, align):
     """X_sum (N, U, V, C) of x (N, H, W, C)."""
@@ -121,6 +138,14 @@ def pool_x(x_sum, x, patch, stride, align):
             add_patch(x_sum[n, u, v], x[n], first, last, begin, end)
 
 
+def pool_dy_executes(dy_mean, dy, mask, scale, patch, align) -> Ops:
+    """Sums over patches, in whole vectors where a mask is read, and their mean."""
+    width = dy.shape[3]
+    sums = pooled(dy, dy_mean, patch, align) * (lanes(width) if mask.shape[0] else width)
+    return ADD * sums + MUL * (dy_mean.size * (2 if scale.size else 1))
+
+
+@executes(pool_dy_executes)
 @fast
 def pool_dy(dy_mean, dy, mask, scale, patch, align):
     """Dy_mean (N, U, V, K) of dy (N, P, Q, K), or of mask·scale·dy: what reaches the convolution through an activation
@@ -151,6 +176,7 @@ def pool_dy(dy_mean, dy, mask, scale, patch, align):
                     mean[k] *= part
 
 
+@executes(lambda w_sum, w: ADD * w.size)
 @fast
 def sum_w(w_sum, w):
     """W_sum (C/G, K) of w (R, S, C/G, K)."""
@@ -196,6 +222,26 @@ def spread(dx, tile, n, u, v, first_channel, channels, grid_rows, grid_columns, 
                     element[c] = tile[c]
 
 
+def grad_x_executes(dx, tiles, turned, panels, dy_mean, w_sum, patch, stride, align) -> Ops:
+    """A product a tile and group, or one multiplication an element where each group has one channel."""
+    depth, channels, outputs = w_sum.shape[0], dx.shape[3], dy_mean.shape[3]
+    width, lines, block = outputs * depth // channels, tiles.shape[1], tiles.shape[3]
+    if depth == width == 1:
+        return MUL * dy_mean.size
+    total = NOTHING
+    for many, i in pieces(dx.shape[0] * dy_mean.shape[1], lines):
+        for n, j in blocks_of(channels, block, depth):
+            total += product_executes(many * dy_mean.shape[2], n, width, False) * (i * j)
+    return total
+
+
+def blocks_of(channels: int, block: int, depth: int) -> list[tuple[int, int]]:
+    """(channels, how many) of the products into which blocks of channels are cut by groups of `depth`."""
+    borders = sorted({*range(0, channels, block), *range(0, channels, depth), channels})
+    return [(b - a, 1) for a, b in zip(borders, borders[1:], strict=False)]
+
+
+@executes(grad_x_executes)
 @fast
 def grad_x(dx, tiles, turned, panels, dy_mean, w_sum, patch, stride, align):
     """Dx (N, H, W, C) of dy_mean (N, U, V, K), w_sum (C/G, K), on arrays from `scratch`: `patch_grad` and `expand`."""
@@ -242,6 +288,18 @@ def grad_x(dx, tiles, turned, panels, dy_mean, w_sum, patch, stride, align):
                 )  # fmt: skip
 
 
+def grad_x_dilated_executes(dx, tiles, dy_mean, w, patch, stride, dilation, align) -> Ops:
+    """A product of BLAS for each line of patches, tap that falls on the grid, and group."""
+    rows, columns = dy_mean.shape[1:3]
+    near = []  # along each axis, pairs of a patch and a tap whose patch is there
+    for axis, grid in ((0, rows), (1, columns)):
+        step = dilation[axis] // patch[axis] if dilation[axis] > 1 else 0
+        middle = step * (w.shape[axis] - 1) // 2
+        near.append(sum(0 <= u + middle - r * step < grid for u in range(grid) for r in range(w.shape[axis])))
+    return MAC * (dx.shape[0] * near[0] * near[1] * w.shape[2] * w.shape[3])
+
+
+@executes(grad_x_dilated_executes)
 @fast
 def grad_x_dilated(dx, tiles, dy_mean, w, patch, stride, dilation, align):
     """Dx (N, H, W, C) of dy_mean (N, U, V, K), w (R, S, C/G, K), on `tiles`: `patch_grad_dilated` and `expand`."""
@@ -289,6 +347,23 @@ def grad_x_dilated(dx, tiles, dy_mean, w, patch, stride, dilation, align):
                 )  # fmt: skip
 
 
+def grad_w_executes(dw, dw_partial, panels, dy_mean, x_sum) -> Ops:
+    """The products of each slice of the patches, and the sum of the slices."""
+    slices, depth, outputs = dw_partial.shape
+    groups = x_sum.shape[3] // depth
+    width, patches = outputs // groups, x_sum.size // x_sum.shape[3]
+    total, step = ADD * ((slices - 1) * depth * outputs), -(-patches // slices)
+    if depth == width == 1:
+        return total + MAC * (patches * outputs)
+    down, across = cuts.py_func(depth, width, slices * groups)
+    for rows, i in pieces(patches, step):
+        for high, j in pieces(depth, -(-depth // down)):
+            for wide, k in pieces(width, -(-width // across)):
+                total += product_executes(high, wide, rows, False) * (i * j * k * groups)
+    return total
+
+
+@executes(grad_w_executes)
 @fast
 def grad_w(dw, dw_partial, panels, dy_mean, x_sum):
     """Dw (R, S, C/G, K) of dy_mean (N, U, V, K), x_sum (N, U, V, C): `patch_grad_w` and `expand_w`.

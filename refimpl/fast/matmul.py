@@ -13,6 +13,7 @@ from numba.core import cgutils, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
+from ..executed import MAC, Ops
 from ..kernel import inline
 from .memory import VECTOR, clear, copy, masked, transpose
 from .shared import floats, shared, stack
@@ -181,6 +182,16 @@ def _row(vectors, zero, a, a_row, a_k, b, ldb, c, ldc, depth, add, width):
         _row_2(zero, a, a_row, a_k, b, ldb, c, ldc, depth, add, width)
     else:
         _row_1(zero, a, a_row, a_k, b, ldb, c, ldc, depth, add, width)
+
+
+def product_executes(m: int, n: int, k: int, itemsize: int) -> Ops:
+    """What `product` executes: vectors of columns whole, and the last block of rows whole where one came before."""
+    lanes, left, cells = VECTOR // itemsize, n, 0
+    while left > 0:
+        vectors, rows = (4, ROWS_4) if left > 3 * lanes else (2, ROWS_2) if left > lanes else (1, ROWS_1)
+        cells += vectors * lanes * (m if m < rows else -(-m // rows) * rows)
+        left -= vectors * lanes
+    return MAC * (cells * k)
 
 
 @shared

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from numba import prange
 
+from ..executed import ADD, NOTHING, executes
+from ..geometry import inside
 from ..kernel import fast
 
 
@@ -16,6 +18,16 @@ def geometry(attrs: Mapping) -> tuple[int, ...]:
     return (*attrs["window"], *attrs["stride"], attrs["pad"][0][0], attrs["pad"][1][0])
 
 
+def pairs(x, y, geometry) -> int:
+    """Elements of x (N, H, W, C) under the windows of y (N, P, Q, C), each as often as a window lies over it."""
+    window, stride, before = geometry[:2], geometry[2:4], geometry[4:]
+    rows, columns = (
+        int(inside(x.shape[1 + i], window[i], y.shape[1 + i], stride[i], 1, (before[i], 0)).sum()) for i in (0, 1)
+    )
+    return x.shape[0] * rows * columns * x.shape[3]
+
+
+@executes(lambda y, argmax, x, geometry: NOTHING)
 @fast
 def forward(y, argmax, x, geometry):
     """Y (N, P, Q, C) and, where it is not empty, argmax uint8 (N, P, Q, C) of x (N, H, W, C)."""
@@ -58,6 +70,7 @@ def forward(y, argmax, x, geometry):
                             y[n, p, q, c] = v if (v > best) | (v != v) else best
 
 
+@executes(lambda dx, dy, argmax, geometry: ADD * pairs(dx, dy, geometry))
 @fast
 def grad_x(dx, dy, argmax, geometry):
     """Dx (N, H, W, C) of dy and argmax (N, P, Q, C): each row of dx collects from the windows that lie over it."""

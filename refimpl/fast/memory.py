@@ -100,6 +100,12 @@ copy = _move(add=False)  # copy(target, target_offset, source, source_offset, co
 accumulate = _move(add=True)  # target[target_offset + i] += source[source_offset + i]
 
 
+def moved(count: int, itemsize: int) -> int:
+    """Elements that `copy` and `accumulate` work on for `count` of them: whole vectors where these take a mask."""
+    lanes = VECTOR // itemsize
+    return -(-count // lanes) * lanes if MASKS else count
+
+
 @intrinsic
 def _transpose_8(typing_context, target, target_offset, target_row, source, source_offset, source_row):
     """Block of 8 × 8: target[target_offset + j·target_row + i] = source[source_offset + i·source_row + j]."""

@@ -11,10 +11,22 @@ alone and their partial sums are added in order, so the bits do not depend on th
 import numpy as np
 from numba import get_thread_id, prange
 
+from ..executed import NOTHING, Ops, executes, pieces
 from ..kernel import fast, inline
 from ..simd import LANES, address, given, prefetch
-from .product import PANEL, product
-from .rows import clear, finish_gradient_tile, read_gradient_tile, read_tile, sum_tile
+from .product import PANEL, product, product_executes
+from .rows import (
+    clear,
+    finish_gradient_tile,
+    finish_gradient_tile_executes,
+    lanes,
+    read_gradient_executes,
+    read_gradient_tile,
+    read_row_executes,
+    read_tile,
+    sum_tile,
+    sum_tile_executes,
+)
 
 TILE_ELEMENTS = 24 * 1024  # input and output elements of one tile
 MIN_SLICE = 64  # rows worth a slice of their own
@@ -60,6 +72,31 @@ def backward_scratch(x: tuple, w: tuple) -> tuple[int, int]:
     return PANEL + tile_rows(rows, c, k) * (2 * c + k), c * k
 
 
+def tiles_of(x, c: int, k: int) -> list[tuple[int, int]]:
+    """(rows, how many, of which the first of their slice) of the tiles of a large map."""
+    rows = x.shape[0] * x.shape[1] * x.shape[2]
+    parts, tile = slices(rows), tile_rows(rows, c, k)
+    cut = [list(pieces(rows * (i + 1) // parts - rows * i // parts, tile)) for i in range(parts)]
+    return [(n, times, int(i == 0)) for found in cut for i, (n, times) in enumerate(found)]
+
+
+def forward_executes(y, x, w, affine, sums, scratch, shared, act) -> Ops:
+    """x̂ of whole vectors, the products, the sums for the norm after them."""
+    c, k = w.shape[2:]
+    rows = x.shape[0] * x.shape[1] * x.shape[2]
+    total = read_row_executes(affine) * (rows * lanes(c))
+    if rows <= SMALL:
+        for width, times in pieces(k, chunk(k, 2 * CHUNKS)):
+            own = product_executes(rows, width, c, False)
+            total += (own + (sum_tile_executes(rows, width) if sums.size else NOTHING)) * times
+        return total
+    for n, times, _ in tiles_of(x, c, k):
+        own = product_executes(n, k, c, False)
+        total += (own + (sum_tile_executes(n, k) if sums.size else NOTHING)) * times
+    return total
+
+
+@executes(forward_executes)
 @fast
 def forward(y, x, w, affine, sums, scratch, shared, act):
     """Write y (N, H, W, K) and its sums, from x (N, H, W, C) read through `affine` and `act`, and w (1, 1, C, K).
@@ -111,6 +148,33 @@ def forward_slice(y, x, w, affine, sums, scratch, act, part, start, stop, tile, 
             sum_tile(y, m * k, n, k, 0, k, sums, 2 * part * k, k)
 
 
+def backward_executes(
+    dx, dw, dz, y, coef, x, affine, w, residual, prev, prev_affine, sums, scratch, shared, act, prev_act
+) -> Ops:  # fmt: skip
+    """What comes in, read through the norms; the products of dw, added up over the tiles of a slice; those of dx."""
+    c, k = w.shape[2:]
+    rows = dz.shape[0] * dz.shape[1] * dz.shape[2]
+    of_dx, of_dw = dx.size > 0, dw.size > 0
+    total = read_gradient_executes(y, coef) * (rows * lanes(k))
+    total += read_row_executes(affine) * (rows * lanes(c)) * of_dw
+
+    def grad_x(n: int, width: int) -> Ops:
+        own = product_executes(n, width, k, False)
+        return own + finish_gradient_tile_executes(n, width, residual, prev_affine, prev_act, sums)
+
+    if rows <= SMALL:
+        for width, times in pieces(c, chunk(c, CHUNKS)):
+            total += grad_x(rows, width) * times * of_dx
+        for width, times in pieces(k, chunk(k, CHUNKS)):
+            total += product_executes(c, width, rows, False) * times * of_dw
+        return total
+    for n, times, first in tiles_of(dz, c, k):
+        total += grad_x(n, c) * times * of_dx
+        total += (product_executes(c, k, n, False) * first + product_executes(c, k, n, True) * (times - first)) * of_dw
+    return total
+
+
+@executes(backward_executes)
 @fast
 def backward(dx, dw, dz, y, coef, x, affine, w, residual, prev, prev_affine, sums, scratch, shared, act, prev_act):
     """Write dx (N, H, W, C), dw per slice (slices(N·H·W), 1, 1, C, K) and the sums of the norm before.

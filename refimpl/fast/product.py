@@ -10,6 +10,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
+from ..executed import ADD, MAC, Ops
 from ..kernel import inline
 from ..simd import FLAGS, LANES, Vector, load, load_lanes, spread, store, store_lanes
 
@@ -89,6 +90,13 @@ def rows_of(height, a, a_at, row, step, panel, panel_at, c, c_at, c_row, first, 
             block(height, 2, a, x, row, step, panel, panel_at, c, y, c_row, depth, n - LANES, add)
         else:
             block(height, 1, a, x, row, step, panel, panel_at, c, y, c_row, depth, n, add)
+
+
+def product_executes(m: int, n: int, depth: int, add: bool) -> Ops:
+    """What `product` executes: vectors of columns whole, and the old C added to each part of the sum but the first."""
+    cells = max(m, 0) * -(-max(n, 0) // LANES) * LANES
+    parts = -(-depth // DEPTH)
+    return MAC * (cells * depth) + ADD * (cells * (max(parts, 1) - 1 + bool(add)))
 
 
 @inline

@@ -7,9 +7,10 @@ bit j of byte b is element 8·b + j. An item is a run of whole mask bytes of one
 import numpy as np
 from numba import prange
 
+from ..executed import ADD, MUL, NOTHING, Ops, executes, pieces
 from ..kernel import fast, inline
 from ..simd import LANES, address, clamp, given, inside, keep_bits, load, splat, store
-from .rows import bounds
+from .rows import bounds, lanes
 
 RUN = 4096  # elements of an item, a multiple of LANES
 
@@ -56,6 +57,7 @@ def forward_run(y, mask, a, b, act, base, byte, count):
             store_bits(mask, byte + (e >> 3), inside(v, bottom, top), m)
 
 
+@executes(lambda y, mask, a, b, act: (ADD if b.size else NOTHING) * (a.shape[0] * lanes(a.shape[1])))
 @fast
 def forward(y, mask, a, b, act):
     """Write y (N, E) = act(a + b) and mask (N, B) uint8; b (N, E) or (0, 0) for none; mask (0, 0) for none."""
@@ -89,6 +91,21 @@ def grad_run(dx, dy, mask, scale, channels, base, start, size, first, last):
         e += m
 
 
+def grad_x_executes(dx, dy, mask, scale) -> Ops:
+    """Vectors end where the channels of a pixel do, and where a run does."""
+    if not scale.size:
+        return NOTHING
+    channels, vectors = scale.size, 0
+    for first in range(0, dy.shape[1], RUN):
+        count = min(RUN, dy.shape[1] - first)
+        head = min(count, -first % channels)
+        vectors += lanes(head)
+        for length, times in pieces(count - head, channels):
+            vectors += lanes(length) * times
+    return MUL * (dy.shape[0] * vectors)
+
+
+@executes(grad_x_executes)
 @fast
 def grad_x(dx, dy, mask, scale):
     """Write dx (N, E) = dy·scale where the mask's bit is set, else 0; dx may be dy. A mask (0, 0) sets every bit.

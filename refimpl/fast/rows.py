@@ -6,14 +6,25 @@ holds A, B and C of ∂L/∂y = A·dz + B·y + C. Absent tables leave the row as
 
 import numpy as np
 
+from ..executed import ADD, MAC, MUL, NOTHING, Ops
 from ..kernel import inline
 from ..simd import LANES, accumulate, clamp, given, keep, load, prefetch, prefetch_write, splat, store
+
+
+def lanes(n: int) -> int:
+    """n channels in whole vectors."""
+    return -(-n // LANES) * LANES
 
 
 @inline
 def bounds(like, act):
     """Range that the activation lets through."""
     return splat(like, 0.0 if act > 0 else -np.inf), splat(like, 6.0 if act == 2 else np.inf)
+
+
+def read_row_executes(affine) -> Ops:
+    """Of each element that `read_row` or `read_tile` reads."""
+    return MAC if affine.size else NOTHING
 
 
 @inline
@@ -28,6 +39,11 @@ def read_row(ring, at, step, x, i, columns, channels, m, affine, c, act):
     for v in range(columns):
         prefetch(x, i + (v + columns) * channels)
         store(ring, at + v * step, clamp(load(x, i + v * channels, m) * a + b, lo, hi), LANES)
+
+
+def read_gradient_executes(y, coef) -> Ops:
+    """Of each element that `read_gradient_row` or `read_gradient_tile` reads."""
+    return NOTHING if not coef.size else MUL + MAC + ADD if y.size else MUL
 
 
 @inline
@@ -88,6 +104,11 @@ def read_gradient_tile(out, at, dz, y, i, rows, channels, coef):
             store(out, at + k + c, g, m)
 
 
+def sum_tile_executes(rows: int, channels: int) -> Ops:
+    """What `sum_tile` executes."""
+    return ((ADD + MAC) * rows + ADD * (2 * -(-rows // SUM_ROWS))) * lanes(channels)
+
+
 @inline
 def sum_tile(y, i, rows, stride, first, end, sums, at, channels):
     """sums[at + c] += Σ y and sums[at + channels + c] += Σ y², over rows of `stride` elements, for channels first …"""
@@ -103,6 +124,15 @@ def sum_tile(y, i, rows, stride, first, end, sums, at, channels):
                 squares = squares + v * v
             accumulate(sums, at + c, total, m)
             accumulate(sums, at + channels + c, squares, m)
+
+
+def finish_gradient_tile_executes(rows: int, channels: int, residual, prev_affine, prev_act, sums) -> Ops:
+    """What `finish_gradient_tile` executes."""
+    masked = prev_affine.size > 0 and prev_act > 0
+    each = (ADD if residual.size else NOTHING) + (MAC if masked else NOTHING)
+    each += ADD + MAC if masked or sums.size else NOTHING
+    last = ADD * (2 * -(-rows // SUM_ROWS)) if sums.size else NOTHING
+    return (each * rows + last) * lanes(channels)
 
 
 @inline

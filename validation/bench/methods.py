@@ -89,15 +89,21 @@ class Method:
         return costmodel.estimate(self.own()).traffic_bytes
 
     def predicted(self) -> dict[str, float]:
-        """The ratios to back-propagation that `costmodel` gives: multiply-adds, and this machine's seconds.
+        """The ratios to back-propagation that `costmodel` gives: multiply-adds, counted and executed, and seconds here.
 
+        The range of the seconds' ratio is that of both intervals' ends, wider than either.
         `predicted_calibrated`: did `gradledger calibrate` measure this machine?
         """
         here = devices.this_machine()
         ours, dense = (costmodel.estimate(p, device=here) for p in (self.own(), self.program()))
         return {
             "predicted_macs_ratio": ours.macs / dense.macs,
+            "predicted_executed_ratio": ours.executed_flops / dense.executed_flops,
             "predicted_seconds_ratio": ours.seconds["mid"] / dense.seconds["mid"],
+            "predicted_seconds_ratio_range": [
+                ours.seconds["low"] / dense.seconds["high"],
+                ours.seconds["high"] / dense.seconds["low"],
+            ],
             "predicted_calibrated": here.measured,
         }
 
