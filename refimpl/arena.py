@@ -34,11 +34,12 @@ def lower_bound(lifetimes: Sequence[Lifetime]) -> tuple[int, int]:
     return int(alive[launch]), launch
 
 
-def place(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
+def place(lifetimes: Sequence[Lifetime], enough: int = 0) -> tuple[list[int], int]:
     """Offsets of the buffers, and the end of the highest one: the arena's size in bytes.
 
     Greedy: each buffer in turn takes the lowest gap among the placed ones that live at the same time. Several orders
-    are tried and the smallest result is kept; all are fixed, so the placement is the same on every machine.
+    are tried, until one needs no more than `enough`, and the smallest result is kept; all are fixed, so the placement
+    is the same on every machine.
     """
     number = range(len(lifetimes))
     orders = (
@@ -47,13 +48,13 @@ def place(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
         sorted(number, key=lambda i: (lifetimes[i].first - lifetimes[i].last, -lifetimes[i].nbytes, i)),
         sorted(number, key=lambda i: (lifetimes[i].first, -lifetimes[i].nbytes, i)),
     )
-    bound, _ = lower_bound(lifetimes)
+    bound = max(enough, lower_bound(lifetimes)[0])
     best = None
     for order in orders:
         found = _place_in(order, lifetimes)
         if best is None or found[1] < best[1]:
             best = found
-        if best[1] == bound:
+        if best[1] <= bound:
             break
     return best
 

@@ -16,20 +16,22 @@ from .program import PHASES, Buffer, Step
 
 
 def derive(
-    graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype, dropped: Collection[str] = ()
-) -> Step:
+    graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype, dropped: Collection[str] = (),
+    known: dict | None = None,
+) -> Step:  # fmt: skip
     """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit.
 
-    dropped: names of the residual blocks that the step leaves out, as the plan's `depth` names them.
+    dropped: names of the residual blocks that the step leaves out, as the plan's `depth` names them. known: kept from
+    one step of the plan to the next, so that what they have in common is found out once.
     """
     if plan is None:
         step = Derivation(graph, Plan(), batch, size, dtype, training=False).build()
         step.calls |= {phase: [] for phase in PHASES[1:]}
         return step
-    blocks = [b for b in plan.depth.blocks(graph) if b.name in dropped] if plan.depth else []
+    blocks = [b for b in plan.depth.blocks(graph) if b.name in dropped] if dropped else []
     rule = plan.instances
     if rule is None or not rule.sections:
-        return Derivation(graph, plan, batch, size, dtype, training=True, dropped=blocks).build()
+        return Derivation(graph, plan, batch, size, dtype, training=True, dropped=blocks, known=known).build()
     stream = Buffer(INPUT, graph.shapes(batch, size)[INPUT], np.dtype(dtype), "arena", batched=True)
     common = {"batch": batch, "size": size, "dtype": dtype, "stream": stream}
     main = Derivation(graph, plan, training=True, chosen=True, **common)

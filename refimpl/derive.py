@@ -5,7 +5,7 @@ write what it reads. A gradient is asked for only where a trained parameter lies
 stops at the first trained layer, and what no gradient reads is not kept.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -41,21 +41,23 @@ class Derivation:
     def __init__(
         self, graph: Graph, plan: Plan, batch: int, size, dtype, training: bool, prefix: str = "", section: str = "",
         parameters: Mapping[str, Buffer] | None = None, stream: Buffer | None = None, chosen: bool = False,
-        dropped: Iterable[Block] = (),
+        dropped: Iterable[Block] = (), known: dict | None = None,
     ):  # fmt: skip
         """prefix: put before the names of arrays and calls. section: name of the one section of an inference.
 
         parameters: those of another derivation of the same graph, to share. stream: a mini-batch that serves as input,
-        or of which the host chooses the instances that do. dropped: residual blocks that the step leaves out.
+        or of which the host chooses the instances that do. dropped: residual blocks that the step leaves out. known:
+        what other derivations with the same graph, plan and sizes found out already.
         """
+        self.known = {} if known is None else known
         self.graph, self.plan, self.batch, self.dtype, self.training = graph, plan, batch, np.dtype(dtype), training
         self.prefix = prefix
-        self.blocks = plan.depth.blocks(graph) if plan.depth and training else ()
+        self.blocks = self.once("blocks", lambda: plan.depth.blocks(graph)) if plan.depth and training else ()
         self.absent = {name for block in dropped for name in block.nodes}
         self.shortcuts = {block.name: block.shortcut for block in dropped}
         self.names = {phase: section or prefix + phase for phase in PHASES}
-        self.shapes = graph.shapes(batch, size)
-        self.trained = plan.trained(graph) if training else {}
+        self.shapes = self.once("shapes", lambda: graph.shapes(batch, size))
+        self.trained = self.once("trained", lambda: plan.trained(graph)) if training else {}
         self.calls: dict[str, list[Call]] = {s: [] for s in PHASES}
         self.late: set[Buffer] = set()  # what depends on the gradient of the loss
         self.host_writes: dict[str, Buffer] = {}
@@ -70,6 +72,12 @@ class Derivation:
         self.tensors = {INPUT: self.select(source) if chosen else source}
         if stream is None:
             self.host_writes[INPUT] = source
+
+    def once(self, key, find: Callable):
+        """What `find()` gives, found out once."""
+        if key not in self.known:
+            self.known[key] = find()
+        return self.known[key]
 
     def select(self, stream: Buffer) -> Buffer:
         """The instances of a mini-batch that the host chooses, side by side."""
@@ -131,7 +139,7 @@ class Derivation:
         known = {a: b for a, b in arrays.items() if op.shapes.get(a)}
         if op.shapes["y"]:
             known["y"] = self.buffer("y", self.shapes[node.name])
-        sizes = read_sizes(op.shapes, known)
+        sizes = self.once((node.name, op.name), lambda: read_sizes(op.shapes, known))
         attrs = node_attrs(node, sizes)
         if node.op == "dropout" and op is not IDENTITY:
             attrs |= {"stream": DROPOUT + self.graph.nodes.index(node)}
@@ -189,9 +197,8 @@ class Derivation:
         for a in passed.reads:
             self.demand(r, bound.name(a))
         arrays = {a: r.arrays[bound.name(a)] for a in passed.reads if r.arrays.get(bound.name(a)) is not None}
-        attrs = passed.attrs(r.attrs)
         try:
-            sizes = passed.sizes(arrays, attrs, bound.sizes(r.sizes))
+            attrs, sizes = self.once((r.node.name, passed, *arrays), lambda: self.measure(r, bound, arrays))
         except ShapeError as e:
             raise ShapeError(f"node {r.node.name} ({passed}): {e}") from None
         batched = any(b.batched for b in arrays.values())
@@ -216,6 +223,11 @@ class Derivation:
             self.calls[section].append(call)
         else:
             self.bring_forward(call)
+
+    def measure(self, r: _Node, bound: Bound, arrays: Mapping[str, Buffer]) -> tuple[dict, dict[str, int]]:
+        """Attributes and letter sizes of a node's pass on these arrays."""
+        attrs = bound.passed.attrs(r.attrs)
+        return attrs, bound.passed.sizes(arrays, attrs, bound.sizes(r.sizes))
 
     def bring_forward(self, call: Call) -> None:
         """Insert a call into the forward section where what it reads is at hand, after what only it has asked for."""

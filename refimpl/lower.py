@@ -58,6 +58,7 @@ class Lowering:
         self._stands: dict[Call, int] = {}  # every covered call → the place where its launch stands
         self._made: dict[Buffer, Call] = {}  # what launches write → the call at whose place that launch stands
         self._overlaid: set[Buffer] = set()  # arrays that took over another's memory
+        self._shared: dict[Buffer, list[Buffer]] = {}  # memory → the arrays that took it over
         self._needed: dict[Buffer, list[Call]] = {}  # calls whose launch will read an array though they do not
 
     def launches(self, rules: Iterable[Callable]) -> dict[str, list[Launch]]:
@@ -130,10 +131,11 @@ class Lowering:
         root = old.root
         if root.region != "arena" or buffer.root is root:
             return False
-        for value in {b for b in (*self._readers, *self._needed, self.value(old)) if b.root is root}:
+        for value in (root, *self._shared.get(root, ())):
             for c in (*self._readers.get(value, ()), *self._needed.get(value, ())):
                 if c is None or (c is not call and self._stands.get(c, self.place[c]) >= self.place[call]):
                     return False
         buffer.base = root
         self._overlaid.add(buffer)
+        self._shared.setdefault(root, []).extend((buffer, *self._shared.pop(buffer, ())))
         return True

@@ -1,4 +1,11 @@
-"""Optimizers and learning-rate schedules, as data. The update passes are operators: `refimpl.ops.sgd`, `adam`."""
+"""Optimizers and learning-rate schedules, as data. The update passes are operators: `refimpl.ops.sgd`, `adam`.
+
+Steps here are updates: a mini-batch that updates nothing leaves a schedule and its warm-up where they are. Our reading
+of a run's length, which a cosine comes to its end with: the updates that are known ahead. Under random skipping the
+seed tells them exactly. Under the instance filter only the run shows which mini-batches have no High, so every
+mini-batch is reckoned as one update, and with some left out a cosine ends above 0. A residual block that stochastic
+depth leaves out has the learning rate of the whole net; only what Adam counts of its parameters is its own.
+"""
 
 import math
 from dataclasses import dataclass
@@ -11,9 +18,9 @@ MOMENTUM = 0.9  # of SGD, where commands and searches are told none
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning-rate factor by step: linear warm-up, then constant, cosine to 0, or ×gamma at some steps.
+    """Learning-rate factor by update: linear warm-up, then constant, cosine to 0, or ×gamma at some steps.
 
-    kind: "constant", "cosine" or "step"; warmup: steps of linear warm-up. For "step": ×gamma at each of `milestones`
+    kind: "constant", "cosine" or "step"; warmup: updates of linear warm-up. For "step": ×gamma at each of `milestones`
     where there are any, else every `every` steps, counted after the warm-up.
     """
 
@@ -30,7 +37,7 @@ class Schedule:
             raise ValueError(f"warmup must be ≥ 0 and every ≥ 1 step, got {self.warmup} and {self.every}")
 
     def factor(self, step: int, steps: int) -> float:
-        """Factor on the learning rate at `step` (from 0) of a run of `steps`."""
+        """Factor on the learning rate at update `step` (from 0) of a run of `steps`."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         if self.kind == "cosine":
@@ -62,7 +69,7 @@ class SGD:
             raise ValueError("nesterov needs a momentum above 0")
 
     def rate(self, step: int, steps: int, seed: int = 0) -> float:
-        """Learning rate at `step` (from 0) of a run of `steps`."""
+        """Learning rate at update `step` (from 0) of a run of `steps`."""
         return self.lr * self.schedule.factor(step, steps)
 
     @property
@@ -96,7 +103,7 @@ class Adam:
             _unit("betas", beta)
 
     def rate(self, step: int, steps: int, seed: int = 0) -> float:
-        """Learning rate at `step` (from 0) of a run of `steps`."""
+        """Learning rate at update `step` (from 0) of a run of `steps`."""
         return self.lr * self.schedule.factor(step, steps)
 
     @property

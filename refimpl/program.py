@@ -87,7 +87,7 @@ class Call:
         last = self.section.rsplit(".", 1)[-1]
         return last if last in PHASES else "forward"
 
-    @property
+    @cached_property
     def name(self) -> str:
         """`node operator.pass`."""
         return f"{self.node} {self.passed}"
@@ -189,7 +189,7 @@ class Step:
 class Program:
     """A compiled step: logical calls, launches, and the place of every array. `print(program)` shows both levels."""
 
-    def __init__(self, graph, plan, batch, size, dtype, backend, threads, step, launches, dropped=frozenset()):
+    def __init__(self, graph, plan, batch, size, dtype, backend, threads, step, launches, dropped=frozenset(), room=0):
         self.graph: Graph = graph
         self.plan: Plan = plan
         self.batch: int = batch
@@ -200,6 +200,8 @@ class Program:
         self.step: Step = step
         self.launches: dict[str, list[Launch]] = launches
         self.dropped: frozenset[str] = dropped  # residual blocks that this step leaves out
+        self.room: int = room  # bytes of arena that are there anyway: no smaller placement is looked for
+        self._known: dict = {}  # what is the same in every step of the plan, whatever blocks that leaves out
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -225,7 +227,7 @@ class Program:
         """The logical calls of the step that leaves these blocks out."""
         from .compose import derive
 
-        return derive(self.graph, self.plan, self.batch, self.size, self.dtype, dropped)
+        return derive(self.graph, self.plan, self.batch, self.size, self.dtype, dropped, self._known)
 
     def without(self, dropped: frozenset[str]) -> "Program":
         """The step that leaves these blocks out. It fits into the memory of this one: its arena is no larger."""
@@ -237,7 +239,7 @@ class Program:
         launches = lower(step, self.backend, self.threads)
         p = Program(
             self.graph, self.plan, self.batch, self.size, self.dtype, self.backend, self.threads, step, launches,
-            dropped,
+            dropped, self.peak_bytes,
         )  # fmt: skip
         if p.peak_bytes > self.peak_bytes:
             raise AssertionError(f"without {', '.join(dropped)} the arena grows to {p.peak_bytes:,} bytes")
@@ -270,7 +272,7 @@ class Program:
 
     @cached_property
     def _placement(self) -> tuple[dict[Buffer, int], int]:
-        offsets, peak = arena.place(list(self.lifetimes.values()))
+        offsets, peak = arena.place(list(self.lifetimes.values()), self.room)
         return dict(zip(self.lifetimes, offsets, strict=True)), peak
 
     @property

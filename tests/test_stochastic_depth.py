@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import refimpl as ri
 from costmodel import predict
 from gradledger import adapt, ledger, options
-from refimpl import checkpoint, train
+from refimpl import arena, checkpoint, passes, train
 from refimpl.methods.stochastic_depth import residual_blocks
 from validation import counting, measured
 
@@ -287,3 +287,42 @@ def test_adapt_trains_with_it_and_counts_what_ran(tmp_path):
     assert record["predicted"]["macs"] == pytest.approx(expected, rel=1e-3) != record["measured"]["macs"]
     assert record["predicted"]["peak_bytes"] == record["measured"]["peak_bytes"]
     assert ledger.of(job, [8] * 4)["measured"]["macs"] == record["measured"]["macs"]
+
+
+def listed(program: ri.Program) -> list:
+    """Every logical call and every launch, in order, with what they work on."""
+    calls = [(c.name, c.section, sorted(c.sizes.items()), sorted(c.attrs.items()),
+              [(a, b.name, b.root.name, b.shape) for a, b in c.arrays.items()]) for c in program.step]  # fmt: skip
+    return calls + [(launch.name, [b.name for b in launch.buffers]) for launch in program.order]
+
+
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+def test_what_steps_have_in_common_is_found_out_once(backend, monkeypatch):
+    """A step without blocks asks no pass of the graph's nodes for its sizes again, and is the step derived afresh."""
+    rules = {"rules": (ri.GradientFilter(2), ri.SparseUpdate(0.4)), "step": ri.Backprop(ri.SGD(lr=0.1), clip_norm=1.0)}
+    asked, sizes = [], passes.Pass.sizes
+
+    def asking(passed, *args):
+        asked.append(passed.operator)
+        return sizes(passed, *args)
+
+    for plan in ({"batch_norm": "train", "step": ri.Backprop(ri.Adam(lr=0.1), clip_norm=1.0)}, rules):
+        plan = ri.Plan(depth=ri.StochasticDepth(), train_bias=True, **plan)
+        kept = ri.compile(net(), plan, 4, backend=backend)
+        for pattern in PATTERNS:
+            assert listed(kept.without(pattern)) == listed(ri.compile(net(), plan, 4, backend=backend).without(pattern))
+        with monkeypatch.context() as patch:
+            patch.setattr(passes.Pass, "sizes", asking)
+            for pattern in PATTERNS:
+                kept.without(pattern)
+    assert set(asked) <= {"sgd", "adam", "clip_norm", "add", "sparse_update"}  # what is not a node's own pass
+
+
+def test_a_step_without_blocks_takes_the_first_placement_that_fits(monkeypatch):
+    p = ri.compile(ri.models.resnet20(classes=3, size=(16, 16)), ri.Plan(depth=ri.StochasticDepth()), 4)
+    room, tried, place = p.peak_bytes, [], arena._place_in
+    monkeypatch.setattr(arena, "_place_in", lambda *args: (tried.append(1), place(*args))[1])
+    for i in range(8):
+        tried.clear()
+        assert p.without(frozenset(b.name for j, b in enumerate(p.blocks) if 37 * (i + 1) >> j & 1)).peak_bytes <= room
+        assert len(tried) == 1

@@ -20,7 +20,8 @@ Readings:
   [second-hand] Three stages: fixed selection, dynamic selection, fixed again.
   [ours]        The first 10 % and the last 20 % of the steps are fixed on block 0; in between the block number grows by
                 one each step, so that each of a layer's channels is visited at least once in ⌈C/M⌉ steps (cyclic
-                traversal): exactly once where M divides C, else the last block of a cycle repeats a few.
+                traversal): exactly once where M divides C, else the last block of a cycle repeats a few. Steps are
+                those that update: one that is skipped takes no block.
   [ours]        Plain SGD: a momentum array over changing channels would void the memory claim.
   [paper]       2 % of the convolution weights are updated. [second-hand] a ratio of 0.2, which contradicts it: the
                 default is 0.02.
@@ -169,7 +170,7 @@ class SparseUpdate:
         return order(w, groups, self.order, seed, stream)
 
     def block(self, step: int, steps: int) -> int:
-        """Block that `step` (from 0) of a run of `steps` trains, by the three stages."""
+        """Block that update `step` (from 0) of a run of `steps` trains, by the three stages."""
         first, last = round(self.fixed_first * steps), steps - round(self.fixed_last * steps)
         return step - first if first <= step < last else 0
 
