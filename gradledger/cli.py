@@ -486,7 +486,7 @@ def refuse(e: Exception, as_json: bool) -> Exit | None:
     if isinstance(e, MALFORMED):
         tell(str(e))
         return Exit.MALFORMED
-    if isinstance(e, MemoryError):
-        tell(f"the memory that this process may use does not suffice ({e or 'none is left'})")
+    if isinstance(e, MemoryError) or isinstance(e, ImportError) and "map segment" in str(e):  # of a library's file
+        tell(f"the memory that this process may use does not suffice ({str(e) or 'none is left'})")
         return Exit.MALFORMED
     return None
