@@ -16,7 +16,7 @@ from costmodel import cost
 from costmodel.device import QUICK
 from refimpl import checkpoint
 
-from . import report_plot
+from . import report_plot, torch_flops
 from .errors import COLUMNS
 
 STYLE = """
@@ -268,9 +268,9 @@ def counter(found: dict) -> str:
          verdict("ok" if r["explained"] else "FAILED")) for r in found["rows"]
     ]  # fmt: skip
     note = (
-        f"torch {found['version']}. y: output; dx, dw: gradients of input and weights. Padded taps are counted on both "
-        "sides. A row is ok where both counts are equal, or where they differ by PyTorch's known error alone: the "
-        "groups of a convolution do not enter its formula for dw, so with G groups it counts dw G times."
+        f"{found['groups']}. y: output; dx, dw: gradients of input and weights. Padded taps are counted on both sides. "
+        "A row is ok where both counts are equal, or where they differ by the known error of torch "
+        f"{torch_flops.STATED} alone: the groups of a convolution do not enter its formula for dw."
     )
     picture = image(report_plot.svg(report_plot.torch, found["rows"]), "svg+xml", "PyTorch's counts over ours")
     return f'<p class="note">{text(note)}</p>{picture}' + table(heads, rows, "groups|ours|PyTorch|PyTorch / ours")
