@@ -50,7 +50,7 @@ def counter(what: str, quiet: bool) -> Iterator[Callable]:
         yield lambda done, total, name: display.update(task, total=total, completed=done, name=name)
 
 
-SPREAD = {"mean", "std", "min", "max"}  # of a figure over several seeds
+SPREAD = {"mean", "std", "se", "min", "max"}  # of a figure over several seeds
 
 
 def compared(record: dict) -> None:
@@ -90,6 +90,8 @@ def compared(record: dict) -> None:
 
 def reproduced(record: dict) -> None:
     """The table of `reproduce`: measured beside published, a column for each figure, means with their deviation."""
+    from validation.runs import sentence
+
     if "rows" in record:
         return compared(record)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -106,10 +108,16 @@ def reproduced(record: dict) -> None:
     if any(SPREAD <= v.keys() for found in rows.values() for v in found.values() if isinstance(v, dict)):
         console.print("mean ± standard deviation over the seeds", highlight=False)
     for f in record.get("findings", ()):
-        missing = "; ".join(claim for claim, holds in f["claims"].items() if not holds)
+        missing = "; ".join(
+            claim if holds is False else f"not decided by these seeds: {claim}"
+            for claim, holds in f["claims"].items()
+            if not holds
+        )
         verdict = f"not confirmed ({escape(missing)})" if missing else "confirmed"
         console.print(f"finding {f['finding']}, {escape(f['says'])}: {verdict}", highlight=False, soft_wrap=True)
-    verdict = "reached" if record["ok"] else "not reached"
+    for goal in record.get("goals", ()):
+        console.print(escape(sentence(goal)), highlight=False, soft_wrap=True)
+    verdict = record.get("verdict", "reached" if record["ok"] else "not reached")
     goal = f": {record['goal']}" if "goal" in record else ""
     console.print(f"goals {verdict}{escape(goal)}; record in {record['file']}", highlight=False, soft_wrap=True)
 
