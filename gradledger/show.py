@@ -55,6 +55,7 @@ SPREAD = {"mean", "std", "se", "min", "max"}  # of a figure over several seeds
 
 def compared(record: dict) -> None:
     """Printed figures beside ours, and what each is allowed to differ by."""
+    from validation.papers import KINDS
     from validation.report import allowed
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -65,6 +66,7 @@ def compared(record: dict) -> None:
         ("", "left"),
         ("off by", "right"),
         ("may differ by", "right"),
+        ("ours is", "left"),
         ("", "left"),
     ):
         table.add_column(name, justify=justify, no_wrap=True)
@@ -79,12 +81,14 @@ def compared(record: dict) -> None:
         table.add_row(
             f"  {row['what']}", cell(row["published"]), cell(row["ours"]), row["unit"],
             f"{percent * row['difference']:+.2f}{unit}",
-            allowed(*row["allowed"]),
+            allowed(*row["allowed"]), row["origin"]["kind"],
             "" if row["ok"] else "[red]off[/red]",
         )  # fmt: skip
     Console(width=max(console.width, 150)).print(table, highlight=False)
     for note in dict.fromkeys(f"{row['what']}: {row['note']}" for row in record["rows"] if row["note"]):
         console.print(note, highlight=False, soft_wrap=True)
+    for kind, about in KINDS.items():
+        console.print(f"{kind}: {about}", highlight=False, soft_wrap=True)
     console.print(f"{record['goal']}; record in {record['file']}", highlight=False, soft_wrap=True)
 
 

@@ -16,7 +16,7 @@ from costmodel import cost
 from costmodel.device import QUICK
 from refimpl import checkpoint
 
-from . import report_plot, torch_flops
+from . import papers, report_plot, torch_flops
 from .errors import COLUMNS
 
 STYLE = """
@@ -325,13 +325,14 @@ def time(record: dict, picture: bytes | None) -> str:
 
 
 def tables(record: dict, picture: bytes | None) -> str:
-    """Every printed figure beside ours."""
-    heads = ("source", "figure", "printed", "ours", "unit", "may differ by", "verdict")
+    """Every printed figure beside ours, and how ours came about."""
+    heads = ("source", "figure", "printed", "ours", "unit", "may differ by", "ours is", "verdict")
     rows = [
         (r["source"], r["what"] + (f" ({r['note']})" if r["note"] else ""), f"{r['published']:,g}", f"{r['ours']:,g}",
-         r["unit"], allowed(*r["allowed"]), verdict("ok" if r["ok"] else "FAILED")) for r in record["tables"]["rows"]
+         r["unit"], allowed(*r["allowed"]), f"{r['origin']['kind']}: {r['origin']['why']}",
+         verdict("ok" if r["ok"] else "FAILED")) for r in record["tables"]["rows"]
     ]  # fmt: skip
-    return table(heads, rows, "printed|ours")
+    return terms(papers.KINDS) + table(heads, rows, "printed|ours")
 
 
 def allowed(most: float, measure: str) -> str:
