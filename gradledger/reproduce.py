@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refimpl import checkpoint
-from validation import equations, gradient_errors, lenet_mnist, noniid, sparse_mobilenet, tables, timing
+from validation import equations, gradient_errors, lenet_mnist, mutants, noniid, sparse_mobilenet, tables, timing
 from validation import watch as watch_data
 
 from .errors import Malformed, Refused, unknown
@@ -18,6 +18,7 @@ EXPERIMENTS = {
     tables.NAME: tables.run,
     gradient_errors.NAME: gradient_errors.run,
     "equations": lambda output, watch: equations.reproduce(output),
+    mutants.NAME: mutants.run,
     "watch-nets": lambda output, watch: watch_data.train_nets(output / "watch_nets.safetensors", watch),
     "watch-adapt": lambda output, watch: watch_data.leave_one_out(watch),
     noniid.NAME: noniid.run,

@@ -119,6 +119,8 @@ def reproduced(record: dict) -> None:
         )
         verdict = f"not confirmed ({escape(missing)})" if missing else "confirmed"
         console.print(f"finding {f['finding']}, {escape(f['says'])}: {verdict}", highlight=False, soft_wrap=True)
+    for change in record.get("survivors", ()):
+        console.print(f"no test notices: {escape(change)}", highlight=False, soft_wrap=True)
     for goal in record.get("goals", ()):
         console.print(escape(sentence(goal)), highlight=False, soft_wrap=True)
     verdict = record.get("verdict", "reached" if record["ok"] else "not reached")
