@@ -14,9 +14,12 @@ nothing changed gets into a kernel cache. A test that needs compiled kernels is 
 """
 
 import ast
+import contextlib
 import importlib.util
+import itertools
 import json
 import os
+import queue
 import re
 import select
 import signal
@@ -25,6 +28,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import equations
@@ -113,10 +117,14 @@ def mutants(text: str, name: str, each: int) -> Iterator[tuple[str, str]]:
 
 
 class Tests:
-    """Runs tests of a checkout, on its sources or with one module from another text, each time in a fork of `serve`."""
+    """Runs tests of a checkout, on its sources or with one module from another text, each time in a fork of `serve`.
+
+    folder: made, and kept by the caller.
+    """
 
     def __init__(self, root: Path, folder: Path):
-        self.folder, self.seconds = folder, {}
+        self.folder = folder
+        folder.mkdir()
         path = os.pathsep.join(filter(None, [str(root), str(equations.ROOT), os.environ.get("PYTHONPATH")]))
         places = {"PYTHONPATH": path, "NUMBA_DISABLE_JIT": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         places["GRADLEDGER_CACHE"] = str(folder / "kernels")  # nothing can go to the user's
@@ -133,21 +141,20 @@ class Tests:
         self.server.stdout.close()
         self.server.wait()
 
-    def unchanged(self, tests: list[str]) -> dict[str, str]:
-        """Run them on the sources as they are and keep the seconds of each; what those that fail raise, by test."""
-        _, _, self.seconds, failed = self._run(tests, [], None)
-        return failed
+    def unchanged(self, tests: list[str]) -> tuple[dict[str, str], dict[str, float]]:
+        """Run them on the sources as they are: what those that fail raise, and the seconds of each, by test."""
+        _, _, seconds, failed = self._run(tests, [], None)
+        return failed, seconds
 
-    def changed(self, tests: list[str], source: Source, text: str) -> tuple[str, str]:
-        """What became of a module's changed text: verdict and the test that told.
+    def changed(self, tests: list[str], source: Source, text: str, limit: float) -> dict[str, str]:
+        """What became of a module's changed text within `limit` seconds: `verdict`, and `by` which test.
 
         killed: an assertion failed. error: something else was raised, crashed or did not end. survived: nothing.
         """
         place = self.folder / Path(source.path).name
         place.write_text(text, encoding="utf-8")
-        quick = sorted(tests, key=self.seconds.get)
-        limit = PATIENCE + 10 * sum(self.seconds[test] for test in tests)
-        return self._run(["-x", *quick], [source.module, str(place)], limit)[:2]
+        verdict, by, *_ = self._run(["-x", *tests], [source.module, str(place)], limit)
+        return {"verdict": verdict, "by": by}
 
     def _run(self, tests: list[str], redirect: list[str], limit: float | None) -> tuple[str, str, dict, dict]:
         print(json.dumps([tests, redirect, limit]), file=self.server.stdin, flush=True)
@@ -239,22 +246,35 @@ def run(
     root = root or equations.ROOT
     found = list(work(root, equations.survey(root, papers)[0]))
     rows, problems = [], []
-    with tempfile.TemporaryDirectory() as folder, Tests(root, Path(folder)) as tests:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        servers = [stack.enter_context(Tests(root, folder / str(i))) for i in range(len(os.sched_getaffinity(0)))]
         watch(0, len(found), "tests on the sources as they are")
-        failed = tests.unchanged(sorted({test for *_, named in found for test in named}))
+        failed, seconds = servers[0].unchanged(sorted({test for *_, named in found for test in named}))
         left_out = [test for test, raised in failed.items() if COMPILED.match(raised)]
         problems += [f"{t} fails on the sources as they are ({failed[t]})" for t in failed if t not in left_out]
-        for i, (row, name, source, named) in enumerate([] if problems else found):
+        free, started = queue.SimpleQueue(), itertools.count()
+        for server in servers:
+            free.put(server)
+
+        def judge(job: tuple[Row, str, Source, list[str]]) -> dict:
+            row, name, source, named = job
             label = f"arXiv {row.paper.number} {row.statement.label}, {source.path}:{name}"
-            watch(i, len(found), label)
-            named = [test for test in named if test not in left_out]
-            verdicts = []
-            for what, text in mutants((root / source.path).read_text(encoding="utf-8"), name, each):
-                verdict, by = tests.changed(named, source, text)
-                verdicts.append({"change": what, "verdict": verdict, "by": by})
-            rows.append({"what": label, "tests": named, "mutants": verdicts})
-            if not any(v["verdict"] == "killed" for v in verdicts):
-                problems.append(f"{label}: none of {len(verdicts)} changes fails an assertion of {', '.join(named)}")
+            tests = sorted((test for test in named if test not in left_out), key=seconds.get)
+            limit = PATIENCE + 10 * sum(map(seconds.get, tests))
+            server = free.get()
+            watch(next(started), len(found), label)
+            changes = mutants((root / source.path).read_text(encoding="utf-8"), name, each)
+            verdicts = [{"change": what} | server.changed(tests, source, text, limit) for what, text in changes]
+            free.put(server)
+            return {"what": label, "tests": tests, "mutants": verdicts}
+
+        with ThreadPoolExecutor(len(servers)) as pool:
+            rows = list(pool.map(judge, [] if problems else found))
+    for row in rows:
+        if not any(v["verdict"] == "killed" for v in row["mutants"]):
+            tests = ", ".join(row["tests"])
+            problems.append(f"{row['what']}: none of {len(row['mutants'])} changes fails an assertion of {tests}")
     every = [v for row in rows for v in row["mutants"]]
     count = {verdict: sum(v["verdict"] == verdict for v in every) for verdict in ("killed", "error", "survived")}
     return {
