@@ -95,6 +95,8 @@ def test_epochs_are_chosen_on_training_images(tmp_path, monkeypatch):
         }  # fmt: skip
 
     monkeypatch.setattr(noniid, "adapt", adapt)
+    monkeypatch.setattr(noniid, "pretrained", lambda *given: {})
+    monkeypatch.setattr(noniid, "tails", lambda graph, a, b, p: {k: (graph, a, b) for k in p.train_last})
     _, b = noniid.halves(d, TRIAL_SEED)
     held = len(b.x_train) // 10
     record = noniid.run(tmp_path, still, d, tiny, ({"adapt_epochs": 4}, {"adapt_epochs": 2}))
