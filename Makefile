@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test campaign format notebooks clean
+.PHONY: demo test campaign nightly format notebooks clean
 
 demo: .venv/.installed
 	$(BIN)/gradledger adapt
@@ -15,6 +15,10 @@ test: .venv/.installed-test
 # failures on purpose, under an hour; its figures go to docs/campaign.md
 campaign: .venv/.installed-test
 	$(BIN)/python -m validation.campaign
+
+# every function of the table of equations broken on purpose: tests that do not notice are told
+nightly: .venv/.installed-test
+	$(BIN)/gradledger reproduce mutants --output validation/results
 
 format: .venv/.installed-test
 	$(BIN)/ruff check --fix .

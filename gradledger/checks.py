@@ -212,9 +212,11 @@ def tables(record: dict) -> list[Check]:
     """Printed figures of the papers."""
     t = record["tables"]
     off = [row for row in t["rows"] if not row["ok"]]
+    origins = ", ".join(f"{count} {kind}" for kind, count in t["origins"].items())
     return [
         Check(
-            "tables", f"{len(t['rows'])} figures that four papers print", "computed from the shapes alone = as printed",
+            "tables", f"{len(t['rows'])} figures that four papers print",
+            f"computed from shapes ({origins}) = as printed",
             "0 off", f"{len(off)} off", not off, "gradledger reproduce tables",
             f"{len(off)} of {len(t['rows'])} printed figures are not reproduced: "
             + "; ".join(f"{r['what']} ({r['source']}) is {r['ours']:g}, printed {r['published']:g}" for r in off),

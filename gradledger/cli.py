@@ -367,6 +367,9 @@ def calibrate(
 def reproduce(
     name: Annotated[str, typer.Argument(help="The experiment or table; an unknown name lists them.")],
     output: Annotated[Path, typer.Option("--output", help="Folder for the result file.")] = Path("gradledger-out"),
+    judge: Annotated[
+        Path | None, typer.Option(help="Judge the runs in this record of the experiment anew, without training.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run an experiment again and write a result file with machine, versions, seeds and command."""
@@ -375,7 +378,7 @@ def reproduce(
 
     with show.counter(name, quiet=as_json) as watch:
         try:
-            record = work.run(name, output, watch)
+            record = work.judge(name, judge, output) if judge else work.run(name, output, watch)
         except KeyboardInterrupt:
             if not (output / f"{name}.jsonl").exists():
                 raise

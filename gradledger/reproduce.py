@@ -1,22 +1,24 @@
-"""`gradledger reproduce NAME`: run an experiment of `validation` again."""
+"""`gradledger reproduce NAME`: run an experiment of `validation` again, or judge the runs of its record anew."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from refimpl import checkpoint
-from validation import equations, gradient_errors, lenet_mnist, noniid, sparse_mobilenet, tables, timing
+from validation import equations, gradient_errors, lenet_mnist, mutants, noniid, sparse_mobilenet, tables, timing
 from validation import watch as watch_data
 
-from .errors import Refused, unknown
+from .errors import Malformed, Refused, unknown
 from .output import make_folder, plot
 from .plot import EXPERIMENTS as DRAWN
-from .record import provenance
+from .record import command, provenance, versions
 
 EXPERIMENTS = {
     tables.NAME: tables.run,
     gradient_errors.NAME: gradient_errors.run,
     "equations": lambda output, watch: equations.reproduce(output),
+    mutants.NAME: mutants.run,
     "watch-nets": lambda output, watch: watch_data.train_nets(output / "watch_nets.safetensors", watch),
     "watch-adapt": lambda output, watch: watch_data.leave_one_out(watch),
     noniid.NAME: noniid.run,
@@ -24,6 +26,7 @@ EXPERIMENTS = {
     sparse_mobilenet.NAME: sparse_mobilenet.run,
     timing.NAME: timing.run,
 }
+JUDGED = {module.NAME: module for module in (noniid, lenet_mnist, sparse_mobilenet)}  # experiments of many runs
 
 
 def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict:
@@ -38,7 +41,38 @@ def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict
     record = EXPERIMENTS[name](output, watch)
     runs = [r["train_seconds"] for r in record.get("runs", ())]  # also of those that an earlier call made
     trained = {"train_seconds": sum(runs)} if runs else {}
-    record = {**record, "seconds": time.perf_counter() - started, **trained, **provenance()}
+    return _write(output, name, {**record, "seconds": time.perf_counter() - started, **trained, **provenance()})
+
+
+def judge(name: str, file: Path, output: Path) -> dict:
+    """Judge the runs in a record anew, without training, and write the record into `output`.
+
+    Runs, protocol, machine, versions and command stay those of the record; `judged` tells by what they were judged.
+    Malformed for an experiment without such a record, a file that is none, or an unusable folder.
+    """
+    if name not in JUDGED:
+        raise unknown("experiment whose runs can be judged anew", name, JUDGED)
+    wanted = f"--judge takes the record that gradledger reproduce {name} wrote"
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise Malformed(f"cannot read {file}: {e.strerror}; {wanted}") from None
+    except ValueError:
+        raise Malformed(f"{file} is not JSON; {wanted}") from None
+    if not isinstance(given, dict) or given.get("name") != name:
+        raise Malformed(f"{file} is no record of {name}; {wanted}")
+    try:
+        made = JUDGED[name].judge(given)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        raise Malformed(f"the runs of {file} are not those of {name}; {wanted}") from None
+    make_folder(output)
+    kept = {key: given[key] for key in ("protocol", "runs") if key in given}
+    given.pop("goal", None)
+    return _write(output, name, {**given, **made, **kept, "judged": {"versions": versions(), "command": command()}})
+
+
+def _write(output: Path, name: str, record: dict) -> dict:
+    """Write a record and draw it; Refused where it has a `reason` why it is not ok."""
     path = output / f"{name}.json"
     checkpoint.write_json(path, record)
     if name in DRAWN:

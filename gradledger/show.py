@@ -50,11 +50,12 @@ def counter(what: str, quiet: bool) -> Iterator[Callable]:
         yield lambda done, total, name: display.update(task, total=total, completed=done, name=name)
 
 
-SPREAD = {"mean", "std", "min", "max"}  # of a figure over several seeds
+SPREAD = {"mean", "std", "se", "min", "max"}  # of a figure over several seeds
 
 
 def compared(record: dict) -> None:
     """Printed figures beside ours, and what each is allowed to differ by."""
+    from validation.papers import KINDS
     from validation.report import allowed
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -65,6 +66,7 @@ def compared(record: dict) -> None:
         ("", "left"),
         ("off by", "right"),
         ("may differ by", "right"),
+        ("ours is", "left"),
         ("", "left"),
     ):
         table.add_column(name, justify=justify, no_wrap=True)
@@ -79,17 +81,21 @@ def compared(record: dict) -> None:
         table.add_row(
             f"  {row['what']}", cell(row["published"]), cell(row["ours"]), row["unit"],
             f"{percent * row['difference']:+.2f}{unit}",
-            allowed(*row["allowed"]),
+            allowed(*row["allowed"]), row["origin"]["kind"],
             "" if row["ok"] else "[red]off[/red]",
         )  # fmt: skip
     Console(width=max(console.width, 150)).print(table, highlight=False)
     for note in dict.fromkeys(f"{row['what']}: {row['note']}" for row in record["rows"] if row["note"]):
         console.print(note, highlight=False, soft_wrap=True)
+    for kind, about in KINDS.items():
+        console.print(f"{kind}: {about}", highlight=False, soft_wrap=True)
     console.print(f"{record['goal']}; record in {record['file']}", highlight=False, soft_wrap=True)
 
 
 def reproduced(record: dict) -> None:
     """The table of `reproduce`: measured beside published, a column for each figure, means with their deviation."""
+    from validation.runs import sentence
+
     if "rows" in record:
         return compared(record)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -106,10 +112,18 @@ def reproduced(record: dict) -> None:
     if any(SPREAD <= v.keys() for found in rows.values() for v in found.values() if isinstance(v, dict)):
         console.print("mean ± standard deviation over the seeds", highlight=False)
     for f in record.get("findings", ()):
-        missing = "; ".join(claim for claim, holds in f["claims"].items() if not holds)
+        missing = "; ".join(
+            claim if holds is False else f"not decided by these seeds: {claim}"
+            for claim, holds in f["claims"].items()
+            if not holds
+        )
         verdict = f"not confirmed ({escape(missing)})" if missing else "confirmed"
         console.print(f"finding {f['finding']}, {escape(f['says'])}: {verdict}", highlight=False, soft_wrap=True)
-    verdict = "reached" if record["ok"] else "not reached"
+    for change in record.get("survivors", ()):
+        console.print(f"no test notices: {escape(change)}", highlight=False, soft_wrap=True)
+    for goal in record.get("goals", ()):
+        console.print(escape(sentence(goal)), highlight=False, soft_wrap=True)
+    verdict = record.get("verdict", "reached" if record["ok"] else "not reached")
     goal = f": {record['goal']}" if "goal" in record else ""
     console.print(f"goals {verdict}{escape(goal)}; record in {record['file']}", highlight=False, soft_wrap=True)
 

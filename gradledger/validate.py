@@ -211,7 +211,7 @@ def touched(program: ri.Program, d: data.Dataset, seed: int) -> int | None:
 def printed(watch: Watch) -> dict:
     """The printed figures of the papers beside ours."""
     found = tables.run(None, watch)
-    return {key: found[key] for key in ("rows", "goal", "ok")}
+    return {key: found[key] for key in ("rows", "origins", "goal", "ok")}
 
 
 def asked(layers: int, watch: Watch) -> dict:

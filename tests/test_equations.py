@@ -98,7 +98,7 @@ def test_functions_and_tests_are_found(tmp_path):
     assert found[1].tests == (("tests/test_halve.py", "test_eq_2_is_a_quarter"),)
 
 
-UNTESTED = "arXiv 1111.11111 eq. (1): tests/test_halve.py has no test_eq_1_… that runs and uses half"
+UNTESTED = "arXiv 1111.11111 eq. (1): tests/test_halve.py has no test_eq_1_… that runs, uses half and asserts"
 
 
 @pytest.mark.parametrize(
@@ -107,13 +107,30 @@ UNTESTED = "arXiv 1111.11111 eq. (1): tests/test_halve.py has no test_eq_1_… t
         TESTS.replace("test_eq_1_", "test_"),
         TESTS.replace("test_eq_1_", "test_eq_10_"),
         TESTS.replace("test_eq_1_", "check_eq_1_"),
+        TESTS.replace("assert halve.half(2) == 1", "pass"),
+        TESTS.replace("assert halve.half(2) == 1", "halve.half(2)"),
+        TESTS.replace("assert halve.half(2) == 1", "halve.half(2)\n    assert True"),
+        TESTS.replace("assert halve.half(2) == 1", "halve.half(2)\n    assert 1 == 1"),
         TESTS.replace("halve.half(2) == 1", "2 / 2 == 1"),
         TESTS.replace("halve.half(2) == 1", "halve.PATCH == 1"),
         TESTS.replace("halve.half(2) == 1", "other.half(2) == 1"),
         TESTS.replace("def test_eq_1_", "@pytest.mark.skip\ndef test_eq_1_"),
         TESTS.replace("def test_eq_1_", "@pytest.mark.xfail(strict=True)\ndef test_eq_1_"),
     ],
-    ids=["no name", "another number", "no test", "nothing used", "a constant", "another module", "skipped", "xfail"],
+    ids=[
+        "no name",
+        "another number",
+        "no test",
+        "empty",
+        "a call",
+        "a call and True",
+        "a call and a constant",
+        "nothing used",
+        "a constant",
+        "another module",
+        "skipped",
+        "xfail",
+    ],
 )
 def test_an_equation_without_a_test_is_wrong(tmp_path, tests):
     assert survey(tmp_path, tests=tests) == (["untested", "tested", "tested", "another issue"], [UNTESTED])
@@ -136,6 +153,19 @@ def test_a_test_in_another_file_does_not_count(tmp_path):
 def test_what_counts_as_a_use(tmp_path, use, file):
     tests = TESTS.replace("halve.half(2)", use)
     assert survey(tmp_path, tests="", **{file: tests})[1] == []
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "np.testing.assert_equal(halve.half(2), 1)",
+        "with pytest.raises(TypeError):\n        halve.half('x')",
+        "check(halve.half(2))",
+    ],
+)
+def test_what_counts_as_an_assertion(tmp_path, how):
+    tests = TESTS.replace("assert halve.half(2) == 1", how) + "\n\ndef check(y):\n    assert y == 1\n"
+    assert survey(tmp_path, tests=tests)[1] == []
 
 
 def test_one_test_of_several_equations(tmp_path):

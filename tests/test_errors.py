@@ -85,6 +85,48 @@ def test_local_is_the_rule_on_exact_arrays_and_whole_is_the_network():
             np.testing.assert_array_equal(local[node, a], whole[node, a])
 
 
+def filtered_conv2(batch=3, batches=2):
+    """The entry of the residual net's conv2 under patches of 2, its weights, and dy and dx of each batch by hand."""
+    graph = NETS["residual"]()
+    x, y = samples(graph, 8)
+    plan = ri.Plan(rules=[ri.GradientFilter(2)])
+    found = gradient_errors(graph, plan, x, y, batch, batches, seed=1)
+    trainer = ri.Trainer(ri.compile(graph, ri.Plan(), batch, backend="reference", dtype=np.float64), 1)
+    order = ri.random.permutation(1, ri.random.SHUFFLE, 0, len(x))
+    parts = []
+    for i in range(batches):
+        chosen = order[i * batch : (i + 1) * batch]
+        true = errors.gradients(trainer, x[chosen], y[chosen], i, batches)
+        parts.append((true["conv2", "dy"], true["conv2", "dx"]))
+    (entry,) = (e["filter"] for e in found if e["layer"] == "conv2")
+    return entry, trainer.parameters["conv2.w"], parts
+
+
+def test_eq_3_snr_of_dx_from_patch_sums_over_two_batches():
+    """dx of the whole patch is Σ_k g̃·w̃: written out in NumPy, patch by patch."""
+    entry, w, parts = filtered_conv2()
+    signal = lost = 0.0
+    for dy, dx in parts:
+        patches = dy.reshape(len(dy), 2, 2, 2, 2, -1).mean((2, 4))  # (N, U, V, K) of a map of 4×4
+        ours = np.einsum("nuvk,ck->nuvc", patches, w.sum((0, 1))).repeat(2, 1).repeat(2, 2)
+        signal, lost = signal + np.sum(dx**2), lost + np.sum((dx - ours) ** 2)
+    assert entry["snr_dx"] == pytest.approx(signal / lost, rel=1e-9)
+
+
+def test_proposition_1_snr_of_an_entry_over_two_batches():
+    entry, w, parts = filtered_conv2()
+    signal = lost = kept = 0.0
+    for dy, _ in parts:
+        patches = dy.reshape(len(dy), 2, 2, 2, 2, -1)
+        mean = patches.mean((2, 4), keepdims=True)
+        signal, lost = signal + np.sum(dy**2), lost + np.sum((patches - mean) ** 2)
+        kept += 7 / 16 * np.sum(patches.sum((2, 4)) ** 2) / 4  # (2r²−1)/r⁴·G²[0,0] of r = 2, ΣG² being 4·Σdy²
+    assert entry["snr_dy"] == pytest.approx(signal / lost, rel=1e-9)
+    assert entry["snr_dy_closed_form"] == pytest.approx(signal / (signal - kept), rel=1e-9)
+    spectra = np.abs(np.fft.fft2(w, axes=(0, 1))).reshape(9, -1) ** 2
+    assert entry["condition"] == np.mean(spectra[0] >= spectra[1:].max(0))
+
+
 def test_the_exact_arrays_are_those_of_the_dense_passes():
     graph = NETS["residual"]()
     x, y = samples(graph, 4)

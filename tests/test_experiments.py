@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gradledger import show
+from gradledger import reproduce, show
+from gradledger.errors import Malformed
 from refimpl import data
 from refimpl.checkpoint import CheckpointError
 from refimpl.data import DataError, Resized
 from validation import datasets, lenet_mnist, runs, sparse_mobilenet
+
+RESULTS = Path(__file__).parents[1] / "validation" / "results"
 
 
 def silent(done, total, name):
@@ -39,7 +42,7 @@ def digits() -> data.Dataset:
 def test_lenet_mnist_goes_on_where_it_stood_and_counts_everything(tmp_path, monkeypatch):
     protocol = lenet_mnist.Protocol(seeds=(0,), epochs=2, points=3, entropy=0.69)
     d = digits()
-    found = lenet_mnist.run(tmp_path, silent, d, protocol)
+    found = lenet_mnist.run(tmp_path, silent, d, protocol, {})
     rows = found["measured"]
     assert set(rows) == {*protocol.methods(), "OHEM, same computation", "SMB, same computation"}
     assert rows["SGD"]["saved"]["mean"] == 0 == rows["SGD"]["gain"]["mean"]
@@ -54,7 +57,34 @@ def test_lenet_mnist_goes_on_where_it_stood_and_counts_everything(tmp_path, monk
     assert [r["shares"].keys() >= {"forward", "uncertain"} for r in found["runs"]].count(True) == 2
     assert_drawn(found, tmp_path)
     monkeypatch.setattr(lenet_mnist, "train", lambda *a: pytest.fail("a finished run was run again"))
-    assert lenet_mnist.run(tmp_path, silent, digits(), protocol) == found
+    assert lenet_mnist.run(tmp_path, silent, digits(), protocol, {}) == found
+    assert found["verdict"] == runs.OPEN and found["settings_chosen_on"] == lenet_mnist.ON_TEST
+    assert lenet_mnist.judge(found) == {k: v for k, v in found.items() if k != "settings_chosen_on"}
+
+
+def test_lenet_mnist_chooses_its_settings_on_training_images(tmp_path, monkeypatch):
+    seen = []
+
+    def train(d, protocol, method, seed, watch):
+        seen.append((method, seed, protocol.share, protocol.ohem_keep, len(d.x_train), len(d.x_test)))
+        good = protocol.share * protocol.ohem_keep  # the larger ones win
+        return {"curve": [[1, 10.0, good]], "shares": {}, "train_seconds": 0.0}
+
+    monkeypatch.setattr(lenet_mnist, "train", train)
+    candidates = {
+        "EIF+EMP": ({"share": 0.1, "entropy": 0.6}, {"share": 0.2, "entropy": 0.6}),
+        "OHEM": ({"ohem_keep": 0.5}, {"ohem_keep": 0.25}),
+    }
+    found = lenet_mnist.run(tmp_path, silent, digits(), lenet_mnist.Protocol(seeds=(3,)), candidates)
+    trials, finals = seen[:4], seen[4:]
+    assert [t[:4] for t in trials] == [
+        ("EIF+EMP", 9, 0.1, 0.25), ("EIF+EMP", 9, 0.2, 0.25), ("OHEM", 9, 0.1, 0.5), ("OHEM", 9, 0.1, 0.25),
+    ]  # fmt: skip
+    assert {t[4:] for t in trials} == {(173, 19)} and {t[1:] for t in finals} == {(3, 0.2, 0.5, 192, 50)}
+    assert found["protocol"]["share"] == 0.2 and found["protocol"]["ohem_keep"] == 0.5
+    where = "19 training images held out of trial runs of seed 9, the best of 2"
+    assert found["settings_chosen_on"]["share"] == f"0.2: {where}"
+    assert found["settings_chosen_on"]["budget"] == lenet_mnist.TEST
 
 
 def test_lenet_mnist_keeps_the_paper_s_schedule():
@@ -84,8 +114,96 @@ def test_a_folder_that_cannot_hold_runs_is_found_before_the_first_run(tmp_path):
 
 
 def test_spread():
-    assert runs.spread([1, 2, 6]) == {"mean": 3, "std": 2.65, "min": 1, "max": 6}
-    assert runs.spread([4])["std"] == 0
+    assert runs.spread([1, 2, 6]) == {"mean": 3, "std": 2.65, "se": 1.53, "min": 1, "max": 6}
+    assert runs.spread([4])["std"] == 0 == runs.spread([4])["se"]
+
+
+def test_three_seeds_show_less_than_their_mean():
+    """The figures that README called reached: the mean lies above, the interval does not."""
+    found = runs.judged("accuracy", [85.76, 85.53, 86.26], 85.77)
+    assert found == {
+        "goal": "accuracy", "least": 85.77, "n": 3, "mean": 85.85, "se": 0.2155, "low": 84.9228, "high": 86.7772,
+        "above": 1, "sign_p": 0.875, "verdict": "not decided by these seeds",
+    }  # fmt: skip
+    assert runs.sentence(found) == (
+        "accuracy, at least 85.77: 85.85, standard error 0.22, 95 % interval 84.92 to 86.78, 1 of 3 seeds above it "
+        "(sign test p = 0.875): not decided by these seeds"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict", "above", "p"),
+    [
+        ([1.0, 1.1, 1.2], runs.REACHED, 3, 0.125),
+        ([1.0, 1.1, 1.2, 1.1, 1.0], runs.REACHED, 5, 0.0312),
+        ([-1.0, -1.1, -1.2], runs.MISSED, 0, 1),
+        ([3.0, 0.1, 0.1], runs.OPEN, 3, 0.125),  # all above, and the interval reaches below
+        ([0.0, 0.0, 1.0], runs.OPEN, 1, 0.5),  # two ties say nothing
+        ([5.0], runs.OPEN, 1, 0.5),  # one seed has no interval
+    ],
+)
+def test_a_goal_is_judged_by_its_interval(values, verdict, above, p):
+    found = runs.judged("points", values, 0)
+    assert (found["verdict"], found["above"], found["sign_p"]) == (verdict, above, p)
+
+
+def test_one_missed_goal_is_enough_and_one_open_goal_too():
+    reached, missed, still_open = (runs.judged("x", [v, v + 0.1], 0) for v in (5, -5, -0.05))
+    assert runs.verdicts([reached, reached])["ok"] is True
+    assert runs.verdicts([reached, still_open])["verdict"] == runs.OPEN
+    assert runs.verdicts([reached, still_open, missed])["verdict"] == runs.MISSED
+    assert runs.certain("bytes", 5, 6)["verdict"] == runs.MISSED
+    assert runs.sentence(runs.certain("bytes", 6, 6)) == "bytes, at least 6: 6, reached"
+
+
+@pytest.mark.parametrize("d", [digits(), "images"], ids=["arrays", "resized"])
+def test_what_is_held_out_comes_from_the_training_images(d):
+    d = images() if d == "images" else d
+    found = runs.held_out(d, 5)
+    assert (len(found.x_train), len(found.x_test)) == (len(d.x_train) - 5, 5)
+    whole = slice(None)
+    together = [x[whole] for x in (found.x_train, found.x_test)]
+    labels = np.concatenate([found.y_train, found.y_test])
+    pairs = [sorted((y, x.tobytes()) for x, y in zip(maps, labels, strict=True))
+             for maps, labels in ((np.concatenate(together), labels), (d.x_train[whole], d.y_train))]  # fmt: skip
+    assert pairs[0] == pairs[1]
+
+
+@pytest.mark.parametrize("name", reproduce.JUDGED)
+def test_a_committed_record_is_what_judging_its_runs_gives(name, tmp_path, capsys):
+    """No training, and no other machine, versions or command than those of the runs."""
+    committed = json.loads((RESULTS / f"{name}.json").read_text())
+    found = reproduce.judge(name, RESULTS / f"{name}.json", tmp_path)
+    assert committed["settings_chosen_on"] and committed["goals"]
+    assert {k: v for k, v in found.items() if k not in ("judged", "file", "picture")} == {
+        k: v for k, v in committed.items() if k != "judged"
+    }
+    assert found["machine"] == committed["machine"] and committed["judged"]["command"].startswith("gradledger ")
+    show.reproduced(found)
+    assert f"goals {found['verdict']}; record in {tmp_path}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [*reproduce.JUDGED, "watch-adapt"])
+def test_a_record_of_several_seeds_says_what_its_settings_were_chosen_on(name):
+    chosen = json.loads((RESULTS / f"{name}.json").read_text())["settings_chosen_on"]
+    assert chosen and all("test images" in on or "windows that evaluate" in on for on in chosen.values())
+
+
+def test_what_cannot_be_judged_is_refused(tmp_path):
+    wanted = "--judge takes the record that gradledger reproduce lenet-mnist wrote"
+    file = tmp_path / "x.json"
+    for text, what in (
+        (None, "cannot read .*x.json: No such file or directory"),
+        ("{", ".*x.json is not JSON"),
+        ("[]", ".*x.json is no record of lenet-mnist"),
+        ('{"name": "lenet-mnist", "runs": 3}', "the runs of .*x.json are not those of lenet-mnist"),
+    ):
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(Malformed, match=f"^{what}; {wanted}$"):
+            reproduce.judge("lenet-mnist", file, tmp_path / "out")
+    with pytest.raises(Malformed, match="there is no experiment whose runs can be judged anew 'tables'"):
+        reproduce.judge("tables", file, tmp_path)
 
 
 def images(n=24) -> data.Dataset:
@@ -105,7 +223,12 @@ def weights():
 
 def test_sparse_update_mobilenet_small(tmp_path, weights):
     protocol = sparse_mobilenet.Protocol(seeds=(0,), sizes=(32, 32), epochs=(1, 1), batch=8, images=16)
-    found = sparse_mobilenet.run(tmp_path, silent, images(), protocol)
+    candidates = ({"lr": 0.01, "length": 400.0}, {"lr": 0.02, "length": 400.0})
+    found = sparse_mobilenet.run(tmp_path, silent, images(), protocol, candidates)
+    assert found["protocol"]["length"] == 400 and found["verdict"] in (runs.OPEN, runs.MISSED)
+    assert "6 training images held out of trial runs of seed 9" in found["settings_chosen_on"]["lr"]
+    assert found["settings_chosen_on"]["sizes, epochs"].endswith("in whole runs of seeds 0 and 1")
+    assert sparse_mobilenet.judge(found) == {k: v for k, v in found.items() if k != "settings_chosen_on"}
     assert len(found["runs"]) == 6 and set(found["measured"]) == {f"{n}, {m}" for n in sparse_mobilenet.WEIGHTS
                                                                    for m in protocol.methods()}  # fmt: skip
     assert_drawn(found, tmp_path)
@@ -133,7 +256,9 @@ def test_a_record_is_a_table_with_a_column_for_each_figure(capsys):
         "findings": [
             {"finding": "a", "says": "more [is] more", "claims": {"1 > 0": True, "2 > [3]": False}},
             {"finding": "b", "says": "less", "claims": {"0 < 1": True}},
+            {"finding": "c", "says": "unclear", "claims": {"0 < 1": True, "1 < x": None}},
         ],
+        "goals": [runs.certain("bytes [B]", 6, 6)],
     }  # fmt: skip
     show.reproduced(record)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
@@ -146,5 +271,7 @@ def test_a_record_is_a_table_with_a_column_for_each_figure(capsys):
         "mean ± standard deviation over the seeds",
         "finding a, more [is] more: not confirmed (2 > [3])",
         "finding b, less: confirmed",
+        "finding c, unclear: not confirmed (not decided by these seeds: 1 < x)",
+        "bytes [B], at least 6: 6, reached",
         "goals not reached: 2 [%]; record in x.json",
     ]

@@ -1,6 +1,7 @@
 """The non-i.i.d. experiment of gradient filtering, on the embedded part of Fashion-MNIST."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from gradledger import cli, reproduce
 from refimpl import data
 from validation import datasets, noniid
-from validation.runs import Runs
+from validation.runs import TRIAL_SEED, Runs
 
 SMALL = noniid.Protocol(seeds=(0,), train_last=(1, 2), patches=(None, 2), pretrain_epochs=1, adapt_epochs=1)
 
@@ -47,12 +48,12 @@ def test_an_odd_number_of_classes_is_refused():
 
 def test_record_and_resume(tmp_path, monkeypatch):
     d = data.fashion_mnist()
-    record = noniid.run(tmp_path, still, d, SMALL)
+    record = noniid.run(tmp_path, still, d, SMALL, ())
     assert record.keys() >= {"name", "published", "measured", "ok", "findings", "protocol", "seeds", "runs"}
     rows = record["measured"]
     assert list(rows) == ["before", "half A before", *(noniid.row(k, p) for k in (1, 2) for p in (None, 2))]
     assert rows["last 2, gradient-filter:patch=2"].keys() == {
-        "mean", "std", "min", "max", "gap", "half_a", "backward_flops", "saved_bytes",
+        "mean", "std", "se", "min", "max", "gap", "half_a", "backward_flops", "saved_bytes",
     }  # fmt: skip
     assert rows["last 2, backprop"]["mean"] > rows["before"]["mean"] + 20  # four classes of B are new to the net
     assert rows["last 2, backprop"]["backward_flops"] > 10 * rows["last 2, gradient-filter:patch=2"]["backward_flops"]
@@ -64,7 +65,7 @@ def test_record_and_resume(tmp_path, monkeypatch):
     assert len(lines) == 4
     path.write_text("\n".join(lines[:3]) + "\n")  # as if it had been stopped before the last run
     done = []
-    again = noniid.run(tmp_path, lambda i, total, name: done.append(name), d, SMALL)
+    again = noniid.run(tmp_path, lambda i, total, name: done.append(name), d, SMALL, ())
     assert done == [
         "pre-training, seed 0",
         "maps of the frozen layers, seed 0",
@@ -74,11 +75,38 @@ def test_record_and_resume(tmp_path, monkeypatch):
     assert [{**r, "train_seconds": 0} for r in again["runs"]] == same
 
     monkeypatch.setattr(noniid, "adapt", None)  # nothing is left to do
-    assert noniid.run(tmp_path, still, d, SMALL) == again
+    assert noniid.run(tmp_path, still, d, SMALL, ()) == again
     assert Runs(tmp_path, noniid.NAME, noniid.Protocol(seeds=(0,), lr=0.1).settings(d)).found == []
     path.write_text(lines[0] + '\n{"half": ')
     with pytest.raises(data.DataError, match=r"line 2 of .*jsonl is no run of gradient-filter-noniid; delete"):
-        noniid.run(tmp_path, still, d, SMALL)
+        noniid.run(tmp_path, still, d, SMALL, ())
+
+
+def test_epochs_are_chosen_on_training_images(tmp_path, monkeypatch):
+    """The better of two candidates by held-out training images is taken, and no trial sees a test image."""
+    d = data.fashion_mnist()
+    tiny = replace(SMALL, train_last=(1,), patches=(None, 2))
+    seen = []
+
+    def adapt(a, b, graph, plan, protocol, seed):
+        seen.append((seed, protocol.adapt_epochs, len(b.x_train), len(b.x_test)))
+        return dict.fromkeys(("before", "before_a", "after", "after_a"), 1 / protocol.adapt_epochs) | {
+            "epoch_losses": [], "train_seconds": 0.0,
+        }  # fmt: skip
+
+    monkeypatch.setattr(noniid, "adapt", adapt)
+    monkeypatch.setattr(noniid, "pretrained", lambda *given: {})
+    monkeypatch.setattr(noniid, "tails", lambda graph, a, b, p: {k: (graph, a, b) for k in p.train_last})
+    _, b = noniid.halves(d, TRIAL_SEED)
+    held = len(b.x_train) // 10
+    record = noniid.run(tmp_path, still, d, tiny, ({"adapt_epochs": 4}, {"adapt_epochs": 2}))
+    assert seen[:2] == [(TRIAL_SEED, epochs, len(b.x_train) - held, held) for epochs in (4, 2)]
+    assert [s[:2] for s in seen[2:]] == [(0, 2), (0, 2)] and record["protocol"]["adapt_epochs"] == 2
+    where = f"{held} training images held out of trial runs of seed 9, the best of 2"
+    assert record["settings_chosen_on"] == noniid.ON_TEST | {"adapt_epochs": f"2: {where}"}
+    noniid.run(tmp_path, still, d, tiny, ({"adapt_epochs": 4}, {"adapt_epochs": 2}))
+    assert len(seen) == 4  # trials are kept like runs
+    assert TRIAL_SEED not in noniid.Protocol().seeds
 
 
 def test_an_interrupt_says_that_finished_runs_are_kept(tmp_path, monkeypatch, capsys):
@@ -106,8 +134,8 @@ def test_the_folder_of_the_data_is_found(tmp_path, monkeypatch):
 
 
 def made(accuracy: dict) -> dict:
-    """The record of one seed, for shares of half B's test images by layers and patch."""
-    protocol = noniid.Protocol(seeds=(0,))
+    """The record of two seeds alike, for shares of half B's test images by layers and patch."""
+    protocol = noniid.Protocol(seeds=(0, 1))
     runs = [
         {"seed": s, "train_last": k, "method": noniid.method(p), "before": 0.3, "before_a": 0.9,
          "after": accuracy[k, p], "after_a": 0.5, "train_seconds": 1.5}
@@ -118,7 +146,7 @@ def made(accuracy: dict) -> dict:
 
 def findings(record: dict) -> dict:
     """The findings by letter."""
-    assert record["ok"] == record["findings"][0]["claims"]["patch 2 loses at most 1.5 points"]
+    assert record["ok"] == (record["findings"][0]["claims"]["patch 2 loses at most 1.5 points"] is True)
     return {f["finding"]: f for f in record["findings"]}
 
 
@@ -148,7 +176,22 @@ def test_findings_are_confirmed_by_numbers_that_show_them():
 )
 def test_findings_are_denied_by_numbers_that_do_not(change, finding, claim):
     found = findings(made(as_the_paper_says() | change))[finding]
-    assert not found["confirmed"] and not found["claims"][claim]
+    assert found["confirmed"] is False and found["claims"][claim] is False
+
+
+def test_findings_are_not_decided_by_numbers_that_scatter():
+    """The means are those that confirm; patch 2 alone scatters, so that its paired differences do."""
+    shares = as_the_paper_says()
+    record = made(shares)
+    for run in record["runs"]:
+        if run["method"] == noniid.method(2):
+            run["after"] += 0.05 * (-1) ** run["seed"]
+    again = noniid.judge(record)
+    assert again["measured"]["last 1, gradient-filter:patch=2"]["mean"] == 54.9
+    found = findings(again)
+    assert [f["confirmed"] for f in found.values()] == [None, None, None]
+    assert found["c"]["claims"]["a larger patch saves more"] is True
+    assert again["verdict"] == "not decided by these seeds" and not again["ok"]
 
 
 def test_the_picture_is_drawn(tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ def record():
             "passes": passes,
             "nets": {"methods": {"backprop": {"cases": 1, "calls": 9, "mismatches": 0}}, "sets": {}, "wrong": [],
                      "kernels": {"wrong": []}},
-            "torch": {"installed": True, "version": "2", "rows": [
+            "torch": {"installed": True, "version": "2", "groups": "torch 2 counts dw G times", "rows": [
                 torch_row("y", 2), torch_row("dx", 2), torch_row("dw", 2, 2), torch_row("backward", None, 3)]},
         },
         "memory": {
@@ -68,7 +68,8 @@ def record():
         },
         "time": {"cases": [TIME], "device": "here", "calibrated": True},
         "tables": {"rows": [{"source": "s", "what": "w", "published": 1.5, "ours": 1.5, "unit": "%", "note": "n",
-                             "allowed": [0.1, "relative"], "ok": True}]},
+                             "origin": {"kind": "fitted", "why": "to this"}, "allowed": [0.1, "relative"],
+                             "ok": True}]},
     }  # fmt: skip
 
 
@@ -200,7 +201,8 @@ def test_every_letter_of_a_formula_is_in_the_legend():
 def test_the_legend_stands_beside_the_formulas(record):
     text = Reader(report.counts(record, None)).text
     assert all(meaning in text for meaning in report.LEGEND.values())
-    assert "PyTorch's known error alone" in text
+    assert "fitted: to this" in text and "arithmetic" in text  # every kind is explained
+    assert "torch 2 counts dw G times. y: output" in text and "the known error of torch 2.13.0 alone" in text
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,16 @@ def test_proposition_1_energies_of_kernels():
     assert spectrum.spectral_condition(np.ones((1, 1, 2, 2))) == {"condition": 1.0, "energy_ratio": None}
 
 
+def test_eq_2_each_element_becomes_the_mean_of_its_patch():
+    dy = np.arange(1.0, 13).reshape(1, 3, 4, 1)
+    assert spectrum.patch_means(dy, (2, 2), gf.CORNER)[0, :, :, 0].tolist() == [
+        [3.5, 3.5, 5.5, 5.5], [3.5, 3.5, 5.5, 5.5], [9.5, 9.5, 11.5, 11.5],
+    ]  # fmt: skip
+    assert spectrum.patch_means(dy, (2, 3), gf.CENTRE)[0, :, :, 0].tolist() == [
+        [1.5, 1.5, 3.5, 3.5], [7.5, 7.5, 9.5, 9.5], [7.5, 7.5, 9.5, 9.5],
+    ]  # fmt: skip
+
+
 def test_patches_at_the_border_and_of_maps_of_one_row_have_fewer_elements():
     assert spectrum.patch_elements((1, 5), (2, 2), gf.CENTRE).tolist() == [[1, 2, 2, 2, 2]]
     assert spectrum.patch_elements((3, 3), (2, 2), gf.CORNER).tolist() == [[4, 4, 2], [4, 4, 2], [2, 2, 1]]

@@ -10,7 +10,10 @@ A test holds a statement where all of this is true:
 - it lies in tests/test_<module>.py or tests/test_<module>_*.py of a module whose function holds the statement;
 - it is neither skipped nor expected to fail;
 - its decorators and body, or what they use from tests/, mention that function, a function of its module that calls it,
-  a class of its module, or the module.
+  a class of its module, or the module;
+- there, something is asserted that is no constant, or an error is expected (`asserts`).
+
+That an assertion fails when the function is broken is what `validation.mutants` tries, in a nightly job.
 """
 
 import ast
@@ -107,14 +110,15 @@ def chains(node: ast.AST) -> Iterator[str]:
             yield from chains(child)
 
 
-def mentioned(test: str, source: Source, tests: dict[str, Source]) -> set[str]:
-    """Full dotted names that a test mentions, directly or through helpers and fixtures in test files."""
-    found, seen, todo = set(), set(), [(source, test)]
+def used(test: str, source: Source, tests: dict[str, Source]) -> tuple[set[str], list[ast.AST]]:
+    """Full dotted names that a test mentions, directly or through helpers and fixtures in test files; all that code."""
+    found, code, seen, todo = set(), [], set(), [(source, test)]
     while todo:
         source, name = todo.pop()
         if name not in source.definitions or (source.module, name) in seen:
             continue
         seen.add((source.module, name))
+        code.append(source.definitions[name])
         for chain in chains(source.definitions[name]):
             head, dot, rest = chain.partition(".")
             todo.append((source, head))
@@ -123,7 +127,19 @@ def mentioned(test: str, source: Source, tests: dict[str, Source]) -> set[str]:
             module, _, rest = full.partition(".")
             if module in tests:
                 todo.append((tests[module], rest.partition(".")[0]))
-    return found
+    return found, code
+
+
+def asserts(names: set[str], code: list[ast.AST]) -> bool:
+    """Does code with these names assert anything but constants, itself, by an `assert_…` or by `pytest.raises`?"""
+    last = {name.rpartition(".")[2] for name in names}
+    tested = (n.test for node in code for n in ast.walk(node) if isinstance(n, ast.Assert))
+    return "raises" in last or any(n.startswith("assert_") for n in last) or any(map(varies, tested))
+
+
+def varies(test: ast.AST) -> bool:
+    """Has an expression a name in it?"""
+    return any(isinstance(n, ast.Name) for n in ast.walk(test))
 
 
 def uses(names: set[str], source: Source, function: str) -> bool:
@@ -200,7 +216,8 @@ def checked_by(statement: Statement, source: Source, function: str, tests: dict[
         for name, node in file.definitions.items():
             if isinstance(node, FUNCTIONS) and re.match(claim, f"{name}_"):
                 skipped = re.search(r"mark\.(skip|xfail)\b", " ".join(map(ast.unparse, node.decorator_list)))
-                if not skipped and uses(mentioned(name, file, tests), source, function):
+                names, code = used(name, file, tests)
+                if not skipped and asserts(names, code) and uses(names, source, function):
                     yield Found(f"tests/{file.path}", name)
 
 
@@ -215,7 +232,7 @@ def judge(root: Path, paper: Paper, statement: Statement, functions: tuple, test
     if not tests:
         files = " or ".join(dict.fromkeys(f"tests/test_{Path(f.path).stem}.py" for f in functions))
         names = ", ".join(f.name for f in functions)
-        return "untested", f"{files} has no test_{statement.slug}_… that runs and uses {names}"
+        return "untested", f"{files} has no test_{statement.slug}_… that runs, uses {names} and asserts"
     return "tested", ""
 
 

@@ -10,7 +10,7 @@ uncertain instances included, as a share of what the 20 epochs of SGD make. Accu
 SGD and EMP alone make all iterations. EIF, alone and with EMP, and SMD go on until they have made `budget` of SGD's
 computation or all iterations, OHEM until the share that the paper gives it; so each has one curve of accuracy against
 computation, on which "same computation" is the last point within the budget. SMB, fewer iterations of plain SGD, is the
-beginning of SGD's own curve. No point is chosen by its accuracy.
+beginning of SGD's own curve. No point is chosen by its accuracy, and nothing is chosen by the test images.
 
 Readings: the paper prints neither net in full, nor α₁, α₂, the length of R_TH, the entropy limit, the first T and the
 share of channels that EMP keeps in LeNet. [ours] EIF may end before SGD's number of iterations: with these nets about a
@@ -20,10 +20,14 @@ have zero mean and unit variance, as usual for this learning rate.
 [ours] OHEM trains on the hardest quarter of a mini-batch. The paper's share would pay all iterations of OHEM only with
 the hardest 4 %, three of 64: with these, seed 0 fell to guessing after 5,000 iterations.
 
-How these settings were found: R_set, the entropy limit, the budget as an end, the pixels' scale and the hidden layer of
-the filter come from trial runs of seed 0 (R_set 0.02 to 0.2, limits 0.6 to 0.69, three pairs of α, SGD and Adam for the
-filter) that were looked at with the accuracy on the test images. So the figures of EIF are somewhat optimistic, those
-of seed 0 more than the others; SGD has the paper's settings and was not tuned.
+How these settings were found: R_set and the entropy limit of EIF, and the share of OHEM, are the best of CANDIDATES in
+trial runs on training images, of which 5,000 are held out and judge. The budget as an end, the pixels' scale and the
+hidden layer of the filter come from earlier trial runs of seed 0 that were looked at with the accuracy on the test
+images (ON_TEST, which a record carries). SGD has the paper's settings and was not tuned.
+
+The record in validation/results is of seeds 0 to 2 with R_set 0.1, a limit of 0.68 and a quarter for OHEM,
+all of them found in those earlier runs (R_set 0.02 to 0.2, limits 0.6 to 0.69, three pairs of α, SGD and Adam for the
+filter): so its figures of EIF are somewhat optimistic, those of seed 0 more than the others.
 """
 
 import time
@@ -40,7 +44,7 @@ from costmodel import predict
 from refimpl import data
 
 from . import datasets, measured
-from .runs import Runs, percents, spread
+from .runs import FRESH, TRIAL_SEED, Runs, best_of, chosen_on, held_out, judged, percents, spread, verdicts
 
 NAME = "lenet-mnist"
 PUBLISHED = {
@@ -58,6 +62,13 @@ OWN = {  # what decides a run of a method beside what all have in common
 }
 MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's training pixels, from 0 to 1
 GOAL = {"saved": 78.0, "gain": 0.0}
+CANDIDATES = {  # of the method that has them → settings to be tried on training images
+    "EIF+EMP": tuple({"share": share, "entropy": limit} for share in (0.05, 0.1, 0.2) for limit in (0.6, 0.68)),
+    "OHEM": tuple({"ohem_keep": keep} for keep in (0.125, 0.25, 0.5)),
+}
+HELD_OUT = 5_000
+TEST = "accuracy on the test images in trial runs of seed 0"
+ON_TEST = {name: TEST for name in ("share", "entropy", "budget", "ohem_keep", "pixels", "filter net")}
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class Protocol:
     budget: computation left, of SGD's; ohem_budget: what the paper leaves to OHEM.
     """
 
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = FRESH
     epochs: int = 20
     batch: int = 64
     lr: float = 0.01
@@ -152,15 +163,42 @@ def mnist() -> data.Dataset:
     return data.idx(datasets.folder("mnist")).with_pixels(-MEAN / DEVIATION, (1 - MEAN) / DEVIATION)
 
 
+def choose(
+    output: Path, watch: Callable[[int, int, str], None], d: data.Dataset, protocol: Protocol, candidates: dict
+) -> tuple[dict, dict]:
+    """The best candidate settings of each method by trial runs on training images; and what each was chosen on."""
+    count = min(HELD_OUT, len(d.x_train) // 10)
+    apart, settings, sources = held_out(d, count), {}, {}
+    runs = Runs(output, f"{NAME}-trials", asdict(protocol) | {"seeds": 0, "train": len(d.x_train), "held": count})
+    for method, tried in candidates.items():
+        tell = partial(watch, 0, len(tried))
+
+        def trial(given: dict, method=method, tell=tell) -> float:
+            one = train(apart, replace(protocol, **given), method, TRIAL_SEED, tell)
+            return one["curve"][-1][2]
+
+        best = best_of(runs, method, tried, trial)
+        settings |= best
+        sources |= chosen_on(best, count, tried)
+    return settings, sources
+
+
 def run(
     output: Path,
     watch: Callable[[int, int, str], None],
     d: data.Dataset | None = None,
     protocol: Protocol | None = None,
+    candidates: dict | None = None,
 ) -> dict:
-    """Do the runs that `output` does not hold yet, and return the result record. d: default the full MNIST."""
-    protocol = protocol or Protocol()
+    """Do the runs that `output` does not hold yet, and return the result record. d: default the full MNIST.
+
+    candidates: settings of methods to choose from on training images, default CANDIDATES; with none the protocol's own.
+    """
     d = d or mnist()
+    settings, sources = choose(
+        output, watch, d, protocol or Protocol(), CANDIDATES if candidates is None else candidates
+    )
+    protocol = replace(protocol or Protocol(), **settings)
     common = {k: getattr(protocol, k) for k in ("epochs", "batch", "lr", "momentum", "points")}
     runs = Runs(output, NAME, common | {"train": len(d.x_train)})
     work = [
@@ -171,7 +209,12 @@ def run(
             method, seed = key["method"], key["seed"]
             watch(i, len(work), f"{method}, seed {seed}")
             runs.add(**key, **train(d, protocol, method, seed, partial(watch, i, len(work))))
-    return record([runs.get(**key) for key in work], protocol)
+    return record([runs.get(**key) for key in work], protocol) | {"settings_chosen_on": ON_TEST | sources}
+
+
+def judge(given: dict) -> dict:
+    """The record of the runs of a record, made anew."""
+    return record(given["runs"], _protocol(given))
 
 
 def curves(record: dict) -> dict[str, dict[str, list]]:
@@ -184,7 +227,7 @@ def curves(record: dict) -> dict[str, dict[str, list]]:
 
 def programs(record: dict) -> dict[str, dict[str, ri.Program]]:
     """The compiled step of each method of a record; one that filters keeps the mean share that its runs kept."""
-    protocol = Protocol(**record["protocol"] | {"seeds": tuple(record["seeds"])})
+    protocol = _protocol(record)
     found = {}
     for method in protocol.methods():
         program = protocol.program(method)
@@ -195,6 +238,10 @@ def programs(record: dict) -> dict[str, dict[str, ri.Program]]:
             program = ri.compile(program.graph, replace(program.plan, instances=as_run), program.batch)
         found[method] = program
     return {"LeNet": found}
+
+
+def _protocol(record: dict) -> Protocol:
+    return Protocol(**record["protocol"] | {"seeds": tuple(record["seeds"])})
 
 
 def within(curve: list[list], macs: float) -> list:
@@ -220,16 +267,21 @@ def record(runs: list[dict], protocol: Protocol) -> dict:
         }
         for name, found in (ends | same).items()
     }
-    both = rows["EIF+EMP"]
+    both = ends["EIF+EMP"]
+    saved = [100 * (1 - both[s][1] / sgd[s][1]) for s in sgd]
+    gain = [100 * (both[s][2] - sgd[s][2]) for s in sgd]
     return {
         "name": NAME,
         "published": PUBLISHED,
         "measured": rows,
         "units": "saved: percent of SGD's multiply-adds; accuracy: percent of the test images; gain: points over "
         "SGD of the same seed; curve: step, multiply-adds, share of the test images",
-        "ok": both["saved"]["mean"] >= GOAL["saved"] and both["gain"]["mean"] >= GOAL["gain"],
-        "goal": f"EIF+EMP saves at least {GOAL['saved']} % (mean {both['saved']['mean']}) and is not below SGD (mean "
-        f"{both['gain']['mean']:+.2f} points)",
+        **verdicts(
+            [
+                judged("EIF+EMP saves computation, %", saved, GOAL["saved"]),
+                judged("accuracy of EIF+EMP to SGD of the same seed, points", gain, GOAL["gain"]),
+            ]
+        ),
         "protocol": asdict(protocol),
         "seeds": list(protocol.seeds),
         "runs": runs,

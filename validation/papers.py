@@ -1,6 +1,43 @@
-"""Figures that papers publish, with their source, to check the cost model against."""
+"""Figures that papers publish, with their source, to check the cost model against, and how ours came about.
+
+An agreement is worth as much as the way to it: each figure has an `Origin`. What is said of a figure is meant for that
+figure: a rule that was read off one is a test where it meets another.
+"""
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How our figure came about. kind: of KINDS. why: what makes it so."""
+
+    kind: str
+    why: str
+
+
+KINDS = {
+    "derived": "follows from shapes and from a way of counting that was fixed without this figure",
+    "fitted": "the way of counting, a size or a reading was chosen so that this very figure comes out",
+    "arithmetic": "follows from other figures that the paper prints beside it",
+}
+DENSE = Origin("fitted", "what counts of a dense dw, dx and classifier was deduced from the dense rows of both tables")
+FILTERED = Origin("fitted", "dx is eq. (15); what else counts was deduced from the filtered rows of both tables")
+DEEP = "; that a block's projection counts before its other convolutions, from those of 3, 4 and all layers"
+STORED = Origin(
+    "fitted", "that the inputs of trained convolutions count alone, in float32, was deduced from the memories"
+)
+FILTER_NETS = Origin("derived", "multiply-adds of convolutions and linear layers of the published nets")
+FILTER_TRAINING = Origin("fitted", "that dx costs its taps at every input element was deduced from the training shares")
+SLIM = Origin("fitted", "no padding and 200 hidden outputs were chosen so that both shares of this net come out")
+SCORES = Origin("fitted", "that a score costs an addition for each weight and each element was deduced from this share")
+WHOLE_STEP = Origin("derived", "the counting that was deduced from the shares of the filter nets, on another figure")
+SHAPES = Origin("derived", "shapes of the published net")
+RATIO = Origin("fitted", "the ratio of 0.02 was taken from this figure; second-hand it is 0.2")
+FEATURES = Origin(
+    "fitted", "that it is of the dense whole net's features, masks left out, is the reading under which it comes out"
+)
+CONSTANTS = Origin("arithmetic", "z_max/127 and its inverse, of the z_max that the paper prints")
+PASSES = Origin("derived", "operations of every layer of one net, nothing chosen")
 
 
 @dataclass(frozen=True)
@@ -19,6 +56,12 @@ class PublishedStep:
     flops: float
     memory: str | None = None
     unit: str = "KiB"
+
+    @property
+    def origin(self) -> Origin:
+        """How our operations came about."""
+        found = DENSE if self.patch is None else FILTERED
+        return Origin(found.kind, found.why + DEEP) if self.train_last in (3, 4, "all") else found
 
     @property
     def tolerance(self) -> float:

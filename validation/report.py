@@ -16,7 +16,7 @@ from costmodel import cost
 from costmodel.device import QUICK
 from refimpl import checkpoint
 
-from . import report_plot
+from . import papers, report_plot, torch_flops
 from .errors import COLUMNS
 
 STYLE = """
@@ -296,9 +296,9 @@ def counter(found: dict) -> str:
          verdict("ok" if r["explained"] else "FAILED")) for r in found["rows"]
     ]  # fmt: skip
     note = (
-        f"torch {found['version']}. y: output; dx, dw: gradients of input and weights. Padded taps are counted on both "
-        "sides. A row is ok where both counts are equal, or where they differ by PyTorch's known error alone: the "
-        "groups of a convolution do not enter its formula for dw, so with G groups it counts dw G times."
+        f"{found['groups']}. y: output; dx, dw: gradients of input and weights. Padded taps are counted on both sides. "
+        "A row is ok where both counts are equal, or where they differ by the known error of torch "
+        f"{torch_flops.STATED} alone: the groups of a convolution do not enter its formula for dw."
     )
     picture = image(report_plot.svg(report_plot.torch, found["rows"]), "svg+xml", "PyTorch's counts over ours")
     return f'<p class="note">{text(note)}</p>{picture}' + table(heads, rows, "groups|ours|PyTorch|PyTorch / ours")
@@ -353,13 +353,14 @@ def time(record: dict, picture: bytes | None) -> str:
 
 
 def tables(record: dict, picture: bytes | None) -> str:
-    """Every printed figure beside ours."""
-    heads = ("source", "figure", "printed", "ours", "unit", "may differ by", "verdict")
+    """Every printed figure beside ours, and how ours came about."""
+    heads = ("source", "figure", "printed", "ours", "unit", "may differ by", "ours is", "verdict")
     rows = [
         (r["source"], r["what"] + (f" ({r['note']})" if r["note"] else ""), f"{r['published']:,g}", f"{r['ours']:,g}",
-         r["unit"], allowed(*r["allowed"]), verdict("ok" if r["ok"] else "FAILED")) for r in record["tables"]["rows"]
+         r["unit"], allowed(*r["allowed"]), f"{r['origin']['kind']}: {r['origin']['why']}",
+         verdict("ok" if r["ok"] else "FAILED")) for r in record["tables"]["rows"]
     ]  # fmt: skip
-    return table(heads, rows, "printed|ours")
+    return terms(papers.KINDS) + table(heads, rows, "printed|ours")
 
 
 def allowed(most: float, measure: str) -> str:

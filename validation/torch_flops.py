@@ -2,9 +2,10 @@
 
 A process of its own, for PyTorch must not be where anything is timed. `torch.utils.flop_counter` counts padded taps
 too, so it is compared with our nominal counts: convolutions and linear layers, one by one and in whole nets, on
-PyTorch's `meta` device, which computes nothing. It is right for one group. Of a convolution with G groups it counts the
-weight gradient as if there were one, G times too much (torch 2.13); `as_torch` is our count with that done to it, and a
-row is explained where PyTorch's number is one of the two.
+PyTorch's `meta` device, which computes nothing. It is right for one group. Of a convolution with G groups torch 2.13.0
+counts the weight gradient as if there were one, G times too much; `as_torch` is our count with that done to it, and a
+row is explained where PyTorch's number is one of the two. A change that divides by the groups was proposed to PyTorch
+in May 2026 (pytorch/pytorch#183405) and is not in 2.13.0: `of_groups` says what the version at hand does.
 """
 
 import importlib.util
@@ -20,6 +21,7 @@ from refimpl.program import Call
 from . import drawn_passes
 
 NOT_INSTALLED = "PyTorch is not installed: its counter was not asked"
+STATED = "2.13.0"  # the torch that README's statement about groups is of
 OPERATORS = ("conv2d", "linear")  # what PyTorch's counter counts of our nets
 PARTS = {"forward": "y", "grad_x": "dx", "grad_w": "dw"}
 NETS = {"lenet5": {}, "resnet18": {}, "mobilenet_v2": {}}
@@ -37,7 +39,9 @@ def nominal(operator: str, name: str, sizes: dict[str, int]) -> int:
 
 
 def ask(cases: int = 12) -> dict:
-    """What the other process finds: `installed`, `version` and the rows of `rows`; a `note` where PyTorch is missing.
+    """What the other process finds: `installed`, `version`, `groups` (`of_groups`) and the rows of `rows`.
+
+    A `note` and no rows where PyTorch is missing.
 
     RuntimeError where it fails.
     """
@@ -62,6 +66,17 @@ def rows(cases: int) -> list[dict]:
     for name in NETS:
         found += net(name)
     return found
+
+
+def of_groups(found: list[dict], version: str) -> tuple[bool, str]:
+    """Does this torch count the dw of grouped convolutions as README says of torch `STATED`? Why or why not."""
+    grouped = [r for r in found if (r["groups"] or 1) > 1 and r["part"] == "dw"]
+    if all(r["torch"] == r["as_torch"] for r in grouped):
+        return True, f"torch {version} counts the weight gradient of a convolution with G groups G times"
+    does = "counts the weight gradients of grouped convolutions right"
+    if any(r["torch"] != r["ours"] for r in grouped):
+        does = "counts the weight gradients of grouped convolutions in a third way"
+    return False, f"torch {version} {does}: what README says of torch {STATED} no longer holds, mend README"
 
 
 def row(name: str, part: str, groups: int | None, ours: int, as_torch: int, theirs: int) -> dict:
@@ -156,10 +171,11 @@ def _ignored(call: Call) -> int:
 
 
 def main(cases: str = "12") -> None:
-    """Print version and rows."""
+    """Print version, what it does with groups, and rows."""
     import torch
 
-    print(json.dumps({"version": torch.__version__, "rows": rows(int(cases))}))
+    found = rows(int(cases))
+    print(json.dumps({"version": torch.__version__, "groups": of_groups(found, torch.__version__)[1], "rows": found}))
 
 
 if __name__ == "__main__":
