@@ -7,6 +7,7 @@ programs use the cores. Bits do not depend on the number of threads, so it can b
 from collections.abc import Callable, Iterable
 
 import numba
+from numba.np.ufunc import parallel
 
 from .program import Launch
 
@@ -23,14 +24,20 @@ def alone(launch: Launch) -> bool:
 def in_turns(
     launches: Iterable[Launch], prepared: Iterable[tuple[Callable, list]], threads: int
 ) -> list[tuple[Callable, list]]:
-    """The calls of launches, to be made where `threads` threads are set, and between them those that change these."""
+    """The calls of launches, to be made where `threads` threads are set, and between them those that change these.
+
+    threads: no more than Numba has.
+    """
+    numba.get_num_threads()  # starts the threading layer, which brings the function below
+    # Numba's own set_num_threads takes two locks and costs as much as what it is to save
+    change = getattr(parallel, "_set_num_threads", numba.set_num_threads)
     calls, now = [], threads
     for launch, call in zip(launches, prepared, strict=True):
         wanted = 1 if alone(launch) else threads
         if wanted != now:
-            calls.append((numba.set_num_threads, [wanted]))
+            calls.append((change, [wanted]))
         calls.append(call)
         now = wanted
     if now != threads:
-        calls.append((numba.set_num_threads, [threads]))
+        calls.append((change, [threads]))
     return calls

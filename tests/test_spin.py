@@ -27,14 +27,14 @@ def nothing(monkeypatch):
 def test_a_bounded_spin_is_set(nothing):
     spin.bound()
     assert (
-        {n: nothing[n] for n in NAMES if n in nothing} == spin.OURS == {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1"}
+        {n: nothing[n] for n in NAMES if n in nothing} == spin.OURS == {"GOMP_SPINCOUNT": "5000", "KMP_BLOCKTIME": "1"}
     )
-    assert not spin.long() and spin.chosen() == "GOMP_SPINCOUNT=20000"
+    assert not spin.long() and spin.chosen() == "GOMP_SPINCOUNT=5000"
 
 
 @pytest.mark.parametrize(
     "name, value, ours",
-    [("GOMP_SPINCOUNT", "7", {"KMP_BLOCKTIME": "1"}), ("KMP_BLOCKTIME", "9", {"GOMP_SPINCOUNT": "20000"}),
+    [("GOMP_SPINCOUNT", "7", {"KMP_BLOCKTIME": "1"}), ("KMP_BLOCKTIME", "9", {"GOMP_SPINCOUNT": "5000"}),
      ("OMP_WAIT_POLICY", "passive", {})],
 )  # fmt: skip
 def test_what_the_user_chose_stays(name, value, ours, nothing):
@@ -96,4 +96,4 @@ def test_libgomp_reads_it_as_it_is_loaded():
     before, after, layer = ran.stdout.split()
     if layer != "omp" or after != "True":
         pytest.skip(f"the threading layer is {layer}, not GNU's OpenMP")
-    assert before == "False" and "GOMP_SPINCOUNT = '20000'" in ran.stderr
+    assert before == "False" and "GOMP_SPINCOUNT = '5000'" in ran.stderr
