@@ -1,55 +1,38 @@
 """`gradledger adapt`: adapt a pre-trained model to new data, with predicted and measured cost side by side."""
 
+import hashlib
 import json
-import signal
+import math
+import shlex
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
+from typing import NoReturn
 
 import refimpl as ri
+from costmodel import device
 from refimpl import checkpoint, data
+from refimpl.checkpoint import CheckpointError
 from refimpl.train import NonFiniteError
 
-from . import finish, ledger, options
+from . import finish, options, run_state
 from .adapt_record import confusion, make_record, measure_arena
 from .errors import Malformed, Refused
 from .models import pretrained
-from .output import make_folder
+from .run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder
+from .settings import Settings, beside_resume
+from .signals import Stop
+from .streams import tell
 
-RESUME = "adapt.resume.safetensors"
-SAVE_EVERY = 60.0  # seconds between saves of the state that --resume goes on from
+SAVE_AFTER = 5.0  # least seconds between saves of the state that --resume goes on from
+SAVE_SHARE = 0.05  # most of the time that they may take
+ROOM = 1 << 19  # bytes that record and plot may take, beside 64 a step
 
 
 class Interrupted(Exception):
-    """Ctrl-C; the state is saved."""
-
-
-@dataclass
-class Settings:
-    """What decides an adaptation's result; kept with a saved run, so that --resume needs no other option.
-
-    What follows from the methods where it is not given is None here, and filled in by `prepare`.
-    """
-
-    model: str = "watch"
-    data: str = "watch"
-    subject: int | None = None
-    method: list[str] = field(default_factory=lambda: ["gradient-filter:patch=2"])
-    train_last: str | None = None
-    epochs: int = 20
-    batch: int = 32
-    lr: float = 0.01
-    momentum: float | None = None
-    seed: int = 0
-    classes: int | None = None
-    size: str | None = None
-    memory_limit: str | None = None
-    backend: str = "fast"
-    threads: int | None = None
+    """A signal ended the run; the message says what is saved, and how to go on."""
 
 
 @dataclass
@@ -72,8 +55,9 @@ def prepare(settings: Settings) -> Job:
     # what else is wrong with an option is said before data are read
     plan, _ = planned(settings)
     settings = replace(
-        settings, train_last=str(plan.train_last), momentum=plan.step.optimizer.momentum, subject=watched(settings)
-    )
+        settings.resolved(), train_last=str(plan.train_last), momentum=plan.step.optimizer.momentum,
+        subject=watched(settings),
+    )  # fmt: skip
     options.byte_count(settings.memory_limit)
     size = options.size(settings.size)
     dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
@@ -112,133 +96,176 @@ def compiled(settings: Settings, dataset: data.Dataset) -> tuple[ri.Program, str
 
 
 def run(
-    settings: Settings, output: Path, resume: bool, watch: Callable[[ri.Progress], None], end: Callable = finish.here
-) -> dict | None:
-    """Adapt and write weights, record and plot into `output`; returns the record.
+    settings: Settings,
+    output: Path,
+    resume: bool,
+    watch: Callable[[ri.Progress], None],
+    given: Iterable[str] = (),
+    end: Callable[[RunFolder, str], None] = lambda folder, kept: None,
+) -> dict:
+    """Adapt and write weights, record and plot into `output`, all of them or none; returns the record.
 
-    watch: called after each step. end: what makes the rest from the saved record, called with its path and the files;
-    its result is returned. Raises Malformed, Refused (NaN loss, memory limit) or Interrupted, all saved.
+    resume: go on with the run saved there; of `settings`, those named `given` may repeat its own or change the threads.
+    watch: called after each step. end: called with the folder and the end of a sentence that says how to go on, when
+    only costs, plot and the commit are left (`finish`); it may see to them elsewhere and not return.
+    Raises Malformed, Refused (NaN loss, memory limit), CheckpointError or Interrupted.
     """
-    saved = read_run(output) if resume else None
-    job = prepare(saved.settings if saved else settings)
-    make_folder(output)
-    trainer, d = job.trainer, job.dataset
-    if saved:
-        before, step_seconds = saved.before, saved.step_seconds
-        try:
-            trainer.resume(saved.arrays, saved.step, saved.losses)
-        except ValueError as e:
-            raise Malformed(f"{output / RESUME} cannot be resumed: {e}") from None
-        for dropped, ran in saved.made.items():
-            trainer.made.setdefault(dropped, Counter()).update(ran)
-    else:
-        before, step_seconds = confusion(trainer, d), []
+    adaptation = Adaptation(output, watch, end)
     try:
-        train(job, output, before, step_seconds, watch, resumable=saved is not None)
-    except NonFiniteError as e:
-        weights = output / "adapted.safetensors"
-        trainer.save(weights)
-        kept = {"model": job.settings.model, "method": job.method, "weights": str(weights)}
-        raise Refused(f"{e}; they are in {weights}", kept) from None
-    try:
-        after = confusion(trainer, d)
-        trainer.save(output / "adapted.safetensors")
-        record = make_record(job, before, after, step_seconds)
-        checkpoint.write_json(output / "adapt.json", record)
-    except KeyboardInterrupt:  # the training is done: --resume has only this part left
-        save_run(output, job.settings, trainer, before, step_seconds)
-        raise Interrupted from None
-    (output / RESUME).unlink(missing_ok=True)
-    record["measured"]["peak_bytes"] = measure_arena(job)
-    checkpoint.write_json(output / "adapt.json", record)
-    files = {"weights": str(output / "adapted.safetensors"), "record": str(output / "adapt.json")}
-    return end(output / "adapt.json", files)
-
-
-def train(job: Job, output: Path, before: np.ndarray, step_seconds: list[list[float]], watch, resumable: bool) -> None:
-    """Take the steps that are left and append a list of the seconds of each; Ctrl-C saves and raises Interrupted.
-
-    resumable: does `output` hold this run already, for the case of a second Ctrl-C, which cuts a step in half?
-    """
-    trainer, d, stop = job.trainer, job.dataset, StopFlag()
-    step_seconds.append([])  # of this process, whose first step is none like the others
-    last_save = mark = time.perf_counter()
-    try:
-        with stop:
-            for progress in trainer.steps(d.x_train, d.y_train, job.settings.epochs):
-                now = time.perf_counter()
-                step_seconds[-1].append(now - mark)
-                watch(progress)
-                if stop.asked and progress.step < progress.steps:
-                    save_run(output, job.settings, trainer, before, step_seconds)
-                    raise Interrupted
-                if now - last_save > SAVE_EVERY:
-                    save_run(output, job.settings, trainer, before, step_seconds)
-                    last_save, resumable = now, True
-                mark = time.perf_counter()
+        return adaptation.run(settings, resume, given)
     except KeyboardInterrupt:
-        if not resumable:
-            raise
-        raise Interrupted from None
+        raise Interrupted(f"interrupted{adaptation.kept() or ' before anything was saved'}") from None
+    except CheckpointError as e:
+        raise CheckpointError(f"{e}{adaptation.kept()}") from None
+    except MemoryError as e:
+        problem = f"the memory that this process may use does not suffice ({e or 'none is left'})"
+        raise Malformed(f"{problem}: a smaller --batch takes less{adaptation.kept()}") from None
 
 
-@dataclass
-class SavedRun:
-    """A run as `save_run` left it."""
+class Adaptation:
+    """A run in its folder: what it is made of, and what of it is saved."""
 
-    settings: Settings
-    arrays: dict[str, np.ndarray]
-    step: int
-    losses: list[float]
-    before: np.ndarray
-    step_seconds: list[list[float]]
-    made: dict[frozenset[str], Counter]
+    def __init__(
+        self, output: Path, watch: Callable[[ri.Progress], None], end: Callable[[RunFolder, str], None]
+    ):  # fmt: skip
+        self.output, self.watch, self.end = output, watch, end
+        self.saved: int | None = None  # steps that --resume would go on from
+        self.done = False  # are the results in their places?
+        self.last_save = self.save_seconds = 0.0
+
+    def run(self, settings: Settings, resume: bool, given: Iterable[str]) -> dict:
+        """The whole run; returns its record. Raises as `adapt.run`, but KeyboardInterrupt as it comes."""
+        with Stop() as self.stop, RunFolder(self.output) as self.folder:
+            if resume and self.folder.rolled_forward and not (self.output / RESUME).exists():
+                record = json.loads((self.output / RECORD).read_text(encoding="utf-8"))
+                return record | {"files": finish.files(self.output, (self.output / PLOT).exists())}
+            state = run_state.read(self.output) if resume else None
+            self.saved = state.step if state else None
+            self.job = prepare(beside_resume(state.settings, settings, given) if state else settings)
+            self.stop.check()
+            if device.profile_path().is_file():  # the record will need it: a damaged one is told now
+                options.device(device.HERE)
+            self.folder.make(needed(self.job))
+            self.identity = run_state.identity(self.job)
+            self.begin(state)
+            self.stop.check()
+            with self.stop.hold(1):  # the second signal cuts a step in half
+                try:
+                    self.train()
+                except NonFiniteError as e:
+                    self.diverged(e)
+            self.stop.check()
+            return self.finish()
+
+    def begin(self, state: run_state.SavedRun | None) -> None:
+        """Take up a saved run, or save a new one at its start, which gives an older one up."""
+        trainer, path = self.job.trainer, self.output / RESUME
+        if not state:
+            self.before, self.step_seconds, self.begun = confusion(trainer, self.job.dataset), [], [0]
+            if path.exists():
+                tell(f"the interrupted run in {self.output} is given up for this one")
+            self.save()
+            return
+        state.check(self.job, self.identity, path)
+        self.before, self.step_seconds = state.before, state.step_seconds
+        self.begun = [*state.begun, state.step]
+        try:
+            trainer.resume(state.arrays, state.step, state.losses)
+        except ValueError as e:
+            raise Malformed(f"{path} cannot be resumed: {e}") from None
+        for dropped, ran in state.made.items():
+            trainer.made.setdefault(dropped, Counter()).update(ran)
+
+    def train(self) -> None:
+        """Take the steps that are left and append the seconds of each; a signal saves and raises KeyboardInterrupt."""
+        trainer, d = self.job.trainer, self.job.dataset
+        self.last_save = mark = time.perf_counter()
+        for progress in trainer.steps(d.x_train, d.y_train, self.job.settings.epochs):
+            now = time.perf_counter()
+            self.step_seconds.append(now - mark)
+            self.show(progress)
+            pause = max(SAVE_AFTER, self.save_seconds * (1 / SAVE_SHARE - 1))
+            if self.stop.asked or progress.step == progress.steps or now - self.last_save > pause:
+                self.save_if_possible()
+            self.stop.check()
+            mark = time.perf_counter()
+
+    def show(self, progress: ri.Progress) -> None:
+        """Tell whoever watches, as long as there is a terminal."""
+        try:
+            self.watch(progress)
+        except OSError:
+            self.watch = lambda progress: None
+
+    def save(self) -> None:
+        """Write the state that --resume goes on from; CheckpointError where that fails."""
+        started = time.perf_counter()
+        with self.stop.hold():  # what is said to be saved is what is saved
+            run_state.write(self.output, self.job, self.identity, self.before, self.step_seconds, self.begun)
+            self.saved = self.job.trainer.step
+        self.last_save = time.perf_counter()
+        self.save_seconds = self.last_save - started
+
+    def save_if_possible(self) -> None:
+        """Save; where that fails, say so and let the training go on until the next time."""
+        try:
+            self.save()
+        except CheckpointError as e:
+            self.last_save = time.perf_counter()
+            tell(f"{e}; step {self.saved} stays saved")
+
+    def finish(self) -> dict:
+        """Evaluate; put weights, record and plot in their places, where they replace those of an earlier run."""
+        staged = self.folder.stage()
+        self.job.trainer.save(staged / WEIGHTS, run=self.identity.run)
+        try:
+            after = confusion(self.job.trainer, self.job.dataset)
+            record = make_record(self.job, self.before, after, self.step_seconds, self.begun)
+            record |= {"run": self.identity.run, "weights_sha256": sha256(staged / WEIGHTS)}
+            record["measured"]["peak_bytes"] = measure_arena(self.job)
+            checkpoint.write_json(staged / RECORD, record)
+        except Exception as e:  # of whatever kind: the weights are there
+            with self.stop.hold():
+                self.folder.commit(gone=(PLOT, RECORD, DIVERGED))
+            problem = f"{type(e).__name__}: {e}" if str(e) else type(e).__name__
+            where = self.output / WEIGHTS
+            raise Malformed(f"the record was not made ({problem}), but the weights are in {where}{self.kept()}") from e
+        self.end(self.folder, self.kept())
+        drawn = finish.draw_up(staged / RECORD)
+        record = finish.commit(self.folder, drawn, self.stop)
+        self.done = True
+        return record
+
+    def diverged(self, e: NonFiniteError) -> NoReturn:
+        """Keep the last good weights beside the results of an earlier run, which stay, and raise Refused."""
+        where, old = self.output / DIVERGED, self.output / WEIGHTS
+        kept = {"model": self.job.settings.model, "method": self.job.method, "weights": str(where)}
+        try:
+            self.job.trainer.save(self.folder.stage() / DIVERGED, run=self.identity.run)
+            with self.stop.hold():
+                self.folder.commit(gone=(RESUME,))
+        except CheckpointError as full:
+            raise Refused(f"{e}, but could not be saved: {full}", kept | {"weights": None}) from None
+        earlier = f"; {old} is unchanged, of an earlier run" if old.exists() else ""
+        raise Refused(f"{e}; they are in {where}{earlier}", kept) from None
+
+    def kept(self) -> str:
+        """The end of a sentence that says what is saved and how to go on; empty where nothing is."""
+        if self.done:
+            return f"; the run is finished and saved in {self.output}"
+        command = f"gradledger adapt --resume --output {shlex.quote(str(self.output))}"
+        return "" if self.saved is None else f"; step {self.saved} is saved, go on with: {command}"
 
 
-def read_run(output: Path) -> SavedRun:
-    """The interrupted run of a folder; Malformed or CheckpointError where there is none or it is damaged."""
-    path = output / RESUME
-    if not path.exists():
-        raise Malformed(f"{output} holds no interrupted run ({RESUME}) to resume: leave --resume out to start one")
-    arrays, notes = checkpoint.load(path)
-    try:
-        return SavedRun(
-            Settings(**json.loads(notes["settings"])), arrays, int(notes["step"]), json.loads(notes["losses"]),
-            np.array(json.loads(notes["before"])), json.loads(notes["seconds_of_steps"]),
-            ledger.counted(json.loads(notes["made"])),
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError):
-        raise Malformed(f"{path} is no run that this version can resume: leave --resume out to start anew") from None
+def needed(job: Job) -> int:
+    """The most bytes that a run has on the disk at once, but for earlier results: two states, and the results."""
+    state = sum(a.nbytes for a in job.trainer.resume_arrays().values())
+    weights = sum(math.prod(p.shape) for p in job.program.graph.parameters.values()) * job.program.dtype.itemsize
+    steps = job.settings.epochs * -(-len(job.dataset.x_train) // job.program.batch)
+    return 2 * state + weights + ROOM + 64 * steps
 
 
-def save_run(
-    output: Path, settings: Settings, trainer: ri.Trainer, before: np.ndarray, step_seconds: list[list[float]]
-) -> None:
-    """Write what --resume needs: weights, optimizer arrays, step number, settings, and what the steps cost so far."""
-    notes = {
-        "settings": json.dumps(asdict(settings)),
-        "step": str(trainer.step),
-        "losses": json.dumps(trainer.losses),
-        "before": json.dumps(before.tolist()),
-        "seconds_of_steps": json.dumps(step_seconds),
-        "made": json.dumps(ledger.listed(trainer.made)),
-    }
-    checkpoint.save(output / RESUME, trainer.resume_arrays(), notes)
-
-
-class StopFlag:
-    """Turns the first Ctrl-C into a flag, so that a step is never cut in half; the second interrupts at once."""
-
-    asked = False
-
-    def __enter__(self):
-        self.before = signal.signal(signal.SIGINT, self.ask)
-        return self
-
-    def ask(self, *_):
-        """Remember the signal."""
-        self.asked = True
-        signal.signal(signal.SIGINT, self.before)
-
-    def __exit__(self, *_):
-        signal.signal(signal.SIGINT, self.before)
+def sha256(path: Path) -> str:
+    """Digest of a file, as `sha256sum` prints it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from . import limits
+from .streams import open_streams, tell
 
 OWN_PROCESS = "own process"  # what a command's context holds where the process has nothing else to do
 app = typer.Typer(
@@ -98,6 +99,7 @@ def common(
 
 @app.command()
 def adapt(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
     data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
     subject: Subject = None,
@@ -118,7 +120,6 @@ def adapt(
     output: Output = Path("gradledger-out"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run saved in --output, as it was.")] = False,
     as_json: Json = False,
-    context: typer.Context = None,
 ) -> None:
     """Adapt a pre-trained model to new data. Without options: one held-out person's movements."""
     from . import adapt as job
@@ -129,15 +130,22 @@ def adapt(
         model, data, subject, list(method), train_last, epochs, batch, lr, momentum, seed, classes, size, memory_limit,
         backend, threads,
     )  # fmt: skip
-    with show.bar("adapting", quiet=as_json) as watch:
-        try:
-            saved = job.run(settings, output, resume, watch, end=lambda *saved: saved)
-        except job.Interrupted:
-            print(f"interrupted and saved; go on with: gradledger adapt --resume --output {output}", file=sys.stderr)
-            raise SystemExit(Exit.INTERRUPTED) from None
-    if context.obj == OWN_PROCESS:
-        last.become(*saved, as_json)
-    finish(last.told(*saved, as_json))
+    named = [name for name in vars(settings) if context.get_parameter_source(name).name == "COMMANDLINE"]
+    try:
+        with contextlib.ExitStack() as shown:
+            watch = shown.enter_context(show.bar("adapting", quiet=as_json))
+
+            def end(*left) -> None:
+                if context.obj == OWN_PROCESS:
+                    shown.close()
+                    last.become(*left, as_json)
+
+            record = job.run(settings, output, resume, watch, named, end)
+    except job.Interrupted as e:
+        tell(str(e))
+        raise SystemExit(Exit.INTERRUPTED) from None
+    if status := last.show(record, output, as_json):
+        raise SystemExit(status)
 
 
 @app.command(hidden=True)
@@ -378,7 +386,7 @@ def reproduce(
         except KeyboardInterrupt:
             if not (output / f"{name}.jsonl").exists():
                 raise
-            print(f"interrupted; {output} keeps the finished runs, and the same command goes on", file=sys.stderr)
+            tell(f"interrupted; {output} keeps the finished runs, and the same command goes on")
             raise SystemExit(Exit.INTERRUPTED) from None
     if as_json:
         emit(record)
@@ -438,6 +446,7 @@ def main(args: list[str] | None = None) -> None:
     as_json = "--json" in (sys.argv[1:] if args is None else args)
     if limits.addresses() is not None:  # a second thread of BLAS takes 30 MiB of it, and BLAS interrupts itself without
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    open_streams()
     try:
         command = typer.main.get_command(app)
         own = OWN_PROCESS if args is None else None
@@ -449,12 +458,12 @@ def main(args: list[str] | None = None) -> None:
         if type(e).__name__ == "NoArgsIsHelpError":
             print(e.format_message())
         else:
-            print(f"gradledger: {e.format_message()}", file=sys.stderr)
+            tell(e.format_message())
         status = Exit.MALFORMED
     except typer.Exit as e:
         status = e.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        print("gradledger: interrupted before anything was saved", file=sys.stderr)
+        tell("interrupted")
         status = Exit.INTERRUPTED
     except BrokenPipeError:  # whoever reads has read enough
         forget_output()
@@ -466,8 +475,9 @@ def main(args: list[str] | None = None) -> None:
         status = Exit.DONE
     except OSError as e:
         if limits.short_of_memory(e):
-            raise SystemExit(int(refuse(e, as_json))) from None
-        print(f"gradledger: cannot use {e.filename or 'the standard output'}: {e.strerror or e}", file=sys.stderr)
+            tell(limits.sentence(e))
+            raise SystemExit(int(Exit.MALFORMED)) from None
+        tell(f"cannot use {e.filename or 'the standard output'}: {e.strerror or e}")
         forget_output()
         status = Exit.MALFORMED
     except Exception as e:
@@ -486,19 +496,16 @@ def forget_output() -> None:
 def refuse(e: Exception, as_json: bool) -> Exit | None:
     """Print the sentence of an expected error and give its exit status; None where the error is a defect of ours."""
     if limits.short_of_memory(e):
-        reason = limits.sentence(e)
-        if as_json:
-            emit({"ok": False, "reason": reason})
-        print(f"gradledger: {reason}", file=sys.stderr)
-        return Exit.NO
+        tell(limits.sentence(e))
+        return Exit.MALFORMED
     from .errors import MALFORMED, Refused
 
     if isinstance(e, Refused):
         if as_json:
             emit({**e.record, "ok": False, "reason": str(e)})
-        print(f"gradledger: {e}", file=sys.stderr)
+        tell(str(e))
         return Exit.NO
     if isinstance(e, MALFORMED):
-        print(f"gradledger: {e}", file=sys.stderr)
+        tell(str(e))
         return Exit.MALFORMED
     return None

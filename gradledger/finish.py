@@ -1,25 +1,32 @@
-"""The end of a command whose work is saved: what is made from its record, and what a person then sees.
+"""The end of `adapt`: what is made from its record, the commit of its results, and what a person then sees.
 
 Costs are drawn up with formulas, plots with matplotlib: each would come on top of what training holds in memory. So
 each is a process of its own, one after the other, and the process that trained is gone by then: `become` turns it into
-a small one, which starts them. What fails costs a sentence, never what is saved.
+a small one, which starts them. What fails costs a sentence, never a result.
 """
 
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
-# what is made from FOLDER/NAME.json: its module, the suffix of its file (none: it goes into the record), the failure
+from .signals import Stop
+from .streams import tell
+
+if TYPE_CHECKING:
+    from .run_folder import RunFolder
+
+# what is made from a record: its module, the suffix of its file (none: it goes into the record), the failure
 ACTS = {
     "ledger": ("gradledger.ledger", "", "its costs were not drawn up"),
     "plot": ("gradledger.plot", ".png", "the plot was not drawn"),
     "report": ("validation.report", ".html", "the report was not written"),
 }
-AFTER_ADAPT = ("ledger", "plot")
+INTERRUPTED = 130
 
 
 def make(act: str, record: Path) -> str | None:
@@ -38,48 +45,84 @@ def make(act: str, record: Path) -> str | None:
             return target[0] if target else None
         lines = done.stderr.strip().splitlines() or ["no message"]
         problem = "it was killed, as where memory is short" if done.returncode < 0 else lines[-1]
-    print(f"gradledger: {failure} ({problem}); everything else is saved", file=sys.stderr)
+    tell(f"{failure} ({problem}); everything else is saved")
     return None
 
 
-def here(record: Path, files: dict[str, str], acts: tuple[str, ...] = AFTER_ADAPT) -> dict:
-    """Run the acts from this process; the record as it then is, with its files."""
-    made = {act: make(act, record) for act in acts}
-    files = {**files, **{act: path for act, path in made.items() if ACTS[act][1]}}
-    return json.loads(record.read_text(encoding="utf-8")) | {"files": files}
+def draw_up(record: Path) -> bool:
+    """Put the costs into a record, and draw its plot; is there one?"""
+    make("ledger", record)
+    return make("plot", record) is not None
 
 
-def told(record: Path, files: dict[str, str], as_json: bool) -> str:
-    """What the command `finish` is told."""
-    return json.dumps({"record": str(record), "files": files, "as_json": as_json})
+def commit(folder: "RunFolder", drawn: bool, stop: Stop) -> dict:
+    """Put what is staged in its places; the record with the files. CheckpointError where that fails."""
+    from .run_folder import DIVERGED, PLOT, RECORD, RESUME
+
+    record = json.loads((folder.staged / RECORD).read_text(encoding="utf-8"))
+    with stop.hold():
+        folder.commit(gone=(RESUME, DIVERGED) if drawn else (RESUME, DIVERGED, PLOT))
+    return record | {"files": files(folder.path, drawn)}
 
 
-def become(record: Path, files: dict[str, str], as_json: bool) -> NoReturn | None:
-    """Turn this process into the one that ends `adapt`: same number, same streams, and none of its memory.
+def files(output: Path, drawn: bool) -> dict[str, str | None]:
+    """Where the results are."""
+    from .run_folder import PLOT, RECORD, WEIGHTS
 
-    Returns only where the system cannot do that.
+    weights, record, picture = (str(output / name) for name in (WEIGHTS, RECORD, PLOT))
+    return {"weights": weights, "record": record, "plot": picture if drawn else None}
+
+
+def become(folder: "RunFolder", kept: str, as_json: bool) -> None:
+    """Turn this process into the one that ends `adapt`: same number, streams and lock, and none of its memory.
+
+    kept: the end of a sentence that says what is saved and how to go on. Returns only where the system cannot do that.
     """
+    from .run_folder import RECORD
+
     sys.stdout.flush()
     sys.stderr.flush()
+    left = {"folder": str(folder.path), "record": str(folder.staged / RECORD), "lock": folder.hand_over()}
+    told = json.dumps(left | {"kept": kept, "as_json": as_json})
     try:
-        os.execv(sys.executable, [sys.executable, "-m", "gradledger", "finish", told(record, files, as_json)])
+        os.execv(sys.executable, [sys.executable, "-m", "gradledger", "finish", told])
     except OSError:
-        return None
+        return
 
 
 def main(told: str) -> int:
-    """Do what `told` says and print the record; the exit status: 130 where Ctrl-C cuts it, with what is saved."""
-    found = json.loads(told)
+    """Do what `become` left, and print the record; the exit status."""
+    left = json.loads(told)
+    output, staged = Path(left["folder"]), Path(left["record"])
     try:
-        record = here(Path(found["record"]), found["files"])
-    except KeyboardInterrupt:
-        saved = " and ".join(found["files"].values())
-        print(f"interrupted: {saved} are saved, costs and plot may be missing", file=sys.stderr)
-        return 130
-    if found["as_json"]:
-        print(json.dumps(record, indent=1, allow_nan=False))
-    else:
-        from . import show
+        with Stop() as stop:
+            drawn = draw_up(staged)
+            stop.check()
+            from .errors import CheckpointError  # only now: these take memory, and what drew up is gone
+            from .run_folder import RunFolder
 
-        show.adapted(record)
+            try:
+                with RunFolder.taken_over(output, left["lock"]) as folder:
+                    record = commit(folder, drawn, stop)
+            except CheckpointError as e:
+                raise CheckpointError(f"{e}{left['kept']}") from None
+    except KeyboardInterrupt:
+        shutil.rmtree(staged.parent, ignore_errors=True)
+        tell(f"interrupted{left['kept']}")
+        return INTERRUPTED
+    return show(record, output, left["as_json"])
+
+
+def show(record: dict, output: Path, as_json: bool) -> int:
+    """Print a record, as JSON or as a table; the exit status."""
+    from .show import adapted
+
+    try:
+        if as_json:
+            print(json.dumps(record, indent=1, allow_nan=False))
+        else:
+            adapted(record)
+    except KeyboardInterrupt:
+        tell(f"interrupted; the run is finished and saved in {output}")
+        return INTERRUPTED
     return 0

@@ -16,7 +16,7 @@ def short_of_memory(e: BaseException | None) -> bool:
         unloaded = isinstance(e, (ImportError, SystemError)) or (isinstance(e, OSError) and e.errno is None)
         if isinstance(e, MemoryError) or (limited and unloaded):
             return True
-        e = e.__cause__ or e.__context__
+        e = e.__cause__ or (None if e.__suppress_context__ else e.__context__)
     return False
 
 

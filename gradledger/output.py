@@ -1,4 +1,4 @@
-"""The folder that a command writes into, and what processes of their own draw or set there from its record."""
+"""The folder that a command writes into, and what processes of their own draw from its record."""
 
 from pathlib import Path
 

@@ -152,7 +152,7 @@ def save(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Ma
     Raises CheckpointError as `write_atomic` does.
     """
     arrays = _plain(arrays)
-    notes = {str(k): str(v) for k, v in (metadata or {}).items()} | {"gradledger_format": FORMAT}
+    notes = {str(k): str(v) for k, v in (metadata or {}).items() if k not in OURS} | {"gradledger_format": FORMAT}
     write_atomic(path, serialized(arrays, notes | {"gradledger_sha256": digest(arrays, notes)}))
 
 

@@ -384,13 +384,13 @@ class Trainer:
                 return call.node
         return None
 
-    def save(self, path) -> None:
-        """Write the weights as safetensors: beside, flushed, then renamed."""
+    def save(self, path, **more: str) -> None:
+        """Write the weights as safetensors: beside, flushed, then renamed. more: metadata beside those of the model."""
         graph = self.program.graph
         evaluated = self.evaluated()
         own = {name: evaluated[name] for name in graph.parameters}
         notes = {"model": graph.name, "size": f"{self.program.size}", "options": json.dumps(graph.options)}
-        checkpoint.save(path, own, notes)
+        checkpoint.save(path, own, notes | more)
 
     def resume_arrays(self) -> dict[str, np.ndarray]:
         """Everything that a later run needs beside the step number: parameters, optimizer arrays, rules' memory."""

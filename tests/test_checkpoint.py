@@ -52,6 +52,13 @@ def test_transposed_arrays_and_slices_are_saved_as_they_look(tmp_path):
     same(checkpoint.load(tmp_path / "a")[0], arrays)
 
 
+def test_what_was_loaded_can_be_saved_again(tmp_path):
+    path = saved(tmp_path / "net")
+    before = path.read_bytes()
+    checkpoint.save(path, *checkpoint.load(path))
+    assert path.read_bytes() == before
+
+
 def test_a_file_of_another_program_is_read(tmp_path):
     safetensors.numpy.save_file(ARRAYS, tmp_path / "a")
     arrays, metadata = checkpoint.load(tmp_path / "a")

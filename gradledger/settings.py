@@ -1,0 +1,91 @@
+"""What decides an adaptation's result."""
+
+import os
+import typing
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+
+from refimpl import data
+
+from . import options
+from .errors import Malformed
+from .models import is_file
+
+
+@dataclass
+class Settings:
+    """What decides an adaptation's result; kept with a saved run, so that --resume needs no other option.
+
+    What follows from the methods where it is not given is None here, and filled in by `adapt.prepare`.
+    """
+
+    model: str = "watch"
+    data: str = "watch"
+    subject: int | None = None
+    method: list[str] = field(default_factory=lambda: ["gradient-filter:patch=2"])
+    train_last: str | None = None
+    epochs: int = 20
+    batch: int = 32
+    lr: float = 0.01
+    momentum: float | None = None
+    seed: int = 0
+    classes: int | None = None
+    size: str | None = None
+    memory_limit: str | None = None
+    backend: str = "fast"
+    threads: int | None = None
+
+    def resolved(self) -> "Settings":
+        """The same with absolute paths, so that the folder in which a run is resumed does not matter."""
+        model = os.path.abspath(self.model) if is_file(self.model) or self.model.endswith(".npz") else self.model
+        own = self.data not in data.NAMES and os.path.exists(self.data)
+        return replace(self, model=model, data=os.path.abspath(self.data) if own else self.data)
+
+    def meaning(self) -> dict:
+        """Every setting such that what means the same is equal, however it was written."""
+        known = self.resolved()
+        return asdict(known) | {
+            "method": options.methods(known.method).text,
+            "size": options.size(known.size),
+            "memory_limit": options.byte_count(known.memory_limit),
+        }
+
+
+def from_json(found: dict) -> Settings:
+    """The settings of a saved run; TypeError where one is unknown or of another type than it has."""
+    settings = Settings(**found)
+    for name, kind in typing.get_type_hints(Settings).items():
+        value = getattr(settings, name)
+        if not fits(value, kind):
+            raise TypeError(f"{name} cannot be {value!r}")
+    return settings
+
+
+def fits(value, kind) -> bool:
+    """Is a value that JSON gave of a setting's type?"""
+    if kind == list[str]:
+        return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    kinds = typing.get_args(kind) or (kind,)
+    return type(value) in kinds or type(value) is int and float in kinds
+
+
+def beside_resume(saved: Settings, asked: Settings, given: Iterable[str]) -> Settings:
+    """The settings of a resumed run, beside which the options `given` were given.
+
+    The number of threads, which changes no bit, is obeyed; Malformed for another option unless it says what was saved.
+    """
+    there = replace(saved, **{name: getattr(asked, name) for name in given})
+    before, now = saved.meaning(), there.meaning()
+    for name in given:
+        if name != "threads" and before[name] != now[name]:
+            flag = f"--{name.replace('_', '-')}"
+            raise Malformed(
+                f"{flag} {shown(getattr(asked, name))} is not that of the saved run, {shown(getattr(saved, name))}: "
+                f"leave {flag} out to go on with it, or leave --resume out to start another run"
+            )
+    return replace(saved, threads=there.threads)
+
+
+def shown(value) -> str:
+    """A setting as a person writes it."""
+    return " ".join(value) if isinstance(value, list) else "(none)" if value is None else str(value)
