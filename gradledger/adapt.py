@@ -118,7 +118,7 @@ def run(
     except CheckpointError as e:
         raise CheckpointError(f"{e}{adaptation.kept()}") from None
     except MemoryError as e:
-        problem = f"the memory that this process may use does not suffice ({e or 'none is left'})"
+        problem = f"the memory that this process may use does not suffice ({str(e) or 'none is left'})"
         raise Malformed(f"{problem}: a smaller --batch takes less{adaptation.kept()}") from None
 
 

@@ -25,7 +25,8 @@ def test_too_few_addresses_are_a_sentence(mib, tmp_path):
         cwd=ROOT, capture_output=True, text=True, preexec_fn=limit,
     )  # fmt: skip
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stdout == "", done.stderr
-    assert done.stderr.startswith(f"gradledger: there is not enough memory, of which ulimit -v allows {mib} MiB (")
+    assert done.stderr.startswith("gradledger: the memory that this process may use does not suffice (")
+    assert f"; ulimit -v allows {mib} MiB): a smaller --batch" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
