@@ -17,7 +17,7 @@ from refimpl import checkpoint, data
 from refimpl.checkpoint import CheckpointError
 from refimpl.train import NonFiniteError
 
-from . import finish, limits, options, run_state
+from . import finish, options, run_state
 from .adapt_record import confusion, make_record, measure_arena
 from .errors import Malformed, Refused
 from .models import pretrained
@@ -101,43 +101,44 @@ def run(
     resume: bool,
     watch: Callable[[ri.Progress], None],
     given: Iterable[str] = (),
-    leave: Callable[[RunFolder, str], None] | None = None,
+    end: Callable[[RunFolder, str], None] = lambda folder, kept: None,
 ) -> dict:
     """Adapt and write weights, record and plot into `output`, all of them or none; returns the record.
 
     resume: go on with the run saved there; of `settings`, those named `given` may repeat its own or change the threads.
-    watch: called after each step. leave: called with the folder and what to say of an interruption once all that needs
-    the trainer is done; it may end the process and leave the rest to another, such as `finish.become`. Raises
-    Malformed, Refused (NaN loss, memory limit), CheckpointError or Interrupted.
+    watch: called after each step. end: called with the folder and the end of a sentence that says how to go on, when
+    only costs, plot and the commit are left (`finish`); it may see to them elsewhere and not return.
+    Raises Malformed, Refused (NaN loss, memory limit), CheckpointError or Interrupted.
     """
-    adaptation = Adaptation(output, watch, leave)
+    adaptation = Adaptation(output, watch, end)
     try:
         return adaptation.run(settings, resume, given)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted{adaptation.kept() or ' before anything was saved'}") from None
     except CheckpointError as e:
         raise CheckpointError(f"{e}{adaptation.kept()}") from None
-    except Exception as e:
-        if not limits.short_of_memory(e):
-            raise
-        raise Refused(f"{limits.sentence(e)}{adaptation.kept()}") from None
+    except MemoryError as e:
+        problem = f"the memory that this process may use does not suffice ({str(e) or 'none is left'})"
+        raise Malformed(f"{problem}: a smaller --batch takes less{adaptation.kept()}") from None
 
 
 class Adaptation:
     """A run in its folder: what it is made of, and what of it is saved."""
 
-    def __init__(self, output: Path, watch: Callable[[ri.Progress], None], leave: Callable | None):
-        self.output, self.watch, self.leave = output, watch, leave
-        self.folder = RunFolder(output)
+    def __init__(
+        self, output: Path, watch: Callable[[ri.Progress], None], end: Callable[[RunFolder, str], None]
+    ):  # fmt: skip
+        self.output, self.watch, self.end = output, watch, end
         self.saved: int | None = None  # steps that --resume would go on from
+        self.done = False  # are the results in their places?
         self.last_save = self.save_seconds = 0.0
 
     def run(self, settings: Settings, resume: bool, given: Iterable[str]) -> dict:
         """The whole run; returns its record. Raises as `adapt.run`, but KeyboardInterrupt as it comes."""
-        with Stop() as self.stop, self.folder:
+        with Stop() as self.stop, RunFolder(self.output) as self.folder:
             if resume and self.folder.rolled_forward and not (self.output / RESUME).exists():
                 record = json.loads((self.output / RECORD).read_text(encoding="utf-8"))
-                return record | finish.files(self.output)
+                return record | {"files": finish.files(self.output, (self.output / PLOT).exists())}
             state = run_state.read(self.output) if resume else None
             self.saved = state.step if state else None
             self.job = prepare(beside_resume(state.settings, settings, given) if state else settings)
@@ -160,13 +161,14 @@ class Adaptation:
         """Take up a saved run, or save a new one at its start, which gives an older one up."""
         trainer, path = self.job.trainer, self.output / RESUME
         if not state:
-            self.before, self.step_seconds = confusion(trainer, self.job.dataset), []
+            self.before, self.step_seconds, self.begun = confusion(trainer, self.job.dataset), [], [0]
             if path.exists():
                 tell(f"the interrupted run in {self.output} is given up for this one")
             self.save()
             return
         state.check(self.job, self.identity, path)
         self.before, self.step_seconds = state.before, state.step_seconds
+        self.begun = [*state.begun, state.step]
         try:
             trainer.resume(state.arrays, state.step, state.losses)
         except ValueError as e:
@@ -177,11 +179,10 @@ class Adaptation:
     def train(self) -> None:
         """Take the steps that are left and append the seconds of each; a signal saves and raises KeyboardInterrupt."""
         trainer, d = self.job.trainer, self.job.dataset
-        self.step_seconds.append([])  # of this process, whose first step is none like the others
         self.last_save = mark = time.perf_counter()
         for progress in trainer.steps(d.x_train, d.y_train, self.job.settings.epochs):
             now = time.perf_counter()
-            self.step_seconds[-1].append(now - mark)
+            self.step_seconds.append(now - mark)
             self.show(progress)
             pause = max(SAVE_AFTER, self.save_seconds * (1 / SAVE_SHARE - 1))
             if self.stop.asked or progress.step == progress.steps or now - self.last_save > pause:
@@ -200,7 +201,7 @@ class Adaptation:
         """Write the state that --resume goes on from; CheckpointError where that fails."""
         started = time.perf_counter()
         with self.stop.hold():  # what is said to be saved is what is saved
-            run_state.write(self.output, self.job, self.identity, self.before, self.step_seconds)
+            run_state.write(self.output, self.job, self.identity, self.before, self.step_seconds, self.begun)
             self.saved = self.job.trainer.step
         self.last_save = time.perf_counter()
         self.save_seconds = self.last_save - started
@@ -214,12 +215,12 @@ class Adaptation:
             tell(f"{e}; step {self.saved} stays saved")
 
     def finish(self) -> dict:
-        """Evaluate, stage weights and record, and let the rest be made of them: costs, plot, and all in its place."""
+        """Evaluate; put weights, record and plot in their places, where they replace those of an earlier run."""
         staged = self.folder.stage()
         self.job.trainer.save(staged / WEIGHTS, run=self.identity.run)
         try:
             after = confusion(self.job.trainer, self.job.dataset)
-            record = make_record(self.job, self.before, after, self.step_seconds)
+            record = make_record(self.job, self.before, after, self.step_seconds, self.begun)
             record |= {"run": self.identity.run, "weights_sha256": sha256(staged / WEIGHTS)}
             record["measured"]["peak_bytes"] = measure_arena(self.job)
             checkpoint.write_json(staged / RECORD, record)
@@ -229,9 +230,11 @@ class Adaptation:
             problem = f"{type(e).__name__}: {e}" if str(e) else type(e).__name__
             where = self.output / WEIGHTS
             raise Malformed(f"the record was not made ({problem}), but the weights are in {where}{self.kept()}") from e
-        if self.leave:
-            self.leave(self.folder, self.kept())
-        return finish.here(self.folder, self.stop)
+        self.end(self.folder, self.kept())
+        drawn = finish.draw_up(staged / RECORD)
+        record = finish.commit(self.folder, drawn, self.stop)
+        self.done = True
+        return record
 
     def diverged(self, e: NonFiniteError) -> NoReturn:
         """Keep the last good weights beside the results of an earlier run, which stay, and raise Refused."""
@@ -248,8 +251,8 @@ class Adaptation:
 
     def kept(self) -> str:
         """The end of a sentence that says what is saved and how to go on; empty where nothing is."""
-        if self.folder.finished:
-            return finish.done(self.output)
+        if self.done:
+            return f"; the run is finished and saved in {self.output}"
         command = f"gradledger adapt --resume --output {shlex.quote(str(self.output))}"
         return "" if self.saved is None else f"; step {self.saved} is saved, go on with: {command}"
 

@@ -36,11 +36,12 @@ def recall(table: np.ndarray) -> list[float | None]:
     return [float(table[i, i] / n) if (n := table[i].sum()) else None for i in range(len(table))]
 
 
-def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds: list[list[float]]) -> dict:
+def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds: list[float], begun: list[int]) -> dict:
     """The JSON record: results, and predicted beside measured cost, of a resumed run of all its parts.
 
     What takes memory or the trainer comes last, when weights and record are safe, and is None until then: the measured
-    arena (`measure_arena`) and the multiply-adds (`gradledger.ledger`). step_seconds: of each process's steps.
+    arena (`measure_arena`) and the multiply-adds (`gradledger.ledger`). begun: numbers of the steps with which
+    the run's processes began.
     """
     program, trainer, d = job.program, job.trainer, job.dataset
     sizes = batches(len(d.x_train), program.batch, trainer.step)
@@ -55,7 +56,7 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
         "accuracy_before": accuracy(before),
         "accuracy_after": accuracy(after),
         "steps": trainer.step,
-        "seconds": sum(map(sum, step_seconds)),
+        "seconds": sum(step_seconds),
         "predicted": {
             "macs": None,
             "executed_macs": None,
@@ -64,12 +65,17 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
             "step_seconds_range": None,
             "calibrated": None,
         },
-        "measured": {"macs": None, "executed_macs": None, "peak_bytes": None, **step_times(step_seconds)},
+        "measured": {
+            "macs": None,
+            "executed_macs": None,
+            "peak_bytes": None,
+            **step_times(step_seconds, begun),
+            "resident_peak_bytes": resident_peak(),
+        },
         "memory": {
             "state_bytes": program.state_bytes,
             "constant_bytes": program.constant_bytes,
             "saved_bytes": program.saved_bytes,
-            "resident_peak_bytes": resident_peak(),
         },
         "samples": {"train": len(d.x_train), "test": len(d.x_test)},
         **entered(job, sizes),
@@ -94,14 +100,14 @@ def resident_peak() -> int | None:
         return None
 
 
-def step_times(step_seconds: list[list[float]]) -> dict[str, float | None]:
+def step_times(step_seconds: list[float], begun: list[int]) -> dict[str, float | None]:
     """Seconds of the run's first step, and the median of its steady ones; None where it has none.
 
     The first step of each process loads kernels, or compiles them, so it is no steady one.
     """
-    steady = [s for part in step_seconds for s in part[1:]]
+    steady = [s for i, s in enumerate(step_seconds) if i not in begun]
     return {
-        "first_step_seconds": next((part[0] for part in step_seconds if part), None),
+        "first_step_seconds": step_seconds[0] if step_seconds else None,
         "step_seconds": float(np.median(steady)) if steady else None,
     }
 

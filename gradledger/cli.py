@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from enum import IntEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -132,14 +131,21 @@ def adapt(
         backend, threads,
     )  # fmt: skip
     named = [name for name in vars(settings) if context.get_parameter_source(name).name == "COMMANDLINE"]
-    leave = partial(last.become, as_json=as_json) if context.obj == OWN_PROCESS else None
     try:
-        with show.bar("adapting", quiet=as_json) as watch:
-            record = job.run(settings, output, resume, watch, named, leave)
+        with contextlib.ExitStack() as shown:
+            watch = shown.enter_context(show.bar("adapting", quiet=as_json))
+
+            def end(*left) -> None:
+                if context.obj == OWN_PROCESS:
+                    shown.close()
+                    last.become(*left, as_json)
+
+            record = job.run(settings, output, resume, watch, named, end)
     except job.Interrupted as e:
         tell(str(e))
         raise SystemExit(Exit.INTERRUPTED) from None
-    last.show(record, as_json)
+    if status := last.show(record, output, as_json):
+        raise SystemExit(status)
 
 
 @app.command(hidden=True)
@@ -147,7 +153,8 @@ def finish(told: Annotated[str, typer.Argument(help="What `adapt` left to do, as
     """The end of `adapt`, in a process that holds no more than it needs."""
     from . import finish as last
 
-    last.main(told)
+    if status := last.main(told):
+        raise SystemExit(status)
 
 
 @app.command()
@@ -445,9 +452,9 @@ def main(args: list[str] | None = None) -> None:
         tell(problem)
         raise SystemExit(Exit.MALFORMED)
     as_json = "--json" in (sys.argv[1:] if args is None else args)
-    open_streams()
     if limits.addresses() is not None:  # a second thread of BLAS takes 30 MiB of it, and BLAS interrupts itself without
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    open_streams()
     try:
         command = typer.main.get_command(app)
         own = OWN_PROCESS if args is None else None
@@ -476,7 +483,8 @@ def main(args: list[str] | None = None) -> None:
         status = Exit.DONE
     except OSError as e:
         if limits.short_of_memory(e):
-            raise SystemExit(int(refuse(e, as_json))) from None
+            tell(limits.sentence(e))
+            raise SystemExit(int(Exit.MALFORMED)) from None
         tell(f"cannot use {e.filename or 'the standard output'}: {e.strerror or e}")
         forget_output()
         status = Exit.MALFORMED
@@ -496,11 +504,8 @@ def forget_output() -> None:
 def refuse(e: Exception, as_json: bool) -> Exit | None:
     """Print the sentence of an expected error and give its exit status; None where the error is a defect of ours."""
     if limits.short_of_memory(e):
-        reason = limits.sentence(e)
-        if as_json:
-            emit({"ok": False, "reason": reason})
-        tell(reason)
-        return Exit.NO
+        tell(limits.sentence(e))
+        return Exit.MALFORMED
     from .errors import MALFORMED, Refused
 
     if isinstance(e, Refused):

@@ -1,96 +1,132 @@
-"""The end of `adapt`: costs and plot of a staged run, all of it put in its place, and what a person then sees.
+"""The end of `adapt`: what is made from its record, the commit of its results, and what a person then sees.
 
-Costs and plot take memory of their own. So the process that trained is gone by then: `become` turns it into a small
-one, in which `main` does the rest.
+Costs are drawn up with formulas, plots with matplotlib: each would come on top of what training holds in memory. So
+each is a process of its own, one after the other, and the process that trained is gone by then: `become` turns it into
+a small one, which starts them. What fails costs a sentence, never a result.
 """
 
+import importlib
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from refimpl.checkpoint import CheckpointError
-
-from . import output
-from .run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder
 from .signals import Stop, numbers
 from .streams import tell
 
+if TYPE_CHECKING:
+    from .run_folder import RunFolder
 
-def here(folder: RunFolder, stop: Stop) -> dict:
-    """Draw up costs and plot of what a folder has staged and put it in its place; the record with its files.
+# what is made from a record: its module, the suffix of its file (none: it goes into the record), the failure
+ACTS = {
+    "ledger": ("gradledger.ledger", "", "its costs were not drawn up"),
+    "plot": ("gradledger.plot", ".png", "the plot was not drawn"),
+    "report": ("validation.report", ".html", "the report was not written"),
+}
+INTERRUPTED = 130
 
-    What cannot be drawn costs a sentence. CheckpointError where the results cannot be put in their places.
-    """
-    record = folder.staged / RECORD
-    output.make("ledger", record)
-    drawn = output.make("plot", record)
-    found = json.loads(record.read_text(encoding="utf-8"))
-    stop.check()
+
+def make(act: str, record: Path) -> str | None:
+    """Run one act on a record; the file that it made, None (and a sentence) where it failed or makes none."""
+    module, suffix, failure = ACTS[act]
+    target = [str(record.with_suffix(suffix))] if suffix else []
+    try:
+        done = subprocess.run([sys.executable, "-m", module, str(record), *target], capture_output=True, text=True)
+    except OSError as e:  # no process can be started: no memory, or an emulator that does not carry over
+        problem = e.strerror
+        if act == "ledger":  # which needs no library of its own
+            importlib.import_module(module).main(str(record))
+            return None
+    else:
+        if not done.returncode:
+            return target[0] if target else None
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        problem = "it was killed, as where memory is short" if done.returncode < 0 else lines[-1]
+    tell(f"{failure} ({problem}); everything else is saved")
+    return None
+
+
+def draw_up(record: Path) -> bool:
+    """Put the costs into a record, and draw its plot; is there one?"""
+    make("ledger", record)
+    return make("plot", record) is not None
+
+
+def commit(folder: "RunFolder", drawn: bool, stop: Stop) -> dict:
+    """Put what is staged in its places; the record with the files. CheckpointError where that fails."""
+    from .run_folder import DIVERGED, PLOT, RECORD, RESUME
+
+    record = json.loads((folder.staged / RECORD).read_text(encoding="utf-8"))
     with stop.hold():
         folder.commit(gone=(RESUME, DIVERGED) if drawn else (RESUME, DIVERGED, PLOT))
-        folder.finished = True
-    return found | files(folder.path)
+    return record | {"files": files(folder.path, drawn)}
 
 
-def files(folder: Path) -> dict:
-    """Where the results of a finished run are."""
-    kinds = {"weights": WEIGHTS, "record": RECORD, "plot": PLOT}
-    return {"files": {k: str(folder / name) if (folder / name).exists() else None for k, name in kinds.items()}}
+def files(output: Path, drawn: bool) -> dict[str, str | None]:
+    """Where the results are."""
+    from .run_folder import PLOT, RECORD, WEIGHTS
+
+    weights, record, picture = (str(output / name) for name in (WEIGHTS, RECORD, PLOT))
+    return {"weights": weights, "record": record, "plot": picture if drawn else None}
 
 
-def done(folder: Path) -> str:
-    """The end of a sentence about a run that nothing can take back."""
-    return f"; the run is finished and saved in {folder}"
+def become(folder: "RunFolder", kept: str, as_json: bool) -> None:
+    """Turn this process into the one that ends `adapt`: same number, streams and lock, and none of its memory.
 
-
-def become(folder: RunFolder, kept: str, as_json: bool) -> None:
-    """Turn this process into one that runs `main`: same number, same streams, same lock, and none of its memory.
-
-    kept: the end of a sentence that says what is saved where the end is cut. Returns only where the system cannot
-    do that. A signal that comes meanwhile waits for `main`.
+    kept: the end of a sentence that says what is saved and how to go on. Returns only where the system cannot do that.
+    A signal that comes meanwhile waits for `main`, which can say what is saved.
     """
+    from .run_folder import RECORD
+
     sys.stdout.flush()
     sys.stderr.flush()
-    told = {"output": str(folder.path), "lock": folder.lock, "kept": kept, "as_json": as_json}
+    left = {"folder": str(folder.path), "record": str(folder.staged / RECORD), "lock": folder.hand_over()}
+    told = json.dumps(left | {"kept": kept, "as_json": as_json})
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers())
-    os.set_inheritable(folder.lock, True)
     try:
-        os.execv(sys.executable, [sys.executable, "-m", "gradledger", "finish", json.dumps(told)])
+        os.execv(sys.executable, [sys.executable, "-m", "gradledger", "finish", told])
     except OSError:
-        os.set_inheritable(folder.lock, False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers())
 
 
-def main(told: str) -> None:
-    """Do what `become` told and show the record. SystemExit with 130 where a signal cuts it, saying what is saved."""
-    given = json.loads(told)
-    folder = RunFolder(Path(given["output"]), given["lock"])
-    os.set_inheritable(folder.lock, False)
+def main(told: str) -> int:
+    """Do what `become` left, and print the record; the exit status."""
+    left = json.loads(told)
+    output, staged = Path(left["folder"]), Path(left["record"])
     try:
-        with Stop() as stop, folder:
+        with Stop() as stop:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers())
-            record = here(folder, stop)
+            drawn = draw_up(staged)
+            stop.check()
+            from .errors import CheckpointError  # only now: these take memory, and what drew up is gone
+            from .run_folder import RunFolder
+
+            try:
+                with RunFolder.taken_over(output, left["lock"]) as folder:
+                    record = commit(folder, drawn, stop)
+            except CheckpointError as e:
+                raise CheckpointError(f"{e}{left['kept']}") from None
     except KeyboardInterrupt:
-        tell(f"interrupted{done(folder.path) if folder.finished else given['kept']}")
-        raise SystemExit(130) from None
-    except CheckpointError as e:
-        raise CheckpointError(f"{e}{given['kept']}") from None
-    show(record, given["as_json"])
+        shutil.rmtree(staged.parent, ignore_errors=True)
+        tell(f"interrupted{left['kept']}")
+        return INTERRUPTED
+    return show(record, output, left["as_json"])
 
 
-def show(record: dict, as_json: bool) -> None:
-    """Print a finished run. SystemExit with 130 where a signal cuts it."""
-    from . import cli
+def show(record: dict, output: Path, as_json: bool) -> int:
+    """Print a record, as JSON or as a table; the exit status."""
+    from .show import adapted
 
     try:
         if as_json:
-            cli.emit(record)
+            print(json.dumps(record, indent=1, allow_nan=False))
         else:
-            from . import show
-
-            show.adapted(record)
+            adapted(record)
     except KeyboardInterrupt:
-        tell(f"interrupted{done(Path(record['files']['record']).parent)}")
-        raise SystemExit(130) from None
+        tell(f"interrupted; the run is finished and saved in {output}")
+        return INTERRUPTED
+    return 0

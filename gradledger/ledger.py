@@ -56,7 +56,7 @@ def draw_up(record: dict) -> dict:
     program = adapt.compiled(adapt.Settings(**record["settings"]), dataset)[0]
     batches = [n for n, times in ran["batches"] for _ in range(times)]
     made = counted(ran["sections"])
-    peak = record["memory"]["resident_peak_bytes"]  # which this process and the one that waits for it stay below
+    peak = record["measured"]["resident_peak_bytes"]  # which this process and the one that waits for it stay below
     here = device.this_machine(math.inf if peak is None else peak - room.resident(os.getppid()))
     seconds = predict.estimate(program, device=here).seconds
     predicted = {

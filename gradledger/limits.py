@@ -16,13 +16,15 @@ def short_of_memory(e: BaseException | None) -> bool:
         unloaded = isinstance(e, (ImportError, SystemError)) or (isinstance(e, OSError) and e.errno is None)
         if isinstance(e, MemoryError) or (limited and unloaded):
             return True
-        e = e.__cause__ or e.__context__
+        e = e.__cause__ or (None if e.__suppress_context__ else e.__context__)
     return False
 
 
 def sentence(e: BaseException) -> str:
     """What happened, and what to do."""
     most = addresses()
-    limit = "" if most is None else f", of which ulimit -v allows {most / 2**20:,.0f} MiB"
-    told = " ".join(str(e).split())[:120] or type(e).__name__
-    return f"there is not enough memory{limit} ({told}): allow more, or take a smaller --batch or --size"
+    limit = "" if most is None else f"; ulimit -v allows {most / 2**20:,.0f} MiB"
+    told = " ".join(str(e).split())[:120] or "none is left"
+    return (
+        f"the memory that this process may use does not suffice ({told}{limit}): a smaller --batch or --size takes less"
+    )

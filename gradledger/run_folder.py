@@ -28,29 +28,40 @@ NEW, COMMITTED = ".adapt.new", ".adapt.commit"  # the first with the process id:
 class RunFolder:
     """A run's folder, locked while this is entered; a lock ends with its process, however that ends."""
 
-    def __init__(self, path: Path, lock: int | None = None):
-        """lock: that of this process on the folder, where it holds one and has staged something already."""
-        self.path, self.staged, self.lock = path, path / f"{NEW}.{os.getpid()}", lock
+    def __init__(self, path: Path):
+        self.path, self.staged = path, path / f"{NEW}.{os.getpid()}"
         self.rolled_forward = False  # did entering finish what a crash had cut short?
-        self.finished = False  # are a run's results in their places?
+        self._lock: int | None = None
 
     def __enter__(self) -> "RunFolder":
         """Lock the folder, where it exists, and repair it. Malformed where another run writes into it."""
-        if self.lock is None and self.path.is_dir():
+        if self._lock is None and self.path.is_dir():
             self._enter()
         return self
 
     def __exit__(self, *_) -> None:
-        if self.lock is not None:
+        if self._lock is not None:
             try:
                 shutil.rmtree(self.staged, ignore_errors=True)
             finally:
                 self._release()
 
+    def hand_over(self) -> int:
+        """Let the lock outlive this program; its number is what `taken_over` needs in the next one of this process."""
+        os.set_inheritable(self._lock, True)
+        return self._lock
+
+    @classmethod
+    def taken_over(cls, path: Path, lock: int) -> "RunFolder":
+        """The folder of `hand_over`, still locked, with what was staged there."""
+        folder = cls(path)
+        folder._lock = lock
+        return folder
+
     def make(self, needed: int) -> None:
         """Make the folder where it is missing; Malformed where it cannot be written or lacks `needed` bytes of room."""
         make_folder(self.path)
-        if self.lock is None:
+        if self._lock is None:
             self._enter()
         room = shutil.disk_usage(self.path).free
         if room < needed:
@@ -61,7 +72,7 @@ class RunFolder:
 
     def _enter(self) -> None:
         try:
-            self.lock = os.open(self.path, os.O_RDONLY)
+            self._lock = os.open(self.path, os.O_RDONLY)
             with contextlib.suppress(OSError):  # a file system without locks
                 self._take()
             if (self.path / COMMITTED).is_dir():
@@ -82,7 +93,7 @@ class RunFolder:
 
     def _take(self) -> None:
         try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Malformed(
                 f"another gradledger adapt is writing into {self.path}: wait for it, or choose another folder with "
@@ -90,9 +101,9 @@ class RunFolder:
             ) from None
 
     def _release(self) -> None:
-        if self.lock is not None:
-            os.close(self.lock)
-            self.lock = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def stage(self) -> Path:
         """A new, empty folder for what the next `commit` brings."""

@@ -55,7 +55,8 @@ class SavedRun:
     step: int
     losses: list[float]
     before: np.ndarray
-    step_seconds: list[list[float]]  # of each process's steps
+    step_seconds: list[float]
+    begun: list[int]  # steps with which the run's processes began
     made: dict[frozenset[str], Counter]
 
     def check(self, job: "Job", found: Identity, path: Path) -> None:
@@ -80,11 +81,11 @@ def read(folder: Path) -> SavedRun:
         raise Malformed(f"{folder} holds no interrupted run ({RESUME}) to resume: leave --resume out to start one")
     arrays, notes = checkpoint.load(path, ours=True)
     try:
-        own = {name: arrays.pop(f"{OWN}{name}") for name in ("losses", "step_seconds", "parts", "before")}
+        own = {name: arrays.pop(f"{OWN}{name}") for name in ("losses", "step_seconds", "before")}
         saved = SavedRun(
             from_json(json.loads(notes["settings"])), Identity(**json.loads(notes["identity"])), arrays,
-            int(notes["step"]), own["losses"].tolist(), own["before"], parted(own["step_seconds"], own["parts"]),
-            ledger.counted(json.loads(notes["made"])),
+            int(notes["step"]), own["losses"].tolist(), own["before"], own["step_seconds"].tolist(),
+            json.loads(notes["begun"]), ledger.counted(json.loads(notes["made"])),
         )  # fmt: skip
         if saved.step < 0 or saved.step != len(saved.losses):
             raise ValueError
@@ -93,14 +94,9 @@ def read(folder: Path) -> SavedRun:
     return saved
 
 
-def parted(values: np.ndarray, parts: np.ndarray) -> list[list[float]]:
-    """A list for each of parts (n,), the next so many of the values; ValueError where they do not add up."""
-    if (parts < 0).any() or parts.sum() != len(values):
-        raise ValueError("parts do not add up")
-    return [part.tolist() for part in np.split(values, np.cumsum(parts)[:-1])] if len(parts) else []
-
-
-def write(folder: Path, job: "Job", identity: Identity, before: np.ndarray, step_seconds: list[list[float]]) -> None:
+def write(
+    folder: Path, job: "Job", identity: Identity, before: np.ndarray, step_seconds: list[float], begun: list[int]
+) -> None:
     """Save what --resume needs: weights, optimizer arrays, step number, settings, and what the steps cost so far.
 
     CheckpointError where it cannot be written.
@@ -110,12 +106,8 @@ def write(folder: Path, job: "Job", identity: Identity, before: np.ndarray, step
         "settings": json.dumps(asdict(job.settings)),
         "identity": json.dumps(asdict(identity)),
         "step": trainer.step,
+        "begun": json.dumps(begun),
         "made": json.dumps(ledger.listed(trainer.made)),
     }
-    own = {
-        "losses": np.array(trainer.losses, np.float64),
-        "step_seconds": np.array(sum(step_seconds, []), np.float64),
-        "parts": np.array([len(part) for part in step_seconds], np.int64),
-        "before": before,
-    }
+    own = {"losses": np.array(trainer.losses, np.float64), "step_seconds": np.array(step_seconds), "before": before}
     checkpoint.save(folder / RESUME, trainer.resume_arrays() | {f"{OWN}{n}": a for n, a in own.items()}, notes)

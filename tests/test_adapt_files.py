@@ -210,6 +210,30 @@ def test_a_reader_that_has_read_enough(args):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+SHORT = ["adapt", "--epochs", "1", "--output"]
+
+
+@pytest.mark.parametrize("args", [["--version"], ["cost", "--json"], SHORT])
+def test_a_closed_stdout(args, tmp_path):
+    """`>&-`: what opens next must not take its place, and the work is done."""
+    command = [sys.executable, "-m", "gradledger", *args, *([tmp_path / "out"] if args is SHORT else [])]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&- 2>"$0"', tmp_path / "said", *command], cwd=ROOT, check=False
+    )  # fmt: skip
+    assert (done.returncode, (tmp_path / "said").read_text()) == (0, "")
+    assert args is not SHORT or len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_an_ascii_stdout(tmp_path):
+    out = tmp_path / "läuft"
+    done = subprocess.run(
+        [sys.executable, "-m", "gradledger", *SHORT, out], cwd=ROOT, capture_output=True, check=False,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"l?uft/adapted.safetensors" in done.stdout and len(list(out.iterdir())) == 3
+
+
 # The run itself
 
 

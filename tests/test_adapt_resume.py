@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradledger import adapt, cli, output, run_state
+from gradledger import adapt, cli, ledger, output, run_state
 from gradledger.errors import Malformed, Refused
 from gradledger.run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder
 from refimpl import checkpoint, models
@@ -42,26 +42,26 @@ def drawn():
 @pytest.fixture(autouse=True)
 def asked_once(drawn, monkeypatch):
     """Each process is started once for equal runs: these tests are about what lies around them."""
-    real = output.make
+    real_ledger, real_plot = ledger.of, adapt.plot
 
-    def make(act, record):
-        found = json.loads(record.read_text())
-        key = act, json.dumps([found["method"], found["losses"] if act == "plot" else found["launched"]])
+    def of(job, batches):
+        key = (job.method, job.dataset.name, len(job.dataset.y_train), len(batches))
         if key not in drawn:
-            target = real(act, record)
-            drawn[key] = Path(target).read_bytes() if target else json.loads(record.read_text())
-        elif act == "ledger":
-            costs = {kind: found[kind] | {name: drawn[key][kind][name] for name in found[kind] if "macs" in name}
-                     for kind in ("predicted", "measured")}  # fmt: skip
-            checkpoint.write_json(record, found | costs)
-        if act == "ledger":
-            return None
-        target = record.with_suffix(".png")
+            drawn[key] = real_ledger(job, batches)
+        return drawn[key]
+
+    def plot(folder, name):
+        key = json.dumps(json.loads((folder / f"{name}.json").read_text())["losses"])
+        target = folder / f"{name}.png"
+        if key not in drawn:
+            real_plot(folder, name)
+            drawn[key] = target.read_bytes()
         target.write_bytes(drawn[key])
         return str(target)
 
-    monkeypatch.setattr(output, "make", make)
-    return real
+    monkeypatch.setattr(ledger, "of", of)
+    monkeypatch.setattr(adapt, "plot", plot)
+    return real_plot
 
 
 @pytest.fixture(scope="module")
@@ -185,10 +185,10 @@ def test_an_interrupt_when_all_is_saved_says_so(tmp_path, monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    for name in ("cli.emit", "finish.files"):
+    for name in ("emit", "adapt.Adaptation.files"):
         out = tmp_path / name
         with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
-            patch.setattr(f"gradledger.{name}", interrupt)
+            patch.setattr(f"gradledger.{name}" if "." in name else f"gradledger.cli.{name}", interrupt)
             cli.main(["adapt", "--json", "--epochs", "1", "--output", str(out)])
         assert left.value.code == 130 and names(out) == {WEIGHTS, RECORD, PLOT}
         assert capsys.readouterr().err == f"gradledger: interrupted; the run is finished and saved in {out}\n"
@@ -369,7 +369,7 @@ def test_a_record_that_fails_keeps_the_weights(finished, tmp_path, monkeypatch, 
 def test_a_plot_that_fails_is_told_and_no_older_one_stays(finished, tmp_path, monkeypatch, capsys, asked_once):
     adapt.run(adapt.Settings(epochs=1), tmp_path, False, nothing)
     assert names(tmp_path) == {WEIGHTS, RECORD, PLOT}
-    monkeypatch.setattr(output, "make", asked_once)
+    monkeypatch.setattr(adapt, "plot", asked_once)
     real = subprocess.run
 
     def fail(command, **named):

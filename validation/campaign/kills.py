@@ -128,7 +128,8 @@ def run(short: bool, seed: int, folder: Path, watch) -> Outcome:
             forks.run(args)
             seconds[start] = time.perf_counter() - began
         at_random = [(draw.choice(list(seconds)), draw.choice(SIGNALS)) for _ in range(SHORT if short else RANDOM)]
-        plans = (draw.sample(plans, SHORT) if short else plans) + at_random
+        plans = draw.sample(plans, SHORT if short else len(plans)) + at_random
+        draw.shuffle(plans)
         ends = dict.fromkeys(("killed", "interrupted", "finished"), 0)
         for start, how in plans:
             watch(found.tried, len(plans))

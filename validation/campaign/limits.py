@@ -37,7 +37,7 @@ def wrong(status: int, said: str, folder: Path, old: dict[str, bytes], new: dict
     # the interpreter's own words about an exception that it ignored come before the sentence
     sentence = last.startswith("gradledger: ") and (not noise or noise[0].startswith("Exception ignored"))
     silent = status < 0 or any(word in said for word in LIBRARIES)
-    if not silent and (status not in (0, 2) or status == 2 and not (sentence and advice in last)):
+    if not silent and (status not in (0, 2) or status == 2 and not (sentence and advice in last.lower())):
         return f"it leaves with {status}: {said!r}"
     now = files(folder)
     if left := now.keys() - set(FILES) - old.keys():
