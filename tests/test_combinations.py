@@ -130,7 +130,7 @@ def test_a_step_is_the_methods_own_step_on_what_the_other_chooses(methods, backe
             alone.parameters[name][...] = before[name]
         both.train_step(x, y, 8)
         if len(chosen):
-            alone.train_step(x[chosen], y[chosen], 8)
+            alone.train_step(x[chosen], y[chosen], both.planned(8))
         for name in own.parameters:
             change = alone.parameters[name] - before[name]
             np.testing.assert_allclose(
