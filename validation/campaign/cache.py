@@ -47,7 +47,7 @@ else:
 """
 ROOT = Path(__file__).parent.parent.parent
 KILLS = 40
-SIZES = (0, 20_000, 50_000, 100_000)  # bytes that a file may have, where the disk is "full"
+SIZES = (1_000, 20_000, 50_000, 100_000)  # bytes that a file, or all files, may have where the disk is "full"
 
 
 def flip(path: Path) -> None:
