@@ -46,7 +46,8 @@ def test_what_is_changed(body, found):
 
 
 def test_places_are_taken_from_first_to_last_and_one_of_each_method():
-    source = "def f(x):\n    g((x + 1) * 2 - 3)\n\nclass A:\n    def g(self):\n        g(4, 5)\n    def h(self):\n        g(6)\n"
+    source = "def f(x):\n    g((x + 1) * 2 - 3)\n\nclass A:\n"
+    source += "    def g(self):\n        g(4, 5)\n    def h(self):\n        g(6)\n"
     lines = [what for what, _ in mutants.mutants(source, "f", 2)]
     assert lines == ["f, line 2: (x + 1) * 2 - 3 → (x + 1) * 2 + 3", "f, line 2: 3 → 4"]
     assert [what for what, _ in mutants.mutants(source, "A", 2)] == ["g, line 6: 4 → 5", "h, line 8: 6 → 7"]
