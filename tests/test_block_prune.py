@@ -66,14 +66,14 @@ def test_block_activation_pruning_small_means_below_the_threshold_and_nan_is_not
     assert np.array_equal(dx, kept) and np.array_equal(y, np.where(kept, x, 0), equal_nan=True)
 
 
-def test_one_large_element_keeps_its_block_of_its_channel_alone():
+def test_block_activation_pruning_one_large_element_keeps_its_block_of_its_channel_alone():
     x = np.full((1, 5, 5, 2), 0.1)
     x[0, 3, 4, 1] = 2.0  # in the border block of rows 2 to 3 and column 4
     y, _ = both(x, x, block=(2, 2), threshold=1.0)
     assert np.argwhere(y).tolist() == [[0, 2, 4, 1], [0, 3, 4, 1]]
 
 
-def test_one_bit_a_block():
+def test_block_activation_pruning_is_one_bit_a_block():
     mask = block_prune.pack_mask(np.ones((3, 5, 7, 2)), block=(2, 3), threshold=0.5)
     assert mask.dtype == np.uint8 and mask.shape == (3, 3)  # ⌈3·3·2 / 8⌉
     assert mask[0].tolist() == [255, 255, 3]

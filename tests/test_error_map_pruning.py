@@ -52,7 +52,7 @@ def test_eq_14_the_batch_score_is_the_sum_over_its_instances(rule, c):
 
 @thorough
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.data())
-def test_kept_are_the_largest_scores_and_of_equal_ones_the_lower_channel(values, data):
+def test_eq_14_kept_are_the_largest_scores_and_of_equal_ones_the_lower_channel(values, data):
     found = np.array(values, float)
     count = data.draw(st.integers(1, len(values)))
     rank = emp.rank(found)

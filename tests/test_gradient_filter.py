@@ -101,6 +101,18 @@ def test_eq_5_one_dw_for_the_whole_window(case):
         assert abs(ours["dw"][0, 0, c, k] - pairs.sum()) <= 1e-12 * np.abs(pairs).sum()
 
 
+def test_eq_5_x_sum_is_the_sum_over_each_patch():
+    x = np.random.default_rng(0).normal(size=(2, 4, 6, 3))
+    by_hand = x.reshape(2, 2, 2, 3, 2, 3).sum((2, 4))
+    np.testing.assert_allclose(gf.pool_x(x, U=2, V=3), by_hand, rtol=1e-12)
+    edges = np.add.reduceat(
+        np.add.reduceat(x, [0, 2], 1), [0, 1, 4], 2
+    )  # patches of 2×3 in the middle: 1, 3, 2 columns
+    np.testing.assert_allclose(gf.pool_x(x, U=2, V=3, patch=(2, 3)), edges, rtol=1e-12)
+    dw_patch = np.arange(12.0).reshape(3, 4)
+    np.testing.assert_array_equal(gf.expand_w(dw_patch, R=2, S=3), np.broadcast_to(dw_patch, (2, 3, 3, 4)))
+
+
 @settings(max_examples=30, deadline=None)
 @given(cases())
 def test_supplement_b_4_a_patch_is_treated_as_if_it_extended_far_enough(case):

@@ -73,6 +73,7 @@ def test_eq_5_uncertain_are_dropped_instances_above_the_limit():
 def test_eq_6_and_7_weights_of_the_labels_and_a_loss_normalised_by_them():
     low, high = eif.class_weights(0.1)
     assert (low, high) == (1 / 0.9, 1 / 0.1)
+    assert ri.InstanceFilter(keep=0.25).filter_plan().class_weights == eif.class_weights(0.25)
     t = trainer()
     step = t.program.step
     assert t.runner.owned[step.constants["filter.loss.class_weights"].buffer] == pytest.approx([1 / 0.75, 1 / 0.25])
@@ -154,7 +155,7 @@ def plain_step(t: ri.Trainer, x, y, rule, threshold: PlainThreshold) -> dict:
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.6, 0.693])
-def test_steps_equal_their_parts(limit):
+def test_eq_2_and_5_steps_equal_their_parts(limit):
     optimizer = ri.SGD(lr=0.05)
     rule = ri.InstanceFilter(
         filter_net(), keep=0.45, optimizer=optimizer, entropy=limit, threshold=1.05, window=2, rise=1.2, fall=0.8

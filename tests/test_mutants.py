@@ -25,14 +25,19 @@ def changes(body: str) -> list[str]:
 @pytest.mark.parametrize(
     ("body", "found"),
     [
-        ("return x + y", ["x + y → x - y"]),
-        ("return -x", ["-x → +x"]),
+        ("return x", ["return x → return x + 1"]),
+        ("return x, y", ["return (x, y) → return (x + 1, y)"]),
+        ("return {5: x}", ["return {5: x} → return {5: x + 1}", "5 → 6"]),
+        ("return g(x, a=y)", ["return g(x, a=y) → return g(x)"]),
+        ("x[y] = y", ["x[y] = y → x[y] = y + 1"]),
+        ("g(x + y)", ["x + y → x - y"]),
+        ("g(-x)", ["-x → +x"]),
         ("x *= y", ["x *= y → x += y"]),
-        ("return x < y <= x", ["x < y <= x → x >= y <= x"]),
-        ("return x and y", ["x and y → x or y"]),
-        ("return x if y else None", ["x if y else None → None if y else x"]),
-        ("return x[2], True", ["2 → 3", "True → False"]),
-        ("return g(x)", ["return g(x) → return g(x) + 1"]),  # nothing else can be changed
+        ("g(x < y <= x)", ["x < y <= x → x >= y <= x"]),
+        ("g(x and y)", ["x and y → x or y"]),
+        ("g(x if y else None)", ["x if y else None → None if y else x"]),
+        ("g(2, True)", ["2 → 3", "True → False"]),
+        ("g(x[2], x.shape[0])", []),  # another index is no other value but an error
         ("raise ValueError(f'{x + 1}')", []),
     ],
 )
@@ -41,11 +46,12 @@ def test_what_is_changed(body, found):
 
 
 def test_places_are_taken_from_first_to_last_and_one_of_each_method():
-    source = "def f(x):\n    return (x + 1) * 2 - 3\n\nclass A:\n    def g(self):\n        return 4\n"
+    source = "def f(x):\n    g((x + 1) * 2 - 3)\n\nclass A:\n"
+    source += "    def g(self):\n        g(4, 5)\n    def h(self):\n        g(6)\n"
     lines = [what for what, _ in mutants.mutants(source, "f", 2)]
     assert lines == ["f, line 2: (x + 1) * 2 - 3 → (x + 1) * 2 + 3", "f, line 2: 3 → 4"]
-    assert [what for what, _ in mutants.mutants(source, "A", 2)] == ["g, line 6: 4 → 5"]
-    assert [what for what, _ in mutants.mutants(source, "A.g", 2)] == ["g, line 6: 4 → 5"]
+    assert [what for what, _ in mutants.mutants(source, "A", 2)] == ["g, line 6: 4 → 5", "h, line 8: 6 → 7"]
+    assert [what for what, _ in mutants.mutants(source, "A.g", 2)] == ["g, line 6: 4 → 5", "g, line 6: 5 → 6"]
     assert [what for what, _ in mutants.mutants(source, "(module)", 2)] == lines
 
 
@@ -72,7 +78,7 @@ LABEL = "arXiv 1111.11111 eq. (1), refimpl/methods/halve.py:half"
 def test_a_test_that_notices_holds_its_function(tmp_path):
     record = broken(tmp_path, STRONG)
     assert record["ok"] and "reason" not in record and record["survivors"] == []
-    assert record["measured"][LABEL] == {"killed": 2, "error": 0, "survived": 0}
+    assert record["measured"][LABEL] == {"killed": 3, "error": 0, "survived": 0}
     assert (tmp_path / "refimpl/methods/halve.py").read_text().count("x / 2") == 1  # no file is changed
 
 
@@ -83,10 +89,12 @@ def test_tests_that_do_not_notice_are_told(tmp_path):
     record = broken(tmp_path, tests)
     second = LABEL.replace("(1)", "(2)").replace("half", "quarter")
     assert not record["ok"] and record["reason"] == (
-        f"{LABEL}: none of 2 changes fails an assertion of tests/test_halve.py::test_eq_1_is_half; "
+        f"{LABEL}: none of 3 changes fails an assertion of tests/test_halve.py::test_eq_1_is_half; "
         f"{second}: none of 1 changes fails an assertion of tests/test_halve.py::test_eq_2_is_a_quarter"
     )
-    assert [s.rpartition(": ")[2] for s in record["survivors"]] == ["x / 2 → x * 2", "2 → 3"]
+    assert [s.rpartition(": ")[2] for s in record["survivors"]] == [
+        "return x / 2 → return x / 2 + 1", "x / 2 → x * 2", "2 → 3",
+    ]  # fmt: skip
     assert [m["verdict"] for m in record["mutants"][1]["mutants"]] == ["error"]
 
 

@@ -5,8 +5,9 @@ gradledger reproduce mutants        takes a quarter of an hour; `make nightly` d
 For each statement of `validation.equations` and each function that holds it, the function is changed at a few places,
 one at a time (`sites`: + for −, < for ≥, a number one larger, …), and the tests that are named after the statement run
 on it. They hold the function where one of them fails at an assertion for one change at least; a change that only makes
-Python or Numba raise shows no more than that the function is called. What no test notices is a survivor: a test that
-is missing, or a change that changes nothing.
+Python raise shows no more than that the function is called. What no test notices is a survivor: a test that is missing,
+or a change that changes nothing. A class whose docstring cites a statement is changed and listed too, but not judged:
+most of it is about other things.
 
 No file of the checkout is changed: the process of the tests imports the one module from a copy (`Redirect`). Kernels
 run there as plain Python, with Numba's compiler off: the same bodies, without minutes of compiling for each change, and
@@ -36,7 +37,7 @@ from .equations import FUNCTIONS, MODULE, Row, Source
 from .statements import PAPERS, Paper
 
 NAME = "mutants"
-EACH = 2  # places at which a function is changed, and each method of a class at one
+EACH = 3  # places at which a function is changed, its value first, and each method of a class at one
 PATIENCE = 60  # seconds beside ten times what the tests take unchanged: a changed loop may not end
 SWAPS = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
@@ -62,18 +63,16 @@ class Redirect:
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """A piece of code from its first line to its last, without messages."""
+    """A piece of code from its first line to its last, without messages and without numbers that index."""
     if not isinstance(node, SILENT):
         yield node
+        index = getattr(node, "slice", None)
         for child in ast.iter_child_nodes(node):
-            yield from walk(child)
+            yield from (n for n in walk(child) if child is not index or not isinstance(n, ast.Constant))
 
 
 def sites(function: ast.AST) -> list[tuple[ast.AST, Callable[[], None]]]:
-    """What can be changed in a function, in order: each node and what changes it in place.
-
-    A function without any has its value raised by one.
-    """
+    """What can be changed in a function: its value (`value`), then the rest in order; what does it in place."""
     found = []
     body = [n for statement in function.body for n in walk(statement)]
     for node in body:
@@ -86,11 +85,34 @@ def sites(function: ast.AST) -> list[tuple[ast.AST, Callable[[], None]]]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
             change = (not node.value) if isinstance(node.value, bool) else node.value + 1
             found.append((node, lambda n=node, v=change: setattr(n, "value", v)))
-    for node in () if found else body:
-        if isinstance(node, ast.Return) and node.value:
-            one = ast.BinOp(node.value, ast.Add(), ast.Constant(1))
-            found.append((node, lambda n=node, v=one: setattr(n, "value", v)))
-    return found
+    return value(body) + found
+
+
+def value(body: list[ast.AST]) -> list[tuple[ast.AST, Callable[[], None]]]:
+    """What a function returns last, else stores last, one more: of several values the first; a call loses a keyword."""
+    ends = [n for n in body if isinstance(n, ast.Return) and n.value]
+    ends = ends or [n for n in body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Subscript)]
+    if not ends:
+        return []
+    end = ends[-1]
+
+    def change() -> None:
+        given = end.value
+        if isinstance(given, ast.Call) and given.keywords:
+            given.keywords.pop()
+        elif isinstance(given, ast.Tuple):
+            given.elts[0] = more(given.elts[0])
+        elif isinstance(given, ast.Dict) and given.values:
+            given.values[0] = more(given.values[0])
+        else:
+            end.value = more(given)
+
+    return [(end, change)]
+
+
+def more(node: ast.expr) -> ast.expr:
+    """An expression, one more."""
+    return ast.BinOp(node, ast.Add(), ast.Constant(1))
 
 
 def parts(tree: ast.Module, name: str) -> list[ast.AST]:
@@ -213,8 +235,11 @@ class Recorder:
 
 def result(tests: list[str], redirect: list[str]) -> list:
     """Run tests, with one module from another file where `redirect` is both: what a `Recorder` saw."""
+    import hypothesis
     import pytest
 
+    hypothesis.settings.register_profile("mutants", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
+    hypothesis.settings.load_profile("mutants")  # the first failing case will do: no time for the smallest
     if redirect:
         sys.meta_path.insert(0, Redirect(*redirect))
     seen = Recorder()
@@ -267,12 +292,12 @@ def run(
             changes = mutants((root / source.path).read_text(encoding="utf-8"), name, each)
             verdicts = [{"change": what} | server.changed(tests, source, text, limit) for what, text in changes]
             free.put(server)
-            return {"what": label, "tests": tests, "mutants": verdicts}
+            return {"what": label, "class": len(parts(source.tree, name)) > 1, "tests": tests, "mutants": verdicts}
 
         with ThreadPoolExecutor(len(servers)) as pool:
             rows = list(pool.map(judge, [] if problems else found))
     for row in rows:
-        if not any(v["verdict"] == "killed" for v in row["mutants"]):
+        if not row["class"] and not any(v["verdict"] == "killed" for v in row["mutants"]):
             tests = ", ".join(row["tests"])
             problems.append(f"{row['what']}: none of {len(row['mutants'])} changes fails an assertion of {tests}")
     every = [v for row in rows for v in row["mutants"]]
@@ -288,7 +313,8 @@ def run(
         "notices",
         **count,
         "ok": not problems,
-        "goal": f"each of {len(rows)} functions is held by a test that fails at an assertion when it is broken; "
+        "goal": f"each of {sum(not r['class'] for r in rows)} functions is held by a test that fails at an assertion "
+        "when it is broken; "
         f"{count['killed']} of {len(every)} changes fail an assertion, {count['error']} end in an error, "
         f"{count['survived']} survive",
         **({"reason": "; ".join(problems)} if problems else {}),
