@@ -69,7 +69,7 @@ def at_equal_accuracy(curves: dict[str, list], settings: Settings, programs: dic
 
 
 def check(curves: dict[str, dict[str, list]]) -> None:
-    """ValueError unless there are curves, lists of points (steps, operations, accuracy), at least one in each."""
+    """ValueError unless there are curves: rising points (steps, operations, accuracy), at least one in each."""
     if not all(curves.values()) or not curves:
         raise ValueError("there are none")
     for methods in curves.values():
@@ -77,11 +77,13 @@ def check(curves: dict[str, dict[str, list]]) -> None:
             for curve in runs:
                 if not curve:
                     raise ValueError(f"{files.quoted(method)} has an empty curve")
+                before = (0, 0)
                 for point in curve:
                     steps, macs, accuracy = point
-                    right = all(type(v) in (int, float) for v in point) and accuracy <= 1
-                    if not (right and 0 < steps <= MOST and 0 < macs <= MOST and accuracy >= 0):
+                    right = all(type(v) in (int, float) for v in point) and 0 <= accuracy <= 1
+                    if not (right and before[0] < steps <= MOST and before[1] < macs <= MOST):
                         raise ValueError(f"{files.quoted(method)} has the point {files.quoted(point)}")
+                    before = steps, macs
 
 
 def highest(curves: dict[str, dict[str, list]]) -> float:

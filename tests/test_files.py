@@ -162,12 +162,12 @@ def test_what_is_made_to_harm_is_refused(tmp_path, all_bombs, name, message):
 
 
 @pytest.mark.parametrize(
-    "point", [[1, 2], [1, "2", 0.5], [0, 1, 0.5], [1, 1, 2], [1, float("nan"), 0.5], [1, 1e40, 0.5]]
+    "point", [[1, 2], [1, "2", 0.5], [0, 1, 0.5], [1, 1, 2], [1, float("nan"), 0.5], [1, 1e40, 0.5], [2, 9, 0.5]]
 )
 def test_points_of_a_curve_are_checked(point):
     compare.check({"g": {"SGD": [[[1, 10, 0.5]]]}})
     with pytest.raises(ValueError, match="SGD has the point|not enough values"):
-        compare.check({"g": {"SGD": [[[1, 10, 0.5], point]]}})
+        compare.check({"g": {"SGD": [[[0.5, 10, 0.5], point]]}})
 
 
 @pytest.mark.parametrize("curves", [{}, {"g": {}}, {"g": {"SGD": [[]]}}])

@@ -20,6 +20,7 @@ WHOLE = 4  # of each format that go through a command of their own, beside those
 SHORT = 8, 0
 SECONDS, BYTES = 5.0, 10**9  # of a case: processor time and resident memory
 AT_ONCE = 2  # processes
+ENDLESS = 300  # seconds after which a command is held to wait for ever, also on a machine that does much else
 COMMANDS = {
     "data": ("adapt", "--output", "out", "--data"), "images": ("adapt", "--output", "out", "--size", "8x8", "--data"),
     "weights": ("cost", "--model"), "device": ("cost", "--device"), "record": ("compare",),
@@ -118,7 +119,7 @@ def commanded(case: Case, folder: Path) -> list[str]:
     """What is wrong where the command line itself reads a file that was refused."""
     command = [sys.executable, "-m", "gradledger", *COMMANDS[case.kind], case.path]
     try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, cwd=folder)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=ENDLESS, cwd=folder)
     except subprocess.TimeoutExpired:
         return [f"{case.name}: {' '.join(command)} does not end"]
     problems = [f"status {done.returncode}"] * (done.returncode != 2) + worded(done.returncode, done.stderr)
