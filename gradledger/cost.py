@@ -148,10 +148,17 @@ def priced(estimate: predict.Estimate) -> dict:
         kept = {"saved_bytes": saved.get(layer.name, 0), "weight_bytes": weights.get(layer.name, 0)}
         about = known.get(layer.name) or {"name": layer.name, "op": layer.name, "shape": [], "rule": ""}
         layers.append(about | by_section | {"flops": layer.flops} | kept)
-    rule, reckoned = program.plan.instances, program.samples(estimate.n)
+    chosen = {}
+    if program.plan.instances:
+        all_three = [estimate, *estimate.bounds.values()]
+        entering = [entered(one) for one in all_three]
+        for end, of in (("_low", min), ("_high", max)):
+            chosen[f"samples{end}"] = {s: of(one[s] for one in entering) for s in sections}
+            chosen[f"macs{end}"] = of(one.macs for one in all_three)
+        chosen["samples"] = entering[0]
     return {
         **sections,
-        **({"samples": {s: n * rule.steps_share for s, n in reckoned.items()}} if rule else {}),
+        **chosen,
         "other_units": others,
         "flops": estimate.flops,
         "macs": estimate.macs,
@@ -163,6 +170,12 @@ def priced(estimate: predict.Estimate) -> dict:
         "seconds": estimate.seconds,
         "layers": layers,
     }
+
+
+def entered(estimate: predict.Estimate) -> dict[str, float]:
+    """Samples of each section that are expected in a step."""
+    share = estimate.program.plan.instances.steps_share
+    return {s: n * share for s, n in estimate.program.samples(estimate.n).items()}
 
 
 def counted_as_paper(program: ri.Program) -> dict:

@@ -16,10 +16,13 @@ import numpy as np
 from refimpl.data import Dataset
 
 
-def of(job, batches: list[int]) -> dict:
+def of(job, batches: list[int], losses: list[float] | None = None) -> dict:
     """`{"predicted": {macs, step_seconds}, "measured": {macs}}` of a job's launches.
 
-    batches: samples of each planned step. Where no process can do it, this one does.
+    Where a method chooses what enters, also `macs_low` and `macs_high`, between which the run is expected.
+
+    batches: samples of each planned step; losses: of some instances before the first one, where they are known. Where
+    no process can do it, this one does.
     """
     d = job.dataset
     given = {
@@ -29,6 +32,7 @@ def of(job, batches: list[int]) -> dict:
         "classes": list(d.classes),
         "made": listed(job.trainer.made),
         "batches": sorted(Counter(batches).items()),
+        "losses": losses,
     }
     command = [sys.executable, "-m", "gradledger.ledger"]
     try:
@@ -59,10 +63,14 @@ def draw_up(given: dict) -> dict:
     y = np.broadcast_to(np.int64(0), given["shape"][:1])
     dataset = Dataset(given["name"], x, y, x[:0], y[:0], tuple(given["classes"]))
     program = adapt.compiled(adapt.Settings(**given["settings"]), dataset)[0]
+    sizes = Counter(dict(given["batches"]))
+    programs = program.over(sizes.total(), given["losses"])
+    macs = {bound: predict.run_macs(one, sizes.elements()) for bound, one in programs.items()}
     return {
         "predicted": {
-            "macs": predict.run_macs(program, (n for n, times in given["batches"] for _ in range(times))),
-            "step_seconds": predict.estimate(program, device=device.HERE).seconds["mid"],
+            "macs": macs["mid"],
+            **({f"macs_{bound}": macs[bound] for bound in ("low", "high")} if program.plan.instances else {}),
+            "step_seconds": predict.estimate(programs["mid"], device=device.HERE).seconds["mid"],
         },
         "measured": {"macs": predict.as_macs(measured.all_flops(program, counted(given["made"])))},
     }

@@ -255,6 +255,8 @@ def adapted(record: dict) -> None:
         table.add_column(name, justify=justify)
     p, m = record["predicted"], record["measured"]
     table.add_row("multiply-adds of the run", f"{p['macs']:,}", f"{m['macs']:,}")
+    if p.get("macs_low", 0) < p.get("macs_high", 0):
+        table.add_row("  between", f"{p['macs_low']:,} and {p['macs_high']:,}", "")
     table.add_row("peak arena", size(p["peak_bytes"]), size(m["peak_bytes"]))
     table.add_row("  in bytes", f"{p['peak_bytes']:,}", f"{m['peak_bytes']:,}")
     table.add_row("time of a step", seconds(p["step_seconds"]), seconds(m["step_seconds"]))
@@ -262,10 +264,12 @@ def adapted(record: dict) -> None:
     console.print(table)
     if "shares" in record:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name, justify in (("samples that enter", "left"), ("planned", "right"), ("realised", "right")):
-            table.add_column(name, justify=justify)
-        for section, share in record["shares"]["planned"].items():
-            table.add_row(section, percent(share), percent(record["shares"]["realised"][section]))
+        columns = {"planned": "predicted", "planned_low": "from", "planned_high": "to", "realised": "realised"}
+        table.add_column("samples that enter")
+        for title in columns.values():
+            table.add_column(title, justify="right")
+        for section in record["shares"]["planned"]:
+            table.add_row(section, *(percent(record["shares"][name][section]) for name in columns))
         console.print()
         console.print(table)
     console.print(f"\ntraining took {record['seconds']:.1f} s; saved:")

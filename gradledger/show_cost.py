@@ -3,7 +3,11 @@
 from rich.console import Console
 from rich.table import Table
 
+from refimpl.methods.filter_shares import STEPS
+
 from .show import console, seconds, size
+
+ENDS = ("", "_low", "_high")  # of the record's keys for what is expected, and its bounds
 
 
 def priced(record: dict) -> None:
@@ -42,9 +46,12 @@ def priced(record: dict) -> None:
     else:
         for s in sections:
             counted = "samples" in record and not s.endswith("update")
-            on = f" on {record['samples'][s]:.4g} samples, as configured" if counted else ""
+            on = f" on {expected(*(record[f'samples{end}'][s] for end in ENDS))} samples" if counted else ""
             summary.add_row(f"{s}{on}", operations(sum(record[s].values()) / per, unit))
         summary.add_row("whole step", operations(record["flops"] / per, unit), style="bold")
+        if "samples" in record and record["macs_low"] < record["macs_high"]:
+            low, high = (operations(2 * record[f"macs_{bound}"] / per, unit) for bound in ("low", "high"))
+            summary.add_row("  as samples enter, over a run", f"{low} to {high}")
         summary.add_row("saved from forward to backward", size(record["saved_bytes"]))
     summary.add_row("peak arena", size(record["peak_bytes"]))
     summary.add_row("trained weights and optimizer state", size(record["state_bytes"]))
@@ -69,6 +76,11 @@ def priced(record: dict) -> None:
         budgeted(record, wide)
 
 
+def expected(mid: float, low: float, high: float) -> str:
+    """A mean number of samples, with its bounds where it is in doubt."""
+    return f"{mid:.4g}" if low == high else f"{mid:.4g} ({low:.3g} to {high:.3g})"
+
+
 def notes(record: dict) -> list[str]:
     """What the predictions for a device cover, a line each."""
     if record["device_measured"]:
@@ -83,7 +95,10 @@ def notes(record: dict) -> list[str]:
     else:
         memory = "the training process with one batch of data, no other process"
         memory += "; the rest of it is not predicted" if record["fits"]["at_least"] else ""
-    return [f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
+    found = [f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
+    if "samples" in record and record["macs_low"] < record["macs_high"]:
+        found.insert(0, f"samples: the mean of a run of {STEPS:,} steps; data and chance decide, within the bounds")
+    return found
 
 
 def energy(record: dict) -> str:
