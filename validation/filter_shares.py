@@ -5,6 +5,11 @@ gradledger reproduce instance-filter-shares
 `refimpl.methods.filter_shares` predicts the shares of the instances that are predicted High and that are uncertain; its
 two constants are fitted to runs on MNIST alone. Here are other data, nets, mini-batches, R_set and entropy limits. Each
 run is looked at several times, so that short runs are judged too. Computation is counted as in `lenet_mnist`.
+
+What was seen before: the form of the relation was found on MNIST beside seed 0 of LeNet on Fashion-MNIST (R_set 0.1,
+0.2, 0.3) and first runs of LeNet and LeNet-5 on 2,000 of its pictures; the other seeds and R_set 0.05 came after it. The
+bounds were set with the watch and CIFAR-10 in view, where T cannot follow the losses: there the point prediction may be
+wrong threefold, and is not judged.
 """
 
 import time
@@ -53,10 +58,9 @@ class Case:
             return data.idx(datasets.folder("fashion-mnist")).with_pixels(-MEAN / DEVIATION, (1 - MEAN) / DEVIATION)
         return data.load(datasets.folder(CIFAR) if self.data == "CIFAR-10" else self.data)
 
-    def program(self, d: data.Dataset) -> ri.Program:
-        """The compiled step."""
-        height, width, channels = d.x_train.shape[1:]
-        net = ri.models.build(self.net, classes=len(d.classes), size=(height, width), channels=channels)
+    def program(self, shape: tuple[int, int, int], classes: int) -> ri.Program:
+        """The compiled step for maps of a shape (H, W, C)."""
+        net = ri.models.build(self.net, classes=classes, size=shape[:2], channels=shape[2])
         if self.pretrained:
             net.weights = ri.models.watch_weights(1)
         milestones = (self.filter_drop,) if self.filter_drop else ()
@@ -67,17 +71,17 @@ class Case:
         return ri.compile(net, plan, self.batch)
 
 
-LIKE_MNIST = Case("Fashion-MNIST", "lenet", 0.1, 0.68, steps=5628, points=6, momentum=0.5, filter_drop=940)
+LIKE_MNIST = Case("Fashion-MNIST", "lenet", 0.1, 0.68, steps=2814, points=3, momentum=0.5, filter_drop=940)
 CASES = {
     "watch from scratch": Case("watch", "watch", 0.2, batch=32, steps=600),
     "watch, pre-trained": Case("watch", "watch", 0.1, batch=32, steps=200, pretrained=True),
     "LeNet, 2,000 pictures": Case("fashion-mnist", "lenet", 0.1, batch=32, steps=1260, seeds=(0, 1, 2)),
     "LeNet-5, 2,000 pictures, batch 16": Case("fashion-mnist", "lenet5", 0.2, batch=16, steps=2500),
-    "LeNet, R_set 0.05": replace(LIKE_MNIST, keep=0.05, entropy=0.6, steps=2814, points=3),
-    "LeNet, R_set 0.2": replace(LIKE_MNIST, keep=0.2, entropy=0.6, steps=2814, points=3),
-    "LeNet, R_set 0.3": replace(LIKE_MNIST, keep=0.3, entropy=0.6, steps=2814, points=3),
+    "LeNet, R_set 0.05": replace(LIKE_MNIST, keep=0.05, entropy=0.6, steps=1876, points=2),
+    "LeNet, R_set 0.2": replace(LIKE_MNIST, keep=0.2, entropy=0.6, steps=1876, points=2),
+    "LeNet, R_set 0.3": replace(LIKE_MNIST, keep=0.3, entropy=0.6, steps=1876, points=2),
     "LeNet": replace(LIKE_MNIST, seeds=(0, 1, 2)),
-    "ResNet-8, CIFAR-10 as JPEG": Case("CIFAR-10", "resnet8", 0.1, batch=32, steps=600, points=2, batch_norm="train"),
+    "ResNet-8, CIFAR-10 as JPEG": Case("CIFAR-10", "resnet8", 0.1, batch=32, steps=300, points=2, batch_norm="train"),
 }
 WITHIN = tuple(
     name for name, case in CASES.items() if case.data.lower() == "fashion-mnist"
@@ -89,7 +93,7 @@ def train(case: Case, d: data.Dataset, seed: int, watch: Callable[[str], None]) 
 
     opening: the loss that the share R_set of the instances reaches before the first step.
     """
-    program = case.program(d)
+    program = case.program(d.x_train.shape[1:], len(d.classes))
     trainer, rule = ri.Trainer(program, seed), program.plan.instances
     first = first_losses(trainer, d.x_train, d.y_train)
     started, points, high = time.perf_counter(), [], 0
@@ -109,9 +113,9 @@ def train(case: Case, d: data.Dataset, seed: int, watch: Callable[[str], None]) 
     return {"points": points, "opening": opening, "train_seconds": round(time.perf_counter() - started, 1)}
 
 
-def judged(case: Case, d: data.Dataset, run: dict) -> list[dict]:
+def judged(program: ri.Program, run: dict) -> list[dict]:
     """Each point of a run: steps, multiply-adds of a step as predicted and as measured, shares, error."""
-    program, rows = case.program(d), []
+    rows = []
     for steps, macs, high, uncertain, true in run["points"]:
         over = program.over(steps, [run["opening"]])
         predicted = {bound: predict.estimate(one).macs for bound, one in over.items()}
@@ -139,7 +143,7 @@ def run(output: Path, watch: Callable[[int, int, str], None], cases: dict[str, C
             watch(i, len(work), f"{name}, seed {seed}")
             runs.add(**key, **train(case, d, seed, partial(watch, i, len(work))))
         one = runs.get(**key)
-        found.append(one | {"judged": judged(case, d, one)})
+        found.append(one | {"judged": judged(case.program(d.x_train.shape[1:], len(d.classes)), one)})
     return record(found)
 
 
