@@ -7,7 +7,7 @@ two constants are fitted to runs on MNIST alone. Here are other data, nets, mini
 run is looked at several times, so that short runs are judged too. Computation is counted as in `lenet_mnist`.
 
 What was seen before: the form of the relation was found on MNIST beside seed 0 of LeNet on Fashion-MNIST (R_set 0.1,
-0.2, 0.3) and first runs of LeNet and LeNet-5 on 2,000 of its pictures; the other seeds and R_set 0.05 came after it. The
+0.2, 0.3) and first runs of LeNet and LeNet-5 on 2,000 of its pictures; the other seeds and R_set 0.05 came after. The
 bounds were set with the watch and CIFAR-10 in view, where T cannot follow the losses: there the point prediction may be
 wrong threefold, and is not judged.
 """

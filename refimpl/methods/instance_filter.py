@@ -168,7 +168,10 @@ class InstanceFilter:
         return min(n, 2)
 
     def samples(self, n: int) -> dict[str, float]:
-        """Mean number of instances of each section that are expected of a mini-batch of n: of a mean step of a run."""
+        """Mean number of instances of each section that are expected of a mini-batch of n: of a mean step of a run.
+
+        What a batch norm adds that cannot train on a single instance is left out: it matters for a batch of a few.
+        """
         if self.shares is None:
             high = filter_shares.trained(self.keep, n, self.entropy)
             known = filter_shares.labelled(self.keep, n, self.entropy)
