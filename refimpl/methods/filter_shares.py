@@ -32,8 +32,8 @@ in `validation/results/lenet-mnist.json`, and of three shorter ones (R_set 0.05,
 the time. That d follows the logarithm of the Highs was seen on these and on first runs on Fashion-MNIST.
 `validation.filter_shares` holds it against data, nets and settings that nothing was fitted to.
 
-What the equations cannot tell is when there are Highs. T falls by α₂ a mini-batch at most, eq. (3), and while it lies above all
-losses there are none: the filter comes to drop everything but the instance in doubt. So it is for the first
+What the equations cannot tell is when there are Highs. T falls by α₂ a mini-batch at most, eq. (3), and while it lies
+above all losses there are none: the filter comes to drop everything but the instance in doubt. So it is for the first
 ln(T/loss)/−ln α₂ mini-batches where a net comes trained, with `loss` what the share R_set of the instances reaches
 (`passed`), and may be whenever a net learns its data by heart faster than T falls. Against that, T rises by α₁ a
 mini-batch at most, and while it lies below all losses everything is let in. The ends of the interval reckon with the
