@@ -77,8 +77,9 @@ def named(function, arguments):
             name = function.__name__.replace("_", r"\_")
             return _power(rf"\operatorname{{{name}}}\left({', '.join(map(printer._print, self.args))}\right)", exp)
 
-        body = {"eval": classmethod(eval), "_imp_": staticmethod(function), "is_integer": True, "is_positive": True}
-        body["_latex"] = _latex
+        body = {"eval": classmethod(eval), "_imp_": staticmethod(function), "is_positive": True, "_latex": _latex}
+        if function.whole:
+            body["is_integer"] = True
         NAMED[function] = type(function.__name__, (sp.Function,), body)
     return NAMED[function](*arguments)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from refimpl.executed import NOTHING, Ops, executed
+from refimpl.methods.filter_shares import STEPS
 from refimpl.program import Call, Launch, Program
 
 from . import device as devices
@@ -174,15 +175,36 @@ class Estimate:
             found.append(occurs * rates.seconds(kernels.kernel(launch), terms))
         return found
 
-    @cached_property
-    def seconds(self) -> dict[str, float]:
-        """One step, `low` `mid` `high`: 19 of 20 steps of a measured device lie between (see `device`)."""
+    @property
+    def typical(self) -> float:
+        """Seconds of one step by the device's rates."""
         rates, _ = self.device.at(self.program.threads)
-        mid, rule = sum(self.launches), self.program.plan.instances
+        found, rule = sum(self.launches), self.program.plan.instances
         if self.program.training:
             around = rates.seconds(kernels.HOST, kernels.around(self.program))
-            mid += around * (rule.steps_share if rule else 1.0)
-        return {"low": mid / rates.factor, "mid": mid, "high": mid * rates.factor}
+            found += around * (rule.steps_share if rule else 1.0)
+        return found
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """One step, `low` `mid` `high`: 19 of 20 steps of a measured device lie between (see `device`).
+
+        Where the data decide how many samples enter, from the least to the most that are expected (`bounds`).
+        """
+        rates, _ = self.device.at(self.program.threads)
+        low, high = (one.typical for one in self.bounds.values())
+        return {"low": low / rates.factor, "mid": self.typical, "high": high * rates.factor}
+
+    @cached_property
+    def bounds(self) -> dict[str, "Estimate"]:
+        """`low` and `high`: the same with the fewest and the most samples that are expected to enter in the mean.
+
+        Over a run of `filter_shares.STEPS` mini-batches; this one itself where no choice of instances is made.
+        """
+        if not self.program.training or not self.program.plan.instances:
+            return {"low": self, "high": self}
+        over = self.program.over(STEPS)
+        return {bound: estimate(over[bound], self.n, self.device) for bound in ("low", "high")}
 
     def __str__(self) -> str:
         """The totals, a line each."""
@@ -202,8 +224,9 @@ class Estimate:
 def estimate(program: Program, n: int | None = None, device: devices.Device | str = devices.REFERENCE) -> Estimate:
     """Price one step of `program` on n samples (default a full batch) for a device or the name of one.
 
-    Where the data decide how many samples a section gets, the plan's configured shares are reckoned with; where chance
-    decides whether a step is made or which blocks it leaves out, the price is the mean over all choices.
+    Where the data decide how many samples a section gets, the choice of instances says what is expected, with bounds
+    (`Estimate.bounds`); where chance decides whether a step is made or which blocks it leaves out, the price is the
+    mean over all choices.
 
     KeyError for a pass without a formula or an unknown device, ProfileError for a device profile that cannot be read.
     """
@@ -224,7 +247,8 @@ def estimate(program: Program, n: int | None = None, device: devices.Device | st
 def run_macs(program: Program, batches: Iterable[int], of: Callable[[Estimate], float] | None = None) -> int | float:
     """Multiply-adds that are expected of a training run: one step for each batch size in `batches`.
 
-    of: which operations of a step are meant, default those counted.
+    of: which operations of a step are meant, default those counted. Where the data decide how many samples enter, give
+    it a program of `Program.over`.
     """
     steps = Counter(batches)
     total = sum(times * (of or flops_of)(estimate(program, n)) for n, times in steps.items())

@@ -8,6 +8,7 @@ import numpy as np
 
 import refimpl as ri
 from refimpl import data, kernel
+from refimpl.methods import filter_shares
 from refimpl.train import NonFiniteError
 
 from . import ledger
@@ -44,7 +45,7 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
     the run's processes began.
     """
     program, trainer, d = job.program, job.trainer, job.dataset
-    sizes = batches(len(d.x_train), program.batch, trainer.step)
+    sizes, losses = batches(len(d.x_train), program.batch, trainer.step), first_losses(job)
     return {
         "ok": True,
         "model": job.settings.model,
@@ -78,11 +79,11 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
             "saved_bytes": program.saved_bytes,
         },
         "samples": {"train": len(d.x_train), "test": len(d.x_test)},
-        **entered(job, sizes),
+        **entered(job, sizes, losses),
         "recall": {
             name: {"before": b, "after": a} for name, b, a in zip(d.classes, recall(before), recall(after), strict=True)
         },
-        "launched": ledger.launched(job, sizes),
+        "launched": ledger.launched(job, sizes, losses),
         "losses": trainer.losses,
         "compiled_kernels": kernel.cache_misses(),
         "settings": asdict(job.settings),
@@ -122,21 +123,34 @@ def measure_arena(job: "Job") -> int | None:
         return None
 
 
-def entered(job: "Job", batches: list[int]) -> dict:
-    """Where a method chooses what enters a step: each section's share of the samples, as planned and as it came out."""
-    rule, total = job.program.plan.instances, sum(batches)
-    if rule is None or not total:
+def first_losses(job: "Job") -> list[float] | None:
+    """Losses of some instances under the first weights, where they tell how much enters: for the instance filter."""
+    if not isinstance(job.program.plan.instances, ri.InstanceFilter):
+        return None
+    first = ri.Trainer(job.program, job.settings.seed, block=job.trainer.whole.block)
+    return filter_shares.first_losses(first, job.dataset.x_train, job.dataset.y_train).tolist()
+
+
+def entered(job: "Job", batches: list[int], losses: list[float] | None) -> dict:
+    """Where a method chooses what enters a step: each section's share of the samples.
+
+    As planned, between the bounds `planned_low` and `planned_high`, and as it came out, `realised`.
+    """
+    total = sum(batches)
+    if job.program.plan.instances is None or not total:
         return {}
-    planned = Counter()
-    for n in batches:
-        planned.update({s: k * rule.steps_share for s, k in job.program.samples(n).items()})
-    realised = Counter()
+    sections, planned, realised = job.program.sections, {}, Counter()
+    for bound, program in job.program.over(len(batches), losses).items():
+        planned[bound] = Counter()
+        for n in batches:
+            share = program.plan.instances.steps_share
+            planned[bound].update({s: k * share for s, k in program.samples(n).items()})
     for made in job.trainer.made.values():
         for (section, n), times in made.items():
             realised[section] += n * times
-    shares = {name: {s: found[s] / total for s in job.program.sections} for name, found in
-              (("planned", planned), ("realised", realised))}  # fmt: skip
-    return {"shares": shares}
+    ends = {end: {s: of(p[s] for p in planned.values()) for s in sections} for end, of in (("low", min), ("high", max))}
+    found = {"planned": planned["mid"], **{f"planned_{end}": n for end, n in ends.items()}, "realised": realised}
+    return {"shares": {name: {s: counts[s] / total for s in sections} for name, counts in found.items()}}
 
 
 def batches(samples: int, batch: int, steps: int) -> list[int]:

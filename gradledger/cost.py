@@ -149,10 +149,17 @@ def priced(estimate: predict.Estimate) -> dict:
         about = known.get(layer.name) or {"name": layer.name, "op": layer.name, "shape": [], "rule": ""}
         done = {"flops": layer.flops, "executed_flops": layer.executed.mul + layer.executed.add}
         layers.append(about | by_section | done | kept)
-    rule, reckoned = program.plan.instances, program.samples(estimate.n)
+    chosen = {}
+    if program.plan.instances:
+        all_three = [estimate, *estimate.bounds.values()]
+        entering = [entered(one) for one in all_three]
+        for end, of in (("_low", min), ("_high", max)):
+            chosen[f"samples{end}"] = {s: of(one[s] for one in entering) for s in sections}
+            chosen[f"macs{end}"] = of(one.macs for one in all_three)
+        chosen["samples"] = entering[0]
     return {
         **sections,
-        **({"samples": {s: n * rule.steps_share for s, n in reckoned.items()}} if rule else {}),
+        **chosen,
         "other_units": others,
         "flops": estimate.flops,
         "macs": estimate.macs,
@@ -172,6 +179,12 @@ def executed(estimate: predict.Estimate) -> dict:
     flops = estimate.executed_flops
     sections = {name: {"mul": ops.mul, "add": ops.add} for name, ops in estimate.executed.items()}
     return {"sections": sections, "flops": flops, "macs": predict.as_macs(flops)}
+
+
+def entered(estimate: predict.Estimate) -> dict[str, float]:
+    """Samples of each section that are expected in a step."""
+    share = estimate.program.plan.instances.steps_share
+    return {s: n * share for s, n in estimate.program.samples(estimate.n).items()}
 
 
 def counted_as_paper(program: ri.Program) -> dict:

@@ -19,16 +19,17 @@ from refimpl.data import Dataset
 Made = Mapping[frozenset[str], Mapping[tuple[str, int], int]]
 
 
-def launched(job, batches: list[int]) -> dict:
+def launched(job, batches: list[int], losses: list[float] | None) -> dict:
     """What the ledger needs to know of a job, for its record.
 
     input: shape of the training data. batches: [samples, how often] of the planned steps. sections: what the steps
-    ran, as `listed`.
+    ran, as `listed`. losses: of some instances before the first step, where they tell how much enters.
     """
     return {
         "input": list(job.dataset.x_train.shape),
         "batches": sorted(map(list, Counter(batches).items())),
         "sections": listed(job.trainer.made),
+        "losses": losses,
     }
 
 
@@ -54,14 +55,17 @@ def draw_up(record: dict) -> dict:
     y = np.broadcast_to(np.int64(0), ran["input"][:1])
     dataset = Dataset(record["data_name"], x, y, x[:0], y[:0], tuple(record["recall"]))
     program = adapt.compiled(adapt.Settings(**record["settings"]), dataset)[0]
-    batches = [n for n, times in ran["batches"] for _ in range(times)]
+    batches = Counter(dict(ran["batches"]))
     made = counted(ran["sections"])
     peak = record["measured"]["resident_peak_bytes"]  # which this process and the one that waits for it stay below
     here = device.this_machine(math.inf if peak is None else peak - room.resident(os.getppid()))
-    seconds = predict.estimate(program, device=here).seconds
+    programs = program.over(batches.total(), ran["losses"])
+    macs = {bound: predict.run_macs(one, batches.elements()) for bound, one in programs.items()}
+    seconds = predict.estimate(programs["mid"], device=here).seconds
     predicted = {
-        "macs": predict.run_macs(program, batches),
-        "executed_macs": predict.run_macs(program, batches, predict.executed_of),
+        "macs": macs["mid"],
+        **({f"macs_{bound}": macs[bound] for bound in ("low", "high")} if program.plan.instances else {}),
+        "executed_macs": predict.run_macs(programs["mid"], batches.elements(), predict.executed_of),
         "step_seconds": seconds["mid"],
         "step_seconds_range": [seconds["low"], seconds["high"]],
         "calibrated": here.measured,

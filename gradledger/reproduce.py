@@ -6,7 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refimpl import checkpoint
-from validation import equations, gradient_errors, lenet_mnist, mutants, noniid, sparse_mobilenet, tables, timing
+from validation import (
+    equations,
+    filter_shares,
+    gradient_errors,
+    lenet_mnist,
+    mutants,
+    noniid,
+    sparse_mobilenet,
+    tables,
+    timing,
+)  # fmt: skip
 from validation import watch as watch_data
 
 from .errors import Malformed, Refused, unknown
@@ -23,6 +33,7 @@ EXPERIMENTS = {
     "watch-adapt": lambda output, watch: watch_data.leave_one_out(watch),
     noniid.NAME: noniid.run,
     lenet_mnist.NAME: lenet_mnist.run,
+    filter_shares.NAME: filter_shares.run,
     sparse_mobilenet.NAME: sparse_mobilenet.run,
     timing.NAME: timing.run,
 }

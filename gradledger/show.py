@@ -272,6 +272,8 @@ def adapted(record: dict) -> None:
         table.add_column(name, justify=justify)
     p, m = record["predicted"], record["measured"]
     table.add_row("multiply-adds of the run, counted", whole(p["macs"]), whole(m["macs"]))
+    if (p.get("macs_low") or 0) < (p.get("macs_high") or 0):
+        table.add_row("  between", f"{p['macs_low']:,} and {p['macs_high']:,}", "")
     table.add_row("  executed by its kernels", whole(p["executed_macs"]), whole(m["executed_macs"]))
     table.add_row("peak arena", *("-" if x["peak_bytes"] is None else size(x["peak_bytes"]) for x in (p, m)))
     table.add_row("  in bytes", whole(p["peak_bytes"]), whole(m["peak_bytes"]))
@@ -287,10 +289,12 @@ def adapted(record: dict) -> None:
         console.print(line, highlight=False, soft_wrap=True)
     if "shares" in record:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name, justify in (("samples that enter", "left"), ("planned", "right"), ("realised", "right")):
-            table.add_column(name, justify=justify)
-        for section, share in record["shares"]["planned"].items():
-            table.add_row(section, percent(share), percent(record["shares"]["realised"][section]))
+        columns = {"planned": "predicted", "planned_low": "from", "planned_high": "to", "realised": "realised"}
+        table.add_column("samples that enter")
+        for title in columns.values():
+            table.add_column(title, justify="right")
+        for section in record["shares"]["planned"]:
+            table.add_row(section, *(percent(record["shares"][name][section]) for name in columns))
         console.print()
         console.print(table)
     console.print(f"\ntraining took {record['seconds']:.1f} s; saved:")

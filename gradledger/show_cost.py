@@ -4,7 +4,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from refimpl.methods.filter_shares import STEPS
+
 from .show import console, seconds, size
+
+ENDS = ("", "_low", "_high")  # of the record's keys for what is expected, and its bounds
 
 
 def priced(record: dict) -> None:
@@ -44,10 +48,13 @@ def priced(record: dict) -> None:
     else:
         for s in sections:
             counted = "samples" in record and not s.endswith("update")
-            on = f" on {record['samples'][s]:.4g} samples, as configured" if counted else ""
+            on = f" on {expected(*(record[f'samples{end}'][s] for end in ENDS))} samples" if counted else ""
             summary.add_row(f"{s}{on}", operations(sum(record[s].values()) / per, unit))
         summary.add_row("whole step, counted", operations(record["flops"] / per, unit), style="bold")
         summary.add_row("whole step, executed", operations(record["executed"]["flops"] / per, unit), style="bold")
+        if "samples" in record and record["macs_low"] < record["macs_high"]:
+            low, high = (operations(2 * record[f"macs_{bound}"] / per, unit) for bound in ("low", "high"))
+            summary.add_row("  counted, as samples enter over a run", f"{low} to {high}")
         summary.add_row("saved from forward to backward", size(record["saved_bytes"]))
     summary.add_row("peak arena", size(record["peak_bytes"]))
     summary.add_row("trained weights and optimizer state", size(record["state_bytes"]))
@@ -72,6 +79,11 @@ def priced(record: dict) -> None:
         budgeted(record, wide)
 
 
+def expected(mid: float, low: float, high: float) -> str:
+    """A mean number of samples, with its bounds where it is in doubt."""
+    return f"{mid:.4g}" if low == high else f"{mid:.4g} ({low:.3g} to {high:.3g})"
+
+
 def notes(record: dict) -> list[str]:
     """What the predictions for a device cover, a line each."""
     if record["device_measured"]:
@@ -90,7 +102,12 @@ def notes(record: dict) -> list[str]:
         "counted: by the reference algorithm, without padded taps; executed: on the kernels' own geometry, zeros and "
         "empty vector lanes included, several layers' work where most of it is"
     )  # fmt: skip
-    return [*([counted] if counted else []), f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
+    entering = "samples" in record and record["macs_low"] < record["macs_high"]
+    mean = (
+        f"samples: the mean of a run of {STEPS:,} steps; data and chance decide, within the bounds" if entering else ""
+    )
+    found = [mean, counted, f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
+    return [note for note in found if note]
 
 
 def energy(record: dict) -> str:

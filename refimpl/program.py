@@ -6,6 +6,7 @@ one step are put together in `refimpl.compose`). *Lowering* (`refimpl.lower`) tu
 the logical calls that it covers.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from .passes import Pass
 from .plan import Plan
 
 REGIONS = ("constant", "state", "arena")
+BOUNDS = ("low", "mid", "high")
 PHASES = ("forward", "backward", "update")  # the sections of a plain step
 
 
@@ -213,10 +215,24 @@ class Program:
         """Every net of the step, by the prefix of its names."""
         return {"": self.graph} | ({f.prefix: f.graph for f in [self.plan.instances] if hasattr(f, "graph")})
 
-    def samples(self, n: int) -> dict[str, int]:
-        """Samples that each section is reckoned to run on, of a mini-batch of n."""
+    def samples(self, n: int) -> dict[str, float]:
+        """Samples that each section is reckoned to run on, of a mini-batch of n; a mean where the data decide."""
         chosen = self.plan.instances.samples(n) if self.plan.instances and self.training else {}
         return dict.fromkeys(self.sections, n) | chosen
+
+    def over(self, steps: int, losses: np.ndarray | None = None) -> dict[str, "Program"]:
+        """`low`, `mid`, `high`: the same, whose price reckons with what is expected to enter in a run of `steps`.
+
+        The three differ where the data or chance decide how many samples enter. losses: those of some instances before
+        the first step (`methods.filter_shares.first_losses`), where they are known.
+        """
+        if not self.plan.instances or not self.training:
+            return dict.fromkeys(BOUNDS, self)
+        found = {}
+        for bound, rule in self.plan.instances.over(self.batch, steps, losses).items():
+            found[bound] = copy.copy(self)
+            found[bound].plan = replace(self.plan, instances=rule)
+        return found
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:

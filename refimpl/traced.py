@@ -112,8 +112,11 @@ for _name in _OPPOSITE:
     setattr(Traced, f"__{_name}__", _comparison(_name))
 
 
-def opaque(function: Callable) -> Callable:
-    """Let `function` of numbers take traced ones: its expression is its name with the expressions of its arguments."""
+def opaque(function: Callable, whole: bool = True) -> Callable:
+    """Let `function` of numbers take traced ones: its expression is its name with the expressions of its arguments.
+
+    whole: are its values whole numbers? They are positive.
+    """
 
     @functools.wraps(function)
     def wrapper(*args):
@@ -121,6 +124,7 @@ def opaque(function: Callable) -> Callable:
         found = function(*map(value, args))
         return trace.number(found, trace.named(wrapper, [expression(a) for a in args])) if trace else found
 
+    wrapper.whole = whole
     return wrapper
 
 

@@ -272,12 +272,22 @@ def test_choices_of_instances_print_planned_and_realised_shares(method, exact, t
     found = json.loads(done.stdout)
     planned, realised = found["shares"]["planned"], found["shares"]["realised"]
     assert planned.keys() == realised.keys() and all(0 <= share <= 1 for share in realised.values())
+    low, high = found["shares"]["planned_low"], found["shares"]["planned_high"]
+    assert all(low[s] - 1e-9 <= planned[s] <= high[s] + 1e-9 for s in planned)
+    assert found["predicted"]["macs_low"] <= found["predicted"]["macs"] <= found["predicted"]["macs_high"]
+    assert found["predicted"]["macs_low"] <= found["measured"]["macs"] <= found["predicted"]["macs_high"]
     assert exact is None or (found["predicted"]["macs"] == found["measured"]["macs"]) == exact
     assert found["predicted"]["peak_bytes"] == found["measured"]["peak_bytes"]
     assert set(load_file(found["files"]["weights"])) == {f"{n}.{a}" for n, arrays in {
         **dict.fromkeys(("conv1", "conv2", "conv3"), ("w",)), "fc": ("w", "b"),
         **dict.fromkeys(("bn1", "bn2", "bn3"), ("gamma", "beta", "running_mean", "running_var")),
     }.items() for a in arrays}  # fmt: skip
+
+
+def test_a_net_whose_losses_lie_below_the_first_t_is_expected_to_let_next_to_nothing_in(tmp_path):
+    found = adapt.run(adapt.Settings(method=["instance-filter"], epochs=10), tmp_path, False, lambda p: None)
+    assert found["predicted"]["macs"] == pytest.approx(found["measured"]["macs"], rel=0.25)
+    assert found["shares"]["planned"]["forward"] < 0.01 and found["shares"]["realised"]["forward"] < 0.01
 
 
 def test_a_run_with_an_instance_filter_resumes_to_the_same_bits(tmp_path):

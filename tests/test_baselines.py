@@ -37,6 +37,25 @@ def test_hard_examples_count_and_fit_as_predicted():
             assert dict(predict.call_counts(call, 3)) == counting.count_call(call, 3)
 
 
+@pytest.mark.parametrize("batch", [8, 7])  # 21 samples: with a smaller last batch, and without
+def test_a_run_of_hard_examples_counts_to_the_operation(batch):
+    t = trainer(ri.HardExamples(0.3), batch=batch)
+    t.fit(*samples(21), 2)
+    sizes = ([8, 8, 5] if batch == 8 else [7, 7, 7]) * 2
+    counted = predict.as_macs(measured.run_flops(t.program, t.runner.made))
+    assert {predict.run_macs(one, sizes) for one in t.program.over(6).values()} == {counted}
+
+
+def test_a_run_of_random_skip_counts_within_its_bounds():
+    t = trainer(ri.RandomSkip(0.6), "fast")
+    t.fit(*samples(21), 60)
+    counted = predict.as_macs(measured.run_flops(t.program, t.runner.made))
+    found = {bound: predict.run_macs(one, [8, 8, 5] * 60) for bound, one in t.program.over(180).items()}
+    assert found["low"] <= counted <= found["high"] and found["high"] < 1.25 * found["mid"] < 1.6 * found["low"]
+    nothing = trainer(ri.RandomSkip(0.0)).program.over(10)
+    assert len({one.plan.instances for one in nothing.values()}) == 1
+
+
 def test_random_skip_leaves_out_about_its_share_and_always_the_same():
     x, y = samples(8)
     made = []

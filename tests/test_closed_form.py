@@ -63,9 +63,6 @@ def check(net, plan, draw_from):
             if name == "patch":
                 values["patch"] = data.draw(st.integers(1, 5))
                 return (values["patch"],) * 2
-            if name == "expected_uncertain":
-                values[name] = data.draw(st.floats(0.01, 0.9))
-                return values[name]
             values[name] = data.draw(st.floats(0.02, 0.99))
             return values[name]
 

@@ -320,10 +320,16 @@ def test_samples_that_a_choice_of_instances_is_reckoned_with_are_named(record, r
     args = ("--model", "lenet", "--batch", "64", "--method")
     assert "samples" not in record(*args, "backprop")
     r = record(*args, "instance-filter:keep=0.1")
-    assert r["samples"]["filter"] == 64 and r["samples"]["forward"] == pytest.approx(6.4)
+    low, mid, high = (r[f"samples{end}"] for end in ("_low", "", "_high"))
+    assert mid["filter"] == 64 and 6.4 < low["forward"] < mid["forward"] < high["forward"] < 64
+    assert r["macs_low"] < r["macs"] < r["macs_high"]
     assert record(*args, "random-skip:skip=0.75")["samples"] == dict.fromkeys(("forward", "backward", "update"), 16)
+    exact = record(*args, "hard-examples:keep=0.25")
+    assert exact["samples"]["forward"] == exact["samples_low"]["forward"] == exact["samples_high"]["forward"] == 16
+    assert exact["macs_low"] == exact["macs"] == exact["macs_high"]
     _, out, _ = run(*args, "instance-filter:keep=0.1")
-    assert "forward on 6.4 samples, as configured" in out and "update on" not in out
+    assert f"forward on {mid['forward']:.4g} ({low['forward']:.3g} to {high['forward']:.3g}) samples" in out
+    assert "update on" not in out and "as samples enter, over a run" in out
 
 
 def test_fit_refuses_what_nothing_fits_into(run):

@@ -200,11 +200,13 @@ def test_every_overhead_is_on_the_ledger():
     assert total == sum(parts.values()) and parts["filter"] and parts["filter.backward"]
     estimate = predict.estimate(program)
     assert estimate.flops == pytest.approx(sum(predict.arithmetic(u) for u in estimate.sections.values()))
-    assert program.samples(8)["forward"] == 2 and program.samples(8)["filter"] == 8
+    reckoned = program.samples(8)
+    assert reckoned["filter"] == 8 and 2 < reckoned["forward"] < reckoned["filter.forward"] <= 8  # more than R_set
 
 
 def test_the_price_of_a_small_batch_reckons_with_shares_of_an_instance():
-    program = trainer().program
+    rule = ri.InstanceFilter(filter_net(), keep=0.25, shares=(0.25, 0.05))
+    program = trainer(rule=rule).program
     one, eight = predict.estimate(program, 1).sections, predict.estimate(program, 8).sections
     for section in ("forward", "backward", "uncertain"):  # a quarter, a twentieth of one instance
         whole = sum((predict.call_counts(c, 1) for c in program.step if c.section == section), Counter())
@@ -306,7 +308,6 @@ def test_saved_weights_are_those_of_the_model(tmp_path):
         ({"threshold": 0}, "threshold must be a loss above 0 and finite, got 0"),
         ({"threshold": math.nan}, "threshold must be a loss above 0 and finite, got nan"),
         ({"entropy": math.nan}, "entropy must be a limit in nats from 0 up, got nan"),
-        ({"expected_uncertain": 2}, "expected_uncertain must be a share from 0 to 1, got 2"),
         ({"graph": main_net()}, "the filter net main must have two outputs, Low and High"),
     ],
 )

@@ -234,7 +234,7 @@ def programs(record: dict) -> dict[str, dict[str, ri.Program]]:
         if isinstance(rule := program.plan.instances, ri.InstanceFilter):
             shares = [run["shares"] for run in record["runs"] if run["method"] == method]
             kept, uncertain = (float(np.mean([s.get(k, 0.0) for s in shares])) for k in ("forward", "uncertain"))
-            as_run = replace(rule, keep=kept, expected_uncertain=uncertain)
+            as_run = replace(rule, shares=(kept, uncertain))
             program = ri.compile(program.graph, replace(program.plan, instances=as_run), program.batch)
         found[method] = program
     return {"LeNet": found}
@@ -242,6 +242,18 @@ def programs(record: dict) -> dict[str, dict[str, ri.Program]]:
 
 def _protocol(record: dict) -> Protocol:
     return Protocol(**record["protocol"] | {"seeds": tuple(record["seeds"])})
+
+
+def predicted(run: dict, protocol: Protocol) -> dict:
+    """Of a run that filters: multiply-adds of a mean step with their bounds, and the shares; of others nothing."""
+    program = protocol.program(run["method"])
+    if not isinstance(program.plan.instances, ri.InstanceFilter):
+        return {}
+    over = program.over(run["curve"][-1][0])
+    high, uncertain = over["mid"].plan.instances.shares
+    found = {"step_macs": round(predict.estimate(over["mid"]).macs)}
+    found |= {f"step_macs_{end}": round(predict.estimate(over[end]).macs) for end in ("low", "high")}
+    return {"predicted": found | {"shares": {"forward": round(high, 4), "uncertain": round(uncertain, 4)}}}
 
 
 def within(curve: list[list], macs: float) -> list:
@@ -284,5 +296,5 @@ def record(runs: list[dict], protocol: Protocol) -> dict:
         ),
         "protocol": asdict(protocol),
         "seeds": list(protocol.seeds),
-        "runs": runs,
+        "runs": [run | predicted(run, protocol) for run in runs],
     }

@@ -7,7 +7,8 @@ SMB   [paper] plain SGD with fewer iterations: fewer epochs, no rule
 Our reading of OHEM: a first pass judges the whole mini-batch in inference mode, a second one trains on the chosen.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -52,6 +53,10 @@ class HardExamples:
     def samples(self, n: int) -> dict[str, int]:
         """Instances of each section for a mini-batch of n."""
         return {"judge": n, **dict.fromkeys(("forward", "backward", "update"), self.count(n))}
+
+    def over(self, n: int, steps: int, losses: np.ndarray | None = None) -> "dict[str, HardExamples]":
+        """`low`, `mid` and `high` of a run: the same rule, for its samples are exact."""
+        return dict.fromkeys(("low", "mid", "high"), self)
 
     def memory(self) -> dict[str, np.ndarray]:
         """It remembers nothing between steps."""
@@ -109,6 +114,16 @@ class RandomSkip:
     def samples(self, n: int) -> dict[str, int]:
         """A mini-batch that is not skipped trains whole."""
         return {}
+
+    def over(self, n: int, steps: int, losses: np.ndarray | None = None) -> "dict[str, RandomSkip]":
+        """`mid`, and `low` and `high` around it: skipping what 19 of 20 runs of `steps` mini-batches lie between."""
+        spread = 1.96 * math.sqrt(self.skip * (1 - self.skip) / max(1, steps))
+        most = math.nextafter(1, 0)
+        return {
+            "low": replace(self, skip=min(most, self.skip + spread)),
+            "mid": self,
+            "high": replace(self, skip=max(0.0, self.skip - spread)),
+        }
 
     def memory(self) -> dict[str, np.ndarray]:
         """It remembers nothing between steps."""

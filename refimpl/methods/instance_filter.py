@@ -43,6 +43,7 @@ from ..graph import Graph
 from ..optim import SGD
 from ..passes import declare
 from ..plan import Backprop, Plan
+from . import filter_shares
 
 SHAPES = {"stream": "B E*", "chosen": "int32: N", "selected": "N E*", "logits": "N K", "entropy": "N"}
 LOW, HIGH = 0, 1  # classes of the filter
@@ -106,8 +107,9 @@ class InstanceFilter:
 
     graph: the filter net, two outputs, with the main net's input; None: the paper's for that input. keep: R_set, the
     wanted share of true High instances. optimizer: the filter's. rise, fall: α₁ and α₂. window: mini-batches in R_TH.
-    entropy: limit of eq. (5) in nats. threshold: the first T. expected_uncertain: share that predictions of cost reckon
-    with. ValueError for bad values.
+    entropy: limit of eq. (5) in nats. threshold: the first T. shares: of the instances, those predicted High and those
+    uncertain, that predictions of cost reckon with; None: as `filter_shares` finds them for a run of
+    `filter_shares.STEPS` mini-batches. ValueError for bad values.
     """
 
     graph: Graph | None = None
@@ -118,10 +120,10 @@ class InstanceFilter:
     window: int = 10
     entropy: float = 0.6
     threshold: float = 1.0
-    expected_uncertain: float = 0.05
+    shares: tuple[float, float] | None = None
 
     method: ClassVar[str] = "instance-filter"
-    priced: ClassVar[tuple[str, ...]] = ("keep", "expected_uncertain")  # settings that sizes and costs depend on
+    priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that sizes and costs depend on
     steps_share: ClassVar[float] = 1.0  # of the steps is not skipped
     prefix: ClassVar[str] = "filter."  # of the filter net's arrays and sections
     sections: ClassVar[tuple[str, ...]] = ("filter", "uncertain")
@@ -141,8 +143,8 @@ class InstanceFilter:
             raise ValueError(f"threshold must be a loss above 0 and finite, got {self.threshold}")
         if not self.entropy >= 0:
             raise ValueError(f"entropy must be a limit in nats from 0 up, got {self.entropy}")
-        if not 0 <= self.expected_uncertain <= 1:
-            raise ValueError(f"expected_uncertain must be a share from 0 to 1, got {self.expected_uncertain}")
+        if self.shares is not None and not (min(self.shares) >= 0 and sum(self.shares) <= 1):
+            raise ValueError(f"shares must be two shares that make at most 1, High and uncertain, got {self.shares}")
         if self.graph and self.graph.shape(self.graph.output)[1:] != (2,):
             raise ValueError(f"the filter net {self.graph.name} must have two outputs, Low and High")
 
@@ -170,10 +172,47 @@ class InstanceFilter:
         return total
 
     def samples(self, n: int) -> dict[str, float]:
-        """Mean number of instances of each section that the configured shares make of a mini-batch of n."""
-        high, unsure = self.keep * n, self.expected_uncertain * n
+        """Mean number of instances of each section that are expected of a mini-batch of n: of a mean step of a run.
+
+        What a batch norm adds that cannot train on a single instance is left out: it matters for a batch of a few.
+        """
+        if self.shares is None:
+            high = filter_shares.trained(self.keep, n, self.entropy)
+            known = filter_shares.labelled(self.keep, n, self.entropy)
+        else:
+            high, known = self.shares[0] * n, sum(self.shares) * n
         main, own = ("forward", "backward", "update"), ("filter.forward", "filter.backward", "filter.update")
-        return {"filter": n, **dict.fromkeys(main, high), "uncertain": unsure, **dict.fromkeys(own, high + unsure)}
+        return {"filter": n, **dict.fromkeys(main, high), "uncertain": known - high, **dict.fromkeys(own, known)}
+
+    def over(self, n: int, steps: int, losses: np.ndarray | None = None) -> "dict[str, InstanceFilter]":
+        """`mid`, and `low` and `high` around it: the same with the shares of a run of `steps` mini-batches of n.
+
+        losses: those of some instances before the first step, where they are known (`filter_shares.first_losses`).
+        Shares that are given stay.
+        """
+        if self.shares is not None:
+            return dict.fromkeys(("low", "mid", "high"), self)
+        falls, rises = 1.0, filter_shares.RISES
+        if losses is not None:
+            falls = rises = max(float(np.quantile(losses, 1 - self.keep)) / self.threshold, 1e-9)
+        quiet = filter_shares.passed(falls, self.fall, steps)
+
+        def made(quiet: float, loud: float, factor: float) -> InstanceFilter:
+            """Nothing High in the share `quiet` of the steps, everything in `loud`, what is told apart in the rest."""
+            rest = 1 - quiet - loud
+            shares = filter_shares.shares(self.keep, self.entropy, self.keep * n * steps * rest, factor)
+            doubt = filter_shares.in_doubt(sum(shares), n)
+            high, unsure = (rest * s for s in shares)
+            high += loud
+            return replace(self, shares=(high, min(1 - high, unsure + (rest * doubt + quiet) / n)))
+
+        most = filter_shares.passed(1 / filter_shares.FALLS, self.fall, steps)
+        loud = filter_shares.passed(rises, self.rise, steps)
+        return {
+            "low": made(max(quiet, most), 0.0, filter_shares.MOST),
+            "mid": made(quiet, 0.0, 1.0),
+            "high": made(quiet / 2, loud, filter_shares.LEAST),
+        }
 
     def memory(self) -> dict[str, np.ndarray]:
         """What it remembers between steps."""
