@@ -102,7 +102,8 @@ def main(told: str) -> int:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers())
             drawn = draw_up(staged)
             stop.check()
-            from .errors import CheckpointError  # only now: these take memory, and what drew up is gone
+            from refimpl.checkpoint import CheckpointError  # only now: these take memory, and what drew up is gone
+
             from .run_folder import RunFolder
 
             try:
