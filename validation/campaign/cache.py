@@ -47,7 +47,7 @@ else:
 """
 ROOT = Path(__file__).parent.parent.parent
 KILLS = 40
-SIZES = (1_000, 20_000, 50_000, 100_000)  # bytes that a file, or all files, may have where the disk is "full"
+ROOM = (0.02, 0.4, 0.6, 0.9)  # of the largest file, or of all files, where the disk is "full"
 
 
 def flip(path: Path) -> None:
@@ -186,8 +186,9 @@ def killed(cache: Cache, draw: random.Random, seconds: float) -> None:
     cache.count("kills while compiling")
 
 
-def full(cache: Cache, limit: int) -> None:
-    """No file may become larger than `limit` bytes, as on a disk that fills up."""
+def full(cache: Cache, share: float) -> None:
+    """No file may become larger than a share of the largest one of a warm cache, as on a disk that fills up."""
+    limit = int(share * max(path.stat().st_size for path in cache.files))
     shutil.rmtree(cache.root)
     case = f"files of {limit:,} bytes at most"
     cache.ended(
@@ -215,8 +216,9 @@ def small_disk(folder: Path, nbytes: int) -> Iterator[bool]:
             subprocess.run(["umount", str(folder)], check=True)
 
 
-def full_disk(cache: Cache, folder: Path, nbytes: int) -> None:
-    """A real file system with too little room."""
+def full_disk(cache: Cache, folder: Path, share: float) -> None:
+    """A real file system that has room for a share of a warm cache."""
+    nbytes = int(share * sum(path.stat().st_size for path in cache.files))
     with small_disk(folder, nbytes) as mounted:
         if mounted:
             small = Cache(folder, cache.backend, cache.found, cache.wanted, cache.kernels)
@@ -248,8 +250,8 @@ def run(short: bool, seed: int, folder: Path, watch: Callable[[int, int], None])
             work += [lambda c=cache: at_once(c, 3)]
             work += [lambda c=cache, turn=turn: damaged(c, turn) for turn in range(len(DAMAGES))]
             work += [lambda c=cache: open_to_others(c)]
-        work += [lambda limit=limit: full(first, limit) for limit in SIZES]
-        work += [lambda n=n: full_disk(first, folder / f"disk{n}", n) for n in SIZES[1:]]
+        work += [lambda share=share: full(first, share) for share in ROOM]
+        work += [lambda share=share: full_disk(first, folder / f"disk{share}", share) for share in ROOM[1:]]
         span = []
         work += [lambda: span.append(seconds_of_warmup(first))]
         work += [lambda: killed(first, draw, span[0])] * KILLS
