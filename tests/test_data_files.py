@@ -344,7 +344,7 @@ def test_a_pickle_runs_nothing_and_follows_no_pointer(tmp_path, monkeypatch, nam
 def test_what_is_wrong_with_a_pickle_is_said(tmp_path):
     said = {
         "runs a command": "it holds posix.system, and only arrays are allowed",
-        "gives an array a dtype of objects": "it holds an array of 'O', and plain numbers are needed",
+        "gives an array a dtype of objects": r"it holds an array of '\|O', and plain numbers are needed",
         "calls ndarray with a dtype of objects": "it holds something else than arrays and lists of whole numbers",
         "has an array that is shorter than its shape": r"it holds an array of \(12, 65535\) with 36864 bytes",
     }

@@ -103,9 +103,10 @@ GLOBAL = {
 POINTERS = b"T" + struct.pack("<I", 8 * 3072) + b"A" * 8 * 3072  # that an array of objects would follow
 SHAPE = b"M\x00\x0c\x85"  # (3072,)
 OBJECTS = GLOBAL["class"] + b"(" + SHAPE + GLOBAL["dtype"] + b"U\x01O\x85R" + POINTERS + b"tR"
+ORDER = b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"  # the state of a dtype: its byte order
 STATE = (
     GLOBAL["array"] + GLOBAL["class"] + b"K\x00\x85U\x01b\x87R(K\x01" + SHAPE
-    + GLOBAL["dtype"] + b"U\x01O\x85R\x89" + POINTERS + b"tb"
+    + GLOBAL["dtype"] + b"U\x01O\x85R" + ORDER + b"\x89" + POINTERS + b"tb"
 )  # fmt: skip
 
 
