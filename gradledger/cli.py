@@ -448,10 +448,12 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line; errors become one sentence on stderr and an exit status."""
     from . import environment
 
-    if problem := environment.problem():  # before anything loads Numba, which would end with a traceback
+    given = sys.argv[1:] if args is None else args
+    # before anything loads Numba, which would end with a traceback; what `adapt` became never loads it
+    if given[:1] != ["finish"] and (problem := environment.problem()):
         tell(problem)
         raise SystemExit(Exit.MALFORMED)
-    as_json = "--json" in (sys.argv[1:] if args is None else args)
+    as_json = "--json" in given
     if limits.addresses() is not None:  # a second thread of BLAS takes 30 MiB of it, and BLAS interrupts itself without
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     open_streams()
