@@ -88,7 +88,7 @@ def test_the_record_and_its_files(run, tmp_path):
     assert saved == {k: v for k, v in r.items() if k != "files"}
     assert (tmp_path / "out" / "validate.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     page = (tmp_path / "out" / "validate.html").read_text()
-    assert "8 of 10 checks passed, 2 were not judged." in page and page.count("<img") == 2 and "conv2d.grad_w" in page
+    assert "9 of 11 checks passed, 2 were not judged." in page and page.count("<img") == 2 and "conv2d.grad_w" in page
 
 
 def test_tables_have_a_line_for_each_gradient(run):
