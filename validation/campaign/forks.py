@@ -91,6 +91,8 @@ def run(orders: dict, kept: Path, stderr: int) -> None:
         os.dup2(end, number)
     os.close(stderr)
     sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115 (until the end)
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        signal.signal(number, handler)  # a job in the background, or under nohup, ignores them
     ask_once(kept)
     if orders.get("save_always"):
         adapt.SAVE_AFTER, adapt.SAVE_SHARE = 0.0, 1.0
