@@ -33,6 +33,7 @@ class Forks:
     def __exit__(self, *_) -> None:
         self._server.stdin.close()
         self._server.wait()
+        self._server.stdout.close()
 
     def start(self, args: list[str], **orders) -> int:
         """Start `gradledger ARGS` in a child; its process id.
