@@ -5,12 +5,14 @@ from pathlib import Path
 from . import finish
 from .errors import Malformed
 
+PROBE = ".gradledger-probe"  # a file that is written to see whether one can be
+
 
 def make_folder(output: Path) -> None:
     """Make the output folder and try to write in it; Malformed where that fails."""
     try:
         output.mkdir(parents=True, exist_ok=True)
-        probe = output / ".gradledger-probe"
+        probe = output / PROBE
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as e:

@@ -16,7 +16,7 @@ from refimpl import checkpoint
 from refimpl.checkpoint import CheckpointError
 
 from .errors import Malformed
-from .output import make_folder
+from .output import PROBE, make_folder
 
 WEIGHTS, RECORD, PLOT = "adapted.safetensors", "adapt.json", "adapt.png"
 RESUME = "adapt.resume.safetensors"  # the state that --resume goes on from
@@ -81,6 +81,7 @@ class RunFolder:
             for name in FILES:
                 for left, _ in checkpoint.leftovers(self.path / name):
                     left.unlink()
+            (self.path / PROBE).unlink(missing_ok=True)
             for left in self.path.glob(f"{NEW}.*"):
                 shutil.rmtree(left)
         except BaseException as e:

@@ -297,7 +297,7 @@ def test_a_run_with_an_instance_filter_resumes_to_the_same_bits(tmp_path):
 
     def interrupt(progress):
         if progress.step == stop["at"]:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(adapt.Interrupted):
         adapt.run(settings, tmp_path / "part", False, interrupt)

@@ -33,6 +33,16 @@ def at(step, number=signal.SIGINT, times=1):
     return watch
 
 
+@pytest.fixture(autouse=True, scope="module")
+def signals_are_heard():
+    """Tests that run in the background, or under nohup, start with some signals ignored."""
+    before = [(n, signal.signal(n, h)) for n, h in ((signal.SIGINT, signal.default_int_handler),
+                                                    (signal.SIGHUP, signal.SIG_DFL))]  # fmt: skip
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def drawn():
     """What the ledger's and the plot's process gave, for a run that asks the same again."""

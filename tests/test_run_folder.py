@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gradledger import run_folder
+from gradledger import output, run_folder
 from gradledger.errors import Malformed
 from gradledger.run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder
 from refimpl.checkpoint import CheckpointError
@@ -128,6 +128,7 @@ def test_one_writer_at_a_time_and_a_killed_one_is_none(tmp_path):
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     folder = old(tmp_path / "out")
+    (folder / output.PROBE).write_bytes(b"")
     for name in OLD:
         (folder / f".{name}.{os.getppid()}.tmp").write_bytes(b"half")
     (folder / f"{run_folder.NEW}.{os.getppid()}").mkdir()

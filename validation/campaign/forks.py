@@ -33,6 +33,7 @@ class Forks:
     def __exit__(self, *_) -> None:
         self._server.stdin.close()
         self._server.wait()
+        self._server.stdout.close()
 
     def start(self, args: list[str], **orders) -> int:
         """Start `gradledger ARGS` in a child; its process id.
@@ -91,6 +92,8 @@ def run(orders: dict, kept: Path, stderr: int) -> None:
         os.dup2(end, number)
     os.close(stderr)
     sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115 (until the end)
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        signal.signal(number, handler)  # a job in the background, or under nohup, ignores them
     ask_once(kept)
     if orders.get("save_always"):
         adapt.SAVE_AFTER, adapt.SAVE_SHARE = 0.0, 1.0

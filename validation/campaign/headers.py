@@ -25,7 +25,7 @@ def saved(folder: Path) -> tuple[Path, Path]:
 
     def watch(progress):
         if progress.step == 3:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
 
     try:
         adapt.run(job.settings, folder, False, watch)
