@@ -10,7 +10,7 @@ import refimpl as ri
 from refimpl import data, kernel
 from refimpl.train import NonFiniteError
 
-from . import ledger
+from . import ledger, recipe
 from .models import origin
 from .record import provenance
 
@@ -44,16 +44,21 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
     """
     program, trainer, d = job.program, job.trainer, job.dataset
     sizes = batches(len(d.x_train), program.batch, trainer.step)
+    was, is_now = accuracy(before), accuracy(after)
+    reason = recipe.worse(was, is_now, job.settings.lr, len(d.x_test))
     return {
-        "ok": True,
+        "ok": reason is None,
+        **({"reason": reason} if reason else {}),
         "model": job.settings.model,
         "data": job.settings.data,
         "data_name": d.name,
         "subject": job.settings.subject,
         "method": job.method,
         "weights": origin(program.graph),
-        "accuracy_before": accuracy(before),
-        "accuracy_after": accuracy(after),
+        "by_default": recipe.reasons(program.plan, program.graph, job.settings.batch),
+        "accuracy_before": was,
+        "accuracy_after": is_now,
+        "kept": "first" if reason else "adapted",
         "steps": trainer.step,
         "seconds": sum(map(sum, step_seconds)),
         "predicted": {

@@ -81,7 +81,7 @@ def main(told: str) -> None:
 
 
 def show(record: dict, as_json: bool) -> None:
-    """Print a finished run. SystemExit with 130 where a signal cuts it."""
+    """Print a finished run. SystemExit with 1 where it ended worse than it began, with 130 where a signal cuts it."""
     from . import cli
 
     try:
@@ -94,3 +94,6 @@ def show(record: dict, as_json: bool) -> None:
     except KeyboardInterrupt:
         tell(f"interrupted{done(Path(record['files']['record']).parent)}")
         raise SystemExit(130) from None
+    if not record["ok"]:
+        tell(record["reason"])
+        raise SystemExit(cli.Exit.NO)
