@@ -33,7 +33,7 @@ from refimpl.graph import Graph
 from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.gradient_filter import GradientFilter
 from refimpl.methods.sparse_update import SparseUpdate
-from refimpl.optim import MOMENTUM, SGD
+from refimpl.optim import CLIP_NORM, MOMENTUM, SGD
 from refimpl.plan import Backprop, Plan
 from refimpl.program import Program, compile
 
@@ -91,7 +91,7 @@ class Candidate:
         """What to compile."""
         rules = () if self.method.rule is None else (self.method.rule(**{self.method.setting: self.value}),)
         momentum = 0.0 if self.method.rule is SparseUpdate else MOMENTUM
-        return Plan(self.train_last, rules, Backprop(SGD(LEARNING_RATE, momentum)))
+        return Plan(self.train_last, rules, Backprop(SGD(LEARNING_RATE, momentum), CLIP_NORM))
 
 
 @dataclass(frozen=True)

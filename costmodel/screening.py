@@ -13,6 +13,7 @@ Both are rough, and meant to be corrected by compiled programs (`costmodel.advic
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import sympy as sp
@@ -37,6 +38,8 @@ class Screen:
 
         `calls` is the number of logical calls of that step.
         """
+        # clipping is left out: its one factor ties all layers together, and it costs little
+        plan = replace(plan, step=replace(plan.step, clip_norm=None))
         form = closed_form.of(graph, plan, fixed=NUMBERS)
         step, calls = form.program.step, list(form.calls)
         self.setting, self.convolutions = setting, sum(node.op == "conv2d" for node in graph.nodes)

@@ -17,7 +17,7 @@ from refimpl import checkpoint, data
 from refimpl.checkpoint import CheckpointError
 from refimpl.train import NonFiniteError
 
-from . import finish, options, run_state
+from . import finish, options, recipe, run_state
 from .adapt_record import confusion, make_record, measure_arena
 from .errors import Malformed, Refused
 from .models import pretrained
@@ -53,17 +53,22 @@ def prepare(settings: Settings) -> Job:
     options.threads(settings.threads)
     options.seed(settings.seed)
     # what else is wrong with an option is said before data are read
-    plan, _ = planned(settings)
-    settings = replace(
-        settings.resolved(), train_last=str(plan.train_last), momentum=plan.step.optimizer.momentum,
-        subject=watched(settings),
-    )  # fmt: skip
+    planned(settings)
+    settings = settings.resolved()
     options.byte_count(settings.memory_limit)
     size = options.size(settings.size)
     dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
     program, method = compiled(settings, dataset)
     dataset = dataset.with_pixels(*program.graph.pixels)
-    return Job(settings, dataset, program, ri.Trainer(program, settings.seed), method)
+    return Job(decided(settings, program.plan), dataset, program, ri.Trainer(program, settings.seed), method)
+
+
+def decided(settings: Settings, plan: ri.Plan) -> Settings:
+    """The settings with what was not given as the plan has it: the same run again, whatever later defaults are."""
+    optimizer, subject = plan.step.optimizer, watched(settings)
+    return replace(
+        settings, train_last=str(plan.train_last), momentum=optimizer.momentum, lr=optimizer.lr, subject=subject
+    )
 
 
 def watched(settings: Settings) -> int | None:
@@ -74,8 +79,9 @@ def watched(settings: Settings) -> int | None:
 def planned(settings: Settings) -> tuple[ri.Plan, str]:
     """The plan of a run, and its method in full."""
     methods = options.methods(settings.method)
-    schedule = ri.Schedule("cosine")
-    return options.plan(methods, settings.train_last, settings.momentum, settings.lr, schedule), methods.text
+    momentum, schedule = options.momentum_of(methods, settings.momentum), ri.Schedule("cosine")
+    lr = recipe.rate(settings.batch, momentum) if settings.lr is None else settings.lr
+    return options.plan(methods, settings.train_last, momentum, lr, schedule), methods.text
 
 
 def compiled(settings: Settings, dataset: data.Dataset) -> tuple[ri.Program, str]:
@@ -83,6 +89,7 @@ def compiled(settings: Settings, dataset: data.Dataset) -> tuple[ri.Program, str
     plan, method = planned(settings)
     limit = options.byte_count(settings.memory_limit)
     graph = pretrained(settings.model, dataset, watched(settings), settings.classes)
+    plan = recipe.with_layers(plan, graph, settings.train_last)
     try:
         batch = min(settings.batch, len(dataset.x_train))
         program = ri.compile(graph, plan, batch, memory_limit=limit, backend=settings.backend, threads=settings.threads)
@@ -104,6 +111,8 @@ def run(
     end: Callable[[RunFolder, str], None] = lambda folder, kept: None,
 ) -> dict:
     """Adapt and write weights, record and plot into `output`, all of them or none; returns the record.
+
+    Where it ended worse than it began, the weights are those that it began with, `ok` is false and `reason` says so.
 
     resume: go on with the run saved there; of `settings`, those named `given` may repeat its own or change the threads.
     watch: called after each step. end: called with the folder and the end of a sentence that says how to go on, when
@@ -221,6 +230,8 @@ class Adaptation:
         try:
             after = confusion(self.job.trainer, self.job.dataset)
             record = make_record(self.job, self.before, after, self.step_seconds, self.begun)
+            if not record["ok"]:
+                self.job.trainer.save(staged / WEIGHTS, first=True, run=self.identity.run)
             record |= {"run": self.identity.run, "weights_sha256": sha256(staged / WEIGHTS)}
             record["measured"]["peak_bytes"] = measure_arena(self.job)
             checkpoint.write_json(staged / RECORD, record)

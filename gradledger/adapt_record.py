@@ -11,7 +11,7 @@ from refimpl import data, kernel
 from refimpl.methods import filter_shares
 from refimpl.train import NonFiniteError
 
-from . import ledger
+from . import ledger, recipe
 from .models import origin
 from .record import provenance
 
@@ -46,16 +46,21 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
     """
     program, trainer, d = job.program, job.trainer, job.dataset
     sizes, losses = batches(len(d.x_train), program.batch, trainer.step), first_losses(job)
+    was, is_now = accuracy(before), accuracy(after)
+    reason = recipe.worse(was, is_now, job.settings.lr, len(d.x_test))
     return {
-        "ok": True,
+        "ok": reason is None,
+        **({"reason": reason} if reason else {}),
         "model": job.settings.model,
         "data": job.settings.data,
         "data_name": d.name,
         "subject": job.settings.subject,
         "method": job.method,
         "weights": origin(program.graph),
-        "accuracy_before": accuracy(before),
-        "accuracy_after": accuracy(after),
+        "by_default": recipe.reasons(program.plan, program.graph, job.settings.batch),
+        "accuracy_before": was,
+        "accuracy_after": is_now,
+        "kept": "first" if reason else "adapted",
         "steps": trainer.step,
         "seconds": sum(step_seconds),
         "predicted": {

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import limits
+from . import limits, recipe
 from .streams import open_streams, tell
 
 OWN_PROCESS = "own process"  # what a command's context holds where the process has nothing else to do
@@ -51,20 +51,17 @@ REAL = number(float, "a number")
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout and nothing else there.")]
 Threads = Annotated[int | None, typer.Option(parser=WHOLE, help="CPU threads; default all.")]
-Subject = Annotated[
-    int | None, typer.Option(parser=WHOLE, help="Held-out person of the watch data, 1 to 10; default 1.")
-]
+Subject = Annotated[int | None, typer.Option(parser=WHOLE, help="Held-out person (1 to 10) of watch; default 1.")]
 Method = Annotated[
     list[str],
     typer.Option(
-        help="backprop, gradient-filter:patch=2,align=centre, error-map-pruning:keep=0.5, "
-        "sparse-update:ratio=0.02,order=norm (or random, gradient; layers=K: the last K convolutions), bias-only, "
-        "instance-filter:keep=0.1, hard-examples:keep=0.1, "
-        "random-skip:skip=0.5 or stochastic-depth:survival=0.5; repeatable, they combine."
+        help="backprop, gradient-filter:patch=2,align=centre, error-map-pruning:keep=0.5, sparse-update:ratio=0.02,"
+        "order=norm (or random, gradient; layers=K: the last K convolutions), bias-only, instance-filter:keep=0.1, "
+        "hard-examples:keep=0.1, random-skip:skip=0.5 or stochastic-depth:survival=0.5; repeatable, they combine."
     ),
 ]
 TrainLast = Annotated[
-    str | None, typer.Option(help="Convolutions to train, counted from the end, or all, which is the default.")
+    str | None, typer.Option(help=f"Last convolutions to train, or all; default {recipe.LAYERS_RULE}.")
 ]
 Momentum = Annotated[
     float | None, typer.Option(parser=REAL, help="Momentum of SGD; default 0.9, with sparse-update 0.")
@@ -107,7 +104,7 @@ def adapt(
     train_last: TrainLast = None,
     epochs: Annotated[int, typer.Option(parser=WHOLE, help="Passes over the training data.")] = 20,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = 32,
-    lr: Annotated[float, typer.Option(parser=REAL, help="Learning rate at the start; it falls along a cosine.")] = 0.01,
+    lr: Annotated[float | None, typer.Option(parser=REAL, help=recipe.RATE_HELP)] = None,
     momentum: Momentum = None,
     classes: Annotated[
         int | None, typer.Option(parser=WHOLE, help="Classes of the model; default those of the data.")

@@ -7,7 +7,7 @@ from costmodel import budget, energy, paper, predict, process
 from costmodel.device import HERE
 from refimpl.methods.sparse_update import SparseUpdate
 
-from . import options
+from . import options, recipe
 from .errors import Malformed, Refused, unknown
 from .models import described
 
@@ -51,6 +51,7 @@ def run(settings: Settings) -> dict:
     if settings.fit is not None:
         check_fit(settings, methods)
     graph = described(settings.model, settings.classes, options.size(settings.size))
+    plan = recipe.with_layers(plan, graph, settings.train_last)
     fitted = {}
     try:
         if settings.fit is None:

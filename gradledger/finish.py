@@ -119,7 +119,7 @@ def main(told: str) -> int:
 
 
 def show(record: dict, output: Path, as_json: bool) -> int:
-    """Print a record, as JSON or as a table; the exit status."""
+    """Print a record, as JSON or as a table; the exit status, 1 where the run ended worse than it began."""
     from .show import adapted
 
     try:
@@ -130,4 +130,6 @@ def show(record: dict, output: Path, as_json: bool) -> int:
     except KeyboardInterrupt:
         tell(f"interrupted; the run is finished and saved in {output}")
         return INTERRUPTED
-    return 0
+    if not record["ok"]:
+        tell(record["reason"])
+    return 0 if record["ok"] else 1

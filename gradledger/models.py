@@ -13,6 +13,7 @@ from refimpl.graph import Graph
 from refimpl.models import suggestion
 
 from .errors import Malformed
+from .recipe import start_small
 
 
 def pretrained(name: str, dataset: data.Dataset, subject: int | None, classes: int | None) -> Graph:
@@ -29,6 +30,7 @@ def pretrained(name: str, dataset: data.Dataset, subject: int | None, classes: i
         graph = load_npz(name, found, (height, width))
         if graph.channels != channels:
             raise Malformed(f"{name} takes maps with C={graph.channels}, but {dataset.name} has C={channels}")
+        start_small(graph)
         return graph
     if is_file(name):
         weights, notes = described_weights(name)

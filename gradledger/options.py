@@ -13,7 +13,7 @@ from refimpl.methods.instance_filter import InstanceFilter
 from refimpl.methods.sparse_update import ORDERS, SparseUpdate
 from refimpl.methods.stochastic_depth import StochasticDepth
 from refimpl.models import MOST_PIXELS, MOST_SIDE
-from refimpl.optim import MOMENTUM, SGD, Schedule
+from refimpl.optim import CLIP_NORM, MOMENTUM, SGD, Schedule
 from refimpl.plan import Backprop, Plan
 from refimpl.rules import INSTANCES, check_combination
 
@@ -129,8 +129,8 @@ def plan(
     try:
         optimizer = SGD(lr, momentum_of(chosen, momentum), schedule=schedule or Schedule())
         return Plan(
-            layers(chosen, train_last), chosen.rules, Backprop(optimizer), bias_only="bias-only" in chosen.given,
-            instances=chosen.instances, depth=chosen.depth,
+            layers(chosen, train_last), chosen.rules, Backprop(optimizer, CLIP_NORM), instances=chosen.instances,
+            depth=chosen.depth, bias_only="bias-only" in chosen.given,
         )  # fmt: skip
     except ValueError as e:
         raise e if isinstance(e, Malformed) else Malformed(str(e)) from None

@@ -16,7 +16,7 @@ from .models import is_file
 class Settings:
     """What decides an adaptation's result; kept with a saved run, so that --resume needs no other option.
 
-    What follows from the methods where it is not given is None here, and filled in by `adapt.prepare`.
+    What follows from the methods and the net where it is not given is None here, and filled in by `adapt.prepare`.
     """
 
     model: str = "watch"
@@ -26,7 +26,7 @@ class Settings:
     train_last: str | None = None
     epochs: int = 20
     batch: int = 32
-    lr: float = 0.01
+    lr: float | None = None
     momentum: float | None = None
     seed: int = 0
     classes: int | None = None

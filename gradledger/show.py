@@ -258,7 +258,9 @@ def adapted(record: dict) -> None:
     who = f", person {record['subject']} held out" if record.get("subject") else ""
     on = escape(record["data_name"])
     console.print(f"\n{record['model']} on {on}{who}: {record['method']}, {record['steps']} steps")
-    console.print(f"first weights: {record['weights']}\n", soft_wrap=True)
+    for line in (f"first weights: {record['weights']}", *record["by_default"]):
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (("", "left"), ("before", "right"), ("after", "right")):
         table.add_column(name, justify=justify)

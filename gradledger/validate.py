@@ -13,7 +13,7 @@ from refimpl.graph import Graph
 from refimpl.train import NonFiniteError
 from validation import drawn, errors, measured, resident, spectrum, tables, timing, torch_flops
 
-from . import options
+from . import options, recipe
 from .adapt import watched
 from .checks import all_checks
 from .errors import Malformed, Refused
@@ -109,6 +109,7 @@ def run(settings: Settings, output: Path, watch: Watch) -> dict:
     size = options.size(settings.size)
     d = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
     graph = pretrained(settings.model, d, watched(settings), settings.classes)
+    plan = recipe.with_layers(plan, graph, settings.train_last)
     d = d.with_pixels(*graph.pixels)
     try:
         program = ri.compile(graph, plan, settings.batch)

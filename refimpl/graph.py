@@ -91,8 +91,9 @@ class Parameter:
     """A named array of the model: its shape and how it starts."""
 
     shape: tuple[int, ...]
-    init: str  # "he": normal with variance 2 / fan-in; "zeros"; "ones"
+    init: str  # "he": normal with variance gain² · 2 / fan-in; "zeros"; "ones"
     fan_in: int = 1
+    gain: float = 1.0
 
 
 INPUT = "input"

@@ -14,6 +14,7 @@ import numpy as np
 
 LARGEST = float(np.finfo(np.float32).max)
 MOMENTUM = 0.9  # of SGD, where commands and searches are told none
+CLIP_NORM = 1.0  # most that the norm of the whole gradient may be there
 
 
 @dataclass(frozen=True)

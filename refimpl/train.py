@@ -369,13 +369,16 @@ class Trainer:
                 return call.node
         return None
 
-    def save(self, path, **more: str) -> None:
-        """Write the weights as safetensors: beside, flushed, then renamed. more: metadata beside those of the model."""
+    def save(self, path, first: bool = False, **more: str) -> None:
+        """Write the weights as safetensors: beside, flushed, then renamed.
+
+        first: the weights that training began with. more: metadata beside those of the model.
+        """
         graph = self.program.graph
         notes = {"model": graph.name, "size": f"{self.program.size}", "options": json.dumps(graph.options)}
         with self._alone():
-            evaluated = self.evaluated()
-            checkpoint.save(path, {name: evaluated[name] for name in graph.parameters}, notes | more)
+            found = initial(self.program, self.seed) if first else self.evaluated()
+            checkpoint.save(path, {name: found[name] for name in graph.parameters}, notes | more)
 
     def resume_arrays(self) -> dict[str, np.ndarray]:
         """Everything that a later run needs beside the step number: parameters, optimizer arrays, rules' memory."""
@@ -436,10 +439,10 @@ def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
             arrays[name] = np.array(graph.weights[own], program.dtype, order="C").reshape(p.shape)
         elif p.init == "he":
             arrays[name] = drawn = np.empty(p.shape, program.dtype)
-            flat = drawn.reshape(-1)
+            flat, deviation = drawn.reshape(-1), p.gain * math.sqrt(2 / p.fan_in)
             for start in range(0, flat.size, BLOCK):
                 part = flat[start : start + BLOCK]
-                part[...] = random.normal(seed, random.WEIGHTS, i, part.size, start) * math.sqrt(2 / p.fan_in)
+                part[...] = random.normal(seed, random.WEIGHTS, i, part.size, start) * deviation
         else:
             arrays[name] = np.full(p.shape, {"zeros": 0, "ones": 1}[p.init], program.dtype)
     return arrays

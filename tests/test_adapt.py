@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import refimpl as ri
 from costmodel import room
 from gradledger import adapt, finish, show
 from gradledger.adapt_record import step_times
@@ -304,3 +305,20 @@ def test_a_run_with_an_instance_filter_resumes_to_the_same_bits(tmp_path):
     rest = adapt.run(settings, tmp_path / "part", True, lambda p: None)
     assert rest["losses"] == whole["losses"]
     assert rest["shares"] == whole["shares"] and rest["measured"]["macs"] == whole["measured"]["macs"]
+
+
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "table"])
+def test_a_run_that_ends_worse_says_so_and_keeps_the_weights_it_began_with(as_json, tmp_path):
+    args = ("--lr", 5, "--epochs", 1, "--output", tmp_path, *(("--json",) if as_json else ()))
+    done = gradledger("adapt", *args)
+    record = json.loads((tmp_path / "adapt.json").read_text(encoding="utf-8"))
+    assert done.returncode == 1 and record["accuracy_after"] < record["accuracy_before"]
+    assert (record["ok"], record["kept"]) == (False, "first")
+    assert record["reason"].startswith("the run ended worse than it began: accuracy 90.07% before, ")
+    assert done.stderr.splitlines()[-1] == f"gradledger: {record['reason']}" and "Traceback" not in done.stderr
+    if as_json:
+        assert {**json.loads(done.stdout), "files": None} == {**record, "files": None}
+    else:
+        assert "accuracy" in done.stdout
+    ours, bundled = load_file(tmp_path / "adapted.safetensors"), ri.models.watch_weights(1)
+    assert ours.keys() == bundled.keys() and all((ours[name] == bundled[name]).all() for name in ours)

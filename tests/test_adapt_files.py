@@ -243,33 +243,26 @@ def test_version(capsys):
     assert left.value.code == 0 and re.fullmatch(r"\d+\.\d+\.\d+\n|not installed\n", capsys.readouterr().out)
 
 
-BEFORE = r"\(it was [\d.e+]+ before\)"
+BEFORE = r"\(it was [\d.e+-]+ before\)"
 
 
 @pytest.mark.parametrize(
-    "lr, scale, message, step",
+    "lr, message",
     [
-        (1e4, 1, r"the gradient of conv\d\.w is not finite at step 3, first in layer conv\d", 2),
-        (1e10, 1, rf"the loss is nan at step 2 {BEFORE}, first in layer relu2", 1),
-        # a larger gradient makes the weights infinite: those before the epoch come back
-        (3e38, 1000, rf"the loss is nan at step 2 {BEFORE}, first in layer conv1", 0),
+        (1e10, rf"the loss is inf at step 2 {BEFORE}, first in layer relu3"),
+        (1e12, rf"the loss is nan at step 2 {BEFORE}, first in layer relu2"),
     ],
 )
-def test_an_exploding_loss_says_where_and_keeps_finite_weights(tmp_path, capsys, lr, scale, message, step):
-    start = models.watch_weights(1)
-    head = list(start)[-2]
-    start = start | {head: scale * start[head]}
-    model, out = saved_net(tmp_path / "net.safetensors", **start), tmp_path / "out"
+def test_an_exploding_loss_says_where_and_keeps_finite_weights(tmp_path, capsys, lr, message):
+    model, out = saved_net(tmp_path / "net.safetensors", **models.watch_weights(1)), tmp_path / "out"
     with pytest.raises(SystemExit) as left:
         cli.main(["adapt", "--model", str(model), "--lr", str(lr), "--epochs", "2", "--output", str(out)])
     said = capsys.readouterr().err
     assert left.value.code == 1 and said.count("\n") == 1
-    kept = f"a lower lr may help; the weights of step {step} are kept; they are in {out / DIVERGED}"
+    kept = f"a lower lr may help; the weights of step 1 are kept; they are in {out / DIVERGED}"
     assert re.match(f"gradledger: {message}; {kept}\n", said)
     assert [p.name for p in out.iterdir()] == [DIVERGED]
-    kept = load_file(out / DIVERGED)
-    assert all(np.isfinite(a).all() for a in kept.values())
-    assert (step == 0) == all((kept[name] == start[name]).all() for name in start)
+    assert all(np.isfinite(a).all() for a in load_file(out / DIVERGED).values())
 
 
 def test_weights_of_a_net_that_the_command_line_does_not_build(refused, tmp_path):

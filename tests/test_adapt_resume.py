@@ -431,3 +431,12 @@ def test_a_damaged_profile_of_this_machine_is_told_before_the_training(refused, 
     (tmp_path / "gradledger").mkdir()
     (tmp_path / "gradledger" / "this-machine.json").write_text('{"name": ')
     refused(message="this-machine.json")
+
+
+def test_a_resumed_run_that_ends_worse_keeps_the_weights_that_it_began_with(tmp_path):
+    interrupted(tmp_path, lr=5.0)
+    record = adapt.run(adapt.Settings(), tmp_path, True, nothing)
+    assert (record["ok"], record["kept"]) == (False, "first") and record["accuracy_after"] < record["accuracy_before"]
+    assert json.loads((tmp_path / RECORD).read_text(encoding="utf-8"))["reason"] == record["reason"]
+    kept, bundled = checkpoint.load(tmp_path / WEIGHTS)[0], models.watch_weights(1)
+    assert kept.keys() == bundled.keys() and all((kept[name] == bundled[name]).all() for name in kept)

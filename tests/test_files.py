@@ -185,7 +185,7 @@ def test_a_foreign_name_is_no_markup_of_the_table(capsys):
     assert "[/g]: until 50.00 % is reached" in out and "[/x]" in out and "time on [/d]" in out
     costs = {"macs": 1, "peak_bytes": 1, "step_seconds": None}
     record = {
-        "model": "m", "data_name": "[/n]", "method": "backprop", "steps": 1, "weights": "random",
+        "model": "m", "data_name": "[/n]", "method": "backprop", "steps": 1, "weights": "random", "by_default": [],
         "accuracy_before": 0.5, "accuracy_after": 0.5, "recall": {"[/c]": {"before": 0.5, "after": None}},
         "predicted": costs, "measured": costs, "seconds": 1.0, "files": {},
     }  # fmt: skip

