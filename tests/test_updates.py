@@ -248,7 +248,7 @@ def test_the_filter_and_the_main_net_count_their_own_updates():
     {"instances": ri.InstanceFilter(linear(54, "judge"), keep=0.3)},
     {"instances": ri.RandomSkip(0.5), "rules": (ri.SparseUpdate(0.3),)},
     {"depth": ri.StochasticDepth(0.3)},
-], ids=str)  # fmt: skip
+], ids=["skip", "filter", "skip+sparse", "depth"])  # fmt: skip
 def test_a_resumed_run_goes_on_counting(plan):
     optimizer = ri.SGD(lr=0.1) if "rules" in plan else Adam(lr=0.1, schedule=ri.Schedule("cosine", warmup=2))
     if "instances" in plan and plan["instances"].method == "instance-filter":
