@@ -1,16 +1,15 @@
 """The command line's entry: options, tables, exit status."""
 
 import contextlib
-import json
 import os
 import sys
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import limits, recipe
+from .exits import Exit, emit, forget_output, refuse
 from .streams import open_streams, tell
 
 OWN_PROCESS = "own process"  # what a command's context holds where the process has nothing else to do
@@ -22,15 +21,6 @@ app = typer.Typer(
 
 # Newer versions of Typer carry click inside, older ones need the package: the base of its errors is found by its name.
 UsageProblem = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
-
-
-class Exit(IntEnum):
-    """Exit status of every command."""
-
-    DONE = 0
-    NO = 1  # the input is valid, the answer is no
-    MALFORMED = 2  # malformed input, or an unusable file or folder
-    INTERRUPTED = 130
 
 
 def number(kind: type, name: str):
@@ -436,11 +426,6 @@ def doctor(
         raise Refused(f"this device is not fit: {bad}", record)
 
 
-def emit(record: dict) -> None:
-    """Print the one JSON object of a command."""
-    print(json.dumps(record, indent=1, allow_nan=False))
-
-
 def main(args: list[str] | None = None) -> None:
     """Run the command line; errors become one sentence on stderr and an exit status."""
     from . import environment
@@ -492,27 +477,3 @@ def main(args: list[str] | None = None) -> None:
         if status is None:
             raise
     raise SystemExit(int(status or 0))
-
-
-def forget_output() -> None:
-    """Let what stdout still holds go nowhere, or the interpreter fails on it as it ends."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def refuse(e: Exception, as_json: bool) -> Exit | None:
-    """Print the sentence of an expected error and give its exit status; None where the error is a defect of ours."""
-    if limits.short_of_memory(e):
-        tell(limits.sentence(e))
-        return Exit.MALFORMED
-    from .errors import MALFORMED, Refused
-
-    if isinstance(e, Refused):
-        if as_json:
-            emit({**e.record, "ok": False, "reason": str(e)})
-        tell(str(e))
-        return Exit.NO
-    if isinstance(e, MALFORMED):
-        tell(str(e))
-        return Exit.MALFORMED
-    return None

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .exits import Exit, emit
 from .signals import Stop, numbers
 from .streams import tell
 
@@ -27,7 +28,6 @@ ACTS = {
     "plot": ("gradledger.plot", ".png", "the plot was not drawn"),
     "report": ("validation.report", ".html", "the report was not written"),
 }
-INTERRUPTED = 130
 
 
 def make(act: str, record: Path) -> str | None:
@@ -114,7 +114,7 @@ def main(told: str) -> int:
     except KeyboardInterrupt:
         shutil.rmtree(staged.parent, ignore_errors=True)
         tell(f"interrupted{left['kept']}")
-        return INTERRUPTED
+        return Exit.INTERRUPTED
     return show(record, output, left["as_json"])
 
 
@@ -124,12 +124,12 @@ def show(record: dict, output: Path, as_json: bool) -> int:
 
     try:
         if as_json:
-            print(json.dumps(record, indent=1, allow_nan=False))
+            emit(record)
         else:
             adapted(record)
     except KeyboardInterrupt:
         tell(f"interrupted; the run is finished and saved in {output}")
-        return INTERRUPTED
+        return Exit.INTERRUPTED
     if not record["ok"]:
         tell(record["reason"])
-    return 0 if record["ok"] else 1
+    return Exit.DONE if record["ok"] else Exit.NO

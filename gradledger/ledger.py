@@ -44,11 +44,14 @@ def counted(made: list) -> dict[frozenset[str], Counter]:
 
 
 def draw_up(record: dict) -> dict:
-    """The record with its multiply-adds, predicted and measured, and the predicted seconds of a step."""
+    """The record with its multiply-adds, predicted and measured, and the predicted seconds of a step.
+
+    `slow` is the sentence about a step that took far longer, or None.
+    """
     from costmodel import device, predict, room
     from validation import measured
 
-    from . import adapt
+    from . import adapt, slow
 
     ran = record["launched"]
     x = np.broadcast_to(np.float32(0), ran["input"])
@@ -74,7 +77,9 @@ def draw_up(record: dict) -> dict:
         "macs": predict.as_macs(measured.all_flops(program, made)),
         "executed_macs": predict.as_macs(measured.all_flops(program, made, measured.executed_flops)),
     }
-    return record | {"predicted": record["predicted"] | predicted, "measured": record["measured"] | found}
+    told = slow.advice(record["measured"]["step_seconds"], seconds, program.threads)
+    costs = {"predicted": record["predicted"] | predicted, "measured": record["measured"] | found}
+    return record | costs | {"slow": told}
 
 
 def main(path: str) -> None:

@@ -316,7 +316,7 @@ def about_costs(record: dict) -> list[str]:
         lines.append("predicted time: this machine is not calibrated (gradledger calibrate), the range is assumed")
     elif record["predicted"]["calibrated"]:
         lines.append("predicted time: 19 of 20 undisturbed steps lie in the range")
-    return lines
+    return [*lines, record["slow"]] if record.get("slow") else lines
 
 
 def whole(value: float | None) -> str:

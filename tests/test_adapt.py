@@ -72,7 +72,7 @@ def without_times(record):
     vary = {"step_seconds", "step_seconds_range", "first_step_seconds", "resident_peak_bytes"}
     for kind in ("predicted", "measured"):
         record[kind] = {k: v for k, v in record[kind].items() if k not in vary}
-    return {k: v for k, v in record.items() if k not in ("seconds", "compiled_kernels", "command")}
+    return {k: v for k, v in record.items() if k not in ("seconds", "compiled_kernels", "command", "slow")}
 
 
 def test_one_thread_gives_the_bits_of_all(record, tmp_path):
@@ -253,6 +253,8 @@ def test_the_table_tells_first_and_steady_steps_and_how_sure_a_prediction_is(rec
         show.adapted(record)
         out = capsys.readouterr().out
         assert f"predicted time: {said}" in out and f"{show.seconds(low)}, {show.seconds(high)}" in out
+    show.adapted(record | {"slow": "a step took long; try --threads 1"})
+    assert "a step took long; try --threads 1" in capsys.readouterr().out
     show.adapted(record | {"steps": 1, "measured": record["measured"] | {"step_seconds": None}})
     assert "one step, none is steady" in capsys.readouterr().out
 
