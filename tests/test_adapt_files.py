@@ -249,8 +249,8 @@ BEFORE = r"\(it was [\d.e+-]+ before\)"
 @pytest.mark.parametrize(
     "lr, message",
     [
-        (1e10, rf"the loss is inf at step 2 {BEFORE}, first in layer relu3"),
-        (1e12, rf"the loss is nan at step 2 {BEFORE}, first in layer relu2"),
+        (1e10, rf"the loss is inf at step 2 {BEFORE}, first in layer loss"),
+        (1e12, rf"the loss is nan at step 2 {BEFORE}, first in layer fc"),
     ],
 )
 def test_an_exploding_loss_says_where_and_keeps_finite_weights(tmp_path, capsys, lr, message):

@@ -183,7 +183,8 @@ def test_a_foreign_name_is_no_markup_of_the_table(capsys):
     )
     out = capsys.readouterr().out
     assert "[/g]: until 50.00 % is reached" in out and "[/x]" in out and "time on [/d]" in out
-    costs = {"macs": 1, "peak_bytes": 1, "step_seconds": None}
+    costs = dict.fromkeys(("step_seconds", "step_seconds_range", "first_step_seconds", "calibrated"))
+    costs |= dict.fromkeys(("macs", "executed_macs", "peak_bytes"), 1)
     record = {
         "model": "m", "data_name": "[/n]", "method": "backprop", "steps": 1, "weights": "random", "by_default": [],
         "accuracy_before": 0.5, "accuracy_after": 0.5, "recall": {"[/c]": {"before": 0.5, "after": None}},
