@@ -3,6 +3,7 @@
 import contextlib
 import math
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -36,9 +37,11 @@ class Stop:
             for number in numbers():
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._before[number] = signal.signal(number, self._hear)
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._swallowed
         return self
 
     def __exit__(self, *_) -> None:
+        sys.unraisablehook = self._hook
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -46,6 +49,11 @@ class Stop:
         self._came += 1
         if self._came > self._patience:
             raise KeyboardInterrupt
+
+    def _swallowed(self, ignored) -> None:
+        """Of exceptions that cannot be raised, as in llvmlite's callbacks, a signal's is quiet: `asked` tells it."""
+        if not issubclass(ignored.exc_type, KeyboardInterrupt):
+            self._hook(ignored)
 
     def check(self) -> None:
         """Raise for a signal that came already: what runs in a library's callback may have swallowed its exception."""

@@ -1,5 +1,6 @@
 """Interrupted runs: what is saved when, and that --resume goes on with that run and no other, to the same bits."""
 
+import ctypes
 import json
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from gradledger import adapt, cli, ledger, output, run_state
 from gradledger.errors import Malformed, Refused
 from gradledger.run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder
+from gradledger.signals import Stop
 from refimpl import checkpoint, models
 
 ROOT = Path(__file__).parent.parent
@@ -189,6 +191,19 @@ def test_an_interrupt_that_a_library_swallows_while_loading(tmp_path, monkeypatc
     saved = "before anything was saved" if where == "prepare" else "step 0 is saved"
     with pytest.raises(adapt.Interrupted, match=saved):
         adapt.run(adapt.Settings(epochs=1), tmp_path / "out", False, nothing)
+
+
+def test_an_interrupt_in_a_callback_of_c_is_remembered_without_a_word(capfd):
+    @ctypes.CFUNCTYPE(None)
+    def callback():
+        signal.raise_signal(signal.SIGINT)
+
+    with Stop() as stop:
+        callback()
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            stop.check()
+    assert capfd.readouterr().err == ""
 
 
 def test_an_interrupt_when_all_is_saved_says_so(tmp_path, monkeypatch, capsys):
