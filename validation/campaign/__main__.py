@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import shlex
 import sys
 import tempfile
@@ -24,33 +25,45 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default all")
     parser.add_argument("--short", action="store_true", help="the few cases that the tests run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="write the record here; default the results, for a whole campaign")
+    parser.add_argument("--output", type=Path, help="file of the record; default that of the results, --short: none")
     asked = parser.parse_args()
     for name in asked.parts:
         if name not in PARTS:
             parser.error(f"there is no part {name!r}; known: {', '.join(PARTS)}")
-    record = {"seed": asked.seed, "short": asked.short, "parts": {}}
+    path = asked.output or (None if asked.short else RECORD)
+    record = {"parts": {}}
     for name in asked.parts or PARTS:
-        part = importlib.import_module(f"{__package__}.{name}")
-        started = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            found = part.run(asked.short, asked.seed, Path(folder), told(name))
-        seconds = round(time.perf_counter() - started, 1)
-        record["parts"][name] = {
-            "says": part.__doc__.split("\n")[0], "tried": found.tried, "wrong": found.wrong,
-            "figures": found.figures, "seconds": seconds,
-        }  # fmt: skip
-        print(f"\r{name}: {found.tried:,} tried, {len(found.wrong)} wrong, {seconds:.0f} s", flush=True)
-        for sentence in found.wrong:
-            print(f"  {sentence}")
-    record["ok"] = not any(p["wrong"] for p in record["parts"].values())
-    record |= provenance() | {"command": shlex.join(["python", "-m", "validation.campaign", *sys.argv[1:]])}
-    whole = not asked.parts and not asked.short
-    if asked.output or whole:
-        checkpoint.write_json(asked.output or RECORD, record)
-    if whole and not asked.output:
+        record = {"parts": earlier(path) | record["parts"] | {name: one(name, asked.short, asked.seed)}}
+        record["ok"] = not any(p["wrong"] for p in record["parts"].values())
+        if path:  # after each part: the next may be the one that ends this process
+            checkpoint.write_json(path, record)
+    if path == RECORD:
         checkpoint.write_atomic(PAGE, [page(record).encode()])
-    return 0 if record["ok"] else 1
+    return 1 if any(record["parts"][name]["wrong"] for name in asked.parts or PARTS) else 0
+
+
+def one(name: str, short: bool, seed: int) -> dict:
+    """Run a part and tell what it found; its entry in the record."""
+    part = importlib.import_module(f"{__package__}.{name}")
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        found = part.run(short, seed, Path(folder), told(name))
+    seconds = round(time.perf_counter() - started, 1)
+    print(f"\r{name}: {found.tried:,} tried, {len(found.wrong)} wrong, {seconds:.0f} s", flush=True)
+    for sentence in found.wrong:
+        print(f"  {sentence}")
+    return {
+        "says": part.__doc__.split("\n")[0], "tried": found.tried, "wrong": found.wrong, "figures": found.figures,
+        "seconds": seconds, "seed": seed, "short": short, **provenance(),
+        "command": shlex.join(["python", "-m", "validation.campaign", *sys.argv[1:]]),
+    }  # fmt: skip
+
+
+def earlier(path: Path | None) -> dict:
+    """The parts of a record that is there already, in their order; those that are run now take their places."""
+    if path is None or not path.exists():
+        return {}
+    return json.loads(path.read_text(encoding="utf-8"))["parts"]
 
 
 def told(name: str):
@@ -70,16 +83,19 @@ def page(record: dict) -> str:
     lines = [
         "# What breaking it on purpose showed",
         "",
-        f"Printed by `{record['command']}` (seed {record['seed']}) on {record['machine']['processor']}, "
-        f"{record['machine']['cores']} cores; `validation/results/campaign.json` is the record.",
+        "`make campaign` runs every part and `python -m validation.campaign PART` one; "
+        "`validation/results/campaign.json` is the record, with versions.",
         "",
-        "| part | what is done and what must hold | tried | wrong | seconds |",
-        "|---|---|---:|---:|---:|",
+        "| part | what is done and what must hold | tried | wrong | seconds | seed | processor |",
+        "|---|---|---:|---:|---:|---:|---|",
     ]
-    for name, p in record["parts"].items():
-        lines.append(f"| {name} | {p['says']} | {p['tried']:,} | {len(p['wrong'])} | {p['seconds']:,.0f} |")
-    for name, p in record["parts"].items():
-        lines += ["", f"## {name}", ""]
+    parts = {name: record["parts"][name] for name in PARTS if name in record["parts"]}
+    for name, p in parts.items():
+        where = f"{p['machine']['processor']}, {p['machine']['cores']} cores"
+        cells = (name, p["says"], f"{p['tried']:,}", len(p["wrong"]), f"{p['seconds']:,.0f}", p["seed"], where)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    for name, p in parts.items():
+        lines += ["", f"## {name}", "", f"Printed by `{p['command']}`.", ""]
         lines += [f"- {figure}: {value:,}" if isinstance(value, int) else f"- {figure}: {value}"
                   for figure, value in p["figures"].items()]  # fmt: skip
         lines += [f"- wrong: {sentence}" for sentence in p["wrong"]]
