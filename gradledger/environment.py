@@ -3,6 +3,8 @@
 import os
 import warnings
 
+from . import limits
+
 MOST = 1024  # threads, as of a device's profile; with 100,000 the runtime crashes
 
 
@@ -24,6 +26,8 @@ def problem() -> str | None:
             else:
                 numba.get_num_threads()
         except Exception as e:  # whatever it raises over a value
+            if limits.short_of_memory(e):
+                return None  # which whoever loads it next tells
             reason = str(e)
     if reason is None:
         return None

@@ -62,6 +62,7 @@ class Runner:
         self.block = new_block(program.peak_bytes) if block is None else block
         self.arena = self.block[GUARD : GUARD + program.peak_bytes]
         self.made: Counter[tuple[str, int]] = Counter()  # (section, n) → how often its launches really ran
+        self.mark = object()  # stands for this runner in `last`, which must not keep it and its memory alive
         # which section of which runner ran last in the memory, and on how many samples: shared by all that work in it
         self.last: list = whole.last if whole else [None]
         self._sections: dict[tuple[str, int], Section] = {}
@@ -102,13 +103,13 @@ class Runner:
         with turn():
             for function, args in turns:
                 function(*args)
-        self.last[0] = (self, section, n)
+        self.last[0] = (self.mark, section, n)
         self.made[section, n] += 1
 
     def checked(self, section: str, n: int) -> Section:
         """A section, once the arena is found to hold what it needs; raises as `run` does."""
         found = self.section(section, n)
-        if found.before and self.last[0] != (self, found.before, n):
+        if found.before and self.last[0] != (self.mark, found.before, n):
             raise RuntimeError(
                 f"{section} on {n} samples needs what {found.before} leaves: run that on them just before it"
             )
@@ -158,7 +159,7 @@ class Runner:
             written = (self.argument(partial.get(b, b), n) for b in launch.writes)
             if not all(all_finite(a) for a in written if np.issubdtype(a.dtype, np.floating)):
                 return launch
-        self.last[0] = (self, section, n)
+        self.last[0] = (self.mark, section, n)
         return None
 
     def gradients(self, net: str, names: Iterable[str]) -> list[tuple[str, np.ndarray]]:

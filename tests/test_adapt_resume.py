@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradledger import adapt, cli, ledger, output, run_state
+from gradledger import adapt, cli, finish, run_state
 from gradledger.errors import Malformed, Refused
 from gradledger.run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder
 from gradledger.signals import Stop
@@ -54,26 +54,26 @@ def drawn():
 @pytest.fixture(autouse=True)
 def asked_once(drawn, monkeypatch):
     """Each process is started once for equal runs: these tests are about what lies around them."""
-    real_ledger, real_plot = ledger.of, adapt.plot
+    real = finish.make
 
-    def of(job, batches):
-        key = (job.method, job.dataset.name, len(job.dataset.y_train), len(batches))
+    def make(act, record):
+        found = json.loads(record.read_text())
+        key = act, json.dumps([found["method"], found["losses"] if act == "plot" else found["launched"]])
         if key not in drawn:
-            drawn[key] = real_ledger(job, batches)
-        return drawn[key]
-
-    def plot(folder, name):
-        key = json.dumps(json.loads((folder / f"{name}.json").read_text())["losses"])
-        target = folder / f"{name}.png"
-        if key not in drawn:
-            real_plot(folder, name)
-            drawn[key] = target.read_bytes()
+            target = real(act, record)
+            drawn[key] = Path(target).read_bytes() if target else json.loads(record.read_text())
+        elif act == "ledger":
+            costs = {kind: found[kind] | {name: drawn[key][kind][name] for name in found[kind] if "macs" in name}
+                     for kind in ("predicted", "measured")}  # fmt: skip
+            checkpoint.write_json(record, found | costs)
+        if act == "ledger":
+            return None
+        target = record.with_suffix(".png")
         target.write_bytes(drawn[key])
         return str(target)
 
-    monkeypatch.setattr(ledger, "of", of)
-    monkeypatch.setattr(adapt, "plot", plot)
-    return real_plot
+    monkeypatch.setattr(finish, "make", make)
+    return real
 
 
 @pytest.fixture(scope="module")
@@ -210,10 +210,10 @@ def test_an_interrupt_when_all_is_saved_says_so(tmp_path, monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    for name in ("emit", "adapt.Adaptation.files"):
+    for name in ("emit", "files"):
         out = tmp_path / name
         with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
-            patch.setattr(f"gradledger.{name}" if "." in name else f"gradledger.cli.{name}", interrupt)
+            patch.setattr(f"gradledger.finish.{name}", interrupt)
             cli.main(["adapt", "--json", "--epochs", "1", "--output", str(out)])
         assert left.value.code == 130 and names(out) == {WEIGHTS, RECORD, PLOT}
         assert capsys.readouterr().err == f"gradledger: interrupted; the run is finished and saved in {out}\n"
@@ -394,7 +394,7 @@ def test_a_record_that_fails_keeps_the_weights(finished, tmp_path, monkeypatch, 
 def test_a_plot_that_fails_is_told_and_no_older_one_stays(finished, tmp_path, monkeypatch, capsys, asked_once):
     adapt.run(adapt.Settings(epochs=1), tmp_path, False, nothing)
     assert names(tmp_path) == {WEIGHTS, RECORD, PLOT}
-    monkeypatch.setattr(adapt, "plot", asked_once)
+    monkeypatch.setattr(finish, "make", asked_once)
     real = subprocess.run
 
     def fail(command, **named):
@@ -402,7 +402,7 @@ def test_a_plot_that_fails_is_told_and_no_older_one_stays(finished, tmp_path, mo
             raise OSError(12, "Cannot allocate memory")
         return real(command, **named)
 
-    monkeypatch.setattr(output.subprocess, "run", fail)
+    monkeypatch.setattr(finish.subprocess, "run", fail)
     record = adapt.run(adapt.Settings(epochs=1), tmp_path, False, nothing)
     said = "gradledger: the plot was not drawn (Cannot allocate memory); everything else is saved\n"
     assert capsys.readouterr().err == said and record["files"]["plot"] is None

@@ -54,7 +54,7 @@ def test_the_profile_is_used_as_this_machine(home, capsys):
 
 def test_without_a_profile_the_reference_rates_follow_one_core_and_the_memory(home, monkeypatch):
     given = device._reference()
-    monkeypatch.setattr(device, "measure", lambda: (9e99, given["core_flops"] / 2, given["bandwidth"] / 4))
+    monkeypatch.setattr(device, "measure", lambda most: (9e99, given["core_flops"] / 2, given["bandwidth"] / 4))
     monkeypatch.setattr(device, "caches_of", lambda threads: Caches(2.0**18 * threads, 2.0**20))
     monkeypatch.setattr(device.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
     found, known = device._quick.__wrapped__(), device.find(device.REFERENCE)

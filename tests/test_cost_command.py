@@ -329,7 +329,7 @@ def test_samples_that_a_choice_of_instances_is_reckoned_with_are_named(record, r
     assert exact["macs_low"] == exact["macs"] == exact["macs_high"]
     _, out, _ = run(*args, "instance-filter:keep=0.1")
     assert f"forward on {mid['forward']:.4g} ({low['forward']:.3g} to {high['forward']:.3g}) samples" in out
-    assert "update on" not in out and "as samples enter, over a run" in out
+    assert "update on" not in out and "counted, as samples enter over a run" in out
 
 
 def test_fit_refuses_what_nothing_fits_into(run):

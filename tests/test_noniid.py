@@ -118,7 +118,8 @@ def test_an_interrupt_says_that_finished_runs_are_kept(tmp_path, monkeypatch, ca
     with pytest.raises(SystemExit) as left:
         cli.main(["reproduce", noniid.NAME, "--output", str(tmp_path)])
     assert left.value.code == 130
-    assert capsys.readouterr().err == f"interrupted; {tmp_path} keeps the finished runs, and the same command goes on\n"
+    said = f"gradledger: interrupted; {tmp_path} keeps the finished runs, and the same command goes on\n"
+    assert capsys.readouterr().err == said
 
 
 def test_reproduce_without_the_data_is_refused(tmp_path, monkeypatch):

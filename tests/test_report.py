@@ -201,7 +201,8 @@ def test_every_letter_of_a_formula_is_in_the_legend():
 def test_the_legend_stands_beside_the_formulas(record):
     text = Reader(report.counts(record, None)).text
     assert all(meaning in text for meaning in report.LEGEND.values())
-    assert "fitted: to this" in text and "arithmetic" in text  # every kind is explained
+    told = Reader(report.tables(record, None)).text
+    assert "fitted: to this" in told and "arithmetic" in told  # every kind is explained
     assert "torch 2 counts dw G times. y: output" in text and "the known error of torch 2.13.0 alone" in text
 
 

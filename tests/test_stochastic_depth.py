@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import refimpl as ri
 from costmodel import predict
-from gradledger import adapt, ledger, options
+from gradledger import adapt, options
 from refimpl import arena, checkpoint, passes, train
 from refimpl.methods.stochastic_depth import residual_blocks
 from validation import counting, measured
@@ -286,7 +286,6 @@ def test_adapt_trains_with_it_and_counts_what_ran(tmp_path):
     expected = predict.estimate(job.program).macs * record["steps"]
     assert record["predicted"]["macs"] == pytest.approx(expected, rel=1e-3) != record["measured"]["macs"]
     assert record["predicted"]["peak_bytes"] == record["measured"]["peak_bytes"]
-    assert ledger.of(job, [8] * 4)["measured"]["macs"] == record["measured"]["macs"]
 
 
 def listed(program: ri.Program) -> list:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 import refimpl as ri
 from costmodel import cost
-from gradledger import checks, output, show_validate, validate
+from gradledger import checks, finish, output, show_validate, validate
 from gradledger.cli import main
 from refimpl import data
 from validation import papers, resident, tables, timing, torch_flops
@@ -234,7 +234,7 @@ def test_a_report_that_fails_is_told(monkeypatch, capsys, tmp_path):
     def fail(*args, **keywords):
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(output.subprocess, "run", fail)
+    monkeypatch.setattr(finish.subprocess, "run", fail)
     assert output.report(tmp_path, "validate") is None
     assert "the report was not written (Cannot allocate memory); everything else is saved" in capsys.readouterr().err
 

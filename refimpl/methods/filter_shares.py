@@ -1,4 +1,4 @@
-"""How many instances an instance filter lets in: the equations of its rule, solved for the shares.
+"""How many instances the filter of arXiv 2007.03213 lets in: the equations of its rule, solved for the shares.
 
 The rule of `instance_filter` holds the share that is predicted High *and truly* High at R_set. What trains the main net
 is everything predicted High, which is more: R_set over the filter's precision. [ours] all of this.
