@@ -139,12 +139,12 @@ class Adaptation:
     ):  # fmt: skip
         self.output, self.watch, self.end = output, watch, end
         self.saved: int | None = None  # steps that --resume would go on from
-        self.done = False  # are the results in their places?
+        self.folder = RunFolder(output)
         self.last_save = self.save_seconds = 0.0
 
     def run(self, settings: Settings, resume: bool, given: Iterable[str]) -> dict:
         """The whole run; returns its record. Raises as `adapt.run`, but KeyboardInterrupt as it comes."""
-        with Stop() as self.stop, RunFolder(self.output) as self.folder:
+        with Stop() as self.stop, self.folder:
             if resume and self.folder.rolled_forward and not (self.output / RESUME).exists():
                 record = json.loads((self.output / RECORD).read_text(encoding="utf-8"))
                 return record | {"files": finish.files(self.output, (self.output / PLOT).exists())}
@@ -243,9 +243,7 @@ class Adaptation:
             raise Malformed(f"the record was not made ({problem}), but the weights are in {where}{self.kept()}") from e
         self.end(self.folder, self.kept())
         drawn = finish.draw_up(staged / RECORD)
-        record = finish.commit(self.folder, drawn, self.stop)
-        self.done = True
-        return record
+        return finish.commit(self.folder, drawn, self.stop)
 
     def diverged(self, e: NonFiniteError) -> NoReturn:
         """Keep the last good weights beside the results of an earlier run, which stay, and raise Refused."""
@@ -262,8 +260,8 @@ class Adaptation:
 
     def kept(self) -> str:
         """The end of a sentence that says what is saved and how to go on; empty where nothing is."""
-        if self.done:
-            return f"; the run is finished and saved in {self.output}"
+        if self.folder.finished:
+            return finish.done(self.output)
         command = f"gradledger adapt --resume --output {shlex.quote(str(self.output))}"
         return "" if self.saved is None else f"; step {self.saved} is saved, go on with: {command}"
 

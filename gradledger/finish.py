@@ -63,6 +63,7 @@ def commit(folder: "RunFolder", drawn: bool, stop: Stop) -> dict:
     record = json.loads((folder.staged / RECORD).read_text(encoding="utf-8"))
     with stop.hold():
         folder.commit(gone=(RESUME, DIVERGED) if drawn else (RESUME, DIVERGED, PLOT))
+        folder.finished = True
     return record | {"files": files(folder.path, drawn)}
 
 
@@ -72,6 +73,11 @@ def files(output: Path, drawn: bool) -> dict[str, str | None]:
 
     weights, record, picture = (str(output / name) for name in (WEIGHTS, RECORD, PLOT))
     return {"weights": weights, "record": record, "plot": picture if drawn else None}
+
+
+def done(output: Path) -> str:
+    """The end of a sentence about a run that nothing can take back."""
+    return f"; the run is finished and saved in {output}"
 
 
 def become(folder: "RunFolder", kept: str, as_json: bool) -> None:
@@ -96,7 +102,7 @@ def become(folder: "RunFolder", kept: str, as_json: bool) -> None:
 def main(told: str) -> int:
     """Do what `become` left, and print the record; the exit status."""
     left = json.loads(told)
-    output, staged = Path(left["folder"]), Path(left["record"])
+    output, staged, folder = Path(left["folder"]), Path(left["record"]), None
     try:
         with Stop() as stop:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers())
@@ -113,7 +119,7 @@ def main(told: str) -> int:
                 raise CheckpointError(f"{e}{left['kept']}") from None
     except KeyboardInterrupt:
         shutil.rmtree(staged.parent, ignore_errors=True)
-        tell(f"interrupted{left['kept']}")
+        tell(f"interrupted{done(output) if folder and folder.finished else left['kept']}")
         return Exit.INTERRUPTED
     return show(record, output, left["as_json"])
 
@@ -128,7 +134,7 @@ def show(record: dict, output: Path, as_json: bool) -> int:
         else:
             adapted(record)
     except KeyboardInterrupt:
-        tell(f"interrupted; the run is finished and saved in {output}")
+        tell(f"interrupted{done(output)}")
         return Exit.INTERRUPTED
     if not record["ok"]:
         tell(record["reason"])

@@ -31,6 +31,7 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path, self.staged = path, path / f"{NEW}.{os.getpid()}"
         self.rolled_forward = False  # did entering finish what a crash had cut short?
+        self.finished = False  # are a run's results in their places?
         self._lock: int | None = None
 
     def __enter__(self) -> "RunFolder":
