@@ -102,7 +102,7 @@ def untrue(said: str, state: int | None, new: bool, had_state: bool) -> str | No
         return "that is not one sentence"
     if "finished and saved" in said:
         return None if new else "it is not finished"
-    if "before anything was saved" in said:
+    if "before anything was saved" in said or said == "gradledger: interrupted\n":  # before the run began
         return None if state is None or had_state else f"step {state} is saved"
     named = re.search(r"step (\d+) is saved", said)
     return None if named and int(named[1]) == state else f"step {state} is saved"
