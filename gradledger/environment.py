@@ -23,7 +23,7 @@ def problem() -> str | None:
                 reason = f"at most {MOST} threads can be used"
             elif numba.config.DISABLE_JIT:
                 reason = "NUMBA_DISABLE_JIT leaves nothing that could run: unset it"
-            else:
+            elif limits.addresses() is None:  # else a thread may not start, which who uses them finds out
                 numba.get_num_threads()
         except Exception as e:  # whatever it raises over a value
             if limits.short_of_memory(e):

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import numba
 
@@ -15,6 +16,7 @@ _limit = None  # what restores the libraries' thread counts
 _libraries = None  # the controller of the libraries found so far …
 _modules = 0  # … when so many modules had been imported
 _turn, _free = threading.RLock(), nullcontext()
+_missing = None  # did some of Numba's threads not start? None before they are asked for
 _concurrent = False  # may several Python threads launch kernels at once?
 _forked = False  # is this a child of a process in which GNU OpenMP ran?
 
@@ -57,7 +59,8 @@ def _depth() -> int:
 def threads(count: int) -> Iterator[None]:
     """Use `count` Numba threads and a single-threaded BLAS inside; restore both on leaving.
 
-    ValueError for more threads than the process has, RuntimeError where no kernel can run (`check_fork`).
+    ValueError for more threads than the process has, RuntimeError where no kernel can run (`check_fork`), MemoryError
+    where there is no room for the threads.
     """
     if inside(count):
         yield
@@ -69,6 +72,7 @@ def threads(count: int) -> Iterator[None]:
             f"{most}, or set NUMBA_NUM_THREADS before the first import"
         )
     check_fork()
+    start()
     before = numba.get_num_threads()
     numba.set_num_threads(count)
     _here.depth = _depth() + 1
@@ -80,6 +84,31 @@ def threads(count: int) -> Iterator[None]:
         numba.set_num_threads(before)
 
 
+def start() -> None:
+    """Start Numba's threads, once. MemoryError where some did not start: the workqueue layer would wait for them.
+
+    Numba falls back on that layer where a limit of memory leaves no room to load another one.
+    """
+    global _missing
+    wanted = numba.config.NUMBA_NUM_THREADS
+    if _missing is None:
+        tasks, known = Path("/proc/self/task"), _layer()  # known: who used Numba before has waited for them
+        before = len(os.listdir(tasks)) if tasks.exists() else None
+        numba.get_num_threads()
+        watched = not known and before is not None and _layer() == "workqueue"
+        _missing = watched and len(os.listdir(tasks)) - before < wanted
+    if _missing:
+        raise MemoryError(f"no room for the stacks of {wanted} threads")
+
+
+def _layer() -> str | None:
+    """Numba's threading layer; None before its threads are started."""
+    try:
+        return numba.threading_layer()
+    except ValueError:
+        return None
+
+
 def inside(count: int) -> bool:
     """Do kernels that this thread launches run as within `threads(count)`?"""
     return _depth() > 0 and numba.get_num_threads() == count and not _forked
@@ -89,10 +118,7 @@ def turn():
     """To be held while kernels are launched: Numba's workqueue layer ends a process in which two threads do so."""
     global _concurrent
     if not _concurrent:
-        try:
-            _concurrent = numba.threading_layer() != "workqueue"
-        except ValueError:  # no kernel has run so far
-            pass
+        _concurrent = _layer() not in (None, "workqueue")
     return _free if _concurrent else _turn
 
 
@@ -107,10 +133,7 @@ def check_fork() -> None:
 
 def _note_fork() -> None:
     global _forked
-    try:
-        _forked = numba.threading_layer() == "omp"
-    except ValueError:  # no kernel has run so far
-        pass
+    _forked = _layer() == "omp"
 
 
 if hasattr(os, "register_at_fork"):

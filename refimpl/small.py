@@ -10,6 +10,7 @@ import numba
 from numba.np.ufunc import parallel
 
 from .program import Launch
+from .running import start
 
 # Bytes that a launch reads and writes, below which it runs alone. No kernel computes much on so little: of LeNet-5,
 # MobileNetV2 and ResNet-18 such launches take 1 to 13 µs on one thread of a server, 3 µs in the middle.
@@ -28,7 +29,7 @@ def in_turns(
 
     threads: no more than Numba has.
     """
-    numba.get_num_threads()  # starts the threading layer, which brings the function below
+    start()  # the threading layer, which brings the function below
     # Numba's own set_num_threads takes two locks and costs as much as what it is to save
     change = getattr(parallel, "_set_num_threads", numba.set_num_threads)
     calls, now = [], threads

@@ -321,3 +321,21 @@ def test_a_spawned_worker_trains():
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         found = pool.apply(_spawned, (x, y))
     assert found == _spawned(x, y)
+
+
+def test_threads_for_which_there_is_no_room_are_told_and_not_waited_for():
+    code = """
+import resource
+import refimpl as ri
+from refimpl import running
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**20,) * 2)
+try:
+    with running.threads(1):
+        print("inside")
+except MemoryError as e:
+    print(e)
+"""
+    environment = os.environ | {"NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "no room for the stacks of 2 threads\n", done.stderr

@@ -17,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 CALLS = ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink")
 
+PATIENCE = 120  # seconds after which a child that waits for ever is ended, by SIGALRM
+
 
 class Forks:
     """The process; use it in a `with` block."""
@@ -91,6 +93,7 @@ def run(orders: dict, kept: Path, stderr: int) -> None:
     for number, end in ((0, os.open(os.devnull, os.O_RDONLY)), (1, os.open(os.devnull, os.O_WRONLY)), (2, stderr)):
         os.dup2(end, number)
     os.close(stderr)
+    signal.alarm(PATIENCE)
     sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115 (until the end)
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         signal.signal(number, handler)  # a job in the background, or under nohup, ignores them
