@@ -33,7 +33,8 @@ def main() -> int:
     path = asked.output or (None if asked.short else RECORD)
     record = {"parts": {}}
     for name in asked.parts or PARTS:
-        record = {"parts": earlier(path) | record["parts"] | {name: one(name, asked.short, asked.seed)}}
+        found = one(name, asked.short, asked.seed)  # first: another campaign may write its parts meanwhile
+        record = {"parts": earlier(path) | record["parts"] | {name: found}}
         record["ok"] = not any(p["wrong"] for p in record["parts"].values())
         if path:  # after each part: the next may be the one that ends this process
             checkpoint.write_json(path, record)
