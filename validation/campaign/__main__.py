@@ -92,7 +92,7 @@ def page(record: dict) -> str:
     ]
     parts = {name: record["parts"][name] for name in PARTS if name in record["parts"]}
     for name, p in parts.items():
-        where = f"{p['machine']['processor']}, {p['machine']['cores']} cores"
+        where = f"{p['machine']['processor']}, {p['machine']['cores']} core(s)"
         cells = (name, p["says"], f"{p['tried']:,}", len(p["wrong"]), f"{p['seconds']:,.0f}", p["seed"], where)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     for name, p in parts.items():
