@@ -14,6 +14,7 @@ from refimpl.models import suggestion
 
 from .errors import Malformed
 from .recipe import start_small
+from .run_folder import settled
 
 
 def pretrained(name: str, dataset: data.Dataset, subject: int | None, classes: int | None) -> Graph:
@@ -83,7 +84,7 @@ def is_file(name: str) -> bool:
 
 def described_weights(name: str) -> tuple[dict[str, np.ndarray], dict]:
     """Arrays and metadata of a file of ours; Malformed where it does not say which of our models it holds."""
-    weights, notes = checkpoint.load(name)
+    weights, notes = checkpoint.load(settled(Path(name)))
     if "model" not in notes:
         raise Malformed(f"{name} does not say which model it holds: it has no 'model' in its metadata")
     if notes["model"] not in models.MODELS:

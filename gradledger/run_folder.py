@@ -25,6 +25,12 @@ FILES = (DIVERGED, RESUME, PLOT, WEIGHTS, RECORD)
 NEW, COMMITTED = ".adapt.new", ".adapt.commit"  # the first with the process id: a killed run's plot may yet be drawn
 
 
+def settled(path: Path) -> Path:
+    """Where a run's file is now: a crash right after a commit leaves the new one in the folder that was committed."""
+    new = path.parent / COMMITTED / path.name
+    return new if path.name in FILES and new.is_file() and new.stat().st_size else path
+
+
 class RunFolder:
     """A run's folder, locked while this is entered; a lock ends with its process, however that ends."""
 

@@ -113,8 +113,8 @@ class PlainThreshold:
         self.value *= self.rule.rise if enough else self.rule.fall
 
 
-def plain_step(t: ri.Trainer, x, y, rule, threshold: PlainThreshold) -> dict:
-    """The same step from separate programs: the filter's inference, a training step of the main net, and so on."""
+def plain_step(t: ri.Trainer, x, y, rule, threshold: PlainThreshold) -> tuple[dict, float | None]:
+    """Parameters and loss of the same step from separate programs: the filter's inference, a training step of the main net, and so on."""
     names = t.program.graph.parameters
     main = {n: t.parameters[n].copy() for n in names}
     own = {n.removeprefix("filter."): a.copy() for n, a in t.parameters.items() if n not in names}
@@ -139,8 +139,9 @@ def plain_step(t: ri.Trainer, x, y, rule, threshold: PlainThreshold) -> dict:
     low = np.setdiff1d(np.arange(len(x)), high)
     known = np.full(len(x), np.nan)
     known[high] = cross_entropy(infer(main_net(), main, x[high]), y[high]) if len(high) else []
+    loss = None
     if len(high):
-        main, _ = run(main_net(), main, plan, x[high], y[high])
+        main, loss = run(main_net(), main, plan, x[high], y[high])
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     doubt = -(p * np.log(p)).sum(1)
     unsure = low[doubt[low] > rule.entropy]
@@ -151,7 +152,7 @@ def plain_step(t: ri.Trainer, x, y, rule, threshold: PlainThreshold) -> dict:
     threshold.follow(int(np.sum((known >= threshold.value)[high])), len(x))
     if len(labelled):
         own, _ = run(filter_net(), own, rule.filter_plan(), x[labelled], truth)
-    return main | {f"filter.{n}": a for n, a in own.items()}
+    return main | {f"filter.{n}": a for n, a in own.items()}, loss
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.6, 0.693])
@@ -163,8 +164,10 @@ def test_eq_2_and_5_steps_equal_their_parts(limit):
     t, threshold, values = trainer(rule=rule), PlainThreshold(rule), []
     for i in range(6):  # more than the window
         x, y = samples(8 - i % 2, seed=5 + i)
-        expected = plain_step(t, x, y, rule, threshold)
-        t.train_step(x, y, 10)
+        expected, loss = plain_step(t, x, y, rule, threshold)
+        found = t.train_step(x, y, 10)
+        if loss is not None:
+            np.testing.assert_allclose(found, loss, rtol=1e-5)
         for name, value in expected.items():
             np.testing.assert_allclose(t.parameters[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
         assert t.memory["threshold"][0] == pytest.approx(threshold.value, rel=1e-12)

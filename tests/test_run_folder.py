@@ -10,7 +10,7 @@ import pytest
 
 from gradledger import output, run_folder
 from gradledger.errors import Malformed
-from gradledger.run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder
+from gradledger.run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder, settled
 from refimpl.checkpoint import CheckpointError
 
 ROOT = Path(__file__).parent.parent
@@ -78,8 +78,10 @@ def test_a_crash_at_any_call_leaves_old_or_new(tmp_path, monkeypatch, after):
                 pass
             else:
                 break
+        read = {name: settled(folder / name).read_bytes() for name in NEW}  # by a command that changes nothing
         with RunFolder(folder) as entered:
             now = files(folder)
+            assert read == {name: now[name] for name in NEW}
             assert now in (OLD, NEW), (at, made)
             assert not entered.rolled_forward or now == NEW
             found.append(now == NEW)
