@@ -114,7 +114,7 @@ class PlainThreshold:
 
 
 def plain_step(t: ri.Trainer, x, y, rule, threshold: PlainThreshold) -> tuple[dict, float | None]:
-    """Parameters and loss of the same step from separate programs: the filter's inference, a training step of the main net, and so on."""
+    """Parameters and loss of the same step from separate programs: the filter's inference, the main net's step, …"""
     names = t.program.graph.parameters
     main = {n: t.parameters[n].copy() for n in names}
     own = {n.removeprefix("filter."): a.copy() for n, a in t.parameters.items() if n not in names}
