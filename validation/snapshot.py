@@ -195,6 +195,7 @@ def run(cases: Iterable[str], workers: int) -> Iterator[dict[str, dict]]:
     for name in cases:
         model, _, backend = name.split()
         groups.setdefault((model, backend), []).append(name)
+    os.environ["NUMBA_NUM_THREADS"] = str(THREADS)  # of those processes, on whatever cores
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         yield from pool.map(_together, groups.values())
 
