@@ -28,15 +28,15 @@ def fast(function: Callable, parallel: bool = True, fastmath=FASTMATH) -> Callab
     that every processor gives the same bits.
     """
     compiled = njit(parallel=parallel, fastmath=fastmath, error_model="numpy")(function)
-    cached(compiled, function)
+    cached(compiled, function, compiled.targetoptions)
     KERNELS.append(compiled)
     return compiled
 
 
-def cached(compiled, function: Callable) -> None:
-    """Let a compiled function of Numba use the disk cache, as `cache=True` would let it use Numba's own."""
+def cached(compiled, function: Callable, options) -> None:
+    """Let a function that Numba compiles with these options use the disk cache, as `cache=True` does Numba's own."""
     if CACHE_DIR is not None:
-        compiled._cache = KernelCache(function)
+        compiled._cache = KernelCache(function, options)
 
 
 def inline(function: Callable) -> Callable:

@@ -4,8 +4,12 @@ An entry begins with a line that names the format and the SHA-256 of what follow
 unpickled: an entry that a power cut, a full disk or a bad sector damaged is compiled anew and replaced. Entries are
 written beside their place, flushed and renamed, so processes may fill one folder at once. A pickle runs code: a folder
 that others can write is not used. Who can write as the user is not kept out: that one needs no cache to run code.
+
+An entry belongs to all the code that its kernel can reach (`kernel_reach`), wherever that lies: a kernel of which
+something changed has another entry, and installations that agree share theirs.
 """
 
+import contextlib
 import grp
 import hashlib
 import os
@@ -16,6 +20,8 @@ import shutil
 import stat
 import sys
 import time
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import numba
@@ -24,31 +30,20 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, IPythonCac
 from numba.core.serialize import dumps
 
 from . import checkpoint
+from .kernel_reach import reach
 
-UNUSED = 7 * 24 * 3600  # seconds after which the kernel cache of another version is deleted
+UNUSED = 7 * 24 * 3600  # seconds after which entries, and the folders of other versions, are deleted
+USED = 24 * 3600  # seconds after which an entry that is used again is marked so
 LEFT = 3600  # seconds after which a file that a killed process left half-written is deleted
-FORMAT = b"gradledger-kernel 1 "
+FORMAT = b"gradledger-kernel 2 "
 HEADER = len(FORMAT) + 64 + 1  # bytes of an entry's first line
 SUFFIX = ".kernel"
-DEFINES_KERNELS = re.compile(rb"^from \.+(kernel import|passes import .*\bdeclare\b)", re.MULTILINE)
 
 
-def source_hash() -> str:
-    """Hash of every source file that can hold compiled code: for other sources a cached kernel is stale.
-
-    An entry names the hash of the kernel's own file, so what counts is what kernels of other files use. Compiled
-    helpers are defined through `kernel` and bodies through `passes.declare`: a file that imports neither cannot change
-    a kernel. Bodies of `ops` and `methods` call nothing of each other's files, so these count for themselves only.
-    """
-    root = Path(__file__).parent
-    digest = hashlib.sha256(f"{numba.__version__} {np.__version__} {sys.version}".encode())
-    for path in sorted(root.rglob("*.py")):
-        source = path.read_bytes()
-        if path.parent.name in ("ops", "methods"):
-            continue
-        if path.name == "kernel.py" or DEFINES_KERNELS.search(source):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + source)
-    return digest.hexdigest()[:16]
+def version_key() -> str:
+    """Digest of what decides compiled code beside the sources and the processor."""
+    what = f"{numba.__version__} {np.__version__} {sys.version} {FORMAT}"
+    return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 
 def tell(why: str) -> None:
@@ -64,12 +59,12 @@ def root() -> Path:
 
 
 def open_folder() -> Path | None:
-    """The folder of these sources, made where it is missing; None, and a sentence, where there is none or others write.
+    """The folder of these versions, made where it is missing; None and a sentence where there is none or others write.
 
     Old folders of other versions are deleted.
     """
     try:
-        folder = (root() / f"numba-{numba.__version__}-{source_hash()}").resolve()
+        folder = (root() / f"numba-{numba.__version__}-{version_key()}").resolve()
         for missing in reversed([p for p in (folder, *folder.parents) if not p.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
         mend = next(filter(None, (intruders(p, p == folder) for p in (folder, *folder.parents))), None)
@@ -174,7 +169,7 @@ class Parts(CompileResultCacheImpl):
 
 
 class KernelCache(FunctionCache):
-    """In the place of Numba's disk cache, whose files tell nothing of damage.
+    """In the place of Numba's disk cache, whose files tell nothing of damage and are stale where a helper changed.
 
     A kernel that comes from the disk forgets its LLVM code. Numba keeps that for compiled callers to inline, and no
     compiled code calls a kernel: some 0.5 MiB each.
@@ -182,22 +177,41 @@ class KernelCache(FunctionCache):
 
     _impl_class = Parts
     failed = False  # did the disk refuse a kernel? Said once
+    tidied = False  # were entries deleted that nobody uses? Once a process, beside a compilation
+
+    def __init__(self, py_func: Callable, options=None):
+        """options: what the function is compiled with."""
+        super().__init__(py_func)
+        self._options = options
+
+    @cached_property
+    def stamp(self) -> str:
+        """Digest of all that the kernel is compiled from, found when it is first called: by then all is defined."""
+        return reach(self._py_func, self._options)
+
+    @property
+    def name(self) -> str:
+        """What the kernel's entries begin with."""
+        return re.sub(r"[^\w.]", "", f"{self._py_func.__module__}.{self._py_func.__qualname__}")
 
     def path(self, key: tuple) -> Path:
-        """The entry of argument types and processor, for kernels of one name in any file."""
-        own = hashlib.sha256(f"{self._py_func.__code__.co_filename} {key}".encode()).hexdigest()
-        return CACHE_DIR / f"{self._impl.filename_base}-{own[:20]}{SUFFIX}"
+        """The entry of argument types and processor."""
+        return CACHE_DIR / f"{self.name}-{hashlib.sha256(f'{self.stamp} {key}'.encode()).hexdigest()[:20]}{SUFFIX}"
 
     def load_overload(self, signature, target_context):
         """The compiled kernel, or None where the disk holds none that is sound and of these sources."""
         target_context.refresh()
         key = self._index_key(signature, target_context.codegen())
-        content = read(self.path(key))
+        path = self.path(key)
+        content = read(path)
         if content is None:
             return None
         stamp, saved, data = pickle.loads(content)
-        if (stamp, saved) != (self._impl.locator.get_source_stamp(), key):
+        if (stamp, saved) != (self.stamp, key):
             return None
+        if age(path) > USED:
+            with contextlib.suppress(OSError):  # a folder that can only be read
+                os.utime(path)
         found = self._impl.rebuild(target_context, data)
         found.library._shared_module = None  # private to Numba; where it has another name nothing is lost
         return found
@@ -207,7 +221,7 @@ class KernelCache(FunctionCache):
         if not self._impl.check_cachable(data):
             return
         key = self._index_key(signature, data.codegen)
-        content = dumps((self._impl.locator.get_source_stamp(), key, self._impl.reduce(data)))
+        content = dumps((self.stamp, key, self._impl.reduce(data)))
         path = self.path(key)
         try:
             if path.is_dir():  # which no rename replaces
@@ -217,8 +231,19 @@ class KernelCache(FunctionCache):
             if not KernelCache.failed:
                 KernelCache.failed = True
                 tell(f"compiled kernels are not kept: {e}; GRADLEDGER_CACHE names another folder")
+        if not KernelCache.tidied:
+            KernelCache.tidied = True
+            forget_unused(CACHE_DIR)
 
     def flush(self):
         """Forget every entry of this kernel."""
-        for path in CACHE_DIR.glob(f"{self._impl.filename_base}-*{SUFFIX}"):
+        for path in CACHE_DIR.glob(f"{self.name}-*{SUFFIX}"):
             path.unlink(missing_ok=True)
+
+
+def forget_unused(folder: Path) -> None:
+    """Delete the entries that nobody has used for long: their kernels have changed since."""
+    for path in folder.glob(f"*{SUFFIX}"):
+        if age(path) > UNUSED:
+            with contextlib.suppress(OSError):  # gone, or not ours to delete
+                path.unlink()

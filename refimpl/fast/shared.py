@@ -57,7 +57,7 @@ def prepare(dtype) -> None:
     for helper in HELPERS:
         signature = types.void(kind, *[types.intp] * (helper.arguments - 1))
         compiled = CFunc(helper.body, (signature.args, signature.return_type), {}, OPTIONS)
-        cached(compiled, helper.body)
+        cached(compiled, helper.body, OPTIONS)
         compiled.compile()
         llvm.add_symbol(helper.symbol(kind), compiled.address)
         helper.compiled[kind] = compiled  # keeps the code alive
