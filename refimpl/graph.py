@@ -8,7 +8,7 @@ are another one under a new shape). Its output is always `y`.
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from types import ModuleType
 
 import numpy as np
@@ -35,13 +35,10 @@ class Operator:
         """The pass that computes `array`."""
         return next((p for p in self.passes.values() if array in p.writes and array not in p.inplace), None)
 
-    def default(self, attribute: str):
-        """Default of an attribute of its passes; KeyError where no pass has it."""
-        return next(p.attributes[attribute] for p in self.passes.values() if attribute in p.attributes)
-
-    def attributes(self) -> set[str]:
-        """Every attribute of its passes."""
-        return {a for p in self.passes.values() for a in p.attributes}
+    @cached_property
+    def defaults(self) -> dict[str, object]:
+        """Default of every attribute of its passes: that of the first pass that has it."""
+        return {a: v for p in reversed(self.passes.values()) for a, v in p.attributes.items()}
 
 
 def passes_of(module: ModuleType) -> dict[str, Pass]:
@@ -114,6 +111,7 @@ class Graph:
         arguments.whole(f"channels of the graph {name}", channels)
         self.channels = int(channels)
         self.nodes: list[Node] = []
+        self._places: dict[str, int] = {}
         self.parameters: dict[str, Parameter] = {}
         self.weights: dict[str, np.ndarray] = {}  # pre-trained values; parameters without one start from the seed
         self.options: dict = {}  # what `models.build` needs beside classes, size and channels to build it again
@@ -126,8 +124,12 @@ class Graph:
         return self.nodes[-1].name
 
     def node(self, name: str) -> Node:
-        """The node called `name`."""
-        return next(n for n in self.nodes if n.name == name)
+        """The node called `name`; KeyError where there is none."""
+        return self.nodes[self._places[name]]
+
+    def place(self, name: str) -> int:
+        """Number of the node called `name`, from 0 in the order in which they run; KeyError where there is none."""
+        return self._places[name]
 
     def shapes(self, batch: int, size: tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor for a batch size and an input size; ShapeError names the node that cannot take it."""
@@ -142,14 +144,13 @@ class Graph:
             raise ValueError(f"the graph {self.name} already has a tensor {name!r}")
         for x in inputs:
             self.shape(x)
-        known = operator(op).attributes()
-        attrs = {
-            a: canonical(a, v, operator(op).default(a)) if a in known and v != "same" else v for a, v in attrs.items()
-        }
+        known = operator(op).defaults
+        attrs = {a: canonical(a, v, known[a]) if a in known and v != "same" else v for a, v in attrs.items()}
         node = Node(name, op, tuple(inputs), attrs, {local: f"{name}.{local}" for local in params})
         parameters = {f"{name}.{local}": p for local, p in params.items()}
         self._shapes[name] = output_shape(node, self._shapes, self.parameters | parameters)
         self.parameters |= parameters
+        self._places[name] = len(self.nodes)
         self.nodes.append(node)
         return name
 
@@ -246,7 +247,7 @@ def output_shape(node: Node, shapes: Mapping, parameters: Mapping[str, Parameter
 def node_attrs(node: Node, sizes: Mapping[str, int]) -> dict:
     """A node's attributes with the operator's defaults, and `pad="same"` worked out for its input size."""
     op = node.operator
-    attrs = {a: op.default(a) for a in op.attributes()} | dict(node.attrs)
+    attrs = {**op.defaults, **node.attrs}
     if attrs.get("pad") == "same":
         windows = attrs.get("window") or (sizes["R"], sizes["S"])
         attrs["pad"] = tuple(

@@ -1,7 +1,10 @@
 """Place buffers that live at different times into one block of memory."""
 
+import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
 
 import numpy as np
 
@@ -43,43 +46,103 @@ def place(lifetimes: Sequence[Lifetime], enough: int = 0) -> tuple[list[int], in
     """
     number = range(len(lifetimes))
     orders = (
-        sorted(number, key=lambda i: (-lifetimes[i].nbytes, lifetimes[i].first, i)),
-        sorted(number, key=lambda i: (-lifetimes[i].nbytes * (lifetimes[i].last - lifetimes[i].first + 1), i)),
-        sorted(number, key=lambda i: (lifetimes[i].first - lifetimes[i].last, -lifetimes[i].nbytes, i)),
-        sorted(number, key=lambda i: (lifetimes[i].first, -lifetimes[i].nbytes, i)),
+        lambda i: (-lifetimes[i].nbytes, lifetimes[i].first, i),
+        lambda i: (-lifetimes[i].nbytes * (lifetimes[i].last - lifetimes[i].first + 1), i),
+        lambda i: (lifetimes[i].first - lifetimes[i].last, -lifetimes[i].nbytes, i),
+        lambda i: (lifetimes[i].first, -lifetimes[i].nbytes, i),
     )
     bound = max(enough, lower_bound(lifetimes)[0])
-    best = None
+    ranges = Ranges(lifetimes)
+    best, peak = [0] * len(lifetimes), math.inf
     for order in orders:
-        found = _place_in(order, lifetimes)
-        if best is None or found[1] < best[1]:
-            best = found
-        if best[1] <= bound:
+        best, peak = _place_in(sorted(number, key=order), lifetimes, ranges, peak) or (best, peak)
+        if peak <= bound:
             break
-    return best
+    return best, peak
 
 
-def _place_in(order: Sequence[int], lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
+class Ranges:
+    """A tree over the launches: node 1 stands for all of them, 2i and 2i + 1 for the halves of what i stands for.
+
+    inside: of each lifetime the largest nodes that stand for launches in it alone; above: the nodes over those.
+    """
+
+    def __init__(self, lifetimes: Sequence[Lifetime]):
+        self.leaves = 1 << max((t.last for t in lifetimes), default=0).bit_length()
+        self.inside: list[list[int]] = []
+        self.above: list[set[int]] = []
+        for t in lifetimes:
+            inside, above = [], set()
+            low, high = t.first + self.leaves, t.last + self.leaves
+            while low <= high:
+                if low & 1:
+                    inside.append(low)
+                    low += 1
+                if not high & 1:
+                    inside.append(high)
+                    high -= 1
+                low >>= 1
+                high >>= 1
+            for node in inside:
+                while (node := node >> 1) and node not in above:
+                    above.add(node)
+            self.inside.append(inside)
+            self.above.append(above)
+
+
+def _place_in(
+    order: Sequence[int], lifetimes: Sequence[Lifetime], ranges: Ranges, below: float = math.inf
+) -> tuple[list[int], int] | None:
+    """Offsets and the end of the highest buffer; None where that does not come out lower than `below`.
+
+    Each buffer looks at the bytes taken under the nodes inside its lifetime and throughout those above them.
+
+    That are some logarithms of the number of launches, however many buffers live at the same time.
+    """
     offsets = [0] * len(lifetimes)
-    peak = placed = 0
-    # Of each buffer that is placed, by rising offset: offset, end rounded up, first and last launch.
-    rows = np.empty((4, len(lifetimes)), np.int64)
+    peak = 0
+    # Of each node the bytes taken at any of its launches, and those that one buffer takes at all of them.
+    some: list[list[int]] = [[] for _ in range(2 * ranges.leaves)]
+    throughout: list[list[int]] = [[] for _ in range(2 * ranges.leaves)]
     for i in order:
-        t = lifetimes[i]
-        if not t.nbytes:
+        nbytes = lifetimes[i].nbytes
+        if not nbytes:
             continue
-        starts, ends, first, last = rows[:, :placed]
-        overlapping = (first <= t.last) & (last >= t.first)
-        starts = starts[overlapping]
-        free = np.zeros(len(starts) + 1, np.int64)  # where the gap before each of them begins, and the last one's end
-        np.maximum.accumulate(ends[overlapping], out=free[1:])
-        fits = free[:-1] + t.nbytes <= starts
-        k = int(fits.argmax()) if len(fits) else 0
-        offsets[i] = at = int(free[k] if len(fits) and fits[k] else free[-1])
-        end = at + t.nbytes
-        peak = max(peak, end)
-        k = int(np.searchsorted(rows[0, :placed], at))
-        rows[:, k + 1 : placed + 1] = rows[:, k:placed]
-        rows[:, k] = at, -(-end // ALIGN) * ALIGN, t.first, t.last
-        placed += 1
+        inside, above = ranges.inside[i], ranges.above[i]
+        taken = [some[node] for node in inside if some[node]] + [throughout[node] for node in above if throughout[node]]
+        offsets[i] = at = _lowest_gap(taken, nbytes)
+        peak = max(peak, at + nbytes)
+        if peak >= below:
+            return None
+        end = at + -(-nbytes // ALIGN) * ALIGN
+        for node in inside:
+            _take(some[node], at, end)
+            _take(throughout[node], at, end)
+        for node in above:
+            _take(some[node], at, end)
     return offsets, peak
+
+
+def _lowest_gap(taken: Sequence[list[int]], nbytes: int) -> int:
+    """The lowest offset of `nbytes` that are free in all of `taken`, each the borders of its spans (`_take`)."""
+    offset = 0
+    following = [(borders[0], i) for i, borders in enumerate(taken)]  # start of the next span of each, and whose it is
+    heapify(following)
+    while following and following[0][0] < offset + nbytes:
+        i = following[0][1]
+        borders = taken[i]
+        k = bisect_right(borders, offset) | 1  # the first end above the offset
+        while k < len(borders) and borders[k - 1] < offset + nbytes:
+            offset = borders[k]
+            k += 2
+        if k < len(borders):
+            heapreplace(following, (borders[k - 1], i))
+        else:
+            heappop(following)
+    return offset
+
+
+def _take(borders: list[int], start: int, end: int) -> None:
+    """Add the bytes from `start` to `end` to spans that do not touch: start, end, start, end, … by rising offset."""
+    i, j = bisect_left(borders, start), bisect_right(borders, end)
+    borders[i:j] = [start] * (1 - i % 2) + [end] * (1 - j % 2)

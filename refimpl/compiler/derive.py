@@ -5,7 +5,7 @@ write what it reads. A gradient is asked for only where a trained parameter lies
 stops at the first trained layer, and what no gradient reads is not kept.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -52,17 +52,20 @@ class Derivation:
         self.known = {} if known is None else known
         self.graph, self.plan, self.batch, self.dtype, self.training = graph, plan, batch, np.dtype(dtype), training
         self.prefix = prefix
-        self.blocks = self.once("blocks", lambda: plan.depth.blocks(graph)) if plan.depth and training else ()
+        blocks = self.once("blocks", lambda: plan.depth.blocks(graph)) if plan.depth and training else ()
+        self.inside = self.once("inside", lambda: {node: b.name for b in blocks for node in b.nodes})
         self.absent = {name for block in dropped for name in block.nodes}
         self.shortcuts = {block.name: block.shortcut for block in dropped}
         self.names = {phase: section or prefix + phase for phase in PHASES}
         self.shapes = self.once("shapes", lambda: graph.shapes(batch, size))
         self.trained = self.once("trained", lambda: plan.trained(graph)) if training else {}
         self.calls: dict[str, list[Call]] = {s: [] for s in PHASES}
+        self.moves = Moves(self.calls["forward"], self.calls["backward"])
         self.late: set[Buffer] = set()  # what depends on the gradient of the loss
         self.host_writes: dict[str, Buffer] = {}
         self.shared = parameters is not None
-        self.parameters = parameters or {name: self.parameter(name) for name in graph.parameters}
+        own = lambda: {name: self.parameter(name) for name in graph.parameters}  # noqa: E731
+        self.parameters = parameters or self.once("parameters", own)
         self.state: dict[str, Buffer] = {}
         self.gradients: dict[str, Buffer] = {}
         self.constants: dict[str, Constant] = {}
@@ -142,7 +145,7 @@ class Derivation:
         sizes = self.once((node.name, op.name), lambda: read_sizes(op.shapes, known))
         attrs = node_attrs(node, sizes)
         if node.op == "dropout" and op is not IDENTITY:
-            attrs |= {"stream": DROPOUT + self.graph.nodes.index(node)}
+            attrs |= {"stream": DROPOUT + self.graph.place(node.name)}
             arrays |= {
                 "step": self.count_write(),
                 "seed": self.scalar("seed", np.int64, lambda updates, planned, seed: seed),
@@ -160,7 +163,7 @@ class Derivation:
         """What a rule that chooses channels before the forward pass chooses by: its order and the block's number."""
         if not hasattr(rule, "order_of"):
             return {}
-        name, stream = f"{node.name}.order", ORDER + self.graph.nodes.index(node)
+        name, stream = f"{node.name}.order", ORDER + self.graph.place(node.name)
         order = self.buffer(name, (sizes["C"],), np.int32, "constant")
         weights, groups = node.params["w"], sizes["G"]
         make = lambda parameters, seed: rule.order_of(parameters[weights], groups, seed, stream)  # noqa: E731
@@ -222,22 +225,12 @@ class Derivation:
         if section == self.section:
             self.calls[section].append(call)
         else:
-            self.bring_forward(call)
+            self.moves.bring(call)
 
     def measure(self, r: _Node, bound: Bound, arrays: Mapping[str, Buffer]) -> tuple[dict, dict[str, int]]:
         """Attributes and letter sizes of a node's pass on these arrays."""
         attrs = bound.passed.attrs(r.attrs)
         return attrs, bound.passed.sizes(arrays, attrs, bound.sizes(r.sizes))
-
-    def bring_forward(self, call: Call) -> None:
-        """Insert a call into the forward section where what it reads is at hand, after what only it has asked for."""
-        read = {b.root for b in call.reads}
-        for other in [c for c in self.calls["backward"] if any(b.root in read for b in c.writes)]:
-            self.calls["backward"].remove(other)
-            self.bring_forward(replace(other, section=self.names["forward"]))
-        calls = self.calls["forward"]
-        feeds = (i for i in range(len(calls), 0, -1) if _feeds(calls[i - 1], call.node, read))
-        calls.insert(next(feeds, 0), call)
 
     def loss(self, output: Buffer) -> _Node:
         """The loss as a last node; labels or targets come from the host."""
@@ -282,6 +275,7 @@ class Derivation:
             for local, tensor in zip(r.op.inputs, r.node.inputs, strict=True):
                 if needed.get(tensor, False):
                     arriving.setdefault(tensor, []).append(self.demand(r, f"d{local}"))
+        self.moves.finish()
 
     def total(self, r: _Node, arriving: list[Buffer]) -> Buffer:
         """Sum of the gradients that reach a tensor from its consumers."""
@@ -328,8 +322,7 @@ class Derivation:
 
     def block_of(self, parameter: str) -> str:
         """The residual block that a parameter lies in, where steps may leave it out, else ""."""
-        node = parameter.rsplit(".", 1)[0]
-        return next((b.name for b in self.blocks if node in b.nodes), "")
+        return self.inside.get(parameter.rsplit(".", 1)[0], "")
 
     def factors(self, block: str, op: Operator, lr: Buffer) -> Buffer:
         """What the optimizer derives from the number of the update: a block that was left out counts its own."""
@@ -373,6 +366,43 @@ class Derivation:
         return self.scalar(name, np.int64, lambda updates, planned, seed: updates + 1, block)
 
 
-def _feeds(earlier: Call, node: str, read: Collection[Buffer]) -> bool:
-    """Does a call belong to the node, or write what is read?"""
-    return earlier.node == node or any(b.root in read for b in earlier.writes)
+class Moves:
+    """Calls that the backward section asks for and the forward section does, where what they read is at hand."""
+
+    def __init__(self, forward: list[Call], backward: list[Call]):
+        """forward, backward: the calls of the two sections, which `finish` changes in place."""
+        self.forward, self.backward = forward, backward
+        self.writers: dict[Buffer, list[int]] = {}  # memory → numbers of the backward calls that write it …
+        self.seen = 0  # … of so many of them
+        self.moved: set[int] = set()
+        # A place sorts after that which it begins with, and the later it was given the sooner after it.
+        self.places: dict[Call, tuple[int, ...]] = {}
+        self.last: dict[str | Buffer, tuple[int, ...]] = {}  # node or memory → the last place of what writes it
+
+    def bring(self, call: Call) -> None:
+        """Insert a call into the forward section behind its node and what it reads, after what only it asked for."""
+        if not self.places:
+            for i, earlier in enumerate(self.forward):
+                self.put(earlier, (i,))
+        for i in range(self.seen, len(self.backward)):
+            for b in self.backward[i].writes:
+                self.writers.setdefault(b.root, []).append(i)
+        self.seen = len(self.backward)
+        read = {b.root for b in call.reads}
+        for i in sorted({i for b in read for i in self.writers.get(b, ())} - self.moved):
+            self.moved.add(i)
+            self.bring(replace(self.backward[i], section=call.section))
+        behind = max((self.last[key] for key in (call.node, *read) if key in self.last), default=())
+        self.put(call, (*behind, -len(self.places)))
+
+    def put(self, call: Call, place: tuple[int, ...]) -> None:
+        """Note where a call of the forward section stands."""
+        self.places[call] = place
+        for key in (call.node, *(b.root for b in call.writes)):
+            self.last[key] = max(self.last.get(key, ()), place)
+
+    def finish(self) -> None:
+        """Move them."""
+        if self.places:
+            self.forward[:] = sorted(self.places, key=self.places.get)
+            self.backward[:] = [call for i, call in enumerate(self.backward) if i not in self.moved]

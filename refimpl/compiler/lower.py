@@ -49,6 +49,9 @@ class Lowering:
         self.batch = next(iter(step.host_writes.values())).shape[0]
         self.notes: dict = {}  # what rules find out once
         self.calls = list(step)
+        self._nodes: dict[str, list[Call]] = {}
+        for call in self.calls:
+            self._nodes.setdefault(call.node, []).append(call)
         self.place = {call: i for i, call in enumerate(self.calls)}
         self._readers: dict[Buffer, list[Call | None]] = {}  # None: the host
         self._writer: dict[Buffer, Call] = {}
@@ -92,6 +95,10 @@ class Lowering:
         writers = [self._made.get(b) or self._writer.get(b) for b in arena]
         ready = max((self.place[w] for w in writers if w is not None and w not in launch.covers), default=-1)
         return next(c for c in sorted(launch.covers, key=self.place.get) if self.place[c] >= ready)
+
+    def of_node(self, node: str) -> list[Call]:
+        """The calls of a node, in order."""
+        return self._nodes[node]
 
     def free(self, call: Call | None) -> bool:
         """Is there such a call, and has no launch taken it yet?"""

@@ -170,7 +170,10 @@ class Program:
         """Buffers kept from the forward to the backward section, with their bytes; inputs that the host fills too."""
         before = self.sections[: self.sections.index("forward") + 1]
         boundary = sum(len(self.launches[section]) for section in before)
-        return {b: b.nbytes for b, t in self.lifetimes.items() if t.first < boundary <= t.last and _read_after(self, b)}
+        later = (launch for s in ("backward", "update") for launch in self.launches[s])
+        read = {b.root for launch in later for b in launch.reads}
+        read -= {self.step.host_writes[name].root for name in self.step.scalars}
+        return {b: b.nbytes for b, t in self.lifetimes.items() if t.first < boundary <= t.last and b in read}
 
     @property
     def saved_bytes(self) -> int:
@@ -226,9 +229,3 @@ class Program:
 def _listed(launch: Launch):
     for kind, buffers in (("reads ", launch.reads), ("writes", launch.writes), ("scratch", launch.scratch)):
         yield from ((kind, b) for b in buffers)
-
-
-def _read_after(program: Program, buffer: Buffer) -> bool:
-    later = (launch for s in ("backward", "update") for launch in program.launches[s])
-    host = {program.step.host_writes[name].root for name in program.step.scalars}
-    return buffer not in host and any(b.root is buffer for launch in later for b in launch.reads)

@@ -14,9 +14,10 @@ Readings:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import ClassVar
 
-from ..graph import Graph
+from ..graph import INPUT, Graph
 from ..kernels import random
 
 SCALED = ("batch_norm", "conv2d")  # operators whose parameters can take a factor of the output
@@ -34,23 +35,43 @@ class Block:
 
 def residual_blocks(graph: Graph) -> tuple[Block, ...]:
     """The residual blocks of a graph, in the order of its nodes; see the module's readings."""
-    before = {}  # tensor → the nodes that it depends on, its own included
     readers: dict[str, set[str]] = {}
     found = []
     for node in graph.nodes:
-        before[node.name] = frozenset({node.name}).union(*(before.get(t, ()) for t in node.inputs))
         for t in node.inputs:
             readers.setdefault(t, set()).add(node.name)
     for node in graph.nodes:
         if node.op != "add":
             continue
         for last, shortcut in (node.inputs, node.inputs[::-1]):
-            branch = before.get(last, frozenset()) - before.get(shortcut, frozenset())
+            branch = _before(graph, last, shortcut)
             own = branch | {node.name}
             if last in branch and all(readers[n] <= own for n in branch):
                 found.append(Block(node.name, shortcut, branch, last))
                 break
-    return tuple(b for b in found if not any(b.name in other.nodes for other in found))
+    within = frozenset().union(*(b.nodes for b in found))
+    return tuple(b for b in found if b.name not in within)
+
+
+def _before(graph: Graph, tensor: str, other: str) -> frozenset[str]:
+    """The nodes that a tensor depends on and another one does not, their own included."""
+    found = set()
+    common = {other: True} if other != INPUT else {}
+    if tensor != INPUT:
+        common.setdefault(tensor, False)  # of the nodes reached: does the other one depend on them too?
+    ahead = [-graph.place(name) for name in common]  # from the last one in the graph's order back
+    heapify(ahead)
+    while not all(common.values()):
+        node = graph.nodes[-heappop(ahead)]
+        shared = common.pop(node.name)
+        if not shared:
+            found.add(node.name)
+        for t in node.inputs:
+            if t != INPUT:
+                if t not in common:
+                    heappush(ahead, -graph.place(t))
+                common[t] = common.get(t, False) or shared
+    return frozenset(found)
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,7 @@ class Plan:
                     f"train_last is {self.train_last}, but {graph.name} has {len(convolutions)} convolutions"
                 )
             convolutions = convolutions[len(convolutions) - self.train_last :]
+        convolutions = set(convolutions)
         found = {}
         for node in graph.nodes:
             if node.op == "linear":

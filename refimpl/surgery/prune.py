@@ -266,7 +266,7 @@ def _check(graph: Graph, weights: Mapping[str, np.ndarray]) -> None:
 def _copy(graph: Graph, weights: Mapping[str, np.ndarray], after: Iterable[str] = (), **attrs) -> Graph:
     """A new graph with the shapes of `weights`; after the tensors `after`, everybody reads a block_prune of them."""
     new = copy.copy(graph)  # whatever else a graph says of itself stays true
-    new.nodes, new.parameters, new._shapes = [], {}, {INPUT: graph.shape(INPUT)}
+    new.nodes, new.parameters, new._places, new._shapes = [], {}, {}, {INPUT: graph.shape(INPUT)}
     pruned: dict[str, str] = {}
     for node in graph.nodes:
         params = {local: _resized(graph.parameters[p], weights.get(p)) for local, p in node.params.items()}

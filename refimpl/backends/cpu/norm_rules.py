@@ -82,7 +82,7 @@ def norms(lowering: Lowering) -> Norms:
 
 
 def _norm(lowering: Lowering, mean: Call) -> Norm:
-    calls = {c.passed.name: c for c in lowering.calls if c.node == mean.node and c.passed.operator == "batch_norm"}
+    calls = {c.passed.name: c for c in lowering.of_node(mean.node) if c.passed.operator == "batch_norm"}
     raw, y = mean.arrays["x"], calls["forward"].arrays["y"]
     channels = raw.shape[3]
     own = lowering.scratch
@@ -324,9 +324,10 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
     if kernel is None or call.passed is conv2d.forward:
         return None
     found = norms(lowering)
-    backward = {c.passed: c for c in lowering.calls if c.phase == "backward" and c.node == call.node and not c.renamed}
+    of_node = lowering.of_node(call.node)
+    backward = {c.passed: c for c in of_node if c.phase == "backward" and not c.renamed}
     grad_w, grad_x = backward.get(conv2d.grad_w), backward.get(conv2d.grad_x)
-    forward = next(c for c in lowering.calls if c.node == call.node and c.passed is conv2d.forward)
+    forward = next(c for c in of_node if c.passed is conv2d.forward)
     w, dy = forward.arrays["w"], call.arrays["dy"]
     x, affine, act, before = source(found, forward.arrays["x"])
     after = found.by_raw.get(forward.arrays["y"].root)
@@ -390,7 +391,7 @@ def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
     z = call.sizes
     if call.passed not in (conv2d.grad_w, conv2d.grad_x) or not call.renamed or not 1 < z["G"] == z["C"] == z["K"]:
         return None
-    calls = {c.passed: c for c in lowering.calls if c.phase == "backward" and c.node == call.node and c.renamed}
+    calls = {c.passed: c for c in lowering.of_node(call.node) if c.phase == "backward" and c.renamed}
     grad_w, grad_x = calls.get(conv2d.grad_w), calls.get(conv2d.grad_x)
     if grad_x is None:
         return None  # the first trained layer has no dx: its reference kernel does
