@@ -4,7 +4,8 @@ import pytest
 
 import costmodel
 import refimpl as ri
-from costmodel.device import device, energy, kernels
+from costmodel.advice import energy
+from costmodel.device import device, kernels
 from validation.experiments import energy as filtering
 
 
