@@ -1,12 +1,20 @@
-"""A model as data: nodes in order, each an operator with inputs, attributes and parameter names.
+"""A model as data: named tensors, and nodes in order, each an operator with inputs, outputs, attributes and parameters.
 
-An operator is a module of `refimpl.ops`. Beside its passes it may state INPUTS (default `("x",)`), PARAMS (trainable
-arrays), STATE (arrays that training updates without a gradient, such as running statistics) and ALIASES (arrays that
-are another one under a new shape). Its output is always `y`.
+An operator is a module of `refimpl.ops`. Beside its passes it may state INPUTS (default `("x",)`; a last one with a
+star, `("x*",)`, stands for any number of inputs x0, x1, …), OUTPUTS (default `("y",)`), PARAMS (trainable arrays),
+STATE (arrays that training updates without a gradient, such as running statistics) and ALIASES (arrays that are another
+one under a new shape). One of several inputs has a function `bind(inputs)` that says how its passes work on them.
+
+What else it may state: `variant(training, statistics)`, the operator that stands for it in a step that trains or only
+infers, with or without the statistics of the batch; HOST, arrays that the host fills before a step, each with what it
+holds ("update", the number of the update from 1, or "seed"); STREAM, the first of the random streams of its nodes,
+whose attribute `stream` is that plus the node's place.
 """
 
+import copy
 import importlib
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from types import ModuleType
@@ -15,7 +23,7 @@ import numpy as np
 
 from . import arguments
 from .kernels.geometry import same_pad
-from .kernels.passes import Pass, ShapeError, canonical, dims, read_sizes, size_of
+from .kernels.passes import Binding, Pass, ShapeError, canonical, full_shape, read_sizes, starred_axes
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,22 @@ class Operator:
     aliases: Mapping[str, str]
     passes: Mapping[str, Pass]  # pass name → pass
     derive: object
+    outputs: tuple[str, ...] = ("y",)
+    bind: Callable[[Sequence], Binding] | None = None  # of an operator of any number of inputs
+    variant: Callable[[bool, bool], str] | None = None
+    host: Mapping[str, str] = field(default_factory=dict)
+    stream: int | None = None
+
+    def locals(self, count: int) -> tuple[str, ...]:
+        """The operator's names of `count` inputs; ShapeError where it takes another number."""
+        fixed = tuple(name for name in self.inputs if not name.endswith("*"))
+        several = [name.removesuffix("*") for name in self.inputs if name.endswith("*")]
+        rest = count - len(fixed)
+        if rest < len(several) or rest and not several:
+            least = f"at least {len(fixed) + 1}" if several else f"{len(fixed)}"
+            what = "input" if least.endswith("1") else "inputs"
+            raise ShapeError(f"{self.name} takes {least} {what}, got {count}")
+        return fixed + tuple(f"{several[0]}{i}" for i in range(rest))
 
     def writer(self, array: str) -> Pass | None:
         """The pass that computes `array`."""
@@ -46,13 +70,25 @@ def passes_of(module: ModuleType) -> dict[str, Pass]:
     return {name: p for name, p in vars(module).items() if isinstance(p, Pass) and p.body.__module__ == module.__name__}
 
 
+_REGISTERED: dict[str, ModuleType] = {}  # operators of other packages
+
+
+def register_operator(module: ModuleType) -> None:
+    """Let graphs use the operator of a module under the module's own name; ValueError where there is such a one."""
+    name = module.__name__.rpartition(".")[2]
+    if _REGISTERED.get(name, module) is not module or importlib.util.find_spec(f".ops.{name}", __package__):
+        raise ValueError(f"there is an operator {name!r} already: give the file of yours another name")
+    _REGISTERED[name] = module
+
+
 @cache
 def operator(name: str) -> Operator:
-    """The operator of `refimpl/ops/NAME.py`; KeyError where there is none."""
+    """The operator of `refimpl/ops/NAME.py` or a registered one; KeyError where there is none."""
+    module = _REGISTERED.get(name)
     try:
-        module = importlib.import_module(f".ops.{name}", __package__)
+        module = module or importlib.import_module(f".ops.{name}", __package__)
     except ModuleNotFoundError as e:
-        raise KeyError(f"there is no operator {name!r} in refimpl.ops") from e
+        raise KeyError(f"there is no operator {name!r} in refimpl.ops, nor a registered one") from e
     passes = passes_of(module)
     derive = getattr(module, "derive", None) or next((p.derive for p in passes.values() if "y" in p.writes), None)
     return Operator(
@@ -64,12 +100,30 @@ def operator(name: str) -> Operator:
         getattr(module, "ALIASES", {}),
         passes,
         derive,
+        getattr(module, "OUTPUTS", ("y",)),
+        getattr(module, "bind", None),
+        getattr(module, "variant", None),
+        getattr(module, "HOST", {}),
+        getattr(module, "STREAM", None),
     )
 
 
 @dataclass(frozen=True)
+class Tensor:
+    """A named array between nodes. shape: at a batch of one sample. dtype: None is the float dtype of a program.
+
+    producer: the node that writes it, None for an input.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype | None = None
+    producer: str | None = None
+
+
+@dataclass(frozen=True)
 class Node:
-    """One operator in a graph. Its output tensor bears its name."""
+    """One operator in a graph. Its first output tensor bears its name, another one `name.output`."""
 
     name: str
     op: str
@@ -81,6 +135,11 @@ class Node:
     def operator(self) -> Operator:
         """The operator's declaration."""
         return operator(self.op)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of its output tensors, in the order of the operator's OUTPUTS."""
+        return self.name, *(f"{self.name}.{local}" for local in self.operator.outputs[1:])
 
 
 @dataclass(frozen=True)
@@ -97,31 +156,94 @@ INPUT = "input"
 
 
 class Graph:
-    """Nodes in the order in which they run; the input tensor is called `input`, the output is the last node's.
+    """Named tensors and the nodes that make them, in the order in which they run.
 
-    Build one by calling its methods: each adds a node and returns the name of its output tensor.
+    Build one by calling its methods: each adds a node and returns the name of its output tensor. With a size and
+    channels it begins with the map `input`, (N, H, W, C); `add_input` adds others of any rank. What it gives are
+    `outputs`, by default the last tensor. A branch that no output needs is no part of a step.
     """
 
-    def __init__(self, name: str, size: tuple[int, int], channels: int):
-        """size: rows and columns (H, W) of the input map; channels: its C."""
-        if not isinstance(size, (tuple, list)) or len(size) != 2:
-            raise ValueError(f"size of the graph {name} must be rows and columns (H, W), got {size!r}")
+    def __init__(self, name: str, size: tuple[int, int] | None = None, channels: int | None = None):
+        """size: rows and columns (H, W) of the input map; channels: its C. Without both there is no input yet."""
         self.name = name
-        self.size = (int(size[0]), int(size[1]))
-        arguments.whole(f"channels of the graph {name}", channels)
-        self.channels = int(channels)
         self.nodes: list[Node] = []
-        self._places: dict[str, int] = {}
+        self.tensors: dict[str, Tensor] = {}
         self.parameters: dict[str, Parameter] = {}
         self.weights: dict[str, np.ndarray] = {}  # pre-trained values; parameters without one start from the seed
         self.options: dict = {}  # what `models.build` needs beside classes, size and channels to build it again
         self.pixels = (0.0, 1.0)  # input values that stand for a pixel of 0 and of 255
-        self._shapes = {INPUT: (1, *self.size, self.channels)}
+        self._places: dict[str, int] = {}
+        self._outputs: tuple[str, ...] = ()
+        self.size: tuple[int, int] | None = None
+        self.channels: int | None = None
+        if size is None and channels is None:
+            return
+        if not isinstance(size, (tuple, list)) or len(size) != 2:
+            raise ValueError(f"size of the graph {name} must be rows and columns (H, W), got {size!r}")
+        self.size = (int(size[0]), int(size[1]))
+        arguments.whole(f"channels of the graph {name}", channels)
+        self.channels = int(channels)
+        self.tensors[INPUT] = Tensor(INPUT, (1, *self.size, self.channels))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the tensors that come from outside."""
+        return tuple(t.name for t in self.tensors.values() if t.producer is None)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the tensors that it gives; the loss is of the first."""
+        return self._outputs or (self.nodes[-1].name,)
+
+    @outputs.setter
+    def outputs(self, names: Sequence[str]) -> None:
+        if isinstance(names, str) or not names:
+            raise ValueError(f"outputs of the graph {self.name} must be one or more names of tensors, got {names!r}")
+        for name in names:
+            self.shape(name)
+        self._outputs = tuple(names)
 
     @property
     def output(self) -> str:
-        """Name of the last tensor."""
-        return self.nodes[-1].name
+        """Name of the first output."""
+        return self.outputs[0]
+
+    def add_input(self, name: str, shape: Sequence[int], dtype=None) -> str:
+        """Add an input tensor (N, *shape); dtype: None is the float dtype of a program. Returns its name."""
+        self._check_new(name)
+        for n in shape:
+            arguments.whole(f"each of shape of {name}", n)
+        self.tensors[name] = Tensor(name, (1, *shape), None if dtype is None else np.dtype(dtype))
+        return name
+
+    def bare(self) -> "Graph":
+        """A graph with the same inputs and everything else that this one says of itself, but no nodes yet."""
+        new = copy.copy(self)
+        new.nodes, new.parameters, new._places = [], {}, {}
+        new.tensors = {name: self.tensors[name] for name in self.inputs}
+        return new
+
+    def _check_new(self, name: str) -> None:
+        if name in self.tensors:
+            raise ValueError(f"the graph {self.name} already has a tensor {name!r}")
+
+    def users(self) -> dict[str, list[tuple[Node, str]]]:
+        """Parameter → the nodes that use it, each with the operator's name of it."""
+        found: dict[str, list[tuple[Node, str]]] = {name: [] for name in self.parameters}
+        for node in self.nodes:
+            for local, name in node.params.items():
+                found[name].append((node, local))
+        return found
+
+    def needed(self) -> list[Node]:
+        """The nodes that an output depends on, in their order."""
+        wanted = set(self.outputs)
+        found = []
+        for node in reversed(self.nodes):
+            if wanted.intersection(node.outputs):
+                wanted.update(node.inputs)
+                found.append(node)
+        return found[::-1]
 
     def node(self, name: str) -> Node:
         """The node called `name`; KeyError where there is none."""
@@ -133,22 +255,34 @@ class Graph:
 
     def shapes(self, batch: int, size: tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor for a batch size and an input size; ShapeError names the node that cannot take it."""
-        found = {INPUT: (batch, *(size or self.size), self.channels)}
+        found = {name: (batch, *self.tensors[name].shape[1:]) for name in self.inputs}
+        if INPUT in found and self.size:
+            found[INPUT] = (batch, *(size or self.size), self.channels)
         for node in self.nodes:
-            found[node.name] = output_shape(node, found, self.parameters)
+            found |= output_shapes(node, found, self.parameters)
         return found
 
-    def add_node(self, name: str, op: str, inputs: tuple[str, ...], attrs: dict, params: dict[str, Parameter]) -> str:
-        """Append a node; ShapeError where its inputs do not fit, ValueError where the name is taken."""
-        if name in self._shapes:
-            raise ValueError(f"the graph {self.name} already has a tensor {name!r}")
+    def add_node(
+        self, name: str, op: str, inputs: tuple[str, ...], attrs: dict, params: Mapping[str, Parameter | str]
+    ) -> str:
+        """Append a node and return the name of its first output.
+
+        params: the operator's array name → a new parameter, or the name of one that another node uses too.
+        ShapeError where its inputs do not fit, ValueError where the name is taken.
+        """
+        self._check_new(name)
         for x in inputs:
             self.shape(x)
         known = operator(op).defaults
         attrs = {a: canonical(a, v, known[a]) if a in known and v != "same" else v for a, v in attrs.items()}
-        node = Node(name, op, tuple(inputs), attrs, {local: f"{name}.{local}" for local in params})
-        parameters = {f"{name}.{local}": p for local, p in params.items()}
-        self._shapes[name] = output_shape(node, self._shapes, self.parameters | parameters)
+        names = {local: p if isinstance(p, str) else f"{name}.{local}" for local, p in params.items()}
+        node = Node(name, op, tuple(inputs), attrs, names)
+        parameters = {names[local]: p for local, p in params.items() if not isinstance(p, str)}
+        found = output_shapes(node, {t.name: t.shape for t in self.tensors.values()}, self.parameters | parameters)
+        for local, tensor in zip(node.operator.outputs, node.outputs, strict=True):
+            entry = node.operator.shapes[local]
+            dtype = np.dtype(entry.split(":")[0]) if ":" in entry else None
+            self.tensors[tensor] = Tensor(tensor, found[tensor], dtype, name)
         self.parameters |= parameters
         self._places[name] = len(self.nodes)
         self.nodes.append(node)
@@ -156,14 +290,25 @@ class Graph:
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         """Shape of a tensor at batch 1; ValueError where the graph has no such tensor."""
-        if tensor not in self._shapes:
-            raise ValueError(f"the graph {self.name} has no tensor {tensor!r}; it has {', '.join(self._shapes)}")
-        return self._shapes[tensor]
+        if tensor not in self.tensors:
+            raise ValueError(f"the graph {self.name} has no tensor {tensor!r}; it has {', '.join(self.tensors)}")
+        return self.tensors[tensor].shape
+
+    def _shared(self, node: str, op: str) -> dict[str, str]:
+        """The parameters of a node, for another one of the same operator to use."""
+        if node not in self._places or self.node(node).op != op:
+            raise ValueError(f"the graph {self.name} has no {op} {node!r} whose parameters could be shared")
+        return dict(self.node(node).params)
 
     # One method per operator, in the order of refimpl.ops.
 
-    def conv2d(self, name, x, channels, kernel, stride=1, pad=0, dilation=1, groups=1, bias=False) -> str:
-        """Convolution with `channels` outputs; pad: rows and columns, ((top, bottom), (left, right)) or "same"."""
+    def conv2d(
+        self, name, x, channels, kernel, stride=1, pad=0, dilation=1, groups=1, bias=False, shared=None
+    ) -> str:  # fmt: skip
+        """Convolution with `channels` outputs; pad: rows and columns, ((top, bottom), (left, right)) or "same".
+
+        shared: another convolution whose weights and bias it uses too.
+        """
         r, s = (kernel, kernel) if isinstance(kernel, int) else kernel
         arguments.whole(f"channels of {name}", channels)
         depth = self.shape(x)[3] // groups
@@ -172,15 +317,19 @@ class Graph:
         params = {"w": Parameter((r, s, depth, channels), "he", r * s * depth)}
         if bias:
             params["b"] = Parameter((channels,), "zeros")
+        if shared is not None:
+            params = self._shared(shared, "conv2d")
         return self.add_node(name, "conv2d", (x,), {"stride": stride, "pad": pad, "dilation": dilation}, params)
 
-    def linear(self, name, x, features, bias=True) -> str:
-        """Linear layer on (N, D)."""
+    def linear(self, name, x, features, bias=True, shared=None) -> str:
+        """Linear layer on the last axis of x (N, …, D). shared: another one whose weights and bias it uses too."""
         arguments.whole(f"features of {name}", features)
-        fan_in = self.shape(x)[1]
+        fan_in = self.shape(x)[-1]
         params = {"w": Parameter((fan_in, features), "he", fan_in)}
         if bias:
             params["b"] = Parameter((features,), "zeros")
+        if shared is not None:
+            params = self._shared(shared, "linear")
         return self.add_node(name, "linear", (x,), {}, params)
 
     def batch_norm(self, name, x, eps=1e-5, momentum=0.1) -> str:
@@ -218,8 +367,12 @@ class Graph:
         """Sum of two branches."""
         return self.add_node(name, "add", (a, b), {}, {})
 
+    def concat(self, name, *inputs) -> str:
+        """Tensors that differ in their last axis only, side by side along it."""
+        return self.add_node(name, "concat", inputs, {}, {})
+
     def flatten(self, name, x) -> str:
-        """(N, H, W, C) to (N, D)."""
+        """(N, …) to (N, D)."""
         return self.add_node(name, "flatten", (x,), {}, {})
 
     def dropout(self, name, x, rate=0.5) -> str:
@@ -227,19 +380,26 @@ class Graph:
         return self.add_node(name, "dropout", (x,), {"rate": rate}, {})
 
 
-def output_shape(node: Node, shapes: Mapping, parameters: Mapping[str, Parameter]) -> tuple[int, ...]:
-    """Shape of a node's output; ShapeError names the node."""
+def output_shapes(
+    node: Node, shapes: Mapping[str, tuple[int, ...]], parameters: Mapping[str, Parameter]
+) -> dict[str, tuple[int, ...]]:
+    """Shape of each output tensor of a node; ShapeError names the node."""
     op = node.operator
-    arrays = {local: _Shaped(shapes[tensor]) for local, tensor in zip(op.inputs, node.inputs, strict=True)}
-    arrays |= {local: _Shaped(parameters[p].shape) for local, p in node.params.items() if local in op.shapes}
     try:
-        sizes = read_sizes(op.shapes, arrays)
-        attrs = node_attrs(node, sizes)
+        arrays = {local: _Shaped(shapes[t]) for local, t in zip(op.locals(len(node.inputs)), node.inputs, strict=True)}
+        arrays |= {local: _Shaped(parameters[p].shape) for local, p in node.params.items()}
+        entries = {a: op.shapes[a] for a in arrays if a in op.shapes}
+        known = {a: arrays[a] for a in entries}
+        sizes = read_sizes(op.shapes, known)
+        axes = starred_axes(entries, known)
+        if op.bind:
+            inputs = [arrays[local] for local in op.locals(len(node.inputs))]
+            sizes |= op.bind(inputs).sizes
+            axes |= starred_axes(dict.fromkeys(arrays, op.shapes["x"]), arrays)
         if op.derive:
-            sizes |= op.derive(sizes, attrs)
-        if op.shapes["y"].endswith("*"):  # element by element: y has the unmerged shape of the input of its entry
-            return tuple(next(v.shape for a, v in arrays.items() if op.shapes[a] == op.shapes["y"]))
-        return tuple(size_of(d, sizes) for d in dims(op.shapes["y"]))
+            sizes |= op.derive(sizes, node_attrs(node, sizes))
+        outputs = zip(op.outputs, node.outputs, strict=True)
+        return {tensor: full_shape(op.shapes[local], sizes, axes) for local, tensor in outputs}
     except ShapeError as e:
         raise ShapeError(f"node {node.name} ({node.op}): {e}") from None
 

@@ -29,6 +29,7 @@ ARITHMETIC = ("add", "mul")  # what `flops` counts; the other units are listed b
 N, H, W, C, K, R, S, P, Q, G, D, U, V = sp.symbols("N H W C K R S P Q G D U V", positive=True, integer=True)
 E, B, L, J = sp.symbols("E B L J", positive=True, integer=True)  # merged elements, mask bytes, slices, all slices
 M = sp.Symbol("M", positive=True, integer=True)  # chosen input channels; L of a method: kept output channels
+A = sp.Symbol("A", positive=True, integer=True)  # channels of one of several inputs
 
 COSTS: dict[tuple[str, str], sp.Expr] = {}
 
@@ -106,6 +107,11 @@ def pool_taps(axis: int) -> sp.Expr:
 def nonzero(name: str) -> sp.Expr:
     """1 where the attribute `name` is not zero (or is True), else 0."""
     return sp.Piecewise((0, sp.Eq(sp.Symbol(name, real=True), 0)), (1, True))
+
+
+def differs(name: str, value: int) -> sp.Expr:
+    """1 where the attribute `name` is not `value`, else 0."""
+    return sp.Piecewise((0, sp.Eq(attribute(name), value)), (1, True))
 
 
 def register(operator: str, **costs: sp.Expr) -> None:

@@ -27,7 +27,7 @@ def compile(
 ) -> Program:
     """Compile a training step (or, with `plan=None`, inference) for batches of up to `batch` samples.
 
-    size: rows and columns of the input, default the graph's. memory_limit: bytes that state and arena may take.
+    size: rows and columns of the input map, default the graph's. memory_limit: bytes that state and arena may take.
     backend: "fast" (default) or "reference". threads: default all. dtype: float32, or float64 for gradient checks.
     Raises ShapeError where the model does not fit the size, MemoryLimitError, ValueError for bad values.
     """
@@ -45,7 +45,9 @@ def compile(
             raise ValueError(f"size must be rows and columns (H, W), got {size!r}")
         for side in size:
             arguments.whole("each of size", side)
-    size = tuple(size or graph.size)
+    if size is not None and graph.size is None:
+        raise ValueError(f"{graph.name} has no input map, so it takes no size, got {size!r}")
+    size = graph.size if size is None else tuple(size)
     if dtype is None or dtype not in DTYPES:
         raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
     dtype = np.dtype(dtype).type

@@ -32,7 +32,7 @@ def derive(
     rule = plan.instances
     if rule is None or not rule.sections:
         return Derivation(graph, plan, batch, size, dtype, training=True, dropped=blocks, known=known).build()
-    stream = Buffer(INPUT, graph.shapes(batch, size)[INPUT], np.dtype(dtype), "arena", batched=True)
+    stream = Buffer(INPUT, graph.shapes(batch, size)[INPUT], np.dtype(dtype), "arena", batched=1)
     common = {"batch": batch, "size": size, "dtype": dtype, "stream": stream}
     main = Derivation(graph, plan, training=True, chosen=True, **common)
     judge = {"training": False, "parameters": main.parameters, **common}
@@ -44,7 +44,7 @@ def derive(
         shared = common | {"parameters": learner.parameters}
         asked = Derivation(rule.graph, own, training=False, prefix=rule.prefix, section="filter", **shared)
         first = asked.build()
-        logits, doubt = first.host_reads.pop(f"{rule.prefix}output"), asked.buffer("entropy", (batch,), batched=True)
+        logits, doubt = first.host_reads.pop(f"{rule.prefix}output"), asked.buffer("entropy", (batch,), batched=1)
         asked.emit("entropy", entropy, {"logits": logits, "entropy": doubt}, {})
         first.host_reads |= {f"{rule.prefix}logits": logits, f"{rule.prefix}entropy": doubt}
         unsure = Derivation(graph, plan, prefix="uncertain.", section="uncertain", chosen=True, **judge)

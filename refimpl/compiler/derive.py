@@ -11,8 +11,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..graph import INPUT, Graph, Node, Operator, node_attrs, operator
-from ..kernels.passes import Bound, Pass, ShapeError, dtype_of, read_sizes
-from ..kernels.random import DROPOUT, ORDER
+from ..kernels.passes import (
+    Bound,
+    Pass,
+    ShapeError,
+    dims,
+    dtype_of,
+    full_shape,
+    merged,
+    read_sizes,
+    span,
+    starred_axes,
+)  # fmt: skip
+from ..kernels.random import ORDER
 from ..methods.convolution import bind
 from ..methods.instance_filter import select
 from ..methods.stochastic_depth import Block
@@ -30,9 +41,6 @@ class _Node:
     passes: list[Bound]
     sizes: dict[str, int]  # letters that its inputs, parameters and output tell
     arrays: dict[str, Buffer] = field(default_factory=dict)
-
-
-IDENTITY = Operator("identity", {"x": "", "y": ""}, ("x",), (), (), {"y": "x", "dx": "dy"}, {}, None)
 
 
 class Derivation:
@@ -71,10 +79,13 @@ class Derivation:
         self.constants: dict[str, Constant] = {}
         self.scalars: dict = {}
         self.section = "forward"
-        source = stream or self.buffer(INPUT, self.shapes[INPUT], batched=True)
-        self.tensors = {INPUT: self.select(source) if chosen else source}
+        self.tensors = {}
         if stream is None:
-            self.host_writes[INPUT] = source
+            for name in graph.inputs:
+                self.tensors[name] = self.buffer(name, self.shapes[name], graph.tensors[name].dtype, batched=1)
+            self.host_writes |= self.tensors
+        else:
+            self.tensors[INPUT] = self.select(stream) if chosen else stream
 
     def once(self, key, find: Callable):
         """What `find()` gives, found out once."""
@@ -84,38 +95,43 @@ class Derivation:
 
     def select(self, stream: Buffer) -> Buffer:
         """The instances of a mini-batch that the host chooses, side by side."""
-        self.host_writes["chosen"] = index = self.buffer("chosen", (self.batch,), np.int32, batched=True)
-        selected = self.buffer("selected", stream.shape, batched=True)
-        whole = replace(stream, batched=False, base=stream)
+        self.host_writes["chosen"] = index = self.buffer("chosen", (self.batch,), np.int32, batched=1)
+        selected = self.buffer("selected", stream.shape, batched=1)
+        whole = replace(stream, batched=0, base=stream)
         self.emit("input", select, {"stream": whole, "chosen": index, "selected": selected}, {})
         return selected
 
-    def buffer(self, name: str, shape, dtype=None, region="arena", batched=False) -> Buffer:
+    def buffer(self, name: str, shape, dtype=None, region="arena", batched=0) -> Buffer:
         return Buffer(self.prefix + name, tuple(shape), np.dtype(dtype or self.dtype), region, batched)
 
     def parameter(self, name: str) -> Buffer:
-        node = self.graph.node(name.rsplit(".", 1)[0])
-        local = name.rsplit(".", 1)[1]
-        changes = local in self.trained.get(node.name, ()) or (
-            local in node.operator.state and self.statistics_change(node)
+        changes = any(
+            local in self.trained.get(node.name, ()) or local in node.operator.state and self.statistics_change(node)
+            for node, local in self.once("users", self.graph.users)[name]
         )
         return self.buffer(name, self.graph.parameters[name].shape, region="state" if changes else "constant")
 
     def statistics_change(self, node: Node) -> bool:
-        """Does a batch norm train with the statistics of the batch?"""
+        """Does a node with running statistics train with those of the batch?"""
         return self.plan.batch_norm == "train" and node.name in self.trained
 
     def build(self, losses: bool = False) -> Step:
         """The step; losses: the host wants the loss of each instance, of an inference too."""
         resolved = []
-        for node in self.graph.nodes:
+        needed = self.once("needed", self.graph.needed)
+        read = {*self.graph.outputs, *(tensor for node in needed for tensor in node.inputs)}
+        for node in needed:
             if node.name in self.absent:
                 continue
             r = self.resolve(node)
             resolved.append(r)
-            self.tensors[r.node.name] = self.demand(r, "y").reshape(self.shapes[r.node.name])
-        output = self.tensors[self.graph.output]
+            for local, tensor in zip(r.op.outputs, r.node.outputs, strict=True):
+                if tensor in read:
+                    self.tensors[tensor] = self.demand(r, local).reshape(self.shapes[tensor])
+        output, *others = (self.tensors[tensor] for tensor in self.graph.outputs)
         reads = {"output": output}
+        if not self.training:
+            reads |= {f"output.{name}": b for name, b in zip(self.graph.outputs[1:], others, strict=True)}
         loss = self.loss(output) if self.training or losses else None
         if losses:
             reads["losses"] = self.demand(loss, "losses")
@@ -131,26 +147,24 @@ class Derivation:
     def resolve(self, node: Node) -> _Node:
         """Operator, attributes and passes of a node under the plan, with its inputs and parameters bound."""
         op = node.operator
-        if node.op == "batch_norm" and not self.statistics_change(node):
-            op = operator("frozen_batch_norm")
-        if node.op == "dropout" and not self.training:
-            op = IDENTITY
+        if op.variant:
+            op = operator(op.variant(self.training, self.statistics_change(node)))
         if node.name in self.shortcuts:
-            node, op = replace(node, inputs=(self.shortcuts[node.name],)), IDENTITY
-        arrays = {local: self.tensors[t] for local, t in zip(op.inputs, node.inputs, strict=True)}
+            node, op = replace(node, inputs=(self.shortcuts[node.name],)), operator("identity")
+        arrays = {local: self.tensors[t] for local, t in zip(op.locals(len(node.inputs)), node.inputs, strict=True)}
         arrays |= {local: self.parameters[p] for local, p in node.params.items()}
         known = {a: b for a, b in arrays.items() if op.shapes.get(a)}
-        if op.shapes["y"]:
-            known["y"] = self.buffer("y", self.shapes[node.name])
+        for local, tensor in zip(op.outputs, node.outputs, strict=True):
+            known[local] = self.buffer(local, self.shapes[tensor])
         sizes = self.once((node.name, op.name), lambda: read_sizes(op.shapes, known))
         attrs = node_attrs(node, sizes)
-        if node.op == "dropout" and op is not IDENTITY:
-            attrs |= {"stream": DROPOUT + self.graph.place(node.name)}
-            arrays |= {
-                "step": self.count_write(),
-                "seed": self.scalar("seed", np.int64, lambda updates, planned, seed: seed),
-            }
+        if op.stream is not None:
+            attrs |= {"stream": op.stream + self.graph.place(node.name)}
+        for local, holds in op.host.items():
+            arrays[local] = self.count_write() if holds == "update" else self.seed_write()
         passes = [Bound(p) for p in op.passes.values()]
+        if op.bind:
+            passes = list(op.bind([arrays[local] for local in op.locals(len(node.inputs))]).passes)
         rules = self.plan.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
         if rules:
             bound = bind(rules, attrs, op.derive(sizes, attrs) | sizes)
@@ -180,16 +194,17 @@ class Derivation:
             shape = self.alias_shape(r, array, source)
             r.arrays[array] = source.reshape(shape)
             return r.arrays[array]
-        passed = next((p for p in r.passes if array in p.writes), None)
-        if passed is None:
+        writers = [p for p in r.passes if array in p.writes]
+        if not writers:
             if any(array in map(p.name, p.passed.optional) for p in r.passes):
                 return None
             raise KeyError(f"node {r.node.name}: no pass of {r.op.name} writes {array}")
-        self.call(r, passed)
+        for bound in writers if array in map(writers[0].name, writers[0].passed.parts) else writers[:1]:
+            self.call(r, bound)
         return r.arrays[array]
 
     def alias_shape(self, r: _Node, array: str, source: Buffer) -> tuple[int, ...]:
-        if array == "y" and r.op.derive:
+        if array == "y":
             return self.shapes[r.node.name]
         local = array.removeprefix("d")
         return r.arrays[local].shape if local in r.arrays else source.shape
@@ -198,23 +213,25 @@ class Derivation:
         """Add a call of a pass, after those that compute what it reads; late: it starts the way back."""
         passed = bound.passed
         for a in passed.reads:
-            self.demand(r, bound.name(a))
+            if a not in passed.parts:
+                self.demand(r, bound.name(a))
         arrays = {a: r.arrays[bound.name(a)] for a in passed.reads if r.arrays.get(bound.name(a)) is not None}
+        arrays = {a: rows(passed.shapes[a], b) for a, b in arrays.items()}
+        key = (r.node.name, passed, *bound.names.items(), *arrays)
         try:
-            attrs, sizes = self.once((r.node.name, passed, *arrays), lambda: self.measure(r, bound, arrays))
+            attrs, sizes = self.once(key, lambda: self.measure(r, bound, arrays))
         except ShapeError as e:
             raise ShapeError(f"node {r.node.name} ({passed}): {e}") from None
         batched = any(b.batched for b in arrays.values())
         for a in passed.writes:
-            if a not in passed.inplace:
-                shape = passed.shape(a, sizes)
-                entry = passed.shapes[a].split(":")[-1].split()
-                per_sample = batched and bool(entry) and entry[0] == "N"
-                own = bound.name(a)
+            own = bound.name(a)
+            if a not in passed.inplace or a in passed.parts and own not in r.arrays:
+                per_sample = batched and dims(passed.shapes[a])[:1] == ["N"]
                 name = r.node.name if own == "y" else f"{r.node.name}.{own}"
                 dtype = dtype_of(passed.shapes[a], self.dtype)
-                r.arrays[own] = self.buffer(name, shape, dtype, batched=per_sample)
-            arrays[a] = r.arrays[bound.name(a)]
+                samples = sizes["N"] // self.batch if per_sample else 0
+                r.arrays[own] = self.buffer(name, passed.shape(a, sizes), dtype, batched=samples)
+            arrays[a] = r.arrays[own]
         late = late or any(b.root in self.late for b in arrays.values())
         if late:
             self.late |= {arrays[a].root for a in passed.writes}
@@ -229,7 +246,7 @@ class Derivation:
 
     def measure(self, r: _Node, bound: Bound, arrays: Mapping[str, Buffer]) -> tuple[dict, dict[str, int]]:
         """Attributes and letter sizes of a node's pass on these arrays."""
-        attrs = bound.passed.attrs(r.attrs)
+        attrs = bound.passed.attrs({**r.attrs, **bound.attrs})
         return attrs, bound.passed.sizes(arrays, attrs, bound.sizes(r.sizes))
 
     def loss(self, output: Buffer) -> _Node:
@@ -237,21 +254,23 @@ class Derivation:
         plan = self.plan
         op = operator(plan.loss)
         node = Node("loss", plan.loss, (self.graph.output,))
-        sizes = read_sizes(op.shapes, {"x": output})
+        sizes, axes = read_sizes(op.shapes, {"x": output}), starred_axes(op.shapes, {"x": output})
         attrs = {"label_smoothing": plan.label_smoothing}
+        if plan.ignored_label is not None:
+            attrs["ignored"] = plan.ignored_label
         r = _Node(node, op, attrs, [Bound(p) for p in op.passes.values()], sizes, {"x": output})
         name = "labels" if "labels" in op.shapes else "target"
         entry = op.shapes[name]
-        shape = (self.batch,) if name == "labels" else output.shape
-        self.host_writes[name] = r.arrays[name] = self.buffer(name, shape, dtype_of(entry, self.dtype), batched=True)
+        shape = full_shape(entry, sizes, axes)
+        self.host_writes[name] = r.arrays[name] = self.buffer(name, shape, dtype_of(entry, self.dtype), batched=1)
         r.arrays["class_weights"] = None
         if plan.class_weights is not None:
-            if len(plan.class_weights) != output.shape[1]:
+            if len(plan.class_weights) != output.shape[-1]:
                 raise ValueError(
-                    f"class_weights has {len(plan.class_weights)} weights, but {self.graph.name} has {output.shape[1]} "
-                    "outputs: give one a class"
+                    f"class_weights has {len(plan.class_weights)} weights, but {self.graph.name} has "
+                    f"{output.shape[-1]} outputs: give one a class"
                 )
-            r.arrays["class_weights"] = b = self.buffer("loss.class_weights", (output.shape[1],), region="constant")
+            r.arrays["class_weights"] = b = self.buffer("loss.class_weights", (output.shape[-1],), region="constant")
             make = lambda parameters, seed: np.array(plan.class_weights, self.dtype)  # noqa: E731
             self.constants["loss.class_weights"] = Constant(b, make)
         return r
@@ -261,34 +280,39 @@ class Derivation:
         self.section = "backward"
         needed = {}  # tensor → does a trained node lie at or before it?
         for r in resolved:
-            needed[r.node.name] = r.node.name in self.trained or any(needed.get(t, False) for t in r.node.inputs)
+            found = r.node.name in self.trained or any(needed.get(t, False) for t in r.node.inputs)
+            needed |= dict.fromkeys(r.node.outputs, found)
         if not needed[self.graph.output]:
             return
         self.call(loss, next(p for p in loss.passes if "dx" in p.writes), late=True)
         arriving: dict[str, list[Buffer]] = {self.graph.output: [loss.arrays["dx"]]}
+        uses: dict[str, list[Buffer]] = {}  # parameter → its gradients of the nodes that use it
         for r in reversed(resolved):
-            if not needed[r.node.name]:
+            arrived = {o: arriving[t] for o, t in zip(r.op.outputs, r.node.outputs, strict=True) if t in arriving}
+            if not needed[r.node.name] or not arrived:
                 continue
-            r.arrays["dy"] = self.total(r, arriving.get(r.node.name, []))
+            for local, gradients in arrived.items():
+                shape = self.shapes[dict(zip(r.op.outputs, r.node.outputs, strict=True))[local]]
+                r.arrays[f"d{local}"] = self.total(r.node.name, f"{r.node.name}.d{local}", gradients).reshape(shape)
             for local in self.trained.get(r.node.name, ()):
-                self.gradients[r.node.params[local]] = self.demand(r, f"d{local}")
-            for local, tensor in zip(r.op.inputs, r.node.inputs, strict=True):
+                uses.setdefault(r.node.params[local], []).append(self.demand(r, f"d{local}"))
+            for local, tensor in zip(r.op.locals(len(r.node.inputs)), r.node.inputs, strict=True):
                 if needed.get(tensor, False):
                     arriving.setdefault(tensor, []).append(self.demand(r, f"d{local}"))
+        for name, gradients in uses.items():
+            self.gradients[name] = self.total(name, f"{name}.gradient", gradients)
         self.moves.finish()
 
-    def total(self, r: _Node, arriving: list[Buffer]) -> Buffer:
-        """Sum of the gradients that reach a tensor from its consumers."""
+    def total(self, node: str, name: str, gradients: list[Buffer]) -> Buffer:
+        """Sum of the gradients that reach a tensor from its consumers, or a parameter from the nodes that use it."""
         add = operator("add").passes["forward"]
-        shape = self.shapes[r.node.name]
-        total = arriving[0]
-        for i, other in enumerate(arriving[1:]):
-            as_map = shape if len(shape) == 4 else (shape[0], 1, 1, shape[1])
-            out = self.buffer(f"{r.node.name}.dy{i or ''}", as_map, batched=True)
-            self.emit(r.node.name, add, {"a": total.reshape(as_map), "b": other.reshape(as_map), "y": out}, {})
+        total = gradients[0]
+        for i, other in enumerate(gradients[1:]):
+            out = self.buffer(f"{name}{i or ''}", other.shape, batched=other.batched)
+            self.emit(node, add, {"a": total.reshape(other.shape), "b": other, "y": out}, {})
             self.late.add(out)
             total = out
-        return total.reshape(shape)
+        return total
 
     def update(self, resolved: list[_Node]) -> None:
         """Running statistics, then the optimizer on each trained parameter."""
@@ -306,6 +330,11 @@ class Derivation:
         if "factors" in update.reads:
             factors = {b: self.factors(b, op, shared["lr"]) for b in dict.fromkeys(map(self.block_of, self.gradients))}
         own = {r.node.params["w"]: (r, p.passed) for r in resolved for p in r.passes if p.passed.inplace == ["w"]}
+        users = self.once("users", self.graph.users)
+        for name in own:
+            if len(users[name]) > 1:
+                names = ", ".join(node.name for node, _ in users[name])
+                raise ValueError(f"sparse-update cannot train {name}: the layers {names} share it")
         for name, gradient in self.gradients.items():
             arrays = {"w": self.parameters[name], "dw": gradient, **shared}
             if "factors" in update.reads:
@@ -360,10 +389,20 @@ class Derivation:
             self.scalars[name] = Scalar(value, self.prefix, block)
         return self.host_writes[name]
 
+    def seed_write(self) -> Buffer:
+        """The seed of the run."""
+        return self.scalar("seed", np.int64, lambda updates, planned, seed: seed)
+
     def count_write(self, block: str = "") -> Buffer:
         """The number of the update, from 1: of the net, or of a residual block."""
         name = f"{block}.step" if block else "step"
         return self.scalar(name, np.int64, lambda updates, planned, seed: updates + 1, block)
+
+
+def rows(entry: str, buffer: Buffer) -> Buffer:
+    """A buffer as its pass sees it, where the first letter of the entry stands for several axes."""
+    axes = span(entry, len(buffer.shape))
+    return buffer if axes is None or axes.start else buffer.reshape(merged(entry, buffer.shape))
 
 
 class Moves:

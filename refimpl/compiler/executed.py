@@ -81,7 +81,9 @@ def _shown(argument, n: int):
     if isinstance(argument, Prefix):
         return outline((argument.length(n), *argument.buffer.shape[1:]), argument.buffer.dtype)
     if isinstance(argument, Buffer):
-        return outline((n, *argument.shape[1:]) if argument.batched else argument.shape, argument.dtype)
+        return outline(
+            (n * argument.batched, *argument.shape[1:]) if argument.batched else argument.shape, argument.dtype
+        )
     return argument
 
 

@@ -15,7 +15,10 @@ PHASES = ("forward", "backward", "update")  # the sections of a plain step
 
 @dataclass(eq=False)
 class Buffer:
-    """An array of a program. `batched`: its first axis is the batch, and a call with n samples uses the first n.
+    """An array of a program.
+
+    batched: how many entries along its first axis belong to a sample, 0 where that axis is no batch; a call on n
+    samples uses the first n·batched.
 
     region: "constant" (frozen weights and statistics), "state" (what training changes and keeps) or "arena".
     """
@@ -24,7 +27,7 @@ class Buffer:
     shape: tuple[int, ...]
     dtype: np.dtype
     region: str
-    batched: bool = False
+    batched: int = 0
     base: "Buffer | None" = None  # the buffer whose memory this one shows under another shape
     start: int = 0  # its first element in that memory
 
@@ -40,8 +43,10 @@ class Buffer:
 
     def reshape(self, shape: tuple[int, ...]) -> "Buffer":
         """The same memory under another shape."""
-        same = len(shape) == len(self.shape) and shape == self.shape
-        return self if same else replace(self, shape=tuple(shape), base=self)
+        if len(shape) == len(self.shape) and shape == self.shape:
+            return self
+        batched = self.batched and self.batched * shape[0] // self.shape[0]
+        return replace(self, shape=tuple(shape), base=self, batched=batched)
 
     def part(self, start: int, shape: tuple[int, ...]) -> "Buffer":
         """Some of the elements, from number `start` on, as a buffer of `shape`."""
@@ -88,8 +93,10 @@ class Call:
 
     def sizes_at(self, n: int) -> dict[str, int]:
         """Letter sizes for a batch of n samples."""
-        batched = any(b.batched for b in self.arrays.values())
-        return {**self.sizes, "N": n} if batched and "N" in self.sizes else dict(self.sizes)
+        batched = next((b for b in self.arrays.values() if b.batched), None)
+        if batched is None or "N" not in self.sizes:
+            return dict(self.sizes)
+        return {**self.sizes, "N": self.sizes["N"] * n * batched.batched // batched.shape[0]}
 
 
 @dataclass(frozen=True)

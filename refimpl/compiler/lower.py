@@ -91,7 +91,8 @@ class Lowering:
 
     def anchor(self, launch: Launch) -> Call:
         """The first covered call at which everything that the launch reads has been written: there it stands."""
-        arena = [self.value(b) for b in launch.reads if b.root.region == "arena"]
+        written = {self.value(b) for b in launch.writes}  # in place: with others, each its part
+        arena = [b for b in map(self.value, launch.reads) if b.root.region == "arena" and b not in written]
         writers = [self._made.get(b) or self._writer.get(b) for b in arena]
         ready = max((self.place[w] for w in writers if w is not None and w not in launch.covers), default=-1)
         return next(c for c in sorted(launch.covers, key=self.place.get) if self.place[c] >= ready)

@@ -41,7 +41,7 @@ class Program:
         self.graph: Graph = graph
         self.plan: Plan = plan
         self.batch: int = batch
-        self.size: tuple[int, int] = size
+        self.size: tuple[int, int] | None = size  # of the input map, where the graph has one
         self.dtype = np.dtype(dtype)
         self.backend: str = backend
         self.threads: int = threads
@@ -207,7 +207,7 @@ class Program:
     def __str__(self) -> str:
         """The ledger: every launch with the logical calls that it covers, its buffers and their bytes."""
         lines = [
-            f"{self.graph.name}: batch {self.batch}, input {self.size[0]}x{self.size[1]}, {self.dtype}, {self.backend}",
+            f"{self.graph.name}: batch {self.batch}, input {self._input()}, {self.dtype}, {self.backend}",
             f"arena {self.peak_bytes:,} B (lower bound {self.lower_bound[0]:,} B), state {self.state_bytes:,} B, "
             f"constants {self.constant_bytes:,} B, saved for backward {self.saved_bytes:,} B",
         ]
@@ -219,6 +219,13 @@ class Program:
                     lines.append(f"      covers {', '.join(c.name for c in launch.covers)}")
                 lines += [f"      {kind} {self._describe(b)}" for kind, b in _listed(launch)]
         return "\n".join(lines)
+
+    def _input(self) -> str:
+        """The input map in words, or each of the inputs."""
+        if self.size:
+            return f"{self.size[0]}x{self.size[1]}"
+        tensors = self.graph.tensors
+        return ", ".join(f"{name} {'x'.join(map(str, tensors[name].shape[1:]))}" for name in self.graph.inputs)
 
     def _describe(self, b: Buffer) -> str:
         where = f"arena+{self.offsets[b.root]}" if b.root.region == "arena" else b.root.region

@@ -9,8 +9,8 @@ counted run of `instruments.counting`, and the mirror test with `costmodel`. The
 A parameter named in SHAPES is an array, any other an attribute; a default of None marks an optional array, any other
 default the attribute's default and structure. Shapes are letters of one alphabet (N H W C K R S P Q G …), integers or
 quotients such as `C/G`; an entry may begin with a dtype (`uint8: N M`), otherwise it has the float dtype of the call.
-A final `*` merges every remaining axis: `N E*` fits maps (N, H, W, C) and features (N, D) alike, and the body sees them
-as (N, E), E elements a sample.
+A `*` behind a letter lets it stand for any number of axes, merged into one for the body: `N E*` fits maps (N, H, W, C)
+and features (N, D) alike, seen as (N, E), E elements a sample; `N* D` fits rows of any number of axes before the last.
 
 An array whose elements a body uses as indices is declared with the letter that they must lie below (`indices`): a body
 cannot refuse a number, and one out of range is an access outside memory.
@@ -18,7 +18,7 @@ cannot refuse a number, and one out of range is an access outside memory.
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,15 +33,47 @@ class ShapeError(ValueError):
 
 def dims(entry: str) -> list[str]:
     """Dimensions of a SHAPES entry: `"uint8: N M"` gives `["N", "M"]`, `"N E*"` gives `["N", "E"]`."""
-    return entry.split(":")[-1].removesuffix("*").split()
+    return entry.split(":")[-1].replace("*", "").split()
+
+
+def span(entry: str, rank: int) -> slice | None:
+    """The axes of an array of `rank` axes that the starred letter of an entry takes; None where none is or can be."""
+    tokens = entry.split(":")[-1].split()
+    at = next((i for i, token in enumerate(tokens) if token.endswith("*")), None)
+    if at is None or rank < len(tokens) - 1:
+        return None
+    return slice(at, at + rank - len(tokens) + 1)
 
 
 def merged(entry: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that a body sees: of an entry such as `N E*`, the last dimension takes all the remaining axes."""
-    kept = len(dims(entry)) - 1
-    if not entry.endswith("*") or len(shape) < kept:
+    """The shape that a body sees: the starred letter of an entry such as `N E*` takes all the axes that it spans."""
+    axes = span(entry, len(shape))
+    if axes is None:
         return tuple(shape)
-    return (*shape[:kept], math.prod(shape[kept:]))
+    return (*shape[: axes.start], math.prod(shape[axes]), *shape[axes.stop :])
+
+
+def starred_axes(shapes: Mapping[str, str], arrays: Mapping) -> dict[str, tuple[int, ...]]:
+    """Starred letter → the axes that it stands for in `arrays`; ShapeError where two of them disagree."""
+    found: dict[str, tuple[int, ...]] = {}
+    owner: dict[str, str] = {}
+    for name, array in arrays.items():
+        if axes := span(shapes[name], len(array.shape)):
+            letter, own = dims(shapes[name])[axes.start], tuple(array.shape[axes])
+            if found.setdefault(letter, own) != own:
+                other = arrays[owner[letter]]
+                raise ShapeError(f"{name} has shape {tuple(array.shape)}, but {owner[letter]} has {tuple(other.shape)}")
+            owner.setdefault(letter, name)
+    return found
+
+
+def full_shape(entry: str, sizes: Mapping[str, int], axes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape of an array of an entry: the axes of its starred letter, where they are known, and the other sizes."""
+    found: list[int] = []
+    for token in entry.split(":")[-1].split():
+        letter = token.removesuffix("*")
+        found += axes[letter] if token.endswith("*") and letter in axes else [size_of(letter, sizes)]
+    return tuple(found)
 
 
 def dtype_of(entry: str, float_dtype) -> np.dtype:
@@ -122,7 +154,7 @@ class Pass:
 
     def __init__(
         self, body: Callable, shapes: Mapping[str, str], items: str, writes: str, derive, alike, inplace, sums,
-        examples, indices,
+        examples, indices, parts, spared,
     ):  # fmt: skip
         self.body, self.shapes, self.items = body, shapes, items.split()
         self.operator = body.__module__.rsplit(".", 1)[-1]
@@ -133,12 +165,14 @@ class Pass:
         self.sums = sums.split()
         self.examples = examples or {}
         self.indices: Mapping[str, str] = indices or {}
+        self.spared: Mapping[str, str] = spared or {}
         parameters = list(inspect.signature(body).parameters.values())[1:]
         self.arrays = [p.name for p in parameters if p.name in shapes]
         self.optional = {p.name for p in parameters if p.name in shapes and p.default is None}
         self.attributes = {p.name: p.default for p in parameters if p.name not in shapes}
         self.writes = writes.split()
         self.inplace = inplace.split()  # written arrays whose old values are read too (parameters, state)
+        self.parts = parts.split()  # arrays in place of which a call writes a part; together the calls write them whole
         self.reads = [a for a in self.arrays if a not in self.writes or a in self.inplace]
         self.__doc__ = body.__doc__
         summed = {letter for d in self.sums for letter in d.split("/")[:1]}
@@ -215,31 +249,23 @@ class Pass:
             )
         arrays = {a: v for a, v in arrays.items() if v is not None}
         sizes = self.sizes(arrays, attrs, keywords)
-        for a, bound in self.bounds(sizes).items():
+        for a, (bound, spared) in self.bounds(sizes, attrs).items():
             if isinstance(arrays.get(a), np.ndarray):
-                check_indices(a, arrays[a], bound)
-        full = self.full_shapes(arrays)
+                check_indices(a, arrays[a], bound, spared)
+        axes = starred_axes(self.shapes, arrays)
         floats = (v for a, v in arrays.items() if ":" not in self.shapes[a])
         model = next(floats, next(iter(arrays.values())))  # integers alone tell the device, and no dtype is needed
         new = {a: empty(self.shape(a, sizes), dtype_of(self.shapes[a], model.dtype), model) for a in self.writes}
         new = {a: copy_into(v, self.seen(a, arrays[a])) if a in self.inplace else v for a, v in new.items()}
         self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, model.dtype, model))
-        new = {a: v.reshape(full.get(self.shapes[a], v.shape)) for a, v in new.items()}
+        new = {a: v.reshape(full_shape(self.shapes[a], sizes, axes)) for a, v in new.items()}
         return new[self.writes[0]] if len(new) == 1 else tuple(new.values())
 
-    def bounds(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Arrays whose elements are indices → what they must lie below, in a call of these sizes."""
-        return {a: sizes[letter] for a, letter in self.indices.items() if letter in sizes}
-
-    def full_shapes(self, arrays: Mapping) -> dict[str, tuple[int, ...]]:
-        """Unmerged shape of each entry such as `N E*`, from `arrays`; ShapeError where two of an entry disagree."""
-        owner: dict[str, str] = {}
-        for a, v in arrays.items():
-            if self.shapes[a].endswith("*"):
-                first = owner.setdefault(self.shapes[a], a)
-                if tuple(v.shape) != tuple(arrays[first].shape):
-                    raise ShapeError(f"{a} has shape {tuple(v.shape)}, but {first} has {tuple(arrays[first].shape)}")
-        return {entry: tuple(arrays[a].shape) for entry, a in owner.items()}
+    def bounds(self, sizes: Mapping[str, int], attrs: Mapping) -> dict[str, tuple[int, int | None]]:
+        """Arrays whose elements are indices → what they must lie below, and the value that is none, of a call."""
+        return {
+            a: (sizes[letter], attrs.get(self.spared.get(a))) for a, letter in self.indices.items() if letter in sizes
+        }
 
     def letters(self) -> set[str]:
         """Every dimension letter that its arrays and items use."""
@@ -247,9 +273,12 @@ class Pass:
         return {letter for d in entries for letter in d.split("/") if not letter.isdigit()}
 
 
-def check_indices(name: str, values: np.ndarray, bound: int) -> None:
-    """ValueError where values that a kernel indexes with are not from 0 to bound − 1."""
+def check_indices(name: str, values: np.ndarray, bound: int, spared: int | None = None) -> None:
+    """ValueError where values that a kernel indexes with are neither from 0 to bound − 1 nor `spared`."""
     if values.size and (values.min() < 0 or values.max() >= bound):
+        if spared is not None:
+            check_indices(name, values[values != spared], bound)
+            return
         raise ValueError(
             f"{name} must hold indices from 0 to {bound - 1}, but it holds {values.min()} to {values.max()}"
         )
@@ -290,6 +319,8 @@ def declare(
     sums: str = "",
     examples=None,
     indices=None,
+    parts: str = "",
+    spared=None,
 ):
     """Turn a body into a Pass.
 
@@ -302,8 +333,12 @@ def declare(
     the size, which lets `validation.instruments.counting` count a long sum by its first two lengths.
     examples: index array → `values(sizes)`, one possible choice, for counting: each choice must cost the same in all.
     indices: array whose elements the body indexes with → the letter that they must lie below.
+    spared: index array → the attribute whose value stands for no index: the body leaves it out.
+    parts: arrays in place, of which a call writes a part: in a step one call for each input writes them together.
     """
-    return lambda body: Pass(body, shapes, items, writes, derive, alike, inplace, sums, examples, indices)
+    return lambda body: Pass(
+        body, shapes, items, writes, derive, alike, inplace, sums, examples, indices, parts, spared
+    )
 
 
 @dataclass(frozen=True)
@@ -311,11 +346,14 @@ class Bound:
     """A pass on arrays of a node that are called otherwise there: how one method's pass works on another's result.
 
     names: the pass's array → the node's array; letters: the pass's letter → the node's letter; where they differ.
+    attrs, known: attributes and letters of this binding alone, such as those of one input of several.
     """
 
     passed: Pass
     names: Mapping[str, str] = field(default_factory=dict)
     letters: Mapping[str, str] = field(default_factory=dict)
+    attrs: Mapping[str, object] = field(default_factory=dict)
+    known: Mapping[str, int] = field(default_factory=dict)
 
     def name(self, array: str) -> str:
         """The node's name of one of the pass's arrays."""
@@ -324,9 +362,19 @@ class Bound:
     @property
     def writes(self) -> list[str]:
         """The node's arrays that it computes; those that it only updates are left out."""
-        return [self.name(a) for a in self.passed.writes if a not in self.passed.inplace]
+        passed = self.passed
+        return [self.name(a) for a in passed.writes if a not in passed.inplace or a in passed.parts]
 
     def sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The pass's letter sizes that the node's sizes tell."""
         kept = {letter: n for letter, n in sizes.items() if letter not in self.letters}
-        return kept | {letter: sizes[other] for letter, other in self.letters.items() if other in sizes}
+        told = {letter: sizes[other] for letter, other in self.letters.items() if other in sizes}
+        return kept | told | self.known
+
+
+@dataclass(frozen=True)
+class Binding:
+    """How the passes of an operator work on the several inputs of a node, and the letter sizes that follow."""
+
+    passes: Sequence[Bound]
+    sizes: Mapping[str, int]

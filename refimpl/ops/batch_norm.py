@@ -25,6 +25,11 @@ PARAMS = ("gamma", "beta")
 STATE = ("running_mean", "running_var")
 
 
+def variant(training: bool, statistics: bool) -> str:
+    """Without the statistics of the batch it is a scale and a shift that do not change."""
+    return "batch_norm" if statistics else "frozen_batch_norm"
+
+
 def several(sizes, attrs):
     """Nothing follows; ShapeError where a channel has a single value: its variance is zero and its gradient too."""
     if sizes["N"] * sizes["H"] * sizes["W"] == 1:

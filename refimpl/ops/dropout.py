@@ -8,9 +8,17 @@ so that the host sets them in each run; `stream` differs from layer to layer.
 """
 
 from ..kernels.passes import ShapeError, declare
+from ..kernels.random import DROPOUT as STREAM  # noqa: F401 (stated to the compiler)
 from ..kernels.random import words
 
 SHAPES = {"x": "N E*", "y": "N E*", "step": "int64: 1", "seed": "int64: 1", "dy": "N E*", "dx": "N E*"}
+
+HOST = {"step": "update", "seed": "seed"}
+
+
+def variant(training: bool, statistics: bool) -> str:
+    """Inference drops nothing."""
+    return "dropout" if training else "identity"
 
 
 def derive(sizes, attrs):

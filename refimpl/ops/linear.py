@@ -1,12 +1,12 @@
 """Linear layer: y = x w + b.
 
 With dy = ∂L/∂y:  dx = dy wᵀ,  dw = xᵀ dy,  db = Σₙ dy.
-Dimensions: N samples, D input features, K output features. Any float dtype.
+Dimensions: N rows (samples, or all axes before the last of x), D input features, K output features. Any float dtype.
 """
 
 from ..kernels.passes import declare
 
-SHAPES = {"x": "N D", "w": "D K", "b": "K", "y": "N K", "dy": "N K", "dx": "N D", "dw": "D K", "db": "K"}
+SHAPES = {"x": "N* D", "w": "D K", "b": "K", "y": "N* K", "dy": "N* K", "dx": "N* D", "dw": "D K", "db": "K"}
 PARAMS = ("w", "b")
 
 

@@ -7,8 +7,9 @@ With l the label of sample n, v the class weights (1 where none are given) and �
     loss      = Σ_n losses[n] / total_weight,   total_weight = Σ_n v[l]
     dx[n,k]   = ((1 − ε)·v[l]·(p − [k = l]) + ε/K · (p·Σ_j v[j] − v[k])) / total_weight,   p = exp(x[n,k] − lse[n])
 
-as in torch.nn.functional.cross_entropy. Labels must lie in 0 … K−1: see `check_labels`.
-Dimensions: N samples, K classes. Any float dtype; labels int64.
+as in torch.nn.functional.cross_entropy. Labels must lie in 0 … K−1 (see `check_labels`) or be `ignored`: such a row
+has no loss, no weight and no gradient, and where all rows are ignored the loss is 0.
+Dimensions: N rows (samples, or all axes before the last of x), K classes. Any float dtype; labels int64.
 """
 
 import math
@@ -16,9 +17,10 @@ import math
 from ..kernels.passes import ShapeError, declare
 
 SHAPES = {
-    "x": "N K", "labels": "int64: N", "class_weights": "K", "lse": "N", "losses": "N", "total_weight": "1",
-    "loss": "1", "dx": "N K",
+    "x": "N* K", "labels": "int64: N*", "class_weights": "K", "lse": "N*", "losses": "N*", "total_weight": "1",
+    "loss": "1", "dx": "N* K",
 }  # fmt: skip
+NONE = -1  # as `ignored`: every row counts
 
 
 def derive(sizes, attrs):
@@ -48,10 +50,15 @@ def log_sum_exp(t, lse, x):
     lse[t] = largest + math.log(total)
 
 
-@declare(SHAPES, items="N", writes="losses", derive=derive, sums="K", indices={"labels": "K"})
-def sample_losses(t, losses, x, labels, lse, class_weights=None, label_smoothing=0.0):
+@declare(
+    SHAPES, items="N", writes="losses", derive=derive, sums="K", indices={"labels": "K"}, spared={"labels": "ignored"}
+)
+def sample_losses(t, losses, x, labels, lse, class_weights=None, label_smoothing=0.0, ignored=-1):
     """Losses (N,), weighted but not yet divided, of x (N, K), labels (N,), lse (N,), class_weights (K,)."""
     label = labels[t]
+    if label == ignored:
+        losses[t] = losses.dtype.type(0)
+        return
     total = lse[t] - x[t, label]
     if class_weights.shape[0]:
         total *= class_weights[label]
@@ -65,26 +72,38 @@ def sample_losses(t, losses, x, labels, lse, class_weights=None, label_smoothing
     losses[t] = total
 
 
-@declare(SHAPES, items="1", writes="loss total_weight", sums="N", indices={"labels": "K"})
-def mean_loss(t, loss, total_weight, losses, labels, class_weights=None):
+@declare(SHAPES, items="1", writes="loss total_weight", sums="N", indices={"labels": "K"}, spared={"labels": "ignored"})
+def mean_loss(t, loss, total_weight, losses, labels, class_weights=None, ignored=-1):
     """Loss (1,) and total_weight (1,) of losses (N,), labels (N,), class_weights (K,)."""
     weight = loss.dtype.type(0)
     if class_weights.shape[0]:
         for n in range(labels.shape[0]):
-            weight += class_weights[labels[n]]
+            label = labels[n]
+            if label != ignored:
+                weight += class_weights[label]
+    elif ignored != -1:
+        for n in range(labels.shape[0]):
+            if labels[n] != ignored:
+                weight += loss.dtype.type(1)
     else:
         weight = loss.dtype.type(labels.shape[0])
     total = loss.dtype.type(0)
     for n in range(losses.shape[0]):
         total += losses[n]
+    if ignored != -1 and weight == 0:
+        weight = loss.dtype.type(1)
     total_weight[0] = weight
     loss[0] = total / weight
 
 
-@declare(SHAPES, items="N", writes="dx", derive=derive, sums="K", indices={"labels": "K"})
-def grad_x(t, dx, x, labels, lse, total_weight, class_weights=None, label_smoothing=0.0):
+@declare(SHAPES, items="N", writes="dx", derive=derive, sums="K", indices={"labels": "K"}, spared={"labels": "ignored"})
+def grad_x(t, dx, x, labels, lse, total_weight, class_weights=None, label_smoothing=0.0, ignored=-1):
     """Dx (N, K) of x (N, K), labels (N,), lse (N,), total_weight (1,), class_weights (K,): one row an item."""
     label = labels[t]
+    if label == ignored:
+        for k in range(dx.shape[1]):
+            dx[t, k] = dx.dtype.type(0)
+        return
     hit = dx.dtype.type(1) / total_weight[0]  # weight of the label's own term; spread: of each class
     if class_weights.shape[0]:
         hit *= class_weights[label]

@@ -43,6 +43,7 @@ class Plan:
     depth: StochasticDepth leaves residual blocks out of a step at random; None leaves none out.
     loss: "softmax_cross_entropy" or "mse".
     class_weights: a positive weight for each class in the mean of softmax_cross_entropy; None weighs all alike.
+    ignored_label: the label of rows that softmax_cross_entropy leaves out, such as −100 or 255; None leaves none out.
     """
 
     train_last: int | str = "all"
@@ -56,6 +57,7 @@ class Plan:
     loss: str = "softmax_cross_entropy"
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
+    ignored_label: int | None = None
 
     def __post_init__(self):
         if not isinstance(self.rules, (tuple, list)):
@@ -92,6 +94,11 @@ class Plan:
             raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {self.label_smoothing}")
         if self.class_weights is not None:
             self._check_class_weights()
+        if self.ignored_label is not None:
+            if self.loss != "softmax_cross_entropy":
+                raise ValueError(f"ignored_label needs the loss softmax_cross_entropy, but the loss is {self.loss}")
+            if isinstance(self.ignored_label, bool) or not isinstance(self.ignored_label, int):
+                raise ValueError(f"ignored_label must be a whole number or None, got {self.ignored_label!r}")
 
     def _check_class_weights(self) -> None:
         """ValueError where they are no weights of a mean."""

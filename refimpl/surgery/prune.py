@@ -15,7 +15,6 @@ consumers alike), divided by the mean over its group, so that groups compare; th
 whole graph at once; nothing is trained in between.
 """
 
-import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -265,11 +264,13 @@ def _check(graph: Graph, weights: Mapping[str, np.ndarray]) -> None:
 
 def _copy(graph: Graph, weights: Mapping[str, np.ndarray], after: Iterable[str] = (), **attrs) -> Graph:
     """A new graph with the shapes of `weights`; after the tensors `after`, everybody reads a block_prune of them."""
-    new = copy.copy(graph)  # whatever else a graph says of itself stays true
-    new.nodes, new.parameters, new._places, new._shapes = [], {}, {}, {INPUT: graph.shape(INPUT)}
+    new = graph.bare()
     pruned: dict[str, str] = {}
     for node in graph.nodes:
-        params = {local: _resized(graph.parameters[p], weights.get(p)) for local, p in node.params.items()}
+        params = {
+            local: p if p in new.parameters else _resized(graph.parameters[p], weights.get(p))
+            for local, p in node.params.items()
+        }
         new.add_node(node.name, node.op, tuple(pruned.get(t, t) for t in node.inputs), dict(node.attrs), params)
         if node.name in after:
             pruned[node.name] = new.block_prune(f"{node.name}.block_prune", node.name, **attrs)

@@ -29,7 +29,8 @@ class Section(NamedTuple):
     launches: list[tuple[Callable, list]]
     turns: list[tuple[Callable, list]]  # the same, and between them the calls that let small ones run on one thread
     before: str | None  # the section that must have run just before, for what this one finds in the arena
-    indices: list[tuple[str, np.ndarray, int]]  # what kernels index with and the host filled; what it must lie below
+    # what kernels index with and the host filled, what it must lie below, and what stands for no index
+    indices: list[tuple[str, np.ndarray, int, int | None]]
 
 
 class Runner:
@@ -80,7 +81,7 @@ class Runner:
             whole = self.owned[root]
         count = math.prod(buffer.shape)
         view = whole.reshape(-1)[buffer.start : buffer.start + count].reshape(buffer.shape)
-        return view if n is None or not buffer.batched else view[:n]
+        return view if n is None or not buffer.batched else view[: n * buffer.batched]
 
     def host(self, name: str, n: int) -> np.ndarray:
         """View of an array that the host fills or reads (`input`, `labels`, `lr`, `loss`, …), made once per n."""
@@ -114,8 +115,8 @@ class Runner:
             raise RuntimeError(
                 f"{section} on {n} samples needs what {found.before} leaves: run that on them just before it"
             )
-        for name, view, bound in found.indices:
-            check_indices(name, view, bound)
+        for name, view, bound, spared in found.indices:
+            check_indices(name, view, bound, spared)
         return found
 
     def prepared(self, section: str, n: int) -> list[tuple[Callable, list]]:
@@ -139,15 +140,15 @@ class Runner:
             )  # fmt: skip
         return self._sections[key]
 
-    def _indices(self, section: str, n: int) -> list[tuple[str, np.ndarray, int]]:
-        """Arrays that the host fills and a section's kernels index with: name, view, what they must lie below."""
+    def _indices(self, section: str, n: int) -> list[tuple[str, np.ndarray, int, int | None]]:
+        """Arrays that the host fills and a section's kernels index with, as `Section.indices`."""
         found = {}
         hosts = {b: name for name, b in self.program.step.host_writes.items()}
         for call in self.program.step.calls[section]:
-            for a, bound in call.passed.bounds(call.sizes).items():
+            for a, (bound, spared) in call.passed.bounds(call.sizes, call.attrs).items():
                 if name := hosts.get(call.arrays[a].root):
-                    found[name] = min(bound, found.get(name, bound))
-        return [(name, self.host(name, n), bound) for name, bound in found.items()]
+                    found[name] = min((bound, spared), found.get(name, (bound, spared)))
+        return [(name, self.host(name, n), *allowed) for name, allowed in found.items()]
 
     def first_bad(self, section: str, n: int) -> Launch | None:
         """The first launch of a section that writes a NaN or an infinity: the section runs up to it. None: no one."""

@@ -13,7 +13,6 @@ from .. import arguments
 from ..compiler.compile import compile
 from ..compiler.program import Program
 from ..data.resized import Resized
-from ..graph import INPUT
 from ..kernels import random
 from ..kernels.running import single_threaded_blas, threads
 from ..storage import checkpoint
@@ -26,6 +25,19 @@ __all__ = ["GUARD", "NonFiniteError", "Progress", "Runner", "Trainer", "initial"
 BLOCK = 1 << 16  # values drawn or checked at a time: NumPy makes arrays of all of them in between
 REAL = "fiub"  # kinds of dtypes that samples may have
 SHALLOW = 64  # compiled steps without some of the blocks that a trainer keeps
+
+
+Inputs = np.ndarray | Resized | Mapping[str, np.ndarray | Resized]  # of a net of several inputs by their names
+
+
+def samples(x: Inputs) -> int:
+    """How many samples there are."""
+    return len(next(iter(x.values()))) if isinstance(x, Mapping) else len(x)
+
+
+def taken(x: Inputs, index) -> Inputs:
+    """Some of the samples."""
+    return {name: values[index] for name, values in x.items()} if isinstance(x, Mapping) else x[index]
 
 
 class NonFiniteError(ArithmeticError):
@@ -96,7 +108,7 @@ class Trainer:
         """Mini-batches of which nothing was learnt."""
         return self.step - int(self.updates[""][0])
 
-    def fit(self, x: np.ndarray | Resized, y: np.ndarray, epochs: int) -> list[float]:
+    def fit(self, x: Inputs, y: np.ndarray, epochs: int) -> list[float]:
         """Train until `epochs` passes over x (M, H, W, C) and y (M,) are done in all; the loss of each step so far.
 
         A trainer that has done some of them goes on from there. y: class numbers, whole; of a plan with the loss mse
@@ -106,21 +118,21 @@ class Trainer:
             pass
         return self.losses
 
-    def steps(self, x: np.ndarray | Resized, y: np.ndarray, epochs: int) -> Iterator[Progress]:
+    def steps(self, x: Inputs, y: np.ndarray, epochs: int) -> Iterator[Progress]:
         """Like `fit`, one step at a time, going on from the steps that are done already."""
         self.check(x, y)
         arguments.whole("epochs", epochs, 0)
         batch = self.program.batch
-        per_epoch = -(-len(x) // batch)
+        per_epoch = -(-samples(x) // batch)
         total = epochs * per_epoch
-        self.check_batches(len(x))
+        self.check_batches(samples(x))
         with single_threaded_blas():  # once for all steps
             shuffled = None
             while self.step < total:
                 with self._alone(), threads(self.program.threads):
                     epoch, i = divmod(self.step, per_epoch)
                     if epoch != shuffled:
-                        order = random.permutation(self.seed, random.SHUFFLE, epoch, len(x))
+                        order = random.permutation(self.seed, random.SHUFFLE, epoch, samples(x))
                         shuffled = epoch
                         self._snapshot()
                     chosen = order[i * batch : (i + 1) * batch]
@@ -129,6 +141,8 @@ class Trainer:
                 yield Progress(self.step, total, loss)
 
     def _drawn(self, x: np.ndarray | Resized, chosen: np.ndarray) -> np.ndarray:
+        if isinstance(x, Mapping):
+            return {name: self._drawn(values, chosen) for name, values in x.items()}
         return x.draw(chosen, self.seed, self.step) if isinstance(x, Resized) else x[chosen]
 
     @contextmanager
@@ -155,9 +169,9 @@ class Trainer:
 
     def _check_batch(self, x: np.ndarray, y: np.ndarray) -> None:
         self.check(x, y)
-        if len(x) > self.program.batch:
+        if samples(x) > self.program.batch:
             raise ValueError(
-                f"a step takes up to {self.program.batch} samples, as the program says, but x has {len(x)}"
+                f"a step takes up to {self.program.batch} samples, as the program says, but x has {samples(x)}"
             )
 
     def _step(self, x: np.ndarray, y: np.ndarray, total: int) -> float:
@@ -252,7 +266,7 @@ class Trainer:
         losses = self.runner.host(f"{net}losses", n)
         if not all_finite(losses):
             self.stop(f"the loss of an instance is not finite at step {self.step + 1}", net, n, 1, "")
-        return losses
+        return losses if losses.ndim == 1 and len(losses) == n else losses.reshape(n, -1).mean(1)
 
     def _set_scalars(self, net: str, n: int, total: int) -> None:
         for name, scalar in self.runner.program.step.scalars.items():
@@ -284,22 +298,26 @@ class Trainer:
             f"step {self.step} are kept"
         )
 
-    def predict(self, x: np.ndarray | Resized) -> np.ndarray:
-        """Outputs (M, classes) of x (M, H, W, C) in inference mode, in the program's dtype."""
+    def predict(self, x: Inputs) -> np.ndarray | dict[str, np.ndarray]:
+        """Outputs (M, …) of x (M, …) in inference mode, in the program's dtype; by name where the graph has several."""
         self.check(x)
-        runner, batch = self.inference, self.program.batch
-        out = None
+        runner, batch, total = self.inference, self.program.batch, samples(x)
+        first, *others = self.program.graph.outputs
+        hosts = {first: "output"} | {name: f"output.{name}" for name in others}
+        found: dict[str, np.ndarray] = {}
         with self._alone(), threads(self.program.threads):
             self.evaluated()
-            for start in range(0, len(x), batch):
-                part = x[start : start + batch]
+            for start in range(0, total, batch):
+                part = taken(x, slice(start, start + batch))
+                count = samples(part)
                 self.fill(runner, part)
-                runner.run("forward", len(part))
-                y = runner.host("output", len(part))
-                if out is None:
-                    out = np.empty((len(x), *y.shape[1:]), y.dtype)
-                out[start : start + len(part)] = y
-        return out
+                runner.run("forward", count)
+                for name, host in hosts.items():
+                    y = runner.host(host, count)
+                    if name not in found:
+                        found[name] = np.empty((total, *y.shape[1:]), y.dtype)
+                    found[name][start : start + count] = y
+        return found if others else found[first]
 
     def evaluated(self) -> dict[str, np.ndarray]:
         """The parameters of the net that is evaluated: those that train, scaled where steps left blocks out."""
@@ -307,48 +325,75 @@ class Trainer:
             np.multiply(self.parameters[name], scale if self.updates[""][0] else 1.0, out=self._scaled[name])
         return self.parameters | self._scaled
 
-    def evaluate(self, x: np.ndarray | Resized, y: np.ndarray) -> float:
-        """Share of x (M, H, W, C) that is classified as y (M,)."""
+    def evaluate(self, x: Inputs, y: np.ndarray) -> float:
+        """Share of the rows of x (M, …) that are classified as y (M, …), those of the ignored label left out."""
         self.check(x, y)
-        return float(np.mean(self.predict(x).argmax(1) == y))
+        found = self.predict(x)
+        if isinstance(found, dict):
+            found = found[self.program.graph.output]
+        right, ignored = found.argmax(-1) == y, self.program.plan.ignored_label
+        return float(np.mean(right if ignored is None else right[y != ignored]))
 
     def fill(self, runner: Runner, x: np.ndarray) -> None:
         """Copy samples into the arena."""
-        runner.host(INPUT, len(x))[...] = x
+        for name, values in self._named(x).items():
+            runner.host(name, len(values))[...] = values
 
-    def check(self, x: np.ndarray | Resized, y: np.ndarray | None = None) -> None:
+    def _named(self, x: Inputs) -> Mapping[str, np.ndarray | Resized]:
+        """Input tensor → its samples."""
+        return x if isinstance(x, Mapping) else {self.program.graph.inputs[0]: x}
+
+    def check(self, x: Inputs, y: np.ndarray | None = None) -> None:
         """ValueError with one sentence where data do not fit the program."""
-        want = self.program.step.host_writes[INPUT].shape[1:]
+        inputs = self.program.graph.inputs
+        if isinstance(x, Mapping) and x.keys() != set(inputs) or not isinstance(x, Mapping) and len(inputs) > 1:
+            given = f"{', '.join(map(str, x)) or 'none'}" if isinstance(x, Mapping) else "a single array"
+            raise ValueError(
+                f"{self.program.graph.name} has the inputs {', '.join(inputs)}: x must be a dict with an array for "
+                f"each, but it has {given}"
+            )
+        for name, values in self._named(x).items():
+            self._check_input(f"x[{name!r}]" if isinstance(x, Mapping) else "x", name, values)
+        counts = {name: len(values) for name, values in self._named(x).items()}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"the inputs must have as many samples each, but they have {counts}")
+        if y is None:
+            return
+        self._check_labels(y)
+        if len(y) != samples(x):
+            raise ValueError(f"x has {samples(x)} samples, but y has {len(y)}")
+
+    def _check_input(self, what: str, name: str, x: np.ndarray | Resized) -> None:
+        """ValueError where samples do not fit an input tensor."""
+        want = self.program.step.host_writes[name].shape[1:]
         if not isinstance(x, (np.ndarray, Resized)) or isinstance(x, np.ndarray) and x.dtype.kind not in REAL:
             kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
-            raise ValueError(f"x must be an array of real numbers, such as float32, but it is of {kind}")
-        if len(x.shape) != 4 or x.shape[1:] != want or not len(x):
-            raise ValueError(f"x must be (M, H, W, C) with H, W, C = {want} and M ≥ 1, but its shape is {x.shape}")
+            raise ValueError(f"{what} must be an array of real numbers, such as float32, but it is of {kind}")
+        if len(x.shape) != 1 + len(want) or x.shape[1:] != want or not len(x):
+            form = f"(M, H, W, C) with H, W, C = {want}" if len(want) == 3 else f"{('M', *want)}".replace("'", "")
+            raise ValueError(f"{what} must be {form} and M ≥ 1, but its shape is {x.shape}")
         count = max(1, BLOCK // math.prod(want))
         for start in range(0, len(x), count) if isinstance(x, np.ndarray) else ():
             part = x[start : start + count]
             if part.dtype.kind == "f" and not all_finite(part):
                 bad = start + int(np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(1))[0])
-                raise ValueError(f"x has a NaN or infinite value in sample {bad}; remove or repair it")
-        if y is None:
-            return
-        self._check_labels(y)
-        if len(y) != len(x):
-            raise ValueError(f"x has {len(x)} samples, but y has {len(y)}")
+                raise ValueError(f"{what} has a NaN or infinite value in sample {bad}; remove or repair it")
 
     def _check_labels(self, y: np.ndarray) -> None:
         """ValueError where y are no class numbers, or for mse no targets."""
         if not isinstance(y, np.ndarray):
             raise ValueError(f"y must be a NumPy array, but it is of {type(y).__name__}")
-        step = self.program.step
+        step, ignored = self.program.step, self.program.plan.ignored_label
         if "labels" not in step.host_writes:
             return
-        if y.ndim != 1 or y.dtype.kind not in "iu":
+        *rest, classes = step.host_reads["output"].shape[1:]
+        if list(y.shape[1:]) != rest or not y.ndim or y.dtype.kind not in "iu":
+            form = "(M,)" if not rest else f"{('M', *rest)}".replace("'", "")
             raise ValueError(
-                f"y must be (M,) class numbers of an integer type, but its shape is {y.shape} and its type {y.dtype}"
+                f"y must be {form} class numbers of an integer type, but its shape is {y.shape} and its type {y.dtype}"
             )
-        classes = step.host_reads["output"].shape[1]
-        if len(y) and (y.min() < 0 or y.max() >= classes):
+        y = y if ignored is None else y[y != ignored]
+        if y.size and (y.min() < 0 or y.max() >= classes):
             raise ValueError(f"labels must be from 0 to {classes - 1}, but y has {int(y.min())} to {int(y.max())}")
 
     def check_batches(self, samples: int) -> None:

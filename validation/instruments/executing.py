@@ -250,7 +250,7 @@ def _argument(value, n: int):
     if isinstance(value, Prefix):
         return _filled((value.length(n), *value.buffer.shape[1:]), value.buffer.dtype)
     if isinstance(value, Buffer):
-        return _filled((n, *value.shape[1:]) if value.batched else value.shape, value.dtype)
+        return _filled((n * value.batched, *value.shape[1:]) if value.batched else value.shape, value.dtype)
     return value
 
 

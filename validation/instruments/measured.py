@@ -7,7 +7,7 @@ import numpy as np
 from refimpl.compiler.executed import executed
 from refimpl.compiler.ir import Launch
 from refimpl.compiler.program import Program
-from refimpl.training.trainer import GUARD, Trainer, threads
+from refimpl.training.trainer import GUARD, Inputs, Trainer, taken, threads
 
 from .counting import count_call
 
@@ -50,7 +50,7 @@ def all_flops(
 
 
 def touched_bytes(
-    program: Program, x: np.ndarray, y: np.ndarray, parameters: dict[str, np.ndarray], block: np.ndarray | None = None
+    program: Program, x: Inputs, y: np.ndarray, parameters: dict[str, np.ndarray], block: np.ndarray | None = None
 ) -> int:
     """Highest arena byte that a training step on (x, y) changes, plus one.
 
@@ -68,7 +68,7 @@ def touched_bytes(
     return highest
 
 
-def touched_by(trainer: Trainer, x: np.ndarray, y: np.ndarray) -> int:
+def touched_by(trainer: Trainer, x: Inputs, y: np.ndarray) -> int:
     """`touched_bytes` of a trainer that has done its work: its weights change, and nothing is allocated for it.
 
     NonFiniteError where they become infinite by that.
@@ -77,12 +77,12 @@ def touched_by(trainer: Trainer, x: np.ndarray, y: np.ndarray) -> int:
     return max(_touched(trainer, x, y, pattern) for pattern in PATTERNS)
 
 
-def _touched(trainer: Trainer, x: np.ndarray, y: np.ndarray, pattern: int) -> int:
+def _touched(trainer: Trainer, x: Inputs, y: np.ndarray, pattern: int) -> int:
     """Number of the last arena byte that a step changes from `pattern`, plus one."""
     program, block = trainer.program, trainer.whole.block
     block[...] = pattern
     with threads(program.threads):
-        trainer.rehearse(x[: program.batch], y[: program.batch])
+        trainer.rehearse(taken(x, slice(program.batch)), y[: program.batch])
     end = GUARD + program.peak_bytes
     if (block[:GUARD] != pattern).any() or (block[end : end + GUARD] != pattern).any():
         raise AssertionError("a kernel wrote outside the arena")

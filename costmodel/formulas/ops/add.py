@@ -1,5 +1,5 @@
 """Costs of refimpl.ops.add."""
 
-from ..cost import C, H, N, W, add, load, register, store
+from ..cost import E, N, add, load, register, store
 
-register("add", forward=N * H * W * C * (2 * load + add + store))
+register("add", forward=N * E * (2 * load + add + store))

@@ -26,23 +26,30 @@ def depthwise(call: Call) -> bool:
 
 
 def convolution(call: Call) -> tuple[dict, dict, dict]:
-    """Sizes, attributes and buffers of a convolution; a linear layer is a 1×1 convolution of maps of one pixel."""
+    """Sizes, attributes and buffers of a convolution; a linear layer is a 1×1 one, the rows of a sample its pixels."""
     if call.passed.operator == "conv2d":
         return dict(call.sizes), dict(call.attrs), dict(call.arrays)
     if call.passed is frozen_batch_norm.grad_beta:
         return {**call.sizes, "K": call.sizes["C"]}, {}, {"dy": call.arrays["dy"], "db": call.arrays["dbeta"]}
-    z = {"C": call.sizes.get("D"), **call.sizes, **dict.fromkeys("HWRSPQG", 1)}
+    row = next(b for b in call.arrays.values() if b.batched)
+    pixels = row.batched * call.sizes["N"] // row.shape[0]
+    z = {"C": call.sizes.get("D"), **call.sizes, **dict.fromkeys("HRSPG", 1), **dict.fromkeys("WQ", pixels)}
+    z["N"] //= pixels
     attrs = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
     arrays = {}
     for name, b in call.arrays.items():
-        shape = b.shape if len(b.shape) == 1 else (1, 1, *b.shape) if name in ("w", "dw") else as_map(b.shape)
-        arrays[name] = b.reshape(shape)
+        if name in ("w", "dw"):
+            b = b.reshape((1, 1, *b.shape))
+        arrays[name] = as_map(b)
     return z, attrs, arrays
 
 
-def as_map(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape (N, K) of a linear layer's map as (N, 1, 1, K); maps stay as they are."""
-    return (shape[0], 1, 1, shape[1]) if len(shape) == 2 else shape
+def as_map(buffer: Buffer) -> Buffer:
+    """The rows (N, K) of a linear layer as maps (samples, 1, rows of a sample, K); others stay as they are."""
+    if len(buffer.shape) != 2:
+        return buffer
+    pixels = max(1, buffer.batched)
+    return buffer.reshape((buffer.shape[0] // pixels, 1, pixels, buffer.shape[1]))
 
 
 def present(*values) -> tuple[Buffer, ...]:
@@ -95,13 +102,13 @@ def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
     Where only they read the result, what is between is not stored.
     """
     if call.passed in GRADIENTS and not depthwise(call):
-        dy = call.arrays["dy"].reshape(as_map(call.arrays["dy"].shape))
+        dy = as_map(call.arrays["dy"])
         return [gradient(lowering, call, [], dy, nothing(2, np.uint8), nothing(1, dy.dtype))]
     if call.passed in MASKED or call.passed is frozen_batch_norm.grad_x:
         covers, dx, mask, scale = arriving(lowering, call)
         readers = lowering.readers(dx)
         if readers and all(c and c.passed in GRADIENTS and not depthwise(c) and lowering.free(c) for c in readers):
-            dy = call.arrays["dy"].reshape(as_map(readers[0].arrays["dy"].shape))
+            dy = call.arrays["dy"].reshape(as_map(readers[0].arrays["dy"]).shape)
             launches = [gradient(lowering, readers[0], covers, dy, mask, scale)]
             return launches + [gradient(lowering, c, [], dy, mask, scale) for c in readers[1:]]
     return None

@@ -1,0 +1,49 @@
+"""Concatenation along the last axis: y[n, start_i + a] = x_i[n, a], start_i = Σ_{j<i} A_j.
+
+The gradient of an input is its part of dy. One call for each input copies its part.
+Dimensions: N rows (all axes before the last), A_i channels of an input, K = Σ A_i channels of the output. Any dtype.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from ..kernels.passes import Binding, Bound, ShapeError, declare, merged
+
+SHAPES = {"x": "N* A", "y": "N* K", "dy": "N* K", "dx": "N* A"}
+INPUTS = ("x*",)
+
+
+def derive(sizes, attrs):
+    """Nothing follows; ShapeError where the part does not lie in y."""
+    if {"A", "K"} <= sizes.keys() and not 0 <= attrs["start"] <= sizes["K"] - sizes["A"]:
+        raise ShapeError(f"channels {attrs['start']} to {attrs['start'] + sizes['A'] - 1} are not among {sizes['K']}")
+    return {}
+
+
+@declare(SHAPES, items="N A", writes="y", derive=derive, inplace="y", parts="y")
+def forward(t, y, x, start=0):
+    """Channels start … start + A − 1 of y (N, K), from x (N, A)."""
+    n, a = divmod(t, x.shape[1])
+    y[n, start + a] = x[n, a]
+
+
+@declare(SHAPES, items="N A", writes="dx", derive=derive)
+def grad_x(t, dx, dy, start=0):
+    """Gradient of x, (N, A): channels start … start + A − 1 of dy (N, K)."""
+    n, a = divmod(t, dx.shape[1])
+    dx[n, a] = dy[n, start + a]
+
+
+def bind(inputs: Sequence) -> Binding:
+    """A forward and a backward pass for each of the inputs; ShapeError where they differ in more than the last axis."""
+    widths = []
+    for x in inputs:
+        if x.shape[:-1] != inputs[0].shape[:-1]:
+            raise ShapeError(f"inputs of shapes {inputs[0].shape} and {x.shape} differ in more than their last axis")
+        widths.append(merged(SHAPES["x"], x.shape)[1])
+    passes = []
+    for i, (end, width) in enumerate(zip(accumulate(widths), widths, strict=True)):
+        for passed, arrays in ((forward, ("x",)), (grad_x, ("dx",))):
+            names = {a: f"{a}{i}" for a in arrays}
+            passes.append(Bound(passed, names, attrs={"start": end - width}, known={"A": width}))
+    return Binding(passes, {"K": sum(widths)})
