@@ -189,6 +189,29 @@ def test_what_counts_as_what(body, dtypes, counted, result):
         assert type(found) is int
 
 
+def test_values_wrap_as_their_types_do():
+    cast = counting_body(lambda a: (np.int8(a), np.uint8(a), np.int32(a)))
+    for value in (200, -1, 255, -128):
+        found = [each.value for each in cast(Integer(value, I64, Counter()))]
+        assert found == [int(np.array(value).astype(t)) for t in (np.int8, np.uint8, np.int32)]
+
+
+def test_an_element_that_is_an_index_counts_nothing_as_such():
+    @declare(SHAPES, items="E", writes="place")
+    def inside(t, place, wide):
+        """What the first element tells the place of."""
+        place[t] = wide[wide[t]]
+
+    @declare(SHAPES, items="E", writes="place")
+    def outside(t, place, wide):
+        """One element too far."""
+        place[t] = wide[wide[t] + wide.shape[0]]
+
+    assert count(inside, {"E": 4}, {}) == {"load": 8, "store": 4}
+    with pytest.raises(IndexError, match=r"index \(4,\) is outside an array of shape \(4,\)"):
+        count(outside, {"E": 4}, {})
+
+
 def test_what_has_no_unit_is_an_error():
     tally = Counter()
     a, b, f = Integer(1, I64, tally), Integer(1, np.dtype(np.uint64), tally), Float(1.0, tally)

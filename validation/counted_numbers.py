@@ -59,6 +59,9 @@ class Integer(_Counted):
     def __index__(self):
         return self.value
 
+    def __repr__(self):
+        return str(self.value)
+
     def __abs__(self):
         return self._made("cmp", abs(self.value))
 
@@ -121,20 +124,22 @@ def as_type(number, dtype):
 def _float_operation(unit: str, function: Callable, made: Callable):
     """(forward, reflected) operators of a Float with any number."""
 
-    def operands(self, other):
-        if not isinstance(other, (_Counted, int, float, np.number)):
-            return None
+    def value(self, other):
+        """What `other` stands for, None where it is no number."""
+        if type(other) is not Float:  # the other case is by far the most frequent
+            if not isinstance(other, (Integer, int, float, np.number)):
+                return None
+            other = as_float(other)
         self.counts[unit] += 1
-        other = as_float(other)
-        return self.value, other.value if isinstance(other, Float) else other
+        return other.value if type(other) is Float else other
 
     def forward(self, other):
-        given = operands(self, other)
-        return NotImplemented if given is None else made(function(*given), self.counts)
+        given = value(self, other)
+        return NotImplemented if given is None else made(function(self.value, given), self.counts)
 
     def reflected(self, other):
-        given = operands(self, other)
-        return NotImplemented if given is None else made(function(*given[::-1]), self.counts)
+        given = value(self, other)
+        return NotImplemented if given is None else made(function(given, self.value), self.counts)
 
     return forward, reflected
 

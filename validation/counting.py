@@ -9,7 +9,6 @@ full, and a test proves the two equal.
 
 import itertools
 import math
-import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -54,21 +53,19 @@ class _Array:
     def _element(self, value):
         return value if self.addresses else self.dtype.type(value)
 
-    def _checked(self, index):
+    def _check(self, index):
         index = index if isinstance(index, tuple) else (index,)
-        index = tuple(map(operator.index, index))
         for i, n in zip(index, self.shape, strict=True):
-            if i < 0 or i >= n:
+            if not 0 <= (i.value if type(i) is Integer else i) < n:
                 raise IndexError(f"index {index} is outside an array of shape {self.shape}")
-        return index
 
     def __getitem__(self, index):
-        index = self._checked(index)
+        self._check(index)
         self.counts["load"] += 1
         return self.constant if self.values is None else self._element(int(self.values[index]))
 
     def __setitem__(self, index, number):
-        self._checked(index)
+        self._check(index)
         self.counts["store"] += 1
         if not self.addresses and isinstance(number, (Float, Integer)):
             as_type(number, self.dtype.dtype)
