@@ -13,7 +13,6 @@ launches, as `refimpl.kernel.KernelCache` leaves little of it.
 """
 
 from dataclasses import dataclass, replace
-from math import prod
 
 from refimpl.calibrate import orders
 from refimpl.plan import Plan
@@ -102,9 +101,7 @@ def _calibration(program: Program, found: dict[str, int], base: Base) -> int:
 
 def _weights(program: Program) -> int:
     """Bytes of the trainer's parameters."""
-    return program.dtype.itemsize * sum(
-        prod(p.shape) for graph in program.graphs.values() for p in graph.parameters.values()
-    )
+    return sum(b.nbytes for b in program.step.parameters.values())
 
 
 def _trained(program: Program) -> int:
