@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from costmodel.energy import ACCESSES
+from costmodel.advice.energy import ACCESSES
 from refimpl.methods.filter_shares import STEPS
 
 from .show import console, seconds, size

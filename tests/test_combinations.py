@@ -11,10 +11,10 @@ from nets import NETS
 import refimpl as ri
 from costmodel import predict
 from gradledger import options
-from refimpl import random
-from refimpl.rules import COMBINATIONS, INSTANCES, METHODS, check_combination, combinations_table
-from refimpl.train import Trainer
-from validation.counting import count_call
+from refimpl.kernels import random
+from refimpl.plan.combinations import COMBINATIONS, INSTANCES, METHODS, check_combination, combinations_table
+from refimpl.training.trainer import Trainer
+from validation.instruments.counting import count_call
 
 ROOT = Path(__file__).parent.parent
 

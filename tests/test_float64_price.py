@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 import refimpl as ri
-from costmodel import advice, closed_form, gradient_error, kernels, process
-from costmodel.device import find
-from costmodel.kernels import Caches
-from costmodel.screening import Screen
+from costmodel import closed_form
+from costmodel.advice import advice, gradient_error
+from costmodel.advice.screening import Screen
+from costmodel.device import kernels, process
+from costmodel.device.device import find
+from costmodel.device.kernels import Caches
 from refimpl import models
 
 PLAN = ri.Plan("all", rules=(ri.SparseUpdate(0.5),), batch_norm="train", step=ri.Backprop(ri.SGD(0.1)))

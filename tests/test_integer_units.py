@@ -10,20 +10,22 @@ from numba import prange
 
 import costmodel
 import refimpl as ri
-from costmodel import cost, energy, predict
-from costmodel.cost import D, E, K, N, cmp, convert, has, iadd, imac, imul, load, logic, mac, mul, shift, store
-from costmodel.ops import dropout
+from costmodel import predict
+from costmodel.advice import energy
+from costmodel.formulas import cost
+from costmodel.formulas.cost import D, E, K, N, cmp, convert, has, iadd, imac, imul, load, logic, mac, mul, shift, store
+from costmodel.formulas.ops import dropout
 from gradledger import cost as command
 from gradledger import show_cost
-from refimpl.executed import IADD, IMAC, IMUL, Ops
+from refimpl.compiler.executed import IADD, IMAC, IMUL, Ops
+from refimpl.compiler.ir import Buffer, Call, Launch
 from refimpl.graph import INPUT
-from refimpl.kernel import fast
-from refimpl.passes import declare
-from refimpl.program import Buffer, Call, Launch
-from refimpl.random import words
-from validation import drawn, executing
-from validation.counted_numbers import Float, Integer, counting_body
-from validation.counting import count
+from refimpl.kernels.kernel import fast
+from refimpl.kernels.passes import declare
+from refimpl.kernels.random import words
+from validation.instruments import drawn, executing
+from validation.instruments.counted_numbers import Float, Integer, counting_body
+from validation.instruments.counting import count
 
 SHAPES = {
     "x": "int8: N D", "w": "int8: D K", "b": "int32: K", "y": "int8: N K", "step": "int64: 1", "sums": "int32: E",

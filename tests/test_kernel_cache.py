@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numba import prange
 
-from refimpl import kernel, kernel_cache
-from refimpl.kernel_cache import KernelCache
+from refimpl.kernels import kernel, kernel_cache
+from refimpl.kernels.kernel_cache import KernelCache
 
 ROOT = Path(__file__).parent.parent
 
@@ -82,7 +82,7 @@ DAMAGES = {
     "one byte less": cut(0.99999), "one byte more": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
     "flipped format": flipped(0), "flipped digest": flipped(0.0015), "flipped code": flipped(0.5),
     "flipped end": flipped(1), "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
-    "another format": lambda path: path.write_bytes(path.read_bytes().replace(b"kernel 1", b"kernel 9", 1)),
+    "another format": lambda path: path.write_bytes(path.read_bytes().replace(b"kernel 2", b"kernel 9", 1)),
     "folder": a_folder, "unreadable": a_link_to_itself,
 }  # fmt: skip
 
@@ -117,25 +117,129 @@ def test_nothing_is_unpickled_before_its_digest_fits(first, entry, compiled):
         load(compiled)
 
 
-def test_an_entry_of_other_sources_is_replaced(folder, entry, compiled, monkeypatch):
-    monkeypatch.setattr(kernel_cache.Source, "get_source_stamp", lambda self: b"changed")
+def test_an_entry_of_other_sources_is_not_used(folder, entry, compiled, monkeypatch):
+    monkeypatch.setattr(kernel_cache, "reach", lambda function, options: "changed")
     assert load(compiled) is None
     KernelCache(triple).save_overload(*compiled[:2])
-    assert load(compiled) is not None and list(folder.iterdir()) == [entry]
+    assert load(compiled) is not None and len(list(folder.iterdir())) == 2
     monkeypatch.undo()
 
 
-def test_a_kernel_of_the_same_name_in_another_file_has_an_entry_of_its_own(folder, entry, compiled):
-    (folder / "other").mkdir()
-    other = folder / "other" / Path(__file__).name
-    other.write_text("def triple(x):\n    pass\n")
-    scope = {}
-    code = compile("\n" * (triple.__code__.co_firstlineno - 1) + "def triple(x):\n    pass\n", str(other), "exec")
-    exec(code, scope)
+def test_an_entry_that_only_bears_the_name_is_not_used(entry, compiled):
+    content = pickle.dumps(("another stamp", None, None))
+    entry.write_bytes(kernel_cache.header(content) + content)
+    assert load(compiled) is None
+
+
+def test_options_of_the_compiler_count(folder, entry, compiled):
     signature, _, context = compiled
-    assert KernelCache(scope["triple"]).load_overload(signature, context) is None
-    key = KernelCache(triple)._index_key(signature, context.codegen())
-    assert KernelCache(scope["triple"]).path(key) != KernelCache(triple).path(key) == entry
+    assert KernelCache(triple, {"fastmath": True}).load_overload(signature, context) is None
+
+
+def test_entries_that_nobody_uses_are_deleted_when_one_is_written(folder, entry, compiled, monkeypatch):
+    old = folder / f"old{kernel_cache.SUFFIX}"
+    old.touch()
+    os.utime(old, (0, 0))
+    os.utime(entry, (0, 0))
+    assert load(compiled) is not None  # which marks it as used
+    monkeypatch.setattr(KernelCache, "tidied", False)
+    KernelCache(triple, {"fastmath": True}).save_overload(*compiled[:2])
+    assert old not in folder.iterdir() and entry in folder.iterdir()
+
+
+PACKAGE = {
+    "pack/__init__.py": "",
+    "pack/low/__init__.py": "",
+    "pack/low/sizes.py": "LIMIT = 3\nOTHER = 1\n",
+    "pack/low/helpers.py": (
+        "from refimpl.kernels.kernel import helper, inline\n"
+        "from . import sizes\n"
+        "@helper\ndef scaled(x):\n    return x * 2\n"
+        "@inline\ndef shifted(x):\n    return x + sizes.LIMIT\n"
+        "@helper\ndef unused(x):\n    return x\n"
+    ),
+    "pack/high/__init__.py": "",
+    "pack/high/kernels.py": (
+        "from refimpl.kernels.passes import declare\n"
+        "from ..low.helpers import scaled, shifted\n"
+        "@declare({'x': 'N', 'y': 'N'}, items='N', writes='y')\n"
+        "def forward(t, y, x):\n    y[t] = shifted(scaled(x[t]))\n"
+    ),
+}
+RUN = """
+import sys
+import numpy as np
+from refimpl.kernel import cache_misses
+from pack.high import kernels
+print(kernels.forward(np.ones(2, np.float32))[0], cache_misses())
+"""
+CHANGES = {  # what is changed: file, old and new text, result, kernels compiled
+    "a helper of another folder": ("low/helpers.py", "x * 2", "x * 4", 7, 1),
+    "a compiled helper": ("low/helpers.py", "x + sizes.LIMIT", "x - sizes.LIMIT", -1, 1),
+    "a constant of a third file": ("low/sizes.py", "LIMIT = 3", "LIMIT = 5", 7, 1),
+    "the kernel": ("high/kernels.py", "scaled(x[t])", "scaled(x[t]) + 1", 6, 1),
+    "what it does not reach": ("low/helpers.py", "return x\n", "return x + 1\n", 5, 0),
+    "another constant": ("low/sizes.py", "OTHER = 1", "OTHER = 2", 5, 0),
+    "words": ("low/helpers.py", "from . import sizes\n", "from . import sizes\n\n# sizes of what is scaled\n\n", 5, 0),
+}
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A package of another folder, run once: its kernel is in the cache."""
+    root = tmp_path_factory.mktemp("package")
+    for name, source in PACKAGE.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    assert ran(root) == "5.0 1"
+    return root
+
+
+def ran(root):
+    env = os.environ | {"GRADLEDGER_CACHE": str(root / "cache"), "PYTHONPATH": f"{root}:{ROOT}"}
+    env["PYTHONDONTWRITEBYTECODE"] = "1"
+    done = subprocess.run([sys.executable, "-c", RUN], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_kernel_is_compiled_anew_where_something_that_it_reaches_changed(change, package):
+    name, old, new, result, compiled = change
+    path = package / "pack" / name
+    before = path.read_text()
+    try:
+        path.write_text(before.replace(old, new))
+        assert path.read_text() != before
+        assert ran(package) == f"{float(result)} {compiled}"
+    finally:
+        path.write_text(before)
+    assert ran(package) == "5.0 0"  # the earlier one is still there
+
+
+def test_a_helper_that_moved_is_found_where_it_is_now(package):
+    helpers, moved = package / "pack/low/helpers.py", package / "pack/low/elsewhere.py"
+    kernels = package / "pack/high/kernels.py"
+    before = kernels.read_text()
+    helpers.rename(moved)
+    kernels.write_text(before.replace("low.helpers", "low.elsewhere"))
+    assert ran(package) == "5.0 1"
+    moved.write_text(moved.read_text().replace("x * 2", "x * 3"))
+    assert ran(package) == "6.0 1"
+    moved.rename(helpers)
+    helpers.write_text(PACKAGE["pack/low/helpers.py"])
+    kernels.write_text(before)
+
+
+def test_an_intrinsic_counts_with_the_text_of_its_file(monkeypatch):
+    from refimpl.backends.cpu import relu
+    from refimpl.kernels import kernel_reach
+
+    function = relu.forward.py_func
+    before = kernel_reach.reach(function)
+    monkeypatch.setattr(kernel_reach, "_text", lambda module: "changed")
+    assert kernel_reach.reach(function) != before
 
 
 def test_a_kernel_can_be_forgotten(folder, entry, compiled):

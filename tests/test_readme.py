@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gradledger import cli
-from refimpl.prune import count
+from refimpl.surgery.prune import count
 
 TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
