@@ -207,12 +207,14 @@ def symbolic(model: Graph | str, plan: Plan) -> sp.Expr:
     return of(model, plan).cost
 
 
-def of(model: Graph | str, plan: Plan, batch: int = 8, fixed: Collection[str] = ()) -> ClosedForm:
+def of(
+    model: Graph | str, plan: Plan, batch: int = 8, fixed: Collection[str] = (), dtype: str = "float32"
+) -> ClosedForm:
     """The closed forms of the training step of a model, a graph or the name of one, under a plan.
 
     Decisions are made for the graph's own size and width, the plan's settings and `batch`. fixed: names that are to be
-    numbers and no symbols, as H, W and width where one net is looked at; that takes a fraction of the time. ValueError
-    where the plan does not fit the model.
+    numbers and no symbols, as H, W and width where one net is looked at; that takes a fraction of the time. dtype: of
+    floats. ValueError where the plan does not fit the model.
     """
     graph = models.build(model) if isinstance(model, str) else model
     if plan.instances:
@@ -243,8 +245,8 @@ def of(model: Graph | str, plan: Plan, batch: int = 8, fixed: Collection[str] = 
     net = _with_width(graph, symbol)
     rules = tuple(with_symbols(r) for r in plan.rules)
     made = replace(plan, rules=rules, instances=with_symbols(plan.instances), depth=with_symbols(plan.depth))
-    step = derive(net, made, n, size, "float32")
-    p = Program(net, made, n, size, "float32", "reference", 1, step, lower(step, "reference", 1))
+    step = derive(net, made, n, size, dtype)
+    p = Program(net, made, n, size, dtype, "reference", 1, step, lower(step, "reference", 1))
     samples, known = p.samples(n), {}
     calls = {call: _cost(call, samples[call.section], known) for call in step}
     if plan.depth:

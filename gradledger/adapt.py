@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import shlex
 import time
 from collections import Counter
@@ -201,7 +200,7 @@ class Adaptation:
 def needed(job: Job) -> int:
     """The most bytes that a run has on the disk at once, but for earlier results: two states, and the results."""
     state = sum(a.nbytes for a in job.trainer.resume_arrays().values())
-    weights = sum(math.prod(p.shape) for p in job.program.graph.parameters.values()) * job.program.dtype.itemsize
+    weights = sum(job.program.step.parameters[name].nbytes for name in job.program.graph.parameters)
     steps = job.settings.epochs * -(-len(job.dataset.x_train) // job.program.batch)
     return 2 * state + weights + ROOM + 64 * steps
 

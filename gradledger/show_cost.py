@@ -1,9 +1,12 @@
 """What a person sees of `cost`."""
 
+from collections import Counter
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from costmodel.advice.energy import ACCESSES
 from refimpl.methods.filter_shares import STEPS
 
 from .show import console, seconds, size
@@ -92,7 +95,10 @@ def notes(record: dict) -> list[str]:
         factor = record["seconds"]["high"] / record["seconds"]["mid"]
         time = f"its kernels were not measured, a factor of {factor:.2g} either way is assumed"
         time += "; gradledger calibrate measures them" if record["device"] == "this-machine" else ""
-    source = "board power times seconds" if record["energy"]["board"] else "operations and memory alone, so at least"
+    left_out = ", ".join(record["energy"]["counted"]["left_out"])
+    source = "board power times seconds" if record["energy"]["board"] else (
+        f"operations and memory alone{f', without {left_out}' if left_out else ''}, so at least"
+    )  # fmt: skip
     if "flash" in record["fits"]["needs"]:
         memory = "stack and program code are not counted; flash holds all weights, trained or not"
     else:
@@ -106,8 +112,16 @@ def notes(record: dict) -> list[str]:
     mean = (
         f"samples: the mean of a run of {STEPS:,} steps; data and chance decide, within the bounds" if entering else ""
     )
-    found = [mean, counted, f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
+    units = "" if record["convention"] == "paper" else other_units(record)
+    found = [mean, counted, units, f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
     return [note for note in found if note]
+
+
+def other_units(record: dict) -> str:
+    """Operations of the step that are no multiplications and additions of floats, largest first."""
+    total = sum((Counter(units) for units in record["other_units"].values()), Counter())
+    named = [f"{operations(n)} {unit}" for unit, n in total.most_common() if n and unit not in ACCESSES]
+    return f"other operations of the step: {', '.join(named)}" if named else ""
 
 
 def energy(record: dict) -> str:

@@ -41,7 +41,6 @@ from refimpl.plan.plan import Backprop, Plan
 from .. import predict
 from ..device import process
 from ..device.device import Device
-from ..device.kernels import FLOAT
 from . import budget, gradient_error
 from .screening import Screen
 
@@ -239,21 +238,21 @@ class Search:
         """Append a method's candidates; returns their figures (M, 3)."""
         middle = method.values[len(method.values) // 2]
         plan = replace(Candidate(method, middle, 0, 1, PRECISIONS[0]).plan, train_last="all")
-        screen = Screen(self.graph, plan, method.setting)
-        self.calls = max(self.calls, screen.calls)
         points = [(batch, value) for batch in batches for value in method.values]
-        memory, seconds = screen.at(points, self.device, self.threads or self.device.cores)
         found = []
-        for k in range(0 if method.rule is None else 1, self.convolutions + 1):
-            errors = {value: self.error(method, value, k).error for value in method.values}
-            for precision in PRECISIONS:
+        for precision in PRECISIONS:
+            screen = Screen(self.graph, plan, method.setting, precision)
+            self.calls = max(self.calls, screen.calls)
+            memory, seconds = screen.at(points, self.device, self.threads or self.device.cores)
+            for k in range(0 if method.rule is None else 1, self.convolutions + 1):
+                errors = {value: self.error(method, value, k).error for value in method.values}
                 for j, (batch, value) in enumerate(points):
                     self.candidates.append(Candidate(method, value, k, batch, precision))
                     epoch = seconds[k, j] * self.samples / batch
-                    found.append((memory[k, j], epoch, errors[value], self._share(memory[k, j], batch)))
+                    found.append((memory[k, j], epoch, errors[value], self._share(memory[k, j], batch, precision)))
         return np.array(found).reshape(-1, 4)
 
-    def _share(self, memory: float, batch: int) -> float:
+    def _share(self, memory: float, batch: int, precision: str) -> float:
         """About what share of the device's RAM a candidate needs; 0 where that is not known."""
         if not self.device.ram_bytes:
             return 0.0
@@ -261,7 +260,8 @@ class Search:
             return memory / self.device.ram_bytes
         weights = sum(math.prod(p.shape) for p in self.graph.parameters.values())
         image = math.prod(self.graph.size) * self.graph.channels
-        return (self.device.base.fixed + memory + FLOAT * (weights + 2 * batch * image)) / self.device.ram_bytes
+        held = np.dtype(precision).itemsize * (weights + 2 * batch * image)
+        return (self.device.base.fixed + memory + held) / self.device.ram_bytes
 
     def error(self, method: Method, value: float | None, train_last: int) -> gradient_error.Error:
         """What is expected of the gradient of a method's last convolutions."""

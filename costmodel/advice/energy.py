@@ -5,7 +5,9 @@ Two estimates that share nothing:
 - `counted`: additions and multiplications of the step, and the bytes that its launches move, times published energies
   of one operation and one access (M. Horowitz, ISSCC 2014, 45 nm), carried over to the device's process where that is
   known (`energy.json` names the sources). Instruction overhead, registers and first-level cache are left out, so this
-  is what no processor of that process gets below.
+  is what no processor of that process gets below. Left out too, and named in `left_out`, are operations whose energy is
+  not in the table. Integers are priced as of 32 bits, the width that sums are kept in: a product of 8 bits takes a
+  fifteenth.
 - `board`: the board's power under load times the predicted seconds: what its supply would see.
 
 A claim about energy needs a meter. Ratios between methods on one device say more than joules.
@@ -25,12 +27,20 @@ from ..predict import Estimate
 
 PICO = 1e-12
 WORD = 8  # bytes of an access in the published table
+ACCESSES = ("load", "store")  # units whose energy is that of the bytes that launches move
 
 
 @cache
 def table() -> dict:
     """The published energies and their scaling between processes, as in `energy.json`."""
     return json.loads(files("costmodel.advice").joinpath("energy.json").read_text(encoding="utf-8"))
+
+
+def of_operation(unit: str, dtype) -> float | None:
+    """Published picojoules of one operation of a unit, in a program of that float dtype; None where there are none."""
+    name = f"int32_{unit[1:]}" if unit in ("iadd", "imul") else f"{dtype}_{unit}"
+    found = table()["operations"].get(f"{name}_picojoules")
+    return found and float(found["value"])
 
 
 def scale(nanometres: float | None) -> float:
@@ -49,11 +59,8 @@ def joules(estimate: Estimate, counts: Callable[[Call], bool] = lambda call: Tru
     device, program = estimate.device, estimate.program
     energies, factor = table(), scale(device.nanometres)
     units = sum((units for call, units in estimate.calls.items() if counts(call)), Counter())
-    operations = (
-        factor
-        * PICO
-        * sum(units[unit] * energies["operations"][f"float32_{unit}_picojoules"]["value"] for unit in ("add", "mul"))
-    )
+    priced = {unit: of_operation(unit, program.dtype) for unit in units if unit not in ACCESSES}
+    operations = factor * PICO * sum(units[unit] * each for unit, each in priced.items() if each is not None)
     mine = [True]
     for launch in program.order:  # one that covers no call belongs to the one before it
         mine.append(counts(launch.covers[0]) if launch.covers else mine[-1])
@@ -71,6 +78,7 @@ def joules(estimate: Estimate, counts: Callable[[Call], bool] = lambda call: Tru
     return {
         "counted": {
             "operations": operations,
+            "left_out": {unit: n for unit, n in sorted(units.items()) if n and priced.get(unit, 0) is None},
             "memory": memory,
             "total": {bound: operations + found for bound, found in memory.items()},
             "process_nanometres": device.nanometres,

@@ -33,14 +33,14 @@ NUMBERS = ("H", "W", "width")  # no symbols: one net is looked at
 class Screen:
     """The plans of one method on one net: `memory` and `seconds` for any last convolutions, batches and settings."""
 
-    def __init__(self, graph: Graph, plan: Plan, setting: str | None):
+    def __init__(self, graph: Graph, plan: Plan, setting: str | None, dtype: str = "float32"):
         """plan: trains all convolutions with the method; setting: name of the symbol that varies beside N.
 
-        `calls` is the number of logical calls of that step.
+        dtype: of floats. `calls` is the number of logical calls of that step.
         """
         # clipping is left out: its one factor ties all layers together, and it costs little
         plan = replace(plan, step=replace(plan.step, clip_norm=None))
-        form = closed_form.of(graph, plan, fixed=NUMBERS)
+        form = closed_form.of(graph, plan, fixed=NUMBERS, dtype=dtype)
         step, calls = form.program.step, list(form.calls)
         self.setting, self.convolutions = setting, sum(node.op == "conv2d" for node in graph.nodes)
         rank, self.calls = self._ranks(graph), len(calls)

@@ -19,7 +19,7 @@ from refimpl.methods.sparse_update import SparseUpdate
 from refimpl.training.trainer import threads as running
 
 from . import kernels, rates
-from .kernels import FLOAT, HOST, Caches
+from .kernels import HOST, Caches
 from .rates import Rates, Sample
 
 PLAIN = ri.Backprop(ri.SGD(lr=1e-6))  # weights that were never trained must not be driven out of range
@@ -251,6 +251,7 @@ LAYERS: list[tuple[Layer, tuple]] = [
 
 DISTURBED = 1.12  # times its own best: the reference then shares the machine with somebody, or the clock fell
 READS, STARTS = 4, 32  # calls of the pieces of reference work that read the last cache and start threads
+FLOAT = np.dtype(np.float32).itemsize  # of the arrays that are timed, as rates are of float32 kernels
 SHORT = 3 * FLOAT * 4096  # bytes of the arrays that the latter sums
 WANTED = 3  # undisturbed rows of each case
 WAYS = 3  # to leave the caches before a launch, at most

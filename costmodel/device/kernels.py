@@ -29,7 +29,7 @@ from refimpl.compiler.ir import Buffer, Call, Launch
 from refimpl.compiler.program import Program
 from refimpl.graph import INPUT
 
-PAGE, FLOAT = 4096, 4  # bytes
+PAGE = 4096  # bytes
 LEVELS = ("near", "middle", "far", "far_weights")  # bytes by where they are found
 HOST = "host.step"  # stands for a kernel: see `around`
 PRODUCTS = ("conv2d.forward", "conv2d.grad_w", "conv2d.grad_x")  # of the fast backend, dense
@@ -142,11 +142,20 @@ def _share(items: int, threads: int) -> float:
 
 def _forward(call: Call, threads: int) -> dict:
     z, attrs, _ = convolution(call)
-    return _gathered(z, attrs, tiles.forward_tiles(z, attrs), threads, z["P"] * z["Q"], z["K"], z["C"] // z["G"])
+    cut = tiles.forward_tiles(z, attrs)
+    return _gathered(z, attrs, cut, threads, z["P"] * z["Q"], z["K"], z["C"] // z["G"], _itemsize(call, "w"))
 
 
-def _gathered(z, attrs, cut, threads: int, pixels: int, width: int, depth: int) -> dict:
-    """A product of gathered rows with the kernel: maps of `pixels` and `width` channels from `depth` a group."""
+def _itemsize(call: Call, array: str) -> int:
+    """Bytes of an element of one of a call's arrays."""
+    return np.dtype(call.arrays[array].dtype).itemsize
+
+
+def _gathered(z, attrs, cut, threads: int, pixels: int, width: int, depth: int, itemsize: int) -> dict:
+    """A product of gathered rows with the kernel: maps of `pixels` and `width` channels from `depth` a group.
+
+    itemsize: bytes of an element of the kernel.
+    """
     together, part, channels, r, s = cut
     items = tiles.ceil_div(z["N"], together) * tiles.ceil_div(pixels, part)
     blocks = tiles.ceil_div(width, channels)
@@ -162,7 +171,7 @@ def _gathered(z, attrs, cut, threads: int, pixels: int, width: int, depth: int) 
         "right": items * blocks * span * per_group * share,
         "sums": rows * width * passes * share,
         "tile": items * blocks * passes * z["G"] * share,
-        "again": (span * width // z["G"] * FLOAT, items),
+        "again": (span * width // z["G"] * itemsize, items),
     }
 
 
@@ -182,7 +191,7 @@ def _grad_w(call: Call, threads: int) -> dict:
         "sums": parts * span * z["K"] * share,
         "tile": parts * cuts * z["G"] * share,
         "partial": slices * span * z["K"] if slices > 1 else 0,
-        "again": (2 * span * z["K"] * FLOAT, parts // slices),
+        "again": (2 * span * z["K"] * _itemsize(call, "dw"), parts // slices),
     }
 
 
@@ -191,7 +200,7 @@ def _grad_x(call: Call, threads: int) -> dict:
     samples, part, channels, pixels, r, s = tiles.grad_x_tiles(z, attrs)
     if tiles.turns(z, attrs) or tiles.in_place(z, attrs):
         cut = (samples, part, channels, r, s)
-        terms = _gathered(z, attrs, cut, threads, z["H"] * z["W"], z["C"], z["K"] // z["G"])
+        terms = _gathered(z, attrs, cut, threads, z["H"] * z["W"], z["C"], z["K"] // z["G"], _itemsize(call, "w"))
         turned = z["R"] * z["S"] * z["C"] // z["G"] * z["K"] if tiles.turns(z, attrs) else 0
         return terms | {"weight": turned}
     depth = z["C"] // z["G"]
@@ -204,7 +213,7 @@ def _grad_x(call: Call, threads: int) -> dict:
         "left": rows * z["K"] * share,
         "right": inner * span * z["K"] * share,
         "tile": inner * z["G"] * share,
-        "again": (span * z["K"] * FLOAT, inner),
+        "again": (span * z["K"] * _itemsize(call, "w"), inner),
     }
 
 

@@ -13,7 +13,6 @@ launches, as `refimpl.kernels.kernel.KernelCache` leaves little of it.
 """
 
 from dataclasses import dataclass, replace
-from math import prod
 
 from refimpl.compiler.compile import compile
 from refimpl.compiler.program import Program
@@ -103,9 +102,7 @@ def _calibration(program: Program, found: dict[str, int], base: Base) -> int:
 
 def _weights(program: Program) -> int:
     """Bytes of the trainer's parameters."""
-    return program.dtype.itemsize * sum(
-        prod(p.shape) for graph in program.graphs.values() for p in graph.parameters.values()
-    )
+    return sum(b.nbytes for b in program.step.parameters.values())
 
 
 def _trained(program: Program) -> int:

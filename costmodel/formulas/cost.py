@@ -21,9 +21,12 @@ from refimpl.kernels.geometry import inside
 
 from .whole import quotient
 
-UNITS = sp.symbols("add mul div sqrt exp log cmp load store", positive=True)
-add, mul, div, sqrt, exp, log, cmp, load, store = UNITS
-mac = mul + add
+# The first six are of floats; cmp of floats or integers; iadd to logic (on bits) of integers that come from arrays;
+# convert: between integers and floats, or to an integer type that may not keep the value. What counts as which:
+# `validation.instruments.counted_numbers`.
+UNITS = sp.symbols("add mul div sqrt exp log cmp iadd imul idiv shift logic convert load store", positive=True)
+add, mul, div, sqrt, exp, log, cmp, iadd, imul, idiv, shift, logic, convert, load, store = UNITS
+mac, imac = mul + add, imul + iadd
 ARITHMETIC = ("add", "mul")  # what `flops` counts; the other units are listed beside it
 
 N, H, W, C, K, R, S, P, Q, G, D, U, V = sp.symbols("N H W C K R S P Q G D U V", positive=True, integer=True)
@@ -157,11 +160,13 @@ def coefficients(operator: str, name: str) -> dict[str, sp.Expr]:
 
 
 def show(operator: str, name: str) -> str:
-    """The cost of a pass as text, a line for each unit; equal `mul` and `add` are one line, `mac`."""
+    """The cost of a pass as text, a line for each unit; equal `mul` and `add` are one line, `mac`, integers `imac`."""
     by_unit = coefficients(operator, name)
-    if by_unit.get("mul", 0) != 0 and sp.expand(by_unit["mul"] - by_unit.get("add", 0)) == 0:
-        by_unit = {"mac": by_unit["mul"], **{u: c for u, c in by_unit.items() if u not in ("mul", "add")}}
-    return "\n".join([f"{operator}.{name}", *(f"  {u:6s}{_Text().doprint(c)}" for u, c in by_unit.items())])
+    for both, one, other in (("imac", "imul", "iadd"), ("mac", "mul", "add")):
+        if by_unit.get(one, 0) != 0 and sp.expand(by_unit[one] - by_unit.get(other, 0)) == 0:
+            by_unit = {both: by_unit[one], **{u: c for u, c in by_unit.items() if u not in (one, other)}}
+    width = max(6, *(len(u) + 1 for u in by_unit))
+    return "\n".join([f"{operator}.{name}", *(f"  {u:{width}s}{_Text().doprint(c)}" for u, c in by_unit.items())])
 
 
 class _Text(StrPrinter):

@@ -10,9 +10,9 @@ shapes, dtypes and plain values are looked at:
     @fast
     def forward(y, a, b): ...
 
-A multiply-add is one of each. Vectors count whole where the code names them; where loops over elements are left to
-LLVM, elements count. What a mask or a comparison may leave out counts as if nothing were left out. A reference kernel
-executes what is counted.
+A multiply-add is one of each (MAC, of integers IMAC). Vectors count whole where the code names them; where loops over
+elements are left to LLVM, elements count. What a mask or a comparison may leave out counts as if nothing were left out.
+A reference kernel executes what is counted.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -25,20 +25,27 @@ from .ir import AtBatch, Buffer, Call, Launch, Prefix
 
 @dataclass(frozen=True)
 class Ops:
-    """Numbers of multiplications and of additions."""
+    """Numbers of multiplications and of additions, of floats and (imul, iadd) of integers that come from arrays."""
 
     mul: float = 0
     add: float = 0
+    imul: float = 0
+    iadd: float = 0
 
     def __add__(self, other: "Ops") -> "Ops":
-        return Ops(self.mul + other.mul, self.add + other.add)
+        return Ops(self.mul + other.mul, self.add + other.add, self.imul + other.imul, self.iadd + other.iadd)
 
     def __mul__(self, times: float) -> "Ops":
-        return Ops(self.mul * times, self.add * times)
+        return Ops(*(times * n for n in (self.mul, self.add, self.imul, self.iadd)))
+
+    @staticmethod
+    def of(units: Mapping[str, float]) -> "Ops":
+        """Those among the units of a count."""
+        return Ops(**{name: units.get(name, 0) for name in ("mul", "add", "imul", "iadd")})
 
 
-MUL, ADD = Ops(1, 0), Ops(0, 1)
-MAC = MUL + ADD
+MUL, ADD, IMUL, IADD = Ops(mul=1), Ops(add=1), Ops(imul=1), Ops(iadd=1)
+MAC, IMAC = MUL + ADD, IMUL + IADD
 NOTHING = Ops()
 
 STATED: dict[Callable, Callable[..., Ops]] = {}  # fast kernel → what it executes, of the kernel's arguments
@@ -69,8 +76,7 @@ def executed(launch: Launch, n: int, counted: Callable[[Call, int], Mapping[str,
     """What a launch executes on n samples. counted: the operations by unit of a call, for reference kernels."""
     statement = stated(launch)
     if statement is None:
-        units = counted(launch.covers[0], n)
-        return Ops(units.get("mul", 0), units.get("add", 0))
+        return Ops.of(counted(launch.covers[0], n))
     return statement(*(_shown(a, n) for a in launch.args))
 
 

@@ -1,13 +1,14 @@
 """Count what a kernel body does by running it, in plain Python, on arrays that keep score.
 
-No formula of `costmodel` is used here. Two declarations of a pass save work: items of one class along every letter of
-its items are counted once and multiplied; a sum that each item runs over in full (`sums`) is counted at its lengths 1
-and 2 and continued in a straight line. `every_item=True` runs every item in full, and a test proves the two equal.
+No formula of `costmodel` is used here. Units are those of `counted_numbers`; the elements of an array that a pass
+declares as `indices` are addresses, and arithmetic on addresses counts nothing. Two declarations of a pass save work:
+items of one class along every letter of its items are counted once and multiplied; a sum that each item runs over in
+full (`sums`) is counted at its lengths 1 and 2 and continued in a straight line. `every_item=True` runs every item in
+full, and a test proves the two equal.
 """
 
 import itertools
 import math
-import types
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -16,115 +17,58 @@ import numpy as np
 from refimpl.compiler.ir import Call
 from refimpl.kernels.passes import Pass, dims, dtype_of, size_of
 
-
-class _Number:
-    """A float that counts the arithmetic done on it."""
-
-    __slots__ = ("value", "counts")
-
-    def __init__(self, value, counts):
-        self.value, self.counts = value, counts
-
-    def __float__(self):
-        return float(self.value)
-
-    def __bool__(self):
-        return bool(self.value)
-
-    def __abs__(self):
-        self.counts["cmp"] += 1
-        return _Number(abs(self.value), self.counts)
+from .counted_numbers import Float, Integer, as_type, counting_body
 
 
-def _binary(unit, function):
-    def forward(self, other):
-        self.counts[unit] += 1
-        return _Number(function(self.value, other.value if isinstance(other, _Number) else other), self.counts)
+class _Type:
+    """The dtype of a counting array: what a body asks of it."""
 
-    def reflected(self, other):
-        self.counts[unit] += 1
-        return _Number(function(other, self.value), self.counts)
+    __slots__ = ("dtype", "itemsize", "counts")
 
-    return forward, reflected
+    def __init__(self, dtype, counts):
+        self.dtype, self.itemsize, self.counts = dtype, dtype.itemsize, counts
 
-
-def _compare(function):
-    def compare(self, other):
-        self.counts["cmp"] += 1
-        return function(self.value, other.value if isinstance(other, _Number) else other)
-
-    return compare
-
-
-for _name, _unit, _function in (
-    ("add", "add", lambda a, b: a + b),
-    ("sub", "add", lambda a, b: a - b),
-    ("mul", "mul", lambda a, b: a * b),
-    ("truediv", "div", lambda a, b: a / b if b else math.inf),
-):
-    _forward, _reflected = _binary(_unit, _function)
-    setattr(_Number, f"__{_name}__", _forward)
-    setattr(_Number, f"__r{_name}__", _reflected)
-for _name, _function in (
-    ("lt", lambda a, b: a < b),
-    ("le", lambda a, b: a <= b),
-    ("gt", lambda a, b: a > b),
-    ("ge", lambda a, b: a >= b),
-    ("eq", lambda a, b: a == b),
-    ("ne", lambda a, b: a != b),
-):
-    setattr(_Number, f"__{_name}__", _compare(_function))
-
-
-def _counting_math():
-    """A stand-in for `math` whose functions count when they meet a counted number."""
-
-    def counted(unit, function):
-        def call(number):
-            if not isinstance(number, _Number):
-                return function(number)
-            number.counts[unit] += 1
-            return _Number(function(number.value), number.counts)
-
-        return call
-
-    units = {"exp": "exp", "expm1": "exp", "log": "log", "log1p": "log", "sqrt": "sqrt"}
-    overrides = {name: counted(unit, getattr(math, name)) for name, unit in units.items()}
-    return types.SimpleNamespace(**{**vars(math), **overrides})
+    def type(self, number):
+        """A number, plain ones too, as a counted element."""
+        found = as_type(number, self.dtype)
+        if isinstance(found, (Float, Integer)):
+            return found
+        return Float(found, self.counts) if self.dtype.kind == "f" else Integer(int(found), self.dtype, self.counts)
 
 
 class _Array:
-    """An array of a constant that counts its element reads and writes; integer elements are plain integers.
+    """An array of a constant, 1.0 or 0, that counts its element reads and writes, and whose elements count.
 
-    values: an index array's elements, where the pass gives an example of them.
+    addresses: are its elements indices? Then they are plain integers, and arithmetic on them counts nothing.
+    values: an integer array's elements, where the pass gives an example of them.
     """
 
-    __slots__ = ("shape", "size", "ndim", "dtype", "value", "values", "counts")
+    __slots__ = ("shape", "size", "ndim", "dtype", "addresses", "values", "counts", "constant")
 
-    def __init__(self, shape, dtype, counts, values=None):
+    def __init__(self, shape, dtype, counts, addresses, values=None):
         self.shape, self.size, self.ndim, self.counts = shape, math.prod(shape), len(shape), counts
-        self.values = values
-        if np.issubdtype(dtype, np.floating):
-            self.value = _Number(1.0, counts)
-            self.dtype = types.SimpleNamespace(type=lambda value: _Number(float(value), counts))
-        else:
-            self.value = 0
-            self.dtype = types.SimpleNamespace(type=int)
+        self.addresses, self.values, self.dtype = addresses, values, _Type(dtype, counts)
+        self.constant = self._element(1.0 if dtype.kind == "f" else 0)
+
+    def _element(self, value):
+        return value if self.addresses else self.dtype.type(value)
 
     def _check(self, index):
         index = index if isinstance(index, tuple) else (index,)
         for i, n in zip(index, self.shape, strict=True):
-            if i < 0 or i >= n:
+            if not 0 <= (i.value if type(i) is Integer else i) < n:
                 raise IndexError(f"index {index} is outside an array of shape {self.shape}")
 
     def __getitem__(self, index):
         self._check(index)
         self.counts["load"] += 1
-        return self.value if self.values is None else int(self.values[index])
+        return self.constant if self.values is None else self._element(int(self.values[index]))
 
     def __setitem__(self, index, number):
         self._check(index)
         self.counts["store"] += 1
+        if not self.addresses and isinstance(number, (Float, Integer)):
+            as_type(number, self.dtype.dtype)
 
 
 def count(
@@ -171,15 +115,15 @@ def _lengths(passed: Pass, sizes: Mapping[str, int]):
 
 
 def _counted(passed: Pass, sizes: Mapping[str, int], attrs: Mapping, present: tuple, every_item: bool) -> Counter:
-    scope = {**passed.body.__globals__, "math": _counting_math()}
-    body = types.FunctionType(passed.body.__code__, scope)
+    body = counting_body(passed.body)
     tally: Counter = Counter()
     arrays = {}
     for a in passed.arrays:
         given = a not in passed.optional or a in present
         shape = passed.shape(a, sizes) if given else (0,) * len(dims(passed.shapes[a]))
         example = passed.examples[a](sizes) if a in passed.examples else None
-        arrays[a] = _Array(shape, dtype_of(passed.shapes[a], np.float64), tally, example)
+        dtype = dtype_of(passed.shapes[a], np.float64)
+        arrays[a] = _Array(shape, dtype, tally, a in passed.indices, example)
     args = [arrays[a] for a in passed.arrays] + [attrs[a] for a in passed.attributes]
 
     axes = []  # along each letter of the items: (index to run, how many indices it stands for)

@@ -3,11 +3,14 @@
 This is what the statements of `compiler.executed` are checked against: nothing of them is used here. The body is the
 one that Numba compiles, with every helper that it calls; only what has no Python body is stood in for: a vector
 operation counts all its lanes, a register block of a product rows times lanes times depth, a product of BLAS m·n·k.
+Elements of integer arrays count as in `counted_numbers`; those of arrays that the passes of a launch declare as
+`indices` do not.
 """
 
 import operator
 import types
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 
 import numba
 import numpy as np
@@ -18,12 +21,14 @@ from refimpl.backends.cpu.simd import LANES
 from refimpl.compiler.executed import Ops
 from refimpl.compiler.ir import AtBatch, Buffer, Launch, Prefix
 
-_tally = {"mul": 0, "add": 0}
+from . import counted_numbers
+from .counted_numbers import Integer, as_integer
+
+_tally: Counter = Counter()
 
 
 def _count(mul: int = 0, add: int = 0) -> None:
-    _tally["mul"] += mul
-    _tally["add"] += add
+    _tally.update(mul=mul, add=add)
 
 
 def _operation(result, **ops):
@@ -100,6 +105,31 @@ class _Array:
         return _Array(self.outline.reshape(*shape))
 
 
+class _Integers:
+    """An integer array whose elements, as they are, count."""
+
+    def __init__(self, array: np.ndarray):
+        self.array, self.shape, self.size, self.itemsize = array, array.shape, array.size, array.itemsize
+        self.dtype = types.SimpleNamespace(type=self._element, itemsize=array.itemsize)
+
+    def _element(self, value):
+        return as_integer(value if isinstance(value, Integer) else _integer(value, self.array.dtype), self.array.dtype)
+
+    def __getitem__(self, index):
+        found = self.array[index]
+        return _Integers(found) if isinstance(found, np.ndarray) else _integer(found, self.array.dtype)
+
+    def __setitem__(self, index, value):
+        self.array[index] = self._element(value).value
+
+    def reshape(self, *shape):
+        return _Integers(self.array.reshape(*shape))
+
+
+def _integer(value, dtype) -> Integer:
+    return Integer(int(value), np.dtype(dtype), _tally)
+
+
 class _Memory:
     """Memory behind an address: of no length, an element is `value`."""
 
@@ -116,6 +146,11 @@ class _Memory:
 
 def _address(array) -> _Memory:
     return _Memory(NUMBER if isinstance(array, _Array) else 255, array.size > 0)
+
+
+def _as_float(number):
+    """A cast to a float type: of what counts, a number that counts."""
+    return NUMBER if isinstance(number, (_Number, Integer)) else float(number)
 
 
 def _block(rows: int, vectors: int) -> Callable:
@@ -152,6 +187,7 @@ def _nothing(*_):
 STAND_INS = {
     id(of): by
     for of, by in (
+        (np, types.SimpleNamespace(**vars(counted_numbers.NUMPY) | {"float32": _as_float, "float64": _as_float})),
         (numba.prange, range),
         (numba.get_thread_id, lambda: 0),
         (numba, types.SimpleNamespace(get_thread_id=lambda: 0)),
@@ -209,7 +245,7 @@ def _shared_helper(name: str) -> Callable:
             if isinstance(value, tuple):
                 passed += map(int, value)
             else:
-                passed.append(0 if isinstance(value, (_Array, _Memory, np.ndarray)) else int(value))
+                passed.append(0 if isinstance(value, (_Array, _Integers, _Memory, np.ndarray)) else int(value))
         if len(passed) != helper.arguments:
             raise TypeError(f"{name} takes {helper.arguments - 1} integers, got {len(passed) - 1}")
         run(*passed)
@@ -228,15 +264,24 @@ def body(function: Callable) -> Callable:
     return _bodies[function]
 
 
-def run(kernel: Callable, args: tuple) -> Ops:
-    """What a fast kernel executes on arguments of these shapes; the elements of integer arrays must be usable."""
+def run(kernel: Callable, args: tuple, addresses: Collection[int] = ()) -> Ops:
+    """What a fast kernel executes on arguments of these shapes; the elements of integer arrays must be usable.
+
+    addresses: positions of the integer arrays whose elements are indices, arithmetic on which counts nothing.
+    """
     kernel = getattr(kernel, "compiled", kernel)
     floats = [a for a in args if isinstance(a, np.ndarray) and a.dtype.kind == "f" and a.dtype.itemsize]
-    _itemsize[0] = floats[0].dtype.itemsize
-    _tally.update(mul=0, add=0)
-    given = [_Array(a) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in args]
-    body(kernel.py_func)(*given)
-    return Ops(**_tally)
+    if floats:
+        _itemsize[0] = floats[0].dtype.itemsize
+    _tally.clear()
+    body(kernel.py_func)(*(a if i in addresses else _counted(a) for i, a in enumerate(args)))
+    return Ops.of(_tally)
+
+
+def _counted(argument):
+    if not isinstance(argument, np.ndarray):
+        return argument
+    return _Array(argument) if argument.dtype.kind == "f" else _Integers(argument)
 
 
 def arguments(launch: Launch, n: int) -> tuple:
@@ -263,4 +308,11 @@ def _filled(shape: tuple[int, ...], dtype) -> np.ndarray:
 
 def launched(launch: Launch, n: int) -> Ops:
     """What the fast kernel of a launch executes on n samples."""
-    return run(launch.function, arguments(launch, n))
+    indices = {call.arrays[a].root for call in launch.covers for a in call.passed.indices if a in call.arrays}
+    addresses = [i for i, a in enumerate(launch.args) if _buffer(a) and _buffer(a).root in indices]
+    return run(launch.function, arguments(launch, n), addresses)
+
+
+def _buffer(argument) -> Buffer | None:
+    found = argument.buffer if isinstance(argument, Prefix) else argument
+    return found if isinstance(found, Buffer) else None

@@ -47,7 +47,10 @@ MOST = 50  # mismatches that the report lists; the record has all
 LEGEND = {
     "add, mul, div, sqrt, exp, log": "arithmetic operations",
     "mac": "one multiplication and one addition",
+    "iadd, imul, idiv, shift, logic": "the same of integers, with shifts and operations on bits",
+    "imac": "one multiplication and one addition of integers",
     "cmp": "comparisons",
+    "convert": "conversions between integers and floats, and to a type that may not keep the value",
     "load, store": "array elements that are read and written",
     "N": "samples of the mini-batch, or as many of them as a method chooses",
     "H, W": "rows and columns of the input",

@@ -11,7 +11,7 @@ register(
     "error_map_pruning",
     score=K * ((R * S * C / G + N * P * Q) * (load + add + cmp) + 3 * mul + add + store),
     rank=K * (K * (2 * load + cmp) + store),
-    keep=L * (K * load + store),
+    keep=L * (K * (load + cmp) + store),
     keep_dy=N * P * Q * L * (2 * load + store),
     keep_w=R * S * C / G * L * (2 * load + store),
     keep_x=N * H * W * L * (2 * load + store),
@@ -19,5 +19,5 @@ register(
     spread_b=K * (2 * load + store),
     spread_x=N * H * W * C * (2 * load + store),
     grad_x=N * taps * C * L * load + N * taps * C / G * L * (2 * load + mac) + N * H * W * C * store,
-    grad_w=N * taps * C / G * L * (2 * load + mac) + R * S * C / G * K * (load + store),
+    grad_w=N * taps * C / G * L * (2 * load + mac) + R * S * C / G * K * (load + cmp + store),
 )

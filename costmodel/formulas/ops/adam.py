@@ -1,6 +1,9 @@
-"""Costs of refimpl.ops.adam. expm1 counts as exp; log1p of an attribute, one number for all steps, as nothing."""
+"""Costs of refimpl.ops.adam. expm1 counts as exp; log1p of an attribute, one number for all steps, as nothing.
 
-from ..cost import E, add, div, exp, has, load, mac, mul, nonzero, register, sqrt, store
+The step, an integer, is converted once.
+"""
+
+from ..cost import E, add, convert, div, exp, has, load, mac, mul, nonzero, register, sqrt, store
 
 gradient = load + has("clip") * (load + mul)
 decay = mac + nonzero("decoupled") * (load + mul)
@@ -9,6 +12,6 @@ change = 2 * load + sqrt + div + 2 * mac
 
 register(
     "adam",
-    bias_correction=2 * (load + mul + exp + add + div + store) + sqrt,
+    bias_correction=2 * (load + mul + exp + add + div + store) + sqrt + convert,
     update=E * (load + gradient + decay + moments + change + store),
 )

@@ -1,5 +1,13 @@
-"""Costs of refimpl.ops.dropout. Drawing random numbers is integer work, which is not counted."""
+"""Costs of refimpl.ops.dropout. A draw is two times Philox of ten rounds, and is compared with the rate.
 
-from ..cost import E, N, load, mul, register, store
+The first round of the second one begins with the number of the element, whose arithmetic is that of an index.
+"""
 
-register("dropout", forward=N * E * (3 * load + mul + store), grad_x=N * E * (3 * load + mul + store))
+from ..cost import E, N, cmp, iadd, imul, load, logic, mul, register, shift, store
+
+a_round = imul + shift + iadd + 5 * logic
+key = shift + 2 * logic + 10 * a_round
+draw = key + logic + 10 * a_round - (imul + shift + 2 * logic) + shift + cmp
+element = N * E * (3 * load + mul + draw + store)
+
+register("dropout", forward=element, grad_x=element)
