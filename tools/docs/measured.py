@@ -240,7 +240,7 @@ def seconds() -> str:
     """How well seconds of whole nets are predicted, on each machine."""
     rows = []
     for name in ("seconds", "seconds-epyc"):
-        processor = record(name)["machine"]["processor"].split("(R)")[0].removesuffix(" Processor")
+        processor = re.sub(r"\(R\)| Processor.*", "", record(name)["machine"]["processor"])
         for what, v in record(name)["measured"].items():
             inside = v.get("inside_interval, %", "")
             rows.append([f"{processor}, {what}", v["cases"], v["median_error, %"], v["within_15, %"], inside])
