@@ -266,8 +266,8 @@ def mutants() -> str:
         [name, v["killed"], v["error"], v["survived"]]
         for name, v in zip(names, found["measured"].values(), strict=True)
     ]
-    said = found["goal"][0].upper() + found["goal"][1:]
-    return f"{said}.\n\n{table(['statement and function', 'killed', 'error', 'survived'], rows, right=1)}"
+    said = f"Goal, {'reached' if found['ok'] else 'not reached'}: {found['goal']}."
+    return f"{said}\n\n{table(['statement and function', 'killed', 'error', 'survived'], rows, right=1)}"
 
 
 def equation_table() -> str:
