@@ -1,12 +1,12 @@
 """Closed forms of whole training steps: operations and bytes in N, H, W, width and the settings of the methods.
 
 The formulas are not written down a second time. The step is derived as `refimpl.compile` derives it, on numbers that
-remember how they were computed (`refimpl.traced`), and each logical call's sizes go into its formula in `costmodel`:
+remember how they were computed (`kernels.traced`), and each logical call's sizes go into its formula in `costmodel`:
 
     form = of("resnet18", Plan(4, rules=[GradientFilter(2)]))
     form.flops.subs(form.symbols["N"], 1), sympy.latex(form.flops), form.at(N=1, H=64, patch=4)
 
-`symbolic` is `of(…).cost`, a SymPy expression like any other, linear in the units (`costmodel.cost.UNITS`). Its symbols
+`symbolic` is `of(…).cost`, a SymPy expression like any other, linear in the units (`formulas.cost.UNITS`). Its symbols
 are positive and mostly whole: take them from `form.symbols` or `free_symbols`, `sympy.Symbol("N")` is another one.
 
 Symbols: N samples, H W rows and columns of the input, `width` of a net that has one, and the settings of the methods
@@ -26,18 +26,20 @@ from numbers import Real
 
 import sympy as sp
 
-from refimpl import models, traced
-from refimpl.compose import derive
+from refimpl import models
+from refimpl.compiler.compose import derive
+from refimpl.compiler.ir import Call
+from refimpl.compiler.lower import lower
+from refimpl.compiler.program import Program
 from refimpl.graph import Graph
-from refimpl.lower import lower
-from refimpl.plan import Plan
-from refimpl.program import Call, Program
-from refimpl.traced import Trace, expression
+from refimpl.kernels import traced
+from refimpl.kernels.traced import Trace, expression
+from refimpl.plan.plan import Plan
 
-from . import cost as formulas
-from .cost import UNITS, evaluator, flatten, taps
-from .methods.stochastic_depth import occurrence
-from .whole import larger, quotient
+from .formulas import cost as formulas
+from .formulas.cost import UNITS, evaluator, flatten, taps
+from .formulas.methods.stochastic_depth import occurrence
+from .formulas.whole import larger, quotient
 
 WIDTH = "width"
 RELATIONS = {"lt": sp.Lt, "le": sp.Le, "gt": sp.Gt, "ge": sp.Ge, "eq": sp.Eq, "ne": sp.Ne}

@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from refimpl.executed import NOTHING, Ops, executed
+from refimpl.compiler.executed import NOTHING, Ops, executed
+from refimpl.compiler.ir import Call, Launch
+from refimpl.compiler.program import Program
 from refimpl.methods.filter_shares import STEPS
-from refimpl.program import Call, Launch, Program
 
-from . import device as devices
-from . import kernels
-from .cost import ARITHMETIC, counts
-from .methods.stochastic_depth import occurrence
+from .device import device as devices
+from .device import kernels
+from .formulas.cost import ARITHMETIC, counts
+from .formulas.methods.stochastic_depth import occurrence
 
 
 def call_counts(call: Call, n: int) -> Counter:
@@ -132,7 +133,7 @@ class Estimate:
 
     @property
     def executed(self) -> dict[str, Ops]:
-        """Multiplications and additions that the kernels execute in each section (`refimpl.executed`)."""
+        """Multiplications and additions that the kernels execute in each section (`refimpl.compiler.executed`)."""
         total = dict.fromkeys(self.program.sections, NOTHING)
         for section, ops in self.executed_launches:
             total[section] += ops
@@ -159,7 +160,7 @@ class Estimate:
 
     @cached_property
     def work(self) -> list[dict[str, float]]:
-        """The terms of each launch on a full batch, in order (`costmodel.kernels`)."""
+        """The terms of each launch on a full batch, in order (`costmodel.device.kernels`)."""
         return kernels.work(self.program, self.device.at(self.program.threads)[1])
 
     @cached_property

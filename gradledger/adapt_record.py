@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import refimpl as ri
-from refimpl import data, kernel
+from refimpl import data
+from refimpl.kernels import kernel
 from refimpl.methods import filter_shares
-from refimpl.train import NonFiniteError
+from refimpl.training.trainer import NonFiniteError
+from validation.instruments.provenance import provenance
 
 from . import ledger, recipe
 from .models import origin
-from .record import provenance
 
 if TYPE_CHECKING:
-    from .adapt import Job
+    from .job import Job
 
 
 def confusion(trainer: ri.Trainer, d: data.Dataset) -> np.ndarray:
@@ -98,7 +99,7 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
 
 def resident_peak() -> int | None:
     """The most bytes that this process had in memory; None where the system does not tell."""
-    from validation import resident
+    from validation.instruments import resident
 
     try:
         return resident.peak()
@@ -120,7 +121,7 @@ def step_times(step_seconds: list[float], begun: list[int]) -> dict[str, float |
 
 def measure_arena(job: "Job") -> int | None:
     """Arena bytes that a step touches; None where it ends before its time. Uses up the trainer: its weights change."""
-    from validation import measured
+    from validation.instruments import measured
 
     try:
         return measured.touched_by(job.trainer, job.dataset.x_train, job.dataset.y_train)

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import refimpl as ri
-from costmodel import advice
-from costmodel.advice import Binding, Limits, Priced, Search
-from costmodel.device import HERE
-from refimpl import checkpoint, data
-from refimpl.lower import BACKENDS
+from costmodel.advice import advice
+from costmodel.advice.advice import Binding, Limits, Priced, Search
+from costmodel.device.device import HERE
+from refimpl import data
+from refimpl.compiler.lower import BACKENDS
+from refimpl.storage import checkpoint
+from validation.instruments.provenance import provenance
 
 from . import options
 from .errors import Malformed, Refused
+from .finish import plot
 from .models import described, pretrained
-from .output import make_folder, plot
-from .record import provenance
+from .output import make_folder
 
 NAME = "advise"
 SUBJECT = 1  # the held-out person where the data are the watch recordings, as for `adapt`

@@ -4,10 +4,10 @@ import importlib.util
 from collections.abc import Callable
 
 from validation import bench
+from validation.instruments.provenance import provenance
 
 from . import options
 from .errors import Malformed, Refused
-from .record import provenance
 
 
 def run(

@@ -4,14 +4,14 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from costmodel import calibration
-from costmodel import device as devices
-from costmodel.rates import Rates
-from refimpl import checkpoint
-from validation import resident
+from costmodel.device import calibration
+from costmodel.device import device as devices
+from costmodel.device.rates import Rates
+from refimpl.storage import checkpoint
+from validation.instruments import resident
+from validation.instruments.provenance import machine, provenance
 
 from . import doctor, options
-from .record import machine, provenance
 
 DIGITS = 4  # of a rate: more would be noise
 

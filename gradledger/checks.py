@@ -5,7 +5,7 @@ Each function takes a part of the record and gives rows for it; nothing is compu
 
 from dataclasses import dataclass
 
-from validation import drawn, resident
+from validation.instruments import drawn, resident
 
 INSIDE = 0.9  # share of measured times inside their intervals; with less the machine may be busy, and nothing is judged
 SHOWN = 3  # mismatches that a sentence names; the record has all
@@ -128,7 +128,7 @@ def torch_counter(record: dict) -> list[Check]:
         "our multiplications and additions, padded taps included = torch.utils.flop_counter, or that with its known "
         "error: it counts the weight gradient of a convolution with G groups G times"
     )
-    value, command = "equal, or off by its known error", "python -m validation.torch_flops"
+    value, command = "equal, or off by its known error", "python -m validation.instruments.torch_flops"
     if found.get("note"):
         return [Check("counts", "PyTorch's counter", formula, value, found["note"], None, command)]
     rows = found["rows"]
@@ -170,8 +170,8 @@ def memory(record: dict) -> list[Check]:
 def process(record: dict) -> list[Check]:
     """Resident memory of training processes."""
     found = record["memory"]["process"]
-    formula = "sum of the terms of costmodel.process = peak of resident memory, VmHWM of /proc/self/status"
-    command = "python -m validation.resident"
+    formula = "sum of the terms of costmodel.device.process = peak of resident memory, VmHWM of /proc/self/status"
+    command = "python -m validation.instruments.resident"
     if found["note"]:
         value = f"off by at most {100 * resident.GOAL:g} %"
         return [Check("memory", "resident memory", formula, value, found["note"], None, command)]

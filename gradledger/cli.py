@@ -69,7 +69,7 @@ Output = Annotated[Path, typer.Option("--output", help="Folder for weights, reco
 def show_version(wanted: bool) -> None:
     """Print the version where it is wanted, before a command is missed."""
     if wanted:
-        from .record import versions
+        from validation.instruments.provenance import versions
 
         print(versions()["gradledger"])
         raise typer.Exit

@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from costmodel import convergence, predict
-from costmodel.device import Device
-from refimpl import files
-from validation import lenet_mnist, sparse_mobilenet
+from costmodel import predict
+from costmodel.advice import convergence
+from costmodel.device.device import Device
+from refimpl.storage import files
+from validation.experiments import lenet_mnist, sparse_mobilenet
+from validation.instruments.provenance import provenance
 
 from . import options
 from .errors import Malformed, Refused
-from .record import provenance
 
 MOST = 1e30  # steps or operations of a run
 SOURCES = {lenet_mnist.NAME: lenet_mnist, sparse_mobilenet.NAME: sparse_mobilenet}  # modules with curves, programs

@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 
 import refimpl as ri
-from costmodel import budget, energy, paper, predict, process
-from costmodel.device import HERE
+from costmodel import predict
+from costmodel.advice import budget, energy
+from costmodel.device import process
+from costmodel.device.device import HERE
+from costmodel.formulas import paper
 from refimpl.methods.sparse_update import SparseUpdate
 
 from . import options, recipe

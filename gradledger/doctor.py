@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .record import provenance
+from validation.instruments.provenance import provenance
 
 OK, WARN, BAD = "ok", "warning", "bad"
 ROOM = 16 << 20  # bytes that the kernels of a net or two may take
@@ -75,7 +75,7 @@ def waiting() -> Check:
     """How long a thread that waits for the others keeps its core busy. To be asked once a kernel has run."""
     import numba
 
-    from refimpl import spin
+    from refimpl.kernels import spin
 
     try:
         layer = numba.threading_layer()
@@ -97,7 +97,7 @@ def libgomp() -> Check:
 
 def cache() -> Check:
     """Where compiled kernels are kept, and whether they can be read and written. To be looked at before any is used."""
-    from refimpl import kernel_cache
+    from refimpl.kernels import kernel_cache
 
     folder = kernel_cache.CACHE_DIR
     if folder is None:

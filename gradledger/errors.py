@@ -3,8 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
-from refimpl.files import InputError, quoted
-from refimpl.passes import ShapeError
+from refimpl.kernels.passes import ShapeError
+from refimpl.storage.files import InputError, quoted
 
 
 class Malformed(InputError):

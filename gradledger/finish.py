@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ACTS = {
     "ledger": ("gradledger.ledger", "", "its costs were not drawn up"),
     "plot": ("gradledger.plot", ".png", "the plot was not drawn"),
-    "report": ("validation.report", ".html", "the report was not written"),
+    "report": ("validation.report.report", ".html", "the report was not written"),
 }
 
 
@@ -48,6 +48,16 @@ def make(act: str, record: Path) -> str | None:
         problem = "it was killed, as where memory is short" if done.returncode < 0 else lines[-1]
     tell(f"{failure} ({problem}); everything else is saved")
     return None
+
+
+def plot(output: Path, name: str) -> str | None:
+    """Draw the record NAME.json of `output`; None (and a sentence) where that fails."""
+    return make("plot", output / f"{name}.json")
+
+
+def report(output: Path, name: str) -> str | None:
+    """Make the report of the record NAME.json of `output`; None (and a sentence) where that fails."""
+    return make("report", output / f"{name}.json")
 
 
 def draw_up(record: Path) -> bool:
@@ -108,7 +118,9 @@ def main(told: str) -> int:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers())
             drawn = draw_up(staged)
             stop.check()
-            from refimpl.checkpoint import CheckpointError  # only now: these take memory, and what drew up is gone
+            from refimpl.storage.checkpoint import (
+                CheckpointError,  # only now: these take memory, and what drew up is gone
+            )
 
             from .run_folder import RunFolder
 

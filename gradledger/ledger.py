@@ -48,16 +48,17 @@ def draw_up(record: dict) -> dict:
 
     `slow` is the sentence about a step that took far longer, or None.
     """
-    from costmodel import device, predict, room
-    from validation import measured
+    from costmodel import predict
+    from costmodel.device import device, room
+    from validation.instruments import measured
 
-    from . import adapt, slow
+    from . import job, slow
 
     ran = record["launched"]
     x = np.broadcast_to(np.float32(0), ran["input"])
     y = np.broadcast_to(np.int64(0), ran["input"][:1])
     dataset = Dataset(record["data_name"], x, y, x[:0], y[:0], tuple(record["recall"]))
-    program = adapt.compiled(adapt.Settings(**record["settings"]), dataset)[0]
+    program = job.compiled(job.Settings(**record["settings"]), dataset)[0]
     batches = Counter(dict(ran["batches"]))
     made = counted(ran["sections"])
     peak = record["measured"]["resident_peak_bytes"]  # which this process and the one that waits for it stay below
@@ -84,7 +85,7 @@ def draw_up(record: dict) -> dict:
 
 def main(path: str) -> None:
     """Put the ledger into the record of a file."""
-    from refimpl import checkpoint
+    from refimpl.storage import checkpoint
 
     checkpoint.write_json(Path(path), draw_up(json.loads(Path(path).read_text(encoding="utf-8"))))
 

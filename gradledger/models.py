@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from refimpl import checkpoint, data, models
-from refimpl.files import quoted, reading
+from refimpl import data, models
 from refimpl.formats.npz import load_npz
 from refimpl.graph import Graph
 from refimpl.models import suggestion
+from refimpl.storage import checkpoint
+from refimpl.storage.files import quoted, reading
 
 from .errors import Malformed
 from .recipe import start_small
@@ -91,7 +92,7 @@ def described_weights(name: str) -> tuple[dict[str, np.ndarray], dict]:
         model = quoted(notes["model"])
         raise Malformed(
             f"{name} holds weights of {model!r}, which the command line cannot build (a program that does "
-            f"takes them by refimpl.checkpoint.load){suggestion(model, models.MODELS)}"
+            f"takes them by refimpl.storage.checkpoint.load){suggestion(model, models.MODELS)}"
         )
     text = notes.get("options", "{}")
     what, wrong = f"the 'options' in the metadata of {name}", f"are no JSON object: {quoted(text)!r}"

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 import numba
 
-from costmodel import device as devices
+from costmodel.device import device as devices
 from refimpl.methods.baselines import HardExamples, RandomSkip
 from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.gradient_filter import ALIGN, GradientFilter
 from refimpl.methods.instance_filter import InstanceFilter
+from refimpl.methods.optim import CLIP_NORM, MOMENTUM, SGD, Schedule
 from refimpl.methods.sparse_update import ORDERS, SparseUpdate
 from refimpl.methods.stochastic_depth import StochasticDepth
 from refimpl.models import MOST_PIXELS, MOST_SIDE
-from refimpl.optim import CLIP_NORM, MOMENTUM, SGD, Schedule
-from refimpl.plan import Backprop, Plan
-from refimpl.rules import INSTANCES, check_combination
+from refimpl.plan.combinations import INSTANCES, check_combination
+from refimpl.plan.plan import Backprop, Plan
 
 from .errors import Malformed, unknown
 

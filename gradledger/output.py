@@ -1,8 +1,7 @@
-"""The folder that a command writes into, and what processes of their own draw from its record."""
+"""The folder that a command writes into."""
 
 from pathlib import Path
 
-from . import finish
 from .errors import Malformed
 
 PROBE = ".gradledger-probe"  # a file that is written to see whether one can be
@@ -17,13 +16,3 @@ def make_folder(output: Path) -> None:
         probe.unlink()
     except OSError as e:
         raise Malformed(f"the folder {output} cannot be written ({e.strerror}): choose one with --output") from None
-
-
-def plot(output: Path, name: str) -> str | None:
-    """Draw the record NAME.json of `output`; None (and a sentence) where that fails."""
-    return finish.make("plot", output / f"{name}.json")
-
-
-def report(output: Path, name: str) -> str | None:
-    """Make the report of the record NAME.json of `output`; None (and a sentence) where that fails."""
-    return finish.make("report", output / f"{name}.json")

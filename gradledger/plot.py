@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from refimpl import checkpoint
+from refimpl.storage import checkpoint
 
 EXPERIMENTS = {  # record's name → the module whose `draw` draws it, imported only for that
     "advise": "gradledger.advise_plot",
-    "gradient-filter-noniid": "validation.noniid_plot",
-    "lenet-mnist": "validation.lenet_mnist_plot",
-    "seconds": "validation.timing_plot",
-    "sparse-update-mobilenet": "validation.sparse_mobilenet_plot",
+    "gradient-filter-noniid": "validation.experiments.noniid_plot",
+    "lenet-mnist": "validation.experiments.lenet_mnist_plot",
+    "seconds": "validation.experiments.timing_plot",
+    "sparse-update-mobilenet": "validation.experiments.sparse_mobilenet_plot",
 }
 
 

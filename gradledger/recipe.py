@@ -2,7 +2,7 @@
 
 Decided from the options and the net alone, before the run:
 
-- The gradient is clipped, at the norm `refimpl.optim.CLIP_NORM`: unclipped, a pre-trained net whose batch norm is
+- The gradient is clipped, at the norm `methods.optim.CLIP_NORM`: unclipped, a pre-trained net whose batch norm is
   frozen, or folded into its convolutions, diverges at the learning rate that its new classifier needs.
 - A new classifier of a pre-trained net starts near zero: its first gradients know nothing yet and must not move the
   layers below.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command line reads the constants for its help, and must not wait for kernels
     from refimpl.graph import Graph
-    from refimpl.plan import Plan
+    from refimpl.plan.plan import Plan
 
 RATE, BATCH = 0.1, 32  # learning rate of plain SGD at this batch and above
 RATE_RULE = f"{RATE:g} * (1 - momentum) * sqrt(batch / {BATCH}), the root at most 1"

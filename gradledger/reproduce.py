@@ -5,24 +5,24 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from refimpl import checkpoint
-from validation import (
-    equations,
+from refimpl.storage import checkpoint
+from validation.experiments import (
     filter_shares,
     gradient_errors,
     lenet_mnist,
-    mutants,
     noniid,
     sparse_mobilenet,
     tables,
     timing,
 )  # fmt: skip
-from validation import watch as watch_data
+from validation.experiments import watch as watch_data
+from validation.instruments import equations, mutants
+from validation.instruments.provenance import command, provenance, versions
 
 from .errors import Malformed, Refused, unknown
-from .output import make_folder, plot
+from .finish import plot
+from .output import make_folder
 from .plot import EXPERIMENTS as DRAWN
-from .record import command, provenance, versions
 
 EXPERIMENTS = {
     tables.NAME: tables.run,

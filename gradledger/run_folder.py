@@ -12,8 +12,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from refimpl import checkpoint
-from refimpl.checkpoint import CheckpointError
+from refimpl.storage import checkpoint
+from refimpl.storage.checkpoint import CheckpointError
 
 from .errors import Malformed
 from .output import PROBE, make_folder

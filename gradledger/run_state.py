@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from refimpl import checkpoint
 from refimpl.data.resized import Resized
+from refimpl.storage import checkpoint
 
 from . import ledger
 from .errors import Malformed
@@ -18,7 +18,7 @@ from .run_folder import RESUME
 from .settings import Settings, from_json
 
 if TYPE_CHECKING:
-    from .adapt import Job
+    from .job import Job
 
 OWN = "run/"  # before the names of arrays that are the run's and not the trainer's
 

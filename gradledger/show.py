@@ -55,8 +55,8 @@ SPREAD = {"mean", "std", "se", "min", "max"}  # of a figure over several seeds
 
 def compared(record: dict) -> None:
     """Printed figures beside ours, and what each is allowed to differ by."""
-    from validation.papers import KINDS
-    from validation.report import allowed
+    from validation.experiments.papers import KINDS
+    from validation.report.report import allowed
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (
@@ -94,7 +94,7 @@ def compared(record: dict) -> None:
 
 def reproduced(record: dict) -> None:
     """The table of `reproduce`: measured beside published, a column for each figure, means with their deviation."""
-    from validation.runs import sentence
+    from validation.experiments.runs import sentence
 
     if "rows" in record:
         return compared(record)

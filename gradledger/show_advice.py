@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from refimpl.optim import MOMENTUM
+from refimpl.methods.optim import MOMENTUM
 
 from .show import console, size
 

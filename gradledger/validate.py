@@ -8,18 +8,21 @@ from pathlib import Path
 import numpy as np
 
 import refimpl as ri
-from refimpl import checkpoint, data
+from refimpl import data
 from refimpl.graph import Graph
-from refimpl.train import NonFiniteError
-from validation import drawn, errors, measured, resident, spectrum, tables, timing, torch_flops
+from refimpl.storage import checkpoint
+from refimpl.training.trainer import NonFiniteError
+from validation.experiments import tables, timing
+from validation.instruments import drawn, errors, measured, resident, spectrum, torch_flops
+from validation.instruments.provenance import provenance
 
 from . import options, recipe
-from .adapt import watched
 from .checks import all_checks
 from .errors import Malformed, Refused
+from .finish import plot, report
+from .job import watched
 from .models import pretrained
-from .output import make_folder, plot, report
-from .record import provenance
+from .output import make_folder
 
 TOLERANCE = 1e-4  # largest relative error of float32 kernels against float64 that passes
 SLOPE = 1e-4  # the same of exact gradients against slopes of the loss

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import numba
 
-from refimpl import kernel
-from refimpl.train import Trainer
+from refimpl.kernels import kernel
+from refimpl.training.trainer import Trainer
 
-from .adapt import Job
+from .job import Job
 
 
 def run(job: Job, watch: Callable[[int, int, str], None]) -> dict:

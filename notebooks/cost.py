@@ -21,10 +21,13 @@ from IPython.display import Markdown, Math, display
 
 import costmodel
 import refimpl as ri
-from costmodel import advice, budget, closed_form, convergence, kernels, questions
-from costmodel import device as devices
-from costmodel.cost import evaluator, show
-from validation import counting, lenet_mnist
+from costmodel import closed_form
+from costmodel.advice import advice, budget, convergence, questions
+from costmodel.device import device as devices
+from costmodel.device import kernels
+from costmodel.formulas.cost import evaluator, show
+from validation.experiments import lenet_mnist
+from validation.instruments import counting
 
 SMALL = os.environ.get("GRADLEDGER_SMALL") == "1"  # short settings, to see that every cell runs
 COLOURS = {"dense": "#000000", "patch 2": "#0072B2", "patch 4": "#56B4E9", "last 4": "#009E73", "sparse": "#E69F00"}
@@ -220,7 +223,7 @@ table(["", f"largest batch by the formula, {LIMIT / 2**20:.0f} MiB", "compiled, 
 
 # %% [markdown]
 # A process is more than its arena. Python, NumPy, Numba and LLVM take what `gradledger calibrate` measures on a device,
-# every kernel launch some KiB, the weights are held once more to go back to if a step diverges. `costmodel.process`
+# every kernel launch some KiB, the weights are held once more to go back to if a step diverges. `device.process`
 # adds it up, term by term; `validation/results/resident.json` has 20 processes whose resident memory it predicts within
 # 0.7 %. So `gradledger cost --device raspberry-pi-zero-2` can say whether training fits its 427 MiB.
 #

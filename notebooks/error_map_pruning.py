@@ -28,12 +28,13 @@ from IPython.display import Markdown, display
 
 import costmodel
 import refimpl as ri
-from costmodel.cost import show
+from costmodel.formulas.cost import show
 from refimpl import data
 from refimpl.methods import error_map_pruning as emp
 from refimpl.ops import conv2d
-from refimpl.train import threads
-from validation import errors, watch
+from refimpl.training.trainer import threads
+from validation.experiments import watch
+from validation.instruments import errors
 
 SMALL = os.environ.get("GRADLEDGER_SMALL") == "1"  # short settings, to see that every cell runs
 KEEPS = (0.75, 0.5, 0.25, 0.1)  # shares of the channels that are kept
@@ -54,7 +55,7 @@ def table(head, rows):
 # The network of this page is small: three convolutions along time, which read two seconds of movement at the wrist and
 # name one of seven exercises. It was trained on nine people and meets a tenth one now (weights and data are embedded in
 # this package). Its maps are one row of 100, 50 or 25 points in time. One batch of the new person goes forward and
-# backward; `validation.errors.gradients` runs the compiled step call by call and copies each convolution's $dy$, $dx$
+# backward; `instruments.errors.gradients` runs the compiled step call by call and copies each convolution's $dy$, $dx$
 # and $dw$.
 
 # %%
@@ -195,7 +196,7 @@ print(f"dw: {(np.abs(dw).sum((0, 1, 2)) > 0).sum()} of {dw.shape[3]} channels ha
 #
 # The **cosine** of the angle to the exact gradient: 1 is the same direction, 0 none in common. Below, *alone* gives
 # each layer the exact $dy$; in *all layers* errors add up from the last layer down, as they do in training. Means over
-# batches, in float64 (`validation.errors.gradient_errors`).
+# batches, in float64 (`validation.instruments.errors.gradient_errors`).
 
 # %%
 found = {}
@@ -468,6 +469,6 @@ display(Markdown("\n".join(f"- {line}" for line in lines)))
 # - The paper's own figures are for networks from scratch: ResNet-110 on CIFAR-10 loses nothing at 36 % less backward
 #   work and 0.72 points at 62 % less [paper]. This page adapts a small pre-trained net and cannot confirm them.
 #
-# To go on: `refimpl/methods/error_map_pruning.py` (the passes), `costmodel/methods/error_map_pruning.py` (their cost),
-# `gradledger adapt --method error-map-pruning:keep=0.5` (your own data), `gradledger reproduce lenet-mnist` (the
-# paper's experiment, with its instance filter).
+# To go on: `refimpl/methods/error_map_pruning.py` (the passes), `costmodel/formulas/methods/error_map_pruning.py`
+# (their cost), `gradledger adapt --method error-map-pruning:keep=0.5` (your own data), `gradledger reproduce
+# lenet-mnist` (the paper's experiment, with its instance filter).

@@ -30,12 +30,13 @@ from matplotlib.ticker import MaxNLocator
 
 import costmodel
 import refimpl as ri
-from costmodel.cost import show
+from costmodel.formulas.cost import show
 from refimpl import data
 from refimpl.methods import gradient_filter as gf
 from refimpl.ops import conv2d
-from refimpl.train import threads
-from validation import spectrum, watch
+from refimpl.training.trainer import threads
+from validation.experiments import watch
+from validation.instruments import spectrum
 
 SMALL = os.environ.get("GRADLEDGER_SMALL") == "1"  # short settings, to see that every cell runs
 PATCHES = (1, 2, 4, 7)  # sides r of the patches
@@ -748,6 +749,7 @@ display(Markdown("\n".join(f"- {line}" for line in lines)))
 #   Fashion-MNIST's classes, loses 0.6 to 1.1 points with patches of 2×2 on its last one to four convolutions (three
 #   seeds; `gradledger reproduce gradient-filter-noniid`, `validation/results/gradient-filter-noniid.json`).
 #
-# To go on: `refimpl/methods/gradient_filter.py` (the passes), `costmodel/methods/gradient_filter.py` (their cost),
-# `refimpl/fast/gradient_filter.py` (the kernels that run by default), `validation/errors.py` (errors layer by layer,
-# which `gradledger validate` reports), `gradledger adapt --method gradient-filter:patch=2` (your own data).
+# To go on: `refimpl/methods/gradient_filter.py` (the passes), `costmodel/formulas/methods/gradient_filter.py` (their
+# cost), `refimpl/backends/cpu/gradient_filter.py` (the kernels that run by default), `validation/instruments/errors.py`
+# (errors layer by layer, which `gradledger validate` reports), `gradledger adapt --method gradient-filter:patch=2`
+# (your own data).

@@ -26,9 +26,10 @@ from IPython.display import Markdown, display
 
 import refimpl as ri
 from costmodel import predict
-from refimpl import data, random
+from refimpl import data
+from refimpl.kernels import random
 from refimpl.methods import instance_filter as eif
-from validation import measured
+from validation.instruments import measured
 
 SMALL = os.environ.get("GRADLEDGER_SMALL") == "1"  # short settings, to see that every cell runs
 HIGH, LOW, UNSURE, GREY = "#D55E00", "#0072B2", "#E69F00", "#999999"
@@ -568,6 +569,6 @@ display(Markdown("\n".join(f"- {line}" for line in lines)))
 # - A prediction from the configured shares shows what a good filter would save; only a count shows what this one did.
 #
 # To go on: `refimpl/methods/instance_filter.py` (equations and readings), `refimpl/methods/baselines.py` (OHEM, SMD),
-# `refimpl/compose.py` (how the sections of a step are put together), `gradledger adapt --method
+# `refimpl/compiler/compose.py` (how the sections of a step are put together), `gradledger adapt --method
 # instance-filter:keep=0.1` (your own data), `gradledger reproduce lenet-mnist` (the paper's full stream: 20 epochs of
 # MNIST, three seeds, every baseline at the same computation).

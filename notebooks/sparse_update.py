@@ -35,8 +35,8 @@ import numpy as np
 from IPython.display import Markdown, display
 
 import refimpl as ri
-from costmodel import budget
-from costmodel.cost import show
+from costmodel.advice import budget
+from costmodel.formulas.cost import show
 from refimpl import data
 from refimpl.methods import sparse_update as su
 from refimpl.ops import conv2d
@@ -433,7 +433,7 @@ display(Markdown("\n".join(f"- {line}" for line in lines)))
 # above: there the favourites, trained in every step, are worth as much as a short turn for everybody. Ours is one
 # reading of the method, and the runs are short.
 #
-# To go on: `refimpl/methods/sparse_update.py` (the passes and the readings), `costmodel/budget.py` (terms and planner),
-# `gradledger cost --method sparse-update --memory-limit 2MiB --fit updated`, `gradledger adapt --method
+# To go on: `refimpl/methods/sparse_update.py` (the passes and the readings), `costmodel/advice/budget.py` (terms and
+# planner), `gradledger cost --method sparse-update --memory-limit 2MiB --fit updated`, `gradledger adapt --method
 # sparse-update:ratio=0.02` (your own data), `gradledger reproduce sparse-update-mobilenet` (the paper's experiment with
 # two pre-trained nets).

@@ -1,23 +1,25 @@
 """Train neural networks in NumPy and Numba: explicit forward and backward passes, and no framework."""
 
-from . import models, spin
+from . import backends, models
+from .compiler.compile import compile
+from .compiler.program import MemoryLimitError, Program
 from .graph import Graph
+from .kernels import spin
+from .kernels.passes import ShapeError
 from .methods.baselines import HardExamples, RandomSkip
 from .methods.error_map_pruning import ErrorMapPruning
 from .methods.gradient_filter import GradientFilter
 from .methods.instance_filter import InstanceFilter
+from .methods.optim import SGD, Adam, Schedule
 from .methods.sparse_update import SparseUpdate
 from .methods.stochastic_depth import StochasticDepth
-from .optim import SGD, Adam, Schedule
-from .passes import ShapeError
-from .plan import Backprop, Plan
-from .program import MemoryLimitError, Program, compile
-from .train import NonFiniteError, Progress, Trainer
+from .plan.plan import Backprop, Plan
+from .training.trainer import NonFiniteError, Progress, Trainer
 
 __all__ = [
     "SGD", "Adam", "Backprop", "ErrorMapPruning", "GradientFilter", "Graph", "HardExamples", "InstanceFilter",
     "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress", "RandomSkip", "Schedule", "ShapeError",
-    "SparseUpdate", "StochasticDepth", "Trainer", "compile", "models",
+    "SparseUpdate", "StochasticDepth", "Trainer", "backends", "compile", "models",
 ]  # fmt: skip
 
 spin.bound()  # before a kernel starts threads

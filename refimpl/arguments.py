@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import traced
+from .kernels import traced
 
 
 def whole(name: str, value, least: int = 1) -> None:

@@ -14,8 +14,8 @@ from types import ModuleType
 import numpy as np
 
 from . import arguments
-from .geometry import same_pad
-from .passes import Pass, ShapeError, canonical, dims, read_sizes, size_of
+from .kernels.geometry import same_pad
+from .kernels.passes import Pass, ShapeError, canonical, dims, read_sizes, size_of
 
 
 @dataclass(frozen=True)

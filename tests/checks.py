@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costmodel import cost
-from refimpl import passes
+from costmodel.formulas import cost
 from refimpl.graph import operator
-from refimpl.passes import read_sizes
-from validation import counting
+from refimpl.kernels import passes
+from refimpl.kernels.passes import read_sizes
+from validation.instruments import counting
 
 
 @dataclass

@@ -12,9 +12,9 @@ from unittest import mock
 import numpy as np
 
 from checks import SUBJECTS, call, distance
-from refimpl import cuda
 from refimpl.graph import passes_of
-from refimpl.passes import _typed, dims, dtype_of
+from refimpl.kernels import cuda
+from refimpl.kernels.passes import _typed, dims, dtype_of
 
 
 def modules(room):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from refimpl.geometry import out_size
+from refimpl.kernels.geometry import out_size
 from refimpl.methods.gradient_filter import GradientFilter
 
 

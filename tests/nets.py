@@ -2,8 +2,8 @@
 
 import refimpl as ri
 from refimpl.methods.error_map_pruning import ErrorMapPruning
+from refimpl.methods.optim import Adam
 from refimpl.methods.sparse_update import SparseUpdate
-from refimpl.optim import Adam
 
 
 def residual() -> ri.Graph:

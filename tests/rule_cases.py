@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 import oracles
 from checks import Case, call, rng_of, window_attrs
+from refimpl.kernels.passes import read_sizes
+from refimpl.methods.convolution import bind
 from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.gradient_filter import GradientFilter
 from refimpl.methods.sparse_update import SparseUpdate
 from refimpl.ops import conv2d
-from refimpl.passes import read_sizes
-from refimpl.rules import bind
 
 thorough = settings(max_examples=40)  # of what takes milliseconds
 

@@ -13,10 +13,10 @@ import pytest
 from safetensors.numpy import load_file
 
 import refimpl as ri
-from costmodel import room
+from costmodel.device import room
 from gradledger import adapt, finish, show
 from gradledger.adapt_record import step_times
-from refimpl import checkpoint
+from refimpl.storage import checkpoint
 
 ROOT = Path(__file__).parent.parent
 SHORT = ("--epochs", "2")

@@ -10,7 +10,7 @@ import pytest
 
 from gradledger import adapt
 from gradledger.run_folder import PLOT, RECORD, RESUME, WEIGHTS
-from refimpl import checkpoint
+from refimpl.storage import checkpoint
 
 
 class Filling(io.FileIO):

@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from gradledger import adapt, cli
-from refimpl import checkpoint, files, models
+from refimpl import models
+from refimpl.storage import checkpoint, files
 
 ROOT = Path(__file__).parent.parent
 DIVERGED = "diverged.safetensors"

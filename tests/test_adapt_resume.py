@@ -15,7 +15,8 @@ from gradledger import adapt, cli, finish, run_state
 from gradledger.errors import Malformed, Refused
 from gradledger.run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder
 from gradledger.signals import Stop
-from refimpl import checkpoint, models
+from refimpl import models
+from refimpl.storage import checkpoint
 
 ROOT = Path(__file__).parent.parent
 

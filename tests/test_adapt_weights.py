@@ -9,8 +9,9 @@ from safetensors import safe_open
 
 from gradledger import cli
 from gradledger.models import described, pretrained
-from refimpl import checkpoint, data, models
+from refimpl import data, models
 from refimpl.formats.npz import load_npz
+from refimpl.storage import checkpoint
 
 SHORT = ("--size", "16x16", "--method", "backprop", "--train-last", "1", "--batch", "4", "--backend", "reference")
 

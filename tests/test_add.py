@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checks import check_counts, check_threads, map_shape, rng_of
+from refimpl.kernels.passes import ShapeError
 from refimpl.ops import add
-from refimpl.passes import ShapeError
 
 
 @given(st.data())

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 import refimpl as ri
-from costmodel import advice, budget, predict, process
-from costmodel.advice import BATCHES, METHODS, Candidate, Limits, Search, front
-from costmodel.device import find
-from costmodel.gradient_error import Table
-from costmodel.screening import Screen
+from costmodel import predict
+from costmodel.advice import advice, budget
+from costmodel.advice.advice import BATCHES, METHODS, Candidate, Limits, Search, front
+from costmodel.advice.gradient_error import Table
+from costmodel.advice.screening import Screen
+from costmodel.device import process
+from costmodel.device.device import find
 from refimpl import models
 
 SAMPLES = 100

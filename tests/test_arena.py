@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refimpl import arena
-from refimpl.arena import ALIGN, Lifetime
+from refimpl.compiler import arena
+from refimpl.compiler.arena import ALIGN, Lifetime
 
 
 @st.composite

@@ -6,7 +6,7 @@ from test_instance_filter import main_net, samples
 
 import refimpl as ri
 from costmodel import predict
-from validation import counting, measured
+from validation.instruments import counting, measured
 
 
 def trainer(rule, backend="reference", batch=8) -> ri.Trainer:

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 import oracles
 from checks import Case, Subject, check_counts, check_threads, distance, map_shape, nchw, nhwc, rng_of, torch_or_none
+from refimpl.kernels.passes import ShapeError
 from refimpl.ops import batch_norm
-from refimpl.passes import ShapeError
 
 
 def case(pick):

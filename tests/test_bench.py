@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import refimpl as ri
-from costmodel import device
+from costmodel.device import device
 from gradledger import cli
 from validation import bench
 from validation.bench import blocks, filtered, methods, steps

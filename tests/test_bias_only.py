@@ -10,9 +10,9 @@ from nets import NETS
 import refimpl as ri
 from checks import distance
 from costmodel import predict
-from refimpl.train import Trainer
-from validation import measured
-from validation.counting import count_call
+from refimpl.training.trainer import Trainer
+from validation.instruments import measured
+from validation.instruments.counting import count_call
 
 BACKENDS = ("reference", "fast")
 SIZES = {"mobilenet_v2": (64, 64), "resnet18": (64, 64)}

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 import oracles
 import refimpl as ri
 from checks import Case, Subject, apart, map_shape, nchw, nhwc, rng_of
+from refimpl.kernels.passes import ShapeError
 from refimpl.ops import block_prune
-from refimpl.passes import ShapeError
 
 
 def case(pick):

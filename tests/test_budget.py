@@ -8,7 +8,8 @@ from nets import MOMENTUM, NETS
 from test_combinations import plan
 
 import refimpl as ri
-from costmodel import budget, device
+from costmodel.advice import budget
+from costmodel.device import device
 
 PLAIN = ri.Backprop(ri.SGD(lr=0.1))
 SPARSE = ri.SparseUpdate(0.3)

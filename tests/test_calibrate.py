@@ -7,9 +7,9 @@ import pytest
 
 import costmodel
 import refimpl as ri
-from costmodel import calibration, device
-from costmodel.kernels import Caches
-from costmodel.process import Base
+from costmodel.device import calibration, device
+from costmodel.device.kernels import Caches
+from costmodel.device.process import Base
 from gradledger import calibrate
 from gradledger.cli import main
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from refimpl import checkpoint
-from refimpl.checkpoint import CheckpointError
+from refimpl.storage import checkpoint
+from refimpl.storage.checkpoint import CheckpointError
 
 RNG = np.random.default_rng(0)
 ARRAYS = {

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checks import check_counts, check_threads, distance, torch_or_none
+from refimpl.kernels.passes import ShapeError
 from refimpl.ops import clip_norm
-from refimpl.passes import ShapeError
 
 
 @given(

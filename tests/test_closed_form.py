@@ -11,10 +11,11 @@ from nets import LOSSES, NETS, RULES, STEPS, step_for
 
 import costmodel
 import refimpl as ri
-from costmodel import closed_form, cost, predict
-from costmodel.whole import quotient
+from costmodel import closed_form, predict
+from costmodel.formulas import cost
+from costmodel.formulas.whole import quotient
 from refimpl import models
-from refimpl.geometry import out_size
+from refimpl.kernels.geometry import out_size
 from refimpl.methods.baselines import HardExamples, RandomSkip
 from refimpl.methods.stochastic_depth import StochasticDepth
 

@@ -10,11 +10,11 @@ from nets import NETS
 import refimpl as ri
 from costmodel import predict
 from gradledger import options
-from refimpl import random
-from refimpl.rules import COMBINATIONS, INSTANCES, METHODS, check_combination, combinations_table
-from refimpl.train import Trainer
+from refimpl.kernels import random
+from refimpl.plan.combinations import COMBINATIONS, INSTANCES, METHODS, check_combination, combinations_table
+from refimpl.training.trainer import Trainer
 from tools.docs import site
-from validation.counting import count_call
+from validation.instruments.counting import count_call
 
 
 def judge(size, channels=3) -> ri.Graph:

@@ -3,8 +3,8 @@ import pytest
 
 import oracles
 from checks import Case, Subject, nchw, nhwc, padding, rng_of, window_attrs
+from refimpl.kernels.passes import ShapeError
 from refimpl.ops import conv2d
-from refimpl.passes import ShapeError
 
 
 def case(pick):

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import costmodel
-from costmodel import convergence
+from costmodel.advice import convergence
 from gradledger.cli import main
-from validation import lenet_mnist, sparse_mobilenet
+from validation.experiments import lenet_mnist, sparse_mobilenet
 
 RECORD = Path(__file__).parents[1] / "validation" / "results" / "lenet-mnist.json"
 CURVE = [(10, 1000, 0.5), (20, 2000, 0.7), (30, 3000, 0.6), (40, 4000, 0.9)]

@@ -7,11 +7,11 @@ import sys
 import pytest
 
 import refimpl as ri
-from costmodel.device import find
+from costmodel.device.device import find
 from gradledger.cli import main
-from refimpl import checkpoint
-from refimpl.train import initial
-from validation.papers import GRADIENT_FILTERING
+from refimpl.storage import checkpoint
+from refimpl.training.trainer import initial
+from validation.experiments.papers import GRADIENT_FILTERING
 
 FILTERED = "gradient-filter:patch=2"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import refimpl.methods
 import refimpl.ops
-from costmodel import cost
+from costmodel.formulas import cost
 from refimpl.graph import passes_of
 
 cost.load_formulas()
@@ -52,7 +52,9 @@ def test_costs_are_linear_in_the_units_and_never_zero(key):
 
 
 def test_a_pass_without_a_cost_is_an_error():
-    with pytest.raises(KeyError, match="relu.grad_w has no cost in costmodel: add it to costmodel/ops/relu.py"):
+    with pytest.raises(
+        KeyError, match="relu.grad_w has no cost in costmodel: add it to costmodel/formulas/ops/relu.py"
+    ):
         cost.counts("relu", "grad_w", {"N": 1, "E": 1}, {})
     with pytest.raises(KeyError, match="softplus.forward has no cost"):
         cost.cost("softplus", "forward")

@@ -1,4 +1,4 @@
-"""The two savings of `validation.counting` against counts of every item in full."""
+"""The two savings of `validation.instruments.counting` against counts of every item in full."""
 
 import pytest
 from hypothesis import given
@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from nets import NETS, RULES, STEPS, step_for
 
 import refimpl as ri
-from refimpl.passes import declare
-from validation import counting
+from refimpl.kernels.passes import declare
+from validation.instruments import counting
 
 
 def distinct(step, n):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import refimpl as ri
-from refimpl.cut import cut, frozen_until
+from refimpl.surgery.cut import cut, frozen_until
 
 NETS = {
     "resnet8": lambda: ri.models.resnet8(size=(16, 16), channels=1),

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refimpl import data, files
+from refimpl import data
 from refimpl.data import DataError
 from refimpl.data.images import read_image
+from refimpl.storage import files
 from validation.campaign import bombs
 
 RNG = np.random.default_rng(0)

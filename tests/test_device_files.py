@@ -32,7 +32,7 @@ MAY_BE_NULL = {
 
 
 def read_device(name):
-    return json.loads(files("costmodel.devices").joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads(files("costmodel.device.devices").joinpath(f"{name}.json").read_text(encoding="utf-8"))
 
 
 def read_energy():
@@ -69,7 +69,7 @@ def check_device(name, device):
 
 
 def test_the_folder_holds_exactly_the_named_devices():
-    found = sorted(f.name for f in files("costmodel.devices").iterdir() if f.name.endswith(".json"))
+    found = sorted(f.name for f in files("costmodel.device.devices").iterdir() if f.name.endswith(".json"))
     assert found == sorted(f"{name}.json" for name in (*DEVICES, "reference"))  # the reference machine is measured
 
 

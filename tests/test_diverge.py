@@ -7,7 +7,7 @@ import pytest
 from nets import NETS
 
 import refimpl as ri
-from refimpl.train import Runner, Trainer, new_block, threads
+from refimpl.training.trainer import Runner, Trainer, new_block, threads
 
 BATCH = 6
 

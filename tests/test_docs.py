@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from refimpl.rules import METHODS
+from refimpl.plan.combinations import METHODS
 from tools.docs import measured, site, sources
 
 ROOT = Path(__file__).parent.parent
@@ -19,6 +19,7 @@ ROOMS = (*sources.PACKAGES, "tests", "tools", "docs", "notebooks")
 FILE = re.compile(rf"(?<![\w./-])(?:(?:{'|'.join(ROOMS)})/[\w./-]*\w/?|\.ci/run)")
 DOTTED = re.compile(rf"^(ri|{'|'.join(sources.PACKAGES)})((?:\.[A-Za-z_]\w*)+)")
 MODULE = re.compile(r"python -m (\w[\w.]*)")
+RUN = re.compile(r'python -c "([^"]+)"')
 COMMAND = re.compile(r"(?:^|[/ ])gradledger ([a-z]+)\b")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 BUILD_SECONDS = 300
@@ -69,6 +70,8 @@ def test_names_of_the_code_are_names(name):
     for code in snippets(name):
         if found := DOTTED.match(code):
             sources.find({"ri": "refimpl"}.get(found[1], found[1]) + found[2])
+        for line in RUN.findall(code):
+            exec(line, {})
         for module in MODULE.findall(code):
             assert importlib.util.find_spec(module), f"{name} runs {module}"
 

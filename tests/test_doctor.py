@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from gradledger import doctor
-from refimpl import kernel_cache
+from refimpl.kernels import kernel_cache
 
 
 @pytest.fixture

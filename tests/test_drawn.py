@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from costmodel import cost
+from costmodel.formulas import cost
 from refimpl.methods.stochastic_depth import residual_blocks
-from refimpl.rules import COMBINATIONS, METHODS
-from validation import drawn, drawn_nets, drawn_passes, measured
+from refimpl.plan.combinations import COMBINATIONS, METHODS
+from validation.instruments import drawn, drawn_nets, drawn_passes, measured
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_wrong_formula_is_found_with_its_seed(formula, capsys):
     assert found["mismatches"] == found["passes"]["conv2d.grad_w"]["mismatches"] == 2 == len(found["wrong"])
     first = found["wrong"][0]
     assert first["case"] == "conv2d.grad_w" and first["seed"] == 1_000_000
-    assert first["command"] == "python -m validation.drawn conv2d.grad_w 1000000"
+    assert first["command"] == "python -m validation.instruments.drawn conv2d.grad_w 1000000"
     assert re.search(r"\): add \d+ by the formula, \d+ by the loops$", first["what"])
     assert drawn.main(["conv2d.grad_w", "1000000"]) == 1
     assert first["what"].split(": ")[-1] in capsys.readouterr().out
@@ -114,7 +114,7 @@ def test_a_wrong_arena_is_found_with_its_seed(monkeypatch, capsys, outside):
     operations, memory = drawn.run_nets(2, 3)
     assert operations["mismatches"] == 0 and memory["mismatches"] == len(memory["wrong"]) == 2
     assert memory["methods"]["backprop"] == {"cases": 1, "mismatches": 1}
-    assert memory["wrong"][0]["command"] == "python -m validation.drawn net 3000000"
+    assert memory["wrong"][0]["command"] == "python -m validation.instruments.drawn net 3000000"
     assert ("a kernel wrote outside the arena" if outside else " bytes touched") in memory["wrong"][0]["what"]
     assert drawn.main(["net", "3000000"]) == 1
     assert memory["wrong"][0]["what"].split(": ")[-1] in capsys.readouterr().out
@@ -160,7 +160,7 @@ def test_a_wrong_formula_shows_in_nets(formula, monkeypatch):
 def test_bad_arguments_are_answered_in_one_sentence(capsys, args):
     assert drawn.main(args) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and "python -m validation.drawn NAME SEED" in err
+    assert out == "" and err.count("\n") == 1 and "python -m validation.instruments.drawn NAME SEED" in err
 
 
 def test_a_good_case_is_shown(capsys):

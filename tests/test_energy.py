@@ -4,8 +4,9 @@ import pytest
 
 import costmodel
 import refimpl as ri
-from costmodel import device, energy, kernels
-from validation import energy as filtering
+from costmodel.advice import energy
+from costmodel.device import device, kernels
+from validation.experiments import energy as filtering
 
 
 def estimate(name, plan=None, net="resnet8", batch=4):

@@ -6,8 +6,8 @@ import pytest
 
 from gradledger import show
 from gradledger.cli import main
-from validation import equations
-from validation.statements import PAPERS, Paper, rows
+from validation.instruments import equations
+from validation.instruments.statements import PAPERS, Paper, rows
 
 HOME = "refimpl/methods/halve.py"
 FAKE = (
@@ -69,7 +69,7 @@ def ours():
 def test_the_committed_table_is_up_to_date(ours):
     found, _ = ours
     committed = (equations.ROOT / equations.TABLE).read_text(encoding="utf-8")
-    assert committed == equations.markdown(found), "run python -m validation.equations"
+    assert committed == equations.markdown(found), "run python -m validation.instruments.equations"
 
 
 def test_every_equation_is_tested_or_belongs_to_another_issue(ours):

@@ -11,7 +11,7 @@ from rule_cases import Together, cases, dense, groups_of, largest, magnitudes, m
 from checks import Case, check_close, check_counts, check_threads, distance, nchw, nhwc, padding
 from refimpl.methods import error_map_pruning as emp
 from refimpl.methods.error_map_pruning import ErrorMapPruning
-from validation import counting
+from validation.instruments import counting
 
 BOUND = {"float64": 1e-12, "float32": 1e-5}
 GRADIENTS = ("dx", "dw", "db")

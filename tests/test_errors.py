@@ -9,8 +9,8 @@ from nets import NETS
 import refimpl as ri
 from refimpl.methods import gradient_filter as gf
 from refimpl.ops import conv2d
-from validation import errors
-from validation.errors import Comparison, gradient_errors
+from validation.instruments import errors
+from validation.instruments.errors import Comparison, gradient_errors
 
 
 def pointwise(classes=3) -> ri.Graph:

@@ -11,12 +11,13 @@ import pytest
 
 import refimpl as ri
 from costmodel import predict
-from refimpl import executed, models
-from refimpl.executed import ADD, MAC, MUL, NOTHING, Ops
-from refimpl.fast import add, batch_norm, conv2d, matmul, product
+from refimpl import models
+from refimpl.backends.cpu import add, batch_norm, conv2d, matmul, product
+from refimpl.compiler import executed
+from refimpl.compiler.executed import ADD, MAC, MUL, NOTHING, Ops
 from refimpl.graph import INPUT, Graph
-from validation import drawn, drawn_nets, executing, measured
-from validation.counting import count_call
+from validation.instruments import drawn, drawn_nets, executing, measured
+from validation.instruments.counting import count_call
 
 ROOT = Path(__file__).parent.parent
 SGD = ri.Backprop(ri.SGD(lr=0.1))
@@ -64,7 +65,7 @@ def test_statements_follow_the_vectors_of_the_processor(features):
         "sys.path.insert(0, 'tests')\n"
         "from test_executed import names\n"
         "import json\n"
-        "from refimpl.fast import matmul\n"
+        "from refimpl.backends.cpu import matmul\n"
         "print(json.dumps([matmul.VECTOR, names(range(40))[1]]))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -13,9 +13,9 @@ from PIL import Image
 from gradledger import reproduce, show
 from gradledger.errors import Malformed
 from refimpl import data
-from refimpl.checkpoint import CheckpointError
 from refimpl.data import DataError, Resized
-from validation import datasets, lenet_mnist, runs, sparse_mobilenet
+from refimpl.storage.checkpoint import CheckpointError
+from validation.experiments import datasets, lenet_mnist, runs, sparse_mobilenet
 
 RESULTS = Path(__file__).parents[1] / "validation" / "results"
 

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fast_max_pool import cases
 
-from refimpl.fast import avg_pool
-from refimpl.fast.max_pool import geometry
+from refimpl.backends.cpu import avg_pool
+from refimpl.backends.cpu.max_pool import geometry
 from refimpl.ops import avg_pool as reference
 from refimpl.ops import global_avg_pool
 

@@ -8,7 +8,7 @@ from fast_oracles import HIGH, LIMIT, LOW, assert_near, wide
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refimpl.fast import batch_norm
+from refimpl.backends.cpu import batch_norm
 
 EPS, MOMENTUM = 1e-5, 0.1
 

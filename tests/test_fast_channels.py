@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checks import both_thread_counts, distance
-from refimpl.fast import channels, tiles
+from refimpl.backends.cpu import channels, tiles
 from refimpl.methods import error_map_pruning as emp
 from refimpl.methods import sparse_update as su
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from refimpl.fast import conv2d, tiles
-from refimpl.fast.finish import NONE, RELU, RELU6
-from refimpl.geometry import out_size
+from refimpl.backends.cpu import conv2d, tiles
+from refimpl.backends.cpu.finish import NONE, RELU, RELU6
+from refimpl.kernels.geometry import out_size
 from refimpl.ops import conv2d as reference
 
 LIMIT = {"float32": 1e-5, "float64": 1e-12}

@@ -7,8 +7,8 @@ from fast_oracles import HIGH, LIMIT, LOW, activated, assert_near, away_from_kin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refimpl.fast import depthwise
-from refimpl.geometry import out_size
+from refimpl.backends.cpu import depthwise
+from refimpl.kernels.geometry import out_size
 from refimpl.ops import conv2d
 
 pair = st.tuples(st.integers(1, 3), st.integers(1, 3))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_gradient_filter import TOLERANCE, filtered
 
-from refimpl.fast import gradient_filter as fast
+from refimpl.backends.cpu import gradient_filter as fast
 
 
 def run(case, x, dy, w, mask=None, scale=None, n=None):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refimpl.fast import max_pool
-from refimpl.geometry import out_size
+from refimpl.backends.cpu import max_pool
+from refimpl.kernels.geometry import out_size
 from refimpl.ops import max_pool as reference
 
 

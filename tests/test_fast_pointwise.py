@@ -7,9 +7,9 @@ from fast_oracles import LIMIT, activated, assert_near, away_from_kinks, flat, r
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refimpl.fast import pointwise
+from refimpl.backends.cpu import pointwise
+from refimpl.kernels.running import single_threaded_blas
 from refimpl.ops import conv2d
-from refimpl.running import single_threaded_blas
 
 
 @pytest.fixture(autouse=True, scope="module")

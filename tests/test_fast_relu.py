@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checks import both_thread_counts
-from refimpl.fast import relu as fast
+from refimpl.backends.cpu import relu as fast
 from refimpl.ops import relu, relu6
 
 OPS = {1: relu, 2: relu6}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gradledger import compare, errors, show
-from refimpl import files
-from refimpl.checkpoint import CheckpointError
 from refimpl.data import DataError, Dataset
-from refimpl.files import InputError
+from refimpl.storage import files
+from refimpl.storage.checkpoint import CheckpointError
+from refimpl.storage.files import InputError
 from validation.campaign import bombs, reader
 
 

@@ -11,8 +11,8 @@ import refimpl as ri
 from costmodel import predict
 from refimpl.methods import filter_shares
 from refimpl.methods import instance_filter as eif
-from validation import filter_shares as experiment
-from validation import lenet_mnist
+from validation.experiments import filter_shares as experiment
+from validation.experiments import lenet_mnist
 
 RESULTS = Path(__file__).resolve().parent.parent / "validation" / "results"
 MNIST = json.loads((RESULTS / "lenet-mnist.json").read_text())

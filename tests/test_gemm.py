@@ -12,9 +12,9 @@ from numba import njit, prange
 from numba.core.errors import TypingError
 from threadpoolctl import threadpool_info
 
-from refimpl.gemm import gemm
-from refimpl.kernel import fast
-from refimpl.running import single_threaded_blas
+from refimpl.backends.cpu.gemm import gemm
+from refimpl.kernels.kernel import fast
+from refimpl.kernels.running import single_threaded_blas
 
 
 @njit

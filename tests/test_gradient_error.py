@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import refimpl as ri
-from costmodel import advice, gradient_error
-from costmodel.gradient_error import Table
+from costmodel.advice import advice, gradient_error
+from costmodel.advice.gradient_error import Table
 from refimpl import models
-from validation import errors, gradient_errors
+from validation.experiments import gradient_errors
+from validation.instruments import errors
 
 METHODS = {"gradient-filter": [{"patch": 2}, {"patch": 4}], "sparse-update": [{"ratio": 0.5}]}
 

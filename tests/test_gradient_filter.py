@@ -10,12 +10,12 @@ from filter_cases import Case, cases, error, magnitudes, with_numpy, with_torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from costmodel.cost import counts
+from costmodel.formulas.cost import counts
 from refimpl.graph import passes_of
+from refimpl.kernels.passes import ShapeError
 from refimpl.methods import gradient_filter as gf
 from refimpl.ops import conv2d
-from refimpl.passes import ShapeError
-from validation.counting import count
+from validation.instruments.counting import count
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 

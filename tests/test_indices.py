@@ -9,8 +9,8 @@ from nets import NETS
 
 import refimpl as ri
 from refimpl import methods, ops
-from refimpl.passes import Pass, dtype_of
-from refimpl.train import Runner, Trainer, initial, new_block, threads
+from refimpl.kernels.passes import Pass, dtype_of
+from refimpl.training.trainer import Runner, Trainer, initial, new_block, threads
 
 # What no body indexes with: arithmetic, comparisons and bits only.
 NO_INDEX = {"argmax", "mask", "step", "seed", "block"}
@@ -168,7 +168,7 @@ def test_a_resumed_order_of_channels_has_each_once():
 
 
 def test_a_kernel_gets_the_ranks_of_scores_that_are_not_numbers():
-    from refimpl.fast import channels
+    from refimpl.backends.cpu import channels
     from refimpl.methods import error_map_pruning as emp
 
     for scores in (np.full(5, np.nan), np.array([1, np.nan, np.inf, -np.inf, np.nan])):

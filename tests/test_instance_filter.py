@@ -14,7 +14,7 @@ from checks import check_counts, check_threads
 from costmodel import predict
 from refimpl.methods import instance_filter as eif
 from refimpl.ops import softmax_cross_entropy
-from validation import counting, measured
+from validation.instruments import counting, measured
 
 
 def main_net() -> ri.Graph:
@@ -73,7 +73,7 @@ def test_eq_5_uncertain_are_dropped_instances_above_the_limit():
 def test_eq_6_and_7_weights_of_the_labels_and_a_loss_normalised_by_them():
     low, high = eif.class_weights(0.1)
     assert (low, high) == (1 / 0.9, 1 / 0.1)
-    assert ri.InstanceFilter(keep=0.25).filter_plan().class_weights == eif.class_weights(0.25)
+    assert ri.InstanceFilter(keep=0.25).filter_settings()["class_weights"] == eif.class_weights(0.25)
     t = trainer()
     step = t.program.step
     assert t.runner.owned[step.constants["filter.loss.class_weights"].buffer] == pytest.approx([1 / 0.75, 1 / 0.25])
@@ -150,8 +150,9 @@ def plain_step(t: ri.Trainer, x, y, rule, threshold: PlainThreshold) -> tuple[di
     labelled = np.flatnonzero(~np.isnan(known))
     truth = (known[labelled] >= threshold.value).astype(np.int64)
     threshold.follow(int(np.sum((known >= threshold.value)[high])), len(x))
+    own_plan = ri.Plan(**rule.filter_settings(), step=ri.Backprop(rule.optimizer))
     if len(labelled):
-        own, _ = run(filter_net(), own, rule.filter_plan(), x[labelled], truth)
+        own, _ = run(filter_net(), own, own_plan, x[labelled], truth)
     return main | {f"filter.{n}": a for n, a in own.items()}, loss
 
 

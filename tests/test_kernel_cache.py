@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numba import prange
 
-from refimpl import kernel, kernel_cache
-from refimpl.kernel_cache import KernelCache
+from refimpl.kernels import kernel, kernel_cache
+from refimpl.kernels.kernel_cache import KernelCache
 
 ROOT = Path(__file__).parent.parent
 
@@ -152,7 +152,7 @@ PACKAGE = {
     "pack/low/__init__.py": "",
     "pack/low/sizes.py": "LIMIT = 3\nOTHER = 1\n",
     "pack/low/helpers.py": (
-        "from refimpl.kernel import helper, inline\n"
+        "from refimpl.kernels.kernel import helper, inline\n"
         "from . import sizes\n"
         "@helper\ndef scaled(x):\n    return x * 2\n"
         "@inline\ndef shifted(x):\n    return x + sizes.LIMIT\n"
@@ -160,7 +160,7 @@ PACKAGE = {
     ),
     "pack/high/__init__.py": "",
     "pack/high/kernels.py": (
-        "from refimpl.passes import declare\n"
+        "from refimpl.kernels.passes import declare\n"
         "from ..low.helpers import scaled, shifted\n"
         "@declare({'x': 'N', 'y': 'N'}, items='N', writes='y')\n"
         "def forward(t, y, x):\n    y[t] = shifted(scaled(x[t]))\n"
@@ -233,8 +233,8 @@ def test_a_helper_that_moved_is_found_where_it_is_now(package):
 
 
 def test_an_intrinsic_counts_with_the_text_of_its_file(monkeypatch):
-    from refimpl import kernel_reach
-    from refimpl.fast import relu
+    from refimpl.backends.cpu import relu
+    from refimpl.kernels import kernel_reach
 
     function = relu.forward.py_func
     before = kernel_reach.reach(function)

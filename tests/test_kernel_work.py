@@ -1,13 +1,13 @@
-"""What a step finds in caches, followed page by page: the arrays in one loop, as `costmodel.kernels` says in words."""
+"""What a step finds in caches, followed page by page: the arrays in one loop, as `device.kernels` says in words."""
 
 import numpy as np
 import pytest
 
 import refimpl as ri
-from costmodel import kernels
-from costmodel.kernels import PAGE, PRODUCTS, Caches
+from costmodel.device import kernels
+from costmodel.device.kernels import PAGE, PRODUCTS, Caches
 from refimpl import models
-from refimpl.fast import tiles
+from refimpl.backends.cpu import tiles
 
 
 def levels(program, caches, emptied):

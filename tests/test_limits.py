@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from costmodel import device, room
+from costmodel.device import device, room
 from gradledger import adapt, cli, limits
 
 ROOT = Path(__file__).parent.parent

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from refimpl import models
-from refimpl.checkpoint import CheckpointError
 from refimpl.formats import torch_names
+from refimpl.kernels.passes import ShapeError
 from refimpl.models import ModelError
 from refimpl.models.mobilenet_v2 import round_channels
-from refimpl.passes import ShapeError
-from validation import torch_nets
+from refimpl.storage.checkpoint import CheckpointError
+from validation.instruments import torch_nets
 
 
 def trainable(graph):

@@ -3,8 +3,8 @@ import pytest
 
 import oracles
 from checks import Case, Subject, map_shape, rng_of
+from refimpl.kernels.passes import ShapeError
 from refimpl.ops import mse
-from refimpl.passes import ShapeError
 
 
 def case(pick):

@@ -5,7 +5,7 @@ import ast
 import pytest
 from test_equations import FAKE, METHOD, TESTS, survey
 
-from validation import mutants
+from validation.instruments import mutants
 
 PYTEST = "[pytest]\npythonpath = . tests\nfilterwarnings = error\n"
 

@@ -8,8 +8,8 @@ import pytest
 
 from gradledger import cli, reproduce
 from refimpl import data
-from validation import datasets, noniid
-from validation.runs import TRIAL_SEED, Runs
+from validation.experiments import datasets, noniid
+from validation.experiments.runs import TRIAL_SEED, Runs
 
 SMALL = noniid.Protocol(seeds=(0,), train_last=(1, 2), patches=(None, 2), pretrain_epochs=1, adapt_epochs=1)
 

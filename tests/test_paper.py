@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import refimpl as ri
-from costmodel import paper
-from validation.papers import GRADIENT_FILTERING
+from costmodel.formulas import paper
+from validation.experiments.papers import GRADIENT_FILTERING
 
 GF = ri.GradientFilter
 

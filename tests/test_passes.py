@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from refimpl.graph import Graph, operator
+from refimpl.kernels.passes import ShapeError, dims, merged, read_sizes
 from refimpl.ops import relu, sgd
-from refimpl.passes import ShapeError, dims, merged, read_sizes
 
 
 def test_merged_axes():

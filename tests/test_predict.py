@@ -5,8 +5,9 @@ from nets import LOSSES, NETS, RULES, STEPS
 
 import costmodel
 import refimpl as ri
-from costmodel import kernels, predict
-from validation.counting import count_call
+from costmodel import predict
+from costmodel.device import kernels
+from validation.instruments.counting import count_call
 
 BATCH = 5
 

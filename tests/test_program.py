@@ -7,8 +7,8 @@ import pytest
 from nets import NETS, RULES, STEPS, step_for
 
 import refimpl as ri
-from refimpl.program import Program
-from validation import errors
+from refimpl.compiler.program import Program
+from validation.instruments import errors
 
 PLANS = {
     f"{rules}, {norm}, last {last}": ri.Plan(

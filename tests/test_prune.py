@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from nets import NETS
 
 import refimpl as ri
-from refimpl import prune as pr
-from refimpl.train import Runner
+from refimpl.surgery import prune as pr
+from refimpl.training.trainer import Runner
 
 SMALL = {
     "lenet5": {},

@@ -7,7 +7,7 @@ from nets import NETS
 import oracles
 import refimpl as ri
 from checks import distance
-from refimpl import prune as pr
+from refimpl.surgery import prune as pr
 
 
 def inserted(graph) -> list:

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracles
-from refimpl import random
-from refimpl.kernel import Kernel
+from refimpl.kernels import random
+from refimpl.kernels.kernel import Kernel
 
 seeds = st.integers(0, 2**63 - 1)
 word = st.integers(0, 2**32 - 1)

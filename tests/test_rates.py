@@ -10,9 +10,9 @@ from nets import NETS, RULES, step_for
 from nets import STEPS as OPTIMIZERS
 
 import refimpl as ri
-from costmodel import calibration, kernels, rates
-from costmodel.kernels import GROUP, Caches
-from costmodel.rates import Rates, Sample
+from costmodel.device import calibration, kernels, rates
+from costmodel.device.kernels import GROUP, Caches
+from costmodel.device.rates import Rates, Sample
 from refimpl import models
 
 CACHES = Caches(fast=2**20, last=2**23)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from refimpl.prune import count
+from refimpl.surgery.prune import count
 from tools.docs import measured, site
 
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,7 @@ import refimpl as ri
 from gradledger import adapt, cost, recipe
 from gradledger.settings import Settings
 from refimpl import data
-from refimpl.optim import CLIP_NORM
+from refimpl.methods.optim import CLIP_NORM
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 PHOTOGRAPHS = SHARED / "data" / "cifar10_jpeg.npz"

@@ -7,9 +7,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from costmodel import cost
-from costmodel.device import QUICK
-from validation import drawn, report, report_plot
+from costmodel.device.device import QUICK
+from costmodel.formulas import cost
+from validation.instruments import drawn
+from validation.report import report, report_plot
 
 CHECK = {
     "section": "counts", "name": "calls", "formula": "a < b & c", "value": "0", "measured": "0", "ok": True,
@@ -114,7 +115,7 @@ def test_the_page_is_whole_and_needs_nothing_else(record, monkeypatch):
     assert "@media print" in page and "All 5 checks passed." in found.text
     assert "mac   C*K*N*taps(H)*taps(W)/G" in found.text
     for name in NAMES:
-        assert f"python -m validation.drawn {name} 0" in found.text
+        assert f"python -m validation.instruments.drawn {name} 0" in found.text
 
 
 def test_a_check_has_formula_value_measured_verdict_and_command(record):
@@ -143,12 +144,16 @@ def test_everything_is_escaped(record):
 
 def test_mismatches_stand_with_their_seeds_and_are_not_endless(record):
     record["memory"]["drawn"]["wrong"] = [
-        {"case": "net", "seed": i, "what": "off", "command": f"python -m validation.drawn net {i}"} for i in range(60)
+        {"case": "net", "seed": i, "what": "off", "command": f"python -m validation.instruments.drawn net {i}"}
+        for i in range(60)
     ]
     record["counts"]["passes"]["passes"]["relu.forward"]["mismatches"] = 1
     record["checks"][1] |= {"ok": False, "verdict": "FAILED", "problem": "1 of 2 drawn calls differ"}
     text = Reader(report.page(record)).text
-    assert "python -m validation.drawn net 49" in text and "python -m validation.drawn net 50" not in text
+    assert (
+        "python -m validation.instruments.drawn net 49" in text
+        and "python -m validation.instruments.drawn net 50" not in text
+    )
     assert "10 more are in the record." in text and "1 of 5 checks failed, 4 passed." in text
     assert text.count("1 of 2 drawn calls differ") == 1 and "FAILED 1" in text
 

@@ -12,12 +12,12 @@ from nets import MOMENTUM, NETS
 from numba import prange
 
 import refimpl as ri
-from costmodel import process
-from costmodel.process import Base
-from refimpl import kernel, random
-from refimpl.train import Trainer, initial
-from validation import measured, resident
-from validation.resident import Case, plan
+from costmodel.device import process
+from costmodel.device.process import Base
+from refimpl.kernels import kernel, random
+from refimpl.training.trainer import Trainer, initial
+from validation.instruments import measured, resident
+from validation.instruments.resident import Case, plan
 
 # models, and so kernels, of the calibration, each with another term that is large
 CASES = {

@@ -14,7 +14,7 @@ from checks import check_close, check_counts, distance
 from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.sparse_update import SparseUpdate
 from refimpl.ops import conv2d
-from refimpl.train import Runner, initial, threads
+from refimpl.training.trainer import Runner, initial, threads
 
 COMBINED = {name: rules for name, rules in RULES.items() if len(rules) > 1}
 GRADIENTS = ("dx", "dw", "db")

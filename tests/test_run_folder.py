@@ -11,7 +11,7 @@ import pytest
 from gradledger import output, run_folder
 from gradledger.errors import Malformed
 from gradledger.run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder, settled
-from refimpl.checkpoint import CheckpointError
+from refimpl.storage.checkpoint import CheckpointError
 
 ROOT = Path(__file__).parent.parent
 CALLS = ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink")

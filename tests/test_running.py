@@ -15,8 +15,8 @@ from nets import NETS
 from threadpoolctl import threadpool_info
 
 import refimpl as ri
-from refimpl import running
-from refimpl.train import Runner, Trainer, initial, new_block
+from refimpl.kernels import running
+from refimpl.training.trainer import Runner, Trainer, initial, new_block
 
 MOST = numba.config.NUMBA_NUM_THREADS
 METHODS = {

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checks import check_counts, check_threads, distance, torch_or_none
+from refimpl.kernels.passes import ShapeError
 from refimpl.ops import sgd
-from refimpl.passes import ShapeError
 
 shapes = st.sampled_from([(1,), (7,), (3, 3, 2, 4)])
 momenta = st.sampled_from([(0.0, False), (0.9, False), (0.9, True)])

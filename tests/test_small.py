@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import refimpl as ri
-from refimpl import small, train
-from refimpl.program import Buffer, Launch
+from refimpl.compiler.ir import Buffer, Launch
+from refimpl.training import small
+from refimpl.training import trainer as train
 
 TWO = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
 

@@ -3,8 +3,8 @@ import pytest
 
 import oracles
 from checks import Case, Subject, rng_of
+from refimpl.kernels.passes import ShapeError
 from refimpl.ops import softmax_cross_entropy
-from refimpl.passes import ShapeError
 
 
 def case(pick):

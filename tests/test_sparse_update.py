@@ -13,9 +13,9 @@ from rule_cases import Together, block_of, cases, chosen_part, dense, groups_of,
 import refimpl as ri
 from checks import check_close, check_counts, check_threads, distance, nchw, nhwc, padding
 from refimpl.methods import sparse_update as su
+from refimpl.methods.optim import Adam
 from refimpl.methods.sparse_update import SparseUpdate
-from refimpl.optim import Adam
-from refimpl.train import Trainer
+from refimpl.training.trainer import Trainer
 
 BOUND = {"float64": 1e-12, "float32": 1e-5}
 GRADIENTS = ("dx", "dw", "db")

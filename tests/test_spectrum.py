@@ -12,8 +12,8 @@ from test_errors import samples
 import refimpl as ri
 from refimpl.methods import gradient_filter as gf
 from refimpl.ops import conv2d
-from validation import errors, spectrum
-from validation.errors import gradient_errors
+from validation.instruments import errors, spectrum
+from validation.instruments.errors import gradient_errors
 
 # Proposition 1. The closed form follows from a model of g̃; what the method does is better than the model.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gradledger import doctor
-from refimpl import spin
+from refimpl.kernels import spin
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")

@@ -10,9 +10,12 @@ import torch.nn.functional as F
 import refimpl as ri
 from costmodel import predict
 from gradledger import adapt, options
-from refimpl import arena, checkpoint, passes, train
+from refimpl.compiler import arena
+from refimpl.kernels import passes
 from refimpl.methods.stochastic_depth import residual_blocks
-from validation import counting, measured
+from refimpl.storage import checkpoint
+from refimpl.training import trainer as train
+from validation.instruments import counting, measured
 
 BLOCKS = ("a.add", "b.add", "c.add")
 PATTERNS = [frozenset(b for b, out in zip(BLOCKS, p, strict=True) if out) for p in itertools.product((0, 1), repeat=3)]

@@ -5,9 +5,9 @@ import json
 import pytest
 
 import refimpl as ri
-from costmodel import paper_pruning
+from costmodel.formulas import paper_pruning
 from gradledger.cli import main
-from validation import papers, tables
+from validation.experiments import papers, tables
 
 
 def test_every_printed_figure_is_reproduced():

@@ -7,10 +7,10 @@ import pytest
 from test_calibrate import LAYERS
 from test_experiments import assert_drawn, silent
 
-from costmodel import calibration, device
+from costmodel.device import calibration, device
 from gradledger import show
-from refimpl.train import threads as running
-from validation import timing
+from refimpl.training.trainer import threads as running
+from validation.experiments import timing
 
 CASES = (timing.Case("lenet5", 4, "all"), timing.Case("watch", 4, timing.INFERENCE))
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from validation import torch_flops
+from validation.instruments import torch_flops
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
@@ -99,7 +99,7 @@ def test_a_failed_process_is_told(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     failed = SimpleNamespace(returncode=1, stderr="Traceback\nImportError: no libtorch\n")
     monkeypatch.setattr(subprocess, "run", lambda *args, **keywords: failed)
-    with pytest.raises(RuntimeError, match="-m validation.torch_flops 12 failed: ImportError: no libtorch"):
+    with pytest.raises(RuntimeError, match="-m validation.instruments.torch_flops 12 failed: ImportError: no libtorch"):
         torch_flops.ask()
 
 

@@ -5,9 +5,9 @@ import operator
 import pytest
 import sympy as sp
 
-from costmodel.whole import quotient
-from refimpl import traced
-from refimpl.traced import Trace, larger, nearest, part
+from costmodel.formulas.whole import quotient
+from refimpl.kernels import traced
+from refimpl.kernels.traced import Trace, larger, nearest, part
 
 
 def trace():

@@ -3,8 +3,8 @@ import pytest
 from nets import NETS, RULES, step_for
 
 import refimpl as ri
-from refimpl.train import Runner, Trainer, new_block, threads
-from validation import measured
+from refimpl.training.trainer import Runner, Trainer, new_block, threads
+from validation.instruments import measured
 
 BACKENDS = ("reference", "fast")
 

@@ -6,8 +6,8 @@ import torch
 from nets import NETS
 
 import refimpl as ri
-from refimpl.optim import Adam
-from refimpl.train import Trainer
+from refimpl.methods.optim import Adam
+from refimpl.training.trainer import Trainer
 
 BATCH = 4
 
@@ -184,7 +184,7 @@ def test_adam_under_stochastic_depth_is_torchs(decoupled, backend):
 
 def test_a_step_without_blocks_prices_and_runs_the_same_counts():
     from costmodel import predict
-    from validation import counting
+    from validation.instruments import counting
 
     step = ri.Backprop(Adam(lr=0.05))
     p = ri.compile(blocks(), ri.Plan(step=step, depth=ri.StochasticDepth(0.5), train_bias=True), BATCH)

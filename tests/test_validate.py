@@ -11,11 +11,12 @@ import pytest
 from rich.console import Console
 
 import refimpl as ri
-from costmodel import cost
-from gradledger import checks, finish, output, show_validate, validate
+from costmodel.formulas import cost
+from gradledger import checks, finish, show_validate, validate
 from gradledger.cli import main
 from refimpl import data
-from validation import papers, resident, tables, timing, torch_flops
+from validation.experiments import papers, tables, timing
+from validation.instruments import resident, torch_flops
 
 SHORT = ("--batch", "8", "--batches", "2")
 FULL, QUICK = validate.FULL, validate.QUICK
@@ -79,7 +80,7 @@ def test_the_record_and_its_files(run, tmp_path):
     assert kernels["checked"] > 10 and kernels["mismatches"] == r["counts"]["nets"]["kernels"]["mismatches"] == 0
     assert all(x["executed"] >= 0 for x in launches) and {x["section"] for x in launches} == set(ri.program.PHASES)
     two = [c["command"].splitlines() for c in r["checks"] if "\n" in c["command"]]
-    assert two == [[r["command"], f"python -m validation.drawn {case}"] for case in drawn]
+    assert two == [[r["command"], f"python -m validation.instruments.drawn {case}"] for case in drawn]
     assert r["command"] == "gradledger validate --batch 8 --batches 2"
     for e in r["gradients"]["errors"]:
         assert 0.9 < e["local"]["dw"]["cosine"] < 1 and 0 < e["local"]["dw"]["relative_error"] < 0.5
@@ -155,9 +156,9 @@ def test_a_wrong_formula_is_a_no_that_names_it_and_its_seed(run, wrong_formula, 
     assert status == 1 and r["counts"]["mismatches"] > r["counts"]["model"]["mismatches"] == 1
     assert r["counts"]["passes"]["passes"]["linear.grad_w"]["mismatches"] == 1
     assert "1 of 80 drawn calls do other operations than their formulas say: linear.grad_w(D=" in err
-    assert "(python -m validation.drawn linear.grad_w 3000000)" in err
+    assert "(python -m validation.instruments.drawn linear.grad_w 3000000)" in err
     page = (tmp_path / "out" / "validate.html").read_text()
-    assert "FAILED" in page and "python -m validation.drawn linear.grad_w 3000000" in page
+    assert "FAILED" in page and "python -m validation.instruments.drawn linear.grad_w 3000000" in page
 
 
 def test_a_wrong_gradient_is_a_no(run, monkeypatch):
@@ -228,14 +229,14 @@ def test_times_come_with_their_summary(monkeypatch):
 
 
 def test_a_report_that_fails_is_told(monkeypatch, capsys, tmp_path):
-    assert output.report(tmp_path, "validate") is None
+    assert finish.report(tmp_path, "validate") is None
     assert "the report was not written (FileNotFoundError" in capsys.readouterr().err
 
     def fail(*args, **keywords):
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(finish.subprocess, "run", fail)
-    assert output.report(tmp_path, "validate") is None
+    assert finish.report(tmp_path, "validate") is None
     assert "the report was not written (Cannot allocate memory); everything else is saved" in capsys.readouterr().err
 
 
@@ -264,9 +265,12 @@ def test_an_arena_has_one_word_for_its_unit():
     record = {"memory": m, "model": "watch", "command": "gradledger validate", "seed": 2}
     own, nets = checks.memory(record)
     assert (own.value, own.measured, own.problem) == ("1,000 bytes", "1,000 bytes", "")
-    assert nets.command == "gradledger validate\npython -m validation.drawn net 2000000"
-    m["drawn"] |= {"mismatches": 1, "wrong": [{"what": "off", "command": "python -m validation.drawn net 2000007"}]}
-    assert checks.memory(record)[1].command == "gradledger validate\npython -m validation.drawn net 2000007"
+    assert nets.command == "gradledger validate\npython -m validation.instruments.drawn net 2000000"
+    m["drawn"] |= {
+        "mismatches": 1,
+        "wrong": [{"what": "off", "command": "python -m validation.instruments.drawn net 2000007"}],
+    }
+    assert checks.memory(record)[1].command == "gradledger validate\npython -m validation.instruments.drawn net 2000007"
     m["measured_peak_bytes"] = None
     assert checks.memory(record)[0].problem.startswith("a step touched a byte outside of the arena, where 1,000 were")
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gradledger import cli
-from refimpl import kernel
+from refimpl.kernels import kernel
 
 
 @pytest.mark.parametrize("backend", ["fast", "reference"])

@@ -10,10 +10,10 @@ from pretrained_files import int8_arrays, saved
 from torch.nn import functional
 
 import refimpl as ri
-from refimpl.checkpoint import CheckpointError
 from refimpl.formats import int8_nets, keras_names
 from refimpl.formats.npz import load_npz
-from refimpl.train import Runner, initial, threads
+from refimpl.storage.checkpoint import CheckpointError
+from refimpl.training.trainer import Runner, initial, threads
 from validation.campaign.samples import keras_arrays
 
 WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"

@@ -5,7 +5,7 @@ import sympy as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costmodel.whole import larger, quotient
+from costmodel.formulas.whole import larger, quotient
 
 H, K = sp.symbols("H K", positive=True, integer=True)
 

@@ -11,8 +11,8 @@ from torch.overrides import TorchFunctionMode
 import refimpl as ri
 from checks import distance
 from refimpl.methods import sparse_update as su
-from refimpl.train import Runner, threads
-from validation import torch_nets
+from refimpl.training.trainer import Runner, threads
+from validation.instruments import torch_nets
 
 BATCH = 3
 # Small inputs whose odd sides reach every border case; the last maps still hold several values a channel.

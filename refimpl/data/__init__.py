@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import assets, files
+from .. import assets
+from ..storage import files
 from .arrays import from_arrays, npz
 from .cifar import cifar, cifar_files
 from .cifar_jpeg import cifar_jpeg, is_jpeg

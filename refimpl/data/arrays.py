@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import files
+from ..storage import files
 from .dataset import (
     MAX_CLASSES,
     DataError,

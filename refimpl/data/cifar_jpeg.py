@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import files
+from ..storage import files
 from .arrays import read_npz
 from .cifar import NAMES
 from .dataset import DataError, Dataset, check_classes, check_labels

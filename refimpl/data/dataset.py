@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .. import random
-from ..files import InputError, quoted
+from ..kernels import random
+from ..storage.files import InputError, quoted
 from .resized import Resized
 
 BLOCK = 256  # samples converted or checked at a time

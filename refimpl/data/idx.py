@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import files
+from ..storage import files
 from .arrays import from_arrays
 from .dataset import DataError, Dataset
 

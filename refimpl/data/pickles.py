@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..files import quoted
+from ..storage.files import quoted
 
 REBUILD, NDARRAY, DTYPE = "numpy._core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"
 ENCODE = "_codecs encode"  # by which Python 3 writes bytes for Python 2

@@ -10,8 +10,8 @@ from functools import cache
 
 import numpy as np
 
-from .. import random
-from ..fast.resize import resize
+from ..kernels import random
+from .resize import resize
 
 
 @cache

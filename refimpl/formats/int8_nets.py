@@ -21,10 +21,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..checkpoint import CheckpointError, check_arrays, check_floats
-from ..files import quoted, reading
 from ..graph import Graph
 from ..models import build
+from ..storage.checkpoint import CheckpointError, check_arrays, check_floats
+from ..storage.files import quoted, reading
 
 STRUCTURE = "structure"  # the array by which a file of this format is known
 DTYPES = {"weight": np.int8, "bias": np.int32, "w_scales": np.float32}

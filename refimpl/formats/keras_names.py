@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..checkpoint import check_arrays, check_floats
 from ..graph import Graph
 from ..models import build
+from ..storage.checkpoint import check_arrays, check_floats
 
 FIRST = "Conv1.kernel"  # by which a file of this format is known
 HEAD = "dense.dense"

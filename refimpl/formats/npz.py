@@ -4,9 +4,9 @@ import os
 
 import numpy as np
 
-from .. import files
-from ..checkpoint import CheckpointError
 from ..graph import Graph
+from ..storage import files
+from ..storage.checkpoint import CheckpointError
 from . import int8_nets, keras_names
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..checkpoint import CheckpointError, check_arrays
 from ..graph import Graph
+from ..storage.checkpoint import CheckpointError, check_arrays
 
 LOCAL = {"w": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}  # running statistics bear the same names
 

@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from .. import random
-from ..traced import part
+from ..kernels import random
+from ..kernels.traced import part
 
 BLOCK = 1 << 16  # steps drawn for at a time
 

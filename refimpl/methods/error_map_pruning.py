@@ -28,10 +28,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..kernels.passes import Bound, declare
+from ..kernels.traced import part
 from ..ops import conv2d
-from ..passes import Bound, declare
-from ..rules import Node
-from ..traced import part
+from .convolution import Convolution
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K", "db": "K",
@@ -220,6 +220,8 @@ class ErrorMapPruning:
 
     operator: ClassVar[str] = "conv2d"
     method: ClassVar[str] = "error-map-pruning"
+    stage: ClassVar[int] = 1  # of the rules of a convolution (`methods.convolution`)
+    filters: ClassVar[bool] = False
     priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that sizes and costs depend on
 
     def __post_init__(self):
@@ -243,7 +245,7 @@ class ErrorMapPruning:
         """The letter L of a node with these sizes."""
         return {"L": self.kept(sizes["K"])}
 
-    def bind(self, node: Node) -> None:
+    def bind(self, node: Convolution) -> None:
         """Add its passes to a node's, and give the dense passes the kept channels of dy and w in their place."""
         groups, depthwise = node.sizes["G"], node.depthwise
         if groups > 1 and node.filtered:

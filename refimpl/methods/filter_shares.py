@@ -30,7 +30,7 @@ SLOPE and FEW are fitted to LeNet on MNIST alone: to the multiply-adds of the si
 in `validation/results/lenet-mnist.json`, and of three shorter ones (R_set 0.05, 0.1 and 0.3, looked at after 469 to
 7,500). They then lie within 11 %, but for R_set 0.3 in its first 938 mini-batches, 30 % too high, in which T falls all
 the time. That d follows the logarithm of the Highs was seen on these and on first runs on Fashion-MNIST.
-`validation.filter_shares` holds it against data, nets and settings that nothing was fitted to.
+`validation.experiments.filter_shares` holds it against data, nets and settings that nothing was fitted to.
 
 What the equations cannot tell is when there are Highs. T falls by α₂ a mini-batch at most, eq. (3), and while it lies
 above all losses there are none: the filter comes to drop everything but the instance in doubt. So it is for the first
@@ -46,8 +46,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from .. import random
-from ..traced import opaque
+from ..kernels import random
+from ..kernels.traced import opaque
 
 SLOPE, FEW = 0.2, 76.0
 LEAST, MOST = 0.75, 1.3  # times d: the interval

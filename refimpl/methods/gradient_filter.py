@@ -35,11 +35,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..geometry import classes, inside
-from ..kernel import helper
-from ..passes import Pass, ShapeError, declare
-from ..rules import Node
-from ..traced import Traced
+from ..kernels.geometry import classes, inside
+from ..kernels.kernel import helper
+from ..kernels.passes import Pass, ShapeError, declare
+from ..kernels.traced import Traced
+from .convolution import Convolution
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K",
@@ -258,6 +258,8 @@ class GradientFilter:
 
     operator: ClassVar[str] = "conv2d"
     method: ClassVar[str] = "gradient-filter"
+    stage: ClassVar[int] = 2  # of the rules of a convolution (`methods.convolution`)
+    filters: ClassVar[bool] = True
     priced: ClassVar[tuple[str, ...]] = ("patch",)  # settings that sizes and costs depend on
 
     def __post_init__(self):
@@ -292,7 +294,7 @@ class GradientFilter:
         """No letters of its own: U and V follow from P and Q."""
         return {}
 
-    def bind(self, node: Node) -> None:
+    def bind(self, node: Convolution) -> None:
         """Add its passes to a node's, on the convolution that is left."""
         w_side = (pool_x, patch_grad_w, expand_w)
         node.finish_x(*(p for p in self.passes(node.attrs) if p not in w_side))

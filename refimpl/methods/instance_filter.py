@@ -38,12 +38,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from .. import models, traced
+from .. import models
 from ..graph import Graph
-from ..optim import SGD
-from ..passes import declare
-from ..plan import Backprop, Plan
+from ..kernels import traced
+from ..kernels.passes import declare
 from . import filter_shares
+from .optim import SGD
 
 SHAPES = {"stream": "B E*", "chosen": "int32: N", "selected": "N E*", "logits": "N K", "entropy": "N"}
 LOW, HIGH = 0, 1  # classes of the filter
@@ -158,10 +158,10 @@ class InstanceFilter:
             self, graph=models.build(name, classes=2, size=tuple(map(traced.value, size)), channels=graph.channels)
         )
 
-    def filter_plan(self) -> Plan:
-        """How the filter trains: everything, with the weighted loss of eq. (6) and (7)."""
-        step = Backprop(self.optimizer)
-        return Plan("all", step=step, batch_norm="train", train_bias=True, class_weights=class_weights(self.keep))
+    def filter_settings(self) -> dict:
+        """How the filter trains, as settings of a Plan: everything, with the weighted loss of eq. (6) and (7)."""
+        weights = class_weights(self.keep)
+        return {"train_last": "all", "batch_norm": "train", "train_bias": True, "class_weights": weights}
 
     def fewest(self, n: int) -> int:
         """Instances that a step trains on at least, of a mini-batch of n: a single one only where the net can."""

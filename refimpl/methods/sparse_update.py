@@ -16,7 +16,7 @@ Readings:
                 no other saves stored features.
   [ours]        M = max(1, round(ratio·C)), a half to the even neighbour.
   [ours]        Order: largest L2 norm of the pre-trained weights of a channel first ("norm"); or random; or largest L2
-                norm of its dense gradient on the run's first mini-batch ("gradient", see `refimpl.calibrate`).
+                norm of its dense gradient on the run's first mini-batch ("gradient", see `refimpl.training.calibrate`).
   [second-hand] Three stages: fixed selection, dynamic selection, fixed again.
   [ours]        The first 10 % and the last 20 % of the steps are fixed on block 0; in between the block number grows by
                 one each step, so that each of a layer's channels is visited at least once in ⌈C/M⌉ steps (cyclic
@@ -36,11 +36,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from .. import random
+from ..kernels import random
+from ..kernels.passes import declare
+from ..kernels.traced import part
 from ..ops import conv2d
-from ..passes import declare
-from ..rules import Node
-from ..traced import part
+from .convolution import Convolution
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "x_chosen": "N H W M", "dw": "R S M K/G",
@@ -130,6 +130,8 @@ class SparseUpdate:
 
     operator: ClassVar[str] = "conv2d"
     method: ClassVar[str] = "sparse-update"
+    stage: ClassVar[int] = 0  # of the rules of a convolution (`methods.convolution`)
+    filters: ClassVar[bool] = False
     priced: ClassVar[tuple[str, ...]] = ("ratio",)  # settings that sizes and costs depend on
 
     def __post_init__(self):
@@ -155,7 +157,7 @@ class SparseUpdate:
         """The letter M of a node with these sizes."""
         return {"M": self.count(sizes["C"])}
 
-    def bind(self, node: Node) -> None:
+    def bind(self, node: Convolution) -> None:
         """Add its passes to a node's: the gradient of the chosen channels, and their update."""
         node.add(choose, take_x)
         if node.sizes["G"] == 1:

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .. import random
 from ..graph import Graph
+from ..kernels import random
 
 SCALED = ("batch_norm", "conv2d")  # operators whose parameters can take a factor of the output
 

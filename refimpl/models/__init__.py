@@ -5,9 +5,9 @@ import inspect
 import math
 from collections.abc import Callable
 
-from ..files import InputError, quoted
 from ..graph import Graph
-from ..passes import ShapeError
+from ..kernels.passes import ShapeError
+from ..storage.files import InputError, quoted
 from .lenet import lenet, lenet5, slim_lenet
 from .mobilenet_folded import mobilenet_folded
 from .mobilenet_v2 import VARIANTS, mobilenet_v2

@@ -5,7 +5,7 @@ Keras pads as TensorFlow does ("same": the odd row below or to the right), adds 
 """
 
 from ..graph import INPUT, Graph
-from ..traced import larger, opaque
+from ..kernels.traced import larger, opaque
 
 # arXiv 1801.04381 Table 2: expansion t, channels c, blocks n, stride s of the first block
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))

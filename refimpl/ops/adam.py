@@ -11,7 +11,7 @@ Dimensions: E elements of a parameter of any shape. Any float dtype.
 
 import math
 
-from ..passes import declare
+from ..kernels.passes import declare
 
 SHAPES = {
     "w": "E*", "m": "E*", "v": "E*", "dw": "E*", "lr": "1", "step": "int64: 1", "factors": "2", "clip": "1",

@@ -1,6 +1,6 @@
 """Sum of two branches: y = a + b. Both gradients are dy itself, so no kernel runs for them."""
 
-from ..passes import declare
+from ..kernels.passes import declare
 
 SHAPES = {"a": "N H W C", "b": "N H W C", "y": "N H W C", "dy": "N H W C", "da": "N H W C", "db": "N H W C"}
 INPUTS = ("a", "b")

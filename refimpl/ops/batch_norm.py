@@ -14,7 +14,7 @@ Dimensions: N samples, H W rows and columns, C channels. Any float dtype.
 
 import math
 
-from ..passes import ShapeError, declare
+from ..kernels.passes import ShapeError, declare
 
 SHAPES = {
     "x": "N H W C", "gamma": "C", "beta": "C", "running_mean": "C", "running_var": "C",

@@ -14,7 +14,7 @@ Dimensions: N samples, H W rows and columns, C channels, B = ⌈U·V·C/8⌉ byt
 
 import numpy as np
 
-from ..passes import ShapeError, declare
+from ..kernels.passes import ShapeError, declare
 
 SHAPES = {"x": "N H W C", "y": "N H W C", "mask": "uint8: N B", "dy": "N H W C", "dx": "N H W C"}
 

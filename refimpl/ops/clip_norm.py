@@ -9,7 +9,7 @@ Dimensions: E elements of a parameter of any shape, L = ⌈E / SLICE⌉ slices o
 
 import math
 
-from ..passes import ShapeError, declare
+from ..kernels.passes import ShapeError, declare
 
 SLICE = 4096
 SHAPES = {"dw": "E*", "partials": "float64: L", "all_partials": "float64: J", "norm": "1", "clip": "1"}

@@ -8,8 +8,8 @@ Dimensions: N samples, H W input rows and columns, C input channels, K output ch
 P Q output rows and columns, G groups (G = C is depthwise). Any float dtype.
 """
 
-from ..geometry import check_window, classes, hits, inside, out_size
-from ..passes import ShapeError, declare
+from ..kernels.geometry import check_window, classes, hits, inside, out_size
+from ..kernels.passes import ShapeError, declare
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "b": "K", "y": "N P Q K",

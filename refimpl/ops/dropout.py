@@ -7,8 +7,8 @@ Dimensions: N samples, E elements a sample (all axes after the first). Any float
 so that the host sets them in each run; `stream` differs from layer to layer.
 """
 
-from ..passes import ShapeError, declare
-from ..random import words
+from ..kernels.passes import ShapeError, declare
+from ..kernels.random import words
 
 SHAPES = {"x": "N E*", "y": "N E*", "step": "int64: 1", "seed": "int64: 1", "dy": "N E*", "dx": "N E*"}
 

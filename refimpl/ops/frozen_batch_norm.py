@@ -9,7 +9,7 @@ Dimensions: N samples, H W rows and columns, C channels. Any float dtype.
 
 import math
 
-from ..passes import declare
+from ..kernels.passes import declare
 
 SHAPES = {
     "x": "N H W C", "gamma": "C", "beta": "C", "running_mean": "C", "running_var": "C", "scale": "C", "shift": "C",

@@ -3,7 +3,7 @@
 Dimensions: N samples, H W rows and columns, C channels. Any float dtype.
 """
 
-from ..passes import declare
+from ..kernels.passes import declare
 
 SHAPES = {"x": "N H W C", "y": "N C", "dy": "N C", "dx": "N H W C"}
 

@@ -4,7 +4,7 @@ With dy = ∂L/∂y:  dx = dy wᵀ,  dw = xᵀ dy,  db = Σₙ dy.
 Dimensions: N samples, D input features, K output features. Any float dtype.
 """
 
-from ..passes import declare
+from ..kernels.passes import declare
 
 SHAPES = {"x": "N D", "w": "D K", "b": "K", "y": "N K", "dy": "N K", "dx": "N D", "dw": "D K", "db": "K"}
 PARAMS = ("w", "b")

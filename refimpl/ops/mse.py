@@ -3,7 +3,7 @@
 Dimensions: N samples, E elements a sample (all axes after the first). Any float dtype.
 """
 
-from ..passes import declare
+from ..kernels.passes import declare
 
 SHAPES = {"x": "N E*", "target": "N E*", "losses": "N", "loss": "1", "dx": "N E*"}
 

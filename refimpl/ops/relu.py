@@ -4,8 +4,8 @@ What backward keeps is one bit an element: bit j of byte b of a sample belongs t
 Dimensions: N samples, E elements a sample (all axes after the first), B = ⌈E/8⌉ bytes of mask. Any float dtype.
 """
 
-from ..geometry import mask_bytes, mask_classes
-from ..passes import declare
+from ..kernels.geometry import mask_bytes, mask_classes
+from ..kernels.passes import declare
 
 SHAPES = {"x": "N E*", "y": "N E*", "mask": "uint8: N B", "dy": "N E*", "dx": "N E*"}
 

@@ -7,7 +7,7 @@ the host changes it from step to step.
 Dimensions: E elements of a parameter of any shape. Any float dtype.
 """
 
-from ..passes import declare
+from ..kernels.passes import declare
 
 SHAPES = {"w": "E*", "velocity": "E*", "dw": "E*", "lr": "1", "clip": "1"}
 

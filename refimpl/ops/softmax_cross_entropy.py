@@ -13,7 +13,7 @@ Dimensions: N samples, K classes. Any float dtype; labels int64.
 
 import math
 
-from ..passes import ShapeError, declare
+from ..kernels.passes import ShapeError, declare
 
 SHAPES = {
     "x": "N K", "labels": "int64: N", "class_weights": "K", "lse": "N", "losses": "N", "total_weight": "1",

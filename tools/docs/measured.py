@@ -5,12 +5,15 @@ import re
 from functools import cache
 from pathlib import Path
 
-from costmodel.gradient_error import EXACT, shipped
+from costmodel.advice import gradient_error
 
 from .sources import ROOT, table
 
 RESULTS = ROOT / "validation" / "results"
-ELSEWHERE = {"gradient-errors": ROOT / "costmodel" / "gradient-errors.json"}  # a record that the package reads itself
+# a record that the package reads itself
+ELSEWHERE = {"gradient-errors": Path(gradient_error.__file__).with_name("gradient-errors.json")}
+    "gradient-errors": Path(gradient_error.__file__).with_name("gradient-errors.json")
+}  # a record that the package reads itself
 # words for the names that records give their methods
 STREAM = {
     "SGD": "SGD, 20 epochs", "EIF+EMP": "instance filter and error map pruning", "EIF": "instance filter",
@@ -170,8 +173,8 @@ def method_errors(method: str) -> str:
             text = SHARE.get(method, "the classifier and the last {}").format(setting)
             rows.setdefault(text, {})[net] = f"{value['error']:.3f}"
     if not rows:
-        raise KeyError(f"no error was measured of {method}; there is {', '.join(EXACT)}")
-    nets = list(shipped().nets)
+        raise KeyError(f"no error was measured of {method}; there is {', '.join(gradient_error.EXACT)}")
+    nets = list(gradient_error.shipped().nets)
     return table(["error", *(NETS[n] for n in nets)], [[text, *(v[n] for n in nets)] for text, v in rows.items()], 1)
 
 

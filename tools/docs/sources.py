@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from gradledger import cli, options
-from refimpl import rules
+from refimpl.plan import combinations as pairs
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("refimpl", "costmodel", "validation", "gradledger")
@@ -94,7 +94,7 @@ def settings(name: str) -> str:
 def combines(name: str) -> str:
     """What a method combines with, and why not."""
     rows = []
-    for (a, b), found in rules.COMBINATIONS.items():
+    for (a, b), found in pairs.COMBINATIONS.items():
         if name in (a, b) and a != b:
             other = b if name == a else a
             rows.append([f"[`{other}`]({other}.md)", "yes" if found.supported else "no", found.text])
@@ -108,7 +108,7 @@ def method_links() -> str:
 
 def combinations() -> str:
     """The table of every pair of methods."""
-    return rules.combinations_table()
+    return pairs.combinations_table()
 
 
 @cache
@@ -166,7 +166,7 @@ def module(name: str, under: str = "") -> str:
 
 def devices() -> str:
     """The device profiles that come with the package."""
-    from costmodel import device
+    from costmodel.device import device
 
     rows = []
     for name in device.names():

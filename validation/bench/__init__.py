@@ -14,15 +14,15 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Protocol
 
 import numpy as np
 
-from refimpl import spin
+from refimpl.kernels import spin
+
+from .clock import copy_bandwidth, milliseconds, our_threads
 
 PEERS = {"torch": ("torch-nchw", "torch-nhwc")}
 
@@ -69,26 +69,6 @@ def choose(names: list[str]) -> list[str]:
     return chosen
 
 
-def milliseconds(call: Callable[[], None], repeats: int) -> list[float]:
-    """Duration of each of `repeats` calls, after two that warm up."""
-    times = []
-    for _ in range(repeats + 2):
-        start = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - start) * 1e3)
-    return times[2:]
-
-
-def copy_bandwidth(threads: int) -> float:
-    """Bytes a second, read and written together, of a copy of 64 MiB by `threads` threads: the best of nine."""
-    source = np.ones(1 << 24, np.float32)
-    target = np.empty_like(source)
-    parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
-    with ThreadPoolExecutor(threads) as pool:
-        best = min(milliseconds(lambda: list(pool.map(lambda part: np.copyto(*part), parts)), 9))
-    return 2 * source.nbytes / best * 1e3
-
-
 def run_side(side: str, name: str, threads: int, repeats: int) -> dict:
     """What one side finds in this process: `times` in milliseconds and more of the case's own, or `error`."""
     case = cases()[name]
@@ -110,13 +90,6 @@ def run_side(side: str, name: str, threads: int, repeats: int) -> dict:
 def own_peers(case: Case) -> tuple[str, ...]:
     """The sides of a case that are other work of ours."""
     return getattr(case, "peers", ())
-
-
-def our_threads(threads: int):
-    """Our kernels' threads and a single-threaded BLAS."""
-    from refimpl.train import threads as running
-
-    return running(threads)
 
 
 def launch(side: str, name: str, threads: int, repeats: int) -> dict:

@@ -37,9 +37,9 @@ class Ours:
     def __init__(self, case):
         from numba import get_num_threads
 
-        from refimpl.fast import batch_norm as bn
-        from refimpl.fast import depthwise as dw
-        from refimpl.fast import pointwise as pw
+        from refimpl.backends.cpu import batch_norm as bn
+        from refimpl.backends.cpu import depthwise as dw
+        from refimpl.backends.cpu import pointwise as pw
 
         n, side, c, e, stride = case
         a = arrays(case)
@@ -191,7 +191,7 @@ CASES = {f"block-{i}": Block(shape) for i, shape in enumerate(SHAPES)}
 
 def main(number: int, threads: int = 2, repeats: int = 11) -> None:
     """Print the time of each kernel of a block."""
-    from . import copy_bandwidth, milliseconds, our_threads
+    from .clock import copy_bandwidth, milliseconds, our_threads
 
     bandwidth = copy_bandwidth(threads)
     print(f"block-{number}: batch, side, channels, expanded channels, stride {SHAPES[number]}")

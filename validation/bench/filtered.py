@@ -86,7 +86,7 @@ class Ours:
     def __init__(self, case: Filtered):
         import numba
 
-        from refimpl.fast import gradient_filter as fast
+        from refimpl.backends.cpu import gradient_filter as fast
 
         a, c = case.arrays(), case.channels
         new = lambda *shape: np.empty(shape, np.float32)  # noqa: E731

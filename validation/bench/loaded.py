@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from . import our_threads
+from .clock import our_threads
 from .steps import Step
 
 STEPS = {

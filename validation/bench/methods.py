@@ -11,7 +11,7 @@ import numpy as np
 
 import costmodel
 import refimpl as ri
-from costmodel import device as devices
+from costmodel.device import device as devices
 
 from .steps import Step
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import refimpl as ri
-from refimpl.train import initial
+from refimpl.training.trainer import initial
 
 LR, MOMENTUM = 0.01, 0.9
 
@@ -51,7 +51,7 @@ class Step:
         """A step of PyTorch; `.module` is what it trains."""
         import torch
 
-        from validation import torch_nets
+        from validation.instruments import torch_nets
 
         graph = self.graph()
         form = torch.channels_last if channels_last else torch.contiguous_format
@@ -73,7 +73,7 @@ class Step:
 
     def error(self) -> float:
         """Error of the change that one step makes to all weights, against PyTorch in float64."""
-        from validation import torch_nets
+        from validation.instruments import torch_nets
 
         trainer, x, y = self.trainer()
         before = copy.deepcopy(trainer.parameters)

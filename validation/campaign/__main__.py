@@ -9,8 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from gradledger.record import provenance
-from refimpl import checkpoint
+from refimpl.storage import checkpoint
+from validation.instruments.provenance import provenance
 
 from . import PARTS
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refimpl import checkpoint
+from refimpl.storage import checkpoint
 
 from .samples import LABELS, cifar_arrays, idx, int8_arrays, npz, picture
 

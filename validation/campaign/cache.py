@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from refimpl import kernel_cache
+from refimpl.kernels import kernel_cache
 
 from . import Outcome
 

@@ -145,7 +145,7 @@ def counting(folder: str, at: int, after: bool) -> dict[str, int]:
 def ask_once(kept: Path) -> None:
     """Take from `kept` what the ledger and the plot of an equal run gave, else ask and keep it."""
     from gradledger import finish
-    from refimpl import checkpoint
+    from refimpl.storage import checkpoint
 
     real = finish.make
 

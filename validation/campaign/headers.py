@@ -12,7 +12,7 @@ import numpy as np
 from gradledger import adapt, run_state
 from gradledger.errors import MALFORMED
 from gradledger.run_folder import RESUME, WEIGHTS
-from refimpl import checkpoint
+from refimpl.storage import checkpoint
 
 from . import Outcome
 

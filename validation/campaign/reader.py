@@ -16,8 +16,9 @@ import numpy as np
 
 from gradledger import cli, compare, options
 from gradledger import models as nets
-from refimpl import checkpoint, data
-from validation import runs
+from refimpl import data
+from refimpl.storage import checkpoint
+from validation.experiments import runs
 
 WAIT = 30  # seconds after which a child that waits is ended
 ADDRESSES = 2**34  # bytes of address space of a child, so that a bomb ends it and not the machine

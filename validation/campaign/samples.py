@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from costmodel import device
-from refimpl import checkpoint, models
+from costmodel.device import device
+from refimpl import models
 from refimpl.formats import keras_names
+from refimpl.storage import checkpoint
 
 LABELS = np.arange(12, dtype=np.uint8) % 10
 ODD = (None, True, -1, 0, 0.5, 1e308, float("nan"), 10**30, "", "\x1b[2J\x07", "9" * 5000, [], {}, [[]], {"a": 1})

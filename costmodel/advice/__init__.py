@@ -1,0 +1,1 @@
+"""Questions before deployment: what fits, what pays, which plan to take."""

@@ -1,0 +1,1 @@
+"""What a device does in a second and holds: rates, profiles, calibration, energy, resident memory."""

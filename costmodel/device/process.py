@@ -1,0 +1,113 @@
+"""The resident memory of a training process at its peak: what a program holds, and what the runtime under it takes.
+
+The process imports `refimpl`, compiles a program, makes a `Trainer`, fits and evaluates. What it is compared with is
+Linux's VmHWM: the most pages that it ever had in memory at once. `terms` are bytes and add up exactly.
+
+Reckoned with are full batches and a warm kernel cache; where it is cold, LLVM compiles in the first process, which took
+140 MiB more for LeNet-5. Data are arrays that are there: loading them, and `Resized` images, which hold some float32
+batches more while they make one, are not in it. More than half of `Base.fixed` is pages of files (LLVM above all),
+which the system takes back where memory is short: a process can do with less than its peak, more slowly.
+
+Threads have no term: each took less than 0.1 MiB, up to eight of them. Nor has the kernels' code: it goes with the
+launches, as `refimpl.kernels.kernel.KernelCache` leaves little of it.
+"""
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from refimpl.compiler.compile import compile
+from refimpl.compiler.program import Program
+from refimpl.plan.plan import Plan
+from refimpl.training.calibrate import orders
+from refimpl.training.trainer import GUARD
+
+SHUFFLED = 48  # bytes for each training sample while the order of an epoch is drawn: six arrays of int64
+
+
+@dataclass(frozen=True)
+class Base:
+    """What the runtime takes on one machine, in bytes; `validation.instruments.resident.calibrate` measures it.
+
+    fixed: interpreter, NumPy, Numba, LLVM, BLAS, the threads and the kernels that every step needs.
+    launch: Python objects, and a share of kernel code, for each kernel launch of the compiled steps.
+    """
+
+    fixed: int
+    launch: int
+
+
+def peak_bytes(program: Program, base: Base, data_bytes: int, samples: int) -> int:
+    """Predicted peak of resident memory in bytes: the sum of `terms`."""
+    return sum(terms(program, base, data_bytes, samples).values())
+
+
+def with_a_batch(program: Program, base: Base | None, inference: Program | None = None) -> dict[str, int] | None:
+    """`terms` where a mini-batch is all the data; None where the runtime is not known, or stochastic depth compiles."""
+    if base is None or program.plan.depth:
+        return None
+    return terms(program, base, program.step.host_writes["input"].nbytes, program.batch, inference)
+
+
+def terms(
+    program: Program, base: Base, data_bytes: int, samples: int, inference: Program | None = None
+) -> dict[str, int]:
+    """Every term of the peak in bytes.
+
+    data_bytes: of all arrays of data that the process holds, labels and test set included. samples: in the training
+    set. inference: the same net, sizes and threads without a plan, where it is compiled already. ValueError for
+    stochastic depth: how many steps it compiles, and keeps, depends on chance and on their number.
+
+    runtime, launches: see `Base`; launches are those of the step and of inference. arena: the larger one of step and
+    inference, which share it, and its guard zones. weights: of all nets, trained or not. optimizer: its arrays.
+    plan: what a rule adds, such as an order of channels. kept: trained weights once more, to go back to from a step
+    that diverges. pretrained: the graph's own weights, which the first ones are copies of. data. batch: a mini-batch on
+    its way into the arena. shuffle: scratch for an epoch's order. calibration: where a sparse update orders its
+    channels by gradients, what its dense step before the first step takes beyond what is in use later.
+    """
+    if program.plan.depth:
+        raise ValueError(
+            f"the resident memory of {program.plan.depth.method} is not predicted: what it compiles depends on chance"
+        )
+    step, inference = program.step, inference or _compiled(program, None)
+    found = {
+        "runtime": base.fixed,
+        "launches": base.launch * (len(program.order) + len(inference.order)),
+        "arena": max(program.peak_bytes, inference.peak_bytes) + 2 * GUARD,
+        "weights": _weights(program),
+        "optimizer": sum(b.nbytes for b in step.state.values()),
+        "plan": sum(c.buffer.nbytes for c in step.constants.values()),
+        "kept": _trained(program),
+        "pretrained": sum(a.nbytes for graph in program.graphs.values() for a in graph.weights.values()),
+        "data": data_bytes,
+        "batch": step.host_writes["input"].nbytes,
+        "shuffle": SHUFFLED * samples,
+    }
+    return found | {"calibration": _calibration(program, found, base)}
+
+
+def _compiled(program: Program, plan: Plan | None) -> Program:
+    """The same net, sizes and threads with another plan."""
+    return compile(
+        program.graph, plan, program.batch, program.size, None, program.backend, program.threads, program.dtype
+    )
+
+
+def _calibration(program: Program, found: dict[str, int], base: Base) -> int:
+    """What `training.calibrate` takes beyond arena and optimizer, which nothing has touched before the first step."""
+    if not orders(program):
+        return 0
+    dense = _compiled(program, replace(program.plan, rules=(), instances=None))
+    own = dense.peak_bytes + 2 * GUARD + _weights(dense) + _trained(dense) + base.launch * len(dense.order)
+    return max(0, own - found["arena"] - found["optimizer"])
+
+
+def _weights(program: Program) -> int:
+    """Bytes of the trainer's parameters."""
+    return program.dtype.itemsize * sum(
+        prod(p.shape) for graph in program.graphs.values() for p in graph.parameters.values()
+    )
+
+
+def _trained(program: Program) -> int:
+    """Bytes of the parameters that training changes."""
+    return sum(b.nbytes for b in program.step.parameters.values() if b.region == "state")

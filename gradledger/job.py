@@ -1,0 +1,78 @@
+"""An adaptation before it runs: its data, its program and its trainer, from the settings of a command."""
+
+from dataclasses import dataclass, replace
+
+import refimpl as ri
+from refimpl import data
+
+from . import options, recipe
+from .errors import Malformed, Refused
+from .models import pretrained
+from .settings import Settings
+
+
+@dataclass
+class Job:
+    """An adaptation that is ready to run."""
+
+    settings: Settings
+    dataset: data.Dataset
+    program: ri.Program
+    trainer: ri.Trainer
+    method: str
+
+
+def prepare(settings: Settings) -> Job:
+    """Load data and model, compile; every bad value ends here, before anything is written."""
+    for name in ("epochs", "batch", "classes"):
+        options.at_least_1(name, getattr(settings, name))
+    options.threads(settings.threads)
+    options.seed(settings.seed)
+    # what else is wrong with an option is said before data are read
+    planned(settings)
+    settings = settings.resolved()
+    options.byte_count(settings.memory_limit)
+    size = options.size(settings.size)
+    dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
+    program, method = compiled(settings, dataset)
+    dataset = dataset.with_pixels(*program.graph.pixels)
+    return Job(decided(settings, program.plan), dataset, program, ri.Trainer(program, settings.seed), method)
+
+
+def decided(settings: Settings, plan: ri.Plan) -> Settings:
+    """The settings with what was not given as the plan has it: the same run again, whatever later defaults are."""
+    optimizer, subject = plan.step.optimizer, watched(settings)
+    return replace(
+        settings, train_last=str(plan.train_last), momentum=optimizer.momentum, lr=optimizer.lr, subject=subject
+    )
+
+
+def watched(settings: Settings) -> int | None:
+    """The held-out person of the watch recordings, the first where none is given; other data have none."""
+    return 1 if settings.subject is None and settings.data == "watch" else settings.subject
+
+
+def planned(settings: Settings) -> tuple[ri.Plan, str]:
+    """The plan of a run, and its method in full."""
+    methods = options.methods(settings.method)
+    momentum, schedule = options.momentum_of(methods, settings.momentum), ri.Schedule("cosine")
+    lr = recipe.rate(settings.batch, momentum) if settings.lr is None else settings.lr
+    return options.plan(methods, settings.train_last, momentum, lr, schedule), methods.text
+
+
+def compiled(settings: Settings, dataset: data.Dataset) -> tuple[ri.Program, str]:
+    """The program of a run on a data set (of which only shapes and classes matter), and its method in full."""
+    plan, method = planned(settings)
+    limit = options.byte_count(settings.memory_limit)
+    graph = pretrained(settings.model, dataset, watched(settings), settings.classes)
+    plan = recipe.with_layers(plan, graph, settings.train_last)
+    try:
+        batch = min(settings.batch, len(dataset.x_train))
+        program = ri.compile(graph, plan, batch, memory_limit=limit, backend=settings.backend, threads=settings.threads)
+    except ri.MemoryLimitError as e:
+        raise Refused(str(e), {"model": settings.model, "method": method}) from None
+    except ri.ShapeError:
+        raise
+    except ValueError as e:
+        raise Malformed(str(e)) from None
+    return program, method

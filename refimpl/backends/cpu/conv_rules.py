@@ -1,0 +1,138 @@
+"""Dense convolutions and linear layers on the fast kernels.
+
+What follows forward is done on the tile, what precedes backward is read through.
+"""
+
+import numpy as np
+
+from ...compiler.ir import Buffer, Call, Launch
+from ...compiler.lower import Lowering
+from ...ops import add, conv2d, frozen_batch_norm, linear
+from . import conv2d as fast_conv2d
+from . import tiles
+from .norm_rules import norms
+from .rules import MASKED, RECTIFIERS, arriving, named, nothing
+
+FORWARD = (conv2d.forward, linear.forward)
+GRAD_X, GRAD_W = (conv2d.grad_x, linear.grad_x), (conv2d.grad_w, linear.grad_w)
+GRAD_B = (conv2d.grad_b, linear.grad_b, frozen_batch_norm.grad_beta)  # a norm's beta is a bias of its map
+GRADIENTS = (*GRAD_X, *GRAD_W, *GRAD_B)
+
+
+def depthwise(call: Call) -> bool:
+    """One channel a group: the kernels of `fast.depthwise` are for it."""
+    z = call.sizes
+    return call.passed not in GRAD_B and 1 < z.get("G", 1) == z["C"] == z["K"]
+
+
+def convolution(call: Call) -> tuple[dict, dict, dict]:
+    """Sizes, attributes and buffers of a convolution; a linear layer is a 1×1 convolution of maps of one pixel."""
+    if call.passed.operator == "conv2d":
+        return dict(call.sizes), dict(call.attrs), dict(call.arrays)
+    if call.passed is frozen_batch_norm.grad_beta:
+        return {**call.sizes, "K": call.sizes["C"]}, {}, {"dy": call.arrays["dy"], "db": call.arrays["dbeta"]}
+    z = {"C": call.sizes.get("D"), **call.sizes, **dict.fromkeys("HWRSPQG", 1)}
+    attrs = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
+    arrays = {}
+    for name, b in call.arrays.items():
+        shape = b.shape if len(b.shape) == 1 else (1, 1, *b.shape) if name in ("w", "dw") else as_map(b.shape)
+        arrays[name] = b.reshape(shape)
+    return z, attrs, arrays
+
+
+def as_map(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape (N, K) of a linear layer's map as (N, 1, 1, K); maps stay as they are."""
+    return (shape[0], 1, 1, shape[1]) if len(shape) == 2 else shape
+
+
+def present(*values) -> tuple[Buffer, ...]:
+    """The buffers among a launch's arguments."""
+    return tuple(v for v in values if isinstance(v, Buffer))
+
+
+def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """A convolution, the frozen norm, the sum of two branches, the activation and its mask after it, in one launch."""
+    if call.passed not in FORWARD or (call.passed is conv2d.forward and depthwise(call)):
+        return None
+    z, attrs, arrays = convolution(call)
+    y, dtype = call.arrays["y"], call.arrays["y"].dtype
+    covers = [call]
+    scale, shift, residual, mask = nothing(1, dtype), call.arrays.get("b"), nothing(4, dtype), nothing(2, np.uint8)
+    norm = lowering.reader(y, frozen_batch_norm.forward) if shift is None else None
+    if norm:
+        covers.append(norm)
+        scale, shift, y = norm.arrays["scale"], norm.arrays["shift"], norm.arrays["y"]
+    total = lowering.reader(y, add.forward)
+    if total and total.phase == "forward" and total not in norms(lowering).by_call:  # a norm's launch does that sum
+        other = total.arrays["b"] if total.arrays["a"].root is y.root else total.arrays["a"]
+        if other.root is not y.root and lowering.written_before(other, total, besides=covers):
+            covers.append(total)
+            residual, y = other, total.arrays["y"]
+    act, rectifier = 0, lowering.reader(y, *RECTIFIERS)
+    if rectifier:
+        covers.append(rectifier)
+        act, operator = RECTIFIERS[rectifier.passed]
+        y = rectifier.arrays["y"]
+        pack = lowering.find(y, operator.pack_mask)
+        if pack:
+            covers.append(pack)
+            mask = pack.arrays["mask"]
+    x, w = arrays["x"], arrays["w"]
+    cut = tiles.forward_tiles(z, attrs)
+    shape = tiles.forward_scratch(z, attrs, cut, lowering.threads)
+    scratch = lowering.scratch(call, "scratch", shape, dtype)
+    shift = nothing(1, dtype) if shift is None else shift
+    if isinstance(residual, Buffer):
+        residual = residual.reshape(arrays["y"].shape)
+    args = (y.reshape(arrays["y"].shape), mask, x, w, scale, shift, residual, scratch, tiles.geometry(attrs), cut, act)
+    reads, writes = present(x, w, scale, shift, residual), present(y, mask)
+    return [Launch(named(covers), fast_conv2d.forward, args, reads, writes, tuple(covers), (scratch,))]
+
+
+def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """The gradients of a convolution, through the rectifier and the frozen norm after it.
+
+    Where only they read the result, what is between is not stored.
+    """
+    if call.passed in GRADIENTS and not depthwise(call):
+        dy = call.arrays["dy"].reshape(as_map(call.arrays["dy"].shape))
+        return [gradient(lowering, call, [], dy, nothing(2, np.uint8), nothing(1, dy.dtype))]
+    if call.passed in MASKED or call.passed is frozen_batch_norm.grad_x:
+        covers, dx, mask, scale = arriving(lowering, call)
+        readers = lowering.readers(dx)
+        if readers and all(c and c.passed in GRADIENTS and not depthwise(c) and lowering.free(c) for c in readers):
+            dy = call.arrays["dy"].reshape(as_map(readers[0].arrays["dy"].shape))
+            launches = [gradient(lowering, readers[0], covers, dy, mask, scale)]
+            return launches + [gradient(lowering, c, [], dy, mask, scale) for c in readers[1:]]
+    return None
+
+
+def gradient(lowering: Lowering, call: Call, before: list[Call], dy: Buffer, mask, scale) -> Launch:
+    """The launch of one gradient, which reads dy through mask and scale; `before`: calls that it makes unnecessary."""
+    z, attrs, a = convolution(call)
+    covers, dtype = (*before, call), dy.dtype
+    through = present(mask, scale)
+    if call.passed in GRAD_W:
+        cut = tiles.grad_w_tiles(z, attrs)
+        shape = tiles.grad_w_scratch(z, attrs, cut, lowering.threads, bool(through))
+        scratch = lowering.scratch(call, "scratch", shape, dtype)
+        shape = tiles.grad_w_partials(z, attrs, cut)
+        partials = lowering.scratch(call, "partials", shape, dtype) if shape[0] else nothing(2, dtype)
+        args = (a["dw"], dy, mask, scale, a["x"], scratch, partials, tiles.geometry(attrs), cut)
+        own = present(scratch, partials)
+        return Launch(named(covers), fast_conv2d.grad_w, args, (dy, *through, a["x"]), (a["dw"],), covers, own)
+    if call.passed in GRAD_X:
+        cut = tiles.grad_x_tiles(z, attrs)
+        shape = tiles.grad_x_scratch(z, attrs, cut, lowering.threads, bool(through))
+        scratch = lowering.scratch(call, "scratch", shape, dtype)
+        shape = tiles.grad_x_turned(z, attrs)
+        turned = lowering.scratch(call, "turned", shape, dtype) if shape[0] else nothing(4, dtype)
+        args = (a["dx"], dy, mask, scale, a["w"], turned, scratch, tiles.geometry(attrs), cut, False)
+        own = present(turned, scratch)
+        return Launch(named(covers), fast_conv2d.grad_x, args, (dy, *through, a["w"]), (a["dx"],), covers, own)
+    partials = lowering.scratch(call, "partials", tiles.grad_b_partials(z), dtype)
+    args = (a["db"], dy, mask, scale, partials)
+    return Launch(named(covers), fast_conv2d.grad_b, args, (dy, *through), (a["db"],), covers, (partials,))
+
+
+RULES = (forward, backward)

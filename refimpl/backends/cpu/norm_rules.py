@@ -1,0 +1,415 @@
+"""Batch norm with the statistics of the batch, and the convolutions around it: maps are read through small tables.
+
+Between two convolutions nothing normalised is stored where one of the kernels that read through tables (`pointwise`,
+`depthwise`) is the only consumer: it reads the raw output y of the convolution before as act(a·y + b), and leaves its
+dx with the two sums that the norm's own gradient needs. Such a norm is called *virtual* here. Elsewhere the map is
+written once (`normalize`, together with the sum of two branches and the activation).
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...compiler.ir import AtBatch, Buffer, Call, Launch, Prefix
+from ...compiler.lower import Lowering
+from ...methods import error_map_pruning
+from ...ops import add, batch_norm, conv2d, frozen_batch_norm, relu, relu6
+from . import batch_norm as fast_bn
+from . import channel_rules, depthwise, pointwise
+from .rules import RECTIFIERS, named, nothing
+
+
+@dataclass
+class Norm:
+    """A training batch norm: its calls by pass name, what follows it, and the arrays of its kernels."""
+
+    calls: dict[str, Call]
+    raw: Buffer
+    affine: Buffer
+    moments: Buffer
+    sum: Call | None = None  # the sum of two branches after it
+    rectifier: Call | None = None
+    pack: Call | None = None
+    rectifier_grad: Call | None = None
+    z: Buffer | None = None  # what comes out at the end
+    act: int = 0
+    virtual: bool = False
+    sums: Buffer | Prefix | None = None  # Σy, Σy² by slice
+    grad_sums: Buffer | Prefix | None = None  # Σdz, Σdz·y by slice
+    coef: Buffer | None = None
+    applied: bool = False  # is ∂L/∂y written out, since others than the kernels that read through `coef` need it?
+    dz: Buffer | None = None  # ∂L/∂(a·y + b), zero where the activation is flat
+
+    @property
+    def rows(self) -> int:
+        """Values of a channel in one sample."""
+        return math.prod(self.raw.shape[1:3])
+
+    def receives(self, dy: Buffer) -> bool:
+        """Is dy the whole gradient that reaches the norm?"""
+        gradients = [self.calls[p] for p in ("grad_gamma", "grad_beta", "grad_x") if p in self.calls]
+        return bool(gradients) and all(c.arrays["dy"].root is dy.root for c in gradients)
+
+    @property
+    def count(self) -> AtBatch:
+        """M = N·H·W at run time."""
+        rows = self.rows
+        return AtBatch(lambda n: n * rows)
+
+
+@dataclass
+class Norms:
+    """The training norms of a step, by what identifies them."""
+
+    by_raw: dict[Buffer, Norm] = field(default_factory=dict)
+    by_z: dict[Buffer, Norm] = field(default_factory=dict)
+    by_call: dict[Call, Norm] = field(default_factory=dict)
+
+
+def norms(lowering: Lowering) -> Norms:
+    """Find them once for a lowering."""
+    if "norms" not in lowering.notes:
+        found = lowering.notes["norms"] = Norms()
+        for call in lowering.calls:
+            if call.passed is batch_norm.mean:
+                n = _norm(lowering, call)
+                found.by_raw[n.raw.root] = n
+                found.by_z[n.z.root] = n
+                found.by_call |= dict.fromkeys([*n.calls.values(), n.sum, n.rectifier, n.rectifier_grad], n)
+        found.by_call.pop(None, None)
+    return lowering.notes["norms"]
+
+
+def _norm(lowering: Lowering, mean: Call) -> Norm:
+    calls = {c.passed.name: c for c in lowering.calls if c.node == mean.node and c.passed.operator == "batch_norm"}
+    raw, y = mean.arrays["x"], calls["forward"].arrays["y"]
+    channels = raw.shape[3]
+    own = lowering.scratch
+    n = Norm(
+        calls, raw, own(mean, "affine", (2, channels), y.dtype), own(mean, "moments", (2, channels), np.float64), z=y
+    )
+    total = lowering.reader(y, add.forward)
+    if total and lowering.written_before(_other(total, y), calls["forward"]):
+        n.sum, n.z = total, total.arrays["y"]
+    rectifier = lowering.reader(n.z, *RECTIFIERS)
+    if rectifier:
+        n.rectifier, n.z = rectifier, rectifier.arrays["y"]
+        n.act, operator = RECTIFIERS[rectifier.passed]
+        n.pack = lowering.find(n.z, operator.pack_mask)
+        if n.pack:
+            n.rectifier_grad = lowering.reader(n.pack.arrays["mask"], relu.grad_x, relu6.grad_x)
+    readers = [c for c in lowering.readers(n.z) if c is not n.pack]
+    n.virtual = (
+        n.sum is None
+        and None not in readers
+        and len({c.node for c in readers}) == 1
+        and all(kernel_of(c) and c.passed in (conv2d.forward, conv2d.grad_w) for c in readers)
+    )
+    return n
+
+
+def _other(total: Call, y: Buffer) -> Buffer:
+    """The summand of `total` that is not y."""
+    return total.arrays["b"] if total.arrays["a"].root is y.root else total.arrays["a"]
+
+
+def kernel_of(call: Call):
+    """The module whose kernels compute a convolution's call while reading through tables, or None."""
+    if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x) or call.renamed:
+        return None
+    z, a = call.sizes, call.attrs
+    plain = z["G"] == z["R"] == z["S"] == 1 and a["stride"] == (1, 1) and a["pad"] == ((0, 0), (0, 0))
+    if plain and not call.present:
+        return pointwise
+    if z["G"] == z["C"] == z["K"] and z["C"] > 1:
+        return depthwise
+    return None
+
+
+def sliced(lowering: Lowering, call: Call, name: str, parts, shape: tuple[int, ...], dtype) -> Prefix:
+    """A buffer of partial arrays, one a slice, of which a run with n samples uses the first `parts(n)`."""
+    return Prefix(lowering.scratch(call, name, (parts(lowering.batch), *shape), dtype), parts)
+
+
+def parts_of(kernel, call: Call):
+    """Slices that a convolution kernel makes, as a function of the samples."""
+    rows = call.sizes["P"] * call.sizes["Q"]
+    return depthwise.slices if kernel is depthwise else lambda n: pointwise.slices(n * rows)
+
+
+def pointwise_scratch(lowering: Lowering, call: Call, sizes, x: Buffer, w: Buffer) -> tuple[Buffer, Buffer]:
+    """Scratch of each thread and scratch that all share, enough for every batch up to the full one."""
+    needed = [sizes((n, *x.shape[1:]), w.shape) for n in range(1, lowering.batch + 1)]
+    own, shared = (max(column) for column in zip(*needed, strict=True))
+    return (
+        lowering.scratch(call, "scratch", (lowering.threads, own), x.dtype),
+        lowering.scratch(call, "shared", (shared,), x.dtype),
+    )
+
+
+def depthwise_scratch(lowering: Lowering, call: Call, sizes, x: Buffer, w: tuple, y: tuple, *rest) -> tuple[Buffer]:
+    """Scratch of each thread, enough for every batch up to the full one."""
+    own = max(sizes((n, *x.shape[1:]), w, (n, *y), *rest) for n in range(1, lowering.batch + 1))
+    return (lowering.scratch(call, "scratch", (lowering.threads, own), x.dtype),)
+
+
+def source(found: Norms, x: Buffer) -> tuple[Buffer, object, int, Norm | None]:
+    """How a kernel reads x: the array, the table or nothing, the activation, and the virtual norm if there is one."""
+    n = found.by_z.get(x.root)
+    if n and n.virtual:
+        return n.raw, n.affine, n.act, n
+    return x, nothing(2, x.dtype), 0, None
+
+
+def buffers(*values) -> tuple[Buffer, ...]:
+    """The buffers among a launch's arguments."""
+    plain = (v.buffer if isinstance(v, Prefix) else v for v in values)
+    return tuple(v for v in plain if isinstance(v, Buffer))
+
+
+def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """A 1×1 or depthwise convolution that reads through the table of the norm before and sums for the norm after.
+
+    A depthwise one adds its bias; or a frozen norm after it is done at once, and an activation that keeps no mask.
+    """
+    kernel = kernel_of(call)
+    if call.passed is not conv2d.forward or kernel is None:
+        return None
+    found = norms(lowering)
+    y, w = call.arrays["y"], call.arrays["w"]
+    x, affine, act, before = source(found, call.arrays["x"])
+    after = found.by_raw.get(y.root)
+    if kernel is pointwise and before is None and after is None:
+        return None  # no table on either side
+    sums = nothing(3, np.float64)
+    if after:
+        sums = after.sums = sliced(lowering, call, "sums", parts_of(kernel, call), (2, y.shape[3]), np.float64)
+    if kernel is pointwise:
+        scratch = pointwise_scratch(lowering, call, pointwise.forward_scratch, x, w)
+        args = (y, x, w, affine, sums, *scratch, act)
+        return [Launch(call.name, kernel.forward, args, buffers(x, w, affine), buffers(y, sums), (call,), scratch)]
+    geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
+    of = (w.shape, y.shape[1:], y.dtype.itemsize, *geometry)
+    scratch = depthwise_scratch(lowering, call, depthwise.forward_scratch, x, *of)
+    covers, out, scale, shift, post = finished(lowering, call)
+    args = (out, x, w, affine, sums, scale, shift, *scratch, act, post, *geometry)
+    reads = buffers(x, w, affine, scale, shift)
+    return [Launch(named(covers), kernel.forward, args, reads, buffers(out, sums), tuple(covers), scratch)]
+
+
+def finished(lowering: Lowering, call: Call) -> tuple[list[Call], Buffer, object, object, int]:
+    """What a depthwise convolution does to y at once: calls, what is written, scale, shift and activation."""
+    covers, y = [call], call.arrays["y"]
+    scale, shift, act = nothing(1, y.dtype), call.arrays.get("b"), 0
+    norm = lowering.reader(y, frozen_batch_norm.forward) if shift is None else None
+    if norm:
+        covers.append(norm)
+        scale, shift, y = norm.arrays["scale"], norm.arrays["shift"], norm.arrays["y"]
+    rectifier = lowering.reader(y, *RECTIFIERS) if shift is not None else None
+    if rectifier and not lowering.find(rectifier.arrays["y"], RECTIFIERS[rectifier.passed][1].pack_mask):
+        covers.append(rectifier)
+        act, y = RECTIFIERS[rectifier.passed][0], rectifier.arrays["y"]
+    shift = nothing(1, y.dtype) if shift is None else shift
+    return covers, y.reshape(call.arrays["y"].shape), scale, shift, act
+
+
+def table(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """Statistics of the batch, the table of the norm and its running statistics; a virtual norm ends here."""
+    n = norms(lowering).by_call.get(call)
+    if n is None or call is not n.calls["mean"]:
+        return None
+    first, launches = [call], []
+    if n.sums is None:
+        rows, channels = n.rows, n.raw.shape[3]
+        n.sums = sliced(lowering, call, "sums", lambda b: fast_bn.slices(b * rows, channels), (2, channels), np.float64)
+        launches.append(
+            Launch(call.name, fast_bn.statistics, (n.sums, n.raw), (n.raw,), buffers(n.sums), covers=(call,))
+        )
+        first = []
+    covers = first + [n.calls[p] for p in ("var", "inv_std", "update_mean", "update_var") if p in n.calls]
+    if n.virtual:
+        covers += [c for c in (n.calls["forward"], n.rectifier, n.pack) if c]
+    a = n.calls["forward"].arrays
+    updates = [n.calls[p].arrays[f"running_{p[7:]}"] for p in ("update_mean", "update_var") if p in n.calls]
+    running = updates or [nothing(1, a["y"].dtype)] * 2
+    momentum = n.calls["update_mean"].attrs["momentum"] if updates else 0.0
+    args = (
+        n.affine, n.moments, *running, n.sums, a["gamma"], a["beta"], n.count, n.calls["inv_std"].attrs["eps"], momentum
+    )  # fmt: skip
+    reads = (*buffers(n.sums), a["gamma"], a["beta"], *updates)
+    name = f"{call.node} batch_norm table"
+    launches.append(Launch(name, fast_bn.training_table, args, reads, (n.affine, n.moments, *updates), tuple(covers)))
+    return launches
+
+
+def normalize(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """A map that is needed as such: normalised, added to the other branch, rectified, written once."""
+    n = norms(lowering).by_call.get(call)
+    if n is None or call is not n.calls["forward"]:
+        return None
+    other = nothing(4, n.z.dtype)
+    if n.sum:
+        other = _other(n.sum, call.arrays["y"])
+    covers = tuple(c for c in (call, n.sum, n.rectifier, n.pack) if c)
+    z = n.z.reshape(n.raw.shape)
+    args = (z, n.raw, n.affine, other, nothing(2, z.dtype), n.act)
+    name = f"{call.node} batch_norm.forward" + "".join(f" + {c.name}" for c in covers[1:])
+    return [Launch(name, fast_bn.normalize, args, buffers(n.raw, n.affine, other), (n.z,), covers)]
+
+
+def own_gradient(lowering: Lowering, n: Norm, dz: Buffer, covers: tuple[Call, ...], name: str) -> Launch:
+    """The gradient that reaches a norm whose map was written: masked by it, with its sums, in place where it may be."""
+    rows, channels = n.rows, n.raw.shape[3]
+    call = covers[0] if covers else n.calls["mean"]
+    n.grad_sums = sliced(
+        lowering, call, "grad_sums", lambda b: fast_bn.slices(b * rows, channels), (2, channels), np.float64
+    )
+    none4 = nothing(4, dz.dtype)
+    z = n.z.reshape(n.raw.shape) if n.act and n.sum else none4  # without a second branch a·y + b says it too
+    dz = dz.reshape(n.raw.shape)
+    g = n.dz.reshape(n.raw.shape)
+    args = (g, dz, z, n.raw, n.affine, n.grad_sums, none4, nothing(3, np.float64), n.act)
+    return Launch(name, fast_bn.gradient, args, buffers(dz, z, n.raw, n.affine), buffers(g, n.grad_sums), covers)
+
+
+def rectified_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """Through the activation of a map that was written, with the sums for the norm before it."""
+    n = norms(lowering).by_call.get(call)
+    if n is None or call is not n.rectifier_grad:
+        return None
+    dy, n.dz = call.arrays["dy"], call.arrays["dx"]
+    lowering.overlay(n.dz, dy, call)
+    return [own_gradient(lowering, n, dy, (call,), call.name)]
+
+
+def norm_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """dγ, dβ and the table through which the convolution before reads ∂L/∂y; written out where it cannot."""
+    n = norms(lowering).by_call.get(call)
+    gradients = ("grad_gamma", "grad_beta", "grad_x")
+    if n is None or call.passed.name not in gradients or call.passed.operator != "batch_norm":
+        return None
+    calls = {p: n.calls[p] for p in gradients if p in n.calls}
+    dy = call.arrays["dy"]
+    launches = []
+    if n.grad_sums is None:  # no activation, and no kernel has summed on its way
+        n.dz = dy
+        launches.append(own_gradient(lowering, n, dy, (call,), f"{call.node} sums of the gradient"))
+        calls = {p: c for p, c in calls.items() if c is not call}
+    dtype, channels = n.z.dtype, n.raw.shape[3]
+    n.coef = lowering.scratch(call, "coef", (3, channels), dtype)
+    written = {p: n.calls[p].arrays[a] if p in n.calls else nothing(1, dtype)
+               for p, a in (("grad_gamma", "dgamma"), ("grad_beta", "dbeta"))}  # fmt: skip
+    gamma = n.calls["forward"].arrays["gamma"]
+    args = (n.coef, written["grad_gamma"], written["grad_beta"], n.grad_sums, n.moments, gamma, n.count, 1)
+    covers = tuple(calls.values())
+    writes = buffers(n.coef, *written.values())
+    name = f"{call.node} batch_norm gradient table"
+    launches.append(Launch(name, fast_bn.gradient_table, args, buffers(n.grad_sums, n.moments, gamma), writes, covers))
+    dx = n.calls["grad_x"].arrays["dx"] if "grad_x" in n.calls else None
+    if dx and all(kernel_of(c) for c in lowering.readers(dx)):
+        lowering.needed_by(n.dz, lowering.readers(dx))
+    elif dx:
+        n.applied = True
+        lowering.overlay(dx, n.dz, n.calls["grad_x"])
+        args = (dx, n.dz.reshape(dx.shape), n.raw, n.coef)
+        name = f"{call.node} apply gradient table"
+        launches.append(Launch(name, fast_bn.apply_gradient, args, (n.dz, n.raw, n.coef), (dx,), covers=()))
+    return launches
+
+
+def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """dw and dx of a 1×1 or depthwise convolution in one sweep, with what the norms on both sides need."""
+    kernel = kernel_of(call)
+    if kernel is None or call.passed is conv2d.forward:
+        return None
+    found = norms(lowering)
+    backward = {c.passed: c for c in lowering.calls if c.phase == "backward" and c.node == call.node and not c.renamed}
+    grad_w, grad_x = backward.get(conv2d.grad_w), backward.get(conv2d.grad_x)
+    forward = next(c for c in lowering.calls if c.node == call.node and c.passed is conv2d.forward)
+    w, dy = forward.arrays["w"], call.arrays["dy"]
+    x, affine, act, before = source(found, forward.arrays["x"])
+    after = found.by_raw.get(forward.arrays["y"].root)
+    if kernel is pointwise and before is None and after is None:
+        return None
+    none4 = nothing(4, w.dtype)
+    dz, y, coef = (
+        (after.dz.reshape(after.raw.shape), after.raw, after.coef)
+        if after and not after.applied
+        else (dy, none4, nothing(2, w.dtype))
+    )
+    covers = [c for c in (grad_w, grad_x) if c]
+    parts = parts_of(kernel, forward)
+    dx, residual, joined = none4, none4, before
+    prev, prev_affine, prev_act = none4, nothing(2, w.dtype), 0
+    sums = nothing(3, np.float64)
+    if grad_x:
+        dx = grad_x.arrays["dx"]
+        if before:
+            if before.rectifier_grad:
+                covers.append(before.rectifier_grad)
+                dx = before.rectifier_grad.arrays["dx"]
+            prev, prev_affine, prev_act = before.raw, before.affine, before.act
+        elif kernel is pointwise:
+            total = lowering.reader(dx, add.forward)
+            if total and total.phase == "backward" and lowering.written_before(_other(total, dx), call):
+                residual = _other(total, dx)
+                covers.append(total)
+                dx = total.arrays["y"]
+            joined = found.by_z.get(forward.arrays["x"].root)
+            if joined and not joined.act and joined.receives(dx):
+                prev, prev_affine = joined.raw, joined.affine
+            else:
+                joined = None
+        if joined:
+            joined.dz = dx
+            joined.grad_sums = sums = sliced(lowering, call, "grad_sums", parts, (2, x.shape[3]), np.float64)
+    dx = dx.reshape(x.shape) if dx is not none4 else dx
+    read = x if grad_w or before else none4  # what nobody reads is not kept for backward
+    share, follow = nothing(5, w.dtype), []
+    if grad_w:
+        dw = grad_w.arrays["dw"]
+        share = sliced(lowering, call, "dw_slices", parts, w.shape, w.dtype)
+        name = f"{call.node} add slices of dw"
+        follow = [Launch(name, fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())]
+    if kernel is pointwise:
+        scratch = pointwise_scratch(lowering, call, pointwise.backward_scratch, x, w)
+        args = (dx, share, dz, y, coef, read, affine, w, residual, prev, prev_affine, sums, *scratch, act, prev_act)
+    else:
+        geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
+        of = (w.shape, dz.shape[1:], w.dtype.itemsize, *geometry)
+        scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, x, *of)
+        args = (dx, share, dz, y, coef, read, affine, w, sums, *scratch, act, *geometry)
+    reads = buffers(dz, y, coef, read, affine, w, residual, prev, prev_affine)
+    name = " + ".join(c.name for c in covers)
+    return [Launch(name, kernel.backward, args, reads, buffers(dx, share, sums), tuple(covers), scratch), *follow]
+
+
+def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """Dx, and dw where it is asked for, of some channels of a depthwise convolution, which stand side by side."""
+    z = call.sizes
+    if call.passed not in (conv2d.grad_w, conv2d.grad_x) or not call.renamed or not 1 < z["G"] == z["C"] == z["K"]:
+        return None
+    calls = {c.passed: c for c in lowering.calls if c.phase == "backward" and c.node == call.node and c.renamed}
+    grad_w, grad_x = calls.get(conv2d.grad_w), calls.get(conv2d.grad_x)
+    if grad_x is None:
+        return None  # the first trained layer has no dx: its reference kernel does
+    w, dy, dx = (grad_x.arrays[a] for a in ("w", "dy", "dx"))
+    none2, none4, none3 = nothing(2, w.dtype), nothing(4, w.dtype), nothing(3, np.float64)
+    geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
+    of = (w.shape, dy.shape[1:], w.dtype.itemsize, *geometry)
+    scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, dx, *of)
+    covers, x, share, follow = (grad_x,), none4, nothing(5, w.dtype), []
+    if grad_w:
+        covers, x, dw = (grad_w, grad_x), grad_w.arrays["x"], grad_w.arrays["dw"]
+        share = sliced(lowering, call, "dw_slices", depthwise.slices, w.shape, w.dtype)
+        name = f"{call.node} add slices of dw"
+        follow = [Launch(name, fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())]
+        spread = lowering.reader(dw, error_map_pruning.spread_w)
+        follow += channel_rules.spread(lowering, spread)  # it came before dx was at hand
+    args = (dx, share, dy, none4, none2, x, none2, w, none3, *scratch, 0, *geometry)
+    name = " + ".join(c.name for c in covers)
+    return [Launch(name, depthwise.backward, args, buffers(dy, x, w), buffers(dx, share), covers, scratch), *follow]
+
+
+RULES = (convolve, kept_depthwise, table, normalize, rectified_gradient, norm_gradient, convolve_back)

@@ -1,0 +1,50 @@
+"""Poolings on the fast kernels: the maximum and its place in one sweep."""
+
+import numpy as np
+
+from ...compiler.ir import Call, Launch
+from ...compiler.lower import Lowering
+from ...ops import avg_pool, global_avg_pool, max_pool
+from . import avg_pool as fast_avg_pool
+from . import max_pool as fast_max_pool
+from .rules import named, nothing
+
+
+def maximum(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """Max pooling, with the places that its gradient needs where there are any."""
+    a = call.arrays
+    if call.passed is max_pool.grad_x:
+        args = (a["dx"], a["dy"], a["argmax"], fast_max_pool.geometry(call.attrs))
+        return [Launch(call.name, fast_max_pool.grad_x, args, (a["dy"], a["argmax"]), (a["dx"],), (call,))]
+    if call.passed is not max_pool.forward:
+        return None
+    covers, argmax, writes = [call], nothing(4, np.uint8), [a["y"]]
+    readers = lowering.readers(a["x"])
+    places = next((c for c in readers if c and c.passed is max_pool.argmax and c.node == call.node), None)
+    if lowering.free(places):
+        covers.append(places)
+        argmax = places.arrays["argmax"]
+        writes.append(argmax)
+    args = (a["y"], argmax, a["x"], fast_max_pool.geometry(call.attrs))
+    return [Launch(named(covers), fast_max_pool.forward, args, (a["x"],), tuple(writes), tuple(covers))]
+
+
+def mean(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """Average pooling, and that of whole maps."""
+    kernels = {
+        avg_pool.forward: (fast_avg_pool.forward, "y", "x"),
+        avg_pool.grad_x: (fast_avg_pool.grad_x, "dx", "dy"),
+        global_avg_pool.forward: (fast_avg_pool.global_forward, "y", "x"),
+        global_avg_pool.grad_x: (fast_avg_pool.global_grad_x, "dx", "dy"),
+    }
+    if call.passed not in kernels:
+        return None
+    kernel, out, given = kernels[call.passed]
+    out, given = call.arrays[out], call.arrays[given]
+    more = ()
+    if call.passed.operator == "avg_pool":
+        more = (fast_max_pool.geometry(call.attrs), call.attrs["count_include_pad"])
+    return [Launch(call.name, kernel, (out, given, *more), (given,), (out,), (call,))]
+
+
+RULES = (maximum, mean)

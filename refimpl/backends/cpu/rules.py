@@ -1,0 +1,176 @@
+"""Which groups of calls the fast kernels do together. Each rule returns a launch, or None where it does not apply."""
+
+import numpy as np
+
+from ...compiler.ir import Buffer, Call, Launch
+from ...compiler.lower import Lowering
+from ...methods import gradient_filter as gf
+from ...ops import add, frozen_batch_norm, relu, relu6
+from . import add as fast_add
+from . import gradient_filter as fast_gf
+from . import relu as fast_relu
+
+RECTIFIERS = {relu.forward: (1, relu), relu6.forward: (2, relu6)}
+MASKED = {relu.grad_x, relu6.grad_x}
+
+
+def nothing(dims: int, dtype) -> np.ndarray:
+    """The empty array that stands for an argument that is not given."""
+    return np.empty((0,) * dims, dtype)
+
+
+def flat(buffer: Buffer) -> Buffer:
+    """A buffer as (N, elements of a sample)."""
+    return buffer.reshape((buffer.shape[0], int(np.prod(buffer.shape[1:]))))
+
+
+def named(calls: list[Call]) -> str:
+    """A launch's name from the calls that it covers: `conv1 conv2d.forward + bn1 frozen_batch_norm.forward`."""
+    return " + ".join(c.name for c in calls)
+
+
+def rectify(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """A rectifier and its mask in one sweep, with the sum of two branches before it where nobody else reads the sum."""
+    covers, inputs = [call], []
+    if call.passed is add.forward:
+        rectifier = lowering.reader(call.arrays["y"], *RECTIFIERS)
+        if rectifier is None:
+            return None
+        covers.append(rectifier)
+        inputs = [call.arrays["a"], call.arrays["b"]]
+    elif call.passed in RECTIFIERS:
+        rectifier, inputs = call, [call.arrays["x"]]
+    else:
+        return None
+    act, operator = RECTIFIERS[rectifier.passed]
+    y = rectifier.arrays["y"]
+    pack = lowering.find(y, operator.pack_mask)
+    writes = [y]
+    if pack:
+        covers.append(pack)
+        writes.append(pack.arrays["mask"])
+    a = flat(inputs[0])
+    b = flat(inputs[1]) if len(inputs) > 1 else nothing(2, y.dtype)
+    mask = pack.arrays["mask"] if pack else nothing(2, np.uint8)
+    args = (flat(y), mask, a, b, act)
+    return [Launch(named(covers), fast_relu.forward, args, tuple(inputs), tuple(writes), tuple(covers))]
+
+
+def arriving(lowering: Lowering, call: Call) -> tuple[list[Call], Buffer, object, object]:
+    """What the gradient passes on its way from `call`, a rectifier's or a frozen norm's: calls, result, mask, scale."""
+    covers, dx = [], call.arrays["dx"]
+    mask, scale = nothing(2, np.uint8), nothing(1, dx.dtype)
+    if call.passed in MASKED:
+        covers.append(call)
+        mask = call.arrays["mask"]
+        call = lowering.reader(dx, frozen_batch_norm.grad_x)
+    if call is not None and call.passed is frozen_batch_norm.grad_x:
+        covers.append(call)
+        dx, scale = call.arrays["dx"], call.arrays["scale"]
+    return covers, dx, mask, scale
+
+
+def pool_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """The patch means of dy, through a rectifier's mask and a frozen norm: neither of their gradients is stored."""
+    if call.passed is gf.pool_dy:
+        covers, mask, scale, pool, dy = [], nothing(2, np.uint8), nothing(1, call.arrays["dy"].dtype), call, None
+    elif call.passed in MASKED or call.passed is frozen_batch_norm.grad_x:
+        covers, dx, mask, scale = arriving(lowering, call)
+        pool, dy = lowering.reader(dx, gf.pool_dy), call.arrays["dy"]
+        if pool is None:
+            return None
+    else:
+        return None
+    dy = (dy or pool.arrays["dy"]).reshape(pool.arrays["dy"].shape)
+    mean = pool.arrays["dy_mean"]
+    args = (mean, dy, mask, scale, pool.attrs["patch"], pool.attrs["align"])
+    reads = tuple(b for b in (dy, mask, scale) if isinstance(b, Buffer))
+    covers = (*covers, pool)
+    return [Launch(named(covers), fast_gf.pool_dy, args, reads, (mean,), covers)]
+
+
+def pool_input(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """The patch sums of x."""
+    if call.passed is not gf.pool_x:
+        return None
+    a = call.arrays
+    args = (a["x_sum"], a["x"], *(call.attrs[name] for name in ("patch", "stride", "align")))
+    return [Launch(call.name, fast_gf.pool_x, args, (a["x"],), (a["x_sum"],), (call,))]
+
+
+def sum_kernel(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """The spatial sum of a kernel."""
+    if call.passed is not gf.sum_w:
+        return None
+    a = call.arrays
+    return [Launch(call.name, fast_gf.sum_w, (a["w_sum"], a["w"]), (a["w"],), (a["w_sum"],), (call,))]
+
+
+def filtered_grad_x(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """Patch gradients and their expansion: a tile of them is written to dx while it is in cache."""
+    if call.passed not in (gf.patch_grad, gf.patch_grad_dilated):
+        return None
+    expand = lowering.reader(call.arrays["dx_patch"], gf.expand)
+    if expand is None:
+        return None
+    dx, mean = expand.arrays["dx"], call.arrays["dy_mean"]
+    own = working(lowering, call, dx.dtype, "tiles", "turned", "panels")
+    where = (expand.attrs["patch"], expand.attrs["stride"])
+    if call.passed is gf.patch_grad:
+        function, w = fast_gf.grad_x, call.arrays["w_sum"]
+    else:
+        function, w, own = fast_gf.grad_x_dilated, call.arrays["w"], own[:1]
+        where = (*where, call.attrs["dilation"])
+    args = (dx, *own, mean, w, *where, expand.attrs["align"])
+    covers = (call, expand)
+    return [Launch(named(covers), function, args, (mean, w), (dx,), covers, own)]
+
+
+def working(lowering: Lowering, call: Call, dtype, *names: str) -> tuple[Buffer, ...]:
+    """Working arrays of a filtered gradient."""
+    shapes = fast_gf.scratch(call.sizes, lowering.threads)
+    return tuple(lowering.scratch(call, name, shapes[name], dtype) for name in names)
+
+
+def filtered_grad_w(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """The one weight gradient of each window and its expansion."""
+    if call.passed is not gf.patch_grad_w:
+        return None
+    expand = lowering.reader(call.arrays["dw_patch"], gf.expand_w)
+    if expand is None:
+        return None
+    dw, mean, x_sum = expand.arrays["dw"], call.arrays["dy_mean"], call.arrays["x_sum"]
+    own = working(lowering, call, dw.dtype, "dw_partial", "panels")
+    covers = (call, expand)
+    return [Launch(named(covers), fast_gf.grad_w, (dw, *own, mean, x_sum), (mean, x_sum), (dw,), covers, own)]
+
+
+def masked_scale(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """dy through a rectifier's mask, a frozen batch norm or both, in place where nobody needs dy any more."""
+    if call.passed not in MASKED and call.passed is not frozen_batch_norm.grad_x:
+        return None
+    dy = call.arrays["dy"]
+    covers, dx, mask, scale = arriving(lowering, call)
+    lowering.overlay(dx, dy, call)
+    reads = tuple(b for b in (dy, mask, scale) if isinstance(b, Buffer))
+    return [Launch(named(covers), fast_relu.grad_x, (flat(dx), flat(dy), mask, scale), reads, (dx,), tuple(covers))]
+
+
+def sum_of_two(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """The sum of two branches or of two gradients, where nothing follows that does it on its way."""
+    if call.passed is not add.forward:
+        return None
+    y, a, b = (call.arrays[name] for name in "yab")
+    return [Launch(call.name, fast_add.forward, (y, a, b), (a, b), (y,), (call,))]
+
+
+RULES = (
+    rectify,
+    pool_gradient,
+    pool_input,
+    sum_kernel,
+    filtered_grad_x,
+    filtered_grad_w,
+    masked_scale,
+    sum_of_two,
+)

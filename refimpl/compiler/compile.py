@@ -1,0 +1,64 @@
+"""Compile a graph and a plan: `compile(graph, plan, batch)` is the Program of a step."""
+
+from dataclasses import replace
+
+import numba
+import numpy as np
+
+from .. import arguments
+from ..graph import Graph
+from ..plan.plan import Plan
+from .compose import derive
+from .lower import BACKENDS, lower
+from .program import Program
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))  # that a step may be compiled for
+
+
+def compile(
+    graph: Graph,
+    plan: Plan | None,
+    batch: int,
+    size: tuple[int, int] | None = None,
+    memory_limit: int | None = None,
+    backend: str | None = None,
+    threads: int | None = None,
+    dtype=np.float32,
+) -> Program:
+    """Compile a training step (or, with `plan=None`, inference) for batches of up to `batch` samples.
+
+    size: rows and columns of the input, default the graph's. memory_limit: bytes that state and arena may take.
+    backend: "fast" (default) or "reference". threads: default all. dtype: float32, or float64 for gradient checks.
+    Raises ShapeError where the model does not fit the size, MemoryLimitError, ValueError for bad values.
+    """
+    backend = backend or "fast"
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    arguments.offers("graph", graph, "nodes", "a Graph, such as models.build makes")
+    if not graph.nodes:
+        raise ValueError(f"the graph {graph.name} has no nodes: add layers to it by its methods, such as conv2d")
+    if plan is not None:
+        arguments.offers("plan", plan, "train_last", "a Plan, or None for inference")
+    arguments.whole("batch", batch)
+    if size is not None:
+        if not isinstance(size, (tuple, list)) or len(size) != 2:
+            raise ValueError(f"size must be rows and columns (H, W), got {size!r}")
+        for side in size:
+            arguments.whole("each of size", side)
+    size = tuple(size or graph.size)
+    if dtype is None or dtype not in DTYPES:
+        raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+    dtype = np.dtype(dtype).type
+    if memory_limit is not None:
+        arguments.whole("memory_limit, in bytes,", memory_limit)
+    if threads is None:
+        threads = numba.config.NUMBA_NUM_THREADS
+    arguments.whole("threads", threads)
+    if plan is not None and plan.instances is not None:
+        plan = replace(plan, instances=plan.instances.for_net(graph, size))
+    step = derive(graph, plan, batch, size, dtype)
+    launches = lower(step, backend, threads)
+    program = Program(graph, plan or Plan(), batch, size, dtype, backend, threads, step, launches)
+    if memory_limit is not None:
+        program.check_memory(memory_limit)
+    return program

@@ -1,0 +1,378 @@
+"""Derive the logical calls of a step from a graph and a plan.
+
+Everything is derived by demand: ask for an array of a node, and the pass that writes it is called, after those that
+write what it reads. A gradient is asked for only where a trained parameter lies at or before the node, so backward
+stops at the first trained layer, and what no gradient reads is not kept.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..graph import INPUT, Graph, Node, Operator, node_attrs, operator
+from ..kernels.passes import Bound, Pass, ShapeError, dtype_of, read_sizes
+from ..kernels.random import DROPOUT, ORDER
+from ..methods.convolution import bind
+from ..methods.instance_filter import select
+from ..methods.stochastic_depth import Block
+from ..plan.plan import Plan
+from .ir import PHASES, Buffer, Call, Constant, Scalar, Step
+
+
+@dataclass
+class _Node:
+    """A node with the passes that its rule and the plan give it."""
+
+    node: Node
+    op: Operator
+    attrs: dict
+    passes: list[Bound]
+    sizes: dict[str, int]  # letters that its inputs, parameters and output tell
+    arrays: dict[str, Buffer] = field(default_factory=dict)
+
+
+IDENTITY = Operator("identity", {"x": "", "y": ""}, ("x",), (), (), {"y": "x", "dx": "dy"}, {}, None)
+
+
+class Derivation:
+    """Derives the logical calls of one net's step from its graph and a plan."""
+
+    def __init__(
+        self, graph: Graph, plan: Plan, batch: int, size, dtype, training: bool, prefix: str = "", section: str = "",
+        parameters: Mapping[str, Buffer] | None = None, stream: Buffer | None = None, chosen: bool = False,
+        dropped: Iterable[Block] = (), known: dict | None = None,
+    ):  # fmt: skip
+        """prefix: put before the names of arrays and calls. section: name of the one section of an inference.
+
+        parameters: those of another derivation of the same graph, to share. stream: a mini-batch that serves as input,
+        or of which the host chooses the instances that do. dropped: residual blocks that the step leaves out. known:
+        what other derivations with the same graph, plan and sizes found out already.
+        """
+        self.known = {} if known is None else known
+        self.graph, self.plan, self.batch, self.dtype, self.training = graph, plan, batch, np.dtype(dtype), training
+        self.prefix = prefix
+        self.blocks = self.once("blocks", lambda: plan.depth.blocks(graph)) if plan.depth and training else ()
+        self.absent = {name for block in dropped for name in block.nodes}
+        self.shortcuts = {block.name: block.shortcut for block in dropped}
+        self.names = {phase: section or prefix + phase for phase in PHASES}
+        self.shapes = self.once("shapes", lambda: graph.shapes(batch, size))
+        self.trained = self.once("trained", lambda: plan.trained(graph)) if training else {}
+        self.calls: dict[str, list[Call]] = {s: [] for s in PHASES}
+        self.late: set[Buffer] = set()  # what depends on the gradient of the loss
+        self.host_writes: dict[str, Buffer] = {}
+        self.shared = parameters is not None
+        self.parameters = parameters or {name: self.parameter(name) for name in graph.parameters}
+        self.state: dict[str, Buffer] = {}
+        self.gradients: dict[str, Buffer] = {}
+        self.constants: dict[str, Constant] = {}
+        self.scalars: dict = {}
+        self.section = "forward"
+        source = stream or self.buffer(INPUT, self.shapes[INPUT], batched=True)
+        self.tensors = {INPUT: self.select(source) if chosen else source}
+        if stream is None:
+            self.host_writes[INPUT] = source
+
+    def once(self, key, find: Callable):
+        """What `find()` gives, found out once."""
+        if key not in self.known:
+            self.known[key] = find()
+        return self.known[key]
+
+    def select(self, stream: Buffer) -> Buffer:
+        """The instances of a mini-batch that the host chooses, side by side."""
+        self.host_writes["chosen"] = index = self.buffer("chosen", (self.batch,), np.int32, batched=True)
+        selected = self.buffer("selected", stream.shape, batched=True)
+        whole = replace(stream, batched=False, base=stream)
+        self.emit("input", select, {"stream": whole, "chosen": index, "selected": selected}, {})
+        return selected
+
+    def buffer(self, name: str, shape, dtype=None, region="arena", batched=False) -> Buffer:
+        return Buffer(self.prefix + name, tuple(shape), np.dtype(dtype or self.dtype), region, batched)
+
+    def parameter(self, name: str) -> Buffer:
+        node = self.graph.node(name.rsplit(".", 1)[0])
+        local = name.rsplit(".", 1)[1]
+        changes = local in self.trained.get(node.name, ()) or (
+            local in node.operator.state and self.statistics_change(node)
+        )
+        return self.buffer(name, self.graph.parameters[name].shape, region="state" if changes else "constant")
+
+    def statistics_change(self, node: Node) -> bool:
+        """Does a batch norm train with the statistics of the batch?"""
+        return self.plan.batch_norm == "train" and node.name in self.trained
+
+    def build(self, losses: bool = False) -> Step:
+        """The step; losses: the host wants the loss of each instance, of an inference too."""
+        resolved = []
+        for node in self.graph.nodes:
+            if node.name in self.absent:
+                continue
+            r = self.resolve(node)
+            resolved.append(r)
+            self.tensors[r.node.name] = self.demand(r, "y").reshape(self.shapes[r.node.name])
+        output = self.tensors[self.graph.output]
+        reads = {"output": output}
+        loss = self.loss(output) if self.training or losses else None
+        if losses:
+            reads["losses"] = self.demand(loss, "losses")
+        if self.training:
+            reads["loss"] = self.demand(loss, "loss")
+            self.backward(resolved, loss)
+            self.update(resolved)
+        calls = {self.names[phase]: self.calls[phase] for phase in (PHASES if self.training else PHASES[:1])}
+        own = {} if self.shared else self.parameters
+        named = (self.host_writes, reads, own, self.state, self.gradients, self.constants, self.scalars)
+        return Step(calls, *({self.prefix + name: value for name, value in found.items()} for found in named))
+
+    def resolve(self, node: Node) -> _Node:
+        """Operator, attributes and passes of a node under the plan, with its inputs and parameters bound."""
+        op = node.operator
+        if node.op == "batch_norm" and not self.statistics_change(node):
+            op = operator("frozen_batch_norm")
+        if node.op == "dropout" and not self.training:
+            op = IDENTITY
+        if node.name in self.shortcuts:
+            node, op = replace(node, inputs=(self.shortcuts[node.name],)), IDENTITY
+        arrays = {local: self.tensors[t] for local, t in zip(op.inputs, node.inputs, strict=True)}
+        arrays |= {local: self.parameters[p] for local, p in node.params.items()}
+        known = {a: b for a, b in arrays.items() if op.shapes.get(a)}
+        if op.shapes["y"]:
+            known["y"] = self.buffer("y", self.shapes[node.name])
+        sizes = self.once((node.name, op.name), lambda: read_sizes(op.shapes, known))
+        attrs = node_attrs(node, sizes)
+        if node.op == "dropout" and op is not IDENTITY:
+            attrs |= {"stream": DROPOUT + self.graph.nodes.index(node)}
+            arrays |= {
+                "step": self.count_write(),
+                "seed": self.scalar("seed", np.int64, lambda updates, planned, seed: seed),
+            }
+        passes = [Bound(p) for p in op.passes.values()]
+        rules = self.plan.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
+        if rules:
+            bound = bind(rules, attrs, op.derive(sizes, attrs) | sizes)
+            passes, attrs, sizes = bound.passes + passes, bound.attrs, bound.sizes
+            for rule in rules:
+                arrays |= self.choices(rule, node, sizes)
+        return _Node(node, op, attrs, passes, sizes, arrays)
+
+    def choices(self, rule, node: Node, sizes: dict[str, int]) -> dict[str, Buffer]:
+        """What a rule that chooses channels before the forward pass chooses by: its order and the block's number."""
+        if not hasattr(rule, "order_of"):
+            return {}
+        name, stream = f"{node.name}.order", ORDER + self.graph.nodes.index(node)
+        order = self.buffer(name, (sizes["C"],), np.int32, "constant")
+        weights, groups = node.params["w"], sizes["G"]
+        make = lambda parameters, seed: rule.order_of(parameters[weights], groups, seed, stream)  # noqa: E731
+        self.constants[name] = Constant(order, make)
+        block = self.scalar("block", np.int64, lambda updates, planned, seed: rule.block(updates, planned))
+        return {"order": order, "block": block}
+
+    def demand(self, r: _Node, array: str) -> Buffer | None:
+        """The buffer of a node's array; the pass that writes it is called first where nobody has yet."""
+        if array in r.arrays:
+            return r.arrays[array]
+        if array in r.op.aliases:
+            source = self.demand(r, r.op.aliases[array])
+            shape = self.alias_shape(r, array, source)
+            r.arrays[array] = source.reshape(shape)
+            return r.arrays[array]
+        passed = next((p for p in r.passes if array in p.writes), None)
+        if passed is None:
+            if any(array in map(p.name, p.passed.optional) for p in r.passes):
+                return None
+            raise KeyError(f"node {r.node.name}: no pass of {r.op.name} writes {array}")
+        self.call(r, passed)
+        return r.arrays[array]
+
+    def alias_shape(self, r: _Node, array: str, source: Buffer) -> tuple[int, ...]:
+        if array == "y" and r.op.derive:
+            return self.shapes[r.node.name]
+        local = array.removeprefix("d")
+        return r.arrays[local].shape if local in r.arrays else source.shape
+
+    def call(self, r: _Node, bound: Bound, late: bool = False) -> None:
+        """Add a call of a pass, after those that compute what it reads; late: it starts the way back."""
+        passed = bound.passed
+        for a in passed.reads:
+            self.demand(r, bound.name(a))
+        arrays = {a: r.arrays[bound.name(a)] for a in passed.reads if r.arrays.get(bound.name(a)) is not None}
+        try:
+            attrs, sizes = self.once((r.node.name, passed, *arrays), lambda: self.measure(r, bound, arrays))
+        except ShapeError as e:
+            raise ShapeError(f"node {r.node.name} ({passed}): {e}") from None
+        batched = any(b.batched for b in arrays.values())
+        for a in passed.writes:
+            if a not in passed.inplace:
+                shape = passed.shape(a, sizes)
+                entry = passed.shapes[a].split(":")[-1].split()
+                per_sample = batched and bool(entry) and entry[0] == "N"
+                own = bound.name(a)
+                name = r.node.name if own == "y" else f"{r.node.name}.{own}"
+                dtype = dtype_of(passed.shapes[a], self.dtype)
+                r.arrays[own] = self.buffer(name, shape, dtype, batched=per_sample)
+            arrays[a] = r.arrays[bound.name(a)]
+        late = late or any(b.root in self.late for b in arrays.values())
+        if late:
+            self.late |= {arrays[a].root for a in passed.writes}
+        # What the forward pass has at hand is used there: keeping a pooled input is cheaper than keeping the input.
+        section = "forward" if self.section == "backward" and batched and not late else self.section
+        node = self.prefix + r.node.name
+        call = Call(self.names[section], node, passed, arrays, attrs, sizes, bool(bound.names))
+        if section == self.section:
+            self.calls[section].append(call)
+        else:
+            self.bring_forward(call)
+
+    def measure(self, r: _Node, bound: Bound, arrays: Mapping[str, Buffer]) -> tuple[dict, dict[str, int]]:
+        """Attributes and letter sizes of a node's pass on these arrays."""
+        attrs = bound.passed.attrs(r.attrs)
+        return attrs, bound.passed.sizes(arrays, attrs, bound.sizes(r.sizes))
+
+    def bring_forward(self, call: Call) -> None:
+        """Insert a call into the forward section where what it reads is at hand, after what only it has asked for."""
+        read = {b.root for b in call.reads}
+        for other in [c for c in self.calls["backward"] if any(b.root in read for b in c.writes)]:
+            self.calls["backward"].remove(other)
+            self.bring_forward(replace(other, section=self.names["forward"]))
+        calls = self.calls["forward"]
+        feeds = (i for i in range(len(calls), 0, -1) if _feeds(calls[i - 1], call.node, read))
+        calls.insert(next(feeds, 0), call)
+
+    def loss(self, output: Buffer) -> _Node:
+        """The loss as a last node; labels or targets come from the host."""
+        plan = self.plan
+        op = operator(plan.loss)
+        node = Node("loss", plan.loss, (self.graph.output,))
+        sizes = read_sizes(op.shapes, {"x": output})
+        attrs = {"label_smoothing": plan.label_smoothing}
+        r = _Node(node, op, attrs, [Bound(p) for p in op.passes.values()], sizes, {"x": output})
+        name = "labels" if "labels" in op.shapes else "target"
+        entry = op.shapes[name]
+        shape = (self.batch,) if name == "labels" else output.shape
+        self.host_writes[name] = r.arrays[name] = self.buffer(name, shape, dtype_of(entry, self.dtype), batched=True)
+        r.arrays["class_weights"] = None
+        if plan.class_weights is not None:
+            if len(plan.class_weights) != output.shape[1]:
+                raise ValueError(
+                    f"class_weights has {len(plan.class_weights)} weights, but {self.graph.name} has {output.shape[1]} "
+                    "outputs: give one a class"
+                )
+            r.arrays["class_weights"] = b = self.buffer("loss.class_weights", (output.shape[1],), region="constant")
+            make = lambda parameters, seed: np.array(plan.class_weights, self.dtype)  # noqa: E731
+            self.constants["loss.class_weights"] = Constant(b, make)
+        return r
+
+    def backward(self, resolved: list[_Node], loss: _Node) -> None:
+        """Walk the graph backwards; a gradient is computed only where a trained node lies upstream."""
+        self.section = "backward"
+        needed = {}  # tensor → does a trained node lie at or before it?
+        for r in resolved:
+            needed[r.node.name] = r.node.name in self.trained or any(needed.get(t, False) for t in r.node.inputs)
+        if not needed[self.graph.output]:
+            return
+        self.call(loss, next(p for p in loss.passes if "dx" in p.writes), late=True)
+        arriving: dict[str, list[Buffer]] = {self.graph.output: [loss.arrays["dx"]]}
+        for r in reversed(resolved):
+            if not needed[r.node.name]:
+                continue
+            r.arrays["dy"] = self.total(r, arriving.get(r.node.name, []))
+            for local in self.trained.get(r.node.name, ()):
+                self.gradients[r.node.params[local]] = self.demand(r, f"d{local}")
+            for local, tensor in zip(r.op.inputs, r.node.inputs, strict=True):
+                if needed.get(tensor, False):
+                    arriving.setdefault(tensor, []).append(self.demand(r, f"d{local}"))
+
+    def total(self, r: _Node, arriving: list[Buffer]) -> Buffer:
+        """Sum of the gradients that reach a tensor from its consumers."""
+        add = operator("add").passes["forward"]
+        shape = self.shapes[r.node.name]
+        total = arriving[0]
+        for i, other in enumerate(arriving[1:]):
+            as_map = shape if len(shape) == 4 else (shape[0], 1, 1, shape[1])
+            out = self.buffer(f"{r.node.name}.dy{i or ''}", as_map, batched=True)
+            self.emit(r.node.name, add, {"a": total.reshape(as_map), "b": other.reshape(as_map), "y": out}, {})
+            self.late.add(out)
+            total = out
+        return total.reshape(shape)
+
+    def update(self, resolved: list[_Node]) -> None:
+        """Running statistics, then the optimizer on each trained parameter."""
+        self.section = "update"
+        for r in resolved:
+            for bound in r.passes if r.node.name in self.trained else ():
+                if set(bound.passed.inplace) & set(r.op.state):
+                    self.call(r, bound)
+        optimizer = self.plan.step.optimizer
+        op = operator(optimizer.operator)
+        update = next(p for p in op.passes.values() if set(p.writes) == {"w", *optimizer.state})
+        shared = {"lr": self.scalar("lr", self.dtype, optimizer.rate)}
+        if self.plan.step.clip_norm is not None:
+            shared["clip"] = self.clip(self.plan.step.clip_norm)
+        if "factors" in update.reads:
+            factors = {b: self.factors(b, op, shared["lr"]) for b in dict.fromkeys(map(self.block_of, self.gradients))}
+        own = {r.node.params["w"]: (r, p.passed) for r in resolved for p in r.passes if p.passed.inplace == ["w"]}
+        for name, gradient in self.gradients.items():
+            arrays = {"w": self.parameters[name], "dw": gradient, **shared}
+            if "factors" in update.reads:
+                arrays["factors"] = factors[self.block_of(name)]
+            if name in own:
+                r, passed = own[name]
+                self.emit(name, passed, {**r.arrays, **arrays}, optimizer.attrs, {"G": r.sizes["G"]})
+                continue
+            for array in optimizer.state:
+                key = f"{name}.{array}"
+                self.state[key] = self.buffer(key, gradient.shape, region="state")
+                arrays[array] = self.state[key]
+            self.emit(name, update, arrays, optimizer.attrs)
+
+    def block_of(self, parameter: str) -> str:
+        """The residual block that a parameter lies in, where steps may leave it out, else ""."""
+        node = parameter.rsplit(".", 1)[0]
+        return next((b.name for b in self.blocks if node in b.nodes), "")
+
+    def factors(self, block: str, op: Operator, lr: Buffer) -> Buffer:
+        """What the optimizer derives from the number of the update: a block that was left out counts its own."""
+        dot = block and f"{block}."
+        arrays = {"lr": lr, "step": self.count_write(block), "factors": self.buffer(f"{dot}factors", (2,))}
+        self.emit("optimizer", op.writer("factors"), arrays, self.plan.step.optimizer.attrs)
+        return arrays["factors"]
+
+    def clip(self, max_norm: float) -> Buffer:
+        """The factor by which the gradient is to be multiplied, from its norm over all parameters."""
+        passes = operator("clip_norm").passes
+        slices = {n: passes["partial_squares"].sizes({"dw": g}, {})["L"] for n, g in self.gradients.items()}
+        together = self.buffer("clip.partials", (sum(slices.values()),), np.float64)
+        start = 0
+        for name, count in slices.items():
+            arrays = {"dw": self.gradients[name], "partials": together.part(start, (count,))}
+            self.emit(name, passes["partial_squares"], arrays, {})
+            start += count
+        arrays = {a: self.buffer(f"clip.{a}", (1,)) for a in ("norm", "clip")} | {"all_partials": together}
+        self.emit("clip", passes["factor"], arrays, {"max_norm": max_norm})
+        return arrays["clip"]
+
+    def emit(self, node: str, passed: Pass, arrays: dict[str, Buffer], attrs: dict, known: dict | None = None) -> None:
+        """Append a call to the current section on buffers that exist already; known: letters that they do not tell."""
+        arrays = {a: arrays[a] for a in passed.arrays if a in arrays}
+        attrs = passed.attrs(attrs)
+        sizes = passed.sizes(arrays, attrs, known)
+        section = self.names[self.section]
+        self.calls[self.section].append(Call(section, self.prefix + node, passed, arrays, attrs, sizes))
+
+    def scalar(self, name: str, dtype, value, block: str = "") -> Buffer:
+        """A one-element array that the host fills before each step with `value(updates, planned, seed)` (`Scalar`)."""
+        if name not in self.host_writes:
+            self.host_writes[name] = self.buffer(name, (1,), dtype)
+            self.scalars[name] = Scalar(value, self.prefix, block)
+        return self.host_writes[name]
+
+    def count_write(self, block: str = "") -> Buffer:
+        """The number of the update, from 1: of the net, or of a residual block."""
+        name = f"{block}.step" if block else "step"
+        return self.scalar(name, np.int64, lambda updates, planned, seed: updates + 1, block)
+
+
+def _feeds(earlier: Call, node: str, read: Collection[Buffer]) -> bool:
+    """Does a call belong to the node, or write what is read?"""
+    return earlier.node == node or any(b.root in read for b in earlier.writes)

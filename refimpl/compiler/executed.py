@@ -1,0 +1,98 @@
+"""What a launch makes the processor execute: multiplications and additions on the kernel's own geometry.
+
+Operations *counted* are those of the reference algorithm: padded taps are skipped, and each sum has as many terms as
+it needs. A tuned kernel may *execute* more, for it multiplies zeros (im2col), fills vectors to their last lane, makes a
+block of rows twice, or goes over things again in the backward pass; and it may execute less, where one sum serves two
+calls. Each fast kernel states what it executes beside its code, as a function of its own arguments, of which only
+shapes, dtypes and plain values are looked at:
+
+    @executes(lambda y, a, b: ADD * a.size)
+    @fast
+    def forward(y, a, b): ...
+
+A multiply-add is one of each. Vectors count whole where the code names them; where loops over elements are left to
+LLVM, elements count. What a mask or a comparison may leave out counts as if nothing were left out. A reference kernel
+executes what is counted.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .ir import AtBatch, Buffer, Call, Launch, Prefix
+
+
+@dataclass(frozen=True)
+class Ops:
+    """Numbers of multiplications and of additions."""
+
+    mul: float = 0
+    add: float = 0
+
+    def __add__(self, other: "Ops") -> "Ops":
+        return Ops(self.mul + other.mul, self.add + other.add)
+
+    def __mul__(self, times: float) -> "Ops":
+        return Ops(self.mul * times, self.add * times)
+
+
+MUL, ADD = Ops(1, 0), Ops(0, 1)
+MAC = MUL + ADD
+NOTHING = Ops()
+
+STATED: dict[Callable, Callable[..., Ops]] = {}  # fast kernel → what it executes, of the kernel's arguments
+
+
+def executes(statement: Callable[..., Ops]) -> Callable:
+    """Note what a fast kernel executes: `statement` takes the kernel's arguments."""
+
+    def note(kernel: Callable) -> Callable:
+        STATED[kernel] = statement
+        return kernel
+
+    return note
+
+
+def stated(launch: Launch) -> Callable[..., Ops] | None:
+    """The statement of a launch's kernel, None for the reference kernel of its one call; KeyError for another one."""
+    function = launch.function
+    if function in STATED:
+        return STATED[function]
+    if len(launch.covers) == 1 and function is launch.covers[0].passed.kernel.cpu:
+        return None
+    name = getattr(function, "__name__", function)
+    raise KeyError(f"the kernel {name} of {launch.name} does not state what it executes: add @executes(...) to it")
+
+
+def executed(launch: Launch, n: int, counted: Callable[[Call, int], Mapping[str, float]]) -> Ops:
+    """What a launch executes on n samples. counted: the operations by unit of a call, for reference kernels."""
+    statement = stated(launch)
+    if statement is None:
+        units = counted(launch.covers[0], n)
+        return Ops(units.get("mul", 0), units.get("add", 0))
+    return statement(*(_shown(a, n) for a in launch.args))
+
+
+def _shown(argument, n: int):
+    """A launch's argument as a statement sees it: of an array shape and dtype, and no memory."""
+    if isinstance(argument, AtBatch):
+        return argument.value(n)
+    if isinstance(argument, Prefix):
+        return outline((argument.length(n), *argument.buffer.shape[1:]), argument.buffer.dtype)
+    if isinstance(argument, Buffer):
+        return outline((n, *argument.shape[1:]) if argument.batched else argument.shape, argument.dtype)
+    return argument
+
+
+def outline(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """An array of that shape that takes no memory."""
+    return np.broadcast_to(np.empty((), dtype), shape)
+
+
+def pieces(total: int, size: int) -> Iterator[tuple[int, int]]:
+    """(length, how many) of the pieces into which `total` is cut: whole ones of `size`, and the rest."""
+    if whole := total // size:
+        yield size, whole
+    if rest := total % size:
+        yield rest, 1

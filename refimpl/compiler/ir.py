@@ -1,0 +1,165 @@
+"""What a compiled step is made of: buffers, logical calls on them, and launches that cover calls."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from ..kernels.passes import Pass
+
+REGIONS = ("constant", "state", "arena")
+PHASES = ("forward", "backward", "update")  # the sections of a plain step
+
+
+@dataclass(eq=False)
+class Buffer:
+    """An array of a program. `batched`: its first axis is the batch, and a call with n samples uses the first n.
+
+    region: "constant" (frozen weights and statistics), "state" (what training changes and keeps) or "arena".
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    region: str
+    batched: bool = False
+    base: "Buffer | None" = None  # the buffer whose memory this one shows under another shape
+    start: int = 0  # its first element in that memory
+
+    @property
+    def root(self) -> "Buffer":
+        """The buffer that owns the memory."""
+        return self.base.root if self.base else self
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes at the full batch."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def reshape(self, shape: tuple[int, ...]) -> "Buffer":
+        """The same memory under another shape."""
+        same = len(shape) == len(self.shape) and shape == self.shape
+        return self if same else replace(self, shape=tuple(shape), base=self)
+
+    def part(self, start: int, shape: tuple[int, ...]) -> "Buffer":
+        """Some of the elements, from number `start` on, as a buffer of `shape`."""
+        return replace(self, shape=tuple(shape), base=self, start=self.start + start)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One logical call: a reference pass on buffers."""
+
+    section: str  # named after its phase; a step of several nets puts the net's name before it
+    node: str
+    passed: Pass
+    arrays: Mapping[str, Buffer]
+    attrs: Mapping
+    sizes: Mapping[str, int]  # at the full batch
+    renamed: bool = False  # does it work on another array than the node's own under one of its names?
+
+    @property
+    def phase(self) -> str:
+        """One of PHASES: a section with a name of its own only runs forward."""
+        last = self.section.rsplit(".", 1)[-1]
+        return last if last in PHASES else "forward"
+
+    @cached_property
+    def name(self) -> str:
+        """`node operator.pass`."""
+        return f"{self.node} {self.passed}"
+
+    @cached_property
+    def reads(self) -> list[Buffer]:
+        """Buffers whose values it needs."""
+        return [self.arrays[a] for a in self.passed.reads if a in self.arrays]
+
+    @cached_property
+    def writes(self) -> list[Buffer]:
+        """Buffers that it writes."""
+        return [self.arrays[a] for a in self.passed.writes]
+
+    @property
+    def present(self) -> list[str]:
+        """Optional arrays that are given."""
+        return [a for a in self.passed.optional if a in self.arrays]
+
+    def sizes_at(self, n: int) -> dict[str, int]:
+        """Letter sizes for a batch of n samples."""
+        batched = any(b.batched for b in self.arrays.values())
+        return {**self.sizes, "N": n} if batched and "N" in self.sizes else dict(self.sizes)
+
+
+@dataclass(frozen=True)
+class AtBatch:
+    """Stands in a launch's arguments for a number that follows from the n samples of a run: `value(n)`."""
+
+    value: Callable[[int], int]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Stands for the first `length(n)` rows of a buffer that is not a batch, such as one partial sum a slice."""
+
+    buffer: Buffer
+    length: Callable[[int], int]
+
+
+@dataclass(frozen=True, eq=False)
+class Launch:
+    """One kernel launch on buffers, covering one or more logical calls."""
+
+    name: str
+    function: Callable
+    args: tuple  # Buffer, Prefix, AtBatch, or a plain value
+    reads: tuple[Buffer, ...]
+    writes: tuple[Buffer, ...]
+    covers: tuple[Call, ...]
+    scratch: tuple[Buffer, ...] = ()
+
+    @property
+    def buffers(self) -> Iterable[Buffer]:
+        """Every buffer that it touches."""
+        return (*self.reads, *self.writes, *self.scratch)
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A constant array that the plan needs: `make(parameters, seed)` computes it before the first step."""
+
+    buffer: Buffer
+    make: Callable[[Mapping[str, np.ndarray], int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """What the host writes into an array of one element before a step: `value(updates, planned, seed)`.
+
+    updates: of the net, or of a residual block that steps may leave out; planned: updates of the net in the whole run.
+    """
+
+    value: Callable[[int, int, int], float]
+    net: str = ""  # prefix of the net
+    block: str = ""  # the residual block whose updates count, "" those of the net
+
+    def __call__(self, updates: int, planned: int, seed: int) -> float:
+        return self.value(updates, planned, seed)
+
+
+@dataclass
+class Step:
+    """The logical calls of a step, by section, with the buffers that the host fills and reads."""
+
+    calls: dict[str, list[Call]]  # in the longest order in which the sections run
+    host_writes: dict[str, Buffer]  # input, labels, lr, step, seed, block
+    host_reads: dict[str, Buffer]  # output, loss
+    parameters: dict[str, Buffer]
+    state: dict[str, Buffer]  # optimizer arrays, by `parameter.array`
+    gradients: dict[str, Buffer]
+    constants: dict[str, "Constant"]  # what the plan adds to the model's own constants
+    scalars: dict[str, Scalar]  # of those the ones of one element
+
+    def __iter__(self):
+        return (call for calls in self.calls.values() for call in calls)

@@ -1,0 +1,146 @@
+"""Turn the logical calls of a step into kernel launches.
+
+The reference backend launches each call's own kernel. The fast backend replaces groups of calls by hand-tuned kernels:
+each rule looks at one call, gathers the calls around it that one kernel can do together, and returns the launch that
+covers them, with those that must follow it. Every logical call is covered by exactly one launch; what no rule takes
+runs its reference kernel.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from ..kernels.passes import Pass
+from .executed import stated
+from .ir import AtBatch, Buffer, Call, Launch, Step
+
+BACKENDS: dict[str, Callable[[Step, int], dict[str, list[Launch]]]] = {}  # name → launches of a step for some threads
+
+
+def register(name: str) -> Callable:
+    """Let `compile(backend=name)` lower steps by the function that follows."""
+
+    def keep(lowered: Callable) -> Callable:
+        BACKENDS[name] = lowered
+        return lowered
+
+    return keep
+
+
+def lower(step: Step, backend: str, threads: int) -> dict[str, list[Launch]]:
+    """Launches of each section, in order."""
+    return BACKENDS[backend](step, threads)
+
+
+def reference(call: Call) -> Launch:
+    """The launch of a call's own kernel."""
+    passed = call.passed
+    dtype = next((b.dtype for a, b in call.arrays.items() if ":" not in passed.shapes[a]), None)
+    args = passed.arguments(call.arrays, call.attrs, dtype)
+    items = AtBatch(lambda n: passed.count_items(call.sizes_at(n)))
+    return Launch(call.name, passed.kernel.cpu, (items, *args), tuple(call.reads), tuple(call.writes), covers=(call,))
+
+
+class Lowering:
+    """The calls of a step, and who reads what, for the rules."""
+
+    def __init__(self, step: Step, threads: int):
+        self.step, self.threads = step, threads
+        self.batch = next(iter(step.host_writes.values())).shape[0]
+        self.notes: dict = {}  # what rules find out once
+        self.calls = list(step)
+        self.place = {call: i for i, call in enumerate(self.calls)}
+        self._readers: dict[Buffer, list[Call | None]] = {}  # None: the host
+        self._writer: dict[Buffer, Call] = {}
+        for call in self.calls:
+            for b in call.reads:
+                self._readers.setdefault(b.root, []).append(call)
+            for b in call.writes:
+                self._writer[b.root] = call  # the last one, where several fill parts of it
+        for b in step.host_reads.values():
+            self._readers.setdefault(b.root, []).append(None)
+        self.groups: dict[Call, Launch] = {}  # every covered call → its launch
+        self._stands: dict[Call, int] = {}  # every covered call → the place where its launch stands
+        self._made: dict[Buffer, Call] = {}  # what launches write → the call at whose place that launch stands
+        self._overlaid: set[Buffer] = set()  # arrays that took over another's memory
+        self._shared: dict[Buffer, list[Buffer]] = {}  # memory → the arrays that took it over
+        self._needed: dict[Buffer, list[Call]] = {}  # calls whose launch will read an array though they do not
+
+    def launches(self, rules: Iterable[Callable]) -> dict[str, list[Launch]]:
+        """Try the rules, in their order, on each call in turn that no launch covers yet."""
+        anchors: dict[Call, list[Launch]] = {}
+        for call in self.calls:
+            if call in self.groups:
+                continue
+            found = next(filter(None, (rule(self, call) for rule in rules)), None) or [reference(call)]
+            for launch in found:
+                stated(launch)  # a fast kernel that does not say what it executes is an error here, never equal
+                for covered in launch.covers:
+                    if covered in self.groups:
+                        both = f"{launch.name} and {self.groups[covered].name}"
+                        raise AssertionError(f"{covered.name} is covered by {both}")
+                    self.groups[covered] = launch
+            anchor = self.anchor(found[0])
+            anchors.setdefault(anchor, []).extend(found)
+            self._stands |= {c: self.place[anchor] for launch in found for c in launch.covers}
+            self._made |= {self.value(b): anchor for launch in found for b in launch.writes}
+        return {s: [launch for c in calls for launch in anchors.get(c, ())] for s, calls in self.step.calls.items()}
+
+    def anchor(self, launch: Launch) -> Call:
+        """The first covered call at which everything that the launch reads has been written: there it stands."""
+        arena = [self.value(b) for b in launch.reads if b.root.region == "arena"]
+        writers = [self._made.get(b) or self._writer.get(b) for b in arena]
+        ready = max((self.place[w] for w in writers if w is not None and w not in launch.covers), default=-1)
+        return next(c for c in sorted(launch.covers, key=self.place.get) if self.place[c] >= ready)
+
+    def free(self, call: Call | None) -> bool:
+        """Is there such a call, and has no launch taken it yet?"""
+        return call is not None and call not in self.groups
+
+    def value(self, buffer: Buffer) -> Buffer:
+        """The array of which a buffer is a view, whosever memory it took over."""
+        while buffer.base is not None and buffer not in self._overlaid:
+            buffer = buffer.base
+        return buffer
+
+    def readers(self, buffer: Buffer) -> list[Call | None]:
+        """The calls that read an array, in order; None stands for the host."""
+        return self._readers.get(self.value(buffer), [])
+
+    def reader(self, buffer: Buffer, *passes: Pass) -> Call | None:
+        """The only call that reads an array, if it is of one of `passes` and no launch has taken it."""
+        readers = self.readers(buffer)
+        if len(readers) == 1 and readers[0] is not None and readers[0].passed in passes and self.free(readers[0]):
+            return readers[0]
+        return None
+
+    def find(self, buffer: Buffer, passed: Pass) -> Call | None:
+        """A call of `passed` among the readers of an array."""
+        return next((c for c in self.readers(buffer) if c and c.passed is passed and self.free(c)), None)
+
+    def written_before(self, buffer: Buffer, call: Call, besides: Iterable[Call] = ()) -> bool:
+        """Is an array written before `call` stands, and by none of `besides`?"""
+        writer = self._writer.get(self.value(buffer))
+        return writer is None or (writer not in besides and self.place[writer] < self.place[call])
+
+    def scratch(self, call: Call, name: str, shape: tuple[int, ...], dtype) -> Buffer:
+        """A buffer that lives during one launch."""
+        return Buffer(f"{call.node}.{name}", tuple(int(n) for n in shape), np.dtype(dtype), "arena")
+
+    def needed_by(self, buffer: Buffer, calls: Iterable[Call]) -> None:
+        """Note that the launches of `calls` will read an array that the calls themselves do not read."""
+        self._needed.setdefault(self.value(buffer), []).extend(calls)
+
+    def overlay(self, buffer: Buffer, old: Buffer, call: Call) -> bool:
+        """Put `buffer`, which a launch at `call` writes, into the memory of `old` if nobody needs `old` after that."""
+        root = old.root
+        if root.region != "arena" or buffer.root is root:
+            return False
+        for value in (root, *self._shared.get(root, ())):
+            for c in (*self._readers.get(value, ()), *self._needed.get(value, ())):
+                if c is None or (c is not call and self._stands.get(c, self.place[c]) >= self.place[call]):
+                    return False
+        buffer.base = root
+        self._overlaid.add(buffer)
+        self._shared.setdefault(root, []).extend((buffer, *self._shared.pop(buffer, ())))
+        return True

@@ -1,0 +1,234 @@
+"""The compiled step: a flat list of kernel calls, in sections, and where each array lives.
+
+Two levels. The *logical* Program lists reference passes, derived from the graph by asking for what is needed: the
+output of each node, the gradient of each trained parameter, and whatever these read (`compiler.derive`; several nets of
+one step are put together in `compiler.compose`). *Lowering* (`compiler.lower`) turns it into launches; each launch
+names the logical calls that it covers.
+"""
+
+import copy
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from ..graph import Graph
+from ..methods.stochastic_depth import Block
+from ..plan.plan import Plan
+from . import arena
+from .compose import derive
+from .ir import Buffer, Launch, Step
+from .lower import lower
+
+BOUNDS = ("low", "mid", "high")
+
+
+class MemoryLimitError(ValueError):
+    """The program does not fit into the memory limit.
+
+    needed: the smallest limit that this compiler can place, in bytes; lower_bound: what every placement needs.
+    """
+
+    def __init__(self, message: str, needed: int, lower_bound: int):
+        super().__init__(message)
+        self.needed, self.lower_bound = needed, lower_bound
+
+
+class Program:
+    """A compiled step: logical calls, launches, and the place of every array. `print(program)` shows both levels."""
+
+    def __init__(self, graph, plan, batch, size, dtype, backend, threads, step, launches, dropped=frozenset(), room=0):
+        self.graph: Graph = graph
+        self.plan: Plan = plan
+        self.batch: int = batch
+        self.size: tuple[int, int] = size
+        self.dtype = np.dtype(dtype)
+        self.backend: str = backend
+        self.threads: int = threads
+        self.step: Step = step
+        self.launches: dict[str, list[Launch]] = launches
+        self.dropped: frozenset[str] = dropped  # residual blocks that this step leaves out
+        self.room: int = room  # bytes of arena that are there anyway: no smaller placement is looked for
+        self._known: dict = {}  # what is the same in every step of the plan, whatever blocks that leaves out
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Names of its sections, in the longest order in which they run."""
+        return tuple(self.step.calls)
+
+    @property
+    def graphs(self) -> dict[str, Graph]:
+        """Every net of the step, by the prefix of its names."""
+        return {"": self.graph} | ({f.prefix: f.graph for f in [self.plan.instances] if hasattr(f, "graph")})
+
+    def samples(self, n: int) -> dict[str, float]:
+        """Samples that each section is reckoned to run on, of a mini-batch of n; a mean where the data decide."""
+        chosen = self.plan.instances.samples(n) if self.plan.instances and self.training else {}
+        return dict.fromkeys(self.sections, n) | chosen
+
+    def over(self, steps: int, losses: np.ndarray | None = None) -> dict[str, "Program"]:
+        """`low`, `mid`, `high`: the same, whose price reckons with what is expected to enter in a run of `steps`.
+
+        The three differ where the data or chance decide how many samples enter. losses: those of some instances before
+        the first step (`methods.filter_shares.first_losses`), where they are known.
+        """
+        if not self.plan.instances or not self.training:
+            return dict.fromkeys(BOUNDS, self)
+        found = {}
+        for bound, rule in self.plan.instances.over(self.batch, steps, losses).items():
+            found[bound] = copy.copy(self)
+            found[bound].plan = replace(self.plan, instances=rule)
+        return found
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The residual blocks that a step may leave out, where the plan says so."""
+        return self.plan.depth.blocks(self.graph) if self.plan.depth else ()
+
+    def step_without(self, dropped: frozenset[str]) -> Step:
+        """The logical calls of the step that leaves these blocks out."""
+        return derive(self.graph, self.plan, self.batch, self.size, self.dtype, dropped, self._known)
+
+    def without(self, dropped: frozenset[str]) -> "Program":
+        """The step that leaves these blocks out. It fits into the memory of this one: its arena is no larger."""
+        if dropped == self.dropped:
+            return self
+        step = self.step_without(dropped)
+        launches = lower(step, self.backend, self.threads)
+        p = Program(
+            self.graph, self.plan, self.batch, self.size, self.dtype, self.backend, self.threads, step, launches,
+            dropped, self.peak_bytes,
+        )  # fmt: skip
+        if p.peak_bytes > self.peak_bytes:
+            raise AssertionError(f"without {', '.join(dropped)} the arena grows to {p.peak_bytes:,} bytes")
+        return p
+
+    @property
+    def training(self) -> bool:
+        """Does the step learn, or only infer?"""
+        return "loss" in self.step.host_reads
+
+    @cached_property
+    def order(self) -> list[Launch]:
+        """Every launch, in the longest order of the sections."""
+        return [launch for section in self.sections for launch in self.launches[section]]
+
+    @cached_property
+    def lifetimes(self) -> dict[Buffer, arena.Lifetime]:
+        """First and last launch of each arena buffer; what the host fills lives from 0, what it reads to the end."""
+        first: dict[Buffer, int] = {b.root: 0 for b in self.step.host_writes.values()}
+        last: dict[Buffer, int] = dict(first)
+        for i, launch in enumerate(self.order):
+            for b in launch.buffers:
+                if b.root.region == "arena":
+                    first.setdefault(b.root, i)
+                    last[b.root] = i
+        for b in self.step.host_reads.values():
+            first.setdefault(b.root, 0)
+            last[b.root] = len(self.order)
+        return {b: arena.Lifetime(b.nbytes, first[b], last[b]) for b in first}
+
+    @cached_property
+    def _placement(self) -> tuple[dict[Buffer, int], int]:
+        offsets, peak = arena.place(list(self.lifetimes.values()), self.room)
+        return dict(zip(self.lifetimes, offsets, strict=True)), peak
+
+    @property
+    def offsets(self) -> dict[Buffer, int]:
+        """Offset of each arena buffer in bytes."""
+        return self._placement[0]
+
+    @property
+    def peak_bytes(self) -> int:
+        """Size of the arena: the end of its highest buffer, reached at a full batch."""
+        return self._placement[1]
+
+    @cached_property
+    def lower_bound(self) -> tuple[int, Launch]:
+        """Largest sum of arena bytes alive at one launch, and the first such launch."""
+        most, index = arena.lower_bound(list(self.lifetimes.values()))
+        return most, self.order[index]
+
+    def region_bytes(self, region: str) -> int:
+        """Bytes of the "constant" or the "state" arrays that the program uses."""
+        step = self.step
+        arrays = {*step.parameters.values(), *step.state.values(), *(c.buffer for c in step.constants.values())}
+        return sum(b.nbytes for b in arrays if b.region == region)
+
+    @property
+    def state_bytes(self) -> int:
+        """Trained weights, optimizer arrays and running statistics that change, in bytes."""
+        return self.region_bytes("state")
+
+    @property
+    def constant_bytes(self) -> int:
+        """Frozen weights and statistics, in bytes."""
+        return self.region_bytes("constant")
+
+    @cached_property
+    def saved(self) -> dict[Buffer, int]:
+        """Buffers kept from the forward to the backward section, with their bytes; inputs that the host fills too."""
+        before = self.sections[: self.sections.index("forward") + 1]
+        boundary = sum(len(self.launches[section]) for section in before)
+        return {b: b.nbytes for b, t in self.lifetimes.items() if t.first < boundary <= t.last and _read_after(self, b)}
+
+    @property
+    def saved_bytes(self) -> int:
+        """Everything kept from forward to backward, in bytes."""
+        return sum(self.saved.values())
+
+    def check_memory(self, limit: int) -> None:
+        """MemoryLimitError where state and arena do not fit into `limit` bytes."""
+        need = self.state_bytes + self.peak_bytes
+        if need <= limit:
+            return
+        bound, launch = self.lower_bound
+        alive = sorted(self.alive_at(launch), key=lambda b: -b.nbytes)
+        arrays = ", ".join(f"{b.name} ({b.nbytes:,})" for b in alive[:3])
+        more = f" and {len(alive) - 3} more" if len(alive) > 3 else ""
+        raise MemoryLimitError(
+            f"this step needs {need:,} bytes (state {self.state_bytes:,}, arena {self.peak_bytes:,}), the memory limit "
+            f"is {limit:,} bytes; the largest sum of live arrays is {bound:,} bytes at {launch.name}, where {arrays}"
+            f"{more} are alive, so no placement needs less than {self.state_bytes + bound:,} bytes; the smallest limit "
+            f"that this compiler can place is {need:,} bytes. A smaller batch, fewer trained layers or a larger patch "
+            f"need less",
+            need,
+            self.state_bytes + bound,
+        )
+
+    def alive_at(self, launch: Launch) -> list[Buffer]:
+        """Arena buffers that live during a launch."""
+        i = self.order.index(launch)
+        return [b for b, t in self.lifetimes.items() if t.first <= i <= t.last]
+
+    def __str__(self) -> str:
+        """The ledger: every launch with the logical calls that it covers, its buffers and their bytes."""
+        lines = [
+            f"{self.graph.name}: batch {self.batch}, input {self.size[0]}x{self.size[1]}, {self.dtype}, {self.backend}",
+            f"arena {self.peak_bytes:,} B (lower bound {self.lower_bound[0]:,} B), state {self.state_bytes:,} B, "
+            f"constants {self.constant_bytes:,} B, saved for backward {self.saved_bytes:,} B",
+        ]
+        for section in self.sections:
+            lines.append(f"{section}")
+            for launch in self.launches[section]:
+                lines.append(f"  {launch.name}")
+                if [c.name for c in launch.covers] != [launch.name]:
+                    lines.append(f"      covers {', '.join(c.name for c in launch.covers)}")
+                lines += [f"      {kind} {self._describe(b)}" for kind, b in _listed(launch)]
+        return "\n".join(lines)
+
+    def _describe(self, b: Buffer) -> str:
+        where = f"arena+{self.offsets[b.root]}" if b.root.region == "arena" else b.root.region
+        shape = "x".join(map(str, b.shape)) or "1"
+        return f"{b.name:32s} {shape:>16s} {np.dtype(b.dtype).name:8s} {b.nbytes:>12,} B  {where}"
+
+
+def _listed(launch: Launch):
+    for kind, buffers in (("reads ", launch.reads), ("writes", launch.writes), ("scratch", launch.scratch)):
+        yield from ((kind, b) for b in buffers)
+
+
+def _read_after(program: Program, buffer: Buffer) -> bool:
+    later = (launch for s in ("backward", "update") for launch in program.launches[s])
+    host = {program.step.host_writes[name].root for name in program.step.scalars}
+    return buffer not in host and any(b.root is buffer for launch in later for b in launch.reads)

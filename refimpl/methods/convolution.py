@@ -1,0 +1,66 @@
+"""How the rules of a plan work together on one trained convolution.
+
+Each rule adds its passes to the convolution's and tells the next one under which names it finds what is left to do:
+error map pruning leaves a convolution with fewer output channels, sparse update one with fewer input channels for dw,
+and gradient filtering or the dense passes do it. The first pass that writes an array is the one that is called.
+
+A rule states its `stage`, the place at which it is bound among the others, and whether it `filters` gradients.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..kernels.passes import Bound, Pass
+from ..ops import conv2d
+
+
+@dataclass
+class Convolution:
+    """A convolution whose gradients the rules put together.
+
+    attrs, sizes: of the node, letters of the rules included. names: array of the convolution that is left to do → array
+    of the node; letters: its letters → letters of the node; w_letters: those that hold for dw only.
+    """
+
+    attrs: dict
+    sizes: dict[str, int]
+    filtered: bool = False
+    passes: list[Bound] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    letters: dict[str, str] = field(default_factory=dict)
+    w_letters: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def depthwise(self) -> bool:
+        """One channel a group?"""
+        return 1 < self.sizes["G"] == self.sizes["C"] == self.sizes["K"]
+
+    def add(self, *passes: Pass) -> None:
+        """Add passes on the node's own arrays."""
+        self.passes += [Bound(p) for p in passes]
+
+    def finish_x(self, *passes: Pass) -> None:
+        """Add passes that compute dx of the convolution that is left."""
+        self._finish(passes, self.letters)
+
+    def finish_w(self, *passes: Pass) -> None:
+        """Add passes that compute dw or db of the convolution that is left."""
+        self._finish(passes, self.letters | self.w_letters)
+
+    def _finish(self, passes: Iterable[Pass], letters: Mapping[str, str]) -> None:
+        for p in passes:
+            self.passes.append(Bound(p, {a: n for a, n in self.names.items() if a in p.arrays}, letters))
+
+
+def bind(rules: Iterable, attrs: Mapping, sizes: Mapping[str, int]) -> Convolution:
+    """The passes, attributes and sizes of a trained convolution under `rules`."""
+    rules = sorted(rules, key=lambda rule: rule.stage)
+    node = Convolution(dict(attrs), dict(sizes), filtered=any(rule.filters for rule in rules))
+    for rule in rules:
+        node.attrs |= rule.attrs()
+        node.sizes |= rule.letters(node.sizes)
+    for rule in rules:
+        rule.bind(node)
+    node.finish_x(conv2d.grad_x)
+    node.finish_w(conv2d.grad_w, conv2d.grad_b)
+    return node

@@ -1,0 +1,1 @@
+"""What trains, by which rules, and which methods combine."""

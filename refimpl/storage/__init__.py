@@ -1,0 +1,1 @@
+"""Files of the user: opened with bounds, and written so that a crash leaves the old or the new."""

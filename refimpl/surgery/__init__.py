@@ -1,0 +1,1 @@
+"""Change a net: prune channels, cut layers off."""

@@ -1,0 +1,47 @@
+"""A graph in two: the frozen part, whose maps never change and can be computed once, and the part that learns.
+
+Training the tail on the head's maps gives the steps of training the whole net, as long as the head is frozen and the
+samples are not drawn anew each time (no augmentation): the head then runs once over the data, not once an epoch. A
+dropout alone differs: its draws go by the node's place in the graph.
+"""
+
+from ..graph import INPUT, Graph
+from ..plan.plan import Plan
+
+
+def frozen_until(graph: Graph, plan: Plan) -> str | None:
+    """The last map that frozen layers alone make and on which alone all later nodes stand; None where there is none."""
+    trained, found = plan.trained(graph), None
+    for i, node in enumerate(graph.nodes):
+        if node.name in trained:
+            break
+        later = {n.name for n in graph.nodes[i:]}
+        if len(graph.shape(node.name)) == 4 and all(later.issuperset(n.inputs) for n in graph.nodes[i + 1 :]):
+            found = node.name
+    return found
+
+
+def cut(graph: Graph, tensor: str) -> tuple[Graph, Graph]:
+    """(head, tail): the nodes up to the map `tensor` (N, H, W, C), and those after it, which read it as their input.
+
+    Both keep the nodes' names and their share of the weights. ValueError where there is no such map, or where a later
+    node reads another tensor of the head too.
+    """
+    names = [n.name for n in graph.nodes]
+    if tensor not in names or len(graph.shape(tensor)) != 4:
+        raise ValueError(f"{graph.name} can be cut at the map (N, H, W, C) of a node, but {tensor!r} is none")
+    at = names.index(tensor) + 1
+    for node in graph.nodes[at:]:
+        crossing = [x for x in node.inputs if x == INPUT or x in names[: at - 1]]
+        if crossing:
+            raise ValueError(f"{graph.name} cannot be cut at {tensor}: the later node {node.name} reads {crossing[0]}")
+    head = Graph(f"{graph.name} up to {tensor}", graph.size, graph.channels)
+    head.pixels = graph.pixels
+    tail = Graph(f"{graph.name} from {tensor}", graph.shape(tensor)[1:3], graph.shape(tensor)[3])
+    for part, nodes in ((head, graph.nodes[:at]), (tail, graph.nodes[at:])):
+        for node in nodes:
+            inputs = tuple(INPUT if part is tail and x == tensor else x for x in node.inputs)
+            parameters = {local: graph.parameters[p] for local, p in node.params.items()}
+            part.add_node(node.name, node.op, inputs, node.attrs, parameters)
+        part.weights = {p: w for p, w in graph.weights.items() if p in part.parameters}
+    return head, tail

@@ -1,0 +1,1 @@
+"""Run a Program: its memory, the loop, what guards it, and what is saved."""

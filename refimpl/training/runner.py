@@ -1,0 +1,191 @@
+"""The memory of a compiled program: one block, views into it, and launches on them."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ..compiler.arena import ALIGN
+from ..compiler.ir import AtBatch, Buffer, Launch, Prefix
+from ..compiler.program import Program
+from ..kernels.passes import check_indices
+from ..kernels.running import inside, threads, turn
+from .finite import all_finite
+from .small import in_turns
+
+GUARD = 4096  # bytes on either side of the arena that nothing may touch
+ALONE = (
+    "works in memory of its own and can be neither copied nor pickled: make a new Trainer of the program with the same "
+    "seed, and give it what resume_arrays() tells by resume()"
+)
+BEFORE = {"backward": "forward", "update": "backward"}  # phase → the one of its net that must have run just before
+
+
+class Section(NamedTuple):
+    """A section made ready for n samples."""
+
+    launches: list[tuple[Callable, list]]
+    turns: list[tuple[Callable, list]]  # the same, and between them the calls that let small ones run on one thread
+    before: str | None  # the section that must have run just before, for what this one finds in the arena
+    indices: list[tuple[str, np.ndarray, int]]  # what kernels index with and the host filled; what it must lie below
+
+
+class Runner:
+    """A program with its memory: `run(section, n)` launches a section's kernels on the first n samples.
+
+    No kernel can refuse an index, so none is launched on one that may lie outside its array: what the host fills is
+    checked before each section that reads it, what kernels computed is there because `forward`, `backward` and `update`
+    run in this order with nothing between them in the same memory. A runner belongs to its process and its memory: it
+    is neither copied nor pickled, and not to be used by two threads at once.
+    """
+
+    def __init__(
+        self, program: Program, parameters: Mapping[str, np.ndarray], block: np.ndarray | None = None, seed: int = 0,
+        whole: "Runner | None" = None,
+    ):  # fmt: skip
+        """parameters: name → array, used in place; block: bytes for the arena and its guards, else allocated.
+
+        seed: of the random constants that the plan asks for. whole: runner of the step that leaves nothing out, for one
+        that leaves blocks out: it works in the same memory.
+        """
+        self.program = program
+        self.owned: dict[Buffer, np.ndarray] = {}
+        for name, b in program.step.parameters.items():
+            self.owned[b] = parameters[name]
+        for name, b in program.step.state.items():
+            self.owned[b] = whole.owned[whole.program.step.state[name]] if whole else np.zeros(b.shape, b.dtype)
+        for name, c in program.step.constants.items():
+            shared = whole and whole.owned[whole.program.step.constants[name].buffer]
+            self.owned[c.buffer] = c.make(parameters, seed) if shared is None else shared
+        block = whole.block if whole else block
+        self.block = new_block(program.peak_bytes) if block is None else block
+        self.arena = self.block[GUARD : GUARD + program.peak_bytes]
+        self.made: Counter[tuple[str, int]] = Counter()  # (section, n) → how often its launches really ran
+        self.mark = object()  # stands for this runner in `last`, which must not keep it and its memory alive
+        # which section of which runner ran last in the memory, and on how many samples: shared by all that work in it
+        self.last: list = whole.last if whole else [None]
+        self._sections: dict[tuple[str, int], Section] = {}
+        self._gradients: dict[str, list[tuple[str, np.ndarray]]] = {}
+        self._views: dict[tuple[str, int], np.ndarray] = {}
+
+    def array(self, buffer: Buffer, n: int | None = None) -> np.ndarray:
+        """View of a buffer; of its first n samples where it holds a batch."""
+        root = buffer.root
+        if root.region == "arena":
+            start = self.program.offsets[root]
+            whole = self.arena[start : start + root.nbytes].view(root.dtype)
+        else:
+            whole = self.owned[root]
+        count = math.prod(buffer.shape)
+        view = whole.reshape(-1)[buffer.start : buffer.start + count].reshape(buffer.shape)
+        return view if n is None or not buffer.batched else view[:n]
+
+    def host(self, name: str, n: int) -> np.ndarray:
+        """View of an array that the host fills or reads (`input`, `labels`, `lr`, `loss`, …), made once per n."""
+        if (name, n) not in self._views:
+            step = self.program.step
+            self._views[name, n] = self.array((step.host_writes | step.host_reads)[name], n)
+        return self._views[name, n]
+
+    def run(self, section: str, n: int) -> None:
+        """Launch every kernel of a section on the first n samples. After the first time nothing is allocated.
+
+        ValueError for labels or chosen instances that are no indices, RuntimeError where the section does not follow
+        the one whose results it needs. Within `threads` it costs less.
+        """
+        if not inside(self.program.threads):
+            with threads(self.program.threads):
+                self.run(section, n)
+            return
+        turns = self.checked(section, n).turns
+        self.last[0] = None
+        with turn():
+            for function, args in turns:
+                function(*args)
+        self.last[0] = (self.mark, section, n)
+        self.made[section, n] += 1
+
+    def checked(self, section: str, n: int) -> Section:
+        """A section, once the arena is found to hold what it needs; raises as `run` does."""
+        found = self.section(section, n)
+        if found.before and self.last[0] != (self.mark, found.before, n):
+            raise RuntimeError(
+                f"{section} on {n} samples needs what {found.before} leaves: run that on them just before it"
+            )
+        for name, view, bound in found.indices:
+            check_indices(name, view, bound)
+        return found
+
+    def prepared(self, section: str, n: int) -> list[tuple[Callable, list]]:
+        """Kernels with their arguments for n samples, to be launched inside `threads`; nothing is checked."""
+        return self.section(section, n).launches
+
+    def section(self, section: str, n: int) -> Section:
+        """A section made ready for n samples, once; ValueError where they are more than the batch."""
+        key = (section, n)
+        if key not in self._sections:
+            if not 1 <= n <= self.program.batch:
+                raise ValueError(f"the program is compiled for batches of 1 to {self.program.batch} samples, not {n}")
+            planned = self.program.launches[section]
+            launches = [(launch.function, [self.argument(a, n) for a in launch.args]) for launch in planned]
+            net, _, phase = section.rpartition(".")
+            before = BEFORE.get(phase) if planned else None
+            before = f"{net}.{before}" if before and net else before
+            self._sections[key] = Section(
+                launches, in_turns(planned, launches, self.program.threads), before,
+                [] if before else self._indices(section, n),
+            )  # fmt: skip
+        return self._sections[key]
+
+    def _indices(self, section: str, n: int) -> list[tuple[str, np.ndarray, int]]:
+        """Arrays that the host fills and a section's kernels index with: name, view, what they must lie below."""
+        found = {}
+        hosts = {b: name for name, b in self.program.step.host_writes.items()}
+        for call in self.program.step.calls[section]:
+            for a, bound in call.passed.bounds(call.sizes).items():
+                if name := hosts.get(call.arrays[a].root):
+                    found[name] = min(bound, found.get(name, bound))
+        return [(name, self.host(name, n), bound) for name, bound in found.items()]
+
+    def first_bad(self, section: str, n: int) -> Launch | None:
+        """The first launch of a section that writes a NaN or an infinity: the section runs up to it. None: no one."""
+        for launch, (function, args) in zip(
+            self.program.launches[section], self.checked(section, n).launches, strict=True
+        ):
+            with turn():
+                function(*args)
+            partial = {a.buffer: a for a in launch.args if isinstance(a, Prefix)}  # n samples fill their beginning only
+            written = (self.argument(partial.get(b, b), n) for b in launch.writes)
+            if not all(all_finite(a) for a in written if np.issubdtype(a.dtype, np.floating)):
+                return launch
+        self.last[0] = (self.mark, section, n)
+        return None
+
+    def gradients(self, net: str, names: Iterable[str]) -> list[tuple[str, np.ndarray]]:
+        """Those of a net's trained parameters that have a gradient here, each with a flat view of it, made once."""
+        if net not in self._gradients:
+            found = self.program.step.gradients
+            self._gradients[net] = [(name, self.array(found[name]).reshape(-1)) for name in names if name in found]
+        return self._gradients[net]
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError(f"a {type(self).__name__} {ALONE}")
+
+    def argument(self, value, n: int):
+        """A launch's argument at run time."""
+        if isinstance(value, Buffer):
+            return self.array(value, n)
+        if isinstance(value, Prefix):
+            return self.array(value.buffer)[: value.length(n)]
+        if isinstance(value, AtBatch):
+            return value.value(n)
+        return value
+
+
+def new_block(nbytes: int) -> np.ndarray:
+    """Zeroed bytes for an arena of `nbytes` with a guard zone at both ends, aligned."""
+    raw = np.zeros(nbytes + 2 * GUARD + ALIGN, np.uint8)
+    start = -raw.ctypes.data % ALIGN
+    return raw[start : start + nbytes + 2 * GUARD]

@@ -1,0 +1,451 @@
+"""Train the model of a compiled program. Nothing here decides what is computed."""
+
+import json
+import math
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import arguments
+from ..compiler.compile import compile
+from ..compiler.program import Program
+from ..data.resized import Resized
+from ..graph import INPUT
+from ..kernels import random
+from ..kernels.running import single_threaded_blas, threads
+from ..storage import checkpoint
+from .calibrate import calibrate, check_order, orders
+from .finite import all_finite
+from .runner import ALONE, GUARD, Runner, new_block
+
+__all__ = ["GUARD", "NonFiniteError", "Progress", "Runner", "Trainer", "initial", "new_block", "threads"]
+
+BLOCK = 1 << 16  # values drawn or checked at a time: NumPy makes arrays of all of them in between
+REAL = "fiub"  # kinds of dtypes that samples may have
+SHALLOW = 64  # compiled steps without some of the blocks that a trainer keeps
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss or a gradient became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a step: steps done, steps in all, the step's loss."""
+
+    step: int
+    steps: int
+    loss: float
+
+
+class Trainer:
+    """Trains a program's model. Parameters start from the graph's weights, else from the seed.
+
+    step: mini-batches looked at. updates: net (its prefix, "" for the main one), and residual block where steps leave
+    some out → how often its parameters were updated. Optimizers, schedules, warm-up and the channels of sparse update
+    go by updates, so a mini-batch that is skipped, or of which nothing is chosen, leaves them where they are.
+
+    Every call sets the threads that it needs. A trainer works in one block of memory: one thread at a time may use it,
+    and a second one is refused with RuntimeError; trainers of their own may run in threads of their own. It can be
+    neither copied nor pickled (TypeError), and it cannot go on in a process forked after kernels ran (RuntimeError).
+    """
+
+    def __init__(self, program: Program, seed: int = 0, block: np.ndarray | None = None):
+        """seed: of new weights, order of samples and draws. ValueError for weights that do not fit the graph.
+
+        block: memory to work in, such as `Trainer.whole.block` of one of the same program that waits meanwhile.
+        """
+        arguments.whole("seed", seed, 0)
+        self.program, self.seed = program, seed
+        self.parameters = initial(program, seed)
+        inference = compile(
+            program.graph, None, program.batch, program.size, None, program.backend, program.threads, program.dtype
+        )
+        if block is None:
+            block = new_block(max(program.peak_bytes, inference.peak_bytes))  # the two never run at the same time
+        self.whole = self.runner = Runner(program, self.parameters, block, seed)  # runner: that of the current step
+        self._shallow: dict[frozenset[str], Runner] = {}  # blocks left out → runner, the one used last at the end
+        self.made = {frozenset(): self.whole.made}  # blocks left out → what the steps that did so ran
+        self.scales = program.plan.depth.scales(program.graph) if program.plan.depth else {}
+        self._scaled = {name: self.parameters[name].copy() for name in self.scales}
+        self.inference = Runner(inference, self.parameters | self._scaled, block)
+        self.inference.last = self.whole.last
+        rule = program.plan.instances
+        self.memory = rule.memory() if rule else {}  # what the choice of instances remembers
+        prefixes = sorted(program.graphs, key=len, reverse=True)
+        self.trained = {prefix: [] for prefix in prefixes}  # net → its trained parameters
+        for name in program.step.gradients:
+            self.trained[next(p for p in prefixes if name.startswith(p))].append(name)
+        self.step = 0  # mini-batches looked at
+        self.updates = {name: np.zeros(1, np.int64) for name in (*prefixes, *(b.name for b in program.blocks))}
+        self.losses: list[float] = []
+        self._given: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}  # net → labels and chosen instances of a step
+        self._batch = None  # the mini-batch of the current step
+        self._planned = (0, 0)  # mini-batches of a run, updates that are planned of it
+        self._lock = threading.Lock()
+        changing = (name for name, b in program.step.parameters.items() if b.region == "state")
+        self._good = {name: np.empty_like(self.parameters[name]) for name in changing}  # weights to go back to
+        self._snapshot()
+        all_finite(np.zeros(1, program.dtype))  # compiled now, not in the first step
+
+    @property
+    def skipped(self) -> int:
+        """Mini-batches of which nothing was learnt."""
+        return self.step - int(self.updates[""][0])
+
+    def fit(self, x: np.ndarray | Resized, y: np.ndarray, epochs: int) -> list[float]:
+        """Train until `epochs` passes over x (M, H, W, C) and y (M,) are done in all; the loss of each step so far.
+
+        A trainer that has done some of them goes on from there. y: class numbers, whole; of a plan with the loss mse
+        the targets. Where the choice of instances left none for a step, its loss is that of the step before.
+        """
+        for _ in self.steps(x, y, epochs):
+            pass
+        return self.losses
+
+    def steps(self, x: np.ndarray | Resized, y: np.ndarray, epochs: int) -> Iterator[Progress]:
+        """Like `fit`, one step at a time, going on from the steps that are done already."""
+        self.check(x, y)
+        arguments.whole("epochs", epochs, 0)
+        batch = self.program.batch
+        per_epoch = -(-len(x) // batch)
+        total = epochs * per_epoch
+        self.check_batches(len(x))
+        with single_threaded_blas():  # once for all steps
+            shuffled = None
+            while self.step < total:
+                with self._alone(), threads(self.program.threads):
+                    epoch, i = divmod(self.step, per_epoch)
+                    if epoch != shuffled:
+                        order = random.permutation(self.seed, random.SHUFFLE, epoch, len(x))
+                        shuffled = epoch
+                        self._snapshot()
+                    chosen = order[i * batch : (i + 1) * batch]
+                    loss = self._step(self._drawn(x, chosen), y[chosen], total)
+                    self.losses.append(loss)
+                yield Progress(self.step, total, loss)
+
+    def _drawn(self, x: np.ndarray | Resized, chosen: np.ndarray) -> np.ndarray:
+        return x.draw(chosen, self.seed, self.step) if isinstance(x, Resized) else x[chosen]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """RuntimeError where another thread, or a call that this one interrupted, is at work with this trainer."""
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError(
+                "this Trainer is at work in another call: use it from one thread at a time, or make one for each thread"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def train_step(self, x: np.ndarray, y: np.ndarray, total: int) -> float:
+        """One step on n ≤ batch samples; returns the loss. NonFiniteError, before any update, names the layer.
+
+        total: mini-batches of the whole run, which schedules go by. ValueError for data that do not fit the program.
+        Where the plan's choice of instances leaves none for a step, its loss is that of the step before.
+        """
+        self._check_batch(x, y)
+        with self._alone(), threads(self.program.threads):
+            return self._step(x, y, total)
+
+    def _check_batch(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.check(x, y)
+        if len(x) > self.program.batch:
+            raise ValueError(
+                f"a step takes up to {self.program.batch} samples, as the program says, but x has {len(x)}"
+            )
+
+    def _step(self, x: np.ndarray, y: np.ndarray, total: int) -> float:
+        depth = self.program.plan.depth
+        if self.step == 0:
+            calibrate(self, x, y)
+        if depth:
+            self.runner = self.runner_without(depth.dropped(self.program.blocks, self.seed, self.step))
+        loss = self._learn(x, y, total)
+        if loss is None:
+            loss = self.losses[-1] if self.losses else 0.0
+        self.step += 1
+        return loss
+
+    def rehearse(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Run every section on all of (x, y), n ≤ batch samples: the most that a step can ask of the arena."""
+        self._check_batch(x, y)
+        with self._alone(), threads(self.program.threads):
+            self.runner = self.whole
+            self._learn(x, y, 1, everything=True)
+
+    def _learn(self, x: np.ndarray, y: np.ndarray, total: int, everything: bool = False) -> float | None:
+        """Learn from what the plan chooses of a mini-batch; the loss, None where that is nothing."""
+        rule = self.program.plan.instances
+        self._batch = x
+        try:
+            if rule:
+                return rule.step(self, x, y, total, everything)
+            self.fill(self.runner, x)
+            return self.learn_from(y, total)
+        finally:
+            self._batch = None
+            self._given.clear()
+
+    def runner_without(self, dropped: frozenset[str]) -> Runner:
+        """The runner of the step that leaves these blocks out, compiled where it is none of the last ones used."""
+        if not dropped:
+            return self.whole
+        runner = self._shallow.pop(dropped, None)
+        if runner is None:
+            runner = Runner(self.program.without(dropped), self.parameters, whole=self.whole)
+            runner.made = self.made.setdefault(dropped, runner.made)
+        self._shallow[dropped] = runner
+        if len(self._shallow) > SHALLOW:
+            del self._shallow[next(iter(self._shallow))]
+        return runner
+
+    def put(self, y: np.ndarray, net: str = "", chosen: np.ndarray | None = None) -> None:
+        """Tell a net's next section the labels or targets y (n,) and, where it asks, the instances of the mini-batch.
+
+        ValueError from the section where the instances chosen (n,) are not in the batch.
+        """
+        self._given[net] = y, chosen
+        self._place(net)
+
+    def _place(self, net: str) -> None:
+        y, chosen = self._given[net]
+        labels = "labels" if f"{net}labels" in self.runner.program.step.host_writes else "target"
+        self.runner.host(f"{net}{labels}", len(y))[...] = y
+        if chosen is not None:
+            self.runner.host(f"{net}chosen", len(y))[...] = chosen
+
+    def learn_from(self, y: np.ndarray, total: int) -> float:
+        """Forward, backward and update on the n samples of the input, with labels or targets y; the loss."""
+        self.put(y)
+        return self.learn(len(y), total)
+
+    def learn(self, n: int, total: int, net: str = "") -> float:
+        """Forward, backward and update of a net on n samples that are in place; returns the loss."""
+        runner = self.runner
+        self._set_scalars(net, n, total)
+        runner.run(f"{net}forward", n)
+        loss = float(runner.host(f"{net}loss", n)[0])
+        if not math.isfinite(loss):
+            before = f" (it was {self.losses[-1]:.4g} before)" if self.losses and not net else ""
+            what = f"the loss is {loss} at step {self.step + 1}{before}"
+            self.stop(what, net, n, total, "forward")
+        runner.run(f"{net}backward", n)
+        for name, gradient in runner.gradients(net, self.trained[net]):
+            if not all_finite(gradient):
+                what = f"the gradient of {name} is not finite at step {self.step + 1}"
+                self.stop(what, net, n, total, "forward", "backward")
+        runner.run(f"{net}update", n)
+        self.updates[net] += 1
+        for block in self.program.blocks if not net else ():
+            self.updates[block.name] += block.name not in runner.program.dropped
+        return loss
+
+    def judge(self, n: int, net: str) -> np.ndarray:
+        """Run a net's section that only infers, on n samples that are in place; the loss of each (n,)."""
+        self.runner.run(net.removesuffix("."), n)
+        losses = self.runner.host(f"{net}losses", n)
+        if not all_finite(losses):
+            self.stop(f"the loss of an instance is not finite at step {self.step + 1}", net, n, 1, "")
+        return losses
+
+    def _set_scalars(self, net: str, n: int, total: int) -> None:
+        for name, scalar in self.runner.program.step.scalars.items():
+            if scalar.net == net:
+                done = int(self.updates[scalar.block or net][0])
+                self.runner.host(name, n)[0] = scalar(done, self.planned(total), self.seed)
+
+    def planned(self, total: int) -> int:
+        """Updates that a run of `total` mini-batches makes, as far as the plan tells that ahead."""
+        rule = self.program.plan.instances
+        if rule and self._planned[0] != total:
+            self._planned = total, rule.updates(total, self.seed)
+        return self._planned[1] if rule else total
+
+    def stop(self, what: str, net: str, n: int, total: int, *phases: str) -> None:
+        """Find the first bad layer in these phases of a net, put the last good weights back, raise NonFiniteError.
+
+        The sections run again, launch by launch, from what the host gave them: the arena holds other things by now.
+        """
+        self.fill(self.runner, self._batch)
+        self._place(net)
+        self._set_scalars(net, n, total)
+        found = (self.runner.first_bad((net + phase).removesuffix("."), n) for phase in phases)
+        bad = next(filter(None, found), None)
+        if not all(map(all_finite, self.parameters.values())):
+            self._restore()
+        raise NonFiniteError(
+            f"{what}, first in layer {bad.covers[-1].node if bad else 'loss'}; a lower lr may help; the weights of "
+            f"step {self.step} are kept"
+        )
+
+    def predict(self, x: np.ndarray | Resized) -> np.ndarray:
+        """Outputs (M, classes) of x (M, H, W, C) in inference mode, in the program's dtype."""
+        self.check(x)
+        runner, batch = self.inference, self.program.batch
+        out = None
+        with self._alone(), threads(self.program.threads):
+            self.evaluated()
+            for start in range(0, len(x), batch):
+                part = x[start : start + batch]
+                self.fill(runner, part)
+                runner.run("forward", len(part))
+                y = runner.host("output", len(part))
+                if out is None:
+                    out = np.empty((len(x), *y.shape[1:]), y.dtype)
+                out[start : start + len(part)] = y
+        return out
+
+    def evaluated(self) -> dict[str, np.ndarray]:
+        """The parameters of the net that is evaluated: those that train, scaled where steps left blocks out."""
+        for name, scale in self.scales.items():
+            np.multiply(self.parameters[name], scale if self.updates[""][0] else 1.0, out=self._scaled[name])
+        return self.parameters | self._scaled
+
+    def evaluate(self, x: np.ndarray | Resized, y: np.ndarray) -> float:
+        """Share of x (M, H, W, C) that is classified as y (M,)."""
+        self.check(x, y)
+        return float(np.mean(self.predict(x).argmax(1) == y))
+
+    def fill(self, runner: Runner, x: np.ndarray) -> None:
+        """Copy samples into the arena."""
+        runner.host(INPUT, len(x))[...] = x
+
+    def check(self, x: np.ndarray | Resized, y: np.ndarray | None = None) -> None:
+        """ValueError with one sentence where data do not fit the program."""
+        want = self.program.step.host_writes[INPUT].shape[1:]
+        if not isinstance(x, (np.ndarray, Resized)) or isinstance(x, np.ndarray) and x.dtype.kind not in REAL:
+            kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
+            raise ValueError(f"x must be an array of real numbers, such as float32, but it is of {kind}")
+        if len(x.shape) != 4 or x.shape[1:] != want or not len(x):
+            raise ValueError(f"x must be (M, H, W, C) with H, W, C = {want} and M ≥ 1, but its shape is {x.shape}")
+        count = max(1, BLOCK // math.prod(want))
+        for start in range(0, len(x), count) if isinstance(x, np.ndarray) else ():
+            part = x[start : start + count]
+            if part.dtype.kind == "f" and not all_finite(part):
+                bad = start + int(np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(1))[0])
+                raise ValueError(f"x has a NaN or infinite value in sample {bad}; remove or repair it")
+        if y is None:
+            return
+        self._check_labels(y)
+        if len(y) != len(x):
+            raise ValueError(f"x has {len(x)} samples, but y has {len(y)}")
+
+    def _check_labels(self, y: np.ndarray) -> None:
+        """ValueError where y are no class numbers, or for mse no targets."""
+        if not isinstance(y, np.ndarray):
+            raise ValueError(f"y must be a NumPy array, but it is of {type(y).__name__}")
+        step = self.program.step
+        if "labels" not in step.host_writes:
+            return
+        if y.ndim != 1 or y.dtype.kind not in "iu":
+            raise ValueError(
+                f"y must be (M,) class numbers of an integer type, but its shape is {y.shape} and its type {y.dtype}"
+            )
+        classes = step.host_reads["output"].shape[1]
+        if len(y) and (y.min() < 0 or y.max() >= classes):
+            raise ValueError(f"labels must be from 0 to {classes - 1}, but y has {int(y.min())} to {int(y.max())}")
+
+    def check_batches(self, samples: int) -> None:
+        """ValueError where a batch of an epoch leaves a batch norm one value a channel: it has no variance."""
+        batch, rule = self.program.batch, self.program.plan.instances
+        node = next(filter(None, (self.thin(s) for s in self.program.sections if s.endswith("forward"))), None)
+        for kind, size in (("last", samples % batch or min(samples, batch)), ("first", min(samples, batch))):
+            chosen = rule.fewest(size) if rule else size
+            if node and chosen == 1:
+                what = "is a single one" if size == 1 else f"trains on a single one under {rule.method}"
+                raise ValueError(
+                    f"the {kind} batch of {samples} samples in batches of {batch} {what}, which gives {node} one value "
+                    "a channel: choose another batch size"
+                )
+
+    def thin(self, section: str) -> str | None:
+        """The first batch norm of a section that takes statistics of one value a sample: it needs two samples."""
+        for call in self.program.step.calls[section]:
+            statistics = call.passed.operator == "batch_norm" and call.passed.name == "mean"
+            if statistics and math.prod(call.arrays["x"].shape[1:3]) == 1:
+                return call.node
+        return None
+
+    def save(self, path, first: bool = False, **more: str) -> None:
+        """Write the weights as safetensors: beside, flushed, then renamed.
+
+        first: the weights that training began with. more: metadata beside those of the model.
+        """
+        graph = self.program.graph
+        notes = {"model": graph.name, "size": f"{self.program.size}", "options": json.dumps(graph.options)}
+        with self._alone():
+            found = initial(self.program, self.seed) if first else self.evaluated()
+            checkpoint.save(path, {name: found[name] for name in graph.parameters}, notes | more)
+
+    def resume_arrays(self) -> dict[str, np.ndarray]:
+        """Everything that a later run needs beside the step number: parameters, optimizer arrays, rules' memory."""
+        state = {f"optimizer/{name}": self.whole.owned[b] for name, b in self.program.step.state.items()}
+        for node in orders(self.program):
+            state[f"order/{node}"] = self.whole.owned[self.program.step.constants[f"{node}.order"].buffer]
+        state |= {f"updates/{name}": count for name, count in self.updates.items()}
+        return self.parameters | state | {f"instances/{name}": a for name, a in self.memory.items()}
+
+    def resume(self, arrays: Mapping[str, np.ndarray], step: int, losses: list[float]) -> None:
+        """Go on from arrays of `resume_arrays` after `step` steps. ValueError, before any change, for others."""
+        mine = self.resume_arrays()
+        for name, a in mine.items():
+            if name not in arrays or arrays[name].shape != a.shape:
+                raise ValueError(f"the saved run has no array {name} of shape {a.shape}: it is of another plan")
+            if name.startswith("order/"):
+                check_order(name, arrays[name])
+            if name.startswith("updates/") and not 0 <= arrays[name][0] <= step:
+                raise ValueError(f"the saved run counts {arrays[name][0]} in {name}, but it has made {step} steps")
+        with self._alone():
+            for name, a in mine.items():
+                a[...] = arrays[name]
+            self.step, self.losses = step, list(losses)
+
+    def _snapshot(self) -> None:
+        for name, a in self._good.items():
+            a[...] = self.parameters[name]
+        self._good_counts = self.step, {name: int(count[0]) for name, count in self.updates.items()}
+
+    def _restore(self) -> None:
+        for name, a in self._good.items():
+            self.parameters[name][...] = a
+        self.step, updates = self._good_counts
+        for name, count in updates.items():
+            self.updates[name][0] = count
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError(f"a {type(self).__name__} {ALONE}")
+
+
+def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
+    """Parameter arrays of a program: the graph's weights where it has them, else drawn from the seed.
+
+    ValueError for weights that the graph has no parameter for, or of another shape.
+    """
+    arrays = {}
+    for graph in program.graphs.values():
+        for name, a in graph.weights.items():
+            if name not in graph.parameters:
+                raise ValueError(f"{graph.name} has no parameter {name!r}; it has {', '.join(graph.parameters)}")
+            if np.shape(a) != tuple(graph.parameters[name].shape):
+                shape = tuple(graph.parameters[name].shape)
+                raise ValueError(f"the weights {name!r} of {graph.name} must be of shape {shape}, got {np.shape(a)}")
+    found = [(prefix, graph, name) for prefix, graph in program.graphs.items() for name in graph.parameters]
+    for i, (prefix, graph, own) in enumerate(found):
+        p, name = graph.parameters[own], prefix + own
+        if own in graph.weights:
+            arrays[name] = np.array(graph.weights[own], program.dtype, order="C").reshape(p.shape)
+        elif p.init == "he":
+            arrays[name] = drawn = np.empty(p.shape, program.dtype)
+            flat, deviation = drawn.reshape(-1), p.gain * math.sqrt(2 / p.fan_in)
+            for start in range(0, flat.size, BLOCK):
+                part = flat[start : start + BLOCK]
+                part[...] = random.normal(seed, random.WEIGHTS, i, part.size, start) * deviation
+        else:
+            arrays[name] = np.full(p.shape, {"zeros": 0, "ones": 1}[p.init], program.dtype)
+    return arrays

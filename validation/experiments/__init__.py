@@ -1,0 +1,1 @@
+"""Runs and tables of the papers, at the scale of one machine."""

@@ -1,0 +1,208 @@
+"""Drawn nets under drawn plans of every method: what `validation.instruments.drawn` compares of a whole step.
+
+A seed gives a small net of any of the operators, the methods (each one in turn, then each pair that combines, then all
+three rules on one convolution), their settings, optimizer, loss, batch norm, batch and backend.
+"""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+import refimpl as ri
+from refimpl.compiler.program import Program
+from refimpl.graph import INPUT, Graph
+from refimpl.methods.baselines import HardExamples, RandomSkip
+from refimpl.methods.gradient_filter import ALIGN
+from refimpl.plan.combinations import COMBINATIONS, INSTANCES, METHODS
+from refimpl.training.trainer import initial
+
+from .drawn_passes import Pick, picker
+
+RULES = ("error-map-pruning", "gradient-filter", "sparse-update")
+SETS = [
+    *((m,) for m in METHODS),
+    *(pair for pair, found in COMBINATIONS.items() if found.supported),
+    RULES,
+]  # methods of a plan, in turn
+
+
+@dataclass(frozen=True)
+class NetCase:
+    """A compiled step, samples for it and weights; n: samples of the batch whose operations are
+    compared, all of them half of the time.
+    """
+
+    methods: tuple[str, ...]
+    program: Program
+    x: np.ndarray
+    y: np.ndarray
+    parameters: dict[str, np.ndarray]
+    n: int
+
+    def __str__(self) -> str:
+        """Net and plan as text."""
+        p = self.program
+        nodes = ", ".join(f"{n.name} {dict(n.attrs) or ''}".strip() for n in p.graph.nodes)
+        return (
+            f"input {p.size[0]}x{p.size[1]}x{p.graph.channels}, batch {p.batch}, {p.backend}, {p.threads} threads, "
+            f"operations of {self.n} samples\n{nodes}\n{p.plan}"
+        )
+
+
+def methods_of(seed: int) -> tuple[str, ...]:
+    """The methods of a seed."""
+    return SETS[seed % len(SETS)]
+
+
+def net_case(seed: int) -> NetCase:
+    """The net and plan of a seed."""
+    methods = methods_of(seed)
+    pick = picker("net", seed)
+    graph = net(pick, residual="stochastic-depth" in methods)
+    plan = plan_of(pick, graph, methods)
+    batch = pick(2, 6) if plan.batch_norm == "train" or "instance-filter" in methods else pick(1, 6)
+    backend = ("fast", "fast", "reference")[pick(0, 2)]
+    threads = min(pick(1, 2), numba.config.NUMBA_NUM_THREADS)
+    program = ri.compile(graph, plan, batch, backend=backend, threads=threads)
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(batch, *graph.size, graph.channels)).astype(np.float32)
+    outputs = graph.shape(graph.output)[1]
+    y = rng.integers(0, outputs, batch) if plan.loss != "mse" else rng.normal(size=(batch, outputs)).astype(np.float32)
+    return NetCase(methods, program, x, y, initial(program, seed), (batch, pick(1, batch))[pick(0, 1)])
+
+
+def net(pick: Pick, residual: bool) -> Graph:
+    """A small net of one to four blocks and a classifier; residual: one of them must be a residual block."""
+    g = Graph("drawn", (pick(1, 9), pick(2, 10)), pick(1, 4))
+    kinds = [(plain, plain, depthwise, shortcut, pooled)[pick(0, 4)] for _ in range(pick(1, 4))]
+    if residual and shortcut not in kinds:
+        kinds.append(shortcut)
+    x = INPUT
+    if kinds[0] is not plain:
+        x = plain(g, pick, "stem", x)
+    for i, kind in enumerate(kinds):
+        x = kind(g, pick, f"b{i}", x)
+    if pick(0, 1):
+        x = g.global_avg_pool("mean", x)
+    else:
+        x = g.flatten("flat", x)
+    if not pick(0, 2):
+        x = g.relu("hidden.relu", g.linear("hidden", x, pick(1, 6)))
+    if not pick(0, 2):
+        x = g.dropout("drop", x, pick(0, 9) / 10)
+    g.linear("fc", x, pick(2, 5), bias=bool(pick(0, 3)))
+    return g
+
+
+def plain(g: Graph, pick: Pick, name: str, x: str, channels: int | None = None, stride: bool = True) -> str:
+    """A convolution of any geometry that fits, with or without groups, batch norm and rectifier."""
+    before = g.shape(x)[3]
+    groups = [d for d in (1, 1, 2, 3) if before % d == 0 and (channels or d) % d == 0]
+    groups = groups[pick(0, len(groups) - 1)]
+    channels = channels or groups * pick(1, 4)
+    kernel = pick(1, 3), pick(1, 3)
+    strides = (pick(1, 2), pick(1, 2)) if stride else (1, 1)
+    pad = padding(g, pick, x, kernel) if stride else "same"
+    dilation = (pick(1, 2), pick(1, 2)) if pad == "same" else (1, 1)
+    y = g.conv2d(name, x, channels, kernel, strides, pad, dilation, groups, bool(pick(0, 1)))
+    return activated(g, pick, name, y)
+
+
+def padding(g: Graph, pick: Pick, x: str, kernel: tuple[int, int]):
+    """Rows and columns around a map into which a kernel then fits, or "same"."""
+    size = g.shape(x)[1:3]
+    if pick(0, 1):
+        return "same"
+    return tuple((max(0, k - n) + pick(0, 1), pick(0, 1)) for k, n in zip(kernel, size, strict=True))
+
+
+def activated(g: Graph, pick: Pick, name: str, y: str) -> str:
+    """The map after batch norm, rectifier or block pruning, each of them there or not."""
+    if pick(0, 2):
+        y = g.batch_norm(f"{name}.bn", y)
+    kind = pick(0, 5)
+    if kind < 3:
+        return g.relu(f"{name}.relu", y)
+    if kind == 3:
+        return g.relu6(f"{name}.relu6", y)
+    return g.block_prune(f"{name}.prune", y, pick(1, 3), pick(0, 5) / 10) if kind == 4 else y
+
+
+def depthwise(g: Graph, pick: Pick, name: str, x: str) -> str:
+    """A depthwise convolution and a pointwise one."""
+    channels = g.shape(x)[3]
+    y = g.conv2d(f"{name}.dw", x, channels, pick(2, 3), pick(1, 2), "same", groups=channels, bias=bool(pick(0, 1)))
+    y = activated(g, pick, f"{name}.dw", y)
+    return activated(g, pick, name, g.conv2d(name, y, pick(1, 6), 1, bias=bool(pick(0, 1))))
+
+
+def shortcut(g: Graph, pick: Pick, name: str, x: str) -> str:
+    """A residual block whose branch ends in a batch norm or a convolution, with a projection or without."""
+    channels = g.shape(x)[3] if pick(0, 1) else pick(1, 6)
+    around = x if channels == g.shape(x)[3] else g.conv2d(f"{name}.down", x, channels, 1)
+    y = plain(g, pick, f"{name}.first", x, stride=False)
+    y = g.conv2d(f"{name}.last", y, channels, pick(1, 3), pad="same", bias=bool(pick(0, 1)))
+    if pick(0, 1):
+        y = g.batch_norm(f"{name}.last.bn", y)
+    return g.relu(f"{name}.relu", g.add(f"{name}.sum", y, around))
+
+
+def pooled(g: Graph, pick: Pick, name: str, x: str) -> str:
+    """A maximum or mean of windows."""
+    window = tuple(pick(1, min(3, n)) for n in g.shape(x)[1:3])
+    pad = tuple((pick(0, w // 2), pick(0, w // 2)) for w in window)
+    return (g.max_pool, g.avg_pool)[pick(0, 1)](name, x, window, (pick(1, 2), pick(1, 2)), pad)
+
+
+def share(pick: Pick) -> float:
+    """A share from 0.05 to 0.95."""
+    return pick(1, 19) / 20
+
+
+def judge(g: Graph, pick: Pick) -> Graph:
+    """A filter net for the input of a net."""
+    f = Graph("judge", g.size, g.channels)
+    x = f.relu("relu", f.batch_norm("bn", f.conv2d("conv", INPUT, pick(1, 4), 3, pad=1)))
+    f.linear("fc", f.global_avg_pool("mean", x), 2)
+    return f
+
+
+def plan_of(pick: Pick, g: Graph, methods: tuple[str, ...]) -> ri.Plan:
+    """A plan of these methods for a net, everything else drawn."""
+    rules = {
+        "error-map-pruning": lambda: ri.ErrorMapPruning(share(pick), pick(0, 2) / 2, pick(1, 2)),
+        "gradient-filter": lambda: ri.GradientFilter(
+            (pick(1, 4), pick(1, 4)) if pick(0, 1) else pick(1, 4), list(ALIGN)[pick(0, len(ALIGN) - 1)]
+        ),
+        "sparse-update": lambda: ri.SparseUpdate(share(pick), order=("norm", "random")[pick(0, 1)]),
+    }
+    choices = {
+        "instance-filter": lambda: ri.InstanceFilter(judge(g, pick), keep=share(pick)),
+        "hard-examples": lambda: HardExamples(share(pick)),
+        "random-skip": lambda: RandomSkip(share(pick)),
+    }
+    instances = next((choices[m]() for m in methods if m in INSTANCES), None)
+    decay = pick(0, 1) * 0.01
+    if "sparse-update" in methods or not pick(0, 2):
+        optimizer = ri.SGD(lr=0.01, weight_decay=decay)
+    elif pick(0, 1):
+        optimizer = ri.SGD(lr=0.01, momentum=0.9, nesterov=bool(pick(0, 1)), weight_decay=decay)
+    else:
+        optimizer = ri.Adam(lr=0.01, weight_decay=decay, decoupled=bool(pick(0, 1)))
+    several = sum(n.op == "conv2d" for n in g.nodes)
+    mse = instances is None and not pick(0, 3)
+    weights = tuple(pick(1, 8) / 4 for _ in range(g.shape(g.output)[1])) if not mse and pick(0, 1) else None
+    return ri.Plan(
+        "all" if pick(0, 1) else pick(0, several),
+        [rules[m]() for m in methods if m in rules],
+        ri.Backprop(optimizer, clip_norm=pick(1, 9) / 3 if pick(0, 1) else None),
+        batch_norm="frozen" if "bias-only" in methods or pick(0, 1) else "train",
+        train_bias=bool(pick(0, 1)),
+        bias_only="bias-only" in methods,
+        instances=instances,
+        depth=ri.StochasticDepth(share(pick)) if "stochastic-depth" in methods else None,
+        loss="mse" if mse else "softmax_cross_entropy",
+        label_smoothing=0.0 if mse else pick(0, 1) * 0.1,
+        class_weights=weights,
+    )

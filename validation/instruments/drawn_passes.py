@@ -1,0 +1,120 @@
+"""Drawn calls of every pass: sizes of any geometry, attributes, optional arrays; for `validation.instruments.drawn`.
+
+A case follows from the pass's name and a seed alone.
+"""
+
+import pkgutil
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+
+import numpy as np
+
+import refimpl.methods
+import refimpl.ops
+from refimpl.graph import passes_of
+from refimpl.kernels.geometry import out_size
+from refimpl.kernels.passes import Pass
+
+Pick = Callable[[int, int], int]  # a whole number from the first to the second
+
+
+def picker(name: str, seed: int) -> Pick:
+    """What draws the whole numbers of a case; the same for the same name and seed everywhere."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    return lambda low, high: int(rng.integers(low, high + 1))
+
+
+@cache
+def passes() -> dict[str, Pass]:
+    """Every pass of the operators and methods by its name, `operator.pass`."""
+    modules = (
+        import_module(f"{package.__name__}.{module.name}")
+        for package in (refimpl.ops, refimpl.methods)
+        for module in pkgutil.iter_modules(package.__path__)
+    )
+    return {str(p): p for module in modules for p in passes_of(module).values()}
+
+
+@dataclass(frozen=True)
+class PassCase:
+    """One call of a pass: letters, canonical attributes, optional arrays that are given."""
+
+    passed: Pass
+    sizes: dict[str, int]
+    attrs: dict
+    present: tuple[str, ...]
+
+    def __str__(self) -> str:
+        given = [f"{k}={v}" for k, v in sorted(self.sizes.items())]
+        given += [f"{a}={v}" for a, v in self.attrs.items()] + [f"with {a}" for a in self.present]
+        return f"{self.passed}({', '.join(given)})"
+
+
+def pass_case(name: str, seed: int) -> PassCase:
+    """The case of a pass for a seed; KeyError for an unknown pass."""
+    passed, pick = passes()[name], picker(name, seed)
+    large = not pick(0, 7)  # one in eight has the sizes of real layers
+    letters, given = (pooling if "window" in passed.attributes else convolution)(pick, large)
+    most = 4096 if large else 40
+    letters |= {"E": pick(1, most), "D": pick(1, most), "J": pick(1, 40)}
+    letters |= {"B": letters["N"] + pick(0, 3), "L": pick(1, letters["K"]), "M": pick(1, letters["C"])}
+    attrs = passed.attrs({a: given[a] if a in given else setting(a, d, pick) for a, d in passed.attributes.items()})
+    sizes = {letter: letters[letter] for letter in passed.letters()}
+    if passed.name == "var" and sizes["N"] * sizes["H"] * sizes["W"] == 1:
+        sizes["N"] = 2  # a variance needs two values
+    if str(passed) == "error_map_pruning.spread_x":
+        sizes["K"] = sizes["C"]  # it serves depthwise convolutions, whose channels are the same ones
+    if passed.derive:
+        sizes |= passed.derive({d: n for d, n in sizes.items() if d not in derived(passed)}, attrs)
+    present = tuple(sorted(a for a in passed.optional if pick(0, 1)))
+    return PassCase(passed, {d: n for d, n in sizes.items() if d in passed.letters()}, attrs, present)
+
+
+def derived(passed: Pass) -> str:
+    """Letters that the others give: mask bytes and slices, which stand for something else where nothing gives them."""
+    return "BL" if passed.derive and passed.operator in ("relu", "relu6", "block_prune", "clip_norm") else ""
+
+
+def convolution(pick: Pick, large: bool) -> tuple[dict[str, int], dict]:
+    """Letters and attributes of a convolution of any geometry, of its patches too."""
+    window, stride, dilation = ((pick(1, 3), pick(1, 3)) for _ in range(3))
+    pad = tuple((pick(0, 2), pick(0, 2)) for _ in range(2))
+    room = 20 if large else 6
+    least = [max(1, dilation[i] * (window[i] - 1) + 1 - sum(pad[i])) for i in range(2)]
+    size = [n + pick(0, room) for n in least]
+    out = [out_size(size[i], window[i], stride[i], dilation[i], pad[i]) for i in range(2)]
+    patch = (pick(1, 4), pick(1, 4))
+    most = 96 if large else 4
+    groups = (1, pick(1, most))[pick(0, 1)]
+    depth, width = ((pick(1, most), pick(1, most)), (1, 1))[pick(0, 1)]  # (1, 1) with groups: depthwise
+    letters = {
+        "N": pick(1, 32 if large else 3), "H": size[0], "W": size[1], "C": groups * depth, "K": groups * width,
+        "R": window[0], "S": window[1], "P": out[0], "Q": out[1], "G": groups,
+        "U": -(-out[0] // patch[0]), "V": -(-out[1] // patch[1]),
+    }  # fmt: skip
+    return letters, {"stride": stride, "dilation": dilation, "pad": pad, "patch": patch}
+
+
+def pooling(pick: Pick, large: bool) -> tuple[dict[str, int], dict]:
+    """Letters and attributes of a pooling; K, G, U, V are there for `pass_case` only."""
+    window, stride = ((pick(1, 4), pick(1, 4)) for _ in range(2))
+    pad = tuple((pick(0, w // 2), pick(0, w // 2)) for w in window)
+    size = [max(1, window[i] - sum(pad[i])) + pick(0, 20 if large else 6) for i in range(2)]
+    out = [out_size(size[i], window[i], stride[i], 1, pad[i]) for i in range(2)]
+    channels = pick(1, 256 if large else 5)
+    letters = {"N": pick(1, 32 if large else 3), "H": size[0], "W": size[1], "P": out[0], "Q": out[1], "C": channels}
+    return letters | {"K": 1}, {"window": window, "stride": stride, "pad": pad}
+
+
+def setting(name: str, default, pick: Pick):
+    """A value of an attribute that is no geometry: a share is 0 half of the time, for there formulas turn."""
+    if isinstance(default, bool):
+        return bool(pick(0, 1))
+    if isinstance(default, float):
+        return pick(0, 1) * pick(1, 99) / 100
+    if isinstance(default, tuple):
+        return tuple(pick(1, 3) for _ in default)
+    return pick(0, 1)

@@ -1,0 +1,266 @@
+"""Count what a tuned kernel executes by running its own body, in plain Python, on arrays and vectors that keep score.
+
+This is what the statements of `compiler.executed` are checked against: nothing of them is used here. The body is the
+one that Numba compiles, with every helper that it calls; only what has no Python body is stood in for: a vector
+operation counts all its lanes, a register block of a product rows times lanes times depth, a product of BLAS m·n·k.
+"""
+
+import operator
+import types
+from collections.abc import Callable
+
+import numba
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+
+from refimpl.backends.cpu import gemm, matmul, memory, product, shared, simd
+from refimpl.backends.cpu.simd import LANES
+from refimpl.compiler.executed import Ops
+from refimpl.compiler.ir import AtBatch, Buffer, Launch, Prefix
+
+_tally = {"mul": 0, "add": 0}
+
+
+def _count(mul: int = 0, add: int = 0) -> None:
+    _tally["mul"] += mul
+    _tally["add"] += add
+
+
+def _operation(result, **ops):
+    def run(self, other):
+        _count(**ops)
+        return result(self)
+
+    return run
+
+
+class _Scored:
+    """What counts the additions and multiplications that it takes part in; `WIDTH` of each at a time."""
+
+    WIDTH = 1
+
+    def __init_subclass__(cls):
+        same = staticmethod(lambda self: self).__func__
+        for names, ops in ((("add", "sub"), {"add": cls.WIDTH}), (("mul",), {"mul": cls.WIDTH}), (("truediv",), {})):
+            for name in names:
+                setattr(cls, f"__{name}__", _operation(same, **ops))
+                setattr(cls, f"__r{name}__", _operation(same, **ops))
+
+    def __neg__(self):
+        return self
+
+
+class _Number(_Scored):
+    """A float: 1.0, whatever is done to it."""
+
+    def sqrt(self):
+        return self
+
+    def __abs__(self):
+        return self
+
+    def __float__(self):
+        return 1.0
+
+
+def _comparison(of: Callable) -> Callable:
+    return lambda self, other: of(1.0, float(other))
+
+
+for _of in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne):
+    setattr(_Number, f"__{_of.__name__}__", _comparison(_of))
+_Number.__hash__ = None
+
+
+class _Vector(_Scored):
+    """LANES floats."""
+
+    WIDTH = LANES
+
+
+NUMBER, VECTOR = _Number(), _Vector()
+
+
+class _Array:
+    """A float array of which only the shape is kept; an element is a number that counts."""
+
+    def __init__(self, outline: np.ndarray):
+        self.outline, self.shape, self.size = outline, outline.shape, outline.size
+        self.itemsize, self.ctypes = outline.dtype.itemsize, types.SimpleNamespace(data=0)
+        self.dtype = types.SimpleNamespace(type=lambda value: NUMBER, itemsize=self.itemsize)
+
+    def __getitem__(self, index):
+        found = self.outline[index]
+        return _Array(found) if isinstance(found, np.ndarray) else NUMBER
+
+    def __setitem__(self, index, value):
+        self.outline[index]  # an index outside is an error here
+
+    def reshape(self, *shape):
+        return _Array(self.outline.reshape(*shape))
+
+
+class _Memory:
+    """Memory behind an address: of no length, an element is `value`."""
+
+    def __init__(self, value, given: bool = True, itemsize: int = 0):
+        self.value, self.given, self.itemsize = value, given, itemsize
+        self.dtype = types.SimpleNamespace(type=lambda value: NUMBER)
+
+    def __getitem__(self, index):
+        return self.value
+
+    def __setitem__(self, index, value):
+        pass
+
+
+def _address(array) -> _Memory:
+    return _Memory(NUMBER if isinstance(array, _Array) else 255, array.size > 0)
+
+
+def _block(rows: int, vectors: int) -> Callable:
+    def block(zero, a, a_row, a_k, b, ldb, c, ldc, depth, add, width):
+        done = rows * vectors * (memory.VECTOR // _itemsize[0]) * int(depth)
+        _count(done, done)
+
+    return block
+
+
+def _panel_block(rows, vectors, a, a_at, row, step, b, b_at, c, c_at, c_row, depth, n, add):
+    cells = rows * vectors * LANES
+    _count(cells * int(depth), cells * (int(depth) + bool(add)))
+
+
+def _blas(trans_a, trans_b, m, n, k, *rest):
+    _count(int(m) * int(n) * int(k), int(m) * int(n) * int(k))
+
+
+def _accumulate_run(target, target_offset, source, source_offset, count):
+    lanes = memory.VECTOR // _itemsize[0]
+    whole, rest = divmod(int(count), lanes)
+    _count(add=whole * lanes + (lanes if rest and memory.MASKS else rest))
+
+
+_itemsize = [4]  # bytes of the float dtype of the kernel that runs
+
+
+def _nothing(*_):
+    return None
+
+
+# what has no body in Python → what stands in for it
+STAND_INS = {
+    id(of): by
+    for of, by in (
+        (numba.prange, range),
+        (numba.get_thread_id, lambda: 0),
+        (numba, types.SimpleNamespace(get_thread_id=lambda: 0)),
+        (simd.address, _address),
+        (simd.given, lambda pointer: pointer.given),
+        (simd.load, lambda pointer, index, n: VECTOR),
+        (simd.splat, lambda like, scalar: VECTOR),
+        (simd.clamp, lambda vector, lo, hi: VECTOR),
+        (simd.keep, lambda vector, z, lo, hi: VECTOR),
+        (simd.keep_bits, lambda vector, bits: VECTOR),
+        (simd.inside, lambda vector, lo, hi: 2**LANES - 1),
+        (simd.accumulate, lambda pointer, index, vector, n: _count(add=LANES)),
+        *((of, _nothing) for of in (simd.store, simd.stream, simd.prefetch, simd.prefetch_write)),
+        (shared.floats, lambda zero, address: _Memory(NUMBER, itemsize=_itemsize[0])),
+        (shared.bytes_, lambda address: _Memory(255)),
+        (memory.accumulate, _accumulate_run),
+        (memory._bits_between, lambda *_: 255),
+        *((of, _nothing) for of in (memory.copy, memory.clear, memory._transpose_8, memory._keep_bits)),
+        (matmul._panel, lambda zero: _Memory(NUMBER, itemsize=_itemsize[0])),
+        (matmul._address, lambda array: 0),
+        *((getattr(matmul, f"_block_{v}"), _block(getattr(matmul, f"ROWS_{v}"), v)) for v in (4, 2, 1)),
+        *((getattr(matmul, f"_row_{v}"), _block(1, v)) for v in (4, 2, 1)),
+        (product.block, _panel_block),
+        (gemm._call, _blas),
+    )
+}
+_bodies: dict = {}  # compiled function → its body in Python, whose helpers are such bodies too
+
+
+def _python(value):
+    """What takes the place of a global of a body."""
+    if id(value) in STAND_INS:
+        return STAND_INS[id(value)]
+    if isinstance(value, Dispatcher):
+        return body(value.py_func)
+    name = _shared_name(value)
+    return _shared_helper(name) if name else value
+
+
+def _shared_name(value) -> str | None:
+    """The symbol of a helper of `fast.shared`, of which kernels see an intrinsic."""
+    define = getattr(value, "_defn", None)
+    if define is None or define.__module__ != shared.__name__ or define.__name__ != "call":
+        return None
+    return dict(zip(define.__code__.co_freevars, (c.cell_contents for c in define.__closure__), strict=True))["name"]
+
+
+def _shared_helper(name: str) -> Callable:
+    helper = next(h for h in shared.HELPERS if h.symbol("") == f"{name}_")
+    run = body(helper.body)
+
+    def call(*given):
+        passed = [NUMBER]
+        for value in given:
+            if isinstance(value, tuple):
+                passed += map(int, value)
+            else:
+                passed.append(0 if isinstance(value, (_Array, _Memory, np.ndarray)) else int(value))
+        if len(passed) != helper.arguments:
+            raise TypeError(f"{name} takes {helper.arguments - 1} integers, got {len(passed) - 1}")
+        run(*passed)
+
+    return call
+
+
+def body(function: Callable) -> Callable:
+    """A compiled function's body, whose helpers are bodies too."""
+    if function not in _bodies:
+        scope = dict(function.__globals__)
+        _bodies[function] = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
+        for name in function.__code__.co_names:
+            if name in scope:
+                scope[name] = _python(scope[name])
+    return _bodies[function]
+
+
+def run(kernel: Callable, args: tuple) -> Ops:
+    """What a fast kernel executes on arguments of these shapes; the elements of integer arrays must be usable."""
+    kernel = getattr(kernel, "compiled", kernel)
+    floats = [a for a in args if isinstance(a, np.ndarray) and a.dtype.kind == "f" and a.dtype.itemsize]
+    _itemsize[0] = floats[0].dtype.itemsize
+    _tally.update(mul=0, add=0)
+    given = [_Array(a) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in args]
+    body(kernel.py_func)(*given)
+    return Ops(**_tally)
+
+
+def arguments(launch: Launch, n: int) -> tuple:
+    """A launch's arguments on n samples: arrays of the right shapes, every bit of a mask set, indices zero."""
+    return tuple(_argument(a, n) for a in launch.args)
+
+
+def _argument(value, n: int):
+    if isinstance(value, AtBatch):
+        return value.value(n)
+    if isinstance(value, Prefix):
+        return _filled((value.length(n), *value.buffer.shape[1:]), value.buffer.dtype)
+    if isinstance(value, Buffer):
+        return _filled((n, *value.shape[1:]) if value.batched else value.shape, value.dtype)
+    return value
+
+
+def _filled(shape: tuple[int, ...], dtype) -> np.ndarray:
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        return np.broadcast_to(np.zeros((), dtype), shape)
+    return np.full(shape, 255 if dtype == np.uint8 else 0, dtype)
+
+
+def launched(launch: Launch, n: int) -> Ops:
+    """What the fast kernel of a launch executes on n samples."""
+    return run(launch.function, arguments(launch, n))

@@ -1,0 +1,98 @@
+"""What a run really did: operations of the launches it made, and the arena bytes it touched."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from refimpl.compiler.executed import executed
+from refimpl.compiler.ir import Launch
+from refimpl.compiler.program import Program
+from refimpl.training.trainer import GUARD, Trainer, threads
+
+from .counting import count_call
+
+PATTERNS = (0x5A, 0xA5)
+BLOCK = 1 << 20  # bytes compared at a time
+
+
+def counted_flops(launch: Launch, n: int) -> int:
+    """Multiplications and additions of a launch on n samples by the reference algorithm.
+
+    Each distinct call is counted by running its reference body on counting arrays; no formula is evaluated.
+    """
+    units = [count_call(call, n) for call in launch.covers]
+    return sum(u.get("mul", 0) + u.get("add", 0) for u in units)
+
+
+def executed_flops(launch: Launch, n: int) -> int:
+    """Multiplications and additions that the kernel of a launch executes on n samples (`refimpl.compiler.executed`)."""
+    ops = executed(launch, n, count_call)
+    return ops.mul + ops.add
+
+
+def run_flops(
+    program: Program, made: Mapping[tuple[str, int], int], of: Callable[[Launch, int], int] = counted_flops
+) -> int:
+    """Multiplications and additions of every launch that a runner made, with its real sizes.
+
+    made: `Runner.made`, how often each (section, samples) ran. of: `counted_flops` or `executed_flops`.
+    """
+    return sum(times * of(launch, n) for (section, n), times in made.items() for launch in program.launches[section])
+
+
+def all_flops(
+    program: Program,
+    made: Mapping[frozenset[str], Mapping[tuple[str, int], int]],
+    of: Callable[[Launch, int], int] = counted_flops,
+) -> int:
+    """`run_flops` of everything that a trainer made, steps that left residual blocks out included (`Trainer.made`)."""
+    return sum(run_flops(program.without(dropped), ran, of) for dropped, ran in made.items())
+
+
+def touched_bytes(
+    program: Program, x: np.ndarray, y: np.ndarray, parameters: dict[str, np.ndarray], block: np.ndarray | None = None
+) -> int:
+    """Highest arena byte that a training step on (x, y) changes, plus one.
+
+    The arena and its guards are filled with one pattern and a step is run, then again with another: a byte that keeps
+    both patterns was not written. AssertionError where a guard zone changed. block: memory for that, as for `Trainer`.
+    """
+    highest = 0
+    for pattern in PATTERNS:
+        trainer = Trainer(program, block=block)
+        for name, a in trainer.parameters.items():
+            a[...] = parameters[name]
+        block = trainer.whole.block
+        highest = max(highest, _touched(trainer, x, y, pattern))
+        del trainer  # before the next one: two of them hold their weights twice
+    return highest
+
+
+def touched_by(trainer: Trainer, x: np.ndarray, y: np.ndarray) -> int:
+    """`touched_bytes` of a trainer that has done its work: its weights change, and nothing is allocated for it.
+
+    NonFiniteError where they become infinite by that.
+    """
+    trainer.step = 0
+    return max(_touched(trainer, x, y, pattern) for pattern in PATTERNS)
+
+
+def _touched(trainer: Trainer, x: np.ndarray, y: np.ndarray, pattern: int) -> int:
+    """Number of the last arena byte that a step changes from `pattern`, plus one."""
+    program, block = trainer.program, trainer.whole.block
+    block[...] = pattern
+    with threads(program.threads):
+        trainer.rehearse(x[: program.batch], y[: program.batch])
+    end = GUARD + program.peak_bytes
+    if (block[:GUARD] != pattern).any() or (block[end : end + GUARD] != pattern).any():
+        raise AssertionError("a kernel wrote outside the arena")
+    return _end_of_other(block[GUARD:end], pattern)
+
+
+def _end_of_other(values: np.ndarray, value: int) -> int:
+    """Number of the last entry that is not `value`, plus one; 0 where there is none."""
+    for start in range((len(values) - 1) // BLOCK * BLOCK, -1, -BLOCK):
+        found = np.flatnonzero(values[start : start + BLOCK] != value)
+        if len(found):
+            return start + int(found[-1]) + 1
+    return 0
