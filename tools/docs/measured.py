@@ -12,8 +12,6 @@ from .sources import ROOT, table
 RESULTS = ROOT / "validation" / "results"
 # a record that the package reads itself
 ELSEWHERE = {"gradient-errors": Path(gradient_error.__file__).with_name("gradient-errors.json")}
-    "gradient-errors": Path(gradient_error.__file__).with_name("gradient-errors.json")
-}  # a record that the package reads itself
 # words for the names that records give their methods
 STREAM = {
     "SGD": "SGD, 20 epochs", "EIF+EMP": "instance filter and error map pruning", "EIF": "instance filter",

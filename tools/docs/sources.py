@@ -68,6 +68,16 @@ def beside(name: str, under: str = "") -> str:
     return f"`{Path(home(name, under)).parent.as_posix()}/`"
 
 
+def rooms(package: str) -> str:
+    """The folders of a package, each with the first line of its own words."""
+    found = [m.name for m in pkgutil.iter_modules(find(package).__path__) if m.ispkg]
+    rows = [
+        [f"`{package}/{name}/`", inspect.getdoc(importlib.import_module(f"{package}.{name}")).split("\n")[0]]
+        for name in found
+    ]
+    return table(["folder", ""], rows)
+
+
 def rule(name: str):
     """The class of a method as `--method` names it, and its settings: setting → kind or words; None: no class."""
     return options.METHODS[name]
@@ -185,7 +195,7 @@ def experiments() -> str:
 
 
 DIRECTIVES = {
-    "file": file, "beside": beside, "equations": equations, "settings": settings, "combines": combines,
+    "file": file, "beside": beside, "rooms": rooms, "equations": equations, "settings": settings, "combines": combines,
     "method_links": method_links, "combinations": combinations, "commands": command_list, "arguments": arguments,
     "api": api, "modules": modules, "module": module, "devices": devices, "experiments": experiments,
 }  # fmt: skip
