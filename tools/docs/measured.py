@@ -272,10 +272,9 @@ def mutants() -> str:
 
 
 def equation_table() -> str:
-    """The table of equations as `gradledger reproduce equations` wrote it, a heading lower and without its links."""
+    """The tables of equations as `gradledger reproduce equations` wrote them, without their title and their links."""
     text = (RESULTS / "equations.md").read_text(encoding="utf-8")
-    text = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"`\1`", text)
-    return re.sub(r"^# .*\n+", "", re.sub(r"^#", "##", text, flags=re.MULTILINE).replace("## ", "# ", 1))
+    return re.sub(r"^# .*\n+", "", re.sub(r"\[([^\]]+)\]\([^)]+\)", r"`\1`", text))
 
 
 TABLES = {
