@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test campaign nightly format notebooks clean
+.PHONY: demo test campaign nightly format notebooks docs clean
 
 demo: .venv/.installed
 	$(BIN)/gradledger adapt
@@ -27,6 +27,10 @@ format: .venv/.installed-test
 notebooks: .venv/.installed-test
 	$(BIN)/python tools/notebooks.py
 
+# the site, into build/site; a link that leads nowhere ends it
+docs: .venv/.installed-docs
+	$(BIN)/python -m mkdocs build --strict
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -36,6 +40,10 @@ notebooks: .venv/.installed-test
 
 .venv/.installed-test: .venv/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@ .venv/.installed .venv/.installed-docs
+
+.venv/.installed-docs: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@ .venv/.installed
 
 clean:

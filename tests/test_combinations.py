@@ -2,7 +2,6 @@
 
 import re
 from itertools import combinations, combinations_with_replacement
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +13,8 @@ from gradledger import options
 from refimpl.kernels import random
 from refimpl.plan.combinations import COMBINATIONS, INSTANCES, METHODS, check_combination, combinations_table
 from refimpl.training.trainer import Trainer
+from tools.docs import site
 from validation.instruments.counting import count_call
-
-ROOT = Path(__file__).parent.parent
 
 
 def judge(size, channels=3) -> ri.Graph:
@@ -177,8 +175,8 @@ def test_refused_pairs_say_why(pair):
             plan(NETS["residual"](), *pair)
 
 
-def test_the_readme_has_the_table():
-    assert combinations_table() in (ROOT / "README.md").read_text()
+def test_the_page_of_the_methods_has_the_table():
+    assert combinations_table() in site.filled("methods/index.md")
     for (a, b), c in COMBINATIONS.items():
         if a != b and a != "backprop":
             row = rf"^\| (.*, )?{a}(, .*)? \| {b} \| {'yes' if c.supported else 'no'}: {re.escape(c.text)} \|$"

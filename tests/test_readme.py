@@ -1,27 +1,56 @@
-"""README's Python runs, and its commands are commands."""
+"""README's Python and that of the pages runs; README is short, and what it quotes of a record is in the record."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from gradledger import cli
 from refimpl.surgery.prune import count
+from tools.docs import measured, site
 
-TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MOST_BYTES = 8000
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+def run(text: str) -> dict:
+    """Names after the Python of a page has run, one block after the other."""
+    found = {}
+    for code in PYTHON.findall(text):
+        exec(code, found)
+    return found
 
 
 def test_the_python_runs(capsys):
-    found = {}
-    for code in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
-        exec(code, found)
+    run(README)
     assert "lenet5: one step on 8 samples" in capsys.readouterr().out
-    assert count(found["smaller"]) <= 0.6 * count(found["model"])
-    assert {n.op for n in found["zeroing"].nodes} > {"block_prune"}
 
 
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"`gradledger ([a-z]+)", TEXT))))
-def test_every_command_is_there(command, capsys):
-    with pytest.raises(SystemExit) as left:
-        cli.main([command, "--help"])
-    assert left.value.code == 0 and f"gradledger {command}" in capsys.readouterr().out
+@pytest.mark.parametrize("page", [p for p in site.pages() if re.search("```python|{{ example }}", site.written(p))])
+def test_the_python_of_a_page_runs(page):
+    found = run(site.filled(page))
+    assert found["program"].launches["backward"]
+    if "smaller" in found:
+        assert count(found["smaller"]) <= 0.6 * count(found["model"])
+        assert {n.op for n in found["zeroing"].nodes} > {"block_prune"}
+
+
+def test_it_is_short():
+    assert len(README.encode()) <= MOST_BYTES
+
+
+def test_the_test_command_is_there():
+    assert re.search(r"^make test +#", README, re.MULTILINE) and "make test" in (ROOT / ".ci/run").read_text()
+
+
+def test_what_it_quotes_of_records_is_theirs():
+    people = measured.record("watch-adapt")["measured"]
+    before, filtered, dense = (people[m]["mean"] for m in ("before", "gradient-filter:patch=2", "backprop"))
+    readme = " ".join(README.split())
+    assert f"rises from {before} to {filtered} %, with dense gradients to {dense} %" in readme
+    shares = [
+        v["within_15, %"] for n in ("seconds", "seconds-epyc") for v in measured.record(n)["measured"].values()
+        if "inside_interval, %" in v
+    ]  # fmt: skip
+    assert f"{min(shares)} to {max(shares)} % of 86 whole nets" in readme

@@ -211,7 +211,7 @@ class ErrorMapPruning:
 
     keep: share of the output channels that is kept, above 0 and at most 1 (1 is the dense gradient). gamma_w, gamma_dy:
     γ₁ and γ₂ of the score, not negative and not both 0; where gamma_w is 0 the error map alone chooses, which kept more
-    of the gradient on the net that README tells of. ValueError for other values.
+    of the gradient of the watch net. ValueError for other values.
     """
 
     keep: float = 0.5

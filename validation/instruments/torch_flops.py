@@ -22,7 +22,8 @@ from refimpl.compiler.ir import Call
 from . import drawn_passes
 
 NOT_INSTALLED = "PyTorch is not installed: its counter was not asked"
-STATED = "2.13.0"  # the torch that README's statement about groups is of
+STATED = "2.13.0"  # the torch that the statement about groups in PAGE is of
+PAGE = "docs/measurements/torch-flops.md"
 OPERATORS = ("conv2d", "linear")  # what PyTorch's counter counts of our nets
 PARTS = {"forward": "y", "grad_x": "dx", "grad_w": "dw"}
 NETS = {"lenet5": {}, "resnet18": {}, "mobilenet_v2": {}}
@@ -70,14 +71,14 @@ def rows(cases: int) -> list[dict]:
 
 
 def of_groups(found: list[dict], version: str) -> tuple[bool, str]:
-    """Does this torch count the dw of grouped convolutions as README says of torch `STATED`? Why or why not."""
+    """Does this torch count the dw of grouped convolutions as `PAGE` says of torch `STATED`? Why or why not."""
     grouped = [r for r in found if (r["groups"] or 1) > 1 and r["part"] == "dw"]
     if all(r["torch"] == r["as_torch"] for r in grouped):
         return True, f"torch {version} counts the weight gradient of a convolution with G groups G times"
     does = "counts the weight gradients of grouped convolutions right"
     if any(r["torch"] != r["ours"] for r in grouped):
         does = "counts the weight gradients of grouped convolutions in a third way"
-    return False, f"torch {version} {does}: what README says of torch {STATED} no longer holds, mend README"
+    return False, f"torch {version} {does}: what {PAGE} says of torch {STATED} no longer holds, mend it"
 
 
 def row(name: str, part: str, groups: int | None, ours: int, as_torch: int, theirs: int) -> dict:

@@ -1,0 +1,294 @@
+"""Tables of the measurement pages, from the records in `validation/results/`, and who made each record with what."""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+from costmodel.advice import gradient_error
+
+from .sources import ROOT, table
+
+RESULTS = ROOT / "validation" / "results"
+# a record that the package reads itself
+ELSEWHERE = {"gradient-errors": Path(gradient_error.__file__).with_name("gradient-errors.json")}
+# words for the names that records give their methods
+STREAM = {
+    "SGD": "SGD, 20 epochs", "EIF+EMP": "instance filter and error map pruning", "EIF": "instance filter",
+    "EMP": "error map pruning, keep 0.5", "SMB, same computation": "fewer iterations of SGD (SMB)",
+    "SMD": "skipped mini-batches (SMD)", "OHEM": "hardest quarter of each mini-batch (OHEM)",
+    "OHEM, same computation": "OHEM at the same computation",
+}  # fmt: skip
+NETS = {"watch": "watch net", "resnet20": "ResNet-20, Fashion-MNIST", "mobilenet_v2": "MobileNetV2, CIFAR-10 as JPEG"}
+SHARE = {"gradient-filter": "patch {}", "error-map-pruning": "keep {}", "sparse-update": "ratio {}"}
+BENCHED = {
+    "resnet20": "ResNet-20, 32×32", "resnet18": "ResNet-18, 64×64", "resnet18_128": "ResNet-18, 128×128",
+    "mobilenet_v2": "MobileNetV2, 96×96",
+}  # fmt: skip
+NOISY = 0.3  # spread of one side's times above which a row is marked
+
+
+def place(name: str) -> Path:
+    """The file of a record."""
+    return ELSEWHERE.get(name, RESULTS / f"{name}.json")
+
+
+@cache
+def record(name: str) -> dict:
+    """A record as it was written; OSError where there is none."""
+    return json.loads(place(name).read_text(encoding="utf-8"))
+
+
+def made(name: str) -> str:
+    """Who made a record: command, machine, versions, seeds, what its settings were chosen on, and the verdict."""
+    found = record(name)
+    machine, versions = found["machine"], found.get("versions", found["machine"])
+    where = machine.get("processor", machine["system"]) + (f", {machine['cores']} cores" if "cores" in machine else "")
+    said = [
+        f"Record: `{place(name).relative_to(ROOT).as_posix()}`",
+        *([f"made by `{found['command']}`"] if "command" in found else []),
+        where,
+        ", ".join(f"{k} {versions[k]}" for k in ("python", "numpy", "numba", "scipy") if k in versions),
+        *([f"seeds {', '.join(map(str, found['seeds']))}"] if "seeds" in found else []),
+    ]
+    lines = ["; ".join(said) + "."]
+    if chosen := found.get("settings_chosen_on"):
+        lines += ["", "Settings were chosen on: " + "; ".join(f"{k}: {v}" for k, v in chosen.items()) + "."]
+    if "goals" in found:
+        lines += ["", goals(found["goals"])]
+    return "\n".join(lines)
+
+
+def goals(found: list[dict]) -> str:
+    """The goals of an experiment with their intervals and verdicts."""
+    rows = []
+    for goal in found:
+        value = goal.get("value", goal.get("mean"))
+        interval = f"{goal['low']:.2f} to {goal['high']:.2f}" if "low" in goal else ""
+        above = f"{goal['above']} of {goal['n']}, p = {goal['sign_p']:.3g}" if "n" in goal else ""
+        rows.append([goal["goal"], goal["least"], f"{value:.2f}", interval, above, goal["verdict"]])
+    return table(["goal", "at least", "measured", "95 % interval", "seeds above", "verdict"], rows)
+
+
+def spread(found: dict, sign: str = "") -> str:
+    """Mean ± standard deviation; sign "+": also of positive means."""
+    return f"{found['mean']:{sign}.2f} ± {found['std']:.2f}".replace("-", "−")
+
+
+def watch_adapt() -> str:
+    """Accuracy before and after adapting to one person, over ten people."""
+    names = {"before": "before adapting", "backprop": "back-propagation"}
+    rows = [
+        [names.get(name, name.replace("gradient-filter:patch=", "gradient filtering, patch ")), v["mean"], v["worst"]]
+        for name, v in record("watch-adapt")["measured"].items()
+    ]
+    return table(["", "mean", "worst"], rows, right=1)
+
+
+def lenet_mnist() -> str:
+    """What each method saves on a stream, and its accuracy."""
+    rows = []
+    for name, v in record("lenet-mnist")["measured"].items():
+        plain = name == "SGD"
+        rows.append([STREAM[name], "0" if plain else spread(v["saved"]), spread(v["accuracy"]),
+                     "" if plain else spread(v["gain"], "+")])  # fmt: skip
+    return table(["", "computation saved, %", "accuracy, %", "points to SGD of the same seed"], rows, right=1)
+
+
+def equal_accuracy() -> str:
+    """What `gradledger compare` prints of the record."""
+    from gradledger import compare
+
+    (found,) = compare.run(compare.Settings(place("lenet-mnist")))["groups"].values()
+    rows = [
+        [STREAM[row["method"]].split(",")[0], f"{row['steps']:,.0f}", f"{row['macs_per_step'] / 1e6:,.1f}",
+         f"{row['macs'] / 1e12:,.3f}", f"{row['macs_min'] / 1e12:,.3f} to {row['macs_max'] / 1e12:,.3f}",
+         f"{row['ratio']:.2f}"]
+        for row in found["methods"]
+    ]  # fmt: skip
+    head = ["", "steps", "MMAC a step", "TMAC in all", "least to most", "to SGD"]
+    return f"Until {100 * found['accuracy']:.2f} % is reached:\n\n{table(head, rows, right=1)}"
+
+
+def sparse_update_mobilenet() -> str:
+    """Accuracy, updated share and memory of both nets."""
+    found, memory = record("sparse-update-mobilenet"), record("sparse-update-mobilenet")["memory"]
+    widths = list(memory)
+    kinds = {"dynamic": "other channels in each step (dynamic)", "fixed": "the same channels in every step (fixed)",
+             "last layer": "last layer alone"}  # fmt: skip
+    of_all = {"features": "feature maps not stored, of those of dense training of the whole net, %",
+              "with_masks": "the same with the masks of rectifiers, a bit for each value, %"}  # fmt: skip
+    rows = [[f"accuracy, %: {said}", *(spread(found["measured"][f"{w}, {kind}"]) for w in widths)]
+            for kind, said in kinds.items()]  # fmt: skip
+    rows.append(["convolution weights updated in a step, %", *(memory[w]["updated_share"] for w in widths)])
+    rows += [[said, *(memory[w]["saved_against_whole_net"][key] for w in widths)] for key, said in of_all.items()]
+    rows.append(["smallest `--memory-limit` at batch 1, bytes", *(f"{memory[w]['smallest_limit']:,}" for w in widths)])
+    return table(["", *(f"{w}, {memory[w]['size']}×{memory[w]['size']}" for w in widths)], rows, right=1)
+
+
+def memory_terms() -> str:
+    """Every byte of the smallest limit, and the largest that each kind of array reaches at some other moment."""
+    memory = record("sparse-update-mobilenet")["memory"]
+    keys = [("state", k) for k in memory["width 1.0"]["terms"]["state"]]
+    keys += [("arena", k) for k in memory["width 1.0"]["terms"]["arena"]]
+    rows = [[part, key.replace("_", " "), *(f"{m['terms'][part][key]:,}" for m in memory.values())]
+            for part, key in keys]  # fmt: skip
+    rows.append(["in all", "", *(f"{m['smallest_limit']:,}" for m in memory.values())])
+    return table(["", "bytes", *memory], rows, right=2)
+
+
+def gradient_filter_noniid() -> str:
+    """Accuracy by trained layers and patch, and how many times fewer operations."""
+    found = record("gradient-filter-noniid")
+    measured = found["measured"]
+    layers = found["protocol"]["train_last"]
+    patches = [p for p in found["protocol"]["patches"] if p is not None]
+
+    def of(last: int, patch: int | None) -> dict:
+        return measured[f"last {last}, " + ("backprop" if patch is None else f"gradient-filter:patch={patch}")]
+
+    rows = [["back-propagation", *(spread(of(k, None)) for k in layers)]]
+    rows += [[f"patch {p}", *(spread(of(k, p)["gap"]) for k in layers)] for p in patches]
+    fewer = [" / ".join(f"{of(k, None)['backward_flops'] / of(k, p)['backward_flops']:.0f}" for p in patches)
+             for k in layers]  # fmt: skip
+    rows.append(["times fewer operations in the backward pass, patch " + " / ".join(map(str, patches)), *fewer])
+    return table(["", *(f"last {k}" for k in layers)], rows, right=1)
+
+
+def gradient_errors() -> str:
+    """The errors of every method that was measured."""
+    return "\n\n".join(f"{method}:\n\n{method_errors(method)}" for method in (*SHARE, "backprop"))
+
+
+def method_errors(method: str) -> str:
+    """The error of a method's gradient, all convolutions trained; of back-propagation that of its last layers."""
+    measured = record("gradient-errors")["measured"]
+    rows = {}
+    for name, value in measured.items():
+        net, _, rest = name.partition(", ")
+        if rest.startswith(method):
+            setting = re.split("[=,] ?", rest)[-1]
+            text = SHARE.get(method, "the classifier and the last {}").format(setting)
+            rows.setdefault(text, {})[net] = f"{value['error']:.3f}"
+    if not rows:
+        raise KeyError(f"no error was measured of {method}; there is {', '.join(gradient_error.EXACT)}")
+    nets = list(gradient_error.shipped().nets)
+    return table(["error", *(NETS[n] for n in nets)], [[text, *(v[n] for n in nets)] for text, v in rows.items()], 1)
+
+
+def bench_steps() -> str:
+    """Training steps beside PyTorch."""
+    rows = [
+        [c["name"], *(f"{c[k]:,.1f}" for k in ("ours_ms", "peer_nchw_ms", "peer_nhwc_ms")), f"{c['ratio']:.2f}",
+         f"{c['spread']:.2f}"]
+        for c in record("bench-steps")["cases"]
+    ]  # fmt: skip
+    head = ["case", "ours, ms", "PyTorch NCHW, ms", "PyTorch NHWC, ms", "ratio to the better", "spread"]
+    return table(head, rows, right=1)
+
+
+def bench_resident() -> str:
+    """Resident memory beside PyTorch."""
+    rows = [
+        [c["name"], f"{c['ours_resident_mb']:.0f}", f"{c['peer_resident_mb']:.0f}", f"{c['resident_ratio']:.2f}"]
+        for c in record("bench-steps")["cases"] if "ours_resident_mb" in c
+    ]  # fmt: skip
+    return table(["case", "ours, MiB", "PyTorch, MiB", "ratio"], rows, right=1)
+
+
+def bench_filtered() -> str:
+    """One filtered convolution beside PyTorch and the floor."""
+    rows = []
+    for c in record("bench-filtered")["cases"]:
+        _, case, patch = c["name"].split("-")
+        times = (f"{c[k]:.2f}" for k in ("ours_ms", "peer_nchw_ms", "peer_nhwc_ms", "floor_ms", "ratio_nchw", "ratio"))
+        rows.append([f"{case}, patch {patch.removeprefix('patch')}", *times])
+    return table(["case", "ours", "NCHW", "NHWC", "floor", "ratio to NCHW", "to the better"], rows, right=1)
+
+
+def bench_methods() -> str:
+    """Every method of `method_bench`."""
+    return method_bench("")
+
+
+def method_bench(method: str) -> str:
+    """A step's measured share of the dense step's time, (predicted), and of its counted multiply-adds."""
+    rows: dict[str, dict] = {}
+    for c in record("bench-methods")["cases"]:
+        _, net, rest = c["name"].split("-", 2)
+        name, setting = rest.rsplit("-", 1)
+        if rest.startswith(method):
+            noisy = " *" if c["spread"] > NOISY else ""
+            rows.setdefault(f"{name}, {SHARE[name].format(setting)}", {})[net] = (
+                f"{c['ratio']:.2f} ({c['predicted_seconds_ratio']:.2f}; {c['predicted_macs_ratio']:.2f}){noisy}"
+            )
+    if not rows:
+        raise KeyError(f"no step of {method} was timed")
+    return table(["time (predicted; multiply-adds)", *BENCHED.values()],
+                 [[name, *(found[net] for net in BENCHED)] for name, found in rows.items()], right=1)  # fmt: skip
+
+
+def resident() -> str:
+    """Predicted and measured memory of processes."""
+    rows = [
+        [c["name"], f"{c['predicted_bytes']:,}", f"{c['measured_bytes']:,}", f"{100 * c['error']:+.2f}"]
+        for c in record("resident")["cases"]
+    ]
+    return table(["case", "predicted, bytes", "measured, bytes", "error, %"], rows, right=1)
+
+
+def seconds() -> str:
+    """How well seconds of whole nets are predicted, on each machine."""
+    rows = []
+    for name in ("seconds", "seconds-epyc"):
+        processor = re.sub(r"\(R\)| Processor.*", "", record(name)["machine"]["processor"])
+        for what, v in record(name)["measured"].items():
+            inside = v.get("inside_interval, %", "")
+            rows.append([f"{processor}, {what}", v["cases"], v["median_error, %"], v["within_15, %"], inside])
+    return table(["", "cases", "median error, %", "within 15 %, %", "inside the interval, %"], rows, right=1)
+
+
+def instance_filter_shares() -> str:
+    """How well the multiply-adds of a filtered run are predicted."""
+    rows = [
+        [name, v["points"], f"{v['error']['mean']:+.1f}", f"{v['error']['min']:+.1f} to {v['error']['max']:+.1f}",
+         v["inside"]]
+        for name, v in record("instance-filter-shares")["measured"].items()
+    ]  # fmt: skip
+    return table(["case", "points", "mean error, %", "least to most, %", "inside its bounds"], rows, right=1)
+
+
+def mutants() -> str:
+    """Which changes of a function its tests notice."""
+    found = record("mutants")
+    # the functions without their files, which may have moved since
+    names = [re.sub(r", \S+:(\S+)$", r": `\1`", name) for name in found["measured"]]
+    rows = [
+        [name, v["killed"], v["error"], v["survived"]]
+        for name, v in zip(names, found["measured"].values(), strict=True)
+    ]
+    said = f"Goal, {'reached' if found['ok'] else 'not reached'}: {found['goal']}."
+    return f"{said}\n\n{table(['statement and function', 'killed', 'error', 'survived'], rows, right=1)}"
+
+
+def equation_table() -> str:
+    """The tables of equations as `gradledger reproduce equations` wrote them, without their title and their links."""
+    text = (RESULTS / "equations.md").read_text(encoding="utf-8")
+    return re.sub(r"^# .*\n+", "", re.sub(r"\[([^\]]+)\]\([^)]+\)", r"`\1`", text))
+
+
+TABLES = {
+    "watch-adapt": watch_adapt, "lenet-mnist": lenet_mnist, "sparse-update-mobilenet": sparse_update_mobilenet,
+    "gradient-filter-noniid": gradient_filter_noniid, "gradient-errors": gradient_errors, "bench-steps": bench_steps,
+    "bench-resident": bench_resident, "bench-filtered": bench_filtered, "bench-methods": bench_methods,
+    "resident": resident, "seconds": seconds, "instance-filter-shares": instance_filter_shares, "mutants": mutants,
+    "equations": equation_table, "equal-accuracy": equal_accuracy, "memory-terms": memory_terms,
+}  # fmt: skip
+
+
+def measured(name: str) -> str:
+    """The table of that name; KeyError for another."""
+    return TABLES[name]()
+
+
+DIRECTIVES = {"measured": measured, "made": made, "method_errors": method_errors, "method_bench": method_bench}
