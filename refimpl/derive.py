@@ -31,6 +31,9 @@ class _Node:
     sizes: dict[str, int]  # letters that its inputs, parameters and output tell
     arrays: dict[str, Buffer] = field(default_factory=dict)
 
+    def __post_init__(self):
+        self.writer = {a: p for p in reversed(self.passes) for a in p.writes}  # array → the first pass that writes it
+
 
 IDENTITY = Operator("identity", {"x": "", "y": ""}, ("x",), (), (), {"y": "x", "dx": "dy"}, {}, None)
 
@@ -150,7 +153,7 @@ class Derivation:
                 "step": self.count_write(),
                 "seed": self.scalar("seed", np.int64, lambda updates, planned, seed: seed),
             }
-        passes = [Bound(p) for p in op.passes.values()]
+        passes = op.bound
         rules = self.plan.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
         if rules:
             bound = bind(rules, attrs, op.derive(sizes, attrs) | sizes)
@@ -180,7 +183,7 @@ class Derivation:
             shape = self.alias_shape(r, array, source)
             r.arrays[array] = source.reshape(shape)
             return r.arrays[array]
-        passed = next((p for p in r.passes if array in p.writes), None)
+        passed = r.writer.get(array)
         if passed is None:
             if any(array in map(p.name, p.passed.optional) for p in r.passes):
                 return None
@@ -239,7 +242,7 @@ class Derivation:
         node = Node("loss", plan.loss, (self.graph.output,))
         sizes = read_sizes(op.shapes, {"x": output})
         attrs = {"label_smoothing": plan.label_smoothing}
-        r = _Node(node, op, attrs, [Bound(p) for p in op.passes.values()], sizes, {"x": output})
+        r = _Node(node, op, attrs, op.bound, sizes, {"x": output})
         name = "labels" if "labels" in op.shapes else "target"
         entry = op.shapes[name]
         shape = (self.batch,) if name == "labels" else output.shape
@@ -264,7 +267,7 @@ class Derivation:
             needed[r.node.name] = r.node.name in self.trained or any(needed.get(t, False) for t in r.node.inputs)
         if not needed[self.graph.output]:
             return
-        self.call(loss, next(p for p in loss.passes if "dx" in p.writes), late=True)
+        self.call(loss, loss.writer["dx"], late=True)
         arriving: dict[str, list[Buffer]] = {self.graph.output: [loss.arrays["dx"]]}
         for r in reversed(resolved):
             if not needed[r.node.name]:

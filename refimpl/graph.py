@@ -15,7 +15,7 @@ import numpy as np
 
 from . import arguments
 from .geometry import same_pad
-from .passes import Pass, ShapeError, canonical, dims, read_sizes, size_of
+from .passes import Bound, Pass, ShapeError, canonical, dims, read_sizes, size_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Operator:
     def writer(self, array: str) -> Pass | None:
         """The pass that computes `array`."""
         return next((p for p in self.passes.values() if array in p.writes and array not in p.inplace), None)
+
+    @cached_property
+    def bound(self) -> list[Bound]:
+        """Its passes on a node's own arrays."""
+        return [Bound(p) for p in self.passes.values()]
 
     @cached_property
     def defaults(self) -> dict[str, object]:

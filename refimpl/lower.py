@@ -1,12 +1,13 @@
 """Turn the logical calls of a step into kernel launches.
 
 The reference backend launches each call's own kernel. The fast backend replaces groups of calls by hand-tuned kernels:
-each rule looks at one call, gathers the calls around it that one kernel can do together, and returns the launch that
-covers them, with those that must follow it. Every logical call is covered by exactly one launch; what no rule takes
-runs its reference kernel.
+each rule begins at calls of some passes, gathers the calls around one that one kernel can do together, and returns the
+launch that covers them, with those that must follow it. Every logical call is covered by exactly one launch; what no
+rule takes runs its reference kernel.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 
 import numpy as np
 
@@ -21,10 +22,20 @@ def lower(step: Step, backend: str, threads: int) -> dict[str, list[Launch]]:
     """Launches of each section, in order."""
     if backend == "reference":
         return {section: [reference(call) for call in calls] for section, calls in step.calls.items()}
+    return Lowering(step, threads).launches(fast_rules())
+
+
+@cache
+def fast_rules() -> dict[Pass, list[Callable]]:
+    """Pass → the rules that may begin at a call of it, in the order in which they are tried."""
     from .fast import channel_rules, conv_rules, norm_rules, pool_rules, rules
 
-    rooms = (norm_rules, conv_rules, pool_rules, channel_rules, rules)
-    return Lowering(step, threads).launches([rule for room in rooms for rule in room.RULES])
+    found: dict[Pass, list[Callable]] = {}
+    for room in (norm_rules, conv_rules, pool_rules, channel_rules, rules):
+        for rule, passes in room.RULES.items():
+            for passed in passes:
+                found.setdefault(passed, []).append(rule)
+    return found
 
 
 def reference(call: Call) -> Launch:
@@ -64,13 +75,15 @@ class Lowering:
         self._shared: dict[Buffer, list[Buffer]] = {}  # memory → the arrays that took it over
         self._needed: dict[Buffer, list[Call]] = {}  # calls whose launch will read an array though they do not
 
-    def launches(self, rules: Iterable[Callable]) -> dict[str, list[Launch]]:
-        """Try the rules, in their order, on each call in turn that no launch covers yet."""
+    def launches(self, rules: Mapping[Pass, Iterable[Callable]]) -> dict[str, list[Launch]]:
+        """Try the rules of its pass, in their order, on each call in turn that no launch covers yet."""
         anchors: dict[Call, list[Launch]] = {}
         for call in self.calls:
             if call in self.groups:
                 continue
-            found = next(filter(None, (rule(self, call) for rule in rules)), None) or [reference(call)]
+            found = next(filter(None, (rule(self, call) for rule in rules.get(call.passed, ()))), None) or [
+                reference(call)
+            ]
             for launch in found:
                 stated(launch)  # a fast kernel that does not say what it executes is an error here, never equal
                 for covered in launch.covers:
