@@ -120,7 +120,7 @@ def blas() -> Check:
     """The matrix library that NumPy and SciPy brought."""
     import threadpoolctl
 
-    import refimpl.gemm  # noqa: F401  loads it
+    import refimpl.backends.cpu.gemm  # noqa: F401  loads it
 
     found = sorted(
         {f"{p['internal_api']} {p['version']}" for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"}

@@ -23,7 +23,7 @@ import numpy as np
 
 from . import arguments
 from .kernels.geometry import same_pad
-from .kernels.passes import Binding, Pass, ShapeError, canonical, full_shape, read_sizes, starred_axes
+from .kernels.passes import Binding, Bound, Pass, ShapeError, canonical, full_shape, read_sizes, starred_axes
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Operator:
     def writer(self, array: str) -> Pass | None:
         """The pass that computes `array`."""
         return next((p for p in self.passes.values() if array in p.writes and array not in p.inplace), None)
+
+    @cached_property
+    def bound(self) -> list[Bound]:
+        """Its passes on a node's own arrays."""
+        return [Bound(p) for p in self.passes.values()]
 
     @cached_property
     def defaults(self) -> dict[str, object]:
@@ -273,12 +278,16 @@ class Graph:
         self._check_new(name)
         for x in inputs:
             self.shape(x)
-        known = operator(op).defaults
-        attrs = {a: canonical(a, v, known[a]) if a in known and v != "same" else v for a, v in attrs.items()}
+        default = operator(op).defaults
+        attrs = {a: canonical(a, v, default[a]) if a in default and v != "same" else v for a, v in attrs.items()}
+        for p in params.values():
+            if isinstance(p, str) and p not in self.parameters:
+                raise ValueError(f"the graph {self.name} has no parameter {p!r}")
         names = {local: p if isinstance(p, str) else f"{name}.{local}" for local, p in params.items()}
         node = Node(name, op, tuple(inputs), attrs, names)
         parameters = {names[local]: p for local, p in params.items() if not isinstance(p, str)}
-        found = output_shapes(node, {t.name: t.shape for t in self.tensors.values()}, self.parameters | parameters)
+        known = {p: self.parameters[p] for p in names.values() if p in self.parameters} | parameters
+        found = output_shapes(node, {x: self.tensors[x].shape for x in inputs}, known)
         for local, tensor in zip(node.operator.outputs, node.outputs, strict=True):
             entry = node.operator.shapes[local]
             dtype = np.dtype(entry.split(":")[0]) if ":" in entry else None

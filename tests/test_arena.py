@@ -8,9 +8,9 @@ from refimpl.compiler.arena import ALIGN, Lifetime
 
 
 @st.composite
-def lifetimes(draw):
+def lifetimes(draw, most=40):
     found = []
-    for _ in range(draw(st.integers(0, 40))):
+    for _ in range(draw(st.integers(0, most))):
         first, length = draw(st.integers(0, 30)), draw(st.integers(0, 12))
         found.append(Lifetime(draw(st.sampled_from([0, 1, 63, 64, 65, 100, 1000, 4096])), first, first + length))
     return found
@@ -43,7 +43,7 @@ def test_the_peak_lies_between_the_lower_bound_and_the_sum(buffers):
 @given(lifetimes())
 def test_each_buffer_takes_the_lowest_gap_that_is_free(buffers):
     order = list(range(len(buffers)))
-    offsets, _ = arena._place_in(order, buffers)
+    offsets, _ = arena._place_in(order, buffers, arena.Ranges(buffers))
     for i, b in enumerate(buffers):
         if not b.nbytes:
             continue
@@ -51,6 +51,39 @@ def test_each_buffer_takes_the_lowest_gap_that_is_free(buffers):
                  if o.nbytes and o.overlaps(b)]  # fmt: skip
         fits = [s for s in {0, *(end for _, end in taken)} if all(s + b.nbytes <= a or s >= e for a, e in taken)]
         assert offsets[i] == min(fits)
+
+
+def oracle(buffers, enough=0):
+    """The rule in its plainest words: every order in turn, every placed buffer looked at."""
+    orders = (
+        lambda i: (-buffers[i].nbytes, buffers[i].first, i),
+        lambda i: (-buffers[i].nbytes * (buffers[i].last - buffers[i].first + 1), i),
+        lambda i: (buffers[i].first - buffers[i].last, -buffers[i].nbytes, i),
+        lambda i: (buffers[i].first, -buffers[i].nbytes, i),
+    )
+    best = None
+    for order in orders:
+        offsets, placed = [0] * len(buffers), []
+        for i in sorted(range(len(buffers)), key=order):
+            b = buffers[i]
+            for start, end, other in sorted(placed, key=lambda p: p[0]) if b.nbytes else ():
+                if other.overlaps(b) and offsets[i] + b.nbytes > start:
+                    offsets[i] = max(offsets[i], end)
+            if b.nbytes:
+                placed.append((offsets[i], -(-(offsets[i] + b.nbytes) // ALIGN) * ALIGN, b))
+        peak = max((start + b.nbytes for start, _, b in placed), default=0)
+        if best is None or peak < best[1]:
+            best = offsets, peak
+        if best[1] <= max(enough, arena.lower_bound(buffers)[0]):
+            break
+    return best
+
+
+@settings(max_examples=200)
+@given(lifetimes(60), st.integers(0, 20000))
+def test_the_placement_is_that_of_the_plain_rule(buffers, enough):
+    assert arena.place(buffers, enough) == oracle(buffers, enough)
+    assert arena.place(buffers) == oracle(buffers)
 
 
 def test_buffers_that_follow_each_other_share_their_place():
@@ -61,7 +94,7 @@ def test_buffers_that_follow_each_other_share_their_place():
 def test_a_gap_is_used():
     # 128 bytes between two long-lived ones are free from launch 2 on
     buffers = [Lifetime(64, 0, 9), Lifetime(128, 0, 1), Lifetime(64, 0, 9), Lifetime(128, 2, 9)]
-    offsets, peak = arena._place_in([0, 1, 2, 3], buffers)
+    offsets, peak = arena._place_in([0, 1, 2, 3], buffers, arena.Ranges(buffers))
     assert (offsets, peak) == ([0, 64, 192, 64], 256)
 
 

@@ -69,7 +69,7 @@ def test_a_file_of_another_program_is_read(tmp_path):
 BYTES = """
 import hashlib, sys
 import numpy as np
-from refimpl import checkpoint
+from refimpl.storage import checkpoint
 arrays = {f"layer{i}.{n}": np.arange(6, dtype=t).reshape(2, 3) for i in range(9) for n, t in (("w", "f4"), ("b", "f8"))}
 if sys.argv[2] == "turned":
     arrays = dict(reversed(arrays.items()))
@@ -242,7 +242,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_write(tmp_path):
     before = path.read_bytes()
     code = (
         "import resource, sys, numpy as np\n"
-        "from refimpl import checkpoint\n"
+        "from refimpl.storage import checkpoint\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         "try:\n"
         "    checkpoint.save(sys.argv[1], {'w': np.ones(100_000)})\n"

@@ -349,7 +349,7 @@ try:
     main("cost --json --model mobilenet_v2 --size 96 --batch 8 --method gradient-filter:patch=2".split())
 except SystemExit as left:
     assert left.code == 0, left.code
-from refimpl.kernel import KERNELS
+from refimpl.kernels.kernel import KERNELS
 ran = [k.py_func.__name__ for k in KERNELS if k.signatures]
 assert len(KERNELS) > 50 and not ran, ran
 assert not {"torch", "matplotlib", "numba.cuda"} & set(sys.modules)

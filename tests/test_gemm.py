@@ -96,8 +96,8 @@ SCRIPT = """
 import sys
 import numpy as np
 from numba.core.runtime import rtsys
-from refimpl.running import single_threaded_blas
-from refimpl.kernel import cache_misses
+from refimpl.kernels.running import single_threaded_blas
+from refimpl.kernels.kernel import cache_misses
 from test_gemm import product_by_rows
 
 def allocations(rows, tile):

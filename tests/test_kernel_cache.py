@@ -169,7 +169,7 @@ PACKAGE = {
 RUN = """
 import sys
 import numpy as np
-from refimpl.kernel import cache_misses
+from refimpl.kernels.kernel import cache_misses
 from pack.high import kernels
 print(kernels.forward(np.ones(2, np.float32))[0], cache_misses())
 """
@@ -376,7 +376,7 @@ def test_what_nobody_uses_any_more_is_deleted(tmp_path, monkeypatch):
 
 SCRIPT = """
 import numpy as np
-from refimpl.kernel import cache_misses
+from refimpl.kernels.kernel import cache_misses
 from refimpl.ops import relu
 for dtype in (np.float32, np.float64):
     relu.forward(np.ones((2, 3), dtype))

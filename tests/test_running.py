@@ -327,7 +327,7 @@ def test_threads_for_which_there_is_no_room_are_told_and_not_waited_for():
     code = """
 import resource
 import refimpl as ri
-from refimpl import running
+from refimpl.kernels import running
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**20,) * 2)
 try:

@@ -4,7 +4,6 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heapreplace
 
 import numpy as np
 
@@ -125,20 +124,18 @@ def _place_in(
 
 def _lowest_gap(taken: Sequence[list[int]], nbytes: int) -> int:
     """The lowest offset of `nbytes` that are free in all of `taken`, each the borders of its spans (`_take`)."""
-    offset = 0
-    following = [(borders[0], i) for i, borders in enumerate(taken)]  # start of the next span of each, and whose it is
-    heapify(following)
-    while following and following[0][0] < offset + nbytes:
-        i = following[0][1]
-        borders = taken[i]
-        k = bisect_right(borders, offset) | 1  # the first end above the offset
-        while k < len(borders) and borders[k - 1] < offset + nbytes:
-            offset = borders[k]
-            k += 2
-        if k < len(borders):
-            heapreplace(following, (borders[k - 1], i))
-        else:
-            heappop(following)
+    offset, moved = 0, True
+    following = [borders[0] for borders in taken]  # of each the start of the next span that may be in the way
+    while moved:
+        moved = False
+        for i, start in enumerate(following):
+            if start < offset + nbytes:
+                borders = taken[i]
+                k = bisect_right(borders, offset) | 1  # the first end above the offset
+                while k < len(borders) and borders[k - 1] < offset + nbytes:
+                    offset, moved = borders[k], True
+                    k += 2
+                following[i] = borders[k - 1] if k < len(borders) else math.inf
     return offset
 
 

@@ -42,6 +42,9 @@ class _Node:
     sizes: dict[str, int]  # letters that its inputs, parameters and output tell
     arrays: dict[str, Buffer] = field(default_factory=dict)
 
+    def __post_init__(self):
+        self.writer = {a: p for p in reversed(self.passes) for a in p.writes}  # array → the first pass that writes it
+
 
 class Derivation:
     """Derives the logical calls of one net's step from its graph and a plan."""
@@ -162,7 +165,7 @@ class Derivation:
             attrs |= {"stream": op.stream + self.graph.place(node.name)}
         for local, holds in op.host.items():
             arrays[local] = self.count_write() if holds == "update" else self.seed_write()
-        passes = [Bound(p) for p in op.passes.values()]
+        passes = op.bound
         if op.bind:
             passes = list(op.bind([arrays[local] for local in op.locals(len(node.inputs))]).passes)
         rules = self.plan.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
@@ -194,13 +197,14 @@ class Derivation:
             shape = self.alias_shape(r, array, source)
             r.arrays[array] = source.reshape(shape)
             return r.arrays[array]
-        writers = [p for p in r.passes if array in p.writes]
-        if not writers:
+        bound = r.writer.get(array)
+        if bound is None:
             if any(array in map(p.name, p.passed.optional) for p in r.passes):
                 return None
             raise KeyError(f"node {r.node.name}: no pass of {r.op.name} writes {array}")
-        for bound in writers if array in map(writers[0].name, writers[0].passed.parts) else writers[:1]:
-            self.call(r, bound)
+        in_parts = array in map(bound.name, bound.passed.parts)
+        for one in [p for p in r.passes if array in p.writes] if in_parts else [bound]:
+            self.call(r, one)
         return r.arrays[array]
 
     def alias_shape(self, r: _Node, array: str, source: Buffer) -> tuple[int, ...]:
@@ -258,7 +262,7 @@ class Derivation:
         attrs = {"label_smoothing": plan.label_smoothing}
         if plan.ignored_label is not None:
             attrs["ignored"] = plan.ignored_label
-        r = _Node(node, op, attrs, [Bound(p) for p in op.passes.values()], sizes, {"x": output})
+        r = _Node(node, op, attrs, op.bound, sizes, {"x": output})
         name = "labels" if "labels" in op.shapes else "target"
         entry = op.shapes[name]
         shape = full_shape(entry, sizes, axes)
@@ -284,7 +288,7 @@ class Derivation:
             needed |= dict.fromkeys(r.node.outputs, found)
         if not needed[self.graph.output]:
             return
-        self.call(loss, next(p for p in loss.passes if "dx" in p.writes), late=True)
+        self.call(loss, loss.writer["dx"], late=True)
         arriving: dict[str, list[Buffer]] = {self.graph.output: [loss.arrays["dx"]]}
         uses: dict[str, list[Buffer]] = {}  # parameter → its gradients of the nodes that use it
         for r in reversed(resolved):

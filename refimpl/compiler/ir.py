@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -34,7 +33,10 @@ class Buffer:
     @property
     def root(self) -> "Buffer":
         """The buffer that owns the memory."""
-        return self.base.root if self.base else self
+        found = self
+        while found.base is not None:
+            found = found.base
+        return found
 
     @property
     def nbytes(self) -> int:
@@ -53,7 +55,7 @@ class Buffer:
         return replace(self, shape=tuple(shape), base=self, start=self.start + start)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Call:
     """One logical call: a reference pass on buffers."""
 
@@ -71,20 +73,11 @@ class Call:
         last = self.section.rsplit(".", 1)[-1]
         return last if last in PHASES else "forward"
 
-    @cached_property
-    def name(self) -> str:
-        """`node operator.pass`."""
-        return f"{self.node} {self.passed}"
-
-    @cached_property
-    def reads(self) -> list[Buffer]:
-        """Buffers whose values it needs."""
-        return [self.arrays[a] for a in self.passed.reads if a in self.arrays]
-
-    @cached_property
-    def writes(self) -> list[Buffer]:
-        """Buffers that it writes."""
-        return [self.arrays[a] for a in self.passed.writes]
+    def __post_init__(self):
+        """name: `node operator.pass`; reads: buffers whose values it needs; writes: those that it writes."""
+        self.name = f"{self.node} {self.passed}"
+        self.reads = [self.arrays[a] for a in self.passed.reads if a in self.arrays]
+        self.writes = [self.arrays[a] for a in self.passed.writes]
 
     @property
     def present(self) -> list[str]:

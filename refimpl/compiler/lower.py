@@ -1,12 +1,12 @@
 """Turn the logical calls of a step into kernel launches.
 
 The reference backend launches each call's own kernel. The fast backend replaces groups of calls by hand-tuned kernels:
-each rule looks at one call, gathers the calls around it that one kernel can do together, and returns the launch that
-covers them, with those that must follow it. Every logical call is covered by exactly one launch; what no rule takes
-runs its reference kernel.
+each rule begins at calls of some passes, gathers the calls around one that one kernel can do together, and returns the
+launch that covers them, with those that must follow it. Every logical call is covered by exactly one launch; what no
+rule takes runs its reference kernel.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -69,13 +69,15 @@ class Lowering:
         self._shared: dict[Buffer, list[Buffer]] = {}  # memory → the arrays that took it over
         self._needed: dict[Buffer, list[Call]] = {}  # calls whose launch will read an array though they do not
 
-    def launches(self, rules: Iterable[Callable]) -> dict[str, list[Launch]]:
-        """Try the rules, in their order, on each call in turn that no launch covers yet."""
+    def launches(self, rules: Mapping[Pass, Iterable[Callable]]) -> dict[str, list[Launch]]:
+        """Try the rules of its pass, in their order, on each call in turn that no launch covers yet."""
         anchors: dict[Call, list[Launch]] = {}
         for call in self.calls:
             if call in self.groups:
                 continue
-            found = next(filter(None, (rule(self, call) for rule in rules)), None) or [reference(call)]
+            found = next(filter(None, (rule(self, call) for rule in rules.get(call.passed, ()))), None) or [
+                reference(call)
+            ]
             for launch in found:
                 stated(launch)  # a fast kernel that does not say what it executes is an error here, never equal
                 for covered in launch.covers:

@@ -20,6 +20,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -359,7 +360,7 @@ class Bound:
         """The node's name of one of the pass's arrays."""
         return self.names.get(array, array)
 
-    @property
+    @cached_property
     def writes(self) -> list[str]:
         """The node's arrays that it computes; those that it only updates are left out."""
         passed = self.passed
@@ -367,6 +368,8 @@ class Bound:
 
     def sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The pass's letter sizes that the node's sizes tell."""
+        if not self.letters:
+            return {**sizes, **self.known}
         kept = {letter: n for letter, n in sizes.items() if letter not in self.letters}
         told = {letter: sizes[other] for letter, other in self.letters.items() if other in sizes}
         return kept | told | self.known

@@ -29,7 +29,7 @@ backend, mode, limit = sys.argv[1:]
 if int(limit) >= 0:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 import refimpl as ri
-from refimpl import kernel
+from refimpl.kernels import kernel
 g = ri.Graph("small", (6, 6), 2)
 x = "input"
 if backend == "fast":

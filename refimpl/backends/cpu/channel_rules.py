@@ -17,27 +17,21 @@ TAKEN = {
 SPREAD = {emp.spread_x: ("dx", "dx_kept", "rank"), emp.spread_w: ("dw", "dw_kept", "rank")}
 
 
-def take(lowering: Lowering, call: Call) -> list[Launch] | None:
+def take(lowering: Lowering, call: Call) -> list[Launch]:
     """Chosen channels side by side."""
-    if call.passed not in TAKEN:
-        return None
     out, *read = (call.arrays[a] for a in TAKEN[call.passed])
     return [Launch(call.name, channels.take, (out, *read), tuple(read), (out,), (call,))]
 
 
-def spread(lowering: Lowering, call: Call) -> list[Launch] | None:
+def spread(lowering: Lowering, call: Call) -> list[Launch]:
     """Kept channels back at their places."""
-    if call.passed not in SPREAD:
-        return None
     out, *read = (call.arrays[a] for a in SPREAD[call.passed])
     kept = lowering.scratch(call, "kept", read[0].shape[3:], np.int32)
     return [Launch(call.name, channels.spread, (out, kept, *read), tuple(read), (out,), (call,), (kept,))]
 
 
-def score(lowering: Lowering, call: Call) -> list[Launch] | None:
+def score(lowering: Lowering, call: Call) -> list[Launch]:
     """The scores of error map pruning, from sums over slices of the samples."""
-    if call.passed is not emp.score:
-        return None
     a, dtype = call.arrays, call.arrays["dy"].dtype
     partials = lowering.scratch(call, "partials", tiles.grad_b_partials(call.sizes), dtype)
     gammas = (dtype.type(call.attrs[name]) for name in ("gamma_w", "gamma_dy"))
@@ -45,4 +39,4 @@ def score(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(call.name, channels.score, args, (a["dy"], a["w"]), (a["scores"],), (call,), (partials,))]
 
 
-RULES = (take, spread, score)
+RULES = {take: TAKEN, spread: SPREAD, score: (emp.score,)}  # rule → the passes of the calls that it begins at

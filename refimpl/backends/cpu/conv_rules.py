@@ -59,7 +59,7 @@ def present(*values) -> tuple[Buffer, ...]:
 
 def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
     """A convolution, the frozen norm, the sum of two branches, the activation and its mask after it, in one launch."""
-    if call.passed not in FORWARD or (call.passed is conv2d.forward and depthwise(call)):
+    if call.passed is conv2d.forward and depthwise(call):
         return None
     z, attrs, arrays = convolution(call)
     y, dtype = call.arrays["y"], call.arrays["y"].dtype
@@ -101,16 +101,17 @@ def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
 
     Where only they read the result, what is between is not stored.
     """
-    if call.passed in GRADIENTS and not depthwise(call):
+    if call.passed in GRADIENTS:
+        if depthwise(call):
+            return None
         dy = as_map(call.arrays["dy"])
         return [gradient(lowering, call, [], dy, nothing(2, np.uint8), nothing(1, dy.dtype))]
-    if call.passed in MASKED or call.passed is frozen_batch_norm.grad_x:
-        covers, dx, mask, scale = arriving(lowering, call)
-        readers = lowering.readers(dx)
-        if readers and all(c and c.passed in GRADIENTS and not depthwise(c) and lowering.free(c) for c in readers):
-            dy = call.arrays["dy"].reshape(as_map(readers[0].arrays["dy"]).shape)
-            launches = [gradient(lowering, readers[0], covers, dy, mask, scale)]
-            return launches + [gradient(lowering, c, [], dy, mask, scale) for c in readers[1:]]
+    covers, dx, mask, scale = arriving(lowering, call)
+    readers = lowering.readers(dx)
+    if readers and all(c and c.passed in GRADIENTS and not depthwise(c) and lowering.free(c) for c in readers):
+        dy = call.arrays["dy"].reshape(as_map(readers[0].arrays["dy"]).shape)
+        launches = [gradient(lowering, readers[0], covers, dy, mask, scale)]
+        return launches + [gradient(lowering, c, [], dy, mask, scale) for c in readers[1:]]
     return None
 
 
@@ -142,4 +143,7 @@ def gradient(lowering: Lowering, call: Call, before: list[Call], dy: Buffer, mas
     return Launch(named(covers), fast_conv2d.grad_b, args, (dy, *through), (a["db"],), covers, (partials,))
 
 
-RULES = (forward, backward)
+RULES = {  # rule → the passes of the calls that it begins at
+    forward: FORWARD,
+    backward: (*GRADIENTS, *MASKED, frozen_batch_norm.grad_x),
+}

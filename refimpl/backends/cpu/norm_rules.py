@@ -174,7 +174,7 @@ def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
     A depthwise one adds its bias; or a frozen norm after it is done at once, and an activation that keeps no mask.
     """
     kernel = kernel_of(call)
-    if call.passed is not conv2d.forward or kernel is None:
+    if kernel is None:
         return None
     found = norms(lowering)
     y, w = call.arrays["y"], call.arrays["w"]
@@ -216,9 +216,7 @@ def finished(lowering: Lowering, call: Call) -> tuple[list[Call], Buffer, object
 
 def table(lowering: Lowering, call: Call) -> list[Launch] | None:
     """Statistics of the batch, the table of the norm and its running statistics; a virtual norm ends here."""
-    n = norms(lowering).by_call.get(call)
-    if n is None or call is not n.calls["mean"]:
-        return None
+    n = norms(lowering).by_call[call]
     first, launches = [call], []
     if n.sums is None:
         rows, channels = n.rows, n.raw.shape[3]
@@ -246,7 +244,7 @@ def table(lowering: Lowering, call: Call) -> list[Launch] | None:
 def normalize(lowering: Lowering, call: Call) -> list[Launch] | None:
     """A map that is needed as such: normalised, added to the other branch, rectified, written once."""
     n = norms(lowering).by_call.get(call)
-    if n is None or call is not n.calls["forward"]:
+    if n is None:
         return None
     other = nothing(4, n.z.dtype)
     if n.sum:
@@ -287,7 +285,7 @@ def norm_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     """dγ, dβ and the table through which the convolution before reads ∂L/∂y; written out where it cannot."""
     n = norms(lowering).by_call.get(call)
     gradients = ("grad_gamma", "grad_beta", "grad_x")
-    if n is None or call.passed.name not in gradients or call.passed.operator != "batch_norm":
+    if n is None:
         return None
     calls = {p: n.calls[p] for p in gradients if p in n.calls}
     dy = call.arrays["dy"]
@@ -321,7 +319,7 @@ def norm_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
 def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
     """dw and dx of a 1×1 or depthwise convolution in one sweep, with what the norms on both sides need."""
     kernel = kernel_of(call)
-    if kernel is None or call.passed is conv2d.forward:
+    if kernel is None:
         return None
     found = norms(lowering)
     of_node = lowering.of_node(call.node)
@@ -389,7 +387,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
 def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
     """Dx, and dw where it is asked for, of some channels of a depthwise convolution, which stand side by side."""
     z = call.sizes
-    if call.passed not in (conv2d.grad_w, conv2d.grad_x) or not call.renamed or not 1 < z["G"] == z["C"] == z["K"]:
+    if not call.renamed or not 1 < z["G"] == z["C"] == z["K"]:
         return None
     calls = {c.passed: c for c in lowering.of_node(call.node) if c.phase == "backward" and c.renamed}
     grad_w, grad_x = calls.get(conv2d.grad_w), calls.get(conv2d.grad_x)
@@ -413,4 +411,12 @@ def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(name, depthwise.backward, args, buffers(dy, x, w), buffers(dx, share), covers, scratch), *follow]
 
 
-RULES = (convolve, kept_depthwise, table, normalize, rectified_gradient, norm_gradient, convolve_back)
+RULES = {  # rule → the passes of the calls that it begins at
+    convolve: (conv2d.forward,),
+    kept_depthwise: (conv2d.grad_w, conv2d.grad_x),
+    table: (batch_norm.mean,),
+    normalize: (batch_norm.forward,),
+    rectified_gradient: (relu.grad_x, relu6.grad_x),
+    norm_gradient: (batch_norm.grad_gamma, batch_norm.grad_beta, batch_norm.grad_x),
+    convolve_back: (conv2d.grad_w, conv2d.grad_x),
+}

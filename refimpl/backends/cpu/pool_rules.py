@@ -9,15 +9,20 @@ from . import avg_pool as fast_avg_pool
 from . import max_pool as fast_max_pool
 from .rules import named, nothing
 
+MEANS = {
+    avg_pool.forward: (fast_avg_pool.forward, "y", "x"),
+    avg_pool.grad_x: (fast_avg_pool.grad_x, "dx", "dy"),
+    global_avg_pool.forward: (fast_avg_pool.global_forward, "y", "x"),
+    global_avg_pool.grad_x: (fast_avg_pool.global_grad_x, "dx", "dy"),
+}
 
-def maximum(lowering: Lowering, call: Call) -> list[Launch] | None:
+
+def maximum(lowering: Lowering, call: Call) -> list[Launch]:
     """Max pooling, with the places that its gradient needs where there are any."""
     a = call.arrays
     if call.passed is max_pool.grad_x:
         args = (a["dx"], a["dy"], a["argmax"], fast_max_pool.geometry(call.attrs))
         return [Launch(call.name, fast_max_pool.grad_x, args, (a["dy"], a["argmax"]), (a["dx"],), (call,))]
-    if call.passed is not max_pool.forward:
-        return None
     covers, argmax, writes = [call], nothing(4, np.uint8), [a["y"]]
     readers = lowering.readers(a["x"])
     places = next((c for c in readers if c and c.passed is max_pool.argmax and c.node == call.node), None)
@@ -29,17 +34,9 @@ def maximum(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(named(covers), fast_max_pool.forward, args, (a["x"],), tuple(writes), tuple(covers))]
 
 
-def mean(lowering: Lowering, call: Call) -> list[Launch] | None:
+def mean(lowering: Lowering, call: Call) -> list[Launch]:
     """Average pooling, and that of whole maps."""
-    kernels = {
-        avg_pool.forward: (fast_avg_pool.forward, "y", "x"),
-        avg_pool.grad_x: (fast_avg_pool.grad_x, "dx", "dy"),
-        global_avg_pool.forward: (fast_avg_pool.global_forward, "y", "x"),
-        global_avg_pool.grad_x: (fast_avg_pool.global_grad_x, "dx", "dy"),
-    }
-    if call.passed not in kernels:
-        return None
-    kernel, out, given = kernels[call.passed]
+    kernel, out, given = MEANS[call.passed]
     out, given = call.arrays[out], call.arrays[given]
     more = ()
     if call.passed.operator == "avg_pool":
@@ -47,4 +44,4 @@ def mean(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(call.name, kernel, (out, given, *more), (given,), (out,), (call,))]
 
 
-RULES = (maximum, mean)
+RULES = {maximum: (max_pool.forward, max_pool.grad_x), mean: MEANS}  # rule → the passes of the calls that it begins at

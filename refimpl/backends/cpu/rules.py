@@ -1,4 +1,4 @@
-"""Which groups of calls the fast kernels do together. Each rule returns a launch, or None where it does not apply."""
+"""Which groups of calls the fast kernels do together. Each rule returns launches, or None where it does not apply."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from . import gradient_filter as fast_gf
 from . import relu as fast_relu
 
 RECTIFIERS = {relu.forward: (1, relu), relu6.forward: (2, relu6)}
-MASKED = {relu.grad_x, relu6.grad_x}
+MASKED = (relu.grad_x, relu6.grad_x)
 
 
 def nothing(dims: int, dtype) -> np.ndarray:
@@ -38,10 +38,8 @@ def rectify(lowering: Lowering, call: Call) -> list[Launch] | None:
             return None
         covers.append(rectifier)
         inputs = [call.arrays["a"], call.arrays["b"]]
-    elif call.passed in RECTIFIERS:
-        rectifier, inputs = call, [call.arrays["x"]]
     else:
-        return None
+        rectifier, inputs = call, [call.arrays["x"]]
     act, operator = RECTIFIERS[rectifier.passed]
     y = rectifier.arrays["y"]
     pack = lowering.find(y, operator.pack_mask)
@@ -74,13 +72,11 @@ def pool_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The patch means of dy, through a rectifier's mask and a frozen norm: neither of their gradients is stored."""
     if call.passed is gf.pool_dy:
         covers, mask, scale, pool, dy = [], nothing(2, np.uint8), nothing(1, call.arrays["dy"].dtype), call, None
-    elif call.passed in MASKED or call.passed is frozen_batch_norm.grad_x:
+    else:
         covers, dx, mask, scale = arriving(lowering, call)
         pool, dy = lowering.reader(dx, gf.pool_dy), call.arrays["dy"]
         if pool is None:
             return None
-    else:
-        return None
     dy = (dy or pool.arrays["dy"]).reshape(pool.arrays["dy"].shape)
     mean = pool.arrays["dy_mean"]
     args = (mean, dy, mask, scale, pool.attrs["patch"], pool.attrs["align"])
@@ -91,8 +87,6 @@ def pool_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
 
 def pool_input(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The patch sums of x."""
-    if call.passed is not gf.pool_x:
-        return None
     a = call.arrays
     args = (a["x_sum"], a["x"], *(call.attrs[name] for name in ("patch", "stride", "align")))
     return [Launch(call.name, fast_gf.pool_x, args, (a["x"],), (a["x_sum"],), (call,))]
@@ -100,16 +94,12 @@ def pool_input(lowering: Lowering, call: Call) -> list[Launch] | None:
 
 def sum_kernel(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The spatial sum of a kernel."""
-    if call.passed is not gf.sum_w:
-        return None
     a = call.arrays
     return [Launch(call.name, fast_gf.sum_w, (a["w_sum"], a["w"]), (a["w"],), (a["w_sum"],), (call,))]
 
 
 def filtered_grad_x(lowering: Lowering, call: Call) -> list[Launch] | None:
     """Patch gradients and their expansion: a tile of them is written to dx while it is in cache."""
-    if call.passed not in (gf.patch_grad, gf.patch_grad_dilated):
-        return None
     expand = lowering.reader(call.arrays["dx_patch"], gf.expand)
     if expand is None:
         return None
@@ -134,8 +124,6 @@ def working(lowering: Lowering, call: Call, dtype, *names: str) -> tuple[Buffer,
 
 def filtered_grad_w(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The one weight gradient of each window and its expansion."""
-    if call.passed is not gf.patch_grad_w:
-        return None
     expand = lowering.reader(call.arrays["dw_patch"], gf.expand_w)
     if expand is None:
         return None
@@ -147,8 +135,6 @@ def filtered_grad_w(lowering: Lowering, call: Call) -> list[Launch] | None:
 
 def masked_scale(lowering: Lowering, call: Call) -> list[Launch] | None:
     """dy through a rectifier's mask, a frozen batch norm or both, in place where nobody needs dy any more."""
-    if call.passed not in MASKED and call.passed is not frozen_batch_norm.grad_x:
-        return None
     dy = call.arrays["dy"]
     covers, dx, mask, scale = arriving(lowering, call)
     lowering.overlay(dx, dy, call)
@@ -158,19 +144,17 @@ def masked_scale(lowering: Lowering, call: Call) -> list[Launch] | None:
 
 def sum_of_two(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The sum of two branches or of two gradients, where nothing follows that does it on its way."""
-    if call.passed is not add.forward:
-        return None
     y, a, b = (call.arrays[name] for name in "yab")
     return [Launch(call.name, fast_add.forward, (y, a, b), (a, b), (y,), (call,))]
 
 
-RULES = (
-    rectify,
-    pool_gradient,
-    pool_input,
-    sum_kernel,
-    filtered_grad_x,
-    filtered_grad_w,
-    masked_scale,
-    sum_of_two,
-)
+RULES = {  # rule → the passes of the calls that it begins at
+    rectify: (add.forward, *RECTIFIERS),
+    pool_gradient: (gf.pool_dy, *MASKED, frozen_batch_norm.grad_x),
+    pool_input: (gf.pool_x,),
+    sum_kernel: (gf.sum_w,),
+    filtered_grad_x: (gf.patch_grad, gf.patch_grad_dilated),
+    filtered_grad_w: (gf.patch_grad_w,),
+    masked_scale: (*MASKED, frozen_batch_norm.grad_x),
+    sum_of_two: (add.forward,),
+}
