@@ -38,7 +38,6 @@ from refimpl.plan.plan import Plan
 
 from .formulas import cost as formulas
 from .formulas.cost import UNITS, evaluator, flatten, taps
-from .formulas.methods.stochastic_depth import occurrence
 from .formulas.whole import larger, quotient
 
 WIDTH = "width"
@@ -217,8 +216,7 @@ def of(
     floats. ValueError where the plan does not fit the model.
     """
     graph = models.build(model) if isinstance(model, str) else model
-    if plan.instances:
-        plan = replace(plan, instances=plan.instances.for_net(graph, graph.size))
+    plan = plan.for_net(graph, graph.size)
     trace = Trace(quotient, named)
     symbols: dict[str, sp.Symbol] = {}
     given: dict[str, object] = {}
@@ -247,13 +245,9 @@ def of(
     made = replace(plan, rules=rules, instances=with_symbols(plan.instances), depth=with_symbols(plan.depth))
     step = derive(net, made, n, size, dtype)
     p = Program(net, made, n, size, dtype, "reference", 1, step, lower(step, "reference", 1))
-    samples, known = p.samples(n), {}
-    calls = {call: _cost(call, samples[call.section], known) for call in step}
-    if plan.depth:
-        occurs = occurrence(p)
-        calls = {call: c * expression(occurs.get(call, 0)) for call, c in calls.items()}
-    if made.instances:
-        calls = {call: c * expression(made.instances.steps_share) for call, c in calls.items()}
+    turns, known = {turn.section: turn for turn in p.schedule(n)}, {}
+    calls = {call: _cost(call, turns[call.section].samples, known) for call in step}
+    calls = {call: c * expression(turns[call.section].occurs(call)) for call, c in calls.items()}
     return ClosedForm(graph, plan, p, calls, symbols, given, trace)
 
 

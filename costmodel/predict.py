@@ -9,11 +9,11 @@ from refimpl.compiler.executed import NOTHING, Ops, executed
 from refimpl.compiler.ir import Call, Launch
 from refimpl.compiler.program import Program
 from refimpl.methods.filter_shares import STEPS
+from refimpl.methods.strategy import Turn
 
 from .device import device as devices
 from .device import kernels
 from .formulas.cost import ARITHMETIC, counts
-from .formulas.methods.stochastic_depth import occurrence
 
 
 def call_counts(call: Call, n: int) -> Counter:
@@ -76,13 +76,15 @@ class Estimate:
     """The price of one step on n samples.
 
     calls: the units of each logical call; where data or chance decide what a step does, what is expected of it, so that
-    a unit may be a fraction. occurs: the probability of each call where chance decides, else empty.
+    a unit may be a fraction. turns: section → what the plan's schedule says of it. occurs: the probability of each call
+    that chance decides.
     """
 
     program: Program
     n: int
     calls: dict[Call, Counter]
     device: devices.Device
+    turns: dict[str, Turn]
     occurs: dict[Call, float] = field(default_factory=dict)
 
     @cached_property
@@ -128,8 +130,7 @@ class Estimate:
     @cached_property
     def executed_launches(self) -> list[tuple[str, Ops]]:
         """(section, what its kernel executes) of each launch, in order: expected, where data or chance decide."""
-        samples = self.program.samples(self.n)
-        return [(section, expected_ops(launch, samples[section]) * p) for section, launch, p in self._likely()]
+        return [(s, expected_ops(launch, self.turns[s].samples) * p) for s, launch, p in self._likely()]
 
     @property
     def executed(self) -> dict[str, Ops]:
@@ -168,10 +169,10 @@ class Estimate:
         """Predicted seconds of each launch, in order; on fewer samples than the batch its work shrinks with them."""
         program = self.program
         rates, _ = self.device.at(program.threads)
-        samples, found = program.samples(self.n), []
+        found = []
         for (section, launch, occurs), terms in zip(self._likely(), self.work, strict=True):
             if any(b.batched for b in launch.buffers):
-                share = samples[section] / program.batch
+                share = self.turns[section].samples / program.batch
                 terms = {t: v if t in ("call", "cold") else v * share for t, v in terms.items()}
             found.append(occurs * rates.seconds(kernels.kernel(launch), terms))
         return found
@@ -180,10 +181,10 @@ class Estimate:
     def typical(self) -> float:
         """Seconds of one step by the device's rates."""
         rates, _ = self.device.at(self.program.threads)
-        found, rule = sum(self.launches), self.program.plan.instances
+        found = sum(self.launches)
         if self.program.training:
             around = rates.seconds(kernels.HOST, kernels.around(self.program))
-            found += around * (rule.steps_share if rule else 1.0)
+            found += around * max(turn.times for turn in self.turns.values())
         return found
 
     @cached_property
@@ -202,10 +203,9 @@ class Estimate:
 
         Over a run of `filter_shares.STEPS` mini-batches; this one itself where no choice of instances is made.
         """
-        if not self.program.training or not self.program.plan.instances:
-            return {"low": self, "high": self}
         over = self.program.over(STEPS)
-        return {bound: estimate(over[bound], self.n, self.device) for bound in ("low", "high")}
+        same = over["low"].plan == over["high"].plan
+        return {b: self if same else estimate(over[b], self.n, self.device) for b in ("low", "high")}
 
     def __str__(self) -> str:
         """The totals, a line each."""
@@ -233,16 +233,15 @@ def estimate(program: Program, n: int | None = None, device: devices.Device | st
     """
     n = program.batch if n is None else n
     device = devices.find(device) if isinstance(device, str) else device
-    samples = program.samples(n)
-    calls = {call: expected_counts(call, samples[call.section]) for call in program.step}
-    occurs, made = {}, program.plan.instances.steps_share if program.plan.instances and program.training else 1.0
-    if program.plan.depth and program.training and not program.dropped:
-        occurs = occurrence(program)
-    if made < 1:
-        occurs = {call: occurs.get(call, 1.0) * made for call in program.step}
-    if occurs:
-        calls = {call: Counter({u: k * occurs[call] for u, k in units.items()}) for call, units in calls.items()}
-    return Estimate(program, n, calls, device, occurs)
+    turns = {turn.section: turn for turn in program.schedule(n)}
+    calls, occurs = {}, {}
+    for call in program.step:
+        turn = turns[call.section]
+        units, times = expected_counts(call, turn.samples), turn.occurs(call)
+        if times != 1:
+            occurs[call], units = times, Counter({u: k * times for u, k in units.items()})
+        calls[call] = units
+    return Estimate(program, n, calls, device, turns, occurs)
 
 
 def run_macs(program: Program, batches: Iterable[int], of: Callable[[Estimate], float] | None = None) -> int | float:

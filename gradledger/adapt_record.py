@@ -149,8 +149,7 @@ def entered(job: "Job", batches: list[int], losses: list[float] | None) -> dict:
     for bound, program in job.program.over(len(batches), losses).items():
         planned[bound] = Counter()
         for n in batches:
-            share = program.plan.instances.steps_share
-            planned[bound].update({s: k * share for s, k in program.samples(n).items()})
+            planned[bound].update({turn.section: turn.samples * turn.times for turn in program.schedule(n)})
     for made in job.trainer.made.values():
         for (section, n), times in made.items():
             realised[section] += n * times

@@ -187,8 +187,7 @@ def executed(estimate: predict.Estimate) -> dict:
 
 def entered(estimate: predict.Estimate) -> dict[str, float]:
     """Samples of each section that are expected in a step."""
-    share = estimate.program.plan.instances.steps_share
-    return {s: n * share for s, n in estimate.program.samples(estimate.n).items()}
+    return {turn.section: turn.samples * turn.times for turn in estimate.turns.values()}
 
 
 def counted_as_paper(program: ri.Program) -> dict:

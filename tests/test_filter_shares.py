@@ -69,7 +69,7 @@ def test_the_recorded_runs_on_mnist_are_predicted_within_15_percent(run):
     over = {bound: predict.estimate(one) for bound, one in program.over(steps).items()}
     assert over["mid"].macs == pytest.approx(macs / steps, rel=0.15)
     assert over["low"].macs <= macs / steps <= over["high"].macs
-    assert over["mid"].program.samples(64)["forward"] / 64 == pytest.approx(run["shares"]["forward"], rel=0.15)
+    assert over["mid"].turns["forward"].samples / 64 == pytest.approx(run["shares"]["forward"], rel=0.15)
     assert run["predicted"] == lenet_mnist.predicted(run, lenet_mnist.Protocol(**MNIST["protocol"]))["predicted"]
 
 
@@ -107,13 +107,13 @@ def test_while_t_rises_to_the_losses_everything_may_enter():
 
 def test_of_a_single_instance_the_loss_always_becomes_known():
     for rule in (ri.InstanceFilter(keep=0.1), *ri.InstanceFilter(keep=0.1).over(1, 500, [0.3]).values()):
-        found = rule.samples(1)
+        found = {turn.section: turn.samples for turn in rule.schedule(None, 1, ri.Backprop())}
         assert found["filter.forward"] == pytest.approx(1) and found["forward"] + found["uncertain"] == pytest.approx(1)
 
 
 def test_shares_that_are_given_are_reckoned_with():
     rule = ri.InstanceFilter(keep=0.1, shares=(0.5, 0.25))
-    found = rule.samples(8)
+    found = {turn.section: turn.samples for turn in rule.schedule(None, 8, ri.Backprop())}
     assert (found["forward"], found["uncertain"], found["filter.update"]) == (4, 2, 6)
     assert set(rule.over(8, 100).values()) == {rule}
     message = r"^shares must be two shares that make at most 1, High and uncertain, got \(0.9, 0.2\)$"

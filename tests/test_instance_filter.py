@@ -204,7 +204,7 @@ def test_every_overhead_is_on_the_ledger():
     assert total == sum(parts.values()) and parts["filter"] and parts["filter.backward"]
     estimate = predict.estimate(program)
     assert estimate.flops == pytest.approx(sum(predict.arithmetic(u) for u in estimate.sections.values()))
-    reckoned = program.samples(8)
+    reckoned = {turn.section: turn.samples for turn in program.schedule(8)}
     assert reckoned["filter"] == 8 and 2 < reckoned["forward"] < reckoned["filter.forward"] <= 8  # more than R_set
 
 

@@ -1,7 +1,5 @@
 """Compile a graph and a plan: `compile(graph, plan, batch)` is the Program of a step."""
 
-from dataclasses import replace
-
 import numba
 import numpy as np
 
@@ -56,8 +54,8 @@ def compile(
     if threads is None:
         threads = numba.config.NUMBA_NUM_THREADS
     arguments.whole("threads", threads)
-    if plan is not None and plan.instances is not None:
-        plan = replace(plan, instances=plan.instances.for_net(graph, size))
+    if plan is not None:
+        plan = plan.for_net(graph, size)
     step = derive(graph, plan, batch, size, dtype)
     launches = lower(step, backend, threads)
     program = Program(graph, plan or Plan(), batch, size, dtype, backend, threads, step, launches)

@@ -1,64 +1,97 @@
-"""Put the step of a plan together: that of one net, or of several on one mini-batch.
+"""Put the step of a plan together: its strategy asks a composer for the nets that it is made of, and joins them."""
 
-A plan that chooses which instances train (`instances`) has sections of its own before and after those of the main net:
-the main net itself or a filter net judges the whole mini-batch, and the filter learns from what came of it.
-"""
-
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 
 from ..graph import INPUT, Graph
-from ..methods.instance_filter import entropy
+from ..methods.stochastic_depth import Block
 from ..plan.plan import Backprop, Plan
 from .derive import Derivation
 from .ir import PHASES, Buffer, Step
 
 
+@dataclass(frozen=True)
+class Composer:
+    """Derives the nets of a step.
+
+    stream: the mini-batch that several nets of the step read. chosen: do the nets that train get instances of it that
+    the host chooses, and tell the loss of each?
+    """
+
+    graph: Graph
+    plan: Plan
+    batch: int
+    size: tuple[int, int] | None
+    dtype: object
+    dropped: frozenset[str] = frozenset()
+    known: dict | None = None
+    stream: Buffer | None = None
+    chosen: bool = False
+
+    def sharing(self) -> "Composer":
+        """The same for a step whose nets all read one mini-batch. ValueError for a net of several inputs."""
+        if self.graph.inputs != (INPUT,):
+            inputs = ", ".join(self.graph.inputs)
+            raise ValueError(f"nets can share an input called {INPUT}, but {self.graph.name} has {inputs}")
+        shape = self.graph.shapes(self.batch, self.size)[INPUT]
+        return replace(self, stream=Buffer(INPUT, shape, np.dtype(self.dtype), "arena", batched=1))
+
+    def choosing(self) -> "Composer":
+        """The same for a step that chooses instances of its mini-batch."""
+        return replace(self.sharing(), chosen=True)
+
+    @cached_property
+    def left_out(self) -> list[Block]:
+        """The residual blocks that this step leaves out."""
+        return [b for b in self.plan.strategy.blocks(self.graph) if b.name in self.dropped] if self.dropped else []
+
+    def net(
+        self, training: bool = True, prefix: str = "", section: str = "", chosen: bool | None = None,
+        parameters: Mapping[str, Buffer] | None = None,
+    ) -> Derivation:  # fmt: skip
+        """The main net. prefix, section, parameters: as `Derivation` takes them; chosen: default the composer's."""
+        return Derivation(
+            self.graph, self.plan, self.batch, self.size, self.dtype, training, prefix, section, parameters,
+            self.stream, self.chosen if chosen is None else chosen, self.left_out,
+            self.known if training else None,
+        )  # fmt: skip
+
+    def other(
+        self, graph: Graph, prefix: str, training: bool = True, section: str = "", chosen: bool = False,
+        parameters: Mapping[str, Buffer] | None = None, optimizer=None, **settings,
+    ) -> Derivation:  # fmt: skip
+        """Another net on the same mini-batch, with an optimizer and the settings of a Plan of its own."""
+        plan = Plan(**settings, step=Backprop(optimizer)) if optimizer else Plan(**settings)
+        return Derivation(
+            graph, plan, self.batch, self.size, self.dtype, training, prefix, section, parameters, self.stream, chosen
+        )
+
+    def joined(self, *steps: Step) -> Step:
+        """One step of several, in their order, on one mini-batch. AssertionError where two of them share a name."""
+        joined = Step(host_writes={INPUT: self.stream} if self.stream else {})
+        for step in steps:
+            for field in fields(step):
+                found, both = getattr(joined, field.name), getattr(step, field.name)
+                if common := found.keys() & both.keys():
+                    raise AssertionError(f"two nets of a step have {field.name} called {', '.join(common)}")
+                found.update(both)
+        return joined
+
+
 def derive(
-    graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype, dropped: Collection[str] = (),
+    graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int] | None, dtype, dropped: Collection[str] = (),
     known: dict | None = None,
 ) -> Step:  # fmt: skip
     """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit.
 
-    dropped: names of the residual blocks that the step leaves out, as the plan's `depth` names them. known: kept from
+    dropped: names of the residual blocks that the step leaves out, as the plan's strategy names them. known: kept from
     one step of the plan to the next, so that what they have in common is found out once.
     """
     if plan is None:
-        step = Derivation(graph, Plan(), batch, size, dtype, training=False).build()
+        step = Composer(graph, Plan(), batch, size, dtype).net(training=False).build()
         step.calls |= {phase: [] for phase in PHASES[1:]}
         return step
-    blocks = [b for b in plan.depth.blocks(graph) if b.name in dropped] if dropped else []
-    rule = plan.instances
-    if rule is None or not rule.sections:
-        return Derivation(graph, plan, batch, size, dtype, training=True, dropped=blocks, known=known).build()
-    stream = Buffer(INPUT, graph.shapes(batch, size)[INPUT], np.dtype(dtype), "arena", batched=1)
-    common = {"batch": batch, "size": size, "dtype": dtype, "stream": stream}
-    main = Derivation(graph, plan, training=True, chosen=True, **common)
-    judge = {"training": False, "parameters": main.parameters, **common}
-    if "filter" not in rule.sections:  # the main net itself judges the whole mini-batch
-        before, after = [Derivation(graph, plan, prefix="judge.", section="judge", **judge).build(losses=True)], []
-    else:
-        own = Plan(**rule.filter_settings(), step=Backprop(rule.optimizer))
-        learner = Derivation(rule.graph, own, training=True, prefix=rule.prefix, chosen=True, **common)
-        shared = common | {"parameters": learner.parameters}
-        asked = Derivation(rule.graph, own, training=False, prefix=rule.prefix, section="filter", **shared)
-        first = asked.build()
-        logits, doubt = first.host_reads.pop(f"{rule.prefix}output"), asked.buffer("entropy", (batch,), batched=1)
-        asked.emit("entropy", entropy, {"logits": logits, "entropy": doubt}, {})
-        first.host_reads |= {f"{rule.prefix}logits": logits, f"{rule.prefix}entropy": doubt}
-        unsure = Derivation(graph, plan, prefix="uncertain.", section="uncertain", chosen=True, **judge)
-        before, after = [first], [unsure.build(losses=True), learner.build()]
-    return _joined(stream, [*before, main.build(losses=True), *after])
-
-
-def _joined(stream: Buffer, steps: list[Step]) -> Step:
-    """One step of several, in their order, on one mini-batch."""
-    joined = Step({}, {INPUT: stream}, {}, {}, {}, {}, {}, {})
-    for step in steps:
-        for name, found in vars(step).items():
-            both = getattr(joined, name).keys() & found.keys()
-            if both:
-                raise AssertionError(f"two nets of a step have {name} called {', '.join(both)}")
-            getattr(joined, name).update(found)
-    return joined
+    return plan.strategy.derive(Composer(graph, plan, batch, size, dtype, frozenset(dropped), known))

@@ -63,7 +63,7 @@ class Derivation:
         self.known = {} if known is None else known
         self.graph, self.plan, self.batch, self.dtype, self.training = graph, plan, batch, np.dtype(dtype), training
         self.prefix = prefix
-        blocks = self.once("blocks", lambda: plan.depth.blocks(graph)) if plan.depth and training else ()
+        blocks = self.once("blocks", lambda: plan.strategy.blocks(graph)) if training else ()
         self.inside = self.once("inside", lambda: {node: b.name for b in blocks for node in b.nodes})
         self.absent = {name for block in dropped for name in block.nodes}
         self.shortcuts = {block.name: block.shortcut for block in dropped}
@@ -118,8 +118,8 @@ class Derivation:
         """Does a node with running statistics train with those of the batch?"""
         return self.plan.batch_norm == "train" and node.name in self.trained
 
-    def build(self, losses: bool = False) -> Step:
-        """The step; losses: the host wants the loss of each instance, of an inference too."""
+    def build(self, losses: bool = False, loss: bool = False) -> Step:
+        """The step. losses: the host wants the loss of each instance, loss: their mean; of an inference too."""
         resolved = []
         needed = self.once("needed", self.graph.needed)
         read = {*self.graph.outputs, *(tensor for node in needed for tensor in node.inputs)}
@@ -135,17 +135,39 @@ class Derivation:
         reads = {"output": output}
         if not self.training:
             reads |= {f"output.{name}": b for name, b in zip(self.graph.outputs[1:], others, strict=True)}
-        loss = self.loss(output) if self.training or losses else None
+        last = self.loss(output) if self.training or losses or loss else None
         if losses:
-            reads["losses"] = self.demand(loss, "losses")
+            reads["losses"] = self.demand(last, "losses")
+        if self.training or loss:
+            reads["loss"] = self.demand(last, "loss")
         if self.training:
-            reads["loss"] = self.demand(loss, "loss")
-            self.backward(resolved, loss)
+            self.backward(resolved, last)
             self.update(resolved)
         calls = {self.names[phase]: self.calls[phase] for phase in (PHASES if self.training else PHASES[:1])}
         own = {} if self.shared else self.parameters
         named = (self.host_writes, reads, own, self.state, self.gradients, self.constants, self.scalars)
-        return Step(calls, *({self.prefix + name: value for name, value in found.items()} for found in named))
+        order = [self.names[phase] for phase in PHASES] if self.training else []
+        follows = dict(zip(order[1:], order, strict=False))
+        found = ({self.prefix + name: value for name, value in arrays.items()} for arrays in named)
+        return Step(calls, *found, follows)
+
+    def begin(self, section: str) -> None:
+        """Let `emit` add to a section of this name from now on."""
+        self.section = section
+        self.calls.setdefault(section, [])
+        self.names.setdefault(section, self.prefix + section)
+
+    def emitted(self, section: str) -> Step:
+        """What was emitted into a section that `begin` named, to be joined with others."""
+        return Step(calls={self.names[section]: self.calls[section]})
+
+    def held(self) -> Step:
+        """The parameters, and what the host writes for what was emitted: a step without sections, to be joined."""
+        writes = {self.prefix + name: self.host_writes[name] for name in self.scalars}
+        state = {self.prefix + name: b for name, b in self.state.items()}
+        scalars = {self.prefix + name: scalar for name, scalar in self.scalars.items()}
+        parameters = {self.prefix + name: b for name, b in self.parameters.items()}
+        return Step(host_writes=writes, parameters=parameters, state=state, scalars=scalars)
 
     def resolve(self, node: Node) -> _Node:
         """Operator, attributes and passes of a node under the plan, with its inputs and parameters bound."""

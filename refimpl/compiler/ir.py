@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -152,14 +152,15 @@ class Scalar:
 class Step:
     """The logical calls of a step, by section, with the buffers that the host fills and reads."""
 
-    calls: dict[str, list[Call]]  # in the longest order in which the sections run
-    host_writes: dict[str, Buffer]  # input, labels, lr, step, seed, block
-    host_reads: dict[str, Buffer]  # output, loss
-    parameters: dict[str, Buffer]
-    state: dict[str, Buffer]  # optimizer arrays, by `parameter.array`
-    gradients: dict[str, Buffer]
-    constants: dict[str, "Constant"]  # what the plan adds to the model's own constants
-    scalars: dict[str, Scalar]  # of those the ones of one element
+    calls: dict[str, list[Call]] = field(default_factory=dict)  # in the longest order in which the sections run
+    host_writes: dict[str, Buffer] = field(default_factory=dict)  # input, labels, lr, step, seed, block
+    host_reads: dict[str, Buffer] = field(default_factory=dict)  # output, loss
+    parameters: dict[str, Buffer] = field(default_factory=dict)
+    state: dict[str, Buffer] = field(default_factory=dict)  # optimizer arrays, by `parameter.array`
+    gradients: dict[str, Buffer] = field(default_factory=dict)
+    constants: dict[str, "Constant"] = field(default_factory=dict)  # what the plan adds to the model's own constants
+    scalars: dict[str, Scalar] = field(default_factory=dict)  # of those that the host writes the ones of one element
+    follows: dict[str, str] = field(default_factory=dict)  # section → the one that must have run just before it
 
     def __iter__(self):
         return (call for calls in self.calls.values() for call in calls)

@@ -7,20 +7,18 @@ names the logical calls that it covers.
 """
 
 import copy
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
 from ..graph import Graph
 from ..methods.stochastic_depth import Block
+from ..methods.strategy import Turn, turns
 from ..plan.plan import Plan
 from . import arena
 from .compose import derive
 from .ir import Buffer, Launch, Step
 from .lower import lower
-
-BOUNDS = ("low", "mid", "high")
 
 
 class MemoryLimitError(ValueError):
@@ -59,31 +57,28 @@ class Program:
     @property
     def graphs(self) -> dict[str, Graph]:
         """Every net of the step, by the prefix of its names."""
-        return {"": self.graph} | ({f.prefix: f.graph for f in [self.plan.instances] if hasattr(f, "graph")})
+        return {"": self.graph} | self.plan.strategy.nets
 
-    def samples(self, n: int) -> dict[str, float]:
-        """Samples that each section is reckoned to run on, of a mini-batch of n; a mean where the data decide."""
-        chosen = self.plan.instances.samples(n) if self.plan.instances and self.training else {}
-        return dict.fromkeys(self.sections, n) | chosen
+    def schedule(self, n: float) -> tuple[Turn, ...]:
+        """What a step on a mini-batch of n samples is expected to do, a turn for each section that it uses."""
+        return self.plan.strategy.schedule(self, n) if self.training else turns(self.sections[:1], n)
 
     def over(self, steps: int, losses: np.ndarray | None = None) -> dict[str, "Program"]:
-        """`low`, `mid`, `high`: the same, whose price reckons with what is expected to enter in a run of `steps`.
+        """`low`, `mid`, `high`: the same, whose schedule is what is expected in a run of `steps` mini-batches.
 
         The three differ where the data or chance decide how many samples enter. losses: those of some instances before
         the first step (`methods.filter_shares.first_losses`), where they are known.
         """
-        if not self.plan.instances or not self.training:
-            return dict.fromkeys(BOUNDS, self)
         found = {}
-        for bound, rule in self.plan.instances.over(self.batch, steps, losses).items():
-            found[bound] = copy.copy(self)
-            found[bound].plan = replace(self.plan, instances=rule)
+        for bound, plan in self.plan.over(self.batch, steps, losses).items():
+            found[bound] = copy.copy(self) if self.training else self
+            found[bound].plan = plan
         return found
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The residual blocks that a step may leave out, where the plan says so."""
-        return self.plan.depth.blocks(self.graph) if self.plan.depth else ()
+        return self.plan.strategy.blocks(self.graph)
 
     def step_without(self, dropped: frozenset[str]) -> Step:
         """The logical calls of the step that leaves these blocks out."""
@@ -106,7 +101,7 @@ class Program:
     @property
     def training(self) -> bool:
         """Does the step learn, or only infer?"""
-        return "loss" in self.step.host_reads
+        return any(name.rpartition(".")[2] == "loss" for name in self.step.host_reads)
 
     @cached_property
     def order(self) -> list[Launch]:
@@ -168,6 +163,8 @@ class Program:
     @cached_property
     def saved(self) -> dict[Buffer, int]:
         """Buffers kept from the forward to the backward section, with their bytes; inputs that the host fills too."""
+        if "backward" not in self.sections:
+            return {}
         before = self.sections[: self.sections.index("forward") + 1]
         boundary = sum(len(self.launches[section]) for section in before)
         later = (launch for s in ("backward", "update") for launch in self.launches[s])
@@ -211,14 +208,24 @@ class Program:
             f"arena {self.peak_bytes:,} B (lower bound {self.lower_bound[0]:,} B), state {self.state_bytes:,} B, "
             f"constants {self.constant_bytes:,} B, saved for backward {self.saved_bytes:,} B",
         ]
+        turns = {turn.section: turn for turn in self.schedule(self.batch)}
         for section in self.sections:
-            lines.append(f"{section}")
+            lines.append(f"{section}{self._expected(turns.get(section))}")
             for launch in self.launches[section]:
                 lines.append(f"  {launch.name}")
                 if [c.name for c in launch.covers] != [launch.name]:
                     lines.append(f"      covers {', '.join(c.name for c in launch.covers)}")
                 lines += [f"      {kind} {self._describe(b)}" for kind, b in _listed(launch)]
         return "\n".join(lines)
+
+    def _expected(self, turn: Turn | None) -> str:
+        """What the schedule says of a section, where it is not that all of it runs once on the whole mini-batch."""
+        if turn is None:
+            return ""
+        words = [f"on {turn.samples:.3g} of {self.batch} samples"] if turn.samples != self.batch else []
+        words += [f"in {100 * turn.times:.3g} % of the steps"] if turn.times != 1 else []
+        words += ["some calls left out at random"] if turn.calls is not None else []
+        return f" ({', '.join(words)})" if words else ""
 
     def _input(self) -> str:
         """The input map in words, or each of the inputs."""

@@ -15,20 +15,19 @@ import numpy as np
 
 from ..kernels import random
 from ..kernels.traced import part
+from .strategy import Modifier, Turn
 
 BLOCK = 1 << 16  # steps drawn for at a time
 
 
 @dataclass(frozen=True)
-class HardExamples:
+class HardExamples(Modifier):
     """OHEM: the share `keep` of each mini-batch with the highest losses trains. ValueError for another share."""
 
     keep: float = 0.1
 
     method: ClassVar[str] = "hard-examples"
     priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that costs depend on
-    steps_share: ClassVar[float] = 1.0  # of the steps is not skipped
-    sections: ClassVar[tuple[str, ...]] = ("judge",)
 
     def __post_init__(self):
         if not 0 < self.keep <= 1:
@@ -42,63 +41,40 @@ class HardExamples:
         """Instances that a step trains on at least, of a mini-batch of n."""
         return self.count(n)
 
-    def for_net(self, graph, size):
-        """It is the same for every net."""
-        return self
+    def derive(self, composer, inner):
+        """The net judges the whole mini-batch in inference mode, then trains on what was chosen."""
+        composer = composer.choosing()
+        main = inner.derive(composer)
+        judge = composer.net(training=False, prefix="judge.", section="judge", chosen=False, parameters=main.parameters)
+        return composer.joined(judge.build(losses=True), main)
 
-    def updates(self, total: int, seed: int) -> int:
-        """Updates of a run of `total` mini-batches: one each."""
-        return total
+    def schedule(self, program, n, inner):
+        """Everything is judged, `keep` of it trains."""
+        return Turn("judge", n), *inner.schedule(program, self.count(n))
 
-    def samples(self, n: int) -> dict[str, int]:
-        """Instances of each section for a mini-batch of n."""
-        return {"judge": n, **dict.fromkeys(("forward", "backward", "update"), self.count(n))}
-
-    def over(self, n: int, steps: int, losses: np.ndarray | None = None) -> "dict[str, HardExamples]":
-        """`low`, `mid` and `high` of a run: the same rule, for its samples are exact."""
-        return dict.fromkeys(("low", "mid", "high"), self)
-
-    def memory(self) -> dict[str, np.ndarray]:
-        """It remembers nothing between steps."""
-        return {}
-
-    def step(self, trainer, x: np.ndarray, y: np.ndarray, total: int, everything: bool = False) -> float:
-        """One step on a mini-batch; the loss of the instances that trained. everything: let all of them."""
+    def run(self, trainer, x, y, total, everything, inner):
+        """One step on a mini-batch; the loss of the instances that trained."""
         n = len(x)
         trainer.fill(trainer.runner, x)
         trainer.put(y, "judge.")
         order = np.argsort(-trainer.judge(n, "judge."), kind="stable")
         chosen = np.sort(order[: n if everything else self.count(n)])
         trainer.put(y[chosen], chosen=chosen)
-        return trainer.learn(len(chosen), total)
+        return inner.run(trainer, None, y[chosen], total, everything)
 
 
 @dataclass(frozen=True)
-class RandomSkip:
+class RandomSkip(Modifier):
     """SMD: each mini-batch is skipped with probability `skip`. ValueError where it is not from 0 to below 1."""
 
     skip: float = 0.5
 
     method: ClassVar[str] = "random-skip"
     priced: ClassVar[tuple[str, ...]] = ("skip",)  # settings that costs depend on
-    sections: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         if not 0 <= self.skip < 1:
             raise ValueError(f"skip must be a probability from 0 to below 1, got {self.skip}")
-
-    @property
-    def steps_share(self) -> float:
-        """Expected share of the steps that are not skipped."""
-        return 1 - self.skip
-
-    def fewest(self, n: int) -> int:
-        """Instances that a step trains on at least, of a mini-batch of n, where it is not skipped."""
-        return n
-
-    def for_net(self, graph, size):
-        """It is the same for every net."""
-        return self
 
     def updates(self, total: int, seed: int) -> int:
         """Updates of a run of `total` mini-batches: exactly those that its seed does not skip."""
@@ -111,9 +87,9 @@ class RandomSkip:
         """Is each of steps (n,) skipped?"""
         return random.uniform_of_steps(seed, random.SKIP, steps) < self.skip
 
-    def samples(self, n: int) -> dict[str, int]:
-        """A mini-batch that is not skipped trains whole."""
-        return {}
+    def schedule(self, program, n, inner):
+        """What is not skipped, with its probability."""
+        return tuple(turn._replace(times=turn.times * (1 - self.skip)) for turn in inner.schedule(program, n))
 
     def over(self, n: int, steps: int, losses: np.ndarray | None = None) -> "dict[str, RandomSkip]":
         """`mid`, and `low` and `high` around it: skipping what 19 of 20 runs of `steps` mini-batches lie between."""
@@ -125,13 +101,8 @@ class RandomSkip:
             "high": replace(self, skip=max(0.0, self.skip - spread)),
         }
 
-    def memory(self) -> dict[str, np.ndarray]:
-        """It remembers nothing between steps."""
-        return {}
-
-    def step(self, trainer, x: np.ndarray, y: np.ndarray, total: int, everything: bool = False) -> float | None:
-        """One step on a mini-batch, or none; its loss, None where it is skipped. everything: never skip."""
+    def run(self, trainer, x, y, total, everything, inner):
+        """One step on a mini-batch, or none; its loss, None where it is skipped."""
         if self._skips(trainer.seed, np.array([trainer.step]))[0] and not everything:
             return None
-        trainer.fill(trainer.runner, x)
-        return trainer.learn_from(y, total)
+        return inner.run(trainer, x, y, total, everything)

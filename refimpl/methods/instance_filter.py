@@ -44,6 +44,7 @@ from ..kernels import traced
 from ..kernels.passes import declare
 from . import filter_shares
 from .optim import SGD
+from .strategy import Modifier, Turn, turns
 
 SHAPES = {"stream": "B E*", "chosen": "int32: N", "selected": "N E*", "logits": "N K", "entropy": "N"}
 LOW, HIGH = 0, 1  # classes of the filter
@@ -102,7 +103,7 @@ def class_weights(wanted: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class InstanceFilter:
+class InstanceFilter(Modifier):
     """What enters a step: the instances that a filter net predicts to have a high loss.
 
     graph: the filter net, two outputs, with the main net's input; None: the paper's for that input. keep: R_set, the
@@ -124,9 +125,7 @@ class InstanceFilter:
 
     method: ClassVar[str] = "instance-filter"
     priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that sizes and costs depend on
-    steps_share: ClassVar[float] = 1.0  # of the steps is not skipped
     prefix: ClassVar[str] = "filter."  # of the filter net's arrays and sections
-    sections: ClassVar[tuple[str, ...]] = ("filter", "uncertain")
 
     def __post_init__(self):
         if self.graph is not None and not isinstance(self.graph, Graph):
@@ -167,11 +166,34 @@ class InstanceFilter:
         """Instances that a step trains on at least, of a mini-batch of n: a single one only where the net can."""
         return min(n, 2)
 
-    def updates(self, total: int, seed: int) -> int:
-        """Updates of a run of `total` mini-batches: at most one each; how many have a High shows only in the run."""
-        return total
+    @property
+    def nets(self) -> dict[str, Graph]:
+        """The filter net."""
+        return {} if self.graph is None else {self.prefix: self.graph}
 
-    def samples(self, n: int) -> dict[str, float]:
+    def derive(self, composer, inner):
+        """The filter judges the whole mini-batch, the main net trains on the Highs, then the filter on what is known.
+
+        Between them the main net judges, in inference mode, what the filter is uncertain of.
+        """
+        composer = composer.choosing()
+        main = inner.derive(composer)
+        learner = composer.other(
+            self.graph, self.prefix, chosen=True, optimizer=self.optimizer, **self.filter_settings()
+        )
+        asked = composer.other(
+            self.graph, self.prefix, training=False, section="filter", parameters=learner.parameters,
+            optimizer=self.optimizer, **self.filter_settings(),
+        )  # fmt: skip
+        first = asked.build()
+        logits = first.host_reads.pop(f"{self.prefix}output")
+        doubt = asked.buffer("entropy", logits.shape[:1], batched=1)
+        asked.emit("entropy", entropy, {"logits": logits, "entropy": doubt}, {})
+        first.host_reads |= {f"{self.prefix}logits": logits, f"{self.prefix}entropy": doubt}
+        unsure = composer.net(False, "uncertain.", "uncertain", chosen=True, parameters=main.parameters)
+        return composer.joined(first, main, unsure.build(losses=True), learner.build())
+
+    def schedule(self, program, n, inner):
         """Mean number of instances of each section that are expected of a mini-batch of n: of a mean step of a run.
 
         What a batch norm adds that cannot train on a single instance is left out: it matters for a batch of a few.
@@ -181,8 +203,8 @@ class InstanceFilter:
             known = filter_shares.labelled(self.keep, n, self.entropy)
         else:
             high, known = self.shares[0] * n, sum(self.shares) * n
-        main, own = ("forward", "backward", "update"), ("filter.forward", "filter.backward", "filter.update")
-        return {"filter": n, **dict.fromkeys(main, high), "uncertain": known - high, **dict.fromkeys(own, known)}
+        own = turns([f"{self.prefix}{phase}" for phase in ("forward", "backward", "update")], known)
+        return Turn("filter", n), *inner.schedule(program, high), Turn("uncertain", known - high), *own
 
     def over(self, n: int, steps: int, losses: np.ndarray | None = None) -> "dict[str, InstanceFilter]":
         """`mid`, and `low` and `high` around it: the same with the shares of a run of `steps` mini-batches of n.
@@ -219,7 +241,7 @@ class InstanceFilter:
         history = {name: np.zeros(self.window, np.int64) for name in ("true_high", "sizes")}
         return {"threshold": np.array([self.threshold]), **history}
 
-    def step(self, trainer, x: np.ndarray, y: np.ndarray, total: int, everything: bool = False) -> float | None:
+    def run(self, trainer, x, y, total, everything, inner):
         """One step on a mini-batch; the main net's loss, None where no instance was predicted High.
 
         High is predicted where its logit is the larger one: equal logits count as Low. The last mini-batches of eq. (2)
@@ -238,7 +260,7 @@ class InstanceFilter:
             unsure, high = high, unsure
         if len(high):
             trainer.put(y[high], chosen=high)
-            loss = trainer.learn(len(high), total)
+            loss = inner.run(trainer, None, y[high], total, everything)
             known[high] = runner.host("losses", len(high))
         unsure = np.union1d(unsure, low if everything else uncertain(doubt, low, self.entropy))
         least = 2 if trainer.thin("filter.forward") else 1

@@ -1,20 +1,22 @@
 """What trains, by which rule, and how a step is made: data, with no behaviour hidden in flags."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from .. import arguments
 from ..graph import Graph, Node
 from ..methods.optim import SGD, Adam
 from ..methods.stochastic_depth import StochasticDepth
+from ..methods.strategy import BOUNDS, Around, Strategy, turns
 from .combinations import check_combination
 
-WEIGHTED = ("conv2d", "linear")
+PHASES = ("forward", "backward", "update")  # the sections of back-propagation
 LOSSES = ("softmax_cross_entropy", "mse")
 
 
 @dataclass(frozen=True)
-class Backprop:
+class Backprop(Strategy):
     """A step by back-propagation: forward, backward, update; `clip_norm` bounds the norm of the whole gradient."""
 
     optimizer: SGD | Adam = SGD(lr=0.01)
@@ -24,6 +26,21 @@ class Backprop:
         arguments.offers("optimizer", self.optimizer, "rate", "an optimizer, such as SGD(lr=0.01)")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be a norm above 0, got {self.clip_norm}")
+
+    def derive(self, composer):
+        """Forward, backward and update of the main net."""
+        return composer.net().build(losses=composer.chosen)
+
+    def run(self, trainer, x, y, total, everything=False):
+        """One step on the samples of x, or on those that were put in place already where x is None; the loss."""
+        if x is not None:
+            trainer.fill(trainer.runner, x)
+            trainer.put(y)
+        return trainer.learn(len(y), total)
+
+    def schedule(self, program, n):
+        """Each section once."""
+        return turns(PHASES, n)
 
 
 @dataclass(frozen=True)
@@ -48,7 +65,7 @@ class Plan:
 
     train_last: int | str = "all"
     rules: tuple = ()
-    step: Backprop = field(default_factory=Backprop)
+    step: Strategy = field(default_factory=Backprop)
     batch_norm: str = "frozen"
     train_bias: bool = False
     bias_only: bool = False
@@ -66,7 +83,7 @@ class Plan:
         for rule in self.rules:
             arguments.offers("each of rules", rule, "bind", "a rule for gradients, such as GradientFilter()")
         if self.instances is not None:
-            arguments.offers("instances", self.instances, "sections", "a choice of data, such as InstanceFilter()")
+            arguments.offers("instances", self.instances, "fewest", "a choice of data, such as InstanceFilter()")
         if self.depth is not None:
             arguments.offers("depth", self.depth, "survival", "a StochasticDepth()")
         arguments.offers("step", self.step, "optimizer", "a way to make a step, such as Backprop(SGD(lr=0.01))")
@@ -111,6 +128,25 @@ class Plan:
             right = False
         if not right:
             raise ValueError(f"class_weights must be positive finite numbers, one a class, got {weights!r}")
+
+    @cached_property
+    def strategy(self) -> Strategy:
+        """How a step is made, with what leaves blocks out and what chooses the data around it."""
+        found = self.step
+        for rule in (self.depth, self.instances):
+            found = found if rule is None else Around(rule, found)
+        return found
+
+    def for_net(self, graph: Graph, size: tuple[int, int] | None) -> "Plan":
+        """The same with a choice of data for this net and its input size."""
+        return self if self.instances is None else replace(self, instances=self.instances.for_net(graph, size))
+
+    def over(self, n: int, steps: int, losses=None) -> "dict[str, Plan]":
+        """`low`, `mid` and `high`: the same, reckoning with what enters in a run of `steps` mini-batches of n."""
+        if self.instances is None:
+            return dict.fromkeys(BOUNDS, self)
+        found = self.instances.over(n, steps, losses)
+        return {bound: replace(self, instances=rule) for bound, rule in found.items()}
 
     @property
     def methods(self) -> list[str]:

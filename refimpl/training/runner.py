@@ -20,7 +20,6 @@ ALONE = (
     "works in memory of its own and can be neither copied nor pickled: make a new Trainer of the program with the same "
     "seed, and give it what resume_arrays() tells by resume()"
 )
-BEFORE = {"backward": "forward", "update": "backward"}  # phase → the one of its net that must have run just before
 
 
 class Section(NamedTuple):
@@ -131,9 +130,7 @@ class Runner:
                 raise ValueError(f"the program is compiled for batches of 1 to {self.program.batch} samples, not {n}")
             planned = self.program.launches[section]
             launches = [(launch.function, [self.argument(a, n) for a in launch.args]) for launch in planned]
-            net, _, phase = section.rpartition(".")
-            before = BEFORE.get(phase) if planned else None
-            before = f"{net}.{before}" if before and net else before
+            before = self.program.step.follows.get(section) if planned else None
             self._sections[key] = Section(
                 launches, in_turns(planned, launches, self.program.threads), before,
                 [] if before else self._indices(section, n),

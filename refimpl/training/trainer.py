@@ -81,12 +81,12 @@ class Trainer:
         self.whole = self.runner = Runner(program, self.parameters, block, seed)  # runner: that of the current step
         self._shallow: dict[frozenset[str], Runner] = {}  # blocks left out → runner, the one used last at the end
         self.made = {frozenset(): self.whole.made}  # blocks left out → what the steps that did so ran
-        self.scales = program.plan.depth.scales(program.graph) if program.plan.depth else {}
+        self.strategy = program.plan.strategy
+        self.scales = self.strategy.scales(program.graph)
         self._scaled = {name: self.parameters[name].copy() for name in self.scales}
         self.inference = Runner(inference, self.parameters | self._scaled, block)
         self.inference.last = self.whole.last
-        rule = program.plan.instances
-        self.memory = rule.memory() if rule else {}  # what the choice of instances remembers
+        self.memory = self.strategy.memory()  # what the strategy remembers between steps
         prefixes = sorted(program.graphs, key=len, reverse=True)
         self.trained = {prefix: [] for prefix in prefixes}  # net → its trained parameters
         for name in program.step.gradients:
@@ -175,11 +175,8 @@ class Trainer:
             )
 
     def _step(self, x: np.ndarray, y: np.ndarray, total: int) -> float:
-        depth = self.program.plan.depth
         if self.step == 0:
             calibrate(self, x, y)
-        if depth:
-            self.runner = self.runner_without(depth.dropped(self.program.blocks, self.seed, self.step))
         loss = self._learn(x, y, total)
         if loss is None:
             loss = self.losses[-1] if self.losses else 0.0
@@ -195,16 +192,16 @@ class Trainer:
 
     def _learn(self, x: np.ndarray, y: np.ndarray, total: int, everything: bool = False) -> float | None:
         """Learn from what the plan chooses of a mini-batch; the loss, None where that is nothing."""
-        rule = self.program.plan.instances
         self._batch = x
         try:
-            if rule:
-                return rule.step(self, x, y, total, everything)
-            self.fill(self.runner, x)
-            return self.learn_from(y, total)
+            return self.strategy.run(self, x, y, total, everything)
         finally:
             self._batch = None
             self._given.clear()
+
+    def leave_out(self, dropped: frozenset[str]) -> None:
+        """Run what follows of this step without these residual blocks."""
+        self.runner = self.runner_without(dropped)
 
     def runner_without(self, dropped: frozenset[str]) -> Runner:
         """The runner of the step that leaves these blocks out, compiled where it is none of the last ones used."""
@@ -234,15 +231,10 @@ class Trainer:
         if chosen is not None:
             self.runner.host(f"{net}chosen", len(y))[...] = chosen
 
-    def learn_from(self, y: np.ndarray, total: int) -> float:
-        """Forward, backward and update on the n samples of the input, with labels or targets y; the loss."""
-        self.put(y)
-        return self.learn(len(y), total)
-
     def learn(self, n: int, total: int, net: str = "") -> float:
         """Forward, backward and update of a net on n samples that are in place; returns the loss."""
         runner = self.runner
-        self._set_scalars(net, n, total)
+        self.begin(net, n, total)
         runner.run(f"{net}forward", n)
         loss = float(runner.host(f"{net}loss", n)[0])
         if not math.isfinite(loss):
@@ -255,10 +247,14 @@ class Trainer:
                 what = f"the gradient of {name} is not finite at step {self.step + 1}"
                 self.stop(what, net, n, total, "forward", "backward")
         runner.run(f"{net}update", n)
+        self.updated(net)
+        return loss
+
+    def updated(self, net: str = "") -> None:
+        """Count an update of a net, and of the residual blocks that are there."""
         self.updates[net] += 1
         for block in self.program.blocks if not net else ():
-            self.updates[block.name] += block.name not in runner.program.dropped
-        return loss
+            self.updates[block.name] += block.name not in self.runner.program.dropped
 
     def judge(self, n: int, net: str) -> np.ndarray:
         """Run a net's section that only infers, on n samples that are in place; the loss of each (n,)."""
@@ -268,7 +264,8 @@ class Trainer:
             self.stop(f"the loss of an instance is not finite at step {self.step + 1}", net, n, 1, "")
         return losses if losses.ndim == 1 and len(losses) == n else losses.reshape(n, -1).mean(1)
 
-    def _set_scalars(self, net: str, n: int, total: int) -> None:
+    def begin(self, net: str, n: int, total: int) -> None:
+        """Fill what the host tells a net's sections before a step on n samples: rate, number of the update, seed."""
         for name, scalar in self.runner.program.step.scalars.items():
             if scalar.net == net:
                 done = int(self.updates[scalar.block or net][0])
@@ -276,10 +273,9 @@ class Trainer:
 
     def planned(self, total: int) -> int:
         """Updates that a run of `total` mini-batches makes, as far as the plan tells that ahead."""
-        rule = self.program.plan.instances
-        if rule and self._planned[0] != total:
-            self._planned = total, rule.updates(total, self.seed)
-        return self._planned[1] if rule else total
+        if self._planned[0] != total:
+            self._planned = total, self.strategy.updates(total, self.seed)
+        return self._planned[1]
 
     def stop(self, what: str, net: str, n: int, total: int, *phases: str) -> None:
         """Find the first bad layer in these phases of a net, put the last good weights back, raise NonFiniteError.
@@ -288,7 +284,7 @@ class Trainer:
         """
         self.fill(self.runner, self._batch)
         self._place(net)
-        self._set_scalars(net, n, total)
+        self.begin(net, n, total)
         found = (self.runner.first_bad((net + phase).removesuffix("."), n) for phase in phases)
         bad = next(filter(None, found), None)
         if not all(map(all_finite, self.parameters.values())):
@@ -398,12 +394,12 @@ class Trainer:
 
     def check_batches(self, samples: int) -> None:
         """ValueError where a batch of an epoch leaves a batch norm one value a channel: it has no variance."""
-        batch, rule = self.program.batch, self.program.plan.instances
+        batch = self.program.batch
         node = next(filter(None, (self.thin(s) for s in self.program.sections if s.endswith("forward"))), None)
         for kind, size in (("last", samples % batch or min(samples, batch)), ("first", min(samples, batch))):
-            chosen = rule.fewest(size) if rule else size
-            if node and chosen == 1:
-                what = "is a single one" if size == 1 else f"trains on a single one under {rule.method}"
+            if node and self.strategy.fewest(size) == 1:
+                chooses = self.program.plan.instances
+                what = "is a single one" if size == 1 else f"trains on a single one under {chooses.method}"
                 raise ValueError(
                     f"the {kind} batch of {samples} samples in batches of {batch} {what}, which gives {node} one value "
                     "a channel: choose another batch size"
