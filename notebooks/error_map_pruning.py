@@ -30,9 +30,9 @@ import costmodel
 import refimpl as ri
 from costmodel.formulas.cost import show
 from refimpl import data
+from refimpl.kernels.running import threads
 from refimpl.methods import error_map_pruning as emp
 from refimpl.ops import conv2d
-from refimpl.training.trainer import threads
 from validation.experiments import watch
 from validation.instruments import errors
 

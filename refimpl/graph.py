@@ -399,8 +399,8 @@ def output_shapes(
         arrays |= {local: _Shaped(parameters[p].shape) for local, p in node.params.items()}
         entries = {a: op.shapes[a] for a in arrays if a in op.shapes}
         known = {a: arrays[a] for a in entries}
-        sizes = read_sizes(op.shapes, known)
         axes = starred_axes(entries, known)
+        sizes = read_sizes(op.shapes, known)
         if op.bind:
             inputs = [arrays[local] for local in op.locals(len(node.inputs))]
             sizes |= op.bind(inputs).sizes

@@ -36,7 +36,7 @@ def read_device(name):
 
 
 def read_energy():
-    return json.loads(files("costmodel").joinpath("energy.json").read_text(encoding="utf-8"))
+    return json.loads(files("costmodel.advice").joinpath("energy.json").read_text(encoding="utf-8"))
 
 
 def is_positive_number(value):

@@ -7,7 +7,8 @@ import pytest
 from nets import NETS
 
 import refimpl as ri
-from refimpl.training.trainer import Runner, Trainer, new_block, threads
+from refimpl.kernels.running import threads
+from refimpl.training.trainer import Runner, Trainer, new_block
 
 BATCH = 6
 

@@ -7,8 +7,10 @@ import pytest
 from nets import NETS
 
 import refimpl as ri
+from refimpl.kernels import random
 from refimpl.methods import gradient_filter as gf
 from refimpl.ops import conv2d
+from refimpl.training.trainer import initial
 from validation.instruments import errors
 from validation.instruments.errors import Comparison, gradient_errors
 
@@ -92,7 +94,7 @@ def filtered_conv2(batch=3, batches=2):
     plan = ri.Plan(rules=[ri.GradientFilter(2)])
     found = gradient_errors(graph, plan, x, y, batch, batches, seed=1)
     trainer = ri.Trainer(ri.compile(graph, ri.Plan(), batch, backend="reference", dtype=np.float64), 1)
-    order = ri.random.permutation(1, ri.random.SHUFFLE, 0, len(x))
+    order = random.permutation(1, random.SHUFFLE, 0, len(x))
     parts = []
     for i in range(batches):
         chosen = order[i * batch : (i + 1) * batch]
@@ -245,7 +247,7 @@ def test_batches_are_drawn_once_each_in_the_order_of_the_seed():
     graph = pointwise()
     x, y = samples(graph, 12)
     plan = ri.Plan(rules=[ri.GradientFilter(2)])
-    graph.weights = ri.train.initial(ri.compile(graph, plan, 4), 7)
+    graph.weights = initial(ri.compile(graph, plan, 4), 7)
     first, again, other = (gradient_errors(graph, plan, x, y, 4, 2, seed=s) for s in (0, 0, 1))
     assert first == again != other
     one = gradient_errors(graph, plan, x, y, 12, 1, seed=0)[-1]["whole"]["dw"]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import refimpl as ri
+from refimpl.backends.finite import all_finite
 from refimpl.methods.optim import Adam
 from refimpl.ops import clip_norm
-from refimpl.training.finite import all_finite
 from refimpl.training.trainer import Trainer
 
 FLOATS = (np.float32, np.float64)

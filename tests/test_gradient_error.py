@@ -10,6 +10,7 @@ import refimpl as ri
 from costmodel.advice import advice, gradient_error
 from costmodel.advice.gradient_error import Table
 from refimpl import models
+from refimpl.kernels import random
 from validation.experiments import gradient_errors
 from validation.instruments import errors
 
@@ -30,7 +31,7 @@ def measured():
 def whole_gradient(graph, x, y, plan: ri.Plan) -> np.ndarray:
     """The gradient of all convolutions and the classifier under a plan, frozen ones 0, in float64."""
     trainer = ri.Trainer(ri.compile(graph, plan, 4, backend="reference", dtype=np.float64), 0)
-    chosen = ri.random.permutation(0, ri.random.SHUFFLE, 0, len(x))[:4]
+    chosen = random.permutation(0, random.SHUFFLE, 0, len(x))[:4]
     errors.fill(trainer, x[chosen], y[chosen], 0, 1)
     for section in ("forward", "backward"):
         trainer.runner.run(section, 4)
@@ -105,7 +106,7 @@ def test_a_net_that_was_not_measured_takes_the_nearest():
 
 def test_the_shipped_table_holds_what_is_searched():
     table = gradient_error.shipped()
-    record = json.loads(files("costmodel").joinpath("gradient-errors.json").read_text())
+    record = json.loads(files("costmodel.advice").joinpath("gradient-errors.json").read_text())
     assert record["name"] == gradient_errors.NAME and record["command"] and record["machine"] and record["versions"]
     assert set(table.nets) == set(gradient_errors.CASES)
     for net in table.nets.values():

@@ -10,7 +10,8 @@ from nets import NETS
 import refimpl as ri
 from refimpl import methods, ops
 from refimpl.kernels.passes import Pass, dtype_of
-from refimpl.training.trainer import Runner, Trainer, initial, new_block, threads
+from refimpl.kernels.running import threads
+from refimpl.training.trainer import Runner, Trainer, initial, new_block
 
 # What no body indexes with: arithmetic, comparisons and bits only.
 NO_INDEX = {"argmax", "mask", "step", "seed", "block"}

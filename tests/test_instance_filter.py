@@ -14,6 +14,7 @@ from checks import check_counts, check_threads
 from costmodel import predict
 from refimpl.methods import instance_filter as eif
 from refimpl.ops import softmax_cross_entropy
+from refimpl.storage import checkpoint
 from validation.instruments import counting, measured
 
 
@@ -296,7 +297,7 @@ def test_resuming_gives_the_same_bits():
 def test_saved_weights_are_those_of_the_model(tmp_path):
     t = trainer()
     t.save(tmp_path / "weights.safetensors")
-    weights, _ = ri.checkpoint.load(tmp_path / "weights.safetensors")
+    weights, _ = checkpoint.load(tmp_path / "weights.safetensors")
     assert set(weights) == set(t.program.graph.parameters)
 
 

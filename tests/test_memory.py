@@ -10,6 +10,7 @@ import resource, sys
 import numpy as np
 from numba.core.runtime import rtsys
 import refimpl as ri
+from refimpl.kernels.running import threads
 from test_train import small_net
 
 scale, backend, steps = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -19,7 +20,7 @@ program = ri.compile(small_net(), ri.Plan(rules=[ri.GradientFilter(2)], step=ste
 trainer = ri.Trainer(program)
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(4 * scale, *size, 3)).astype(np.float32), rng.integers(0, 4, 4 * scale)
-with ri.train.threads(2):
+with threads(2):
     for _ in range(3):
         trainer.train_step(x, y, 10)
     before, resident = rtsys.get_allocation_stats().alloc, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -11,6 +11,7 @@ from gradledger import adapt, cost, recipe
 from gradledger.settings import Settings
 from refimpl import data
 from refimpl.methods.optim import CLIP_NORM
+from refimpl.training.trainer import initial
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 PHOTOGRAPHS = SHARED / "data" / "cifar10_jpeg.npz"
@@ -81,12 +82,12 @@ def test_the_price_is_that_of_the_clipped_step():
 
 def test_a_new_classifier_starts_near_zero():
     graph = ri.models.build("resnet8", classes=5, size=(8, 8))
-    drawn = ri.train.initial(ri.compile(graph, None, 2), 0)
+    drawn = initial(ri.compile(graph, None, 2), 0)
     recipe.start_small(graph)
     assert {p.gain for p in graph.parameters.values()} == {1.0}  # a net without any weights is left as it is
     graph.weights = {name: a for name, a in drawn.items() if not name.startswith("fc")}
     recipe.start_small(graph)
-    start = ri.train.initial(ri.compile(graph, None, 2), 0)
+    start = initial(ri.compile(graph, None, 2), 0)
     np.testing.assert_allclose(start["fc.w"], recipe.HEAD_GAIN * drawn["fc.w"], rtol=1e-6)
     assert all((start[name] == a).all() for name, a in graph.weights.items())
 

@@ -197,7 +197,7 @@ def test_every_letter_of_a_formula_is_in_the_legend():
     missing = set()
     for operator, name in cost.COSTS:
         lines = "\n".join(cost.show(operator, name).splitlines()[1:])
-        inside = re.sub(r"(has|nonzero)\(\w+\)", r"\1", lines)
+        inside = re.sub(r"(has|nonzero|differs)\(\w+(, -?\d+)?\)", r"\1", lines)
         missing |= {w for w in re.findall(r"[A-Za-z]\w*", inside) if w not in known and not w.startswith(settings)}
     assert not missing
     assert {"E", "J", "taps", "has", "nonzero", "Min"} <= known

@@ -11,10 +11,11 @@ from rule_cases import Together, cases, chosen_part, dense, groups_of, magnitude
 
 import refimpl as ri
 from checks import check_close, check_counts, distance
+from refimpl.kernels.running import threads
 from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.sparse_update import SparseUpdate
 from refimpl.ops import conv2d
-from refimpl.training.trainer import Runner, initial, threads
+from refimpl.training.trainer import Runner, initial
 
 COMBINED = {name: rules for name, rules in RULES.items() if len(rules) > 1}
 GRADIENTS = ("dx", "dw", "db")

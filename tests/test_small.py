@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import refimpl as ri
+from refimpl.backends import small
 from refimpl.compiler.ir import Buffer, Launch
-from refimpl.training import small
-from refimpl.training import trainer as train
+from refimpl.kernels.running import threads
 
 TWO = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
 
@@ -33,7 +33,7 @@ def test_threads_change_only_between_large_and_small():
         seen.append((name, numba.get_num_threads()))
 
     given = [large, little, little, large, little]
-    with train.threads(2):
+    with threads(2):
         for function, args in small.in_turns(given, [(tell, [one.name]) for one in given], 2):
             function(*args)
         assert numba.get_num_threads() == 2
@@ -60,5 +60,5 @@ def test_the_bits_do_not_depend_on_what_is_small(monkeypatch):
     for limit in (0, small.SMALL, 1 << 60):
         losses, outputs, trainer = trained(2, limit, monkeypatch)
         assert losses == one and np.array_equal(outputs, predicted)
-        switches = len(trainer.runner.section("forward", 16).turns) - len(trainer.program.launches["forward"])
+        switches = len(trainer.runner.section("forward", 16).ready) - len(trainer.program.launches["forward"])
         assert (switches > 0) == (limit > 0)

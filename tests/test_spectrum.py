@@ -10,6 +10,7 @@ from nets import NETS
 from test_errors import samples
 
 import refimpl as ri
+from refimpl.kernels import random
 from refimpl.methods import gradient_filter as gf
 from refimpl.ops import conv2d
 from validation.instruments import errors, spectrum
@@ -157,7 +158,7 @@ def test_the_entry_of_a_filtered_layer_measures_the_same_as_its_parts():
     x, y = samples(graph, 4)
     plan = ri.Plan(rules=[ri.GradientFilter(2)])
     found = {e["layer"]: e for e in gradient_errors(graph, plan, x, y, 4, 1)}
-    order = ri.random.permutation(0, ri.random.SHUFFLE, 0, 4)
+    order = random.permutation(0, random.SHUFFLE, 0, 4)
     trainer = ri.Trainer(ri.compile(graph, replace(plan, rules=()), 4, backend="reference", dtype=np.float64))
     true = errors.gradients(trainer, x[order], y[order], 0, 1)
     dy, w = true["conv2", "dy"], trainer.parameters["conv2.w"]

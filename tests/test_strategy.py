@@ -2,16 +2,22 @@
 
 import numpy as np
 import pytest
-from own import two_points
+from own import priced, two_points
 
 import refimpl as ri
 from costmodel import predict
-from costmodel.formulas.cost import E, add, iadd, imul, load, logic, mul, register, shift, store
+from costmodel.formulas.cost import E, add, iadd, imul, load, logic, mul, shift, store
 from refimpl.compiler.lower import BACKENDS
 from validation.instruments import counting, measured
 
 drawn = 20 * iadd + 19 * imul + 20 * shift + 102 * logic  # ±1 of an element
-register("two_points", shift=E * (drawn + 4 * load + add + store), step=E * (drawn + 5 * load + mul + add + store))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def costs():
+    shifted, stepped = drawn + 4 * load + add + store, drawn + 5 * load + mul + add + store
+    with priced("two_points", shift=E * shifted, step=E * stepped):
+        yield
 
 
 def net():

@@ -9,7 +9,7 @@ from test_experiments import assert_drawn, silent
 
 from costmodel.device import calibration, device
 from gradledger import show
-from refimpl.training.trainer import threads as running
+from refimpl.kernels.running import threads as running
 from validation.experiments import timing
 
 CASES = (timing.Case("lenet5", 4, "all"), timing.Case("watch", 4, timing.INFERENCE))

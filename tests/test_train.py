@@ -3,7 +3,8 @@ import pytest
 from nets import NETS, RULES, step_for
 
 import refimpl as ri
-from refimpl.training.trainer import Runner, Trainer, new_block, threads
+from refimpl.kernels.running import threads
+from refimpl.training.trainer import Runner, Trainer, new_block
 from validation.instruments import measured
 
 BACKENDS = ("reference", "fast")

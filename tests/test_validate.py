@@ -15,6 +15,8 @@ from costmodel.formulas import cost
 from gradledger import checks, finish, show_validate, validate
 from gradledger.cli import main
 from refimpl import data
+from refimpl.compiler.ir import PHASES
+from refimpl.training.trainer import initial
 from validation.experiments import papers, tables, timing
 from validation.instruments import resident, torch_flops
 
@@ -78,7 +80,7 @@ def test_the_record_and_its_files(run, tmp_path):
     drawn = ["conv2d.grad_w 0", "net 0", "net 0", "net 0"]
     kernels, launches = r["counts"]["model"]["kernels"], r["counts"]["model"]["kernels"]["launches"]
     assert kernels["checked"] > 10 and kernels["mismatches"] == r["counts"]["nets"]["kernels"]["mismatches"] == 0
-    assert all(x["executed"] >= 0 for x in launches) and {x["section"] for x in launches} == set(ri.program.PHASES)
+    assert all(x["executed"] >= 0 for x in launches) and {x["section"] for x in launches} == set(PHASES)
     two = [c["command"].splitlines() for c in r["checks"] if "\n" in c["command"]]
     assert two == [[r["command"], f"python -m validation.instruments.drawn {case}"] for case in drawn]
     assert r["command"] == "gradledger validate --batch 8 --batches 2"
@@ -117,7 +119,7 @@ def test_a_model_without_weights_is_trained_first_and_the_record_says_so(run, im
 def test_only_the_classifier_trains_where_only_it_is_missing(images):
     d = data.load(images)
     graph = ri.models.build("resnet8", classes=3, size=(12, 12), channels=1)
-    weights = ri.train.initial(ri.compile(graph, None, 1), seed=0)
+    weights = initial(ri.compile(graph, None, 1), seed=0)
     graph.weights = {name: a.copy() for name, a in weights.items() if not name.startswith("fc")}
     told = validate.train_missing(graph, d, validate.Settings(batch=8), silent)
     assert told == "pre-trained but for fc.w, fc.b, which are trained here first, for 1 epoch of back-propagation"

@@ -12,8 +12,9 @@ from torch.nn import functional
 import refimpl as ri
 from refimpl.formats import int8_nets, keras_names
 from refimpl.formats.npz import load_npz
+from refimpl.kernels.running import threads
 from refimpl.storage.checkpoint import CheckpointError
-from refimpl.training.trainer import Runner, initial, threads
+from refimpl.training.trainer import Runner, initial
 from validation.campaign.samples import keras_arrays
 
 WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"

@@ -10,8 +10,9 @@ from torch.overrides import TorchFunctionMode
 
 import refimpl as ri
 from checks import distance
+from refimpl.kernels.running import threads
 from refimpl.methods import sparse_update as su
-from refimpl.training.trainer import Runner, threads
+from refimpl.training.trainer import Runner
 from validation.instruments import torch_nets
 
 BATCH = 3

@@ -14,9 +14,9 @@ import numpy as np
 
 import refimpl as ri
 from refimpl.backends.cpu import add
+from refimpl.kernels.running import threads as running
 from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.sparse_update import SparseUpdate
-from refimpl.training.trainer import threads as running
 
 from . import kernels, rates
 from .kernels import HOST, Caches

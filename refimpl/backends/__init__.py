@@ -1,6 +1,6 @@
-"""How launches run: the tuned kernels of a backend, and the rules by which they cover logical calls.
+"""How launches run: a backend's memory, its tuned kernels, and the rules by which they cover logical calls.
 
-Each backend registers itself for `compile(backend=NAME)`; its kernels are imported when it is first asked for.
+`backend.py` is the seam. The kernels of a backend are imported when it is first compiled for.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from functools import cache
 from ..compiler.ir import Launch, Step
 from ..compiler.lower import Lowering, reference, register
 from ..kernels.passes import Pass
+from .backend import Host
 
 
 @cache
@@ -24,13 +25,21 @@ def fast_rules() -> dict[Pass, list[Callable]]:
     return found
 
 
-@register("fast")
-def fast(step: Step, threads: int) -> dict[str, list[Launch]]:
+class Fast(Host):
     """Hand-tuned kernels for CPU cores, each covering as many calls as it can do together."""
-    return Lowering(step, threads).launches(fast_rules())
+
+    def lower(self, step: Step, threads: int) -> dict[str, list[Launch]]:
+        """By the rules of `backends.cpu`; what no rule takes runs its reference kernel."""
+        return Lowering(step, threads).launches(fast_rules())
 
 
-@register("reference")
-def by_reference(step: Step, threads: int) -> dict[str, list[Launch]]:
+class Reference(Host):
     """Each call's own kernel."""
-    return {section: [reference(call) for call in calls] for section, calls in step.calls.items()}
+
+    def lower(self, step: Step, threads: int) -> dict[str, list[Launch]]:
+        """A launch for each call."""
+        return {section: [reference(call) for call in calls] for section, calls in step.calls.items()}
+
+
+register("fast", Fast())
+register("reference", Reference())

@@ -14,22 +14,18 @@ from ..kernels.passes import Pass
 from .executed import stated
 from .ir import AtBatch, Buffer, Call, Launch, Step
 
-BACKENDS: dict[str, Callable[[Step, int], dict[str, list[Launch]]]] = {}  # name → launches of a step for some threads
+BACKENDS: dict[str, object] = {}  # name → what runs a program (`backends.backend.Backend`)
 
 
-def register(name: str) -> Callable:
-    """Let `compile(backend=name)` lower steps by the function that follows."""
-
-    def keep(lowered: Callable) -> Callable:
-        BACKENDS[name] = lowered
-        return lowered
-
-    return keep
+def register(name: str, backend: object) -> None:
+    """Let `compile(backend=name)` compile for a backend. ValueError where another one has the name."""
+    if BACKENDS.setdefault(name, backend) is not backend:
+        raise ValueError(f"there is a backend {name!r} already: give yours another name")
 
 
 def lower(step: Step, backend: str, threads: int) -> dict[str, list[Launch]]:
     """Launches of each section, in order."""
-    return BACKENDS[backend](step, threads)
+    return BACKENDS[backend].lower(step, threads)
 
 
 def reference(call: Call) -> Launch:

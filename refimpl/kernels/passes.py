@@ -249,11 +249,11 @@ class Pass:
                 f"{self}({', '.join([*self.reads, *self.attributes])}): missing {absent}, unknown {unknown}"
             )
         arrays = {a: v for a, v in arrays.items() if v is not None}
+        axes = starred_axes(self.shapes, arrays)
         sizes = self.sizes(arrays, attrs, keywords)
         for a, (bound, spared) in self.bounds(sizes, attrs).items():
             if isinstance(arrays.get(a), np.ndarray):
                 check_indices(a, arrays[a], bound, spared)
-        axes = starred_axes(self.shapes, arrays)
         floats = (v for a, v in arrays.items() if ":" not in self.shapes[a])
         model = next(floats, next(iter(arrays.values())))  # integers alone tell the device, and no dtype is needed
         new = {a: empty(self.shape(a, sizes), dtype_of(self.shapes[a], model.dtype), model) for a in self.writes}
@@ -263,10 +263,9 @@ class Pass:
         return new[self.writes[0]] if len(new) == 1 else tuple(new.values())
 
     def bounds(self, sizes: Mapping[str, int], attrs: Mapping) -> dict[str, tuple[int, int | None]]:
-        """Arrays whose elements are indices → what they must lie below, and the value that is none, of a call."""
-        return {
-            a: (sizes[letter], attrs.get(self.spared.get(a))) for a, letter in self.indices.items() if letter in sizes
-        }
+        """Arrays whose elements are indices → what they must lie below, and the value that is none, if one is."""
+        none = {a: attrs[name] for a, name in self.spared.items() if attrs[name] != self.attributes[name]}
+        return {a: (sizes[letter], none.get(a)) for a, letter in self.indices.items() if letter in sizes}
 
     def letters(self) -> set[str]:
         """Every dimension letter that its arrays and items use."""
@@ -334,7 +333,8 @@ def declare(
     the size, which lets `validation.instruments.counting` count a long sum by its first two lengths.
     examples: index array → `values(sizes)`, one possible choice, for counting: each choice must cost the same in all.
     indices: array whose elements the body indexes with → the letter that they must lie below.
-    spared: index array → the attribute whose value stands for no index: the body leaves it out.
+    spared: index array → the attribute whose value, unless it is the default, stands for no index: the body leaves it
+    out.
     parts: arrays in place, of which a call writes a part: in a step one call for each input writes them together.
     """
     return lambda body: Pass(

@@ -252,7 +252,7 @@ class InstanceFilter(Modifier):
         runner, n, memory = trainer.runner, len(x), trainer.memory
         trainer.fill(runner, x)
         runner.run("filter", n)
-        logits, doubt = runner.host("filter.logits", n).copy(), runner.host("filter.entropy", n).copy()
+        logits, doubt = runner.read("filter.logits", n).copy(), runner.read("filter.entropy", n).copy()
         is_high = logits[:, HIGH] > logits[:, LOW]
         high, low = np.flatnonzero(is_high | everything), np.flatnonzero(~is_high | everything)
         loss, known, unsure = None, np.full(n, np.nan), np.array([], np.int64)
@@ -261,7 +261,7 @@ class InstanceFilter(Modifier):
         if len(high):
             trainer.put(y[high], chosen=high)
             loss = inner.run(trainer, None, y[high], total, everything)
-            known[high] = runner.host("losses", len(high))
+            known[high] = runner.read("losses", len(high))
         unsure = np.union1d(unsure, low if everything else uncertain(doubt, low, self.entropy))
         least = 2 if trainer.thin("filter.forward") else 1
         while len(high) + len(unsure) < min(least, n):

@@ -26,7 +26,7 @@ from ..compiler.ir import Call
 from ..graph import INPUT, Graph, Node, Parameter
 from ..kernels.passes import canonical
 from ..ops import block_prune
-from ..training.trainer import Runner, initial, threads
+from ..training.trainer import Runner, initial
 
 SAME = {"relu", "relu6", "block_prune", "max_pool", "avg_pool", "global_avg_pool", "dropout", "batch_norm"}
 
@@ -330,17 +330,15 @@ def zeroed_blocks(graph: Graph, x: np.ndarray, batch: int = 32) -> dict[str, Zer
     program = compile(graph, None, min(batch, len(x)), x.shape[1:3])
     runner = Runner(program, initial(program, 0))
     found: dict[str, np.ndarray] = {}
-    with threads(program.threads):
+    with runner.backend.work(program.threads):
         for start in range(0, len(x), program.batch):
             part = x[start : start + program.batch]
-            runner.host(INPUT, len(part))[...] = part
-            for launch, (function, args) in zip(
-                program.launches["forward"], runner.prepared("forward", len(part)), strict=True
-            ):
-                function(*args)
+            runner.write(INPUT, len(part), part)
+            for launch, ready in zip(program.launches["forward"], runner.prepared("forward", len(part)), strict=True):
+                runner.backend.launch([ready])
                 for call in launch.covers:
                     if call.passed is block_prune.pack_mask:  # read at once: its memory is used again
-                        mask = runner.array(call.arrays["mask"], len(part))
+                        mask = runner.backend.read(runner.array(call.arrays["mask"], len(part)))
                         found[call.node] = found.get(call.node, 0) + _tally(mask, call, program.dtype)
     return {name: Zeroed(*tally.tolist()) for name, tally in found.items()}
 

@@ -39,10 +39,11 @@ def calibrate(trainer, x: np.ndarray, y: np.ndarray) -> None:
         exact.parameters[name][...] = trainer.parameters[name]
     exact.fill(exact.runner, x)
     labels = "labels" if "labels" in dense.step.host_writes else "target"
-    exact.runner.host(labels, len(y))[...] = y
+    exact.runner.write(labels, len(y), y)
     exact.runner.run("forward", len(x))
     exact.runner.run("backward", len(x))
     for node in nodes:
-        dw = exact.runner.array(dense.step.gradients[program.graph.node(node).params["w"]])
+        gradient = dense.step.gradients[program.graph.node(node).params["w"]]
+        dw = trainer.backend.read(exact.runner.array(gradient))
         found = trainer.whole.owned[program.step.constants[f"{node}.order"].buffer]
-        found[...] = order(dw, len(found) // dw.shape[2], "norm", 0, 0)
+        trainer.backend.write(found, order(dw, found.shape[0] // dw.shape[2], "norm", 0, 0))

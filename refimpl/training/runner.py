@@ -2,18 +2,16 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ..compiler.arena import ALIGN
+from ..backends.backend import Backend, Call
 from ..compiler.ir import AtBatch, Buffer, Launch, Prefix
+from ..compiler.lower import BACKENDS
 from ..compiler.program import Program
 from ..kernels.passes import check_indices
-from ..kernels.running import inside, threads, turn
-from .finite import all_finite
-from .small import in_turns
 
 GUARD = 4096  # bytes on either side of the arena that nothing may touch
 ALONE = (
@@ -25,11 +23,11 @@ ALONE = (
 class Section(NamedTuple):
     """A section made ready for n samples."""
 
-    launches: list[tuple[Callable, list]]
-    turns: list[tuple[Callable, list]]  # the same, and between them the calls that let small ones run on one thread
+    launches: list[Call]
+    ready: Sequence[Call]  # the same as the backend makes them
     before: str | None  # the section that must have run just before, for what this one finds in the arena
     # what kernels index with and the host filled, what it must lie below, and what stands for no index
-    indices: list[tuple[str, np.ndarray, int, int | None]]
+    indices: list[tuple[str, object, int, int | None]]
 
 
 class Runner:
@@ -37,7 +35,8 @@ class Runner:
 
     No kernel can refuse an index, so none is launched on one that may lie outside its array: what the host fills is
     checked before each section that reads it, what kernels computed is there because `forward`, `backward` and `update`
-    run in this order with nothing between them in the same memory. A runner belongs to its process and its memory: it
+    run in this order with nothing between them in the same memory. Every array is its backend's: what the host fills
+    and reads goes through `write` and `read`. A runner belongs to its process and its memory: it
     is neither copied nor pickled, and not to be used by two threads at once.
     """
 
@@ -45,45 +44,71 @@ class Runner:
         self, program: Program, parameters: Mapping[str, np.ndarray], block: np.ndarray | None = None, seed: int = 0,
         whole: "Runner | None" = None,
     ):  # fmt: skip
-        """parameters: name → array, used in place; block: bytes for the arena and its guards, else allocated.
+        """parameters: name → array of the host, used in place where the backend can; block: memory of the backend for
+        the arena and its guards, else allocated.
 
         seed: of the random constants that the plan asks for. whole: runner of the step that leaves nothing out, for one
         that leaves blocks out: it works in the same memory.
         """
         self.program = program
-        self.owned: dict[Buffer, np.ndarray] = {}
+        self.backend: Backend = BACKENDS[program.backend]
+        self.parameters = parameters
+        self.owned: dict[Buffer, object] = {}
         for name, b in program.step.parameters.items():
-            self.owned[b] = parameters[name]
+            self.owned[b] = whole.parameter(name) if whole else self.backend.adopt(parameters[name])
         for name, b in program.step.state.items():
-            self.owned[b] = whole.owned[whole.program.step.state[name]] if whole else np.zeros(b.shape, b.dtype)
+            shared = whole and whole.owned[whole.program.step.state[name]]
+            self.owned[b] = self.backend.adopt(np.zeros(b.shape, b.dtype)) if shared is None else shared
         for name, c in program.step.constants.items():
             shared = whole and whole.owned[whole.program.step.constants[name].buffer]
-            self.owned[c.buffer] = c.make(parameters, seed) if shared is None else shared
+            self.owned[c.buffer] = self.backend.adopt(c.make(parameters, seed)) if shared is None else shared
         block = whole.block if whole else block
-        self.block = new_block(program.peak_bytes) if block is None else block
-        self.arena = self.block[GUARD : GUARD + program.peak_bytes]
+        self.block = new_block(program.peak_bytes, self.backend) if block is None else block
         self.made: Counter[tuple[str, int]] = Counter()  # (section, n) → how often its launches really ran
         self.mark = object()  # stands for this runner in `last`, which must not keep it and its memory alive
         # which section of which runner ran last in the memory, and on how many samples: shared by all that work in it
         self.last: list = whole.last if whole else [None]
         self._sections: dict[tuple[str, int], Section] = {}
-        self._gradients: dict[str, list[tuple[str, np.ndarray]]] = {}
-        self._views: dict[tuple[str, int], np.ndarray] = {}
+        self._gradients: dict[str, list[tuple[str, object]]] = {}
+        self._views: dict[tuple[str, int], object] = {}
 
-    def array(self, buffer: Buffer, n: int | None = None) -> np.ndarray:
+    def parameter(self, name: str):
+        """The backend's array of a parameter."""
+        return self.owned[self.program.step.parameters[name]]
+
+    def fetch(self) -> None:
+        """Bring what training changed of the parameters to the host."""
+        for name, b in self.program.step.parameters.items():
+            if b.region == "state" and self.owned[b] is not self.parameters[name]:
+                self.parameters[name][...] = self.backend.read(self.owned[b])
+
+    def push(self) -> None:
+        """Bring the host's parameters to the backend."""
+        for name, b in self.program.step.parameters.items():
+            if self.owned[b] is not self.parameters[name]:
+                self.backend.write(self.owned[b], self.parameters[name])
+
+    def array(self, buffer: Buffer, n: int | None = None):
         """View of a buffer; of its first n samples where it holds a batch."""
         root = buffer.root
         if root.region == "arena":
-            start = self.program.offsets[root]
-            whole = self.arena[start : start + root.nbytes].view(root.dtype)
+            whole = self.backend.view(self.block, GUARD + self.program.offsets[root], root.nbytes, root.dtype)
         else:
             whole = self.owned[root]
         count = math.prod(buffer.shape)
         view = whole.reshape(-1)[buffer.start : buffer.start + count].reshape(buffer.shape)
         return view if n is None or not buffer.batched else view[: n * buffer.batched]
 
-    def host(self, name: str, n: int) -> np.ndarray:
-        """View of an array that the host fills or reads (`input`, `labels`, `lr`, `loss`, …), made once per n."""
+    def write(self, name: str, n: int, values) -> None:
+        """Fill an array for the first n samples: `input`, `labels`, `lr`, …"""
+        self.backend.write(self.host(name, n), values)
+
+    def read(self, name: str, n: int) -> np.ndarray:
+        """An array of the first n samples on the host (`output`, `loss`, …), valid until the next section runs."""
+        return self.backend.read(self.host(name, n))
+
+    def host(self, name: str, n: int):
+        """The backend's array that the host fills or reads (`input`, `labels`, `lr`, `loss`, …), made once per n."""
         if (name, n) not in self._views:
             step = self.program.step
             self._views[name, n] = self.array((step.host_writes | step.host_reads)[name], n)
@@ -93,17 +118,15 @@ class Runner:
         """Launch every kernel of a section on the first n samples. After the first time nothing is allocated.
 
         ValueError for labels or chosen instances that are no indices, RuntimeError where the section does not follow
-        the one whose results it needs. Within `threads` it costs less.
+        the one whose results it needs. Within the backend's `work` it costs less.
         """
-        if not inside(self.program.threads):
-            with threads(self.program.threads):
+        if not self.backend.working(self.program.threads):
+            with self.backend.work(self.program.threads):
                 self.run(section, n)
             return
-        turns = self.checked(section, n).turns
+        ready = self.checked(section, n).ready
         self.last[0] = None
-        with turn():
-            for function, args in turns:
-                function(*args)
+        self.backend.launch(ready)
         self.last[0] = (self.mark, section, n)
         self.made[section, n] += 1
 
@@ -115,11 +138,11 @@ class Runner:
                 f"{section} on {n} samples needs what {found.before} leaves: run that on them just before it"
             )
         for name, view, bound, spared in found.indices:
-            check_indices(name, view, bound, spared)
+            check_indices(name, self.backend.read(view), bound, spared)
         return found
 
-    def prepared(self, section: str, n: int) -> list[tuple[Callable, list]]:
-        """Kernels with their arguments for n samples, to be launched inside `threads`; nothing is checked."""
+    def prepared(self, section: str, n: int) -> list[Call]:
+        """Kernels with their arguments for n samples, to be launched within the backend's `work`, unchecked."""
         return self.section(section, n).launches
 
     def section(self, section: str, n: int) -> Section:
@@ -132,12 +155,12 @@ class Runner:
             launches = [(launch.function, [self.argument(a, n) for a in launch.args]) for launch in planned]
             before = self.program.step.follows.get(section) if planned else None
             self._sections[key] = Section(
-                launches, in_turns(planned, launches, self.program.threads), before,
+                launches, self.backend.ready(planned, launches, self.program.threads), before,
                 [] if before else self._indices(section, n),
             )  # fmt: skip
         return self._sections[key]
 
-    def _indices(self, section: str, n: int) -> list[tuple[str, np.ndarray, int, int | None]]:
+    def _indices(self, section: str, n: int) -> list[tuple[str, object, int, int | None]]:
         """Arrays that the host fills and a section's kernels index with, as `Section.indices`."""
         found = {}
         hosts = {b: name for name, b in self.program.step.host_writes.items()}
@@ -149,19 +172,16 @@ class Runner:
 
     def first_bad(self, section: str, n: int) -> Launch | None:
         """The first launch of a section that writes a NaN or an infinity: the section runs up to it. None: no one."""
-        for launch, (function, args) in zip(
-            self.program.launches[section], self.checked(section, n).launches, strict=True
-        ):
-            with turn():
-                function(*args)
+        for launch, call in zip(self.program.launches[section], self.checked(section, n).launches, strict=True):
+            self.backend.launch([call])
             partial = {a.buffer: a for a in launch.args if isinstance(a, Prefix)}  # n samples fill their beginning only
-            written = (self.argument(partial.get(b, b), n) for b in launch.writes)
-            if not all(all_finite(a) for a in written if np.issubdtype(a.dtype, np.floating)):
+            floats = (b for b in launch.writes if np.issubdtype(b.dtype, np.floating))
+            if not all(self.backend.finite(self.argument(partial.get(b, b), n)) for b in floats):
                 return launch
         self.last[0] = (self.mark, section, n)
         return None
 
-    def gradients(self, net: str, names: Iterable[str]) -> list[tuple[str, np.ndarray]]:
+    def gradients(self, net: str, names: Iterable[str]) -> list[tuple[str, object]]:
         """Those of a net's trained parameters that have a gradient here, each with a flat view of it, made once."""
         if net not in self._gradients:
             found = self.program.step.gradients
@@ -182,8 +202,6 @@ class Runner:
         return value
 
 
-def new_block(nbytes: int) -> np.ndarray:
-    """Zeroed bytes for an arena of `nbytes` with a guard zone at both ends, aligned."""
-    raw = np.zeros(nbytes + 2 * GUARD + ALIGN, np.uint8)
-    start = -raw.ctypes.data % ALIGN
-    return raw[start : start + nbytes + 2 * GUARD]
+def new_block(nbytes: int, backend: Backend = BACKENDS["fast"]):  # noqa: B008
+    """Memory of a backend, by default the host's, for an arena of `nbytes` with a guard zone at both ends."""
+    return backend.allocate(nbytes + 2 * GUARD)

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import arguments
+from ..backends.finite import all_finite
 from ..compiler.compile import compile
+from ..compiler.lower import BACKENDS
 from ..compiler.program import Program
 from ..data.resized import Resized
 from ..kernels import random
-from ..kernels.running import single_threaded_blas, threads
 from ..storage import checkpoint
 from .calibrate import calibrate, check_order, orders
-from .finite import all_finite
 from .runner import ALONE, GUARD, Runner, new_block
 
-__all__ = ["GUARD", "NonFiniteError", "Progress", "Runner", "Trainer", "initial", "new_block", "threads"]
+__all__ = ["GUARD", "NonFiniteError", "Progress", "Runner", "Trainer", "initial", "new_block"]
 
 BLOCK = 1 << 16  # values drawn or checked at a time: NumPy makes arrays of all of them in between
 REAL = "fiub"  # kinds of dtypes that samples may have
@@ -72,12 +72,14 @@ class Trainer:
         """
         arguments.whole("seed", seed, 0)
         self.program, self.seed = program, seed
+        self.backend = BACKENDS[program.backend]
         self.parameters = initial(program, seed)
         inference = compile(
             program.graph, None, program.batch, program.size, None, program.backend, program.threads, program.dtype
         )
         if block is None:
-            block = new_block(max(program.peak_bytes, inference.peak_bytes))  # the two never run at the same time
+            most = max(program.peak_bytes, inference.peak_bytes)  # the two never run at the same time
+            block = new_block(most, self.backend)
         self.whole = self.runner = Runner(program, self.parameters, block, seed)  # runner: that of the current step
         self._shallow: dict[frozenset[str], Runner] = {}  # blocks left out → runner, the one used last at the end
         self.made = {frozenset(): self.whole.made}  # blocks left out → what the steps that did so ran
@@ -101,7 +103,7 @@ class Trainer:
         changing = (name for name, b in program.step.parameters.items() if b.region == "state")
         self._good = {name: np.empty_like(self.parameters[name]) for name in changing}  # weights to go back to
         self._snapshot()
-        all_finite(np.zeros(1, program.dtype))  # compiled now, not in the first step
+        self.backend.finite(self.backend.adopt(np.zeros(1, program.dtype)))  # compiled now, not in the first step
 
     @property
     def skipped(self) -> int:
@@ -126,10 +128,10 @@ class Trainer:
         per_epoch = -(-samples(x) // batch)
         total = epochs * per_epoch
         self.check_batches(samples(x))
-        with single_threaded_blas():  # once for all steps
+        with self.backend.session():
             shuffled = None
             while self.step < total:
-                with self._alone(), threads(self.program.threads):
+                with self._alone(), self.backend.work(self.program.threads):
                     epoch, i = divmod(self.step, per_epoch)
                     if epoch != shuffled:
                         order = random.permutation(self.seed, random.SHUFFLE, epoch, samples(x))
@@ -164,7 +166,7 @@ class Trainer:
         Where the plan's choice of instances leaves none for a step, its loss is that of the step before.
         """
         self._check_batch(x, y)
-        with self._alone(), threads(self.program.threads):
+        with self._alone(), self.backend.work(self.program.threads):
             return self._step(x, y, total)
 
     def _check_batch(self, x: np.ndarray, y: np.ndarray) -> None:
@@ -186,7 +188,7 @@ class Trainer:
     def rehearse(self, x: np.ndarray, y: np.ndarray) -> None:
         """Run every section on all of (x, y), n ≤ batch samples: the most that a step can ask of the arena."""
         self._check_batch(x, y)
-        with self._alone(), threads(self.program.threads):
+        with self._alone(), self.backend.work(self.program.threads):
             self.runner = self.whole
             self._learn(x, y, 1, everything=True)
 
@@ -227,23 +229,23 @@ class Trainer:
     def _place(self, net: str) -> None:
         y, chosen = self._given[net]
         labels = "labels" if f"{net}labels" in self.runner.program.step.host_writes else "target"
-        self.runner.host(f"{net}{labels}", len(y))[...] = y
+        self.runner.write(f"{net}{labels}", len(y), y)
         if chosen is not None:
-            self.runner.host(f"{net}chosen", len(y))[...] = chosen
+            self.runner.write(f"{net}chosen", len(y), chosen)
 
     def learn(self, n: int, total: int, net: str = "") -> float:
         """Forward, backward and update of a net on n samples that are in place; returns the loss."""
         runner = self.runner
         self.begin(net, n, total)
         runner.run(f"{net}forward", n)
-        loss = float(runner.host(f"{net}loss", n)[0])
+        loss = float(runner.read(f"{net}loss", n)[0])
         if not math.isfinite(loss):
             before = f" (it was {self.losses[-1]:.4g} before)" if self.losses and not net else ""
             what = f"the loss is {loss} at step {self.step + 1}{before}"
             self.stop(what, net, n, total, "forward")
         runner.run(f"{net}backward", n)
         for name, gradient in runner.gradients(net, self.trained[net]):
-            if not all_finite(gradient):
+            if not self.backend.finite(gradient):
                 what = f"the gradient of {name} is not finite at step {self.step + 1}"
                 self.stop(what, net, n, total, "forward", "backward")
         runner.run(f"{net}update", n)
@@ -259,7 +261,7 @@ class Trainer:
     def judge(self, n: int, net: str) -> np.ndarray:
         """Run a net's section that only infers, on n samples that are in place; the loss of each (n,)."""
         self.runner.run(net.removesuffix("."), n)
-        losses = self.runner.host(f"{net}losses", n)
+        losses = self.runner.read(f"{net}losses", n)
         if not all_finite(losses):
             self.stop(f"the loss of an instance is not finite at step {self.step + 1}", net, n, 1, "")
         return losses if losses.ndim == 1 and len(losses) == n else losses.reshape(n, -1).mean(1)
@@ -269,7 +271,7 @@ class Trainer:
         for name, scalar in self.runner.program.step.scalars.items():
             if scalar.net == net:
                 done = int(self.updates[scalar.block or net][0])
-                self.runner.host(name, n)[0] = scalar(done, self.planned(total), self.seed)
+                self.runner.write(name, n, scalar(done, self.planned(total), self.seed))
 
     def planned(self, total: int) -> int:
         """Updates that a run of `total` mini-batches makes, as far as the plan tells that ahead."""
@@ -287,6 +289,7 @@ class Trainer:
         self.begin(net, n, total)
         found = (self.runner.first_bad((net + phase).removesuffix("."), n) for phase in phases)
         bad = next(filter(None, found), None)
+        self.whole.fetch()
         if not all(map(all_finite, self.parameters.values())):
             self._restore()
         raise NonFiniteError(
@@ -301,7 +304,7 @@ class Trainer:
         first, *others = self.program.graph.outputs
         hosts = {first: "output"} | {name: f"output.{name}" for name in others}
         found: dict[str, np.ndarray] = {}
-        with self._alone(), threads(self.program.threads):
+        with self._alone(), self.backend.work(self.program.threads):
             self.evaluated()
             for start in range(0, total, batch):
                 part = taken(x, slice(start, start + batch))
@@ -309,7 +312,7 @@ class Trainer:
                 self.fill(runner, part)
                 runner.run("forward", count)
                 for name, host in hosts.items():
-                    y = runner.host(host, count)
+                    y = runner.read(host, count)
                     if name not in found:
                         found[name] = np.empty((total, *y.shape[1:]), y.dtype)
                     found[name][start : start + count] = y
@@ -317,8 +320,10 @@ class Trainer:
 
     def evaluated(self) -> dict[str, np.ndarray]:
         """The parameters of the net that is evaluated: those that train, scaled where steps left blocks out."""
+        self.whole.fetch()
         for name, scale in self.scales.items():
             np.multiply(self.parameters[name], scale if self.updates[""][0] else 1.0, out=self._scaled[name])
+        self.inference.push()
         return self.parameters | self._scaled
 
     def evaluate(self, x: Inputs, y: np.ndarray) -> float:
@@ -333,7 +338,7 @@ class Trainer:
     def fill(self, runner: Runner, x: np.ndarray) -> None:
         """Copy samples into the arena."""
         for name, values in self._named(x).items():
-            runner.host(name, len(values))[...] = values
+            runner.write(name, len(values), values)
 
     def _named(self, x: Inputs) -> Mapping[str, np.ndarray | Resized]:
         """Input tensor → its samples."""
@@ -426,11 +431,16 @@ class Trainer:
 
     def resume_arrays(self) -> dict[str, np.ndarray]:
         """Everything that a later run needs beside the step number: parameters, optimizer arrays, rules' memory."""
-        state = {f"optimizer/{name}": self.whole.owned[b] for name, b in self.program.step.state.items()}
-        for node in orders(self.program):
-            state[f"order/{node}"] = self.whole.owned[self.program.step.constants[f"{node}.order"].buffer]
+        self.whole.fetch()
+        state = {name: self.backend.read(a) for name, a in self._kept().items()}
         state |= {f"updates/{name}": count for name, count in self.updates.items()}
         return self.parameters | state | {f"instances/{name}": a for name, a in self.memory.items()}
+
+    def _kept(self) -> dict[str, object]:
+        """The backend's arrays beside the parameters that a run goes on from."""
+        step, owned = self.program.step, self.whole.owned
+        kept = {f"optimizer/{name}": owned[b] for name, b in step.state.items()}
+        return kept | {f"order/{n}": owned[step.constants[f"{n}.order"].buffer] for n in orders(self.program)}
 
     def resume(self, arrays: Mapping[str, np.ndarray], step: int, losses: list[float]) -> None:
         """Go on from arrays of `resume_arrays` after `step` steps. ValueError, before any change, for others."""
@@ -443,11 +453,17 @@ class Trainer:
             if name.startswith("updates/") and not 0 <= arrays[name][0] <= step:
                 raise ValueError(f"the saved run counts {arrays[name][0]} in {name}, but it has made {step} steps")
         with self._alone():
+            kept = self._kept()
             for name, a in mine.items():
-                a[...] = arrays[name]
+                if name in kept:
+                    self.backend.write(kept[name], arrays[name])
+                else:
+                    a[...] = arrays[name]
+            self.whole.push()
             self.step, self.losses = step, list(losses)
 
     def _snapshot(self) -> None:
+        self.whole.fetch()
         for name, a in self._good.items():
             a[...] = self.parameters[name]
         self._good_counts = self.step, {name: int(count[0]) for name, count in self.updates.items()}
@@ -455,6 +471,7 @@ class Trainer:
     def _restore(self) -> None:
         for name, a in self._good.items():
             self.parameters[name][...] = a
+        self.whole.push()
         self.step, updates = self._good_counts
         for name, count in updates.items():
             self.updates[name][0] = count

@@ -1,6 +1,6 @@
 """How far each approximate method turns the gradient of a pre-trained net: what `gradledger cost --advise` looks up.
 
-gradledger reproduce gradient-errors     writes gradient-errors.json; `costmodel/gradient-errors.json` is a copy
+gradledger reproduce gradient-errors     writes gradient-errors.json; `costmodel/advice/gradient-errors.json` is a copy
 
 The exact gradient g is that of every convolution's weights and of the classifier, by plain back-propagation. Each
 setting of each method runs on the same batches with the same weights, all convolutions trained, so that the error map
@@ -27,7 +27,8 @@ from refimpl import data
 from refimpl.formats.npz import load_npz
 from refimpl.graph import Graph
 from refimpl.kernels import random
-from refimpl.training.trainer import Trainer, threads
+from refimpl.kernels.running import threads
+from refimpl.training.trainer import Trainer
 
 from ..instruments.errors import check_samples, full_gradient, gradients
 from . import datasets

@@ -17,7 +17,7 @@ import refimpl as ri
 from costmodel import predict
 from costmodel.device import calibration
 from costmodel.device import device as devices
-from refimpl.training.trainer import threads as running
+from refimpl.kernels.running import threads as running
 
 NAME = "seconds"
 MEDIAN, WITHIN, INSIDE, NETS_AT_LEAST = 0.08, 0.9, 0.9, 40  # the goal

@@ -30,11 +30,12 @@ from refimpl.compiler.program import Program
 from refimpl.graph import INPUT, Graph
 from refimpl.kernels import random
 from refimpl.kernels.passes import Pass
+from refimpl.kernels.running import threads
 from refimpl.methods import gradient_filter, sparse_update
 from refimpl.ops import conv2d
 from refimpl.plan.plan import Plan
 from refimpl.training.calibrate import calibrate
-from refimpl.training.trainer import Runner, Trainer, threads
+from refimpl.training.trainer import Runner, Trainer
 
 from . import spectrum
 

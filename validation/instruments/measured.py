@@ -7,7 +7,8 @@ import numpy as np
 from refimpl.compiler.executed import executed
 from refimpl.compiler.ir import Launch
 from refimpl.compiler.program import Program
-from refimpl.training.trainer import GUARD, Inputs, Trainer, taken, threads
+from refimpl.kernels.running import threads
+from refimpl.training.trainer import GUARD, Inputs, Trainer, taken
 
 from .counting import count_call
 

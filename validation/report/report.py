@@ -65,10 +65,12 @@ LEGEND = {
     "L": "output channels that error_map_pruning keeps; of clip_norm: slices of a parameter",
     "J": "slices of all parameters",
     "M": "input channels that sparse_update chooses",
+    "A": "channels of one of the inputs of concat",
     "U, V": "rows and columns of patches",
     "patch_0, patch_1": "a setting (patch, stride, window, …) along rows and along columns",
     "taps(H)": "pairs of a window's place and an element of it that lies inside the map, along H",
     "has(b)": "1 where the optional array b is given, else 0; b: bias, clip: factor of gradient clipping",
+    "differs(a, n)": "1 where the setting a (ignored) is not n, else 0",
     "nonzero(a)": "1 where the setting a (decoupled, nesterov, label_smoothing) is on or not 0, else 0",
     "Min(a, b)": "the smaller of the two",
 }
