@@ -79,7 +79,7 @@ DAMAGES: tuple[Callable[[Path], None], ...] = (
     lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),
     flip,
     lambda p: p.write_bytes(random.Random(0).randbytes(p.stat().st_size)),
-    lambda p: p.write_bytes(p.read_bytes().replace(b"kernel 1 ", b"kernel 0 ", 1)),
+    lambda p: p.write_bytes(p.read_bytes().replace(b"kernel 2 ", b"kernel 0 ", 1)),
     folder_in_its_place,
     unreadable,
 )
