@@ -61,7 +61,7 @@ def seen(monkeypatch) -> set:
 
     def watching(runner, section, n):
         ready = checked(runner, section, n)
-        return ready._replace(turns=[(lambda: found.add((numba.get_num_threads(), *blas())), ()), *ready.turns])
+        return ready._replace(ready=[(lambda: found.add((numba.get_num_threads(), *blas())), ()), *ready.ready])
 
     monkeypatch.setattr(Runner, "checked", watching)
     return found

@@ -4,7 +4,7 @@ from nets import NETS, RULES, step_for
 
 import refimpl as ri
 from refimpl.kernels.running import threads
-from refimpl.training.trainer import Runner, Trainer, new_block
+from refimpl.training.trainer import GUARD, Runner, Trainer, new_block
 from validation.instruments import measured
 
 BACKENDS = ("reference", "fast")
@@ -85,7 +85,7 @@ def check_poison(p: ri.Program, x, y):
                 for b, life in p.lifetimes.items():
                     if life.first <= index <= life.last:
                         dead[p.offsets[b] : p.offsets[b] + b.nbytes] = False
-                runner.arena[dead] = 0xFF  # NaN in float32 and float64
+                runner.block[GUARD : GUARD + runner.program.peak_bytes][dead] = 0xFF  # NaN in float32 and float64
                 function(*args)
                 index += 1
     assert bits(plain) == bits(poisoned)

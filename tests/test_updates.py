@@ -193,7 +193,7 @@ def test_a_step_without_blocks_prices_and_runs_the_same_counts():
             assert dict(predict.call_counts(call, BATCH)) == counting.count_call(call, BATCH)
     calls = [c for c in p.step if str(c.passed) == "adam.bias_correction"]
     assert len(calls) == 3
-    expected = predict.estimate(p).occurs
+    expected = {c: predict.estimate(p).turns["update"].occurs(c) for c in calls}
     survival = {"factors": 1, "a.add.factors": 0.75, "b.add.factors": 0.5}
     assert {c.arrays["factors"].name: expected[c] for c in calls} == survival
 
