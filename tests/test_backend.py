@@ -5,7 +5,7 @@ import pytest
 from own import remote
 
 import refimpl as ri
-from refimpl.compiler.lower import BACKENDS, register
+from refimpl.compiler.lower import BACKENDS, register_backend
 
 PLANS = {
     "backprop": ri.Plan(step=ri.Backprop(ri.SGD(lr=0.05, momentum=0.9), clip_norm=1.0), batch_norm="train"),
@@ -20,7 +20,7 @@ PLANS = {
 @pytest.fixture
 def backend():
     found = remote.Recording()
-    register("recording", found)
+    register_backend("recording", found)
     yield found
     del BACKENDS["recording"]
 
@@ -91,6 +91,6 @@ def test_the_host_cannot_touch_its_arrays(backend):
 
 def test_names_are_taken_once(backend):
     with pytest.raises(ValueError, match="there is a backend 'recording' already: give yours another name"):
-        register("recording", remote.Recording())
+        register_backend("recording", remote.Recording())
     with pytest.raises(ValueError, match="backend must be one of fast, reference, recording, got 'gpu'"):
         ri.compile(ri.models.build("lenet"), ri.Plan(), 2, backend="gpu")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from costmodel.formulas import cost
 from refimpl.surgery.prune import count
 from tools.docs import measured, site
 
@@ -16,9 +17,14 @@ PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 def run(text: str) -> dict:
     """Names after the Python of a page has run, one block after the other."""
-    found = {}
-    for code in PYTHON.findall(text):
-        exec(code, found)
+    cost.load_formulas()
+    found, costs = {}, dict(cost.COSTS)
+    try:
+        for code in PYTHON.findall(text):
+            exec(code, found)
+    finally:  # what a page registers is no part of the library
+        for added in cost.COSTS.keys() - costs.keys():
+            del cost.COSTS[added]
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 
 from ..compiler.ir import Launch, Step
-from ..compiler.lower import Lowering, reference, register
+from ..compiler.lower import Lowering, reference, register_backend
 from ..kernels.passes import Pass
 from .backend import Host
 
@@ -41,5 +41,5 @@ class Reference(Host):
         return {section: [reference(call) for call in calls] for section, calls in step.calls.items()}
 
 
-register("fast", Fast())
-register("reference", Reference())
+register_backend("fast", Fast())
+register_backend("reference", Reference())

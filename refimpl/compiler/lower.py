@@ -17,7 +17,7 @@ from .ir import AtBatch, Buffer, Call, Launch, Step
 BACKENDS: dict[str, object] = {}  # name → what runs a program (`backends.backend.Backend`)
 
 
-def register(name: str, backend: object) -> None:
+def register_backend(name: str, backend: object) -> None:
     """Let `compile(backend=name)` compile for a backend. ValueError where another one has the name."""
     if BACKENDS.setdefault(name, backend) is not backend:
         raise ValueError(f"there is a backend {name!r} already: give yours another name")

@@ -68,6 +68,12 @@ def beside(name: str, under: str = "") -> str:
     return f"`{Path(home(name, under)).parent.as_posix()}/`"
 
 
+def code(path: str) -> str:
+    """A file of the repository as code. Pages show files that the tests run, so what a reader copies works."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    return f'```python title="{path}"\n{text}```'
+
+
 def rooms(package: str) -> str:
     """The folders of a package, each with the first line of its own words."""
     found = [m.name for m in pkgutil.iter_modules(find(package).__path__) if m.ispkg]
@@ -195,7 +201,8 @@ def experiments() -> str:
 
 
 DIRECTIVES = {
-    "file": file, "beside": beside, "rooms": rooms, "equations": equations, "settings": settings, "combines": combines,
+    "file": file, "beside": beside, "code": code, "rooms": rooms, "equations": equations, "settings": settings,
+    "combines": combines,
     "method_links": method_links, "combinations": combinations, "commands": command_list, "arguments": arguments,
     "api": api, "modules": modules, "module": module, "devices": devices, "experiments": experiments,
 }  # fmt: skip
