@@ -61,6 +61,8 @@ def pass_case(name: str, seed: int) -> PassCase:
     most = 4096 if large else 40
     letters |= {"E": pick(1, most), "D": pick(1, most), "J": pick(1, 40)}
     letters |= {"B": letters["N"] + pick(0, 3), "L": pick(1, letters["K"]), "M": pick(1, letters["C"])}
+    letters["A"] = pick(1, letters["K"])
+    given |= {"start": letters["K"] - letters["A"], "ignored": -1}
     attrs = passed.attrs({a: given[a] if a in given else setting(a, d, pick) for a, d in passed.attributes.items()})
     sizes = {letter: letters[letter] for letter in passed.letters()}
     if passed.name == "var" and sizes["N"] * sizes["H"] * sizes["W"] == 1:
