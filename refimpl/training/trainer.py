@@ -17,27 +17,15 @@ from ..compiler.program import Program
 from ..data.resized import Resized
 from ..kernels import random
 from ..storage import checkpoint
+from . import inputs
 from .calibrate import calibrate, check_order, orders
+from .inputs import Inputs, samples, taken
 from .runner import ALONE, GUARD, Runner, new_block
+from .state import initial
 
 __all__ = ["GUARD", "NonFiniteError", "Progress", "Runner", "Trainer", "initial", "new_block"]
 
-BLOCK = 1 << 16  # values drawn or checked at a time: NumPy makes arrays of all of them in between
-REAL = "fiub"  # kinds of dtypes that samples may have
 SHALLOW = 64  # compiled steps without some of the blocks that a trainer keeps
-
-
-Inputs = np.ndarray | Resized | Mapping[str, np.ndarray | Resized]  # of a net of several inputs by their names
-
-
-def samples(x: Inputs) -> int:
-    """How many samples there are."""
-    return len(next(iter(x.values()))) if isinstance(x, Mapping) else len(x)
-
-
-def taken(x: Inputs, index) -> Inputs:
-    """Some of the samples."""
-    return {name: values[index] for name, values in x.items()} if isinstance(x, Mapping) else x[index]
 
 
 class NonFiniteError(ArithmeticError):
@@ -127,7 +115,7 @@ class Trainer:
         batch = self.program.batch
         per_epoch = -(-samples(x) // batch)
         total = epochs * per_epoch
-        self.check_batches(samples(x))
+        inputs.check_batches(self.program, samples(x))
         with self.backend.session():
             shuffled = None
             while self.step < total:
@@ -337,86 +325,16 @@ class Trainer:
 
     def fill(self, runner: Runner, x: np.ndarray) -> None:
         """Copy samples into the arena."""
-        for name, values in self._named(x).items():
+        for name, values in inputs.named(self.program, x).items():
             runner.write(name, len(values), values)
-
-    def _named(self, x: Inputs) -> Mapping[str, np.ndarray | Resized]:
-        """Input tensor → its samples."""
-        return x if isinstance(x, Mapping) else {self.program.graph.inputs[0]: x}
 
     def check(self, x: Inputs, y: np.ndarray | None = None) -> None:
         """ValueError with one sentence where data do not fit the program."""
-        inputs = self.program.graph.inputs
-        if isinstance(x, Mapping) and x.keys() != set(inputs) or not isinstance(x, Mapping) and len(inputs) > 1:
-            given = f"{', '.join(map(str, x)) or 'none'}" if isinstance(x, Mapping) else "a single array"
-            raise ValueError(
-                f"{self.program.graph.name} has the inputs {', '.join(inputs)}: x must be a dict with an array for "
-                f"each, but it has {given}"
-            )
-        for name, values in self._named(x).items():
-            self._check_input(f"x[{name!r}]" if isinstance(x, Mapping) else "x", name, values)
-        counts = {name: len(values) for name, values in self._named(x).items()}
-        if len(set(counts.values())) > 1:
-            raise ValueError(f"the inputs must have as many samples each, but they have {counts}")
-        if y is None:
-            return
-        self._check_labels(y)
-        if len(y) != samples(x):
-            raise ValueError(f"x has {samples(x)} samples, but y has {len(y)}")
-
-    def _check_input(self, what: str, name: str, x: np.ndarray | Resized) -> None:
-        """ValueError where samples do not fit an input tensor."""
-        want = self.program.step.host_writes[name].shape[1:]
-        if not isinstance(x, (np.ndarray, Resized)) or isinstance(x, np.ndarray) and x.dtype.kind not in REAL:
-            kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
-            raise ValueError(f"{what} must be an array of real numbers, such as float32, but it is of {kind}")
-        if len(x.shape) != 1 + len(want) or x.shape[1:] != want or not len(x):
-            form = f"(M, H, W, C) with H, W, C = {want}" if len(want) == 3 else f"{('M', *want)}".replace("'", "")
-            raise ValueError(f"{what} must be {form} and M ≥ 1, but its shape is {x.shape}")
-        count = max(1, BLOCK // math.prod(want))
-        for start in range(0, len(x), count) if isinstance(x, np.ndarray) else ():
-            part = x[start : start + count]
-            if part.dtype.kind == "f" and not all_finite(part):
-                bad = start + int(np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(1))[0])
-                raise ValueError(f"{what} has a NaN or infinite value in sample {bad}; remove or repair it")
-
-    def _check_labels(self, y: np.ndarray) -> None:
-        """ValueError where y are no class numbers, or for mse no targets."""
-        if not isinstance(y, np.ndarray):
-            raise ValueError(f"y must be a NumPy array, but it is of {type(y).__name__}")
-        step, ignored = self.program.step, self.program.plan.ignored_label
-        if "labels" not in step.host_writes:
-            return
-        *rest, classes = step.host_reads["output"].shape[1:]
-        if list(y.shape[1:]) != rest or not y.ndim or y.dtype.kind not in "iu":
-            form = "(M,)" if not rest else f"{('M', *rest)}".replace("'", "")
-            raise ValueError(
-                f"y must be {form} class numbers of an integer type, but its shape is {y.shape} and its type {y.dtype}"
-            )
-        y = y if ignored is None else y[y != ignored]
-        if y.size and (y.min() < 0 or y.max() >= classes):
-            raise ValueError(f"labels must be from 0 to {classes - 1}, but y has {int(y.min())} to {int(y.max())}")
-
-    def check_batches(self, samples: int) -> None:
-        """ValueError where a batch of an epoch leaves a batch norm one value a channel: it has no variance."""
-        batch = self.program.batch
-        node = next(filter(None, (self.thin(s) for s in self.program.sections if s.endswith("forward"))), None)
-        for kind, size in (("last", samples % batch or min(samples, batch)), ("first", min(samples, batch))):
-            if node and self.strategy.fewest(size) == 1:
-                chooses = self.program.plan.instances
-                what = "is a single one" if size == 1 else f"trains on a single one under {chooses.method}"
-                raise ValueError(
-                    f"the {kind} batch of {samples} samples in batches of {batch} {what}, which gives {node} one value "
-                    "a channel: choose another batch size"
-                )
+        inputs.check(self.program, x, y)
 
     def thin(self, section: str) -> str | None:
         """The first batch norm of a section that takes statistics of one value a sample: it needs two samples."""
-        for call in self.program.step.calls[section]:
-            statistics = call.passed.operator == "batch_norm" and call.passed.name == "mean"
-            if statistics and math.prod(call.arrays["x"].shape[1:3]) == 1:
-                return call.node
-        return None
+        return inputs.thin(self.program, section)
 
     def save(self, path, first: bool = False, **more: str) -> None:
         """Write the weights as safetensors: beside, flushed, then renamed.
@@ -478,32 +396,3 @@ class Trainer:
 
     def __reduce_ex__(self, protocol):
         raise TypeError(f"a {type(self).__name__} {ALONE}")
-
-
-def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
-    """Parameter arrays of a program: the graph's weights where it has them, else drawn from the seed.
-
-    ValueError for weights that the graph has no parameter for, or of another shape.
-    """
-    arrays = {}
-    for graph in program.graphs.values():
-        for name, a in graph.weights.items():
-            if name not in graph.parameters:
-                raise ValueError(f"{graph.name} has no parameter {name!r}; it has {', '.join(graph.parameters)}")
-            if np.shape(a) != tuple(graph.parameters[name].shape):
-                shape = tuple(graph.parameters[name].shape)
-                raise ValueError(f"the weights {name!r} of {graph.name} must be of shape {shape}, got {np.shape(a)}")
-    found = [(prefix, graph, name) for prefix, graph in program.graphs.items() for name in graph.parameters]
-    for i, (prefix, graph, own) in enumerate(found):
-        p, name = graph.parameters[own], prefix + own
-        if own in graph.weights:
-            arrays[name] = np.array(graph.weights[own], program.dtype, order="C").reshape(p.shape)
-        elif p.init == "he":
-            arrays[name] = drawn = np.empty(p.shape, program.dtype)
-            flat, deviation = drawn.reshape(-1), p.gain * math.sqrt(2 / p.fan_in)
-            for start in range(0, flat.size, BLOCK):
-                part = flat[start : start + BLOCK]
-                part[...] = random.normal(seed, random.WEIGHTS, i, part.size, start) * deviation
-        else:
-            arrays[name] = np.full(p.shape, {"zeros": 0, "ones": 1}[p.init], program.dtype)
-    return arrays

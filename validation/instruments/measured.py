@@ -8,7 +8,8 @@ from refimpl.compiler.executed import executed
 from refimpl.compiler.ir import Launch
 from refimpl.compiler.program import Program
 from refimpl.kernels.running import threads
-from refimpl.training.trainer import GUARD, Inputs, Trainer, taken
+from refimpl.training.inputs import Inputs, taken
+from refimpl.training.trainer import GUARD, Trainer
 
 from .counting import count_call
 
