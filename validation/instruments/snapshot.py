@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import numpy as np
 
 import refimpl as ri
@@ -165,7 +166,13 @@ def bits() -> dict:
     """What the bits of a loss depend on beside the sources."""
     here = provenance()
     versions = {name: here["versions"][name] for name in ("numpy", "numba", "llvmlite", "scipy")}
-    return {"processor": here["machine"]["processor"], "coretype": os.environ.get("OPENBLAS_CORETYPE", "")} | versions
+    features = llvm.get_host_cpu_features().flatten()
+    return {
+        "processor": here["machine"]["processor"],
+        "kind": llvm.get_host_cpu_name(),
+        "features": hashlib.sha256(features.encode()).hexdigest()[:16],
+        "coretype": os.environ.get("OPENBLAS_CORETYPE", ""),
+    } | versions
 
 
 def load(path: Path = RECORD) -> dict:
