@@ -101,7 +101,7 @@ def forward_executes(y, x, w, affine, sums, scratch, shared, act) -> Ops:
 def forward(y, x, w, affine, sums, scratch, shared, act):
     """Write y (N, H, W, K) and its sums, from x (N, H, W, C) read through `affine` and `act`, and w (1, 1, C, K).
 
-    affine (2, C): a and b, or (0, 0) to read x as it is (then `act` must be 0). act: 0 none, 1 relu, 2 relu6.
+    affine (2, C): a and b, or (0, 0) to read x as it is (then `act` must be NONE). act: of `activation`.
     sums (slices(N·H·W), 2, K) float64: Σy and Σy² per slice, or (0, 0, 0) for none.
     scratch (threads, s) and shared (t,): s, t = forward_scratch(…).
     """
@@ -136,7 +136,7 @@ def forward(y, x, w, affine, sums, scratch, shared, act):
 
 @inline
 def forward_slice(y, x, w, affine, sums, scratch, act, part, start, stop, tile, c, k):
-    """Rows start … stop−1 of y, tile by tile. All arrays are addresses."""
+    """Rows start … stop−1 of y, slice `part`, `tile` rows at a time, for c and k channels. All arrays are addresses."""
     for m in range(start, stop, tile):
         n = min(tile, stop - m)
         source, at = x, m * c
@@ -247,7 +247,11 @@ def turn(turned, w, first, end, c, k):
 def grad_x_tile(
     dx, g, g_from, turned, residual, prev, prev_affine, sums, scratch, at, prev_act, part, m, n, c, k, first, end, fresh
 ):  # fmt: skip
-    """Rows m … m+n−1 and channels first … end−1 of dx; scratch[at …] holds them meanwhile; fresh: sums begin at 0."""
+    """Rows m … m+n−1 and channels first … end−1 of dx; scratch[at …] holds them meanwhile.
+
+    g[g_from …]: the gradient at the raw output, of k channels; turned: w transposed. residual, prev, prev_affine,
+    prev_act: as in `backward`. sums of slice `part`; fresh: they begin at 0.
+    """
     width, sums_at = end - first, 2 * part * c
     if given(sums) and fresh:
         clear(sums, sums_at + first, sums_at + end)
@@ -263,7 +267,10 @@ def backward_slice(
     dx, dw, dz, y, coef, x, affine, residual, prev, prev_affine, sums, scratch, turned, act, prev_act, part, start,
     stop, tile, c, k,
 ):  # fmt: skip
-    """Rows start … stop−1 of dx and their share of dw, tile by tile. All arrays are addresses."""
+    """Rows start … stop−1 of dx and their share of dw, slice `part`, `tile` rows at a time, for c and k channels.
+
+    turned: w transposed; the others as in `backward`. All arrays are addresses.
+    """
     x_at, out_at = PANEL + tile * k, PANEL + tile * (k + c)
     for m in range(start, stop, tile):
         n = min(tile, stop - m)
