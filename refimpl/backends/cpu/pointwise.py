@@ -77,7 +77,7 @@ def tiles_of(x, c: int, k: int) -> list[tuple[int, int]]:
     rows = x.shape[0] * x.shape[1] * x.shape[2]
     parts, tile = slices(rows), tile_rows(rows, c, k)
     cut = [list(pieces(rows * (i + 1) // parts - rows * i // parts, tile)) for i in range(parts)]
-    return [(n, times, int(i == 0)) for found in cut for i, (n, times) in enumerate(found)]
+    return [(n, times, int(i == 0)) for own in cut for i, (n, times) in enumerate(own)]
 
 
 def forward_executes(y, x, w, affine, sums, scratch, shared, act) -> Ops:
