@@ -66,10 +66,10 @@ class _Labels:
         self.fixed: dict[int, str] = {}  # representative → why it may not go
 
     def new(self, n: int, fixed: str = "") -> np.ndarray:
-        found = np.arange(len(self.parent), len(self.parent) + n)
-        self.parent += found.tolist()
-        self.fix(found, fixed)
-        return found
+        fresh = np.arange(len(self.parent), len(self.parent) + n)
+        self.parent += fresh.tolist()
+        self.fix(fresh, fixed)
+        return fresh
 
     def find(self, i: int) -> int:
         while self.parent[i] != i:
@@ -148,8 +148,8 @@ def _collect(labels: _Labels, places: Mapping[tuple[str, int], np.ndarray]) -> l
         kind = (labels.fixed.get(label, ""), *((place, len(i)) for place, i in at.items()))
         kinds.setdefault(kind, []).append(label)
     return [
-        ChannelGroup(tuple(Member(*p, np.array([channels[c][p] for c in found])) for p, _ in kind[1:]), kind[0])
-        for kind, found in kinds.items()
+        ChannelGroup(tuple(Member(*p, np.array([channels[c][p] for c in alike])) for p, _ in kind[1:]), kind[0])
+        for kind, alike in kinds.items()
     ]
 
 
@@ -329,7 +329,7 @@ def zeroed_blocks(graph: Graph, x: np.ndarray, batch: int = 32) -> dict[str, Zer
         raise ValueError(f"x must be (M, H, W, {graph.channels}) with M ≥ 1, but its shape is {x.shape}")
     program = compile(graph, None, min(batch, len(x)), x.shape[1:3])
     runner = Runner(program, initial(program, 0))
-    found: dict[str, np.ndarray] = {}
+    tallies: dict[str, np.ndarray] = {}
     with threads(program.threads):
         for start in range(0, len(x), program.batch):
             part = x[start : start + program.batch]
@@ -341,8 +341,8 @@ def zeroed_blocks(graph: Graph, x: np.ndarray, batch: int = 32) -> dict[str, Zer
                 for call in launch.covers:
                     if call.passed is block_prune.pack_mask:  # read at once: its memory is used again
                         mask = runner.array(call.arrays["mask"], len(part))
-                        found[call.node] = found.get(call.node, 0) + _tally(mask, call, program.dtype)
-    return {name: Zeroed(*tally.tolist()) for name, tally in found.items()}
+                        tallies[call.node] = tallies.get(call.node, 0) + _tally(mask, call, program.dtype)
+    return {name: Zeroed(*tally.tolist()) for name, tally in tallies.items()}
 
 
 def _tally(mask: np.ndarray, call: Call, dtype) -> np.ndarray:
