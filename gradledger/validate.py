@@ -236,7 +236,7 @@ def processes(names: tuple[str, ...], watch: Watch) -> dict:
         return found | {"note": f"not measured: this system has no {resident.STATUS}"}
     watch(0, len(names) + 1, "what the runtime takes")
     try:
-        base = resident.calibrate()
+        base = resident.measure_base()
         for i, name in enumerate(names, start=1):
             watch(i, len(names) + 1, name)
             found["cases"] += resident.compare(base, {name: resident.CASES[name]})

@@ -27,7 +27,7 @@ def home(monkeypatch, tmp_path):
     monkeypatch.setattr(calibration, "LAYERS", LAYERS)
     measure = calibration.measure
     monkeypatch.setattr(calibration, "measure", lambda t, c, w, seconds: measure(t, c, w, seconds=0, rounds=2))
-    monkeypatch.setattr(calibrate.resident, "calibrate", lambda: Base(150_000_000, 10_000))
+    monkeypatch.setattr(calibrate.resident, "measure_base", lambda: Base(150_000_000, 10_000))
     return tmp_path
 
 
@@ -165,7 +165,7 @@ def test_where_the_system_does_not_tell_memory_a_profile_has_none(home, monkeypa
     def unknown():
         raise RuntimeError("no /proc here")
 
-    monkeypatch.setattr(calibrate.resident, "calibrate", unknown)
+    monkeypatch.setattr(calibrate.resident, "measure_base", unknown)
     assert command("calibrate", "--threads", "1", "--json") == 0
     assert json.loads(capsys.readouterr().out)["runtime_bytes"] is None
     assert device.this_machine().base is None

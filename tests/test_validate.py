@@ -195,7 +195,7 @@ def test_times_are_confirmed_where_this_machine_is_calibrated_and_never_fail():
 def test_processes_are_measured_one_by_one(monkeypatch):
     told = []
     row = {"name": "one", "error": 0.01}
-    monkeypatch.setattr(resident, "calibrate", lambda: "base")
+    monkeypatch.setattr(resident, "measure_base", lambda: "base")
     monkeypatch.setattr(resident, "compare", lambda base, cases: [row | {"name": name} for name in cases])
     names = list(resident.CASES)[:2]
     found = validate.processes(tuple(names), lambda *progress: told.append(progress))
@@ -207,7 +207,7 @@ def test_processes_that_cannot_be_measured_are_told(monkeypatch, tmp_path):
     def fail():
         raise RuntimeError("the kernel cache does not keep kernels")
 
-    monkeypatch.setattr(resident, "calibrate", fail)
+    monkeypatch.setattr(resident, "measure_base", fail)
     found = validate.processes(("watch",), silent)
     assert found["note"] == "not measured: the kernel cache does not keep kernels" and found["cases"] == []
     monkeypatch.setattr(resident, "STATUS", tmp_path / "status")
