@@ -8,7 +8,7 @@ from pathlib import Path
 
 import refimpl as ri
 from costmodel.advice import advice
-from costmodel.advice.advice import Binding, Limits, Priced, Search
+from costmodel.advice.advice import BindingConstraints, Limits, Priced, Search
 from costmodel.device.device import HERE
 from refimpl import data
 from refimpl.compiler.lower import BACKENDS
@@ -168,7 +168,7 @@ def command(p: Priced, settings: Settings, limit: int | None) -> str:
     return shlex.join(parts)
 
 
-def refusal(binding: Binding, limits: Limits, settings: Settings, searched: int) -> tuple[str, dict]:
+def refusal(binding: BindingConstraints, limits: Limits, settings: Settings, searched: int) -> tuple[str, dict]:
     """The sentence of a refusal, and what the record holds of it."""
     if binding.constraints == ("device",):
         return too_small(binding.least_share, settings, searched)

@@ -13,7 +13,7 @@ from refimpl.graph import Graph
 from refimpl.storage import checkpoint
 from refimpl.training.trainer import NonFiniteError
 from validation.experiments import tables, timing
-from validation.instruments import drawn, errors, measured, resident, spectrum, torch_flops
+from validation.instruments import approximation, drawn, measured, resident, spectrum, torch_flops
 from validation.instruments.provenance import provenance
 
 from . import options, recipe
@@ -116,8 +116,8 @@ def run(settings: Settings, output: Path, watch: Watch) -> dict:
     d = d.with_pixels(*graph.pixels)
     try:
         program = ri.compile(graph, plan, settings.batch)
-        errors.check_samples(settings.batch, settings.batches, len(d.x_train))
-        errors.convolutions(graph, plan)
+        approximation.check_samples(settings.batch, settings.batches, len(d.x_train))
+        approximation.convolutions(graph, plan)
     except ri.ShapeError:
         raise
     except ValueError as e:
@@ -178,11 +178,11 @@ def run(settings: Settings, output: Path, watch: Watch) -> dict:
 def gradients(graph: Graph, plan: ri.Plan, d: data.Dataset, settings: Settings, watch: Watch) -> dict:
     """The part of the record that tells of gradients: kernels, slopes, and what the methods cost in error."""
     x, y, n = d.x_train, d.y_train, settings.batch
-    found = errors.gradient_errors(graph, plan, x, y, n, settings.batches, settings.seed, watch)
+    found = approximation.gradient_errors(graph, plan, x, y, n, settings.batches, settings.seed, watch)
     watch(settings.batches, settings.batches, "checks")
-    kernels = errors.kernel_errors(graph, plan, x[:n], y[:n], seed=settings.seed)
+    kernels = approximation.kernel_errors(graph, plan, x[:n], y[:n], seed=settings.seed)
     few = min(n, SLOPE_BATCH)
-    slopes = errors.slopes(graph, plan, x[:few], y[:few], settings.seed)
+    slopes = approximation.slopes(graph, plan, x[:few], y[:few], settings.seed)
     ratios = [e["filter"]["energy_ratio"] for e in found if e["filter"] and e["filter"]["energy_ratio"] is not None]
     return {
         "checked": len(kernels),

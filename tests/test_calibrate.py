@@ -15,8 +15,8 @@ from gradledger.cli import main
 
 PROFILE = '{"threads": {"1": {"rates": %s, "factor": 1.1, "caches": {}}}, "name": "mine", "title": "mine", "cores": 1}'
 LAYERS = [
-    (calibration.Layer("plain", 2, 8, 8, 16), (calibration.DENSE,)),
-    *((calibration.Layer("first", 2, n, 3, 8), (calibration.DENSE,)) for n in (6, 8, 10, 12)),
+    (calibration.LayerCase("plain", 2, 8, 8, 16), (calibration.DENSE,)),
+    *((calibration.LayerCase("first", 2, n, 3, 8), (calibration.DENSE,)) for n in (6, 8, 10, 12)),
 ]
 
 

@@ -5,13 +5,13 @@ import re
 from functools import cache
 from pathlib import Path
 
-from costmodel.advice import gradient_error
+from costmodel.advice import expected_error
 
 from .sources import ROOT, table
 
 RESULTS = ROOT / "validation" / "results"
 # a record that the package reads itself
-ELSEWHERE = {"gradient-errors": Path(gradient_error.__file__).with_name("gradient-errors.json")}
+ELSEWHERE = {"gradient-errors": Path(expected_error.__file__).with_name("gradient-errors.json")}
 # words for the names that records give their methods
 STREAM = {
     "SGD": "SGD, 20 epochs", "EIF+EMP": "instance filter and error map pruning", "EIF": "instance filter",
@@ -171,8 +171,8 @@ def method_errors(method: str) -> str:
             text = SHARE.get(method, "the classifier and the last {}").format(setting)
             rows.setdefault(text, {})[net] = f"{value['error']:.3f}"
     if not rows:
-        raise KeyError(f"no error was measured of {method}; there is {', '.join(gradient_error.EXACT)}")
-    nets = list(gradient_error.shipped().nets)
+        raise KeyError(f"no error was measured of {method}; there is {', '.join(expected_error.EXACT)}")
+    nets = list(expected_error.shipped().nets)
     return table(["error", *(NETS[n] for n in nets)], [[text, *(v[n] for n in nets)] for text, v in rows.items()], 1)
 
 

@@ -145,7 +145,7 @@ def gradient_errors(
         for p in (replace(plan, rules=()), plan)
     )
     exact.check(x, y)
-    layers = [Layer(name, exact, approximate) for name in convolutions(graph, plan)]
+    layers = [LayerComparison(name, exact, approximate) for name in convolutions(graph, plan)]
     order = random.permutation(seed, random.SHUFFLE, 0, len(x))
     with threads(exact.program.threads):
         calibrate(approximate, x[order[:batch]], y[order[:batch]])
@@ -228,7 +228,7 @@ def fill(trainer: Trainer, x: np.ndarray, y: np.ndarray, step: int, steps: int) 
         trainer.runner.host(name, len(x))[...] = host[name]
 
 
-class Layer:
+class LayerComparison:
     """The comparisons of one convolution."""
 
     def __init__(self, name: str, exact: Trainer, approximate: Trainer):
