@@ -21,7 +21,7 @@ PARAMS = ("w", "b")
 def derive(sizes, attrs):
     """P, Q and G of a call; ShapeError where no window fits or the groups do not divide the channels."""
     check_window(attrs)
-    derived = {"G": 1} if "G" not in sizes else {}
+    found = {"G": 1} if "G" not in sizes else {}
     groups = sizes.get("G", 1)
     for channels in "CK":
         if sizes.get(channels, groups) % groups:
@@ -35,8 +35,8 @@ def derive(sizes, attrs):
                 f"w has {window}={sizes[window]} with dilation {attrs['dilation'][axis]}, which does not fit into x "
                 f"with {size}={sizes[size]} and padding {attrs['pad'][axis]}"
             )
-        derived[out] = n
-    return derived
+        found[out] = n
+    return found
 
 
 def _axis(sizes, attrs, axis):
@@ -44,18 +44,9 @@ def _axis(sizes, attrs, axis):
     return (sizes[size], sizes[window], sizes[out], *(attrs[a][axis] for a in ("stride", "dilation", "pad")))
 
 
-OUT = {
-    "P": lambda sizes, attrs: classes(inside(*_axis(sizes, attrs, 0))),
-    "Q": lambda sizes, attrs: classes(inside(*_axis(sizes, attrs, 1))),
-}
-MAP = {
-    "H": lambda sizes, attrs: classes(hits(*_axis(sizes, attrs, 0))),
-    "W": lambda sizes, attrs: classes(hits(*_axis(sizes, attrs, 1))),
-}
-TAP = {
-    "R": lambda sizes, attrs: classes(inside(*_axis(sizes, attrs, 0)).T),
-    "S": lambda sizes, attrs: classes(inside(*_axis(sizes, attrs, 1)).T),
-}
+OUT = {"P": lambda z, a: classes(inside(*_axis(z, a, 0))), "Q": lambda z, a: classes(inside(*_axis(z, a, 1)))}
+MAP = {"H": lambda z, a: classes(hits(*_axis(z, a, 0))), "W": lambda z, a: classes(hits(*_axis(z, a, 1)))}
+TAP = {"R": lambda z, a: classes(inside(*_axis(z, a, 0)).T), "S": lambda z, a: classes(inside(*_axis(z, a, 1)).T)}
 
 
 @declare(SHAPES, items="N P Q K", writes="y", derive=derive, alike=OUT, sums="C/G")
