@@ -50,7 +50,7 @@ QUICK = Scale(calls=5, nets=60, layers=12, timed=timing.QUICK, processes=())
 
 
 @dataclass
-class Settings:
+class ValidateSettings:
     """What decides the figures."""
 
     model: str = "watch"
@@ -69,7 +69,7 @@ class Settings:
     @property
     def command(self) -> str:
         """The command with what is not as by default."""
-        words, default = ["gradledger", "validate"], Settings()
+        words, default = ["gradledger", "validate"], ValidateSettings()
         for name, value in vars(self).items():
             if value != getattr(default, name):
                 flag = f"--{name.replace('_', '-')}"
@@ -97,7 +97,7 @@ class Phases:
         return watch
 
 
-def run(settings: Settings, output: Path, watch: Watch) -> dict:
+def run(settings: ValidateSettings, output: Path, watch: Watch) -> dict:
     """Check gradients, counts, memory, time and tables; write record, plot and report into `output`; the record.
 
     Malformed for a bad value, Refused where a check fails.
@@ -175,7 +175,7 @@ def run(settings: Settings, output: Path, watch: Watch) -> dict:
     return record
 
 
-def gradients(graph: Graph, plan: ri.Plan, d: data.Dataset, settings: Settings, watch: Watch) -> dict:
+def gradients(graph: Graph, plan: ri.Plan, d: data.Dataset, settings: ValidateSettings, watch: Watch) -> dict:
     """The part of the record that tells of gradients: kernels, slopes, and what the methods cost in error."""
     x, y, n = d.x_train, d.y_train, settings.batch
     found = approximation.gradient_errors(graph, plan, x, y, n, settings.batches, settings.seed, watch)
@@ -253,7 +253,9 @@ def times(cases: tuple, device, watch: Watch) -> dict:
     return found | {"device": device.title, "calibrated": device.measured, "cases": rows}
 
 
-def train_missing(graph: Graph, d: data.Dataset, settings: Settings, watch: Callable[[int, int, str], None]) -> str:
+def train_missing(
+    graph: Graph, d: data.Dataset, settings: ValidateSettings, watch: Callable[[int, int, str], None]
+) -> str:
     """Train what comes without weights, for the errors of random ones say little; returns where the weights are from.
 
     Without any, everything trains; a net of which only a part is missing, as the classifier of another data set,
@@ -280,7 +282,7 @@ def train_missing(graph: Graph, d: data.Dataset, settings: Settings, watch: Call
     return f"{origin}trained here first, for {epochs} of back-propagation"
 
 
-def counts(program: ri.Program, settings: Settings) -> dict:
+def counts(program: ri.Program, settings: ValidateSettings) -> dict:
     """How many calls of a full batch were compared with counted loops, how many disagree, and what was `wrong`."""
     n = program.batch
     found = [drawn.compare(c.name, c.passed, c.sizes_at(n), c.attrs, c.present, full=False) for c in program.step]

@@ -329,7 +329,7 @@ def zeroed_blocks(graph: Graph, x: np.ndarray, batch: int = 32) -> dict[str, Zer
         raise ValueError(f"x must be (M, H, W, {graph.channels}) with M ≥ 1, but its shape is {x.shape}")
     program = compile(graph, None, min(batch, len(x)), x.shape[1:3])
     runner = Runner(program, initial(program, 0))
-    tallies: dict[str, np.ndarray] = {}
+    found: dict[str, np.ndarray] = {}
     with threads(program.threads):
         for start in range(0, len(x), program.batch):
             part = x[start : start + program.batch]
@@ -341,8 +341,8 @@ def zeroed_blocks(graph: Graph, x: np.ndarray, batch: int = 32) -> dict[str, Zer
                 for call in launch.covers:
                     if call.passed is block_prune.pack_mask:  # read at once: its memory is used again
                         mask = runner.array(call.arrays["mask"], len(part))
-                        tallies[call.node] = tallies.get(call.node, 0) + _tally(mask, call, program.dtype)
-    return {name: Zeroed(*tally.tolist()) for name, tally in tallies.items()}
+                        found[call.node] = found.get(call.node, 0) + _tally(mask, call, program.dtype)
+    return {name: Zeroed(*tally.tolist()) for name, tally in found.items()}
 
 
 def _tally(mask: np.ndarray, call: Call, dtype) -> np.ndarray:

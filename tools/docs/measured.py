@@ -99,7 +99,7 @@ def equal_accuracy() -> str:
     """What `gradledger compare` prints of the record."""
     from gradledger import compare
 
-    (found,) = compare.run(compare.Settings(place("lenet-mnist")))["groups"].values()
+    (found,) = compare.run(compare.CompareSettings(place("lenet-mnist")))["groups"].values()
     rows = [
         [STREAM[row["method"]].split(",")[0], f"{row['steps']:,.0f}", f"{row['macs_per_step'] / 1e6:,.1f}",
          f"{row['macs'] / 1e12:,.3f}", f"{row['macs_min'] / 1e12:,.3f} to {row['macs_max'] / 1e12:,.3f}",

@@ -23,17 +23,17 @@ def occurrence(program: Program) -> dict[Call, float]:
         step = program.step_without(frozenset(b.name for b in left_out))
         return {mine[identity(call)] for call in step}
 
-    probability: Counter[Call] = Counter()
+    found: Counter[Call] = Counter()
     early = _early(program)
     for i, first in enumerate([*early, None]):
         share = math.prod(1 - survival[b] for b in early[:i]) * survival.get(first, 1.0)
         others = [b for b in blocks if b not in early[: i + 1]]
         fewest = calls(b for b in blocks if b is not first)
-        probability.update(dict.fromkeys(fewest, share))
+        found.update(dict.fromkeys(fewest, share))
         for b in others:
             more = calls(o for o in blocks if o not in (first, b)) - fewest
-            probability.update(dict.fromkeys(more, share * survival[b]))
-    return dict(probability)
+            found.update(dict.fromkeys(more, share * survival[b]))
+    return dict(found)
 
 
 def identity(call: Call) -> tuple:
