@@ -125,6 +125,7 @@ def keep_x(t, x_kept, x, kept):
 @declare(SHAPES, items="R S C/G K", writes="dw", indices={"rank": "K"})
 def spread_w(t, dw, dw_kept, rank):
     """Gradient of w, (R, S, C/G, K), eq. (12): dw_kept, (R, S, C/G, L), at the channels of rank below L, else 0."""
+    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n,h,col,c]·w[r,s,c,k]
     rest, k = divmod(t, dw.shape[3])
     rest, c = divmod(rest, dw.shape[2])
     r, s = divmod(rest, dw.shape[1])
@@ -137,6 +138,7 @@ def spread_w(t, dw, dw_kept, rank):
 @declare(SHAPES, items="K", writes="db", indices={"rank": "K"})
 def spread_b(t, db, db_kept, rank):
     """Gradient of b, (K,): db_kept, (L,), at the channels of rank, (K,), below L, 0 elsewhere."""
+    # forward: y[n,p,q,k] = b[k] + Σ x·w
     place = rank[t]
     inside = place < db_kept.shape[0]
     value = db_kept[place if inside else 0]
@@ -146,6 +148,7 @@ def spread_b(t, db, db_kept, rank):
 @declare(SHAPES, items="N H W C", writes="dx", indices={"rank": "C"})
 def spread_x(t, dx, dx_kept, rank):
     """Gradient of x, (N, H, W, C), of a depthwise convolution: dx_kept, (N, H, W, L), at the kept channels, else 0."""
+    # forward: y[n,p,q,c] = b[c] + Σ_{r,s} x[n,h,col,c]·w[r,s,0,c]
     rest, c = divmod(t, dx.shape[3])
     rest, col = divmod(rest, dx.shape[2])
     n, h = divmod(rest, dx.shape[1])

@@ -213,6 +213,7 @@ def patch_grad_dilated(t, dx_patch, dy_mean, w, patch=(2, 2), dilation=(1, 1)):
 @declare(SHAPES, items="N H W C", writes="dx", derive=derive, alike=MAP)
 def expand(t, dx, dx_patch, patch=(2, 2), stride=(1, 1), align=CENTRE):
     """Gradient of x, (N, H, W, C): that of its patch in dx_patch, (N, U, V, C), 0 outside. H and W must be given."""
+    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x·w[r,s,c,k]
     rest, c = divmod(t, dx.shape[3])
     rest, col = divmod(rest, dx.shape[2])
     n, h = divmod(rest, dx.shape[1])
@@ -247,6 +248,7 @@ def patch_grad_w(t, dw_patch, dy_mean, x_sum):
 @declare(SHAPES, items="R S C/G K", writes="dw")
 def expand_w(t, dw, dw_patch):
     """Gradient of w, (R, S, C/G, K), eq. (5): dw_patch, (C/G, K), at every (r, s). R and S must be given."""
+    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x·w[r,s,c,k]
     rest, k = divmod(t, dw.shape[3])
     rest, c = divmod(rest, dw.shape[2])
     r, s = divmod(rest, dw.shape[1])

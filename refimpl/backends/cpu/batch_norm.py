@@ -210,7 +210,7 @@ def normalize(z, y, affine, other, other_affine, act):
 
 @inline
 def gradient_rows(g, dz, z, y, affine, sums, other, other_sums, first, end, channels, act, at):
-    """Rows first … end−1 of g, and their share of the sums, which go to `at`. Addresses of the arrays of `gradient`."""
+    """Rows first … end−1 of g, and their share of the sums, which go to `at`. See `gradient`, by addresses."""
     lo, hi = bounds(g, act)
     for start in range(first, end, SUM_ROWS):
         stop = min(start + SUM_ROWS, end)

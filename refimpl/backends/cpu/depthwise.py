@@ -153,8 +153,9 @@ def forward_item(
 ):
     """Channels first … end−1 of y for the images of slice `part`.
 
-    All arrays are addresses. images: the first one and the one after the last; shape: H W C P Q; taps: R S; stride,
-    dilation: (rows, columns); post: what is done to y (`after`).
+    Arrays as in `forward`, by their addresses; ring: the scratch of the thread. images: the first one and the one after
+    the last; shape: H W C P Q; taps: R S; stride, dilation: (rows, columns); top, left: the padding before the map;
+    post: what is done to y (`after`).
     """
     size, width, channels, p_size, q_size = shape
     depth, columns = _forward_ring(width, q_size, taps, stride[1], dilation, left)
@@ -371,8 +372,9 @@ def backward_item(
 ):  # fmt: skip
     """Channels first … end−1 of dx, and of dw of slice `part`.
 
-    All arrays are addresses. images: the first one and the one after the last; shape: H W C P Q; taps: R S; stride,
-    dilation: (rows, columns). The ring holds the rows of dy and, after them, the sums of dw.
+    Arrays as in `backward`, by their addresses; ring: the scratch of the thread, rows of dy and, after them, the sums
+    of dw. images: the first one and the one after the last; shape: H W C P Q; taps: R S; stride, dilation: (rows,
+    columns); top, left: the padding before the map.
     """
     size, width, channels, p_size, q_size = shape
     depth, columns = _backward_ring(width, q_size, taps, stride, dilation, left)
@@ -461,7 +463,8 @@ def backward(dx, dw, dz, y, coef, x, affine, w, sums, scratch, act, stride, dila
     """Write dx (N, H, W, C), dw per slice (slices(N), R, S, 1, C) and the sums of the norm before.
 
     The gradient at the raw output is coef[0]·dz + coef[1]·y + coef[2]; without y (0, 0, 0, 0) it is coef[0]·dz,
-    without coef (0, 0) it is dz (N, P, Q, C). x (N, H, W, C) is read through `affine` and `act` as in forward.
+    without coef (0, 0) it is dz (N, P, Q, C). w (R, S, 1, C), stride, dilation and pad, and how x (N, H, W, C) is read
+    through `affine` and `act`, are those of forward.
     dx is zero where the activation is flat: ∂L/∂(a·x + b). An empty dx or dw is not written; without dw, affine and
     sums nothing is read of x, which may be empty.
     sums (slices(N), 2, C) float64: Σ dx and Σ dx·x per slice, or (0, 0, 0). scratch (threads, backward_scratch(…)).

@@ -103,7 +103,7 @@ def forward(y, x, w, affine, sums, scratch, shared, act):
 
     affine (2, C): a and b, or (0, 0) to read x as it is (then `act` must be NONE). act: of `activation`.
     sums (slices(N·H·W), 2, K) float64: Σy and Σy² per slice, or (0, 0, 0) for none.
-    scratch (threads, s) and shared (t,): s, t = forward_scratch(…).
+    scratch (threads, own) and shared (common,): own, common = forward_scratch(…).
     """
     c, k = w.shape[2], w.shape[3]
     rows = x.shape[0] * x.shape[1] * x.shape[2]
@@ -136,7 +136,7 @@ def forward(y, x, w, affine, sums, scratch, shared, act):
 
 @inline
 def forward_slice(y, x, w, affine, sums, scratch, act, part, start, stop, tile, c, k):
-    """Rows start … stop−1 of y, slice `part`, `tile` rows at a time, for c and k channels. All arrays are addresses."""
+    """Rows start … stop−1 of y (slice `part`), `tile` rows at a time, c and k channels. By address, see `forward`."""
     for m in range(start, stop, tile):
         n = min(tile, stop - m)
         source, at = x, m * c
@@ -180,13 +180,13 @@ def backward(dx, dw, dz, y, coef, x, affine, w, residual, prev, prev_affine, sum
     """Write dx (N, H, W, C), dw per slice (slices(N·H·W), 1, 1, C, K) and the sums of the norm before.
 
     The gradient at the raw output is coef[0]·dz + coef[1]·y + coef[2]; without y (0, 0, 0, 0) it is coef[0]·dz,
-    without coef (0, 0) it is dz (N, H, W, K). x is read through `affine` and `act` as in forward.
+    without coef (0, 0) it is dz (N, H, W, K). w (1, 1, C, K). x is read through `affine` and `act` as in forward.
     residual: an array like dx that is added to it, or (0, 0, 0, 0). An empty dx or dw is not written; without dw
     nothing is read of x, which may be empty.
     prev, prev_affine, prev_act: the raw output, table and activation of the norm that receives dx, usually x, affine
     and act; dx is zero where that activation is flat. Empty where no norm follows.
     sums (slices(N·H·W), 2, C) float64: Σ dx and Σ dx·prev per slice, or (0, 0, 0).
-    scratch (threads, s) and shared (t,): s, t = backward_scratch(…).
+    scratch (threads, own) and shared (common,): own, common = backward_scratch(…).
     """
     c, k = w.shape[2], w.shape[3]
     rows = dz.shape[0] * dz.shape[1] * dz.shape[2]
