@@ -45,7 +45,7 @@ for _routine, _symbol in SYMBOLS.values():
 
 @intrinsic
 def _call(typing_context, trans_a, trans_b, m, n, k, alpha, a, a_offset, lda, b, b_offset, ldb, beta, c, c_offset, ldc):
-    """`gemm` on the data pointers. Every scalar goes through the stack, as Fortran wants; nothing is allocated."""
+    """As `gemm`, on the data pointers. Every scalar goes through the stack, as Fortran wants; nothing is allocated."""
     arrays = (a, b, c)
     if not all(isinstance(x, types.Array) for x in arrays) or not a.dtype == b.dtype == c.dtype:
         raise TypingError(f"gemm needs three arrays of one dtype, got {a}, {b} and {c}")
