@@ -228,7 +228,7 @@ def _python(value):
 
 
 def _shared_name(value) -> str | None:
-    """The symbol of a helper of `fast.shared`, of which kernels see an intrinsic."""
+    """The symbol of a helper of `backends.cpu.shared`, of which kernels see an intrinsic."""
     define = getattr(value, "_defn", None)
     if define is None or define.__module__ != shared.__name__ or define.__name__ != "call":
         return None
