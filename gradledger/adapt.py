@@ -20,7 +20,7 @@ from .adapt_record import confusion, make_record, measure_arena
 from .errors import Malformed, Refused
 from .job import Job, prepare
 from .run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder
-from .settings import Settings, beside_resume
+from .settings import AdaptSettings, beside_resume
 from .signals import Stop
 from .streams import tell
 
@@ -34,7 +34,7 @@ class Interrupted(Exception):
 
 
 def run(
-    settings: Settings,
+    settings: AdaptSettings,
     output: Path,
     resume: bool,
     watch: Callable[[ri.Progress], None],
@@ -73,7 +73,7 @@ class Adaptation:
         self.folder = RunFolder(output)
         self.last_save = self.save_seconds = 0.0
 
-    def run(self, settings: Settings, resume: bool, given: Iterable[str]) -> dict:
+    def run(self, settings: AdaptSettings, resume: bool, given: Iterable[str]) -> dict:
         """The whole run; returns its record. Raises as `adapt.run`, but KeyboardInterrupt as it comes."""
         with Stop() as self.stop, self.folder:
             if resume and self.folder.rolled_forward and not (self.output / RESUME).exists():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import refimpl as ri
 from costmodel.advice import advice
-from costmodel.advice.advice import Binding, Limits, Priced, Search
+from costmodel.advice.advice import BindingConstraints, Limits, Priced, Search
 from costmodel.device.device import HERE
 from refimpl import data
 from refimpl.compiler.lower import BACKENDS
@@ -26,7 +26,7 @@ SUBJECT = 1  # the held-out person where the data are the watch recordings, as f
 
 
 @dataclass
-class Settings:
+class AdviseSettings:
     """What decides the advice; None is an option that was not given."""
 
     model: str = "watch"
@@ -41,7 +41,7 @@ class Settings:
     threads: int | None = None
 
 
-def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]) -> dict:
+def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str], None]) -> dict:
     """Search for plans, write record and plot into `output`; returns the record.
 
     Runs no kernel and compiles none. Malformed for a bad value, Refused where no plan keeps to the limits; the refusal
@@ -115,7 +115,7 @@ def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]
     return record
 
 
-def net(settings: Settings) -> tuple[ri.Graph, int]:
+def net(settings: AdviseSettings) -> tuple[ri.Graph, int]:
     """The graph, and the samples of an epoch: as given, or those of the training part of the data."""
     size = options.size(settings.size)
     if settings.data is None:
@@ -125,7 +125,7 @@ def net(settings: Settings) -> tuple[ri.Graph, int]:
     return pretrained(settings.model, d, subject, settings.classes), len(d.x_train)
 
 
-def entry(p: Priced, settings: Settings, limit: int | None) -> dict:
+def entry(p: Priced, settings: AdviseSettings, limit: int | None) -> dict:
     """A compiled candidate as the record holds it."""
     c = p.candidate
     return {
@@ -150,7 +150,7 @@ def entry(p: Priced, settings: Settings, limit: int | None) -> dict:
     }
 
 
-def command(p: Priced, settings: Settings, limit: int | None) -> str:
+def command(p: Priced, settings: AdviseSettings, limit: int | None) -> str:
     """What to run: `adapt` where the data are known, else `cost`, which prices the step again.
 
     A limit that the candidate does not keep is left out.
@@ -168,7 +168,7 @@ def command(p: Priced, settings: Settings, limit: int | None) -> str:
     return shlex.join(parts)
 
 
-def refusal(binding: Binding, limits: Limits, settings: Settings, searched: int) -> tuple[str, dict]:
+def refusal(binding: BindingConstraints, limits: Limits, settings: AdviseSettings, searched: int) -> tuple[str, dict]:
     """The sentence of a refusal, and what the record holds of it."""
     if binding.constraints == ("device",):
         return too_small(binding.least_share, settings, searched)
@@ -216,7 +216,7 @@ def refusal(binding: Binding, limits: Limits, settings: Settings, searched: int)
     return sentence, told
 
 
-def too_small(p: Priced, settings: Settings, searched: int) -> tuple[str, dict]:
+def too_small(p: Priced, settings: AdviseSettings, searched: int) -> tuple[str, dict]:
     """The refusal where no plan fits the device."""
     needs, has = p.fits["needs"], {kind: nbytes for kind, nbytes in p.fits["has"].items() if nbytes}
     kind = max(has, key=lambda kind: needs[kind] / has[kind])

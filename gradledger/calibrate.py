@@ -69,7 +69,7 @@ def run(
 def runtime() -> dict[str, int] | None:
     """What Python and its libraries take of a training process's memory; None where the system does not tell."""
     try:
-        return vars(resident.calibrate())
+        return vars(resident.measure_base())
     except RuntimeError:
         return None
 

@@ -113,7 +113,7 @@ def adapt(
     from . import finish as last
     from . import show
 
-    settings = job.Settings(
+    settings = job.AdaptSettings(
         model, data, subject, list(method), train_last, epochs, batch, lr, momentum, seed, classes, size, memory_limit,
         backend, threads,
     )  # fmt: skip
@@ -161,10 +161,17 @@ def warmup(
     from . import show
     from . import warmup as work
 
-    ready = job.prepare(
-        job.Settings(model, data, method=list(method), train_last=train_last, batch=batch, classes=classes, size=size,
-                     backend=backend)
-    )  # fmt: skip
+    settings = job.AdaptSettings(
+        model,
+        data,
+        method=list(method),
+        train_last=train_last,
+        batch=batch,
+        classes=classes,
+        size=size,
+        backend=backend,
+    )
+    ready = job.prepare(settings)
     with show.counter("compiling", quiet=as_json) as watch:
         record = work.run(ready, watch)
     if as_json:
@@ -243,10 +250,11 @@ def cost(
     for option, value in needed.items():
         if value is not None:
             raise typer.BadParameter(f"{option} goes with --advise, which was not given")
-    record = job.run(
-        job.Settings(model, classes, size, batch, list(method), train_last, device, memory_limit, convention, backend,
-                     threads, fit, momentum)
+    settings = job.CostSettings(
+        model, classes, size, batch, list(method), train_last, device, memory_limit, convention, backend, threads, fit,
+        momentum,
     )  # fmt: skip
+    record = job.run(settings)
     if as_json:
         emit(record)
     else:
@@ -261,7 +269,7 @@ def advised(chosen: dict[str, bool], given: tuple, output: Path, as_json: bool) 
         if was_given:
             raise typer.BadParameter(f"--advise chooses method, layers and batch: leave {option} out")
     with show.counter("searching", quiet=as_json) as watch:
-        record = advise.run(advise.Settings(*given), output, watch)
+        record = advise.run(advise.AdviseSettings(*given), output, watch)
     if as_json:
         emit(record)
     else:
@@ -297,7 +305,7 @@ def validate(
     from . import validate as work
     from .errors import Refused
 
-    settings = work.Settings(
+    settings = work.ValidateSettings(
         model, data, subject, list(method), train_last, batch, batches, epochs, classes, size, seed, quick
     )
     try:
@@ -399,7 +407,7 @@ def compare(
     from . import compare as job
     from . import show
 
-    record = job.run(job.Settings(file, accuracy, device))
+    record = job.run(job.CompareSettings(file, accuracy, device))
     if as_json:
         emit(record)
     else:

@@ -18,7 +18,7 @@ SOURCES = {lenet_mnist.NAME: lenet_mnist, sparse_mobilenet.NAME: sparse_mobilene
 
 
 @dataclass
-class Settings:
+class CompareSettings:
     """What is compared: accuracy in percent, default the highest that all runs reach."""
 
     file: Path
@@ -26,7 +26,7 @@ class Settings:
     device: str | None = None
 
 
-def run(settings: Settings) -> dict:
+def run(settings: CompareSettings) -> dict:
     """Compare the methods of a record at equal accuracy; returns the record of that.
 
     Malformed for a file that is no record with learning curves, an accuracy that is no percentage, a bad device;
@@ -62,7 +62,9 @@ def run(settings: Settings) -> dict:
     }
 
 
-def at_equal_accuracy(curves: dict[str, list], settings: Settings, programs: dict | None, on: Device | None) -> dict:
+def at_equal_accuracy(
+    curves: dict[str, list], settings: CompareSettings, programs: dict | None, on: Device | None
+) -> dict:
     """The accuracy that is reached, and what each method costs until then."""
     target = convergence.common(curves) if settings.accuracy is None else settings.accuracy / 100
     estimates = {m: predict.estimate(programs[m], device=on) for m in curves} if on else None

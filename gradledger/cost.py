@@ -19,7 +19,7 @@ ARITHMETIC = ("mul", "add")
 
 
 @dataclass
-class Settings:
+class CostSettings:
     """What decides the price of a step."""
 
     model: str = "watch"
@@ -37,7 +37,7 @@ class Settings:
     momentum: float | None = None
 
 
-def run(settings: Settings) -> dict:
+def run(settings: CostSettings) -> dict:
     """Price one training step with SGD, by default with momentum (sparse-update: without); returns the record.
 
     Runs no kernel and compiles none. Raises Malformed for a bad value, Refused where the memory limit does not hold.
@@ -111,7 +111,7 @@ def refused(e: ri.MemoryLimitError, limit: int, record: dict) -> Refused:
     return Refused(str(e), record | bounds)
 
 
-def check_fit(settings: Settings, methods: options.Methods) -> None:
+def check_fit(settings: CostSettings, methods: options.Methods) -> None:
     """Malformed where --fit lacks what it needs."""
     if settings.fit not in budget.WEIGHTS:
         raise unknown("value of --fit", settings.fit, budget.WEIGHTS)
@@ -122,7 +122,7 @@ def check_fit(settings: Settings, methods: options.Methods) -> None:
 
 
 def fit(
-    settings: Settings, graph, methods: options.Methods, plan: ri.Plan, limit: int, threads: int | None
+    settings: CostSettings, graph, methods: options.Methods, plan: ri.Plan, limit: int, threads: int | None
 ) -> tuple[ri.Program, dict]:
     """The program that fits, and what was chosen. A ratio that was given stays; layers given are the most to take."""
     given = methods.given["sparse-update"]

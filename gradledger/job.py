@@ -8,21 +8,21 @@ from refimpl import data
 from . import options, recipe
 from .errors import Malformed, Refused
 from .models import pretrained
-from .settings import Settings
+from .settings import AdaptSettings
 
 
 @dataclass
 class Job:
     """An adaptation that is ready to run."""
 
-    settings: Settings
+    settings: AdaptSettings
     dataset: data.Dataset
     program: ri.Program
     trainer: ri.Trainer
     method: str
 
 
-def prepare(settings: Settings) -> Job:
+def prepare(settings: AdaptSettings) -> Job:
     """Load data and model, compile; every bad value ends here, before anything is written."""
     for name in ("epochs", "batch", "classes"):
         options.at_least_1(name, getattr(settings, name))
@@ -39,7 +39,7 @@ def prepare(settings: Settings) -> Job:
     return Job(decided(settings, program.plan), dataset, program, ri.Trainer(program, settings.seed), method)
 
 
-def decided(settings: Settings, plan: ri.Plan) -> Settings:
+def decided(settings: AdaptSettings, plan: ri.Plan) -> AdaptSettings:
     """The settings with what was not given as the plan has it: the same run again, whatever later defaults are."""
     optimizer, subject = plan.step.optimizer, watched(settings)
     return replace(
@@ -47,12 +47,12 @@ def decided(settings: Settings, plan: ri.Plan) -> Settings:
     )
 
 
-def watched(settings: Settings) -> int | None:
+def watched(settings: AdaptSettings) -> int | None:
     """The held-out person of the watch recordings, the first where none is given; other data have none."""
     return 1 if settings.subject is None and settings.data == "watch" else settings.subject
 
 
-def planned(settings: Settings) -> tuple[ri.Plan, str]:
+def planned(settings: AdaptSettings) -> tuple[ri.Plan, str]:
     """The plan of a run, and its method in full."""
     methods = options.methods(settings.method)
     momentum, schedule = options.momentum_of(methods, settings.momentum), ri.Schedule("cosine")
@@ -60,7 +60,7 @@ def planned(settings: Settings) -> tuple[ri.Plan, str]:
     return options.plan(methods, settings.train_last, momentum, lr, schedule), methods.text
 
 
-def compiled(settings: Settings, dataset: data.Dataset) -> tuple[ri.Program, str]:
+def compiled(settings: AdaptSettings, dataset: data.Dataset) -> tuple[ri.Program, str]:
     """The program of a run on a data set (of which only shapes and classes matter), and its method in full."""
     plan, method = planned(settings)
     limit = options.byte_count(settings.memory_limit)

@@ -15,7 +15,7 @@ from refimpl.storage import checkpoint
 from . import ledger
 from .errors import Malformed
 from .run_folder import RESUME
-from .settings import Settings, from_json
+from .settings import AdaptSettings, from_json
 
 if TYPE_CHECKING:
     from .job import Job
@@ -49,7 +49,7 @@ def identity(job: "Job") -> Identity:
 class SavedRun:
     """A run as `write` left it."""
 
-    settings: Settings
+    settings: AdaptSettings
     identity: Identity
     arrays: dict[str, np.ndarray]
     step: int

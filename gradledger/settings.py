@@ -13,7 +13,7 @@ from .models import is_file
 
 
 @dataclass
-class Settings:
+class AdaptSettings:
     """What decides an adaptation's result; kept with a saved run, so that --resume needs no other option.
 
     What follows from the methods and the net where it is not given is None here, and filled in by `adapt.prepare`.
@@ -35,7 +35,7 @@ class Settings:
     backend: str = "fast"
     threads: int | None = None
 
-    def resolved(self) -> "Settings":
+    def resolved(self) -> "AdaptSettings":
         """The same with absolute paths, so that the folder in which a run is resumed does not matter."""
         model = os.path.abspath(self.model) if is_file(self.model) or self.model.endswith(".npz") else self.model
         own = self.data not in data.NAMES and os.path.exists(self.data)
@@ -51,10 +51,10 @@ class Settings:
         }
 
 
-def from_json(found: dict) -> Settings:
+def from_json(found: dict) -> AdaptSettings:
     """The settings of a saved run; TypeError where one is unknown or of another type than it has."""
-    settings = Settings(**found)
-    for name, kind in typing.get_type_hints(Settings).items():
+    settings = AdaptSettings(**found)
+    for name, kind in typing.get_type_hints(AdaptSettings).items():
         value = getattr(settings, name)
         if not fits(value, kind):
             raise TypeError(f"{name} cannot be {value!r}")
@@ -69,7 +69,7 @@ def fits(value, kind) -> bool:
     return type(value) in kinds or type(value) is int and float in kinds
 
 
-def beside_resume(saved: Settings, asked: Settings, given: Iterable[str]) -> Settings:
+def beside_resume(saved: AdaptSettings, asked: AdaptSettings, given: Iterable[str]) -> AdaptSettings:
     """The settings of a resumed run, beside which the options `given` were given.
 
     The number of threads, which changes no bit, is obeyed; Malformed for another option unless it says what was saved.

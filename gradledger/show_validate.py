@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from validation.instruments.errors import COLUMNS
+from validation.instruments.approximation import COLUMNS
 
 from .show import console, percent
 

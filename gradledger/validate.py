@@ -13,7 +13,7 @@ from refimpl.graph import Graph
 from refimpl.storage import checkpoint
 from refimpl.training.trainer import NonFiniteError, initial
 from validation.experiments import tables, timing
-from validation.instruments import drawn, errors, measured, resident, spectrum, torch_flops
+from validation.instruments import approximation, drawn, measured, resident, spectrum, torch_flops
 from validation.instruments.provenance import provenance
 
 from . import options, recipe
@@ -50,7 +50,7 @@ QUICK = Scale(calls=5, nets=60, layers=12, timed=timing.QUICK, processes=())
 
 
 @dataclass
-class Settings:
+class ValidateSettings:
     """What decides the figures."""
 
     model: str = "watch"
@@ -69,7 +69,7 @@ class Settings:
     @property
     def command(self) -> str:
         """The command with what is not as by default."""
-        words, default = ["gradledger", "validate"], Settings()
+        words, default = ["gradledger", "validate"], ValidateSettings()
         for name, value in vars(self).items():
             if value != getattr(default, name):
                 flag = f"--{name.replace('_', '-')}"
@@ -97,7 +97,7 @@ class Phases:
         return watch
 
 
-def run(settings: Settings, output: Path, watch: Watch) -> dict:
+def run(settings: ValidateSettings, output: Path, watch: Watch) -> dict:
     """Check gradients, counts, memory, time and tables; write record, plot and report into `output`; the record.
 
     Malformed for a bad value, Refused where a check fails.
@@ -116,8 +116,8 @@ def run(settings: Settings, output: Path, watch: Watch) -> dict:
     d = d.with_pixels(*graph.pixels)
     try:
         program = ri.compile(graph, plan, settings.batch)
-        errors.check_samples(settings.batch, settings.batches, len(d.x_train))
-        errors.convolutions(graph, plan)
+        approximation.check_samples(settings.batch, settings.batches, len(d.x_train))
+        approximation.convolutions(graph, plan)
     except ri.ShapeError:
         raise
     except ValueError as e:
@@ -175,14 +175,14 @@ def run(settings: Settings, output: Path, watch: Watch) -> dict:
     return record
 
 
-def gradients(graph: Graph, plan: ri.Plan, d: data.Dataset, settings: Settings, watch: Watch) -> dict:
+def gradients(graph: Graph, plan: ri.Plan, d: data.Dataset, settings: ValidateSettings, watch: Watch) -> dict:
     """The part of the record that tells of gradients: kernels, slopes, and what the methods cost in error."""
     x, y, n = d.x_train, d.y_train, settings.batch
-    found = errors.gradient_errors(graph, plan, x, y, n, settings.batches, settings.seed, watch)
+    found = approximation.gradient_errors(graph, plan, x, y, n, settings.batches, settings.seed, watch)
     watch(settings.batches, settings.batches, "checks")
-    kernels = errors.kernel_errors(graph, plan, x[:n], y[:n], seed=settings.seed)
+    kernels = approximation.kernel_errors(graph, plan, x[:n], y[:n], seed=settings.seed)
     few = min(n, SLOPE_BATCH)
-    slopes = errors.slopes(graph, plan, x[:few], y[:few], settings.seed)
+    slopes = approximation.slopes(graph, plan, x[:few], y[:few], settings.seed)
     ratios = [e["filter"]["energy_ratio"] for e in found if e["filter"] and e["filter"]["energy_ratio"] is not None]
     return {
         "checked": len(kernels),
@@ -236,7 +236,7 @@ def processes(names: tuple[str, ...], watch: Watch) -> dict:
         return found | {"note": f"not measured: this system has no {resident.STATUS}"}
     watch(0, len(names) + 1, "what the runtime takes")
     try:
-        base = resident.calibrate()
+        base = resident.measure_base()
         for i, name in enumerate(names, start=1):
             watch(i, len(names) + 1, name)
             found["cases"] += resident.compare(base, {name: resident.CASES[name]})
@@ -253,7 +253,9 @@ def times(cases: tuple, device, watch: Watch) -> dict:
     return found | {"device": device.title, "calibrated": device.measured, "cases": rows}
 
 
-def train_missing(graph: Graph, d: data.Dataset, settings: Settings, watch: Callable[[int, int, str], None]) -> str:
+def train_missing(
+    graph: Graph, d: data.Dataset, settings: ValidateSettings, watch: Callable[[int, int, str], None]
+) -> str:
     """Train what comes without weights, for the errors of random ones say little; returns where the weights are from.
 
     Without any, everything trains; a net of which only a part is missing, as the classifier of another data set,
@@ -280,7 +282,7 @@ def train_missing(graph: Graph, d: data.Dataset, settings: Settings, watch: Call
     return f"{origin}trained here first, for {epochs} of back-propagation"
 
 
-def counts(program: ri.Program, settings: Settings) -> dict:
+def counts(program: ri.Program, settings: ValidateSettings) -> dict:
     """How many calls of a full batch were compared with counted loops, how many disagree, and what was `wrong`."""
     n = program.batch
     found = [drawn.compare(c.name, c.passed, c.sizes_at(n), c.attrs, c.present, full=False) for c in program.step]

@@ -34,7 +34,7 @@ from refimpl.kernels.running import threads
 from refimpl.methods import error_map_pruning as emp
 from refimpl.ops import conv2d
 from validation.experiments import watch
-from validation.instruments import errors
+from validation.instruments import approximation
 
 SMALL = os.environ.get("GRADLEDGER_SMALL") == "1"  # short settings, to see that every cell runs
 KEEPS = (0.75, 0.5, 0.25, 0.1)  # shares of the channels that are kept
@@ -55,8 +55,8 @@ def table(head, rows):
 # The network of this page is small: three convolutions along time, which read two seconds of movement at the wrist and
 # name one of seven exercises. It was trained on nine people and meets a tenth one now (weights and data are embedded in
 # this package). Its maps are one row of 100, 50 or 25 points in time. One batch of the new person goes forward and
-# backward; `instruments.errors.gradients` runs the compiled step call by call and copies each convolution's $dy$, $dx$
-# and $dw$.
+# backward; `instruments.approximation.gradients` runs the compiled step call by call and copies each convolution's
+# $dy$, $dx$ and $dw$.
 
 # %%
 BATCH = 8 if SMALL else 64
@@ -70,7 +70,7 @@ def reference(*rules):
     return ri.Trainer(ri.compile(net, ri.Plan("all", rules), BATCH, backend="reference", dtype=np.float64))
 
 
-exact = errors.gradients(reference(), person.x_train[:BATCH], person.y_train[:BATCH], 0, 1)
+exact = approximation.gradients(reference(), person.x_train[:BATCH], person.y_train[:BATCH], 0, 1)
 LAYERS = [node.name for node in net.nodes if node.op == "conv2d"]
 for name in LAYERS:
     dy = exact[name, "dy"]
@@ -144,7 +144,7 @@ fashion = data.fashion_mnist()
 lenet = ri.models.build("lenet", classes=10, size=(28, 28), channels=1)
 FEW = 8
 fresh = ri.Trainer(ri.compile(lenet, ri.Plan("all"), FEW, backend="reference", dtype=np.float64), seed=1)
-begun = errors.gradients(fresh, fashion.x_train[:FEW], fashion.y_train[:FEW], 0, 1)
+begun = approximation.gradients(fresh, fashion.x_train[:FEW], fashion.y_train[:FEW], 0, 1)
 layers = [(f"{name}, adapting", net.weights[f"{name}.w"], exact[name, "dy"]) for name in LAYERS]
 layers += [(f"LeNet's {name}, fresh", fresh.parameters[f"{name}.w"], begun[name, "dy"]) for name in ("conv1", "conv2")]
 rows = []
@@ -196,13 +196,13 @@ print(f"dw: {(np.abs(dw).sum((0, 1, 2)) > 0).sum()} of {dw.shape[3]} channels ha
 #
 # The **cosine** of the angle to the exact gradient: 1 is the same direction, 0 none in common. Below, *alone* gives
 # each layer the exact $dy$; in *all layers* errors add up from the last layer down, as they do in training. Means over
-# batches, in float64 (`validation.instruments.errors.gradient_errors`).
+# batches, in float64 (`validation.instruments.approximation.gradient_errors`).
 
 # %%
 found = {}
 for keep in KEEPS:
     plan = ri.Plan("all", (ri.ErrorMapPruning(keep),))
-    found[keep] = errors.gradient_errors(
+    found[keep] = approximation.gradient_errors(
         net, plan, person.x_train, person.y_train, 8 if SMALL else 32, 1 if SMALL else 4
     )
 figure, axes = plt.subplots(1, 2, figsize=(12.5, 3.8), layout="constrained", sharey=True)

@@ -750,6 +750,6 @@ display(Markdown("\n".join(f"- {line}" for line in lines)))
 #   seeds; `gradledger reproduce gradient-filter-noniid`, `validation/results/gradient-filter-noniid.json`).
 #
 # To go on: `refimpl/methods/gradient_filter.py` (the passes), `costmodel/formulas/methods/gradient_filter.py` (their
-# cost), `refimpl/backends/cpu/gradient_filter.py` (the kernels that run by default), `validation/instruments/errors.py`
-# (errors layer by layer, which `gradledger validate` reports), `gradledger adapt --method gradient-filter:patch=2`
-# (your own data).
+# cost), `refimpl/backends/cpu/gradient_filter.py` (the kernels that run by default),
+# `validation/instruments/approximation.py` (errors layer by layer, which `gradledger validate` reports),
+# `gradledger adapt --method gradient-filter:patch=2` (your own data).

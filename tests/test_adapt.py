@@ -128,7 +128,7 @@ def test_an_exploding_loss_keeps_finite_weights(tmp_path):
     ids=["all three", "bias-only"],
 )
 def test_methods_adapt_as_predicted(tmp_path, methods, momentum, last):
-    settings = adapt.Settings(epochs=1, method=list(methods))
+    settings = adapt.AdaptSettings(epochs=1, method=list(methods))
     record = adapt.run(settings, tmp_path, False, lambda progress: None)
     for key in ("macs", "peak_bytes"):
         assert record["predicted"][key] == record["measured"][key]
@@ -155,7 +155,9 @@ def test_own_data_trains_from_an_npz(tmp_path):
 def test_a_model_may_have_more_classes_than_the_data(tmp_path):
     x = np.random.default_rng(0).normal(size=(20, 28, 28, 1)).astype(np.float32)
     np.savez(tmp_path / "own.npz", x=x, y=np.arange(20) % 2)
-    settings = adapt.Settings("lenet5", str(tmp_path / "own.npz"), method=["backprop"], epochs=1, batch=8, classes=40)
+    settings = adapt.AdaptSettings(
+        "lenet5", str(tmp_path / "own.npz"), method=["backprop"], epochs=1, batch=8, classes=40
+    )
     record = adapt.run(settings, tmp_path / "out", False, lambda progress: None)
     assert 0 <= record["accuracy_before"] <= 1 and len(record["recall"]) == 2
 
@@ -163,7 +165,7 @@ def test_a_model_may_have_more_classes_than_the_data(tmp_path):
 def test_the_training_process_imports_only_what_it_needs(tmp_path):
     code = (
         "import sys; from pathlib import Path; from gradledger import adapt, cli;"
-        f"adapt.run(adapt.Settings(epochs=1), Path({str(tmp_path)!r}), False, lambda progress: None);"
+        f"adapt.run(adapt.AdaptSettings(epochs=1), Path({str(tmp_path)!r}), False, lambda progress: None);"
         "print({'torch', 'matplotlib', 'numba.cuda', 'sympy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -288,13 +290,13 @@ def test_choices_of_instances_print_planned_and_realised_shares(method, exact, t
 
 
 def test_a_net_whose_losses_lie_below_the_first_t_is_expected_to_let_next_to_nothing_in(tmp_path):
-    found = adapt.run(adapt.Settings(method=["instance-filter"], epochs=10), tmp_path, False, lambda p: None)
+    found = adapt.run(adapt.AdaptSettings(method=["instance-filter"], epochs=10), tmp_path, False, lambda p: None)
     assert found["predicted"]["macs"] == pytest.approx(found["measured"]["macs"], rel=0.25)
     assert found["shares"]["planned"]["forward"] < 0.01 and found["shares"]["realised"]["forward"] < 0.01
 
 
 def test_a_run_with_an_instance_filter_resumes_to_the_same_bits(tmp_path):
-    settings = adapt.Settings(method=["instance-filter:keep=0.2"], epochs=2)
+    settings = adapt.AdaptSettings(method=["instance-filter:keep=0.2"], epochs=2)
     whole = adapt.run(settings, tmp_path / "whole", False, lambda p: None)
     stop = {"at": 7}
 

@@ -27,7 +27,7 @@ class Filling(io.FileIO):
 def finished(tmp_path_factory):
     """Folder of a short run."""
     folder = tmp_path_factory.mktemp("finished")
-    adapt.run(adapt.Settings(epochs=1), folder, False, lambda progress: None)
+    adapt.run(adapt.AdaptSettings(epochs=1), folder, False, lambda progress: None)
     return folder
 
 
@@ -49,7 +49,7 @@ def test_a_disk_that_fails_in_the_middle_of_a_file(refused, finished, tmp_path, 
     refused("--epochs", 1, "--seed", 1, message=message, **changes)
     if changes:
         monkeypatch.undo()
-        assert adapt.run(adapt.Settings(), out, True, lambda progress: None)["settings"]["seed"] == 1
+        assert adapt.run(adapt.AdaptSettings(), out, True, lambda progress: None)["settings"]["seed"] == 1
         assert {p.name for p in out.iterdir()} == {WEIGHTS, RECORD, PLOT}
 
 

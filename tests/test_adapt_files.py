@@ -273,7 +273,7 @@ def test_weights_of_a_net_that_the_command_line_does_not_build(refused, tmp_path
 
 
 def test_a_patch_beyond_the_map_is_one_patch(tmp_path):
-    settings = adapt.Settings(epochs=1, method=["gradient-filter:patch=1000"])
+    settings = adapt.AdaptSettings(epochs=1, method=["gradient-filter:patch=1000"])
     record = adapt.run(settings, tmp_path, False, lambda progress: None)
     assert record["predicted"]["macs"] == record["measured"]["macs"]
     assert np.isfinite(record["losses"]).all() and record["method"] == "gradient-filter:patch=1000,align=centre"

@@ -81,13 +81,13 @@ def asked_once(drawn, monkeypatch):
 def finished(tmp_path_factory):
     """Folder and record of a run of one epoch that nothing disturbed."""
     folder = tmp_path_factory.mktemp("finished")
-    return folder, adapt.run(adapt.Settings(epochs=1), folder, False, nothing)
+    return folder, adapt.run(adapt.AdaptSettings(epochs=1), folder, False, nothing)
 
 
 def interrupted(folder, step=3, **settings):
     """The saved state of a run of one epoch that Ctrl-C ended after some steps."""
     with pytest.raises(adapt.Interrupted, match=f"interrupted; step {step} is saved, go on with: gradledger ad"):
-        adapt.run(adapt.Settings(epochs=1, **settings), folder, False, at(step))
+        adapt.run(adapt.AdaptSettings(epochs=1, **settings), folder, False, at(step))
     return folder / RESUME
 
 
@@ -101,9 +101,9 @@ def test_signals_save_and_the_rest_of_the_run_gives_the_same_bytes(finished, tmp
     message = f"interrupted; step 7 is saved, go on with: gradledger adapt --resume --output '{out}'"
     before = signal.getsignal(number)
     with pytest.raises(adapt.Interrupted, match=message):
-        adapt.run(adapt.Settings(epochs=1), out, False, at(7, number))
+        adapt.run(adapt.AdaptSettings(epochs=1), out, False, at(7, number))
     assert names(out) == {RESUME} and signal.getsignal(number) is before
-    record = adapt.run(adapt.Settings(), out, True, nothing)
+    record = adapt.run(adapt.AdaptSettings(), out, True, nothing)
     assert names(out) == {WEIGHTS, RECORD, PLOT}
     assert record["losses"] == finished[1]["losses"] and record["run"] == finished[1]["run"]
     for kind in ("predicted", "measured"):  # the cost is that of both parts
@@ -115,7 +115,7 @@ def test_signals_save_and_the_rest_of_the_run_gives_the_same_bytes(finished, tmp
 def test_a_signal_that_is_ignored_stays_ignored(finished, tmp_path):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
-        adapt.run(adapt.Settings(epochs=1), tmp_path, False, at(3, signal.SIGHUP))
+        adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, at(3, signal.SIGHUP))
     finally:
         signal.signal(signal.SIGHUP, before)
     assert (tmp_path / WEIGHTS).read_bytes() == (finished[0] / WEIGHTS).read_bytes()
@@ -142,13 +142,13 @@ def test_a_signal_reaches_a_running_process(tmp_path):
 
 def test_a_second_interrupt_in_the_middle_of_a_step_leaves_the_last_saved_one(finished, tmp_path, monkeypatch):
     with pytest.raises(adapt.Interrupted, match="interrupted; step 0 is saved, go on with"):
-        adapt.run(adapt.Settings(epochs=1), tmp_path, False, at(3, times=2))
+        adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, at(3, times=2))
     assert names(tmp_path) == {RESUME}
     monkeypatch.setattr(adapt, "SAVE_AFTER", 0)
     monkeypatch.setattr(adapt, "SAVE_SHARE", 1)
     with pytest.raises(adapt.Interrupted, match="interrupted; step 2 is saved, go on with"):
-        adapt.run(adapt.Settings(), tmp_path, True, at(3, times=2))
-    assert adapt.run(adapt.Settings(), tmp_path, True, nothing)["losses"] == finished[1]["losses"]
+        adapt.run(adapt.AdaptSettings(), tmp_path, True, at(3, times=2))
+    assert adapt.run(adapt.AdaptSettings(), tmp_path, True, nothing)["losses"] == finished[1]["losses"]
 
 
 def test_an_interrupt_after_the_last_step_keeps_the_training(finished, tmp_path, monkeypatch):
@@ -157,10 +157,10 @@ def test_an_interrupt_after_the_last_step_keeps_the_training(finished, tmp_path,
 
     with monkeypatch.context() as patch, pytest.raises(adapt.Interrupted, match="step 10 is saved"):
         patch.setattr(adapt, "make_record", interrupt)
-        adapt.run(adapt.Settings(epochs=1), tmp_path, False, nothing)
+        adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, nothing)
     assert names(tmp_path) == {RESUME}
     steps = []
-    assert adapt.run(adapt.Settings(), tmp_path, True, steps.append)["losses"] == finished[1]["losses"]
+    assert adapt.run(adapt.AdaptSettings(), tmp_path, True, steps.append)["losses"] == finished[1]["losses"]
     assert not steps and (tmp_path / WEIGHTS).read_bytes() == (finished[0] / WEIGHTS).read_bytes()
 
 
@@ -191,7 +191,7 @@ def test_an_interrupt_that_a_library_swallows_while_loading(tmp_path, monkeypatc
     monkeypatch.setattr(adapt, where, swallowing)
     saved = "before anything was saved" if where == "prepare" else "step 0 is saved"
     with pytest.raises(adapt.Interrupted, match=saved):
-        adapt.run(adapt.Settings(epochs=1), tmp_path / "out", False, nothing)
+        adapt.run(adapt.AdaptSettings(epochs=1), tmp_path / "out", False, nothing)
 
 
 def test_an_interrupt_in_a_callback_of_c_is_remembered_without_a_word(capfd):
@@ -271,20 +271,20 @@ def test_a_state_belongs_to_its_data_and_its_first_weights(tmp_path, monkeypatch
     own(tmp_path / "own.npz")
     monkeypatch.chdir(tmp_path)
     given = {"model": "net.safetensors", "data": "own.npz", "batch": 8}
-    whole = adapt.run(adapt.Settings(epochs=1, **given), tmp_path / "whole", False, nothing)
+    whole = adapt.run(adapt.AdaptSettings(epochs=1, **given), tmp_path / "whole", False, nothing)
     out = tmp_path / "out"
     interrupted(out, step=2, **given)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     own(tmp_path / "own.npz", 1.01)
     with pytest.raises(Malformed, match=f"the data of {tmp_path / 'own.npz'} are not those that the run in .* beg"):
-        adapt.run(adapt.Settings(), out, True, nothing)
+        adapt.run(adapt.AdaptSettings(), out, True, nothing)
     own(tmp_path / "own.npz")
     checkpoint.save(tmp_path / "net.safetensors", start | {"fc.b": start["fc.b"] + 1}, {"model": "watch"})
     with pytest.raises(Malformed, match=f"the weights of {tmp_path / 'net.safetensors'} are not those that the run"):
-        adapt.run(adapt.Settings(), out, True, nothing)
+        adapt.run(adapt.AdaptSettings(), out, True, nothing)
     checkpoint.save(tmp_path / "net.safetensors", start, {"model": "watch"})
-    assert adapt.run(adapt.Settings(), out, True, nothing)["losses"] == whole["losses"]
+    assert adapt.run(adapt.AdaptSettings(), out, True, nothing)["losses"] == whole["losses"]
     assert (out / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
 
 
@@ -313,7 +313,7 @@ def test_a_new_run_gives_up_an_older_state_at_its_start(tmp_path, capsys):
     interrupted(tmp_path, seed=7)
     assert run_state.read(tmp_path).settings.seed == 7
     with pytest.raises(adapt.Interrupted):
-        adapt.run(adapt.Settings(epochs=1), tmp_path, False, at(1, times=2))
+        adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, at(1, times=2))
     assert capsys.readouterr().err == f"gradledger: the interrupted run in {tmp_path} is given up for this one\n"
     state = run_state.read(tmp_path)
     assert (state.settings.seed, state.step) == (0, 0)
@@ -337,7 +337,7 @@ def test_saves_take_a_small_share_of_the_time(tmp_path, monkeypatch):
         saves, began = [], clock["now"]
         monkeypatch.setattr(run_state, "write", write)
         folder = tmp_path / str(save_seconds)
-        adapt.run(adapt.Settings(epochs=8), folder, False, watch)
+        adapt.run(adapt.AdaptSettings(epochs=8), folder, False, watch)
         return saves, clock["now"] - began
 
     for save_seconds in (0.01, 1.0, 4.0):
@@ -361,7 +361,7 @@ def test_a_save_that_fails_is_told_and_the_training_goes_on(finished, tmp_path, 
     monkeypatch.setattr(run_state, "write", write)
     monkeypatch.setattr(adapt, "SAVE_AFTER", 0)
     monkeypatch.setattr(adapt, "SAVE_SHARE", 1)
-    record = adapt.run(adapt.Settings(epochs=1), tmp_path, False, nothing)
+    record = adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, nothing)
     said = "gradledger: cannot write here: No space left on device; step 0 stays saved\n"
     assert capsys.readouterr().err == said * 2 and len(calls) == 11
     assert record["losses"] == finished[1]["losses"] and names(tmp_path) == {WEIGHTS, RECORD, PLOT}
@@ -370,7 +370,7 @@ def test_a_save_that_fails_is_told_and_the_training_goes_on(finished, tmp_path, 
 @pytest.mark.parametrize("failing", ["make_record", "confusion", "checkpoint.write_json"])
 def test_a_record_that_fails_keeps_the_weights(finished, tmp_path, monkeypatch, failing):
     """Weights alone take the place of older results, and the state stays for another try."""
-    adapt.run(adapt.Settings(epochs=1, seed=3), tmp_path, False, nothing)
+    adapt.run(adapt.AdaptSettings(epochs=1, seed=3), tmp_path, False, nothing)
     calls = []
     real = adapt.confusion
 
@@ -386,14 +386,14 @@ def test_a_record_that_fails_keeps_the_weights(finished, tmp_path, monkeypatch, 
     )
     with monkeypatch.context() as patch, pytest.raises(Malformed, match=message):
         patch.setattr(f"gradledger.adapt.{failing}", fail)
-        adapt.run(adapt.Settings(epochs=1), tmp_path, False, nothing)
+        adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, nothing)
     assert names(tmp_path) == {WEIGHTS, RESUME}
     assert (tmp_path / WEIGHTS).read_bytes() == (finished[0] / WEIGHTS).read_bytes()
-    assert adapt.run(adapt.Settings(), tmp_path, True, nothing)["weights_sha256"] == finished[1]["weights_sha256"]
+    assert adapt.run(adapt.AdaptSettings(), tmp_path, True, nothing)["weights_sha256"] == finished[1]["weights_sha256"]
 
 
 def test_a_plot_that_fails_is_told_and_no_older_one_stays(finished, tmp_path, monkeypatch, capsys, asked_once):
-    adapt.run(adapt.Settings(epochs=1), tmp_path, False, nothing)
+    adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, nothing)
     assert names(tmp_path) == {WEIGHTS, RECORD, PLOT}
     monkeypatch.setattr(finish, "make", asked_once)
     real = subprocess.run
@@ -404,40 +404,42 @@ def test_a_plot_that_fails_is_told_and_no_older_one_stays(finished, tmp_path, mo
         return real(command, **named)
 
     monkeypatch.setattr(finish.subprocess, "run", fail)
-    record = adapt.run(adapt.Settings(epochs=1), tmp_path, False, nothing)
+    record = adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, nothing)
     said = "gradledger: the plot was not drawn (Cannot allocate memory); everything else is saved\n"
     assert capsys.readouterr().err == said and record["files"]["plot"] is None
     assert names(tmp_path) == {WEIGHTS, RECORD}
 
 
 def test_a_run_that_diverges_leaves_earlier_results_alone(finished, tmp_path):
-    adapt.run(adapt.Settings(epochs=1), tmp_path, False, nothing)
+    adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, nothing)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     message = f"they are in {tmp_path / DIVERGED}; {tmp_path / WEIGHTS} is unchanged, of an earlier run"
     with pytest.raises(Refused, match=message) as refused:
-        adapt.run(adapt.Settings(epochs=1, lr=1e10), tmp_path, False, nothing)
+        adapt.run(adapt.AdaptSettings(epochs=1, lr=1e10), tmp_path, False, nothing)
     assert refused.value.record["weights"] == str(tmp_path / DIVERGED)
     after = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     assert before.items() <= after.items() and after.keys() - before.keys() == {DIVERGED}
     assert all(np.isfinite(a).all() for a in checkpoint.load(tmp_path / DIVERGED)[0].values())
-    adapt.run(adapt.Settings(epochs=1), tmp_path, False, nothing)  # a later run that is finished leaves only its own
+    adapt.run(
+        adapt.AdaptSettings(epochs=1), tmp_path, False, nothing
+    )  # a later run that is finished leaves only its own
     assert names(tmp_path) == {WEIGHTS, RECORD, PLOT}
 
 
 def test_two_runs_do_not_mix(tmp_path):
     def other(progress):
         with pytest.raises(Malformed, match=f"another gradledger adapt is writing into {tmp_path}: wait for it"):
-            adapt.run(adapt.Settings(epochs=1, seed=1), tmp_path, False, nothing)
+            adapt.run(adapt.AdaptSettings(epochs=1, seed=1), tmp_path, False, nothing)
 
-    adapt.run(adapt.Settings(epochs=1), tmp_path, False, other)
+    adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, other)
 
 
 def test_a_run_that_was_cut_off_as_it_moved_its_results_is_finished_by_resume(finished, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "_roll_forward", lambda self: None)
-        adapt.run(adapt.Settings(epochs=1), tmp_path, False, nothing)
+        adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, nothing)
     assert WEIGHTS not in names(tmp_path)
-    record = adapt.run(adapt.Settings(), tmp_path, True, nothing)
+    record = adapt.run(adapt.AdaptSettings(), tmp_path, True, nothing)
     assert record["losses"] == finished[1]["losses"] and names(tmp_path) == {WEIGHTS, RECORD, PLOT}
     assert record["files"]["plot"] == str(tmp_path / PLOT)
 
@@ -451,7 +453,7 @@ def test_a_damaged_profile_of_this_machine_is_told_before_the_training(refused, 
 
 def test_a_resumed_run_that_ends_worse_keeps_the_weights_that_it_began_with(tmp_path):
     interrupted(tmp_path, lr=5.0)
-    record = adapt.run(adapt.Settings(), tmp_path, True, nothing)
+    record = adapt.run(adapt.AdaptSettings(), tmp_path, True, nothing)
     assert (record["ok"], record["kept"]) == (False, "first") and record["accuracy_after"] < record["accuracy_before"]
     assert json.loads((tmp_path / RECORD).read_text(encoding="utf-8"))["reason"] == record["reason"]
     kept, bundled = checkpoint.load(tmp_path / WEIGHTS)[0], models.watch_weights(1)

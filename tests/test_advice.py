@@ -9,7 +9,7 @@ import refimpl as ri
 from costmodel import predict
 from costmodel.advice import advice, budget
 from costmodel.advice.advice import BATCHES, METHODS, Candidate, Limits, Search, front
-from costmodel.advice.gradient_error import Table
+from costmodel.advice.expected_error import ErrorTable
 from costmodel.advice.screening import Screen
 from costmodel.device import process
 from costmodel.device.device import find
@@ -18,7 +18,7 @@ from refimpl import models
 SAMPLES = 100
 
 
-def table(convolutions: int) -> Table:
+def table(convolutions: int) -> ErrorTable:
     """Measured shares that were not measured: every layer alike, larger settings better or worse as they are."""
     exact = [0.9 / convolutions] * convolutions
 
@@ -30,7 +30,7 @@ def table(convolutions: int) -> Table:
         "error-map-pruning": points("keep", {0.1: 0.2, 0.5: 0.7, 0.75: 0.9}),
         "sparse-update": points("ratio", {0.02: 0.02, 0.5: 0.5}),
     }
-    return Table({"measured": {"classifier": 0.1, "exact": exact, "methods": methods}})
+    return ErrorTable({"measured": {"classifier": 0.1, "exact": exact, "methods": methods}})
 
 
 def search(model="lenet5", **options) -> Search:

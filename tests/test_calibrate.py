@@ -15,8 +15,8 @@ from gradledger.cli import main
 
 PROFILE = '{"threads": {"1": {"rates": %s, "factor": 1.1, "caches": {}}}, "name": "mine", "title": "mine", "cores": 1}'
 LAYERS = [
-    (calibration.Layer("plain", 2, 8, 8, 16), (calibration.DENSE,)),
-    *((calibration.Layer("first", 2, n, 3, 8), (calibration.DENSE,)) for n in (6, 8, 10, 12)),
+    (calibration.LayerCase("plain", 2, 8, 8, 16), (calibration.DENSE,)),
+    *((calibration.LayerCase("first", 2, n, 3, 8), (calibration.DENSE,)) for n in (6, 8, 10, 12)),
 ]
 
 
@@ -27,7 +27,7 @@ def home(monkeypatch, tmp_path):
     monkeypatch.setattr(calibration, "LAYERS", LAYERS)
     measure = calibration.measure
     monkeypatch.setattr(calibration, "measure", lambda t, c, w, seconds: measure(t, c, w, seconds=0, rounds=2))
-    monkeypatch.setattr(calibrate.resident, "calibrate", lambda: Base(150_000_000, 10_000))
+    monkeypatch.setattr(calibrate.resident, "measure_base", lambda: Base(150_000_000, 10_000))
     return tmp_path
 
 
@@ -165,7 +165,7 @@ def test_where_the_system_does_not_tell_memory_a_profile_has_none(home, monkeypa
     def unknown():
         raise RuntimeError("no /proc here")
 
-    monkeypatch.setattr(calibrate.resident, "calibrate", unknown)
+    monkeypatch.setattr(calibrate.resident, "measure_base", unknown)
     assert command("calibrate", "--threads", "1", "--json") == 0
     assert json.loads(capsys.readouterr().out)["runtime_bytes"] is None
     assert device.this_machine().base is None

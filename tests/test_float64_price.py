@@ -7,7 +7,7 @@ import pytest
 
 import refimpl as ri
 from costmodel import closed_form
-from costmodel.advice import advice, gradient_error
+from costmodel.advice import advice, expected_error
 from costmodel.advice.screening import Screen
 from costmodel.device import kernels, process
 from costmodel.device.device import find
@@ -66,7 +66,7 @@ def test_screening_is_that_of_the_precision():
 
 def test_advice_screens_each_precision_by_itself(monkeypatch):
     graph, found = models.build("lenet5"), {}
-    table = gradient_error.Table({"measured": {"classifier": 0.5, "exact": [0.25, 0.25], "methods": {}}})
+    table = expected_error.ErrorTable({"measured": {"classifier": 0.5, "exact": [0.25, 0.25], "methods": {}}})
     for precisions in (("float32",), ("float64",), ("float32", "float64")):
         monkeypatch.setattr(advice, "PRECISIONS", precisions)
         search = advice.Search(graph, find("raspberry-pi-4"), 64, "fast", 2, advice.METHODS[:1], (1, 8), table)

@@ -303,7 +303,7 @@ def test_floats_of_another_width_have_no_published_energy():
 
 
 def test_the_cost_command_lists_integer_units():
-    record = command.run(command.Settings(model="lenet5", batch=2))
+    record = command.run(command.CostSettings(model="lenet5", batch=2))
     backward = record["other_units"]["backward"]
     assert backward["shift"] == backward["logic"] > 0
     notes = show_cost.notes(record)

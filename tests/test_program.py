@@ -8,7 +8,7 @@ from nets import NETS, RULES, STEPS, step_for
 
 import refimpl as ri
 from refimpl.compiler.program import Program
-from validation.instruments import errors
+from validation.instruments import approximation
 
 PLANS = {
     f"{rules}, {norm}, last {last}": ri.Plan(
@@ -243,4 +243,4 @@ def test_a_sum_behind_a_trained_norm_and_a_bare_convolution_is_done_once():
     g.linear("fc", g.global_avg_pool("mean", x), 3)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(4, 5, 4, 3)).astype(np.float32), np.arange(4) % 3
-    assert max(errors.kernel_errors(g, ri.Plan(batch_norm="train"), x, y).values()) < 1e-5
+    assert max(approximation.kernel_errors(g, ri.Plan(batch_norm="train"), x, y).values()) < 1e-5

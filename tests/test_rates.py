@@ -136,9 +136,9 @@ def test_scaled_by_groups():
 
 def test_calibration_times_layers_and_fits_them(monkeypatch):
     layers = [
-        (calibration.Layer("plain", 2, 8, 8, 16), (calibration.DENSE, None)),
-        (calibration.Layer("depthwise", 2, 8, 8, 8), (calibration.DENSE,)),
-        *((calibration.Layer("first", 2, n, 3, 8), (calibration.DENSE,)) for n in (6, 8, 10)),
+        (calibration.LayerCase("plain", 2, 8, 8, 16), (calibration.DENSE, None)),
+        (calibration.LayerCase("depthwise", 2, 8, 8, 8), (calibration.DENSE,)),
+        *((calibration.LayerCase("first", 2, n, 3, 8), (calibration.DENSE,)) for n in (6, 8, 10)),
     ]
     monkeypatch.setattr(calibration, "LAYERS", layers)
     told = []

@@ -8,7 +8,7 @@ import pytest
 
 import refimpl as ri
 from gradledger import adapt, cost, recipe
-from gradledger.settings import Settings
+from gradledger.settings import AdaptSettings
 from refimpl import data
 from refimpl.methods.optim import CLIP_NORM
 from refimpl.training.trainer import initial
@@ -38,19 +38,19 @@ def test_the_learning_rate_follows_batch_and_momentum(batch, momentum, lr):
 )
 def test_filtered_layers_are_the_last_ones(method, given, trained, tmp_path):
     np.savez(tmp_path / "own.npz", x=np.zeros((20, 8, 8, 1), np.uint8), y=np.arange(20) % 2)
-    settings = Settings("resnet8", str(tmp_path / "own.npz"), method=[method], train_last=given)
+    settings = AdaptSettings("resnet8", str(tmp_path / "own.npz"), method=[method], train_last=given)
     assert adapt.prepare(settings).settings.train_last == trained
-    priced = cost.run(cost.Settings("resnet8", method=[method], train_last=given))
+    priced = cost.run(cost.CostSettings("resnet8", method=[method], train_last=given))
     assert str(priced["train_last"]) == trained
 
 
 def test_a_small_net_is_filtered_whole():
-    assert adapt.prepare(Settings()).settings.train_last == "all"
+    assert adapt.prepare(AdaptSettings()).settings.train_last == "all"
 
 
 @pytest.mark.parametrize("method", ["gradient-filter:patch=2", "sparse-update:layers=2"])
 def test_what_was_decided_is_kept_and_told(method):
-    job = adapt.prepare(Settings(method=[method], batch=8))
+    job = adapt.prepare(AdaptSettings(method=[method], batch=8))
     lr = recipe.rate(8, job.settings.momentum)
     assert job.settings.lr == job.program.plan.step.optimizer.lr == lr
     assert recipe.reasons(job.program.plan, job.program.graph, 8) == [
@@ -58,7 +58,7 @@ def test_what_was_decided_is_kept_and_told(method):
         "is clipped at norm 1"
     ]
     assert adapt.prepare(job.settings).settings == job.settings  # as --resume does
-    given = adapt.prepare(Settings(method=[method], lr=0.3)).program
+    given = adapt.prepare(AdaptSettings(method=[method], lr=0.3)).program
     assert given.plan.step.optimizer.lr == 0.3 and recipe.reasons(given.plan, given.graph, 32) == []
 
 
@@ -74,9 +74,9 @@ def test_the_choice_of_layers_is_told():
 
 
 def test_the_price_is_that_of_the_clipped_step():
-    job = adapt.prepare(Settings(method=["backprop"], batch=4))
+    job = adapt.prepare(AdaptSettings(method=["backprop"], batch=4))
     assert job.program.plan.step.clip_norm == CLIP_NORM
-    priced = cost.run(cost.Settings("watch", batch=4))
+    priced = cost.run(cost.CostSettings("watch", batch=4))
     assert (priced["peak_bytes"], priced["state_bytes"]) == (job.program.peak_bytes, job.program.state_bytes)
 
 
@@ -105,7 +105,7 @@ def test_a_deep_net_without_weights_does_not_diverge(tmp_path):
     np.savez(
         tmp_path / "garments.npz", x_train=d.x_train[:320], y_train=d.y_train[:320], x_test=d.x_test, y_test=d.y_test
     )
-    job = adapt.prepare(Settings("resnet20", str(tmp_path / "garments.npz")))
+    job = adapt.prepare(AdaptSettings("resnet20", str(tmp_path / "garments.npz")))
     losses = job.trainer.fit(job.dataset.x_train, job.dataset.y_train, 2)
     assert max(losses) == losses[0] and losses[-1] < losses[0] / 2
 
@@ -140,7 +140,7 @@ def test_nets_of_other_programs_learn_by_default(photographs, file, method, epoc
     path = SHARED / "weights" / f"{file}.npz"
     if not path.exists():
         pytest.skip(f"{path} is not here")
-    settings = Settings(str(path), str(photographs), epochs=epochs, size="96")
+    settings = AdaptSettings(str(path), str(photographs), epochs=epochs, size="96")
     job = adapt.prepare(settings if method is None else dataclasses.replace(settings, method=[method]))
     trainer, d = job.trainer, job.dataset
     before = trainer.evaluate(d.x_test, d.y_test)

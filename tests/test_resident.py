@@ -19,7 +19,7 @@ from refimpl.training.trainer import Trainer, initial
 from validation.instruments import measured, resident
 from validation.instruments.resident import Case, plan
 
-# models, and so kernels, of the calibration, each with another term that is large
+# models, and so kernels, that the base is measured by, each with another term that is large
 CASES = {
     "data, arena": Case("watch", 256, plan(), samples=3_000),
     "arena": Case("resnet20", 128, plan(), samples=128),
@@ -29,7 +29,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def base():
-    return resident.calibrate()
+    return resident.measure_base()
 
 
 @pytest.mark.parametrize("name", CASES)

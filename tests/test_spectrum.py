@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import NETS
-from test_errors import samples
+from test_approximation import samples
 
 import refimpl as ri
 from refimpl.kernels import random
 from refimpl.methods import gradient_filter as gf
 from refimpl.ops import conv2d
-from validation.instruments import errors, spectrum
-from validation.instruments.errors import gradient_errors
+from validation.instruments import approximation, spectrum
+from validation.instruments.approximation import gradient_errors
 
 # Proposition 1. The closed form follows from a model of g̃; what the method does is better than the model.
 
@@ -160,7 +160,7 @@ def test_the_entry_of_a_filtered_layer_measures_the_same_as_its_parts():
     found = {e["layer"]: e for e in gradient_errors(graph, plan, x, y, 4, 1)}
     order = random.permutation(0, random.SHUFFLE, 0, 4)
     trainer = ri.Trainer(ri.compile(graph, replace(plan, rules=()), 4, backend="reference", dtype=np.float64))
-    true = errors.gradients(trainer, x[order], y[order], 0, 1)
+    true = approximation.gradients(trainer, x[order], y[order], 0, 1)
     dy, w = true["conv2", "dy"], trainer.parameters["conv2.w"]
     mean = spectrum.patch_means(dy, (2, 2), gf.CENTRE)
     dx = conv2d.grad_x(mean, w, H=4, W=4, pad=1)

@@ -277,9 +277,9 @@ def test_adapt_trains_with_it_and_counts_what_ran(tmp_path):
     x, y = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2
     np.savez(tmp_path / "own.npz", x=x, y=y)
     with pytest.raises(options.Malformed, match="but lenet5 has none$"):
-        adapt.prepare(adapt.Settings("lenet5", "fashion-mnist", method=["stochastic-depth"]))
+        adapt.prepare(adapt.AdaptSettings("lenet5", "fashion-mnist", method=["stochastic-depth"]))
     method = ["stochastic-depth:survival=0.4", "gradient-filter:patch=2"]
-    settings = adapt.Settings("resnet8", str(tmp_path / "own.npz"), method=method, epochs=3, batch=8)
+    settings = adapt.AdaptSettings("resnet8", str(tmp_path / "own.npz"), method=method, epochs=3, batch=8)
     record = adapt.run(settings, tmp_path / "out", False, lambda progress: None)
     assert record["method"] == "stochastic-depth:survival=0.4 + gradient-filter:patch=2,align=centre"
     job = adapt.prepare(settings)

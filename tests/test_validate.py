@@ -121,11 +121,11 @@ def test_only_the_classifier_trains_where_only_it_is_missing(images):
     graph = ri.models.build("resnet8", classes=3, size=(12, 12), channels=1)
     weights = initial(ri.compile(graph, None, 1), seed=0)
     graph.weights = {name: a.copy() for name, a in weights.items() if not name.startswith("fc")}
-    told = validate.train_missing(graph, d, validate.Settings(batch=8), silent)
+    told = validate.train_missing(graph, d, validate.ValidateSettings(batch=8), silent)
     assert told == "pre-trained but for fc.w, fc.b, which are trained here first, for 1 epoch of back-propagation"
     changed = [name for name, a in graph.weights.items() if (a != weights[name]).any()]
     assert changed == ["fc.w", "fc.b"]
-    assert validate.train_missing(graph, d, validate.Settings(), None) == "pre-trained"
+    assert validate.train_missing(graph, d, validate.ValidateSettings(), None) == "pre-trained"
 
 
 def test_a_failed_check_is_a_no_with_the_record(run, monkeypatch, tmp_path):
@@ -197,7 +197,7 @@ def test_times_are_confirmed_where_this_machine_is_calibrated_and_never_fail():
 def test_processes_are_measured_one_by_one(monkeypatch):
     told = []
     row = {"name": "one", "error": 0.01}
-    monkeypatch.setattr(resident, "calibrate", lambda: "base")
+    monkeypatch.setattr(resident, "measure_base", lambda: "base")
     monkeypatch.setattr(resident, "compare", lambda base, cases: [row | {"name": name} for name in cases])
     names = list(resident.CASES)[:2]
     found = validate.processes(tuple(names), lambda *progress: told.append(progress))
@@ -209,7 +209,7 @@ def test_processes_that_cannot_be_measured_are_told(monkeypatch, tmp_path):
     def fail():
         raise RuntimeError("the kernel cache does not keep kernels")
 
-    monkeypatch.setattr(resident, "calibrate", fail)
+    monkeypatch.setattr(resident, "measure_base", fail)
     found = validate.processes(("watch",), silent)
     assert found["note"] == "not measured: the kernel cache does not keep kernels" and found["cases"] == []
     monkeypatch.setattr(resident, "STATUS", tmp_path / "status")
@@ -311,7 +311,9 @@ def test_quick_has_the_same_keys_and_fewer_cases(run):
 
 
 def test_the_command_has_what_is_not_as_by_default():
-    s = validate.Settings(method=["backprop", "random-skip:skip=0.5"], data="my data.npz", train_last="2", quick=True)
+    s = validate.ValidateSettings(
+        method=["backprop", "random-skip:skip=0.5"], data="my data.npz", train_last="2", quick=True
+    )
     assert shlex.split(s.command) == [
         "gradledger", "validate", "--data", "my data.npz", "--method", "backprop", "--method", "random-skip:skip=0.5",
         "--train-last", "2", "--quick",

@@ -7,7 +7,7 @@ The search goes over METHODS with their settings, the number of last convolution
     compiled   those that may be on the front: memory to the byte, seconds as `costmodel.predict` tells them. Only these
                are ever returned
 
-The gradient error is looked up (`costmodel.advice.gradient_error`); it needs no compiling.
+The gradient error is looked up (`costmodel.advice.expected_error`); it needs no compiling.
 
 Candidates are compiled one by one: least error within the limits first, then least time and least memory, then the one
 of the front that is farthest from what is compiled. After each the ratios are known better. Where the front is
@@ -41,7 +41,7 @@ from refimpl.plan.plan import Backprop, Plan
 from .. import predict
 from ..device import process
 from ..device.device import Device
-from . import budget, gradient_error
+from . import budget, expected_error
 from .screening import Screen
 
 LEARNING_RATE = 0.01
@@ -128,7 +128,7 @@ class Priced:
     step_seconds: dict[str, float]
     steps: int
     fits: dict
-    error: gradient_error.Error
+    error: expected_error.ExpectedError
 
     @property
     def memory_bytes(self) -> int:
@@ -148,7 +148,7 @@ class Priced:
 
 
 @dataclass(frozen=True)
-class Binding:
+class BindingConstraints:
     """Why nothing fits. constraints: of memory and time, those that no candidate keeps, both where some keep each alone
     and none both; device alone where its memory is too small for every candidate.
 
@@ -176,7 +176,7 @@ class Advice:
 
     front: list[Priced]
     others: list[Priced]
-    binding: Binding | None
+    binding: BindingConstraints | None
     searched: int
     complete: bool
 
@@ -208,7 +208,7 @@ class Search:
     def __init__(
         self, graph: Graph, device: Device, samples: int, backend: str = "fast", threads: int | None = None,
         methods: Sequence[Method] = METHODS, batches: Sequence[int] = BATCHES,
-        table: gradient_error.Table | None = None,
+        table: expected_error.ErrorTable | None = None,
     ):  # fmt: skip
         """samples: of an epoch; backend, threads: as for `compile`; table: of gradient errors, default the package's.
 
@@ -218,7 +218,7 @@ class Search:
             raise ValueError(f"an epoch must have at least 1 sample, got {samples}")
         self.graph, self.device, self.samples, self.backend = graph, device, samples, backend
         self.threads = threads
-        self.table = table or gradient_error.shipped()
+        self.table = table or expected_error.shipped()
         self.convolutions = sum(node.op == "conv2d" for node in graph.nodes)
         self.candidates: list[Candidate] = []
         self.compiled: dict[int, Priced] = {}
@@ -263,7 +263,7 @@ class Search:
         held = np.dtype(precision).itemsize * (weights + 2 * batch * image)
         return (self.device.base.fixed + memory + held) / self.device.ram_bytes
 
-    def error(self, method: Method, value: float | None, train_last: int) -> gradient_error.Error:
+    def error(self, method: Method, value: float | None, train_last: int) -> expected_error.ExpectedError:
         """What is expected of the gradient of a method's last convolutions."""
         return self.table.error(self.graph.name, method.name, value, train_last, self.convolutions)
 
@@ -386,15 +386,15 @@ class Search:
         fitting = [p for p in self.compiled.values() if within.hold(np.array(p.figures))]
         return min(fitting, key=lambda p: p.figures[column], default=None)
 
-    def binding(self, limits: Limits) -> Binding:
+    def binding(self, limits: Limits) -> BindingConstraints:
         """Which limit keeps every candidate away, what is the best that can be had, and what limit would do."""
         smallest = self._least(SHARE, Limits(share=np.inf))
         if smallest.share > limits.share:
-            return Binding(("device",), False, smallest)
+            return BindingConstraints(("device",), False, smallest)
         memory, seconds = self._least(MEMORY, Limits()), self._least(SECONDS, Limits())
         broken = {"memory": memory.memory_bytes > limits.memory, "time": seconds.seconds["mid"] > limits.seconds}
         together = not any(broken.values())
-        return Binding(
+        return BindingConstraints(
             tuple(c for c in broken if together or broken[c]), together, smallest, memory, seconds,
             self._least(MEMORY, replace(limits, memory=np.inf)), self._least(SECONDS, replace(limits, seconds=np.inf)),
         )  # fmt: skip

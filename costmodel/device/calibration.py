@@ -28,7 +28,7 @@ CLASSES = 10
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerCase:
     """One layer: `kind` of convolution on maps of side² and `inputs` channels, to `outputs` channels."""
 
     kind: str
@@ -206,43 +206,43 @@ METHODS = (
 )
 EVERY = (DENSE, TRAINED_NORM, None, *METHODS)
 
-LAYERS: list[tuple[Layer, tuple]] = [
-    *((Layer("plain", *of), (DENSE,)) for of in (
+LAYERS: list[tuple[LayerCase, tuple]] = [
+    *((LayerCase("plain", *of), (DENSE,)) for of in (
         (8, 56, 8, 8), (8, 32, 16, 16), (1, 32, 16, 32, 3, 2), (8, 28, 32, 64, 3, 2), (8, 16, 64, 64), (32, 8, 64, 64),
         (2, 28, 64, 128, 3, 2), (8, 7, 128, 512), (4, 4, 512, 512), (1, 56, 64, 64), (8, 14, 64, 128, 1, 2),
         (8, 28, 24, 48, 5), (4, 56, 16, 32, 7, 2), (8, 14, 64, 128, 1), (8, 28, 32, 64, 1), (1, 14, 256, 512, 1),
         (8, 7, 512, 256, 1), (8, 20, 48, 80), (8, 10, 100, 36), (2, 8, 256, 512, 3, 2), (4, 16, 64, 64, 5),
     )),
-    *((Layer("residual", *of), EVERY) for of in (
+    *((LayerCase("residual", *of), EVERY) for of in (
         (8, 32, 16, 16), (8, 16, 32, 32), (16, 8, 64, 64), (1, 28, 64, 64), (4, 14, 128, 128), (2, 7, 256, 256),
         (8, 4, 512, 512), (64, 8, 16, 16),
     )),
-    *((Layer("separable", *of, 1), (DENSE,)) for of in (
+    *((LayerCase("separable", *of, 1), (DENSE,)) for of in (
         (8, 48, 32, 16), (8, 24, 144, 24), (8, 12, 32, 192), (8, 12, 192, 32), (8, 6, 384, 64), (8, 3, 960, 160),
         (8, 3, 320, 1280), (1, 14, 192, 64), (1, 28, 24, 144), (1, 7, 576, 160), (16, 8, 64, 384), (1, 64, 32, 16),
     )),
-    *((Layer("separable", *of, 1), EVERY) for of in (
+    *((LayerCase("separable", *of, 1), EVERY) for of in (
         (8, 24, 24, 144), (8, 6, 96, 576), (1, 4, 960, 160), (32, 8, 16, 96),
     )),
-    *((Layer("depthwise", *of), (DENSE,)) for of in (
+    *((LayerCase("depthwise", *of), (DENSE,)) for of in (
         (8, 48, 32, 32), (8, 48, 96, 96, 3, 2), (8, 24, 144, 144, 3, 2), (8, 12, 192, 192), (8, 12, 192, 192, 3, 2),
         (8, 3, 960, 960), (1, 56, 96, 96, 3, 2), (1, 14, 384, 384), (32, 16, 64, 64), (1, 112, 32, 32),
         (8, 7, 320, 320),
     )),
-    *((Layer("depthwise", *of), EVERY) for of in (
+    *((LayerCase("depthwise", *of), EVERY) for of in (
         (8, 24, 144, 144), (8, 6, 384, 384), (1, 28, 144, 144), (8, 6, 576, 576, 3, 2),
     )),
-    *((Layer("pool", *of), (DENSE, None)) for of in (
+    *((LayerCase("pool", *of), (DENSE, None)) for of in (
         (8, 32, 16, 0, 2, 2), (2, 56, 64, 0, 3, 2), (32, 24, 20, 0, 2, 2), (64, 28, 6, 0, 2, 2), (32, 8, 50, 0, 2, 2),
         (64, 10, 16, 0, 2, 2), (16, 24, 32, 0, 2, 2), (8, 48, 8, 0, 3, 2),
     )),
-    *((Layer("bias", *of), (TRAINED_NORM, None)) for of in (
+    *((LayerCase("bias", *of), (TRAINED_NORM, None)) for of in (
         (32, 14, 6, 16, 5), (32, 28, 8, 20, 5), (8, 12, 20, 50, 5),
     )),
-    *((Layer("linear", *of), (TRAINED_NORM, None)) for of in (
+    *((LayerCase("linear", *of), (TRAINED_NORM, None)) for of in (
         (32, 5, 16, 120), (64, 4, 50, 500), (8, 3, 64, 128), (1, 4, 128, 256),
     )),
-    *((Layer("first", *of), (DENSE, None)) for of in (
+    *((LayerCase("first", *of), (DENSE, None)) for of in (
         (8, 32, 3, 16), (8, 96, 3, 32, 3, 2), (2, 64, 3, 64, 7, 2), (32, 28, 3, 6, 5), (1, 112, 3, 32, 3, 2),
         (32, 28, 1, 6, 5), (8, 28, 1, 20, 5), (64, 20, 1, 8, 3), (8, 28, 1, 32, 3), (4, 64, 1, 16, 5, 2),
     )),
@@ -266,13 +266,13 @@ def measure(
     Rounds over all cases are followed by more over those that were disturbed, until about `seconds` have passed.
     """
     with running(threads):
-        layers = Layers(threads, caches, watch)
+        layers = LayerTimer(threads, caches, watch)
         while layers.wanted(rounds) and (layers.rounds < rounds or time.perf_counter() - layers.began < seconds):
             layers.turn(rounds, watch)
     return layers.fitted()
 
 
-class Layers:
+class LayerTimer:
     """Every case of LAYERS, timed in turns. To be made and used where `threads` threads run."""
 
     def __init__(self, threads: int, caches: Caches, watch: Callable[[int, int, str], None]):

@@ -1,7 +1,7 @@
 """What each launch of a program makes the machine do, in terms whose seconds a device's rates give.
 
 The seconds of a launch are a sum over terms, `Σ amount · rate[kernel][term]`. Amounts follow from the program alone;
-rates are measured (`costmodel.calibrate`). Terms are what a reader of the kernel would count:
+rates are measured (`costmodel.device.calibration`). Terms are what a reader of the kernel would count:
 
     call       one launch; `cold`: one whose code and arguments have left the fast cache
     near       bytes read or written that the fast cache (level two of all threads) still holds

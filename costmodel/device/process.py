@@ -25,7 +25,7 @@ SHUFFLED = 48  # bytes for each training sample while the order of an epoch is d
 
 @dataclass(frozen=True)
 class Base:
-    """What the runtime takes on one machine, in bytes; `validation.instruments.resident.calibrate` measures it.
+    """What the runtime takes on one machine, in bytes; `validation.instruments.resident.measure_base` measures it.
 
     fixed: interpreter, NumPy, Numba, LLVM, BLAS, the threads and the kernels that every step needs.
     launch: Python objects, and a share of kernel code, for each kernel launch of the compiled steps.

@@ -153,10 +153,10 @@ def load_formulas() -> None:
 def coefficients(operator: str, name: str) -> dict[str, sp.Expr]:
     """Cost of a pass by unit: unit name → formula, zeros left out; ValueError where it is not linear in the units."""
     expression = sp.expand(cost(operator, name))
-    found = {u: expression.diff(u) for u in UNITS}
-    if sp.expand(expression - sum(c * u for u, c in found.items())) != 0:
+    by_unit = {u: expression.diff(u) for u in UNITS}
+    if sp.expand(expression - sum(c * u for u, c in by_unit.items())) != 0:
         raise ValueError(f"the cost of {operator}.{name} is not linear in the units")
-    return {u.name: sp.factor_terms(c) for u, c in found.items() if c != 0}
+    return {u.name: sp.factor_terms(c) for u, c in by_unit.items() if c != 0}
 
 
 def show(operator: str, name: str) -> str:
@@ -240,9 +240,9 @@ def counts(operator: str, name: str, sizes: Mapping, attrs: Mapping, present: It
     values |= {f"has_{a}": 1 for a in present}
     names, function = _function(operator, name)
     rest = int(function(*(values.get(s, 0) if s.startswith("has_") else values[s] for s in names)))
-    found = {}
+    counted = {}
     for unit in UNITS:
         rest, n = divmod(rest, DIGIT)
         if n:
-            found[unit.name] = n
-    return found
+            counted[unit.name] = n
+    return counted

@@ -35,22 +35,22 @@ def macs(graph: Graph, n: int = 1, size: tuple[int, int] | None = None) -> dict[
     `forward`; `backward`, dw and dx of every layer; `training`, both; `scoring`, the scores of every convolution.
     """
     shapes = graph.shapes(n, size)
-    found = dict.fromkeys(("forward", "backward", "scoring"), 0)
+    totals = dict.fromkeys(("forward", "backward", "scoring"), 0)
     for node in graph.nodes:
         first = node.inputs[0] == INPUT
         if node.op == "linear":
             value = prod(shapes[node.inputs[0]]) * shapes[node.name][1]
-            found["forward"] += value
-            found["backward"] += value * (1 if first else 2)
+            totals["forward"] += value
+            totals["backward"] += value * (1 if first else 2)
         elif node.op == "conv2d":
             sizes = dict(zip("NHWC", shapes[node.inputs[0]], strict=True))
             sizes |= dict(zip("NPQK", shapes[node.name], strict=True))
             sizes["R"], sizes["S"], depth, _ = graph.parameters[node.params["w"]].shape
             sizes["G"] = sizes["C"] // depth
-            found["forward"] += _value("forward", sizes)
-            found["backward"] += _value("grad_w", sizes) + (0 if first else _value("grad_x", sizes))
-            found["scoring"] += _value("score", sizes)
-    return {**found, "training": found["forward"] + found["backward"]}
+            totals["forward"] += _value("forward", sizes)
+            totals["backward"] += _value("grad_w", sizes) + (0 if first else _value("grad_x", sizes))
+            totals["scoring"] += _value("score", sizes)
+    return {**totals, "training": totals["forward"] + totals["backward"]}
 
 
 @cache

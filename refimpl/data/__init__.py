@@ -51,21 +51,21 @@ def load(
     if subject is not None and str(source) != "watch":
         raise DataError(f"only the watch data has subjects; {source} takes none")
     if source == "watch":
-        found = watch(1 if subject is None else subject)
+        dataset = watch(1 if subject is None else subject)
     elif source == "fashion-mnist":
-        found = fashion_mnist()
+        dataset = fashion_mnist()
     else:
-        found = _from_path(source, size, channels, seed)
-    if size is not None and tuple(size) != found.size:
+        dataset = _from_path(source, size, channels, seed)
+    if size is not None and tuple(size) != dataset.size:
         raise DataError(
-            f"{source} has maps of {found.size[0]}x{found.size[1]}, but {size[0]}x{size[1]} was asked for; "
+            f"{source} has maps of {dataset.size[0]}x{dataset.size[1]}, but {size[0]}x{size[1]} was asked for; "
             "only folders of images and CIFAR-10 as JPEG are resized"
         )
     with files.reading(str(source), DataError):  # repeated channels may take more memory than there is
         return replace(
-            found,
-            x_train=with_channels(found.x_train, channels, str(source)),
-            x_test=with_channels(found.x_test, channels, str(source)),
+            dataset,
+            x_train=with_channels(dataset.x_train, channels, str(source)),
+            x_test=with_channels(dataset.x_test, channels, str(source)),
         )
 
 

@@ -73,8 +73,8 @@ def class_names(classes, count: int, what: str) -> tuple[str, ...]:
 
 def read_npz(path: Path, keys: Iterable[str]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Those arrays of a `.npz` that are among `keys`, and the names of all; DataError where it cannot be read."""
-    with files.archive(path, str(path), DataError) as found:
-        return found.read([key for key in keys if key in found.members]), list(found.members)
+    with files.archive(path, str(path), DataError) as archive:
+        return archive.read([key for key in keys if key in archive.members]), list(archive.members)
 
 
 def npz(path: Path, seed: int = 0) -> Dataset:
@@ -83,11 +83,11 @@ def npz(path: Path, seed: int = 0) -> Dataset:
     Shapes, dtypes and the split are as in `from_arrays`. `x_train` and `y_train` are understood too.
     """
     arrays, names = read_npz(path, ("x", "y", "x_train", "y_train", "x_test", "y_test", "classes"))
-    found = files.quoted(", ".join(names)) or "nothing"
+    listed = files.quoted(", ".join(names)) or "nothing"
     for key in ("x", "y"):
         if f"{key}_train" in arrays:
             arrays.setdefault(key, arrays.pop(f"{key}_train"))
         if key not in arrays:
-            raise DataError(f"{path} has no array {key}: it holds {found}, but x and y are needed")
+            raise DataError(f"{path} has no array {key}: it holds {listed}, but x and y are needed")
     given = [arrays.get(key) for key in ("x", "y", "x_test", "y_test", "classes")]
     return from_arrays(path.stem, *given, seed=seed, where=str(path), reuse=True)

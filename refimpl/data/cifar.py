@@ -38,9 +38,9 @@ def cifar_files(folder: Path) -> tuple[list[Path], list[Path]]:
     """Training and test batches of a folder, as files; empty lists where it holds none."""
     names = [("data_batch_*.bin", "test_batch.bin"), ("data_batch_[1-9]", "test_batch"), ("train.bin", "test.bin")]
     for train, test in [*names, ("train", "test")]:
-        found = [[p for p in sorted(folder.glob(pattern)) if p.is_file()] for pattern in (train, test)]
-        if all(found):
-            return found[0], found[1]
+        batches = [[p for p in sorted(folder.glob(pattern)) if p.is_file()] for pattern in (train, test)]
+        if all(batches):
+            return batches[0], batches[1]
     return [], []
 
 

@@ -124,8 +124,8 @@ def check_finite(x: np.ndarray, what: str) -> None:
 
 def check_classes(y: np.ndarray, what: str) -> None:
     """DataError where the labels hold fewer than two classes."""
-    if len(found := np.unique(y)) < 2:
-        raise DataError(f"{what} holds one class only ({found[0]}); training needs samples of at least two")
+    if len(present := np.unique(y)) < 2:
+        raise DataError(f"{what} holds one class only ({present[0]}); training needs samples of at least two")
 
 
 def to_float(x: np.ndarray, index: np.ndarray | None = None) -> np.ndarray:

@@ -22,13 +22,13 @@ def _listing(root: Path, classes: list[str]) -> tuple[list[Path], np.ndarray]:
     labels: list[int] = []
     for label, name in enumerate(classes):
         folder = root / name
-        found = []
+        images = []
         if folder.is_dir():
-            found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        if not found:
+            images = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        if not images:
             raise DataError(f"the class folder {folder} holds no PNG or JPEG image")
-        paths += found
-        labels += [label] * len(found)
+        paths += images
+        labels += [label] * len(images)
     return paths, np.array(labels, np.int64)
 
 

@@ -47,11 +47,11 @@ def arrays_of(raw: bytes) -> dict[str, np.ndarray]:
 
     Raises ValueError, or what a damaged pickle brings about.
     """
-    found = load(raw)
-    if not isinstance(found, dict):
+    entries = load(raw)
+    if not isinstance(entries, dict):
         raise ValueError("it holds no dictionary")
     made = {}
-    for key, value in found.items():
+    for key, value in entries.items():
         if isinstance(value, Call):
             made[_text(key)] = array(value)
         elif isinstance(value, list) and all(type(v) is int for v in value):

@@ -66,13 +66,13 @@ def starts(chosen: np.ndarray, begin: float, end: float, stride: int) -> tuple[n
     stride: samples from one window to the next. Returns (N,) int64 indices into `x` and (N,) int64 labels.
     """
     data = recordings()
-    found, labels = [], []
+    first_samples, labels = [], []
     for i in chosen:
         offset, length = data["offsets"][i], data["offsets"][i + 1] - data["offsets"][i]
         first, last = int(begin * length), int(end * length) - WINDOW
-        found.append(offset + np.arange(first, last + 1, stride))
-        labels.append(np.full(len(found[-1]), data["y"][i], np.int64))
-    return np.concatenate(found), np.concatenate(labels)
+        first_samples.append(offset + np.arange(first, last + 1, stride))
+        labels.append(np.full(len(first_samples[-1]), data["y"][i], np.int64))
+    return np.concatenate(first_samples), np.concatenate(labels)
 
 
 def windows(first: np.ndarray, subject: int) -> np.ndarray:

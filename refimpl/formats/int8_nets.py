@@ -11,7 +11,7 @@ each convolution states its scales and zero points, and `{"array": key}` points 
 so that y = w ∗ x + b in real numbers, where the padding is a real zero, ⌊R/2⌋ on every side [from that paper's code].
 The first convolution has x_scale 1/127.5 and x_zero 0: a pixel from 0 to 255 enters as pixel/127.5 − 1, from −1 to 1.
 ReLU6 is the saturation at −128 where y_zero is −128.
-Our reading: at the upper end it is min(x, 6) in the float net, also where y_scale was calibrated so small that the
+Our reading: at the upper end it is min(x, 6) in the float net, also where y_scale was chosen so small that the
 integer net saturates below 6.
 """
 
@@ -36,20 +36,20 @@ def read_structure(arrays: Mapping[str, np.ndarray], what: str) -> dict:
     """The JSON object; CheckpointError where there is none."""
     wrong = "is no JSON object with first_conv, blocks and classifier"
     with reading(f"the structure of {what}", CheckpointError, wrong):
-        found = json.loads(str(arrays[STRUCTURE]))
-        if not (isinstance(found["blocks"], list) and found["first_conv"] and found["classifier"]):
+        structure = json.loads(str(arrays[STRUCTURE]))
+        if not (isinstance(structure["blocks"], list) and structure["first_conv"] and structure["classifier"]):
             raise ValueError("it holds no convolutions")
-        return found
+        return structure
 
 
 def convolutions(structure: Mapping) -> dict[str, dict]:
     """Entry of each convolution and of the classifier, by the name of our node, in the order of the net."""
-    found = {"stem": structure["first_conv"]}
+    entries = {"stem": structure["first_conv"]}
     for i, block in enumerate(structure["blocks"], start=1):
         for part, ours in PARTS.items():
             if block.get(part):
-                found[f"block{i}.{ours}"] = block[part]
-    return found | {"fc": structure["classifier"]}
+                entries[f"block{i}.{ours}"] = block[part]
+    return entries | {"fc": structure["classifier"]}
 
 
 def from_int8(
@@ -114,10 +114,10 @@ def _graph(structure: Mapping, size: tuple[int, int] | None, what: str) -> Graph
             wanted = ([r, s], node.attrs["stride"][0], g.shape(node.inputs[0])[3] // depth)
             if name not in entries:
                 raise CheckpointError(f"the structure of {what} lacks the convolution {name}")
-            found = tuple(entries[name][key] for key in ("kernel_size", "stride", "groups"))
-            if found != wanted:
+            stated = tuple(entries[name][key] for key in ("kernel_size", "stride", "groups"))
+            if stated != wanted:
                 raise CheckpointError(
-                    f"{name} of {what} has kernel, stride, groups {quoted(found)}, but mobilenet_folded has {wanted}"
+                    f"{name} of {what} has kernel, stride, groups {quoted(stated)}, but mobilenet_folded has {wanted}"
                 )
     return g
 
@@ -126,8 +126,8 @@ def _check_zero_points(entries: Mapping[str, dict], what: str) -> None:
     """CheckpointError unless the input is scaled as we scale it and ReLU6 stands where our net has it."""
     p = entries["stem"]["params"]
     if not math.isclose(p["x_scale"], PIXEL_SCALE, rel_tol=1e-6) or p["x_zero"] != 0:
-        found = f"x_scale {quoted(p['x_scale'])} and x_zero {quoted(p['x_zero'])}"
-        raise CheckpointError(f"{what} takes pixels with {found}, but 1/127.5 and 0 are supported")
+        scaling = f"x_scale {quoted(p['x_scale'])} and x_zero {quoted(p['x_zero'])}"
+        raise CheckpointError(f"{what} takes pixels with {scaling}, but 1/127.5 and 0 are supported")
     for name, entry in entries.items():
         zero, rectified = entry["params"]["y_zero"], name.endswith(("stem", "expand", "depthwise"))
         if rectified and zero != -128:
@@ -143,9 +143,9 @@ def _check(arrays: Mapping[str, np.ndarray], graph: Graph, keys: Mapping[tuple[s
         shapes[key] = (k, c, r, s) if a == "weight" else (k,)
     check_arrays({n: a for n, a in arrays.items() if n != STRUCTURE}, shapes, what)
     for (_, a), key in keys.items():
-        found, wanted = arrays[key].dtype, np.dtype(DTYPES[a])
-        if found != wanted:
-            raise CheckpointError(f"{quoted(key)} of {what} holds {found}, but {wanted} is needed")
+        held, wanted = arrays[key].dtype, np.dtype(DTYPES[a])
+        if held != wanted:
+            raise CheckpointError(f"{quoted(key)} of {what} holds {held}, but {wanted} is needed")
     check_floats({quoted(key): arrays[key] for (_, a), key in keys.items() if a == "w_scales"}, what)
 
 

@@ -12,8 +12,8 @@ from . import int8_nets, keras_names
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Every array of a `.npz`; CheckpointError where it cannot be read."""
-    with files.archive(path, f"the weights {path}", CheckpointError, "are") as found:
-        return found.read(list(found.members))
+    with files.archive(path, f"the weights {path}", CheckpointError, "are") as archive:
+        return archive.read(list(archive.members))
 
 
 def load_npz(path: str | os.PathLike, classes: int | None = None, size: tuple[int, int] | None = None) -> Graph:

@@ -70,7 +70,7 @@ def from_torch(graph: Graph, state: Mapping[str, np.ndarray], head: bool = True)
     shapes = {names[p]: _torch_shape(graph.parameters[p].shape) for p in names}
     check_arrays(state, shapes, f"the PyTorch state of {graph.name}")
     maps = _linear_maps(graph)
-    found = {}
+    parameters = {}
     for parameter, name in names.items():
         array = np.asarray(state[name])
         if array.ndim == 4:
@@ -78,15 +78,15 @@ def from_torch(graph: Graph, state: Mapping[str, np.ndarray], head: bool = True)
         elif parameter in maps:
             h, w, c = maps[parameter]
             array = array.reshape(-1, c, h, w).transpose(2, 3, 1, 0).reshape(h * w * c, -1)
-        found[parameter] = np.ascontiguousarray(array.T if array.ndim == 2 and parameter not in maps else array)
-    return found
+        parameters[parameter] = np.ascontiguousarray(array.T if array.ndim == 2 and parameter not in maps else array)
+    return parameters
 
 
 def to_torch(graph: Graph, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inverse of `from_torch`: PyTorch's names and layouts. Raises CheckpointError as it does."""
     check_arrays(arrays, {p: v.shape for p, v in graph.parameters.items()}, f"the weights of {graph.name}")
     maps = _linear_maps(graph)
-    found = {}
+    state = {}
     for parameter, name in torch_names(graph).items():
         array = np.asarray(arrays[parameter])
         if array.ndim == 4:
@@ -96,8 +96,8 @@ def to_torch(graph: Graph, arrays: Mapping[str, np.ndarray]) -> dict[str, np.nda
             array = array.reshape(h, w, c, -1).transpose(3, 2, 0, 1).reshape(-1, c * h * w)
         elif array.ndim == 2:
             array = array.T
-        found[name] = np.ascontiguousarray(array)
-    return found
+        state[name] = np.ascontiguousarray(array)
+    return state
 
 
 __all__ = ["CheckpointError", "from_torch", "to_torch", "torch_names"]

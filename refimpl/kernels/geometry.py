@@ -56,24 +56,27 @@ def pool_axis(sizes, attrs, axis):
 def pool_derive(sizes, attrs):
     """P and Q of a pooling; ShapeError where no window fits or a window could lie wholly in the padding."""
     check_window(attrs)
-    found = {}
+    derived = {}
     for size, out, axis in (("H", "P", 0), ("W", "Q", 1)):
         window, pad = attrs["window"][axis], attrs["pad"][axis]
         if any(n > window // 2 for n in pad):
             raise ShapeError(f"pad must be at most half of the window, got pad {pad} for window {window}")
         if size in sizes:
-            found[out] = out_size(sizes[size], window, attrs["stride"][axis], 1, pad)
-            if found[out] < 1:
+            derived[out] = out_size(sizes[size], window, attrs["stride"][axis], 1, pad)
+            if derived[out] < 1:
                 raise ShapeError(f"window {window} does not fit into x with {size}={sizes[size]} and padding {pad}")
-    return found
+    return derived
 
 
 # Classes of pooling items that cost alike, for `declare(alike=…)`: output windows, and map indices.
 POOL_OUT = {
-    "P": lambda z, a: classes(inside(*pool_axis(z, a, 0))),
-    "Q": lambda z, a: classes(inside(*pool_axis(z, a, 1))),
+    "P": lambda sizes, attrs: classes(inside(*pool_axis(sizes, attrs, 0))),
+    "Q": lambda sizes, attrs: classes(inside(*pool_axis(sizes, attrs, 1))),
 }
-POOL_MAP = {"H": lambda z, a: classes(hits(*pool_axis(z, a, 0))), "W": lambda z, a: classes(hits(*pool_axis(z, a, 1)))}
+POOL_MAP = {
+    "H": lambda sizes, attrs: classes(hits(*pool_axis(sizes, attrs, 0))),
+    "W": lambda sizes, attrs: classes(hits(*pool_axis(sizes, attrs, 1))),
+}
 
 
 def mask_bytes(sizes, attrs):
@@ -82,4 +85,4 @@ def mask_bytes(sizes, attrs):
 
 
 # The last byte of a mask may stand for fewer than eight elements.
-mask_classes = {"B": lambda z, a: np.arange(z["B"]) < z["E"] // 8}
+mask_classes = {"B": lambda sizes, attrs: np.arange(sizes["B"]) < sizes["E"] // 8}

@@ -107,13 +107,13 @@ def intruders(path: Path, holds_kernels: bool) -> str | None:
 
     In a folder above the kernels with the sticky bit, such as /tmp, others may add files but not touch ours.
     """
-    found = path.stat()
+    status = path.stat()
     trusted = {os.getuid(), 0, os.stat("/").st_uid}  # whoever owns / owns the machine, under any number
-    if found.st_uid not in trusted:
-        return f"{path} belongs to user {found.st_uid}: make it yours"
-    if found.st_mode & stat.S_ISVTX and not holds_kernels:
+    if status.st_uid not in trusted:
+        return f"{path} belongs to user {status.st_uid}: make it yours"
+    if status.st_mode & stat.S_ISVTX and not holds_kernels:
         return None
-    if found.st_mode & stat.S_IWOTH or found.st_mode & stat.S_IWGRP and not own_group(found.st_gid):
+    if status.st_mode & stat.S_IWOTH or status.st_mode & stat.S_IWGRP and not own_group(status.st_gid):
         return f"others can write {path}: chmod go-w {path}"
     return None
 
@@ -212,9 +212,9 @@ class KernelCache(FunctionCache):
         if age(path) > USED:
             with contextlib.suppress(OSError):  # a folder that can only be read
                 os.utime(path)
-        found = self._impl.rebuild(target_context, data)
-        found.library._shared_module = None  # private to Numba; where it has another name nothing is lost
-        return found
+        overload = self._impl.rebuild(target_context, data)
+        overload.library._shared_module = None  # private to Numba; where it has another name nothing is lost
+        return overload
 
     def save_overload(self, signature, data):
         """Keep a compiled kernel; where the disk refuses, say so once and go on."""

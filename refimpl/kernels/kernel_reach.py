@@ -51,8 +51,8 @@ def _described(value, names: frozenset[str]) -> tuple[str, list]:
     if isinstance(value, ModuleType):
         if _foreign(value.__name__):
             return value.__name__, []
-        found = sorted(names & vars(value).keys())
-        return f"{value.__name__}: {found}", [(vars(value)[name], names) for name in found]
+        used = sorted(names & vars(value).keys())
+        return f"{value.__name__}: {used}", [(vars(value)[name], names) for name in used]
     if isinstance(value, (tuple, list)):
         return f"{type(value).__name__} of {len(value)}", [(v, names) for v in value]
     if isinstance(value, (set, frozenset, dict)):

@@ -56,25 +56,25 @@ def merged(entry: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def starred_axes(shapes: Mapping[str, str], arrays: Mapping) -> dict[str, tuple[int, ...]]:
     """Starred letter → the axes that it stands for in `arrays`; ShapeError where two of them disagree."""
-    found: dict[str, tuple[int, ...]] = {}
+    spanned: dict[str, tuple[int, ...]] = {}
     owner: dict[str, str] = {}
     for name, array in arrays.items():
         if axes := span(shapes[name], len(array.shape)):
             letter, own = dims(shapes[name])[axes.start], tuple(array.shape[axes])
-            if found.setdefault(letter, own) != own:
+            if spanned.setdefault(letter, own) != own:
                 other = arrays[owner[letter]]
                 raise ShapeError(f"{name} has shape {tuple(array.shape)}, but {owner[letter]} has {tuple(other.shape)}")
             owner.setdefault(letter, name)
-    return found
+    return spanned
 
 
 def full_shape(entry: str, sizes: Mapping[str, int], axes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     """The shape of an array of an entry: the axes of its starred letter, where they are known, and the other sizes."""
-    found: list[int] = []
+    sides: list[int] = []
     for token in entry.split(":")[-1].split():
         letter = token.removesuffix("*")
-        found += axes[letter] if token.endswith("*") and letter in axes else [size_of(letter, sizes)]
-    return tuple(found)
+        sides += axes[letter] if token.endswith("*") and letter in axes else [size_of(letter, sizes)]
+    return tuple(sides)
 
 
 def dtype_of(entry: str, float_dtype) -> np.dtype:
@@ -142,12 +142,12 @@ def canonical(name: str, value, default):
     if isinstance(value, Traced):
         return value
     try:
-        found = type(default)(value)
+        converted = type(default)(value)
     except (TypeError, ValueError):
         raise ShapeError(f"{name} must be a number like {default}, got {value!r}") from None
-    if isinstance(default, int) and found != value:
+    if isinstance(default, int) and converted != value:
         raise ShapeError(f"{name} must be a whole number like {default}, got {value!r}")
-    return found
+    return converted
 
 
 class Pass:

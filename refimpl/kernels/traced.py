@@ -93,14 +93,14 @@ def _comparison(name: str) -> Callable:
     of = getattr(operator, name)
 
     def comparison(self, other) -> bool:
-        found = of(self.value, value(other))
+        decided = of(self.value, value(other))
         if not isinstance(other, (Number, Traced)):
-            return found
+            return decided
         a, b = self.expression, expression(other)
         if a == b:  # the same formula: no condition
             return name in ("eq", "le", "ge")
-        self.trace.conditions.append((name if found else _OPPOSITE[name], a, b))
-        return found
+        self.trace.conditions.append((name if decided else _OPPOSITE[name], a, b))
+        return decided
 
     return comparison
 
@@ -121,8 +121,8 @@ def opaque(function: Callable, whole: bool = True) -> Callable:
     @functools.wraps(function)
     def wrapper(*args):
         trace = next((a.trace for a in args if isinstance(a, Traced)), None)
-        found = function(*map(value, args))
-        return trace.number(found, trace.named(wrapper, [expression(a) for a in args])) if trace else found
+        result = function(*map(value, args))
+        return trace.number(result, trace.named(wrapper, [expression(a) for a in args])) if trace else result
 
     wrapper.whole = whole
     return wrapper

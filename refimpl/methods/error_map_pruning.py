@@ -59,7 +59,7 @@ def is_kept(sizes, attrs) -> np.ndarray:
 
 @declare(SHAPES, items="K", writes="scores", sums="N P Q")
 def score(t, scores, dy, w, gamma_w=1.0, gamma_dy=1.0):
-    """Scores (K,), eq. (11) and (14), of dy (N, P, Q, K) and w (R, S, C/G, K), summed over the mini-batch."""
+    """Score of each channel, (K,), eq. (11) and (14), from dy, (N, P, Q, K), and w, (R, S, C/G, K), over the batch."""
     norm = scores.dtype.type(0)
     for r in range(w.shape[0]):
         for s in range(w.shape[1]):
@@ -75,7 +75,7 @@ def score(t, scores, dy, w, gamma_w=1.0, gamma_dy=1.0):
 
 @declare(SHAPES, items="K", writes="rank")
 def rank(t, rank, scores):
-    """Rank (K,) of each channel by eq. (14), 0 for the largest of scores (K,); of equal ones the lower one is first."""
+    """Rank of each channel, (K,), by eq. (14): 0 for the largest of scores, (K,); of equal ones the lower is first."""
     ahead = 0
     for k in range(scores.shape[0]):
         if k < t:
@@ -87,47 +87,48 @@ def rank(t, rank, scores):
 
 @declare(SHAPES, items="L", writes="kept")
 def keep(t, kept, rank):
-    """Kept (L,), eq. (14): the channels of rank 0 … L−1, from rank (K,); L must be given."""
-    found = 0
+    """Kept channels, (L,), eq. (14): those of rank 0 … L−1, from rank, (K,). L must be given."""
+    channel = 0
     for k in range(rank.shape[0]):
         if rank[k] == t:
-            found = k
-    kept[t] = found
+            channel = k
+    kept[t] = channel
 
 
 @declare(SHAPES, items="N P Q L", writes="dy_kept", indices={"kept": "K"})
 def keep_dy(t, dy_kept, dy, kept):
-    """Dy_kept (N, P, Q, L): the kept (L,) channels of dy (N, P, Q, K)."""
-    t, l = divmod(t, dy_kept.shape[3])
-    t, q = divmod(t, dy_kept.shape[2])
-    n, p = divmod(t, dy_kept.shape[1])
+    """Kept channels of dy, (N, P, Q, L), from dy, (N, P, Q, K), and kept, (L,)."""
+    rest, l = divmod(t, dy_kept.shape[3])
+    rest, q = divmod(rest, dy_kept.shape[2])
+    n, p = divmod(rest, dy_kept.shape[1])
     dy_kept[n, p, q, l] = dy[n, p, q, kept[l]]
 
 
 @declare(SHAPES, items="R S C/G L", writes="w_kept", indices={"kept": "K"})
 def keep_w(t, w_kept, w, kept):
-    """W_kept (R, S, C/G, L): the kept (L,) channels of w (R, S, C/G, K)."""
-    t, l = divmod(t, w_kept.shape[3])
-    t, c = divmod(t, w_kept.shape[2])
-    r, s = divmod(t, w_kept.shape[1])
+    """Kept channels of w, (R, S, C/G, L), from w, (R, S, C/G, K), and kept, (L,)."""
+    rest, l = divmod(t, w_kept.shape[3])
+    rest, c = divmod(rest, w_kept.shape[2])
+    r, s = divmod(rest, w_kept.shape[1])
     w_kept[r, s, c, l] = w[r, s, c, kept[l]]
 
 
 @declare(SHAPES, items="N H W L", writes="x_kept", indices={"kept": "C"})
 def keep_x(t, x_kept, x, kept):
-    """X_kept (N, H, W, L): the kept (L,) channels of x (N, H, W, C) of a depthwise convolution."""
-    t, l = divmod(t, x_kept.shape[3])
-    t, v = divmod(t, x_kept.shape[2])
-    n, h = divmod(t, x_kept.shape[1])
-    x_kept[n, h, v, l] = x[n, h, v, kept[l]]
+    """Kept channels of x, (N, H, W, L), of a depthwise convolution, from x, (N, H, W, C), and kept, (L,)."""
+    rest, l = divmod(t, x_kept.shape[3])
+    rest, col = divmod(rest, x_kept.shape[2])
+    n, h = divmod(rest, x_kept.shape[1])
+    x_kept[n, h, col, l] = x[n, h, col, kept[l]]
 
 
 @declare(SHAPES, items="R S C/G K", writes="dw", indices={"rank": "K"})
 def spread_w(t, dw, dw_kept, rank):
-    """Dw (R, S, C/G, K), eq. (12): dw_kept (R, S, C/G, L) at the channels of rank (K,) below L, 0 elsewhere."""
-    t, k = divmod(t, dw.shape[3])
-    t, c = divmod(t, dw.shape[2])
-    r, s = divmod(t, dw.shape[1])
+    """Gradient of w, (R, S, C/G, K), eq. (12): dw_kept, (R, S, C/G, L), at the channels of rank below L, else 0."""
+    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n,h,col,c]·w[r,s,c,k]
+    rest, k = divmod(t, dw.shape[3])
+    rest, c = divmod(rest, dw.shape[2])
+    r, s = divmod(rest, dw.shape[1])
     place = rank[k]
     inside = place < dw_kept.shape[3]
     value = dw_kept[r, s, c, place if inside else 0]
@@ -136,7 +137,8 @@ def spread_w(t, dw, dw_kept, rank):
 
 @declare(SHAPES, items="K", writes="db", indices={"rank": "K"})
 def spread_b(t, db, db_kept, rank):
-    """Db (K,): db_kept (L,) at the channels of rank (K,) below L, 0 elsewhere."""
+    """Gradient of b, (K,): db_kept, (L,), at the channels of rank, (K,), below L, 0 elsewhere."""
+    # forward: y[n,p,q,k] = b[k] + Σ x·w
     place = rank[t]
     inside = place < db_kept.shape[0]
     value = db_kept[place if inside else 0]
@@ -145,14 +147,15 @@ def spread_b(t, db, db_kept, rank):
 
 @declare(SHAPES, items="N H W C", writes="dx", indices={"rank": "C"})
 def spread_x(t, dx, dx_kept, rank):
-    """Dx (N, H, W, C) of a depthwise convolution: dx_kept (N, H, W, L) at the kept channels, 0 elsewhere."""
-    t, c = divmod(t, dx.shape[3])
-    t, v = divmod(t, dx.shape[2])
-    n, h = divmod(t, dx.shape[1])
+    """Gradient of x, (N, H, W, C), of a depthwise convolution: dx_kept, (N, H, W, L), at the kept channels, else 0."""
+    # forward: y[n,p,q,c] = b[c] + Σ_{r,s} x[n,h,col,c]·w[r,s,0,c]
+    rest, c = divmod(t, dx.shape[3])
+    rest, col = divmod(rest, dx.shape[2])
+    n, h = divmod(rest, dx.shape[1])
     place = rank[c]
     inside = place < dx_kept.shape[3]
-    value = dx_kept[n, h, v, place if inside else 0]
-    dx[n, h, v, c] = value if inside else dx.dtype.type(0)
+    value = dx_kept[n, h, col, place if inside else 0]
+    dx[n, h, col, c] = value if inside else dx.dtype.type(0)
 
 
 @declare(
@@ -160,10 +163,11 @@ def spread_x(t, dx, dx_kept, rank):
     examples={"kept": first}, indices={"kept": "K"},
 )  # fmt: skip
 def grad_x(t, dx, dy, w, kept, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
-    """Dx (N, H, W, C), eq. (8), with groups: dy (N, P, Q, K) and w (R, S, C/G, K) at the kept (L,) channels."""
-    t, c = divmod(t, dx.shape[3])
-    t, v = divmod(t, dx.shape[2])
-    n, h = divmod(t, dx.shape[1])
+    """Gradient of x, (N, H, W, C), eq. (8), with groups, from dy, (N, P, Q, K), and w at the channels in kept, (L,)."""
+    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n,h,col,c]·w[r,s,c,k], h = p·stride − top + r·dilation (col alike)
+    rest, c = divmod(t, dx.shape[3])
+    rest, col = divmod(rest, dx.shape[2])
+    n, h = divmod(rest, dx.shape[1])
     depth = w.shape[2]
     width = w.shape[3] * depth // dx.shape[3]  # output channels of a group
     group = c // depth
@@ -172,13 +176,13 @@ def grad_x(t, dx, dy, w, kept, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 
         p, off = divmod(h + pad[0][0] - r * dilation[0], stride[0])
         if off == 0 and 0 <= p < dy.shape[1]:
             for s in range(w.shape[1]):
-                q, off = divmod(v + pad[1][0] - s * dilation[1], stride[1])
+                q, off = divmod(col + pad[1][0] - s * dilation[1], stride[1])
                 if off == 0 and 0 <= q < dy.shape[2]:
                     for l in range(kept.shape[0]):
                         k = kept[l]
                         if k // width == group:
                             total += dy[n, p, q, k] * w[r, s, c % depth, k]
-    dx[n, h, v, c] = total
+    dx[n, h, col, c] = total
 
 
 @declare(
@@ -186,10 +190,14 @@ def grad_x(t, dx, dy, w, kept, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 
     examples={"rank": lambda sizes: np.arange(sizes["K"])},
 )  # fmt: skip
 def grad_w(t, dw, dy, x, rank, kept, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
-    """Dw (R, S, C/G, K), eq. (12), with groups: 0 but at the channels of rank (K,) below L, the length of kept (L,)."""
-    t, k = divmod(t, dw.shape[3])
-    t, c = divmod(t, dw.shape[2])
-    r, s = divmod(t, dw.shape[1])
+    """Gradient of w, (R, S, C/G, K), eq. (12), with groups, from dy, (N, P, Q, K), and x, (N, H, W, C).
+
+    It is 0 but at the channels of rank, (K,), below L, the length of kept, (L,).
+    """
+    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n,h,col,c]·w[r,s,c,k], h = p·stride − top + r·dilation (col alike)
+    rest, k = divmod(t, dw.shape[3])
+    rest, c = divmod(rest, dw.shape[2])
+    r, s = divmod(rest, dw.shape[1])
     depth = dw.shape[2]
     channel = k // (dw.shape[3] * depth // x.shape[3]) * depth + c
     total = dw.dtype.type(0)
@@ -199,9 +207,9 @@ def grad_w(t, dw, dy, x, rank, kept, stride=(1, 1), dilation=(1, 1), pad=((0, 0)
                 h = p * stride[0] - pad[0][0] + r * dilation[0]
                 if 0 <= h < x.shape[1]:
                     for q in range(dy.shape[2]):
-                        v = q * stride[1] - pad[1][0] + s * dilation[1]
-                        if 0 <= v < x.shape[2]:
-                            total += x[n, h, v, channel] * dy[n, p, q, k]
+                        col = q * stride[1] - pad[1][0] + s * dilation[1]
+                        if 0 <= col < x.shape[2]:
+                            total += x[n, h, col, channel] * dy[n, p, q, k]
     dw[r, s, c, k] = total
 
 

@@ -51,7 +51,7 @@ ALIGN = {"centre": CENTRE, "corner": CORNER}
 
 def derive(sizes, attrs):
     """U and V from P and Q; ShapeError for a patch below 1 and for groups that do not divide the channels."""
-    found = {}
+    derived = {}
     for channels in "CK":
         if channels in sizes and sizes[channels] % sizes.get("G", 1):
             raise ShapeError(f"{channels}={sizes[channels]} is not a multiple of G={sizes['G']} groups")
@@ -60,8 +60,8 @@ def derive(sizes, attrs):
         if patch < 1:
             raise ShapeError(f"patch must be at least 1, got {patch}")
         if "patch" in attrs and out in sizes:
-            found[grid] = -(-sizes[out] // patch)
-    return found
+            derived[grid] = -(-sizes[out] // patch)
+    return derived
 
 
 def patch_rows(size: int, grid: int, side: int, align: int) -> np.ndarray:
@@ -94,18 +94,22 @@ def _grid_taps(sizes, attrs, axis):
 
 
 DY = {
-    "U": lambda z, a: patch_rows(z["P"], z["U"], a["patch"][0], a["align"]),
-    "V": lambda z, a: patch_rows(z["Q"], z["V"], a["patch"][1], a["align"]),
+    "U": lambda sizes, attrs: patch_rows(sizes["P"], sizes["U"], attrs["patch"][0], attrs["align"]),
+    "V": lambda sizes, attrs: patch_rows(sizes["Q"], sizes["V"], attrs["patch"][1], attrs["align"]),
 }
 X = {
-    "U": lambda z, a: patch_rows(z["H"], z["U"], a["patch"][0] * a["stride"][0], a["align"]),
-    "V": lambda z, a: patch_rows(z["W"], z["V"], a["patch"][1] * a["stride"][1], a["align"]),
+    "U": lambda sizes, attrs: patch_rows(
+        sizes["H"], sizes["U"], attrs["patch"][0] * attrs["stride"][0], attrs["align"]
+    ),
+    "V": lambda sizes, attrs: patch_rows(
+        sizes["W"], sizes["V"], attrs["patch"][1] * attrs["stride"][1], attrs["align"]
+    ),
 }
 MAP = {
-    "H": lambda z, a: _covered(z["H"], z["U"], a["patch"][0] * a["stride"][0], a["align"]),
-    "W": lambda z, a: _covered(z["W"], z["V"], a["patch"][1] * a["stride"][1], a["align"]),
+    "H": lambda sizes, attrs: _covered(sizes["H"], sizes["U"], attrs["patch"][0] * attrs["stride"][0], attrs["align"]),
+    "W": lambda sizes, attrs: _covered(sizes["W"], sizes["V"], attrs["patch"][1] * attrs["stride"][1], attrs["align"]),
 }
-GRID = {"U": lambda z, a: _grid_taps(z, a, 0), "V": lambda z, a: _grid_taps(z, a, 1)}
+GRID = {"U": lambda sizes, attrs: _grid_taps(sizes, attrs, 0), "V": lambda sizes, attrs: _grid_taps(sizes, attrs, 1)}
 
 
 @helper
@@ -117,26 +121,26 @@ def clip(index, size):
 
 @declare(SHAPES, items="N U V C", writes="x_sum", derive=derive, alike=X)
 def pool_x(t, x_sum, x, patch=(2, 2), stride=(1, 1), align=CENTRE):
-    """X_sum (N, U, V, C), x̃ of eq. (5): the sum of x (N, H, W, C) over each patch. U and V must be given."""
-    t, c = divmod(t, x_sum.shape[3])
-    t, v = divmod(t, x_sum.shape[2])
-    n, u = divmod(t, x_sum.shape[1])
+    """Sum of x, (N, H, W, C), over each patch, (N, U, V, C): x̃ of eq. (5). U and V must be given."""
+    rest, c = divmod(t, x_sum.shape[3])
+    rest, v = divmod(rest, x_sum.shape[2])
+    n, u = divmod(rest, x_sum.shape[1])
     rows, columns = patch[0] * stride[0], patch[1] * stride[1]
     top = -((x.shape[1] - x_sum.shape[1] * rows) // 2) if align == CENTRE else 0
     left = -((x.shape[2] - x_sum.shape[2] * columns) // 2) if align == CENTRE else 0
     total = x_sum.dtype.type(0)
     for h in range(clip(u * rows - top, x.shape[1]), clip((u + 1) * rows - top, x.shape[1])):
-        for i in range(clip(v * columns - left, x.shape[2]), clip((v + 1) * columns - left, x.shape[2])):
-            total += x[n, h, i, c]
+        for col in range(clip(v * columns - left, x.shape[2]), clip((v + 1) * columns - left, x.shape[2])):
+            total += x[n, h, col, c]
     x_sum[n, u, v, c] = total
 
 
 @declare(SHAPES, items="N U V K", writes="dy_mean", derive=derive, alike=DY)
 def pool_dy(t, dy_mean, dy, patch=(2, 2), align=CENTRE):
-    """Dy_mean (N, U, V, K), eq. (2): the mean of dy (N, P, Q, K) over the real elements of each patch."""
-    t, k = divmod(t, dy_mean.shape[3])
-    t, v = divmod(t, dy_mean.shape[2])
-    n, u = divmod(t, dy_mean.shape[1])
+    """Mean of dy, (N, P, Q, K), over the real elements of each patch, (N, U, V, K): eq. (2)."""
+    rest, k = divmod(t, dy_mean.shape[3])
+    rest, v = divmod(rest, dy_mean.shape[2])
+    n, u = divmod(rest, dy_mean.shape[1])
     top = -((dy.shape[1] - dy_mean.shape[1] * patch[0]) // 2) if align == CENTRE else 0
     left = -((dy.shape[2] - dy_mean.shape[2] * patch[1]) // 2) if align == CENTRE else 0
     total = dy_mean.dtype.type(0)
@@ -150,7 +154,7 @@ def pool_dy(t, dy_mean, dy, patch=(2, 2), align=CENTRE):
 
 @declare(SHAPES, items="C/G K", writes="w_sum", derive=derive, sums="R S")
 def sum_w(t, w_sum, w):
-    """W_sum (C/G, K), w̃ of eq. (3): the spatial sum of w (R, S, C/G, K)."""
+    """Spatial sum of w, (R, S, C/G, K): w̃ of eq. (3), (C/G, K)."""
     c, k = divmod(t, w_sum.shape[1])
     total = w_sum.dtype.type(0)
     for r in range(w.shape[0]):
@@ -161,13 +165,14 @@ def sum_w(t, w_sum, w):
 
 @declare(SHAPES, items="N U V C", writes="dx_patch", derive=derive, sums="K/G")
 def patch_grad(t, dx_patch, dy_mean, w_sum):
-    """Dx_patch (N, U, V, C), eq. (3): the one dx of a patch, as if it had no border (supplement B.4).
+    """Gradient of x on a whole patch, (N, U, V, C), eq. (3), as if it had no border (supplement B.4).
 
-    dy_mean (N, U, V, K), w_sum (C/G, K); G must be given.
+    From dy_mean, (N, U, V, K), and w_sum, (C/G, K). G must be given.
     """
-    t, c = divmod(t, dx_patch.shape[3])
-    t, v = divmod(t, dx_patch.shape[2])
-    n, u = divmod(t, dx_patch.shape[1])
+    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x·w[r,s,c,k]; in a patch without border every tap meets the same mean dy
+    rest, c = divmod(t, dx_patch.shape[3])
+    rest, v = divmod(rest, dx_patch.shape[2])
+    n, u = divmod(rest, dx_patch.shape[1])
     depth = w_sum.shape[0]
     width = w_sum.shape[1] * depth // dx_patch.shape[3]  # output channels of a group
     first = c // depth * width
@@ -179,13 +184,15 @@ def patch_grad(t, dx_patch, dy_mean, w_sum):
 
 @declare(SHAPES, items="N U V C", writes="dx_patch", derive=derive, alike=GRID, sums="K/G")
 def patch_grad_dilated(t, dx_patch, dy_mean, w, patch=(2, 2), dilation=(1, 1)):
-    """Dx_patch (N, U, V, C) for a dilation d ≥ r: dy_mean (N, U, V, K) convolved with the rotated kernel w
-    (R, S, C/G, K) at dilation d//r on the patch grid [code; the padding and the reading per axis are ours].
-    G must be given.
+    """Gradient of x on a whole patch, (N, U, V, C), for a dilation d ≥ r.
+
+    It is dy_mean, (N, U, V, K), convolved with the rotated kernel w, (R, S, C/G, K), at dilation d//r on the patch grid
+    [code; the padding and the reading per axis are ours]. G must be given.
     """
-    t, c = divmod(t, dx_patch.shape[3])
-    t, v = divmod(t, dx_patch.shape[2])
-    n, u = divmod(t, dx_patch.shape[1])
+    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x·w[r,s,c,k]; a tap at d ≥ r falls d//r patches further on
+    rest, c = divmod(t, dx_patch.shape[3])
+    rest, v = divmod(rest, dx_patch.shape[2])
+    n, u = divmod(rest, dx_patch.shape[1])
     depth = w.shape[2]
     width = w.shape[3] * depth // dx_patch.shape[3]
     first = c // depth * width
@@ -205,26 +212,28 @@ def patch_grad_dilated(t, dx_patch, dy_mean, w, patch=(2, 2), dilation=(1, 1)):
 
 @declare(SHAPES, items="N H W C", writes="dx", derive=derive, alike=MAP)
 def expand(t, dx, dx_patch, patch=(2, 2), stride=(1, 1), align=CENTRE):
-    """Dx (N, H, W, C): each element that of its patch in dx_patch (N, U, V, C), 0 outside; H and W must be given."""
-    t, c = divmod(t, dx.shape[3])
-    t, i = divmod(t, dx.shape[2])
-    n, h = divmod(t, dx.shape[1])
+    """Gradient of x, (N, H, W, C): that of its patch in dx_patch, (N, U, V, C), 0 outside. H and W must be given."""
+    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x·w[r,s,c,k]
+    rest, c = divmod(t, dx.shape[3])
+    rest, col = divmod(rest, dx.shape[2])
+    n, h = divmod(rest, dx.shape[1])
     rows, columns = patch[0] * stride[0], patch[1] * stride[1]
     top = -((dx.shape[1] - dx_patch.shape[1] * rows) // 2) if align == CENTRE else 0
     left = -((dx.shape[2] - dx_patch.shape[2] * columns) // 2) if align == CENTRE else 0
-    u, v = (h + top) // rows, (i + left) // columns
+    u, v = (h + top) // rows, (col + left) // columns
     if 0 <= u < dx_patch.shape[1] and 0 <= v < dx_patch.shape[2]:
-        dx[n, h, i, c] = dx_patch[n, u, v, c]
+        dx[n, h, col, c] = dx_patch[n, u, v, c]
     else:
-        dx[n, h, i, c] = dx.dtype.type(0)
+        dx[n, h, col, c] = dx.dtype.type(0)
 
 
 @declare(SHAPES, items="C/G K", writes="dw_patch", derive=derive, sums="N U V")
 def patch_grad_w(t, dw_patch, dy_mean, x_sum):
-    """Dw_patch (C/G, K), eq. (5): the one dw of a window, as if patches had no border (supplement B.4).
+    """Gradient of w at every tap, (C/G, K), eq. (5), as if patches had no border (supplement B.4).
 
-    dy_mean (N, U, V, K), x_sum (N, U, V, C); G must be given.
+    From dy_mean, (N, U, V, K), and x_sum, (N, U, V, C). G must be given.
     """
+    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x·w[r,s,c,k]; in a patch without border every tap meets the same sum of x
     c, k = divmod(t, dw_patch.shape[1])
     depth = dw_patch.shape[0]
     channel = k // (dw_patch.shape[1] * depth // x_sum.shape[3]) * depth + c
@@ -238,10 +247,11 @@ def patch_grad_w(t, dw_patch, dy_mean, x_sum):
 
 @declare(SHAPES, items="R S C/G K", writes="dw")
 def expand_w(t, dw, dw_patch):
-    """Dw (R, S, C/G, K), eq. (5): dw_patch (C/G, K) at every (r, s); R and S must be given."""
-    t, k = divmod(t, dw.shape[3])
-    t, c = divmod(t, dw.shape[2])
-    r, s = divmod(t, dw.shape[1])
+    """Gradient of w, (R, S, C/G, K), eq. (5): dw_patch, (C/G, K), at every (r, s). R and S must be given."""
+    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x·w[r,s,c,k]
+    rest, k = divmod(t, dw.shape[3])
+    rest, c = divmod(rest, dw.shape[2])
+    r, s = divmod(rest, dw.shape[1])
     dw[r, s, c, k] = dw_patch[c, k]
 
 

@@ -52,30 +52,30 @@ LOW, HIGH = 0, 1  # classes of the filter
 
 @declare(SHAPES, items="N E", writes="selected", indices={"chosen": "B"})
 def select(t, selected, stream, chosen):
-    """Selected (N, E): the instances chosen (N,) of stream (B, E)."""
+    """Selected instances, (N, E): those of stream, (B, E), that chosen, (N,), names."""
     n, e = divmod(t, selected.shape[1])
     selected[n, e] = stream[chosen[n], e]
 
 
 @declare(SHAPES, items="N", writes="entropy", sums="K")
 def entropy(t, entropy, logits):
-    """Entropy (N,), eq. (4), in nats, of the softmax of logits (N, K)."""
+    """Entropy in nats, (N,), eq. (4), of the softmax of logits, (N, K)."""
     largest = logits[t, 0]
     for k in range(1, logits.shape[1]):
-        v = logits[t, k]
-        largest = v if v > largest else largest
+        value = logits[t, k]
+        largest = value if value > largest else largest
     total = entropy.dtype.type(0)
     weighted = entropy.dtype.type(0)
     for k in range(logits.shape[1]):
-        d = logits[t, k] - largest
-        e = math.exp(d)
-        total += e
-        weighted += e * d
+        below = logits[t, k] - largest
+        odds = math.exp(below)
+        total += odds
+        weighted += odds * below
     entropy[t] = math.log(total) - weighted / total
 
 
 def labels(losses: np.ndarray, threshold: float) -> np.ndarray:
-    """Labels (n,) int64, eq. (1): HIGH where losses (n,) reach the threshold."""
+    """Labels, (n,) int64, eq. (1): HIGH where losses, (n,), reach the threshold."""
     return np.where(losses >= threshold, HIGH, LOW).astype(np.int64)
 
 

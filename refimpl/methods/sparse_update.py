@@ -51,27 +51,31 @@ ORDERS = ("norm", "random", "gradient")
 
 @declare(SHAPES, items="M", writes="chosen")
 def choose(t, chosen, order, block):
-    """Chosen (M,): block number block (1,) of order (C,), which goes round; M must be given. Cyclic traversal."""
+    """Chosen channels, (M,), of cyclic traversal: block number block, (1,), of order, (C,). M must be given."""
     chosen[t] = order[(block[0] * chosen.shape[0] + t) % order.shape[0]]
 
 
 @declare(SHAPES, items="N H W M", writes="x_chosen", indices={"chosen": "C"})
 def take_x(t, x_chosen, x, chosen):
-    """X_chosen (N, H, W, M): the chosen (M,) channels of x (N, H, W, C). Input-channel selection."""
-    t, m = divmod(t, x_chosen.shape[3])
-    t, v = divmod(t, x_chosen.shape[2])
-    n, h = divmod(t, x_chosen.shape[1])
-    x_chosen[n, h, v, m] = x[n, h, v, chosen[m]]
+    """Chosen channels of x, (N, H, W, M), of input-channel selection, from x, (N, H, W, C), and chosen, (M,)."""
+    rest, m = divmod(t, x_chosen.shape[3])
+    rest, col = divmod(rest, x_chosen.shape[2])
+    n, h = divmod(rest, x_chosen.shape[1])
+    x_chosen[n, h, col, m] = x[n, h, col, chosen[m]]
 
 
 @declare(
     SHAPES, items="R S M K/G", writes="dw", derive=conv2d.derive, alike=conv2d.TAP, sums="N", indices={"chosen": "C"}
 )
 def grad_w(t, dw, dy, x_chosen, chosen, order, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
-    """Dw (R, S, M, K/G) with groups, of dy (N, P, Q, K), x_chosen (N, H, W, M), chosen (M,); order (C,) tells C."""
-    t, j = divmod(t, dw.shape[3])
-    t, m = divmod(t, dw.shape[2])
-    r, s = divmod(t, dw.shape[1])
+    """Gradient of w at the chosen channels, (R, S, M, K/G), with groups.
+
+    From dy, (N, P, Q, K), x_chosen, (N, H, W, M), and chosen, (M,); order, (C,), tells C.
+    """
+    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n,h,col,c]·w[r,s,c,k], h = p·stride − top + r·dilation (col alike)
+    rest, j = divmod(t, dw.shape[3])
+    rest, m = divmod(rest, dw.shape[2])
+    r, s = divmod(rest, dw.shape[1])
     groups = dy.shape[3] // dw.shape[3]
     k = chosen[m] // (order.shape[0] // groups) * dw.shape[3] + j
     total = dw.dtype.type(0)
@@ -80,18 +84,18 @@ def grad_w(t, dw, dy, x_chosen, chosen, order, stride=(1, 1), dilation=(1, 1), p
             h = p * stride[0] - pad[0][0] + r * dilation[0]
             if 0 <= h < x_chosen.shape[1]:
                 for q in range(dy.shape[2]):
-                    v = q * stride[1] - pad[1][0] + s * dilation[1]
-                    if 0 <= v < x_chosen.shape[2]:
-                        total += x_chosen[n, h, v, m] * dy[n, p, q, k]
+                    col = q * stride[1] - pad[1][0] + s * dilation[1]
+                    if 0 <= col < x_chosen.shape[2]:
+                        total += x_chosen[n, h, col, m] * dy[n, p, q, k]
     dw[r, s, m, j] = total
 
 
 @declare(SHAPES, items="R S M K/G", writes="w", inplace="w", indices={"chosen": "C"})
 def update(t, w, dw, chosen, lr, clip=None, weight_decay=0.0):
-    """New w (R, S, C/G, K) at the chosen (M,) input channels, of dw (R, S, M, K/G), lr (1,), clip (1,)."""
-    t, j = divmod(t, dw.shape[3])
-    t, m = divmod(t, dw.shape[2])
-    r, s = divmod(t, dw.shape[1])
+    """New w, (R, S, C/G, K), at the input channels in chosen, (M,), from dw, (R, S, M, K/G), lr and clip, (1,)."""
+    rest, j = divmod(t, dw.shape[3])
+    rest, m = divmod(rest, dw.shape[2])
+    r, s = divmod(rest, dw.shape[1])
     c = chosen[m] % w.shape[2]
     k = chosen[m] // w.shape[2] * dw.shape[3] + j
     g = dw[r, s, m, j]

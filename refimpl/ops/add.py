@@ -9,6 +9,6 @@ ALIASES = {"da": "dy", "db": "dy"}
 
 @declare(SHAPES, items="N E", writes="y")
 def forward(t, y, a, b):
-    """Y (N, E) = a + b, arrays of any number of axes seen as (N, E)."""
+    """Output y, (N, E), the sum of a and b, (N, E): arrays of any number of axes seen as two."""
     n, e = divmod(t, y.shape[1])
     y[n, e] = a[n, e] + b[n, e]

@@ -23,29 +23,30 @@ def inside(start, window, size):
 
 @declare(SHAPES, items="N P Q C", writes="y", derive=pool_derive, alike=POOL_OUT)
 def forward(t, y, x, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0)), count_include_pad=True):
-    """Y (N, P, Q, C) of x (N, H, W, C)."""
-    t, c = divmod(t, y.shape[3])
-    t, q = divmod(t, y.shape[2])
-    n, p = divmod(t, y.shape[1])
+    """Output y, (N, P, Q, C), the mean of each window of x, (N, H, W, C)."""
+    rest, c = divmod(t, y.shape[3])
+    rest, q = divmod(rest, y.shape[2])
+    n, p = divmod(rest, y.shape[1])
     total = y.dtype.type(0)
     count = 0
     for r in range(window[0]):
         h = p * stride[0] - pad[0][0] + r
         if 0 <= h < x.shape[1]:
             for s in range(window[1]):
-                w = q * stride[1] - pad[1][0] + s
-                if 0 <= w < x.shape[2]:
-                    total += x[n, h, w, c]
+                col = q * stride[1] - pad[1][0] + s
+                if 0 <= col < x.shape[2]:
+                    total += x[n, h, col, c]
                     count += 1
     y[n, p, q, c] = total / y.dtype.type(window[0] * window[1] if count_include_pad else count)
 
 
 @declare(SHAPES, items="N H W C", writes="dx", derive=pool_derive, alike=POOL_MAP)
 def grad_x(t, dx, dy, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0)), count_include_pad=True):
-    """Dx (N, H, W, C) of dy (N, P, Q, C); H and W must be given: several sizes give one P."""
-    t, c = divmod(t, dx.shape[3])
-    t, w = divmod(t, dx.shape[2])
-    n, h = divmod(t, dx.shape[1])
+    """Gradient of x, (N, H, W, C), from dy, (N, P, Q, C). H and W must be given: several sizes give one P."""
+    # forward: y[n,p,q,c] = Σ_{r,s} x[n, p·stride − top + r, q·stride − left + s, c] / count
+    rest, c = divmod(t, dx.shape[3])
+    rest, col = divmod(rest, dx.shape[2])
+    n, h = divmod(rest, dx.shape[1])
     total = dx.dtype.type(0)
     for r in range(window[0]):
         p, off = divmod(h + pad[0][0] - r, stride[0])
@@ -54,10 +55,10 @@ def grad_x(t, dx, dy, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0)), count_
             if not count_include_pad:
                 rows = inside(h - r, window[0], dx.shape[1])
             for s in range(window[1]):
-                q, off = divmod(w + pad[1][0] - s, stride[1])
+                q, off = divmod(col + pad[1][0] - s, stride[1])
                 if off == 0 and 0 <= q < dy.shape[2]:
                     columns = window[1]
                     if not count_include_pad:
-                        columns = inside(w - s, window[1], dx.shape[2])
+                        columns = inside(col - s, window[1], dx.shape[2])
                     total += dy[n, p, q, c] / dx.dtype.type(rows * columns)
-    dx[n, h, w, c] = total
+    dx[n, h, col, c] = total

@@ -42,25 +42,25 @@ def several(sizes, attrs):
 
 @declare(SHAPES, items="C", writes="mean", sums="N H W")
 def mean(t, mean, x):
-    """Mean (C,) of x (N, H, W, C)."""
+    """Mean of each channel, (C,), of x, (N, H, W, C)."""
     total = x.dtype.type(0)
     for n in range(x.shape[0]):
         for h in range(x.shape[1]):
-            for w in range(x.shape[2]):
-                total += x[n, h, w, t]
+            for col in range(x.shape[2]):
+                total += x[n, h, col, t]
     mean[t] = total / x.dtype.type(x.shape[0] * x.shape[1] * x.shape[2])
 
 
 @declare(SHAPES, items="C", writes="var unbiased_var", derive=several, sums="N H W")
 def var(t, var, unbiased_var, x, mean):
-    """Var (C,), over M, and unbiased_var (C,), over M − 1, of x (N, H, W, C), mean (C,)."""
+    """Variance var, (C,), over M, and unbiased_var, (C,), over M − 1, from x, (N, H, W, C), and mean, (C,)."""
     middle = mean[t]
     total = x.dtype.type(0)
     for n in range(x.shape[0]):
         for h in range(x.shape[1]):
-            for w in range(x.shape[2]):
-                d = x[n, h, w, t] - middle
-                total += d * d
+            for col in range(x.shape[2]):
+                centred = x[n, h, col, t] - middle
+                total += centred * centred
     values = x.shape[0] * x.shape[1] * x.shape[2]
     var[t] = total / x.dtype.type(values)
     unbiased_var[t] = total / x.dtype.type(values - 1)
@@ -68,60 +68,63 @@ def var(t, var, unbiased_var, x, mean):
 
 @declare(SHAPES, items="C", writes="inv_std")
 def inv_std(t, inv_std, var, eps=1e-5):
-    """Inv_std (C,) = 1 / √(var + ε)."""
+    """Inverse standard deviation inv_std = 1 / √(var + ε), (C,), from var, (C,)."""
     inv_std[t] = inv_std.dtype.type(1) / math.sqrt(var[t] + eps)
 
 
 @declare(SHAPES, items="N H W C", writes="y")
 def forward(t, y, x, gamma, beta, mean, inv_std):
-    """Y (N, H, W, C) = γ·x̂ + β."""
-    t, c = divmod(t, y.shape[3])
-    t, w = divmod(t, y.shape[2])
-    n, h = divmod(t, y.shape[1])
-    y[n, h, w, c] = (x[n, h, w, c] - mean[c]) * inv_std[c] * gamma[c] + beta[c]
+    """Output y = γ·x̂ + β, (N, H, W, C), from x, (N, H, W, C), and gamma, beta, mean and inv_std, (C,)."""
+    rest, c = divmod(t, y.shape[3])
+    rest, col = divmod(rest, y.shape[2])
+    n, h = divmod(rest, y.shape[1])
+    y[n, h, col, c] = (x[n, h, col, c] - mean[c]) * inv_std[c] * gamma[c] + beta[c]
 
 
 @declare(SHAPES, items="C", writes="running_mean", inplace="running_mean")
 def update_mean(t, running_mean, mean, momentum=0.1):
-    """Running_mean (C,) of itself and mean (C,)."""
+    """New running_mean, (C,), from the old one and mean, (C,)."""
     running_mean[t] += momentum * (mean[t] - running_mean[t])
 
 
 @declare(SHAPES, items="C", writes="running_var", inplace="running_var")
 def update_var(t, running_var, unbiased_var, momentum=0.1):
-    """Running_var (C,) of itself and unbiased_var (C,)."""
+    """New running_var, (C,), from the old one and unbiased_var, (C,)."""
     running_var[t] += momentum * (unbiased_var[t] - running_var[t])
 
 
 @declare(SHAPES, items="N H W C", writes="dx")
 def grad_x(t, dx, dy, x, gamma, mean, inv_std, dgamma, dbeta):
-    """Dx (N, H, W, C) = γ·inv_std·(dy − (dβ + x̂·dγ) / M)."""
-    t, c = divmod(t, dx.shape[3])
-    t, w = divmod(t, dx.shape[2])
-    n, h = divmod(t, dx.shape[1])
+    """Gradient of x, (N, H, W, C): γ·inv_std·(dy − (dβ + x̂·dγ) / M), from dy and x, (N, H, W, C), the rest (C,)."""
+    # forward: y = γ·x̂ + β, x̂ = (x − mean)·inv_std, where mean and inv_std depend on all of x
+    rest, c = divmod(t, dx.shape[3])
+    rest, col = divmod(rest, dx.shape[2])
+    n, h = divmod(rest, dx.shape[1])
     values = dx.dtype.type(dx.shape[0] * dx.shape[1] * dx.shape[2])
-    normal = (x[n, h, w, c] - mean[c]) * inv_std[c]
-    dx[n, h, w, c] = gamma[c] * inv_std[c] * (dy[n, h, w, c] - (dbeta[c] + normal * dgamma[c]) / values)
+    normal = (x[n, h, col, c] - mean[c]) * inv_std[c]
+    dx[n, h, col, c] = gamma[c] * inv_std[c] * (dy[n, h, col, c] - (dbeta[c] + normal * dgamma[c]) / values)
 
 
 @declare(SHAPES, items="C", writes="dgamma", sums="N H W")
 def grad_gamma(t, dgamma, dy, x, mean, inv_std):
-    """Dgamma (C,) = Σ_{n,h,w} dy·x̂."""
+    """Gradient of gamma, (C,): Σ_{n,h,w} dy·x̂, from dy and x, (N, H, W, C), mean and inv_std, (C,)."""
+    # forward: y = γ·x̂ + β, x̂ = (x − mean)·inv_std
     middle = mean[t]
     total = dgamma.dtype.type(0)
     for n in range(x.shape[0]):
         for h in range(x.shape[1]):
-            for w in range(x.shape[2]):
-                total += dy[n, h, w, t] * (x[n, h, w, t] - middle)
+            for col in range(x.shape[2]):
+                total += dy[n, h, col, t] * (x[n, h, col, t] - middle)
     dgamma[t] = total * inv_std[t]
 
 
 @declare(SHAPES, items="C", writes="dbeta", sums="N H W")
 def grad_beta(t, dbeta, dy):
-    """Dbeta (C,) = Σ_{n,h,w} dy."""
+    """Gradient of beta, (C,): Σ_{n,h,w} dy, from dy, (N, H, W, C)."""
+    # forward: y = γ·x̂ + β
     total = dbeta.dtype.type(0)
     for n in range(dy.shape[0]):
         for h in range(dy.shape[1]):
-            for w in range(dy.shape[2]):
-                total += dy[n, h, w, t]
+            for col in range(dy.shape[2]):
+                total += dy[n, h, col, t]
     dbeta[t] = total

@@ -38,15 +38,15 @@ def block_sizes(sizes, attrs) -> np.ndarray:
 
 def _elements(sizes, attrs):
     """Elements behind each byte of a mask."""
-    found = np.zeros(8 * sizes["B"], int)
+    elements = np.zeros(8 * sizes["B"], int)
     blocks = block_sizes(sizes, attrs).reshape(-1)
-    found[: blocks.size] = blocks
-    return found.reshape(-1, 8).sum(1)
+    elements[: blocks.size] = blocks
+    return elements.reshape(-1, 8).sum(1)
 
 
 @declare(SHAPES, items="N B", writes="mask", derive=derive, alike={"B": _elements})
 def pack_mask(t, mask, x, block=(2, 2), threshold=0.0):
-    """Mask (N, B) of x (N, H, W, C): one byte, a bit for each of eight blocks, set where something is not small.
+    """Mask of x, (N, H, W, C), as bytes, (N, B), with a bit for each of eight blocks, set where something is not small.
 
     Block activation pruning: the blocks whose bit is not set are zeroed.
     """
@@ -63,34 +63,35 @@ def pack_mask(t, mask, x, block=(2, 2), threshold=0.0):
         right = (v + 1) * block[1] if (v + 1) * block[1] < x.shape[2] else x.shape[2]
         stays = 0
         for h in range(u * block[0], bottom):  # every element is looked at: the work does not depend on the data
-            for w in range(v * block[1], right):
-                a = x[n, h, w, c]
-                stays |= 0 if (a < threshold) & (a > -threshold) else 1
+            for col in range(v * block[1], right):
+                value = x[n, h, col, c]
+                stays |= 0 if (value < threshold) & (value > -threshold) else 1
         byte |= stays << (i - 8 * b)
     mask[n, b] = byte
 
 
 @declare(SHAPES, items="N H W C", writes="y", derive=derive)
 def forward(t, y, x, mask, block=(2, 2)):
-    """Y (N, H, W, C) = x where the bit of its block in mask (N, B) is set, else 0: block activation pruning."""
-    t, c = divmod(t, y.shape[3])
-    t, w = divmod(t, y.shape[2])
-    n, h = divmod(t, y.shape[1])
+    """Output y, (N, H, W, C), of block activation pruning: x where its block's bit in mask, (N, B), is set, else 0."""
+    rest, c = divmod(t, y.shape[3])
+    rest, col = divmod(rest, y.shape[2])
+    n, h = divmod(rest, y.shape[1])
     across = (y.shape[2] + block[1] - 1) // block[1]
-    i = (h // block[0] * across + w // block[1]) * y.shape[3] + c
+    i = (h // block[0] * across + col // block[1]) * y.shape[3] + c
     stays = (mask[n, i >> 3] >> (i & 7)) & 1
-    v = x[n, h, w, c]
-    y[n, h, w, c] = v if stays else y.dtype.type(0)
+    value = x[n, h, col, c]
+    y[n, h, col, c] = value if stays else y.dtype.type(0)
 
 
 @declare(SHAPES, items="N H W C", writes="dx", derive=derive)
 def grad_x(t, dx, dy, mask, block=(2, 2)):
-    """Dx (N, H, W, C) = dy where the bit of its block in mask (N, B) is set, else 0."""
-    t, c = divmod(t, dx.shape[3])
-    t, w = divmod(t, dx.shape[2])
-    n, h = divmod(t, dx.shape[1])
+    """Gradient of x, (N, H, W, C): dy where the bit of its block in mask, (N, B), is set, else 0."""
+    # forward: y = x where the bit of its block is set, else 0
+    rest, c = divmod(t, dx.shape[3])
+    rest, col = divmod(rest, dx.shape[2])
+    n, h = divmod(rest, dx.shape[1])
     across = (dx.shape[2] + block[1] - 1) // block[1]
-    i = (h // block[0] * across + w // block[1]) * dx.shape[3] + c
+    i = (h // block[0] * across + col // block[1]) * dx.shape[3] + c
     stays = (mask[n, i >> 3] >> (i & 7)) & 1
-    v = dy[n, h, w, c]
-    dx[n, h, w, c] = v if stays else dx.dtype.type(0)
+    value = dy[n, h, col, c]
+    dx[n, h, col, c] = value if stays else dx.dtype.type(0)

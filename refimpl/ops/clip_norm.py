@@ -27,21 +27,21 @@ def derive(sizes, attrs):
     items="L",
     writes="partials",
     derive=derive,
-    alike={"L": lambda z, a: [min(SLICE, z["E"] - first) for first in range(0, z["E"], SLICE)]},
+    alike={"L": lambda sizes, attrs: [min(SLICE, sizes["E"] - first) for first in range(0, sizes["E"], SLICE)]},
 )
 def partial_squares(t, partials, dw):
-    """Partials (L,) of dw (E,): the sum of squares of each slice."""
+    """Sum of squares of each slice of dw, (E,): partials, (L,)."""
     end = (t + 1) * SLICE if (t + 1) * SLICE < dw.shape[0] else dw.shape[0]
     total = partials.dtype.type(0)
     for e in range(t * SLICE, end):
-        v = partials.dtype.type(dw[e])
-        total += v * v
+        value = partials.dtype.type(dw[e])
+        total += value * value
     partials[t] = total
 
 
 @declare(SHAPES, items="1", writes="norm clip", derive=derive, sums="J")
 def factor(t, norm, clip, all_partials, max_norm=1.0):
-    """Norm (1,) of the whole gradient and clip (1,), the factor that it is to be multiplied by."""
+    """Norm of the whole gradient and clip, the factor that it is to be multiplied by, (1,), from all_partials, (J,)."""
     total = all_partials.dtype.type(0)
     for j in range(all_partials.shape[0]):
         total += all_partials[j]

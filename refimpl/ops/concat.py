@@ -22,14 +22,15 @@ def derive(sizes, attrs):
 
 @declare(SHAPES, items="N A", writes="y", derive=derive, inplace="y", parts="y")
 def forward(t, y, x, start=0):
-    """Channels start … start + A − 1 of y (N, K), from x (N, A)."""
+    """Output y, (N, K), in its channels start … start + A − 1, from x, (N, A)."""
     n, a = divmod(t, x.shape[1])
     y[n, start + a] = x[n, a]
 
 
 @declare(SHAPES, items="N A", writes="dx", derive=derive)
 def grad_x(t, dx, dy, start=0):
-    """Gradient of x, (N, A): channels start … start + A − 1 of dy (N, K)."""
+    """Gradient of x, (N, A): the channels start … start + A − 1 of dy, (N, K)."""
+    # forward: y[n, start + a] = x[n, a]
     n, a = divmod(t, dx.shape[1])
     dx[n, a] = dy[n, start + a]
 

@@ -51,10 +51,10 @@ TAP = {"R": lambda z, a: classes(inside(*_axis(z, a, 0)).T), "S": lambda z, a: c
 
 @declare(SHAPES, items="N P Q K", writes="y", derive=derive, alike=OUT, sums="C/G")
 def forward(t, y, x, w, b=None, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
-    """Y (N, P, Q, K) of x (N, H, W, C), w (R, S, C/G, K), b (K,)."""
-    t, k = divmod(t, y.shape[3])
-    t, q = divmod(t, y.shape[2])
-    n, p = divmod(t, y.shape[1])
+    """Output y, (N, P, Q, K), from x, (N, H, W, C), w, (R, S, C/G, K), and b, (K,)."""
+    rest, k = divmod(t, y.shape[3])
+    rest, q = divmod(rest, y.shape[2])
+    n, p = divmod(rest, y.shape[1])
     depth = w.shape[2]
     first = k // (w.shape[3] * depth // x.shape[3]) * depth  # first input channel of k's group
     total = b[k] if b.shape[0] else y.dtype.type(0)
@@ -62,19 +62,23 @@ def forward(t, y, x, w, b=None, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0,
         h = p * stride[0] - pad[0][0] + r * dilation[0]
         if 0 <= h < x.shape[1]:
             for s in range(w.shape[1]):
-                v = q * stride[1] - pad[1][0] + s * dilation[1]
-                if 0 <= v < x.shape[2]:
+                col = q * stride[1] - pad[1][0] + s * dilation[1]
+                if 0 <= col < x.shape[2]:
                     for c in range(depth):
-                        total += x[n, h, v, first + c] * w[r, s, c, k]
+                        total += x[n, h, col, first + c] * w[r, s, c, k]
     y[n, p, q, k] = total
 
 
 @declare(SHAPES, items="N H W C", writes="dx", derive=derive, alike=MAP, sums="K/G")
 def grad_x(t, dx, dy, w, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
-    """Dx (N, H, W, C) of dy (N, P, Q, K), w (R, S, C/G, K); H and W (and G) must be given: several sizes give one P."""
-    t, c = divmod(t, dx.shape[3])
-    t, v = divmod(t, dx.shape[2])
-    n, h = divmod(t, dx.shape[1])
+    """Gradient of x, (N, H, W, C), from dy, (N, P, Q, K), and w, (R, S, C/G, K).
+
+    H and W (and G) must be given: several sizes give one P.
+    """
+    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n,h,col,c]·w[r,s,c,k], h = p·stride − top + r·dilation (col alike)
+    rest, c = divmod(t, dx.shape[3])
+    rest, col = divmod(rest, dx.shape[2])
+    n, h = divmod(rest, dx.shape[1])
     depth = w.shape[2]
     width = w.shape[3] * depth // dx.shape[3]  # output channels of a group
     first = c // depth * width
@@ -83,19 +87,23 @@ def grad_x(t, dx, dy, w, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
         p, off = divmod(h + pad[0][0] - r * dilation[0], stride[0])
         if off == 0 and 0 <= p < dy.shape[1]:
             for s in range(w.shape[1]):
-                q, off = divmod(v + pad[1][0] - s * dilation[1], stride[1])
+                q, off = divmod(col + pad[1][0] - s * dilation[1], stride[1])
                 if off == 0 and 0 <= q < dy.shape[2]:
                     for k in range(first, first + width):
                         total += dy[n, p, q, k] * w[r, s, c % depth, k]
-    dx[n, h, v, c] = total
+    dx[n, h, col, c] = total
 
 
 @declare(SHAPES, items="R S C/G K", writes="dw", derive=derive, alike=TAP, sums="N")
 def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
-    """Dw (R, S, C/G, K) of dy (N, P, Q, K), x (N, H, W, C); R and S (and G) must be given: several sizes give one P."""
-    t, k = divmod(t, dw.shape[3])
-    t, c = divmod(t, dw.shape[2])
-    r, s = divmod(t, dw.shape[1])
+    """Gradient of w, (R, S, C/G, K), from dy, (N, P, Q, K), and x, (N, H, W, C).
+
+    R and S (and G) must be given: several sizes give one P.
+    """
+    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n,h,col,c]·w[r,s,c,k], h = p·stride − top + r·dilation (col alike)
+    rest, k = divmod(t, dw.shape[3])
+    rest, c = divmod(rest, dw.shape[2])
+    r, s = divmod(rest, dw.shape[1])
     depth = dw.shape[2]
     channel = k // (dw.shape[3] * depth // x.shape[3]) * depth + c
     total = dw.dtype.type(0)
@@ -104,15 +112,16 @@ def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
             h = p * stride[0] - pad[0][0] + r * dilation[0]
             if 0 <= h < x.shape[1]:
                 for q in range(dy.shape[2]):
-                    v = q * stride[1] - pad[1][0] + s * dilation[1]
-                    if 0 <= v < x.shape[2]:
-                        total += x[n, h, v, channel] * dy[n, p, q, k]
+                    col = q * stride[1] - pad[1][0] + s * dilation[1]
+                    if 0 <= col < x.shape[2]:
+                        total += x[n, h, col, channel] * dy[n, p, q, k]
     dw[r, s, c, k] = total
 
 
 @declare(SHAPES, items="K", writes="db", sums="N P Q")
 def grad_b(t, db, dy):
-    """Db (K,) = Σ_{n,p,q} dy (N, P, Q, K)."""
+    """Gradient of b, (K,): Σ_{n,p,q} dy, from dy, (N, P, Q, K)."""
+    # forward: y[n,p,q,k] = b[k] + Σ x·w
     total = db.dtype.type(0)
     for n in range(dy.shape[0]):
         for p in range(dy.shape[1]):

@@ -30,17 +30,18 @@ def derive(sizes, attrs):
 
 @declare(SHAPES, items="N E", writes="y", derive=derive)
 def forward(t, y, x, step, seed, rate=0.5, stream=0):
-    """Y (N, E) of x (N, E) in training step `step` (1,) of a run from `seed` (1,)."""
+    """Output y, (N, E), from x, (N, E), in the training step `step`, (1,), of a run from `seed`, (1,)."""
     n, e = divmod(t, y.shape[1])
     draw, _ = words(seed[0], stream, step[0], t)
-    v = x[n, e] * y.dtype.type(1 / (1 - rate))
-    y[n, e] = v if draw >> 8 >= int(rate * 16777216 + 0.5) else y.dtype.type(0)
+    value = x[n, e] * y.dtype.type(1 / (1 - rate))
+    y[n, e] = value if draw >> 8 >= int(rate * 16777216 + 0.5) else y.dtype.type(0)
 
 
 @declare(SHAPES, items="N E", writes="dx", derive=derive)
 def grad_x(t, dx, dy, step, seed, rate=0.5, stream=0):
-    """Dx (N, E) of dy (N, E) in training step `step` (1,) of a run from `seed` (1,)."""
+    """Gradient of x, (N, E), from dy, (N, E), in the training step `step`, (1,), of a run from `seed`, (1,)."""
+    # forward: y = x / (1 − rate) where the same draw is at least rate·2²⁴, else 0
     n, e = divmod(t, dx.shape[1])
     draw, _ = words(seed[0], stream, step[0], t)
-    v = dy[n, e] * dx.dtype.type(1 / (1 - rate))
-    dx[n, e] = v if draw >> 8 >= int(rate * 16777216 + 0.5) else dx.dtype.type(0)
+    value = dy[n, e] * dx.dtype.type(1 / (1 - rate))
+    dx[n, e] = value if draw >> 8 >= int(rate * 16777216 + 0.5) else dx.dtype.type(0)

@@ -21,52 +21,55 @@ STATE = ("running_mean", "running_var")
 
 @declare(SHAPES, items="C", writes="scale")
 def scale(t, scale, gamma, running_var, eps=1e-5):
-    """Scale (C,) = γ / √(running_var + ε)."""
+    """Factor scale = γ / √(running_var + ε), (C,), from gamma and running_var, (C,)."""
     scale[t] = gamma[t] / math.sqrt(running_var[t] + eps)
 
 
 @declare(SHAPES, items="C", writes="shift")
 def shift(t, shift, beta, running_mean, scale):
-    """Shift (C,) = β − running_mean·scale."""
+    """Term shift = β − running_mean·scale, (C,), from beta, running_mean and scale, (C,)."""
     shift[t] = beta[t] - running_mean[t] * scale[t]
 
 
 @declare(SHAPES, items="N H W C", writes="y")
 def forward(t, y, x, scale, shift):
-    """Y (N, H, W, C) = x·scale + shift."""
-    t, c = divmod(t, y.shape[3])
-    t, w = divmod(t, y.shape[2])
-    n, h = divmod(t, y.shape[1])
-    y[n, h, w, c] = x[n, h, w, c] * scale[c] + shift[c]
+    """Output y = x·scale + shift, (N, H, W, C), from x, (N, H, W, C), scale and shift, (C,)."""
+    rest, c = divmod(t, y.shape[3])
+    rest, col = divmod(rest, y.shape[2])
+    n, h = divmod(rest, y.shape[1])
+    y[n, h, col, c] = x[n, h, col, c] * scale[c] + shift[c]
 
 
 @declare(SHAPES, items="N H W C", writes="dx")
 def grad_x(t, dx, dy, scale):
-    """Dx (N, H, W, C) = dy·scale."""
-    t, c = divmod(t, dx.shape[3])
-    t, w = divmod(t, dx.shape[2])
-    n, h = divmod(t, dx.shape[1])
-    dx[n, h, w, c] = dy[n, h, w, c] * scale[c]
+    """Gradient of x, (N, H, W, C): dy·scale, from dy, (N, H, W, C), and scale, (C,)."""
+    # forward: y = x·scale + shift
+    rest, c = divmod(t, dx.shape[3])
+    rest, col = divmod(rest, dx.shape[2])
+    n, h = divmod(rest, dx.shape[1])
+    dx[n, h, col, c] = dy[n, h, col, c] * scale[c]
 
 
 @declare(SHAPES, items="C", writes="dgamma", sums="N H W")
 def grad_gamma(t, dgamma, dy, x, running_mean, running_var, eps=1e-5):
-    """Dgamma (C,) = Σ_{n,h,w} dy·(x − running_mean) / √(running_var + ε)."""
+    """Gradient of gamma, (C,): Σ_{n,h,w} dy·(x − running_mean) / √(running_var + ε), from dy and x, (N, H, W, C)."""
+    # forward: y = γ·(x − running_mean) / √(running_var + ε) + β
     middle = running_mean[t]
     total = dgamma.dtype.type(0)
     for n in range(x.shape[0]):
         for h in range(x.shape[1]):
-            for w in range(x.shape[2]):
-                total += dy[n, h, w, t] * (x[n, h, w, t] - middle)
+            for col in range(x.shape[2]):
+                total += dy[n, h, col, t] * (x[n, h, col, t] - middle)
     dgamma[t] = total / math.sqrt(running_var[t] + eps)
 
 
 @declare(SHAPES, items="C", writes="dbeta", sums="N H W")
 def grad_beta(t, dbeta, dy):
-    """Dbeta (C,) = Σ_{n,h,w} dy."""
+    """Gradient of beta, (C,): Σ_{n,h,w} dy, from dy, (N, H, W, C)."""
+    # forward: y = γ·(x − running_mean) / √(running_var + ε) + β
     total = dbeta.dtype.type(0)
     for n in range(dy.shape[0]):
         for h in range(dy.shape[1]):
-            for w in range(dy.shape[2]):
-                total += dy[n, h, w, t]
+            for col in range(dy.shape[2]):
+                total += dy[n, h, col, t]
     dbeta[t] = total

@@ -10,19 +10,20 @@ SHAPES = {"x": "N H W C", "y": "N C", "dy": "N C", "dx": "N H W C"}
 
 @declare(SHAPES, items="N C", writes="y", sums="H W")
 def forward(t, y, x):
-    """Y (N, C) of x (N, H, W, C)."""
+    """Output y, (N, C), the mean of each channel of x, (N, H, W, C)."""
     n, c = divmod(t, y.shape[1])
     total = y.dtype.type(0)
     for h in range(x.shape[1]):
-        for w in range(x.shape[2]):
-            total += x[n, h, w, c]
+        for col in range(x.shape[2]):
+            total += x[n, h, col, c]
     y[n, c] = total / y.dtype.type(x.shape[1] * x.shape[2])
 
 
 @declare(SHAPES, items="N H W C", writes="dx")
 def grad_x(t, dx, dy):
-    """Dx (N, H, W, C) of dy (N, C); H and W must be given."""
-    t, c = divmod(t, dx.shape[3])
-    t, w = divmod(t, dx.shape[2])
-    n, h = divmod(t, dx.shape[1])
-    dx[n, h, w, c] = dy[n, c] / dx.dtype.type(dx.shape[1] * dx.shape[2])
+    """Gradient of x, (N, H, W, C), from dy, (N, C). H and W must be given."""
+    # forward: y[n,c] = Σ_{h,w} x[n,h,w,c] / (H·W)
+    rest, c = divmod(t, dx.shape[3])
+    rest, col = divmod(rest, dx.shape[2])
+    n, h = divmod(rest, dx.shape[1])
+    dx[n, h, col, c] = dy[n, c] / dx.dtype.type(dx.shape[1] * dx.shape[2])

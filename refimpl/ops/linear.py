@@ -12,7 +12,7 @@ PARAMS = ("w", "b")
 
 @declare(SHAPES, items="N K", writes="y", sums="D")
 def forward(t, y, x, w, b=None):
-    """Y (N, K) = x (N, D) w (D, K) + b (K,)."""
+    """Output y = x w + b, (N, K), from x, (N, D), w, (D, K), and b, (K,)."""
     n, k = divmod(t, y.shape[1])
     total = b[k] if b.shape[0] else y.dtype.type(0)
     for d in range(x.shape[1]):
@@ -22,7 +22,8 @@ def forward(t, y, x, w, b=None):
 
 @declare(SHAPES, items="N D", writes="dx", sums="K")
 def grad_x(t, dx, dy, w):
-    """Dx (N, D) = dy (N, K) wᵀ (K, D)."""
+    """Gradient of x, (N, D): dy wᵀ, from dy, (N, K), and w, (D, K)."""
+    # forward: y[n,k] = b[k] + Σ_d x[n,d]·w[d,k]
     n, d = divmod(t, dx.shape[1])
     total = dx.dtype.type(0)  # a plain 0.0 would accumulate in float64
     for k in range(w.shape[1]):
@@ -32,7 +33,8 @@ def grad_x(t, dx, dy, w):
 
 @declare(SHAPES, items="D K", writes="dw", sums="N")
 def grad_w(t, dw, dy, x):
-    """Dw (D, K) = xᵀ (D, N) dy (N, K)."""
+    """Gradient of w, (D, K): xᵀ dy, from dy, (N, K), and x, (N, D)."""
+    # forward: y[n,k] = b[k] + Σ_d x[n,d]·w[d,k]
     d, k = divmod(t, dw.shape[1])
     total = dw.dtype.type(0)
     for n in range(x.shape[0]):
@@ -42,7 +44,8 @@ def grad_w(t, dw, dy, x):
 
 @declare(SHAPES, items="K", writes="db", sums="N")
 def grad_b(t, db, dy):
-    """Db (K,) = Σₙ dy (N, K)."""
+    """Gradient of b, (K,): Σₙ dy, from dy, (N, K)."""
+    # forward: y[n,k] = b[k] + Σ_d x[n,d]·w[d,k]
     total = db.dtype.type(0)
     for n in range(dy.shape[0]):
         total += dy[n, t]

@@ -22,31 +22,31 @@ def derive(sizes, attrs):
 
 @declare(SHAPES, items="N P Q C", writes="y", derive=derive, alike=POOL_OUT)
 def forward(t, y, x, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0))):
-    """Y (N, P, Q, C) of x (N, H, W, C)."""
-    t, c = divmod(t, y.shape[3])
-    t, q = divmod(t, y.shape[2])
-    n, p = divmod(t, y.shape[1])
+    """Output y, (N, P, Q, C), the maximum of each window of x, (N, H, W, C)."""
+    rest, c = divmod(t, y.shape[3])
+    rest, q = divmod(rest, y.shape[2])
+    n, p = divmod(rest, y.shape[1])
     first = True
     best = y.dtype.type(0)
     for r in range(window[0]):
         h = p * stride[0] - pad[0][0] + r
         if 0 <= h < x.shape[1]:
             for s in range(window[1]):
-                w = q * stride[1] - pad[1][0] + s
-                if 0 <= w < x.shape[2]:
-                    v = x[n, h, w, c]
-                    if first or ((v > best) | (v != v)):
-                        best = v
+                col = q * stride[1] - pad[1][0] + s
+                if 0 <= col < x.shape[2]:
+                    value = x[n, h, col, c]
+                    if first or ((value > best) | (value != value)):
+                        best = value
                     first = False
     y[n, p, q, c] = best
 
 
 @declare(SHAPES, items="N P Q C", writes="argmax", derive=derive, alike=POOL_OUT)
 def argmax(t, argmax, x, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0))):
-    """Argmax (N, P, Q, C) of x (N, H, W, C): r·S + s of the tap that holds each maximum. Needed for training only."""
-    t, c = divmod(t, argmax.shape[3])
-    t, q = divmod(t, argmax.shape[2])
-    n, p = divmod(t, argmax.shape[1])
+    """Place of each maximum, (N, P, Q, C), in its window of x, (N, H, W, C): r·S + s of its tap. For training only."""
+    rest, c = divmod(t, argmax.shape[3])
+    rest, q = divmod(rest, argmax.shape[2])
+    n, p = divmod(rest, argmax.shape[1])
     first = True
     best = x.dtype.type(0)
     place = 0
@@ -54,11 +54,11 @@ def argmax(t, argmax, x, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0))):
         h = p * stride[0] - pad[0][0] + r
         if 0 <= h < x.shape[1]:
             for s in range(window[1]):
-                w = q * stride[1] - pad[1][0] + s
-                if 0 <= w < x.shape[2]:
-                    v = x[n, h, w, c]
-                    if first or ((v > best) | (v != v)):
-                        best = v
+                col = q * stride[1] - pad[1][0] + s
+                if 0 <= col < x.shape[2]:
+                    value = x[n, h, col, c]
+                    if first or ((value > best) | (value != value)):
+                        best = value
                         place = r * window[1] + s
                     first = False
     argmax[n, p, q, c] = place
@@ -66,18 +66,22 @@ def argmax(t, argmax, x, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0))):
 
 @declare(SHAPES, items="N H W C", writes="dx", derive=derive, alike=POOL_MAP)
 def grad_x(t, dx, dy, argmax, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0))):
-    """Dx (N, H, W, C) of dy and argmax (N, P, Q, C); H and W must be given: several sizes give one P."""
-    t, c = divmod(t, dx.shape[3])
-    t, w = divmod(t, dx.shape[2])
-    n, h = divmod(t, dx.shape[1])
+    """Gradient of x, (N, H, W, C), from dy and argmax, (N, P, Q, C).
+
+    H and W must be given: several sizes give one P.
+    """
+    # forward: y[n,p,q,c] = x at the tap argmax[n,p,q,c] of its window
+    rest, c = divmod(t, dx.shape[3])
+    rest, col = divmod(rest, dx.shape[2])
+    n, h = divmod(rest, dx.shape[1])
     total = dx.dtype.type(0)
     zero = dx.dtype.type(0)
     for r in range(window[0]):
         p, off = divmod(h + pad[0][0] - r, stride[0])
         if off == 0 and 0 <= p < dy.shape[1]:
             for s in range(window[1]):
-                q, off = divmod(w + pad[1][0] - s, stride[1])
+                q, off = divmod(col + pad[1][0] - s, stride[1])
                 if off == 0 and 0 <= q < dy.shape[2]:
-                    v = dy[n, p, q, c]  # read always: the work does not depend on the data
-                    total += v if argmax[n, p, q, c] == r * window[1] + s else zero
-    dx[n, h, w, c] = total
+                    value = dy[n, p, q, c]  # read always: the work does not depend on the data
+                    total += value if argmax[n, p, q, c] == r * window[1] + s else zero
+    dx[n, h, col, c] = total

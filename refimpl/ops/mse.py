@@ -10,17 +10,17 @@ SHAPES = {"x": "N E*", "target": "N E*", "losses": "N", "loss": "1", "dx": "N E*
 
 @declare(SHAPES, items="N", writes="losses", sums="E")
 def sample_losses(t, losses, x, target):
-    """Losses (N,) of x, target (N, E): the mean over each sample."""
+    """Loss of each sample, (N,), the mean over its elements, from x and target, (N, E)."""
     total = losses.dtype.type(0)
     for e in range(x.shape[1]):
-        d = x[t, e] - target[t, e]
-        total += d * d
+        difference = x[t, e] - target[t, e]
+        total += difference * difference
     losses[t] = total / losses.dtype.type(x.shape[1])
 
 
 @declare(SHAPES, items="1", writes="loss", sums="N")
 def mean_loss(t, loss, losses):
-    """Loss (1,): the mean of losses (N,)."""
+    """Mean loss, (1,), of losses, (N,)."""
     total = loss.dtype.type(0)
     for n in range(losses.shape[0]):
         total += losses[n]
@@ -29,7 +29,8 @@ def mean_loss(t, loss, losses):
 
 @declare(SHAPES, items="N E", writes="dx")
 def grad_x(t, dx, x, target):
-    """Dx (N, E) of x, target (N, E)."""
+    """Gradient of x, (N, E), from x and target, (N, E)."""
+    # forward: loss = Σ_{n,e} (x[n,e] − target[n,e])² / (N·E)
     n, e = divmod(t, dx.shape[1])
-    d = x[n, e] - target[n, e]
-    dx[n, e] = (d + d) / dx.dtype.type(dx.shape[0] * dx.shape[1])
+    difference = x[n, e] - target[n, e]
+    dx[n, e] = (difference + difference) / dx.dtype.type(dx.shape[0] * dx.shape[1])

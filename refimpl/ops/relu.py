@@ -12,15 +12,15 @@ SHAPES = {"x": "N E*", "y": "N E*", "mask": "uint8: N B", "dy": "N E*", "dx": "N
 
 @declare(SHAPES, items="N E", writes="y")
 def forward(t, y, x):
-    """Y (N, E) = max(x, 0)."""
+    """Output y = max(x, 0), (N, E), from x, (N, E)."""
     n, e = divmod(t, y.shape[1])
-    v = x[n, e]
-    y[n, e] = y.dtype.type(0) if v <= 0 else v
+    value = x[n, e]
+    y[n, e] = y.dtype.type(0) if value <= 0 else value
 
 
 @declare(SHAPES, items="N B", writes="mask", derive=mask_bytes, alike=mask_classes)
 def pack_mask(t, mask, y):
-    """Mask (N, B) of y (N, E): one byte, a bit for each of eight elements, set where the gradient passes."""
+    """Mask of y, (N, E), as bytes, (N, B), with a bit for each of eight elements, set where the gradient passes."""
     n, b = divmod(t, mask.shape[1])
     end = 8 * b + 8 if 8 * b + 8 < y.shape[1] else y.shape[1]
     byte = 0
@@ -32,8 +32,9 @@ def pack_mask(t, mask, y):
 
 @declare(SHAPES, items="N E", writes="dx", derive=mask_bytes)
 def grad_x(t, dx, dy, mask):
-    """Dx (N, E) = dy where the bit of mask (N, B) is set, else 0."""
+    """Gradient of x, (N, E): dy where the bit of mask, (N, B), is set, else 0."""
+    # forward: y = max(x, 0); the bit tells where y follows x
     n, e = divmod(t, dx.shape[1])
     passes = (mask[n, e >> 3] >> (e & 7)) & 1
-    v = dy[n, e]
-    dx[n, e] = v if passes else dx.dtype.type(0)
+    value = dy[n, e]
+    dx[n, e] = value if passes else dx.dtype.type(0)

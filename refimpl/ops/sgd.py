@@ -1,9 +1,10 @@
 """Stochastic gradient descent with momentum, Nesterov momentum and weight decay, as in torch.optim.SGD.
 
-    g = clip·dw + weight_decay·w,   v ← momentum·v + g,   w ← w − lr·v   (Nesterov: w ← w − lr·(g + momentum·v))
+    g = clip·dw + weight_decay·w,   velocity ← momentum·velocity + g
+    w ← w − lr·velocity   (Nesterov: w ← w − lr·(g + momentum·velocity))
 
-v starts at zero. `clip` is the factor of `clip_norm`, 1 where it is not given. The learning rate is an array, so that
-the host changes it from step to step.
+The velocity starts at zero. `clip` is the factor of `clip_norm`, 1 where it is not given. The learning rate is an
+array, so that the host changes it from step to step.
 Dimensions: E elements of a parameter of any shape. Any float dtype.
 """
 
@@ -14,7 +15,7 @@ SHAPES = {"w": "E*", "velocity": "E*", "dw": "E*", "lr": "1", "clip": "1"}
 
 @declare(SHAPES, items="E", writes="w", inplace="w")
 def step(t, w, dw, lr, clip=None, weight_decay=0.0):
-    """New w (E,) of w, dw (E,), lr (1,), clip (1,), without momentum."""
+    """New parameter w, (E,), without momentum, from the old one, dw, (E,), lr, (1,), and clip, (1,)."""
     g = dw[t]
     if clip.shape[0]:
         g *= clip[0]
@@ -24,11 +25,11 @@ def step(t, w, dw, lr, clip=None, weight_decay=0.0):
 
 @declare(SHAPES, items="E", writes="w velocity", inplace="w velocity")
 def momentum_step(t, w, velocity, dw, lr, clip=None, momentum=0.9, nesterov=False, weight_decay=0.0):
-    """New w (E,) and velocity (E,) of w, velocity, dw (E,), lr (1,), clip (1,)."""
+    """New parameter w and velocity, (E,), from the old ones, dw, (E,), lr, (1,), and clip, (1,)."""
     g = dw[t]
     if clip.shape[0]:
         g *= clip[0]
     g += weight_decay * w[t]
-    v = momentum * velocity[t] + g
-    velocity[t] = v
-    w[t] -= lr[0] * (g + momentum * v if nesterov else v)
+    moved = momentum * velocity[t] + g
+    velocity[t] = moved
+    w[t] -= lr[0] * (g + momentum * moved if nesterov else moved)

@@ -1,11 +1,11 @@
 """Softmax cross-entropy of logits x with integer labels, class weights and label smoothing, averaged over the batch.
 
-With l the label of sample n, v the class weights (1 where none are given) and ε = `label_smoothing`:
+With l the label of sample n, c the class weights (1 where none are given) and ε = `label_smoothing`:
 
     lse[n]    = log Σ_k exp x[n,k]                  (the largest logit is subtracted first)
-    losses[n] = (1 − ε)·v[l]·(lse[n] − x[n,l]) + ε/K · Σ_k v[k]·(lse[n] − x[n,k])
-    loss      = Σ_n losses[n] / total_weight,   total_weight = Σ_n v[l]
-    dx[n,k]   = ((1 − ε)·v[l]·(p − [k = l]) + ε/K · (p·Σ_j v[j] − v[k])) / total_weight,   p = exp(x[n,k] − lse[n])
+    losses[n] = (1 − ε)·c[l]·(lse[n] − x[n,l]) + ε/K · Σ_k c[k]·(lse[n] − x[n,k])
+    loss      = Σ_n losses[n] / total_weight,   total_weight = Σ_n c[l]
+    dx[n,k]   = ((1 − ε)·c[l]·(p − [k = l]) + ε/K · (p·Σ_j c[j] − c[k])) / total_weight,   p = exp(x[n,k] − lse[n])
 
 as in torch.nn.functional.cross_entropy. Labels must lie in 0 … K−1 (see `check_labels`) or be `ignored`: such a row
 has no loss, no weight and no gradient, and where all rows are ignored the loss is 0.
@@ -39,11 +39,11 @@ def check_labels(labels, classes: int) -> None:
 
 @declare(SHAPES, items="N", writes="lse", sums="K")
 def log_sum_exp(t, lse, x):
-    """Lse (N,) of x (N, K)."""
+    """Logarithm lse, (N,), of the sum of exponentials of each row of x, (N, K)."""
     largest = x[t, 0]
     for k in range(1, x.shape[1]):
-        v = x[t, k]
-        largest = v if v > largest else largest
+        value = x[t, k]
+        largest = value if value > largest else largest
     total = x.dtype.type(0)
     for k in range(x.shape[1]):
         total += math.exp(x[t, k] - largest)
@@ -54,7 +54,7 @@ def log_sum_exp(t, lse, x):
     SHAPES, items="N", writes="losses", derive=derive, sums="K", indices={"labels": "K"}, spared={"labels": "ignored"}
 )
 def sample_losses(t, losses, x, labels, lse, class_weights=None, label_smoothing=0.0, ignored=-1):
-    """Losses (N,), weighted but not yet divided, of x (N, K), labels (N,), lse (N,), class_weights (K,)."""
+    """Weighted, undivided loss of each row, (N,), from x, (N, K), labels and lse, (N,), and class_weights, (K,)."""
     label = labels[t]
     if label == ignored:
         losses[t] = losses.dtype.type(0)
@@ -66,15 +66,15 @@ def sample_losses(t, losses, x, labels, lse, class_weights=None, label_smoothing
         total *= losses.dtype.type(1 - label_smoothing)
         uniform = losses.dtype.type(0)
         for k in range(x.shape[1]):
-            v = lse[t] - x[t, k]
-            uniform += v * class_weights[k] if class_weights.shape[0] else v
+            value = lse[t] - x[t, k]
+            uniform += value * class_weights[k] if class_weights.shape[0] else value
         total += uniform * (label_smoothing / losses.dtype.type(x.shape[1]))
     losses[t] = total
 
 
 @declare(SHAPES, items="1", writes="loss total_weight", sums="N", indices={"labels": "K"}, spared={"labels": "ignored"})
 def mean_loss(t, loss, total_weight, losses, labels, class_weights=None, ignored=-1):
-    """Loss (1,) and total_weight (1,) of losses (N,), labels (N,), class_weights (K,)."""
+    """Mean loss and total_weight, (1,), from losses and labels, (N,), and class_weights, (K,)."""
     weight = loss.dtype.type(0)
     if class_weights.shape[0]:
         for n in range(labels.shape[0]):
@@ -98,7 +98,11 @@ def mean_loss(t, loss, total_weight, losses, labels, class_weights=None, ignored
 
 @declare(SHAPES, items="N", writes="dx", derive=derive, sums="K", indices={"labels": "K"}, spared={"labels": "ignored"})
 def grad_x(t, dx, x, labels, lse, total_weight, class_weights=None, label_smoothing=0.0, ignored=-1):
-    """Dx (N, K) of x (N, K), labels (N,), lse (N,), total_weight (1,), class_weights (K,): one row an item."""
+    """Gradient of x, (N, K), a row an item.
+
+    From x, (N, K), labels and lse, (N,), total_weight, (1,), and class_weights, (K,).
+    """
+    # forward: loss = Σ_n losses[n] / total_weight, with losses[n] as in the equations above
     label = labels[t]
     if label == ignored:
         for k in range(dx.shape[1]):
@@ -118,8 +122,8 @@ def grad_x(t, dx, x, labels, lse, total_weight, class_weights=None, label_smooth
                 weights += class_weights[k]
     both = hit + spread * weights
     for k in range(dx.shape[1]):
-        v = math.exp(x[t, k] - lse[t]) * both
+        value = math.exp(x[t, k] - lse[t]) * both
         if label_smoothing != 0:
-            v -= spread * class_weights[k] if class_weights.shape[0] else spread
-        dx[t, k] = v
+            value -= spread * class_weights[k] if class_weights.shape[0] else spread
+        dx[t, k] = value
     dx[t, label] -= hit

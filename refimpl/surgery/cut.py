@@ -11,14 +11,14 @@ from ..plan.plan import Plan
 
 def frozen_until(graph: Graph, plan: Plan) -> str | None:
     """The last map that frozen layers alone make and on which alone all later nodes stand; None where there is none."""
-    trained, found = plan.trained(graph), None
+    trained, last = plan.trained(graph), None
     for i, node in enumerate(graph.nodes):
         if node.name in trained:
             break
         later = {n.name for n in graph.nodes[i:]}
         if len(graph.shape(node.name)) == 4 and all(later.issuperset(n.inputs) for n in graph.nodes[i + 1 :]):
-            found = node.name
-    return found
+            last = node.name
+    return last
 
 
 def cut(graph: Graph, tensor: str) -> tuple[Graph, Graph]:

@@ -66,10 +66,10 @@ class _Labels:
         self.fixed: dict[int, str] = {}  # representative → why it may not go
 
     def new(self, n: int, fixed: str = "") -> np.ndarray:
-        found = np.arange(len(self.parent), len(self.parent) + n)
-        self.parent += found.tolist()
-        self.fix(found, fixed)
-        return found
+        fresh = np.arange(len(self.parent), len(self.parent) + n)
+        self.parent += fresh.tolist()
+        self.fix(fresh, fixed)
+        return fresh
 
     def find(self, i: int) -> int:
         while self.parent[i] != i:
@@ -148,8 +148,8 @@ def _collect(labels: _Labels, places: Mapping[tuple[str, int], np.ndarray]) -> l
         kind = (labels.fixed.get(label, ""), *((place, len(i)) for place, i in at.items()))
         kinds.setdefault(kind, []).append(label)
     return [
-        ChannelGroup(tuple(Member(*p, np.array([channels[c][p] for c in found])) for p, _ in kind[1:]), kind[0])
-        for kind, found in kinds.items()
+        ChannelGroup(tuple(Member(*p, np.array([channels[c][p] for c in alike])) for p, _ in kind[1:]), kind[0])
+        for kind, alike in kinds.items()
     ]
 
 

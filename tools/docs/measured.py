@@ -5,13 +5,13 @@ import re
 from functools import cache
 from pathlib import Path
 
-from costmodel.advice import gradient_error
+from costmodel.advice import expected_error
 
 from .sources import ROOT, table
 
 RESULTS = ROOT / "validation" / "results"
 # a record that the package reads itself
-ELSEWHERE = {"gradient-errors": Path(gradient_error.__file__).with_name("gradient-errors.json")}
+ELSEWHERE = {"gradient-errors": Path(expected_error.__file__).with_name("gradient-errors.json")}
 # words for the names that records give their methods
 STREAM = {
     "SGD": "SGD, 20 epochs", "EIF+EMP": "instance filter and error map pruning", "EIF": "instance filter",
@@ -99,7 +99,7 @@ def equal_accuracy() -> str:
     """What `gradledger compare` prints of the record."""
     from gradledger import compare
 
-    (found,) = compare.run(compare.Settings(place("lenet-mnist")))["groups"].values()
+    (found,) = compare.run(compare.CompareSettings(place("lenet-mnist")))["groups"].values()
     rows = [
         [STREAM[row["method"]].split(",")[0], f"{row['steps']:,.0f}", f"{row['macs_per_step'] / 1e6:,.1f}",
          f"{row['macs'] / 1e12:,.3f}", f"{row['macs_min'] / 1e12:,.3f} to {row['macs_max'] / 1e12:,.3f}",
@@ -171,8 +171,8 @@ def method_errors(method: str) -> str:
             text = SHARE.get(method, "the classifier and the last {}").format(setting)
             rows.setdefault(text, {})[net] = f"{value['error']:.3f}"
     if not rows:
-        raise KeyError(f"no error was measured of {method}; there is {', '.join(gradient_error.EXACT)}")
-    nets = list(gradient_error.shipped().nets)
+        raise KeyError(f"no error was measured of {method}; there is {', '.join(expected_error.EXACT)}")
+    nets = list(expected_error.shipped().nets)
     return table(["error", *(NETS[n] for n in nets)], [[text, *(v[n] for n in nets)] for text, v in rows.items()], 1)
 
 

@@ -19,7 +19,7 @@ def watch(progress):
     if not first:
         first.append(time.perf_counter() - start)
 with tempfile.TemporaryDirectory() as folder:
-    adapt.run(adapt.Settings(method=["backprop"]), pathlib.Path(folder), False, watch)
+    adapt.run(adapt.AdaptSettings(method=["backprop"]), pathlib.Path(folder), False, watch)
 resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"first": first[0] * 1e3, "resident_mb": resident}))
 """

@@ -21,7 +21,7 @@ SHORT = 61  # bits from one that is tried to the next, in the short form; a prim
 
 def saved(folder: Path) -> tuple[Path, Path]:
     """The state of a run that is interrupted after three steps, and the weights of its net as a run writes them."""
-    job = adapt.prepare(adapt.Settings(epochs=1))
+    job = adapt.prepare(adapt.AdaptSettings(epochs=1))
 
     def watch(progress):
         if progress.step == 3:

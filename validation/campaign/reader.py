@@ -39,7 +39,7 @@ READERS = {
     "weights": weights,
     "arrays": checkpoint.load,
     "device": options.device,
-    "record": lambda path: compare.run(compare.Settings(Path(path))),
+    "record": lambda path: compare.run(compare.CompareSettings(Path(path))),
     "runs": lambda path: runs.Runs(Path(path), "runs", {}),
 }  # what reads a format → the function
 

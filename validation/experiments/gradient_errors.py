@@ -4,8 +4,8 @@ gradledger reproduce gradient-errors     writes gradient-errors.json; `costmodel
 
 The exact gradient g is that of every convolution's weights and of the classifier, by plain back-propagation. Each
 setting of each method runs on the same batches with the same weights, all convolutions trained, so that the error map
-that reaches a layer carries the errors of the layers behind it (the *whole* view of `instruments.errors`). The last k
-convolutions have the same gradients whether those before them train or not, so one run tells of every k.
+that reaches a layer carries the errors of the layers behind it (the *whole* view of `instruments.approximation`). The
+last k convolutions have the same gradients whether those before them train or not, so one run tells of every k.
 
 Of each layer are kept, as shares of ‖g‖² over all layers and batches, with a the method's gradient:
 
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import refimpl as ri
-from costmodel.advice import gradient_error
+from costmodel.advice import expected_error
 from refimpl import data
 from refimpl.formats.npz import load_npz
 from refimpl.graph import Graph
@@ -30,7 +30,7 @@ from refimpl.kernels import random
 from refimpl.kernels.running import threads
 from refimpl.training.trainer import Trainer
 
-from ..instruments.errors import check_samples, full_gradient, gradients
+from ..instruments.approximation import check_samples, full_gradient, gradients
 from . import datasets
 from .sparse_mobilenet import WEIGHTS
 
@@ -151,14 +151,14 @@ def run(
     output: Path, watch: Callable[[int, int, str], None], cases: Mapping[str, Callable[[int], Case]] = CASES,
     batch: int = 16, batches: int = 4, seed: int = 0, methods: Mapping[str, list[dict]] = METHODS,
 ) -> dict:  # fmt: skip
-    """Measure every net; returns the result record, which is the table that `costmodel.advice.gradient_error` reads."""
+    """Measure every net; returns the result record, which is the table that `costmodel.advice.expected_error` reads."""
     nets = {}
     for name, make in cases.items():
         watch(0, 1, name)
         case = make(seed)
         found = shares(case.graph, case.dataset.x_train, case.dataset.y_train, methods, batch, batches, seed, watch)
         nets[name] = {**case.about, "size": list(case.graph.size), "batch": batch, "batches": batches, **found}
-    table = gradient_error.Table(nets)
+    table = expected_error.ErrorTable(nets)
     measured = {}
     for name, net in nets.items():
         for method, many in net["methods"].items():

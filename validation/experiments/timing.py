@@ -142,7 +142,7 @@ def _measured(threads: int, watch, cases, seconds: float, rounds: int) -> dict:
         watch(i, n, f"{threads} threads: {what}")
 
     with running(threads):
-        layers = calibration.Layers(threads, caches, tell)
+        layers = calibration.LayerTimer(threads, caches, tell)
         nets = {}
         for i, case in enumerate(cases):
             tell(i, len(cases), f"compile {case.name}")

@@ -89,10 +89,10 @@ class Integer(_Counted):
         """The integer type that it has together with another integer; TypeError where NumPy would take a float."""
         if not isinstance(other, (Integer, np.integer)):
             return self.dtype
-        found = np.result_type(self.dtype, other.dtype)
-        if found.kind == "f":
+        wider = np.result_type(self.dtype, other.dtype)
+        if wider.kind == "f":
             raise TypeError(f"{self.dtype} and {other.dtype} have no common integer type: convert one of them")
-        return found
+        return wider
 
 
 def as_float(number):
@@ -205,7 +205,7 @@ for _name, _make in (
     setattr(Integer, f"__r{_name}__", _reflected)
 for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
     _function = getattr(operator, _name)
-    setattr(Float, f"__{_name}__", _float_operation("cmp", _function, lambda found, counts: found)[0])
+    setattr(Float, f"__{_name}__", _float_operation("cmp", _function, lambda result, counts: result)[0])
     setattr(Integer, f"__{_name}__", _integer_operation(_name, _compared(_function))[0])
 
 

@@ -30,10 +30,10 @@ class _Type:
 
     def type(self, number):
         """A number, plain ones too, as a counted element."""
-        found = as_type(number, self.dtype)
-        if isinstance(found, (Float, Integer)):
-            return found
-        return Float(found, self.counts) if self.dtype.kind == "f" else Integer(int(found), self.dtype, self.counts)
+        counted = as_type(number, self.dtype)
+        if isinstance(counted, (Float, Integer)):
+            return counted
+        return Float(counted, self.counts) if self.dtype.kind == "f" else Integer(int(counted), self.dtype, self.counts)
 
 
 class _Array:

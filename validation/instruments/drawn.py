@@ -81,12 +81,12 @@ def compare_calls(case: drawn_nets.NetCase) -> list[Compared]:
 
 def compare_kernels(program: Program, n: int) -> list[Compared]:
     """What every tuned kernel of a step on n samples states that it executes, and what its own body does."""
-    found = []
+    compared = []
     for launch in program.order:
         if stated(launch) is not None:
             says, does = executed(launch, n, counting.count_call), executing.launched(launch, n)
-            found.append(Compared(launch.name, vars(says), vars(does)))
-    return found
+            compared.append(Compared(launch.name, vars(says), vars(does)))
+    return compared
 
 
 def touched(case: drawn_nets.NetCase) -> tuple[int | None, str]:
@@ -108,10 +108,10 @@ def run_passes(each: int, seed: int = 0, watch: Watch = lambda done, total, name
     Returns cases, how many of them were counted item by item (`full`), mismatches, the same for each pass with its
     first case as `example` under `passes`, and what was `wrong`: case, seed, what, command.
     """
-    names, found, wrong = list(drawn_passes.passes()), {}, []
+    names, by_pass, wrong = list(drawn_passes.passes()), {}, []
     for i, name in enumerate(names):
         watch(i * each, len(names) * each, name)
-        tally = found[name] = {"cases": 0, "full": 0, "mismatches": 0}
+        tally = by_pass[name] = {"cases": 0, "full": 0, "mismatches": 0}
         for case_seed in range(seed * APART, seed * APART + each):
             result = compare_pass(name, case_seed)
             tally.setdefault("example", _example(name, case_seed, result))
@@ -120,8 +120,8 @@ def run_passes(each: int, seed: int = 0, watch: Watch = lambda done, total, name
             if not result.ok:
                 tally["mismatches"] += 1
                 wrong.append(_wrong(name, case_seed, str(result)))
-    totals = {key: sum(t[key] for t in found.values()) for key in ("cases", "full", "mismatches")}
-    return {**totals, "passes": found, "wrong": wrong}
+    totals = {key: sum(t[key] for t in by_pass.values()) for key in ("cases", "full", "mismatches")}
+    return {**totals, "passes": by_pass, "wrong": wrong}
 
 
 def run_nets(count: int, seed: int = 0, watch: Watch = lambda done, total, name: None) -> tuple[dict, dict]:
@@ -156,8 +156,8 @@ def run_nets(count: int, seed: int = 0, watch: Watch = lambda done, total, name:
         if differs:
             memory["wrong"].append(_wrong("net", case_seed, f"{together}: {bytes_text(predicted, end, problem)}"))
     totals = {k: sum(t[k] for t in operations["sets"].values()) for k in ("cases", "calls", "mismatches")}
-    found = {"checked": len(memory["arenas"]), "mismatches": len(memory["wrong"])}
-    return totals | operations, found | {"filled": sum(p == end for _, p, end in memory["arenas"])} | memory
+    arenas = {"checked": len(memory["arenas"]), "mismatches": len(memory["wrong"])}
+    return totals | operations, arenas | {"filled": sum(p == end for _, p, end in memory["arenas"])} | memory
 
 
 def _net(seed: int) -> tuple[list[Compared], list[Compared], int, int | None, str]:
@@ -210,7 +210,7 @@ def show(name: str, seed: int) -> bool:
         print(f"counted {'item by item' if result.full else 'by classes and sums'}: {'equal' if result.ok else result}")
         return result.ok
     results, kernels, predicted, end, problem = _net(seed)
-    off, unlike = ([c for c in found if not c.ok] for found in (results, kernels))
+    off, unlike = ([c for c in compared if not c.ok] for compared in (results, kernels))
     if predicted:
         print(drawn_nets.net_case(seed))
     print(f"{len(results)} calls, {len(off)} do other operations than their formulas say")

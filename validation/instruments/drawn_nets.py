@@ -22,7 +22,7 @@ from .drawn_passes import Pick, picker
 RULES = ("error-map-pruning", "gradient-filter", "sparse-update")
 SETS = [
     *((m,) for m in METHODS),
-    *(pair for pair, found in COMBINATIONS.items() if found.supported),
+    *(pair for pair, combination in COMBINATIONS.items() if combination.supported),
     RULES,
 ]  # methods of a plan, in turn
 

@@ -39,8 +39,8 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
 
 
-class Found(NamedTuple):
-    """A function or a test: its file, from the repository's root, and its name."""
+class Place(NamedTuple):
+    """Where a function or a test is: its file, from the repository's root, and its name."""
 
     path: str
     name: str
@@ -51,8 +51,8 @@ class Row(NamedTuple):
 
     paper: Paper
     statement: Statement
-    functions: tuple[Found, ...]
-    tests: tuple[Found, ...]
+    functions: tuple[Place, ...]
+    tests: tuple[Place, ...]
     status: str
 
 
@@ -79,13 +79,13 @@ class Source:
     @cached_property
     def imports(self) -> dict[str, str]:
         """What the names that it imports stand for."""
-        found = {}
+        names = {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.ImportFrom):
-                found |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+                names |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
             elif isinstance(node, ast.Import):
-                found |= {a.asname: a.name for a in node.names if a.asname}
-        return found
+                names |= {a.asname: a.name for a in node.names if a.asname}
+        return names
 
     def stands_for(self, function: str) -> set[str]:
         """The names here that stand for a function: its own, those of its direct callers, and those of classes."""
@@ -112,7 +112,7 @@ def chains(node: ast.AST) -> Iterator[str]:
 
 def used(test: str, source: Source, tests: dict[str, Source]) -> tuple[set[str], list[ast.AST]]:
     """Full dotted names that a test mentions, directly or through helpers and fixtures in test files; all that code."""
-    found, code, seen, todo = set(), [], set(), [(source, test)]
+    mentioned, code, seen, todo = set(), [], set(), [(source, test)]
     while todo:
         source, name = todo.pop()
         if name not in source.definitions or (source.module, name) in seen:
@@ -123,11 +123,11 @@ def used(test: str, source: Source, tests: dict[str, Source]) -> tuple[set[str],
             head, dot, rest = chain.partition(".")
             todo.append((source, head))
             full = source.imports.get(head, head) + dot + rest
-            found.add(full)
+            mentioned.add(full)
             module, _, rest = full.partition(".")
             if module in tests:
                 todo.append((tests[module], rest.partition(".")[0]))
-    return found, code
+    return mentioned, code
 
 
 def asserts(names: set[str], code: list[ast.AST]) -> bool:
@@ -163,16 +163,16 @@ def citations(text: str, module: str, papers: tuple[Paper, ...]) -> set[tuple[st
     def paper(match: re.Match) -> str | None:
         return next((m[1] for m in reversed(numbers) if m.start() < match.start()), default)
 
-    found = {(paper(m), m[0]) for m in NUMBERED.finditer(text)}
+    cited = {(paper(m), m[0]) for m in NUMBERED.finditer(text)}
     for m in EQUATIONS.finditer(text):
-        found |= {(paper(m), n) for n in re.findall(r"\d+", m[1])}
-        found |= {(paper(m), str(n)) for first, last in RANGE.findall(m[1]) for n in range(int(first), int(last))}
+        cited |= {(paper(m), n) for n in re.findall(r"\d+", m[1])}
+        cited |= {(paper(m), str(n)) for first, last in RANGE.findall(m[1]) for n in range(int(first), int(last))}
     for p in papers:
         for key in (s.key for s in p.statements if not s.key.isdecimal() and not NUMBERED.fullmatch(s.key)):
             words = "[- ]".join(map(re.escape, re.split("[- ]", key)))
             matches = re.finditer(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE)
-            found |= {(p.number, key) for m in matches if paper(m) == p.number}
-    return found
+            cited |= {(p.number, key) for m in matches if paper(m) == p.number}
+    return cited
 
 
 def survey(root: Path | None = None, papers: tuple[Paper, ...] = PAPERS) -> tuple[list[Row], list[str]]:
@@ -201,14 +201,14 @@ def survey(root: Path | None = None, papers: tuple[Paper, ...] = PAPERS) -> tupl
             held = holders[p.number, s.key]
             held = [h for h in held if h[1] != MODULE] or held
             checks = tuple(dict.fromkeys(check for h in held for check in checked_by(s, *h, tests)))
-            functions = tuple(Found(source.path, name) for source, name in held)
+            functions = tuple(Place(source.path, name) for source, name in held)
             status, wrong = judge(root, p, s, functions, checks)
             rows.append(Row(p, s, functions, checks, status))
             problems += [f"arXiv {p.number} {s.label}: {wrong}"] * bool(wrong)
     return rows, problems
 
 
-def checked_by(statement: Statement, source: Source, function: str, tests: dict[str, Source]) -> Iterator[Found]:
+def checked_by(statement: Statement, source: Source, function: str, tests: dict[str, Source]) -> Iterator[Place]:
     """The tests that hold a statement for one function."""
     equation = rf"test_eqs?_(\d+_and_)*{statement.key}(_and_\d+)*_"
     claim = equation if statement.key.isdecimal() else f"test_{statement.slug}_"
@@ -218,7 +218,7 @@ def checked_by(statement: Statement, source: Source, function: str, tests: dict[
                 skipped = re.search(r"mark\.(skip|xfail)\b", " ".join(map(ast.unparse, node.decorator_list)))
                 names, code = used(name, file, tests)
                 if not skipped and asserts(names, code) and uses(names, source, function):
-                    yield Found(f"tests/{file.path}", name)
+                    yield Place(f"tests/{file.path}", name)
 
 
 def judge(root: Path, paper: Paper, statement: Statement, functions: tuple, tests: tuple) -> tuple[str, str]:
@@ -256,10 +256,10 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(text) + "\n"
 
 
-def links(found: tuple[Found, ...]) -> str:
+def links(places: tuple[Place, ...]) -> str:
     """The names in each file, and a link to the file."""
     up = "../" * TABLE.count("/")
-    names = {path: ", ".join(f"`{f.name}`" for f in found if f.path == path) for path in dict(found)}
+    names = {path: ", ".join(f"`{f.name}`" for f in places if f.path == path) for path in dict(places)}
     return "; ".join(f"{listed} in [{path}]({up}{path})" for path, listed in names.items())
 
 

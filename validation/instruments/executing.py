@@ -95,8 +95,8 @@ class _Array:
         self.dtype = types.SimpleNamespace(type=lambda value: NUMBER, itemsize=self.itemsize)
 
     def __getitem__(self, index):
-        found = self.outline[index]
-        return _Array(found) if isinstance(found, np.ndarray) else NUMBER
+        element = self.outline[index]
+        return _Array(element) if isinstance(element, np.ndarray) else NUMBER
 
     def __setitem__(self, index, value):
         self.outline[index]  # an index outside is an error here
@@ -116,8 +116,8 @@ class _Integers:
         return as_integer(value if isinstance(value, Integer) else _integer(value, self.array.dtype), self.array.dtype)
 
     def __getitem__(self, index):
-        found = self.array[index]
-        return _Integers(found) if isinstance(found, np.ndarray) else _integer(found, self.array.dtype)
+        element = self.array[index]
+        return _Integers(element) if isinstance(element, np.ndarray) else _integer(element, self.array.dtype)
 
     def __setitem__(self, index, value):
         self.array[index] = self._element(value).value
@@ -228,7 +228,7 @@ def _python(value):
 
 
 def _shared_name(value) -> str | None:
-    """The symbol of a helper of `fast.shared`, of which kernels see an intrinsic."""
+    """The symbol of a helper of `backends.cpu.shared`, of which kernels see an intrinsic."""
     define = getattr(value, "_defn", None)
     if define is None or define.__module__ != shared.__name__ or define.__name__ != "call":
         return None
@@ -314,5 +314,5 @@ def launched(launch: Launch, n: int) -> Ops:
 
 
 def _buffer(argument) -> Buffer | None:
-    found = argument.buffer if isinstance(argument, Prefix) else argument
-    return found if isinstance(found, Buffer) else None
+    plain = argument.buffer if isinstance(argument, Prefix) else argument
+    return plain if isinstance(plain, Buffer) else None

@@ -94,7 +94,7 @@ def _touched(trainer: Trainer, x: Inputs, y: np.ndarray, pattern: int) -> int:
 def _end_of_other(values: np.ndarray, value: int) -> int:
     """Number of the last entry that is not `value`, plus one; 0 where there is none."""
     for start in range((len(values) - 1) // BLOCK * BLOCK, -1, -BLOCK):
-        found = np.flatnonzero(values[start : start + BLOCK] != value)
-        if len(found):
-            return start + int(found[-1]) + 1
+        other = np.flatnonzero(values[start : start + BLOCK] != value)
+        if len(other):
+            return start + int(other[-1]) + 1
     return 0

@@ -73,19 +73,19 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
 
 def sites(function: ast.AST) -> list[tuple[ast.AST, Callable[[], None]]]:
     """What can be changed in a function: its value (`value`), then the rest in order; what does it in place."""
-    found = []
+    changes = []
     body = [n for statement in function.body for n in walk(statement)]
     for node in body:
         if isinstance(node, (ast.BinOp, ast.AugAssign, ast.BoolOp, ast.UnaryOp)) and type(node.op) in SWAPS:
-            found.append((node, lambda n=node: setattr(n, "op", SWAPS[type(n.op)]())))
+            changes.append((node, lambda n=node: setattr(n, "op", SWAPS[type(n.op)]())))
         elif isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
-            found.append((node, lambda n=node: n.ops.__setitem__(0, SWAPS[type(n.ops[0])]())))
+            changes.append((node, lambda n=node: n.ops.__setitem__(0, SWAPS[type(n.ops[0])]())))
         elif isinstance(node, ast.IfExp):
-            found.append((node, lambda n=node: n.__dict__.update(body=n.orelse, orelse=n.body)))
+            changes.append((node, lambda n=node: n.__dict__.update(body=n.orelse, orelse=n.body)))
         elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
             change = (not node.value) if isinstance(node.value, bool) else node.value + 1
-            found.append((node, lambda n=node, v=change: setattr(n, "value", v)))
-    return value(body) + found
+            changes.append((node, lambda n=node, v=change: setattr(n, "value", v)))
+    return value(body) + changes
 
 
 def value(body: list[ast.AST]) -> list[tuple[ast.AST, Callable[[], None]]]:
@@ -199,14 +199,14 @@ def serve() -> None:
         os.close(write)
         if select.select([read], [], [], limit)[0]:
             with open(read, "rb") as pipe:
-                found = pipe.read()  # nothing where it crashed
+                answer = pipe.read()  # nothing where it crashed
             how = f"the process left with {os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])}"
         else:
             os.close(read)
             os.kill(fork, signal.SIGKILL)
             os.waitpid(fork, 0)
-            found, how = b"", f"not done after {limit:.0f} s"
-        print(found.decode() or json.dumps(["error", how, {}, {"the tests": how}]), flush=True)
+            answer, how = b"", f"not done after {limit:.0f} s"
+        print(answer.decode() or json.dumps(["error", how, {}, {"the tests": how}]), flush=True)
 
 
 class Recorder:
@@ -269,13 +269,13 @@ def run(
     FileNotFoundError where there are no tests.
     """
     root = root or equations.ROOT
-    found = list(work(root, equations.survey(root, papers)[0]))
+    jobs = list(work(root, equations.survey(root, papers)[0]))
     rows, problems = [], []
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = [stack.enter_context(Tests(root, folder / str(i))) for i in range(len(os.sched_getaffinity(0)))]
-        watch(0, len(found), "tests on the sources as they are")
-        failed, seconds = servers[0].unchanged(sorted({test for *_, named in found for test in named}))
+        watch(0, len(jobs), "tests on the sources as they are")
+        failed, seconds = servers[0].unchanged(sorted({test for *_, named in jobs for test in named}))
         left_out = [test for test, raised in failed.items() if COMPILED.match(raised)]
         problems += [f"{t} fails on the sources as they are ({failed[t]})" for t in failed if t not in left_out]
         free, started = queue.SimpleQueue(), itertools.count()
@@ -288,14 +288,14 @@ def run(
             tests = sorted((test for test in named if test not in left_out), key=seconds.get)
             limit = PATIENCE + 10 * sum(map(seconds.get, tests))
             server = free.get()
-            watch(next(started), len(found), label)
+            watch(next(started), len(jobs), label)
             changes = mutants((root / source.path).read_text(encoding="utf-8"), name, each)
             verdicts = [{"change": what} | server.changed(tests, source, text, limit) for what, text in changes]
             free.put(server)
             return {"what": label, "class": len(parts(source.tree, name)) > 1, "tests": tests, "mutants": verdicts}
 
         with ThreadPoolExecutor(len(servers)) as pool:
-            rows = list(pool.map(judge, [] if problems else found))
+            rows = list(pool.map(judge, [] if problems else jobs))
     for row in rows:
         if not row["class"] and not any(v["verdict"] == "killed" for v in row["mutants"]):
             tests = ", ".join(row["tests"])

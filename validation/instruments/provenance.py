@@ -37,13 +37,13 @@ def processor() -> str:
 def versions() -> dict:
     """Versions of Python and of what decides the numbers."""
     names = ("gradledger", "numpy", "numba", "llvmlite", "scipy", "sympy")
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in names:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def command() -> str:

@@ -1,7 +1,7 @@
 """Resident memory of training, measured beside its prediction: `python -m validation.instruments.resident [FILE]`.
 
 Each case trains in a process of its own, on a warm kernel cache; what is read there is VmHWM of /proc/self/status, as
-`ru_maxrss` would begin with the peak of the process that started it. The command calibrates what the runtime takes on
+`ru_maxrss` would begin with the peak of the process that started it. The command measures what the runtime takes on
 this machine (`costmodel.device.process.Base`), runs CASES, prints a table and writes a record to FILE.
 """
 
@@ -97,9 +97,9 @@ def measured(case: Case) -> int:
         done = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(case), capture_output=True)
         if done.returncode:
             raise RuntimeError(f"{case} failed: {done.stderr.decode().strip().splitlines()[-1]}")
-        found = json.loads(done.stdout)
-        if not found["compiled"]:
-            return found["peak_bytes"]
+        record = json.loads(done.stdout)
+        if not record["compiled"]:
+            return record["peak_bytes"]
     raise RuntimeError(f"the kernel cache {kernel.CACHE_DIR} does not keep kernels: each process compiles them anew")
 
 
@@ -109,14 +109,14 @@ def plan(train_last="all", *rules, momentum=0.9, **keywords) -> ri.Plan:
 
 
 # small arrays, and few, some and many launches
-CALIBRATION = (
+BASE_CASES = (
     Case("watch", 1, plan()),
     Case("resnet20", 1, plan(), {"size": (16, 16)}),
     Case("mobilenet_v2", 1, plan(), {"size": (32, 32), "width": 0.1}),
 )
 
 
-def calibrate(cases=CALIBRATION):
+def measure_base(cases=BASE_CASES):
     """`device.process.Base` of this machine: the line through the cases' bytes that no other term explains."""
     from costmodel.device.process import Base
 
@@ -163,23 +163,23 @@ def compare(base, cases: dict[str, Case], watch=lambda row: None) -> list[dict]:
     """For each case: name, terms, predicted and measured bytes, error = predicted / measured − 1."""
     rows = []
     for name, case in cases.items():
-        terms, found = case.predicted(base), measured(case)
+        terms, peak_bytes = case.predicted(base), measured(case)
         predicted = sum(terms.values())
-        rows.append({"name": name, "predicted_bytes": predicted, "measured_bytes": found,
-                     "error": predicted / found - 1, "terms": terms})  # fmt: skip
+        rows.append({"name": name, "predicted_bytes": predicted, "measured_bytes": peak_bytes,
+                     "error": predicted / peak_bytes - 1, "terms": terms})  # fmt: skip
         watch(rows[-1])
     return rows
 
 
 def line(row: dict) -> str:
     """A row of the table: MiB predicted and measured, the error in percent."""
-    predicted, found = row["predicted_bytes"] / 2**20, row["measured_bytes"] / 2**20
-    return f"{row['name']:60s} {predicted:8.1f} {found:8.1f} {100 * row['error']:+6.2f} %"
+    predicted, measured = row["predicted_bytes"] / 2**20, row["measured_bytes"] / 2**20
+    return f"{row['name']:60s} {predicted:8.1f} {measured:8.1f} {100 * row['error']:+6.2f} %"
 
 
 def main(path: str | None = None) -> bool:
-    """Calibrate and run every case; True where all errors are within the goal."""
-    base = calibrate()
+    """Measure the base and run every case; True where all errors are within the goal."""
+    base = measure_base()
     print(f"fixed {base.fixed / 2**20:.1f} MiB, {base.launch / 2**10:.1f} KiB a launch")
     print(f"{'':60s} {'predicted':>8s} measured, MiB")
     rows = compare(base, CASES, lambda row: print(line(row), flush=True))

@@ -115,7 +115,7 @@ def names() -> list[str]:
     return [f"{m} {p} {b}" for m in ri.models.MODELS for p in plans(m) for b in BACKENDS]
 
 
-def found(name: str) -> dict:
+def figures(name: str) -> dict:
     """The figures of a case; its only entry is `refused`, the reason, where the plan does not fit the model."""
     model, label, backend = name.split()
     graph, plan = graph_of(model), plans(model)[label]
@@ -194,7 +194,7 @@ def compared(table: Mapping, now: Mapping[str, dict]) -> list[str]:
 
 
 def _together(cases: list[str]) -> dict[str, dict]:
-    return {name: found(name) for name in cases}
+    return {name: figures(name) for name in cases}
 
 
 def run(cases: Iterable[str], workers: int) -> Iterator[dict[str, dict]]:

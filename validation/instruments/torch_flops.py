@@ -60,19 +60,19 @@ def ask(cases: int = 12) -> dict:
 
 def rows(cases: int) -> list[dict]:
     """Comparisons (`row`) of drawn layers and of whole nets."""
-    found = []
+    compared = []
     for seed in range(cases):
-        found += convolution(seed)
+        compared += convolution(seed)
     for seed in range(max(1, cases // 4)):
-        found += linear(seed)
+        compared += linear(seed)
     for name in NETS:
-        found += net(name)
-    return found
+        compared += net(name)
+    return compared
 
 
-def of_groups(found: list[dict], version: str) -> tuple[bool, str]:
+def of_groups(compared: list[dict], version: str) -> tuple[bool, str]:
     """Does this torch count the dw of grouped convolutions as `PAGE` says of torch `STATED`? Why or why not."""
-    grouped = [r for r in found if (r["groups"] or 1) > 1 and r["part"] == "dw"]
+    grouped = [r for r in compared if (r["groups"] or 1) > 1 and r["part"] == "dw"]
     if all(r["torch"] == r["as_torch"] for r in grouped):
         return True, f"torch {version} counts the weight gradient of a convolution with G groups G times"
     does = "counts the weight gradients of grouped convolutions right"
@@ -135,11 +135,11 @@ def _layer(name: str, operator: str, sizes: dict, groups: int, forward, y: list,
     work = {"forward": forward}
     for part, leaf in (("grad_x", x), ("grad_w", w)):
         work[part] = lambda leaf=leaf: torch.autograd.grad(y[0], [leaf], torch.empty_like(y[0]), retain_graph=True)
-    found = []
+    compared = []
     for part, call in work.items():
         ours = nominal(operator, part, sizes)
-        found.append(row(name, PARTS[part], groups, ours, ours * (groups if part == "grad_w" else 1), counted(call)))
-    return found
+        compared.append(row(name, PARTS[part], groups, ours, ours * (groups if part == "grad_w" else 1), counted(call)))
+    return compared
 
 
 def net(name: str) -> list[dict]:
@@ -156,15 +156,15 @@ def net(name: str) -> list[dict]:
         "backward": lambda: y[0].sum().backward(),
     }
     program = ri.compile(graph, ri.Plan("all"), 1, backend="reference", threads=1)
-    found = []
+    compared = []
     for section, call in work.items():
         calls = [c for c in program.step.calls[section] if c.passed.operator in OPERATORS and c.passed.name in PARTS]
         ours = [nominal(c.passed.operator, c.passed.name, c.sizes) for c in calls]
         as_torch = [k * _ignored(c) for k, c in zip(ours, calls, strict=True)]
-        found.append(
+        compared.append(
             row(f"{name}, {graph.size[0]}x{graph.size[1]}", section, None, sum(ours), sum(as_torch), counted(call))
         )
-    return found
+    return compared
 
 
 def _ignored(call: Call) -> int:
@@ -176,8 +176,9 @@ def main(cases: str = "12") -> None:
     """Print version, what it does with groups, and rows."""
     import torch
 
-    found = rows(int(cases))
-    print(json.dumps({"version": torch.__version__, "groups": of_groups(found, torch.__version__)[1], "rows": found}))
+    compared = rows(int(cases))
+    groups = of_groups(compared, torch.__version__)[1]
+    print(json.dumps({"version": torch.__version__, "groups": groups, "rows": compared}))
 
 
 if __name__ == "__main__":

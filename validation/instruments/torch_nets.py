@@ -210,6 +210,6 @@ def grads(graph, net):
     """
     state = {name: np.zeros(tuple(v.shape)) for name, v in net.state_dict().items()}
     state |= {name: p.grad.numpy() for name, p in net.named_parameters() if p.grad is not None}
-    found = torch_names.from_torch(graph, state)
+    gradients = torch_names.from_torch(graph, state)
     trainable = {n.params[p] for n in graph.nodes for p in n.operator.params if p in n.params}
-    return {name: g for name, g in found.items() if name in trainable}
+    return {name: g for name, g in gradients.items() if name in trainable}

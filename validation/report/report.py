@@ -18,7 +18,7 @@ from refimpl.storage import checkpoint
 
 from ..experiments import papers
 from ..instruments import torch_flops
-from ..instruments.errors import COLUMNS
+from ..instruments.approximation import COLUMNS
 from . import report_plot
 
 STYLE = """

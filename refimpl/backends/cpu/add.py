@@ -12,7 +12,7 @@ RUN = 8192  # elements: enough to be worth a thread
 @executes(lambda y, a, b: ADD * y.size)
 @fast
 def forward(y, a, b):
-    """Y = a + b, all of the same number of elements."""
+    """Output y = a + b, all of the same number of elements."""
     total, left, right = y.reshape(-1), a.reshape(-1), b.reshape(-1)
     count = total.shape[0]
     for t in prange((count + RUN - 1) // RUN):

@@ -1,6 +1,6 @@
 """Average pooling, a row of the map at a time: taps in the outer loops, channels in the inner one, which vectorises.
 
-Letters as in `ops.avg_pool`; `global_` kernels are those of `ops.global_avg_pool`. geometry as in `fast.max_pool`.
+Letters as in `ops.avg_pool`; `global_` kernels are those of `ops.global_avg_pool`. geometry: of `max_pool.geometry`.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from .max_pool import pairs
 @executes(lambda y, x, geometry, count_include_pad: ADD * pairs(x, y, geometry))
 @fast
 def forward(y, x, geometry, count_include_pad):
-    """Y (N, P, Q, C) of x (N, H, W, C)."""
+    """Output y, (N, P, Q, C), from x, (N, H, W, C)."""
     window_h, window_w, stride_h, stride_w, top, left = geometry
     height, across, width = y.shape[1], y.shape[2], y.shape[3]
     high, wide = x.shape[1], x.shape[2]
@@ -24,15 +24,15 @@ def forward(y, x, geometry, count_include_pad):
         h0 = p * stride_h - top
         r0, r1 = max(0, -h0), min(window_h, high - h0)
         for q in range(across):
-            w0 = q * stride_w - left
-            s0, s1 = max(0, -w0), min(window_w, wide - w0)
+            col0 = q * stride_w - left
+            s0, s1 = max(0, -col0), min(window_w, wide - col0)
             count = y.dtype.type(window_h * window_w if count_include_pad else max(r1 - r0, 0) * max(s1 - s0, 0))
             for c in range(width):
                 y[n, p, q, c] = zero
             for r in range(r0, r1):
                 for s in range(s0, s1):
                     for c in range(width):
-                        y[n, p, q, c] += x[n, h0 + r, w0 + s, c]
+                        y[n, p, q, c] += x[n, h0 + r, col0 + s, c]
             for c in range(width):
                 y[n, p, q, c] /= count
 
@@ -40,33 +40,33 @@ def forward(y, x, geometry, count_include_pad):
 @executes(lambda dx, dy, geometry, count_include_pad: ADD * pairs(dx, dy, geometry))
 @fast
 def grad_x(dx, dy, geometry, count_include_pad):
-    """Dx (N, H, W, C) of dy (N, P, Q, C): each row of dx collects from the windows that lie over it."""
+    """Gradient of x, (N, H, W, C), from dy, (N, P, Q, C): each row collects from the windows that lie over it."""
     window_h, window_w, stride_h, stride_w, top, left = geometry
     high, wide, width = dx.shape[1], dx.shape[2], dx.shape[3]
     zero = dx.dtype.type(0)
     for t in prange(dx.shape[0] * high):
         n, h = np.int64(t) // high, np.int64(t) % high
-        for w in range(wide):
+        for col in range(wide):
             for c in range(width):
-                dx[n, h, w, c] = zero
+                dx[n, h, col, c] = zero
         for r in range(window_h):
             p = (h + top - r) // stride_h
             if p * stride_h != h + top - r or p < 0 or p >= dy.shape[1]:
                 continue
             rows = min(window_h, high - (h - r)) - max(0, r - h)
             for q in range(dy.shape[2]):
-                w0 = q * stride_w - left
-                s0, s1 = max(0, -w0), min(window_w, wide - w0)
+                col0 = q * stride_w - left
+                s0, s1 = max(0, -col0), min(window_w, wide - col0)
                 count = dx.dtype.type(window_h * window_w if count_include_pad else rows * (s1 - s0))
-                for w in range(w0 + s0, w0 + s1):
+                for col in range(col0 + s0, col0 + s1):
                     for c in range(width):
-                        dx[n, h, w, c] += dy[n, p, q, c] / count
+                        dx[n, h, col, c] += dy[n, p, q, c] / count
 
 
 @executes(lambda y, x: ADD * x.size)
 @fast
 def global_forward(y, x):
-    """Y (N, C) of x (N, H, W, C)."""
+    """Output y, (N, C), from x, (N, H, W, C)."""
     width = x.shape[3]
     count = y.dtype.type(x.shape[1] * x.shape[2])
     zero = y.dtype.type(0)
@@ -75,9 +75,9 @@ def global_forward(y, x):
         for c in range(width):
             y[n, c] = zero
         for h in range(x.shape[1]):
-            for w in range(x.shape[2]):
+            for col in range(x.shape[2]):
                 for c in range(width):
-                    y[n, c] += x[n, h, w, c]
+                    y[n, c] += x[n, h, col, c]
         for c in range(width):
             y[n, c] /= count
 
@@ -85,12 +85,12 @@ def global_forward(y, x):
 @executes(lambda dx, dy: NOTHING)
 @fast
 def global_grad_x(dx, dy):
-    """Dx (N, H, W, C) of dy (N, C)."""
+    """Gradient of x, (N, H, W, C), from dy, (N, C)."""
     width = dx.shape[3]
     count = dx.dtype.type(dx.shape[1] * dx.shape[2])
     for t in prange(dx.shape[0]):
         n = np.int64(t)
         for h in range(dx.shape[1]):
-            for w in range(dx.shape[2]):
+            for col in range(dx.shape[2]):
                 for c in range(width):
-                    dx[n, h, w, c] = dy[n, c] / count
+                    dx[n, h, col, c] = dy[n, c] / count

@@ -130,7 +130,7 @@ def gradient_table(coef, dgamma, dbeta, sums, moments, gamma, count, training):
 @executes(lambda out, parts: ADD * ((parts.shape[0] - 1) * lanes(out.size)))
 @fast
 def add_slices(out, parts):
-    """Out = Σ parts over the first axis, in index order; `parts` (slices, …) has the elements of `out` after it."""
+    """Output out: Σ parts over the first axis, in index order; parts (slices, …) has the elements of out after it."""
     size = out.size
     for t in prange(-(-size // (BLOCK * LANES))):
         first = np.int64(t) * BLOCK * LANES
@@ -192,10 +192,10 @@ def normalize_executes(z, y, affine, other, other_affine, act) -> Ops:
 @executes(normalize_executes)
 @fast
 def normalize(z, y, affine, other, other_affine, act):
-    """Z = act(a·y + b + other), all (N, H, W, C), where a map is needed as such: the sum of two branches.
+    """Output z = act(a·y + b + other), all (N, H, W, C), where a map is needed as such: the sum of two branches.
 
     other: the second branch, read through `other_affine` (2, C) if that is given; (0, 0, 0, 0) for none.
-    act: 0 none, 1 relu, 2 relu6. z may be y or other.
+    act: of `activation`. z may be y or other.
     """
     channels = y.shape[3]
     rows = y.shape[0] * y.shape[1] * y.shape[2]
@@ -210,7 +210,7 @@ def normalize(z, y, affine, other, other_affine, act):
 
 @inline
 def gradient_rows(g, dz, z, y, affine, sums, other, other_sums, first, end, channels, act, at):
-    """Rows first … end−1 of g, and their share of the sums."""
+    """Rows first … end−1 of g, and their share of the sums, which go to `at`. See `gradient`, by addresses."""
     lo, hi = bounds(g, act)
     for start in range(first, end, SUM_ROWS):
         stop = min(start + SUM_ROWS, end)
@@ -248,9 +248,10 @@ def gradient_executes(g, dz, z, y, affine, sums, other, other_sums, act) -> Ops:
 @executes(gradient_executes)
 @fast
 def gradient(g, dz, z, y, affine, sums, other, other_sums, act):
-    """G = dz where the activation is not flat, else 0, with its sums: the backward of `normalize`, all (N, H, W, C).
+    """Output g = dz where the activation is not flat, else 0, and its sums: the backward of `normalize`.
 
-    z: what `normalize` gave, by which flat is decided; (0, 0, 0, 0) to decide by a·y + b (then there was no `other`).
+    Maps are (N, H, W, C). z: what `normalize` gave, by which flat is decided; (0, 0, 0, 0) to decide by a·y + b (then
+    there was no `other`).
     sums (slices(N·H·W, C), 2, C) float64: Σg and Σ g·y. other: the raw second branch if it has a norm of its own, and
     other_sums its Σg and Σ g·other; else (0, 0, 0, 0) and (0, 0, 0). g may be dz.
     """
@@ -283,7 +284,7 @@ def apply_rows(dy, dz, y, coef, first, end, channels):
 @executes(lambda dy, dz, y, coef: read_gradient_executes(y, coef) * (dz.size // dz.shape[3] * lanes(dz.shape[3])))
 @fast
 def apply_gradient(dy, dz, y, coef):
-    """Dy = A·dz + B·y + C, all (N, H, W, C), for a consumer that cannot read through `coef` (3, C). dy may be dz.
+    """Gradient dy = A·dz + B·y + C, all (N, H, W, C), for who cannot read through `coef`, (3, C). dy may be dz.
 
     Without y (0, 0, 0, 0) it is A·dz.
     """

@@ -15,7 +15,7 @@ ROWS = 256  # rows of a tile: enough to be worth a thread
 @executes(lambda out, x, index: NOTHING)
 @fast
 def take(out, x, index):
-    """Out (A, B, C, L): the channels index (L,) of x (A, B, C, K)."""
+    """Output out, (A, B, C, L): the channels index, (L,), of x, (A, B, C, K)."""
     width, kept = x.shape[3], index.shape[0]
     rows = x.shape[0] * x.shape[1] * x.shape[2]
     source, target = x.reshape(-1), out.reshape(-1)
@@ -30,7 +30,7 @@ def take(out, x, index):
 @executes(lambda out, kept, x, rank: NOTHING)
 @fast
 def spread(out, kept, x, rank):
-    """Out (A, B, C, K): x (A, B, C, L) at the channels of rank (K,) below L, 0 elsewhere; scratch kept (L,)."""
+    """Output out, (A, B, C, K): x, (A, B, C, L), at the channels of rank, (K,), below L, else 0; scratch kept, (L,)."""
     width, count = out.shape[3], x.shape[3]
     rows = out.shape[0] * out.shape[1] * out.shape[2]
     source, target = x.reshape(-1), out.reshape(-1)
@@ -58,7 +58,7 @@ def score_executes(scores, partials, dy, w, gamma_w, gamma_dy) -> Ops:
 @executes(score_executes)
 @fast
 def score(scores, partials, dy, w, gamma_w, gamma_dy):
-    """Scores (K,) of dy (N, P, Q, K) and w (R, S, D, K); partials (slices of the samples and of the taps, K)."""
+    """Score of each channel, (K,), from dy, (N, P, Q, K), and w, (R, S, D, K); scratch partials, (slices, K)."""
     samples = (dy.shape[0] + partials.shape[0] - 1) // partials.shape[0]
     slices = (dy.shape[0] + samples - 1) // samples
     pixels, width = dy.shape[1] * dy.shape[2], dy.shape[3]

@@ -3,8 +3,9 @@
 A 1×1 convolution with stride 1 reads its input in place. A pixel is one (n, p, q); pixels are numbered in this order,
 so a tile of them is a block of consecutive rows of y seen as (N·P·Q, K). Gradients read dy through the mask and scale
 of what followed the convolution: dy_eff = dy·scale where the mask's bit is set, else 0; either may be absent (empty).
-Letters as in `ops.conv2d`. Masks are `uint8 (N, B)`, B = ⌈P·Q·K / 8⌉, laid out as `fast.memory` says. Arrays are
-C-contiguous. No kernel allocates; scratch comes from the caller, its shape, like the tiling, from `fast.tiles`.
+Letters as in `ops.conv2d`. Masks are `uint8 (N, B)`, B = ⌈P·Q·K / 8⌉, laid out as `memory` says. Arrays are
+C-contiguous. No kernel allocates; scratch comes from the caller, its shape, like the geometry and the tiling, from
+`tiles`.
 """
 
 import numpy as np
@@ -13,6 +14,7 @@ from numba import get_thread_id, prange
 from ...compiler.executed import ADD, MAC, MUL, NOTHING, Ops, executes, pieces
 from ...kernels.geometry import inside
 from ...kernels.kernel import inline
+from .activation import NONE
 from .finish import activation_bits, finish, finish_narrow
 from .gather import dy_tile, gather, gather_taps, scatter, up
 from .matmul import product, product_executes
@@ -26,7 +28,8 @@ STRIP = 64  # input channels that one item transposes
 @inline
 def reads_in_place(w, y, x, geometry):
     """Is a convolution from x to y 1×1 with stride 1 and no padding?"""
-    one = w.shape[0] * w.shape[1] * geometry[0] * geometry[1] == 1 and geometry[4] + geometry[5] == 0
+    stride_h, stride_w, _, _, top, left = geometry
+    one = w.shape[0] * w.shape[1] * stride_h * stride_w == 1 and top + left == 0
     return one and y.shape[1] == x.shape[1] and y.shape[2] == x.shape[2]
 
 
@@ -54,10 +57,11 @@ def forward_executes(y, mask, x, w, scale, shift, residual, scratch, geometry, t
 @executes(forward_executes)
 @TileKernel
 def forward(y, mask, x, w, scale, shift, residual, scratch, geometry, tiles, act):
-    """Y = act(scale·conv(x, w) + shift + residual) and, where `mask` is not empty, the bits of the activation.
+    """Output y = act(scale·conv(x, w) + shift + residual) and, where `mask` is not empty, the bits of the activation.
 
     y (N, P, Q, K), mask (N, B), x (N, H, W, C), w (R, S, C/G, K), scale and shift (K,), residual (N, P, Q, K): mask,
-    scale, shift and residual may be empty. act: NONE, RELU or RELU6; a bit tells 0 < y (and y < 6 for RELU6).
+    scale, shift and residual may be empty. act: of `activation`; a bit tells 0 < y (and y < 6 for RELU6).
+    scratch (threads, s), geometry and tiles: of `tiles.forward_scratch`, `tiles.geometry` and `tiles.forward_tiles`.
     """
     samples, part, channels, tap_rows, tap_columns = tiles
     direct = reads_in_place(w, y, x, geometry)
@@ -84,7 +88,7 @@ def forward(y, mask, x, w, scale, shift, residual, scratch, geometry, tiles, act
         else:
             _multiply(y, x, 0, sides, w, own, 0, row0, rows, k0, k1, geometry, tap_rows, tap_columns, direct, False)
         narrow = y.shape[3] < NARROW and x.shape[3] == 1 and not direct
-        if scale.shape[0] + shift.shape[0] + residual.shape[0] + act > 0 and not narrow:
+        if (scale.shape[0] + shift.shape[0] + residual.shape[0] > 0 or act != NONE) and not narrow:
             finish(y, y.shape[3], row0, rows, k0, k1, scale, scale.shape[0], shift, shift.shape[0],
                    residual, residual.shape[0], act)  # fmt: skip
         if mask.shape[1] > 0:
@@ -95,7 +99,11 @@ def forward(y, mask, x, w, scale, shift, residual, scratch, geometry, tiles, act
 def _multiply(
     y, x, origin, sides, w, own, to, row0, rows, k0, k1, geometry, tap_rows, tap_columns, direct, add
 ):  # fmt: skip
-    """Rows `row0 : row0 + rows` and channels `k0 : k1` of the bare convolution of the map x, into y."""
+    """Rows `row0 : row0 + rows` and channels `k0 : k1` of the bare convolution of the map x, into y.
+
+    origin, sides: the element where sample 0 begins in x; its rows, columns and channels. own[to:]: where taps are
+    gathered, tap_rows × tap_columns of the kernel w at once. direct: read x in place. add: to the old y.
+    """
     depth, width, total = w.shape[2], w.shape[3], sides[2]
     groups = total // depth
     per_group = width // groups
@@ -155,7 +163,7 @@ def grad_x_executes(dx, dy, mask, scale, w, turned, scratch, geometry, tiles, ad
     groups, per_group = total // depth, width // (total // depth)
     height, across = dy.shape[1:3]
     length = high * wide if gathers or direct else high
-    weigh, found = MUL * (width * bool(scale.size)), NOTHING
+    weigh, executed = MUL * (width * bool(scale.size)), NOTHING
     for together, i in pieces(dx.shape[0], samples):
         for first in range(0, length, part):
             last = min(first + part, length)
@@ -177,7 +185,7 @@ def grad_x_executes(dx, dy, mask, scale, w, turned, scratch, geometry, tiles, ad
                             for taps_w, m in pieces(s, tap_columns):
                                 span = taps_h * taps_w * min(depth, c)
                                 own += product_executes(rows, span, per_group, size) * (groups * k * l * m)
-                found += own * (i * j)
+                executed += own * (i * j)
     if not (direct or gathers):
         pad_h, pad_w = (top, 0), (left, 0)
         lines = int(inside(high, r, height, stride_h, dilation_h, pad_h).sum()) * dx.shape[0]
@@ -189,18 +197,19 @@ def grad_x_executes(dx, dy, mask, scale, w, turned, scratch, geometry, tiles, ad
                 moves = sum(moved(int(n) * deep, size) for run in runs for n in run)
             else:
                 moves = int(under.sum()) * moved(deep, size)
-            found += ADD * (lines * moves * groups * j)
-    return found
+            executed += ADD * (lines * moves * groups * j)
+    return executed
 
 
 @executes(grad_x_executes)
 @TileKernel
 def grad_x(dx, dy, mask, scale, w, turned, scratch, geometry, tiles, add):
-    """Dx (N, H, W, C) of dy (N, P, Q, K) through `mask` and `scale`, w (R, S, C/G, K); `add`: dx += instead of dx =.
+    """Gradient of x, (N, H, W, C), from dy, (N, P, Q, K), through `mask` and `scale`, and w, (R, S, C/G, K).
 
     A 1×1 convolution read in place is one product. Where `turned` (R, S, K/G, C) is not empty, it is filled with the
     kernel turned by 180° and its channels exchanged, and dx is the convolution of dy with it (stride 1). Else a tile
-    owns rows of dx, and the products of dy with the transposed kernel are added to them.
+    owns rows of dx, and the products of dy with the transposed kernel are added to them. `add`: dx += instead of dx =.
+    scratch (threads, s), geometry and tiles: of `tiles.grad_x_scratch`, `tiles.geometry` and `tiles.grad_x_tiles`.
     """
     stride_h, stride_w, dilation_h, dilation_w, top, left = geometry
     samples, part, channels, piece, tap_rows, tap_columns = tiles
@@ -302,15 +311,19 @@ def _clear_part(dx, n0, n1, h0, h1, c0, c1):
         if c1 - c0 == total:
             clear(dx, (n * high + h0) * wide * total, (h1 - h0) * wide * total)
         else:
-            for v in range((n * high + h0) * wide, (n * high + h1) * wide):
-                clear(dx, v * total + c0, c1 - c0)
+            for pixel in range((n * high + h0) * wide, (n * high + h1) * wide):
+                clear(dx, pixel * total + c0, c1 - c0)
 
 
 @inline
 def _products_to_dx(
     dx, dy, mask, scale, w, own, row0, rows, h0, h1, c0, c1, piece, tap_rows, tap_columns, geometry
 ):  # fmt: skip
-    """Add what the pixels `row0 : row0 + rows` of dy give to map rows `h0 : h1` and channels `c0 : c1` of dx."""
+    """Add what the pixels `row0 : row0 + rows` of dy give to map rows `h0 : h1` and channels `c0 : c1` of dx.
+
+    dy is read through mask and scale. own: room for `piece` pixels of it and, after them, for the products of
+    tap_rows × tap_columns of the kernel w at once.
+    """
     depth, width = w.shape[2], w.shape[3]
     groups = dx.shape[3] // depth
     per_group = width // groups
@@ -354,7 +367,11 @@ def grad_w_executes(dw, dy, mask, scale, x, scratch, partials, geometry, tiles) 
 @executes(grad_w_executes)
 @TileKernel
 def grad_w(dw, dy, mask, scale, x, scratch, partials, geometry, tiles):
-    """Dw (R, S, C/G, K) of dy (N, P, Q, K) through `mask` and `scale`, x (N, H, W, C)."""
+    """Gradient of w, (R, S, C/G, K), from dy, (N, P, Q, K), through `mask` and `scale`, and x, (N, H, W, C).
+
+    scratch (threads, s), partials, geometry and tiles: of `tiles.grad_w_scratch`, `tiles.grad_w_partials`,
+    `tiles.geometry` and `tiles.grad_w_tiles`.
+    """
     per_slice, part, tap_rows, tap_columns, channels = tiles
     direct = reads_in_place(dw, dy, x, geometry)
     pixels = dy.shape[0] * dy.shape[1] * dy.shape[2]
@@ -385,7 +402,11 @@ def grad_w(dw, dy, mask, scale, x, scratch, partials, geometry, tiles):
 def _sum_products(
     out, out0, dw, dy, mask, scale, x, own, start, end, part, r0, r1, s0, s1, c0, c1, direct, geometry
 ):  # fmt: skip
-    """Part of dw, at out[out0:], of the pixels `start : end`: taps `r0 : r1`, `s0 : s1`, channels `c0 : c1`."""
+    """Part of dw, at out[out0:], of the pixels `start : end`: taps `r0 : r1`, `s0 : s1`, channels `c0 : c1`.
+
+    dw tells its shape only. dy is read through mask and scale, `part` pixels at a time, into own, and after them the
+    taps of x are gathered, or x is read in place where direct.
+    """
     depth, width, total = dw.shape[2], dw.shape[3], x.shape[3]
     groups = total // depth
     per_group = width // groups
@@ -438,7 +459,7 @@ def grad_b_executes(db, dy, mask, scale, partials) -> Ops:
 @executes(grad_b_executes)
 @TileKernel
 def grad_b(db, dy, mask, scale, partials):
-    """Db (K,) = Σ_{n,p,q} dy_eff, dy (N, P, Q, K) through `mask` and `scale`."""
+    """Gradient of b, (K,): Σ_{n,p,q} dy_eff, from dy, (N, P, Q, K), through `mask` and `scale`."""
     samples = up(dy.shape[0], partials.shape[0])
     slices = up(dy.shape[0], samples)
     pixels, width = dy.shape[1] * dy.shape[2], dy.shape[3]

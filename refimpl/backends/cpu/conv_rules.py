@@ -10,8 +10,9 @@ from ...compiler.lower import Lowering
 from ...ops import add, conv2d, frozen_batch_norm, linear
 from . import conv2d as fast_conv2d
 from . import tiles
+from .activation import NONE
 from .norm_rules import norms
-from .rules import MASKED, RECTIFIERS, arriving, named, nothing
+from .rules import MASKED, RECTIFIERS, absent, arriving, named
 
 FORWARD = (conv2d.forward, linear.forward)
 GRAD_X, GRAD_W = (conv2d.grad_x, linear.grad_x), (conv2d.grad_w, linear.grad_w)
@@ -20,9 +21,9 @@ GRADIENTS = (*GRAD_X, *GRAD_W, *GRAD_B)
 
 
 def depthwise(call: Call) -> bool:
-    """One channel a group: the kernels of `fast.depthwise` are for it."""
-    z = call.sizes
-    return call.passed not in GRAD_B and 1 < z.get("G", 1) == z["C"] == z["K"]
+    """One channel a group: the kernels of `depthwise` are for it."""
+    sizes = call.sizes
+    return call.passed not in GRAD_B and 1 < sizes.get("G", 1) == sizes["C"] == sizes["K"]
 
 
 def convolution(call: Call) -> tuple[dict, dict, dict]:
@@ -33,15 +34,15 @@ def convolution(call: Call) -> tuple[dict, dict, dict]:
         return {**call.sizes, "K": call.sizes["C"]}, {}, {"dy": call.arrays["dy"], "db": call.arrays["dbeta"]}
     row = next(b for b in call.arrays.values() if b.batched)
     pixels = row.batched * call.sizes["N"] // row.shape[0]
-    z = {"C": call.sizes.get("D"), **call.sizes, **dict.fromkeys("HRSPG", 1), **dict.fromkeys("WQ", pixels)}
-    z["N"] //= pixels
+    sizes = {"C": call.sizes.get("D"), **call.sizes, **dict.fromkeys("HRSPG", 1), **dict.fromkeys("WQ", pixels)}
+    sizes["N"] //= pixels
     attrs = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
     arrays = {}
     for name, b in call.arrays.items():
         if name in ("w", "dw"):
             b = b.reshape((1, 1, *b.shape))
         arrays[name] = as_map(b)
-    return z, attrs, arrays
+    return sizes, attrs, arrays
 
 
 def as_map(buffer: Buffer) -> Buffer:
@@ -61,10 +62,10 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
     """A convolution, the frozen norm, the sum of two branches, the activation and its mask after it, in one launch."""
     if call.passed is conv2d.forward and depthwise(call):
         return None
-    z, attrs, arrays = convolution(call)
+    sizes, attrs, arrays = convolution(call)
     y, dtype = call.arrays["y"], call.arrays["y"].dtype
     covers = [call]
-    scale, shift, residual, mask = nothing(1, dtype), call.arrays.get("b"), nothing(4, dtype), nothing(2, np.uint8)
+    scale, shift, residual, mask = absent(1, dtype), call.arrays.get("b"), absent(4, dtype), absent(2, np.uint8)
     norm = lowering.reader(y, frozen_batch_norm.forward) if shift is None else None
     if norm:
         covers.append(norm)
@@ -75,7 +76,7 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
         if other.root is not y.root and lowering.written_before(other, total, besides=covers):
             covers.append(total)
             residual, y = other, total.arrays["y"]
-    act, rectifier = 0, lowering.reader(y, *RECTIFIERS)
+    act, rectifier = NONE, lowering.reader(y, *RECTIFIERS)
     if rectifier:
         covers.append(rectifier)
         act, operator = RECTIFIERS[rectifier.passed]
@@ -85,10 +86,10 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
             covers.append(pack)
             mask = pack.arrays["mask"]
     x, w = arrays["x"], arrays["w"]
-    cut = tiles.forward_tiles(z, attrs)
-    shape = tiles.forward_scratch(z, attrs, cut, lowering.threads)
+    cut = tiles.forward_tiles(sizes, attrs)
+    shape = tiles.forward_scratch(sizes, attrs, cut, lowering.threads)
     scratch = lowering.scratch(call, "scratch", shape, dtype)
-    shift = nothing(1, dtype) if shift is None else shift
+    shift = absent(1, dtype) if shift is None else shift
     if isinstance(residual, Buffer):
         residual = residual.reshape(arrays["y"].shape)
     args = (y.reshape(arrays["y"].shape), mask, x, w, scale, shift, residual, scratch, tiles.geometry(attrs), cut, act)
@@ -105,7 +106,7 @@ def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
         if depthwise(call):
             return None
         dy = as_map(call.arrays["dy"])
-        return [gradient(lowering, call, [], dy, nothing(2, np.uint8), nothing(1, dy.dtype))]
+        return [gradient(lowering, call, [], dy, absent(2, np.uint8), absent(1, dy.dtype))]
     covers, dx, mask, scale = arriving(lowering, call)
     readers = lowering.readers(dx)
     if readers and all(c and c.passed in GRADIENTS and not depthwise(c) and lowering.free(c) for c in readers):
@@ -117,28 +118,28 @@ def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
 
 def gradient(lowering: Lowering, call: Call, before: list[Call], dy: Buffer, mask, scale) -> Launch:
     """The launch of one gradient, which reads dy through mask and scale; `before`: calls that it makes unnecessary."""
-    z, attrs, a = convolution(call)
+    sizes, attrs, a = convolution(call)
     covers, dtype = (*before, call), dy.dtype
     through = present(mask, scale)
     if call.passed in GRAD_W:
-        cut = tiles.grad_w_tiles(z, attrs)
-        shape = tiles.grad_w_scratch(z, attrs, cut, lowering.threads, bool(through))
+        cut = tiles.grad_w_tiles(sizes, attrs)
+        shape = tiles.grad_w_scratch(sizes, attrs, cut, lowering.threads, bool(through))
         scratch = lowering.scratch(call, "scratch", shape, dtype)
-        shape = tiles.grad_w_partials(z, attrs, cut)
-        partials = lowering.scratch(call, "partials", shape, dtype) if shape[0] else nothing(2, dtype)
+        shape = tiles.grad_w_partials(sizes, attrs, cut)
+        partials = lowering.scratch(call, "partials", shape, dtype) if shape[0] else absent(2, dtype)
         args = (a["dw"], dy, mask, scale, a["x"], scratch, partials, tiles.geometry(attrs), cut)
         own = present(scratch, partials)
         return Launch(named(covers), fast_conv2d.grad_w, args, (dy, *through, a["x"]), (a["dw"],), covers, own)
     if call.passed in GRAD_X:
-        cut = tiles.grad_x_tiles(z, attrs)
-        shape = tiles.grad_x_scratch(z, attrs, cut, lowering.threads, bool(through))
+        cut = tiles.grad_x_tiles(sizes, attrs)
+        shape = tiles.grad_x_scratch(sizes, attrs, cut, lowering.threads, bool(through))
         scratch = lowering.scratch(call, "scratch", shape, dtype)
-        shape = tiles.grad_x_turned(z, attrs)
-        turned = lowering.scratch(call, "turned", shape, dtype) if shape[0] else nothing(4, dtype)
+        shape = tiles.grad_x_turned(sizes, attrs)
+        turned = lowering.scratch(call, "turned", shape, dtype) if shape[0] else absent(4, dtype)
         args = (a["dx"], dy, mask, scale, a["w"], turned, scratch, tiles.geometry(attrs), cut, False)
         own = present(turned, scratch)
         return Launch(named(covers), fast_conv2d.grad_x, args, (dy, *through, a["w"]), (a["dx"],), covers, own)
-    partials = lowering.scratch(call, "partials", tiles.grad_b_partials(z), dtype)
+    partials = lowering.scratch(call, "partials", tiles.grad_b_partials(sizes), dtype)
     args = (a["db"], dy, mask, scale, partials)
     return Launch(named(covers), fast_conv2d.grad_b, args, (dy, *through), (a["db"],), covers, (partials,))
 

@@ -83,7 +83,12 @@ def after(like, post, c, m):
 
 @inline
 def forward_row_3x3(y, i, columns, channels, m, ring, rows, step, d, w, c, sums, at, post):
-    """One row of y: nine weights and two sums in registers. rows: where the three rows of x̂ are in the ring."""
+    """One row of y, from element i on: nine weights and two sums in registers.
+
+    columns, channels: of y; m: how many channels are worked on, c: the first of them. rows: where the three rows of x̂
+    are in the ring; step, d: elements of the ring from one window and from one tap to the next. sums: where they go, at
+    `at`; post: what is done to y (`after`).
+    """
     o0, o1, o2 = rows
     w00, w01, w02 = load(w, c, m), load(w, channels + c, m), load(w, 2 * channels + c, m)
     w10, w11, w12 = load(w, 3 * channels + c, m), load(w, 4 * channels + c, m), load(w, 5 * channels + c, m)
@@ -111,15 +116,19 @@ def forward_row_3x3(y, i, columns, channels, m, ring, rows, step, d, w, c, sums,
 
 @inline
 def forward_row(y, i, columns, channels, m, ring, base, row, h, size, depth, steps, w, taps, c, sums, at, post):
-    """One row of y for any kernel. h: row of x under the first tap; steps: per tap row, column, and per window."""
+    """One row of y for any kernel, as `forward_row_3x3`.
+
+    base, row, depth: where the ring begins, elements of a row of it, its rows; h: line of x, of `size`, under the first
+    tap; steps: per tap row, per tap column and per window; taps: rows and columns of the kernel w.
+    """
     a, b, lo, hi = after(y, post, c, m)
     total, squares = splat(y, 0.0), splat(y, 0.0)
     for q in range(columns):
         v = splat(y, 0.0)
         for r in range(taps[0]):
-            k = h + r * steps[0]
-            if 0 <= k < size:
-                j = base + k % depth * row + q * steps[2]
+            line = h + r * steps[0]
+            if 0 <= line < size:
+                j = base + line % depth * row + q * steps[2]
                 for s in range(taps[1]):
                     v = v + load(ring, j + s * steps[1], LANES) * load(w, (r * taps[1] + s) * channels + c, m)
         if given(post[1]):
@@ -133,16 +142,21 @@ def forward_row(y, i, columns, channels, m, ring, base, row, h, size, depth, ste
 
 
 @inline
-def slot(k, size, depth):
-    """Place in the ring of row k of a map of `size` rows; beyond its borders the row of zeros, which is the last."""
-    return k % depth if 0 <= k < size else depth
+def slot(line, size, depth):
+    """Place in the ring of a line of a map of `size` lines; beyond its borders the row of zeros, which is the last."""
+    return line % depth if 0 <= line < size else depth
 
 
 @inline
 def forward_item(
     y, x, w, affine, act, sums, post, ring, part, images, first, end, shape, taps, stride, dilation, top, left
 ):
-    """Channels first … end−1 of y for the images of slice `part`. All arrays are addresses; shape: H W C P Q."""
+    """Channels first … end−1 of y for the images of slice `part`.
+
+    Arrays as in `forward`, by their addresses; ring: the scratch of the thread. images: the first one and the one after
+    the last; shape: H W C P Q; taps: R S; stride, dilation: (rows, columns); top, left: the padding before the map;
+    post: what is done to y (`after`).
+    """
     size, width, channels, p_size, q_size = shape
     depth, columns = _forward_ring(width, q_size, taps, stride[1], dilation, left)
     row = columns * LANES
@@ -150,17 +164,17 @@ def forward_item(
     steps = (dilation[0], dilation[1] * LANES, stride[1] * LANES)
     clear(ring, 0, (end - first + LANES - 1) // LANES * block)
     if given(sums):
-        for k in range(2):
-            clear(sums, (2 * part + k) * channels + first, (2 * part + k) * channels + end)
+        for moment in range(2):
+            clear(sums, (2 * part + moment) * channels + first, (2 * part + moment) * channels + end)
     for n in range(images[0], images[1]):
         loaded = 0
         for p in range(p_size):
             h = p * stride[0] - top
             stop = min(h + (taps[0] - 1) * dilation[0] + 1, size)
-            for k in range(max(loaded, h), stop):
-                i = (n * size + k) * width * channels
+            for line in range(max(loaded, h), stop):
+                i = (n * size + line) * width * channels
                 for c in range(first, end, LANES):
-                    at = (c - first) // LANES * block + k % depth * row + left * LANES
+                    at = (c - first) // LANES * block + line % depth * row + left * LANES
                     read_row(ring, at, LANES, x, i + c, width, channels, min(LANES, end - c), affine, c, act)
             loaded = max(loaded, stop)
             i = (n * p_size + p) * q_size * channels
@@ -192,14 +206,14 @@ def forward_executes(y, x, w, affine, sums, scale, shift, scratch, act, post, st
         read += max(0, stop - max(loaded, h))
         loaded = max(loaded, stop)
         taps += sum(0 <= h + r * dilation[0] < size for r in range(r_size))
-    found = read_row_executes(affine) * (read * width)
+    executed = read_row_executes(affine) * (read * width)
     if (r_size, s_size) == (3, 3):
-        found += (MAC * 9 + Ops(0, -1)) * (rows * columns)  # nine products, eight sums
+        executed += (MAC * 9 + Ops(0, -1)) * (rows * columns)  # nine products, eight sums
     else:
-        found += MAC * (taps * s_size * columns)
-    found += ((MAC if shift.size else NOTHING) + ADD + MAC) * (rows * columns)
-    found += (ADD * 2 if sums.size else NOTHING) * rows
-    return found * (x.shape[0] * lanes(x.shape[3]))
+        executed += MAC * (taps * s_size * columns)
+    executed += ((MAC if shift.size else NOTHING) + ADD + MAC) * (rows * columns)
+    executed += (ADD * 2 if sums.size else NOTHING) * rows
+    return executed * (x.shape[0] * lanes(x.shape[3]))
 
 
 @executes(forward_executes)
@@ -207,7 +221,7 @@ def forward_executes(y, x, w, affine, sums, scale, shift, scratch, act, post, st
 def forward(y, x, w, affine, sums, scale, shift, scratch, act, post, stride, dilation, pad):
     """Write y (N, P, Q, C) and its sums, from x (N, H, W, C) read through `affine` and `act`, and w (R, S, 1, C).
 
-    affine (2, C): a and b, or (0, 0) to read x as it is (then `act` must be 0). act: 0 none, 1 relu, 2 relu6.
+    affine (2, C): a and b, or (0, 0) to read x as it is (then `act` must be NONE). act: of `activation`.
     sums (slices(N), 2, C) float64: Σy and Σy² per slice, or (0, 0, 0) for none.
     scale, shift (C,), post: y becomes post(scale·y + shift), such as a bias or a frozen batch norm with its activation;
     scale may be (0,), and shift (0,) means that y stays as it is.
@@ -232,70 +246,73 @@ def forward(y, x, w, affine, sums, scale, shift, scratch, act, post, stride, dil
 
 
 @inline
-def backward_row_3x3(dx, x, i, width, channels, m, ring, rows, d, w, affine, c, act, weights, k, sums, at):
-    """One row of dx and its share of dw: nine weights, nine sums of dw and two of the norm before, in registers.
+def backward_row_3x3(dx, x, i, width, channels, m, ring, rows, d, w, affine, c, act, weights, dw_at, sums, at):
+    """One row of dx, from element i on, and its share of dw: nine weights, nine sums of dw and two of the norm before.
 
-    rows: the rows of dy that meet taps 0, 1, 2, from the column that meets column tap 0 on column 0.
+    width, channels: of dx; m: how many channels are worked on, c: the first of them. rows: where in the ring the rows
+    of dy are that meet taps 0, 1, 2, from the column that meets column tap 0 on column 0; d: elements of the ring from
+    one tap to the next. affine, act: how x is read. weights: where the sums of dw go, at dw_at; sums: those of the
+    norm, at `at`. All sums of a row stay in registers.
     """
     o0, o1, o2 = rows
     w00, w01, w02 = load(w, c, m), load(w, channels + c, m), load(w, 2 * channels + c, m)
     w10, w11, w12 = load(w, 3 * channels + c, m), load(w, 4 * channels + c, m), load(w, 5 * channels + c, m)
     w20, w21, w22 = load(w, 6 * channels + c, m), load(w, 7 * channels + c, m), load(w, 8 * channels + c, m)
-    v00 = v01 = v02 = v10 = v11 = v12 = v20 = v21 = v22 = total = products = splat(x, 0.0)
+    dw00 = dw01 = dw02 = dw10 = dw11 = dw12 = dw20 = dw21 = dw22 = total = products = splat(x, 0.0)
     lo, hi = bounds(x, act)
     a, b = splat(x, 1.0), splat(x, 0.0)
     if given(affine):
         a, b = load(affine, c, m), load(affine, channels + c, m)
-    for v in range(width):
-        j = v * LANES
+    for col in range(width):
+        j = col * LANES
         raw = splat(w, 0.0)
         if given(x):
-            raw = load(x, i + v * channels, m)
-            prefetch(x, i + (v + width) * channels)
-        prefetch_write(dx, i + (v + width) * channels)
+            raw = load(x, i + col * channels, m)
+            prefetch(x, i + (col + width) * channels)
+        prefetch_write(dx, i + (col + width) * channels)
         z = raw * a + b
         xe = clamp(z, lo, hi)
         g = load(ring, o0 + j, LANES)
         e = g * w00
-        v00 = v00 + g * xe
+        dw00 = dw00 + g * xe
         g = load(ring, o0 + j - d, LANES)
         e = e + g * w01
-        v01 = v01 + g * xe
+        dw01 = dw01 + g * xe
         g = load(ring, o0 + j - 2 * d, LANES)
         e = e + g * w02
-        v02 = v02 + g * xe
+        dw02 = dw02 + g * xe
         g = load(ring, o1 + j, LANES)
         e = e + g * w10
-        v10 = v10 + g * xe
+        dw10 = dw10 + g * xe
         g = load(ring, o1 + j - d, LANES)
         e = e + g * w11
-        v11 = v11 + g * xe
+        dw11 = dw11 + g * xe
         g = load(ring, o1 + j - 2 * d, LANES)
         e = e + g * w12
-        v12 = v12 + g * xe
+        dw12 = dw12 + g * xe
         g = load(ring, o2 + j, LANES)
         e = e + g * w20
-        v20 = v20 + g * xe
+        dw20 = dw20 + g * xe
         g = load(ring, o2 + j - d, LANES)
         e = e + g * w21
-        v21 = v21 + g * xe
+        dw21 = dw21 + g * xe
         g = load(ring, o2 + j - 2 * d, LANES)
         e = e + g * w22
-        v22 = v22 + g * xe
+        dw22 = dw22 + g * xe
         e = keep(e, z, lo, hi)
         total = total + e
         products = products + e * raw
         if given(dx):
-            store(dx, i + v * channels, e, m)
-    accumulate(weights, k, v00, LANES)
-    accumulate(weights, k + LANES, v01, LANES)
-    accumulate(weights, k + 2 * LANES, v02, LANES)
-    accumulate(weights, k + 3 * LANES, v10, LANES)
-    accumulate(weights, k + 4 * LANES, v11, LANES)
-    accumulate(weights, k + 5 * LANES, v12, LANES)
-    accumulate(weights, k + 6 * LANES, v20, LANES)
-    accumulate(weights, k + 7 * LANES, v21, LANES)
-    accumulate(weights, k + 8 * LANES, v22, LANES)
+            store(dx, i + col * channels, e, m)
+    accumulate(weights, dw_at, dw00, LANES)
+    accumulate(weights, dw_at + LANES, dw01, LANES)
+    accumulate(weights, dw_at + 2 * LANES, dw02, LANES)
+    accumulate(weights, dw_at + 3 * LANES, dw10, LANES)
+    accumulate(weights, dw_at + 4 * LANES, dw11, LANES)
+    accumulate(weights, dw_at + 5 * LANES, dw12, LANES)
+    accumulate(weights, dw_at + 6 * LANES, dw20, LANES)
+    accumulate(weights, dw_at + 7 * LANES, dw21, LANES)
+    accumulate(weights, dw_at + 8 * LANES, dw22, LANES)
     if given(sums):
         accumulate(sums, at, total, m)
         accumulate(sums, at + channels, products, m)
@@ -308,11 +325,14 @@ def gradient_slot(h, size, depth, stride):
 
 
 @inline
-def backward_row(dx, x, i, width, channels, m, ring, base, rows, steps, w, taps, affine, c, act, weights, k, sums, at):
+def backward_row(
+    dx, x, i, width, channels, m, ring, base, rows, steps, w, taps, affine, c, act, weights, dw_at, sums, at
+):
     """One row of dx and its share of dw for any kernel; the sums of dw stay in scratch.
 
-    rows: (row of the spread dy under tap 0, rows of dy, rows of the ring, elements of a row of the ring);
-    steps: per tap row, per tap column, stride of the rows.
+    base: where the ring begins; rows: (row of the spread dy under tap 0, rows of dy, rows of the ring, elements of a
+    row of the ring); steps: per tap row, per tap column, stride of the rows; taps: rows and columns of w. The others as
+    in `backward_row_3x3`.
     """
     h, size, depth, row = rows
     lo, hi = bounds(x, act)
@@ -320,26 +340,26 @@ def backward_row(dx, x, i, width, channels, m, ring, base, rows, steps, w, taps,
     if given(affine):
         a, b = load(affine, c, m), load(affine, channels + c, m)
     total, products = splat(x, 0.0), splat(x, 0.0)
-    for v in range(width):
+    for col in range(width):
         raw = splat(w, 0.0)
         if given(x):
-            raw = load(x, i + v * channels, m)
+            raw = load(x, i + col * channels, m)
         z = raw * a + b
         xe = clamp(z, lo, hi)
         e = splat(x, 0.0)
         for r in range(taps[0]):
             place = gradient_slot(h - r * steps[0], size, depth, steps[2])
             if place < depth:
-                j = base + place * row + v * LANES
+                j = base + place * row + col * LANES
                 for s in range(taps[1]):
                     g = load(ring, j - s * steps[1], LANES)
                     e = e + g * load(w, (r * taps[1] + s) * channels + c, m)
-                    accumulate(weights, k + (r * taps[1] + s) * LANES, g * xe, LANES)
+                    accumulate(weights, dw_at + (r * taps[1] + s) * LANES, g * xe, LANES)
         e = keep(e, z, lo, hi)
         total = total + e
         products = products + e * raw
         if given(dx):
-            store(dx, i + v * channels, e, m)
+            store(dx, i + col * channels, e, m)
     if given(sums):
         accumulate(sums, at, total, m)
         accumulate(sums, at + channels, products, m)
@@ -350,7 +370,12 @@ def backward_item(
     dx, dw, dz, y, coef, x, affine, act, w, sums, ring, part, images, first, end, shape, taps, stride, dilation,
     top, left,
 ):  # fmt: skip
-    """Channels first … end−1 of dx, and of dw of slice `part`. All arrays are addresses; shape: H W C P Q."""
+    """Channels first … end−1 of dx, and of dw of slice `part`.
+
+    Arrays as in `backward`, by their addresses; ring: the scratch of the thread, rows of dy and, after them, the sums
+    of dw. images: the first one and the one after the last; shape: H W C P Q; taps: R S; stride, dilation: (rows,
+    columns); top, left: the padding before the map.
+    """
     size, width, channels, p_size, q_size = shape
     depth, columns = _backward_ring(width, q_size, taps, stride, dilation, left)
     before = max(0, (taps[1] - 1) * dilation[1] - left)
@@ -362,11 +387,11 @@ def backward_item(
     steps = (dilation[0], dilation[1] * LANES, stride[0])
     clear(ring, 0, weights)
     if given(sums):
-        for k in range(2):
-            clear(sums, (2 * part + k) * channels + first, (2 * part + k) * channels + end)
+        for moment in range(2):
+            clear(sums, (2 * part + moment) * channels + first, (2 * part + moment) * channels + end)
     if given(dw):
-        for k in range(count):
-            clear(dw, (part * count + k) * channels + first, (part * count + k) * channels + end)
+        for tap in range(count):
+            clear(dw, (part * count + tap) * channels + first, (part * count + tap) * channels + end)
     for n in range(images[0], images[1]):
         clear(ring, weights, stop_weights)
         loaded = 0
@@ -385,24 +410,25 @@ def backward_item(
             o1 = gradient_slot(h + top - dilation[0], p_size, depth, stride[0]) * row + zero
             o2 = gradient_slot(h + top - 2 * dilation[0], p_size, depth, stride[0]) * row + zero
             for c in range(first, end, LANES):
-                b, m, at = (c - first) // LANES, min(LANES, end - c), part * 2 * channels + c
-                base, k = b * block, weights + b * count * LANES
+                number, m, at = (c - first) // LANES, min(LANES, end - c), part * 2 * channels + c
+                base, dw_at = number * block, weights + number * count * LANES
                 if taps == (3, 3):
                     rows = (base + o0, base + o1, base + o2)
                     backward_row_3x3(
-                        dx, x, i + c, width, channels, m, ring, rows, steps[1], w, affine, c, act, ring, k, sums, at
-                    )
+                        dx, x, i + c, width, channels, m, ring, rows, steps[1], w, affine, c, act, ring, dw_at, sums,
+                        at,
+                    )  # fmt: skip
                 else:
                     rows = (h + top, p_size, depth, row)
                     backward_row(
                         dx, x, i + c, width, channels, m, ring, base + zero, rows, steps, w, taps, affine, c, act,
-                        ring, k, sums, at,
+                        ring, dw_at, sums, at,
                     )  # fmt: skip
         if given(dw):
             for c in range(first, end, LANES):
-                for k in range(count):
-                    share = load(ring, weights + ((c - first) // LANES * count + k) * LANES, LANES)
-                    accumulate(dw, (part * count + k) * channels + c, share, min(LANES, end - c))
+                for tap in range(count):
+                    share = load(ring, weights + ((c - first) // LANES * count + tap) * LANES, LANES)
+                    accumulate(dw, (part * count + tap) * channels + c, share, min(LANES, end - c))
 
 
 def backward_executes(dx, dw, dz, y, coef, x, affine, w, sums, scratch, act, stride, dilation, pad) -> Ops:
@@ -421,14 +447,14 @@ def backward_executes(dx, dw, dz, y, coef, x, affine, w, sums, scratch, act, str
         for r in range(r_size):
             at = h + pad[0][0] - r * dilation[0]
             taps += at >= 0 and at % stride[0] == 0 and at // stride[0] < p_size
-    found = read_gradient_executes(y, coef) * (read * q_size)
+    executed = read_gradient_executes(y, coef) * (read * q_size)
     each = MAC + ADD + MAC  # z, and the sums for the norm before
     if (r_size, s_size) == (3, 3):
-        found += (each + MAC * 18 + Ops(0, -1)) * (size * width) + ADD * (9 * size)
+        executed += (each + MAC * 18 + Ops(0, -1)) * (size * width) + ADD * (9 * size)
     else:
-        found += each * (size * width) + MAC * (2 * taps * s_size * width)
-    found += (ADD * (2 * size) if sums.size else NOTHING) + (ADD * (r_size * s_size) if dw.size else NOTHING)
-    return found * (count * lanes(channels))
+        executed += each * (size * width) + MAC * (2 * taps * s_size * width)
+    executed += (ADD * (2 * size) if sums.size else NOTHING) + (ADD * (r_size * s_size) if dw.size else NOTHING)
+    return executed * (count * lanes(channels))
 
 
 @executes(backward_executes)
@@ -437,7 +463,8 @@ def backward(dx, dw, dz, y, coef, x, affine, w, sums, scratch, act, stride, dila
     """Write dx (N, H, W, C), dw per slice (slices(N), R, S, 1, C) and the sums of the norm before.
 
     The gradient at the raw output is coef[0]·dz + coef[1]·y + coef[2]; without y (0, 0, 0, 0) it is coef[0]·dz,
-    without coef (0, 0) it is dz (N, P, Q, C). x (N, H, W, C) is read through `affine` and `act` as in forward.
+    without coef (0, 0) it is dz (N, P, Q, C). w (R, S, 1, C), stride, dilation and pad, and how x (N, H, W, C) is read
+    through `affine` and `act`, are those of forward.
     dx is zero where the activation is flat: ∂L/∂(a·x + b). An empty dx or dw is not written; without dw, affine and
     sums nothing is read of x, which may be empty.
     sums (slices(N), 2, C) float64: Σ dx and Σ dx·x per slice, or (0, 0, 0). scratch (threads, backward_scratch(…)).

@@ -1,20 +1,22 @@
 """What follows a convolution on a tile that is still in cache: scale, shift, a second branch, activation and its mask.
 
-Activations: NONE, RELU, RELU6. A bit of the mask tells where the gradient passes: 0 < y, and y < 6 for RELU6.
+Activations are those of `activation`. A bit of the mask tells where the gradient passes: 0 < y, and y < 6 for RELU6.
 """
 
 import numpy as np
 
 from ...kernels.kernel import inline
+from .activation import NONE, RELU6
 from .memory import write_bits
 from .shared import bytes_, floats, shared
-
-NONE, RELU, RELU6 = 0, 1, 2
 
 
 @shared
 def finish(zero, y, width, row0, rows, k0, k1, scale, scaled, shift, shifted, residual, more, act):
-    """act(scale·y + shift + residual) on rows and channels `k0 : k1` of y (…, width), in place; flags tell what is."""
+    """act(scale·y + shift + residual) on the rows from row0 on and the channels `k0 : k1` of y (…, width), in place.
+
+    scaled, shifted, more: is there a scale, a shift, a residual?
+    """
     y, scale, shift, residual = floats(zero, y), floats(zero, scale), floats(zero, shift), floats(zero, residual)
     low = y.dtype.type(-np.inf if act == NONE else 0)
     high = y.dtype.type(6 if act == RELU6 else np.inf)
@@ -41,7 +43,10 @@ def finish(zero, y, width, row0, rows, k0, k1, scale, scaled, shift, shifted, re
 def finish_narrow(
     zero, y, width, row0, rows, own, aside, scale, scaled, shift, shifted, residual, more, act
 ):  # fmt: skip
-    """As `finish`, for the bare convolution in own[aside:] (width, rows): the pixels of a channel lie together."""
+    """As `finish`, for the bare convolution in own[aside:] (width, rows): the pixels of a channel lie together.
+
+    y (…, width) is written from row0 on. scaled, shifted, more: is there a scale, a shift, a residual?
+    """
     y, own, residual = floats(zero, y), floats(zero, own), floats(zero, residual)
     scale, shift = floats(zero, scale), floats(zero, shift)
     low = y.dtype.type(-np.inf if act == NONE else 0)
@@ -61,14 +66,17 @@ def finish_narrow(
 
 
 @inline
-def _clamp(v, low, high):
-    v = low if v < low else v  # in this form NaN passes
-    return high if v > high else v
+def _clamp(value, low, high):
+    value = low if value < low else value  # in this form NaN passes
+    return high if value > high else value
 
 
 @shared
 def activation_bits(zero, mask, mask_bytes, y, pixels, width, n0, n1, first, last, k0, k1, act):
-    """Mask of the pixels `first : last` of the samples `n0 : n1` and the channels `k0 : k1` of y."""
+    """Mask of the pixels `first : last` of the samples `n0 : n1` and the channels `k0 : k1` of y.
+
+    mask_bytes: of a sample; pixels, width: pixels of a sample and channels of y.
+    """
     mask, y = bytes_(mask), floats(zero, y)
     low, high = y.dtype.type(0), y.dtype.type(6 if act == RELU6 else np.nan)
     for n in range(n0, n1):

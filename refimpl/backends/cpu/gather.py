@@ -44,8 +44,9 @@ def gather(
 ):
     """Fill own[to:] (rows, (r1-r0)·(s1-s0)·depth): the inputs under taps `r0 : r1`, `s0 : s1` of each pixel, else 0.
 
-    Pixels are those of a (N, height, across) map from row0 on; x has total channels; input channels
-    `channel : channel + depth`.
+    x, origin, high_x, wide_x, total: the map that is read, the element where sample 0 begins in it, its rows, columns
+    and channels. row0, rows: the first pixel and how many, of the output map of height × across pixels a sample.
+    channel, depth: the first input channel and how many. The last six: the geometry of `tiles.geometry`.
     """
     own, x = floats(zero, own), floats(zero, x)
     q = row0 % across
@@ -55,25 +56,25 @@ def gather(
     taps = s1 - s0
     o = to
     for _ in range(rows):
-        v0 = q * stride_w - left + s0 * dilation_w
+        col0 = q * stride_w - left + s0 * dilation_w
         for r in range(r0, r1):
             h = p * stride_h - top + r * dilation_h
             line = (n * high_x + h) * wide_x
             if h < 0 or h >= high_x:
                 clear(own, o, taps * depth)
             elif whole:
-                low = min(max(0, -v0), taps)
-                high = max(min(taps, wide_x - v0), low)
+                low = min(max(0, -col0), taps)
+                high = max(min(taps, wide_x - col0), low)
                 if low > 0:
                     clear(own, o, low * depth)
-                copy(own, o + low * depth, x, origin + (line + v0 + low) * depth, (high - low) * depth)
+                copy(own, o + low * depth, x, origin + (line + col0 + low) * depth, (high - low) * depth)
                 if high < taps:
                     clear(own, o + high * depth, (taps - high) * depth)
             else:
                 for s in range(taps):
-                    v = v0 + s * dilation_w
-                    if 0 <= v and v < wide_x:
-                        copy(own, o + s * depth, x, origin + (line + v) * total + channel, depth)
+                    col = col0 + s * dilation_w
+                    if 0 <= col and col < wide_x:
+                        copy(own, o + s * depth, x, origin + (line + col) * total + channel, depth)
                     else:
                         clear(own, o + s * depth, depth)
             o += taps * depth
@@ -109,7 +110,10 @@ def gather_taps(
     top,
     left,
 ):
-    """Fill own[to:] ((r1-r0)·(s1-s0), rows): as `gather` for a map x of one channel, transposed."""
+    """Fill own[to:] ((r1-r0)·(s1-s0), rows): as `gather` for a map x of one channel, transposed.
+
+    high_x, wide_x: rows and columns of x. The others as in `gather`.
+    """
     own, x = floats(zero, own), floats(zero, x)
     q = row0 % across
     p = row0 // across % height
@@ -122,8 +126,8 @@ def gather_taps(
             h = p * stride_h - top + r * dilation_h
             line = (n * high_x + h) * wide_x
             for s in range(s0, s1):
-                v = q * stride_w - left + s * dilation_w
-                first, end = -v, wide_x - v
+                col = q * stride_w - left + s * dilation_w
+                first, end = -col, wide_x - col
                 if stride_w > 1:
                     first, end = up(first, stride_w), up(end, stride_w)
                 low = min(max(0, first), run)  # first pixel of the run that lies inside
@@ -133,10 +137,10 @@ def gather_taps(
                 for i in range(low):
                     own[o + i] = 0
                 if stride_w == 1:
-                    copy(own, o + low, x, line + v + low, high - low)
+                    copy(own, o + low, x, line + col + low, high - low)
                 else:
                     for i in range(low, high):
-                        own[o + i] = x[line + v + i * stride_w]
+                        own[o + i] = x[line + col + i * stride_w]
                 for i in range(high, run):
                     own[o + i] = 0
                 o += rows
@@ -179,6 +183,7 @@ def scatter(
     """Add own[start:] (rows, (r1-r0)·(s1-s0)·depth) to dx where `gather` would have read, in map rows `h0 : h1` only.
 
     The products of a tap go to the channels `channel : channel + depth`. Sums run in the order of the pixels.
+    high_x, wide_x, total: rows, columns and channels of dx. The others as in `gather`, the pixels being those of dy.
     """
     own, dx = floats(zero, own), floats(zero, dx)
     q = row0 % across
@@ -188,20 +193,20 @@ def scatter(
     taps = s1 - s0
     o = start
     for _ in range(rows):
-        v0 = q * stride_w - left + s0 * dilation_w
+        col0 = q * stride_w - left + s0 * dilation_w
         for r in range(r0, r1):
             h = p * stride_h - top + r * dilation_h
             line = (n * high_x + h) * wide_x
             if h0 <= h and h < h1:
                 if whole:
-                    low = min(max(0, -v0), taps)
-                    high = max(min(taps, wide_x - v0), low)
-                    accumulate(dx, (line + v0 + low) * depth, own, o + low * depth, (high - low) * depth)
+                    low = min(max(0, -col0), taps)
+                    high = max(min(taps, wide_x - col0), low)
+                    accumulate(dx, (line + col0 + low) * depth, own, o + low * depth, (high - low) * depth)
                 else:
                     for s in range(taps):
-                        v = v0 + s * dilation_w
-                        if 0 <= v and v < wide_x:
-                            accumulate(dx, (line + v) * total + channel, own, o + s * depth, depth)
+                        col = col0 + s * dilation_w
+                        if 0 <= col and col < wide_x:
+                            accumulate(dx, (line + col) * total + channel, own, o + s * depth, depth)
             o += taps * depth
         q += 1
         if q == across:

@@ -28,11 +28,11 @@ def _load_blas() -> None:
     """Import SciPy's BLAS without the rest of `scipy.linalg`, which takes a third of the time to a first step."""
     folder = Path(util.find_spec("scipy").submodule_search_locations[0], "linalg")
     files = (folder / f"cython_blas{suffix}" for suffix in machinery.EXTENSION_SUFFIXES)
-    found = next((f for f in files if f.is_file()), None)
-    if BLAS in sys.modules or found is None:
+    library = next((f for f in files if f.is_file()), None)
+    if BLAS in sys.modules or library is None:
         importlib.import_module(BLAS)
         return
-    spec = util.spec_from_file_location(BLAS, found)
+    spec = util.spec_from_file_location(BLAS, library)
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
     sys.modules[BLAS] = module
@@ -45,7 +45,7 @@ for _routine, _symbol in SYMBOLS.values():
 
 @intrinsic
 def _call(typing_context, trans_a, trans_b, m, n, k, alpha, a, a_offset, lda, b, b_offset, ldb, beta, c, c_offset, ldc):
-    """BLAS on the data pointers. Every scalar goes through the stack, as Fortran wants; nothing is allocated."""
+    """As `gemm`, on the data pointers. Every scalar goes through the stack, as Fortran wants; nothing is allocated."""
     arrays = (a, b, c)
     if not all(isinstance(x, types.Array) for x in arrays) or not a.dtype == b.dtype == c.dtype:
         raise TypingError(f"gemm needs three arrays of one dtype, got {a}, {b} and {c}")

@@ -76,11 +76,11 @@ def padding(size, grid, side, align):
 
 @inline
 def add_patch(total, a, first_row, last_row, first_column, last_column):
-    """Total (C,) = sum of a (H, W, C) over some rows and columns."""
+    """Output total, (C,): the sum of a, (H, W, C), over some rows and columns."""
     total[:] = 0
     for h in range(first_row, last_row):
-        for i in range(first_column, last_column):
-            element = a[h, i]
+        for col in range(first_column, last_column):
+            element = a[h, col]
             for c in range(total.shape[0]):
                 total[c] += element[c]
 
@@ -102,8 +102,8 @@ def add_masked_patch(total, a, mask, first_row, last_row, first_column, last_col
     channels = total.shape[0]
     source, target = address(a), address(total)
     for h in range(first_row, last_row):
-        for i in range(first_column, last_column):
-            at = (h * a.shape[1] + i) * channels
+        for col in range(first_column, last_column):
+            at = (h * a.shape[1] + col) * channels
             for c in range(0, channels, LANES):
                 n = min(LANES, channels - c)
                 accumulate(target, c, keep_bits(load(source, at + c, n), bits_from(mask, at + c, n)), n)
@@ -126,7 +126,7 @@ def pooled(x, grid, patch, align) -> int:
 )
 @fast
 def pool_x(x_sum, x, patch, stride, align):
-    """X_sum (N, U, V, C) of x (N, H, W, C)."""
+    """Sum of x, (N, H, W, C), over each patch: x_sum, (N, U, V, C)."""
     grid_rows, grid_columns = x_sum.shape[1], x_sum.shape[2]
     rows, columns = patch[0] * stride[0], patch[1] * stride[1]
     top, left = padding(x.shape[1], grid_rows, rows, align), padding(x.shape[2], grid_columns, columns, align)
@@ -148,10 +148,10 @@ def pool_dy_executes(dy_mean, dy, mask, scale, patch, align) -> Ops:
 @executes(pool_dy_executes)
 @fast
 def pool_dy(dy_mean, dy, mask, scale, patch, align):
-    """Dy_mean (N, U, V, K) of dy (N, P, Q, K), or of mask·scale·dy: what reaches the convolution through an activation
-    and a frozen batch norm.
+    """Mean of dy, (N, P, Q, K), or of mask·scale·dy, over each patch: dy_mean, (N, U, V, K).
 
-    mask: uint8 (N, ⌈P·Q·K/8⌉), bit i of byte j is element 8j + i of the sample, or empty; scale: (K,) or empty.
+    mask·scale·dy is what reaches the convolution through an activation and a frozen batch norm. mask: uint8
+    (N, ⌈P·Q·K/8⌉), bit i of byte j is element 8j + i of the sample, or empty; scale: (K,) or empty.
     """
     grid_rows, grid_columns = dy_mean.shape[1], dy_mean.shape[2]
     rows, columns = patch[0], patch[1]
@@ -179,7 +179,7 @@ def pool_dy(dy_mean, dy, mask, scale, patch, align):
 @executes(lambda w_sum, w: ADD * w.size)
 @fast
 def sum_w(w_sum, w):
-    """W_sum (C/G, K) of w (R, S, C/G, K)."""
+    """Spatial sum of w, (R, S, C/G, K): w_sum, (C/G, K)."""
     for t in prange(w.shape[2]):
         c = np.int64(t)
         w_sum[c] = 0
@@ -198,9 +198,10 @@ def leaves_cache(dx, block):
 
 @inline
 def spread(dx, tile, n, u, v, first_channel, channels, grid_rows, grid_columns, rows, columns, top, left, far):
-    """Write tile (channels,) to every element of dx in patch (u, v) of sample n; cropped borders beside it become 0.
+    """Write tile, (channels,), to every element of dx in patch (u, v) of sample n; cropped borders beside it become 0.
 
-    far: whole vectors past the caches (see `leaves_cache`).
+    first_channel: of dx, where the tile goes. grid_rows, grid_columns: how many patches; rows, columns: of a patch;
+    top, left: before the map (`padding`). far: whole vectors past the caches (see `leaves_cache`).
     """
     first, last = max(u * rows - top, 0), min((u + 1) * rows - top, dx.shape[1])
     begin, end = max(v * columns - left, 0), min((v + 1) * columns - left, dx.shape[2])
@@ -209,9 +210,9 @@ def spread(dx, tile, n, u, v, first_channel, channels, grid_rows, grid_columns, 
     outer = 0 if v == 0 else begin
     inner = dx.shape[2] if v == grid_columns - 1 else end
     for h in range(upper, lower):
-        for i in range(outer, inner):
-            element = dx[n, h, i, first_channel : first_channel + channels]
-            if not (first <= h < last and begin <= i < end):
+        for col in range(outer, inner):
+            element = dx[n, h, col, first_channel : first_channel + channels]
+            if not (first <= h < last and begin <= col < end):
                 element[:] = 0
             elif far:
                 to, source = address(element), address(tile)
@@ -244,7 +245,10 @@ def blocks_of(channels: int, block: int, depth: int) -> list[tuple[int, int]]:
 @executes(grad_x_executes)
 @fast
 def grad_x(dx, tiles, turned, panels, dy_mean, w_sum, patch, stride, align):
-    """Dx (N, H, W, C) of dy_mean (N, U, V, K), w_sum (C/G, K), on arrays from `scratch`: `patch_grad` and `expand`."""
+    """Gradient of x, (N, H, W, C), from dy_mean, (N, U, V, K), and w_sum, (C/G, K): `patch_grad` and `expand`.
+
+    tiles, turned and panels: from `scratch`.
+    """
     grid_rows, grid_columns, outputs = dy_mean.shape[1], dy_mean.shape[2], dy_mean.shape[3]
     rows, columns = patch[0] * stride[0], patch[1] * stride[1]
     top, left = padding(dx.shape[1], grid_rows, rows, align), padding(dx.shape[2], grid_columns, columns, align)
@@ -302,7 +306,10 @@ def grad_x_dilated_executes(dx, tiles, dy_mean, w, patch, stride, dilation, alig
 @executes(grad_x_dilated_executes)
 @fast
 def grad_x_dilated(dx, tiles, dy_mean, w, patch, stride, dilation, align):
-    """Dx (N, H, W, C) of dy_mean (N, U, V, K), w (R, S, C/G, K), on `tiles`: `patch_grad_dilated` and `expand`."""
+    """Gradient of x, (N, H, W, C), from dy_mean, (N, U, V, K), and w, (R, S, C/G, K), on `tiles` from `scratch`.
+
+    It does `patch_grad_dilated` and `expand`.
+    """
     grid_rows, grid_columns, outputs = dy_mean.shape[1], dy_mean.shape[2], dy_mean.shape[3]
     rows, columns = patch[0] * stride[0], patch[1] * stride[1]
     top, left = padding(dx.shape[1], grid_rows, rows, align), padding(dx.shape[2], grid_columns, columns, align)
@@ -366,7 +373,7 @@ def grad_w_executes(dw, dw_partial, panels, dy_mean, x_sum) -> Ops:
 @executes(grad_w_executes)
 @fast
 def grad_w(dw, dw_partial, panels, dy_mean, x_sum):
-    """Dw (R, S, C/G, K) of dy_mean (N, U, V, K), x_sum (N, U, V, C): `patch_grad_w` and `expand_w`.
+    """Gradient of w, (R, S, C/G, K), from dy_mean, (N, U, V, K), and x_sum, (N, U, V, C): `patch_grad_w`, `expand_w`.
 
     dw_partial (slices, C/G, K) and panels from `scratch`; dw_partial holds the sum over each slice of the patches.
     """

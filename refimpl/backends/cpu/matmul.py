@@ -41,7 +41,8 @@ def _block(rows, vectors):
             pick = ir.VectorType(ir.IntType(32), lanes)
             intp, i32 = context.get_value_type(types.intp), ir.IntType(32)
             value = [
-                context.cast(builder, v, k, types.intp) for v, k in zip(values[1:], signature.args[1:], strict=True)
+                context.cast(builder, x, kind, types.intp)
+                for x, kind in zip(values[1:], signature.args[1:], strict=True)
             ]
             a, a_row, a_k, b, ldb, c, ldc, depth, add, width = value
             a, b, c = (builder.inttoptr(x, item.as_pointer()) for x in (a, b, c))

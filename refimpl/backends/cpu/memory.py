@@ -150,9 +150,10 @@ def transpose(target, target_offset, target_row, source, source_offset, source_r
                     _transpose_8(target, target_offset + j * target_row + i, target_row,
                                  source, source_offset + i * source_row + j, source_row)  # fmt: skip
                 else:
-                    for u in range(i, min(i + 8, rows)):
-                        for v in range(j, min(j + 8, columns)):
-                            target[target_offset + v * target_row + u] = source[source_offset + u * source_row + v]
+                    for row in range(i, min(i + 8, rows)):
+                        for col in range(j, min(j + 8, columns)):
+                            element = source[source_offset + row * source_row + col]
+                            target[target_offset + col * target_row + row] = element
 
 
 @shared
@@ -186,7 +187,6 @@ def _bits_between(typing_context, source, offset, low, high):
         pointer = _pointer(context, builder, kinds[0], values[0], values[1], kinds[1])
         pointer, eight = _vector(builder, context, kinds[0], pointer)
         loaded = builder.load(pointer, align=1)
-        found = None
 
         def every(value, kind):
             bound = context.cast(builder, value, kind, kinds[0].dtype)
@@ -197,8 +197,8 @@ def _bits_between(typing_context, source, offset, low, high):
 
         low, high = every(values[2], kinds[2]), every(values[3], kinds[3])
         under = builder.or_(builder.fcmp_ordered("<", loaded, high), builder.fcmp_unordered("uno", high, high))
-        found = builder.and_(builder.fcmp_unordered(">", loaded, low), under)
-        return builder.bitcast(found, BYTE)
+        between = builder.and_(builder.fcmp_unordered(">", loaded, low), under)
+        return builder.bitcast(between, BYTE)
 
     return types.uint8(source, offset, low, high), codegen
 
@@ -234,8 +234,8 @@ def write_bits(mask, byte, values, offset, count, low, high):
     if count > 8 * whole:
         last = np.uint8(0)
         for i in range(count - 8 * whole):
-            v = values[offset + 8 * whole + i]
-            if not v <= low and (v < high or high != high):
+            value = values[offset + 8 * whole + i]
+            if not value <= low and (value < high or high != high):
                 last |= np.uint8(1 << i)
         mask[byte + whole] = last
 

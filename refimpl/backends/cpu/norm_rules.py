@@ -8,6 +8,7 @@ written once (`normalize`, together with the sum of two branches and the activat
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from ...methods import error_map_pruning
 from ...ops import add, batch_norm, conv2d, frozen_batch_norm, relu, relu6
 from . import batch_norm as fast_bn
 from . import channel_rules, depthwise, pointwise
-from .rules import RECTIFIERS, named, nothing
+from .activation import NONE
+from .rules import RECTIFIERS, absent, named
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Norm:
     pack: Call | None = None
     rectifier_grad: Call | None = None
     z: Buffer | None = None  # what comes out at the end
-    act: int = 0
+    act: int = NONE
     virtual: bool = False
     sums: Buffer | Prefix | None = None  # Σy, Σy² by slice
     grad_sums: Buffer | Prefix | None = None  # Σdz, Σdz·y by slice
@@ -70,14 +72,16 @@ class Norms:
 def norms(lowering: Lowering) -> Norms:
     """Find them once for a lowering."""
     if "norms" not in lowering.notes:
-        found = lowering.notes["norms"] = Norms()
+        known = lowering.notes["norms"] = Norms()
         for call in lowering.calls:
             if call.passed is batch_norm.mean:
-                n = _norm(lowering, call)
-                found.by_raw[n.raw.root] = n
-                found.by_z[n.z.root] = n
-                found.by_call |= dict.fromkeys([*n.calls.values(), n.sum, n.rectifier, n.rectifier_grad], n)
-        found.by_call.pop(None, None)
+                norm = _norm(lowering, call)
+                known.by_raw[norm.raw.root] = norm
+                known.by_z[norm.z.root] = norm
+                known.by_call |= dict.fromkeys(
+                    [*norm.calls.values(), norm.sum, norm.rectifier, norm.rectifier_grad], norm
+                )
+        known.by_call.pop(None, None)
     return lowering.notes["norms"]
 
 
@@ -86,27 +90,27 @@ def _norm(lowering: Lowering, mean: Call) -> Norm:
     raw, y = mean.arrays["x"], calls["forward"].arrays["y"]
     channels = raw.shape[3]
     own = lowering.scratch
-    n = Norm(
+    norm = Norm(
         calls, raw, own(mean, "affine", (2, channels), y.dtype), own(mean, "moments", (2, channels), np.float64), z=y
     )
     total = lowering.reader(y, add.forward)
     if total and lowering.written_before(_other(total, y), calls["forward"]):
-        n.sum, n.z = total, total.arrays["y"]
-    rectifier = lowering.reader(n.z, *RECTIFIERS)
+        norm.sum, norm.z = total, total.arrays["y"]
+    rectifier = lowering.reader(norm.z, *RECTIFIERS)
     if rectifier:
-        n.rectifier, n.z = rectifier, rectifier.arrays["y"]
-        n.act, operator = RECTIFIERS[rectifier.passed]
-        n.pack = lowering.find(n.z, operator.pack_mask)
-        if n.pack:
-            n.rectifier_grad = lowering.reader(n.pack.arrays["mask"], relu.grad_x, relu6.grad_x)
-    readers = [c for c in lowering.readers(n.z) if c is not n.pack]
-    n.virtual = (
-        n.sum is None
+        norm.rectifier, norm.z = rectifier, rectifier.arrays["y"]
+        norm.act, operator = RECTIFIERS[rectifier.passed]
+        norm.pack = lowering.find(norm.z, operator.pack_mask)
+        if norm.pack:
+            norm.rectifier_grad = lowering.reader(norm.pack.arrays["mask"], relu.grad_x, relu6.grad_x)
+    readers = [c for c in lowering.readers(norm.z) if c is not norm.pack]
+    norm.virtual = (
+        norm.sum is None
         and None not in readers
         and len({c.node for c in readers}) == 1
         and all(kernel_of(c) and c.passed in (conv2d.forward, conv2d.grad_w) for c in readers)
     )
-    return n
+    return norm
 
 
 def _other(total: Call, y: Buffer) -> Buffer:
@@ -118,11 +122,11 @@ def kernel_of(call: Call):
     """The module whose kernels compute a convolution's call while reading through tables, or None."""
     if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x) or call.renamed:
         return None
-    z, a = call.sizes, call.attrs
-    plain = z["G"] == z["R"] == z["S"] == 1 and a["stride"] == (1, 1) and a["pad"] == ((0, 0), (0, 0))
+    sizes, a = call.sizes, call.attrs
+    plain = sizes["G"] == sizes["R"] == sizes["S"] == 1 and a["stride"] == (1, 1) and a["pad"] == ((0, 0), (0, 0))
     if plain and not call.present:
         return pointwise
-    if z["G"] == z["C"] == z["K"] and z["C"] > 1:
+    if sizes["G"] == sizes["C"] == sizes["K"] and sizes["C"] > 1:
         return depthwise
     return None
 
@@ -154,12 +158,21 @@ def depthwise_scratch(lowering: Lowering, call: Call, sizes, x: Buffer, w: tuple
     return (lowering.scratch(call, "scratch", (lowering.threads, own), x.dtype),)
 
 
-def source(found: Norms, x: Buffer) -> tuple[Buffer, object, int, Norm | None]:
-    """How a kernel reads x: the array, the table or nothing, the activation, and the virtual norm if there is one."""
-    n = found.by_z.get(x.root)
-    if n and n.virtual:
-        return n.raw, n.affine, n.act, n
-    return x, nothing(2, x.dtype), 0, None
+class Reading(NamedTuple):
+    """How a kernel reads a map: the array, the table or none, the activation, the virtual norm if there is one."""
+
+    x: Buffer
+    affine: Buffer | np.ndarray
+    act: int
+    norm: Norm | None
+
+
+def source(known: Norms, x: Buffer) -> Reading:
+    """How a kernel reads x."""
+    norm = known.by_z.get(x.root)
+    if norm and norm.virtual:
+        return Reading(norm.raw, norm.affine, norm.act, norm)
+    return Reading(x, absent(2, x.dtype), NONE, None)
 
 
 def buffers(*values) -> tuple[Buffer, ...]:
@@ -176,13 +189,13 @@ def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
     kernel = kernel_of(call)
     if kernel is None:
         return None
-    found = norms(lowering)
+    known = norms(lowering)
     y, w = call.arrays["y"], call.arrays["w"]
-    x, affine, act, before = source(found, call.arrays["x"])
-    after = found.by_raw.get(y.root)
+    x, affine, act, before = source(known, call.arrays["x"])
+    after = known.by_raw.get(y.root)
     if kernel is pointwise and before is None and after is None:
         return None  # no table on either side
-    sums = nothing(3, np.float64)
+    sums = absent(3, np.float64)
     if after:
         sums = after.sums = sliced(lowering, call, "sums", parts_of(kernel, call), (2, y.shape[3]), np.float64)
     if kernel is pointwise:
@@ -198,10 +211,20 @@ def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(named(covers), kernel.forward, args, reads, buffers(out, sums), tuple(covers), scratch)]
 
 
-def finished(lowering: Lowering, call: Call) -> tuple[list[Call], Buffer, object, object, int]:
-    """What a depthwise convolution does to y at once: calls, what is written, scale, shift and activation."""
+class Finish(NamedTuple):
+    """What a kernel does to its output at once: calls, what is written, scale, shift and activation."""
+
+    covers: list[Call]
+    out: Buffer
+    scale: Buffer | np.ndarray
+    shift: Buffer | np.ndarray
+    act: int
+
+
+def finished(lowering: Lowering, call: Call) -> Finish:
+    """What a depthwise convolution does to y at once."""
     covers, y = [call], call.arrays["y"]
-    scale, shift, act = nothing(1, y.dtype), call.arrays.get("b"), 0
+    scale, shift, act = absent(1, y.dtype), call.arrays.get("b"), NONE
     norm = lowering.reader(y, frozen_batch_norm.forward) if shift is None else None
     if norm:
         covers.append(norm)
@@ -210,109 +233,119 @@ def finished(lowering: Lowering, call: Call) -> tuple[list[Call], Buffer, object
     if rectifier and not lowering.find(rectifier.arrays["y"], RECTIFIERS[rectifier.passed][1].pack_mask):
         covers.append(rectifier)
         act, y = RECTIFIERS[rectifier.passed][0], rectifier.arrays["y"]
-    shift = nothing(1, y.dtype) if shift is None else shift
-    return covers, y.reshape(call.arrays["y"].shape), scale, shift, act
+    shift = absent(1, y.dtype) if shift is None else shift
+    return Finish(covers, y.reshape(call.arrays["y"].shape), scale, shift, act)
 
 
 def table(lowering: Lowering, call: Call) -> list[Launch] | None:
     """Statistics of the batch, the table of the norm and its running statistics; a virtual norm ends here."""
-    n = norms(lowering).by_call[call]
+    norm = norms(lowering).by_call[call]
     first, launches = [call], []
-    if n.sums is None:
-        rows, channels = n.rows, n.raw.shape[3]
-        n.sums = sliced(lowering, call, "sums", lambda b: fast_bn.slices(b * rows, channels), (2, channels), np.float64)
+    if norm.sums is None:
+        rows, channels = norm.rows, norm.raw.shape[3]
+        norm.sums = sliced(
+            lowering, call, "sums", lambda b: fast_bn.slices(b * rows, channels), (2, channels), np.float64
+        )
         launches.append(
-            Launch(call.name, fast_bn.statistics, (n.sums, n.raw), (n.raw,), buffers(n.sums), covers=(call,))
+            Launch(
+                call.name, fast_bn.statistics, (norm.sums, norm.raw), (norm.raw,), buffers(norm.sums), covers=(call,)
+            )
         )
         first = []
-    covers = first + [n.calls[p] for p in ("var", "inv_std", "update_mean", "update_var") if p in n.calls]
-    if n.virtual:
-        covers += [c for c in (n.calls["forward"], n.rectifier, n.pack) if c]
-    a = n.calls["forward"].arrays
-    updates = [n.calls[p].arrays[f"running_{p[7:]}"] for p in ("update_mean", "update_var") if p in n.calls]
-    running = updates or [nothing(1, a["y"].dtype)] * 2
-    momentum = n.calls["update_mean"].attrs["momentum"] if updates else 0.0
-    args = (
-        n.affine, n.moments, *running, n.sums, a["gamma"], a["beta"], n.count, n.calls["inv_std"].attrs["eps"], momentum
-    )  # fmt: skip
-    reads = (*buffers(n.sums), a["gamma"], a["beta"], *updates)
+    covers = first + [norm.calls[p] for p in ("var", "inv_std", "update_mean", "update_var") if p in norm.calls]
+    if norm.virtual:
+        covers += [c for c in (norm.calls["forward"], norm.rectifier, norm.pack) if c]
+    a = norm.calls["forward"].arrays
+    updates = [norm.calls[p].arrays[f"running_{p[7:]}"] for p in ("update_mean", "update_var") if p in norm.calls]
+    running = updates or [absent(1, a["y"].dtype)] * 2
+    momentum = norm.calls["update_mean"].attrs["momentum"] if updates else 0.0
+    eps = norm.calls["inv_std"].attrs["eps"]
+    args = (norm.affine, norm.moments, *running, norm.sums, a["gamma"], a["beta"], norm.count, eps, momentum)
+    reads = (*buffers(norm.sums), a["gamma"], a["beta"], *updates)
     name = f"{call.node} batch_norm table"
-    launches.append(Launch(name, fast_bn.training_table, args, reads, (n.affine, n.moments, *updates), tuple(covers)))
+    launches.append(
+        Launch(name, fast_bn.training_table, args, reads, (norm.affine, norm.moments, *updates), tuple(covers))
+    )
     return launches
 
 
 def normalize(lowering: Lowering, call: Call) -> list[Launch] | None:
     """A map that is needed as such: normalised, added to the other branch, rectified, written once."""
-    n = norms(lowering).by_call.get(call)
-    if n is None:
+    norm = norms(lowering).by_call.get(call)
+    if norm is None:
         return None
-    other = nothing(4, n.z.dtype)
-    if n.sum:
-        other = _other(n.sum, call.arrays["y"])
-    covers = tuple(c for c in (call, n.sum, n.rectifier, n.pack) if c)
-    z = n.z.reshape(n.raw.shape)
-    args = (z, n.raw, n.affine, other, nothing(2, z.dtype), n.act)
+    other = absent(4, norm.z.dtype)
+    if norm.sum:
+        other = _other(norm.sum, call.arrays["y"])
+    covers = tuple(c for c in (call, norm.sum, norm.rectifier, norm.pack) if c)
+    z = norm.z.reshape(norm.raw.shape)
+    args = (z, norm.raw, norm.affine, other, absent(2, z.dtype), norm.act)
     name = f"{call.node} batch_norm.forward" + "".join(f" + {c.name}" for c in covers[1:])
-    return [Launch(name, fast_bn.normalize, args, buffers(n.raw, n.affine, other), (n.z,), covers)]
+    return [Launch(name, fast_bn.normalize, args, buffers(norm.raw, norm.affine, other), (norm.z,), covers)]
 
 
-def own_gradient(lowering: Lowering, n: Norm, dz: Buffer, covers: tuple[Call, ...], name: str) -> Launch:
+def own_gradient(lowering: Lowering, norm: Norm, dz: Buffer, covers: tuple[Call, ...], name: str) -> Launch:
     """The gradient that reaches a norm whose map was written: masked by it, with its sums, in place where it may be."""
-    rows, channels = n.rows, n.raw.shape[3]
-    call = covers[0] if covers else n.calls["mean"]
-    n.grad_sums = sliced(
+    rows, channels = norm.rows, norm.raw.shape[3]
+    call = covers[0] if covers else norm.calls["mean"]
+    norm.grad_sums = sliced(
         lowering, call, "grad_sums", lambda b: fast_bn.slices(b * rows, channels), (2, channels), np.float64
     )
-    none4 = nothing(4, dz.dtype)
-    z = n.z.reshape(n.raw.shape) if n.act and n.sum else none4  # without a second branch a·y + b says it too
-    dz = dz.reshape(n.raw.shape)
-    g = n.dz.reshape(n.raw.shape)
-    args = (g, dz, z, n.raw, n.affine, n.grad_sums, none4, nothing(3, np.float64), n.act)
-    return Launch(name, fast_bn.gradient, args, buffers(dz, z, n.raw, n.affine), buffers(g, n.grad_sums), covers)
+    no_map = absent(4, dz.dtype)
+    written = norm.act != NONE and norm.sum  # without a second branch a·y + b tells what is flat, too
+    z = norm.z.reshape(norm.raw.shape) if written else no_map
+    dz = dz.reshape(norm.raw.shape)
+    g = norm.dz.reshape(norm.raw.shape)
+    args = (g, dz, z, norm.raw, norm.affine, norm.grad_sums, no_map, absent(3, np.float64), norm.act)
+    return Launch(
+        name, fast_bn.gradient, args, buffers(dz, z, norm.raw, norm.affine), buffers(g, norm.grad_sums), covers
+    )
 
 
 def rectified_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     """Through the activation of a map that was written, with the sums for the norm before it."""
-    n = norms(lowering).by_call.get(call)
-    if n is None or call is not n.rectifier_grad:
+    norm = norms(lowering).by_call.get(call)
+    if norm is None or call is not norm.rectifier_grad:
         return None
-    dy, n.dz = call.arrays["dy"], call.arrays["dx"]
-    lowering.overlay(n.dz, dy, call)
-    return [own_gradient(lowering, n, dy, (call,), call.name)]
+    dy, norm.dz = call.arrays["dy"], call.arrays["dx"]
+    lowering.overlay(norm.dz, dy, call)
+    return [own_gradient(lowering, norm, dy, (call,), call.name)]
 
 
 def norm_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     """dγ, dβ and the table through which the convolution before reads ∂L/∂y; written out where it cannot."""
-    n = norms(lowering).by_call.get(call)
+    norm = norms(lowering).by_call.get(call)
     gradients = ("grad_gamma", "grad_beta", "grad_x")
-    if n is None:
+    if norm is None:
         return None
-    calls = {p: n.calls[p] for p in gradients if p in n.calls}
+    calls = {p: norm.calls[p] for p in gradients if p in norm.calls}
     dy = call.arrays["dy"]
     launches = []
-    if n.grad_sums is None:  # no activation, and no kernel has summed on its way
-        n.dz = dy
-        launches.append(own_gradient(lowering, n, dy, (call,), f"{call.node} sums of the gradient"))
+    if norm.grad_sums is None:  # no activation, and no kernel has summed on its way
+        norm.dz = dy
+        launches.append(own_gradient(lowering, norm, dy, (call,), f"{call.node} sums of the gradient"))
         calls = {p: c for p, c in calls.items() if c is not call}
-    dtype, channels = n.z.dtype, n.raw.shape[3]
-    n.coef = lowering.scratch(call, "coef", (3, channels), dtype)
-    written = {p: n.calls[p].arrays[a] if p in n.calls else nothing(1, dtype)
+    dtype, channels = norm.z.dtype, norm.raw.shape[3]
+    norm.coef = lowering.scratch(call, "coef", (3, channels), dtype)
+    written = {p: norm.calls[p].arrays[a] if p in norm.calls else absent(1, dtype)
                for p, a in (("grad_gamma", "dgamma"), ("grad_beta", "dbeta"))}  # fmt: skip
-    gamma = n.calls["forward"].arrays["gamma"]
-    args = (n.coef, written["grad_gamma"], written["grad_beta"], n.grad_sums, n.moments, gamma, n.count, 1)
+    gamma = norm.calls["forward"].arrays["gamma"]
+    args = (norm.coef, written["grad_gamma"], written["grad_beta"], norm.grad_sums, norm.moments, gamma, norm.count, 1)
     covers = tuple(calls.values())
-    writes = buffers(n.coef, *written.values())
+    writes = buffers(norm.coef, *written.values())
     name = f"{call.node} batch_norm gradient table"
-    launches.append(Launch(name, fast_bn.gradient_table, args, buffers(n.grad_sums, n.moments, gamma), writes, covers))
-    dx = n.calls["grad_x"].arrays["dx"] if "grad_x" in n.calls else None
+    launches.append(
+        Launch(name, fast_bn.gradient_table, args, buffers(norm.grad_sums, norm.moments, gamma), writes, covers)
+    )
+    dx = norm.calls["grad_x"].arrays["dx"] if "grad_x" in norm.calls else None
     if dx and all(kernel_of(c) for c in lowering.readers(dx)):
-        lowering.needed_by(n.dz, lowering.readers(dx))
+        lowering.needed_by(norm.dz, lowering.readers(dx))
     elif dx:
-        n.applied = True
-        lowering.overlay(dx, n.dz, n.calls["grad_x"])
-        args = (dx, n.dz.reshape(dx.shape), n.raw, n.coef)
+        norm.applied = True
+        lowering.overlay(dx, norm.dz, norm.calls["grad_x"])
+        args = (dx, norm.dz.reshape(dx.shape), norm.raw, norm.coef)
         name = f"{call.node} apply gradient table"
-        launches.append(Launch(name, fast_bn.apply_gradient, args, (n.dz, n.raw, n.coef), (dx,), covers=()))
+        launches.append(Launch(name, fast_bn.apply_gradient, args, (norm.dz, norm.raw, norm.coef), (dx,), covers=()))
     return launches
 
 
@@ -321,27 +354,27 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
     kernel = kernel_of(call)
     if kernel is None:
         return None
-    found = norms(lowering)
+    known = norms(lowering)
     of_node = lowering.of_node(call.node)
     backward = {c.passed: c for c in of_node if c.phase == "backward" and not c.renamed}
     grad_w, grad_x = backward.get(conv2d.grad_w), backward.get(conv2d.grad_x)
     forward = next(c for c in of_node if c.passed is conv2d.forward)
     w, dy = forward.arrays["w"], call.arrays["dy"]
-    x, affine, act, before = source(found, forward.arrays["x"])
-    after = found.by_raw.get(forward.arrays["y"].root)
+    x, affine, act, before = source(known, forward.arrays["x"])
+    after = known.by_raw.get(forward.arrays["y"].root)
     if kernel is pointwise and before is None and after is None:
         return None
-    none4 = nothing(4, w.dtype)
+    no_map = absent(4, w.dtype)
     dz, y, coef = (
         (after.dz.reshape(after.raw.shape), after.raw, after.coef)
         if after and not after.applied
-        else (dy, none4, nothing(2, w.dtype))
+        else (dy, no_map, absent(2, w.dtype))
     )
     covers = [c for c in (grad_w, grad_x) if c]
     parts = parts_of(kernel, forward)
-    dx, residual, joined = none4, none4, before
-    prev, prev_affine, prev_act = none4, nothing(2, w.dtype), 0
-    sums = nothing(3, np.float64)
+    dx, residual, joined = no_map, no_map, before
+    prev, prev_affine, prev_act = no_map, absent(2, w.dtype), NONE
+    sums = absent(3, np.float64)
     if grad_x:
         dx = grad_x.arrays["dx"]
         if before:
@@ -355,17 +388,17 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
                 residual = _other(total, dx)
                 covers.append(total)
                 dx = total.arrays["y"]
-            joined = found.by_z.get(forward.arrays["x"].root)
-            if joined and not joined.act and joined.receives(dx):
+            joined = known.by_z.get(forward.arrays["x"].root)
+            if joined and joined.act == NONE and joined.receives(dx):
                 prev, prev_affine = joined.raw, joined.affine
             else:
                 joined = None
         if joined:
             joined.dz = dx
             joined.grad_sums = sums = sliced(lowering, call, "grad_sums", parts, (2, x.shape[3]), np.float64)
-    dx = dx.reshape(x.shape) if dx is not none4 else dx
-    read = x if grad_w or before else none4  # what nobody reads is not kept for backward
-    share, follow = nothing(5, w.dtype), []
+    dx = dx.reshape(x.shape) if dx is not no_map else dx
+    read = x if grad_w or before else no_map  # what nobody reads is not kept for backward
+    share, follow = absent(5, w.dtype), []
     if grad_w:
         dw = grad_w.arrays["dw"]
         share = sliced(lowering, call, "dw_slices", parts, w.shape, w.dtype)
@@ -385,20 +418,20 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
 
 
 def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """Dx, and dw where it is asked for, of some channels of a depthwise convolution, which stand side by side."""
-    z = call.sizes
-    if not call.renamed or not 1 < z["G"] == z["C"] == z["K"]:
+    """Gradients of x and, if asked for, of w: of some channels of a depthwise convolution, which stand side by side."""
+    sizes = call.sizes
+    if not call.renamed or not 1 < sizes["G"] == sizes["C"] == sizes["K"]:
         return None
     calls = {c.passed: c for c in lowering.of_node(call.node) if c.phase == "backward" and c.renamed}
     grad_w, grad_x = calls.get(conv2d.grad_w), calls.get(conv2d.grad_x)
     if grad_x is None:
         return None  # the first trained layer has no dx: its reference kernel does
     w, dy, dx = (grad_x.arrays[a] for a in ("w", "dy", "dx"))
-    none2, none4, none3 = nothing(2, w.dtype), nothing(4, w.dtype), nothing(3, np.float64)
+    no_table, no_map, no_sums = absent(2, w.dtype), absent(4, w.dtype), absent(3, np.float64)
     geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
     of = (w.shape, dy.shape[1:], w.dtype.itemsize, *geometry)
     scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, dx, *of)
-    covers, x, share, follow = (grad_x,), none4, nothing(5, w.dtype), []
+    covers, x, share, follow = (grad_x,), no_map, absent(5, w.dtype), []
     if grad_w:
         covers, x, dw = (grad_w, grad_x), grad_w.arrays["x"], grad_w.arrays["dw"]
         share = sliced(lowering, call, "dw_slices", depthwise.slices, w.shape, w.dtype)
@@ -406,7 +439,7 @@ def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
         follow = [Launch(name, fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())]
         spread = lowering.reader(dw, error_map_pruning.spread_w)
         follow += channel_rules.spread(lowering, spread)  # it came before dx was at hand
-    args = (dx, share, dy, none4, none2, x, none2, w, none3, *scratch, 0, *geometry)
+    args = (dx, share, dy, no_map, no_table, x, no_table, w, no_sums, *scratch, NONE, *geometry)
     name = " + ".join(c.name for c in covers)
     return [Launch(name, depthwise.backward, args, buffers(dy, x, w), buffers(dx, share), covers, scratch), *follow]
 

@@ -77,7 +77,7 @@ def tiles_of(x, c: int, k: int) -> list[tuple[int, int]]:
     rows = x.shape[0] * x.shape[1] * x.shape[2]
     parts, tile = slices(rows), tile_rows(rows, c, k)
     cut = [list(pieces(rows * (i + 1) // parts - rows * i // parts, tile)) for i in range(parts)]
-    return [(n, times, int(i == 0)) for found in cut for i, (n, times) in enumerate(found)]
+    return [(n, times, int(i == 0)) for own in cut for i, (n, times) in enumerate(own)]
 
 
 def forward_executes(y, x, w, affine, sums, scratch, shared, act) -> Ops:
@@ -101,9 +101,9 @@ def forward_executes(y, x, w, affine, sums, scratch, shared, act) -> Ops:
 def forward(y, x, w, affine, sums, scratch, shared, act):
     """Write y (N, H, W, K) and its sums, from x (N, H, W, C) read through `affine` and `act`, and w (1, 1, C, K).
 
-    affine (2, C): a and b, or (0, 0) to read x as it is (then `act` must be 0). act: 0 none, 1 relu, 2 relu6.
+    affine (2, C): a and b, or (0, 0) to read x as it is (then `act` must be NONE). act: of `activation`.
     sums (slices(N·H·W), 2, K) float64: Σy and Σy² per slice, or (0, 0, 0) for none.
-    scratch (threads, s) and shared (t,): s, t = forward_scratch(…).
+    scratch (threads, own) and shared (common,): own, common = forward_scratch(…).
     """
     c, k = w.shape[2], w.shape[3]
     rows = x.shape[0] * x.shape[1] * x.shape[2]
@@ -136,7 +136,7 @@ def forward(y, x, w, affine, sums, scratch, shared, act):
 
 @inline
 def forward_slice(y, x, w, affine, sums, scratch, act, part, start, stop, tile, c, k):
-    """Rows start … stop−1 of y, tile by tile. All arrays are addresses."""
+    """Rows start … stop−1 of y (slice `part`), `tile` rows at a time, c and k channels. By address, see `forward`."""
     for m in range(start, stop, tile):
         n = min(tile, stop - m)
         source, at = x, m * c
@@ -180,13 +180,13 @@ def backward(dx, dw, dz, y, coef, x, affine, w, residual, prev, prev_affine, sum
     """Write dx (N, H, W, C), dw per slice (slices(N·H·W), 1, 1, C, K) and the sums of the norm before.
 
     The gradient at the raw output is coef[0]·dz + coef[1]·y + coef[2]; without y (0, 0, 0, 0) it is coef[0]·dz,
-    without coef (0, 0) it is dz (N, H, W, K). x is read through `affine` and `act` as in forward.
+    without coef (0, 0) it is dz (N, H, W, K). w (1, 1, C, K). x is read through `affine` and `act` as in forward.
     residual: an array like dx that is added to it, or (0, 0, 0, 0). An empty dx or dw is not written; without dw
     nothing is read of x, which may be empty.
     prev, prev_affine, prev_act: the raw output, table and activation of the norm that receives dx, usually x, affine
     and act; dx is zero where that activation is flat. Empty where no norm follows.
     sums (slices(N·H·W), 2, C) float64: Σ dx and Σ dx·prev per slice, or (0, 0, 0).
-    scratch (threads, s) and shared (t,): s, t = backward_scratch(…).
+    scratch (threads, own) and shared (common,): own, common = backward_scratch(…).
     """
     c, k = w.shape[2], w.shape[3]
     rows = dz.shape[0] * dz.shape[1] * dz.shape[2]
@@ -247,7 +247,11 @@ def turn(turned, w, first, end, c, k):
 def grad_x_tile(
     dx, g, g_from, turned, residual, prev, prev_affine, sums, scratch, at, prev_act, part, m, n, c, k, first, end, fresh
 ):  # fmt: skip
-    """Rows m … m+n−1 and channels first … end−1 of dx; scratch[at …] holds them meanwhile; fresh: sums begin at 0."""
+    """Rows m … m+n−1 and channels first … end−1 of dx; scratch[at …] holds them meanwhile.
+
+    g[g_from …]: the gradient at the raw output, of k channels; turned: w transposed. residual, prev, prev_affine,
+    prev_act: as in `backward`. sums of slice `part`; fresh: they begin at 0.
+    """
     width, sums_at = end - first, 2 * part * c
     if given(sums) and fresh:
         clear(sums, sums_at + first, sums_at + end)
@@ -263,7 +267,10 @@ def backward_slice(
     dx, dw, dz, y, coef, x, affine, residual, prev, prev_affine, sums, scratch, turned, act, prev_act, part, start,
     stop, tile, c, k,
 ):  # fmt: skip
-    """Rows start … stop−1 of dx and their share of dw, tile by tile. All arrays are addresses."""
+    """Rows start … stop−1 of dx and their share of dw, slice `part`, `tile` rows at a time, for c and k channels.
+
+    turned: w transposed; the others as in `backward`. All arrays are addresses.
+    """
     x_at, out_at = PANEL + tile * k, PANEL + tile * (k + c)
     for m in range(start, stop, tile):
         n = min(tile, stop - m)

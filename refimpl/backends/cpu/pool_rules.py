@@ -7,7 +7,7 @@ from ...compiler.lower import Lowering
 from ...ops import avg_pool, global_avg_pool, max_pool
 from . import avg_pool as fast_avg_pool
 from . import max_pool as fast_max_pool
-from .rules import named, nothing
+from .rules import absent, named
 
 MEANS = {
     avg_pool.forward: (fast_avg_pool.forward, "y", "x"),
@@ -23,7 +23,7 @@ def maximum(lowering: Lowering, call: Call) -> list[Launch]:
     if call.passed is max_pool.grad_x:
         args = (a["dx"], a["dy"], a["argmax"], fast_max_pool.geometry(call.attrs))
         return [Launch(call.name, fast_max_pool.grad_x, args, (a["dy"], a["argmax"]), (a["dx"],), (call,))]
-    covers, argmax, writes = [call], nothing(4, np.uint8), [a["y"]]
+    covers, argmax, writes = [call], absent(4, np.uint8), [a["y"]]
     readers = lowering.readers(a["x"])
     places = next((c for c in readers if c and c.passed is max_pool.argmax and c.node == call.node), None)
     if lowering.free(places):

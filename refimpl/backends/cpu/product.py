@@ -32,7 +32,7 @@ PANEL = DEPTH * VECTORS * LANES  # elements of scratch of one thread
 
 @intrinsic
 def block(typing_context, rows, vectors, a, a_at, row, step, b, b_at, c, c_at, c_row, depth, n, add):
-    """One block of C, added to it where add is true. Literal: its `rows` and `vectors`, the last of n lanes."""
+    """One block of C, added to it where add is true: literal rows and vectors, the last of n lanes. See `product`."""
     if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
         return None
     size = types.int64
@@ -81,15 +81,15 @@ def block(typing_context, rows, vectors, a, a_at, row, step, b, b_at, c, c_at, c
 
 @inline
 def rows_of(height, a, a_at, row, step, panel, panel_at, c, c_at, c_row, first, end, depth, n, add):
-    """Rows first … end−1, `height` (literal) at a time, of one panel of n columns."""
+    """Rows first … end−1, `height` (literal) at a time, of one panel of n columns. The others as in `product`."""
     for i in range(first, end, height):
-        x, y = a_at + i * row, c_at + i * c_row
+        a_from, c_to = a_at + i * row, c_at + i * c_row
         if n > 2 * LANES:
-            block(height, 3, a, x, row, step, panel, panel_at, c, y, c_row, depth, n - 2 * LANES, add)
+            block(height, 3, a, a_from, row, step, panel, panel_at, c, c_to, c_row, depth, n - 2 * LANES, add)
         elif n > LANES:
-            block(height, 2, a, x, row, step, panel, panel_at, c, y, c_row, depth, n - LANES, add)
+            block(height, 2, a, a_from, row, step, panel, panel_at, c, c_to, c_row, depth, n - LANES, add)
         else:
-            block(height, 1, a, x, row, step, panel, panel_at, c, y, c_row, depth, n, add)
+            block(height, 1, a, a_from, row, step, panel, panel_at, c, c_to, c_row, depth, n, add)
 
 
 def product_executes(m: int, n: int, depth: int, add: bool) -> Ops:
@@ -113,8 +113,8 @@ def product(a, a_at, row, step, b, b_at, b_row, c, c_at, c_row, m, n, depth, add
             width = min(VECTORS * LANES, n - j)
             for l in range(deep):
                 for k in range(0, width, LANES):
-                    v = load(b, b_at + (start + l) * b_row + j + k, width - k)
-                    store(panel, panel_at + l * VECTORS * LANES + k, v, LANES)
-            x, y, more = a_at + start * step, c_at + j, add or start > 0
-            rows_of(ROWS, a, x, row, step, panel, panel_at, c, y, c_row, 0, even, deep, width, more)
-            rows_of(1, a, x, row, step, panel, panel_at, c, y, c_row, even, m, deep, width, more)
+                    values = load(b, b_at + (start + l) * b_row + j + k, width - k)
+                    store(panel, panel_at + l * VECTORS * LANES + k, values, LANES)
+            a_from, c_to, more = a_at + start * step, c_at + j, add or start > 0
+            rows_of(ROWS, a, a_from, row, step, panel, panel_at, c, c_to, c_row, 0, even, deep, width, more)
+            rows_of(1, a, a_from, row, step, panel, panel_at, c, c_to, c_row, even, m, deep, width, more)

@@ -1,6 +1,6 @@
 """Rectifiers on the CPU: forward with its mask in one sweep, and backward through the mask and a frozen batch norm.
 
-Activations are numbered as in the other fast kernels: 0 none, 1 relu, 2 relu6. A sample's mask has one bit an element:
+Activations are those of `activation`. A sample's mask has one bit an element:
 bit j of byte b is element 8·b + j. An item is a run of whole mask bytes of one sample, so no two items share a byte.
 """
 
@@ -9,6 +9,7 @@ from numba import prange
 
 from ...compiler.executed import ADD, MUL, NOTHING, Ops, executes, pieces
 from ...kernels.kernel import fast, inline
+from .activation import RELU6
 from .rows import bounds, lanes
 from .simd import LANES, address, clamp, given, inside, keep_bits, load, splat, store
 
@@ -45,7 +46,7 @@ def load_bits(mask, start, size, e):
 def forward_run(y, mask, a, b, act, base, byte, count):
     """`forward` on `count` elements from element `base` on, whose mask begins at `byte`. Arrays are addresses."""
     lo, hi = bounds(a, act)
-    bottom, top = splat(a, 0.0), splat(a, 6.0 if act == 2 else np.nan)  # NaN is no bound: infinity passes a relu
+    bottom, top = splat(a, 0.0), splat(a, 6.0 if act == RELU6 else np.nan)  # NaN is no bound: infinity passes a relu
     for e in range(0, count, LANES):
         i, m = base + e, min(LANES, count - e)
         v = load(a, i, m)

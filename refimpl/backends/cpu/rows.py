@@ -1,6 +1,6 @@
 """Reading one row of a map through the batch norm and activation before it, LANES channels at a time.
 
-Activations are numbered: 0 none, 1 relu, 2 relu6. `affine` (2, C) holds a and b of x̂ = act(a·x + b); `coef` (3, C)
+Activations are those of `activation`. `affine` (2, C) holds a and b of x̂ = act(a·x + b); `coef` (3, C)
 holds A, B and C of ∂L/∂y = A·dz + B·y + C. Absent tables leave the row as it is.
 """
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from ...compiler.executed import ADD, MAC, MUL, NOTHING, Ops
 from ...kernels.kernel import inline
+from .activation import NONE, RELU6
 from .simd import LANES, accumulate, clamp, given, keep, load, prefetch, prefetch_write, splat, store
 
 
@@ -19,7 +20,7 @@ def lanes(n: int) -> int:
 @inline
 def bounds(like, act):
     """Range that the activation lets through."""
-    return splat(like, 0.0 if act > 0 else -np.inf), splat(like, 6.0 if act == 2 else np.inf)
+    return splat(like, -np.inf if act == NONE else 0.0), splat(like, 6.0 if act == RELU6 else np.inf)
 
 
 def read_row_executes(affine) -> Ops:
@@ -29,16 +30,16 @@ def read_row_executes(affine) -> Ops:
 
 @inline
 def read_row(ring, at, step, x, i, columns, channels, m, affine, c, act):
-    """ring[at + v·step …] = x̂[i + v·channels …] for every column v: one block of m channels from channel c on."""
+    """ring[at + col·step …] = x̂[i + col·channels …] for every column: one block of m channels from channel c on."""
     if not given(affine):
-        for v in range(columns):
-            store(ring, at + v * step, load(x, i + v * channels, m), LANES)
+        for col in range(columns):
+            store(ring, at + col * step, load(x, i + col * channels, m), LANES)
         return
     a, b = load(affine, c, m), load(affine, channels + c, m)
     lo, hi = bounds(x, act)
-    for v in range(columns):
-        prefetch(x, i + (v + columns) * channels)
-        store(ring, at + v * step, clamp(load(x, i + v * channels, m) * a + b, lo, hi), LANES)
+    for col in range(columns):
+        prefetch(x, i + (col + columns) * channels)
+        store(ring, at + col * step, clamp(load(x, i + col * channels, m) * a + b, lo, hi), LANES)
 
 
 def read_gradient_executes(y, coef) -> Ops:
@@ -128,7 +129,7 @@ def sum_tile(y, i, rows, stride, first, end, sums, at, channels):
 
 def finish_gradient_tile_executes(rows: int, channels: int, residual, prev_affine, prev_act, sums) -> Ops:
     """What `finish_gradient_tile` executes."""
-    masked = prev_affine.size > 0 and prev_act > 0
+    masked = prev_affine.size > 0 and prev_act != NONE
     each = (ADD if residual.size else NOTHING) + (MAC if masked else NOTHING)
     each += ADD + MAC if masked or sums.size else NOTHING
     last = ADD * (2 * -(-rows // SUM_ROWS)) if sums.size else NOTHING
@@ -141,12 +142,12 @@ def finish_gradient_tile(
 ):  # fmt: skip
     """Turn a gradient behind an activation into the one behind its batch norm: dx ← tile + residual, zero where flat.
 
-    tile[at …] (rows, end − first) holds channels first … end−1; rows of dx, residual and prev begin at element i.
-    Flat is act(a·prev + b), nowhere without `affine`. sums[sums_at + c] += Σ dx, sums[sums_at + channels + c] +=
-    Σ dx·prev, if there are sums; `prev` is read for these two only.
+    tile[at …] (rows, end − first) holds channels first … end−1 of `channels`; rows of dx, residual and prev begin at
+    element i. Flat is act(a·prev + b) with affine = (a, b), nowhere without it. If there are sums, sums[sums_at + c] +=
+    Σ dx and sums[sums_at + channels + c] += Σ dx·prev; `prev` is read for these two only.
     """
     lo, hi = bounds(dx, act)
-    masked = given(affine) and act > 0
+    masked = given(affine) and act != NONE
     for start in range(0, rows, SUM_ROWS):
         stop = min(start + SUM_ROWS, rows)
         for c in range(first, end, LANES):

@@ -1,5 +1,7 @@
 """Which groups of calls the fast kernels do together. Each rule returns launches, or None where it does not apply."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ...compiler.ir import Buffer, Call, Launch
@@ -9,12 +11,13 @@ from ...ops import add, frozen_batch_norm, relu, relu6
 from . import add as fast_add
 from . import gradient_filter as fast_gf
 from . import relu as fast_relu
+from .activation import RELU, RELU6
 
-RECTIFIERS = {relu.forward: (1, relu), relu6.forward: (2, relu6)}
+RECTIFIERS = {relu.forward: (RELU, relu), relu6.forward: (RELU6, relu6)}  # pass → activation, operator
 MASKED = (relu.grad_x, relu6.grad_x)
 
 
-def nothing(dims: int, dtype) -> np.ndarray:
+def absent(dims: int, dtype) -> np.ndarray:
     """The empty array that stands for an argument that is not given."""
     return np.empty((0,) * dims, dtype)
 
@@ -48,16 +51,25 @@ def rectify(lowering: Lowering, call: Call) -> list[Launch] | None:
         covers.append(pack)
         writes.append(pack.arrays["mask"])
     a = flat(inputs[0])
-    b = flat(inputs[1]) if len(inputs) > 1 else nothing(2, y.dtype)
-    mask = pack.arrays["mask"] if pack else nothing(2, np.uint8)
+    b = flat(inputs[1]) if len(inputs) > 1 else absent(2, y.dtype)
+    mask = pack.arrays["mask"] if pack else absent(2, np.uint8)
     args = (flat(y), mask, a, b, act)
     return [Launch(named(covers), fast_relu.forward, args, tuple(inputs), tuple(writes), tuple(covers))]
 
 
-def arriving(lowering: Lowering, call: Call) -> tuple[list[Call], Buffer, object, object]:
-    """What the gradient passes on its way from `call`, a rectifier's or a frozen norm's: calls, result, mask, scale."""
+class Passage(NamedTuple):
+    """What a gradient passes on its way to the operator before: the calls, their result, its mask and its scale."""
+
+    covers: list[Call]
+    dx: Buffer
+    mask: Buffer | np.ndarray
+    scale: Buffer | np.ndarray
+
+
+def arriving(lowering: Lowering, call: Call) -> Passage:
+    """What the gradient passes on its way from `call`, a rectifier's or a frozen norm's."""
     covers, dx = [], call.arrays["dx"]
-    mask, scale = nothing(2, np.uint8), nothing(1, dx.dtype)
+    mask, scale = absent(2, np.uint8), absent(1, dx.dtype)
     if call.passed in MASKED:
         covers.append(call)
         mask = call.arrays["mask"]
@@ -65,13 +77,13 @@ def arriving(lowering: Lowering, call: Call) -> tuple[list[Call], Buffer, object
     if call is not None and call.passed is frozen_batch_norm.grad_x:
         covers.append(call)
         dx, scale = call.arrays["dx"], call.arrays["scale"]
-    return covers, dx, mask, scale
+    return Passage(covers, dx, mask, scale)
 
 
 def pool_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The patch means of dy, through a rectifier's mask and a frozen norm: neither of their gradients is stored."""
     if call.passed is gf.pool_dy:
-        covers, mask, scale, pool, dy = [], nothing(2, np.uint8), nothing(1, call.arrays["dy"].dtype), call, None
+        covers, mask, scale, pool, dy = [], absent(2, np.uint8), absent(1, call.arrays["dy"].dtype), call, None
     else:
         covers, dx, mask, scale = arriving(lowering, call)
         pool, dy = lowering.reader(dx, gf.pool_dy), call.arrays["dy"]

@@ -277,8 +277,8 @@ def inside(typingctx, vector, lo, hi):
     def generate(context, builder, sig, args):
         v, lo, hi = args
         under = builder.or_(builder.fcmp_ordered("<", v, hi), builder.fcmp_unordered("uno", hi, hi))
-        found = builder.and_(builder.fcmp_unordered(">", v, lo), under)
-        return builder.zext(builder.bitcast(found, ir.IntType(LANES)), ir.IntType(64))
+        between = builder.and_(builder.fcmp_unordered(">", v, lo), under)
+        return builder.zext(builder.bitcast(between, ir.IntType(LANES)), ir.IntType(64))
 
     return signature(types.uint64, vector, vector, vector), generate
 

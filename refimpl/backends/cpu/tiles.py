@@ -1,6 +1,7 @@
 """How fast kernels cut their work: borders that follow from the shapes alone, so any thread count gives the same bits.
 
-A tiling is a flat tuple of integers, made once for the largest batch and passed to the kernel with every call.
+A tiling is a flat tuple of integers, made once for the largest batch and passed to the kernel with every call, which
+unpacks it by name: a named tuple would cost every launch half a microsecond, to tell its type.
 """
 
 from collections.abc import Mapping
@@ -56,17 +57,17 @@ def taps(rows: int, kernel: tuple[int, int], depth: int, columns: int = COLUMNS)
     return 1, ceil_div(s, ceil_div(s, fit))
 
 
-# ---- conv2d, from the letter sizes `z` of ops.conv2d and its attributes
+# ---- conv2d, from the sizes of the letters of ops.conv2d and its attributes
 
 
 def geometry(attrs: Mapping) -> tuple[int, ...]:
-    """(stride, stride, dilation, dilation, top, left) as the kernels take them."""
+    """(stride_h, stride_w, dilation_h, dilation_w, top, left) as the kernels take them: of rows, of columns."""
     return (*attrs["stride"], *attrs["dilation"], attrs["pad"][0][0], attrs["pad"][1][0])
 
 
-def in_place(z: Mapping, attrs: Mapping) -> bool:
+def in_place(sizes: Mapping, attrs: Mapping) -> bool:
     """Does the convolution read x as it lies: 1×1, stride 1, no padding?"""
-    return z["R"] == z["S"] == 1 and tuple(attrs["stride"]) == (1, 1) and not any(map(any, attrs["pad"]))
+    return sizes["R"] == sizes["S"] == 1 and tuple(attrs["stride"]) == (1, 1) and not any(map(any, attrs["pad"]))
 
 
 def _gathering(samples: int, pixels: int, width: int, kernel: tuple[int, int], depth: int, groups: int):
@@ -78,112 +79,114 @@ def _gathering(samples: int, pixels: int, width: int, kernel: tuple[int, int], d
     return together, part, channels, *taps(together * part, kernel, depth)
 
 
-def forward_tiles(z: Mapping, attrs: Mapping) -> tuple[int, ...]:
-    """(samples, pixels, channels, kernel rows, kernel columns) of a tile."""
-    return _gathering(z["N"], z["P"] * z["Q"], z["K"], (z["R"], z["S"]), z["C"] // z["G"], z["G"])
+def forward_tiles(sizes: Mapping, attrs: Mapping) -> tuple[int, ...]:
+    """(samples, part, channels, tap_rows, tap_columns) of a tile: part counts pixels of a sample."""
+    return _gathering(
+        sizes["N"], sizes["P"] * sizes["Q"], sizes["K"], (sizes["R"], sizes["S"]), sizes["C"] // sizes["G"], sizes["G"]
+    )
 
 
-def forward_scratch(z: Mapping, attrs: Mapping, tiles: tuple[int, ...], threads: int) -> tuple[int, int]:
+def forward_scratch(sizes: Mapping, attrs: Mapping, tiles: tuple[int, ...], threads: int) -> tuple[int, int]:
     """Shape of `scratch` (float dtype)."""
     samples, part, _, r, s = tiles
-    gathered = 0 if in_place(z, attrs) else samples * part * r * s * (z["C"] // z["G"])
-    transposed = samples * part * z["K"] if z["K"] < NARROW and z["C"] == 1 and gathered else 0
+    gathered = 0 if in_place(sizes, attrs) else samples * part * r * s * (sizes["C"] // sizes["G"])
+    transposed = samples * part * sizes["K"] if sizes["K"] < NARROW and sizes["C"] == 1 and gathered else 0
     return threads, gathered + transposed
 
 
-def turns(z: Mapping, attrs: Mapping) -> bool:
+def turns(sizes: Mapping, attrs: Mapping) -> bool:
     """Is grad_x made as a convolution of dy with the turned kernel?
 
     It needs stride 1, channels enough to fill a vector, and pixels enough to pay for turning the kernel.
     """
-    wide = z["C"] // z["G"] >= NARROW and z["N"] * z["H"] * z["W"] >= 4 * ROWS
-    return wide and tuple(attrs["stride"]) == (1, 1) and not in_place(z, attrs)
+    wide = sizes["C"] // sizes["G"] >= NARROW and sizes["N"] * sizes["H"] * sizes["W"] >= 4 * ROWS
+    return wide and tuple(attrs["stride"]) == (1, 1) and not in_place(sizes, attrs)
 
 
-def grad_x_tiles(z: Mapping, attrs: Mapping) -> tuple[int, ...]:
-    """(samples, part, channels, pixels of dy, kernel rows, kernel columns) of a tile.
+def grad_x_tiles(sizes: Mapping, attrs: Mapping) -> tuple[int, ...]:
+    """(samples, part, channels, piece, tap_rows, tap_columns) of a tile.
 
-    In place, or as a convolution of dy (`turns`), part counts pixels of dx, and pixels of dy are those that they read.
-    Else part counts map rows of dx, and a tile reads, some pixels at a time, all of dy that reaches them; pixels at its
-    borders are multiplied for both neighbours, so tiles are as large as the wanted number allows.
+    In place, or as a convolution of dy (`turns`), part counts pixels of dx, and piece the pixels of dy that they read.
+    Else part counts map rows of dx, and a tile reads all of dy that reaches them, piece by piece; pixels at its borders
+    are multiplied for both neighbours, so tiles are as large as the wanted number allows.
     """
-    window, depth = (z["R"], z["S"]), z["C"] // z["G"]
-    reach = attrs["dilation"][0] * (z["R"] - 1)  # map rows that two neighbours share
-    if turns(z, attrs) or in_place(z, attrs):
+    window, depth = (sizes["R"], sizes["S"]), sizes["C"] // sizes["G"]
+    reach = attrs["dilation"][0] * (sizes["R"] - 1)  # map rows that two neighbours share
+    if turns(sizes, attrs) or in_place(sizes, attrs):
         samples, part, channels, r, s = _gathering(
-            z["N"], z["H"] * z["W"], z["C"], window, z["K"] // z["G"], z["G"]
+            sizes["N"], sizes["H"] * sizes["W"], sizes["C"], window, sizes["K"] // sizes["G"], sizes["G"]
         )  # fmt: skip
-        return samples, part, channels, pixels_read(z, attrs, samples, part), r, s
-    pixels = z["P"] * z["Q"]
-    samples = min(z["N"], max(1, 2 * ROWS // pixels, z["N"] // (2 * ITEMS)))
-    items = ceil_div(z["N"], samples)
-    wanted = 1 if samples > 1 else min(ceil_div(ITEMS // 2, items), max(1, z["H"] // max(1, 4 * reach, 4)))
-    rows = ceil_div(z["H"], wanted)
-    items *= ceil_div(z["H"], rows)
-    channels = parts_of_channels(z["C"], ceil_div(ITEMS // 2, items)) if z["G"] == 1 else z["C"]
-    part = min(2 * ROWS if channels < z["C"] else ROWS, samples * pixels)
-    return samples, rows, channels, part, *((1, 1) if channels < z["C"] else taps(part, window, depth))
+        return samples, part, channels, pixels_read(sizes, attrs, samples, part), r, s
+    pixels = sizes["P"] * sizes["Q"]
+    samples = min(sizes["N"], max(1, 2 * ROWS // pixels, sizes["N"] // (2 * ITEMS)))
+    items = ceil_div(sizes["N"], samples)
+    wanted = 1 if samples > 1 else min(ceil_div(ITEMS // 2, items), max(1, sizes["H"] // max(1, 4 * reach, 4)))
+    rows = ceil_div(sizes["H"], wanted)
+    items *= ceil_div(sizes["H"], rows)
+    channels = parts_of_channels(sizes["C"], ceil_div(ITEMS // 2, items)) if sizes["G"] == 1 else sizes["C"]
+    part = min(2 * ROWS if channels < sizes["C"] else ROWS, samples * pixels)
+    return samples, rows, channels, part, *((1, 1) if channels < sizes["C"] else taps(part, window, depth))
 
 
-def pixels_read(z: Mapping, attrs: Mapping, samples: int, part: int) -> int:
+def pixels_read(sizes: Mapping, attrs: Mapping, samples: int, part: int) -> int:
     """Pixels of dy that a tile of `part` pixels of dx of each of `samples` samples reads, stride 1."""
-    if in_place(z, attrs):
+    if in_place(sizes, attrs):
         return samples * part
-    rows = ceil_div(part - 1, z["W"]) + 1 + attrs["dilation"][0] * (z["R"] - 1)
-    return ((samples - 1) * z["P"] + min(rows, z["P"])) * z["Q"]
+    rows = ceil_div(part - 1, sizes["W"]) + 1 + attrs["dilation"][0] * (sizes["R"] - 1)
+    return ((samples - 1) * sizes["P"] + min(rows, sizes["P"])) * sizes["Q"]
 
 
 def grad_x_scratch(
-    z: Mapping, attrs: Mapping, tiles: tuple[int, ...], threads: int, staged: bool = True
+    sizes: Mapping, attrs: Mapping, tiles: tuple[int, ...], threads: int, staged: bool = True
 ) -> tuple[int, int]:
     """Shape of `scratch` (float dtype); staged: does the call read dy through a mask or a scale?"""
     samples, part, channels, pixels, r, s = tiles
-    if turns(z, attrs) or in_place(z, attrs):
-        columns = 0 if in_place(z, attrs) else samples * part * r * s * (z["K"] // z["G"])
-        return threads, columns + (pixels * z["K"] if staged else 0)
-    return threads, pixels * (z["K"] + r * s * (channels if z["G"] == 1 else z["C"] // z["G"]))
+    if turns(sizes, attrs) or in_place(sizes, attrs):
+        columns = 0 if in_place(sizes, attrs) else samples * part * r * s * (sizes["K"] // sizes["G"])
+        return threads, columns + (pixels * sizes["K"] if staged else 0)
+    return threads, pixels * (sizes["K"] + r * s * (channels if sizes["G"] == 1 else sizes["C"] // sizes["G"]))
 
 
-def grad_x_turned(z: Mapping, attrs: Mapping) -> tuple[int, ...]:
+def grad_x_turned(sizes: Mapping, attrs: Mapping) -> tuple[int, ...]:
     """Shape of `turned` (float dtype), which tells the kernel how to go about it."""
-    return (z["R"], z["S"], z["K"] // z["G"], z["C"]) if turns(z, attrs) else (0, 0, 0, 0)
+    return (sizes["R"], sizes["S"], sizes["K"] // sizes["G"], sizes["C"]) if turns(sizes, attrs) else (0, 0, 0, 0)
 
 
-def grad_w_tiles(z: Mapping, attrs: Mapping) -> tuple[int, ...]:
-    """(pixels of a slice, pixels of a tile, kernel rows, kernel columns, channels).
+def grad_w_tiles(sizes: Mapping, attrs: Mapping) -> tuple[int, ...]:
+    """(per_slice, part, tap_rows, tap_columns, channels): pixels of a slice and of a tile, taps and channels of a tile.
 
     Work is shared by cutting dw where it is large, and by slices of pixels with partial sums where it is small.
     """
-    pixels, depth, window = z["N"] * z["P"] * z["Q"], z["C"] // z["G"], (z["R"], z["S"])
-    size = z["R"] * z["S"] * depth * z["K"]
+    pixels, depth, window = sizes["N"] * sizes["P"] * sizes["Q"], sizes["C"] // sizes["G"], (sizes["R"], sizes["S"])
+    size = sizes["R"] * sizes["S"] * depth * sizes["K"]
     part = min(2 * DEPTH, pixels)
     r, s = taps(part, window, depth)
     slices = min(ITEMS // 2, max(1, PARTIALS // size), ceil_div(pixels, part))
     channels = depth
-    if slices == 1 and z["G"] == 1:
-        while r * s > 1 and ceil_div(z["R"], r) * ceil_div(z["S"], s) < ITEMS:
+    if slices == 1 and sizes["G"] == 1:
+        while r * s > 1 and ceil_div(sizes["R"], r) * ceil_div(sizes["S"], s) < ITEMS:
             r, s = (ceil_div(r, 2), s) if r > 1 else (1, ceil_div(s, 2))
         if r * s == 1:
-            channels = parts_of_channels(depth, ceil_div(ITEMS, z["R"] * z["S"]), 32)
+            channels = parts_of_channels(depth, ceil_div(ITEMS, sizes["R"] * sizes["S"]), 32)
     per_slice = ceil_div(ceil_div(pixels, slices), part) * part
     return per_slice, part, r, s, channels
 
 
 def grad_w_scratch(
-    z: Mapping, attrs: Mapping, tiles: tuple[int, ...], threads: int, staged: bool = True
+    sizes: Mapping, attrs: Mapping, tiles: tuple[int, ...], threads: int, staged: bool = True
 ) -> tuple[int, int]:
     """Shape of `scratch` (float dtype); staged: does the call read dy through a mask or a scale?"""
     _, part, r, s, channels = tiles
-    gathered = 0 if in_place(z, attrs) else part * r * s * channels
-    return threads, gathered + (part * z["K"] if staged else 0)
+    gathered = 0 if in_place(sizes, attrs) else part * r * s * channels
+    return threads, gathered + (part * sizes["K"] if staged else 0)
 
 
-def grad_w_partials(z: Mapping, attrs: Mapping, tiles: tuple[int, ...]) -> tuple[int, int]:
+def grad_w_partials(sizes: Mapping, attrs: Mapping, tiles: tuple[int, ...]) -> tuple[int, int]:
     """Shape of `partials` (float dtype): one partial dw per slice of pixels; none where there is one slice."""
-    slices = ceil_div(z["N"] * z["P"] * z["Q"], tiles[0])
-    return (slices, z["R"] * z["S"] * z["C"] // z["G"] * z["K"]) if slices > 1 else (0, 0)
+    slices = ceil_div(sizes["N"] * sizes["P"] * sizes["Q"], tiles[0])
+    return (slices, sizes["R"] * sizes["S"] * sizes["C"] // sizes["G"] * sizes["K"]) if slices > 1 else (0, 0)
 
 
-def grad_b_partials(z: Mapping) -> tuple[int, int]:
+def grad_b_partials(sizes: Mapping) -> tuple[int, int]:
     """Shape of `partials` (float dtype): one partial db per slice of samples."""
-    return min(ITEMS, z["N"]), z["K"]
+    return min(ITEMS, sizes["N"]), sizes["K"]

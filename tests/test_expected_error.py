@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import refimpl as ri
-from costmodel.advice import advice, gradient_error
-from costmodel.advice.gradient_error import Table
+from costmodel.advice import advice, expected_error
+from costmodel.advice.expected_error import ErrorTable
 from refimpl import models
 from refimpl.kernels import random
 from validation.experiments import gradient_errors
-from validation.instruments import errors
+from validation.instruments import approximation
 
 METHODS = {"gradient-filter": [{"patch": 2}, {"patch": 4}], "sparse-update": [{"ratio": 0.5}]}
 
@@ -32,7 +32,7 @@ def whole_gradient(graph, x, y, plan: ri.Plan) -> np.ndarray:
     """The gradient of all convolutions and the classifier under a plan, frozen ones 0, in float64."""
     trainer = ri.Trainer(ri.compile(graph, plan, 4, backend="reference", dtype=np.float64), 0)
     chosen = random.permutation(0, random.SHUFFLE, 0, len(x))[:4]
-    errors.fill(trainer, x[chosen], y[chosen], 0, 1)
+    approximation.fill(trainer, x[chosen], y[chosen], 0, 1)
     for section in ("forward", "backward"):
         trainer.runner.run(section, 4)
     found = []
@@ -41,7 +41,7 @@ def whole_gradient(graph, x, y, plan: ri.Plan) -> np.ndarray:
             name = node.params[local]
             known = name in trainer.program.step.gradients
             shape = graph.parameters[name].shape
-            g = errors.full_gradient(trainer.program, trainer.runner, name) if known else np.zeros(shape)
+            g = approximation.full_gradient(trainer.program, trainer.runner, name) if known else np.zeros(shape)
             found.append(g.ravel())
     return np.concatenate(found)
 
@@ -55,7 +55,7 @@ def test_the_error_is_that_of_the_whole_gradient(measured, rule, setting, train_
     method = rule.method if rule else "backprop"
     g = whole_gradient(graph, x, y, ri.Plan("all"))
     a = whole_gradient(graph, x, y, ri.Plan(train_last, (rule,) if rule else ()))
-    found = Table({"resnet8": shares}).error("resnet8", method, setting, train_last, len(shares["exact"]))
+    found = ErrorTable({"resnet8": shares}).error("resnet8", method, setting, train_last, len(shares["exact"]))
     cosine = a @ g / np.linalg.norm(a) / np.linalg.norm(g)
     factor = a @ g / (a @ a)  # what brings a nearest to g
     assert found.cosine == pytest.approx(cosine, rel=1e-4)
@@ -66,15 +66,15 @@ def test_the_error_is_that_of_the_whole_gradient(measured, rule, setting, train_
 
 def test_exact_methods_have_no_error(measured):
     *_, shares = measured
-    table = Table({"resnet8": shares})
-    for method, setting in gradient_error.EXACT.items():
+    table = ErrorTable({"resnet8": shares})
+    for method, setting in expected_error.EXACT.items():
         found = table.error("resnet8", method, setting, "all", 9)
         assert found.error == pytest.approx(0, abs=3e-3) and found.cosine == pytest.approx(1, abs=1e-5)
 
 
 def test_frozen_layers_count_with_their_share():
     half = {"classifier": 0.25, "exact": [0.5, 0.25], "methods": {}}
-    table = Table({"net": half})
+    table = ErrorTable({"net": half})
     for k, frozen in ((0, 0.75), (1, 0.5), (2, 0.0)):
         found = table.error("net", "backprop", None, k, 2)
         assert found.error == pytest.approx(frozen**0.5) == pytest.approx(found.relative_error)
@@ -86,7 +86,7 @@ def test_between_settings_and_beyond_them():
         return {"patch": patch, "dot": [share], "square": [1.0]}
 
     net = {"classifier": 0.0, "exact": [1.0], "methods": {"gradient-filter": [one(4, 0.6), one(2, 0.8)]}}
-    table = Table({"net": net})
+    table = ErrorTable({"net": net})
 
     def cosine(patch):
         return table.error("net", "gradient-filter", patch, "all", 1).cosine
@@ -97,7 +97,7 @@ def test_between_settings_and_beyond_them():
 
 def test_a_net_that_was_not_measured_takes_the_nearest():
     nets = {name: {"classifier": 1.0, "exact": [0.0] * n, "methods": {}} for name, n in (("small", 3), ("large", 50))}
-    table = Table(nets)
+    table = ErrorTable(nets)
     assert [table.nearest("x", n) for n in (0, 2, 11, 13, 99)] == ["small", "small", "small", "large", "large"]
     assert table.nearest("large", 3) == "large"
     with pytest.raises(KeyError, match="no error was measured of bias-only"):
@@ -105,7 +105,7 @@ def test_a_net_that_was_not_measured_takes_the_nearest():
 
 
 def test_the_shipped_table_holds_what_is_searched():
-    table = gradient_error.shipped()
+    table = expected_error.shipped()
     record = json.loads(files("costmodel.advice").joinpath("gradient-errors.json").read_text())
     assert record["name"] == gradient_errors.NAME and record["command"] and record["machine"] and record["versions"]
     assert set(table.nets) == set(gradient_errors.CASES)
@@ -138,5 +138,5 @@ def test_the_record_of_the_measurement(tmp_path, measured):
     assert record["ok"] and record["seeds"] == [0] and net["data"] == "random" and net["size"] == [8, 8]
     assert net["methods"]["gradient-filter"] == shares["methods"]["gradient-filter"][:1]
     figures = record["measured"]["resnet8, gradient-filter:patch=2"]
-    found = Table(record["nets"]).error("resnet8", "gradient-filter", 2, "all", len(net["exact"]))
+    found = ErrorTable(record["nets"]).error("resnet8", "gradient-filter", 2, "all", len(net["exact"]))
     assert figures["cosine"] == pytest.approx(found.cosine, abs=1e-3) and 0 < figures["error"] < 1

@@ -146,7 +146,7 @@ def gradient_errors(
         for p in (replace(plan, rules=()), plan)
     )
     exact.check(x, y)
-    layers = [Layer(name, exact, approximate) for name in convolutions(graph, plan)]
+    layers = [LayerComparison(name, exact, approximate) for name in convolutions(graph, plan)]
     order = random.permutation(seed, random.SHUFFLE, 0, len(x))
     with threads(exact.program.threads):
         calibrate(approximate, x[order[:batch]], y[order[:batch]])
@@ -205,19 +205,19 @@ def gradients(
     program, runner, n = trainer.program, trainer.runner, len(x)
     trained = convolutions(program.graph, program.plan)
     fill(trainer, x, y, step, steps)
-    found: Arrays = {}
+    copies: Arrays = {}
     for section in ("forward", "backward"):
         for launch, (function, args) in zip(program.launches[section], runner.prepared(section, n), strict=True):
             (call,) = launch.covers  # as the reference backend launches them
             arrays, own = (call.arrays, (call.node, "dy")) if call.node in trained else ({}, None)
-            if "dy" in call.passed.reads and "dy" in arrays and own not in found:
+            if "dy" in call.passed.reads and "dy" in arrays and own not in copies:
                 if dy:
                     runner.array(arrays["dy"], n)[...] = dy[call.node]
-                found[own] = runner.array(arrays["dy"], n).copy()
+                copies[own] = runner.array(arrays["dy"], n).copy()
             function(*args)
             if "dx" in call.passed.writes and "dx" in arrays:
-                found[call.node, "dx"] = runner.array(arrays["dx"], n).copy()
-    return found | {(name, "dw"): full_gradient(program, runner, f"{name}.w") for name in trained}
+                copies[call.node, "dx"] = runner.array(arrays["dx"], n).copy()
+    return copies | {(name, "dw"): full_gradient(program, runner, f"{name}.w") for name in trained}
 
 
 def fill(trainer: Trainer, x: np.ndarray, y: np.ndarray, step: int, steps: int) -> None:
@@ -229,7 +229,7 @@ def fill(trainer: Trainer, x: np.ndarray, y: np.ndarray, step: int, steps: int) 
         trainer.runner.host(name, len(x))[...] = host[name]
 
 
-class Layer:
+class LayerComparison:
     """The comparisons of one convolution."""
 
     def __init__(self, name: str, exact: Trainer, approximate: Trainer):
@@ -242,9 +242,9 @@ class Layer:
         self.energies = spectrum.Energies()
         self.lost_dx = 0.0  # energy of dx that g̃ loses through the whole kernel
 
-    def add(self, true: Arrays, found: Mapping[str, Arrays]) -> None:
+    def add(self, true: Arrays, approximate: Mapping[str, Arrays]) -> None:
         """Compare one batch."""
-        for view, arrays in found.items():
+        for view, arrays in approximate.items():
             for a, comparison in self.compared[view].items():
                 if (self.name, a) in true:
                     comparison.add(arrays[self.name, a], true[self.name, a], per_sample=a == "dx")
@@ -267,16 +267,16 @@ class Layer:
         """The part of the entry that tells of gradient filtering."""
         if not self.filter:
             return None
-        found = {
+        record = {
             "patch": list(self.filter[0]),
             "snr_dy": self.energies.snr,
             "snr_dy_closed_form": self.energies.closed_form,
         }
         dx = self.compared["local"]["dx"]
         if dx.draws:
-            found["snr_dx"] = spectrum.ratio(dx.signal, dx.squares)
-            found["snr_dx_full_kernel"] = spectrum.ratio(dx.signal, self.lost_dx)
-        return found | spectrum.spectral_condition(self.w)
+            record["snr_dx"] = spectrum.ratio(dx.signal, dx.squares)
+            record["snr_dx_full_kernel"] = spectrum.ratio(dx.signal, self.lost_dx)
+        return record | spectrum.spectral_condition(self.w)
 
 
 def call_of(program: Program, node: str, passed: Pass) -> Call | None:
@@ -293,7 +293,7 @@ def kernel_errors(
     rules of `plan`, on the one batch x, y. A norm counts as at least a thousandth of the largest one, so that a
     gradient that nearly vanishes is no error.
     """
-    found = []
+    runs = []
     for kind, dtype in ((backend, np.float32), ("reference", np.float64)):
         trainer = Trainer(compile(graph, plan, len(x), backend=kind, dtype=dtype), seed)
         trainer.check(x, y)
@@ -302,8 +302,8 @@ def kernel_errors(
             trainer.runner.run("forward", len(x))
             trainer.runner.run("backward", len(x))
         program = trainer.program
-        found.append({name: full_gradient(program, trainer.runner, name) for name in program.step.gradients})
-    ours, true = found
+        runs.append({name: full_gradient(program, trainer.runner, name) for name in program.step.gradients})
+    ours, true = runs
     norms = {name: float(np.linalg.norm(g)) for name, g in true.items()}
     least = max(norms.values()) / 1000
     return {name: float(np.linalg.norm(ours[name] - g)) / max(norms[name], least) for name, g in true.items()}
@@ -321,7 +321,7 @@ def slopes(graph: Graph, plan: Plan, x: np.ndarray, y: np.ndarray, seed: int = 0
     program = compile(graph, replace(plan, rules=()), len(x), backend="reference", dtype=np.float64)
     trainer = Trainer(program, seed)
     trainer.check(x, y)
-    rng, runner, found = np.random.default_rng(seed), trainer.runner, {}
+    rng, runner, gaps = np.random.default_rng(seed), trainer.runner, {}
 
     def loss() -> float:
         fill(trainer, x, y, 0, 1)
@@ -340,7 +340,7 @@ def slopes(graph: Graph, plan: Plan, x: np.ndarray, y: np.ndarray, seed: int = 0
                 w[...] = before + sign * h * d
                 ends.append(loss())
             w[...] = before
-            found[name] = abs((ends[0] - ends[1]) / (2 * h) - float(np.vdot(g, d)))
+            gaps[name] = abs((ends[0] - ends[1]) / (2 * h) - float(np.vdot(g, d)))
     scales = {name: float(np.abs(g).sum()) for name, g in exact.items()}
     least = max(scales.values()) / 1000
-    return {name: error / max(scales[name], least) for name, error in found.items()}
+    return {name: error / max(scales[name], least) for name, error in gaps.items()}

@@ -11,8 +11,8 @@ from refimpl.kernels import random
 from refimpl.methods import gradient_filter as gf
 from refimpl.ops import conv2d
 from refimpl.training.trainer import initial
-from validation.instruments import errors
-from validation.instruments.errors import Comparison, gradient_errors
+from validation.instruments import approximation
+from validation.instruments.approximation import Comparison, gradient_errors
 
 
 def pointwise(classes=3) -> ri.Graph:
@@ -31,7 +31,7 @@ def samples(graph, n=12, classes=3):
 
 def values(entry):
     """Every summary of an entry, by (view, array)."""
-    return {(view, a): s for view in errors.VIEWS for a, s in entry[view].items()}
+    return {(view, a): s for view in approximation.VIEWS for a, s in entry[view].items()}
 
 
 @pytest.mark.parametrize("net", ["residual", "depthwise"])
@@ -66,9 +66,12 @@ def test_local_is_the_rule_on_exact_arrays_and_whole_is_the_network():
     exact, approximate = (
         ri.Trainer(ri.compile(graph, p, 4, backend="reference", dtype=np.float64)) for p in (ri.Plan(), plan)
     )
-    true = errors.gradients(exact, x, y, 0, 1)
+    true = approximation.gradients(exact, x, y, 0, 1)
     dy = {node: a for (node, array), a in true.items() if array == "dy"}
-    local, whole = errors.gradients(approximate, x, y, 0, 1, dy), errors.gradients(approximate, x, y, 0, 1)
+    local, whole = (
+        approximation.gradients(approximate, x, y, 0, 1, dy),
+        approximation.gradients(approximate, x, y, 0, 1),
+    )
 
     mean = gf.pool_dy(dy["conv0"])
     x_sum = gf.pool_x(x.astype(np.float64), U=mean.shape[1], V=mean.shape[2])
@@ -98,7 +101,7 @@ def filtered_conv2(batch=3, batches=2):
     parts = []
     for i in range(batches):
         chosen = order[i * batch : (i + 1) * batch]
-        true = errors.gradients(trainer, x[chosen], y[chosen], i, batches)
+        true = approximation.gradients(trainer, x[chosen], y[chosen], i, batches)
         parts.append((true["conv2", "dy"], true["conv2", "dx"]))
     (entry,) = (e["filter"] for e in found if e["layer"] == "conv2")
     return entry, trainer.parameters["conv2.w"], parts
@@ -133,7 +136,7 @@ def test_the_exact_arrays_are_those_of_the_dense_passes():
     graph = NETS["residual"]()
     x, y = samples(graph, 4)
     trainer = ri.Trainer(ri.compile(graph, ri.Plan(), 4, backend="reference", dtype=np.float64))
-    true = errors.gradients(trainer, x, y, 0, 1)
+    true = approximation.gradients(trainer, x, y, 0, 1)
     dw = conv2d.grad_w(true["conv0", "dy"], x.astype(np.float64), R=3, S=3, pad=1)
     np.testing.assert_allclose(true["conv0", "dw"], dw, rtol=1e-12, atol=1e-15)
     dx = conv2d.grad_x(true["conv2", "dy"], trainer.parameters["conv2.w"], H=4, W=4, pad=1)
@@ -170,9 +173,9 @@ def test_pruned_and_sparse_gradients_are_the_exact_ones_of_the_chosen_channels()
         name: ri.Trainer(ri.compile(graph, ri.Plan(rules=r), 4, backend="reference", dtype=np.float64))
         for name, r in rules.items()
     }
-    true = errors.gradients(trainers["exact"], x, y, 1, 4)
+    true = approximation.gradients(trainers["exact"], x, y, 1, 4)
     dy = {node: a for (node, array), a in true.items() if array == "dy"}
-    pruned, sparse = (errors.gradients(trainers[name], x, y, 1, 4, dy) for name in ("pruned", "sparse"))
+    pruned, sparse = (approximation.gradients(trainers[name], x, y, 1, 4, dy) for name in ("pruned", "sparse"))
     for name, g in dy.items():
         w, dw = trainers["exact"].parameters[f"{name}.w"], true[name, "dw"]
         scores = np.abs(g).sum((0, 1, 2)) + len(g) * np.abs(w).sum((0, 1, 2))
@@ -258,20 +261,20 @@ def test_batches_are_drawn_once_each_in_the_order_of_the_seed():
 @pytest.mark.parametrize("plan", [ri.Plan(), ri.Plan(rules=[ri.GradientFilter(2)])], ids=["dense", "patch 2"])
 def test_fast_kernels_are_right_up_to_rounding(plan):
     graph = NETS["residual"]()
-    found = errors.kernel_errors(graph, plan, *samples(graph, 4))
+    found = approximation.kernel_errors(graph, plan, *samples(graph, 4))
     assert set(found) == {"conv0.w", "down.w", "conv1.w", "conv2.w", "fc.w", "fc.b"}
     assert 0 < max(found.values()) < 1e-5
 
 
 def test_a_wrong_kernel_shows(monkeypatch):
     graph = pointwise()
-    true = errors.full_gradient
+    true = approximation.full_gradient
 
     def wrong(program, runner, parameter):
         return true(program, runner, parameter) * (1.01 if (program.backend, parameter) == ("fast", "conv1.w") else 1)
 
-    monkeypatch.setattr(errors, "full_gradient", wrong)
-    found = errors.kernel_errors(graph, ri.Plan(), *samples(graph, 4))
+    monkeypatch.setattr(approximation, "full_gradient", wrong)
+    found = approximation.kernel_errors(graph, ri.Plan(), *samples(graph, 4))
     assert found["conv1.w"] == pytest.approx(0.01, rel=1e-3)
     assert found["conv2.w"] < 1e-5
 

@@ -29,7 +29,7 @@ EXACT = {"backprop": None, "gradient-filter": 1, "error-map-pruning": 1.0, "spar
 
 
 @dataclass(frozen=True)
-class Error:
+class ExpectedError:
     """What is expected of a plan's gradient, see the module; measured_on: the net of the table."""
 
     cosine: float
@@ -38,7 +38,7 @@ class Error:
     measured_on: str
 
 
-class Table:
+class ErrorTable:
     """The measured shares of every net: name → its entry of the record."""
 
     def __init__(self, nets: Mapping[str, Mapping]):
@@ -51,7 +51,9 @@ class Table:
             return name
         return min(self.nets, key=lambda n: abs(np.log(len(self.nets[n]["exact"]) / max(convolutions, 1))))
 
-    def error(self, name: str, method: str, setting: float | None, train_last: int | str, convolutions: int) -> Error:
+    def error(
+        self, name: str, method: str, setting: float | None, train_last: int | str, convolutions: int
+    ) -> ExpectedError:
         """What is expected of a method with a setting, training the last layers of a net with so many convolutions.
 
         setting: patch, keep or ratio; None for backprop. KeyError for a method that was not measured.
@@ -65,7 +67,7 @@ class Table:
         cosine = min(1.0, dot / np.sqrt(square)) if square > 0 else 0.0
         total = rest + float(np.sum(self.nets[on]["exact"]))
         lost, turned = max(0.0, total - 2 * dot + square), np.sqrt(max(0.0, 1 - cosine**2))
-        return Error(float(cosine), float(turned), float(np.sqrt(lost)), on)
+        return ExpectedError(float(cosine), float(turned), float(np.sqrt(lost)), on)
 
     def _trained(self, net: str, method: str, setting: float | None, share: float) -> np.ndarray:
         """Dot and square of the last convolutions, of which `share` of them train."""
@@ -106,7 +108,7 @@ def _at(sums: np.ndarray, share: float) -> np.ndarray:
 
 
 @cache
-def shipped() -> Table:
+def shipped() -> ErrorTable:
     """The table that comes with the package."""
     text = files("costmodel.advice").joinpath("gradient-errors.json").read_text(encoding="utf-8")
-    return Table(json.loads(text)["nets"])
+    return ErrorTable(json.loads(text)["nets"])
