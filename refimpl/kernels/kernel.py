@@ -28,7 +28,8 @@ def fast(function: Callable, parallel: bool = True, fastmath=FASTMATH) -> Callab
     that every processor gives the same bits.
     """
     compiled = njit(parallel=parallel, fastmath=fastmath, error_model="numpy")(function)
-    cached(compiled, function, compiled.targetoptions)
+    if compiled is not function:  # as NUMBA_DISABLE_JIT leaves it, for counting which lines the tests run
+        cached(compiled, function, compiled.targetoptions)
     KERNELS.append(compiled)
     return compiled
 
