@@ -11,7 +11,7 @@ import refimpl as ri
 from refimpl import data
 from refimpl.graph import Graph
 from refimpl.storage import checkpoint
-from refimpl.training.trainer import NonFiniteError
+from refimpl.training.trainer import NonFiniteError, initial
 from validation.experiments import tables, timing
 from validation.instruments import drawn, errors, measured, resident, spectrum, torch_flops
 from validation.instruments.provenance import provenance
@@ -207,7 +207,7 @@ def totals(model: dict, passes: dict, nets: dict) -> dict[str, int]:
 def touched(program: ri.Program, d: data.Dataset, seed: int) -> int | None:
     """Arena bytes that a step touches; None where it writes outside."""
     try:
-        return measured.touched_bytes(program, d.x_train, d.y_train, ri.train.initial(program, seed))
+        return measured.touched_bytes(program, d.x_train, d.y_train, initial(program, seed))
     except AssertionError:
         return None
 

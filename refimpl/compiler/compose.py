@@ -16,7 +16,7 @@ from .ir import PHASES, Buffer, Step
 
 
 def derive(
-    graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int], dtype, dropped: Collection[str] = (),
+    graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int] | None, dtype, dropped: Collection[str] = (),
     known: dict | None = None,
 ) -> Step:  # fmt: skip
     """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit.

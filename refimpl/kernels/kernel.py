@@ -5,6 +5,7 @@ run in any order, without atomics, and a rerun gives the same bits whatever the 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import njit, prange
@@ -57,7 +58,7 @@ class Kernel:
         self.body = body
         self.name = f"{body.__module__}.{body.__name__}"
         self.cpu = _cpu_loop(body)
-        self._gpu = None
+        self._gpu: Any = None  # the CUDA kernel, compiled on first use
 
     def __call__(self, items: int, *args) -> None:
         """Launch on the host for NumPy arrays, on the GPU for CUDA arrays; mixing them is a TypeError."""
