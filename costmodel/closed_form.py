@@ -115,7 +115,7 @@ class ClosedForm:
     def _evaluate(self):
         return evaluator(self.cost)
 
-    def at(self, **values) -> Counter:
+    def at(self, **values: float) -> Counter:
         """Number of each unit for the values of some symbols, the others as given; exact where the values are whole.
 
         ValueError for an unknown name, a value that its symbol cannot have, and where a condition does not hold.
@@ -125,7 +125,7 @@ class ClosedForm:
         units = {u.name: 0 for u in UNITS}
         return Counter({u: function(*({**values, **units, u: 1}[name] for name in names)) for u in units if u in names})
 
-    def bytes_at(self, **values) -> dict[str, int]:
+    def bytes_at(self, **values: float) -> dict[str, int]:
         """The terms of `memory` for the values of some symbols, the others as given; errors as for `at`."""
         values, found = self._checked(values), {}
         for term, formula in self.memory.items():
@@ -143,7 +143,7 @@ class ClosedForm:
             raise ValueError(f"there is no symbol {min(unknown)}; the formula has {', '.join(self.symbols)}")
         for name, value in values.items():
             _check_value(self.symbols[name], value)
-        values = self.given | values
+        values = {**self.given, **values}
         for condition, (names, function) in self._holds.items():
             if not function(*(values[name] for name in names)):
                 raise ValueError(f"the formula holds where {condition}, which it is not at {values}")

@@ -18,8 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from types import ModuleType
+from typing import cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import arguments
 from .kernels.geometry import same_pad
@@ -37,7 +39,7 @@ class Operator:
     state: tuple[str, ...]
     aliases: Mapping[str, str]
     passes: Mapping[str, Pass]  # pass name → pass
-    derive: object
+    derive: Callable[[dict, Mapping], dict] | None
     outputs: tuple[str, ...] = ("y",)
     bind: Callable[[Sequence], Binding] | None = None  # of an operator of any number of inputs
     variant: Callable[[bool, bool], str] | None = None
@@ -67,7 +69,7 @@ class Operator:
     @cached_property
     def defaults(self) -> dict[str, object]:
         """Default of every attribute of its passes: that of the first pass that has it."""
-        return {a: v for p in reversed(self.passes.values()) for a, v in p.attributes.items()}
+        return {a: v for p in reversed(list(self.passes.values())) for a, v in p.attributes.items()}
 
 
 def passes_of(module: ModuleType) -> dict[str, Pass]:
@@ -158,6 +160,8 @@ class Parameter:
 
 
 INPUT = "input"
+Pair = int | tuple[int, int]  # rows and columns, or one number for both
+Pad = Pair | tuple[tuple[int, int], tuple[int, int]] | str  # also ((top, bottom), (left, right)), or "same"
 
 
 class Graph:
@@ -168,7 +172,7 @@ class Graph:
     `outputs`, by default the last tensor. A branch that no output needs is no part of a step.
     """
 
-    def __init__(self, name: str, size: tuple[int, int] | None = None, channels: int | None = None):
+    def __init__(self, name: str, size: tuple[int, int] | None = None, channels: int | None = None) -> None:
         """size: rows and columns (H, W) of the input map; channels: its C. Without both there is no input yet."""
         self.name = name
         self.nodes: list[Node] = []
@@ -187,7 +191,7 @@ class Graph:
             raise ValueError(f"size of the graph {name} must be rows and columns (H, W), got {size!r}")
         self.size = (int(size[0]), int(size[1]))
         arguments.whole(f"channels of the graph {name}", channels)
-        self.channels = int(channels)
+        self.channels = int(cast(int, channels))
         self.tensors[INPUT] = Tensor(INPUT, (1, *self.size, self.channels))
 
     @property
@@ -213,7 +217,7 @@ class Graph:
         """Name of the first output."""
         return self.outputs[0]
 
-    def add_input(self, name: str, shape: Sequence[int], dtype=None) -> str:
+    def add_input(self, name: str, shape: Sequence[int], dtype: DTypeLike | None = None) -> str:
         """Add an input tensor (N, *shape); dtype: None is the float dtype of a program. Returns its name."""
         self._check_new(name)
         for n in shape:
@@ -261,14 +265,14 @@ class Graph:
     def shapes(self, batch: int, size: tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor for a batch size and an input size; ShapeError names the node that cannot take it."""
         found = {name: (batch, *self.tensors[name].shape[1:]) for name in self.inputs}
-        if INPUT in found and self.size:
+        if INPUT in found and self.size and self.channels:
             found[INPUT] = (batch, *(size or self.size), self.channels)
         for node in self.nodes:
             found |= output_shapes(node, found, self.parameters)
         return found
 
     def add_node(
-        self, name: str, op: str, inputs: tuple[str, ...], attrs: dict, params: Mapping[str, Parameter | str]
+        self, name: str, op: str, inputs: tuple[str, ...], attrs: Mapping, params: Mapping[str, Parameter | str]
     ) -> str:
         """Append a node and return the name of its first output.
 
@@ -303,7 +307,7 @@ class Graph:
             raise ValueError(f"the graph {self.name} has no tensor {tensor!r}; it has {', '.join(self.tensors)}")
         return self.tensors[tensor].shape
 
-    def _shared(self, node: str, op: str) -> dict[str, str]:
+    def _shared(self, node: str, op: str) -> dict[str, Parameter | str]:
         """The parameters of a node, for another one of the same operator to use."""
         if node not in self._places or self.node(node).op != op:
             raise ValueError(f"the graph {self.name} has no {op} {node!r} whose parameters could be shared")
@@ -312,7 +316,8 @@ class Graph:
     # One method per operator, in the order of refimpl.ops.
 
     def conv2d(
-        self, name, x, channels, kernel, stride=1, pad=0, dilation=1, groups=1, bias=False, shared=None
+        self, name: str, x: str, channels: int, kernel: Pair, stride: Pair = 1, pad: Pad = 0, dilation: Pair = 1,
+        groups: int = 1, bias: bool = False, shared: str | None = None,
     ) -> str:  # fmt: skip
         """Convolution with `channels` outputs; pad: rows and columns, ((top, bottom), (left, right)) or "same".
 
@@ -323,68 +328,68 @@ class Graph:
         depth = self.shape(x)[3] // groups
         if depth * groups != self.shape(x)[3]:
             raise ShapeError(f"{name}: {x} has C={self.shape(x)[3]}, which is not a multiple of G={groups} groups")
-        params = {"w": Parameter((r, s, depth, channels), "he", r * s * depth)}
+        params: dict[str, Parameter | str] = {"w": Parameter((r, s, depth, channels), "he", r * s * depth)}
         if bias:
             params["b"] = Parameter((channels,), "zeros")
         if shared is not None:
             params = self._shared(shared, "conv2d")
         return self.add_node(name, "conv2d", (x,), {"stride": stride, "pad": pad, "dilation": dilation}, params)
 
-    def linear(self, name, x, features, bias=True, shared=None) -> str:
+    def linear(self, name: str, x: str, features: int, bias: bool = True, shared: str | None = None) -> str:
         """Linear layer on the last axis of x (N, …, D). shared: another one whose weights and bias it uses too."""
         arguments.whole(f"features of {name}", features)
         fan_in = self.shape(x)[-1]
-        params = {"w": Parameter((fan_in, features), "he", fan_in)}
+        params: dict[str, Parameter | str] = {"w": Parameter((fan_in, features), "he", fan_in)}
         if bias:
             params["b"] = Parameter((features,), "zeros")
         if shared is not None:
             params = self._shared(shared, "linear")
         return self.add_node(name, "linear", (x,), {}, params)
 
-    def batch_norm(self, name, x, eps=1e-5, momentum=0.1) -> str:
+    def batch_norm(self, name: str, x: str, eps: float = 1e-5, momentum: float = 0.1) -> str:
         """Batch normalisation; frozen or with batch statistics, as the plan says."""
         c = (self.shape(x)[3],)
         ones, zeros = Parameter(c, "ones"), Parameter(c, "zeros")
         params = {"gamma": ones, "beta": zeros, "running_mean": zeros, "running_var": ones}
         return self.add_node(name, "batch_norm", (x,), {"eps": eps, "momentum": momentum}, params)
 
-    def relu(self, name, x) -> str:
+    def relu(self, name: str, x: str) -> str:
         """max(x, 0)."""
         return self.add_node(name, "relu", (x,), {}, {})
 
-    def relu6(self, name, x) -> str:
+    def relu6(self, name: str, x: str) -> str:
         """min(max(x, 0), 6)."""
         return self.add_node(name, "relu6", (x,), {}, {})
 
-    def block_prune(self, name, x, block=2, threshold=0.0) -> str:
+    def block_prune(self, name: str, x: str, block: Pair = 2, threshold: float = 0.0) -> str:
         """Zero where a whole block of a channel is below `threshold` in magnitude, identity elsewhere."""
         return self.add_node(name, "block_prune", (x,), {"block": block, "threshold": threshold}, {})
 
-    def max_pool(self, name, x, window, stride=None, pad=0) -> str:
+    def max_pool(self, name: str, x: str, window: Pair, stride: Pair | None = None, pad: Pad = 0) -> str:
         """Maximum of each window; the stride defaults to the window."""
         return self.add_node(name, "max_pool", (x,), {"window": window, "stride": stride or window, "pad": pad}, {})
 
-    def avg_pool(self, name, x, window, stride=None, pad=0) -> str:
+    def avg_pool(self, name: str, x: str, window: Pair, stride: Pair | None = None, pad: Pad = 0) -> str:
         """Mean of each window; the stride defaults to the window."""
         return self.add_node(name, "avg_pool", (x,), {"window": window, "stride": stride or window, "pad": pad}, {})
 
-    def global_avg_pool(self, name, x) -> str:
+    def global_avg_pool(self, name: str, x: str) -> str:
         """Mean of the whole map: (N, H, W, C) to (N, C)."""
         return self.add_node(name, "global_avg_pool", (x,), {}, {})
 
-    def add(self, name, a, b) -> str:
+    def add(self, name: str, a: str, b: str) -> str:
         """Sum of two branches."""
         return self.add_node(name, "add", (a, b), {}, {})
 
-    def concat(self, name, *inputs) -> str:
+    def concat(self, name: str, *inputs: str) -> str:
         """Tensors that differ in their last axis only, side by side along it."""
         return self.add_node(name, "concat", inputs, {}, {})
 
-    def flatten(self, name, x) -> str:
+    def flatten(self, name: str, x: str) -> str:
         """(N, …) to (N, D)."""
         return self.add_node(name, "flatten", (x,), {}, {})
 
-    def dropout(self, name, x, rate=0.5) -> str:
+    def dropout(self, name: str, x: str, rate: float = 0.5) -> str:
         """Zero with probability `rate` in training, identity otherwise."""
         return self.add_node(name, "dropout", (x,), {"rate": rate}, {})
 

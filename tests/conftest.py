@@ -10,6 +10,7 @@ from gradledger import cli
 EXAMPLES = int(os.environ.get("GRADLEDGER_EXAMPLES", 12))  # drawn cases of a property test; fewer where Python is slow
 
 settings.register_profile("gradledger", derandomize=True, deadline=None, database=None, max_examples=EXAMPLES)
+settings.register_profile("nightly", parent=settings.get_profile("gradledger"), derandomize=False, print_blob=True)
 settings.load_profile("gradledger")
 
 

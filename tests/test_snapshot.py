@@ -19,7 +19,7 @@ def test_it_has_every_case():
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_case_computes_what_is_recorded(name):
-    assert not snapshot.compared(TABLE, {name: snapshot.found(name)})
+    assert not snapshot.compared(TABLE, {name: snapshot.figures(name)})
 
 
 def test_differences_are_told(monkeypatch):

@@ -383,8 +383,8 @@ class Search:
             if least is None or least in self.compiled:
                 break
             self.price(least)
-        fitting = [p for p in self.compiled.values() if within.hold(np.array(p.figures))]
-        return min(fitting, key=lambda p: p.figures[column], default=None)
+        known = [p for p in self.compiled.values() if within.hold(np.array(p.figures))]
+        return min(known, key=lambda p: p.figures[column], default=None)
 
     def binding(self, limits: Limits) -> BindingConstraints:
         """Which limit keeps every candidate away, what is the best that can be had, and what limit would do."""

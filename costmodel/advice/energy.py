@@ -20,6 +20,8 @@ from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 
+from numpy.typing import DTypeLike
+
 from refimpl.compiler.ir import Call
 
 from ..device import kernels
@@ -36,7 +38,7 @@ def table() -> dict:
     return json.loads(files("costmodel.advice").joinpath("energy.json").read_text(encoding="utf-8"))
 
 
-def of_operation(unit: str, dtype) -> float | None:
+def of_operation(unit: str, dtype: DTypeLike) -> float | None:
     """Published picojoules of one operation of a unit, in a program of that float dtype; None where there are none."""
     name = f"int32_{unit[1:]}" if unit in ("iadd", "imul") else f"{dtype}_{unit}"
     found = table()["operations"].get(f"{name}_picojoules")

@@ -61,7 +61,7 @@ class ErrorTable:
         if method not in EXACT:
             raise KeyError(f"no error was measured of {method}; there is {', '.join(EXACT)}")
         on = self.nearest(name, convolutions)
-        share = 1.0 if train_last == "all" or not convolutions else train_last / convolutions
+        share = 1.0 if isinstance(train_last, str) or not convolutions else train_last / convolutions
         rest = self.nets[on]["classifier"]
         dot, square = (rest + part for part in self._trained(on, method, setting, share))
         cosine = min(1.0, dot / np.sqrt(square)) if square > 0 else 0.0

@@ -7,6 +7,7 @@ largest(arena(form) + form.memory["weights"], form.symbols["N"], 512 * 2**20, fo
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import sympy as sp
 
@@ -43,7 +44,9 @@ def leading(formula: sp.Expr, symbol: sp.Symbol) -> sp.Expr:
     return sp.factor_terms(sp.Add(*by_power[most])) * symbol**most
 
 
-def pays_from(formula, other, symbol: sp.Symbol, candidates: Iterable, given: Mapping[str, object]):
+def pays_from(
+    formula: sp.Expr, other: sp.Expr, symbol: sp.Symbol, candidates: Iterable, given: Mapping[str, object]
+) -> Any:
     """The first of `candidates` for `symbol` from which on `formula` stays below `other`; None where it never does.
 
     given: name → value of the other symbols.

@@ -7,8 +7,9 @@ the cache that they share, or the clock fell, and the row does not count.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -188,7 +189,7 @@ def slowness(reference: np.ndarray, limit: np.ndarray) -> float:
     return float(np.max(np.divide(reference, limit)))
 
 
-def undisturbed(rows: list[tuple[np.ndarray, object]], limit: np.ndarray) -> np.ndarray:
+def undisturbed(rows: Sequence[tuple[np.ndarray, Any]], limit: np.ndarray) -> np.ndarray:
     """Median of the rows whose reference work kept its limits; the least disturbed row where none did."""
     slow = [slowness(reference, limit) for reference, _ in rows]
     least = max(1.0, min(slow))

@@ -21,6 +21,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -116,7 +117,7 @@ class _Field:
 
     source: str
     place: str
-    value: object
+    value: Any
 
     def __getitem__(self, key: str) -> "_Field":
         place = f"{self.place}.{key}" if self.place else key
@@ -209,7 +210,7 @@ def _caches(caches: _Field) -> Caches:
 def _from_data_sheet(profile: dict) -> Device:
     """The reference machine's rates, scaled by the figures of a board."""
 
-    def figure(section: str, name: str) -> float | None:
+    def figure(section: str, name: str) -> Any:
         found = profile[section].get(name)
         return None if found is None else found["value"]
 
@@ -227,12 +228,12 @@ def _from_data_sheet(profile: dict) -> Device:
     one = known.rates[1].scaled(factors, UNMEASURED)
     l2, l3 = (figure("bandwidth", f"{level}_bytes") or 0 for level in ("l2", "l3"))
     caches = Caches(fast=l2 or figure("bandwidth", "l1_bytes") or 0, last=l3)
-    power = [figure("power", name) for name in ("idle_watts", "load_watts")]
+    idle, load = (figure("power", name) for name in ("idle_watts", "load_watts"))
     ram, flash = (figure("memory", f"{kind}_bytes") for kind in ("ram", "flash"))
     node = profile["process_nanometres"]
     return Device(
         profile["name"], profile["title"], {1: one}, {1: caches}, cores, False, ram, flash,
-        tuple(power) if all(power) else None, node["value"] if node else None, None if flash else known.base,
+        (idle, load) if idle and load else None, node["value"] if node else None, None if flash else known.base,
     )  # fmt: skip
 
 
@@ -258,7 +259,7 @@ def this_machine(most: float = math.inf) -> Device:
 @cache
 def _quick(most: float = math.inf) -> Device:
     reference, (_, core_flops, bandwidth) = _reference(), measure(most)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     slower = reference["core_flops"] / core_flops
     factors = {"compute": slower, "cache": slower, "memory": reference["bandwidth"] / bandwidth, "call": slower}
     known = _measured(reference, "reference.json")
@@ -274,11 +275,11 @@ def caches_of(threads: int) -> Caches:
     for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         try:
             kind, level = (index / "type").read_text().strip(), int((index / "level").read_text())
-            size, shared = (index / "size").read_text().strip(), (index / "shared_cpu_list").read_text().strip()
+            held, cpus = (index / "size").read_text().strip(), (index / "shared_cpu_list").read_text().strip()
         except (OSError, ValueError):
             continue
-        if kind != "Instruction" and size.endswith("K"):
-            found[level] = (1024 * int(size[:-1]), "," in shared or "-" in shared)
+        if kind != "Instruction" and held.endswith("K"):
+            found[level] = (1024 * int(held[:-1]), "," in cpus or "-" in cpus)
     if 2 not in found:
         return Caches()
     size, shared = found[2]

@@ -102,9 +102,9 @@ def amounts(launch: Launch, threads: int) -> dict:
     name = kernel(launch)
     if name.startswith(("depthwise.", "pointwise.")):
         return _separable(_product(launch))
-    for start, terms in (("conv2d.forward ", _forward), ("conv2d.grad_w ", _grad_w), ("conv2d.grad_x ", _grad_x)):
+    for start, of in (("conv2d.forward ", _forward), ("conv2d.grad_w ", _grad_w), ("conv2d.grad_x ", _grad_x)):
         if name.startswith(start):
-            return terms(_product(launch), threads)
+            return of(_product(launch), threads)
     arrays = (*launch.reads, *launch.writes)
     terms = {
         "element": sum(math.prod(b.shape) for b in arrays),

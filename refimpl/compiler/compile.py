@@ -2,6 +2,7 @@
 
 import numba
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .. import arguments
 from ..graph import Graph
@@ -21,7 +22,7 @@ def compile(
     memory_limit: int | None = None,
     backend: str | None = None,
     threads: int | None = None,
-    dtype=np.float32,
+    dtype: DTypeLike = np.float32,
 ) -> Program:
     """Compile a training step (or, with `plan=None`, inference) for batches of up to `batch` samples.
 
@@ -45,7 +46,7 @@ def compile(
             arguments.whole("each of size", side)
     if size is not None and graph.size is None:
         raise ValueError(f"{graph.name} has no input map, so it takes no size, got {size!r}")
-    size = graph.size if size is None else tuple(size)
+    size = graph.size if size is None else (size[0], size[1])
     if dtype is None or dtype not in DTYPES:
         raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
     dtype = np.dtype(dtype).type

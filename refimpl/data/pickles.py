@@ -9,6 +9,7 @@ only and of exactly the bytes that their shape and dtype ask for. The text of an
 import math
 import pickletools
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,10 @@ def arrays_of(raw: bytes) -> dict[str, np.ndarray]:
 
 def load(raw: bytes):
     """What a pickle holds, each call in it a `Call`; ValueError for what arrays do not need."""
-    stack, marks, memo = [], [], {}
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[Any, Any] = {}
+    value: Any
 
     def since_mark() -> list:
         begin = marks.pop()

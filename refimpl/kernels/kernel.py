@@ -5,6 +5,7 @@ run in any order, without atomics, and a rerun gives the same bits whatever the 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import njit, prange
@@ -28,7 +29,8 @@ def fast(function: Callable, parallel: bool = True, fastmath=FASTMATH) -> Callab
     that every processor gives the same bits.
     """
     compiled = njit(parallel=parallel, fastmath=fastmath, error_model="numpy")(function)
-    cached(compiled, function, compiled.targetoptions)
+    if compiled is not function:  # as NUMBA_DISABLE_JIT leaves it, for counting which lines the tests run
+        cached(compiled, function, compiled.targetoptions)
     KERNELS.append(compiled)
     return compiled
 
@@ -56,7 +58,7 @@ class Kernel:
         self.body = body
         self.name = f"{body.__module__}.{body.__name__}"
         self.cpu = _cpu_loop(body)
-        self._gpu = None
+        self._gpu: Any = None  # the CUDA kernel, compiled on first use
 
     def __call__(self, items: int, *args) -> None:
         """Launch on the host for NumPy arrays, on the GPU for CUDA arrays; mixing them is a TypeError."""

@@ -42,7 +42,7 @@ SUFFIX = ".kernel"
 
 def version_key() -> str:
     """Digest of what decides compiled code beside the sources and the processor."""
-    what = f"{numba.__version__} {np.__version__} {sys.version} {FORMAT}"
+    what = f"{numba.__version__} {np.__version__} {sys.version} {FORMAT!r}"
     return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 

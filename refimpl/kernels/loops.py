@@ -6,6 +6,7 @@ a compiled one.
 
 import inspect
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def build(body: Callable, name: str, header: str, **names) -> Callable:
     Numba never reuses the cache of a function that closes over a compiled one, so `item` is a global of the loop;
     the file of `body` and a name of its own make the cache entry unique.
     """
-    file = inspect.getsourcefile(body)
+    file = cast(str, inspect.getsourcefile(body))  # a body is in a file
     scope = {"np": np, "__name__": body.__module__, "__file__": file, **names}
     exec(compile(loop_source(body, name, header), file, "exec"), scope)
     return scope[name]

@@ -372,7 +372,7 @@ class Bound:
             return {**sizes, **self.known}
         kept = {letter: n for letter, n in sizes.items() if letter not in self.letters}
         told = {letter: sizes[other] for letter, other in self.letters.items() if other in sizes}
-        return kept | told | self.known
+        return {**kept, **told, **self.known}
 
 
 @dataclass(frozen=True)

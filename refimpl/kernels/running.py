@@ -6,14 +6,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numba
 
 _lock = threading.Lock()
 _here = threading.local()  # .depth: how many `threads` this thread is inside of
 _holders = 0  # who wants BLAS on one thread
-_limit = None  # what restores the libraries' thread counts
-_libraries = None  # the controller of the libraries found so far …
+_limit: Any = None  # what restores the libraries' thread counts
+_libraries: Any = None  # the controller of the libraries found so far …
 _modules = 0  # … when so many modules had been imported
 _turn, _free = threading.RLock(), nullcontext()
 _missing = None  # did some of Numba's threads not start? None before they are asked for
@@ -95,8 +96,8 @@ def start() -> None:
         tasks, known = Path("/proc/self/task"), _layer()  # known: who used Numba before has waited for them
         before = len(os.listdir(tasks)) if tasks.exists() else None
         numba.get_num_threads()
-        watched = not known and before is not None and _layer() == "workqueue"
-        _missing = watched and len(os.listdir(tasks)) - before < wanted
+        watched = not known and _layer() == "workqueue"
+        _missing = watched and before is not None and len(os.listdir(tasks)) - before < wanted
     if _missing:
         raise MemoryError(f"no room for the stacks of {wanted} threads")
 

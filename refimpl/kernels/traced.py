@@ -124,7 +124,7 @@ def opaque(function: Callable, whole: bool = True) -> Callable:
         result = function(*map(value, args))
         return trace.number(result, trace.named(wrapper, [expression(a) for a in args])) if trace else result
 
-    wrapper.whole = whole
+    setattr(wrapper, "whole", whole)  # noqa: B010 - a function has no such attribute by its type
     return wrapper
 
 

@@ -31,7 +31,7 @@ Dimensions: those of conv2d, and U V = patches along rows and columns. Any float
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
@@ -290,7 +290,7 @@ class GradientFilter:
     def dilated(self, attrs: Mapping) -> bool:
         """Does a convolution with these attributes take the dilated branch?"""
         dilation = attrs.get("dilation", (1, 1))
-        return any(_step(d, r) > 0 for d, r in zip(dilation, self.patch, strict=True))
+        return any(_step(d, r) > 0 for d, r in zip(dilation, cast(tuple[int, int], self.patch), strict=True))
 
     def passes(self, attrs: Mapping) -> tuple[Pass, ...]:
         """The passes that replace `conv2d.grad_x` and `conv2d.grad_w` of a node with the attributes `attrs`, in order.

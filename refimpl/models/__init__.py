@@ -3,7 +3,8 @@
 import difflib
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from ..graph import Graph
 from ..kernels.passes import ShapeError
@@ -66,7 +67,7 @@ class ModelError(InputError):
     """No such model, or it cannot be built with these options; the message says what would be right."""
 
 
-def suggestion(name: str, known) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the nearest of the known names, or their list where none is near."""
     near = difflib.get_close_matches(str(name)[:100], known, 1)
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
@@ -114,7 +115,7 @@ CHECKS: dict[str, Callable] = {
 }
 
 
-def build(name: str, **options) -> Graph:
+def build(name: str, **options: Any) -> Graph:
     """The model `name` of MODELS. All models have the options `classes`, `size`, `channels`; None is the default.
 
     Raises ModelError for an unknown name or option, and where the layers do not fit into the size.

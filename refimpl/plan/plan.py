@@ -1,8 +1,10 @@
 """What trains, by which rule, and how a step is made: data, with no behaviour hidden in flags."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from .. import arguments
 from ..graph import Graph, Node
@@ -64,16 +66,16 @@ class Plan:
     """
 
     train_last: int | str = "all"
-    rules: tuple = ()
+    rules: Sequence[Any] = ()
     step: Strategy = field(default_factory=Backprop)
     batch_norm: str = "frozen"
     train_bias: bool = False
     bias_only: bool = False
-    instances: object = None
+    instances: Any = None
     depth: StochasticDepth | None = None
     loss: str = "softmax_cross_entropy"
     label_smoothing: float = 0.0
-    class_weights: tuple[float, ...] | None = None
+    class_weights: Sequence[float] | None = None
     ignored_label: int | None = None
 
     def __post_init__(self):
@@ -110,16 +112,15 @@ class Plan:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {self.label_smoothing}")
         if self.class_weights is not None:
-            self._check_class_weights()
+            self._check_class_weights(self.class_weights)
         if self.ignored_label is not None:
             if self.loss != "softmax_cross_entropy":
                 raise ValueError(f"ignored_label needs the loss softmax_cross_entropy, but the loss is {self.loss}")
             if isinstance(self.ignored_label, bool) or not isinstance(self.ignored_label, int):
                 raise ValueError(f"ignored_label must be a whole number or None, got {self.ignored_label!r}")
 
-    def _check_class_weights(self) -> None:
+    def _check_class_weights(self, weights: Sequence[float]) -> None:
         """ValueError where they are no weights of a mean."""
-        weights = self.class_weights
         if self.loss != "softmax_cross_entropy":
             raise ValueError(f"class_weights need the loss softmax_cross_entropy, but the loss is {self.loss}")
         try:
@@ -158,23 +159,23 @@ class Plan:
     def trained(self, graph: Graph) -> dict[str, list[str]]:
         """Trained nodes of a graph: node name → the operator's array names that train."""
         convolutions = [n.name for n in graph.nodes if n.op == "conv2d"]
-        every = self.train_last == "all"
-        if not every:
+        every = isinstance(self.train_last, str)
+        if isinstance(self.train_last, int):
             if self.train_last > len(convolutions):
                 raise ValueError(
                     f"train_last is {self.train_last}, but {graph.name} has {len(convolutions)} convolutions"
                 )
             convolutions = convolutions[len(convolutions) - self.train_last :]
-        convolutions = set(convolutions)
+        chosen = set(convolutions)
         found = {}
         for node in graph.nodes:
             if node.op == "linear":
                 found[node.name] = [p for p in ("w", "b") if p in node.params]
-            elif self.bias_only and node.op == "conv2d" and node.name in convolutions and "b" in node.params:
+            elif self.bias_only and node.op == "conv2d" and node.name in chosen and "b" in node.params:
                 found[node.name] = ["b"]
-            elif self.bias_only and node.op == "batch_norm" and (node.inputs[0] in convolutions or every):
+            elif self.bias_only and node.op == "batch_norm" and (node.inputs[0] in chosen or every):
                 found[node.name] = ["beta"]
-            elif node.op == "conv2d" and node.name in convolutions and not self.bias_only:
+            elif node.op == "conv2d" and node.name in chosen and not self.bias_only:
                 found[node.name] = ["w"] + (["b"] if self.train_bias and "b" in node.params else [])
             elif node.op == "batch_norm" and self.batch_norm == "train":
                 found[node.name] = ["gamma", "beta"]

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors
@@ -34,7 +34,7 @@ class CheckpointError(files.InputError):
     """A file cannot be read or written; the message says which, why, and what would be right."""
 
 
-def write_atomic(path: str | os.PathLike, chunks: Iterable[bytes]) -> None:
+def write_atomic(path: str | os.PathLike, chunks: Iterable[bytes | memoryview]) -> None:
     """Write `chunks` to `path` at once: afterwards it holds all of them, or what it held before.
 
     Raises CheckpointError where the folder is missing or cannot be written, or the disk is full.
@@ -100,7 +100,7 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_json(path: str | os.PathLike, value) -> None:
+def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write `value` as indented JSON, atomically; CheckpointError where JSON cannot hold it, such as NaN."""
     try:
         text = json.dumps(value, indent=2, allow_nan=False)
@@ -116,7 +116,7 @@ def digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None 
         found.update(f"{json.dumps(dict(metadata), sort_keys=True)}\n".encode())
     for name, array in sorted(arrays.items()):
         found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 
@@ -128,6 +128,7 @@ def serialized(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) ->
     """
     arrays = _plain(arrays)
     names = sorted(arrays, key=lambda n: (-arrays[n].itemsize, n))
+    header: dict[str, Any]
     header, start = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}, 0
     for name in names:
         a = arrays[name]
@@ -138,7 +139,7 @@ def serialized(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) ->
     text += b" " * (-len(text) % ALIGN)
     yield len(text).to_bytes(8, "little") + text
     for name in names:
-        yield memoryview(arrays[name].reshape(-1).view(np.uint8))
+        yield arrays[name].reshape(-1).view(np.uint8).data
 
 
 def _plain(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

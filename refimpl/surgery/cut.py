@@ -37,7 +37,8 @@ def cut(graph: Graph, tensor: str) -> tuple[Graph, Graph]:
             raise ValueError(f"{graph.name} cannot be cut at {tensor}: the later node {node.name} reads {crossing[0]}")
     head = Graph(f"{graph.name} up to {tensor}", graph.size, graph.channels)
     head.pixels = graph.pixels
-    tail = Graph(f"{graph.name} from {tensor}", graph.shape(tensor)[1:3], graph.shape(tensor)[3])
+    _, rows, columns, channels = graph.shape(tensor)
+    tail = Graph(f"{graph.name} from {tensor}", (rows, columns), channels)
     for part, nodes in ((head, graph.nodes[:at]), (tail, graph.nodes[at:])):
         for node in nodes:
             inputs = tuple(INPUT if part is tail and x == tensor else x for x in node.inputs)

@@ -285,7 +285,9 @@ def _resized(parameter: Parameter, array: np.ndarray | None) -> Parameter:
     return replace(parameter, shape=array.shape, fan_in=fan_in)
 
 
-def with_block_pruning(graph: Graph, block, threshold: float, after: Iterable[str] | None = None) -> Graph:
+def with_block_pruning(
+    graph: Graph, block: int | tuple[int, int], threshold: float, after: Iterable[str] | None = None
+) -> Graph:
     """A new graph with a `block_prune` after each of the maps `after`, which all their readers then read instead.
 
     block: rows and columns, or one number; after: names of tensors, by default every map that a convolution reads, the

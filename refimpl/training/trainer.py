@@ -2,10 +2,12 @@
 
 import json
 import math
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +87,7 @@ class Trainer:
         self.updates = {name: np.zeros(1, np.int64) for name in (*prefixes, *(b.name for b in program.blocks))}
         self.losses: list[float] = []
         self._given: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}  # net → labels and chosen instances of a step
-        self._batch = None  # the mini-batch of the current step
+        self._batch: Any = None  # the mini-batch of the current step
         self._planned = (0, 0)  # mini-batches of a run, updates that are planned of it
         self._lock = threading.Lock()
         changing = (name for name, b in program.step.parameters.items() if b.region == "state")
@@ -130,7 +132,7 @@ class Trainer:
                     self.losses.append(loss)
                 yield Progress(self.step, total, loss)
 
-    def _drawn(self, x: np.ndarray | Resized, chosen: np.ndarray) -> np.ndarray:
+    def _drawn(self, x: Inputs, chosen: np.ndarray) -> Any:
         if isinstance(x, Mapping):
             return {name: self._drawn(values, chosen) for name, values in x.items()}
         return x.draw(chosen, self.seed, self.step) if isinstance(x, Resized) else x[chosen]
@@ -323,7 +325,7 @@ class Trainer:
         right, ignored = found.argmax(-1) == y, self.program.plan.ignored_label
         return float(np.mean(right if ignored is None else right[y != ignored]))
 
-    def fill(self, runner: Runner, x: np.ndarray) -> None:
+    def fill(self, runner: Runner, x: Inputs) -> None:
         """Copy samples into the arena."""
         for name, values in inputs.named(self.program, x).items():
             runner.write(name, len(values), values)
@@ -336,7 +338,7 @@ class Trainer:
         """The first batch norm of a section that takes statistics of one value a sample: it needs two samples."""
         return inputs.thin(self.program, section)
 
-    def save(self, path, first: bool = False, **more: str) -> None:
+    def save(self, path: str | os.PathLike, first: bool = False, **more: str) -> None:
         """Write the weights as safetensors: beside, flushed, then renamed.
 
         first: the weights that training began with. more: metadata beside those of the model.

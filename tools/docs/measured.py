@@ -271,6 +271,29 @@ def mutants() -> str:
     return f"{said}\n\n{table(['statement and function', 'killed', 'error', 'survived'], rows, right=1)}"
 
 
+def coverage() -> str:
+    """Lines that the tests run, by folder; then the functions of which they run none."""
+    found = record("coverage")
+    folders: dict[str, list[int]] = {}
+    for path, file in found["files"].items():
+        parts = path.split("/")[:-1]
+        row = folders.setdefault("/".join(parts[: 2 if parts[0] in ("refimpl", "costmodel") else 1]), [0, 0, 0])
+        for i, key in enumerate(("lines", "compiler_off", "compiler_on")):
+            row[i] += file[key]
+    rows = [
+        [f"`{n}/`", f"{a:,}", f"{100 * b / a:.1f}", f"{100 * (b + c) / a:.1f}"] for n, (a, b, c) in folders.items() if a
+    ]
+    never = [[f"`{path}`", ", ".join(f"`{n}`" for n in f["never"])] for path, f in found["files"].items() if f["never"]]
+    passed = found["passed"]
+    said = (
+        f"{passed['compiler_off']:,} tests of {len(found['tests'])} files passed with the compiler off, "
+        f"{passed['compiler_on']:,} more with it on; {len(found['failed'])} failed in both, "
+        f"{len(found['not_reached']):,} were not reached in {found['minutes']:g} minutes for each part."
+    )
+    lines = table(["folder", "lines", "run with the compiler off, %", "in all, %"], rows, right=1)
+    return f"{said}\n\n{lines}\n\n{table(['file', 'functions of which no line ran'], never)}"
+
+
 def equation_table() -> str:
     """The tables of equations as `gradledger reproduce equations` wrote them, without their title and their links."""
     text = (RESULTS / "equations.md").read_text(encoding="utf-8")
@@ -282,7 +305,7 @@ TABLES = {
     "gradient-filter-noniid": gradient_filter_noniid, "gradient-errors": gradient_errors, "bench-steps": bench_steps,
     "bench-resident": bench_resident, "bench-filtered": bench_filtered, "bench-methods": bench_methods,
     "resident": resident, "seconds": seconds, "instance-filter-shares": instance_filter_shares, "mutants": mutants,
-    "equations": equation_table, "equal-accuracy": equal_accuracy, "memory-terms": memory_terms,
+    "equations": equation_table, "equal-accuracy": equal_accuracy, "memory-terms": memory_terms, "coverage": coverage,
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import refimpl as ri
 from costmodel import predict
 from refimpl import data
+from refimpl.data import Dataset
 from refimpl.methods.filter_shares import first_losses
 
 from ..instruments import measured
@@ -53,7 +54,7 @@ class Case:
     filter_drop: int | None = None
     seeds: tuple[int, ...] = (0,)
 
-    def dataset(self) -> data.Dataset:
+    def dataset(self) -> Dataset:
         """The training data."""
         if self.data == "Fashion-MNIST":
             return data.idx(datasets.folder("fashion-mnist")).with_pixels(-MEAN / DEVIATION, (1 - MEAN) / DEVIATION)
