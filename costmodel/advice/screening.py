@@ -20,7 +20,7 @@ import sympy as sp
 
 from refimpl.graph import Graph
 from refimpl.kernels.traced import expression
-from refimpl.plan.plan import Plan
+from refimpl.plan.plan import Backprop, Plan
 
 from .. import closed_form
 from ..device.device import Device
@@ -39,7 +39,7 @@ class Screen:
         dtype: of floats. `calls` is the number of logical calls of that step.
         """
         # clipping is left out: its one factor ties all layers together, and it costs little
-        plan = replace(plan, step=replace(plan.step, clip_norm=None))
+        plan = replace(plan, step=Backprop(plan.step.optimizer))
         form = closed_form.of(graph, plan, fixed=NUMBERS, dtype=dtype)
         step, calls = form.program.step, list(form.calls)
         self.setting, self.convolutions = setting, sum(node.op == "conv2d" for node in graph.nodes)

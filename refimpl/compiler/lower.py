@@ -7,6 +7,7 @@ rule takes runs its reference kernel.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,10 +15,13 @@ from ..kernels.passes import Pass
 from .executed import stated
 from .ir import AtBatch, Buffer, Call, Launch, Step
 
-BACKENDS: dict[str, object] = {}  # name → what runs a program (`backends.backend.Backend`)
+if TYPE_CHECKING:
+    from ..backends.backend import Backend
+
+BACKENDS: "dict[str, Backend]" = {}  # name → what runs a program (`backends.backend.Backend`)
 
 
-def register_backend(name: str, backend: object) -> None:
+def register_backend(name: str, backend: "Backend") -> None:
     """Let `compile(backend=name)` compile for a backend. ValueError where another one has the name."""
     if BACKENDS.setdefault(name, backend) is not backend:
         raise ValueError(f"there is a backend {name!r} already: give yours another name")

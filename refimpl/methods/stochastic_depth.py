@@ -164,7 +164,7 @@ def occurrence(depth: StochasticDepth, program: "Program") -> "dict[Call, float]
     found: Counter = Counter()
     early = _early(program)
     for i, first in enumerate([*early, None]):
-        share = math.prod(1 - survival[b] for b in early[:i]) * survival.get(first, 1.0)
+        share = math.prod(1 - survival[b] for b in early[:i]) * (survival[first] if first else 1.0)
         others = [b for b in blocks if b not in early[: i + 1]]
         fewest = calls(b for b in blocks if b is not first)
         found.update(dict.fromkeys(fewest, share))

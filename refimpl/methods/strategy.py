@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..graph import Graph
+from .optim import SGD, Adam
 
 if TYPE_CHECKING:
     from ..compiler.compose import Composer
@@ -41,6 +42,8 @@ class Turn(NamedTuple):
 
 class Strategy:
     """A way to make a step. One of its own states an `optimizer`, and at least `derive`, `run` and `schedule`."""
+
+    optimizer: SGD | Adam
 
     @property
     def nets(self) -> dict[str, Graph]:
@@ -162,7 +165,7 @@ class Modifier:
         """What a step on a mini-batch of n samples is expected to do."""
         return inner.schedule(program, n)
 
-    def over(self, n: int, steps: int, losses: np.ndarray | None = None) -> "dict[str, Modifier]":
+    def over(self, n: int, steps: int, losses: np.ndarray | None = None) -> "Mapping[str, Modifier]":
         """`low`, `mid` and `high`: the rule whose schedule is what is expected in a run of `steps` mini-batches of n.
 
         losses: those of some instances before the first step, where they are known.
