@@ -9,13 +9,19 @@ Our reading of OHEM: a first pass judges the whole mini-batch in inference mode,
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ..kernels import random
 from ..kernels.traced import part
-from .strategy import Modifier, Turn
+from .strategy import Modifier, Strategy, Turn
+
+if TYPE_CHECKING:
+    from ..compiler.compose import Composer
+    from ..compiler.ir import Step
+    from ..compiler.program import Program
+    from ..training.trainer import Trainer
 
 BLOCK = 1 << 16  # steps drawn for at a time
 
@@ -41,18 +47,20 @@ class HardExamples(Modifier):
         """Instances that a step trains on at least, of a mini-batch of n."""
         return self.count(n)
 
-    def derive(self, composer, inner):
+    def derive(self, composer: "Composer", inner: Strategy) -> "Step":
         """The net judges the whole mini-batch in inference mode, then trains on what was chosen."""
         composer = composer.choosing()
         main = inner.derive(composer)
         judge = composer.net(training=False, prefix="judge.", section="judge", chosen=False, parameters=main.parameters)
         return composer.joined(judge.build(losses=True), main)
 
-    def schedule(self, program, n, inner):
+    def schedule(self, program: "Program", n: float, inner: Strategy) -> tuple[Turn, ...]:
         """Everything is judged, `keep` of it trains."""
         return Turn("judge", n), *inner.schedule(program, self.count(n))
 
-    def run(self, trainer, x, y, total, everything, inner):
+    def run(
+        self, trainer: "Trainer", x: Any, y: np.ndarray, total: int, everything: bool, inner: Strategy
+    ) -> float | None:  # fmt: skip
         """One step on a mini-batch; the loss of the instances that trained."""
         n = len(x)
         trainer.fill(trainer.runner, x)
@@ -87,7 +95,7 @@ class RandomSkip(Modifier):
         """Is each of steps (n,) skipped?"""
         return random.uniform_of_steps(seed, random.SKIP, steps) < self.skip
 
-    def schedule(self, program, n, inner):
+    def schedule(self, program: "Program", n: float, inner: Strategy) -> tuple[Turn, ...]:
         """What is not skipped, with its probability."""
         return tuple(turn._replace(times=turn.times * (1 - self.skip)) for turn in inner.schedule(program, n))
 
@@ -101,7 +109,9 @@ class RandomSkip(Modifier):
             "high": replace(self, skip=max(0.0, self.skip - spread)),
         }
 
-    def run(self, trainer, x, y, total, everything, inner):
+    def run(
+        self, trainer: "Trainer", x: Any, y: np.ndarray, total: int, everything: bool, inner: Strategy
+    ) -> float | None:  # fmt: skip
         """One step on a mini-batch, or none; its loss, None where it is skipped."""
         if self._skips(trainer.seed, np.array([trainer.step]))[0] and not everything:
             return None

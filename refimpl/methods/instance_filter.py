@@ -34,7 +34,7 @@ Dimensions: N instances of a section, B of the mini-batch, E elements of an inst
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -44,7 +44,13 @@ from ..kernels import traced
 from ..kernels.passes import declare
 from . import filter_shares
 from .optim import SGD
-from .strategy import Modifier, Turn, turns
+from .strategy import Modifier, Strategy, Turn, turns
+
+if TYPE_CHECKING:
+    from ..compiler.compose import Composer
+    from ..compiler.ir import Step
+    from ..compiler.program import Program
+    from ..training.trainer import Trainer
 
 SHAPES = {"stream": "B E*", "chosen": "int32: N", "selected": "N E*", "logits": "N K", "entropy": "N"}
 LOW, HIGH = 0, 1  # classes of the filter
@@ -171,7 +177,7 @@ class InstanceFilter(Modifier):
         """The filter net."""
         return {} if self.graph is None else {self.prefix: self.graph}
 
-    def derive(self, composer, inner):
+    def derive(self, composer: "Composer", inner: Strategy) -> "Step":
         """The filter judges the whole mini-batch, the main net trains on the Highs, then the filter on what is known.
 
         Between them the main net judges, in inference mode, what the filter is uncertain of.
@@ -193,7 +199,7 @@ class InstanceFilter(Modifier):
         unsure = composer.net(False, "uncertain.", "uncertain", chosen=True, parameters=main.parameters)
         return composer.joined(first, main, unsure.build(losses=True), learner.build())
 
-    def schedule(self, program, n, inner):
+    def schedule(self, program: "Program", n: float, inner: Strategy) -> tuple[Turn, ...]:
         """Mean number of instances of each section that are expected of a mini-batch of n: of a mean step of a run.
 
         What a batch norm adds that cannot train on a single instance is left out: it matters for a batch of a few.
@@ -241,7 +247,9 @@ class InstanceFilter(Modifier):
         history = {name: np.zeros(self.window, np.int64) for name in ("true_high", "sizes")}
         return {"threshold": np.array([self.threshold]), **history}
 
-    def run(self, trainer, x, y, total, everything, inner):
+    def run(
+        self, trainer: "Trainer", x: Any, y: np.ndarray, total: int, everything: bool, inner: Strategy
+    ) -> float | None:  # fmt: skip
         """One step on a mini-batch; the main net's loss, None where no instance was predicted High.
 
         High is predicted where its logit is the larger one: equal logits count as Low. The last mini-batches of eq. (2)

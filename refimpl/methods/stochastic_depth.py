@@ -17,15 +17,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from ..graph import INPUT, Graph
 from ..kernels import random
-from .strategy import Modifier
+from .strategy import Modifier, Strategy, Turn
 
 if TYPE_CHECKING:
     from ..compiler.ir import Call
     from ..compiler.program import Program
+    from ..training.trainer import Trainer
 
 SCALED = ("batch_norm", "conv2d")  # operators whose parameters can take a factor of the output
 
@@ -132,13 +135,15 @@ class StochasticDepth(Modifier):
                     found[last.params[local]] = p
         return found
 
-    def run(self, trainer, x, y, total, everything, inner):
+    def run(
+        self, trainer: "Trainer", x: Any, y: np.ndarray, total: int, everything: bool, inner: Strategy
+    ) -> float | None:  # fmt: skip
         """One step without the blocks that it leaves out."""
         program = trainer.program
         trainer.leave_out(frozenset() if everything else self.dropped(program.blocks, trainer.seed, trainer.step))
         return inner.run(trainer, x, y, total, everything)
 
-    def schedule(self, program, n, inner):
+    def schedule(self, program: "Program", n: float, inner: Strategy) -> tuple[Turn, ...]:
         """The step that leaves nothing out, each call with its probability; without these blocks, just that step."""
         found = inner.schedule(program, n)
         if program.dropped:

@@ -6,7 +6,7 @@ what chooses the data that enter. Runner, price and printed ledger all go by `sc
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Strategy:
         """The logical calls of a step, in sections, in the longest order in which they run."""
         raise NotImplementedError
 
-    def run(self, trainer: "Trainer", x, y: np.ndarray, total: int, everything: bool = False) -> float | None:
+    def run(self, trainer: "Trainer", x: Any, y: np.ndarray, total: int, everything: bool = False) -> float | None:
         """One step on a mini-batch of a run of `total`; its loss, None where nothing was learnt.
 
         everything: let each section have the whole mini-batch, which is the most that the arena must hold.
@@ -110,7 +110,7 @@ class Around(Strategy):
         """As the rule has it."""
         return self.outer.derive(composer, self.inner)
 
-    def run(self, trainer: "Trainer", x, y: np.ndarray, total: int, everything: bool = False) -> float | None:
+    def run(self, trainer: "Trainer", x: Any, y: np.ndarray, total: int, everything: bool = False) -> float | None:
         """As the rule has it."""
         return self.outer.run(trainer, x, y, total, everything, self.inner)
 
@@ -156,7 +156,7 @@ class Modifier:
         return inner.derive(composer)
 
     def run(
-        self, trainer: "Trainer", x, y: np.ndarray, total: int, everything: bool, inner: Strategy
+        self, trainer: "Trainer", x: Any, y: np.ndarray, total: int, everything: bool, inner: Strategy
     ) -> float | None:  # fmt: skip
         """One step on a mini-batch; its loss, None where nothing was learnt."""
         return inner.run(trainer, x, y, total, everything)

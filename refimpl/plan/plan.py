@@ -4,14 +4,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .. import arguments
 from ..graph import Graph, Node
 from ..methods.optim import SGD, Adam
 from ..methods.stochastic_depth import StochasticDepth
-from ..methods.strategy import BOUNDS, Around, Strategy, turns
+from ..methods.strategy import BOUNDS, Around, Strategy, Turn, turns
 from .combinations import check_combination
+
+if TYPE_CHECKING:
+    from ..compiler.compose import Composer
+    from ..compiler.ir import Step
+    from ..compiler.program import Program
+    from ..training.trainer import Trainer
 
 PHASES = ("forward", "backward", "update")  # the sections of back-propagation
 LOSSES = ("softmax_cross_entropy", "mse")
@@ -29,18 +37,18 @@ class Backprop(Strategy):
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be a norm above 0, got {self.clip_norm}")
 
-    def derive(self, composer):
+    def derive(self, composer: "Composer") -> "Step":
         """Forward, backward and update of the main net."""
         return composer.net().build(losses=composer.chosen)
 
-    def run(self, trainer, x, y, total, everything=False):
+    def run(self, trainer: "Trainer", x: Any, y: np.ndarray, total: int, everything: bool = False) -> float | None:
         """One step on the samples of x, or on those that were put in place already where x is None; the loss."""
         if x is not None:
             trainer.fill(trainer.runner, x)
             trainer.put(y)
         return trainer.learn(len(y), total)
 
-    def schedule(self, program, n):
+    def schedule(self, program: "Program", n: float) -> tuple[Turn, ...]:
         """Each section once."""
         return turns(PHASES, n)
 
