@@ -36,7 +36,7 @@ from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.gradient_filter import GradientFilter
 from refimpl.methods.optim import CLIP_NORM, MOMENTUM, SGD
 from refimpl.methods.sparse_update import SparseUpdate
-from refimpl.plan.plan import Backprop, Plan
+from refimpl.plan.plan import Backprop, Plan, counted
 
 from .. import predict
 from ..device import process
@@ -219,7 +219,7 @@ class Search:
         self.graph, self.device, self.samples, self.backend = graph, device, samples, backend
         self.threads = threads
         self.table = table or gradient_error.shipped()
-        self.convolutions = sum(node.op == "conv2d" for node in graph.nodes)
+        self.convolutions = len(counted(graph))
         self.candidates: list[Candidate] = []
         self.compiled: dict[int, Priced] = {}
         self._inferences: dict[tuple, Program] = {}  # by batch and dtype
