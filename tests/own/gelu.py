@@ -20,8 +20,8 @@ def forward(t, y, x):
     """y (N, E) of x (N, E)."""
     n, e = divmod(t, y.shape[1])
     a = x[n, e]
-    v = y.dtype.type(ROOT) * (a + y.dtype.type(CUBE) * (a * a * a))
-    y[n, e] = a / (y.dtype.type(1) + math.exp(-v))
+    minus_v = y.dtype.type(-ROOT) * (a + y.dtype.type(CUBE) * (a * a * a))
+    y[n, e] = a / (y.dtype.type(1) + math.exp(minus_v))
 
 
 @declare(SHAPES, items="N E", writes="dx")
@@ -30,7 +30,7 @@ def grad_x(t, dx, dy, x):
     n, e = divmod(t, dx.shape[1])
     one = dx.dtype.type(1)
     a = x[n, e]
-    v = dx.dtype.type(ROOT) * (a + dx.dtype.type(CUBE) * (a * a * a))
-    s = one / (one + math.exp(-v))
+    minus_v = dx.dtype.type(-ROOT) * (a + dx.dtype.type(CUBE) * (a * a * a))
+    s = one / (one + math.exp(minus_v))
     slope = dx.dtype.type(ROOT) + dx.dtype.type(SQUARE) * (a * a)
     dx[n, e] = dy[n, e] * (s + a * (s * (one - s)) * slope)

@@ -1,8 +1,8 @@
-"""Costs of own.gelu. The sign of v counts as an addition."""
+"""Costs of own.gelu."""
 
 from costmodel.formulas.cost import E, N, add, div, exp, load, mul, register, store
 
-one_plus_exp = 4 * mul + add + add + exp + add
+one_plus_exp = 4 * mul + add + exp + add
 
 register(
     "gelu",
