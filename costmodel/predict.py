@@ -222,6 +222,11 @@ class Estimate:
         return "\n".join(lines)
 
 
+def turns_of(program: Program, n: int) -> dict[str, Turn]:
+    """Section → what the program's schedule says of it on n samples."""
+    return {turn.section: turn for turn in program.schedule(n)}
+
+
 def estimate(program: Program, n: int | None = None, device: devices.Device | str = devices.REFERENCE) -> Estimate:
     """Price one step of `program` on n samples (default a full batch) for a device or the name of one.
 
@@ -233,7 +238,7 @@ def estimate(program: Program, n: int | None = None, device: devices.Device | st
     """
     n = program.batch if n is None else n
     device = devices.find(device) if isinstance(device, str) else device
-    turns = {turn.section: turn for turn in program.schedule(n)}
+    turns = turns_of(program, n)
     calls, occurs = {}, {}
     for call in program.step:
         turn = turns[call.section]

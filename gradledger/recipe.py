@@ -36,8 +36,9 @@ def rate(batch: int, momentum: float) -> float:
 
 def with_layers(plan: Plan, graph: Graph, given: str | None) -> Plan:
     """The plan with the layers that train where `--train-last` was not given: all, filtered ones the last FILTERED."""
-    convolutions = sum(node.op == "conv2d" for node in graph.nodes)
-    if given is not None or plan.train_last != "all" or convolutions <= FILTERED:
+    from refimpl.plan.plan import counted
+
+    if given is not None or plan.train_last != "all" or len(counted(graph)) <= FILTERED:
         return plan
     return replace(plan, train_last=FILTERED) if "gradient-filter" in plan.methods else plan
 

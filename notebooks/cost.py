@@ -320,7 +320,7 @@ plt.show()
 # The search goes over methods, their settings, how many of the last layers train, and the batch. What it trades for
 # memory and time is the *expected error of the gradient*: √(1 − cosine²) to the exact gradient of the whole network,
 # frozen layers counted as zero. Its table was measured once, on three networks with real data (record:
-# `costmodel/gradient-errors.json`); for a new network and new data it is an expectation and no promise.
+# `costmodel/advice/gradient-errors.json`); for a new network and new data it is an expectation and no promise.
 #
 # The plans that no other plan beats in memory, time and error at once are the Pareto front.
 

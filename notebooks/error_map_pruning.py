@@ -297,8 +297,8 @@ def milliseconds(programs, d, rounds):
     with threads(1):
         for _ in range(rounds):
             for keep, runner in runners.items():
-                runner.host("input", BATCH)[...] = d.x_train[:BATCH]  # its memory is used again by the backward pass
-                runner.host("labels", BATCH)[...] = d.y_train[:BATCH]
+                runner.write("input", BATCH, d.x_train[:BATCH])  # its memory is used again by the backward pass
+                runner.write("labels", BATCH, d.y_train[:BATCH])
                 runner.run("forward", BATCH)
                 started = time.perf_counter()
                 runner.run("backward", BATCH)

@@ -120,8 +120,8 @@ def look_inside(*rules):
     """One step's gradients on the batch: convolution → its x, w, dy, dw, dx, … and its stride and padding."""
     program = ri.compile(net, ri.Plan("all", rules), BATCH, backend="reference")
     runner = ri.Trainer(program).runner
-    runner.host("input", BATCH)[...] = images
-    runner.host("labels", BATCH)[...] = labels
+    runner.write("input", BATCH, images)
+    runner.write("labels", BATCH, labels)
     seen = {}
     for section in ("forward", "backward"):
         for launch, (kernel, arguments) in zip(program.launches[section], runner.prepared(section, BATCH), strict=True):
@@ -475,8 +475,8 @@ def milliseconds(program, repeats):
     found = []
     with threads(program.threads):
         for _ in range(repeats):
-            runner.host("input", n)[...] = x[:n]  # each time: their place in memory is used again by the backward pass
-            runner.host("labels", n)[...] = y[:n]
+            runner.write("input", n, x[:n])  # each time: their place in memory is used again by the backward pass
+            runner.write("labels", n, y[:n])
             runner.run("forward", n)
             started = time.perf_counter()
             runner.run("backward", n)

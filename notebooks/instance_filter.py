@@ -128,9 +128,9 @@ def watch_sections(trainer, page):
     leaves |= {"uncertain": ("uncertain.losses",), "filter.forward": ("filter.loss",)}
 
     def run_watched(section, n):
-        page.update({name: runner.host(name, n).copy() for name in reads.get(section, ())})
+        page.update({name: runner.read(name, n).copy() for name in reads.get(section, ())})
         run(section, n)
-        page.update({name: runner.host(name, n).copy() for name in leaves.get(section, ())})
+        page.update({name: runner.read(name, n).copy() for name in leaves.get(section, ())})
 
     runner.run = run_watched
 
@@ -407,7 +407,7 @@ dense = {s: price("SGD", s, BATCH) for s in PROGRAMS["SGD"].sections}
 sgd = sum(dense.values())
 expected = PROGRAMS["EIF"].over(len(diary))["mid"]  # for a run of so many steps
 estimate = predict.estimate(expected)
-reckoned = expected.samples(BATCH)
+reckoned = {turn.section: turn.samples for turn in expected.schedule(BATCH)}
 told = {s: (units["mul"] + units["add"]) / 2 for s, units in estimate.sections.items()}
 counted, pictures_of, by_formula = {}, {}, 0.0
 for (section, n), times in made.items():

@@ -13,6 +13,7 @@ import refimpl.methods
 import refimpl.ops
 from costmodel.formulas import cost
 from refimpl.graph import passes_of
+from validation.instruments import drawn_passes
 
 cost.load_formulas()
 PASSES = {
@@ -24,7 +25,8 @@ PASSES = {
 
 
 def test_every_pass_has_a_cost_and_every_cost_a_pass():
-    assert set(cost.COSTS) == PASSES
+    registered = {(p.operator, p.name) for p in drawn_passes.passes().values()}  # those that other tests add included
+    assert set(cost.COSTS) == registered >= PASSES
 
 
 @pytest.mark.parametrize("key", sorted(PASSES), ids=".".join)

@@ -51,7 +51,7 @@ def test_large_logits_do_not_overflow():
     [
         ([0, 5], 0.0, ValueError, "label 5 of sample 1 is out of bounds: there are 3 classes from 0", IndexError,
          "Target 5 is out of bounds"),
-        ([0, 1, 2], 0.0, ShapeError, "labels has N=3, but x has N=2", ValueError,
+        ([0, 1, 2], 0.0, ShapeError, r"labels has shape \(3,\), but x has \(2, 3\)", ValueError,
          r"Expected input batch_size \(2\) to match target batch_size \(3\)"),
         ([0, 1], 1.5, ShapeError, r"label_smoothing must be between 0 and 1, got 1\.5", RuntimeError,
          "label_smoothing must be between 0.0 and 1.0"),

@@ -36,7 +36,7 @@ from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.gradient_filter import GradientFilter
 from refimpl.methods.optim import CLIP_NORM, MOMENTUM, SGD
 from refimpl.methods.sparse_update import SparseUpdate
-from refimpl.plan.plan import Backprop, Plan
+from refimpl.plan.plan import Backprop, Plan, counted
 
 from .. import predict
 from ..device import process
@@ -219,7 +219,7 @@ class Search:
         self.graph, self.device, self.samples, self.backend = graph, device, samples, backend
         self.threads = threads
         self.table = table or expected_error.shipped()
-        self.convolutions = sum(node.op == "conv2d" for node in graph.nodes)
+        self.convolutions = len(counted(graph))
         self.candidates: list[Candidate] = []
         self.compiled: dict[int, Priced] = {}
         self._inferences: dict[tuple, Program] = {}  # by batch and dtype
@@ -275,8 +275,10 @@ class Search:
                 self.graph, c.plan, c.batch, backend=self.backend, threads=self.threads, dtype=np.dtype(c.precision)
             )
             full, rest = divmod(self.samples, c.batch)
-            step = predict.Estimate(program, c.batch, {}, self.device).seconds  # no calls: nobody asks for operations
-            last = predict.Estimate(program, rest, {}, self.device).seconds if rest else dict.fromkeys(step, 0.0)
+            # no calls: nobody asks for operations
+            seconds = lambda n: predict.Estimate(program, n, {}, self.device, predict.turns_of(program, n)).seconds  # noqa: E731, B023
+            step = seconds(c.batch)
+            last = seconds(rest) if rest else dict.fromkeys(step, 0.0)
             resident = process.with_a_batch(program, self.device.base, self._inference(program))
             self.compiled[i] = Priced(
                 c, program.state_bytes, program.peak_bytes, program.constant_bytes,

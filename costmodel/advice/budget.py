@@ -22,7 +22,7 @@ from refimpl.compiler.program import MemoryLimitError, Program
 from refimpl.graph import Graph
 from refimpl.methods.optim import SGD
 from refimpl.methods.sparse_update import SparseUpdate
-from refimpl.plan.plan import Backprop, Plan
+from refimpl.plan.plan import Backprop, Plan, counted
 
 from ..device.device import Device
 
@@ -124,8 +124,8 @@ def _owner(program: Program, parameter: str) -> str:
     """The term of a parameter."""
     if any(prefix and parameter.startswith(prefix) for prefix in program.graphs):
         return "filter_net"
-    op = program.graph.node(parameter.rsplit(".", 1)[0]).op
-    return {"conv2d": "convolutions", "linear": "classifier"}.get(op, "norms")
+    op = program.graph.node(parameter.rsplit(".", 1)[0]).operator
+    return {"counted": "convolutions", "always": "classifier"}.get(op.trains, "norms")
 
 
 def _kinds(program: Program) -> dict[Buffer, str]:
@@ -202,7 +202,7 @@ def fit(
     if rule is None:
         raise ValueError("the plan has no SparseUpdate rule, whose layers and ratio are to be chosen")
     ratios = sorted(ratios)
-    layers = sum(n.op == "conv2d" for n in graph.nodes)
+    layers = len(counted(graph))
     layers = layers if max_layers is None else min(layers, max_layers)
     if not ratios or layers < 1:
         raise ValueError(f"there is nothing to choose from: {len(ratios)} ratios, {layers} layers")

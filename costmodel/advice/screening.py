@@ -20,7 +20,7 @@ import sympy as sp
 
 from refimpl.graph import Graph
 from refimpl.kernels.traced import expression
-from refimpl.plan.plan import Backprop, Plan
+from refimpl.plan.plan import Backprop, Plan, counted
 
 from .. import closed_form
 from ..device.device import Device
@@ -42,7 +42,7 @@ class Screen:
         plan = replace(plan, step=Backprop(plan.step.optimizer))
         form = closed_form.of(graph, plan, fixed=NUMBERS, dtype=dtype)
         step, calls = form.program.step, list(form.calls)
-        self.setting, self.convolutions = setting, sum(node.op == "conv2d" for node in graph.nodes)
+        self.setting, self.convolutions = setting, len(counted(graph))
         rank, self.calls = self._ranks(graph), len(calls)
         buffers = list(dict.fromkeys(b.root for c in calls for b in (*c.reads, *c.writes)))
         buffers = list(dict.fromkeys([*buffers, *(b.root for b in step.host_writes.values())]))
@@ -70,8 +70,8 @@ class Screen:
 
     def _ranks(self, graph: Graph) -> dict[str, int]:
         """Node with weights → the smallest k with which it trains; the classifier always does."""
-        convolutions = [node.name for node in graph.nodes if node.op == "conv2d"]
-        return {n.name: 0 for n in graph.nodes if n.op == "linear"} | {
+        convolutions = counted(graph)
+        return {n.name: 0 for n in graph.nodes if n.operator.trains == "always"} | {
             name: len(convolutions) - i for i, name in enumerate(convolutions)
         }
 

@@ -170,17 +170,16 @@ def show(operator: str, name: str) -> str:
 
 
 class _Text(StrPrinter):
-    """Formulas as people write them: `taps(H)` for the pairs along H, `has(b)`, `nonzero(a)` and `differs(a, 2)` for 1
-    or 0.
-    """
+    """Formulas as people write them: `taps(H)`, the pairs along H; `has(b)`, `nonzero(a)`, `differs(a, 3)`: 1 or 0."""
 
     def _print_taps(self, expression):
         return f"taps({self._print(expression.args[0])})"
 
     def _print_Piecewise(self, expression):
-        equal = expression.args[0].cond
-        name, value = equal.lhs.name, equal.rhs
-        return f"nonzero({name})" if value == 0 else f"differs({name}, {value})"
+        tested = expression.args[0][1]
+        if expression == nonzero(str(tested.lhs)):
+            return f"nonzero({tested.lhs})"
+        return f"differs({tested.lhs}, {tested.rhs})"
 
     def _print_Symbol(self, symbol):
         return f"has({symbol.name[4:]})" if symbol.name.startswith("has_") else symbol.name

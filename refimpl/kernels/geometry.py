@@ -47,6 +47,48 @@ def check_window(attrs) -> None:
         raise ShapeError(f"pad must be at least 0, got {attrs['pad']}")
 
 
+def conv_derive(sizes, attrs):
+    """P, Q and G of a convolution; ShapeError where no window fits or the groups do not divide the channels."""
+    check_window(attrs)
+    found = {"G": 1} if "G" not in sizes else {}
+    groups = sizes.get("G", 1)
+    for channels in "CK":
+        if sizes.get(channels, groups) % groups:
+            raise ShapeError(f"{channels}={sizes[channels]} is not a multiple of G={groups} groups")
+    for size, window, out, axis in (("H", "R", "P", 0), ("W", "S", "Q", 1)):
+        if size not in sizes or window not in sizes:
+            continue
+        n = out_size(sizes[size], sizes[window], attrs["stride"][axis], attrs["dilation"][axis], attrs["pad"][axis])
+        if n < 1:
+            raise ShapeError(
+                f"w has {window}={sizes[window]} with dilation {attrs['dilation'][axis]}, which does not fit into x "
+                f"with {size}={sizes[size]} and padding {attrs['pad'][axis]}"
+            )
+        found[out] = n
+    return found
+
+
+def conv_axis(sizes, attrs, axis):
+    """(size, window, out, stride, dilation, pad) of a convolution along rows (axis 0) or columns (axis 1)."""
+    size, window, out = (("H", "R", "P"), ("W", "S", "Q"))[axis]
+    return (sizes[size], sizes[window], sizes[out], *(attrs[a][axis] for a in ("stride", "dilation", "pad")))
+
+
+# Classes of a convolution's items that cost alike, for `declare(alike=…)`: outputs, map indices and taps of the kernel.
+CONV_OUT = {
+    "P": lambda z, a: classes(inside(*conv_axis(z, a, 0))),
+    "Q": lambda z, a: classes(inside(*conv_axis(z, a, 1))),
+}
+CONV_MAP = {
+    "H": lambda z, a: classes(hits(*conv_axis(z, a, 0))),
+    "W": lambda z, a: classes(hits(*conv_axis(z, a, 1))),
+}
+CONV_TAP = {
+    "R": lambda z, a: classes(inside(*conv_axis(z, a, 0)).T),
+    "S": lambda z, a: classes(inside(*conv_axis(z, a, 1)).T),
+}
+
+
 def pool_axis(sizes, attrs, axis):
     """(size, window, out, stride, dilation, pad) of a pooling window along rows (axis 0) or columns (axis 1)."""
     size, out = (("H", "P"), ("W", "Q"))[axis]
@@ -77,6 +119,17 @@ POOL_MAP = {
     "H": lambda sizes, attrs: classes(hits(*pool_axis(sizes, attrs, 0))),
     "W": lambda sizes, attrs: classes(hits(*pool_axis(sizes, attrs, 1))),
 }
+
+
+def drawn_pool(pick, large):
+    """Letters and attributes of a pooling for tests (`drawn`, graph)."""
+    window, stride = ((pick(1, 4), pick(1, 4)) for _ in range(2))
+    pad = tuple((pick(0, w // 2), pick(0, w // 2)) for w in window)
+    size = [max(1, window[i] - sum(pad[i])) + pick(0, 20 if large else 6) for i in range(2)]
+    out = [out_size(size[i], window[i], stride[i], 1, pad[i]) for i in range(2)]
+    channels = pick(1, 256 if large else 5)
+    letters = {"N": pick(1, 32 if large else 3), "H": size[0], "W": size[1], "P": out[0], "Q": out[1], "C": channels}
+    return letters, {"window": window, "stride": stride, "pad": pad}
 
 
 def mask_bytes(sizes, attrs):

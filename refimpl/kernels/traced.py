@@ -140,6 +140,6 @@ def nearest(a) -> int:
     return round(a)
 
 
-def part(share, count: int) -> int:
+def part(share: float, count: float) -> int:
     """A share of `count` things, to the nearest whole number (a half to the even one) and at least one."""
     return larger(1, nearest(share * count))

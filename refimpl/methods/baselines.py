@@ -39,7 +39,7 @@ class HardExamples(Modifier):
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep must be a share above 0 and at most 1, got {self.keep}")
 
-    def count(self, n: int) -> int:
+    def count(self, n: float) -> int:
         """Instances of a mini-batch of n that train."""
         return part(self.keep, n)
 

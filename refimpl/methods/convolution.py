@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from ..kernels.passes import Bound, Pass
 from ..ops import conv2d
 
+OPERATOR = "conv2d"  # whose gradients the rules put together
+
 
 @dataclass
 class Convolution:
@@ -38,6 +40,10 @@ class Convolution:
     def add(self, *passes: Pass) -> None:
         """Add passes on the node's own arrays."""
         self.passes += [Bound(p) for p in passes]
+
+    def add_grad_b(self, names: Mapping[str, str], letters: Mapping[str, str]) -> None:
+        """Add the dense pass that computes db, on other arrays and letters of the node."""
+        self.passes.append(Bound(conv2d.grad_b, names, letters))
 
     def finish_x(self, *passes: Pass) -> None:
         """Add passes that compute dx of the convolution that is left."""

@@ -28,10 +28,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..kernels.geometry import CONV_MAP, CONV_TAP, conv_derive
 from ..kernels.passes import Bound, declare
 from ..kernels.traced import part
-from ..ops import conv2d
-from .convolution import Convolution
+from .convolution import OPERATOR, Convolution
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K", "db": "K",
@@ -145,7 +145,12 @@ def spread_b(t, db, db_kept, rank):
     db[t] = value if inside else db.dtype.type(0)
 
 
-@declare(SHAPES, items="N H W C", writes="dx", indices={"rank": "C"})
+def depthwise(sizes, attrs):
+    """K of a convolution whose output channels are its input channels."""
+    return {"K": sizes["C"]} if "C" in sizes else {}
+
+
+@declare(SHAPES, items="N H W C", writes="dx", derive=depthwise, indices={"rank": "C"})
 def spread_x(t, dx, dx_kept, rank):
     """Gradient of x, (N, H, W, C), of a depthwise convolution: dx_kept, (N, H, W, L), at the kept channels, else 0."""
     # forward: y[n,p,q,c] = b[c] + Σ_{r,s} x[n,h,col,c]·w[r,s,0,c]
@@ -159,7 +164,7 @@ def spread_x(t, dx, dx_kept, rank):
 
 
 @declare(
-    SHAPES, items="N H W C", writes="dx", derive=conv2d.derive, alike={**conv2d.MAP, "C": kept_in_group},
+    SHAPES, items="N H W C", writes="dx", derive=conv_derive, alike={**CONV_MAP, "C": kept_in_group},
     examples={"kept": first}, indices={"kept": "K"},
 )  # fmt: skip
 def grad_x(t, dx, dy, w, kept, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
@@ -186,7 +191,7 @@ def grad_x(t, dx, dy, w, kept, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 
 
 
 @declare(
-    SHAPES, items="R S C/G K", writes="dw", derive=conv2d.derive, alike={**conv2d.TAP, "K": is_kept}, sums="N",
+    SHAPES, items="R S C/G K", writes="dw", derive=conv_derive, alike={**CONV_TAP, "K": is_kept}, sums="N",
     examples={"rank": lambda sizes: np.arange(sizes["K"])},
 )  # fmt: skip
 def grad_w(t, dw, dy, x, rank, kept, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
@@ -226,7 +231,7 @@ class ErrorMapPruning:
     gamma_w: float = 1.0
     gamma_dy: float = 1.0
 
-    operator: ClassVar[str] = "conv2d"
+    operator: ClassVar[str] = OPERATOR
     method: ClassVar[str] = "error-map-pruning"
     stage: ClassVar[int] = 1  # of the rules of a convolution (`methods.convolution`)
     filters: ClassVar[bool] = False
@@ -261,7 +266,7 @@ class ErrorMapPruning:
         node.add(score, rank, keep, keep_dy, spread_b)
         if groups > 1 and not depthwise:
             node.add(grad_x, grad_w)
-            node.passes.append(Bound(conv2d.grad_b, {"dy": "dy_kept", "db": "db_kept"}, {"K": "L"}))
+            node.add_grad_b({"dy": "dy_kept", "db": "db_kept"}, {"K": "L"})
             return
         node.add(keep_w)
         node.passes.append(Bound(spread_w, letters=dict(node.w_letters)))

@@ -39,7 +39,7 @@ from ..kernels.geometry import classes, inside
 from ..kernels.kernel import helper
 from ..kernels.passes import Pass, ShapeError, declare
 from ..kernels.traced import Traced
-from .convolution import Convolution
+from .convolution import OPERATOR, Convolution
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K",
@@ -266,7 +266,7 @@ class GradientFilter:
     patch: int | tuple[int, int] = 2
     align: str = "centre"
 
-    operator: ClassVar[str] = "conv2d"
+    operator: ClassVar[str] = OPERATOR
     method: ClassVar[str] = "gradient-filter"
     stage: ClassVar[int] = 2  # of the rules of a convolution (`methods.convolution`)
     filters: ClassVar[bool] = True

@@ -184,6 +184,7 @@ class InstanceFilter(Modifier):
         """
         composer = composer.choosing()
         main = inner.derive(composer)
+        assert self.graph is not None, "compile asks for_net, which gives it one"
         learner = composer.other(
             self.graph, self.prefix, chosen=True, optimizer=self.optimizer, **self.filter_settings()
         )

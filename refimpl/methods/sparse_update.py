@@ -37,10 +37,10 @@ from typing import ClassVar
 import numpy as np
 
 from ..kernels import random
+from ..kernels.geometry import CONV_TAP, conv_derive
 from ..kernels.passes import declare
 from ..kernels.traced import part
-from ..ops import conv2d
-from .convolution import Convolution
+from .convolution import OPERATOR, Convolution
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "x_chosen": "N H W M", "dw": "R S M K/G",
@@ -64,9 +64,7 @@ def take_x(t, x_chosen, x, chosen):
     x_chosen[n, h, col, m] = x[n, h, col, chosen[m]]
 
 
-@declare(
-    SHAPES, items="R S M K/G", writes="dw", derive=conv2d.derive, alike=conv2d.TAP, sums="N", indices={"chosen": "C"}
-)
+@declare(SHAPES, items="R S M K/G", writes="dw", derive=conv_derive, alike=CONV_TAP, sums="N", indices={"chosen": "C"})
 def grad_w(t, dw, dy, x_chosen, chosen, order, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     """Gradient of w at the chosen channels, (R, S, M, K/G), with groups.
 
@@ -132,7 +130,7 @@ class SparseUpdate:
     fixed_first: float = 0.1
     fixed_last: float = 0.2
 
-    operator: ClassVar[str] = "conv2d"
+    operator: ClassVar[str] = OPERATOR
     method: ClassVar[str] = "sparse-update"
     stage: ClassVar[int] = 0  # of the rules of a convolution (`methods.convolution`)
     filters: ClassVar[bool] = False

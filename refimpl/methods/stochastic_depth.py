@@ -6,8 +6,8 @@ computed nor trained: its output is its shortcut. At evaluation every block is t
 
 Readings:
   [second-hand] The linear decay with p_L = 0.5, and the scale at evaluation.
-  [ours] A block is an `add` node. Its branch is what lies before one input and not before the other, the shortcut; a
-         shortcut's projection is always computed. A block within another one's branch belongs to it.
+  [ours] A block is a node that sums two tensors. Its branch is what lies before one input and not before the other,
+         the shortcut; a shortcut's projection is always computed. A block within another one's branch belongs to it.
   [ours] The scale is put into the branch's last batch norm (gamma, beta) or convolution (w, b), for evaluation and in
          saved weights, never in the weights that train. A net that has made no step yet is evaluated as it was given.
 """
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..graph import INPUT, Graph
+from ..graph import INPUT, Graph, operator, operators
 from ..kernels import random
 from .strategy import Modifier, Strategy, Turn
 
@@ -30,12 +30,10 @@ if TYPE_CHECKING:
     from ..compiler.program import Program
     from ..training.trainer import Trainer
 
-SCALED = ("batch_norm", "conv2d")  # operators whose parameters can take a factor of the output
-
 
 @dataclass(frozen=True)
 class Block:
-    """A residual block: its `add` node, the tensor that is its shortcut, the nodes of its branch and the last one."""
+    """A residual block: the node of its sum, the tensor that is its shortcut, its branch's nodes and the last one."""
 
     name: str
     shortcut: str
@@ -51,7 +49,7 @@ def residual_blocks(graph: Graph) -> tuple[Block, ...]:
         for t in node.inputs:
             readers.setdefault(t, set()).add(node.name)
     for node in graph.nodes:
-        if node.op != "add":
+        if not node.operator.is_sum:
             continue
         for last, shortcut in (node.inputs, node.inputs[::-1]):
             branch = _before(graph, last, shortcut)
@@ -107,9 +105,10 @@ class StochasticDepth(Modifier):
             raise ValueError(f"{self.method} leaves residual blocks out of a step, but {graph.name} has none")
         for block in found:
             last = graph.node(block.last)
-            if last.op not in SCALED:
+            if not last.operator.scales:
+                scaled = [name for name in operators() if operator(name).scales]
                 raise ValueError(
-                    f"{self.method} needs branches that end in {' or '.join(SCALED)}, which take the scale at "
+                    f"{self.method} needs branches that end in {' or '.join(scaled)}, which take the scale at "
                     f"evaluation, but that of {block.name} in {graph.name} ends in {last.name} ({last.op})"
                 )
         return found
@@ -130,7 +129,7 @@ class StochasticDepth(Modifier):
         blocks, found = self.blocks(graph), {}
         for block, p in zip(blocks, self.probabilities(len(blocks)), strict=True):
             last = graph.node(block.last)
-            for local in ("gamma", "beta") if last.op == "batch_norm" else ("w", "b"):
+            for local in last.operator.scales:
                 if local in last.params:
                     found[last.params[local]] = p
         return found

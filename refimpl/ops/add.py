@@ -5,6 +5,7 @@ from ..kernels.passes import declare
 SHAPES = {"a": "N E*", "b": "N E*", "y": "N E*", "dy": "N E*", "da": "N E*", "db": "N E*"}
 INPUTS = ("a", "b")
 ALIASES = {"da": "dy", "db": "dy"}
+CHANNELS = "kept"
 
 
 @declare(SHAPES, items="N E", writes="y")

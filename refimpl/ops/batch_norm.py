@@ -23,6 +23,11 @@ SHAPES = {
 }  # fmt: skip
 PARAMS = ("gamma", "beta")
 STATE = ("running_mean", "running_var")
+STATISTICS = ("N", "H", "W")
+TRAINS = "statistics"
+BIAS = "beta"
+SCALES = ("gamma", "beta")
+CHANNELS = "kept"
 
 
 def variant(training: bool, statistics: bool) -> str:
@@ -32,12 +37,19 @@ def variant(training: bool, statistics: bool) -> str:
 
 def several(sizes, attrs):
     """Nothing follows; ShapeError where a channel has a single value: its variance is zero and its gradient too."""
-    if sizes["N"] * sizes["H"] * sizes["W"] == 1:
+    if math.prod(sizes[letter] for letter in STATISTICS) == 1:
         raise ShapeError(
             "expected more than 1 value per channel when training, but x has N·H·W = 1: use a larger batch or freeze "
             "the batch norm"
         )
     return {}
+
+
+def drawn(pick, large):
+    """Sizes with more than one value a channel."""
+    most = 32 if large else 3
+    size = {"H": pick(1, most), "W": pick(1, most), "C": pick(1, 8 * most)}
+    return {"N": pick(1 if size["H"] * size["W"] > 1 else 2, most), **size}, {}
 
 
 @declare(SHAPES, items="C", writes="mean", sums="N H W")

@@ -17,6 +17,7 @@ import numpy as np
 from ..kernels.passes import ShapeError, declare
 
 SHAPES = {"x": "N H W C", "y": "N H W C", "mask": "uint8: N B", "dy": "N H W C", "dx": "N H W C"}
+CHANNELS = "kept"
 
 
 def derive(sizes, attrs):

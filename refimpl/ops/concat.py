@@ -20,6 +20,13 @@ def derive(sizes, attrs):
     return {}
 
 
+def drawn(pick, large):
+    """An input of A channels at any place among K."""
+    most = 256 if large else 6
+    own, before, behind = pick(1, most), pick(0, most), pick(0, most)
+    return {"N": pick(1, most), "A": own, "K": before + own + behind}, {"start": before}
+
+
 @declare(SHAPES, items="N A", writes="y", derive=derive, inplace="y", parts="y")
 def forward(t, y, x, start=0):
     """Output y, (N, K), in its channels start … start + A − 1, from x, (N, A)."""

@@ -8,48 +8,21 @@ Dimensions: N samples, H W input rows and columns, C input channels, K output ch
 P Q output rows and columns, G groups (G = C is depthwise). Any float dtype.
 """
 
-from ..kernels.geometry import check_window, classes, hits, inside, out_size
-from ..kernels.passes import ShapeError, declare
+from ..kernels.geometry import CONV_MAP, CONV_OUT, CONV_TAP, conv_derive
+from ..kernels.passes import declare
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "b": "K", "y": "N P Q K",
     "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K", "db": "K",
 }  # fmt: skip
 PARAMS = ("w", "b")
+TRAINS = "counted"
+BIAS = "b"
+SCALES = ("w", "b")
+CHANNELS = "made"
 
 
-def derive(sizes, attrs):
-    """P, Q and G of a call; ShapeError where no window fits or the groups do not divide the channels."""
-    check_window(attrs)
-    found = {"G": 1} if "G" not in sizes else {}
-    groups = sizes.get("G", 1)
-    for channels in "CK":
-        if sizes.get(channels, groups) % groups:
-            raise ShapeError(f"{channels}={sizes[channels]} is not a multiple of G={groups} groups")
-    for size, window, out, axis in (("H", "R", "P", 0), ("W", "S", "Q", 1)):
-        if size not in sizes or window not in sizes:
-            continue
-        n = out_size(sizes[size], sizes[window], attrs["stride"][axis], attrs["dilation"][axis], attrs["pad"][axis])
-        if n < 1:
-            raise ShapeError(
-                f"w has {window}={sizes[window]} with dilation {attrs['dilation'][axis]}, which does not fit into x "
-                f"with {size}={sizes[size]} and padding {attrs['pad'][axis]}"
-            )
-        found[out] = n
-    return found
-
-
-def _axis(sizes, attrs, axis):
-    size, window, out = (("H", "R", "P"), ("W", "S", "Q"))[axis]
-    return (sizes[size], sizes[window], sizes[out], *(attrs[a][axis] for a in ("stride", "dilation", "pad")))
-
-
-OUT = {"P": lambda z, a: classes(inside(*_axis(z, a, 0))), "Q": lambda z, a: classes(inside(*_axis(z, a, 1)))}
-MAP = {"H": lambda z, a: classes(hits(*_axis(z, a, 0))), "W": lambda z, a: classes(hits(*_axis(z, a, 1)))}
-TAP = {"R": lambda z, a: classes(inside(*_axis(z, a, 0)).T), "S": lambda z, a: classes(inside(*_axis(z, a, 1)).T)}
-
-
-@declare(SHAPES, items="N P Q K", writes="y", derive=derive, alike=OUT, sums="C/G")
+@declare(SHAPES, items="N P Q K", writes="y", derive=conv_derive, alike=CONV_OUT, sums="C/G")
 def forward(t, y, x, w, b=None, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     """Output y, (N, P, Q, K), from x, (N, H, W, C), w, (R, S, C/G, K), and b, (K,)."""
     rest, k = divmod(t, y.shape[3])
@@ -69,7 +42,7 @@ def forward(t, y, x, w, b=None, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0,
     y[n, p, q, k] = total
 
 
-@declare(SHAPES, items="N H W C", writes="dx", derive=derive, alike=MAP, sums="K/G")
+@declare(SHAPES, items="N H W C", writes="dx", derive=conv_derive, alike=CONV_MAP, sums="K/G")
 def grad_x(t, dx, dy, w, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     """Gradient of x, (N, H, W, C), from dy, (N, P, Q, K), and w, (R, S, C/G, K).
 
@@ -94,7 +67,7 @@ def grad_x(t, dx, dy, w, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     dx[n, h, col, c] = total
 
 
-@declare(SHAPES, items="R S C/G K", writes="dw", derive=derive, alike=TAP, sums="N")
+@declare(SHAPES, items="R S C/G K", writes="dw", derive=conv_derive, alike=CONV_TAP, sums="N")
 def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     """Gradient of w, (R, S, C/G, K), from dy, (N, P, Q, K), and x, (N, H, W, C).
 

@@ -14,6 +14,7 @@ from ..kernels.random import words
 SHAPES = {"x": "N E*", "y": "N E*", "step": "int64: 1", "seed": "int64: 1", "dy": "N E*", "dx": "N E*"}
 
 HOST = {"step": "update", "seed": "seed"}
+CHANNELS = "kept"
 
 
 def variant(training: bool, statistics: bool) -> str:

@@ -2,3 +2,4 @@
 
 SHAPES = {"x": "N D*", "y": "N D", "dy": "N D", "dx": "N D*"}
 ALIASES = {"y": "x", "dx": "dy"}
+CHANNELS = "flattened"

@@ -17,6 +17,7 @@ SHAPES = {
 }  # fmt: skip
 PARAMS = ("gamma", "beta")
 STATE = ("running_mean", "running_var")
+TRAINS = "statistics"
 
 
 @declare(SHAPES, items="C", writes="scale")

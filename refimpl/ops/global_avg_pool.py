@@ -6,6 +6,7 @@ Dimensions: N samples, H W rows and columns, C channels. Any float dtype.
 from ..kernels.passes import declare
 
 SHAPES = {"x": "N H W C", "y": "N C", "dy": "N C", "dx": "N H W C"}
+CHANNELS = "kept"
 
 
 @declare(SHAPES, items="N C", writes="y", sums="H W")

@@ -2,3 +2,4 @@
 
 SHAPES = {"x": "N E*", "y": "N E*", "dy": "N E*", "dx": "N E*"}
 ALIASES = {"y": "x", "dx": "dy"}
+CHANNELS = "kept"

@@ -8,6 +8,10 @@ from ..kernels.passes import declare
 
 SHAPES = {"x": "N* D", "w": "D K", "b": "K", "y": "N* K", "dy": "N* K", "dx": "N* D", "dw": "D K", "db": "K"}
 PARAMS = ("w", "b")
+TRAINS = "always"
+BIAS = "b"
+SCALES = ("w", "b")
+CHANNELS = "made"
 
 
 @declare(SHAPES, items="N K", writes="y", sums="D")

@@ -6,10 +6,12 @@ dx[n,h,w,c] = Σ of dy[n,p,q,c] over the windows whose maximum is at (h, w).
 Dimensions: N samples, H W input rows and columns, C channels, R S window, P Q output rows and columns. Any float dtype.
 """
 
-from ..kernels.geometry import POOL_MAP, POOL_OUT, pool_derive
+from ..kernels.geometry import POOL_MAP, POOL_OUT, drawn_pool, pool_derive
 from ..kernels.passes import ShapeError, declare
 
 SHAPES = {"x": "N H W C", "y": "N P Q C", "argmax": "uint8: N P Q C", "dy": "N P Q C", "dx": "N H W C"}
+CHANNELS = "kept"
+drawn = drawn_pool
 
 
 def derive(sizes, attrs):

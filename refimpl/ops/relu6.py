@@ -8,6 +8,7 @@ from ..kernels.geometry import mask_bytes, mask_classes
 from ..kernels.passes import declare
 
 SHAPES = {"x": "N E*", "y": "N E*", "mask": "uint8: N B", "dy": "N E*", "dx": "N E*"}
+CHANNELS = "kept"
 
 
 @declare(SHAPES, items="N E", writes="y")

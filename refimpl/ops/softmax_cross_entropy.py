@@ -30,6 +30,12 @@ def derive(sizes, attrs):
     return {}
 
 
+def drawn(pick, large):
+    """Rows none of which is ignored: those that are cost less."""
+    most = 100 if large else 5
+    return {"N": pick(1, most), "K": pick(1, most)}, {"ignored": (NONE, -100)[pick(0, 1)]}
+
+
 def check_labels(labels, classes: int) -> None:
     """ValueError names the first label (N,) outside 0 … classes−1: a kernel cannot refuse it."""
     for i, label in enumerate(labels):

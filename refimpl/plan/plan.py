@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import arguments
-from ..graph import Graph, Node
+from ..graph import Graph, Node, operator, operators
 from ..methods.optim import SGD, Adam
 from ..methods.stochastic_depth import StochasticDepth
 from ..methods.strategy import BOUNDS, Around, Strategy, Turn, turns
@@ -22,7 +22,19 @@ if TYPE_CHECKING:
     from ..training.trainer import Trainer
 
 PHASES = ("forward", "backward", "update")  # the sections of back-propagation
-LOSSES = ("softmax_cross_entropy", "mse")
+
+
+def is_loss(name: str, has: str = "loss") -> bool:
+    """Is `name` an operator that computes a loss, and has it an array or attribute `has`?"""
+    if name not in operators():
+        return False
+    op = operator(name)
+    return op.writer("loss") is not None and (has in op.shapes or has in op.defaults)
+
+
+def counted(graph: Graph) -> list[str]:
+    """Names of the layers that `Plan.train_last` counts, in node order: the convolutions."""
+    return [node.name for node in graph.nodes if node.operator.trains == "counted"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ class Plan:
         a bias reads a feature map. Our reading: without TinyTL's residual modules, and the classifier trains in full.
     instances: what data enters a step, such as InstanceFilter; None is all.
     depth: StochasticDepth leaves residual blocks out of a step at random; None leaves none out.
-    loss: "softmax_cross_entropy" or "mse".
+    loss: "softmax_cross_entropy", "mse" or another operator that computes a `loss`.
     class_weights: a positive weight for each class in the mean of softmax_cross_entropy; None weighs all alike.
     ignored_label: the label of rows that softmax_cross_entropy leaves out, such as −100 or 255; None leaves none out.
     """
@@ -113,24 +125,27 @@ class Plan:
                 "sparse-update needs plain SGD without momentum: the trained channels change from step to step, and "
                 f"the arrays that {type(optimizer).__name__} keeps for all of them would cost the memory that it saves"
             )
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
-        if self.instances is not None and self.loss != "softmax_cross_entropy":
-            raise ValueError(f"{self.instances!r} chooses by softmax_cross_entropy, but the loss is {self.loss}")
+        self._check_loss("loss must be", "loss")
+        if self.instances is not None:
+            self._check_loss(f"{self.instances!r} chooses by", "labels")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {self.label_smoothing}")
         if self.class_weights is not None:
             self._check_class_weights(self.class_weights)
         if self.ignored_label is not None:
-            if self.loss != "softmax_cross_entropy":
-                raise ValueError(f"ignored_label needs the loss softmax_cross_entropy, but the loss is {self.loss}")
+            self._check_loss("ignored_label needs the loss", "ignored")
             if isinstance(self.ignored_label, bool) or not isinstance(self.ignored_label, int):
                 raise ValueError(f"ignored_label must be a whole number or None, got {self.ignored_label!r}")
 
+    def _check_loss(self, who: str, has: str) -> None:
+        """ValueError where the loss is none or has no array or attribute `has`."""
+        if not is_loss(self.loss, has):
+            others = " or ".join(name for name in operators() if is_loss(name, has))
+            raise ValueError(f"{who} {others}, but the loss is {self.loss}")
+
     def _check_class_weights(self, weights: Sequence[float]) -> None:
         """ValueError where they are no weights of a mean."""
-        if self.loss != "softmax_cross_entropy":
-            raise ValueError(f"class_weights need the loss softmax_cross_entropy, but the loss is {self.loss}")
+        self._check_loss("class_weights need the loss", "class_weights")
         try:
             right = len(weights) > 0 and all(0 < w < math.inf for w in weights)
         except TypeError:
@@ -150,7 +165,7 @@ class Plan:
         """The same with a choice of data for this net and its input size."""
         return self if self.instances is None else replace(self, instances=self.instances.for_net(graph, size))
 
-    def over(self, n: int, steps: int, losses=None) -> "dict[str, Plan]":
+    def over(self, n: int, steps: int, losses: np.ndarray | None = None) -> "dict[str, Plan]":
         """`low`, `mid` and `high`: the same, reckoning with what enters in a run of `steps` mini-batches of n."""
         if self.instances is None:
             return dict.fromkeys(BOUNDS, self)
@@ -166,27 +181,27 @@ class Plan:
 
     def trained(self, graph: Graph) -> dict[str, list[str]]:
         """Trained nodes of a graph: node name → the operator's array names that train."""
-        convolutions = [n.name for n in graph.nodes if n.op == "conv2d"]
+        layers = counted(graph)
         every = isinstance(self.train_last, str)
         if isinstance(self.train_last, int):
-            if self.train_last > len(convolutions):
-                raise ValueError(
-                    f"train_last is {self.train_last}, but {graph.name} has {len(convolutions)} convolutions"
-                )
-            convolutions = convolutions[len(convolutions) - self.train_last :]
-        chosen = set(convolutions)
+            if self.train_last > len(layers):
+                raise ValueError(f"train_last is {self.train_last}, but {graph.name} has {len(layers)} convolutions")
+            layers = layers[len(layers) - self.train_last :]
+        chosen = set(layers)
         found = {}
         for node in graph.nodes:
-            if node.op == "linear":
-                found[node.name] = [p for p in ("w", "b") if p in node.params]
-            elif self.bias_only and node.op == "conv2d" and node.name in chosen and "b" in node.params:
-                found[node.name] = ["b"]
-            elif self.bias_only and node.op == "batch_norm" and (node.inputs[0] in chosen or every):
-                found[node.name] = ["beta"]
-            elif node.op == "conv2d" and node.name in chosen and not self.bias_only:
-                found[node.name] = ["w"] + (["b"] if self.train_bias and "b" in node.params else [])
-            elif node.op == "batch_norm" and self.batch_norm == "train":
-                found[node.name] = ["gamma", "beta"]
+            op = node.operator
+            own = [p for p in op.params if p in node.params]
+            if op.trains == "always":
+                found[node.name] = own
+            elif self.bias_only:
+                behind = op.trains == "statistics" and (node.inputs[0] in chosen or every)
+                if op.bias in own and (node.name in chosen or behind):
+                    found[node.name] = [op.bias]
+            elif node.name in chosen:
+                found[node.name] = [p for p in own if p != op.bias or self.train_bias]
+            elif op.trains == "statistics" and self.batch_norm == "train":
+                found[node.name] = own
         return found
 
     def rules_of(self, node: Node) -> list:

@@ -4,11 +4,11 @@ That the paper prunes channels along the dependency graph (DepGraph: Fang et al.
 Pruning", CVPR 2023), MobileNetV2 from 3.5 to 2.01 million parameters, and zeroes blocks of small activations is known
 to us second-hand. The rules below are derived from our own operators, not taken from the published code.
 
-**Channels.** Every operator says which channels of its output are channels of its input: `conv2d` and `linear` make new
-ones; a depthwise convolution, norms, activations, poolings and dropout pass theirs on; `add` makes those of its two
-inputs one; `flatten` turns each into H·W features. Channels that are one must go together, with every slice of every
-parameter that belongs to them: that is a group. What the graph's input and output consist of stays, and so do both
-sides of a grouped convolution that is not depthwise.
+**Channels.** Every operator says which channels of its output are channels of its input (CHANNELS, `graph`): `conv2d`
+and `linear` make new ones; a depthwise convolution, norms, activations, poolings and dropout pass theirs on; `add`
+makes those of its two inputs one; `flatten` turns each into H·W features. Channels that are one must go together, with
+every slice of every parameter that belongs to them: that is a group. What the graph's input and output consist of
+stays, and so do both sides of a grouped convolution that is not depthwise.
 
 Our readings: a channel's importance is the L2 norm over all its slices of trainable parameters (producers, norms and
 consumers alike), divided by the mean over its group, so that groups compare; the least important go first, over the
@@ -26,9 +26,8 @@ from ..compiler.ir import Call
 from ..graph import INPUT, Graph, Node, Parameter
 from ..kernels.passes import canonical
 from ..ops import block_prune
+from ..plan.plan import counted
 from ..training.trainer import Runner, initial
-
-SAME = {"relu", "relu6", "block_prune", "max_pool", "avg_pool", "global_avg_pool", "dropout", "batch_norm"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,21 +97,21 @@ def groups(graph: Graph) -> list[ChannelGroup]:
     tensors = {INPUT: labels.new(graph.channels, "they are the graph's input")}
     places: dict[tuple[str, int], np.ndarray] = {}  # (parameter, axis) → labels along it
     for node in graph.nodes:
-        x = tensors[node.inputs[0]]
-        places |= {(p, 0): x for p in node.params.values()} if node.op in SAME else {}
-        if node.op in ("conv2d", "linear"):
+        x, *others = (tensors[t] for t in node.inputs)
+        channels = node.operator.channels
+        if channels == "made":
             y = _weighted(graph, node, x, labels, places)
-        elif node.op == "add":
-            labels.couple(x, tensors[node.inputs[1]])
-            y = x
-        elif node.op == "flatten":
+        elif channels == "flattened":
             y = np.tile(x, graph.shape(node.name)[1] // len(x))  # feature (h·W + w)·C + c is of channel c
-        elif node.op in SAME:
+        elif channels == "kept":
             y = x
+            for other in others:
+                labels.couple(x, other)
+            places |= {(p, 0): x for p in node.params.values()}
         else:
             raise ValueError(
                 f"node {node.name} of {graph.name} is a {node.op}, of which prune does not know how channels pass "
-                f"through it; it knows conv2d, linear, add, flatten, {', '.join(sorted(SAME))}"
+                "through it: its file does not state CHANNELS"
             )
         tensors[node.name] = y
     labels.fix(tensors[graph.output], "they are the graph's output")
@@ -295,7 +294,7 @@ def with_block_pruning(
     Raises ValueError where `after` names no such map, ShapeError for a bad block or threshold.
     """
     if after is None:
-        after = {n.inputs[0] for n in graph.nodes if n.op == "conv2d"} - {INPUT}
+        after = {graph.node(name).inputs[0] for name in counted(graph)} - {INPUT}
     after = set(after)
     maps = {n.name for n in graph.nodes if len(graph.shape(n.name)) == 4}
     if wrong := sorted(after - maps):
@@ -324,7 +323,7 @@ def zeroed_blocks(graph: Graph, x: np.ndarray, batch: int = 32) -> dict[str, Zer
     The bytes say what storing only the blocks that stay would take; the compiled program stores maps whole.
     ValueError where the graph has none, lacks a weight, or x does not fit.
     """
-    if not any(n.op == "block_prune" for n in graph.nodes):
+    if not any(block_prune.pack_mask in n.operator.passes.values() for n in graph.nodes):
         raise ValueError(f"{graph.name} has no block_prune: make one by with_block_pruning")
     _check(graph, graph.weights)
     if x.ndim != 4 or x.shape[3] != graph.channels or not len(x):

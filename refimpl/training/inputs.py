@@ -8,6 +8,7 @@ import numpy as np
 from ..backends.finite import all_finite
 from ..compiler.program import Program
 from ..data.resized import Resized
+from ..graph import operator, operators
 
 BLOCK = 1 << 16  # values checked at a time: NumPy makes arrays of all of them in between
 REAL = "fiub"  # kinds of dtypes that samples may have
@@ -100,9 +101,10 @@ def check_batches(program: Program, count: int) -> None:
 
 
 def thin(program: Program, section: str) -> str | None:
-    """The first batch norm of a section that takes statistics of one value a sample: it needs two samples."""
+    """The first node of a section that takes statistics of one value a sample: it needs two samples."""
     for call in program.step.calls[section]:
-        statistics = call.passed.operator == "batch_norm" and call.passed.name == "mean"
-        if statistics and math.prod(call.arrays["x"].shape[1:3]) == 1:
-            return call.node
+        letters = operator(call.passed.operator).statistics if call.passed.operator in operators() else ()
+        if letters and set(letters) <= call.sizes.keys():
+            if math.prod(call.sizes[letter] for letter in letters if letter != "N") == 1:
+                return call.node
     return None

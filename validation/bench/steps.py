@@ -24,7 +24,7 @@ class Step:
         """The model with random weights, the same for every side; nothing is dropped out."""
         graph = ri.models.build(self.model, size=self.size, classes=10)
         for node in graph.nodes:
-            if node.op == "dropout":
+            if "rate" in node.operator.defaults:
                 node.attrs["rate"] = 0.0
         graph.weights = initial(ri.compile(graph, None, 1), 0)
         return graph

@@ -32,8 +32,7 @@ from refimpl.kernels import random
 from refimpl.kernels.passes import Pass
 from refimpl.kernels.running import threads
 from refimpl.methods import gradient_filter, sparse_update
-from refimpl.ops import conv2d
-from refimpl.plan.plan import Plan
+from refimpl.plan.plan import Plan, counted
 from refimpl.training.calibrate import calibrate
 from refimpl.training.trainer import Runner, Trainer
 
@@ -185,7 +184,8 @@ def convolutions(graph: Graph, plan: Plan) -> list[str]:
         raise ValueError(
             f"{plan.depth.method} leaves blocks out of a step, what remains has its exact gradient: compare without it"
         )
-    names = [name for name, arrays in plan.trained(graph).items() if graph.node(name).op == "conv2d" and "w" in arrays]
+    layers = set(counted(graph))
+    names = [name for name, arrays in plan.trained(graph).items() if name in layers and "w" in arrays]
     if not names:
         raise ValueError(
             f"no convolution of {graph.name} trains its weights under this plan, so there is no gradient to compare"
@@ -238,7 +238,7 @@ class LayerComparison:
         self.compared = {view: {"dw": Comparison(), "dx": Comparison()} for view in VIEWS}
         pool = call_of(approximate.program, name, gradient_filter.pool_dy)
         self.filter = pool and (pool.attrs["patch"], pool.attrs["align"])
-        self.grad_x = call_of(exact.program, name, conv2d.grad_x)
+        self.grad_x = call_of(exact.program, name, exact.program.graph.node(name).operator.writer("dx"))
         self.energies = spectrum.Energies()
         self.lost_dx = 0.0  # energy of dx that g̃ loses through the whole kernel
 
@@ -254,7 +254,7 @@ class LayerComparison:
             if self.grad_x:  # it is linear: dx of the error is the error of dx
                 lost = dy - spectrum.patch_means(dy, *self.filter)
                 sizes = {letter: self.grad_x.sizes[letter] for letter in "HWG"}
-                dx = conv2d.grad_x(lost, self.w, **self.grad_x.attrs, **sizes)
+                dx = self.grad_x.passed(lost, self.w, **self.grad_x.attrs, **sizes)
                 self.lost_dx += float(np.vdot(dx, dx))
 
     def entry(self) -> dict:

@@ -15,6 +15,7 @@ from refimpl.graph import INPUT, Graph
 from refimpl.methods.baselines import HardExamples, RandomSkip
 from refimpl.methods.gradient_filter import ALIGN
 from refimpl.plan.combinations import COMBINATIONS, INSTANCES, METHODS
+from refimpl.plan.plan import counted
 from refimpl.training.trainer import initial
 
 from .drawn_passes import Pick, picker
@@ -190,7 +191,7 @@ def plan_of(pick: Pick, g: Graph, methods: tuple[str, ...]) -> ri.Plan:
         optimizer = ri.SGD(lr=0.01, momentum=0.9, nesterov=bool(pick(0, 1)), weight_decay=decay)
     else:
         optimizer = ri.Adam(lr=0.01, weight_decay=decay, decoupled=bool(pick(0, 1)))
-    several = sum(n.op == "conv2d" for n in g.nodes)
+    several = len(counted(g))
     mse = instances is None and not pick(0, 3)
     weights = tuple(pick(1, 8) / 4 for _ in range(g.shape(g.output)[1])) if not mse and pick(0, 1) else None
     return ri.Plan(

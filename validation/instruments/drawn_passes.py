@@ -4,17 +4,18 @@ A case follows from the pass's name and a seed alone.
 """
 
 import pkgutil
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 
 import numpy as np
 
 import refimpl.methods
-import refimpl.ops
-from refimpl.graph import passes_of
+from refimpl.graph import operator_module, operators, passes_of
 from refimpl.kernels.geometry import out_size
 from refimpl.kernels.passes import Pass
 
@@ -27,15 +28,19 @@ def picker(name: str, seed: int) -> Pick:
     return lambda low, high: int(rng.integers(low, high + 1))
 
 
-@cache
 def passes() -> dict[str, Pass]:
-    """Every pass of the operators and methods by its name, `operator.pass`."""
-    modules = (
-        import_module(f"{package.__name__}.{module.name}")
-        for package in (refimpl.ops, refimpl.methods)
-        for module in pkgutil.iter_modules(package.__path__)
-    )
+    """Every pass of the operators, those of other packages included, and of the methods by its name, `operator.pass`.
+
+    The passes of the methods follow those of the operators.
+    """
+    modules = (*map(operator_module, operators()), *_methods())
     return {str(p): p for module in modules for p in passes_of(module).values()}
+
+
+@cache
+def _methods() -> tuple[ModuleType, ...]:
+    rooms = refimpl.methods.__path__
+    return tuple(import_module(f"refimpl.methods.{module.name}") for module in pkgutil.iter_modules(rooms))
 
 
 @dataclass(frozen=True)
@@ -57,27 +62,25 @@ def pass_case(name: str, seed: int) -> PassCase:
     """The case of a pass for a seed; KeyError for an unknown pass."""
     passed, pick = passes()[name], picker(name, seed)
     large = not pick(0, 7)  # one in eight has the sizes of real layers
-    letters, given = (pooling if "window" in passed.attributes else convolution)(pick, large)
-    most = 4096 if large else 40
-    letters |= {"E": pick(1, most), "D": pick(1, most), "J": pick(1, 40)}
-    letters |= {"B": letters["N"] + pick(0, 3), "L": pick(1, letters["K"]), "M": pick(1, letters["C"])}
-    letters["A"] = pick(1, letters["K"])
-    given |= {"start": letters["K"] - letters["A"], "ignored": -1}
+    letters, given = getattr(sys.modules[passed.body.__module__], "drawn", alphabet)(pick, large)
     attrs = passed.attrs({a: given[a] if a in given else setting(a, d, pick) for a, d in passed.attributes.items()})
-    sizes = {letter: letters[letter] for letter in passed.letters()}
-    if passed.name == "var" and sizes["N"] * sizes["H"] * sizes["W"] == 1:
-        sizes["N"] = 2  # a variance needs two values
-    if str(passed) == "error_map_pruning.spread_x":
-        sizes["K"] = sizes["C"]  # it serves depthwise convolutions, whose channels are the same ones
+    sizes = {d: letters[d] if d in letters else pick(1, most(large)) for d in sorted(passed.letters())}
     if passed.derive:
-        sizes |= passed.derive({d: n for d, n in sizes.items() if d not in derived(passed)}, attrs)
+        sizes |= passed.derive(sizes, attrs)
     present = tuple(sorted(a for a in passed.optional if pick(0, 1)))
     return PassCase(passed, {d: n for d, n in sizes.items() if d in passed.letters()}, attrs, present)
 
 
-def derived(passed: Pass) -> str:
-    """Letters that the others give: mask bytes and slices, which stand for something else where nothing gives them."""
-    return "BL" if passed.derive and passed.operator in ("relu", "relu6", "block_prune", "clip_norm") else ""
+def most(large: bool) -> int:
+    """Most elements along a letter that is free."""
+    return 4096 if large else 40
+
+
+def alphabet(pick: Pick, large: bool) -> tuple[dict[str, int], dict]:
+    """Letters and attributes that fit together, where the file of a pass has no `drawn` of its own."""
+    letters, given = convolution(pick, large)
+    letters |= {"E": pick(1, most(large)), "D": pick(1, most(large)), "J": pick(1, 40)}
+    return letters | {"B": letters["N"] + pick(0, 3), "L": pick(1, letters["K"]), "M": pick(1, letters["C"])}, given
 
 
 def convolution(pick: Pick, large: bool) -> tuple[dict[str, int], dict]:
@@ -98,17 +101,6 @@ def convolution(pick: Pick, large: bool) -> tuple[dict[str, int], dict]:
         "U": -(-out[0] // patch[0]), "V": -(-out[1] // patch[1]),
     }  # fmt: skip
     return letters, {"stride": stride, "dilation": dilation, "pad": pad, "patch": patch}
-
-
-def pooling(pick: Pick, large: bool) -> tuple[dict[str, int], dict]:
-    """Letters and attributes of a pooling; K, G, U, V are there for `pass_case` only."""
-    window, stride = ((pick(1, 4), pick(1, 4)) for _ in range(2))
-    pad = tuple((pick(0, w // 2), pick(0, w // 2)) for w in window)
-    size = [max(1, window[i] - sum(pad[i])) + pick(0, 20 if large else 6) for i in range(2)]
-    out = [out_size(size[i], window[i], stride[i], 1, pad[i]) for i in range(2)]
-    channels = pick(1, 256 if large else 5)
-    letters = {"N": pick(1, 32 if large else 3), "H": size[0], "W": size[1], "P": out[0], "Q": out[1], "C": channels}
-    return letters | {"K": 1}, {"window": window, "stride": stride, "pad": pad}
 
 
 def setting(name: str, default, pick: Pick):
