@@ -91,7 +91,7 @@ def run(settings: Settings, output: Path, watch: Callable[[int, int, str], None]
             "candidates": found.searched,
             "compiled": len(found.front) + len(found.others),
             "complete": found.complete,
-            "methods": {m.name: {m.setting: list(m.values)} if m.setting else {} for m in advice.METHODS},
+            "methods": {m.name: {m.setting: list(m.values)} if m.setting else {} for m in search.methods},
             "train_last": [0, search.convolutions],
             "batches": sorted({c.batch for c in search.candidates}),
             "precisions": list(advice.PRECISIONS),

@@ -15,10 +15,12 @@ import numpy as np
 
 from ..kernels import random
 from ..kernels.traced import part
+from .registry import JUDGED_WHOLE, ONE_CHOICE, Statement, register_method
 
 BLOCK = 1 << 16  # steps drawn for at a time
 
 
+@register_method
 @dataclass(frozen=True)
 class HardExamples:
     """OHEM: the share `keep` of each mini-batch with the highest losses trains. ValueError for another share."""
@@ -26,6 +28,12 @@ class HardExamples:
     keep: float = 0.1
 
     method: ClassVar[str] = "hard-examples"
+    states: ClassVar[Statement] = Statement(
+        "instances", 20, "hard-examples:keep=0.1", {"keep": float},
+        refuses={
+            "instances": ONE_CHOICE, "depth": JUDGED_WHOLE,
+        },
+    )  # fmt: skip
     priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that costs depend on
     steps_share: ClassVar[float] = 1.0  # of the steps is not skipped
     sections: ClassVar[tuple[str, ...]] = ("judge",)
@@ -73,6 +81,7 @@ class HardExamples:
         return trainer.learn(len(chosen), total)
 
 
+@register_method
 @dataclass(frozen=True)
 class RandomSkip:
     """SMD: each mini-batch is skipped with probability `skip`. ValueError where it is not from 0 to below 1."""
@@ -80,6 +89,9 @@ class RandomSkip:
     skip: float = 0.5
 
     method: ClassVar[str] = "random-skip"
+    states: ClassVar[Statement] = Statement(
+        "instances", 30, "random-skip:skip=0.5", {"skip": float}, refuses={"instances": ONE_CHOICE}
+    )  # fmt: skip
     priced: ClassVar[tuple[str, ...]] = ("skip",)  # settings that costs depend on
     sections: ClassVar[tuple[str, ...]] = ()
 

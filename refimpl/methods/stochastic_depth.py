@@ -19,6 +19,7 @@ from typing import ClassVar
 
 from ..graph import INPUT, Graph
 from ..kernels import random
+from .registry import Statement, register_method
 
 SCALED = ("batch_norm", "conv2d")  # operators whose parameters can take a factor of the output
 
@@ -74,6 +75,7 @@ def _before(graph: Graph, tensor: str, other: str) -> frozenset[str]:
     return frozenset(found)
 
 
+@register_method
 @dataclass(frozen=True)
 class StochasticDepth:
     """SD: the last residual block survives a step with probability `survival`, the ones before it more often.
@@ -84,6 +86,10 @@ class StochasticDepth:
     survival: float = 0.5
 
     method: ClassVar[str] = "stochastic-depth"
+    states: ClassVar[Statement] = Statement(
+        "depth", 80, "stochastic-depth:survival=0.5", {"survival": float},
+        dict.fromkeys(("instances", "rule", "bias"), "steps leave residual blocks out, and it works on the others"),
+    )  # fmt: skip
     priced: ClassVar[tuple[str, ...]] = ("survival",)  # settings that sizes and costs depend on
 
     def __post_init__(self):
