@@ -27,7 +27,7 @@ import refimpl as ri
 from costmodel import predict
 from refimpl.kernels import random
 from refimpl.methods.registry import KINDS, known
-from refimpl.plan.combinations import METHODS, check_combination
+from refimpl.plan.combinations import check_combination
 from refimpl.storage import checkpoint
 
 from . import measured
@@ -61,8 +61,8 @@ VARIANTS = {  # back-propagation with other settings
 
 def combinations() -> Iterator[tuple[str, ...]]:
     """Every set of methods that combine."""
-    for count in range(1, len(METHODS) + 1):
-        for methods in itertools.combinations(METHODS, count):
+    for count in range(1, len(known()) + 1):
+        for methods in itertools.combinations(known(), count):
             try:
                 check_combination(methods)
             except ValueError:
