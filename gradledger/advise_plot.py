@@ -2,7 +2,8 @@
 
 import numpy as np
 
-MARKERS = {"backprop": "o", "gradient-filter": "s", "error-map-pruning": "^", "sparse-update": "D"}
+from refimpl.methods.registry import known
+
 MIB = 2**20
 LABEL = {"textcoords": "offset points", "color": "tab:red", "fontsize": 8}
 
@@ -18,7 +19,7 @@ def draw(record: dict, figure) -> None:
     axes = figure.subplots()
     memory, seconds = record["memory_limit"], record["seconds_per_epoch"]
     shown = None
-    for method, marker in MARKERS.items():
+    for method, marker in markers().items():
         own = [p for p in record["front"] if kind(p) == method]
         rest = [p for p in record["others"] if kind(p) == method]
         axes.scatter(*places(rest), marker=marker, facecolors="none", edgecolors="0.7", s=26)
@@ -66,6 +67,11 @@ def draw(record: dict, figure) -> None:
         fontsize=10,
     )
     axes.legend(frameon=False, fontsize=8, loc="best")
+
+
+def markers() -> dict[str, str]:
+    """Method → its mark."""
+    return {name: found.states.mark for name, found in known().items() if found.states.mark}
 
 
 def kind(p: dict) -> str:

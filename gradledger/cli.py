@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import limits, recipe
+from . import limits, options, recipe
 from .exits import Exit, emit, forget_output, refuse
 from .streams import open_streams, tell
 
@@ -44,17 +44,13 @@ Threads = Annotated[int | None, typer.Option(parser=WHOLE, help="CPU threads; de
 Subject = Annotated[int | None, typer.Option(parser=WHOLE, help="Held-out person (1 to 10) of watch; default 1.")]
 Method = Annotated[
     list[str],
-    typer.Option(
-        help="backprop, gradient-filter:patch=2,align=centre, error-map-pruning:keep=0.5, sparse-update:ratio=0.02,"
-        "order=norm (or random, gradient; layers=K: the last K convolutions), bias-only, instance-filter:keep=0.1, "
-        "hard-examples:keep=0.1, random-skip:skip=0.5 or stochastic-depth:survival=0.5; repeatable, they combine."
-    ),
+    typer.Option(help=options.help_text()),
 ]
 TrainLast = Annotated[
     str | None, typer.Option(help=f"Last convolutions to train, or all; default {recipe.LAYERS_RULE}.")
 ]
 Momentum = Annotated[
-    float | None, typer.Option(parser=REAL, help="Momentum of SGD; default 0.9, with sparse-update 0.")
+    float | None, typer.Option(parser=REAL, help=f"Momentum of SGD; default 0.9, with {options.plain_sgd()} 0.")
 ]
 MemoryLimit = Annotated[
     str | None,

@@ -6,37 +6,15 @@ from dataclasses import dataclass
 import numba
 
 from costmodel.device import device as devices
-from refimpl.methods.baselines import HardExamples, RandomSkip
-from refimpl.methods.error_map_pruning import ErrorMapPruning
-from refimpl.methods.gradient_filter import ALIGN, GradientFilter
-from refimpl.methods.instance_filter import InstanceFilter
 from refimpl.methods.optim import CLIP_NORM, MOMENTUM, SGD, Schedule
-from refimpl.methods.sparse_update import ORDERS, SparseUpdate
-from refimpl.methods.stochastic_depth import StochasticDepth
+from refimpl.methods.registry import LAYERS, known
 from refimpl.models import MOST_PIXELS, MOST_SIDE
-from refimpl.plan.combinations import INSTANCES, check_combination
+from refimpl.plan.combinations import check_combination
 from refimpl.plan.plan import Backprop, Plan
 
 from .errors import Malformed, unknown
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-LAYERS = "layers"  # the setting of sparse-update that is no setting of its rule, but the plan's train_last
-METHODS = {
-    "backprop": (None, {}),
-    "error-map-pruning": (ErrorMapPruning, {"keep": float, "gamma_w": float, "gamma_dy": float}),
-    "gradient-filter": (GradientFilter, {"patch": int, "align": tuple(ALIGN)}),
-    "sparse-update": (
-        SparseUpdate, {"ratio": float, LAYERS: int, "order": ORDERS, "fixed_first": float, "fixed_last": float}
-    ),
-    "bias-only": (None, {}),
-    "instance-filter": (
-        InstanceFilter,
-        {"keep": float, "rise": float, "fall": float, "window": int, "entropy": float, "threshold": float},
-    ),
-    "hard-examples": (HardExamples, {"keep": float}),
-    "random-skip": (RandomSkip, {"skip": float}),
-    "stochastic-depth": (StochasticDepth, {"survival": float}),
-}  # fmt: skip
 KINDS = {int: "a whole number", float: "a number"}
 MOST = 10**9  # that a count may be; the products of the largest values stay within 64 bits
 MOST_OF = {"batch": 10**5, "threads": devices.MOST_CORES}  # where it is less
@@ -54,13 +32,18 @@ class Methods:
     given: dict[str, dict]
     rules: list
     instances: object
-    depth: StochasticDepth | None
+    depth: object
     text: str
 
     @property
     def layers(self) -> int | None:
-        """The convolutions that sparse-update is to train, where it says so."""
-        return self.given.get("sparse-update", {}).get(LAYERS)
+        """The convolutions that a method is to train, where its settings say so."""
+        return self.given[self.layered][LAYERS] if self.layered else None
+
+    @property
+    def layered(self) -> str | None:
+        """The method whose settings say how many convolutions train, if there is one."""
+        return next((name for name, values in self.given.items() if LAYERS in values), None)
 
 
 def methods(texts: list[str]) -> Methods:
@@ -76,18 +59,29 @@ def methods(texts: list[str]) -> Methods:
         layers = f",{LAYERS}={values[LAYERS]}" if LAYERS in values else ""
         full.append(name if rule is None else describe(rule) + layers)
     made = [rule for _, _, rule in found if rule is not None]
-    chosen = next((rule for rule in made if rule.method in INSTANCES), None)
-    depth = next((rule for rule in made if isinstance(rule, StochasticDepth)), None)
-    rules = [rule for rule in made if rule is not chosen and rule is not depth]
-    return Methods(given, rules, chosen, depth, " + ".join(full))
+    by_kind = {rule.states.kind: rule for rule in made}
+    rules = [rule for rule in made if rule.states.kind == "rule"]
+    return Methods(given, rules, by_kind.get("instances"), by_kind.get("depth"), " + ".join(full))
+
+
+def help_text() -> str:
+    """The help of `--method`: each method's own."""
+    *most, last = (found.states.help for found in known().values())
+    return f"{', '.join(most)} or {last}; repeatable, they combine."
+
+
+def plain_sgd() -> str:
+    """Names of the methods that take no momentum."""
+    return ", ".join(name for name, found in known().items() if found.states.plain_sgd)
 
 
 def method(text: str) -> tuple[str, dict, object | None]:
     """Name, given settings and rule of one `NAME[:key=value,…]`."""
     name, _, rest = text.partition(":")
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    make, keys = METHODS[name]
+    every = known()
+    if name not in every:
+        raise unknown("method", name, every)
+    make, keys = every[name], every[name].states.settings
     values = {}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
@@ -102,7 +96,7 @@ def method(text: str) -> tuple[str, dict, object | None]:
         values[key] = setting(name, key, keys[key], value)
     if values.get(LAYERS, 1) < 1:
         raise Malformed(f"{LAYERS} of {name} must be at least 1, got {values[LAYERS]}")
-    if make is None:
+    if make.states.kind in ("plain", "bias"):
         return name, values, None
     try:
         return name, values, make(**{key: v for key, v in values.items() if key != LAYERS})
@@ -130,32 +124,34 @@ def plan(
         optimizer = SGD(lr, momentum_of(chosen, momentum), schedule=schedule or Schedule())
         return Plan(
             layers(chosen, train_last), chosen.rules, Backprop(optimizer, CLIP_NORM), instances=chosen.instances,
-            depth=chosen.depth, bias_only="bias-only" in chosen.given,
+            depth=chosen.depth, bias_only=any(known()[name].states.kind == "bias" for name in chosen.given),
         )  # fmt: skip
     except ValueError as e:
         raise e if isinstance(e, Malformed) else Malformed(str(e)) from None
 
 
 def layers(chosen: Methods, text: str | None) -> int | str:
-    """Convolutions to train, from `--train-last` or sparse-update's own setting; Malformed where they disagree."""
+    """Convolutions to train, from `--train-last` or a method's own setting; Malformed where they disagree."""
     given = train_last(text or "all")
     if chosen.layers is None:
         return given
     if text is not None and given != chosen.layers:
-        raise Malformed(f"--train-last {text} and {LAYERS}={chosen.layers} of sparse-update disagree: give one of them")
+        raise Malformed(
+            f"--train-last {text} and {LAYERS}={chosen.layers} of {chosen.layered} disagree: give one of them"
+        )
     return chosen.layers
 
 
 def momentum_of(chosen: Methods, value: float | None) -> float:
-    """Momentum of SGD: as given, else 0 for sparse-update, which takes no other, and 0.9 for every other method."""
+    """Momentum of SGD: as given, else 0 where a method takes no other, and 0.9 for every other method."""
     if value is not None:
         return value
-    return 0.0 if "sparse-update" in chosen.given else MOMENTUM
+    return 0.0 if any(known()[name].states.plain_sgd for name in chosen.given) else MOMENTUM
 
 
 def describe(rule) -> str:
     """A rule as `--method` takes it, with every setting."""
-    name, keys = rule.method, METHODS[rule.method][1]
+    name, keys = rule.method, rule.states.settings
     values = {k: getattr(rule, k) for k in keys if k != LAYERS}
     if "patch" in values and values["patch"][0] == values["patch"][1]:
         values["patch"] = values["patch"][0]

@@ -6,6 +6,7 @@ from rich.table import Table
 
 from refimpl.methods.optim import MOMENTUM
 
+from .options import plain_sgd
 from .show import console, size
 
 
@@ -47,7 +48,7 @@ def advised(record: dict) -> None:
         f"{found['candidates']:,} plans were compiled and priced{gaps}",
         "layers: last convolutions that train, the classifier always does; memory: state and arena; RAM there: what "
         f"the {holds}; an epoch: predicted, limited by this value, between from and to; SGD with momentum "
-        f"{MOMENTUM:g}, sparse-update without",
+        f"{MOMENTUM:g}, {plain_sgd()} without",
         "gradient error: expected √(1 − cosine²) to the gradient of the whole net, what is frozen counted as 0; "
         f"measured on {on['net']} ({on['data']}; {on['weights']})\n",
     ):

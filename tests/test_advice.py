@@ -8,7 +8,7 @@ import pytest
 import refimpl as ri
 from costmodel import predict
 from costmodel.advice import advice, budget
-from costmodel.advice.advice import BATCHES, METHODS, Candidate, Limits, Search, front
+from costmodel.advice.advice import BATCHES, Candidate, Limits, Search, front, searched
 from costmodel.advice.expected_error import ErrorTable
 from costmodel.advice.screening import Screen
 from costmodel.device import process
@@ -36,7 +36,7 @@ def table(convolutions: int) -> ErrorTable:
 def search(model="lenet5", **options) -> Search:
     graph = models.build(model, **({"size": (16, 16)} if model == "resnet8" else {}))
     convolutions = sum(n.op == "conv2d" for n in graph.nodes)
-    few = {"methods": METHODS, "batches": (1, 16), "table": table(convolutions)} | options
+    few = {"methods": searched(), "batches": (1, 16), "table": table(convolutions)} | options
     return Search(graph, find("raspberry-pi-4"), SAMPLES, threads=2, **few)
 
 
@@ -143,7 +143,7 @@ def test_the_limit_that_binds_is_named_with_what_would_do(everything, kind, most
         assert not s.advise(replace(enough, memory=enough.memory - 1), most).front
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("method", searched(), ids=lambda m: m.name)
 @pytest.mark.parametrize("model", ["lenet5", "resnet8"])
 def test_screened_memory_is_near_that_of_programs(model, method):
     """Of the reference backend, whose calls are those of the closed form; what is left are gaps of the placement."""

@@ -69,7 +69,7 @@ def test_advice_screens_each_precision_by_itself(monkeypatch):
     table = expected_error.ErrorTable({"measured": {"classifier": 0.5, "exact": [0.25, 0.25], "methods": {}}})
     for precisions in (("float32",), ("float64",), ("float32", "float64")):
         monkeypatch.setattr(advice, "PRECISIONS", precisions)
-        search = advice.Search(graph, find("raspberry-pi-4"), 64, "fast", 2, advice.METHODS[:1], (1, 8), table)
+        search = advice.Search(graph, find("raspberry-pi-4"), 64, "fast", 2, advice.searched()[:1], (1, 8), table)
         found[precisions] = {c: row for c, row in zip(search.candidates, search.screened.tolist(), strict=True)}
     single, double, both = found.values()
     assert both == single | double and len(both) == 2 * len(single)

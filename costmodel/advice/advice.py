@@ -1,6 +1,6 @@
 """Which plan to train with: the Pareto front of memory, time and expected gradient error, within limits.
 
-The search goes over METHODS with their settings, the number of last convolutions that train, BATCHES and PRECISIONS.
+The search goes over the methods that state a grid, the number of last convolutions that train, BATCHES and PRECISIONS.
 
     screened   every candidate: memory and seconds from the closed forms of each method's step (`advice.screening`),
                each times the ratio of compiled to screened figures of compiled candidates nearby, mostly of its method
@@ -32,10 +32,8 @@ import numpy as np
 from refimpl.compiler.compile import compile
 from refimpl.compiler.program import Program
 from refimpl.graph import Graph
-from refimpl.methods.error_map_pruning import ErrorMapPruning
-from refimpl.methods.gradient_filter import GradientFilter
 from refimpl.methods.optim import CLIP_NORM, MOMENTUM, SGD
-from refimpl.methods.sparse_update import SparseUpdate
+from refimpl.methods.registry import known
 from refimpl.plan.plan import Backprop, Plan, counted
 
 from .. import predict
@@ -63,12 +61,15 @@ class Method:
     values: tuple = (None,)
 
 
-METHODS = (
-    Method("backprop"),
-    Method("gradient-filter", GradientFilter, "patch", (2, 3, 4, 5, 7)),
-    Method("error-map-pruning", ErrorMapPruning, "keep", (0.1, 0.25, 0.4, 0.5, 0.75)),
-    Method("sparse-update", SparseUpdate, "ratio", (0.02, 0.05, 0.1, 0.2, 0.5)),
-)
+def searched() -> tuple[Method, ...]:
+    """The methods that state a grid."""
+    found = [(name, method, method.states.grid) for name, method in known().items() if method.states.grid]
+    return tuple(
+        Method(name, None if method.states.kind == "plain" else method, grid.setting, grid.values)
+        for name, method, grid in found
+    )
+
+
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 PRECISIONS = ("float32",)  # float64 is for gradient checks
 
@@ -92,7 +93,7 @@ class Candidate:
     def plan(self) -> Plan:
         """What to compile."""
         rules = () if self.method.rule is None else (self.method.rule(**{self.method.setting: self.value}),)
-        momentum = 0.0 if self.method.rule is SparseUpdate else MOMENTUM
+        momentum = 0.0 if self.method.rule and self.method.rule.states.plain_sgd else MOMENTUM
         return Plan(self.train_last, rules, Backprop(SGD(LEARNING_RATE, momentum), CLIP_NORM))
 
 
@@ -207,10 +208,11 @@ class Search:
 
     def __init__(
         self, graph: Graph, device: Device, samples: int, backend: str = "fast", threads: int | None = None,
-        methods: Sequence[Method] = METHODS, batches: Sequence[int] = BATCHES,
+        methods: Sequence[Method] | None = None, batches: Sequence[int] = BATCHES,
         table: expected_error.ErrorTable | None = None,
     ):  # fmt: skip
         """samples: of an epoch; backend, threads: as for `compile`; table: of gradient errors, default the package's.
+        methods: default those that state a grid and were measured on the table's nets.
 
         ValueError where a method does not fit the net, or samples are below 1.
         """
@@ -219,6 +221,9 @@ class Search:
         self.graph, self.device, self.samples, self.backend = graph, device, samples, backend
         self.threads = threads
         self.table = table or expected_error.shipped()
+        if methods is None:
+            methods = tuple(m for m in searched() if self.table.measured(m.name))
+        self.methods = methods
         self.convolutions = len(counted(graph))
         self.candidates: list[Candidate] = []
         self.compiled: dict[int, Priced] = {}

@@ -25,7 +25,12 @@ from importlib.resources import files
 
 import numpy as np
 
-EXACT = {"backprop": None, "gradient-filter": 1, "error-map-pruning": 1.0, "sparse-update": 1.0}  # method → its setting
+from refimpl.methods.registry import known
+
+
+def exact_settings() -> dict[str, float | None]:
+    """Method → the value of its setting with which its gradients are exact, of those that the advice searches."""
+    return {name: found.states.grid.exact for name, found in known().items() if found.states.grid}
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,13 @@ class ErrorTable:
         self.nets = nets
         self._sums: dict = {}
 
+    def measured(self, method: str) -> bool:
+        """Was a method measured on every net? Exact gradients were."""
+        grid = known()[method].states.grid
+        return grid is not None and (
+            grid.setting is None or all(method in net["methods"] for net in self.nets.values())
+        )
+
     def nearest(self, name: str, convolutions: int) -> str:
         """The net of that name, else the one with the nearest number of convolutions."""
         if name in self.nets:
@@ -58,8 +70,9 @@ class ErrorTable:
 
         setting: patch, keep or ratio; None for backprop. KeyError for a method that was not measured.
         """
-        if method not in EXACT:
-            raise KeyError(f"no error was measured of {method}; there is {', '.join(EXACT)}")
+        exact_at = exact_settings()
+        if method not in exact_at:
+            raise KeyError(f"no error was measured of {method}; there is {', '.join(exact_at)}")
         on = self.nearest(name, convolutions)
         share = 1.0 if isinstance(train_last, str) or not convolutions else train_last / convolutions
         rest = self.nets[on]["classifier"]
@@ -82,7 +95,7 @@ class ErrorTable:
         """(setting, sums) of a method by rising setting, the exact gradient as its own limit."""
         if (net, method) not in self._sums:
             found = self.nets[net]
-            exact = (EXACT[method] or 1, _from_the_end(found["exact"], found["exact"]))
+            exact = (exact_settings()[method] or 1, _from_the_end(found["exact"], found["exact"]))
             measured = [
                 (
                     next(v for k, v in one.items() if k not in ("dot", "square")),

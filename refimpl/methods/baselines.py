@@ -15,6 +15,7 @@ import numpy as np
 
 from ..kernels import random
 from ..kernels.traced import part
+from .registry import JUDGED_WHOLE, ONE_CHOICE, Statement, register_method
 from .strategy import Modifier, Strategy, Turn
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 BLOCK = 1 << 16  # steps drawn for at a time
 
 
+@register_method
 @dataclass(frozen=True)
 class HardExamples(Modifier):
     """OHEM: the share `keep` of each mini-batch with the highest losses trains. ValueError for another share."""
@@ -33,6 +35,12 @@ class HardExamples(Modifier):
     keep: float = 0.1
 
     method: ClassVar[str] = "hard-examples"
+    states: ClassVar[Statement] = Statement(
+        "instances", 20, "hard-examples:keep=0.1", {"keep": float},
+        refuses={
+            "instances": ONE_CHOICE, "depth": JUDGED_WHOLE,
+        },
+    )  # fmt: skip
     priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that costs depend on
 
     def __post_init__(self):
@@ -71,6 +79,7 @@ class HardExamples(Modifier):
         return inner.run(trainer, None, y[chosen], total, everything)
 
 
+@register_method
 @dataclass(frozen=True)
 class RandomSkip(Modifier):
     """SMD: each mini-batch is skipped with probability `skip`. ValueError where it is not from 0 to below 1."""
@@ -78,6 +87,9 @@ class RandomSkip(Modifier):
     skip: float = 0.5
 
     method: ClassVar[str] = "random-skip"
+    states: ClassVar[Statement] = Statement(
+        "instances", 30, "random-skip:skip=0.5", {"skip": float}, refuses={"instances": ONE_CHOICE}
+    )  # fmt: skip
     priced: ClassVar[tuple[str, ...]] = ("skip",)  # settings that costs depend on
 
     def __post_init__(self):

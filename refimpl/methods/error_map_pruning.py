@@ -32,6 +32,7 @@ from ..kernels.geometry import CONV_MAP, CONV_TAP, conv_derive
 from ..kernels.passes import Bound, declare
 from ..kernels.traced import part
 from .convolution import OPERATOR, Convolution
+from .registry import Grid, Statement, register_method
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K", "db": "K",
@@ -218,6 +219,7 @@ def grad_w(t, dw, dy, x, rank, kept, stride=(1, 1), dilation=(1, 1), pad=((0, 0)
     dw[r, s, c, k] = total
 
 
+@register_method
 @dataclass(frozen=True)
 class ErrorMapPruning:
     """The rule of a Plan that trains convolutions on the kept share of their error map's channels.
@@ -233,6 +235,11 @@ class ErrorMapPruning:
 
     operator: ClassVar[str] = OPERATOR
     method: ClassVar[str] = "error-map-pruning"
+    states: ClassVar[Statement] = Statement(
+        "rule", 40, "error-map-pruning:keep=0.5", {"keep": float, "gamma_w": float, "gamma_dy": float},
+        {"instances": "the error map of the chosen instances is pruned by channel"},
+        grid=Grid("keep", (0.1, 0.25, 0.4, 0.5, 0.75), 1.0), mark="^",
+    )  # fmt: skip
     stage: ClassVar[int] = 1  # of the rules of a convolution (`methods.convolution`)
     filters: ClassVar[bool] = False
     priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that sizes and costs depend on

@@ -40,6 +40,7 @@ from ..kernels.kernel import helper
 from ..kernels.passes import Pass, ShapeError, declare
 from ..kernels.traced import Traced
 from .convolution import OPERATOR, Convolution
+from .registry import Grid, Statement, register_method
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K",
@@ -255,6 +256,7 @@ def expand_w(t, dw, dw_patch):
     dw[r, s, c, k] = dw_patch[c, k]
 
 
+@register_method
 @dataclass(frozen=True)
 class GradientFilter:
     """The rule of a Plan that trains convolutions with filtered gradients.
@@ -268,6 +270,15 @@ class GradientFilter:
 
     operator: ClassVar[str] = OPERATOR
     method: ClassVar[str] = "gradient-filter"
+    states: ClassVar[Statement] = Statement(
+        "rule", 50, "gradient-filter:patch=2,align=centre", {"patch": int, "align": tuple(ALIGN)},
+        {
+            "instances": "the gradients of the chosen instances are filtered",
+            "error-map-pruning":
+                "the kept channels of the error map are filtered; convolutions with groups are filtered, not pruned",
+        },
+        grid=Grid("patch", (2, 3, 4, 5, 7), 1), mark="s",
+    )  # fmt: skip
     stage: ClassVar[int] = 2  # of the rules of a convolution (`methods.convolution`)
     filters: ClassVar[bool] = True
     priced: ClassVar[tuple[str, ...]] = ("patch",)  # settings that sizes and costs depend on

@@ -44,6 +44,7 @@ from ..kernels import traced
 from ..kernels.passes import declare
 from . import filter_shares
 from .optim import SGD
+from .registry import JUDGED_WHOLE, ONE_CHOICE, Statement, register_method
 from .strategy import Modifier, Strategy, Turn, turns
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def class_weights(wanted: float) -> tuple[float, float]:
     return 1 / (1 - wanted), 1 / wanted
 
 
+@register_method
 @dataclass(frozen=True)
 class InstanceFilter(Modifier):
     """What enters a step: the instances that a filter net predicts to have a high loss.
@@ -130,6 +132,13 @@ class InstanceFilter(Modifier):
     shares: tuple[float, float] | None = None
 
     method: ClassVar[str] = "instance-filter"
+    states: ClassVar[Statement] = Statement(
+        "instances", 10, "instance-filter:keep=0.1",
+        {"keep": float, "rise": float, "fall": float, "window": int, "entropy": float, "threshold": float},
+        refuses={
+            "instances": ONE_CHOICE, "depth": JUDGED_WHOLE,
+        },
+    )  # fmt: skip
     priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that sizes and costs depend on
     prefix: ClassVar[str] = "filter."  # of the filter net's arrays and sections
 

@@ -41,6 +41,7 @@ from ..kernels.geometry import CONV_TAP, conv_derive
 from ..kernels.passes import declare
 from ..kernels.traced import part
 from .convolution import OPERATOR, Convolution
+from .registry import LAYERS, Grid, Statement, register_method
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "x_chosen": "N H W M", "dw": "R S M K/G",
@@ -115,6 +116,7 @@ def order(w: np.ndarray, groups: int, kind: str, seed: int, stream: int) -> np.n
     return np.argsort(-squares.reshape(-1), kind="stable").astype(np.int32)
 
 
+@register_method
 @dataclass(frozen=True)
 class SparseUpdate:
     """The rule of a Plan that trains a few input channels of each trained convolution at a time.
@@ -132,6 +134,23 @@ class SparseUpdate:
 
     operator: ClassVar[str] = OPERATOR
     method: ClassVar[str] = "sparse-update"
+    states: ClassVar[Statement] = Statement(
+        "rule", 60,
+        "sparse-update:ratio=0.02,order=norm (or random, gradient; layers=K: the last K convolutions)",
+        {"ratio": float, LAYERS: int, "order": ORDERS, "fixed_first": float, "fixed_last": float},
+        {
+            "instances": "the chosen instances train the chosen channels",
+            "error-map-pruning":
+                "dw of the chosen input and the kept output channels, dx of the kept ones; with groups dw is not "
+                "pruned",
+            "gradient-filter":
+                "the chosen channels are stored as patch sums, dx is filtered; with groups dw of the chosen ones is "
+                "exact",
+        },
+        plain_sgd="the trained channels change from step to step, and the arrays that {optimizer} keeps for all of "
+        "them would cost the memory that it saves",
+        grid=Grid("ratio", (0.02, 0.05, 0.1, 0.2, 0.5), 1.0), mark="D",
+    )  # fmt: skip
     stage: ClassVar[int] = 0  # of the rules of a convolution (`methods.convolution`)
     filters: ClassVar[bool] = False
     priced: ClassVar[tuple[str, ...]] = ("ratio",)  # settings that sizes and costs depend on

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..graph import INPUT, Graph, operator, operators
 from ..kernels import random
+from .registry import Statement, register_method
 from .strategy import Modifier, Strategy, Turn
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def _before(graph: Graph, tensor: str, other: str) -> frozenset[str]:
     return frozenset(found)
 
 
+@register_method
 @dataclass(frozen=True)
 class StochasticDepth(Modifier):
     """SD: the last residual block survives a step with probability `survival`, the ones before it more often.
@@ -92,6 +94,10 @@ class StochasticDepth(Modifier):
     survival: float = 0.5
 
     method: ClassVar[str] = "stochastic-depth"
+    states: ClassVar[Statement] = Statement(
+        "depth", 80, "stochastic-depth:survival=0.5", {"survival": float},
+        dict.fromkeys(("instances", "rule", "bias"), "steps leave residual blocks out, and it works on the others"),
+    )  # fmt: skip
     priced: ClassVar[tuple[str, ...]] = ("survival",)  # settings that sizes and costs depend on
 
     def __post_init__(self):

@@ -1,23 +1,14 @@
 """Which methods of a Plan combine, and how its rules work together on one convolution.
 
-`COMBINATIONS` says of every pair of methods what the two do together, or why not; how rules work together on a
-convolution is in `methods.convolution`.
+The methods state it, `COMBINATIONS` says of every pair of methods what the two do together, or why
+not; how rules work together on a convolution is in `methods.convolution`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
 
-INSTANCES = ("instance-filter", "hard-examples", "random-skip")  # what enters a step
-METHODS = (
-    "backprop",
-    *INSTANCES,
-    "error-map-pruning",
-    "gradient-filter",
-    "sparse-update",
-    "bias-only",
-    "stochastic-depth",
-)
+from ..methods.registry import Statement, known, of_kind
 
 
 @dataclass(frozen=True)
@@ -28,51 +19,47 @@ class Combination:
     text: str
 
 
-_ON_INSTANCES = {
-    "error-map-pruning": "the error map of the chosen instances is pruned by channel",
-    "gradient-filter": "the gradients of the chosen instances are filtered",
-    "sparse-update": "the chosen instances train the chosen channels",
-    "bias-only": "the chosen instances train biases",
-}
-_TOGETHER = {
-    ("error-map-pruning", "gradient-filter"):
-        "the kept channels of the error map are filtered; convolutions with groups are filtered, not pruned",
-    ("error-map-pruning", "sparse-update"):
-        "dw of the chosen input and the kept output channels, dx of the kept ones; with groups dw is not pruned",
-    ("gradient-filter", "sparse-update"):
-        "the chosen channels are stored as patch sums, dx is filtered; with groups dw of the chosen ones is exact",
-}  # fmt: skip
-_ALONE = Combination(False, "backprop is the plain method, to be named alone")
 _TWICE = Combination(False, "its settings hold for the whole step: name it once")
-_ONE_CHOICE = Combination(False, "both choose which instances train")
-_ON_BLOCKS = Combination(True, "steps leave residual blocks out, and it works on the others")
-_JUDGED_WHOLE = Combination(
-    False, "it judges instances by the net in inference mode, whose branches then need a scale that training lacks"
-)
-_NO_WEIGHTS = Combination(False, "bias-only trains no weights of convolutions, whose gradients the other replaces")
+_UNSAID = Combination(False, "neither says what the two do together")
 
 
-def _combination(a: str, b: str) -> Combination:
-    if a == b:
+def _combination(a: type, b: type) -> Combination:
+    if a is b:
         return _TWICE
-    if a == "backprop":
-        return _ALONE
-    if b == "stochastic-depth":
-        return _JUDGED_WHOLE if a in ("instance-filter", "hard-examples") else _ON_BLOCKS
-    if a in INSTANCES:
-        return _ONE_CHOICE if b in INSTANCES else Combination(True, _ON_INSTANCES[b])
-    return Combination(True, _TOGETHER[a, b]) if (a, b) in _TOGETHER else _NO_WEIGHTS
+    sides: tuple[tuple[Statement, type], ...] = ((a.states, b), (b.states, a))
+    for key in (lambda method: method.method, lambda method: method.states.kind):
+        for said, other in sides:
+            if key(other) in said.refuses:
+                return Combination(False, said.refuses[key(other)])
+        for said, other in sides:
+            if key(other) in said.combines:
+                return Combination(True, said.combines[key(other)])
+    return _UNSAID
 
 
-# Every pair of METHODS, each with itself too, in their order.
-COMBINATIONS = {pair: _combination(*pair) for pair in combinations_with_replacement(METHODS, 2)}
+def pairs() -> dict[tuple[str, str], Combination]:
+    """Every pair of methods, each with itself too, in their order."""
+    found = known()
+    return {(a, b): _combination(found[a], found[b]) for a, b in combinations_with_replacement(found, 2)}
+
+
+def __getattr__(name: str):
+    """`METHODS`, `INSTANCES` (what enters a step) and `COMBINATIONS`, as the methods state them when they are read."""
+    if name == "METHODS":
+        return tuple(known())
+    if name == "INSTANCES":
+        return of_kind("instances")
+    if name == "COMBINATIONS":
+        return pairs()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def check_combination(methods: Sequence[str]) -> None:
     """ValueError with the reason where two of the methods of a step do not combine."""
+    every = known()
     for pair in combinations(methods, 2):
-        a, b = sorted(pair, key=METHODS.index)
-        found = COMBINATIONS[a, b]
+        a, b = sorted(pair, key=list(every).index)
+        found = _combination(every[a], every[b])
         if not found.supported:
             raise ValueError(
                 f"{a} is named twice: {found.text}" if a == b else f"{a} and {b} do not combine: {found.text}"
@@ -81,9 +68,12 @@ def check_combination(methods: Sequence[str]) -> None:
 
 def combinations_table() -> str:
     """`COMBINATIONS` as a Markdown table; pairs with one second method and one text share a row."""
-    rows = {("itself", _TWICE): ["any"], ("any other", _ALONE): ["backprop"]}
-    for (a, b), found in COMBINATIONS.items():
-        if found not in (_TWICE, _ALONE):
-            rows.setdefault((b, found), []).append(a)
+    rows, every = {("itself", _TWICE): ["any"]}, known()
+    for (a, b), found in pairs().items():
+        if found is not _TWICE:
+            plain = every[a].states.kind == "plain"
+            named = rows.setdefault(("any other" if plain else b, found), [])
+            if a not in named:
+                named.append(a)
     lines = [f"| {', '.join(a)} | {b} | {'yes' if c.supported else 'no'}: {c.text} |" for (b, c), a in rows.items()]
     return "\n".join(["| method | with | |", "|---|---|---|", *lines])

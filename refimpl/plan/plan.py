@@ -120,11 +120,11 @@ class Plan:
             )
         check_combination(self.methods)
         optimizer = self.step.optimizer
-        if optimizer.state and "sparse-update" in self.methods:
-            raise ValueError(
-                "sparse-update needs plain SGD without momentum: the trained channels change from step to step, and "
-                f"the arrays that {type(optimizer).__name__} keeps for all of them would cost the memory that it saves"
-            )
+        for method in (self.instances, *self.rules, self.depth) if optimizer.state else ():
+            states = getattr(method, "states", None)
+            if states and states.plain_sgd:
+                why = states.plain_sgd.format(optimizer=type(optimizer).__name__)
+                raise ValueError(f"{method.method} needs plain SGD without momentum: {why}")
         self._check_loss("loss must be", "loss")
         if self.instances is not None:
             self._check_loss(f"{self.instances!r} chooses by", "labels")

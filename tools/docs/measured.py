@@ -171,7 +171,7 @@ def method_errors(method: str) -> str:
             text = SHARE.get(method, "the classifier and the last {}").format(setting)
             rows.setdefault(text, {})[net] = f"{value['error']:.3f}"
     if not rows:
-        raise KeyError(f"no error was measured of {method}; there is {', '.join(expected_error.EXACT)}")
+        raise KeyError(f"no error was measured of {method}; there is {', '.join(expected_error.exact_settings())}")
     nets = list(expected_error.shipped().nets)
     return table(["error", *(NETS[n] for n in nets)], [[text, *(v[n] for n in nets)] for text, v in rows.items()], 1)
 

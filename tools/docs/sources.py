@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from gradledger import cli, options
+from refimpl.methods.registry import known
 from refimpl.plan import combinations as pairs
 
 ROOT = Path(__file__).parents[2]
@@ -85,8 +86,9 @@ def rooms(package: str) -> str:
 
 
 def rule(name: str):
-    """The class of a method as `--method` names it, and its settings: setting → kind or words; None: no class."""
-    return options.METHODS[name]
+    """The class of a method as `--method` names it, and its settings: setting → kind or words."""
+    found = known()[name]
+    return found, found.states.settings
 
 
 def equations(name: str) -> str:
@@ -119,7 +121,7 @@ def combines(name: str) -> str:
 
 def method_links() -> str:
     """Every method, each linked to its page from the first page."""
-    return ", ".join(f"[`{name}`](methods/{name}.md)" for name in options.METHODS if name != "backprop")
+    return ", ".join(f"[`{name}`](methods/{name}.md)" for name in known() if name != "backprop")
 
 
 def combinations() -> str:

@@ -14,13 +14,14 @@ from refimpl.compiler.program import Program
 from refimpl.graph import INPUT, Graph
 from refimpl.methods.baselines import HardExamples, RandomSkip
 from refimpl.methods.gradient_filter import ALIGN
+from refimpl.methods.registry import known, of_kind
 from refimpl.plan.combinations import COMBINATIONS, INSTANCES, METHODS
 from refimpl.plan.plan import counted
 from refimpl.training.trainer import initial
 
 from .drawn_passes import Pick, picker
 
-RULES = ("error-map-pruning", "gradient-filter", "sparse-update")
+RULES = of_kind("rule")
 SETS = [
     *((m,) for m in METHODS),
     *(pair for pair, combination in COMBINATIONS.items() if combination.supported),
@@ -185,7 +186,7 @@ def plan_of(pick: Pick, g: Graph, methods: tuple[str, ...]) -> ri.Plan:
     }
     instances = next((choices[m]() for m in methods if m in INSTANCES), None)
     decay = pick(0, 1) * 0.01
-    if "sparse-update" in methods or not pick(0, 2):
+    if any(known()[m].states.plain_sgd for m in methods) or not pick(0, 2):
         optimizer = ri.SGD(lr=0.01, weight_decay=decay)
     elif pick(0, 1):
         optimizer = ri.SGD(lr=0.01, momentum=0.9, nesterov=bool(pick(0, 1)), weight_decay=decay)

@@ -17,7 +17,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -27,7 +27,8 @@ import numpy as np
 import refimpl as ri
 from costmodel import predict
 from refimpl.kernels import random
-from refimpl.plan.combinations import METHODS, check_combination
+from refimpl.methods.registry import KINDS, known
+from refimpl.plan.combinations import check_combination
 from refimpl.storage import checkpoint
 
 from . import measured
@@ -44,13 +45,7 @@ DEEP = ("resnet34", "resnet74", "resnet110", "vgg16")  # more of the same layers
 CLASSES = 5
 TOLERANCE = 1e-3
 
-RULES: dict[str, Callable] = {
-    "error-map-pruning": ri.ErrorMapPruning, "gradient-filter": ri.GradientFilter, "sparse-update": ri.SparseUpdate,
-}  # fmt: skip
-CHOICES: dict[str, Callable] = {
-    "instance-filter": lambda: ri.InstanceFilter(keep=0.4), "hard-examples": ri.HardExamples,
-    "random-skip": ri.RandomSkip,
-}  # fmt: skip
+OWN = {"instance-filter": {"keep": 0.4}}  # settings that are not their defaults
 MOMENTUM = ri.SGD(lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
 VARIANTS = {  # back-propagation with other settings
     "classifier": ri.Plan(0),
@@ -67,8 +62,8 @@ VARIANTS = {  # back-propagation with other settings
 
 def combinations() -> Iterator[tuple[str, ...]]:
     """Every set of methods that combine."""
-    for count in range(1, len(METHODS) + 1):
-        for methods in itertools.combinations(METHODS, count):
+    for count in range(1, len(known()) + 1):
+        for methods in itertools.combinations(known(), count):
             try:
                 check_combination(methods)
             except ValueError:
@@ -78,13 +73,16 @@ def combinations() -> Iterator[tuple[str, ...]]:
 
 def plan_of(methods: tuple[str, ...]) -> ri.Plan:
     """The plan of some methods with their defaults."""
+    made: dict[str, list] = {kind: [] for kind in KINDS}
+    for name in methods:
+        made[known()[name].states.kind].append(known()[name](**OWN.get(name, {})))
     return ri.Plan(
-        rules=[RULES[m]() for m in methods if m in RULES],
+        rules=made["rule"],
         step=ri.Backprop(ri.SGD(lr=0.01)),
-        instances=next((CHOICES[m]() for m in methods if m in CHOICES), None),
-        depth=ri.StochasticDepth(0.5) if "stochastic-depth" in methods else None,
-        bias_only="bias-only" in methods,
-        train_bias="bias-only" in methods,
+        instances=next(iter(made["instances"]), None),
+        depth=next(iter(made["depth"]), None),
+        bias_only=bool(made["bias"]),
+        train_bias=bool(made["bias"]),
     )
 
 

@@ -1,0 +1,89 @@
+"""What each method states of itself, and the list of all methods: the modules of this folder and those registered.
+
+A method is a class with `method`, its name as `--method` takes it, and `states`, a `Statement`. The command line, the
+table of combinations, the advice and its plots, and the tables of the docs read these.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+KINDS = ("plain", "instances", "rule", "bias", "depth")
+ONE_CHOICE = "both choose which instances train"  # why what enters a step combines with no other such choice
+JUDGED_WHOLE = (  # why a choice by losses combines with no choice of blocks
+    "it judges instances by the net in inference mode, whose branches then need a scale that training lacks"
+)
+LAYERS = "layers"  # a setting of a method that is none of its class, but the plan's `train_last`
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the advice searches of a method: the values of a setting, with which it is exact at `exact`."""
+
+    setting: str | None = None
+    values: tuple = (None,)
+    exact: float | None = None
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a method says of itself.
+
+    kind: where a Plan takes it: "instances" (what enters a step), "rule" (of gradients), "depth" (which blocks), "bias"
+    (its bias_only) or "plain" (none). place: in lists, small ones first. help: its part of the help of `--method`.
+    settings: name → int, float or a tuple of words. combines, refuses: name or kind of another method → what the two do
+    together, or why not; one of the two says it, a name goes before a kind, and a refusal before the other. plain_sgd:
+    why it takes no optimizer with state; None where it takes any. grid: for the advice; None: not searched. mark: of
+    the advice's plot. ValueError for another kind, or a grid without a mark.
+    """
+
+    kind: str
+    place: int
+    help: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+    combines: Mapping[str, str] = field(default_factory=dict)
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    plain_sgd: str | None = None
+    grid: Grid | None = None
+    mark: str | None = None
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"the kind of a method must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if (self.grid is None) != (self.mark is None):
+            raise ValueError("a method that states a grid for the advice needs a mark in its plot, and no other does")
+
+
+_registered: dict[str, type] = {}
+
+
+def register_method(found: type) -> type:
+    """Add a method to the list, also as a decorator of its class; ValueError where its name is taken."""
+    if _registered.setdefault(found.method, found) is not found:
+        raise ValueError(f"the method {found.method} is registered twice: give one of them another name")
+    return found
+
+
+def forget_method(name: str) -> None:
+    """Take a method off the list; KeyError where it is not there."""
+    del _registered[name]
+
+
+@cache
+def _load_folder() -> None:
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"{__package__}.{module.name}")
+
+
+def known() -> dict[str, type]:
+    """Every method, name → class, in the order of their places."""
+    _load_folder()
+    return dict(sorted(_registered.items(), key=lambda item: item[1].states.place))
+
+
+def of_kind(kind: str) -> tuple[str, ...]:
+    """Names of the methods of a kind."""
+    return tuple(name for name, found in known().items() if found.states.kind == kind)

@@ -1,0 +1,189 @@
+"""A method from a folder of its own is found everywhere, and no list of the packages names a method."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nets import NETS
+from own.comb import Comb
+
+import refimpl as ri
+from costmodel import closed_form, predict
+from costmodel.advice import advice
+from costmodel.advice.gradient_error import Table
+from costmodel.device.device import find
+from gradledger import advise_plot, options
+from refimpl.methods.registry import Statement, forget_method, known, register_method
+from refimpl.plan import combinations
+from refimpl.training.trainer import Trainer
+from tools.docs import sources
+from validation.instruments import snapshot
+from validation.instruments.counting import count_call
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("refimpl", "costmodel", "validation", "gradledger", "tools")
+
+
+@pytest.fixture(autouse=True)
+def comb():
+    register_method(Comb)
+    yield
+    forget_method("comb")
+
+
+def compiled(texts, backend="reference", net="residual"):
+    chosen = options.methods(texts)
+    return ri.compile(NETS[net](), options.plan(chosen, None, 0.0), 5, backend=backend, threads=1)
+
+
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+@pytest.mark.parametrize("texts", [["comb:every=2"], ["comb:every=3", "error-map-pruning:keep=0.5"]], ids=" + ".join)
+def test_it_trains_and_what_is_counted_is_what_is_priced(texts, backend):
+    p = compiled(texts, backend, "depthwise")
+    trainer = Trainer(p, seed=2)
+    before = {name: a.copy() for name, a in trainer.parameters.items()}
+    x = np.random.default_rng(1).normal(size=(5, *p.size, 3)).astype(np.float32)
+    losses = trainer.fit(x, np.arange(5) % 3, epochs=3)
+    assert np.isfinite(losses).all() and len(set(losses)) > 1
+    every, moved = p.plan.rules[0].every, 0
+    for node in p.graph.nodes:
+        if node.op == "conv2d":
+            change = np.abs(trainer.parameters[node.params["w"]] - before[node.params["w"]]).max((0, 1, 2))
+            assert not change[np.arange(len(change)) % every > 0].any()
+            moved += change[::every].any()
+    assert moved
+    assert "comb" in {call.passed.operator for call in p.step}
+    for call in p.step:
+        assert dict(predict.call_counts(call, 5)) == count_call(call, 5), call.name
+
+
+def test_its_closed_form_is_the_price_at_other_settings():
+    form = closed_form.of(NETS["residual"](), ri.Plan(rules=[Comb(2)]))
+    for every in (1, 2, 3, 5):
+        program = ri.compile(NETS["residual"](), ri.Plan(rules=[Comb(every)]), 3, backend="reference", threads=1)
+        assert form.at(N=3, every=every) == predict.estimate(program).units
+
+
+def test_it_combines_as_it_states():
+    pairs = combinations.COMBINATIONS
+    assert pairs["error-map-pruning", "comb"] == combinations.Combination(True, "dx is pruned, dw is the comb's")
+    assert pairs["random-skip", "comb"].supported and pairs["comb", "stochastic-depth"].supported
+    for other, why in (("gradient-filter", "neither says"), ("bias-only", "trains no weights"), ("backprop", "alone")):
+        with pytest.raises(options.Malformed, match=why):
+            options.methods(["comb", other])
+    assert ("random-skip", "comb", "stochastic-depth") in list(snapshot.combinations())
+    assert snapshot.plan_of(("comb",)).rules == (Comb(),)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("comb:every=0", "^method comb: every must be at least 1, got 0$"),
+        ("comb:every=x", "^every of comb must be a whole number, got 'x'$"),
+        ("comb:ever=2", "^there is no setting of comb 'ever'; did you mean 'every'[?] known: every$"),
+        ("com", "^there is no method 'com'; did you mean 'comb'[?]"),
+    ],
+)
+def test_bad_settings_are_refused(text, message):
+    with pytest.raises(options.Malformed, match=message):
+        options.methods([text])
+
+
+def test_the_command_line_offers_it():
+    start = (
+        "import sys; from own.comb import Comb; from refimpl.methods.registry import register_method as r; r(Comb); "
+    )
+    start += "from gradledger.cli import app; sys.argv = ['gradledger', *sys.argv[1:]]; app()"
+
+    def run(*words):
+        command = [sys.executable, "-c", start, "cost", *words]
+        env = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": "", "HOME": str(Path.home()), "COLUMNS": "200"}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+
+    assert "comb:every=2" in run("--help")
+    found, dense = (
+        json.loads(run("--model", "lenet5", "--train-last", "all", "--json", "--device", "raspberry-pi-4", *method))
+        for method in (["--method", "comb:every=3"], [])
+    )
+    assert found["macs"] < dense["macs"]
+
+
+def test_the_advice_searches_it_where_its_error_was_measured():
+    graph, points = NETS["residual"](), [{"every": n, "dot": [0.1], "square": [0.1]} for n in (2, 3)]
+    nets = {"net": {"classifier": 0.5, "exact": [0.5], "methods": {}}}
+
+    def names(net):
+        table = Table({"net": nets["net"] | {"methods": net}})
+        search = advice.Search(graph, find("raspberry-pi-4"), 8, "reference", 1, batches=(1,), table=table)
+        return {c.text for c in search.candidates}
+
+    assert {"comb:every=2", "comb:every=3"} <= names({"comb": points})
+    assert names({}) == {"backprop"}
+    assert advise_plot.markers()["comb"] == "P"
+
+
+def test_the_tables_of_the_docs_have_it():
+    assert "| `every` | a whole number | 2 |" in sources.settings("comb")
+    assert "dx is pruned, dw is the comb's" in sources.combines("error-map-pruning")
+    assert "every n-th output channel" in sources.equations("comb").lower()
+    assert "(methods/comb.md)" in sources.method_links()
+    assert "| error-map-pruning | comb | yes: dx is pruned" in combinations.combinations_table()
+
+
+def test_two_methods_of_one_name_and_half_a_statement_are_refused():
+    with pytest.raises(ValueError, match="^the method comb is registered twice: give one of them another name$"):
+        register_method(type("Other", (), {"method": "comb"}))
+    with pytest.raises(ValueError, match="^the kind of a method must be one of plain, .*, got 'filter'$"):
+        Statement("filter", 1, "x")
+    with pytest.raises(ValueError, match="^a method that states a grid for the advice needs a mark"):
+        Statement("rule", 1, "x", mark="o")
+
+
+def named_in(path: Path) -> set[str]:
+    """Methods that a file names in its code: a string that is or begins with its name, its class, its module."""
+    found, every = set(), {name: known()[name] for name in MOST}
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    words = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
+            words.add(node.value)
+        elif isinstance(node, ast.Name):
+            words.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            words.add(node.attr)
+        elif isinstance(node, ast.alias):
+            words |= set(node.name.split("."))
+        elif isinstance(node, ast.ImportFrom):
+            words |= set((node.module or "").split("."))
+    for name, method in every.items():
+        own = {method.__name__, name, name.replace("-", "_")}
+        if own & words or any(name in word.split(":")[0].split() for word in words):
+            found.add(name)
+    return found
+
+
+# Files outside a method's own, its tests, experiments and benchmarks that still name it: a number may only fall, to 3.
+# Of backprop, the plain method and a common word, none is counted.
+MOST = {
+    "instance-filter": 7, "hard-examples": 2, "random-skip": 2, "error-map-pruning": 11, "gradient-filter": 16,
+    "sparse-update": 12, "bias-only": 2, "stochastic-depth": 7,
+}  # fmt: skip
+
+
+def test_how_many_other_files_name_a_method():
+    found: dict[str, list[str]] = {name: [] for name in MOST}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            where = path.relative_to(ROOT).as_posix()
+            if where.startswith(("validation/experiments/", "validation/bench/", "validation/campaign/")):
+                continue
+            for name in named_in(path):
+                if path.stem != Path(sys.modules[known()[name].__module__].__file__).stem:
+                    found[name].append(where)
+    for name, files in found.items():
+        print(f"{name}: {len(files)}: {', '.join(files)}")
+    assert {name: len(files) for name, files in found.items() if len(files) > MOST[name]} == {}
