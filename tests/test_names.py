@@ -44,7 +44,7 @@ OTHER_WORDS = {
     # the unit of cost; what adds to a sum
     "add": r"costmodel/formulas/cost.py|gradledger/cost.py|refimpl/compiler/executed.py|refimpl/kernels/traced.py"
     r"|validation/instruments/(counted_numbers|executing|measured).py|costmodel/predict.py"
-    r"|validation/instruments/errors.py",
+    r"|validation/instruments/approximation.py",
     "identity": r"gradledger/run_state.py",  # of a run
 }
 

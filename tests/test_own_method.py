@@ -14,7 +14,7 @@ from own.comb import Comb
 import refimpl as ri
 from costmodel import closed_form, predict
 from costmodel.advice import advice
-from costmodel.advice.gradient_error import Table
+from costmodel.advice.expected_error import ErrorTable
 from costmodel.device.device import find
 from gradledger import advise_plot, options
 from refimpl.methods.registry import Statement, forget_method, known, register_method
@@ -117,7 +117,7 @@ def test_the_advice_searches_it_where_its_error_was_measured():
     nets = {"net": {"classifier": 0.5, "exact": [0.5], "methods": {}}}
 
     def names(net):
-        table = Table({"net": nets["net"] | {"methods": net}})
+        table = ErrorTable({"net": nets["net"] | {"methods": net}})
         search = advice.Search(graph, find("raspberry-pi-4"), 8, "reference", 1, batches=(1,), table=table)
         return {c.text for c in search.candidates}
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 KINDS = ("plain", "instances", "rule", "bias", "depth")
 ONE_CHOICE = "both choose which instances train"  # why what enters a step combines with no other such choice
@@ -57,10 +58,10 @@ class Statement:
             raise ValueError("a method that states a grid for the advice needs a mark in its plot, and no other does")
 
 
-_registered: dict[str, type] = {}
+_registered: dict[str, type[Any]] = {}
 
 
-def register_method(found: type) -> type:
+def register_method(found: type[Any]) -> type[Any]:
     """Add a method to the list, also as a decorator of its class; ValueError where its name is taken."""
     if _registered.setdefault(found.method, found) is not found:
         raise ValueError(f"the method {found.method} is registered twice: give one of them another name")
@@ -78,7 +79,7 @@ def _load_folder() -> None:
         importlib.import_module(f"{__package__}.{module.name}")
 
 
-def known() -> dict[str, type]:
+def known() -> dict[str, type[Any]]:
     """Every method, name → class, in the order of their places."""
     _load_folder()
     return dict(sorted(_registered.items(), key=lambda item: item[1].states.place))

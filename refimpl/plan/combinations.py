@@ -7,6 +7,7 @@ not; how rules work together on a convolution is in `methods.convolution`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
+from typing import Any
 
 from ..methods.registry import Statement, known, of_kind
 
@@ -23,10 +24,10 @@ _TWICE = Combination(False, "its settings hold for the whole step: name it once"
 _UNSAID = Combination(False, "neither says what the two do together")
 
 
-def _combination(a: type, b: type) -> Combination:
+def _combination(a: type[Any], b: type[Any]) -> Combination:
     if a is b:
         return _TWICE
-    sides: tuple[tuple[Statement, type], ...] = ((a.states, b), (b.states, a))
+    sides: tuple[tuple[Statement, type[Any]], ...] = ((a.states, b), (b.states, a))
     for key in (lambda method: method.method, lambda method: method.states.kind):
         for said, other in sides:
             if key(other) in said.refuses:

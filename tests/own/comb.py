@@ -7,6 +7,7 @@ import numpy as np
 import sympy as sp
 
 from costmodel.formulas.cost import C, G, K, N, R, S, attribute, axis_taps, load, mac, register, store
+from refimpl.kernels.geometry import CONV_TAP, conv_derive
 from refimpl.kernels.passes import declare
 from refimpl.methods.registry import Grid, Statement
 from refimpl.ops import conv2d
@@ -17,11 +18,9 @@ def is_chosen(sizes, attrs) -> np.ndarray:
     return (np.arange(sizes["K"]) % attrs["every"] == 0).astype(int)
 
 
-@declare(
-    conv2d.SHAPES, items="R S C/G K", writes="dw", derive=conv2d.derive, alike=conv2d.TAP | {"K": is_chosen}, sums="N"
-)
+@declare(conv2d.SHAPES, items="R S C/G K", writes="dw", derive=conv_derive, alike=CONV_TAP | {"K": is_chosen}, sums="N")
 def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0)), every=1):
-    """Dw (R, S, C/G, K) of dy (N, P, Q, K), x (N, H, W, C), of the output channels that `every` divides."""
+    """Gradient of w, (R, S, C/G, K), from dy and x, of the output channels that `every` divides."""
     t, k = divmod(t, dw.shape[3])
     t, c = divmod(t, dw.shape[2])
     r, s = divmod(t, dw.shape[1])
