@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.core
 
-from . import limits, options, recipe
+from . import limits, recipe
 from .exits import Exit, emit, forget_output, refuse
 from .streams import open_streams, tell
 
@@ -36,6 +37,26 @@ def number(kind: type, name: str):
     return parse
 
 
+class Command(typer.core.TyperCommand):
+    """A command whose help names the methods. They are asked when it is: to import them takes a second and Numba."""
+
+    def format_help(self, ctx, formatter) -> None:
+        """Print the help, told in full."""
+        told(self)
+        super().format_help(ctx, formatter)
+
+
+def told(command):
+    """A command with what the methods say in the help of its options."""
+    for option in command.params:
+        text = option.help or ""
+        if "{" in text:
+            from . import options
+
+            option.help = text.replace("{methods}", options.help_text()).replace("{plain_sgd}", options.plain_sgd())
+    return command
+
+
 WHOLE = number(int, "a whole number")
 REAL = number(float, "a number")
 
@@ -44,14 +65,12 @@ Threads = Annotated[int | None, typer.Option(parser=WHOLE, help="CPU threads; de
 Subject = Annotated[int | None, typer.Option(parser=WHOLE, help="Held-out person (1 to 10) of watch; default 1.")]
 Method = Annotated[
     list[str],
-    typer.Option(help=options.help_text()),
+    typer.Option(help="{methods}"),
 ]
 TrainLast = Annotated[
     str | None, typer.Option(help=f"Last convolutions to train, or all; default {recipe.LAYERS_RULE}.")
 ]
-Momentum = Annotated[
-    float | None, typer.Option(parser=REAL, help=f"Momentum of SGD; default 0.9, with {options.plain_sgd()} 0.")
-]
+Momentum = Annotated[float | None, typer.Option(parser=REAL, help="Momentum of SGD; default 0.9, with {plain_sgd} 0.")]
 MemoryLimit = Annotated[
     str | None,
     typer.Option(
@@ -80,7 +99,7 @@ def common(
     """GradLedger."""
 
 
-@app.command()
+@app.command(cls=Command)
 def adapt(
     context: typer.Context,
     model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
@@ -131,7 +150,7 @@ def adapt(
         raise SystemExit(status)
 
 
-@app.command(hidden=True)
+@app.command(cls=Command, hidden=True)
 def finish(told: Annotated[str, typer.Argument(help="What `adapt` left to do, as JSON.")]) -> None:
     """The end of `adapt`, in a process that holds no more than it needs."""
     from . import finish as last
@@ -140,7 +159,7 @@ def finish(told: Annotated[str, typer.Argument(help="What `adapt` left to do, as
         raise SystemExit(status)
 
 
-@app.command()
+@app.command(cls=Command)
 def warmup(
     model: Annotated[str, typer.Option(help="As for adapt.")] = "watch",
     data: Annotated[str, typer.Option(help="As for adapt.")] = "watch",
@@ -179,7 +198,7 @@ def warmup(
         )
 
 
-@app.command()
+@app.command(cls=Command)
 def cost(
     model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
     classes: Annotated[int | None, typer.Option(parser=WHOLE, help="Classes of the model; default its own.")] = None,
@@ -272,7 +291,7 @@ def advised(chosen: dict[str, bool], given: tuple, output: Path, as_json: bool) 
         show_advice.advised(record)
 
 
-@app.command()
+@app.command(cls=Command)
 def validate(
     model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
     data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
@@ -317,7 +336,7 @@ def validate(
         show_validate.validated(record)
 
 
-@app.command()
+@app.command(cls=Command)
 def bench(
     names: Annotated[list[str] | None, typer.Argument(help="Cases or the first words of their names.")] = None,
     peer: Annotated[str | None, typer.Option(help="torch: run PyTorch on the same work, in other processes.")] = None,
@@ -338,7 +357,7 @@ def bench(
         show.timed(record)
 
 
-@app.command()
+@app.command(cls=Command)
 def calibrate(
     threads: Annotated[
         list[int] | None,
@@ -361,7 +380,7 @@ def calibrate(
         show.calibrated(record)
 
 
-@app.command()
+@app.command(cls=Command)
 def reproduce(
     name: Annotated[str, typer.Argument(help="The experiment or table; an unknown name lists them.")],
     output: Annotated[Path, typer.Option("--output", help="Folder for the result file.")] = Path("gradledger-out"),
@@ -390,7 +409,7 @@ def reproduce(
         raise typer.Exit(Exit.NO)
 
 
-@app.command()
+@app.command(cls=Command)
 def compare(
     file: Annotated[Path, typer.Argument(help="The record of an experiment with learning curves.")],
     accuracy: Annotated[
@@ -410,7 +429,7 @@ def compare(
         show.equal_accuracy(record)
 
 
-@app.command()
+@app.command(cls=Command)
 def doctor(
     cuda: Annotated[bool, typer.Option("--cuda", help="Look for a GPU too.")] = False,
     as_json: Json = False,

@@ -117,6 +117,12 @@ def register_operator(module: ModuleType) -> None:
     _REGISTERED[name] = module
 
 
+def forget_operator(name: str) -> None:
+    """Take a registered operator away again; KeyError where there is none of the name."""
+    del _REGISTERED[name]
+    operator.cache_clear()
+
+
 def operators() -> list[str]:
     """Names of all operators, those of other packages included."""
     rooms = importlib.import_module(".ops", __package__).__path__

@@ -10,7 +10,7 @@ from costmodel import closed_form, predict
 from costmodel.formulas import cost
 from refimpl.graph import INPUT, Graph, operator, operators, register_operator
 from refimpl.surgery import prune
-from validation.instruments import counting, drawn, drawn_passes, errors, measured
+from validation.instruments import approximation, counting, drawn, drawn_passes, measured
 
 register_operator(gelu)
 BACKENDS = ("reference", "fast")
@@ -63,7 +63,7 @@ def test_a_net_with_it_compiles_trains_and_is_priced(backend, rules):
 
 def test_its_net_has_the_gradients_that_the_loss_has_as_slopes():
     x, y = samples()
-    found = errors.slopes(net(), ri.Plan(train_bias=True), x, y, h=1e-6)
+    found = approximation.slopes(net(), ri.Plan(train_bias=True), x, y, h=1e-6)
     assert found.keys() >= {"c1.w", "c2.b", "hidden.w"} and max(found.values()) < 1e-6
 
 

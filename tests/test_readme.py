@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from costmodel.formulas import cost
+from refimpl.graph import forget_operator, operators
 from refimpl.surgery.prune import count
 from tools.docs import measured, site
 
@@ -18,13 +19,15 @@ PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 def run(text: str) -> dict:
     """Names after the Python of a page has run, one block after the other."""
     cost.load_formulas()
-    found, costs = {}, dict(cost.COSTS)
+    found, costs, ops = {}, dict(cost.COSTS), {*operators()}
     try:
         for code in PYTHON.findall(text):
             exec(code, found)
     finally:  # what a page registers is no part of the library
         for added in cost.COSTS.keys() - costs.keys():
             del cost.COSTS[added]
+        for name in {*operators()} - ops:
+            forget_operator(name)
     return found
 
 

@@ -5,6 +5,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import own
 import pytest
 
 from costmodel.device.device import QUICK
@@ -195,7 +196,7 @@ def test_every_letter_of_a_formula_is_in_the_legend():
     known = {word.split("(")[0] for key in report.LEGEND for word in key.split(", ")}
     settings = ("patch", "stride", "window")
     missing = set()
-    for operator, name in cost.COSTS:
+    for operator, name in (key for key in cost.COSTS if key[0] not in own.NAMES):
         lines = "\n".join(cost.show(operator, name).splitlines()[1:])
         inside = re.sub(r"(has|nonzero|differs)\(\w+(, -?\d+)?\)", r"\1", lines)
         missing |= {w for w in re.findall(r"[A-Za-z]\w*", inside) if w not in known and not w.startswith(settings)}

@@ -8,11 +8,10 @@ from own import extremes, priced
 import refimpl as ri
 from costmodel import predict
 from costmodel.formulas.cost import E, N, cmp, has, load, store
-from refimpl.graph import Graph, operator, register_operator
+from refimpl.graph import Graph, forget_operator, operator, register_operator
 from refimpl.kernels.passes import ShapeError, full_shape, merged, read_sizes, starred_axes
 from validation.instruments import counting, measured
 
-register_operator(extremes)
 BACKENDS = ("reference", "fast")
 T, CLASSES = 5, 6
 
@@ -20,8 +19,10 @@ T, CLASSES = 5, 6
 @pytest.fixture(scope="module", autouse=True)
 def costs():
     grad = N * E * ((2 + has("dy") + has("dz")) * load + cmp + 2 * store)
+    register_operator(extremes)
     with priced("extremes", forward=N * E * (2 * load + 2 * cmp + 2 * store), grad=grad):
         yield
+    forget_operator("extremes")
 
 
 def two_inputs() -> Graph:

@@ -157,15 +157,15 @@ def test_a_wrong_formula_is_a_no_that_names_it_and_its_seed(run, wrong_formula, 
     r = json.loads(out)
     assert status == 1 and r["counts"]["mismatches"] > r["counts"]["model"]["mismatches"] == 1
     assert r["counts"]["passes"]["passes"]["linear.grad_w"]["mismatches"] == 1
-    assert "1 of 80 drawn calls do other operations than their formulas say: linear.grad_w(D=" in err
+    assert re.search(r"1 of \d+ drawn calls do other operations than their formulas say: linear\.grad_w\(D=", err)
     assert "(python -m validation.instruments.drawn linear.grad_w 3000000)" in err
     page = (tmp_path / "out" / "validate.html").read_text()
     assert "FAILED" in page and "python -m validation.instruments.drawn linear.grad_w 3000000" in page
 
 
 def test_a_wrong_gradient_is_a_no(run, monkeypatch):
-    true = validate.errors.full_gradient
-    monkeypatch.setattr(validate.errors, "full_gradient", lambda *args: 1.01 * true(*args))
+    true = validate.approximation.full_gradient
+    monkeypatch.setattr(validate.approximation, "full_gradient", lambda *args: 1.01 * true(*args))
     status, out, err = run()
     assert status == 1 and "FAILED" in out and "validate.html" in out
     assert re.search(r"a gradient is off by 9\.9e-03 of the slope of the loss, where at most 1e-04 is rounding", err)

@@ -133,7 +133,7 @@ def combinations() -> str:
 def commands() -> dict:
     """The commands that a user is shown, by name."""
     found = typer.main.get_command(cli.app).commands
-    return {name: command for name, command in found.items() if not command.hidden}
+    return {name: cli.told(command) for name, command in found.items() if not command.hidden}
 
 
 def command_list() -> str:
