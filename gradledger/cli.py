@@ -63,10 +63,7 @@ REAL = number(float, "a number")
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout and nothing else there.")]
 Threads = Annotated[int | None, typer.Option(parser=WHOLE, help="CPU threads; default all.")]
 Subject = Annotated[int | None, typer.Option(parser=WHOLE, help="Held-out person (1 to 10) of watch; default 1.")]
-Method = Annotated[
-    list[str],
-    typer.Option(help="{methods}"),
-]
+Method = Annotated[list[str], typer.Option(help="{methods}")]
 TrainLast = Annotated[
     str | None, typer.Option(help=f"Last convolutions to train, or all; default {recipe.LAYERS_RULE}.")
 ]

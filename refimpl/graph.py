@@ -372,11 +372,16 @@ class Graph:
             raise ValueError(f"the graph {self.name} has no tensor {tensor!r}; it has {', '.join(self.tensors)}")
         return self.tensors[tensor].shape
 
-    def _shared(self, node: str, op: str) -> dict[str, Parameter | str]:
-        """The parameters of a node, for another one of the same operator to use."""
+    def _shared(self, node: str, op: str, wanted: Mapping[str, Parameter]) -> Mapping[str, Parameter | str]:
+        """The parameters of a node, for another one of the same operator that wants such ones to use."""
         if node not in self._places or self.node(node).op != op:
             raise ValueError(f"the graph {self.name} has no {op} {node!r} whose parameters could be shared")
-        return dict(self.node(node).params)
+        params = dict(self.node(node).params)
+        theirs = {local: self.parameters[p].shape for local, p in params.items()}
+        mine = {local: p.shape for local, p in wanted.items()}
+        if theirs != mine:
+            raise ShapeError(f"{node} has parameters of shapes {theirs}, but these were asked for: {mine}")
+        return params
 
     # One method per operator, in the order of refimpl.ops.
 
@@ -393,23 +398,22 @@ class Graph:
         depth = self.shape(x)[3] // groups
         if depth * groups != self.shape(x)[3]:
             raise ShapeError(f"{name}: {x} has C={self.shape(x)[3]}, which is not a multiple of G={groups} groups")
-        params: dict[str, Parameter | str] = {"w": Parameter((r, s, depth, channels), "he", r * s * depth)}
+        params = {"w": Parameter((r, s, depth, channels), "he", r * s * depth)}
         if bias:
             params["b"] = Parameter((channels,), "zeros")
-        if shared is not None:
-            params = self._shared(shared, "conv2d")
-        return self.add_node(name, "conv2d", (x,), {"stride": stride, "pad": pad, "dilation": dilation}, params)
+        used: Mapping[str, Parameter | str] = params if shared is None else self._shared(shared, "conv2d", params)
+        return self.add_node(name, "conv2d", (x,), {"stride": stride, "pad": pad, "dilation": dilation}, used)
 
     def linear(self, name: str, x: str, features: int, bias: bool = True, shared: str | None = None) -> str:
         """Linear layer on the last axis of x (N, …, D). shared: another one whose weights and bias it uses too."""
         arguments.whole(f"features of {name}", features)
         fan_in = self.shape(x)[-1]
-        params: dict[str, Parameter | str] = {"w": Parameter((fan_in, features), "he", fan_in)}
+        params = {"w": Parameter((fan_in, features), "he", fan_in)}
         if bias:
             params["b"] = Parameter((features,), "zeros")
-        if shared is not None:
-            params = self._shared(shared, "linear")
-        return self.add_node(name, "linear", (x,), {}, params)
+        return self.add_node(
+            name, "linear", (x,), {}, params if shared is None else self._shared(shared, "linear", params)
+        )
 
     def batch_norm(self, name: str, x: str, eps: float = 1e-5, momentum: float = 0.1) -> str:
         """Batch normalisation; frozen or with batch statistics, as the plan says."""

@@ -272,6 +272,10 @@ class Search:
         """What is expected of the gradient of a method's last convolutions."""
         return self.table.error(self.graph.name, method.name, value, train_last, self.convolutions)
 
+    def _seconds(self, program: Program, n: int) -> dict[str, float]:
+        """Seconds of a step, of an estimate without calls: nobody asks for operations."""
+        return predict.Estimate(program, n, {}, self.device, predict.turns_of(program, n)).seconds
+
     def price(self, i: int) -> Priced:
         """Compile candidate number i, and price it exactly."""
         if i not in self.compiled:
@@ -280,10 +284,8 @@ class Search:
                 self.graph, c.plan, c.batch, backend=self.backend, threads=self.threads, dtype=np.dtype(c.precision)
             )
             full, rest = divmod(self.samples, c.batch)
-            # no calls: nobody asks for operations
-            seconds = lambda n: predict.Estimate(program, n, {}, self.device, predict.turns_of(program, n)).seconds  # noqa: E731, B023
-            step = seconds(c.batch)
-            last = seconds(rest) if rest else dict.fromkeys(step, 0.0)
+            step = self._seconds(program, c.batch)
+            last = self._seconds(program, rest) if rest else dict.fromkeys(step, 0.0)
             resident = process.with_a_batch(program, self.device.base, self._inference(program))
             self.compiled[i] = Priced(
                 c, program.state_bytes, program.peak_bytes, program.constant_bytes,
