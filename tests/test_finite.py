@@ -54,14 +54,14 @@ def test_a_gradient_whose_square_overflows_is_finite(size, backend):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_is_still_refused(bad, monkeypatch):
     t = steep()
-    run = t.whole.run
+    run = t.runner.run
 
     def spoiling(section, n):
         run(section, n)
         if section == "backward":
-            t.whole.array(t.program.step.gradients["fc.w"])[0, 1] = bad
+            t.runner.array(t.program.step.gradients["fc.w"])[0, 1] = bad
 
-    monkeypatch.setattr(t.whole, "run", spoiling)
+    monkeypatch.setattr(t.runner, "run", spoiling)
     with pytest.raises(ri.NonFiniteError, match="^the gradient of fc.w is not finite at step 1"):
         t.train_step(np.ones((2, 1, 1, 1), np.float32), np.zeros(2, int), 1)
 

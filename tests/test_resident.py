@@ -58,18 +58,18 @@ def test_terms_are_what_a_trainer_holds_and_add_up(name):
     def nbytes(arrays):
         return sum(a.nbytes for a in arrays)
 
-    launches = sum(len(runner.program.order) for runner in (t.whole, t.inference))
+    launches = sum(len(runner.program.order) for runner in (t.runner, t.inference))
     assert found == {
         "runtime": 1000,
         "launches": 10 * launches,
-        "arena": t.whole.block.nbytes,
+        "arena": t.runner.block.nbytes,
         "weights": nbytes(t.parameters.values()),
-        "optimizer": nbytes(t.whole.owned[b] for b in p.step.state.values()),
-        "plan": nbytes(t.whole.owned[c.buffer] for c in p.step.constants.values()),
+        "optimizer": nbytes(t.runner.owned[b] for b in p.step.state.values()),
+        "plan": nbytes(t.runner.owned[c.buffer] for c in p.step.constants.values()),
         "kept": nbytes(t._good.values()),
         "pretrained": nbytes(a for g in p.graphs.values() for a in g.weights.values()),
         "data": 500,
-        "batch": t.whole.host("input", 3).nbytes,
+        "batch": t.runner.host("input", 3).nbytes,
         "shuffle": 7 * process.SHUFFLED,
         "calibration": 0,
     }
@@ -81,7 +81,7 @@ def test_calibration_of_a_sparse_update_adds_its_dense_step():
     p, dense = (ri.compile(graph, one, 3) for one in (sparse, replace(sparse, rules=())))
     found = process.terms(p, Base(0, 10), 0, 0)
     own = Trainer(dense)
-    held = [own.whole.block, *own.parameters.values(), *own._good.values()]
+    held = [own.runner.block, *own.parameters.values(), *own._good.values()]
     wanted = sum(a.nbytes for a in held) + 10 * len(dense.order) - found["arena"]
     assert found["calibration"] == wanted > 0
 
@@ -147,7 +147,7 @@ def test_measuring_the_arena_in_a_trainers_memory_needs_no_second_one():
     t = Trainer(p)
     x, y = np.ones((32, 64, 64, 3), np.float32), np.arange(32)
     found = []
-    peak = peak_of(lambda: found.append(measured.touched_bytes(p, x, y, t.parameters, t.whole.block)))
+    peak = peak_of(lambda: found.append(measured.touched_bytes(p, x, y, t.parameters, t.runner.block)))
     assert found == [p.peak_bytes] and peak < 0.8 * p.peak_bytes
 
 

@@ -242,7 +242,7 @@ def test_the_same_on_each_threading_layer(layer):
 @pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickle.dumps], ids=["copy", "deepcopy", "pickle"])
 def test_no_copies(make):
     t = trainer()
-    for thing, name in ((t, "Trainer"), (t.whole, "Runner")):
+    for thing, name in ((t, "Trainer"), (t.runner, "Runner")):
         with pytest.raises(TypeError, match=f"^a {name} works in memory of its own and can be neither copied nor pick"):
             make(thing)
 
@@ -280,7 +280,7 @@ if sys.argv[1] == "after":
     t.train_step(x, y, 2)
 child = os.fork()
 if not child:
-    run = t.whole.run
+    run = t.runner.run
     step, fill = t.train_step, relu.forward
     for work in (lambda: step(x, y, 2), lambda: t.predict(x), lambda: fill(x), lambda: run("forward", 4)):
         try:

@@ -107,14 +107,14 @@ def test_stages_of_sparse_update_are_shares_of_the_updates():
     rule = ri.SparseUpdate(0.25, "norm", fixed_first=0.25, fixed_last=0.25)
     t = skipping(ri.SGD(lr=0.1), 0.5, rules=(rule,), net=NETS["residual"])
     total, seen = 60, []
-    run = t.whole.run
+    run = t.runner.run
 
     def watching(section, n):
         if section == "forward":
-            seen.append(int(t.whole.host("block", n)[0]))
+            seen.append(int(t.runner.host("block", n)[0]))
         run(section, n)
 
-    t.whole.run = watching
+    t.runner.run = watching
     for x, y in batches(t, total):
         t.train_step(x, y, total)
     updates = t.planned(total)

@@ -55,6 +55,50 @@ class Buffer:
         return replace(self, shape=tuple(shape), base=self, start=self.start + start)
 
 
+@dataclass(frozen=True)
+class Condition:
+    """The residual blocks that a step must have, or have left out, for a call to be made.
+
+    there: all of these must be there. gone: none of these. any: one of these at least, None where it is no matter.
+    """
+
+    there: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
+    any: frozenset[str] | None = None
+
+    def also(
+        self, there: Iterable[str] = (), gone: Iterable[str] = (), any: Iterable[str] | None = None
+    ) -> "Condition":  # fmt: skip
+        """The condition that adds another one. ValueError where both ask for one of several blocks, each of others."""
+        there, gone = self.there | frozenset(there), self.gone | frozenset(gone)
+        wanted = {frozenset(s) - gone for s in (self.any, any) if s is not None and not there & frozenset(s)}
+        if len(wanted) > 1:
+            raise ValueError(f"a call can wait for one of several blocks, not for one of each of {wanted}")
+        one_of = next(iter(wanted), None)
+        if one_of is not None and len(one_of) == 1:
+            return Condition(there | one_of, gone)
+        return Condition(there, gone, one_of)
+
+    @property
+    def never(self) -> bool:
+        """Can no step fulfil it?"""
+        return bool(self.there & self.gone) or self.any == frozenset()
+
+    def holds(self, dropped: frozenset[str]) -> bool:
+        """Is it so in a step that leaves these blocks out?"""
+        return not self.there & dropped and self.gone <= dropped and (self.any is None or not self.any <= dropped)
+
+    def probability(self, survival: Mapping[str, float]) -> float:
+        """That it is so, where each block is there with its own probability, whatever the others."""
+        if self.never:
+            return 0.0
+        p = math.prod(survival[b] for b in self.there) * math.prod(1 - survival[b] for b in self.gone)
+        return p if self.any is None else p * (1 - math.prod(1 - survival[b] for b in self.any))
+
+
+ALWAYS = Condition()
+
+
 @dataclass(eq=False)
 class Call:
     """One logical call: a reference pass on buffers."""
@@ -66,6 +110,7 @@ class Call:
     attrs: Mapping
     sizes: Mapping[str, int]  # at the full batch
     renamed: bool = False  # does it work on another array than the node's own under one of its names?
+    when: Condition = ALWAYS
 
     @property
     def phase(self) -> str:
@@ -118,6 +163,7 @@ class Launch:
     writes: tuple[Buffer, ...]
     covers: tuple[Call, ...]
     scratch: tuple[Buffer, ...] = ()
+    when: Condition = ALWAYS  # that of the calls that it covers
 
     @property
     def buffers(self) -> Iterable[Buffer]:

@@ -27,8 +27,6 @@ from .state import initial
 
 __all__ = ["GUARD", "NonFiniteError", "Progress", "Runner", "Trainer", "initial", "new_block"]
 
-SHALLOW = 64  # compiled steps without some of the blocks that a trainer keeps
-
 
 class NonFiniteError(ArithmeticError):
     """The loss or a gradient became NaN or infinite."""
@@ -58,7 +56,7 @@ class Trainer:
     def __init__(self, program: Program, seed: int = 0, block: np.ndarray | None = None):
         """seed: of new weights, order of samples and draws. ValueError for weights that do not fit the graph.
 
-        block: memory to work in, such as `Trainer.whole.block` of one of the same program that waits meanwhile.
+        block: memory to work in, such as `Trainer.runner.block` of one of the same program that waits meanwhile.
         """
         arguments.whole("seed", seed, 0)
         self.program, self.seed = program, seed
@@ -70,14 +68,13 @@ class Trainer:
         if block is None:
             most = max(program.peak_bytes, inference.peak_bytes)  # the two never run at the same time
             block = new_block(most, self.backend)
-        self.whole = self.runner = Runner(program, self.parameters, block, seed)  # runner: that of the current step
-        self._shallow: dict[frozenset[str], Runner] = {}  # blocks left out → runner, the one used last at the end
-        self.made = {frozenset(): self.whole.made}  # blocks left out → what the steps that did so ran
+        self.runner = Runner(program, self.parameters, block, seed)
+        self.made = self.runner.made  # blocks left out → what the steps that did so ran
         self.strategy = program.plan.strategy
         self.scales = self.strategy.scales(program.graph)
         self._scaled = {name: self.parameters[name].copy() for name in self.scales}
         self.inference = Runner(inference, self.parameters | self._scaled, block)
-        self.inference.last = self.whole.last
+        self.inference.last = self.runner.last
         self.memory = self.strategy.memory()  # what the strategy remembers between steps
         prefixes = sorted(program.graphs, key=len, reverse=True)
         self.trained = {prefix: [] for prefix in prefixes}  # net → its trained parameters
@@ -179,7 +176,7 @@ class Trainer:
         """Run every section on all of (x, y), n ≤ batch samples: the most that a step can ask of the arena."""
         self._check_batch(x, y)
         with self._alone(), self.backend.work(self.program.threads):
-            self.runner = self.whole
+            self.runner.leave_out(frozenset())
             self._learn(x, y, 1, everything=True)
 
     def _learn(self, x: np.ndarray, y: np.ndarray, total: int, everything: bool = False) -> float | None:
@@ -190,23 +187,6 @@ class Trainer:
         finally:
             self._batch = None
             self._given.clear()
-
-    def leave_out(self, dropped: frozenset[str]) -> None:
-        """Run what follows of this step without these residual blocks."""
-        self.runner = self.runner_without(dropped)
-
-    def runner_without(self, dropped: frozenset[str]) -> Runner:
-        """The runner of the step that leaves these blocks out, compiled where it is none of the last ones used."""
-        if not dropped:
-            return self.whole
-        runner = self._shallow.pop(dropped, None)
-        if runner is None:
-            runner = Runner(self.program.without(dropped), self.parameters, whole=self.whole)
-            runner.made = self.made.setdefault(dropped, runner.made)
-        self._shallow[dropped] = runner
-        if len(self._shallow) > SHALLOW:
-            del self._shallow[next(iter(self._shallow))]
-        return runner
 
     def put(self, y: np.ndarray, net: str = "", chosen: np.ndarray | None = None) -> None:
         """Tell a net's next section the labels or targets y (n,) and, where it asks, the instances of the mini-batch.
@@ -246,7 +226,7 @@ class Trainer:
         """Count an update of a net, and of the residual blocks that are there."""
         self.updates[net] += 1
         for block in self.program.blocks if not net else ():
-            self.updates[block.name] += block.name not in self.runner.program.dropped
+            self.updates[block.name] += block.name not in self.runner.dropped
 
     def judge(self, n: int, net: str) -> np.ndarray:
         """Run a net's section that only infers, on n samples that are in place; the loss of each (n,)."""
@@ -279,7 +259,7 @@ class Trainer:
         self.begin(net, n, total)
         found = (self.runner.first_bad((net + phase).removesuffix("."), n) for phase in phases)
         bad = next(filter(None, found), None)
-        self.whole.fetch()
+        self.runner.fetch()
         if not all(map(all_finite, self.parameters.values())):
             self._restore()
         raise NonFiniteError(
@@ -310,7 +290,7 @@ class Trainer:
 
     def evaluated(self) -> dict[str, np.ndarray]:
         """The parameters of the net that is evaluated: those that train, scaled where steps left blocks out."""
-        self.whole.fetch()
+        self.runner.fetch()
         for name, scale in self.scales.items():
             np.multiply(self.parameters[name], scale if self.updates[""][0] else 1.0, out=self._scaled[name])
         self.inference.push()
@@ -351,14 +331,14 @@ class Trainer:
 
     def resume_arrays(self) -> dict[str, np.ndarray]:
         """Everything that a later run needs beside the step number: parameters, optimizer arrays, rules' memory."""
-        self.whole.fetch()
+        self.runner.fetch()
         state = {name: self.backend.read(a) for name, a in self._kept().items()}
         state |= {f"updates/{name}": count for name, count in self.updates.items()}
         return self.parameters | state | {f"instances/{name}": a for name, a in self.memory.items()}
 
     def _kept(self) -> dict[str, object]:
         """The backend's arrays beside the parameters that a run goes on from."""
-        step, owned = self.program.step, self.whole.owned
+        step, owned = self.program.step, self.runner.owned
         kept = {f"optimizer/{name}": owned[b] for name, b in step.state.items()}
         return kept | {f"order/{n}": owned[step.constants[f"{n}.order"].buffer] for n in orders(self.program)}
 
@@ -379,11 +359,11 @@ class Trainer:
                     self.backend.write(kept[name], arrays[name])
                 else:
                     a[...] = arrays[name]
-            self.whole.push()
+            self.runner.push()
             self.step, self.losses = step, list(losses)
 
     def _snapshot(self) -> None:
-        self.whole.fetch()
+        self.runner.fetch()
         for name, a in self._good.items():
             a[...] = self.parameters[name]
         self._good_counts = self.step, {name: int(count[0]) for name, count in self.updates.items()}
@@ -391,7 +371,7 @@ class Trainer:
     def _restore(self) -> None:
         for name, a in self._good.items():
             self.parameters[name][...] = a
-        self.whole.push()
+        self.runner.push()
         self.step, updates = self._good_counts
         for name, count in updates.items():
             self.updates[name][0] = count

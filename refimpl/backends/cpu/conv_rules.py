@@ -109,7 +109,9 @@ def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
         return [gradient(lowering, call, [], dy, absent(2, np.uint8), absent(1, dy.dtype))]
     covers, dx, mask, scale = arriving(lowering, call)
     readers = lowering.readers(dx)
-    if readers and all(c and c.passed in GRADIENTS and not depthwise(c) and lowering.free(c) for c in readers):
+    if readers and all(
+        c and c.passed in GRADIENTS and not depthwise(c) and lowering.free(c) and c.when == call.when for c in readers
+    ):
         dy = call.arrays["dy"].reshape(as_map(readers[0].arrays["dy"]).shape)
         launches = [gradient(lowering, readers[0], covers, dy, mask, scale)]
         return launches + [gradient(lowering, c, [], dy, mask, scale) for c in readers[1:]]

@@ -76,6 +76,8 @@ def norms(lowering: Lowering) -> Norms:
         for call in lowering.calls:
             if call.passed is batch_norm.mean:
                 norm = _norm(lowering, call)
+                if any(c.when != call.when for c in norm.calls.values()):
+                    continue  # steps may need some of its gradients and not others: reference kernels do it
                 known.by_raw[norm.raw.root] = norm
                 known.by_z[norm.z.root] = norm
                 known.by_call |= dict.fromkeys(
@@ -108,6 +110,7 @@ def _norm(lowering: Lowering, mean: Call) -> Norm:
         norm.sum is None
         and None not in readers
         and len({c.node for c in readers}) == 1
+        and all(c.when == mean.when for c in readers)
         and all(kernel_of(c) and c.passed in (conv2d.forward, conv2d.grad_w) for c in readers)
     )
     return norm
@@ -239,7 +242,9 @@ def finished(lowering: Lowering, call: Call) -> Finish:
 
 def table(lowering: Lowering, call: Call) -> list[Launch] | None:
     """Statistics of the batch, the table of the norm and its running statistics; a virtual norm ends here."""
-    norm = norms(lowering).by_call[call]
+    norm = norms(lowering).by_call.get(call)
+    if norm is None:
+        return None
     first, launches = [call], []
     if norm.sums is None:
         rows, channels = norm.rows, norm.raw.shape[3]
@@ -356,7 +361,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
         return None
     known = norms(lowering)
     of_node = lowering.of_node(call.node)
-    backward = {c.passed: c for c in of_node if c.phase == "backward" and not c.renamed}
+    backward = {c.passed: c for c in of_node if c.phase == "backward" and not c.renamed and c.when == call.when}
     grad_w, grad_x = backward.get(conv2d.grad_w), backward.get(conv2d.grad_x)
     forward = next(c for c in of_node if c.passed is conv2d.forward)
     w, dy = forward.arrays["w"], call.arrays["dy"]
@@ -389,7 +394,7 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
                 covers.append(total)
                 dx = total.arrays["y"]
             joined = known.by_z.get(forward.arrays["x"].root)
-            if joined and joined.act == NONE and joined.receives(dx):
+            if joined and joined.act == NONE and joined.receives(dx) and joined.calls["mean"].when == call.when:
                 prev, prev_affine = joined.raw, joined.affine
             else:
                 joined = None
@@ -422,7 +427,8 @@ def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
     sizes = call.sizes
     if not call.renamed or not 1 < sizes["G"] == sizes["C"] == sizes["K"]:
         return None
-    calls = {c.passed: c for c in lowering.of_node(call.node) if c.phase == "backward" and c.renamed}
+    of_node = (c for c in lowering.of_node(call.node) if c.when == call.when)
+    calls = {c.passed: c for c in of_node if c.phase == "backward" and c.renamed}
     grad_w, grad_x = calls.get(conv2d.grad_w), calls.get(conv2d.grad_x)
     if grad_x is None:
         return None  # the first trained layer has no dx: its reference kernel does

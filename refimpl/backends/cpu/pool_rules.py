@@ -26,7 +26,7 @@ def maximum(lowering: Lowering, call: Call) -> list[Launch]:
     covers, argmax, writes = [call], absent(4, np.uint8), [a["y"]]
     readers = lowering.readers(a["x"])
     places = next((c for c in readers if c and c.passed is max_pool.argmax and c.node == call.node), None)
-    if lowering.free(places):
+    if lowering.free(places) and places.when == call.when:
         covers.append(places)
         argmax = places.arrays["argmax"]
         writes.append(argmax)
