@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -169,6 +170,11 @@ class Launch:
     def buffers(self) -> Iterable[Buffer]:
         """Every buffer that it touches."""
         return (*self.reads, *self.writes, *self.scratch)
+
+    @cached_property
+    def moved_bytes(self) -> int:
+        """What it reads and writes at the full batch, each array once."""
+        return sum(b.nbytes for b in {*self.reads, *self.writes})
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ class Section(NamedTuple):
 
     planned: list[Launch]
     launches: list[Call]
+    conditions: set[Condition]  # when they are made
     before: str | None  # the section that must have run just before, for what this one finds in the arena
     # what kernels index with and the host filled, what it must lie below, and what stands for no index
     indices: list[tuple[str, object, int, int | None]]
@@ -151,9 +152,9 @@ class Runner:
     def present(self, section: str, n: int) -> list[tuple[Launch, Call]]:
         """The launches of a section that run now, with their kernels and arguments for n samples."""
         found = self.section(section, n)
-        there = {when: when.holds(self.dropped) for when in {launch.when for launch in found.planned}}
+        there = {when for when in found.conditions if when.holds(self.dropped)}
         both = zip(found.planned, found.launches, strict=True)
-        return [(launch, call) for launch, call in both if there[launch.when]]
+        return [(launch, call) for launch, call in both if launch.when in there]
 
     def ready(self, section: str, n: int) -> Sequence[Call]:
         """The same as the backend makes them."""
@@ -174,7 +175,9 @@ class Runner:
             planned = self.program.launches[section]
             launches = [(launch.function, [self.argument(a, n) for a in launch.args]) for launch in planned]
             before = self.program.step.follows.get(section) if planned else None
-            self._sections[key] = Section(planned, launches, before, [] if before else self._indices(section, n))
+            self._sections[key] = Section(
+                planned, launches, {one.when for one in planned}, before, [] if before else self._indices(section, n)
+            )  # fmt: skip
         return self._sections[key]
 
     def _indices(self, section: str, n: int) -> list[tuple[str, object, int, int | None]]:

@@ -7,8 +7,9 @@ import numpy as np
 from ...compiler.ir import Buffer, Call, Launch
 from ...compiler.lower import Lowering
 from ...methods import gradient_filter as gf
-from ...ops import add, frozen_batch_norm, relu, relu6
+from ...ops import add, copy, frozen_batch_norm, relu, relu6
 from . import add as fast_add
+from . import copy as fast_copy
 from . import gradient_filter as fast_gf
 from . import relu as fast_relu
 from .activation import RELU, RELU6
@@ -160,6 +161,12 @@ def sum_of_two(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(call.name, fast_add.forward, (y, a, b), (a, b), (y,), (call,))]
 
 
+def copied(lowering: Lowering, call: Call) -> list[Launch]:
+    """A copy in memory of its own."""
+    y, x = call.arrays["y"], call.arrays["x"]
+    return [Launch(call.name, fast_copy.forward, (y, x), (x,), (y,), (call,))]
+
+
 RULES = {  # rule → the passes of the calls that it begins at
     rectify: (add.forward, *RECTIFIERS),
     pool_gradient: (gf.pool_dy, *MASKED, frozen_batch_norm.grad_x),
@@ -169,4 +176,5 @@ RULES = {  # rule → the passes of the calls that it begins at
     filtered_grad_w: (gf.patch_grad_w,),
     masked_scale: (*MASKED, frozen_batch_norm.grad_x),
     sum_of_two: (add.forward,),
+    copied: (copy.forward,),
 }
