@@ -64,7 +64,7 @@ class Runner:
         # blocks left out → (section, n) → how often its launches really ran without them
         self.made: dict[frozenset[str], Counter[tuple[str, int]]] = {self.dropped: Counter()}
         self.mark = object()  # stands for this runner in `last`, which must not keep it and its memory alive
-        # which section of which runner ran last in the memory, and on how many samples: shared by all that work in it
+        # what ran last in the memory: which runner's section, on how many samples, without which blocks; shared by all
         self.last: list = [None]
         self._sections: dict[tuple[str, int], Section] = {}
         self._ready: dict[tuple[str, int], tuple[frozenset[str], Sequence[Call]]] = {}  # as last asked for
@@ -131,13 +131,13 @@ class Runner:
         self.checked(section, n)
         self.last[0] = None
         self.backend.launch(self.ready(section, n))
-        self.last[0] = (self.mark, section, n)
+        self.last[0] = (self.mark, section, n, self.dropped)
         self.made[self.dropped][section, n] += 1
 
     def checked(self, section: str, n: int) -> Section:
         """A section, once the arena is found to hold what it needs; raises as `run` does."""
         found = self.section(section, n)
-        if found.before and self.last[0] != (self.mark, found.before, n):
+        if found.before and self.last[0] != (self.mark, found.before, n, self.dropped):
             raise RuntimeError(
                 f"{section} on {n} samples needs what {found.before} leaves: run that on them just before it"
             )
@@ -199,7 +199,7 @@ class Runner:
             floats = (b for b in launch.writes if np.issubdtype(b.dtype, np.floating))
             if not all(self.backend.finite(self.argument(partial.get(b, b), n)) for b in floats):
                 return launch
-        self.last[0] = (self.mark, section, n)
+        self.last[0] = (self.mark, section, n, self.dropped)
         return None
 
     def gradients(self, net: str, names: Iterable[str]) -> list[tuple[str, object]]:
