@@ -9,6 +9,7 @@ from ..backends.finite import all_finite
 from ..compiler.program import Program
 from ..data.resized import Resized
 from ..graph import operator, operators
+from .runner import Runner
 
 BLOCK = 1 << 16  # values checked at a time: NumPy makes arrays of all of them in between
 REAL = "fiub"  # kinds of dtypes that samples may have
@@ -28,6 +29,12 @@ def taken(x: Inputs, index) -> Inputs:
 def named(program: Program, x: Inputs) -> Mapping[str, np.ndarray | Resized]:
     """Input tensor → its samples."""
     return x if isinstance(x, Mapping) else {program.graph.inputs[0]: x}
+
+
+def fill(runner: Runner, x: Inputs) -> None:
+    """Copy samples into the arena."""
+    for name, values in named(runner.program, x).items():
+        runner.write(name, len(values), values)
 
 
 def check(program: Program, x: Inputs, y: np.ndarray | None = None) -> None:

@@ -1,11 +1,17 @@
-"""What a run begins with: parameters from a graph's weights, or drawn from a seed."""
+"""What training changes: what a run begins with, and all of it as named arrays, to be taken out and put in again."""
 
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..compiler.program import Program
 from ..kernels import random
+from .calibrate import check_order, orders
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
 
 BLOCK = 1 << 16  # values drawn at a time: NumPy makes arrays of all of them in between
 
@@ -37,3 +43,49 @@ def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
         else:
             arrays[name] = np.full(p.shape, {"zeros": 0, "ones": 1}[p.init], program.dtype)
     return arrays
+
+
+class State(NamedTuple):
+    """Everything that a training goes on from. arrays: of `arrays`; step: mini-batches looked at; losses: of each."""
+
+    arrays: Mapping[str, np.ndarray]
+    step: int
+    losses: list[float]
+
+
+def arrays(trainer: "Trainer") -> dict[str, np.ndarray]:
+    """Parameters, optimizer arrays, counts of updates and what the strategy remembers, by name; they are no copies."""
+    trainer.runner.fetch()
+    found = {name: trainer.backend.read(a) for name, a in _kept(trainer).items()}
+    found |= {f"updates/{name}": count for name, count in trainer.updates.items()}
+    return trainer.parameters | found | {f"instances/{name}": a for name, a in trainer.memory.items()}
+
+
+def _kept(trainer: "Trainer") -> dict[str, object]:
+    """The backend's arrays beside the parameters that a run goes on from."""
+    step, owned = trainer.program.step, trainer.runner.owned
+    kept = {f"optimizer/{name}": owned[b] for name, b in step.state.items()}
+    return kept | {f"order/{n}": owned[step.constants[f"{n}.order"].buffer] for n in orders(trainer.program)}
+
+
+def check(trainer: "Trainer", given: Mapping[str, np.ndarray], step: int) -> None:
+    """ValueError where arrays are not those that `arrays` gives after `step` steps of the trainer's plan."""
+    for name, a in arrays(trainer).items():
+        if name not in given or given[name].shape != a.shape:
+            raise ValueError(f"the saved run has no array {name} of shape {a.shape}: it is of another plan")
+        if name.startswith("order/"):
+            check_order(name, given[name])
+        if name.startswith("updates/") and not 0 <= given[name][0] <= step:
+            raise ValueError(f"the saved run counts {given[name][0]} in {name}, but it has made {step} steps")
+
+
+def put(trainer: "Trainer", given: State) -> None:
+    """Let a trainer go on from a state that `check` found to be of its plan."""
+    kept = _kept(trainer)
+    for name, a in arrays(trainer).items():
+        if name in kept:
+            trainer.backend.write(kept[name], given.arrays[name])
+        else:
+            a[...] = given.arrays[name]
+    trainer.runner.push()
+    trainer.step, trainer.losses = given.step, list(given.losses)
