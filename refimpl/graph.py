@@ -339,6 +339,7 @@ class Graph:
         """
         if name in self.parameters:
             raise ValueError(f"the graph {self.name} already has a parameter {name!r}")
+        check_quantized(name, parameter, self._held)
         self.parameters[name] = parameter
         return name
 
@@ -348,7 +349,7 @@ class Graph:
         new.nodes, new.parameters, new._places = [], {}, {}
         new.tensors = {name: self.tensors[name] for name in self.inputs}
         for q in filter(None, (t.quantized for t in new.tensors.values())):
-            new.parameters |= {p: self.parameters[p] for p in (q.scale, q.zero_point) if p}
+            new.parameters |= {p: self.parameters[p] for p in (q.scale, q.zero_point) if p in self.parameters}
         return new
 
     def copy_node(

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import safetensors
-from own import narrow8, scale8, weigh8, widen8
+from own import narrow8, round8, scale8, weigh8, widen8
 
 import refimpl as ri
-from costmodel import estimate, predict
+from costmodel import closed_form, estimate, predict
 from costmodel.advice import budget, energy
 from costmodel.device import process
 from gradledger import cost as command
@@ -25,7 +25,7 @@ from refimpl.training.state import initial
 from validation.instruments import counting, drawn, drawn_passes, measured
 
 BACKENDS = ("reference", "fast")
-OWN = (scale8, widen8, narrow8, weigh8)
+OWN = (scale8, widen8, round8, narrow8, weigh8)
 H, W, C, N, CLASSES = 3, 2, 5, 4, 3
 I8, I16, I32 = (np.dtype(name) for name in ("int8", "int16", "int32"))
 STEP = ri.Backprop(ri.SGD(lr=0.02, momentum=0.9))
@@ -97,6 +97,8 @@ def test_it_computes_in_integers_and_the_classifier_trains(backend, bits):
     features = by_hand(g, x)
     assert len(np.unique(features)) > 20  # not all at the ends
     np.testing.assert_allclose(t.predict(x), features @ before["fc.w"] + before["fc.b"], rtol=1e-5, atol=1e-5)
+    exact = ri.Trainer(ri.compile(g, None, N, backend=backend, dtype=np.float64), seed=4)
+    np.testing.assert_allclose(exact.predict(x), features @ exact.parameters["fc.w"], rtol=1e-12, atol=1e-12)
     losses = t.fit(x, y, 30)
     assert losses[-1] < 0.5 * losses[0]
     assert {n for n, a in t.parameters.items() if (a != before[n]).any()} == {"fc.w", "fc.b"}
@@ -146,6 +148,14 @@ def test_it_is_counted_and_priced(bits):
     assert all(
         drawn.compare_pass(n, s).ok for n in drawn_passes.passes() if n.split(".")[0] in own_names() for s in range(5)
     )
+
+
+def test_the_closed_form_of_its_memory_is_that_of_its_arrays():
+    form, p = closed_form.of(net(), ri.Plan(step=STEP), N, fixed=("H", "W")), ri.compile(net(), ri.Plan(step=STEP), N)
+    found = {name: int(formula.subs({s: N for s in formula.free_symbols})) for name, formula in form.memory.items()}
+    assert found["weights"] == p.constant_bytes + p.state_bytes // 2 and found["optimizer"] == p.state_bytes // 2
+    p = ri.compile(net(), ri.Plan(step=STEP), N, backend="reference")
+    assert found["saved"] == p.saved_bytes
 
 
 def own_names():
@@ -319,6 +329,7 @@ def test_a_scale_that_a_step_finds_or_changes_is_an_array_too(backend):
     t.train_step(values, y, 1)
     assert t.parameters["weigh.w_exponent"].tolist() == [1]
     assert {"weigh.w_exponent", "weigh.w"} <= t.resume_arrays().keys()
+    assert estimate(p).seconds["mid"] > 0 and process.with_a_batch(p, process.Base(0, 0))["batch"] == 4 * 4 * 3
     assert measured.touched_bytes(p, values, y, t.parameters) == p.peak_bytes
 
 
@@ -434,6 +445,51 @@ def scaled(**params):
         "multiplier": vector,
     }
     return g.add_node("l", "scale8", (x,), {}, common | params)
+
+
+def test_an_eager_call_on_integers_takes_floats_as_floats():
+    @declare({"x": "int8: E", "y": "E", "w": "int8|int16: E"}, items="E", writes="y")
+    def scaled_by(t, y, x, by=0.5):
+        """Y = by·x."""
+        y[t] = by * x[t]
+
+    @declare({"w": "int8|int16: E"}, items="E", writes="w", inplace="w")
+    def one_more(t, w):
+        """W + 1."""
+        w[t] += 1
+
+    found = scaled_by(np.array([3, -1], np.int8), by=0.25)
+    assert found.dtype == np.float64 and found.tolist() == [0.75, -0.25]
+    assert one_more(np.array([300, 1], np.int16)).tolist() == [301, 2]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_gradient_stops_where_numbers_become_whole(backend):
+    g = Graph("rounded", (H, W), C)
+    x = g.conv2d("c", INPUT, 4, 1)
+    params = {"scale": Parameter((1,), "ones"), "zero": Parameter((1,), "zeros")}
+    q = g.add_node("round", "round8", (g.relu("act", x),), {}, params, {"y": Quantized("scale", "zero")})
+    wide = g.add_node("wide", "widen8", (q,), {}, {"scale": "round.scale", "zero": "round.zero"})
+    g.linear("fc", g.flatten("flat", wide), CLASSES)
+    with pytest.raises(
+        ValueError, match="the layers before wide cannot train: widen8 passes no gradient to its x; tra"
+    ):
+        ri.compile(g, ri.Plan(), N, backend=backend)
+    g.weights = {"round.scale": np.array([0.02], np.float32), "round.zero": np.array([-128], np.int32)}
+    p = ri.compile(g, ri.Plan(0, step=STEP), N, backend=backend)
+    t, plain = ri.Trainer(p, seed=1), Graph("plain", (H, W), C)
+    plain.relu("act", plain.conv2d("c", INPUT, 4, 1))
+    plain.weights = {"c.w": t.parameters["c.w"].copy()}
+    x, y = np.random.default_rng(0).normal(size=(N, H, W, C)).astype(np.float32), samples()[1]
+    act = ri.Trainer(ri.compile(plain, None, N, backend=backend)).predict(x).reshape(N, -1)
+    whole = np.rint(act / np.float32(0.02)).clip(0, 255)
+    expected = np.float32(0.02) * whole @ t.parameters["fc.w"]
+    np.testing.assert_allclose(t.predict(x), expected, rtol=1e-5, atol=1e-5)
+    assert [g.node(c.node).op for c in p.step.calls["backward"] if c.node != "loss"] == ["linear", "linear"]
+    first, *_, last = (t.train_step(x, y, 20) for _ in range(20))
+    assert last < first and (t.parameters["c.w"] == plain.weights["c.w"]).all()
+    assert measured.touched_bytes(p, x, y, t.parameters) == p.peak_bytes
+    assert {b.name: b.nbytes for b in p.lifetimes}["round"] == N * H * W * 4
 
 
 def test_what_cannot_train_is_said():

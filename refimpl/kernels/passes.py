@@ -262,13 +262,19 @@ class Pass:
         for a, (bound, spared) in self.bounds(sizes, attrs).items():
             if isinstance(arrays.get(a), np.ndarray):
                 check_indices(a, arrays[a], bound, spared)
-        floats = (v for a, v in arrays.items() if ":" not in self.shapes[a])
-        model = next(floats, next(iter(arrays.values())))  # integers alone tell the device, and no dtype is needed
-        new = {a: empty(self.shape(a, sizes), dtype_of(self.shapes[a], model.dtype), model) for a in self.writes}
+        floats = [v for a, v in arrays.items() if ":" not in self.shapes[a]]
+        model = (floats or list(arrays.values()))[0]
+        dtype = model.dtype if floats else np.dtype(float)  # arrays of named dtypes alone do not tell one of floats
+        new = {a: empty(self.shape(a, sizes), self._dtype(a, arrays, dtype), model) for a in self.writes}
         new = {a: copy_into(v, self.seen(a, arrays[a])) if a in self.inplace else v for a, v in new.items()}
-        self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, model.dtype, model))
+        self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, dtype, model))
         new = {a: v.reshape(full_shape(self.shapes[a], sizes, axes)) for a, v in new.items()}
         return new[self.writes[0]] if len(new) == 1 else tuple(new.values())
+
+    def _dtype(self, array: str, given: Mapping, float_dtype) -> np.dtype:
+        """The dtype of an array that an eager call writes: in place, that of the old one where it may have several."""
+        named = dtypes_of(self.shapes[array])
+        return given[array].dtype if len(named) > 1 else dtype_of(self.shapes[array], float_dtype)
 
     def bounds(self, sizes: Mapping[str, int], attrs: Mapping) -> dict[str, tuple[int, int | None]]:
         """Arrays whose elements are indices → what they must lie below, and the value that is none, if one is."""

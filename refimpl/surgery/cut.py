@@ -49,7 +49,9 @@ def cut(graph: Graph, tensor: str) -> tuple[Graph, Graph]:
 def _begun(name: str, graph: Graph, tensor: str) -> Graph:
     """A graph without nodes whose input map is like a tensor of `graph`."""
     begun, like = Graph(name), graph.tensors[tensor]
-    for p in filter(None, (like.quantized.scale, like.quantized.zero_point) if like.quantized else ()):
-        begun.add_parameter(p, graph.parameters[p])
+    q = like.quantized
+    for p in (q.scale, q.zero_point) if q else ():
+        if p in graph.parameters:
+            begun.add_parameter(p, graph.parameters[p])
     begun.add_input(INPUT, like.shape[1:], like.dtype, like.quantized)
     return begun
