@@ -1,90 +1,34 @@
 """Parameters and tensors of integers: they compute, count and weigh what they hold, and come back with their scales."""
 
-import json
-from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import safetensors
-from own import narrow8, round8, scale8, weigh8, widen8
+from whole_cases import CLASSES, I8, I16, I32, OWN, STEP, C, H, N, W, by_hand, net, registered, samples
 
 import refimpl as ri
 from costmodel import closed_form, estimate, predict
-from costmodel.advice import budget, energy
+from costmodel.advice import advice, budget, energy, screening
+from costmodel.device import device as devices
 from costmodel.device import process
 from gradledger import cost as command
 from refimpl import models
 from refimpl.compiler.compose import Composer
-from refimpl.graph import INPUT, Graph, Parameter, forget_operator, register_operator
+from refimpl.compiler.ir import Buffer, Call
+from refimpl.graph import Graph, Parameter
 from refimpl.kernels import quantized
 from refimpl.kernels.passes import declare
 from refimpl.kernels.quantized import Quantized
-from refimpl.storage import checkpoint
-from refimpl.surgery import cut, prune
 from refimpl.training.state import initial
 from validation.instruments import counting, drawn, drawn_passes, measured
 
 BACKENDS = ("reference", "fast")
-OWN = (scale8, widen8, round8, narrow8, weigh8)
-H, W, C, N, CLASSES = 3, 2, 5, 4, 3
-I8, I16, I32 = (np.dtype(name) for name in ("int8", "int16", "int32"))
-STEP = ri.Backprop(ri.SGD(lr=0.02, momentum=0.9))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def own():
-    for module in OWN:
-        register_operator(module)
-    yield
-    for module in OWN:
-        forget_operator(module.__name__.rpartition(".")[2])
-
-
-def net(classes=CLASSES, size=(H, W), channels=C, bits=8, seed=3):
-    """Whole maps and a layer that scales their channels in integers, and a float classifier, which alone trains."""
-    g, dtype = Graph("whole"), np.dtype(f"int{bits}")
-    g.add_parameter("x_scale", Parameter((1,), "ones"))
-    g.add_parameter("x_zero", Parameter((1,), "zeros", dtype=I32))
-    x = g.add_input(INPUT, (*size, channels), I8, Quantized("x_scale", "x_zero"))
-    vector, single = Parameter((channels,), "zeros"), Parameter((1,), "zeros")
-    params = {
-        "w": Parameter((channels,), "he", channels, dtype=dtype, quantized=Quantized("w_scale", axis=0)),
-        "w_scale": replace(vector, init="ones"), "b": vector, "multiplier": vector, "x_zero": "x_zero",
-        "y_zero": single, "y_scale": replace(single, init="ones"),
-    }  # fmt: skip
-    scaled = g.add_node("own", "scale8", (x,), {"right": 3}, params, {"y": Quantized("y_scale", "y_zero")})
-    flat = g.flatten("flat", scaled)
-    q = g.tensors[flat].quantized
-    wide = g.add_node("wide", "widen8", (flat,), {}, {"scale": q.scale, "zero": q.zero_point})
-    g.linear("fc", wide, classes)
-    rng = np.random.default_rng(seed)
-    most = 127 if bits == 8 else 900
-    g.weights = {
-        "x_scale": np.array([0.05], np.float32), "x_zero": np.array([-9], np.int32),
-        "own.w": rng.integers(-most, most, channels).astype(dtype),
-        "own.w_scale": rng.uniform(0.5, 2, channels) / most,
-        "own.b": rng.integers(-3000, 3000, channels, np.int32),
-        "own.multiplier": rng.integers(2**29, 2**30, channels, np.int32) * 8 // most,
-        "own.y_scale": np.array([0.04], np.float32), "own.y_zero": np.array([11], np.int32),
-    }  # fmt: skip
-    return g
-
-
-def samples(n=N, seed=1):
-    rng = np.random.default_rng(seed)
-    return rng.integers(-128, 128, (n, H, W, C), np.int8), rng.integers(0, CLASSES, n)
-
-
-def by_hand(g, x):
-    """The features of the classifier, from plain integers."""
-    w = g.weights
-    found = np.zeros(x.shape)
-    for index in np.ndindex(x.shape):
-        k = index[-1]
-        total = (int(x[index]) - int(w["x_zero"][0])) * int(w["own.w"][k]) + int(w["own.b"][k])
-        y = (total * int(w["own.multiplier"][k]) + 2**33) // 2**34 + int(w["own.y_zero"][0])
-        found[index] = float(w["own.y_scale"][0]) * (max(-128, min(127, y)) - int(w["own.y_zero"][0]))
-    return found.reshape(len(x), -1)
+    with registered():
+        yield
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -158,6 +102,28 @@ def test_the_closed_form_of_its_memory_is_that_of_its_arrays():
     assert found["saved"] == p.saved_bytes
 
 
+def test_a_call_is_counted_on_the_dtypes_that_it_has():
+    @declare({"w": "int8|int16: E", "y": "int8: E"}, items="E", writes="y")
+    def cut_off(t, y, w):
+        """Y (E,), the low bytes of w (E,): of int8 nothing is to be converted."""
+        y[t] = np.int8(w[t])
+
+    for dtype, converted in ((I8, {}), (I16, {"convert": 6})):
+        arrays = {"w": Buffer("w", (6,), dtype, "constant"), "y": Buffer("y", (6,), I8, "arena")}
+        found = counting.count_call(Call("forward", "one", cut_off, arrays, {}, {"E": 6}), 1)
+        assert found == {"load": 6, "store": 6} | converted
+
+
+def test_the_advice_weighs_what_it_is():
+    g, p = net(), ri.compile(net(), ri.Plan(step=STEP), N, backend="reference")
+    weights = p.constant_bytes + p.state_bytes // 2
+    device = SimpleNamespace(ram_bytes=1, flash_bytes=None, base=process.Base(0, 0))
+    shared = advice.Search._share(SimpleNamespace(graph=g, device=device), 0.0, N, "float32")
+    assert shared == weights + 2 * N * H * W * C
+    memory, _ = screening.Screen(g, ri.Plan(step=STEP), None).at([(N, None)], devices.find(devices.REFERENCE), 1)
+    assert memory[0, 0] == p.state_bytes + p.lower_bound[0]
+
+
 def own_names():
     return {module.__name__.rpartition(".")[2] for module in OWN}
 
@@ -209,6 +175,23 @@ def test_views_keep_what_they_stand_for():
     np.testing.assert_allclose(runner.real(x, 2), 0.05 * (values[:2].astype(float) + 9), rtol=1e-7)
 
 
+def test_a_scale_along_the_first_axis_of_a_parameter_and_one_that_nobody_reads():
+    g = Graph("free")
+    g.add_parameter("rows", Parameter((2,), "ones"))
+    g.add_parameter("table", Parameter((2, 3), "ones", dtype=I16, quantized=Quantized("rows", axis=0)))
+    g.add_node("narrow", "narrow8", (g.add_input("x", (3,), I32),), {}, {}, {"y": Quantized("e")})
+    g.weights = {"rows": np.array([0.5, 2], np.float32)}
+    p = ri.compile(g, None, 2)
+    runner = ri.training.runner.Runner(p, initial(p, 0))
+    table = p.step.parameters["table"]
+    assert runner.real(table.reshape((3, 2))).tolist() == [[0.5, 0.5], [0.5, 2], [2, 2]]
+    runner.write("x", 1, np.array([[1000, -8, 4]], np.int32))
+    runner.run("forward", 1)
+    assert runner.real(p.step.host_reads["output"], 1).tolist() == [
+        [125 * 8, -1 * 8, 1 * 8]
+    ]  # by e, which no node reads
+
+
 def test_a_scale_along_any_axis_is_that_of_its_elements():
     rng = np.random.default_rng(0)
     q, zero = rng.integers(-128, 128, (2, 3, 4), np.int8), np.array([3], np.int16)
@@ -226,67 +209,6 @@ def test_a_scale_along_any_axis_is_that_of_its_elements():
         np.testing.assert_allclose(chosen, abs(expected).max(others) / 127)
     exponents = quantized.symmetric(np.array([[1.0, -127.5], [0, 0]]), I8, np.zeros(2, np.int8), 2)
     assert exponents.tolist() == [1, 0] and quantized.real(q, np.array([-1], np.int8)).tolist() == (q / 2).tolist()
-
-
-def test_what_has_no_values_is_drawn_into_its_scale():
-    g = net()
-    for name in ("own.w", "own.w_scale"):
-        del g.weights[name]
-    found = initial(ri.compile(g, ri.Plan(step=STEP), N), 7)
-    assert found["own.w"].dtype == I8 and set(abs(found["own.w"])) == {127}  # each is the largest of its channel
-    g.weights["own.w_scale"] = np.full(C, 0.01, np.float32)
-    again = initial(ri.compile(g, ri.Plan(step=STEP), N), 7)
-    drawn_ = found["own.w_scale"] * found["own.w"]
-    np.testing.assert_array_equal(again["own.w"], np.rint(drawn_ / np.float64(np.float32(0.01))).clip(-128, 127))
-    g.parameters["own.w"] = replace(g.parameters["own.w"], quantized=None)
-    with pytest.raises(
-        ValueError, match="own.w of whole holds int8 and cannot be drawn: give the graph weights for it"
-    ):
-        initial(ri.compile(g, ri.Plan(step=STEP), N), 7)
-
-
-def test_a_file_keeps_dtypes_scales_and_zero_points(tmp_path, monkeypatch):
-    g, (x, y) = net(), samples()
-    p = ri.compile(g, ri.Plan(step=STEP), N)
-    t = ri.Trainer(p, seed=2)
-    t.fit(x, y, 3)
-    path = tmp_path / "whole.safetensors"
-    t.save(path)
-    arrays, notes = checkpoint.load(path, ours=True)
-    assert {n: a.dtype for n, a in arrays.items()} == {n: b.dtype for n, b in p.step.parameters.items()}
-    assert json.loads(notes["quantized"]) == {"own.w": {"scale": "own.w_scale", "zero_point": None, "axis": 0}}
-    with safetensors.safe_open(path, "numpy") as file:
-        assert file.get_tensor("own.w").dtype == I8 and file.get_tensor("own.w").nbytes == C
-    assert sum(a.nbytes for a in arrays.values()) == sum(b.nbytes for b in p.step.parameters.values())
-    again = net(seed=99)
-    again.weights = arrays
-    np.testing.assert_array_equal(ri.Trainer(ri.compile(again, ri.Plan(step=STEP), N)).predict(x), t.predict(x))
-    monkeypatch.setitem(models.MODELS, "whole", net)
-    from gradledger.models import pretrained
-    from refimpl.data import Dataset
-
-    data = object.__new__(Dataset)
-    for field, value in (("name", "own"), ("classes", ["a", "b", "c"]), ("x_train", np.zeros((1, H, W, C)))):
-        object.__setattr__(data, field, value)
-    loaded = pretrained(str(path), data, None, None)
-    assert all((loaded.weights[n] == a).all() and loaded.weights[n].dtype == a.dtype for n, a in arrays.items())
-    checkpoint.save(path, arrays | {"own.w": arrays["own.w"].astype(np.int16)}, notes)
-    with pytest.raises(checkpoint.CheckpointError, match="own.w of .* holds int16, but int8 is needed"):
-        pretrained(str(path), data, None, None)
-
-
-def test_a_run_goes_on_from_its_arrays():
-    x, y = samples(9)
-    p = ri.compile(net(), ri.Plan(step=STEP), N)
-    whole, first, second = (ri.Trainer(p, seed=3) for _ in range(3))
-    whole.fit(x, y, 4)
-    first.fit(x, y, 2)
-    second.resume(first.resume_arrays(), first.step, first.losses)
-    second.fit(x, y, 4)
-    assert all((second.parameters[n] == a).all() for n, a in whole.parameters.items())
-    wrong = first.resume_arrays() | {"own.w": first.parameters["own.w"].astype(float)}
-    with pytest.raises(ValueError, match=r"the saved run has no array own.w of int8 \(5,\): it is of another plan"):
-        second.resume(wrong, 0, [])
 
 
 def test_the_cost_command_weighs_it(monkeypatch):
@@ -333,30 +255,6 @@ def test_a_scale_that_a_step_finds_or_changes_is_an_array_too(backend):
     assert measured.touched_bytes(p, values, y, t.parameters) == p.peak_bytes
 
 
-def test_copies_of_a_net_keep_it():
-    g = Graph("deeper")
-    scales = [g.add_parameter(n, Parameter((1,), "ones")) for n in ("s0", "s1")]
-    zeros = [g.add_parameter(n, Parameter((1,), "zeros", dtype=I32)) for n in ("z0", "z1")]
-    x = g.add_input(INPUT, (H, W, C), I8, Quantized(scales[0], zeros[0]))
-    for i, name in enumerate(("first", "second")):
-        params = {
-            "w": Parameter((C,), "zeros", dtype=I8, quantized=Quantized("w_scale", axis=0)),
-            "w_scale": Parameter((C,), "ones"), "b": Parameter((C,), "zeros"), "multiplier": Parameter((C,), "zeros"),
-            "x_zero": zeros[i], "y_zero": zeros[1], "y_scale": scales[1],
-        }  # fmt: skip
-        x = g.add_node(name, "scale8", (x,), {}, params, {"y": Quantized(scales[1], zeros[1])})
-    wide = g.add_node("wide", "widen8", (x,), {}, {"scale": "s1", "zero": "z1"})
-    g.linear("fc", g.global_avg_pool("mean", wide), 3)
-    p = ri.compile(g, None, 2)
-    g.weights = initial(p, 0) | {"z1": np.array([5], np.int32)}
-    head, tail = cut.cut(g, "first")
-    assert tail.tensors[INPUT].dtype == I8 and tail.tensors[INPUT].quantized == Quantized("s1", "z1")
-    assert head.size == tail.size == (H, W) and tail.weights["z1"].tolist() == [5]
-    copied = prune.remove(g, g.weights, {})
-    assert copied.parameters == g.parameters and copied.tensors == g.tensors
-    assert ri.compile(copied, None, 2).constant_bytes == p.constant_bytes
-
-
 def test_an_integer_mini_batch_can_be_chosen_from():
     g = net()
     shared = Composer(g, ri.Plan(step=STEP), N, g.size, np.float32).choosing()
@@ -367,144 +265,3 @@ def test_an_integer_mini_batch_can_be_chosen_from():
     t.train_step(x, y, 1)
     assert measured.touched_bytes(p, x, y, t.parameters) == p.peak_bytes
     assert next(b for b in p.lifetimes if b.name == "selected").nbytes == x.nbytes
-
-
-def test_what_does_not_fit_is_refused():
-    g, (x, y) = net(), samples()
-    one, ints = Parameter((1,), "ones"), Parameter((1,), "zeros", dtype=I32)
-    w = Parameter((C,), "zeros", dtype=I8)
-    for bad, message in (
-        (lambda: Parameter((1,), "zeros", dtype="float16"), "a parameter can be of int8, int16, .*, got float16"),
-        (lambda: g.linear("l", "flat", 2), r"node l \(linear\): x must be of the float dtype of the program, got int8"),
-        (
-            lambda: g.add_node("l", "widen8", ("wide",), {}, {"scale": one, "zero": ints}),
-            r"node l \(widen8\): x must be of int8, got that of floats",
-        ),
-        (
-            lambda: g.add_node("l", "linear", ("wide",), {}, {"w": Parameter((H * W * C, 2), "he", dtype=I8)}),
-            r"node l \(linear\): w must be of the float dtype of the program, got int8",
-        ),
-        (lambda: scaled(w=replace(w, dtype=I32)), r"node l \(scale8\): w must be of int8 or int16, got int32"),
-        (lambda: scaled(w=replace(w, dtype=None)), r"w must be of int8 or int16, got that of floats"),
-        (lambda: scaled(w=replace(w, quantized=Quantized("gone"))), "the scale of l.w must be .*, got 'gone'"),
-        (
-            lambda: scaled(w=replace(w, quantized=Quantized("w_scale"))),
-            r"l.w_scale of l.w must have the shape \(1,\), go",
-        ),
-        (
-            lambda: scaled(w=replace(w, quantized=Quantized("w_scale", axis=1))),
-            "l.w has axes 0 to 0, so its scale cannot",
-        ),
-        (
-            lambda: scaled(w=replace(w, quantized=Quantized("w_scale", "y_scale", 0))),
-            "the zero point l.y_scale of l.w must be of integers, got floats",
-        ),
-        (
-            lambda: scaled(y_scale=replace(one, quantized=Quantized("w_scale"))),
-            "l.y_scale is quantized, so its dtype mu",
-        ),
-        (lambda: g.add_input("more", (3,), I8, Quantized("gone")), "the scale of more must be a parameter or a tensor"),
-        (lambda: g.add_parameter("x_scale", one), "the graph whole already has a parameter 'x_scale'"),
-        (
-            lambda: g.add_node("l", "flatten", ("own",), {}, {}, {"y": Quantized("x_scale")}),
-            "l is own under a new shape, so its scale must be that of own",
-        ),
-    ):
-        with pytest.raises(ValueError, match=message):
-            bad()
-    t = ri.Trainer(ri.compile(g, ri.Plan(step=STEP), N))
-    with pytest.raises(ValueError, match="x must hold int8 values, but it is of float32"):
-        t.train_step(x.astype(np.float32), y, 1)
-    with pytest.raises(ValueError, match="x must hold int8 values, but it holds -126 to 200"):
-        t.predict(np.where(x == x.max(), 200, x.astype(int)))
-    np.testing.assert_array_equal(t.predict(x.astype(int)), t.predict(x))
-    g.weights["own.w"] = g.weights["own.w"].astype(float)
-    with pytest.raises(ValueError, match="the weights 'own.w' of whole must be of int8, got float64"):
-        ri.Trainer(t.program)
-    g.outputs = ("own",)
-    with pytest.raises(ValueError, match=r"node loss \(mse\): x must be of the float dtype of the program, got int8"):
-        ri.compile(g, ri.Plan(loss="mse"), N)
-    with pytest.raises(TypeError, match=r"makes y, whose entry must name one dtype, not several"):
-
-        @declare({"y": "int8|int16: E"}, items="E", writes="y")
-        def undecided(t, y):
-            """Zero, of what type?"""
-            y[t] = 0
-
-
-def scaled(**params):
-    """A net with a node `l` of `scale8` that has these parameters."""
-    g, single, vector = Graph("refused"), Parameter((1,), "zeros"), Parameter((C,), "zeros")
-    x = g.add_input("x", (C,), I8)
-    common = {
-        "x_zero": single,
-        "y_zero": single,
-        "y_scale": single,
-        "w_scale": vector,
-        "b": vector,
-        "multiplier": vector,
-    }
-    return g.add_node("l", "scale8", (x,), {}, common | params)
-
-
-def test_an_eager_call_on_integers_takes_floats_as_floats():
-    @declare({"x": "int8: E", "y": "E", "w": "int8|int16: E"}, items="E", writes="y")
-    def scaled_by(t, y, x, by=0.5):
-        """Y = by·x."""
-        y[t] = by * x[t]
-
-    @declare({"w": "int8|int16: E"}, items="E", writes="w", inplace="w")
-    def one_more(t, w):
-        """W + 1."""
-        w[t] += 1
-
-    found = scaled_by(np.array([3, -1], np.int8), by=0.25)
-    assert found.dtype == np.float64 and found.tolist() == [0.75, -0.25]
-    assert one_more(np.array([300, 1], np.int16)).tolist() == [301, 2]
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_gradient_stops_where_numbers_become_whole(backend):
-    g = Graph("rounded", (H, W), C)
-    x = g.conv2d("c", INPUT, 4, 1)
-    params = {"scale": Parameter((1,), "ones"), "zero": Parameter((1,), "zeros")}
-    q = g.add_node("round", "round8", (g.relu("act", x),), {}, params, {"y": Quantized("scale", "zero")})
-    wide = g.add_node("wide", "widen8", (q,), {}, {"scale": "round.scale", "zero": "round.zero"})
-    g.linear("fc", g.flatten("flat", wide), CLASSES)
-    with pytest.raises(
-        ValueError, match="the layers before wide cannot train: widen8 passes no gradient to its x; tra"
-    ):
-        ri.compile(g, ri.Plan(), N, backend=backend)
-    g.weights = {"round.scale": np.array([0.02], np.float32), "round.zero": np.array([-128], np.int32)}
-    p = ri.compile(g, ri.Plan(0, step=STEP), N, backend=backend)
-    t, plain = ri.Trainer(p, seed=1), Graph("plain", (H, W), C)
-    plain.relu("act", plain.conv2d("c", INPUT, 4, 1))
-    plain.weights = {"c.w": t.parameters["c.w"].copy()}
-    x, y = np.random.default_rng(0).normal(size=(N, H, W, C)).astype(np.float32), samples()[1]
-    act = ri.Trainer(ri.compile(plain, None, N, backend=backend)).predict(x).reshape(N, -1)
-    whole = np.rint(act / np.float32(0.02)).clip(0, 255)
-    expected = np.float32(0.02) * whole @ t.parameters["fc.w"]
-    np.testing.assert_allclose(t.predict(x), expected, rtol=1e-5, atol=1e-5)
-    assert [g.node(c.node).op for c in p.step.calls["backward"] if c.node != "loss"] == ["linear", "linear"]
-    first, *_, last = (t.train_step(x, y, 20) for _ in range(20))
-    assert last < first and (t.parameters["c.w"] == plain.weights["c.w"]).all()
-    assert measured.touched_bytes(p, x, y, t.parameters) == p.peak_bytes
-    assert {b.name: b.nbytes for b in p.lifetimes}["round"] == N * H * W * 4
-
-
-def test_what_cannot_train_is_said():
-    g = Graph("stuck", (4, 4), 2)
-    g.conv2d("c", INPUT, 3, 1)
-    with pytest.raises(ValueError, match="x must be of int32, got that of floats"):
-        g.add_node("n", "narrow8", ("c",), {}, {})
-    g = Graph("whole weight")
-    q = g.add_node("narrow", "narrow8", (g.add_input("x", (3,), I32),), {}, {})
-    params = {"w": Parameter((1,), "zeros"), "w_exponent": Parameter((1,), "zeros")}
-    g.add_node("weigh", "weigh8", (q, "narrow.e"), {}, params)
-    step = weigh8.step.inplace
-    try:
-        weigh8.step.inplace = []
-        with pytest.raises(ValueError, match="sgd trains float32 and cannot train weigh.w, which holds int8: leave it"):
-            ri.compile(g, ri.Plan(loss="mse"), 2)
-    finally:
-        weigh8.step.inplace = step
