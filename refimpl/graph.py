@@ -593,6 +593,8 @@ def _settled(node: Node, local: str, parameter: Parameter, own: Mapping[str, str
     """A new parameter of a node with the dtype that its operator names, and its scale by the graph's name."""
     named = dtypes_of(node.operator.shapes.get(local, ""))
     dtype = named[0] if parameter.dtype is None and len(named) == 1 else parameter.dtype
+    if dtype is None:
+        return parameter  # of floats
     return replace(parameter, dtype=dtype, quantized=parameter.quantized and _named(parameter.quantized, own))
 
 
