@@ -33,7 +33,8 @@ class Composer:
             inputs = ", ".join(self.graph.inputs)
             raise ValueError(f"nets can share an input called {INPUT}, but {self.graph.name} has {inputs}")
         shape = self.graph.shapes(self.batch, self.size)[INPUT]
-        return replace(self, stream=Buffer(INPUT, shape, np.dtype(self.dtype), "arena", batched=1))
+        dtype = np.dtype(self.graph.tensors[INPUT].dtype or self.dtype)
+        return replace(self, stream=Buffer(INPUT, shape, dtype, "arena", batched=1))
 
     def choosing(self) -> "Composer":
         """The same for a step that chooses instances of its mini-batch."""

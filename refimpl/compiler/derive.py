@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..graph import INPUT, Graph, Node, Operator, node_attrs, operator
+from ..graph import INPUT, Graph, Node, Operator, Parameter, Tensor, check_dtype, node_attrs, operator
 from ..kernels.passes import (
     Bound,
     Pass,
@@ -24,11 +24,12 @@ from ..kernels.passes import (
     span,
     starred_axes,
 )  # fmt: skip
+from ..kernels.quantized import each
 from ..kernels.random import ORDER
 from ..methods.convolution import bind
 from ..methods.instance_filter import select
 from ..plan.plan import Plan
-from .ir import ALWAYS, PHASES, Buffer, Call, Condition, Constant, Scalar, Step
+from .ir import ALWAYS, PHASES, Buffer, Call, Condition, Constant, Scalar, Scaled, Step
 
 NEVER: frozenset[str] = frozenset()  # one of no blocks must be there
 
@@ -85,7 +86,7 @@ class Derivation:
         self.late: set[Buffer] = set()  # what depends on the gradient of the loss
         self.host_writes: dict[str, Buffer] = {}
         self.shared = parameters is not None
-        self.parameters = parameters or {name: self.parameter(name) for name in graph.parameters}
+        self.parameters = parameters or self.own_parameters()
         self.state: dict[str, Buffer] = {}
         self.gradients: dict[str, Buffer] = {}
         self.updated: dict[str, Condition] = {}  # parameter → when it has a gradient
@@ -96,14 +97,21 @@ class Derivation:
         if stream is None:
             for name in graph.inputs:
                 self.tensors[name] = self.buffer(name, self.shapes[name], graph.tensors[name].dtype, batched=1)
+                self.tensors[name].quantized = self.scaled(graph.tensors[name])
             self.host_writes |= self.tensors
         else:
+            own = graph.tensors[INPUT]
+            if stream.dtype != (own.dtype or self.dtype):
+                raise ValueError(
+                    f"{graph.name} takes {own.dtype or self.dtype}, but the mini-batch is of {stream.dtype}"
+                )
+            stream.quantized = stream.quantized or self.scaled(own)
             self.tensors[INPUT] = self.select(stream) if chosen else stream
 
     def select(self, stream: Buffer) -> Buffer:
         """The instances of a mini-batch that the host chooses, side by side."""
         self.host_writes["chosen"] = index = self.buffer("chosen", (self.batch,), np.int32, batched=1)
-        selected = self.buffer("selected", stream.shape, batched=1)
+        selected = replace(self.buffer("selected", stream.shape, stream.dtype, batched=1), quantized=stream.quantized)
         whole = replace(stream, batched=0, base=stream)
         self.emit("input", select, {"stream": whole, "chosen": index, "selected": selected}, {})
         return selected
@@ -116,17 +124,35 @@ class Derivation:
             local in self.trained.get(node.name, ()) or local in node.operator.state and self.statistics_change(node)
             for node, local in self.users[name]
         )
-        return self.buffer(name, self.graph.parameters[name].shape, region="state" if changes else "constant")
+        own = self.graph.parameters[name]
+        return self.buffer(name, own.shape, own.dtype, "state" if changes else "constant")
+
+    def own_parameters(self) -> dict[str, Buffer]:
+        """A buffer for each of the graph's parameters, those that are quantized with their scales."""
+        found = {name: self.parameter(name) for name in self.graph.parameters}
+        for name, b in found.items():
+            b.quantized = self.scaled(self.graph.parameters[name], found)
+        return found
+
+    def scaled(self, array: Parameter | Tensor, parameters: Mapping[str, Buffer] | None = None) -> Scaled | None:
+        """Where scale and zero point of one of the graph's arrays are. parameters: default the net's."""
+        q, found = array.quantized, self.parameters if parameters is None else parameters
+        if q is None:
+            return None
+        scale, zero = (name and (found.get(name) or self.tensors[name]) for name in (q.scale, q.zero_point))
+        return Scaled(scale, zero, each(array.shape, q.axis))
 
     def statistics_change(self, node: Node) -> bool:
-        """Does a node with running statistics train with those of the batch?"""
-        return self.plan.batch_norm == "train" and node.name in self.trained
+        """Does training change the arrays in STATE of a node? Statistics of the batch only where the plan says so."""
+        return node.name in self.trained and (self.plan.batch_norm == "train" or not node.operator.statistics)
 
     def build(self, losses: bool = False, loss: bool = False) -> Step:
         """The step. losses: the host wants the loss of each instance, loss: their mean; of an inference too."""
         resolved = []
         needed = self.graph.needed()
         read = {*self.graph.outputs, *(tensor for node in needed for tensor in node.inputs)}
+        stands = (self.graph.tensors[tensor].quantized for tensor in read)
+        read |= {name for q in stands if q for name in (q.scale, q.zero_point) if name in self.graph.tensors}
         for node in needed:
             self.when = self.own(node.name if node.name in self.shortcuts else self.inside.get(node.name))
             r = self.resolve(node)
@@ -134,6 +160,11 @@ class Derivation:
             for local, tensor in zip(r.op.outputs, r.node.outputs, strict=True):
                 if tensor in read:
                     self.tensors[tensor] = self.demand(r, local).reshape(self.shapes[tensor])
+            for tensor in read.intersection(node.outputs):
+                shown: Buffer | None = self.tensors[tensor]
+                scaled = self.scaled(self.graph.tensors[tensor])
+                while scaled and shown:
+                    shown.quantized, shown = scaled, shown.base
             if node.name in self.shortcuts:
                 self.stand_in(r)
         self.when = ALWAYS
@@ -295,6 +326,7 @@ class Derivation:
         plan = self.plan
         op = operator(plan.loss)
         node = Node("loss", plan.loss, (self.graph.output,))
+        check_dtype(node, "x", self.graph.tensors[self.graph.output].dtype)
         sizes, axes = read_sizes(op.shapes, {"x": output}), starred_axes(op.shapes, {"x": output})
         attrs = {"label_smoothing": plan.label_smoothing}
         if plan.ignored_label is not None:
@@ -339,6 +371,11 @@ class Derivation:
                 uses.setdefault(r.node.params[local], []).append(Partial(self.demand(r, f"d{local}"), block))
             for local, tensor in zip(r.op.locals(len(r.node.inputs)), r.node.inputs, strict=True):
                 if needed[tensor] != NEVER:
+                    if f"d{local}" not in r.writer and f"d{local}" not in r.op.aliases:
+                        raise ValueError(
+                            f"the layers before {r.node.name} cannot train: {r.op.name} passes no gradient to its "
+                            f"{local}; train fewer layers"
+                        )
                     self.when = here if len(r.node.inputs) > 1 else self.own(block).also(any=needed[tensor])
                     elsewhere = block != self.inside.get(self.graph.tensors[tensor].producer)
                     partial = Partial(self.demand(r, f"d{local}"), block if elsewhere else None)
@@ -413,8 +450,14 @@ class Derivation:
                 arrays["factors"] = factors[self.block_of(name)]
             if name in own:
                 r, passed = own[name]
-                self.emit(name, passed, {**r.arrays, **arrays}, optimizer.attrs, {"G": r.sizes["G"]})
+                groups = {letter: size for letter, size in r.sizes.items() if letter == "G"}
+                self.emit(name, passed, {**r.arrays, **arrays}, optimizer.attrs, groups)
                 continue
+            if self.parameters[name].dtype != self.dtype:
+                raise ValueError(
+                    f"{optimizer.operator} trains {self.dtype} and cannot train {name}, which holds "
+                    f"{self.parameters[name].dtype}: leave it as it is, or give its operator an update of w of its own"
+                )
             for array in optimizer.state:
                 key = f"{name}.{array}"
                 self.state[key] = self.buffer(key, gradient.shape, region="state")

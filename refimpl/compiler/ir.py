@@ -13,6 +13,19 @@ REGIONS = ("constant", "state", "arena")
 PHASES = ("forward", "backward", "update")  # the sections of a plain step
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """What the whole numbers q of a buffer stand for, scale·(q − zero_point) (`kernels.quantized`), both buffers too.
+
+    each: so many consecutive elements share an entry of a scale of several, those after them have the next one, and
+    after the last the first again; so it holds for every view of the memory, counted from its beginning.
+    """
+
+    scale: "Buffer"
+    zero_point: "Buffer | None" = None
+    each: int = 1
+
+
 @dataclass(eq=False)
 class Buffer:
     """An array of a program.
@@ -30,6 +43,7 @@ class Buffer:
     batched: int = 0
     base: "Buffer | None" = None  # the buffer whose memory this one shows under another shape
     start: int = 0  # its first element in that memory
+    quantized: Scaled | None = None
 
     @property
     def root(self) -> "Buffer":

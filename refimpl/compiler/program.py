@@ -218,7 +218,9 @@ class Program:
     def _describe(self, b: Buffer) -> str:
         where = f"arena+{self.offsets[b.root]}" if b.root.region == "arena" else b.root.region
         shape = "x".join(map(str, b.shape)) or "1"
-        return f"{b.name:32s} {shape:>16s} {np.dtype(b.dtype).name:8s} {b.nbytes:>12,} B  {where}"
+        q = b.quantized
+        scaled = f", scale {q.scale.name}" + (f", zero point {q.zero_point.name}" if q.zero_point else "") if q else ""
+        return f"{b.name:32s} {shape:>16s} {np.dtype(b.dtype).name:8s} {b.nbytes:>12,} B  {where}{scaled}"
 
 
 def _listed(launch: Launch):

@@ -11,6 +11,7 @@ from ..backends.backend import Backend, Call
 from ..compiler.ir import AtBatch, Buffer, Condition, Launch, Prefix
 from ..compiler.lower import BACKENDS
 from ..compiler.program import Program
+from ..kernels import quantized
 from ..kernels.passes import check_indices
 
 GUARD = 4096  # bytes on either side of the arena that nothing may touch
@@ -97,6 +98,12 @@ class Runner:
         count = math.prod(buffer.shape)
         view = whole.reshape(-1)[buffer.start : buffer.start + count].reshape(buffer.shape)
         return view if n is None or not buffer.batched else view[: n * buffer.batched]
+
+    def real(self, buffer: Buffer, n: int | None = None) -> np.ndarray:
+        """The real numbers, float64, that a quantized buffer stands for; of its first n samples where it is a batch."""
+        q, read = buffer.quantized, lambda b: self.backend.read(self.array(b))
+        values = self.backend.read(self.array(buffer, n))
+        return quantized.real(values, read(q.scale), q.zero_point and read(q.zero_point), q.each, buffer.start)
 
     def write(self, name: str, n: int, values) -> None:
         """Fill an array for the first n samples: `input`, `labels`, `lr`, …"""

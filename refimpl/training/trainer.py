@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -296,14 +296,18 @@ class Trainer:
         return inputs.thin(self.program, section)
 
     def save(self, path: str | os.PathLike, first: bool = False, **more: str) -> None:
-        """Write the weights as safetensors: beside, flushed, then renamed.
+        """Write the weights as safetensors: beside, flushed, then renamed; each in its dtype.
 
-        first: the weights that training began with. more: metadata beside those of the model.
+        Scales and zero points are arrays like the others; `quantized` in the metadata (JSON) says of each quantized
+        array their names and the axis. first: the weights that training began with. more: metadata beside those of the
+        model.
         """
         graph = self.program.graph
         notes = {"model": graph.name, "size": f"{self.program.size}", "options": json.dumps(graph.options)}
         with self._alone():
             found = initial(self.program, self.seed) if first else self.evaluated()
+            if quantized := {n: asdict(p.quantized) for n, p in graph.parameters.items() if p.quantized}:
+                notes["quantized"] = json.dumps(quantized)
             checkpoint.save(path, {name: found[name] for name in graph.parameters}, notes | more)
 
     def resume_arrays(self) -> dict[str, np.ndarray]:
