@@ -11,7 +11,7 @@ from costmodel import predict
 from costmodel.formulas import cost
 from refimpl.compiler.executed import CUT
 from refimpl.compiler.lower import BACKENDS, register_backend
-from refimpl.compiler.two_stage import Pays, cut
+from refimpl.compiler.two_stage import Pays, slices_of
 from refimpl.kernels.passes import ShapeError, declare, dims, dtype_of
 from validation.instruments import drawn, drawn_passes, measured
 
@@ -252,22 +252,24 @@ def call_of(program, name):
 def test_a_call_is_cut_where_it_has_few_items_and_long_sums():
     program = compiled("bias", "reference")
     grad_b = call_of(program, "conv conv2d.grad_b")  # 4 items of 6·7·6 terms
-    assert cut(grad_b, Pays(4, 1)) is None
-    assert cut(grad_b, Pays(5, 1)) == ("N", 3, 2)
-    assert cut(grad_b, Pays(28, 36)) == ("P", 1, 7)
-    assert cut(grad_b, Pays(28, 126)) == ("N", 3, 2)
-    assert cut(grad_b, Pays(28, 127)) is None
+    assert slices_of(grad_b, Pays(4, 1)) is None
+    assert slices_of(grad_b, Pays(5, 1)) == ("N", 3, 2)
+    assert slices_of(grad_b, Pays(28, 36)) == ("P", 1, 7)
+    assert slices_of(grad_b, Pays(28, 126)) == ("N", 3, 2)
+    assert slices_of(grad_b, Pays(28, 127)) is None
     grad_x = call_of(program, "fc linear.grad_x")  # a row for each sample
-    assert grad_x.passed.adds == ["K"] and cut(grad_x, ALWAYS) is None
-    assert cut(call_of(program, "conv conv2d.forward"), ALWAYS) is None
+    assert grad_x.passed.adds == ["K"] and slices_of(grad_x, ALWAYS) is None
+    assert slices_of(call_of(program, "conv conv2d.forward"), ALWAYS) is None
 
 
 def test_a_single_value_has_no_variance_and_is_no_slice():
     g = ri.Graph("wide", (1, 5), 2)
     g.linear("fc", g.flatten("flat", g.batch_norm("bn", "input")), 3)
     program = ri.compile(g, ri.Plan(batch_norm="train"), 4, backend="reference")
-    assert cut(call_of(program, "bn batch_norm.var"), ALWAYS).letter == "N"  # of W, one sample would leave one value
-    assert cut(call_of(program, "bn batch_norm.mean"), ALWAYS).letter == "W"
+    assert (
+        slices_of(call_of(program, "bn batch_norm.var"), ALWAYS).letter == "N"
+    )  # of W, one sample would leave one value
+    assert slices_of(call_of(program, "bn batch_norm.mean"), ALWAYS).letter == "W"
 
 
 def test_what_a_smaller_batch_leaves_of_the_partial_results_is_not_looked_at(stages):

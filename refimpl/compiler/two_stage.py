@@ -37,16 +37,16 @@ class Pays:
     terms: int
 
 
-class Cut(NamedTuple):
-    """Slices of `length` along `letter`; at a full batch they are `slices`."""
+class Slices(NamedTuple):
+    """Slices of `length` along `letter`; at a full batch they are `number`."""
 
     letter: str
     length: int
-    slices: int
+    number: int
 
 
-def cut(call: Call, pays: Pays) -> Cut | None:
-    """How a call is cut, along the letter that gives most slices; None where no letter adds or none pays.
+def slices_of(call: Call, pays: Pays) -> Slices | None:
+    """How a call is cut, along the letter that gives most of them; None where no letter adds or none pays.
 
     A call that writes something for each sample is not: it has items enough for that.
     """
@@ -58,8 +58,8 @@ def cut(call: Call, pays: Pays) -> Cut | None:
     if most < 2:
         return None
     lengths = {letter: -(-sizes[letter] // most) for letter in passed.adds if sizes[letter] > 1}
-    found = [Cut(letter, n, -(-sizes[letter] // n)) for letter, n in lengths.items() if _valid(call, letter)]
-    return max(found, key=lambda c: c.slices, default=None)
+    found = [Slices(letter, n, -(-sizes[letter] // n)) for letter, n in lengths.items() if _valid(call, letter)]
+    return max(found, key=lambda c: c.number, default=None)
 
 
 def _terms(call: Call) -> int:
@@ -81,11 +81,11 @@ def _valid(call: Call, letter: str) -> bool:
 
 
 def two_stage(call: Call, pays: Pays, form: Callable = lambda kernel: kernel.cpu) -> list[Launch] | None:
-    """The launches of a call that is `cut`: one that covers it, and for each array that it writes one that adds.
+    """The launches of a call that is cut: one that covers it, and for each array that it writes one that adds.
 
     form: what a backend launches of a `Kernel`. None where the call is not cut.
     """
-    found = cut(call, pays)
+    found = slices_of(call, pays)
     if found is None:
         return None
     passed, whole = call.passed, reference(call)
@@ -94,7 +94,7 @@ def two_stage(call: Call, pays: Pays, form: Callable = lambda kernel: kernel.cpu
     args, partials, adding = list(whole.args), [], []
     for a in passed.writes:
         y = passed.seen(a, call.arrays[a])
-        partial = Buffer(f"{call.node}.{a}_slices", (found.slices, *y.shape), y.dtype, "arena")
+        partial = Buffer(f"{call.node}.{a}_slices", (found.number, *y.shape), y.dtype, "arena")
         args[1 + passed.arrays.index(a)] = Prefix(partial, number)
         partials.append(partial)
         adding.append(_adding(whole, a, found, y.reshape((math.prod(y.shape),)), partial, form))
@@ -102,12 +102,12 @@ def two_stage(call: Call, pays: Pays, form: Callable = lambda kernel: kernel.cpu
     return [replace(whole, function=kernel, args=(*args, items, found.length), writes=tuple(partials)), *adding]
 
 
-def slices_at(call: Call, found: Cut) -> Callable[[int], int]:
+def slices_at(call: Call, found: Slices) -> Callable[[int], int]:
     """The number of slices of n samples."""
     return lambda n: -(-call.sizes_at(n)[found.letter] // found.length)
 
 
-def _adding(whole: Launch, array: str, found: Cut, y: Buffer, partial: Buffer, form: Callable) -> Launch:
+def _adding(whole: Launch, array: str, found: Slices, y: Buffer, partial: Buffer, form: Callable) -> Launch:
     """The launch that adds the partial results of a written array, y (E,)."""
     call, number = whole.covers[0], slices_at(whole.covers[0], found)
     kernel = ADD_SLICES
@@ -126,7 +126,7 @@ def _adding(whole: Launch, array: str, found: Cut, y: Buffer, partial: Buffer, f
             AtBatch(lambda n: of(n, last(n))),
             AtBatch(lambda n: divisor(call.sizes_at(n))),
         )
-    function, rows = form(kernel), Prefix(partial.reshape((found.slices, *y.shape)), number)
+    function, rows = form(kernel), Prefix(partial.reshape((found.number, *y.shape)), number)
     executes(EXECUTED[kernel])(function)
     return replace(
         whole, name=f"{call.node} add slices of {array}", function=function, args=(y.shape[0], y, rows, *divisors),
