@@ -79,6 +79,7 @@ class Derivation:
         self.parameters = parameters or self.once("parameters", own)
         self.state: dict[str, Buffer] = {}
         self.gradients: dict[str, Buffer] = {}
+        self.flags: dict[str, Buffer] = {}
         self.constants: dict[str, Constant] = {}
         self.scalars: dict = {}
         self.section = "forward"
@@ -142,10 +143,12 @@ class Derivation:
             reads["loss"] = self.demand(last, "loss")
         if self.training:
             self.backward(resolved, last)
+            if self.gradients:
+                reads["finite"] = self.check()
             self.update(resolved)
         calls = {self.names[phase]: self.calls[phase] for phase in (PHASES if self.training else PHASES[:1])}
         own = {} if self.shared else self.parameters
-        named = (self.host_writes, reads, own, self.state, self.gradients, self.constants, self.scalars)
+        named = (self.host_writes, reads, own, self.state, self.gradients, self.flags, self.constants, self.scalars)
         order = [self.names[phase] for phase in PHASES] if self.training else []
         follows = dict(zip(order[1:], order, strict=False))
         found = ({self.prefix + name: value for name, value in arrays.items()} for arrays in named)
@@ -328,6 +331,18 @@ class Derivation:
         for name, gradients in uses.items():
             self.gradients[name] = self.total(name, f"{name}.gradient", gradients)
         self.moves.finish()
+
+    def check(self) -> Buffer:
+        """Flags, side by side, of each gradient: is it not finite?"""
+        look = operator("finite").passes["check"]
+        counts = {name: look.sizes({"dw": g}, {})["L"] for name, g in self.gradients.items()}
+        together = self.buffer("finite", (sum(counts.values()),), np.uint8)
+        start = 0
+        for name, count in counts.items():
+            self.flags[name] = together.part(start, (count,))
+            self.emit(name, look, {"dw": self.gradients[name], "bad": self.flags[name]}, {})
+            start += count
+        return together
 
     def total(self, node: str, name: str, gradients: list[Buffer]) -> Buffer:
         """Sum of the gradients that reach a tensor from its consumers, or a parameter from the nodes that use it."""

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,7 +69,6 @@ class Runner:
         # which section of which runner ran last in the memory, and on how many samples: shared by all that work in it
         self.last: list = whole.last if whole else [None]
         self._sections: dict[tuple[str, int], Section] = {}
-        self._gradients: dict[str, list[tuple[str, object]]] = {}
         self._views: dict[tuple[str, int], object] = {}
 
     def parameter(self, name: str):
@@ -181,12 +180,17 @@ class Runner:
         self.last[0] = (self.mark, section, n)
         return None
 
-    def gradients(self, net: str, names: Iterable[str]) -> list[tuple[str, object]]:
-        """Those of a net's trained parameters that have a gradient here, each with a flat view of it, made once."""
-        if net not in self._gradients:
-            found = self.program.step.gradients
-            self._gradients[net] = [(name, self.array(found[name]).reshape(-1)) for name in names if name in found]
-        return self._gradients[net]
+    def not_finite(self, net: str, n: int) -> str | None:
+        """The first parameter of a net whose gradient its backward section found not to be finite; None: no one."""
+        step = self.program.step
+        together = step.host_reads.get(f"{net}finite")
+        if together is None:
+            return None
+        found = self.read(f"{net}finite", n)
+        if not found.any():
+            return None
+        flags = {name: b for name, b in step.flags.items() if b.root is together}
+        return next((name for name, b in flags.items() if found[b.start : b.start + b.shape[0]].any()), None)
 
     def __reduce_ex__(self, protocol):
         raise TypeError(f"a {type(self).__name__} {ALONE}")

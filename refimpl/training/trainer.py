@@ -80,9 +80,6 @@ class Trainer:
         self.inference.last = self.whole.last
         self.memory = self.strategy.memory()  # what the strategy remembers between steps
         prefixes = sorted(program.graphs, key=len, reverse=True)
-        self.trained = {prefix: [] for prefix in prefixes}  # net → its trained parameters
-        for name in program.step.gradients:
-            self.trained[next(p for p in prefixes if name.startswith(p))].append(name)
         self.step = 0  # mini-batches looked at
         self.updates = {name: np.zeros(1, np.int64) for name in (*prefixes, *(b.name for b in program.blocks))}
         self.losses: list[float] = []
@@ -93,7 +90,6 @@ class Trainer:
         changing = (name for name, b in program.step.parameters.items() if b.region == "state")
         self._good = {name: np.empty_like(self.parameters[name]) for name in changing}  # weights to go back to
         self._snapshot()
-        self.backend.finite(self.backend.adopt(np.zeros(1, program.dtype)))  # compiled now, not in the first step
 
     @property
     def skipped(self) -> int:
@@ -234,10 +230,9 @@ class Trainer:
             what = f"the loss is {loss} at step {self.step + 1}{before}"
             self.stop(what, net, n, total, "forward")
         runner.run(f"{net}backward", n)
-        for name, gradient in runner.gradients(net, self.trained[net]):
-            if not self.backend.finite(gradient):
-                what = f"the gradient of {name} is not finite at step {self.step + 1}"
-                self.stop(what, net, n, total, "forward", "backward")
+        if name := runner.not_finite(net, n):
+            what = f"the gradient of {name} is not finite at step {self.step + 1}"
+            self.stop(what, net, n, total, "forward", "backward")
         runner.run(f"{net}update", n)
         self.updated(net)
         return loss
