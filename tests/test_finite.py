@@ -149,3 +149,13 @@ def test_weights_that_are_large_are_kept(monkeypatch):
     with pytest.raises(ri.NonFiniteError):
         t.train_step(np.full((2, 1, 1, 1), 3e38, np.float32), np.zeros(2, int), 1)
     np.testing.assert_array_equal(t.parameters["fc.w"], before)
+
+
+def test_flags_of_gradients_that_a_step_does_not_have_are_not_looked_at(monkeypatch):
+    t = steep()
+    x, y = np.ones((2, 1, 1, 1), np.float32), np.zeros(2, int)
+    t.train_step(x, y, 1)
+    t.whole.read("finite", 2)[...] = 1
+    assert t.whole.not_finite("", t.trained[""], 2) == t.trained[""][0]
+    monkeypatch.setattr(t.whole, "gradients", lambda net, names: [])
+    assert t.whole.not_finite("", t.trained[""], 2) is None

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +69,7 @@ class Runner:
         # which section of which runner ran last in the memory, and on how many samples: shared by all that work in it
         self.last: list = whole.last if whole else [None]
         self._sections: dict[tuple[str, int], Section] = {}
+        self._gradients: dict[str, list[tuple[str, object]]] = {}
         self._views: dict[tuple[str, int], object] = {}
 
     def parameter(self, name: str):
@@ -180,17 +181,25 @@ class Runner:
         self.last[0] = (self.mark, section, n)
         return None
 
-    def not_finite(self, net: str, n: int) -> str | None:
-        """The first parameter of a net whose gradient its backward section found not to be finite; None: no one."""
-        step = self.program.step
-        together = step.host_reads.get(f"{net}finite")
-        if together is None:
+    def gradients(self, net: str, names: Iterable[str]) -> list[tuple[str, object]]:
+        """Those of a net's trained parameters that have a gradient here, each with a flat view of it, made once."""
+        if net not in self._gradients:
+            found = self.program.step.gradients
+            self._gradients[net] = [(name, self.array(found[name]).reshape(-1)) for name in names if name in found]
+        return self._gradients[net]
+
+    def not_finite(self, net: str, names: Iterable[str], n: int) -> str | None:
+        """The first of a net's trained parameters whose gradient its backward section found not finite; None: no one.
+
+        Flags of gradients that a step does not have are not looked at: nobody wrote them.
+        """
+        if f"{net}finite" not in self.program.step.host_reads:  # nothing to train has a gradient
             return None
-        found = self.read(f"{net}finite", n)
-        if not found.any():
+        bad, flags = self.read(f"{net}finite", n), self.program.step.flags
+        if not bad.any():
             return None
-        flags = {name: b for name, b in step.flags.items() if b.root is together}
-        return next((name for name, b in flags.items() if found[b.start : b.start + b.shape[0]].any()), None)
+        there = ((name, flags[name]) for name, _ in self.gradients(net, names))
+        return next((name for name, b in there if bad[b.start : b.start + b.shape[0]].any()), None)
 
     def __reduce_ex__(self, protocol):
         raise TypeError(f"a {type(self).__name__} {ALONE}")

@@ -80,6 +80,9 @@ class Trainer:
         self.inference.last = self.whole.last
         self.memory = self.strategy.memory()  # what the strategy remembers between steps
         prefixes = sorted(program.graphs, key=len, reverse=True)
+        self.trained = {prefix: [] for prefix in prefixes}  # net → its trained parameters
+        for name in program.step.gradients:
+            self.trained[next(p for p in prefixes if name.startswith(p))].append(name)
         self.step = 0  # mini-batches looked at
         self.updates = {name: np.zeros(1, np.int64) for name in (*prefixes, *(b.name for b in program.blocks))}
         self.losses: list[float] = []
@@ -230,7 +233,7 @@ class Trainer:
             what = f"the loss is {loss} at step {self.step + 1}{before}"
             self.stop(what, net, n, total, "forward")
         runner.run(f"{net}backward", n)
-        if name := runner.not_finite(net, n):
+        if name := runner.not_finite(net, self.trained[net], n):
             what = f"the gradient of {name} is not finite at step {self.step + 1}"
             self.stop(what, net, n, total, "forward", "backward")
         runner.run(f"{net}update", n)
