@@ -138,6 +138,7 @@ def _kinds(program: Program) -> dict[Buffer, str]:
     fixed |= {step.host_writes[prefix + name].root: "input" for prefix, name in _inputs(program)}
     fixed |= {step.host_writes[name].root: "host_scalars" for name in step.scalars}
     fixed |= {b.root: "weight_gradients" for b in step.gradients.values()}
+    fixed |= {b.root: "workspace" for b in step.flags.values()}
     fixed |= {b.root: "masks" for call in step for a, b in call.arrays.items() if a == "mask"}
     scratch = {b.root for launch in program.order for b in launch.scratch}
     back = [s for s in program.sections if s.endswith(("backward", "update"))]

@@ -90,6 +90,7 @@ class Derivation:
         self.state: dict[str, Buffer] = {}
         self.gradients: dict[str, Buffer] = {}
         self.updated: dict[str, Condition] = {}  # parameter → when it has a gradient
+        self.flags: dict[str, Buffer] = {}
         self.constants: dict[str, Constant] = {}
         self.scalars: dict = {}
         self.section = "forward"
@@ -179,10 +180,12 @@ class Derivation:
             reads["loss"] = self.demand(last, "loss")
         if self.training:
             self.backward(resolved, last)
+            if self.gradients:
+                reads["finite"] = self.check()
             self.update(resolved)
         calls = {self.names[phase]: self.calls[phase] for phase in (PHASES if self.training else PHASES[:1])}
         own = {} if self.shared else self.parameters
-        named = (self.host_writes, reads, own, self.state, self.gradients, self.constants, self.scalars)
+        named = (self.host_writes, reads, own, self.state, self.gradients, self.flags, self.constants, self.scalars)
         order = [self.names[phase] for phase in PHASES] if self.training else []
         follows = dict(zip(order[1:], order, strict=False))
         found = ({self.prefix + name: value for name, value in arrays.items()} for arrays in named)
@@ -401,6 +404,20 @@ class Derivation:
             one = None if None in of else frozenset().union(*of)
             found |= dict.fromkeys(r.node.outputs, one)
         return found
+
+    def check(self) -> Buffer:
+        """Flags, side by side, of each gradient: is it not finite?"""
+        look = operator("finite").passes["check"]
+        counts = {name: look.sizes({"dw": g}, {})["L"] for name, g in self.gradients.items()}
+        together = self.buffer("finite", (sum(counts.values()),), np.uint8)
+        start = 0
+        for name, count in counts.items():
+            self.flags[name] = together.part(start, (count,))
+            self.when = self.updated[name]
+            self.emit(name, look, {"dw": self.gradients[name], "bad": self.flags[name]}, {})
+            start += count
+        self.when = ALWAYS
+        return together
 
     def total(self, node: str, name: str, gradients: list[Partial]) -> Buffer:
         """Sum of the gradients that reach a tensor from its consumers, or a parameter from the nodes that use it."""

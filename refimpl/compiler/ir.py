@@ -220,10 +220,11 @@ class Step:
 
     calls: dict[str, list[Call]] = field(default_factory=dict)  # in the longest order in which the sections run
     host_writes: dict[str, Buffer] = field(default_factory=dict)  # input, labels, lr, step, seed, block
-    host_reads: dict[str, Buffer] = field(default_factory=dict)  # output, loss
+    host_reads: dict[str, Buffer] = field(default_factory=dict)  # output, loss, finite
     parameters: dict[str, Buffer] = field(default_factory=dict)
     state: dict[str, Buffer] = field(default_factory=dict)  # optimizer arrays, by `parameter.array`
     gradients: dict[str, Buffer] = field(default_factory=dict)
+    flags: dict[str, Buffer] = field(default_factory=dict)  # gradient → the part of `finite` that tells of it
     constants: dict[str, "Constant"] = field(default_factory=dict)  # what the plan adds to the model's own constants
     scalars: dict[str, Scalar] = field(default_factory=dict)  # of those that the host writes the ones of one element
     follows: dict[str, str] = field(default_factory=dict)  # section → the one that must have run just before it

@@ -161,7 +161,7 @@ class Pass:
 
     def __init__(
         self, body: Callable, shapes: Mapping[str, str], items: str, writes: str, derive, alike, inplace, sums,
-        examples, indices, parts, spared,
+        examples, indices, parts, spared, adds, divisors,
     ):  # fmt: skip
         self.body, self.shapes, self.items = body, shapes, items.split()
         self.operator = body.__module__.rsplit(".", 1)[-1]
@@ -169,7 +169,8 @@ class Pass:
         self.kernel = Kernel(body)
         self.derive = derive
         self.alike = alike or {}
-        self.sums = sums.split()
+        self.sums, self.adds = sums.split(), adds.split()
+        self.divisors: Mapping[str, Callable] = divisors or {}
         self.examples = examples or {}
         self.indices: Mapping[str, str] = indices or {}
         self.spared: Mapping[str, str] = spared or {}
@@ -187,6 +188,13 @@ class Pass:
             raise TypeError(f"{self}: an item cannot stand for one index along {common} and sum over it")
         if several := [a for a in self.writes if a not in self.inplace and len(dtypes_of(shapes[a])) > 1]:
             raise TypeError(f"{self}: it makes {', '.join(several)}, whose entry must name one dtype, not several")
+        if unknown := set(self.adds) - set(self.sums) or self.divisors.keys() - set(self.writes):
+            raise TypeError(f"{self}: adds are letters of its sums and divisors are of what it writes: {unknown}")
+        for letter in self.adds:
+            whole = [a for a in self.reads if letter in dims(shapes[a])]
+            beside = [d for a in self.arrays for d in dims(shapes[a]) if "/" in d and letter in d.split("/")]
+            if not whole or beside or letter in self.indices.values():
+                raise TypeError(f"{self}: no arrays can be cut into slices along {letter}, so it adds nothing along it")
         missing = [a for a, default in self.attributes.items() if default is inspect.Parameter.empty]
         if missing or [p.name for p in parameters] != self.arrays + list(self.attributes):
             raise TypeError(
@@ -335,6 +343,8 @@ def declare(
     indices=None,
     parts: str = "",
     spared=None,
+    adds: str = "",
+    divisors=None,
 ):
     """Turn a body into a Pass.
 
@@ -349,10 +359,14 @@ def declare(
     indices: array whose elements the body indexes with → the letter that they must lie below.
     spared: index array → the attribute whose value, unless it is the default, stands for no index: the body leaves it
     out.
+    adds: those of the sums' letters of which this holds: cut all arrays that have the letter into slices along it, let
+    the body run on each, and the results add up to that of the whole (`compiler.two_stage`).
+    divisors: written array → `divisor(sizes)` by which its sum is divided in the end, such as the number of terms of a
+    mean: then it is the results times their own divisors that add up to the whole times its divisor.
     parts: arrays in place, of which a call writes a part: in a step one call for each input writes them together.
     """
     return lambda body: Pass(
-        body, shapes, items, writes, derive, alike, inplace, sums, examples, indices, parts, spared
+        body, shapes, items, writes, derive, alike, inplace, sums, examples, indices, parts, spared, adds, divisors
     )
 
 

@@ -16,7 +16,7 @@ def measures(output, target, ignored=None):
     return {"mse": float(np.mean(np.square(difference))), "mae": float(np.mean(np.abs(difference)))}
 
 
-@declare(SHAPES, items="N", writes="losses", sums="E")
+@declare(SHAPES, items="N", writes="losses", sums="E", adds="E", divisors={"losses": lambda sizes: sizes["E"]})
 def sample_losses(t, losses, x, target):
     """Loss of each sample, (N,), the mean over its elements, from x and target, (N, E)."""
     total = losses.dtype.type(0)
@@ -26,7 +26,7 @@ def sample_losses(t, losses, x, target):
     losses[t] = total / losses.dtype.type(x.shape[1])
 
 
-@declare(SHAPES, items="1", writes="loss", sums="N")
+@declare(SHAPES, items="1", writes="loss", sums="N", adds="N", divisors={"loss": lambda sizes: sizes["N"]})
 def mean_loss(t, loss, losses):
     """Mean loss, (1,), of losses, (N,)."""
     total = loss.dtype.type(0)

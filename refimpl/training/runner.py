@@ -219,6 +219,19 @@ class Runner:
             ]
         return [(name, view) for name, view, when in self._gradients[net] if when.holds(self.dropped)]
 
+    def not_finite(self, net: str, names: Iterable[str], n: int) -> str | None:
+        """The first of a net's trained parameters whose gradient its backward section found not finite; None: no one.
+
+        Flags of gradients that a step does not have are not looked at: nobody wrote them.
+        """
+        if f"{net}finite" not in self.program.step.host_reads:  # nothing to train has a gradient
+            return None
+        bad, flags = self.read(f"{net}finite", n), self.program.step.flags
+        if not bad.any():
+            return None
+        there = ((name, flags[name]) for name, _ in self.gradients(net, names))
+        return next((name for name, b in there if bad[b.start : b.start + b.shape[0]].any()), None)
+
     def __reduce_ex__(self, protocol):
         raise TypeError(f"a {type(self).__name__} {ALONE}")
 

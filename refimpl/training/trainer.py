@@ -81,7 +81,6 @@ class Trainer:
         self._lock = threading.Lock()
         self.guard = Guard(program, self.parameters)
         self.guard.keep(self.runner, self.step, self.updates)
-        self.backend.finite(self.backend.adopt(np.zeros(1, program.dtype)))  # compiled now, not in the first step
 
     @property
     def skipped(self) -> int:
@@ -205,10 +204,9 @@ class Trainer:
             what = f"the loss is {loss} at step {self.step + 1}{before}"
             self.stop(what, net, n, total, "forward")
         runner.run(f"{net}backward", n)
-        for name, gradient in runner.gradients(net, self.trained[net]):
-            if not self.backend.finite(gradient):
-                what = f"the gradient of {name} is not finite at step {self.step + 1}"
-                self.stop(what, net, n, total, "forward", "backward")
+        if name := runner.not_finite(net, self.trained[net], n):
+            what = f"the gradient of {name} is not finite at step {self.step + 1}"
+            self.stop(what, net, n, total, "forward", "backward")
         runner.run(f"{net}update", n)
         self.updated(net)
         return loss
