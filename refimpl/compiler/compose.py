@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from ..graph import INPUT, Graph
-from ..methods.stochastic_depth import Block
+from ..methods.strategy import Block
 from ..plan.plan import Backprop, Plan
 from .derive import Derivation
 from .ir import PHASES, Buffer, Step

@@ -31,7 +31,7 @@ import numpy as np
 from ..kernels.geometry import CONV_MAP, CONV_TAP, conv_derive
 from ..kernels.passes import Bound, declare
 from ..kernels.traced import part
-from .convolution import OPERATOR, Convolution
+from .convolution import Convolution, Rule
 from .registry import Grid, Statement, register_method
 
 SHAPES = {
@@ -221,7 +221,7 @@ def grad_w(t, dw, dy, x, rank, kept, stride=(1, 1), dilation=(1, 1), pad=((0, 0)
 
 @register_method
 @dataclass(frozen=True)
-class ErrorMapPruning:
+class ErrorMapPruning(Rule):
     """The rule of a Plan that trains convolutions on the kept share of their error map's channels.
 
     keep: share of the output channels that is kept, above 0 and at most 1 (1 is the dense gradient). gamma_w, gamma_dy:
@@ -233,16 +233,14 @@ class ErrorMapPruning:
     gamma_w: float = 1.0
     gamma_dy: float = 1.0
 
-    operator: ClassVar[str] = OPERATOR
     method: ClassVar[str] = "error-map-pruning"
     states: ClassVar[Statement] = Statement(
         "rule", 40, "error-map-pruning:keep=0.5", {"keep": float, "gamma_w": float, "gamma_dy": float},
         {"instances": "the error map of the chosen instances is pruned by channel"},
         grid=Grid("keep", (0.1, 0.25, 0.4, 0.5, 0.75), 1.0), mark="^",
     )  # fmt: skip
-    stage: ClassVar[int] = 1  # of the rules of a convolution (`methods.convolution`)
-    filters: ClassVar[bool] = False
-    priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that sizes and costs depend on
+    stage: ClassVar[int] = 1
+    priced: ClassVar[tuple[str, ...]] = ("keep",)
 
     def __post_init__(self):
         if not 0 < self.keep <= 1:

@@ -39,7 +39,7 @@ from ..kernels.geometry import classes, inside
 from ..kernels.kernel import helper
 from ..kernels.passes import Pass, ShapeError, declare
 from ..kernels.traced import Traced
-from .convolution import OPERATOR, Convolution
+from .convolution import Convolution, Rule
 from .registry import Grid, Statement, register_method
 
 SHAPES = {
@@ -258,7 +258,7 @@ def expand_w(t, dw, dw_patch):
 
 @register_method
 @dataclass(frozen=True)
-class GradientFilter:
+class GradientFilter(Rule):
     """The rule of a Plan that trains convolutions with filtered gradients.
 
     patch: the side r of the patches, or its (rows, columns). align: "centre" as the authors' code, "corner" as eq. (2).
@@ -268,7 +268,6 @@ class GradientFilter:
     patch: int | tuple[int, int] = 2
     align: str = "centre"
 
-    operator: ClassVar[str] = OPERATOR
     method: ClassVar[str] = "gradient-filter"
     states: ClassVar[Statement] = Statement(
         "rule", 50, "gradient-filter:patch=2,align=centre", {"patch": int, "align": tuple(ALIGN)},
@@ -279,9 +278,9 @@ class GradientFilter:
         },
         grid=Grid("patch", (2, 3, 4, 5, 7), 1), mark="s",
     )  # fmt: skip
-    stage: ClassVar[int] = 2  # of the rules of a convolution (`methods.convolution`)
+    stage: ClassVar[int] = 2
     filters: ClassVar[bool] = True
-    priced: ClassVar[tuple[str, ...]] = ("patch",)  # settings that sizes and costs depend on
+    priced: ClassVar[tuple[str, ...]] = ("patch",)
 
     def __post_init__(self):
         sides = self.patch if isinstance(self.patch, (tuple, list)) else (self.patch, self.patch)
@@ -310,10 +309,6 @@ class GradientFilter:
         """
         dx = (patch_grad_dilated,) if self.dilated(attrs) else (sum_w, patch_grad)
         return (pool_x, pool_dy, *dx, expand, patch_grad_w, expand_w)
-
-    def letters(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """No letters of its own: U and V follow from P and Q."""
-        return {}
 
     def bind(self, node: Convolution) -> None:
         """Add its passes to a node's, on the convolution that is left."""

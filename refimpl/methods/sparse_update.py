@@ -30,7 +30,7 @@ columns, G groups, M chosen input channels. Any float dtype.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,7 +40,7 @@ from ..kernels import random
 from ..kernels.geometry import CONV_TAP, conv_derive
 from ..kernels.passes import declare
 from ..kernels.traced import part
-from .convolution import OPERATOR, Convolution
+from .convolution import Convolution, Rule
 from .registry import LAYERS, Grid, Statement, register_method
 
 SHAPES = {
@@ -118,7 +118,7 @@ def order(w: np.ndarray, groups: int, kind: str, seed: int, stream: int) -> np.n
 
 @register_method
 @dataclass(frozen=True)
-class SparseUpdate:
+class SparseUpdate(Rule):
     """The rule of a Plan that trains a few input channels of each trained convolution at a time.
 
     ratio: share of the input channels that is trained at once, above 0 and at most 1. order: "norm", "random" or
@@ -132,7 +132,6 @@ class SparseUpdate:
     fixed_first: float = 0.1
     fixed_last: float = 0.2
 
-    operator: ClassVar[str] = OPERATOR
     method: ClassVar[str] = "sparse-update"
     states: ClassVar[Statement] = Statement(
         "rule", 60,
@@ -151,9 +150,7 @@ class SparseUpdate:
         "them would cost the memory that it saves",
         grid=Grid("ratio", (0.02, 0.05, 0.1, 0.2, 0.5), 1.0), mark="D",
     )  # fmt: skip
-    stage: ClassVar[int] = 0  # of the rules of a convolution (`methods.convolution`)
-    filters: ClassVar[bool] = False
-    priced: ClassVar[tuple[str, ...]] = ("ratio",)  # settings that sizes and costs depend on
+    priced: ClassVar[tuple[str, ...]] = ("ratio",)
 
     def __post_init__(self):
         if not 0 < self.ratio <= 1:
@@ -170,10 +167,6 @@ class SparseUpdate:
         """M of the input-channel selection: how many of `channels` are trained at once."""
         return part(self.ratio, channels)
 
-    def attrs(self) -> dict:
-        """No attributes of its own."""
-        return {}
-
     def letters(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The letter M of a node with these sizes."""
         return {"M": self.count(sizes["C"])}
@@ -188,9 +181,22 @@ class SparseUpdate:
             node.add(grad_w)
         node.add(update)
 
-    def order_of(self, w: np.ndarray, groups: int, seed: int, stream: int) -> np.ndarray:
-        """The array `order` of a layer with the weights w (R, S, C/G, K), before any calibration."""
-        return order(w, groups, self.order, seed, stream)
+    def constants(self) -> dict[str, Callable[[np.ndarray, int, int, int], np.ndarray]]:
+        """The order of a layer's channels."""
+        return {"order": lambda w, groups, seed, stream: order(w, groups, self.order, seed, stream)}
+
+    def scalars(self) -> dict[str, Callable[[int, int, int], float]]:
+        """The number of the block that an update trains."""
+        return {"block": lambda updates, planned, seed: self.block(updates, planned)}
+
+    def learnt(self) -> tuple[str, ...]:
+        """The order, where it is that of the gradients."""
+        return ("order",) if self.order == "gradient" else ()
+
+    def wrong(self, name: str, values: np.ndarray) -> str | None:
+        """An order of channels (C,) must have each of them once: kernels index with it."""
+        right = np.array_equal(np.sort(values), np.arange(len(values)))
+        return None if right else f"is no order of {len(values)} channels"
 
     def block(self, step: int, steps: int) -> int:
         """Block that update `step` (from 0) of a run of `steps` trains, by the three stages."""

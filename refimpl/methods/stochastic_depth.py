@@ -24,22 +24,12 @@ import numpy as np
 from ..graph import INPUT, Graph, operator, operators
 from ..kernels import random
 from .registry import Statement, register_method
-from .strategy import Modifier, Strategy, Turn
+from .strategy import Block, Modifier, Strategy, Turn
 
 if TYPE_CHECKING:
     from ..compiler.ir import Call
     from ..compiler.program import Program
     from ..training.trainer import Trainer
-
-
-@dataclass(frozen=True)
-class Block:
-    """A residual block: the node of its sum, the tensor that is its shortcut, its branch's nodes and the last one."""
-
-    name: str
-    shortcut: str
-    nodes: frozenset[str]
-    last: str
 
 
 def residual_blocks(graph: Graph) -> tuple[Block, ...]:

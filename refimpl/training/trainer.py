@@ -20,7 +20,7 @@ from ..data.resized import Resized
 from ..kernels import random
 from ..storage import checkpoint
 from . import inputs
-from .calibrate import calibrate, check_order, orders
+from .calibrate import calibrate, check_learnt, learnt
 from .inputs import Inputs, samples, taken
 from .runner import ALONE, GUARD, Runner, new_block
 from .state import initial
@@ -360,7 +360,7 @@ class Trainer:
         """The backend's arrays beside the parameters that a run goes on from."""
         step, owned = self.program.step, self.whole.owned
         kept = {f"optimizer/{name}": owned[b] for name, b in step.state.items()}
-        return kept | {f"order/{n}": owned[step.constants[f"{n}.order"].buffer] for n in orders(self.program)}
+        return kept | {saved: owned[step.constants[name].buffer] for saved, (name, _) in learnt(self.program).items()}
 
     def resume(self, arrays: Mapping[str, np.ndarray], step: int, losses: list[float]) -> None:
         """Go on from arrays of `resume_arrays` after `step` steps. ValueError, before any change, for others."""
@@ -368,10 +368,9 @@ class Trainer:
         for name, a in mine.items():
             if name not in arrays or arrays[name].shape != a.shape:
                 raise ValueError(f"the saved run has no array {name} of shape {a.shape}: it is of another plan")
-            if name.startswith("order/"):
-                check_order(name, arrays[name])
             if name.startswith("updates/") and not 0 <= arrays[name][0] <= step:
                 raise ValueError(f"the saved run counts {arrays[name][0]} in {name}, but it has made {step} steps")
+        check_learnt(self.program, arrays)
         with self._alone():
             kept = self._kept()
             for name, a in mine.items():
