@@ -21,7 +21,7 @@ from refimpl.methods.registry import Statement, forget_method, known, register_m
 from refimpl.plan import combinations
 from refimpl.training.trainer import Trainer
 from tools.docs import sources
-from validation.instruments import snapshot
+from validation.instruments import drawn, drawn_nets, snapshot
 from validation.instruments.counting import count_call
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +66,17 @@ def test_its_closed_form_is_the_price_at_other_settings():
     for every in (1, 2, 3, 5):
         program = ri.compile(NETS["residual"](), ri.Plan(rules=[Comb(every)]), 3, backend="reference", threads=1)
         assert form.at(N=3, every=every) == predict.estimate(program).units
+
+
+def test_drawn_nets_have_it_and_do_what_is_predicted(monkeypatch):
+    sets = drawn_nets.sets()
+    own = [i for i, methods in enumerate(sets) if "comb" in methods]
+    assert {("comb",), ("error-map-pruning", "comb"), ("random-skip", "comb")} <= {sets[i] for i in own}
+    for seed in own:
+        assert Comb in map(type, drawn_nets.net_case(seed).program.plan.rules) and drawn.show("net", seed)
+    monkeypatch.setattr(Comb, "drawn", classmethod(lambda cls, pick, other: cls(pick(3, 5))), raising=False)
+    drawn_settings = {drawn_nets.net_case(own[0] + i * len(sets)).program.plan.rules[0].every for i in range(9)}
+    assert drawn_settings == {3, 4, 5}
 
 
 def test_it_combines_as_it_states():

@@ -63,15 +63,14 @@ class Convolution:
 class Rule:
     """A method of the kind "rule": passes that replace gradients of trained convolutions, and what these read.
 
-    stage: its place among the rules when they are bound, small ones first. filters: does it compute gradients on means
-    of their maps? priced: settings that sizes and costs depend on, which a closed form takes as symbols.
+    stage: its place among the rules when they are bound, small ones first. priced: settings that sizes and costs depend
+    on, which a closed form takes as symbols.
     """
 
     operator: ClassVar[str] = OPERATOR
     method: ClassVar[str]
     states: ClassVar[Statement]
     stage: ClassVar[int] = 0
-    filters: ClassVar[bool] = False
     priced: ClassVar[tuple[str, ...]] = ()
 
     def attrs(self) -> dict:
@@ -109,7 +108,7 @@ class Rule:
 def bind(rules: Iterable, attrs: Mapping, sizes: Mapping[str, int]) -> Convolution:
     """The passes, attributes and sizes of a trained convolution under `rules`, each a `Rule`."""
     rules = sorted(rules, key=lambda rule: rule.stage)
-    node = Convolution(dict(attrs), dict(sizes), filtered=any(rule.filters for rule in rules))
+    node = Convolution(dict(attrs), dict(sizes), filtered=any("filters" in rule.states.traits for rule in rules))
     for rule in rules:
         node.attrs |= rule.attrs()
         node.sizes |= rule.letters(node.sizes)

@@ -40,7 +40,7 @@ from ..kernels.kernel import helper
 from ..kernels.passes import Pass, ShapeError, declare
 from ..kernels.traced import Traced
 from .convolution import Convolution, Rule
-from .registry import Grid, Statement, register_method
+from .registry import Grid, Other, Pick, Statement, Tried, register_method
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K",
@@ -273,13 +273,14 @@ class GradientFilter(Rule):
         "rule", 50, "gradient-filter:patch=2,align=centre", {"patch": int, "align": tuple(ALIGN)},
         {
             "instances": "the gradients of the chosen instances are filtered",
-            "error-map-pruning":
+            "prunes":
                 "the kept channels of the error map are filtered; convolutions with groups are filtered, not pruned",
         },
-        grid=Grid("patch", (2, 3, 4, 5, 7), 1), mark="s",
+        traits=("filters",), grid=Grid("patch", (2, 3, 4, 5, 7), 1), mark="s",
+        at_most=(8, "the errors of filtered gradients multiply through a deep net"),
+        tried=Tried(timed=({"patch": 2}, {"patch": 4}), variants={"=4": ({"patch": 4}, {})}),
     )  # fmt: skip
     stage: ClassVar[int] = 2
-    filters: ClassVar[bool] = True
     priced: ClassVar[tuple[str, ...]] = ("patch",)
 
     def __post_init__(self):
@@ -292,6 +293,12 @@ class GradientFilter(Rule):
         if self.align not in ALIGN:
             raise ValueError(f"align must be centre or corner, got {self.align!r}")
         object.__setattr__(self, "patch", tuple(r if isinstance(r, Traced) else int(r) for r in sides))
+
+    @classmethod
+    def drawn(cls, pick: Pick, other: Other) -> "GradientFilter":
+        """With patches of one to four rows and columns."""
+        sides = (pick(1, 4), pick(1, 4)) if pick(0, 1) else pick(1, 4)
+        return cls(sides, list(ALIGN)[pick(0, len(ALIGN) - 1)])
 
     def attrs(self) -> dict:
         """The attributes that its passes take beside those of the convolution."""

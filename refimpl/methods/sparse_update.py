@@ -41,7 +41,7 @@ from ..kernels.geometry import CONV_TAP, conv_derive
 from ..kernels.passes import declare
 from ..kernels.traced import part
 from .convolution import Convolution, Rule
-from .registry import LAYERS, Grid, Statement, register_method
+from .registry import LAYERS, Grid, Other, Pick, Statement, Tried, register_method
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "x_chosen": "N H W M", "dw": "R S M K/G",
@@ -139,16 +139,17 @@ class SparseUpdate(Rule):
         {"ratio": float, LAYERS: int, "order": ORDERS, "fixed_first": float, "fixed_last": float},
         {
             "instances": "the chosen instances train the chosen channels",
-            "error-map-pruning":
+            "prunes":
                 "dw of the chosen input and the kept output channels, dx of the kept ones; with groups dw is not "
                 "pruned",
-            "gradient-filter":
+            "filters":
                 "the chosen channels are stored as patch sums, dx is filtered; with groups dw of the chosen ones is "
                 "exact",
         },
         plain_sgd="the trained channels change from step to step, and the arrays that {optimizer} keeps for all of "
         "them would cost the memory that it saves",
-        grid=Grid("ratio", (0.02, 0.05, 0.1, 0.2, 0.5), 1.0), mark="D",
+        fitted="ratio", grid=Grid("ratio", (0.02, 0.05, 0.1, 0.2, 0.5), 1.0), mark="D",
+        tried=Tried(timed=({"ratio": 0.1},)),
     )  # fmt: skip
     priced: ClassVar[tuple[str, ...]] = ("ratio",)
 
@@ -162,6 +163,11 @@ class SparseUpdate(Rule):
                 raise ValueError(f"{name} must be a share of the steps from 0 to 1, got {getattr(self, name)}")
         if self.fixed_first + self.fixed_last > 1:
             raise ValueError(f"fixed_first and fixed_last are {self.fixed_first} and {self.fixed_last}: more than 1")
+
+    @classmethod
+    def drawn(cls, pick: Pick, other: Other) -> "SparseUpdate":
+        """With any share, in an order that needs no first mini-batch."""
+        return cls(pick(1, 19) / 20, order=("norm", "random")[pick(0, 1)])
 
     def count(self, channels: int) -> int:
         """M of the input-channel selection: how many of `channels` are trained at once."""
