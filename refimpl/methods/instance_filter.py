@@ -141,6 +141,7 @@ class InstanceFilter(Modifier):
         tried=Tried(small={"keep": 0.4}),
     )  # fmt: skip
     priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that sizes and costs depend on
+    by_losses: ClassVar[bool] = True
     prefix: ClassVar[str] = "filter."  # of the filter net's arrays and sections
 
     def __post_init__(self):

@@ -141,9 +141,13 @@ class Around(Strategy):
 
 
 class Modifier:
-    """A rule that changes a strategy, `inner`; by default it changes nothing."""
+    """A rule that changes a strategy, `inner`; by default it changes nothing.
+
+    by_losses: does `over` go by the losses of some instances before the first step?
+    """
 
     method: ClassVar[str]
+    by_losses: ClassVar[bool] = False
 
     @property
     def nets(self) -> dict[str, Graph]:
