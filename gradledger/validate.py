@@ -56,7 +56,7 @@ class ValidateSettings:
     model: str = "watch"
     data: str = "watch"
     subject: int | None = None
-    method: list[str] = field(default_factory=lambda: ["gradient-filter:patch=2"])
+    method: list[str] = field(default_factory=lambda: [recipe.METHOD])
     train_last: str | None = None
     batch: int = 32
     batches: int = 8

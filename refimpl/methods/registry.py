@@ -121,6 +121,11 @@ def known() -> dict[str, type[Any]]:
     return dict(sorted(_registered.items(), key=lambda item: item[1].states.place))
 
 
+def fitted() -> tuple[str, ...]:
+    """Names of the methods that state a share to be chosen for a memory limit."""
+    return tuple(name for name, found in known().items() if found.states.fitted)
+
+
 def of_kind(kind: str) -> tuple[str, ...]:
     """Names of the methods of a kind."""
     return tuple(name for name, found in known().items() if found.states.kind == kind)
