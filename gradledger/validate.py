@@ -13,7 +13,8 @@ from refimpl.graph import Graph
 from refimpl.storage import checkpoint
 from refimpl.training.trainer import NonFiniteError, initial
 from validation.experiments import tables, timing
-from validation.instruments import approximation, drawn, measured, resident, spectrum, torch_flops
+from validation.instruments import approximation, drawn, measured, resident, torch_flops
+from validation.instruments import gradient_filter_spectrum as spectrum
 from validation.instruments.provenance import provenance
 
 from . import options, recipe

@@ -36,7 +36,7 @@ from refimpl.kernels.running import threads
 from refimpl.methods import gradient_filter as gf
 from refimpl.ops import conv2d
 from validation.experiments import watch
-from validation.instruments import spectrum
+from validation.instruments import gradient_filter_spectrum as spectrum
 
 SMALL = os.environ.get("GRADLEDGER_SMALL") == "1"  # short settings, to see that every cell runs
 PATCHES = (1, 2, 4, 7)  # sides r of the patches
