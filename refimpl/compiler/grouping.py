@@ -55,7 +55,7 @@ def convolution(call: Call) -> tuple[dict, dict, dict]:
         return {**call.sizes, "K": call.sizes["C"]}, {}, {"dy": call.arrays["dy"], "db": call.arrays["dbeta"]}
     row = next(b for b in call.arrays.values() if b.batched)
     pixels = row.batched * call.sizes["N"] // row.shape[0]
-    sizes = {"C": call.sizes.get("D"), **call.sizes, **dict.fromkeys("HRSPG", 1), **dict.fromkeys("WQ", pixels)}
+    sizes: dict = {"C": call.sizes.get("D"), **call.sizes, **dict.fromkeys("HRSPG", 1), **dict.fromkeys("WQ", pixels)}
     sizes["N"] //= pixels
     attrs = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
     arrays = {}
@@ -119,7 +119,8 @@ class Chain:
         """What comes before one of LINKS, for kernels that cannot do that; all of it where the link is not there."""
         if getattr(self, link) is None:
             return self
-        return replace(self, **dict.fromkeys(LINKS[LINKS.index(link) :]))
+        left_out: dict = dict.fromkeys(LINKS[LINKS.index(link) :])
+        return replace(self, **left_out)
 
 
 def chain(lowering: Lowering, start: Call) -> Chain:
@@ -288,10 +289,11 @@ def beside(lowering: Lowering, call: Call) -> Convolution:
     back = [c for c in of_node if c.phase == "backward" and c.renamed == call.renamed]
     grad_w = next((c for c in back if c.passed in GRAD_W), None)
     grad_x = next((c for c in back if c.passed in GRAD_X), None)
-    total = lowering.reader(grad_x.arrays["dx"], add.forward) if grad_x else None
-    if total:
-        first = min(given(grad_w, grad_x), key=lowering.place.__getitem__)
-        if total.phase != "backward" or not lowering.written_before(other(total, grad_x.arrays["dx"]), first):
+    total = None
+    if grad_x:
+        dx, first = grad_x.arrays["dx"], min(given(grad_w, grad_x), key=lowering.place.__getitem__)
+        total = lowering.reader(dx, add.forward)
+        if total and not lowering.written_before(other(total, dx), first):
             total = None
     spread = lowering.reader(grad_w.arrays["dw"], error_map_pruning.spread_w) if grad_w else None
     before, after = known.by_z.get(forward.arrays["x"].root), known.by_raw.get(forward.arrays["y"].root)
