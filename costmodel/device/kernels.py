@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from refimpl.backends.cpu import tiles
-from refimpl.backends.cpu.conv_rules import FORWARD, GRAD_W, GRAD_X, convolution
 from refimpl.backends.cpu.simd import LANES
+from refimpl.compiler.grouping import FORWARD, GRAD_W, GRAD_X, convolution
 from refimpl.compiler.ir import Buffer, Call, Launch
 from refimpl.compiler.program import Program
 from refimpl.graph import INPUT
