@@ -18,8 +18,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..kernels.passes import Pass
-from ..methods import error_map_pruning
-from ..methods import gradient_filter as gf
 from ..ops import add, batch_norm, conv2d, frozen_batch_norm, linear, max_pool, relu, relu6
 from .ir import Buffer, Call
 from .lower import Lowering
@@ -33,7 +31,6 @@ RECTIFIERS = {relu.forward: relu, relu6.forward: relu6}  # pass → operator
 MASKED = (relu.grad_x, relu6.grad_x)
 PASSED = (*MASKED, frozen_batch_norm.grad_x)  # of what a gradient passes on its way
 NORM_GRADIENTS = (batch_norm.grad_gamma, batch_norm.grad_beta, batch_norm.grad_x)
-FILTERED_GRAD_X, FILTERED_GRAD_W = (gf.patch_grad, gf.patch_grad_dilated), (gf.patch_grad_w,)
 
 
 def given(*calls: Call | None) -> tuple[Call, ...]:
@@ -274,7 +271,6 @@ class Convolution:
     before: Norm | None = None  # of which comes what it reads
     after: Norm | None = None  # which normalises its result
     total: Call | None = None  # the sum that adds dx to another gradient, where that is at hand
-    spread: Call | None = None  # puts the gradient of w on chosen channels at its places
 
     @property
     def gradients(self) -> tuple[Call, ...]:
@@ -295,14 +291,15 @@ def beside(lowering: Lowering, call: Call) -> Convolution:
         total = lowering.reader(dx, add.forward)
         if total and not lowering.written_before(other(total, dx), first):
             total = None
-    spread = lowering.reader(grad_w.arrays["dw"], error_map_pruning.spread_w) if grad_w else None
     before, after = known.by_z.get(forward.arrays["x"].root), known.by_raw.get(forward.arrays["y"].root)
-    return Convolution(forward, grad_w, grad_x, before, after, total, spread)
+    return Convolution(forward, grad_w, grad_x, before, after, total)
 
 
 def expansion(lowering: Lowering, gradient: Call) -> Call | None:
-    """The expansion of a filtered gradient, which alone reads it."""
-    return lowering.reader(gradient.writes[0], gf.expand, gf.expand_w)
+    """The call of a method that alone reads a gradient of the same method, as the expansion of a filtered one does."""
+    readers = lowering.readers(gradient.writes[0])
+    passes = (c.passed for c in readers if c and c.passed.operator == gradient.passed.operator)
+    return lowering.reader(gradient.writes[0], *passes)
 
 
 def places(lowering: Lowering, maximum: Call) -> Call | None:

@@ -92,7 +92,7 @@ BEGIN = {  # rule → the passes of the calls that its groups begin at
     norm_gradients: (*grouping.NORM_GRADIENTS, *grouping.MASKED),
     gradients: grouping.PASSED,
     of_convolution: (*grouping.GRAD_W, *grouping.GRAD_X),
-    expanded: (*grouping.FILTERED_GRAD_X, *grouping.FILTERED_GRAD_W),
+    expanded: (gradient_filter.patch_grad, gradient_filter.patch_grad_dilated, gradient_filter.patch_grad_w),
     largest: (max_pool.forward,),
 }
 RULES = {passed: [rule for rule in BEGIN if passed in BEGIN[rule]] for passed in {p for b in BEGIN.values() for p in b}}

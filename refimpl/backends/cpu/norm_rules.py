@@ -17,7 +17,7 @@ from ...compiler.ir import AtBatch, Buffer, Call, Launch, Prefix
 from ...compiler.lower import Lowering
 from ...ops import batch_norm, conv2d
 from . import batch_norm as fast_bn
-from . import channel_rules, depthwise, pointwise
+from . import depthwise, pointwise
 from .activation import NONE
 from .rules import absent, activation, named
 
@@ -343,36 +343,8 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(named(covers), kernel.backward, args, reads, buffers(dx, share, sums), covers, scratch), *follow]
 
 
-def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """Gradients of x and, if asked for, of w: of some channels of a depthwise convolution, which stand side by side."""
-    if not call.renamed or not grouping.depthwise(call):
-        return None
-    conv = grouping.beside(lowering, call)
-    grad_w, grad_x, covers = conv.grad_w, conv.grad_x, conv.gradients
-    if grad_x is None:
-        return None  # the first trained layer has no dx: its reference kernel does
-    w, dy, dx = (grad_x.arrays[a] for a in ("w", "dy", "dx"))
-    no_table, no_map, no_sums = absent(2, w.dtype), absent(4, w.dtype), absent(3, np.float64)
-    geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
-    of = (w.shape, dy.shape[1:], w.dtype.itemsize, *geometry)
-    scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, dx, *of)
-    x, share, follow = no_map, absent(5, w.dtype), []
-    if grad_w:
-        x, dw = grad_w.arrays["x"], grad_w.arrays["dw"]
-        share = sliced(lowering, call, "dw_slices", depthwise.slices, w.shape, w.dtype)
-        name = f"{call.node} add slices of dw"
-        follow = [Launch(name, fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())]
-        follow += channel_rules.spread(lowering, conv.spread)  # it came before dx was at hand
-    args = (dx, share, dy, no_map, no_table, x, no_table, w, no_sums, *scratch, NONE, *geometry)
-    return [
-        Launch(named(covers), depthwise.backward, args, buffers(dy, x, w), buffers(dx, share), covers, scratch),
-        *follow,
-    ]
-
-
 RULES = {  # rule → the passes of the calls that it begins at
     convolve: (conv2d.forward,),
-    kept_depthwise: (conv2d.grad_w, conv2d.grad_x),
     table: (batch_norm.mean,),
     normalize: (batch_norm.forward,),
     rectified_gradient: grouping.MASKED,
