@@ -2,7 +2,6 @@
 
 import ast
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -200,11 +199,3 @@ def test_few_other_files_name_a_method():
     for name, files in found.items():
         print(f"{name}: {len(files)}: {', '.join(files)}")
     assert {name: files for name, files in found.items() if len(files) > MOST} == {}
-
-
-def test_the_code_of_its_page_runs():
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/add/method.md").read_text(), re.MULTILINE | re.DOTALL)
-    names = {}
-    for block in blocks:
-        exec(block, names)
-    assert names["program"].plan.methods == ["error-map-pruning", "comb"] and 0.3 < names["fewer"] < 1
