@@ -4,20 +4,22 @@ import ast
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from nets import NETS
 from own.comb import Comb
+from own.learnt import Learnt
 
 import refimpl as ri
 from costmodel import closed_form, predict
 from costmodel.advice import advice
 from costmodel.advice.expected_error import ErrorTable
 from costmodel.device.device import find
-from gradledger import advise_plot, options
-from refimpl.methods.registry import Statement, forget_method, known, register_method
+from gradledger import advise_plot, options, recipe
+from refimpl.methods.registry import Statement, Tried, forget_method, known, register_method
 from refimpl.plan import combinations
 from refimpl.training.trainer import Trainer
 from tools.docs import sources
@@ -90,6 +92,56 @@ def test_it_combines_as_it_states():
     assert snapshot.plan_of(("comb",)).rules == (Comb(),)
 
 
+def test_a_trait_says_what_it_does_with_others(monkeypatch):
+    monkeypatch.setattr(Comb, "states", replace(Comb.states, traits=("prunes",)))
+    found = combinations.pairs()["comb", "gradient-filter"]
+    assert found.supported and found.text.startswith("the kept channels of the error map are filtered")
+    assert combinations.pairs()["error-map-pruning", "comb"].text == "dx is pruned, dw is the comb's"  # by its name
+    monkeypatch.setattr(Comb, "states", replace(Comb.states, refuses={"filters": "one of the two"}))
+    assert combinations.pairs()["comb", "gradient-filter"] == combinations.Combination(False, "one of the two")
+
+
+def test_what_it_states_of_layers_and_of_checks_is_done(monkeypatch):
+    variants = {"=5": ({"every": 5}, {"train_bias": True})}
+    stated = replace(Comb.states, at_most=(1, "its errors add up"), tried=Tried({"every": 3}, variants=variants))
+    monkeypatch.setattr(Comb, "states", stated)
+    graph, plan = NETS["residual"](), ri.Plan(rules=[Comb()], step=ri.Backprop(ri.SGD(0.5)))
+    chosen = recipe.with_layers(plan, graph, None)
+    assert (chosen.train_last, recipe.with_layers(plan, graph, "all").train_last) == (1, "all")
+    assert recipe.reasons(chosen, graph, 32)[-1].endswith("the default here: its errors add up")
+    assert options.layers_rule().startswith("all, with comb at most the last 1, with gradient-filter at most")
+    assert snapshot.plan_of(("comb",)).rules == (Comb(3),)
+    variant = snapshot.plans("lenet5")["comb=5"]
+    assert (variant.rules, variant.train_bias) == ((Comb(5),), True)
+
+
+@pytest.mark.parametrize("by_gradient", [False, True])
+def test_a_rule_gives_its_passes_constants_and_numbers(by_gradient):
+    register_method(Learnt)
+    try:
+        plan = ri.Plan(rules=[Learnt(by_gradient)], train_bias=True, step=ri.Backprop(ri.SGD(lr=0.5)))
+        graph = ri.models.lenet5(classes=3)
+        trainer, dense = (Trainer(ri.compile(graph, p, 4), seed=3) for p in (plan, replace(plan, rules=())))
+    finally:
+        forget_method("learnt")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(4, *trainer.program.size, 1)).astype(np.float32), np.arange(4) % 3
+    before = {name: a.copy() for name, a in trainer.parameters.items()}
+    dense.train_step(x, y, 9)
+    for _ in range(2):
+        trainer.train_step(x, y, 9)
+    for node in ("conv1", "conv2"):
+        w = before[f"{node}.w"]
+        scale = np.abs((w - dense.parameters[f"{node}.w"]) / 0.5 if by_gradient else w).sum((0, 1, 2))
+        moved = before[f"{node}.b"] - trainer.parameters[f"{node}.b"]
+        np.testing.assert_allclose(moved, 0.5 * scale * (1 + 2), rtol=1e-3, atol=1e-5)
+    saved = {name: a.copy() for name, a in trainer.resume_arrays().items()}
+    assert {"scale/conv1", "scale/conv2"} <= saved.keys() if by_gradient else "scale/conv1" not in saved
+    if by_gradient:
+        with pytest.raises(ValueError, match="^the saved run's scale/conv2 has a sum below 0$"):
+            trainer.resume(saved | {"scale/conv2": -saved["scale/conv2"]}, 2, [])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -150,6 +202,8 @@ def test_two_methods_of_one_name_and_half_a_statement_are_refused():
         register_method(type("Other", (), {"method": "comb"}))
     with pytest.raises(ValueError, match="^the kind of a method must be one of plain, .*, got 'filter'$"):
         Statement("filter", 1, "x")
+    with pytest.raises(ValueError, match="^the traits of a method are of prunes, filters, got 'prune'$"):
+        Statement("rule", 1, "x", traits=("prune",))
     with pytest.raises(ValueError, match="^a method that states a grid for the advice needs a mark"):
         Statement("rule", 1, "x", mark="o")
 
