@@ -16,7 +16,8 @@ MOST = 3  # files that may name an operator
 MADE_OF = {
     "refimpl/models/": "nets",
     "refimpl/formats/": "maps of the names and layouts that other libraries have",
-    "refimpl/backends/cpu/": "grouping: which operators a tuned kernel does together",
+    "refimpl/compiler/grouping.py": "which operators belong together, for every backend",
+    "refimpl/backends/cpu/": "the operators that a tuned kernel does",
     "costmodel/device/calibration.py": "nets, to time kernels on",
     "costmodel/device/kernels.py": "names of tuned kernels, under which device profiles record rates",
     "costmodel/formulas/paper": "what the papers count, layer by layer, in their own way",

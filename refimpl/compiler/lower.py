@@ -125,10 +125,13 @@ class Lowering:
 
     def reader(self, buffer: Buffer, *passes: Pass) -> Call | None:
         """The only call that reads an array, if it is of one of `passes` and may go with the one that writes it."""
-        readers = self.readers(buffer)
-        if len(readers) == 1 and readers[0] is not None and readers[0].passed in passes:
-            return readers[0] if self.together(buffer, readers[0]) else None
-        return None
+        readers = self.all_readers(buffer, *passes)
+        return readers[0] if len(readers) == 1 else None
+
+    def all_readers(self, buffer: Buffer, *passes: Pass) -> list[Call]:
+        """The calls that read an array, if all are of `passes` and may go with the one that writes it; else none."""
+        readers = [c for c in self.readers(buffer) if c and c.passed in passes and self.together(buffer, c)]
+        return readers if len(readers) == len(self.readers(buffer)) else []
 
     def find(self, buffer: Buffer, passed: Pass) -> Call | None:
         """A call of `passed` among the readers of an array that may go with the one that writes it."""

@@ -5,96 +5,39 @@ What follows forward is done on the tile, what precedes backward is read through
 
 import numpy as np
 
-from ...compiler.ir import Buffer, Call, Launch
+from ...compiler import grouping
+from ...compiler.grouping import Arrival, convolution
+from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
-from ...ops import add, conv2d, frozen_batch_norm, linear
+from ...ops import conv2d
 from . import conv2d as fast_conv2d
 from . import tiles
-from .activation import NONE
-from .norm_rules import norms
-from .rules import MASKED, RECTIFIERS, absent, arriving, named
-
-FORWARD = (conv2d.forward, linear.forward)
-GRAD_X, GRAD_W = (conv2d.grad_x, linear.grad_x), (conv2d.grad_w, linear.grad_w)
-GRAD_B = (conv2d.grad_b, linear.grad_b, frozen_batch_norm.grad_beta)  # a norm's beta is a bias of its map
-GRADIENTS = (*GRAD_X, *GRAD_W, *GRAD_B)
-
-
-def depthwise(call: Call) -> bool:
-    """One channel a group: the kernels of `depthwise` are for it."""
-    sizes = call.sizes
-    return call.passed not in GRAD_B and 1 < sizes.get("G", 1) == sizes["C"] == sizes["K"]
-
-
-def convolution(call: Call) -> tuple[dict, dict, dict]:
-    """Sizes, attributes and buffers of a convolution; a linear layer is a 1×1 one, the rows of a sample its pixels."""
-    if call.passed.operator == "conv2d":
-        return dict(call.sizes), dict(call.attrs), dict(call.arrays)
-    if call.passed is frozen_batch_norm.grad_beta:
-        return {**call.sizes, "K": call.sizes["C"]}, {}, {"dy": call.arrays["dy"], "db": call.arrays["dbeta"]}
-    row = next(b for b in call.arrays.values() if b.batched)
-    pixels = row.batched * call.sizes["N"] // row.shape[0]
-    sizes = {"C": call.sizes.get("D"), **call.sizes, **dict.fromkeys("HRSPG", 1), **dict.fromkeys("WQ", pixels)}
-    sizes["N"] //= pixels
-    attrs = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
-    arrays = {}
-    for name, b in call.arrays.items():
-        if name in ("w", "dw"):
-            b = b.reshape((1, 1, *b.shape))
-        arrays[name] = as_map(b)
-    return sizes, attrs, arrays
-
-
-def as_map(buffer: Buffer) -> Buffer:
-    """The rows (N, K) of a linear layer as maps (samples, 1, rows of a sample, K); others stay as they are."""
-    if len(buffer.shape) != 2:
-        return buffer
-    pixels = max(1, buffer.batched)
-    return buffer.reshape((buffer.shape[0] // pixels, 1, pixels, buffer.shape[1]))
-
-
-def present(*values) -> tuple[Buffer, ...]:
-    """The buffers among a launch's arguments."""
-    return tuple(v for v in values if isinstance(v, Buffer))
+from .rules import absent, activation, named, present, through
 
 
 def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
     """A convolution, the frozen norm, the sum of two branches, the activation and its mask after it, in one launch."""
-    if call.passed is conv2d.forward and depthwise(call):
+    if call.passed is conv2d.forward and grouping.depthwise(call):
         return None
+    chain = grouping.chain(lowering, call)
+    if "b" in call.arrays:
+        chain = chain.before("norm")  # the kernel adds one shift
     sizes, attrs, arrays = convolution(call)
-    y, dtype = call.arrays["y"], call.arrays["y"].dtype
-    covers = [call]
+    x, w, shape, dtype = arrays["x"], arrays["w"], arrays["y"].shape, call.arrays["y"].dtype
     scale, shift, residual, mask = absent(1, dtype), call.arrays.get("b"), absent(4, dtype), absent(2, np.uint8)
-    norm = lowering.reader(y, frozen_batch_norm.forward) if shift is None else None
-    if norm:
-        covers.append(norm)
-        scale, shift, y = norm.arrays["scale"], norm.arrays["shift"], norm.arrays["y"]
-    total = lowering.reader(y, add.forward)
-    if total and total.phase == "forward" and total not in norms(lowering).by_call:  # a norm's launch does that sum
-        other = total.arrays["b"] if total.arrays["a"].root is y.root else total.arrays["a"]
-        if other.root is not y.root and lowering.written_before(other, total, besides=covers):
-            covers.append(total)
-            residual, y = other, total.arrays["y"]
-    act, rectifier = NONE, lowering.reader(y, *RECTIFIERS)
-    if rectifier:
-        covers.append(rectifier)
-        act, operator = RECTIFIERS[rectifier.passed]
-        y = rectifier.arrays["y"]
-        pack = lowering.find(y, operator.pack_mask)
-        if pack:
-            covers.append(pack)
-            mask = pack.arrays["mask"]
-    x, w = arrays["x"], arrays["w"]
-    cut = tiles.forward_tiles(sizes, attrs)
-    shape = tiles.forward_scratch(sizes, attrs, cut, lowering.threads)
-    scratch = lowering.scratch(call, "scratch", shape, dtype)
+    if chain.norm:
+        scale, shift = chain.norm.arrays["scale"], chain.norm.arrays["shift"]
+    if chain.sum:
+        residual = chain.residual.reshape(shape)
+    if chain.pack:
+        mask = chain.mask
     shift = absent(1, dtype) if shift is None else shift
-    if isinstance(residual, Buffer):
-        residual = residual.reshape(arrays["y"].shape)
-    args = (y.reshape(arrays["y"].shape), mask, x, w, scale, shift, residual, scratch, tiles.geometry(attrs), cut, act)
-    reads, writes = present(x, w, scale, shift, residual), present(y, mask)
-    return [Launch(named(covers), fast_conv2d.forward, args, reads, writes, tuple(covers), (scratch,))]
+    cut = tiles.forward_tiles(sizes, attrs)
+    scratch = lowering.scratch(call, "scratch", tiles.forward_scratch(sizes, attrs, cut, lowering.threads), dtype)
+    geometry, act = tiles.geometry(attrs), activation(chain.rectifier)
+    args = (chain.y.reshape(shape), mask, x, w, scale, shift, residual, scratch, geometry, cut, act)
+    reads, writes = present(x, w, scale, shift, residual), present(chain.y, mask)
+    return [Launch(named(chain.calls), fast_conv2d.forward, args, reads, writes, chain.calls, (scratch,))]
 
 
 def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -102,51 +45,43 @@ def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
 
     Where only they read the result, what is between is not stored.
     """
-    if call.passed in GRADIENTS:
-        if depthwise(call):
-            return None
-        dy = as_map(call.arrays["dy"])
-        return [gradient(lowering, call, [], dy, absent(2, np.uint8), absent(1, dy.dtype))]
-    covers, dx, mask, scale = arriving(lowering, call)
-    readers = lowering.readers(dx)
-    if readers and all(
-        c and c.passed in GRADIENTS and not depthwise(c) and lowering.free(c) and c.when == call.when for c in readers
-    ):
-        dy = call.arrays["dy"].reshape(as_map(readers[0].arrays["dy"]).shape)
-        launches = [gradient(lowering, readers[0], covers, dy, mask, scale)]
-        return launches + [gradient(lowering, c, [], dy, mask, scale) for c in readers[1:]]
-    return None
+    arrival = grouping.arrival(lowering, call, *grouping.GRADIENTS)
+    if not arrival.readers or any(grouping.depthwise(c) for c in arrival.readers):
+        return None
+    first, *others = arrival.readers
+    covers = [(*arrival.passed, first), *((c,) for c in others)]
+    return [gradient(lowering, arrival, c, covered) for c, covered in zip(arrival.readers, covers, strict=True)]
 
 
-def gradient(lowering: Lowering, call: Call, before: list[Call], dy: Buffer, mask, scale) -> Launch:
-    """The launch of one gradient, which reads dy through mask and scale; `before`: calls that it makes unnecessary."""
+def gradient(lowering: Lowering, arrival: Arrival, call: Call, covers: tuple[Call, ...]) -> Launch:
+    """The launch of one gradient, which reads dy through mask and scale; it makes the other calls unnecessary."""
     sizes, attrs, a = convolution(call)
-    covers, dtype = (*before, call), dy.dtype
-    through = present(mask, scale)
-    if call.passed in GRAD_W:
+    dy, (mask, scale) = arrival.dy.reshape(a["dy"].shape), through(arrival)
+    dtype, between = dy.dtype, present(mask, scale)
+    if call.passed in grouping.GRAD_W:
         cut = tiles.grad_w_tiles(sizes, attrs)
-        shape = tiles.grad_w_scratch(sizes, attrs, cut, lowering.threads, bool(through))
+        shape = tiles.grad_w_scratch(sizes, attrs, cut, lowering.threads, bool(between))
         scratch = lowering.scratch(call, "scratch", shape, dtype)
         shape = tiles.grad_w_partials(sizes, attrs, cut)
         partials = lowering.scratch(call, "partials", shape, dtype) if shape[0] else absent(2, dtype)
         args = (a["dw"], dy, mask, scale, a["x"], scratch, partials, tiles.geometry(attrs), cut)
         own = present(scratch, partials)
-        return Launch(named(covers), fast_conv2d.grad_w, args, (dy, *through, a["x"]), (a["dw"],), covers, own)
-    if call.passed in GRAD_X:
+        return Launch(named(covers), fast_conv2d.grad_w, args, (dy, *between, a["x"]), (a["dw"],), covers, own)
+    if call.passed in grouping.GRAD_X:
         cut = tiles.grad_x_tiles(sizes, attrs)
-        shape = tiles.grad_x_scratch(sizes, attrs, cut, lowering.threads, bool(through))
+        shape = tiles.grad_x_scratch(sizes, attrs, cut, lowering.threads, bool(between))
         scratch = lowering.scratch(call, "scratch", shape, dtype)
         shape = tiles.grad_x_turned(sizes, attrs)
         turned = lowering.scratch(call, "turned", shape, dtype) if shape[0] else absent(4, dtype)
         args = (a["dx"], dy, mask, scale, a["w"], turned, scratch, tiles.geometry(attrs), cut, False)
         own = present(turned, scratch)
-        return Launch(named(covers), fast_conv2d.grad_x, args, (dy, *through, a["w"]), (a["dx"],), covers, own)
+        return Launch(named(covers), fast_conv2d.grad_x, args, (dy, *between, a["w"]), (a["dx"],), covers, own)
     partials = lowering.scratch(call, "partials", tiles.grad_b_partials(sizes), dtype)
     args = (a["db"], dy, mask, scale, partials)
-    return Launch(named(covers), fast_conv2d.grad_b, args, (dy, *through), (a["db"],), covers, (partials,))
+    return Launch(named(covers), fast_conv2d.grad_b, args, (dy, *between), (a["db"],), covers, (partials,))
 
 
 RULES = {  # rule → the passes of the calls that it begins at
-    forward: FORWARD,
-    backward: (*GRADIENTS, *MASKED, frozen_batch_norm.grad_x),
+    forward: grouping.FORWARD,
+    backward: (*grouping.GRADIENTS, *grouping.PASSED),
 }

@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from ...compiler import grouping
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import avg_pool, global_avg_pool, max_pool
 from . import avg_pool as fast_avg_pool
 from . import max_pool as fast_max_pool
-from .rules import absent, named
+from .rules import absent, named, present
 
 MEANS = {
     avg_pool.forward: (fast_avg_pool.forward, "y", "x"),
@@ -23,15 +24,10 @@ def maximum(lowering: Lowering, call: Call) -> list[Launch]:
     if call.passed is max_pool.grad_x:
         args = (a["dx"], a["dy"], a["argmax"], fast_max_pool.geometry(call.attrs))
         return [Launch(call.name, fast_max_pool.grad_x, args, (a["dy"], a["argmax"]), (a["dx"],), (call,))]
-    covers, argmax, writes = [call], absent(4, np.uint8), [a["y"]]
-    readers = lowering.readers(a["x"])
-    places = next((c for c in readers if c and c.passed is max_pool.argmax and c.node == call.node), None)
-    if lowering.free(places) and places.when == call.when:
-        covers.append(places)
-        argmax = places.arrays["argmax"]
-        writes.append(argmax)
+    places = grouping.places(lowering, call)
+    covers, argmax = grouping.given(call, places), places.arrays["argmax"] if places else absent(4, np.uint8)
     args = (a["y"], argmax, a["x"], fast_max_pool.geometry(call.attrs))
-    return [Launch(named(covers), fast_max_pool.forward, args, (a["x"],), tuple(writes), tuple(covers))]
+    return [Launch(named(covers), fast_max_pool.forward, args, (a["x"],), present(a["y"], argmax), covers)]
 
 
 def mean(lowering: Lowering, call: Call) -> list[Launch]:
