@@ -131,10 +131,10 @@ class Lowering:
         """A call of `passed` among the readers of an array."""
         return next((c for c in self.readers(buffer) if c and c.passed is passed and self.free(c)), None)
 
-    def written_before(self, buffer: Buffer, call: Call, besides: Iterable[Call] = ()) -> bool:
-        """Is an array written before `call` stands, and by none of `besides`?"""
+    def written_before(self, buffer: Buffer, call: Call) -> bool:
+        """Is an array written before `call` stands?"""
         writer = self._writer.get(self.value(buffer))
-        return writer is None or (writer not in besides and self.place[writer] < self.place[call])
+        return writer is None or self.place[writer] < self.place[call]
 
     def scratch(self, call: Call, name: str, shape: tuple[int, ...], dtype) -> Buffer:
         """A buffer that lives during one launch."""
