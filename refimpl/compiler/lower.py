@@ -1,9 +1,9 @@
 """Turn the logical calls of a step into kernel launches.
 
 The reference backend launches each call's own kernel. The fast backend replaces groups of calls by hand-tuned kernels:
-each rule begins at calls of some passes, gathers the calls around one that one kernel can do together, and returns the
-launch that covers them, with those that must follow it. Every logical call is covered by exactly one launch; what no
-rule takes runs its reference kernel.
+each rule begins at calls of some passes, asks which calls belong together (`compiler.grouping`), and returns the launch
+that covers those of them that one kernel can do, with launches that must follow it. Every logical call is covered by
+exactly one launch; what no rule takes runs its reference kernel.
 """
 
 from collections.abc import Callable, Iterable, Mapping
