@@ -36,7 +36,8 @@ def names(seeds):
 def test_every_kernel_states_what_its_body_does_in_drawn_nets():
     found, wrong = names(range(150))
     assert wrong == []
-    assert set(executed.STATED) - set(found) <= {batch_norm.frozen_table}  # no rule launches that one
+    stated = {kernel for kernel in executed.STATED if not kernel.__module__.startswith("own.")}  # the library's own
+    assert stated - set(found) <= {batch_norm.frozen_table}  # no rule launches that one
 
 
 REAL = {
