@@ -126,6 +126,13 @@ def test_what_others_read_or_what_is_launched_already_ends_a_chain():
     assert grouping.chain(low, rectifier).calls == (rectifier,)
 
 
+def test_what_follows_a_rectifier_begins_anew():
+    g = ri.Graph("before", (4, 4), 2)
+    g.conv2d("conv", g.batch_norm("bn", g.relu("relu", "input")), 3, 3)
+    low = Lowering(derive(g, None, 4, (4, 4), np.float32), 1)
+    assert grouping.chain(low, call(low, "relu relu.forward")).calls == (call(low, "relu relu.forward"),)
+
+
 def test_the_host_ends_a_chain():
     g = ri.Graph("seen", (4, 4), 2)
     x = g.conv2d("conv", "input", 3, 3)
@@ -162,3 +169,27 @@ def test_the_later_of_two_norms_does_the_sum_of_their_branches():
     conv = grouping.beside(low, call(low, "conv2 conv2d.grad_x"))
     assert conv.after is later and conv.before is known.by_call[call(low, "bn1 batch_norm.mean")]
     assert [c.name for c in conv.gradients] == ["conv2 conv2d.grad_w", "conv2 conv2d.grad_x"]
+
+
+def test_a_sum_is_the_norms_where_a_convolution_could_do_it_too(backend):
+    g = ri.Graph("both", (4, 4), 2)
+    a = g.conv2d("a", "input", 3, 3, pad=1)
+    b = g.batch_norm("b.bn", g.conv2d("b", "input", 3, 3, pad=1))
+    g.linear("fc", g.global_avg_pool("mean", g.relu("relu", g.add("sum", b, a))), 2)
+    low = lowering(g, PLANS["train"])
+    norm = grouping.norms(low).by_call[call(low, "b.bn batch_norm.mean")]
+    assert norm.map.sum.name == "sum add.forward" and norm.map.residual.name == "a"
+    assert grouping.chain(low, call(low, "a conv2d.forward")).calls == (call(low, "a conv2d.forward"),)
+    for name in (backend, "fast"):
+        ri.compile(g, PLANS["train"], 4, backend=name)  # each call is covered once
+
+
+def test_poolings_of_one_map_have_their_own_places():
+    g = ri.Graph("pools", (4, 4), 2)
+    x = g.relu("relu", g.conv2d("conv", "input", 3, 3, pad=1))
+    g.linear("fc", g.global_avg_pool("mean", g.add("sum", g.max_pool("a", x, 2), g.max_pool("b", x, 2))), 2)
+    low = lowering(g)
+    for name in "ba":
+        assert grouping.places(low, call(low, f"{name} max_pool.forward")) is call(low, f"{name} max_pool.argmax")
+    low.groups[call(low, "a max_pool.argmax")] = None
+    assert grouping.places(low, call(low, "a max_pool.forward")) is None

@@ -129,10 +129,7 @@ def chain(lowering: Lowering, start: Call) -> Chain:
     if norm:
         y = norm.arrays["y"]
     total = lowering.reader(y, add.forward)
-    if total and (
-        total in norms(lowering).by_call
-        or not lowering.written_before(other(total, y), total, besides=given(start, norm))
-    ):
+    if total in norms(lowering).by_call:
         return Chain(start, norm)
     return rectified(lowering, Chain(start, norm, total))
 

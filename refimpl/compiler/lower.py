@@ -1,9 +1,9 @@
 """Turn the logical calls of a step into kernel launches.
 
 The reference backend launches each call's own kernel. The fast backend replaces groups of calls by hand-tuned kernels:
-each rule begins at calls of some passes, gathers the calls around one that one kernel can do together, and returns the
-launch that covers them, with those that must follow it. Every logical call is covered by exactly one launch; what no
-rule takes runs its reference kernel.
+each rule begins at calls of some passes, asks which calls belong together (`compiler.grouping`), and returns the launch
+that covers those of them that one kernel can do, with launches that must follow it. Every logical call is covered by
+exactly one launch; what no rule takes runs its reference kernel.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -142,10 +142,10 @@ class Lowering:
         writer = self._writer.get(self.value(buffer))
         return self.free(reader) and (writer is None or writer.when == reader.when)
 
-    def written_before(self, buffer: Buffer, call: Call, besides: Iterable[Call] = ()) -> bool:
-        """Is an array written before `call` stands, and by none of `besides`?"""
+    def written_before(self, buffer: Buffer, call: Call) -> bool:
+        """Is an array written before `call` stands?"""
         writer = self._writer.get(self.value(buffer))
-        return writer is None or (writer not in besides and self.place[writer] < self.place[call])
+        return writer is None or self.place[writer] < self.place[call]
 
     def scratch(self, call: Call, name: str, shape: tuple[int, ...], dtype) -> Buffer:
         """A buffer that lives during one launch."""
