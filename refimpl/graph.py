@@ -1,41 +1,12 @@
 """A model as data: named tensors, and nodes in order, each an operator with inputs, outputs, attributes and parameters.
 
-An operator is a module of `refimpl.ops`. Beside its passes it may state INPUTS (default `("x",)`; a last one with a
-star, `("x*",)`, stands for any number of inputs x0, x1, …), OUTPUTS (default `("y",)`), PARAMS (trainable arrays),
-STATE (arrays that training updates without a gradient, such as running statistics) and ALIASES (arrays that are another
-one under a new shape). One of several inputs has a function `bind(inputs)` that says how its passes work on them.
-
-What else it may state, for a step: `variant(training, statistics)`, the operator that stands for it in a step that
-trains or only infers, with or without the statistics of the batch; HOST, arrays that the host fills before a step, each
-with what it holds ("update", the number of the update from 1, or "seed"); STREAM, the first of the random streams of
-its nodes, whose attribute `stream` is that plus the node's place; STATISTICS, the letters that statistics of the batch
-run over, of which a step that trains needs more than one value.
-
-For plans, methods and surgery, which ask no operator for its name:
-TRAINS, when its PARAMS train; there is none without it.
-    "always"      as a classifier does, whatever the plan
-    "counted"     if it is among the last that `Plan.train_last` counts; the rules of a plan are for such layers
-    "statistics"  if the plan trains with the statistics of the batch
-BIAS, the one of PARAMS that is added to the output, which a plan can train or leave by itself.
-SCALES, the PARAMS that all together multiply the output by a factor when they are multiplied by it.
-CHANNELS, what the channels of the output (its last axis) are; without it nothing can be pruned around it.
-    "kept"        those of every input, in their order; its parameters have them along their axis 0
-    "made"        new ones, the last axis of `w`, from those of the input, the axis before
-    "flattened"   each channel of a map at every pixel
-
-For tests: `drawn(pick, large)`, letter sizes and attributes of a call, where the passes do not take just any;
-`pick(low, high)` draws a whole number, `large` asks for the sizes of real layers (`validation.instruments`).
+What an operator is, and what it states of itself, is in `refimpl.ops`.
 """
 
 import copy
-import importlib
-import importlib.util
 import math
-import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
-from types import ModuleType
 from typing import cast
 
 import numpy as np
@@ -43,153 +14,9 @@ from numpy.typing import DTypeLike
 
 from . import arguments
 from .kernels.geometry import same_pad
-from .kernels.passes import (
-    Binding,
-    Bound,
-    Pass,
-    ShapeError,
-    canonical,
-    dtypes_of,
-    full_shape,
-    read_sizes,
-    starred_axes,
-)
+from .kernels.passes import ShapeError, canonical, dtypes_of, full_shape, read_sizes, starred_axes
 from .kernels.quantized import Quantized, check_quantized
-
-
-@dataclass(frozen=True)
-class Operator:
-    """What a module of `refimpl.ops` or `refimpl.methods` offers: its passes, by what they write."""
-
-    name: str
-    shapes: Mapping[str, str]
-    inputs: tuple[str, ...]
-    params: tuple[str, ...]
-    state: tuple[str, ...]
-    aliases: Mapping[str, str]
-    passes: Mapping[str, Pass]  # pass name → pass
-    derive: Callable[[dict, Mapping], dict] | None
-    outputs: tuple[str, ...] = ("y",)
-    bind: Callable[[Sequence], Binding] | None = None  # of an operator of any number of inputs
-    variant: Callable[[bool, bool], str] | None = None
-    host: Mapping[str, str] = field(default_factory=dict)
-    stream: int | None = None
-    statistics: tuple[str, ...] = ()
-    trains: str | None = None
-    bias: str | None = None
-    scales: tuple[str, ...] = ()
-    channels: str | None = None
-
-    def locals(self, count: int) -> tuple[str, ...]:
-        """The operator's names of `count` inputs; ShapeError where it takes another number."""
-        fixed = tuple(name for name in self.inputs if not name.endswith("*"))
-        several = [name.removesuffix("*") for name in self.inputs if name.endswith("*")]
-        rest = count - len(fixed)
-        if rest < len(several) or rest and not several:
-            least = f"at least {len(fixed) + 1}" if several else f"{len(fixed)}"
-            what = "input" if least.endswith("1") else "inputs"
-            raise ShapeError(f"{self.name} takes {least} {what}, got {count}")
-        return fixed + tuple(f"{several[0]}{i}" for i in range(rest))
-
-    def writer(self, array: str) -> Pass | None:
-        """The pass that computes `array`."""
-        return next((p for p in self.passes.values() if array in p.writes and array not in p.inplace), None)
-
-    @property
-    def is_sum(self) -> bool:
-        """Is its output the sum of its two inputs? Then the gradient of both is that of the output."""
-        return len(self.inputs) == 2 and all(self.aliases.get(f"d{local}") == "dy" for local in self.inputs)
-
-    @cached_property
-    def bound(self) -> list[Bound]:
-        """Its passes on a node's own arrays."""
-        return [Bound(p) for p in self.passes.values()]
-
-    @cached_property
-    def defaults(self) -> dict[str, object]:
-        """Default of every attribute of its passes: that of the first pass that has it."""
-        return {a: v for p in reversed(list(self.passes.values())) for a, v in p.attributes.items()}
-
-
-def passes_of(module: ModuleType) -> dict[str, Pass]:
-    """The passes that a module declares, by name, in the order of its text."""
-    return {name: p for name, p in vars(module).items() if isinstance(p, Pass) and p.body.__module__ == module.__name__}
-
-
-TRAINS = ("always", "counted", "statistics")
-CHANNELS = ("kept", "made", "flattened")
-_REGISTERED: dict[str, ModuleType] = {}  # operators of other packages
-
-
-def register_operator(module: ModuleType) -> None:
-    """Let graphs use the operator of a module under the module's own name; ValueError where there is such a one."""
-    name = module.__name__.rpartition(".")[2]
-    if _REGISTERED.get(name, module) is not module or importlib.util.find_spec(f".ops.{name}", __package__):
-        raise ValueError(f"there is an operator {name!r} already: give the file of yours another name")
-    _REGISTERED[name] = module
-
-
-def forget_operator(name: str) -> None:
-    """Take a registered operator away again; KeyError where there is none of the name."""
-    del _REGISTERED[name]
-    operator.cache_clear()
-
-
-def operators() -> list[str]:
-    """Names of all operators, those of other packages included."""
-    rooms = importlib.import_module(".ops", __package__).__path__
-    return sorted({*_REGISTERED, *(module.name for module in pkgutil.iter_modules(rooms))})
-
-
-def operator_module(name: str) -> ModuleType:
-    """The file of an operator, `refimpl/ops/NAME.py` or a registered one; KeyError where there is none."""
-    try:
-        return _REGISTERED.get(name) or importlib.import_module(f".ops.{name}", __package__)
-    except ModuleNotFoundError as e:
-        raise KeyError(f"there is no operator {name!r} in refimpl.ops, nor a registered one") from e
-
-
-@cache
-def operator(name: str) -> Operator:
-    """The operator of `operator_module`; ValueError where it states what there is not."""
-    module = operator_module(name)
-    passes = passes_of(module)
-    derive = getattr(module, "derive", None) or next((p.derive for p in passes.values() if "y" in p.writes), None)
-    found = Operator(
-        name,
-        module.SHAPES,
-        getattr(module, "INPUTS", ("x",)),
-        getattr(module, "PARAMS", ()),
-        getattr(module, "STATE", ()),
-        getattr(module, "ALIASES", {}),
-        passes,
-        derive,
-        getattr(module, "OUTPUTS", ("y",)),
-        getattr(module, "bind", None),
-        getattr(module, "variant", None),
-        getattr(module, "HOST", {}),
-        getattr(module, "STREAM", None),
-        getattr(module, "STATISTICS", ()),
-        getattr(module, "TRAINS", None),
-        getattr(module, "BIAS", None),
-        getattr(module, "SCALES", ()),
-        getattr(module, "CHANNELS", None),
-    )
-    _check_statements(found)
-    return found
-
-
-def _check_statements(op: Operator) -> None:
-    """ValueError where what an operator states is none of the possible, or is missing."""
-    for statement, given, possible in (
-        ("TRAINS", op.trains, TRAINS if op.params else (None,)),
-        ("CHANNELS", op.channels, (None, *CHANNELS)),
-        ("BIAS", op.bias, (None, *op.params)),
-        *(("each of SCALES", local, op.params) for local in op.scales),
-    ):
-        if given not in possible:
-            wanted = " or ".join("left out" if p is None else repr(p) for p in possible) or "one of its PARAMS"
-            raise ValueError(f"{statement} of the operator {op.name} must be {wanted}, got {given!r}")
+from .ops import Operator, operator
 
 
 @dataclass(frozen=True)

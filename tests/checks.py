@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel.formulas import cost
-from refimpl.graph import operator
 from refimpl.kernels import passes
 from refimpl.kernels.passes import read_sizes
+from refimpl.ops import operator
 from validation.instruments import counting
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from checks import SUBJECTS, call, distance
 from refimpl.compiler.two_stage import ADD_SLICES, AVERAGE_SLICES, sliced
-from refimpl.graph import passes_of
 from refimpl.kernels import cuda
 from refimpl.kernels.passes import _typed, dims, dtype_of
+from refimpl.ops import passes_of
 
 
 def modules(room):

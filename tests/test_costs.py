@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import refimpl.methods
 import refimpl.ops
 from costmodel.formulas import cost
-from refimpl.graph import passes_of
+from refimpl.ops import passes_of
 from validation.instruments import drawn_passes
 
 cost.load_formulas()

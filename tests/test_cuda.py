@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from refimpl.graph import passes_of
 from refimpl.methods import error_map_pruning, sparse_update
+from refimpl.ops import passes_of
 
 HERE = Path(__file__).parent
 

@@ -11,10 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from costmodel.formulas.cost import counts
-from refimpl.graph import passes_of
 from refimpl.kernels.passes import ShapeError
 from refimpl.methods import gradient_filter as gf
-from refimpl.ops import conv2d
+from refimpl.ops import conv2d, passes_of
 from validation.instruments.counting import count
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}

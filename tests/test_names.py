@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from refimpl.graph import Graph, operators
+from refimpl.graph import Graph
+from refimpl.ops import operators
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("refimpl", "costmodel", "validation", "gradledger")

@@ -8,7 +8,8 @@ import refimpl as ri
 from checks import Case, Subject, map_shape, rng_of
 from costmodel import closed_form, predict
 from costmodel.formulas import cost
-from refimpl.graph import INPUT, Graph, operator, operators, register_operator
+from refimpl.graph import INPUT, Graph
+from refimpl.ops import operator, operators, register_operator
 from refimpl.surgery import prune
 from validation.instruments import approximation, counting, drawn, drawn_nets, drawn_passes, measured
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from refimpl.graph import Graph, operator
+from refimpl.graph import Graph
 from refimpl.kernels.passes import ShapeError, dims, merged, read_sizes
-from refimpl.ops import relu, sgd
+from refimpl.ops import operator, relu, sgd
 
 
 def test_merged_axes():

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from costmodel.formulas import cost
-from refimpl.graph import forget_operator, operators
 from refimpl.methods.registry import forget_method, known
+from refimpl.ops import forget_operator, operators
 from refimpl.surgery.prune import count
 from tools.docs import measured, site
 

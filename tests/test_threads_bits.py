@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from refimpl.graph import operator
 from refimpl.kernels.running import threads
+from refimpl.ops import operator
 
 COUNT = 40_001  # each thread ends within a vector
 POSITIVE = ("var", "v", "running_var", "inv_std")

@@ -8,8 +8,9 @@ from own import extremes, priced
 import refimpl as ri
 from costmodel import predict
 from costmodel.formulas.cost import E, N, cmp, has, load, store
-from refimpl.graph import Graph, forget_operator, operator, register_operator
+from refimpl.graph import Graph
 from refimpl.kernels.passes import ShapeError, full_shape, merged, read_sizes, starred_axes
+from refimpl.ops import forget_operator, operator, register_operator
 from validation.instruments import counting, measured
 
 BACKENDS = ("reference", "fast")

@@ -7,8 +7,9 @@ import numpy as np
 from own import narrow8, round8, scale8, weigh8, widen8
 
 import refimpl as ri
-from refimpl.graph import INPUT, Graph, Parameter, forget_operator, register_operator
+from refimpl.graph import INPUT, Graph, Parameter
 from refimpl.kernels.quantized import Quantized
+from refimpl.ops import forget_operator, register_operator
 
 OWN = (scale8, widen8, round8, narrow8, weigh8)
 H, W, C, N, CLASSES = 3, 2, 5, 4, 3

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..graph import INPUT, Graph, Node, Operator, Parameter, Tensor, check_dtype, node_attrs, operator
+from ..graph import INPUT, Graph, Node, Parameter, Tensor, check_dtype, node_attrs
 from ..kernels.passes import (
     Bound,
     Pass,
@@ -28,6 +28,7 @@ from ..kernels.quantized import each
 from ..kernels.random import ORDER
 from ..methods.convolution import Rule, bind
 from ..methods.instance_filter import select
+from ..ops import Operator, operator
 from ..plan.plan import Plan
 from .ir import ALWAYS, PHASES, Buffer, Call, Condition, Constant, Scalar, Scaled, Step
 

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..graph import INPUT, Graph, operator, operators
+from ..graph import INPUT, Graph
 from ..kernels import random
+from ..ops import operator, operators
 from .registry import Other, Pick, Statement, register_method
 from .strategy import Block, Modifier, Strategy, Turn
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import arguments
-from ..graph import Graph, Node, operator, operators
+from ..graph import Graph, Node
 from ..methods.optim import SGD, Adam
 from ..methods.strategy import BOUNDS, Around, Modifier, Strategy, Turn, turns
+from ..ops import operator, operators
 from .combinations import check_combination
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..compiler.compile import compile
 from ..compiler.program import Program
-from ..graph import operator_module
+from ..ops import operator_module
 from . import inputs
 from .inputs import Inputs, samples, taken
 from .runner import Runner

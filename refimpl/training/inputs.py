@@ -8,7 +8,7 @@ import numpy as np
 from ..backends.finite import all_finite
 from ..compiler.program import Program
 from ..data.resized import Resized
-from ..graph import operator, operators
+from ..ops import operator, operators
 from .runner import Runner
 
 BLOCK = 1 << 16  # values checked at a time: NumPy makes arrays of all of them in between

@@ -16,8 +16,9 @@ import numpy as np
 
 import refimpl as ri
 from refimpl.compiler.program import Program
-from refimpl.graph import INPUT, Graph, operator_module, operators
+from refimpl.graph import INPUT, Graph
 from refimpl.methods.registry import KINDS, known, of_kind
+from refimpl.ops import operator_module, operators
 from refimpl.plan import combinations
 from refimpl.plan.plan import counted
 from refimpl.training.trainer import initial

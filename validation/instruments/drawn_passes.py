@@ -15,9 +15,9 @@ from types import ModuleType
 import numpy as np
 
 import refimpl.methods
-from refimpl.graph import operator_module, operators, passes_of
 from refimpl.kernels.geometry import out_size
 from refimpl.kernels.passes import Pass
+from refimpl.ops import operator_module, operators, passes_of
 
 Pick = Callable[[int, int], int]  # a whole number from the first to the second
 
