@@ -29,7 +29,9 @@ MADE_OF = {
 # Every other file that names an operator, and why.
 REASONS = {
     "refimpl/graph.py": "a method for each operator, by which nets are built",
-    "refimpl/compiler/derive.py": "gradients are added up, a block left out is an identity, clipping is asked for",
+    "refimpl/compiler/derive.py": "a block left out is an identity",
+    "refimpl/compiler/backward.py": "gradients are added up and looked at",
+    "refimpl/compiler/update.py": "clipping is asked for",
     "refimpl/plan/plan.py": "the loss by default",
     "refimpl/methods/convolution.py": "the gradients that the rules of a convolution put together",
     "refimpl/methods/optim.py": "an optimizer's own pass",

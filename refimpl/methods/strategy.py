@@ -53,6 +53,7 @@ class Strategy:
     """A way to make a step. One of its own states an `optimizer`, and at least `derive`, `run` and `schedule`."""
 
     optimizer: SGD | Adam
+    clip_norm: float | None = None  # what the norm of the gradient is clipped to
 
     @property
     def nets(self) -> dict[str, Graph]:

@@ -1,0 +1,105 @@
+"""The update of a net: its running statistics, then the optimizer on each trained parameter."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..kernels.passes import Pass
+from ..ops import operator
+from .ir import ALWAYS, Buffer
+
+if TYPE_CHECKING:
+    from .derive import Derivation, Resolved
+
+
+def update(net: "Derivation", nodes: "list[Resolved]") -> None:
+    """Derive the update section of a net, whose gradients are there. nodes: those of its forward section, in order."""
+    net.section = "update"
+    running_statistics(net, nodes)
+    optimizer = net.plan.step.optimizer
+    op = operator(optimizer.operator)
+    passed = next(p for p in op.passes.values() if set(p.writes) == {"w", *optimizer.state})
+    shared = {"lr": net.scalar("lr", net.dtype, optimizer.rate)}
+    if net.plan.step.clip_norm is not None:
+        shared["clip"] = clip(net, net.plan.step.clip_norm)
+    factors: dict[str, Buffer] = {}
+    if writer := op.writer("factors"):
+        blocks = dict.fromkeys(block_of(net, name) for name in net.gradients)
+        factors = {block: factors_of(net, block, writer, shared["lr"]) for block in blocks}
+    by_rule = rule_updates(net, nodes)
+    for name, gradient in net.gradients.items():
+        net.when = net.updated[name]
+        arrays = {"w": net.parameters[name], "dw": gradient, **shared}
+        if factors:
+            arrays["factors"] = factors[block_of(net, name)]
+        if name in by_rule:
+            resolved, own = by_rule[name]
+            groups = {letter: size for letter, size in resolved.sizes.items() if letter == "G"}
+            net.emit(name, own, {**resolved.arrays, **arrays}, optimizer.attrs, groups)
+            continue
+        if net.parameters[name].dtype != net.dtype:
+            raise ValueError(
+                f"{optimizer.operator} trains {net.dtype} and cannot train {name}, which holds "
+                f"{net.parameters[name].dtype}: leave it as it is, or give its operator an update of w of its own"
+            )
+        for array in optimizer.state:
+            key = f"{name}.{array}"
+            net.state[key] = net.buffer(key, gradient.shape, region="state")
+            arrays[array] = net.state[key]
+        net.emit(name, passed, arrays, optimizer.attrs)
+    net.when = ALWAYS
+
+
+def running_statistics(net: "Derivation", nodes: "list[Resolved]") -> None:
+    """Update the arrays in STATE of each node that trains."""
+    for resolved in nodes:
+        for bound in resolved.passes if resolved.name in net.trained else ():
+            if set(bound.passed.inplace) & set(resolved.op.state):
+                net.when = net.there(net.inside.get(resolved.name))
+                net.call(resolved, bound)
+    net.when = ALWAYS
+
+
+def rule_updates(net: "Derivation", nodes: "list[Resolved]") -> "dict[str, tuple[Resolved, Pass]]":
+    """Parameter → the node and the pass that update it where a rule has an update of w of its own."""
+    passes = {r.node.params["w"]: (r, p.passed) for r in nodes for p in r.passes if p.passed.inplace == ["w"]}
+    for name, (resolved, _) in passes.items():
+        if len(net.users[name]) > 1:
+            layers = ", ".join(node.name for node, _ in net.users[name])
+            rules = " with ".join(rule.method for rule in net.plan.rules_of(resolved.node))
+            raise ValueError(f"{rules} cannot train {name}: the layers {layers} share it")
+    return passes
+
+
+def block_of(net: "Derivation", parameter: str) -> str:
+    """The residual block without which a parameter is not updated, "" where it always is."""
+    return next(iter(net.updated[parameter].there), "")
+
+
+def factors_of(net: "Derivation", block: str, writer: Pass, lr: Buffer) -> Buffer:
+    """What the optimizer derives from the number of the update: a block that was left out counts its own."""
+    dot = block and f"{block}."
+    arrays = {"lr": lr, "step": net.count_write(block), "factors": net.buffer(f"{dot}factors", (2,))}
+    net.when = net.there(block)
+    net.emit("optimizer", writer, arrays, net.plan.step.optimizer.attrs)
+    return arrays["factors"]
+
+
+def clip(net: "Derivation", max_norm: float) -> Buffer:
+    """The factor by which the gradient is to be multiplied, from its norm over all parameters."""
+    passes = operator("clip_norm").passes
+    slices = {n: passes["partial_squares"].sizes({"dw": g}, {})["L"] for n, g in net.gradients.items()}
+    together = net.buffer("clip.partials", (sum(slices.values()),), np.float64)
+    start = 0
+    for name, count in slices.items():
+        arrays = {"dw": net.gradients[name], "partials": together.part(start, (count,))}
+        net.when = net.updated[name]
+        net.emit(name, passes["partial_squares"], arrays, {})
+        if net.when != ALWAYS:
+            net.when = ALWAYS.also(gone=net.when.any or net.when.there)
+            net.emit(name, passes["nothing"], {"partials": arrays["partials"]}, {})
+        start += count
+    net.when = ALWAYS
+    arrays = {a: net.buffer(f"clip.{a}", (1,)) for a in ("norm", "clip")} | {"all_partials": together}
+    net.emit("clip", passes["factor"], arrays, {"max_norm": max_norm})
+    return arrays["clip"]
