@@ -100,9 +100,9 @@ class Estimate:
         """Every node of the graph in its order, then what belongs to no node: the loss, the optimizer."""
         sections = self.program.sections
         nodes = {node.name: {s: Counter() for s in sections} for node in self.program.graph.nodes}
-        own = {call.node for call in self.calls if call.phase != "update"}
         for call, units in self.calls.items():
-            name = call.node if call.node in own else call.node.rsplit(".", 1)[0]  # an update bears its parameter's
+            of_parameter = call.node in self.program.step.parameters  # an update bears its name
+            name = call.node.rsplit(".", 1)[0] if of_parameter else call.node
             nodes.setdefault(name, {s: Counter() for s in sections})[call.section].update(units)
         done = dict.fromkeys(nodes, NOTHING)
         for launch, (_, ops) in zip(self.program.order, self.executed_launches, strict=True):

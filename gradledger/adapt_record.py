@@ -133,7 +133,7 @@ def first_losses(job: "Job") -> list[float] | None:
     """Losses of some instances under the first weights, where they tell how much enters: for the instance filter."""
     if not isinstance(job.program.plan.instances, ri.InstanceFilter):
         return None
-    first = ri.Trainer(job.program, job.settings.seed, block=job.trainer.whole.block)
+    first = ri.Trainer(job.program, job.settings.seed, block=job.trainer.runner.block)
     return filter_shares.first_losses(first, job.dataset.x_train, job.dataset.y_train).tolist()
 
 

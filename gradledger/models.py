@@ -38,7 +38,8 @@ def pretrained(name: str, dataset: data.Dataset, subject: int | None, classes: i
         weights, notes = described_weights(name)
         graph = build(notes, found, (height, width), channels)
         checkpoint.check_arrays(weights, {n: p.shape for n, p in graph.parameters.items()}, name)
-        checkpoint.check_floats(weights, name)
+        whole = {n: p.dtype for n, p in graph.parameters.items() if p.dtype is not None and p.dtype.kind in "iu"}
+        checkpoint.check_floats(weights, name, whole)
         graph.weights = weights
         return graph
     graph = models.build(name, classes=found, size=(height, width), channels=channels)

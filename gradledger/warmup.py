@@ -19,7 +19,7 @@ def run(job: Job, watch: Callable[[int, int, str], None]) -> dict:
     """
     trainer: Trainer = job.trainer
     work = {}
-    for runner in (trainer.runner, trainer.inference):
+    for runner in (trainer.runner, trainer.evaluator.runner):
         for section, launches in runner.program.launches.items():
             for n in {runner.program.batch, len(job.dataset.x_train) % runner.program.batch or runner.program.batch}:
                 prepared = runner.prepared(section, n)

@@ -149,7 +149,7 @@ for progress in trainer.steps(X, Y, EPOCHS):
     page.clear()
     if progress.step in STAGES:
         snapshots[progress.step] = {name: a.copy() for name, a in trainer.parameters.items()}
-made = dict(trainer.runner.made)
+made = dict(trainer.made[frozenset()])
 accuracy = 100 * trainer.evaluate(X_TEST, Y_TEST)
 print(f"{len(diary)} steps on {len(X)} pictures; {accuracy:.1f} % of {len(X_TEST)} test pictures right")
 
@@ -497,7 +497,7 @@ def run(method, seed):
     for progress in trainer.steps(X, Y, EPOCHS):
         done = progress.step >= round(part * progress.steps)
         if done or progress.step % (4 * PER_EPOCH) == 0:
-            spent = sum(times * price(method, s, n) for (s, n), times in trainer.runner.made.items())
+            spent = sum(times * price(method, s, n) for (s, n), times in trainer.made[frozenset()].items())
             curve.append((100 * spent / (sgd * sum(sizes) / BATCH), 100 * trainer.evaluate(X_TEST, Y_TEST)))
         if done:
             return np.array(curve)

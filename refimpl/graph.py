@@ -30,9 +30,10 @@ For tests: `drawn(pick, large)`, letter sizes and attributes of a call, where th
 import copy
 import importlib
 import importlib.util
+import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from types import ModuleType
 from typing import cast
@@ -42,7 +43,18 @@ from numpy.typing import DTypeLike
 
 from . import arguments
 from .kernels.geometry import same_pad
-from .kernels.passes import Binding, Bound, Pass, ShapeError, canonical, full_shape, read_sizes, starred_axes
+from .kernels.passes import (
+    Binding,
+    Bound,
+    Pass,
+    ShapeError,
+    canonical,
+    dtypes_of,
+    full_shape,
+    read_sizes,
+    starred_axes,
+)
+from .kernels.quantized import Quantized, check_quantized
 
 
 @dataclass(frozen=True)
@@ -184,13 +196,14 @@ def _check_statements(op: Operator) -> None:
 class Tensor:
     """A named array between nodes. shape: at a batch of one sample. dtype: None is the float dtype of a program.
 
-    producer: the node that writes it, None for an input.
+    producer: the node that writes it, None for an input. quantized: by the names of parameters or tensors of the graph.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype | None = None
     producer: str | None = None
+    quantized: Quantized[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -214,14 +227,33 @@ class Node:
         return self.name, *(f"{self.name}.{local}" for local in self.operator.outputs[1:])
 
 
+DTYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
+
+
 @dataclass(frozen=True)
 class Parameter:
-    """A named array of the model: its shape and how it starts."""
+    """A named array of the model: its shape and how it starts. ValueError for a dtype that no kernel reads.
+
+    dtype: one of DTYPES that the operator takes; None is the one that it names, else the float dtype of a program.
+    quantized: where its scale and zero point are, by the operator's own names or those of parameters of the graph.
+    """
 
     shape: tuple[int, ...]
     init: str  # "he": normal with variance gain² · 2 / fan-in; "zeros"; "ones"
     fan_in: int = 1
     gain: float = 1.0
+    dtype: np.dtype | None = None
+    quantized: Quantized[str] | None = None
+
+    def __post_init__(self):
+        if self.dtype is not None:
+            object.__setattr__(self, "dtype", np.dtype(self.dtype))
+            if self.dtype not in DTYPES:
+                raise ValueError(f"a parameter can be of {', '.join(DTYPES)}, got {self.dtype}")
+
+    def nbytes(self, dtype: DTypeLike) -> int:
+        """Its bytes in a program of this float dtype."""
+        return math.prod(self.shape) * np.dtype(self.dtype or dtype).itemsize
 
 
 INPUT = "input"
@@ -282,12 +314,33 @@ class Graph:
         """Name of the first output."""
         return self.outputs[0]
 
-    def add_input(self, name: str, shape: Sequence[int], dtype: DTypeLike | None = None) -> str:
-        """Add an input tensor (N, *shape); dtype: None is the float dtype of a program. Returns its name."""
+    def add_input(
+        self, name: str, shape: Sequence[int], dtype: DTypeLike | None = None, quantized: Quantized[str] | None = None
+    ) -> str:
+        """Add an input tensor (N, *shape); dtype: None is the float dtype of a program. Returns its name.
+
+        quantized: the parameters that hold its scale and zero point, as `add_parameter` adds them. An input of three
+        axes called `input` is the map that a size and channels stand for. ValueError where something does not fit.
+        """
         self._check_new(name)
         for n in shape:
             arguments.whole(f"each of shape of {name}", n)
-        self.tensors[name] = Tensor(name, (1, *shape), None if dtype is None else np.dtype(dtype))
+        new = Tensor(name, (1, *shape), None if dtype is None else np.dtype(dtype), quantized=quantized)
+        check_quantized(name, new, self._held)
+        self.tensors[name] = new
+        if name == INPUT and len(shape) == 3:
+            self.size, self.channels = (shape[0], shape[1]), shape[2]
+        return name
+
+    def add_parameter(self, name: str, parameter: Parameter) -> str:
+        """Add a parameter of no node, such as the scale of an input, and return its name; ValueError where it is taken.
+
+        Nodes use it by its name.
+        """
+        if name in self.parameters:
+            raise ValueError(f"the graph {self.name} already has a parameter {name!r}")
+        check_quantized(name, parameter, self._held)
+        self.parameters[name] = parameter
         return name
 
     def bare(self) -> "Graph":
@@ -295,7 +348,26 @@ class Graph:
         new = copy.copy(self)
         new.nodes, new.parameters, new._places = [], {}, {}
         new.tensors = {name: self.tensors[name] for name in self.inputs}
+        for q in filter(None, (t.quantized for t in new.tensors.values())):
+            new.parameters |= {p: self.parameters[p] for p in (q.scale, q.zero_point) if p in self.parameters}
         return new
+
+    def copy_node(
+        self, graph: "Graph", node: Node, inputs: Sequence[str], parameters: Mapping[str, Parameter] | None = None
+    ) -> str:
+        """Append a node of another graph on other inputs and return its name; its parameters keep their names.
+
+        parameters: those of the other graph in other shapes, default as they are.
+        """
+        given = graph.parameters | dict(parameters or {})
+        outputs = zip(node.operator.outputs, node.outputs, strict=True)
+        stands = {local: graph.tensors[t].quantized for local, t in outputs}
+        stated = {local: q for local, q in stands.items() if q}
+        needed = list(node.params.values())
+        for q in (*stated.values(), *(given[p].quantized for p in node.params.values())):
+            needed += [name for name in (q.scale, q.zero_point) if name in given] if q else []
+        self.parameters |= {p: given[p] for p in needed if p not in self.parameters}
+        return self.add_node(node.name, node.op, tuple(inputs), dict(node.attrs), dict(node.params), stated)
 
     def _check_new(self, name: str) -> None:
         if name in self.tensors:
@@ -337,12 +409,15 @@ class Graph:
         return found
 
     def add_node(
-        self, name: str, op: str, inputs: tuple[str, ...], attrs: Mapping, params: Mapping[str, Parameter | str]
-    ) -> str:
+        self, name: str, op: str, inputs: tuple[str, ...], attrs: Mapping, params: Mapping[str, Parameter | str],
+        quantized: Mapping[str, Quantized[str]] | None = None,
+    ) -> str:  # fmt: skip
         """Append a node and return the name of its first output.
 
-        params: the operator's array name → a new parameter, or the name of one that another node uses too.
-        ShapeError where its inputs do not fit, ValueError where the name is taken.
+        params: the operator's array name → a new parameter, or the name of one that another node uses too. quantized:
+        output → what holds its scale and zero point: parameters or outputs of the node by the operator's own names,
+        or others by the graph's. ShapeError where its inputs do not fit, ValueError where the name is taken or a dtype
+        or a scale does not fit.
         """
         self._check_new(name)
         for x in inputs:
@@ -354,17 +429,38 @@ class Graph:
                 raise ValueError(f"the graph {self.name} has no parameter {p!r}")
         names = {local: p if isinstance(p, str) else f"{name}.{local}" for local, p in params.items()}
         node = Node(name, op, tuple(inputs), attrs, names)
-        parameters = {names[local]: p for local, p in params.items() if not isinstance(p, str)}
+        own = names | dict(zip(node.operator.outputs, node.outputs, strict=True))
+        made = {local: p for local, p in params.items() if not isinstance(p, str)}
+        parameters = {names[local]: _settled(node, local, p, own) for local, p in made.items()}
         known = {p: self.parameters[p] for p in names.values() if p in self.parameters} | parameters
         found = output_shapes(node, {x: self.tensors[x].shape for x in inputs}, known)
+        for local, p in names.items():
+            check_dtype(node, local, known[p].dtype)
+        sources = dict(zip(node.operator.locals(len(inputs)), inputs, strict=True))
+        for local, x in sources.items():
+            check_dtype(node, local, self.tensors[x].dtype)
+        tensors = {}
         for local, tensor in zip(node.operator.outputs, node.outputs, strict=True):
-            entry = node.operator.shapes[local]
-            dtype = np.dtype(entry.split(":")[0]) if ":" in entry else None
-            self.tensors[tensor] = Tensor(tensor, found[tensor], dtype, name)
+            dtype, stands = next(iter(dtypes_of(node.operator.shapes[local])), None), (quantized or {}).get(local)
+            new = Tensor(tensor, found[tensor], dtype, name, stands and _named(stands, own))
+            if source := sources.get(node.operator.aliases.get(local, "")):
+                same = self.tensors[source]
+                if new.quantized not in (None, same.quantized):
+                    raise ValueError(f"{tensor} is {source} under a new shape, so its scale must be that of {source}")
+                new = replace(new, dtype=same.dtype, quantized=same.quantized)
+            tensors[tensor] = new
+        arrays: dict[str, Parameter | Tensor] = {**parameters, **tensors}
+        for what, array in arrays.items():
+            check_quantized(what, array, lambda held: arrays.get(held) or self._held(held))
+        self.tensors |= tensors
         self.parameters |= parameters
         self._places[name] = len(self.nodes)
         self.nodes.append(node)
         return name
+
+    def _held(self, name: str) -> Parameter | Tensor | None:
+        """The parameter or tensor of a name, None where there is none."""
+        return self.parameters.get(name) or self.tensors.get(name)
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         """Shape of a tensor at batch 1; ValueError where the graph has no such tensor."""
@@ -485,6 +581,31 @@ def output_shapes(
         return {tensor: full_shape(op.shapes[local], sizes, axes) for local, tensor in outputs}
     except ShapeError as e:
         raise ShapeError(f"node {node.name} ({node.op}): {e}") from None
+
+
+def _named(quantized: Quantized[str], own: Mapping[str, str]) -> Quantized[str]:
+    """The same by the graph's names. own: the operator's name of an array of the node → the graph's."""
+    zero = quantized.zero_point
+    return replace(quantized, scale=own.get(quantized.scale, quantized.scale), zero_point=zero and own.get(zero, zero))
+
+
+def _settled(node: Node, local: str, parameter: Parameter, own: Mapping[str, str]) -> Parameter:
+    """A new parameter of a node with the dtype that its operator names, and its scale by the graph's name."""
+    named = dtypes_of(node.operator.shapes.get(local, ""))
+    dtype = named[0] if parameter.dtype is None and len(named) == 1 else parameter.dtype
+    if dtype is None:
+        return parameter  # of floats
+    return replace(parameter, dtype=dtype, quantized=parameter.quantized and _named(parameter.quantized, own))
+
+
+def check_dtype(node: Node, local: str, dtype: np.dtype | None) -> None:
+    """ValueError where an operator's array is not of a dtype that it takes; one that no pass reads has any."""
+    op = node.operator
+    entry = op.shapes.get(local) or op.shapes["x"]  # of several inputs each is one
+    named = dtypes_of(entry)
+    if dtype not in (named or (None,)) and (named or any(local in p.arrays for p in op.passes.values())):
+        wanted = " or ".join(map(str, named)) or "the float dtype of the program"
+        raise ValueError(f"node {node.name} ({node.op}): {local} must be of {wanted}, got {dtype or 'that of floats'}")
 
 
 def node_attrs(node: Node, sizes: Mapping[str, int]) -> dict:

@@ -12,6 +12,7 @@ from unittest import mock
 import numpy as np
 
 from checks import SUBJECTS, call, distance
+from refimpl.compiler.two_stage import ADD_SLICES, AVERAGE_SLICES, sliced
 from refimpl.graph import passes_of
 from refimpl.kernels import cuda
 from refimpl.kernels.passes import _typed, dims, dtype_of
@@ -86,32 +87,66 @@ def simulate():
             error = distance(device[a].copy_to_host(), host[a])
             assert error < 1e-12, f"{passed}: {a} is off by {error:.1e} under the CUDA simulator"
         print("simulated", passed)
+    for passed, *made in {made[0]: made for made in calls}.values():
+        for letter in passed.adds[:1]:
+            in_slices(passed, *made, letter)
+
+
+def in_slices(passed, arrays, attrs, letters, letter):
+    """The first stage of a call along a letter: slices of 2, on the host and on the simulated GPU."""
+    attrs = passed.attrs(attrs)
+    sizes = passed.sizes(arrays, attrs, letters)
+    items, slices = passed.count_items(sizes), -(-sizes[letter] // 2)
+    found = {}
+    for side, put in (("host", np.copy), ("GPU", lambda v: cuda.to_device(np.ascontiguousarray(v)))):
+        partial = {a: put(np.zeros((slices, *passed.shape(a, sizes)))) for a in passed.writes}
+        seen = {a: put(passed.seen(a, v)) for a, v in arrays.items()}
+        args = passed.arguments(seen, attrs, np.float64, next(iter(seen.values())))
+        args = [partial.get(a, arg) for a, arg in zip(passed.arrays, args, strict=False)] + args[len(passed.arrays) :]
+        sliced(passed, letter)(slices * items, *args, items, 2)
+        found[side] = [v if side == "host" else v.copy_to_host() for v in partial.values()]
+    for host, device in zip(*found.values(), strict=True):
+        error = distance(device[np.isfinite(host)], host[np.isfinite(host)])
+        assert error < 1e-12, f"{passed} along {letter} is off by {error:.1e} under the CUDA simulator"
+    print("simulated", passed, "along", letter)
 
 
 def ptx():
-    from numba import cuda as numba_cuda
     from numba import types
     from numba.core.typing.typeof import typeof
     from numba.cuda import dispatcher
     from numba.np.numpy_support import from_dtype
 
-    def array(entry, dtype):
-        return types.Array(from_dtype(dtype_of(entry, dtype)), len(dims(entry)), "C")
+    def array(entry, dtype, more=0):
+        return types.Array(from_dtype(dtype_of(entry, dtype)), len(dims(entry)) + more, "C")
 
     # Numba asks the current GPU for its capability when it compiles a device function, although none is needed
     turing = SimpleNamespace(compute_capability=(7, 5))
     with mock.patch.object(dispatcher, "get_current_device", lambda: turing):
         for module in modules("ops") + modules("methods"):
             for passed in passes_of(module).values():
-                arrays = [array(passed.shapes[a], np.float32) for a in passed.arrays]
                 attributes = [typeof(_typed(default, np.float32)) for default in passed.attributes.values()]
-                function = cuda.grid_function(passed.body)
-                text, _ = numba_cuda.compile_ptx(function, (types.int64, *arrays, *attributes), cc=(7, 5))
-                assert ".target sm_75" in text and ".entry" in text, f"{passed}: no kernel for 7.5"
-                meant = passed.operator == "dropout" or any("float64" in passed.shapes[a] for a in passed.arrays)
-                wide = ".f64" in text and not meant
-                assert not wide, f"{passed} computes in float64 for float32 arrays, which is slow on a GPU"
-                print("compiled", passed)
+                arrays = [array(passed.shapes[a], np.float32) for a in passed.arrays]
+                wide = passed.operator == "dropout" or any("float64" in passed.shapes[a] for a in passed.arrays)
+                compiled(str(passed), passed.body, (*arrays, *attributes), wide)
+                for letter in passed.adds[:1] if passed.operator == "conv2d" else ():
+                    arrays = [array(passed.shapes[a], np.float32, a in passed.writes) for a in passed.arrays]
+                    signature = (*arrays, *attributes, types.int64, types.int64)
+                    compiled(f"{passed} along {letter}", sliced(passed, letter).body, signature, wide)
+        rows = [types.Array(types.float32, rank, "C") for rank in (1, 2)]
+        compiled("add_slices", ADD_SLICES.body, rows)
+        compiled("average_slices", AVERAGE_SLICES.body, (*rows, *(types.int64,) * 3))
+
+
+def compiled(name, body, arguments, wide=False):
+    """Compile a body to PTX for arguments of these types; wide: it may compute in float64."""
+    from numba import cuda as numba_cuda
+    from numba import types
+
+    text, _ = numba_cuda.compile_ptx(cuda.grid_function(body), (types.int64, *arguments), cc=(7, 5))
+    assert ".target sm_75" in text and ".entry" in text, f"{name}: no kernel for 7.5"
+    assert wide or ".f64" not in text, f"{name} computes in float64 for float32 arrays, which is slow on a GPU"
+    print("compiled", name)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def test_hard_examples_train_on_the_highest_losses():
     plain.train_step(x[hardest], y[hardest], 10)
     for name, a in plain.parameters.items():
         np.testing.assert_allclose(t.parameters[name], a, rtol=1e-5, atol=1e-7, err_msg=name)
-    assert t.runner.made == {("judge", 8): 1, ("forward", 2): 1, ("backward", 2): 1, ("update", 2): 1}
+    assert t.made[frozenset()] == {("judge", 8): 1, ("forward", 2): 1, ("backward", 2): 1, ("update", 2): 1}
 
 
 def test_hard_examples_count_and_fit_as_predicted():
@@ -31,7 +31,7 @@ def test_hard_examples_count_and_fit_as_predicted():
     for backend in ("reference", "fast"):
         t = trainer(ri.HardExamples(0.25), backend)
         t.fit(x, y, 1)
-        assert measured.run_flops(t.program, t.runner.made) == predict.estimate(t.program).flops
+        assert measured.run_flops(t.program, t.made[frozenset()]) == predict.estimate(t.program).flops
         assert measured.touched_bytes(t.program, x, y, t.parameters) == t.program.peak_bytes
         for call in t.program.step:
             assert dict(predict.call_counts(call, 3)) == counting.count_call(call, 3)
@@ -42,14 +42,14 @@ def test_a_run_of_hard_examples_counts_to_the_operation(batch):
     t = trainer(ri.HardExamples(0.3), batch=batch)
     t.fit(*samples(21), 2)
     sizes = ([8, 8, 5] if batch == 8 else [7, 7, 7]) * 2
-    counted = predict.as_macs(measured.run_flops(t.program, t.runner.made))
+    counted = predict.as_macs(measured.run_flops(t.program, t.made[frozenset()]))
     assert {predict.run_macs(one, sizes) for one in t.program.over(6).values()} == {counted}
 
 
 def test_a_run_of_random_skip_counts_within_its_bounds():
     t = trainer(ri.RandomSkip(0.6), "fast")
     t.fit(*samples(21), 60)
-    counted = predict.as_macs(measured.run_flops(t.program, t.runner.made))
+    counted = predict.as_macs(measured.run_flops(t.program, t.made[frozenset()]))
     found = {bound: predict.run_macs(one, [8, 8, 5] * 60) for bound, one in t.program.over(180).items()}
     assert found["low"] <= counted <= found["high"] and found["high"] < 1.25 * found["mid"] < 1.6 * found["low"]
     nothing = trainer(ri.RandomSkip(0.0)).program.over(10)
@@ -63,7 +63,7 @@ def test_random_skip_leaves_out_about_its_share_and_always_the_same():
         t = trainer(ri.RandomSkip(0.75))
         for _ in range(200):
             t.train_step(x, y, 200)
-        made.append(t.runner.made["forward", 8])
+        made.append(t.made[frozenset()]["forward", 8])
         assert t.step == 200
     assert made[0] == made[1] and 30 <= made[0] <= 70
 

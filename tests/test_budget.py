@@ -64,7 +64,7 @@ def test_terms_of_a_sparse_update_are_those_of_its_arrays():
     whole = 4 * (3 * 3 * 4 * 6 + 3 * 3 * 6 * 6)
     assert found["state"] == {
         "convolutions_updated": updated, "convolutions_waiting": whole - updated, "classifier": 4 * (6 * 3 + 3),
-        "norms": 0, "filter_net": 0, "optimizer": 0,
+        "norms": 0, "others": 0, "filter_net": 0, "optimizer": 0,
     }  # fmt: skip
     assert found["constants"]["plan"] == 4 * (4 + 6)  # the order of the channels
     assert found["arena_most"]["weight_gradients"] == updated + 4 * (6 * 3 + 3)

@@ -26,6 +26,7 @@ def test_every_pass_under_the_simulator():
     names = ["relu.forward", "gradient_filter.patch_grad", "gradient_filter.patch_grad_dilated"]
     names += [f"error_map_pruning.{name}" for name in passes_of(error_map_pruning)]
     names += [f"sparse_update.{name}" for name in passes_of(sparse_update)]
+    names += ["conv2d.grad_w along N", "batch_norm.mean along N", "mse.mean_loss along N"]
     for name in names:
         assert f"simulated {name}\n" in made.stdout
 
@@ -39,4 +40,6 @@ def test_every_pass_compiles_to_ptx():
     if missing:
         pytest.skip(f"no CUDA toolkit to compile with: {missing[0]}")
     assert made.returncode == 0, made.stderr[-3000:]
-    assert made.stdout.endswith("done\n") and "compiled relu.forward" in made.stdout
+    assert made.stdout.endswith("done\n")
+    for name in ("relu.forward", "conv2d.grad_b along N", "average_slices"):
+        assert f"compiled {name}\n" in made.stdout

@@ -145,7 +145,7 @@ def test_no_launch_of_a_healthy_step_is_called_bad(name, backend):
     rng = np.random.default_rng(0)
     for n in (BATCH, BATCH - 2):
         trainer = Trainer(p, seed=1)
-        trainer.whole.block.fill(0xFF)
+        trainer.runner.block.fill(0xFF)
         trainer._batch = rng.normal(size=(n, *p.size, 3)).astype(np.float32)
         hosts = p.step.host_writes
         for net in {name.removesuffix("labels") for name in hosts if name.endswith("labels")}:

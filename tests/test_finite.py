@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 import refimpl as ri
+from checks import check_counts, check_threads
+from refimpl.backends.cpu import finite as cpu_finite
 from refimpl.backends.finite import all_finite
 from refimpl.methods.optim import Adam
-from refimpl.ops import clip_norm
+from refimpl.ops import clip_norm, finite
 from refimpl.training.trainer import Trainer
 
 FLOATS = (np.float32, np.float64)
@@ -33,6 +35,51 @@ def test_other_dtypes():
     assert all_finite(np.empty((0, 3), np.float32))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", [1, 7, 4095, 4096, 4097, 3 * 4096 + 5])
+def test_each_slice_of_a_gradient_has_a_flag(size, dtype):
+    """Of the pass and of the fast kernel; what is largest is finite, whatever its square is."""
+    largest = np.finfo(dtype).max
+    g = np.full(size, largest, dtype)
+    g[::2] *= -1
+    slices = -(-size // finite.SLICE)
+
+    def flags(gradient):
+        found = np.full(slices, 7, np.uint8)
+        cpu_finite.check(found, gradient, largest)
+        np.testing.assert_array_equal(finite.check(gradient), found)
+        return found.tolist()
+
+    assert flags(g) == [0] * slices
+    for bad in (np.nan, np.inf, -np.inf, -np.nan):
+        for i in {0, size // 2, size - 1}:
+            spoiled = g.copy()
+            spoiled[i] = bad
+            assert flags(spoiled) == [int(s == i // finite.SLICE) for s in range(slices)], (bad, i)
+
+
+def test_what_a_check_costs_is_what_its_body_does():
+    g = np.ones((3, 1500), np.float32)
+    check_threads(finite.check, {"dw": g}, {}, {})
+    check_counts(finite.check, {"dw": g}, {}, {})
+
+
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+@pytest.mark.parametrize("plan", [ri.Plan(), ri.Plan(instances=ri.InstanceFilter(keep=0.5))], ids=["all", "chosen"])
+def test_every_gradient_is_checked_once_and_its_flags_have_their_place(backend, plan):
+    program = ri.compile(ri.models.build("watch"), plan, 4, backend=backend)
+    step = program.step
+    checks = [call for call in step if call.passed is finite.check]
+    assert [call.arrays["dw"].root for call in checks] == [g.root for g in step.gradients.values()]
+    assert {call.phase for call in checks} == {"backward"} and step.flags.keys() == step.gradients.keys()
+    for net in program.graphs:
+        together = step.host_reads[f"{net}finite"]
+        parts = [b for b in step.flags.values() if b.root is together]
+        assert [b.start for b in parts] == [sum(p.nbytes for p in parts[:i]) for i in range(len(parts))]
+        assert together.nbytes == sum(b.nbytes for b in parts)
+        assert program.lifetimes[together].last == len(program.order)
+
+
 def steep(optimizer=None, backend="fast", clip=None) -> Trainer:
     """A linear net; times its input, the gradient is as large as one likes while loss and activations are finite."""
     g = ri.Graph("steep", (1, 1), 1)
@@ -54,14 +101,15 @@ def test_a_gradient_whose_square_overflows_is_finite(size, backend):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_is_still_refused(bad, monkeypatch):
     t = steep()
-    run = t.whole.run
+    launch = t.backend.launch
 
-    def spoiling(section, n):
-        run(section, n)
-        if section == "backward":
-            t.whole.array(t.program.step.gradients["fc.w"])[0, 1] = bad
+    def spoiling(calls):
+        for function, args in calls:
+            if function is cpu_finite.check:
+                t.runner.array(t.program.step.gradients["fc.w"])[0, 1] = bad
+            launch([(function, args)])
 
-    monkeypatch.setattr(t.whole, "run", spoiling)
+    monkeypatch.setattr(t.backend, "launch", spoiling)
     with pytest.raises(ri.NonFiniteError, match="^the gradient of fc.w is not finite at step 1"):
         t.train_step(np.ones((2, 1, 1, 1), np.float32), np.zeros(2, int), 1)
 
@@ -101,3 +149,13 @@ def test_weights_that_are_large_are_kept(monkeypatch):
     with pytest.raises(ri.NonFiniteError):
         t.train_step(np.full((2, 1, 1, 1), 3e38, np.float32), np.zeros(2, int), 1)
     np.testing.assert_array_equal(t.parameters["fc.w"], before)
+
+
+def test_flags_of_gradients_that_a_step_does_not_have_are_not_looked_at(monkeypatch):
+    t = steep()
+    x, y = np.ones((2, 1, 1, 1), np.float32), np.zeros(2, int)
+    t.train_step(x, y, 1)
+    t.runner.read("finite", 2)[...] = 1
+    assert t.runner.not_finite("", t.trained[""], 2) == t.trained[""][0]
+    monkeypatch.setattr(t.runner, "gradients", lambda net, names: [])
+    assert t.runner.not_finite("", t.trained[""], 2) is None

@@ -20,6 +20,7 @@ PLANS = {
     "filter, keep": ri.Plan(rules=[ri.GradientFilter(2), ri.ErrorMapPruning(0.5)], batch_norm="train"),
     "keep": ri.Plan(rules=[ri.ErrorMapPruning(0.5)]),
     "by gradient": ri.Plan(rules=[ri.SparseUpdate(0.5, order="gradient")]),
+    "depth": ri.Plan(depth=ri.StochasticDepth(0.5), batch_norm="train"),
     "instances": ri.Plan(instances=ri.InstanceFilter(keep=0.4)),
 }
 

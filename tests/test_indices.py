@@ -149,13 +149,19 @@ def test_sections_follow_each_other(backend):
 def test_sections_of_other_runners_in_the_same_memory_come_between():
     t = Trainer(ri.compile(NETS["residual"](), ri.Plan(depth=ri.StochasticDepth()), 4))
     x = np.zeros((4, *t.program.size, 3), np.float32)
-    for between in (lambda: t.predict(x), lambda: t.runner_without(frozenset({"sum"})).run("forward", 4)):
-        t.fill(t.whole, x)
+    whole, without = frozenset(), frozenset({"sum"})
+    for between in (
+        lambda: t.predict(x),
+        lambda: t.runner.leave_out(without),
+        lambda: (t.runner.leave_out(without), t.runner.run("forward", 4), t.runner.leave_out(whole)),
+    ):
+        t.runner.leave_out(whole)
+        t.fill(t.runner, x)
         t.put(np.zeros(4, int))
-        t.whole.run("forward", 4)
+        t.runner.run("forward", 4)
         between()
         with pytest.raises(RuntimeError, match="^backward on 4 samples needs what forward leaves"):
-            t.whole.run("backward", 4)
+            t.runner.run("backward", 4)
 
 
 def test_a_resumed_order_of_channels_has_each_once():

@@ -197,7 +197,7 @@ def test_every_overhead_is_on_the_ledger():
     t = trainer()
     x, y = samples(16)
     t.fit(x, y, 2)
-    program, made = t.program, t.runner.made
+    program, made = t.program, t.made[frozenset()]
     assert made["filter", 8] == 4
     assert sum(times for (s, _), times in made.items() if s == "filter.backward") >= 1
     total = measured.run_flops(program, made)
@@ -248,7 +248,7 @@ def test_a_filter_that_drops_everything_still_sees_the_most_doubtful_instance():
     p /= p.sum(1, keepdims=True)
     most = int(np.argmax(-(p * np.log(p)).sum(1)))
     assert seen == {"uncertain.": [most], "filter.": [most]}
-    assert t.runner.made["uncertain", 1] == t.runner.made["filter.update", 1] == 1
+    assert t.made[frozenset()]["uncertain", 1] == t.made[frozenset()]["filter.update", 1] == 1
 
 
 def thin(name: str, classes: int) -> ri.Graph:
@@ -271,7 +271,7 @@ def test_nets_that_need_two_values_a_channel_never_train_on_one(backend, high):
     gap = np.sort(logits[:, 1] - logits[:, 0])[::-1]
     t.parameters["filter.fc.b"][1] -= (gap[high] + gap[high - 1]) / 2 if high else gap[0] + 1
     t.train_step(x, y, 10)
-    made = {section: n for section, n in t.runner.made if n}
+    made = {section: n for section, n in t.made[frozenset()] if n}
     assert made.get("forward", 0) == (2 if high == 2 else 0)
     assert made.get("uncertain", 0) == (0 if high == 2 else 2) and made["filter.forward"] == 2
     assert all(np.isfinite(a).all() for a in t.parameters.values())

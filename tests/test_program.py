@@ -111,7 +111,9 @@ def test_inference_has_a_forward_section_only():
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 def test_backward_stops_at_the_first_trained_layer(rules):
     p = program("residual", ri.Plan(1, rules))
-    assert {c.node for c in p.step.calls["backward"]} == {"conv2", "bn2", "relu2", "mean", "fc", "loss"}
+    assert {c.node for c in p.step.calls["backward"]} == {
+        "conv2", "bn2", "relu2", "mean", "fc", "loss", "conv2.w", "fc.w", "fc.b",
+    }  # fmt: skip
     written = {b.name for c in p.step for b in c.writes}
     assert "conv2.dw" in written and "conv2.dx" not in written and "conv1.dw" not in written
     # what only earlier gradients would read is not made
@@ -136,7 +138,7 @@ def test_train_last_counts_convolutions_in_node_order():
 
 def test_only_the_classifier_trains_with_train_last_0():
     p = program("residual", ri.Plan(0))
-    assert {c.node for c in p.step.calls["backward"]} == {"loss", "fc"}
+    assert {c.node for c in p.step.calls["backward"]} == {"loss", "fc", "fc.w", "fc.b"}
     assert "fc.dx" not in {b.name for c in p.step for b in c.writes}
 
 

@@ -58,18 +58,18 @@ def test_terms_are_what_a_trainer_holds_and_add_up(name):
     def nbytes(arrays):
         return sum(a.nbytes for a in arrays)
 
-    launches = sum(len(runner.program.order) for runner in (t.whole, t.inference))
+    launches = sum(len(runner.program.order) for runner in (t.runner, t.evaluator.runner))
     assert found == {
         "runtime": 1000,
         "launches": 10 * launches,
-        "arena": t.whole.block.nbytes,
+        "arena": t.runner.block.nbytes,
         "weights": nbytes(t.parameters.values()),
-        "optimizer": nbytes(t.whole.owned[b] for b in p.step.state.values()),
-        "plan": nbytes(t.whole.owned[c.buffer] for c in p.step.constants.values()),
-        "kept": nbytes(t._good.values()),
+        "optimizer": nbytes(t.runner.owned[b] for b in p.step.state.values()),
+        "plan": nbytes(t.runner.owned[c.buffer] for c in p.step.constants.values()),
+        "kept": nbytes(t.guard.good.values()),
         "pretrained": nbytes(a for g in p.graphs.values() for a in g.weights.values()),
         "data": 500,
-        "batch": t.whole.host("input", 3).nbytes,
+        "batch": t.runner.host("input", 3).nbytes,
         "shuffle": 7 * process.SHUFFLED,
         "calibration": 0,
     }
@@ -81,7 +81,7 @@ def test_calibration_of_a_sparse_update_adds_its_dense_step():
     p, dense = (ri.compile(graph, one, 3) for one in (sparse, replace(sparse, rules=())))
     found = process.terms(p, Base(0, 10), 0, 0)
     own = Trainer(dense)
-    held = [own.whole.block, *own.parameters.values(), *own._good.values()]
+    held = [own.runner.block, *own.parameters.values(), *own.guard.good.values()]
     wanted = sum(a.nbytes for a in held) + 10 * len(dense.order) - found["arena"]
     assert found["calibration"] == wanted > 0
 
@@ -131,15 +131,15 @@ def test_data_are_checked_without_an_array_of_their_size():
 
 def test_the_weights_to_go_back_to_are_held_once():
     t = Trainer(ri.compile(large(), ri.Plan(), 2))
-    before = {name: id(a) for name, a in t._good.items()}
+    before = {name: id(a) for name, a in t.guard.good.items()}
     x, y = np.random.default_rng(0).random((4, 64, 64, 3), np.float32), np.arange(4)
     t.fit(x, y, 2)
-    assert {name: id(a) for name, a in t._good.items()} == before
-    assert not np.array_equal(t._good["fc.w"], t.parameters["fc.w"])
+    assert {name: id(a) for name, a in t.guard.good.items()} == before
+    assert not np.array_equal(t.guard.good["fc.w"], t.parameters["fc.w"])
     t.parameters["fc.b"][0] = np.nan
     with pytest.raises(ri.NonFiniteError):
         t.train_step(x[:2], y[:2], 4)
-    assert t.step == 2 and all(np.array_equal(a, t.parameters[name]) for name, a in t._good.items())
+    assert t.step == 2 and all(np.array_equal(a, t.parameters[name]) for name, a in t.guard.good.items())
 
 
 def test_measuring_the_arena_in_a_trainers_memory_needs_no_second_one():
@@ -147,7 +147,7 @@ def test_measuring_the_arena_in_a_trainers_memory_needs_no_second_one():
     t = Trainer(p)
     x, y = np.ones((32, 64, 64, 3), np.float32), np.arange(32)
     found = []
-    peak = peak_of(lambda: found.append(measured.touched_bytes(p, x, y, t.parameters, t.whole.block)))
+    peak = peak_of(lambda: found.append(measured.touched_bytes(p, x, y, t.parameters, t.runner.block)))
     assert found == [p.peak_bytes] and peak < 0.8 * p.peak_bytes
 
 

@@ -57,13 +57,12 @@ def ambient(request):
 def seen(monkeypatch) -> set:
     """Threads of Numba and of BLAS in every launch."""
     found = set()
-    checked = Runner.checked
+    ready = Runner.ready
 
     def watching(runner, section, n):
-        ready = checked(runner, section, n)
-        return ready._replace(ready=[(lambda: found.add((numba.get_num_threads(), *blas())), ()), *ready.ready])
+        return [(lambda: found.add((numba.get_num_threads(), *blas())), ()), *ready(runner, section, n)]
 
-    monkeypatch.setattr(Runner, "checked", watching)
+    monkeypatch.setattr(Runner, "ready", watching)
     return found
 
 
@@ -242,7 +241,7 @@ def test_the_same_on_each_threading_layer(layer):
 @pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickle.dumps], ids=["copy", "deepcopy", "pickle"])
 def test_no_copies(make):
     t = trainer()
-    for thing, name in ((t, "Trainer"), (t.whole, "Runner")):
+    for thing, name in ((t, "Trainer"), (t.runner, "Runner")):
         with pytest.raises(TypeError, match=f"^a {name} works in memory of its own and can be neither copied nor pick"):
             make(thing)
 
@@ -280,7 +279,7 @@ if sys.argv[1] == "after":
     t.train_step(x, y, 2)
 child = os.fork()
 if not child:
-    run = t.whole.run
+    run = t.runner.run
     step, fill = t.train_step, relu.forward
     for work in (lambda: step(x, y, 2), lambda: t.predict(x), lambda: fill(x), lambda: run("forward", 4)):
         try:

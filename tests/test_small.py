@@ -60,5 +60,5 @@ def test_the_bits_do_not_depend_on_what_is_small(monkeypatch):
     for limit in (0, small.SMALL, 1 << 60):
         losses, outputs, trainer = trained(2, limit, monkeypatch)
         assert losses == one and np.array_equal(outputs, predicted)
-        switches = len(trainer.runner.section("forward", 16).ready) - len(trainer.program.launches["forward"])
+        switches = len(trainer.runner.ready("forward", 16)) - len(trainer.program.launches["forward"])
         assert (switches > 0) == (limit > 0)

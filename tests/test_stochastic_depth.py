@@ -10,8 +10,8 @@ import torch.nn.functional as F
 import refimpl as ri
 from costmodel import predict
 from gradledger import adapt, options
-from refimpl.compiler import arena
-from refimpl.kernels import passes
+from refimpl.compiler import arena, compose, lower
+from refimpl.compiler.ir import ALWAYS
 from refimpl.methods.stochastic_depth import residual_blocks
 from refimpl.storage import checkpoint
 from refimpl.training import trainer as train
@@ -58,6 +58,11 @@ def trainer(backend="reference", depth=None, graph=None, seed=3, **plan) -> ri.T
             else rng.normal(size=t.parameters[name].shape) / 3
         )
     return t
+
+
+def made(program: ri.Program, dropped: frozenset[str]) -> list:
+    """The logical calls of a step that leaves blocks out."""
+    return [call for call in program.step if call.when.holds(dropped)]
 
 
 def forced(monkeypatch, left_out) -> ri.StochasticDepth:
@@ -115,6 +120,7 @@ def test_steps_are_those_of_the_net_built_without_the_blocks(backend, left_out, 
     for name, a in shallow.parameters.items():
         a[...] = deep.parameters[name]
     for _ in range(3):
+        deep.runner.block.fill(0xFF)  # a step reads nothing that it did not write
         assert deep.train_step(x, y, 3) == shallow.train_step(x, y, 3)
     after, theirs = deep.resume_arrays(), shallow.resume_arrays()
     for block in BLOCKS:
@@ -130,9 +136,96 @@ def test_steps_are_those_of_the_net_built_without_the_blocks(backend, left_out, 
 def test_the_last_convolutions_are_those_of_the_whole_net():
     t = trainer(train_last=2, train_bias=False, batch_norm="frozen", depth=ri.StochasticDepth())
     assert set(t.program.step.gradients) == {"c.conv1.w", "c.conv2.w", "fc.w", "fc.b"}
-    shallow = t.program.without(frozenset({"c.add"}))
-    assert set(shallow.step.gradients) == {"fc.w", "fc.b"}
-    assert {c.node for c in shallow.step.calls["backward"]} == {"loss", "fc"}
+    without = frozenset({"c.add"})
+    t.runner.leave_out(without)
+    assert [name for name, _ in t.runner.gradients("", t.trained[""])] == ["fc.w", "fc.b"]
+    assert {c.node for c in made(t.program, without) if c.section == "backward"} == {"loss", "fc", "fc.w", "fc.b"}
+
+
+def gradients(t: ri.Trainer, x, y) -> dict[str, np.ndarray]:
+    """The gradients of a step, by parameter, from an arena that holds nothing of use before it."""
+    t.runner.block.fill(0xFF)
+    t.train_step(x, y, 1)
+    return {name: gradient.copy() for name, gradient in t.runner.gradients("", t.trained[""])}
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+@pytest.mark.parametrize("last", range(8))
+def test_backward_ends_at_the_first_trained_layer_that_is_there(batch_norm, last, monkeypatch):
+    plan = {"batch_norm": batch_norm, "step": ri.Backprop(ri.SGD(lr=0.1), clip_norm=0.5)}
+    x, y = samples()
+    for pattern in PATTERNS:
+        depth = forced(monkeypatch, pattern)
+        found = gradients(trainer("reference", depth, train_last=last, **plan), x, y)
+        fast = gradients(trainer("fast", depth, train_last=last, **plan), x, y)
+        assert found.keys() == fast.keys()
+        whole = gradients(trainer("reference", depth, **plan), x, y) if batch_norm == "frozen" else found
+        for name, gradient in found.items():
+            np.testing.assert_array_equal(gradient, whole[name], err_msg=f"{pattern} {name}")
+            np.testing.assert_allclose(fast[name], gradient, rtol=1e-3, atol=1e-5, err_msg=f"{pattern} {name}")
+
+
+def blocks_of_convolutions(shared: bool) -> ri.Graph:
+    """Three blocks of a convolution; weights shared by the first two, and by the third and a layer before."""
+    g = ri.Graph("shared", (4, 4), 3)
+    x = g.relu("relu", g.conv2d("stem", "input", 4, 3, pad=1))
+    x = g.relu("before.relu", g.conv2d("before", x, 4, 3, pad=1, bias=True))
+    for name, of in (("a", None), ("b", "a"), ("c", "before")):
+        x = g.add(f"{name}.add", g.conv2d(name, x, 4, 3, pad=1, bias=True, shared=of if shared else None), x)
+    g.linear("fc", g.global_avg_pool("mean", x), 3)
+    return g
+
+
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+@pytest.mark.parametrize("optimizer", [ri.SGD(lr=0.1), ri.Adam(lr=0.1)])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_shared_weights_get_the_gradients_of_the_blocks_that_are_there(backend, optimizer, pattern, monkeypatch):
+    depth, rng = forced(monkeypatch, pattern), np.random.default_rng(2)
+    plan = ri.Plan(depth=depth, train_bias=True, step=ri.Backprop(optimizer, clip_norm=0.01))
+    x, y = rng.normal(size=(8, 4, 4, 3)).astype(np.float32), rng.integers(0, 3, 8)
+    one, own = (ri.Trainer(ri.compile(blocks_of_convolutions(s), plan, 8, backend=backend), 3) for s in (True, False))
+    sources = {"b": "a", "c": "before"}
+    for name, a in own.parameters.items():
+        node, local = name.split(".")
+        a[...] = one.parameters[f"{sources.get(node, node)}.{local}"]
+    before = {name: a.copy() for name, a in one.parameters.items()}
+    found, parts = gradients(one, x, y), gradients(own, x, y)
+    total = {}
+    for name, gradient in parts.items():
+        node, local = name.split(".")
+        total.setdefault(f"{sources.get(node, node)}.{local}", []).append(gradient)
+    assert found.keys() == total.keys()
+    for name, gradient in found.items():
+        np.testing.assert_allclose(gradient, sum(total[name]), rtol=1e-4, atol=1e-6, err_msg=name)
+    norm = np.sqrt(sum(float(np.sum(np.square(g.astype(float)))) for g in found.values()))
+    clip = min(1, 0.01 / (norm + 1e-6))
+    for name, a in one.parameters.items():
+        moved = a - before[name]
+        if name not in found:
+            assert not moved.any()
+        elif isinstance(optimizer, ri.SGD):
+            np.testing.assert_allclose(moved.ravel(), -0.1 * clip * found[name], rtol=1e-3, atol=1e-6, err_msg=name)
+
+
+A, B, C = ((name,) for name in BLOCKS)
+CLAUSES = [
+    {}, {"any": A + B}, {"gone": B + C}, {"there": A, "any": B + C}, {"gone": A, "any": BLOCKS},
+    {"there": A, "gone": A}, {"gone": BLOCKS, "any": BLOCKS}, {"there": A, "any": BLOCKS},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("clause", CLAUSES)
+def test_the_probability_of_a_condition_is_that_of_the_patterns_in_which_it_holds(clause):
+    when, share = ALWAYS.also(**clause), 0.0
+    for pattern in PATTERNS:
+        p = np.prod([1 - SURVIVAL[b] if b in pattern else SURVIVAL[b] for b in BLOCKS])
+        there = set(BLOCKS) - pattern
+        holds = set(clause.get("there", ())) <= there and not set(clause.get("gone", ())) & there
+        holds = holds and ("any" not in clause or bool(set(clause["any"]) & there))
+        assert when.holds(pattern) == holds
+        share += p * holds
+    assert when.probability(SURVIVAL) == pytest.approx(share)
+    assert when.never == (share == 0)
 
 
 def in_torch(w, x, survival):
@@ -195,7 +288,7 @@ def test_the_expected_operations_are_the_mean_over_all_patterns(last, batch_norm
     mean = {}
     for pattern in PATTERNS:
         p = np.prod([1 - SURVIVAL[b] if b in pattern else SURVIVAL[b] for b in BLOCKS])
-        for call in program.without(pattern).step:
+        for call in made(program, pattern):
             for unit, k in predict.call_counts(call, 5).items():
                 mean[call.section, unit] = mean.get((call.section, unit), 0) + p * k
     e = predict.estimate(program, 5)
@@ -212,12 +305,12 @@ def test_operations_are_counted_from_the_steps_that_ran(backend):
     t.fit(x, y, 10)
     rule, ran = t.program.plan.depth, 0
     for step in range(30):
-        shallow = t.program.without(rule.dropped(t.program.blocks, 3, step))
-        ran += sum(predict.arithmetic(predict.call_counts(call, 8)) for call in shallow.step)
+        calls = made(t.program, rule.dropped(t.program.blocks, 3, step))
+        ran += sum(predict.arithmetic(predict.call_counts(call, 8)) for call in calls)
     assert measured.all_flops(t.program, t.made) == ran
     assert ran < 30 * measured.run_flops(t.program, {(s, 8): 1 for s in t.program.sections})
-    assert sum(made["forward", 8] for made in t.made.values()) == 30 and len(t.made) > 3
-    for call in t.program.without(frozenset(BLOCKS)).step:
+    assert sum(ran["forward", 8] for ran in t.made.values()) == 30 and len(t.made) > 3
+    for call in made(t.program, frozenset(BLOCKS)):
         assert dict(predict.call_counts(call, 3)) == counting.count_call(call, 3)
 
 
@@ -226,13 +319,27 @@ def test_every_step_fits_into_the_arena_of_the_whole_net(backend):
     t = trainer(backend, ri.StochasticDepth(0.5))
     x, y = samples()
     assert measured.touched_bytes(t.program, x, y, t.parameters) == t.program.peak_bytes
-    for pattern in PATTERNS:
-        assert t.program.without(pattern).peak_bytes <= t.program.peak_bytes
-        assert t.runner_without(pattern).block is t.runner.block
+    plain = trainer(backend)
+    assert t.program.peak_bytes <= 1.02 * plain.program.peak_bytes
 
 
-def test_resuming_gives_the_bits_of_an_uninterrupted_run(monkeypatch):
-    monkeypatch.setattr(train, "SHALLOW", 1)  # most steps compile theirs anew
+def test_no_step_compiles_or_places_anything(monkeypatch):
+    t = trainer("fast", ri.StochasticDepth(0.5))
+    x, y = samples(24)
+    t.rehearse(x[:8], y[:8])
+    t.runner.gradients("", t.trained[""])  # their views are made when they are first asked for
+
+    def refuse(*args):
+        raise AssertionError("a step compiles")
+
+    for module, name in ((compose, "derive"), (lower, "lower"), (arena, "place")):
+        monkeypatch.setattr(module, name, refuse)
+    monkeypatch.setattr(train.Runner, "array", refuse)
+    t.fit(x, y, 10)
+    assert len(t.made) > 3
+
+
+def test_resuming_gives_the_bits_of_an_uninterrupted_run():
     x, y = samples(24)
     rules = {"rules": (ri.SparseUpdate(0.4),), "step": ri.Backprop(ri.SGD(lr=0.1)), "train_bias": False}
     for plan in ({}, rules):
@@ -246,15 +353,6 @@ def test_resuming_gives_the_bits_of_an_uninterrupted_run(monkeypatch):
         assert runs[2].losses == runs[0].losses
         for name, a in runs[0].resume_arrays().items():
             np.testing.assert_array_equal(runs[2].resume_arrays()[name], a, err_msg=name)
-
-
-def test_the_random_constants_are_those_of_the_whole_net():
-    plan = {"rules": (ri.SparseUpdate(0.4, order="random"),), "step": ri.Backprop(ri.SGD(lr=0.1)), "train_bias": False}
-    t = trainer(depth=ri.StochasticDepth(), **plan)
-    shallow = t.runner_without(frozenset({"a.add"}))
-    for name, c in shallow.program.step.constants.items():
-        assert shallow.owned[c.buffer] is t.whole.owned[t.program.step.constants[name].buffer]
-    assert len(shallow.program.step.constants) == 6  # of 8 convolutions, two are left out
 
 
 def test_refusals():
@@ -293,42 +391,3 @@ def test_adapt_trains_with_it_and_counts_what_ran(tmp_path):
     expected = predict.estimate(job.program).macs * record["steps"]
     assert record["predicted"]["macs"] == pytest.approx(expected, rel=1e-3) != record["measured"]["macs"]
     assert record["predicted"]["peak_bytes"] == record["measured"]["peak_bytes"]
-
-
-def listed(program: ri.Program) -> list:
-    """Every logical call and every launch, in order, with what they work on."""
-    calls = [(c.name, c.section, sorted(c.sizes.items()), sorted(c.attrs.items()),
-              [(a, b.name, b.root.name, b.shape) for a, b in c.arrays.items()]) for c in program.step]  # fmt: skip
-    return calls + [(launch.name, [b.name for b in launch.buffers]) for launch in program.order]
-
-
-@pytest.mark.parametrize("backend", ["reference", "fast"])
-def test_what_steps_have_in_common_is_found_out_once(backend, monkeypatch):
-    """A step without blocks asks no pass of the graph's nodes for its sizes again, and is the step derived afresh."""
-    rules = {"rules": (ri.GradientFilter(2), ri.SparseUpdate(0.4)), "step": ri.Backprop(ri.SGD(lr=0.1), clip_norm=1.0)}
-    asked, sizes = [], passes.Pass.sizes
-
-    def asking(passed, *args):
-        asked.append(passed.operator)
-        return sizes(passed, *args)
-
-    for plan in ({"batch_norm": "train", "step": ri.Backprop(ri.Adam(lr=0.1), clip_norm=1.0)}, rules):
-        plan = ri.Plan(depth=ri.StochasticDepth(), train_bias=True, **plan)
-        kept = ri.compile(net(), plan, 4, backend=backend)
-        for pattern in PATTERNS:
-            assert listed(kept.without(pattern)) == listed(ri.compile(net(), plan, 4, backend=backend).without(pattern))
-        with monkeypatch.context() as patch:
-            patch.setattr(passes.Pass, "sizes", asking)
-            for pattern in PATTERNS:
-                kept.without(pattern)
-    assert set(asked) <= {"sgd", "adam", "clip_norm", "add", "sparse_update"}  # what is not a node's own pass
-
-
-def test_a_step_without_blocks_takes_the_first_placement_that_fits(monkeypatch):
-    p = ri.compile(ri.models.resnet20(classes=3, size=(16, 16)), ri.Plan(depth=ri.StochasticDepth()), 4)
-    room, tried, place = p.peak_bytes, [], arena._place_in
-    monkeypatch.setattr(arena, "_place_in", lambda *args: (tried.append(1), place(*args))[1])
-    for i in range(8):
-        tried.clear()
-        assert p.without(frozenset(b.name for j, b in enumerate(p.blocks) if 37 * (i + 1) >> j & 1)).peak_bytes <= room
-        assert len(tried) == 1

@@ -263,10 +263,10 @@ class Search:
             return 0.0
         if self.device.flash_bytes or not self.device.base:
             return memory / self.device.ram_bytes
-        weights = sum(math.prod(p.shape) for p in self.graph.parameters.values())
-        image = math.prod(self.graph.size) * self.graph.channels
-        held = np.dtype(precision).itemsize * (weights + 2 * batch * image)
-        return (self.device.base.fixed + memory + held) / self.device.ram_bytes
+        weights = sum(p.nbytes(precision) for p in self.graph.parameters.values())
+        inputs = (self.graph.tensors[name] for name in self.graph.inputs)
+        sample = sum(math.prod(t.shape) * np.dtype(t.dtype or precision).itemsize for t in inputs)
+        return (self.device.base.fixed + memory + weights + 2 * batch * sample) / self.device.ram_bytes
 
     def error(self, method: Method, value: float | None, train_last: int) -> expected_error.ExpectedError:
         """What is expected of the gradient of a method's last convolutions."""

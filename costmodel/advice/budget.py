@@ -29,8 +29,8 @@ from ..device.device import Device
 RATIOS = tuple(n / 100 for n in range(1, 101))
 WEIGHTS = ("trained", "updated")  # which weights a limit covers
 
-STATE = ("convolutions_updated", "convolutions_waiting", "classifier", "norms", "filter_net", "optimizer")
-CONSTANTS = ("convolutions", "classifier", "norms", "filter_net", "plan")
+STATE = ("convolutions_updated", "convolutions_waiting", "classifier", "norms", "others", "filter_net", "optimizer")
+CONSTANTS = ("convolutions", "classifier", "norms", "others", "filter_net", "plan")
 ARENA = (
     "input", "stored_features", "masks", "indices", "activations", "tables", "error_maps", "weight_gradients",
     "workspace", "host_scalars", "slack",
@@ -41,7 +41,8 @@ def terms(program: Program) -> dict:
     """Every memory term of a program in bytes, as dicts that add up exactly.
 
     state (= state_bytes): weights and biases of trained convolutions, `updated` in one step and `waiting` for another
-        one; classifier; norms; filter_net: parameters of the net that chooses instances; optimizer arrays.
+        one; classifier; norms; others: of operators that do not train, or of no node, such as the scale of an input;
+        filter_net: parameters of the net that chooses instances; optimizer arrays.
     constants (= constant_bytes): the same of what is frozen; plan: what a rule adds, such as the order of channels.
     arena (= peak_bytes): what is alive at the launch where most is, named by `peak_at`. stored_features: maps kept for
         the backward section; tables: what forward makes without a sample axis, such as the scale of a norm; error_maps:
@@ -95,11 +96,11 @@ def fits(program: Program, device: Device, resident: int | None = None) -> dict:
 
 def _state(program: Program) -> dict[str, int]:
     """Bytes of the state by term."""
-    found = dict.fromkeys(STATE, 0)
+    found, owners = dict.fromkeys(STATE, 0), _owners(program)
     for name, b in program.step.parameters.items():
         if b.region != "state":
             continue
-        kind = _owner(program, name)
+        kind = owners.get(name, "filter_net")
         if kind == "convolutions":
             updated = program.step.gradients[name].nbytes
             found["convolutions_updated"] += updated
@@ -112,28 +113,32 @@ def _state(program: Program) -> dict[str, int]:
 
 def _constants(program: Program) -> dict[str, int]:
     """Bytes of the constants by term."""
-    found = dict.fromkeys(CONSTANTS, 0)
+    found, owners = dict.fromkeys(CONSTANTS, 0), _owners(program)
     for name, b in program.step.parameters.items():
         if b.region == "constant":
-            found[_owner(program, name)] += b.nbytes
+            found[owners.get(name, "filter_net")] += b.nbytes
     found["plan"] = sum(c.buffer.nbytes for c in program.step.constants.values())
     return found
 
 
-def _owner(program: Program, parameter: str) -> str:
-    """The term of a parameter."""
-    if any(prefix and parameter.startswith(prefix) for prefix in program.graphs):
-        return "filter_net"
-    op = program.graph.node(parameter.rsplit(".", 1)[0]).operator
-    return {"counted": "convolutions", "always": "classifier"}.get(op.trains, "norms")
+def _owners(program: Program) -> dict[str, str]:
+    """The term of each parameter of the main net: that of the first node that uses it."""
+    terms = {"counted": "convolutions", "always": "classifier", "statistics": "norms", None: "others"}
+    users = program.graph.users()
+    return {name: terms[used[0][0].operator.trains if used else None] for name, used in users.items()}
 
 
 def _kinds(program: Program) -> dict[Buffer, str]:
-    """The term of each arena buffer."""
+    """The term of each arena buffer.
+
+    Integers are indices, but for those of nodes on integer tensors that no pass indexes with.
+    """
     step = program.step
     fixed = {b.root: "indices" if b.dtype == np.int32 else "input" for b in step.host_writes.values()}
+    fixed |= {step.host_writes[prefix + name].root: "input" for prefix, name in _inputs(program)}
     fixed |= {step.host_writes[name].root: "host_scalars" for name in step.scalars}
     fixed |= {b.root: "weight_gradients" for b in step.gradients.values()}
+    fixed |= {b.root: "workspace" for b in step.flags.values()}
     fixed |= {b.root: "masks" for call in step for a, b in call.arrays.items() if a == "mask"}
     scratch = {b.root for launch in program.order for b in launch.scratch}
     back = [s for s in program.sections if s.endswith(("backward", "update"))]
@@ -141,18 +146,36 @@ def _kinds(program: Program) -> dict[Buffer, str]:
         b.root for s in set(program.sections) - set(back) for launch in program.launches[s] for b in launch.writes
     }
     later = {b.root for s in back for launch in program.launches[s] for b in launch.reads}
+    whole = _on_integers(program)
+    values = {b.root for call in step if call.node in whole for b in call.writes}
+    values -= {call.arrays[a].root for call in step for a in call.passed.indices if a in call.arrays}
     found = {}
     for b in program.lifetimes:
         if b in fixed:
             found[b] = fixed[b]
         elif b in scratch:
             found[b] = "workspace"
-        elif not np.issubdtype(b.dtype, np.floating):
+        elif not np.issubdtype(b.dtype, np.floating) and b not in values:
             found[b] = "indices"
         elif b in forward:
             found[b] = "tables" if not b.batched else "stored_features" if b in later else "activations"
         else:
             found[b] = "error_maps" if b.batched else "workspace"
+    return found
+
+
+def _inputs(program: Program) -> list[tuple[str, str]]:
+    """Prefix and name of the inputs of each net that has its own."""
+    named = [(prefix, name) for prefix, graph in program.graphs.items() for name in graph.inputs]
+    return [(prefix, name) for prefix, name in named if prefix + name in program.step.host_writes]
+
+
+def _on_integers(program: Program) -> set[str]:
+    """The nodes that read or make a tensor of integers."""
+    found = set()
+    for prefix, graph in program.graphs.items():
+        integers = {t.name for t in graph.tensors.values() if t.dtype is not None and t.dtype.kind in "iu"}
+        found |= {prefix + node.name for node in graph.nodes if integers.intersection((*node.inputs, *node.outputs))}
     return found
 
 

@@ -6,8 +6,9 @@ Two estimates that share nothing:
   of one operation and one access (M. Horowitz, ISSCC 2014, 45 nm), carried over to the device's process where that is
   known (`energy.json` names the sources). Instruction overhead, registers and first-level cache are left out, so this
   is what no processor of that process gets below. Left out too, and named in `left_out`, are operations whose energy is
-  not in the table. Integers are priced as of 32 bits, the width that sums are kept in: a product of 8 bits takes a
-  fifteenth.
+  not in the table. Sums of integers are priced as of 32 bits, the width that they are kept in, and products as of the
+  widest integers that their call reads, 8 bits or 32: one of 8 bits takes a fifteenth. So in a call on 8 bits its few
+  products of a requantization are too cheap.
 - `board`: the board's power under load times the predicted seconds: what its supply would see.
 
 A claim about energy needs a meter. Ratios between methods on one device say more than joules.
@@ -38,11 +39,20 @@ def table() -> dict:
     return json.loads(files("costmodel.advice").joinpath("energy.json").read_text(encoding="utf-8"))
 
 
-def of_operation(unit: str, dtype: DTypeLike) -> float | None:
-    """Published picojoules of one operation of a unit, in a program of that float dtype; None where there are none."""
-    name = f"int32_{unit[1:]}" if unit in ("iadd", "imul") else f"{dtype}_{unit}"
+def of_operation(unit: str, dtype: DTypeLike, bits: int = 32) -> float | None:
+    """Published picojoules of one operation of a unit, in a program of that float dtype; None where there are none.
+
+    bits: of the factors of a product of integers.
+    """
+    width = 8 if unit == "imul" and bits <= 8 else 32
+    name = f"int{width}_{unit[1:]}" if unit in ("iadd", "imul") else f"{dtype}_{unit}"
     found = table()["operations"].get(f"{name}_picojoules")
     return found and float(found["value"])
+
+
+def widest(call: Call) -> int:
+    """Bits of the widest integers that a call reads; 32 where it reads none."""
+    return max((8 * b.dtype.itemsize for b in call.reads if b.dtype.kind in "iu"), default=32)
 
 
 def scale(nanometres: float | None) -> float:
@@ -60,9 +70,16 @@ def joules(estimate: Estimate, counts: Callable[[Call], bool] = lambda call: Tru
     """
     device, program = estimate.device, estimate.program
     energies, factor = table(), scale(device.nanometres)
-    units = sum((units for call, units in estimate.calls.items() if counts(call)), Counter())
+    by_width: dict[int, Counter] = {}
+    for call, found in estimate.calls.items():
+        if counts(call):
+            by_width.setdefault(widest(call), Counter()).update(found)
+    units = sum(by_width.values(), Counter())
     priced = {unit: of_operation(unit, program.dtype) for unit in units if unit not in ACCESSES}
-    operations = factor * PICO * sum(units[unit] * each for unit, each in priced.items() if each is not None)
+    each = (
+        (n, of_operation(unit, program.dtype, bits)) for bits, found in by_width.items() for unit, n in found.items()
+    )
+    operations = factor * PICO * sum(n * picojoules for n, picojoules in each if picojoules is not None)
     mine = [True]
     for launch in program.order:  # one that covers no call belongs to the one before it
         mine.append(counts(launch.covers[0]) if launch.covers else mine[-1])

@@ -82,6 +82,8 @@ class Screen:
             needed = [since[b.root] for b in call.writes if b.root in since]
             if call.phase == "update":
                 needed.append(rank[call.node.rsplit(".", 1)[0]])
+            elif call.node in step.parameters:  # the host reads the flags of gradients that there are
+                needed = [rank[call.node.rsplit(".", 1)[0]]]
             since[call] = min(needed, default=self.convolutions + 1)
             for b in call.reads:
                 since[b.root] = min(since.get(b.root, since[call]), since[call])

@@ -27,7 +27,6 @@ from refimpl.backends.cpu.simd import LANES
 from refimpl.compiler.grouping import FORWARD, GRAD_W, GRAD_X, convolution
 from refimpl.compiler.ir import Buffer, Call, Launch
 from refimpl.compiler.program import Program
-from refimpl.graph import INPUT
 
 PAGE = 4096  # bytes
 LEVELS = ("near", "middle", "far", "far_weights")  # bytes by where they are found
@@ -91,10 +90,9 @@ def work(program: Program, caches: Caches, emptied: float = 0.0) -> list[dict[st
 
 
 def around(program: Program) -> dict[str, float]:
-    """The terms of what Python does around a step's launches: fill in samples, look whether gradients are finite."""
-    gradients = program.step.gradients.values()
-    elements = sum(math.prod(b.shape) for b in (*gradients, program.step.host_writes[INPUT]))
-    return {"call": 1.0, "tile": float(len(gradients)), "element": float(elements)}
+    """The terms of what Python does around a step's launches: fill in samples."""
+    inputs = (program.step.host_writes[name] for name in program.graph.inputs)
+    return {"call": 1.0, "element": float(sum(math.prod(b.shape) for b in inputs))}
 
 
 def amounts(launch: Launch, threads: int) -> dict:

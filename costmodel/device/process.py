@@ -44,7 +44,7 @@ def with_a_batch(program: Program, base: Base | None, inference: Program | None 
     """`terms` where a mini-batch is all the data; None where the runtime is not known, or stochastic depth compiles."""
     if base is None or program.plan.depth:
         return None
-    return terms(program, base, program.step.host_writes["input"].nbytes, program.batch, inference)
+    return terms(program, base, _inputs(program), program.batch, inference)
 
 
 def terms(
@@ -78,7 +78,7 @@ def terms(
         "kept": _trained(program),
         "pretrained": sum(a.nbytes for graph in program.graphs.values() for a in graph.weights.values()),
         "data": data_bytes,
-        "batch": step.host_writes["input"].nbytes,
+        "batch": _inputs(program),
         "shuffle": SHUFFLED * samples,
     }
     return found | {"calibration": _calibration(program, found, base)}
@@ -98,6 +98,11 @@ def _calibration(program: Program, found: dict[str, int], base: Base) -> int:
     dense = _compiled(program, replace(program.plan, rules=(), instances=None))
     own = dense.peak_bytes + 2 * GUARD + _weights(dense) + _trained(dense) + base.launch * len(dense.order)
     return max(0, own - found["arena"] - found["optimizer"])
+
+
+def _inputs(program: Program) -> int:
+    """Bytes of a mini-batch of the graph's inputs."""
+    return sum(program.step.host_writes[name].nbytes for name in program.graph.inputs)
 
 
 def _weights(program: Program) -> int:

@@ -19,7 +19,7 @@ SMALL = 1 << 14
 
 def alone(launch: Launch) -> bool:
     """Does a launch run on one thread, whatever the program's number?"""
-    return sum(b.nbytes for b in {*launch.reads, *launch.writes}) < SMALL
+    return launch.moved_bytes < SMALL
 
 
 def in_turns(

@@ -1,13 +1,11 @@
 """Put the step of a plan together: its strategy asks a composer for the nets that it is made of, and joins them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 
 import numpy as np
 
 from ..graph import INPUT, Graph
-from ..methods.stochastic_depth import Block
 from ..plan.plan import Backprop, Plan
 from .derive import Derivation
 from .ir import PHASES, Buffer, Step
@@ -26,8 +24,6 @@ class Composer:
     batch: int
     size: tuple[int, int] | None
     dtype: object
-    dropped: frozenset[str] = frozenset()
-    known: dict | None = None
     stream: Buffer | None = None
     chosen: bool = False
 
@@ -37,16 +33,12 @@ class Composer:
             inputs = ", ".join(self.graph.inputs)
             raise ValueError(f"nets can share an input called {INPUT}, but {self.graph.name} has {inputs}")
         shape = self.graph.shapes(self.batch, self.size)[INPUT]
-        return replace(self, stream=Buffer(INPUT, shape, np.dtype(self.dtype), "arena", batched=1))
+        dtype = np.dtype(self.graph.tensors[INPUT].dtype or self.dtype)
+        return replace(self, stream=Buffer(INPUT, shape, dtype, "arena", batched=1))
 
     def choosing(self) -> "Composer":
         """The same for a step that chooses instances of its mini-batch."""
         return replace(self.sharing(), chosen=True)
-
-    @cached_property
-    def left_out(self) -> list[Block]:
-        """The residual blocks that this step leaves out."""
-        return [b for b in self.plan.strategy.blocks(self.graph) if b.name in self.dropped] if self.dropped else []
 
     def net(
         self, training: bool = True, prefix: str = "", section: str = "", chosen: bool | None = None,
@@ -55,8 +47,7 @@ class Composer:
         """The main net. prefix, section, parameters: as `Derivation` takes them; chosen: default the composer's."""
         return Derivation(
             self.graph, self.plan, self.batch, self.size, self.dtype, training, prefix, section, parameters,
-            self.stream, self.chosen if chosen is None else chosen, self.left_out,
-            self.known if training else None,
+            self.stream, self.chosen if chosen is None else chosen,
         )  # fmt: skip
 
     def other(
@@ -81,17 +72,10 @@ class Composer:
         return joined
 
 
-def derive(
-    graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int] | None, dtype, dropped: Collection[str] = (),
-    known: dict | None = None,
-) -> Step:  # fmt: skip
-    """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit.
-
-    dropped: names of the residual blocks that the step leaves out, as the plan's strategy names them. known: kept from
-    one step of the plan to the next, so that what they have in common is found out once.
-    """
+def derive(graph: Graph, plan: Plan | None, batch: int, size: tuple[int, int] | None, dtype) -> Step:
+    """The logical calls of a training step, or with `plan=None` of inference. ShapeError where a size does not fit."""
     if plan is None:
         step = Composer(graph, Plan(), batch, size, dtype).net(training=False).build()
         step.calls |= {phase: [] for phase in PHASES[1:]}
         return step
-    return plan.strategy.derive(Composer(graph, plan, batch, size, dtype, frozenset(dropped), known))
+    return plan.strategy.derive(Composer(graph, plan, batch, size, dtype))

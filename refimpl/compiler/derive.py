@@ -5,12 +5,13 @@ write what it reads. A gradient is asked for only where a trained parameter lies
 stops at the first trained layer, and what no gradient reads is not kept.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from ..graph import INPUT, Graph, Node, Operator, node_attrs, operator
+from ..graph import INPUT, Graph, Node, Operator, Parameter, Tensor, check_dtype, node_attrs, operator
 from ..kernels.passes import (
     Bound,
     Pass,
@@ -23,12 +24,24 @@ from ..kernels.passes import (
     span,
     starred_axes,
 )  # fmt: skip
+from ..kernels.quantized import each
 from ..kernels.random import ORDER
 from ..methods.convolution import bind
 from ..methods.instance_filter import select
-from ..methods.stochastic_depth import Block
 from ..plan.plan import Plan
-from .ir import PHASES, Buffer, Call, Constant, Scalar, Step
+from .ir import ALWAYS, PHASES, Buffer, Call, Condition, Constant, Scalar, Scaled, Step
+
+NEVER: frozenset[str] = frozenset()  # one of no blocks must be there
+
+
+class Partial(NamedTuple):
+    """A gradient from one of the nodes that use a tensor or parameter.
+
+    block: the residual block in which that node lies, where it may be left out and what it uses stays.
+    """
+
+    gradient: Buffer
+    block: str | None = None
 
 
 @dataclass
@@ -52,33 +65,32 @@ class Derivation:
     def __init__(
         self, graph: Graph, plan: Plan, batch: int, size, dtype, training: bool, prefix: str = "", section: str = "",
         parameters: Mapping[str, Buffer] | None = None, stream: Buffer | None = None, chosen: bool = False,
-        dropped: Iterable[Block] = (), known: dict | None = None,
     ):  # fmt: skip
         """prefix: put before the names of arrays and calls. section: name of the one section of an inference.
 
         parameters: those of another derivation of the same graph, to share. stream: a mini-batch that serves as input,
-        or of which the host chooses the instances that do. dropped: residual blocks that the step leaves out. known:
-        what other derivations with the same graph, plan and sizes found out already.
+        or of which the host chooses the instances that do.
         """
-        self.known = {} if known is None else known
         self.graph, self.plan, self.batch, self.dtype, self.training = graph, plan, batch, np.dtype(dtype), training
         self.prefix = prefix
-        blocks = self.once("blocks", lambda: plan.strategy.blocks(graph)) if training else ()
-        self.inside = self.once("inside", lambda: {node: b.name for b in blocks for node in b.nodes})
-        self.absent = {name for block in dropped for name in block.nodes}
-        self.shortcuts = {block.name: block.shortcut for block in dropped}
+        blocks = plan.strategy.blocks(graph)  # that a step may leave out
+        self.inside = {node: b.name for b in blocks for node in b.nodes}
+        self.shortcuts = {b.name: b.shortcut for b in blocks}
+        self.when = ALWAYS  # of what is emitted now
         self.names = {phase: section or prefix + phase for phase in PHASES}
-        self.shapes = self.once("shapes", lambda: graph.shapes(batch, size))
-        self.trained = self.once("trained", lambda: plan.trained(graph)) if training else {}
+        self.shapes = graph.shapes(batch, size)
+        self.trained = plan.trained(graph) if training else {}
+        self.users = graph.users()
         self.calls: dict[str, list[Call]] = {s: [] for s in PHASES}
         self.moves = Moves(self.calls["forward"], self.calls["backward"])
         self.late: set[Buffer] = set()  # what depends on the gradient of the loss
         self.host_writes: dict[str, Buffer] = {}
         self.shared = parameters is not None
-        own = lambda: {name: self.parameter(name) for name in graph.parameters}  # noqa: E731
-        self.parameters = parameters or self.once("parameters", own)
+        self.parameters = parameters or self.own_parameters()
         self.state: dict[str, Buffer] = {}
         self.gradients: dict[str, Buffer] = {}
+        self.updated: dict[str, Condition] = {}  # parameter → when it has a gradient
+        self.flags: dict[str, Buffer] = {}
         self.constants: dict[str, Constant] = {}
         self.scalars: dict = {}
         self.section = "forward"
@@ -86,20 +98,21 @@ class Derivation:
         if stream is None:
             for name in graph.inputs:
                 self.tensors[name] = self.buffer(name, self.shapes[name], graph.tensors[name].dtype, batched=1)
+                self.tensors[name].quantized = self.scaled(graph.tensors[name])
             self.host_writes |= self.tensors
         else:
+            own = graph.tensors[INPUT]
+            if stream.dtype != (own.dtype or self.dtype):
+                raise ValueError(
+                    f"{graph.name} takes {own.dtype or self.dtype}, but the mini-batch is of {stream.dtype}"
+                )
+            stream.quantized = stream.quantized or self.scaled(own)
             self.tensors[INPUT] = self.select(stream) if chosen else stream
-
-    def once(self, key, find: Callable):
-        """What `find()` gives, found out once."""
-        if key not in self.known:
-            self.known[key] = find()
-        return self.known[key]
 
     def select(self, stream: Buffer) -> Buffer:
         """The instances of a mini-batch that the host chooses, side by side."""
         self.host_writes["chosen"] = index = self.buffer("chosen", (self.batch,), np.int32, batched=1)
-        selected = self.buffer("selected", stream.shape, batched=1)
+        selected = replace(self.buffer("selected", stream.shape, stream.dtype, batched=1), quantized=stream.quantized)
         whole = replace(stream, batched=0, base=stream)
         self.emit("input", select, {"stream": whole, "chosen": index, "selected": selected}, {})
         return selected
@@ -110,27 +123,52 @@ class Derivation:
     def parameter(self, name: str) -> Buffer:
         changes = any(
             local in self.trained.get(node.name, ()) or local in node.operator.state and self.statistics_change(node)
-            for node, local in self.once("users", self.graph.users)[name]
+            for node, local in self.users[name]
         )
-        return self.buffer(name, self.graph.parameters[name].shape, region="state" if changes else "constant")
+        own = self.graph.parameters[name]
+        return self.buffer(name, own.shape, own.dtype, "state" if changes else "constant")
+
+    def own_parameters(self) -> dict[str, Buffer]:
+        """A buffer for each of the graph's parameters, those that are quantized with their scales."""
+        found = {name: self.parameter(name) for name in self.graph.parameters}
+        for name, b in found.items():
+            b.quantized = self.scaled(self.graph.parameters[name], found)
+        return found
+
+    def scaled(self, array: Parameter | Tensor, parameters: Mapping[str, Buffer] | None = None) -> Scaled | None:
+        """Where scale and zero point of one of the graph's arrays are. parameters: default the net's."""
+        q, found = array.quantized, self.parameters if parameters is None else parameters
+        if q is None:
+            return None
+        scale, zero = (name and (found.get(name) or self.tensors[name]) for name in (q.scale, q.zero_point))
+        return Scaled(scale, zero, each(array.shape, q.axis))
 
     def statistics_change(self, node: Node) -> bool:
-        """Does a node with running statistics train with those of the batch?"""
-        return self.plan.batch_norm == "train" and node.name in self.trained
+        """Does training change the arrays in STATE of a node? Statistics of the batch only where the plan says so."""
+        return node.name in self.trained and (self.plan.batch_norm == "train" or not node.operator.statistics)
 
     def build(self, losses: bool = False, loss: bool = False) -> Step:
         """The step. losses: the host wants the loss of each instance, loss: their mean; of an inference too."""
         resolved = []
-        needed = self.once("needed", self.graph.needed)
+        needed = self.graph.needed()
         read = {*self.graph.outputs, *(tensor for node in needed for tensor in node.inputs)}
+        stands = (self.graph.tensors[tensor].quantized for tensor in read)
+        read |= {name for q in stands if q for name in (q.scale, q.zero_point) if name in self.graph.tensors}
         for node in needed:
-            if node.name in self.absent:
-                continue
+            self.when = self.own(node.name if node.name in self.shortcuts else self.inside.get(node.name))
             r = self.resolve(node)
             resolved.append(r)
             for local, tensor in zip(r.op.outputs, r.node.outputs, strict=True):
                 if tensor in read:
                     self.tensors[tensor] = self.demand(r, local).reshape(self.shapes[tensor])
+            for tensor in read.intersection(node.outputs):
+                shown: Buffer | None = self.tensors[tensor]
+                scaled = self.scaled(self.graph.tensors[tensor])
+                while scaled and shown:
+                    shown.quantized, shown = scaled, shown.base
+            if node.name in self.shortcuts:
+                self.stand_in(r)
+        self.when = ALWAYS
         output, *others = (self.tensors[tensor] for tensor in self.graph.outputs)
         reads = {"output": output}
         if not self.training:
@@ -142,14 +180,32 @@ class Derivation:
             reads["loss"] = self.demand(last, "loss")
         if self.training:
             self.backward(resolved, last)
+            if self.gradients:
+                reads["finite"] = self.check()
             self.update(resolved)
         calls = {self.names[phase]: self.calls[phase] for phase in (PHASES if self.training else PHASES[:1])}
         own = {} if self.shared else self.parameters
-        named = (self.host_writes, reads, own, self.state, self.gradients, self.constants, self.scalars)
+        named = (self.host_writes, reads, own, self.state, self.gradients, self.flags, self.constants, self.scalars)
         order = [self.names[phase] for phase in PHASES] if self.training else []
         follows = dict(zip(order[1:], order, strict=False))
         found = ({self.prefix + name: value for name, value in arrays.items()} for arrays in named)
         return Step(calls, *found, follows)
+
+    def own(self, block: str | None) -> Condition:
+        """When the nodes of a residual block are there, or those outside of all."""
+        return ALWAYS.also(there=[block]) if block else ALWAYS
+
+    def stand_in(self, r: _Node) -> None:
+        """Let the sum of a residual block be its shortcut where a step leaves that block out."""
+        y, block = r.arrays["y"], r.node.name
+        shortcut = self.tensors[self.shortcuts[block]].reshape(y.shape)
+        self.copy(ALWAYS.also(gone=[block]), block, shortcut, y)
+
+    def copy(self, when: Condition, node: str, x: Buffer, y: Buffer) -> None:
+        """Emit y = x, for the steps in which it is so."""
+        if not when.never:
+            self.when = when
+            self.emit(node, operator("copy").passes["forward"], {"x": x, "y": y}, {})
 
     def begin(self, section: str) -> None:
         """Let `emit` add to a section of this name from now on."""
@@ -174,14 +230,12 @@ class Derivation:
         op = node.operator
         if op.variant:
             op = operator(op.variant(self.training, self.statistics_change(node)))
-        if node.name in self.shortcuts:
-            node, op = replace(node, inputs=(self.shortcuts[node.name],)), operator("identity")
         arrays = {local: self.tensors[t] for local, t in zip(op.locals(len(node.inputs)), node.inputs, strict=True)}
         arrays |= {local: self.parameters[p] for local, p in node.params.items()}
         known = {a: b for a, b in arrays.items() if op.shapes.get(a)}
         for local, tensor in zip(op.outputs, node.outputs, strict=True):
             known[local] = self.buffer(local, self.shapes[tensor])
-        sizes = self.once((node.name, op.name), lambda: read_sizes(op.shapes, known))
+        sizes = read_sizes(op.shapes, known)
         attrs = node_attrs(node, sizes)
         if op.stream is not None:
             attrs |= {"stream": op.stream + self.graph.place(node.name)}
@@ -243,9 +297,9 @@ class Derivation:
                 self.demand(r, bound.name(a))
         arrays = {a: r.arrays[bound.name(a)] for a in passed.reads if r.arrays.get(bound.name(a)) is not None}
         arrays = {a: rows(passed.shapes[a], b) for a, b in arrays.items()}
-        key = (r.node.name, passed, *bound.names.items(), *arrays)
         try:
-            attrs, sizes = self.once(key, lambda: self.measure(r, bound, arrays))
+            attrs = passed.attrs({**r.attrs, **bound.attrs})
+            sizes = passed.sizes(arrays, attrs, bound.sizes(r.sizes))
         except ShapeError as e:
             raise ShapeError(f"node {r.node.name} ({passed}): {e}") from None
         batched = any(b.batched for b in arrays.values())
@@ -264,22 +318,18 @@ class Derivation:
         # What the forward pass has at hand is used there: keeping a pooled input is cheaper than keeping the input.
         section = "forward" if self.section == "backward" and batched and not late else self.section
         node = self.prefix + r.node.name
-        call = Call(self.names[section], node, passed, arrays, attrs, sizes, bool(bound.names))
+        call = Call(self.names[section], node, passed, arrays, attrs, sizes, bool(bound.names), self.when)
         if section == self.section:
             self.calls[section].append(call)
         else:
             self.moves.bring(call)
-
-    def measure(self, r: _Node, bound: Bound, arrays: Mapping[str, Buffer]) -> tuple[dict, dict[str, int]]:
-        """Attributes and letter sizes of a node's pass on these arrays."""
-        attrs = bound.passed.attrs({**r.attrs, **bound.attrs})
-        return attrs, bound.passed.sizes(arrays, attrs, bound.sizes(r.sizes))
 
     def loss(self, output: Buffer) -> _Node:
         """The loss as a last node; labels or targets come from the host."""
         plan = self.plan
         op = operator(plan.loss)
         node = Node("loss", plan.loss, (self.graph.output,))
+        check_dtype(node, "x", self.graph.tensors[self.graph.output].dtype)
         sizes, axes = read_sizes(op.shapes, {"x": output}), starred_axes(op.shapes, {"x": output})
         attrs = {"label_smoothing": plan.label_smoothing}
         if plan.ignored_label is not None:
@@ -304,40 +354,88 @@ class Derivation:
     def backward(self, resolved: list[_Node], loss: _Node) -> None:
         """Walk the graph backwards; a gradient is computed only where a trained node lies upstream."""
         self.section = "backward"
-        needed = {}  # tensor → does a trained node lie at or before it?
-        for r in resolved:
-            found = r.node.name in self.trained or any(needed.get(t, False) for t in r.node.inputs)
-            needed |= dict.fromkeys(r.node.outputs, found)
-        if not needed[self.graph.output]:
+        needed = self.needed(resolved)
+        if needed[self.graph.output] == NEVER:
             return
+        self.when = ALWAYS.also(any=needed[self.graph.output])
         self.call(loss, loss.writer["dx"], late=True)
-        arriving: dict[str, list[Buffer]] = {self.graph.output: [loss.arrays["dx"]]}
-        uses: dict[str, list[Buffer]] = {}  # parameter → its gradients of the nodes that use it
+        arriving: dict[str, list[Partial]] = {self.graph.output: [Partial(loss.arrays["dx"])]}
+        uses: dict[str, list[Partial]] = {}  # parameter → its gradients of the nodes that use it
         for r in reversed(resolved):
             arrived = {o: arriving[t] for o, t in zip(r.op.outputs, r.node.outputs, strict=True) if t in arriving}
-            if not needed[r.node.name] or not arrived:
+            if needed[r.node.name] == NEVER or not arrived:
                 continue
+            block = self.inside.get(r.node.name)
+            self.when = here = self.own(block).also(any=needed[r.node.name])
             for local, gradients in arrived.items():
                 shape = self.shapes[dict(zip(r.op.outputs, r.node.outputs, strict=True))[local]]
                 r.arrays[f"d{local}"] = self.total(r.node.name, f"{r.node.name}.d{local}", gradients).reshape(shape)
             for local in self.trained.get(r.node.name, ()):
-                uses.setdefault(r.node.params[local], []).append(self.demand(r, f"d{local}"))
+                uses.setdefault(r.node.params[local], []).append(Partial(self.demand(r, f"d{local}"), block))
             for local, tensor in zip(r.op.locals(len(r.node.inputs)), r.node.inputs, strict=True):
-                if needed.get(tensor, False):
-                    arriving.setdefault(tensor, []).append(self.demand(r, f"d{local}"))
+                if needed[tensor] != NEVER:
+                    if f"d{local}" not in r.writer and f"d{local}" not in r.op.aliases:
+                        raise ValueError(
+                            f"the layers before {r.node.name} cannot train: {r.op.name} passes no gradient to its "
+                            f"{local}; train fewer layers"
+                        )
+                    self.when = here if len(r.node.inputs) > 1 else self.own(block).also(any=needed[tensor])
+                    elsewhere = block != self.inside.get(self.graph.tensors[tensor].producer)
+                    partial = Partial(self.demand(r, f"d{local}"), block if elsewhere else None)
+                    arriving.setdefault(tensor, []).append(partial)
         for name, gradients in uses.items():
+            self.when = ALWAYS
             self.gradients[name] = self.total(name, f"{name}.gradient", gradients)
+            blocks = {partial.block for partial in gradients}
+            self.updated[name] = ALWAYS if None in blocks else ALWAYS.also(any=blocks)
         self.moves.finish()
 
-    def total(self, node: str, name: str, gradients: list[Buffer]) -> Buffer:
+    def needed(self, resolved: list[_Node]) -> dict[str, frozenset[str] | None]:
+        """Of each tensor the blocks of which one must be there for its gradient to be needed, None where it always is.
+
+        It is needed where a trained node that is there lies at or before it.
+        """
+        found: dict[str, frozenset[str] | None] = dict.fromkeys(self.graph.inputs, NEVER)
+        for r in resolved:
+            of = [found[t] for t in r.node.inputs]
+            if r.node.name in self.trained:
+                block = self.inside.get(r.node.name)
+                of.append(None if block is None else frozenset([block]))
+            one = None if None in of else frozenset().union(*of)
+            found |= dict.fromkeys(r.node.outputs, one)
+        return found
+
+    def check(self) -> Buffer:
+        """Flags, side by side, of each gradient: is it not finite?"""
+        look = operator("finite").passes["check"]
+        counts = {name: look.sizes({"dw": g}, {})["L"] for name, g in self.gradients.items()}
+        together = self.buffer("finite", (sum(counts.values()),), np.uint8)
+        start = 0
+        for name, count in counts.items():
+            self.flags[name] = together.part(start, (count,))
+            self.when = self.updated[name]
+            self.emit(name, look, {"dw": self.gradients[name], "bad": self.flags[name]}, {})
+            start += count
+        self.when = ALWAYS
+        return together
+
+    def total(self, node: str, name: str, gradients: list[Partial]) -> Buffer:
         """Sum of the gradients that reach a tensor from its consumers, or a parameter from the nodes that use it."""
-        add = operator("add").passes["forward"]
-        total = gradients[0]
-        for i, other in enumerate(gradients[1:]):
+        add, base = operator("add").passes["forward"], self.when
+        (total, block), *others = sorted(gradients, key=lambda partial: partial.block is not None)
+        so_far = None if block is None else frozenset([block])  # there is a total where one of these is there
+        for i, (other, block) in enumerate(others):
             out = self.buffer(f"{name}{i or ''}", other.shape, batched=other.batched)
-            self.emit(node, add, {"a": total.reshape(other.shape), "b": other, "y": out}, {})
+            total = total.reshape(other.shape)
+            if block is not None:
+                self.copy(base.also(gone=[block], any=so_far), node, total, out)
+                if so_far is not None:
+                    self.copy(base.also(there=[block], gone=so_far), node, other, out)
+            self.when = base.also(there=[block] if block else (), any=so_far)
+            self.emit(node, add, {"a": total, "b": other, "y": out}, {})
             self.late.add(out)
-            total = out
+            total, so_far = out, so_far and so_far | {block}
+        self.when = base
         return total
 
     def update(self, resolved: list[_Node]) -> None:
@@ -346,7 +444,9 @@ class Derivation:
         for r in resolved:
             for bound in r.passes if r.node.name in self.trained else ():
                 if set(bound.passed.inplace) & set(r.op.state):
+                    self.when = self.own(self.inside.get(r.node.name))
                     self.call(r, bound)
+        self.when = ALWAYS
         optimizer = self.plan.step.optimizer
         op = operator(optimizer.operator)
         update = next(p for p in op.passes.values() if set(p.writes) == {"w", *optimizer.state})
@@ -356,33 +456,41 @@ class Derivation:
         if "factors" in update.reads:
             factors = {b: self.factors(b, op, shared["lr"]) for b in dict.fromkeys(map(self.block_of, self.gradients))}
         own = {r.node.params["w"]: (r, p.passed) for r in resolved for p in r.passes if p.passed.inplace == ["w"]}
-        users = self.once("users", self.graph.users)
         for name in own:
-            if len(users[name]) > 1:
-                names = ", ".join(node.name for node, _ in users[name])
+            if len(self.users[name]) > 1:
+                names = ", ".join(node.name for node, _ in self.users[name])
                 raise ValueError(f"sparse-update cannot train {name}: the layers {names} share it")
         for name, gradient in self.gradients.items():
+            self.when = self.updated[name]
             arrays = {"w": self.parameters[name], "dw": gradient, **shared}
             if "factors" in update.reads:
                 arrays["factors"] = factors[self.block_of(name)]
             if name in own:
                 r, passed = own[name]
-                self.emit(name, passed, {**r.arrays, **arrays}, optimizer.attrs, {"G": r.sizes["G"]})
+                groups = {letter: size for letter, size in r.sizes.items() if letter == "G"}
+                self.emit(name, passed, {**r.arrays, **arrays}, optimizer.attrs, groups)
                 continue
+            if self.parameters[name].dtype != self.dtype:
+                raise ValueError(
+                    f"{optimizer.operator} trains {self.dtype} and cannot train {name}, which holds "
+                    f"{self.parameters[name].dtype}: leave it as it is, or give its operator an update of w of its own"
+                )
             for array in optimizer.state:
                 key = f"{name}.{array}"
                 self.state[key] = self.buffer(key, gradient.shape, region="state")
                 arrays[array] = self.state[key]
             self.emit(name, update, arrays, optimizer.attrs)
+        self.when = ALWAYS
 
     def block_of(self, parameter: str) -> str:
-        """The residual block that a parameter lies in, where steps may leave it out, else ""."""
-        return self.inside.get(parameter.rsplit(".", 1)[0], "")
+        """The residual block without which a parameter is not updated, "" where it always is."""
+        return next(iter(self.updated[parameter].there), "")
 
     def factors(self, block: str, op: Operator, lr: Buffer) -> Buffer:
         """What the optimizer derives from the number of the update: a block that was left out counts its own."""
         dot = block and f"{block}."
         arrays = {"lr": lr, "step": self.count_write(block), "factors": self.buffer(f"{dot}factors", (2,))}
+        self.when = self.own(block)
         self.emit("optimizer", op.writer("factors"), arrays, self.plan.step.optimizer.attrs)
         return arrays["factors"]
 
@@ -394,8 +502,13 @@ class Derivation:
         start = 0
         for name, count in slices.items():
             arrays = {"dw": self.gradients[name], "partials": together.part(start, (count,))}
+            self.when = self.updated[name]
             self.emit(name, passes["partial_squares"], arrays, {})
+            if self.when != ALWAYS:
+                self.when = ALWAYS.also(gone=self.when.any or self.when.there)
+                self.emit(name, passes["nothing"], {"partials": arrays["partials"]}, {})
             start += count
+        self.when = ALWAYS
         arrays = {a: self.buffer(f"clip.{a}", (1,)) for a in ("norm", "clip")} | {"all_partials": together}
         self.emit("clip", passes["factor"], arrays, {"max_norm": max_norm})
         return arrays["clip"]
@@ -406,7 +519,7 @@ class Derivation:
         attrs = passed.attrs(attrs)
         sizes = passed.sizes(arrays, attrs, known)
         section = self.names[self.section]
-        self.calls[self.section].append(Call(section, self.prefix + node, passed, arrays, attrs, sizes))
+        self.calls[self.section].append(Call(section, self.prefix + node, passed, arrays, attrs, sizes, when=self.when))
 
     def scalar(self, name: str, dtype, value, block: str = "") -> Buffer:
         """A one-element array that the host fills before each step with `value(updates, planned, seed)` (`Scalar`)."""

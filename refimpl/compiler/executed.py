@@ -12,11 +12,11 @@ shapes, dtypes and plain values are looked at:
 
 A multiply-add is one of each (MAC, of integers IMAC). Vectors count whole where the code names them; where loops over
 elements are left to LLVM, elements count. What a mask or a comparison may leave out counts as if nothing were left out.
-A reference kernel executes what is counted.
+A reference kernel executes what is counted, and one that runs a body on slices what is counted of each slice.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,7 +48,9 @@ MUL, ADD, IMUL, IADD = Ops(mul=1), Ops(add=1), Ops(imul=1), Ops(iadd=1)
 MAC, IMAC = MUL + ADD, IMUL + IADD
 NOTHING = Ops()
 
+Counted = Callable[[Call, int], Mapping[str, float]]  # the operations by unit of a call on n samples
 STATED: dict[Callable, Callable[..., Ops]] = {}  # fast kernel → what it executes, of the kernel's arguments
+CUT: dict[Callable, str] = {}  # kernel of a body on slices, its last argument their length → the letter (`two_stage`)
 
 
 def executes(statement: Callable[..., Ops]) -> Callable:
@@ -64,6 +66,8 @@ def executes(statement: Callable[..., Ops]) -> Callable:
 def stated(launch: Launch) -> Callable[..., Ops] | None:
     """The statement of a launch's kernel, None for the reference kernel of its one call; KeyError for another one."""
     function = launch.function
+    if function in CUT:
+        return _in_slices
     if function in STATED:
         return STATED[function]
     if len(launch.covers) == 1 and function is launch.covers[0].passed.kernel.cpu:
@@ -72,12 +76,25 @@ def stated(launch: Launch) -> Callable[..., Ops] | None:
     raise KeyError(f"the kernel {name} of {launch.name} does not state what it executes: add @executes(...) to it")
 
 
-def executed(launch: Launch, n: int, counted: Callable[[Call, int], Mapping[str, float]]) -> Ops:
+def executed(launch: Launch, n: int, counted: Counted) -> Ops:
     """What a launch executes on n samples. counted: the operations by unit of a call, for reference kernels."""
     statement = stated(launch)
+    if statement is _in_slices:
+        return _in_slices(launch, n, counted)
     if statement is None:
         return Ops.of(counted(launch.covers[0], n))
     return statement(*(_shown(a, n) for a in launch.args))
+
+
+def _in_slices(launch: Launch, n: int, counted: Counted) -> Ops:
+    """What the body of a launch's call does on every slice."""
+    call, letter, total = launch.covers[0], CUT[launch.function], NOTHING
+    sizes = call.sizes_at(n)
+    arrays = {a: replace(b, batched=0) for a, b in call.arrays.items()}  # the sizes are those of n samples already
+    for length, times in pieces(sizes[letter], launch.args[-1]):
+        piece = replace(call, arrays=arrays, sizes={**sizes, letter: length})
+        total += Ops.of(counted(piece, n)) * times
+    return total
 
 
 def _shown(argument, n: int):

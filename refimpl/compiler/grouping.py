@@ -21,7 +21,7 @@ from ..kernels.passes import Pass
 from ..methods import error_map_pruning
 from ..methods import gradient_filter as gf
 from ..ops import add, batch_norm, conv2d, frozen_batch_norm, linear, max_pool, relu, relu6
-from .ir import Buffer, Call
+from .ir import Buffer, Call, Condition
 from .lower import Lowering
 
 # The passes of the calls that groups begin at.
@@ -205,6 +205,11 @@ class Norm:
         return self.calls["mean"].arrays["x"]
 
     @property
+    def when(self) -> Condition:
+        """In which steps its own calls are made."""
+        return self.calls["mean"].when
+
+    @property
     def rows(self) -> int:
         """Values of a channel in one sample."""
         return math.prod(self.raw.shape[1:3])
@@ -234,12 +239,14 @@ class Norms:
 
 
 def norms(lowering: Lowering) -> Norms:
-    """The training norms, found once for a lowering."""
+    """The training norms all of whose calls steps make or leave out together, found once for a lowering."""
     if "norms" not in lowering.notes:
         known = lowering.notes["norms"] = Norms()
         for call in lowering.calls:
             if call.passed is batch_norm.mean:
                 norm = _norm(lowering, call)
+                if any(c.when != norm.when for c in norm.calls.values()):
+                    continue  # steps may need some of its gradients and not others: they belong not together
                 known.by_raw[norm.raw.root] = known.by_z[norm.map.y.root] = norm
                 following = given(norm.map.sum, norm.map.rectifier, norm.rectifier_grad)
                 known.by_call |= dict.fromkeys((*norm.calls.values(), *following), norm)
@@ -283,7 +290,7 @@ def beside(lowering: Lowering, call: Call) -> Convolution:
     """The convolution or linear layer that a call belongs to, one of its forward pass or its gradients of x and w."""
     of_node, known = lowering.of_node(call.node), norms(lowering)
     forward = next(c for c in of_node if c.passed in FORWARD)
-    back = [c for c in of_node if c.phase == "backward" and c.renamed == call.renamed]
+    back = [c for c in of_node if c.phase == "backward" and c.renamed == call.renamed and c.when == call.when]
     grad_w = next((c for c in back if c.passed in GRAD_W), None)
     grad_x = next((c for c in back if c.passed in GRAD_X), None)
     total = None
@@ -305,5 +312,5 @@ def expansion(lowering: Lowering, gradient: Call) -> Call | None:
 def places(lowering: Lowering, maximum: Call) -> Call | None:
     """Where the maxima of a pooling were found, of its own input; None where no gradient needs it."""
     readers = given(*lowering.readers(maximum.arrays["x"]))
-    own = (c for c in readers if c.passed is max_pool.argmax and c.node == maximum.node)
+    own = (c for c in readers if c.passed is max_pool.argmax and c.node == maximum.node and c.when == maximum.when)
     return next(filter(lowering.free, own), None)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -10,6 +11,19 @@ from ..kernels.passes import Pass
 
 REGIONS = ("constant", "state", "arena")
 PHASES = ("forward", "backward", "update")  # the sections of a plain step
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """What the whole numbers q of a buffer stand for, scale·(q − zero_point) (`kernels.quantized`), both buffers too.
+
+    each: so many consecutive elements share an entry of a scale of several, those after them have the next one, and
+    after the last the first again; so it holds for every view of the memory, counted from its beginning.
+    """
+
+    scale: "Buffer"
+    zero_point: "Buffer | None" = None
+    each: int = 1
 
 
 @dataclass(eq=False)
@@ -29,6 +43,7 @@ class Buffer:
     batched: int = 0
     base: "Buffer | None" = None  # the buffer whose memory this one shows under another shape
     start: int = 0  # its first element in that memory
+    quantized: Scaled | None = None
 
     @property
     def root(self) -> "Buffer":
@@ -55,6 +70,50 @@ class Buffer:
         return replace(self, shape=tuple(shape), base=self, start=self.start + start)
 
 
+@dataclass(frozen=True)
+class Condition:
+    """The residual blocks that a step must have, or have left out, for a call to be made.
+
+    there: all of these must be there. gone: none of these. any: one of these at least, None where it is no matter.
+    """
+
+    there: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
+    any: frozenset[str] | None = None
+
+    def also(
+        self, there: Iterable[str] = (), gone: Iterable[str] = (), any: Iterable[str] | None = None
+    ) -> "Condition":  # fmt: skip
+        """The condition that adds another one. ValueError where both ask for one of several blocks, each of others."""
+        there, gone = self.there | frozenset(there), self.gone | frozenset(gone)
+        wanted = {frozenset(s) - gone for s in (self.any, any) if s is not None and not there & frozenset(s)}
+        if len(wanted) > 1:
+            raise ValueError(f"a call can wait for one of several blocks, not for one of each of {wanted}")
+        one_of = next(iter(wanted), None)
+        if one_of is not None and len(one_of) == 1:
+            return Condition(there | one_of, gone)
+        return Condition(there, gone, one_of)
+
+    @property
+    def never(self) -> bool:
+        """Can no step fulfil it?"""
+        return bool(self.there & self.gone) or self.any == frozenset()
+
+    def holds(self, dropped: frozenset[str]) -> bool:
+        """Is it so in a step that leaves these blocks out?"""
+        return not self.there & dropped and self.gone <= dropped and (self.any is None or not self.any <= dropped)
+
+    def probability(self, survival: Mapping[str, float]) -> float:
+        """That it is so, where each block is there with its own probability, whatever the others."""
+        if self.never:
+            return 0.0
+        p = math.prod(survival[b] for b in self.there) * math.prod(1 - survival[b] for b in self.gone)
+        return p if self.any is None else p * (1 - math.prod(1 - survival[b] for b in self.any))
+
+
+ALWAYS = Condition()
+
+
 @dataclass(eq=False)
 class Call:
     """One logical call: a reference pass on buffers."""
@@ -66,6 +125,7 @@ class Call:
     attrs: Mapping
     sizes: Mapping[str, int]  # at the full batch
     renamed: bool = False  # does it work on another array than the node's own under one of its names?
+    when: Condition = ALWAYS
 
     @property
     def phase(self) -> str:
@@ -118,11 +178,17 @@ class Launch:
     writes: tuple[Buffer, ...]
     covers: tuple[Call, ...]
     scratch: tuple[Buffer, ...] = ()
+    when: Condition = ALWAYS  # that of the calls that it covers
 
     @property
     def buffers(self) -> Iterable[Buffer]:
         """Every buffer that it touches."""
         return (*self.reads, *self.writes, *self.scratch)
+
+    @cached_property
+    def moved_bytes(self) -> int:
+        """What it reads and writes at the full batch, each array once."""
+        return sum(b.nbytes for b in {*self.reads, *self.writes})
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,10 +220,11 @@ class Step:
 
     calls: dict[str, list[Call]] = field(default_factory=dict)  # in the longest order in which the sections run
     host_writes: dict[str, Buffer] = field(default_factory=dict)  # input, labels, lr, step, seed, block
-    host_reads: dict[str, Buffer] = field(default_factory=dict)  # output, loss
+    host_reads: dict[str, Buffer] = field(default_factory=dict)  # output, loss, finite
     parameters: dict[str, Buffer] = field(default_factory=dict)
     state: dict[str, Buffer] = field(default_factory=dict)  # optimizer arrays, by `parameter.array`
     gradients: dict[str, Buffer] = field(default_factory=dict)
+    flags: dict[str, Buffer] = field(default_factory=dict)  # gradient → the part of `finite` that tells of it
     constants: dict[str, "Constant"] = field(default_factory=dict)  # what the plan adds to the model's own constants
     scalars: dict[str, Scalar] = field(default_factory=dict)  # of those that the host writes the ones of one element
     follows: dict[str, str] = field(default_factory=dict)  # section → the one that must have run just before it

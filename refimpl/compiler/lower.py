@@ -7,6 +7,7 @@ exactly one launch; what no rule takes runs its reference kernel.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +39,8 @@ def reference(call: Call) -> Launch:
     dtype = next((b.dtype for a, b in call.arrays.items() if ":" not in passed.shapes[a]), None)
     args = passed.arguments(call.arrays, call.attrs, dtype)
     items = AtBatch(lambda n: passed.count_items(call.sizes_at(n)))
-    return Launch(call.name, passed.kernel.cpu, (items, *args), tuple(call.reads), tuple(call.writes), covers=(call,))
+    reads, writes = tuple(call.reads), tuple(call.writes)
+    return Launch(call.name, passed.kernel.cpu, (items, *args), reads, writes, covers=(call,), when=call.when)
 
 
 class Lowering:
@@ -78,7 +80,10 @@ class Lowering:
             found = next(filter(None, (rule(self, call) for rule in rules.get(call.passed, ()))), None) or [
                 reference(call)
             ]
+            found = [replace(launch, when=call.when) for launch in found]
             for launch in found:
+                if any(covered.when != call.when for covered in launch.covers):
+                    raise AssertionError(f"{launch.name} covers calls that steps may leave out for themselves")
                 stated(launch)  # a fast kernel that does not say what it executes is an error here, never equal
                 for covered in launch.covers:
                     if covered in self.groups:
@@ -88,7 +93,8 @@ class Lowering:
             anchor = self.anchor(found[0])
             anchors.setdefault(anchor, []).extend(found)
             self._stands |= {c: self.place[anchor] for launch in found for c in launch.covers}
-            self._made |= {self.value(b): anchor for launch in found for b in launch.writes}
+            for b in (self.value(b) for launch in found for b in launch.writes):
+                self._made[b] = max(self._made.get(b, anchor), anchor, key=self.place.get)
         return {s: [launch for c in calls for launch in anchors.get(c, ())] for s, calls in self.step.calls.items()}
 
     def anchor(self, launch: Launch) -> Call:
@@ -118,18 +124,24 @@ class Lowering:
         return self._readers.get(self.value(buffer), [])
 
     def reader(self, buffer: Buffer, *passes: Pass) -> Call | None:
-        """The only call that reads an array, if it is of one of `passes` and no launch has taken it."""
+        """The only call that reads an array, if it is of one of `passes` and may go with the one that writes it."""
         readers = self.all_readers(buffer, *passes)
         return readers[0] if len(readers) == 1 else None
 
     def all_readers(self, buffer: Buffer, *passes: Pass) -> list[Call]:
-        """The calls that read an array, if all are of `passes` and no launch has taken one; otherwise none."""
-        readers = [c for c in self.readers(buffer) if c is not None and c.passed in passes and self.free(c)]
-        return readers if len(readers) == len(self.readers(buffer)) else []
+        """The calls that read an array, if all are of `passes` and may go with the one that writes it; else none."""
+        readers = self.readers(buffer)
+        fit = [c for c in readers if c is not None and c.passed in passes and self.together(buffer, c)]
+        return fit if len(fit) == len(readers) else []
 
     def find(self, buffer: Buffer, passed: Pass) -> Call | None:
-        """A call of `passed` among the readers of an array."""
-        return next((c for c in self.readers(buffer) if c and c.passed is passed and self.free(c)), None)
+        """A call of `passed` among the readers of an array that may go with the one that writes it."""
+        return next((c for c in self.readers(buffer) if c and c.passed is passed and self.together(buffer, c)), None)
+
+    def together(self, buffer: Buffer, reader: Call) -> bool:
+        """Can a launch do a call that reads an array and the one that writes it: is it free, and do both always run?"""
+        writer = self._writer.get(self.value(buffer))
+        return self.free(reader) and (writer is None or writer.when == reader.when)
 
     def written_before(self, buffer: Buffer, call: Call) -> bool:
         """Is an array written before `call` stands?"""

@@ -16,9 +16,7 @@ from ..methods.stochastic_depth import Block
 from ..methods.strategy import Turn, turns
 from ..plan.plan import Plan
 from . import arena
-from .compose import derive
 from .ir import Buffer, Launch, Step
-from .lower import lower
 
 
 class MemoryLimitError(ValueError):
@@ -35,7 +33,7 @@ class MemoryLimitError(ValueError):
 class Program:
     """A compiled step: logical calls, launches, and the place of every array. `print(program)` shows both levels."""
 
-    def __init__(self, graph, plan, batch, size, dtype, backend, threads, step, launches, dropped=frozenset(), room=0):
+    def __init__(self, graph, plan, batch, size, dtype, backend, threads, step, launches):
         self.graph: Graph = graph
         self.plan: Plan = plan
         self.batch: int = batch
@@ -45,9 +43,6 @@ class Program:
         self.threads: int = threads
         self.step: Step = step
         self.launches: dict[str, list[Launch]] = launches
-        self.dropped: frozenset[str] = dropped  # residual blocks that this step leaves out
-        self.room: int = room  # bytes of arena that are there anyway: no smaller placement is looked for
-        self._known: dict = {}  # what is the same in every step of the plan, whatever blocks that leaves out
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -80,23 +75,9 @@ class Program:
         """The residual blocks that a step may leave out, where the plan says so."""
         return self.plan.strategy.blocks(self.graph)
 
-    def step_without(self, dropped: frozenset[str]) -> Step:
-        """The logical calls of the step that leaves these blocks out."""
-        return derive(self.graph, self.plan, self.batch, self.size, self.dtype, dropped, self._known)
-
-    def without(self, dropped: frozenset[str]) -> "Program":
-        """The step that leaves these blocks out. It fits into the memory of this one: its arena is no larger."""
-        if dropped == self.dropped:
-            return self
-        step = self.step_without(dropped)
-        launches = lower(step, self.backend, self.threads)
-        p = Program(
-            self.graph, self.plan, self.batch, self.size, self.dtype, self.backend, self.threads, step, launches,
-            dropped, self.peak_bytes,
-        )  # fmt: skip
-        if p.peak_bytes > self.peak_bytes:
-            raise AssertionError(f"without {', '.join(dropped)} the arena grows to {p.peak_bytes:,} bytes")
-        return p
+    def without(self, dropped: frozenset[str]) -> dict[str, list[Launch]]:
+        """The launches of the step that leaves these residual blocks out, by section."""
+        return {s: [one for one in found if one.when.holds(dropped)] for s, found in self.launches.items()}
 
     @property
     def training(self) -> bool:
@@ -125,7 +106,7 @@ class Program:
 
     @cached_property
     def _placement(self) -> tuple[dict[Buffer, int], int]:
-        offsets, peak = arena.place(list(self.lifetimes.values()), self.room)
+        offsets, peak = arena.place(list(self.lifetimes.values()))
         return dict(zip(self.lifetimes, offsets, strict=True)), peak
 
     @property
@@ -237,7 +218,9 @@ class Program:
     def _describe(self, b: Buffer) -> str:
         where = f"arena+{self.offsets[b.root]}" if b.root.region == "arena" else b.root.region
         shape = "x".join(map(str, b.shape)) or "1"
-        return f"{b.name:32s} {shape:>16s} {np.dtype(b.dtype).name:8s} {b.nbytes:>12,} B  {where}"
+        q = b.quantized
+        scaled = f", scale {q.scale.name}" + (f", zero point {q.zero_point.name}" if q.zero_point else "") if q else ""
+        return f"{b.name:32s} {shape:>16s} {np.dtype(b.dtype).name:8s} {b.nbytes:>12,} B  {where}{scaled}"
 
 
 def _listed(launch: Launch):

@@ -16,8 +16,9 @@ from .kernel_cache import CACHE_DIR, KernelCache
 from .running import check_fork
 
 THREADS_PER_BLOCK = 128
-# Lets sums vectorise; NaN and infinity keep their meaning, which fastmath=True would take away.
-FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+# Lets sums vectorise; NaN and infinity keep their meaning, which fastmath=True would take away. No "arcp": a vector's
+# reciprocal would be an estimate and that of the elements left over exact, so that bits would depend on the threads.
+FASTMATH = {"reassoc", "contract", "nsz"}
 
 KERNELS: list = []  # every CPU kernel defined so far, for warm-up and for counting cache misses
 

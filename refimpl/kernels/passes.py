@@ -9,6 +9,7 @@ counted run of `instruments.counting`, and the mirror test with `costmodel`. The
 A parameter named in SHAPES is an array, any other an attribute; a default of None marks an optional array, any other
 default the attribute's default and structure. Shapes are letters of one alphabet (N H W C K R S P Q G …), integers or
 quotients such as `C/G`; an entry may begin with a dtype (`uint8: N M`), otherwise it has the float dtype of the call.
+An array that is read may be of one of several (`int8|int16: D K`): each call is compiled for the one that it gets.
 A `*` behind a letter lets it stand for any number of axes, merged into one for the body: `N E*` fits maps (N, H, W, C)
 and features (N, D) alike, seen as (N, E), E elements a sample; `N* D` fits rows of any number of axes before the last.
 
@@ -77,9 +78,14 @@ def full_shape(entry: str, sizes: Mapping[str, int], axes: Mapping[str, tuple[in
     return tuple(sides)
 
 
+def dtypes_of(entry: str) -> tuple[np.dtype, ...]:
+    """The dtypes that a SHAPES entry names; none for the float dtype of the call."""
+    return tuple(np.dtype(name) for name in entry.split(":")[0].split("|")) if ":" in entry else ()
+
+
 def dtype_of(entry: str, float_dtype) -> np.dtype:
-    """Dtype of a SHAPES entry: the one it names, else `float_dtype`."""
-    return np.dtype(entry.split(":")[0] if ":" in entry else float_dtype)
+    """Dtype of a SHAPES entry: the first that it names, else `float_dtype`."""
+    return dtypes_of(entry)[0] if ":" in entry else np.dtype(float_dtype)
 
 
 def size_of(dim: str, sizes: Mapping[str, int]) -> int:
@@ -155,7 +161,7 @@ class Pass:
 
     def __init__(
         self, body: Callable, shapes: Mapping[str, str], items: str, writes: str, derive, alike, inplace, sums,
-        examples, indices, parts, spared,
+        examples, indices, parts, spared, adds, divisors,
     ):  # fmt: skip
         self.body, self.shapes, self.items = body, shapes, items.split()
         self.operator = body.__module__.rsplit(".", 1)[-1]
@@ -163,7 +169,8 @@ class Pass:
         self.kernel = Kernel(body)
         self.derive = derive
         self.alike = alike or {}
-        self.sums = sums.split()
+        self.sums, self.adds = sums.split(), adds.split()
+        self.divisors: Mapping[str, Callable] = divisors or {}
         self.examples = examples or {}
         self.indices: Mapping[str, str] = indices or {}
         self.spared: Mapping[str, str] = spared or {}
@@ -179,6 +186,15 @@ class Pass:
         summed = {letter for d in self.sums for letter in d.split("/")[:1]}
         if common := summed & {letter for d in self.items for letter in d.split("/")}:
             raise TypeError(f"{self}: an item cannot stand for one index along {common} and sum over it")
+        if several := [a for a in self.writes if a not in self.inplace and len(dtypes_of(shapes[a])) > 1]:
+            raise TypeError(f"{self}: it makes {', '.join(several)}, whose entry must name one dtype, not several")
+        if unknown := set(self.adds) - set(self.sums) or self.divisors.keys() - set(self.writes):
+            raise TypeError(f"{self}: adds are letters of its sums and divisors are of what it writes: {unknown}")
+        for letter in self.adds:
+            whole = [a for a in self.reads if letter in dims(shapes[a])]
+            beside = [d for a in self.arrays for d in dims(shapes[a]) if "/" in d and letter in d.split("/")]
+            if not whole or beside or letter in self.indices.values():
+                raise TypeError(f"{self}: no arrays can be cut into slices along {letter}, so it adds nothing along it")
         missing = [a for a, default in self.attributes.items() if default is inspect.Parameter.empty]
         if missing or [p.name for p in parameters] != self.arrays + list(self.attributes):
             raise TypeError(
@@ -254,13 +270,19 @@ class Pass:
         for a, (bound, spared) in self.bounds(sizes, attrs).items():
             if isinstance(arrays.get(a), np.ndarray):
                 check_indices(a, arrays[a], bound, spared)
-        floats = (v for a, v in arrays.items() if ":" not in self.shapes[a])
-        model = next(floats, next(iter(arrays.values())))  # integers alone tell the device, and no dtype is needed
-        new = {a: empty(self.shape(a, sizes), dtype_of(self.shapes[a], model.dtype), model) for a in self.writes}
+        floats = [v for a, v in arrays.items() if ":" not in self.shapes[a]]
+        model = (floats or list(arrays.values()))[0]
+        dtype = model.dtype if floats else np.dtype(float)  # arrays of named dtypes alone do not tell one of floats
+        new = {a: empty(self.shape(a, sizes), self._dtype(a, arrays, dtype), model) for a in self.writes}
         new = {a: copy_into(v, self.seen(a, arrays[a])) if a in self.inplace else v for a, v in new.items()}
-        self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, model.dtype, model))
+        self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, dtype, model))
         new = {a: v.reshape(full_shape(self.shapes[a], sizes, axes)) for a, v in new.items()}
         return new[self.writes[0]] if len(new) == 1 else tuple(new.values())
+
+    def _dtype(self, array: str, given: Mapping, float_dtype) -> np.dtype:
+        """The dtype of an array that an eager call writes: in place, that of the old one where it may have several."""
+        named = dtypes_of(self.shapes[array])
+        return given[array].dtype if len(named) > 1 else dtype_of(self.shapes[array], float_dtype)
 
     def bounds(self, sizes: Mapping[str, int], attrs: Mapping) -> dict[str, tuple[int, int | None]]:
         """Arrays whose elements are indices → what they must lie below, and the value that is none, if one is."""
@@ -321,6 +343,8 @@ def declare(
     indices=None,
     parts: str = "",
     spared=None,
+    adds: str = "",
+    divisors=None,
 ):
     """Turn a body into a Pass.
 
@@ -335,10 +359,14 @@ def declare(
     indices: array whose elements the body indexes with → the letter that they must lie below.
     spared: index array → the attribute whose value, unless it is the default, stands for no index: the body leaves it
     out.
+    adds: those of the sums' letters of which this holds: cut all arrays that have the letter into slices along it, let
+    the body run on each, and the results add up to that of the whole (`compiler.two_stage`).
+    divisors: written array → `divisor(sizes)` by which its sum is divided in the end, such as the number of terms of a
+    mean: then it is the results times their own divisors that add up to the whole times its divisor.
     parts: arrays in place, of which a call writes a part: in a step one call for each input writes them together.
     """
     return lambda body: Pass(
-        body, shapes, items, writes, derive, alike, inplace, sums, examples, indices, parts, spared
+        body, shapes, items, writes, derive, alike, inplace, sums, examples, indices, parts, spared, adds, divisors
     )
 
 

@@ -58,7 +58,7 @@ def is_kept(sizes, attrs) -> np.ndarray:
     return (np.arange(sizes["K"]) < sizes["L"]).astype(int)
 
 
-@declare(SHAPES, items="K", writes="scores", sums="N P Q")
+@declare(SHAPES, items="K", writes="scores", sums="N P Q", adds="N")
 def score(t, scores, dy, w, gamma_w=1.0, gamma_dy=1.0):
     """Score of each channel, (K,), eq. (11) and (14), from dy, (N, P, Q, K), and w, (R, S, C/G, K), over the batch."""
     norm = scores.dtype.type(0)
@@ -192,7 +192,7 @@ def grad_x(t, dx, dy, w, kept, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 
 
 
 @declare(
-    SHAPES, items="R S C/G K", writes="dw", derive=conv_derive, alike={**CONV_TAP, "K": is_kept}, sums="N",
+    SHAPES, items="R S C/G K", writes="dw", derive=conv_derive, alike={**CONV_TAP, "K": is_kept}, sums="N", adds="N",
     examples={"rank": lambda sizes: np.arange(sizes["K"])},
 )  # fmt: skip
 def grad_w(t, dw, dy, x, rank, kept, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):

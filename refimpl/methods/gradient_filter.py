@@ -153,7 +153,7 @@ def pool_dy(t, dy_mean, dy, patch=(2, 2), align=CENTRE):
     dy_mean[n, u, v, k] = total / dy_mean.dtype.type(real)
 
 
-@declare(SHAPES, items="C/G K", writes="w_sum", derive=derive, sums="R S")
+@declare(SHAPES, items="C/G K", writes="w_sum", derive=derive, sums="R S", adds="R S")
 def sum_w(t, w_sum, w):
     """Spatial sum of w, (R, S, C/G, K): w̃ of eq. (3), (C/G, K)."""
     c, k = divmod(t, w_sum.shape[1])
@@ -228,7 +228,7 @@ def expand(t, dx, dx_patch, patch=(2, 2), stride=(1, 1), align=CENTRE):
         dx[n, h, col, c] = dx.dtype.type(0)
 
 
-@declare(SHAPES, items="C/G K", writes="dw_patch", derive=derive, sums="N U V")
+@declare(SHAPES, items="C/G K", writes="dw_patch", derive=derive, sums="N U V", adds="N U V")
 def patch_grad_w(t, dw_patch, dy_mean, x_sum):
     """Gradient of w at every tap, (C/G, K), eq. (5), as if patches had no border (supplement B.4).
 

@@ -65,7 +65,10 @@ def take_x(t, x_chosen, x, chosen):
     x_chosen[n, h, col, m] = x[n, h, col, chosen[m]]
 
 
-@declare(SHAPES, items="R S M K/G", writes="dw", derive=conv_derive, alike=CONV_TAP, sums="N", indices={"chosen": "C"})
+@declare(
+    SHAPES, items="R S M K/G", writes="dw", derive=conv_derive, alike=CONV_TAP, sums="N", adds="N",
+    indices={"chosen": "C"},
+)  # fmt: skip
 def grad_w(t, dw, dy, x_chosen, chosen, order, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     """Gradient of w at the chosen channels, (R, S, M, K/G), with groups.
 

@@ -12,9 +12,7 @@ Readings:
          saved weights, never in the weights that train. A net that has made no step yet is evaluated as it was given.
 """
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,7 +25,6 @@ from .registry import Statement, register_method
 from .strategy import Modifier, Strategy, Turn
 
 if TYPE_CHECKING:
-    from ..compiler.ir import Call
     from ..compiler.program import Program
     from ..training.trainer import Trainer
 
@@ -145,57 +142,13 @@ class StochasticDepth(Modifier):
     ) -> float | None:  # fmt: skip
         """One step without the blocks that it leaves out."""
         program = trainer.program
-        trainer.leave_out(frozenset() if everything else self.dropped(program.blocks, trainer.seed, trainer.step))
+        dropped = frozenset() if everything else self.dropped(program.blocks, trainer.seed, trainer.step)
+        trainer.runner.leave_out(dropped)
         return inner.run(trainer, x, y, total, everything)
 
     def schedule(self, program: "Program", n: float, inner: Strategy) -> tuple[Turn, ...]:
-        """The step that leaves nothing out, each call with its probability; without these blocks, just that step."""
-        found = inner.schedule(program, n)
-        if program.dropped:
-            return found
-        occurs = occurrence(self, program)
-        return tuple(turn._replace(calls=occurs) for turn in found)
-
-
-def occurrence(depth: StochasticDepth, program: "Program") -> "dict[Call, float]":
-    """The probability of each logical call of the step that leaves nothing out, exact up to rounding.
-
-    Blocks survive independently, so a call occurs with the probability of its own block. One thing ties blocks
-    together: backward stops at the first trained node that is there, and that may lie in a block that a step leaves
-    out. Given which of those blocks is the first to survive, every call's occurrence is a sum over the other blocks.
-    """
-    blocks, mine = program.blocks, {identity(call): call for call in program.step}
-    survival = dict(zip(blocks, depth.probabilities(len(blocks)), strict=True))
-
-    def calls(left_out: Iterable[Block]) -> "set[Call]":
-        step = program.step_without(frozenset(b.name for b in left_out))
-        return {mine[identity(call)] for call in step}
-
-    found: Counter = Counter()
-    early = _early(program)
-    for i, first in enumerate([*early, None]):
-        share = math.prod(1 - survival[b] for b in early[:i]) * (survival[first] if first else 1.0)
-        others = [b for b in blocks if b not in early[: i + 1]]
-        fewest = calls(b for b in blocks if b is not first)
-        found.update(dict.fromkeys(fewest, share))
-        for b in others:
-            more = calls(o for o in blocks if o not in (first, b)) - fewest
-            found.update(dict.fromkeys(more, share * survival[b]))
-    return dict(found)
-
-
-def identity(call: "Call") -> tuple:
-    """What a call is in any step of a plan, whatever blocks that one leaves out."""
-    return call.section, call.node, call.passed.operator, call.passed.name, *(b.name for b in call.writes)
-
-
-def _early(program: "Program") -> list[Block]:
-    """Blocks with trained nodes that lie before the first trained node outside of all blocks."""
-    trained = program.plan.trained(program.graph)
-    inside = frozenset().union(*(b.nodes for b in program.blocks))
-    before = []
-    for node in program.graph.nodes:
-        if node.name in trained and node.name not in inside:
-            break
-        before.append(node.name)
-    return [b for b in program.blocks if b.name in before and b.nodes & trained.keys()]
+        """Every call with the probability that a step makes it."""
+        survival = dict(zip((b.name for b in program.blocks), self.probabilities(len(program.blocks)), strict=True))
+        found = {when: when.probability(survival) for when in {call.when for call in program.step}}
+        occurs = {call: found[call.when] for call in program.step}
+        return tuple(turn._replace(calls=occurs) for turn in inner.schedule(program, n))

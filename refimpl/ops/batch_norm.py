@@ -35,9 +35,14 @@ def variant(training: bool, statistics: bool) -> str:
     return "batch_norm" if statistics else "frozen_batch_norm"
 
 
+def per_channel(sizes):
+    """M, the number of values of a channel."""
+    return math.prod(sizes[letter] for letter in STATISTICS)
+
+
 def several(sizes, attrs):
     """Nothing follows; ShapeError where a channel has a single value: its variance is zero and its gradient too."""
-    if math.prod(sizes[letter] for letter in STATISTICS) == 1:
+    if per_channel(sizes) == 1:
         raise ShapeError(
             "expected more than 1 value per channel when training, but x has N·H·W = 1: use a larger batch or freeze "
             "the batch norm"
@@ -52,7 +57,7 @@ def drawn(pick, large):
     return {"N": pick(1 if size["H"] * size["W"] > 1 else 2, most), **size}, {}
 
 
-@declare(SHAPES, items="C", writes="mean", sums="N H W")
+@declare(SHAPES, items="C", writes="mean", sums="N H W", adds="N H W", divisors={"mean": per_channel})
 def mean(t, mean, x):
     """Mean of each channel, (C,), of x, (N, H, W, C)."""
     total = x.dtype.type(0)
@@ -63,7 +68,10 @@ def mean(t, mean, x):
     mean[t] = total / x.dtype.type(x.shape[0] * x.shape[1] * x.shape[2])
 
 
-@declare(SHAPES, items="C", writes="var unbiased_var", derive=several, sums="N H W")
+@declare(
+    SHAPES, items="C", writes="var unbiased_var", derive=several, sums="N H W", adds="N H W",
+    divisors={"var": per_channel, "unbiased_var": lambda sizes: per_channel(sizes) - 1},
+)  # fmt: skip
 def var(t, var, unbiased_var, x, mean):
     """Variance var, (C,), over M, and unbiased_var, (C,), over M − 1, from x, (N, H, W, C), and mean, (C,)."""
     middle = mean[t]
@@ -117,7 +125,7 @@ def grad_x(t, dx, dy, x, gamma, mean, inv_std, dgamma, dbeta):
     dx[n, h, col, c] = gamma[c] * inv_std[c] * (dy[n, h, col, c] - (dbeta[c] + normal * dgamma[c]) / values)
 
 
-@declare(SHAPES, items="C", writes="dgamma", sums="N H W")
+@declare(SHAPES, items="C", writes="dgamma", sums="N H W", adds="N H W")
 def grad_gamma(t, dgamma, dy, x, mean, inv_std):
     """Gradient of gamma, (C,): Σ_{n,h,w} dy·x̂, from dy and x, (N, H, W, C), mean and inv_std, (C,)."""
     # forward: y = γ·x̂ + β, x̂ = (x − mean)·inv_std
@@ -130,7 +138,7 @@ def grad_gamma(t, dgamma, dy, x, mean, inv_std):
     dgamma[t] = total * inv_std[t]
 
 
-@declare(SHAPES, items="C", writes="dbeta", sums="N H W")
+@declare(SHAPES, items="C", writes="dbeta", sums="N H W", adds="N H W")
 def grad_beta(t, dbeta, dy):
     """Gradient of beta, (C,): Σ_{n,h,w} dy, from dy, (N, H, W, C)."""
     # forward: y = γ·x̂ + β

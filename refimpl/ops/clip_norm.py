@@ -39,6 +39,12 @@ def partial_squares(t, partials, dw):
     partials[t] = total
 
 
+@declare(SHAPES, items="L", writes="partials", derive=derive)
+def nothing(t, partials):
+    """The sums of a gradient that a step does not have: zeros, (L,)."""
+    partials[t] = 0
+
+
 @declare(SHAPES, items="1", writes="norm clip", derive=derive, sums="J")
 def factor(t, norm, clip, all_partials, max_norm=1.0):
     """Norm of the whole gradient and clip, the factor that it is to be multiplied by, (1,), from all_partials, (J,)."""

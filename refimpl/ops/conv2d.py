@@ -67,7 +67,7 @@ def grad_x(t, dx, dy, w, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     dx[n, h, col, c] = total
 
 
-@declare(SHAPES, items="R S C/G K", writes="dw", derive=conv_derive, alike=CONV_TAP, sums="N")
+@declare(SHAPES, items="R S C/G K", writes="dw", derive=conv_derive, alike=CONV_TAP, sums="N", adds="N")
 def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     """Gradient of w, (R, S, C/G, K), from dy, (N, P, Q, K), and x, (N, H, W, C).
 
@@ -91,7 +91,7 @@ def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     dw[r, s, c, k] = total
 
 
-@declare(SHAPES, items="K", writes="db", sums="N P Q")
+@declare(SHAPES, items="K", writes="db", sums="N P Q", adds="N P Q")
 def grad_b(t, db, dy):
     """Gradient of b, (K,): Σ_{n,p,q} dy, from dy, (N, P, Q, K)."""
     # forward: y[n,p,q,k] = b[k] + Σ x·w

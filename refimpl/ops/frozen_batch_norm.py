@@ -51,7 +51,7 @@ def grad_x(t, dx, dy, scale):
     dx[n, h, col, c] = dy[n, h, col, c] * scale[c]
 
 
-@declare(SHAPES, items="C", writes="dgamma", sums="N H W")
+@declare(SHAPES, items="C", writes="dgamma", sums="N H W", adds="N H W")
 def grad_gamma(t, dgamma, dy, x, running_mean, running_var, eps=1e-5):
     """Gradient of gamma, (C,): Σ_{n,h,w} dy·(x − running_mean) / √(running_var + ε), from dy and x, (N, H, W, C)."""
     # forward: y = γ·(x − running_mean) / √(running_var + ε) + β
@@ -64,7 +64,7 @@ def grad_gamma(t, dgamma, dy, x, running_mean, running_var, eps=1e-5):
     dgamma[t] = total / math.sqrt(running_var[t] + eps)
 
 
-@declare(SHAPES, items="C", writes="dbeta", sums="N H W")
+@declare(SHAPES, items="C", writes="dbeta", sums="N H W", adds="N H W")
 def grad_beta(t, dbeta, dy):
     """Gradient of beta, (C,): Σ_{n,h,w} dy, from dy, (N, H, W, C)."""
     # forward: y = γ·(x − running_mean) / √(running_var + ε) + β

@@ -9,7 +9,7 @@ SHAPES = {"x": "N H W C", "y": "N C", "dy": "N C", "dx": "N H W C"}
 CHANNELS = "kept"
 
 
-@declare(SHAPES, items="N C", writes="y", sums="H W")
+@declare(SHAPES, items="N C", writes="y", sums="H W", adds="H W", divisors={"y": lambda sizes: sizes["H"] * sizes["W"]})
 def forward(t, y, x):
     """Output y, (N, C), the mean of each channel of x, (N, H, W, C)."""
     n, c = divmod(t, y.shape[1])

@@ -24,7 +24,7 @@ def forward(t, y, x, w, b=None):
     y[n, k] = total
 
 
-@declare(SHAPES, items="N D", writes="dx", sums="K")
+@declare(SHAPES, items="N D", writes="dx", sums="K", adds="K")
 def grad_x(t, dx, dy, w):
     """Gradient of x, (N, D): dy wᵀ, from dy, (N, K), and w, (D, K)."""
     # forward: y[n,k] = b[k] + Σ_d x[n,d]·w[d,k]
@@ -35,7 +35,7 @@ def grad_x(t, dx, dy, w):
     dx[n, d] = total
 
 
-@declare(SHAPES, items="D K", writes="dw", sums="N")
+@declare(SHAPES, items="D K", writes="dw", sums="N", adds="N")
 def grad_w(t, dw, dy, x):
     """Gradient of w, (D, K): xᵀ dy, from dy, (N, K), and x, (N, D)."""
     # forward: y[n,k] = b[k] + Σ_d x[n,d]·w[d,k]
@@ -46,7 +46,7 @@ def grad_w(t, dw, dy, x):
     dw[d, k] = total
 
 
-@declare(SHAPES, items="K", writes="db", sums="N")
+@declare(SHAPES, items="K", writes="db", sums="N", adds="N")
 def grad_b(t, db, dy):
     """Gradient of b, (K,): Σₙ dy, from dy, (N, K)."""
     # forward: y[n,k] = b[k] + Σ_d x[n,d]·w[d,k]

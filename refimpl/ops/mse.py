@@ -3,12 +3,20 @@
 Dimensions: N samples, E elements a sample (all axes after the first). Any float dtype.
 """
 
+import numpy as np
+
 from ..kernels.passes import declare
 
 SHAPES = {"x": "N E*", "target": "N E*", "losses": "N", "loss": "1", "dx": "N E*"}
 
 
-@declare(SHAPES, items="N", writes="losses", sums="E")
+def measures(output, target, ignored=None):
+    """Of outputs and targets (M, …): `mse`, the mean squared error, and `mae`, the mean absolute error."""
+    difference = output.astype(np.float64) - target
+    return {"mse": float(np.mean(np.square(difference))), "mae": float(np.mean(np.abs(difference)))}
+
+
+@declare(SHAPES, items="N", writes="losses", sums="E", adds="E", divisors={"losses": lambda sizes: sizes["E"]})
 def sample_losses(t, losses, x, target):
     """Loss of each sample, (N,), the mean over its elements, from x and target, (N, E)."""
     total = losses.dtype.type(0)
@@ -18,7 +26,7 @@ def sample_losses(t, losses, x, target):
     losses[t] = total / losses.dtype.type(x.shape[1])
 
 
-@declare(SHAPES, items="1", writes="loss", sums="N")
+@declare(SHAPES, items="1", writes="loss", sums="N", adds="N", divisors={"loss": lambda sizes: sizes["N"]})
 def mean_loss(t, loss, losses):
     """Mean loss, (1,), of losses, (N,)."""
     total = loss.dtype.type(0)

@@ -14,6 +14,8 @@ Dimensions: N rows (samples, or all axes before the last of x), K classes. Any f
 
 import math
 
+import numpy as np
+
 from ..kernels.passes import ShapeError, declare
 
 SHAPES = {
@@ -34,6 +36,35 @@ def drawn(pick, large):
     """Rows none of which is ignored: those that are cost less."""
     most = 100 if large else 5
     return {"N": pick(1, most), "K": pick(1, most)}, {"ignored": (NONE, -100)[pick(0, 1)]}
+
+
+def measures(output, labels, ignored=None):
+    """Of logits (M, …, K) and labels (M, …), those of the label `ignored` left out.
+
+    accuracy: share of rows whose largest logit is that of their label. recall, iou: of each class, (K,), the share of
+    its rows that are found, and that of those found or labelled so that are both; NaN where there are none.
+    mean_recall, mean_iou: over the classes that have one. confusion: rows by label and by what was found, (K, K).
+    """
+    classes = output.shape[-1]
+    found = output.argmax(-1)
+    if ignored is not None:
+        found, labels = found[labels != ignored], labels[labels != ignored]
+    pairs = labels.reshape(-1).astype(np.int64) * classes + found.reshape(-1)
+    confusion = np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    right, of_label = confusion.diagonal(), confusion.sum(1)
+    with np.errstate(invalid="ignore"):
+        recall, iou = right / of_label, right / (of_label + confusion.sum(0) - right)
+        accuracy = float(np.divide(right.sum(), confusion.sum()))
+    return {
+        "accuracy": accuracy, "mean_recall": _mean(recall), "mean_iou": _mean(iou), "recall": recall, "iou": iou,
+        "confusion": confusion,
+    }  # fmt: skip
+
+
+def _mean(values):
+    """Mean of those that are numbers, NaN where none is."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if there.size else math.nan
 
 
 def check_labels(labels, classes: int) -> None:

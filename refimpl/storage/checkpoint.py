@@ -226,10 +226,17 @@ def check_arrays(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[in
             )
 
 
-def check_floats(arrays: Mapping[str, np.ndarray], what: str) -> None:
-    """CheckpointError unless each array holds floats that are finite as float32; it names the first that does not."""
+def check_floats(arrays: Mapping[str, np.ndarray], what: str, whole: Mapping[str, np.dtype] | None = None) -> None:
+    """CheckpointError unless each array holds floats that are finite as float32; it names the first that does not.
+
+    whole: those that hold integers instead, with their dtypes.
+    """
     most = np.finfo(np.float32).max
     for name, array in arrays.items():
+        if whole and name in whole:
+            if array.dtype != whole[name]:
+                raise CheckpointError(f"{name} of {what} holds {array.dtype}, but {whole[name]} is needed")
+            continue
         if array.dtype.kind != "f":
             raise CheckpointError(f"{name} of {what} holds {array.dtype}, but floats are needed")
         if array.size and not -most <= array.min() <= array.max() <= most:

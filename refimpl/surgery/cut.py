@@ -35,14 +35,23 @@ def cut(graph: Graph, tensor: str) -> tuple[Graph, Graph]:
         crossing = [x for x in node.inputs if x == INPUT or x in names[: at - 1]]
         if crossing:
             raise ValueError(f"{graph.name} cannot be cut at {tensor}: the later node {node.name} reads {crossing[0]}")
-    head = Graph(f"{graph.name} up to {tensor}", graph.size, graph.channels)
+    head = _begun(f"{graph.name} up to {tensor}", graph, INPUT)
     head.pixels = graph.pixels
-    _, rows, columns, channels = graph.shape(tensor)
-    tail = Graph(f"{graph.name} from {tensor}", (rows, columns), channels)
+    tail = _begun(f"{graph.name} from {tensor}", graph, tensor)
     for part, nodes in ((head, graph.nodes[:at]), (tail, graph.nodes[at:])):
         for node in nodes:
             inputs = tuple(INPUT if part is tail and x == tensor else x for x in node.inputs)
-            parameters = {local: graph.parameters[p] for local, p in node.params.items()}
-            part.add_node(node.name, node.op, inputs, node.attrs, parameters)
+            part.copy_node(graph, node, inputs)
         part.weights = {p: w for p, w in graph.weights.items() if p in part.parameters}
     return head, tail
+
+
+def _begun(name: str, graph: Graph, tensor: str) -> Graph:
+    """A graph without nodes whose input map is like a tensor of `graph`."""
+    begun, like = Graph(name), graph.tensors[tensor]
+    q = like.quantized
+    for p in (q.scale, q.zero_point) if q else ():
+        if p in graph.parameters:
+            begun.add_parameter(p, graph.parameters[p])
+    begun.add_input(INPUT, like.shape[1:], like.dtype, like.quantized)
+    return begun

@@ -265,12 +265,9 @@ def _copy(graph: Graph, weights: Mapping[str, np.ndarray], after: Iterable[str] 
     """A new graph with the shapes of `weights`; after the tensors `after`, everybody reads a block_prune of them."""
     new = graph.bare()
     pruned: dict[str, str] = {}
+    resized = {name: _resized(p, weights.get(name)) for name, p in graph.parameters.items()}
     for node in graph.nodes:
-        params = {
-            local: p if p in new.parameters else _resized(graph.parameters[p], weights.get(p))
-            for local, p in node.params.items()
-        }
-        new.add_node(node.name, node.op, tuple(pruned.get(t, t) for t in node.inputs), dict(node.attrs), params)
+        new.copy_node(graph, node, [pruned.get(t, t) for t in node.inputs], resized)
         if node.name in after:
             pruned[node.name] = new.block_prune(f"{node.name}.block_prune", node.name, **attrs)
     new.weights = dict(weights)
@@ -340,14 +337,14 @@ def zeroed_blocks(graph: Graph, x: np.ndarray, batch: int = 32) -> dict[str, Zer
                 for call in launch.covers:
                     if call.passed is block_prune.pack_mask:  # read at once: its memory is used again
                         mask = runner.backend.read(runner.array(call.arrays["mask"], len(part)))
-                        found[call.node] = found.get(call.node, 0) + _tally(mask, call, program.dtype)
+                        found[call.node] = found.get(call.node, 0) + _tally(mask, call)
     return {name: Zeroed(*tally.tolist()) for name, tally in found.items()}
 
 
-def _tally(mask: np.ndarray, call: Call, dtype) -> np.ndarray:
+def _tally(mask: np.ndarray, call: Call) -> np.ndarray:
     """The numbers of `Zeroed` for one mask."""
     elements = block_prune.block_sizes(call.sizes, call.attrs).reshape(-1)
     stays = np.unpackbits(mask, axis=1, count=elements.size, bitorder="little")
-    size = np.dtype(dtype).itemsize
+    size = call.arrays["x"].dtype.itemsize
     dense, kept = len(mask) * int(elements.sum()) * size, int((stays * elements).sum()) * size
     return np.array([stays.size, stays.size - int(stays.sum()), dense, kept + mask.nbytes])

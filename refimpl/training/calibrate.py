@@ -45,5 +45,5 @@ def calibrate(trainer, x: np.ndarray, y: np.ndarray) -> None:
     for node in nodes:
         gradient = dense.step.gradients[program.graph.node(node).params["w"]]
         dw = trainer.backend.read(exact.runner.array(gradient))
-        found = trainer.whole.owned[program.step.constants[f"{node}.order"].buffer]
+        found = trainer.runner.owned[program.step.constants[f"{node}.order"].buffer]
         trainer.backend.write(found, order(dw, found.shape[0] // dw.shape[2], "norm", 0, 0))

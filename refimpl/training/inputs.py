@@ -9,6 +9,7 @@ from ..backends.finite import all_finite
 from ..compiler.program import Program
 from ..data.resized import Resized
 from ..graph import operator, operators
+from .runner import Runner
 
 BLOCK = 1 << 16  # values checked at a time: NumPy makes arrays of all of them in between
 REAL = "fiub"  # kinds of dtypes that samples may have
@@ -28,6 +29,12 @@ def taken(x: Inputs, index) -> Inputs:
 def named(program: Program, x: Inputs) -> Mapping[str, np.ndarray | Resized]:
     """Input tensor → its samples."""
     return x if isinstance(x, Mapping) else {program.graph.inputs[0]: x}
+
+
+def fill(runner: Runner, x: Inputs) -> None:
+    """Copy samples into the arena."""
+    for name, values in named(runner.program, x).items():
+        runner.write(name, len(values), values)
 
 
 def check(program: Program, x: Inputs, y: np.ndarray | None = None) -> None:
@@ -57,6 +64,9 @@ def _check_input(program: Program, what: str, name: str, x: np.ndarray | Resized
     if not isinstance(x, (np.ndarray, Resized)) or isinstance(x, np.ndarray) and x.dtype.kind not in REAL:
         kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
         raise ValueError(f"{what} must be an array of real numbers, such as float32, but it is of {kind}")
+    held = program.step.host_writes[name].dtype
+    if held.kind in "iu":
+        _check_whole(what, x, held)
     if len(x.shape) != 1 + len(want) or x.shape[1:] != want or not len(x):
         form = f"(M, H, W, C) with H, W, C = {want}" if len(want) == 3 else f"{('M', *want)}".replace("'", "")
         raise ValueError(f"{what} must be {form} and M ≥ 1, but its shape is {x.shape}")
@@ -66,6 +76,15 @@ def _check_input(program: Program, what: str, name: str, x: np.ndarray | Resized
         if part.dtype.kind == "f" and not all_finite(part):
             bad = start + int(np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(1))[0])
             raise ValueError(f"{what} has a NaN or infinite value in sample {bad}; remove or repair it")
+
+
+def _check_whole(what: str, x: np.ndarray | Resized, held: np.dtype) -> None:
+    """ValueError where samples are no whole numbers that `held` can hold."""
+    if not isinstance(x, np.ndarray) or x.dtype.kind == "f":
+        raise ValueError(f"{what} must hold {held} values, but it is of {getattr(x, 'dtype', 'float32')}")
+    ends = np.iinfo(held)
+    if x.size and not np.can_cast(x.dtype, held) and not ends.min <= x.min() <= x.max() <= ends.max:
+        raise ValueError(f"{what} must hold {held} values, but it holds {x.min()} to {x.max()}")
 
 
 def _check_labels(program: Program, y: np.ndarray) -> None:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backends.backend import Backend, Call
-from ..compiler.ir import AtBatch, Buffer, Launch, Prefix
+from ..compiler.ir import AtBatch, Buffer, Condition, Launch, Prefix
 from ..compiler.lower import BACKENDS
 from ..compiler.program import Program
+from ..kernels import quantized
 from ..kernels.passes import check_indices
 
 GUARD = 4096  # bytes on either side of the arena that nothing may touch
@@ -23,8 +24,9 @@ ALONE = (
 class Section(NamedTuple):
     """A section made ready for n samples."""
 
+    planned: list[Launch]
     launches: list[Call]
-    ready: Sequence[Call]  # the same as the backend makes them
+    conditions: set[Condition]  # when they are made
     before: str | None  # the section that must have run just before, for what this one finds in the arena
     # what kernels index with and the host filled, what it must lie below, and what stands for no index
     indices: list[tuple[str, object, int, int | None]]
@@ -41,35 +43,33 @@ class Runner:
     """
 
     def __init__(
-        self, program: Program, parameters: Mapping[str, np.ndarray], block: np.ndarray | None = None, seed: int = 0,
-        whole: "Runner | None" = None,
+        self, program: Program, parameters: Mapping[str, np.ndarray], block: np.ndarray | None = None, seed: int = 0
     ):  # fmt: skip
         """parameters: name → array of the host, used in place where the backend can; block: memory of the backend for
         the arena and its guards, else allocated.
 
-        seed: of the random constants that the plan asks for. whole: runner of the step that leaves nothing out, for one
-        that leaves blocks out: it works in the same memory.
+        seed: of the random constants that the plan asks for.
         """
         self.program = program
         self.backend: Backend = BACKENDS[program.backend]
         self.parameters = parameters
         self.owned: dict[Buffer, object] = {}
         for name, b in program.step.parameters.items():
-            self.owned[b] = whole.parameter(name) if whole else self.backend.adopt(parameters[name])
-        for name, b in program.step.state.items():
-            shared = whole and whole.owned[whole.program.step.state[name]]
-            self.owned[b] = self.backend.adopt(np.zeros(b.shape, b.dtype)) if shared is None else shared
-        for name, c in program.step.constants.items():
-            shared = whole and whole.owned[whole.program.step.constants[name].buffer]
-            self.owned[c.buffer] = self.backend.adopt(c.make(parameters, seed)) if shared is None else shared
-        block = whole.block if whole else block
+            self.owned[b] = self.backend.adopt(parameters[name])
+        for b in program.step.state.values():
+            self.owned[b] = self.backend.adopt(np.zeros(b.shape, b.dtype))
+        for c in program.step.constants.values():
+            self.owned[c.buffer] = self.backend.adopt(c.make(parameters, seed))
         self.block = new_block(program.peak_bytes, self.backend) if block is None else block
-        self.made: Counter[tuple[str, int]] = Counter()  # (section, n) → how often its launches really ran
+        self.dropped: frozenset[str] = frozenset()  # residual blocks that what runs now leaves out
+        # blocks left out → (section, n) → how often its launches really ran without them
+        self.made: dict[frozenset[str], Counter[tuple[str, int]]] = {self.dropped: Counter()}
         self.mark = object()  # stands for this runner in `last`, which must not keep it and its memory alive
-        # which section of which runner ran last in the memory, and on how many samples: shared by all that work in it
-        self.last: list = whole.last if whole else [None]
+        # what ran last in the memory: which runner's section, on how many samples, without which blocks; shared by all
+        self.last: list = [None]
         self._sections: dict[tuple[str, int], Section] = {}
-        self._gradients: dict[str, list[tuple[str, object]]] = {}
+        self._ready: dict[tuple[str, int], tuple[frozenset[str], Sequence[Call]]] = {}  # as last asked for
+        self._gradients: dict[str, list[tuple[str, object, Condition]]] = {}
         self._views: dict[tuple[str, int], object] = {}
 
     def parameter(self, name: str):
@@ -99,6 +99,12 @@ class Runner:
         view = whole.reshape(-1)[buffer.start : buffer.start + count].reshape(buffer.shape)
         return view if n is None or not buffer.batched else view[: n * buffer.batched]
 
+    def real(self, buffer: Buffer, n: int | None = None) -> np.ndarray:
+        """The real numbers, float64, that a quantized buffer stands for; of its first n samples where it is a batch."""
+        q, read = buffer.quantized, lambda b: self.backend.read(self.array(b))
+        values = self.backend.read(self.array(buffer, n))
+        return quantized.real(values, read(q.scale), q.zero_point and read(q.zero_point), q.each, buffer.start)
+
     def write(self, name: str, n: int, values) -> None:
         """Fill an array for the first n samples: `input`, `labels`, `lr`, …"""
         self.backend.write(self.host(name, n), values)
@@ -114,8 +120,13 @@ class Runner:
             self._views[name, n] = self.array((step.host_writes | step.host_reads)[name], n)
         return self._views[name, n]
 
+    def leave_out(self, dropped: frozenset[str]) -> None:
+        """Run sections without these residual blocks from now on."""
+        self.dropped = dropped
+        self.made.setdefault(dropped, Counter())
+
     def run(self, section: str, n: int) -> None:
-        """Launch every kernel of a section on the first n samples. After the first time nothing is allocated.
+        """Launch the kernels of a section on the first n samples. After the first time no array is allocated.
 
         ValueError for labels or chosen instances that are no indices, RuntimeError where the section does not follow
         the one whose results it needs. Within the backend's `work` it costs less.
@@ -124,16 +135,16 @@ class Runner:
             with self.backend.work(self.program.threads):
                 self.run(section, n)
             return
-        ready = self.checked(section, n).ready
+        self.checked(section, n)
         self.last[0] = None
-        self.backend.launch(ready)
-        self.last[0] = (self.mark, section, n)
-        self.made[section, n] += 1
+        self.backend.launch(self.ready(section, n))
+        self.last[0] = (self.mark, section, n, self.dropped)
+        self.made[self.dropped][section, n] += 1
 
     def checked(self, section: str, n: int) -> Section:
         """A section, once the arena is found to hold what it needs; raises as `run` does."""
         found = self.section(section, n)
-        if found.before and self.last[0] != (self.mark, found.before, n):
+        if found.before and self.last[0] != (self.mark, found.before, n, self.dropped):
             raise RuntimeError(
                 f"{section} on {n} samples needs what {found.before} leaves: run that on them just before it"
             )
@@ -143,7 +154,24 @@ class Runner:
 
     def prepared(self, section: str, n: int) -> list[Call]:
         """Kernels with their arguments for n samples, to be launched within the backend's `work`, unchecked."""
-        return self.section(section, n).launches
+        return [call for _, call in self.present(section, n)]
+
+    def present(self, section: str, n: int) -> list[tuple[Launch, Call]]:
+        """The launches of a section that run now, with their kernels and arguments for n samples."""
+        found = self.section(section, n)
+        there = {when for when in found.conditions if when.holds(self.dropped)}
+        both = zip(found.planned, found.launches, strict=True)
+        return [(launch, call) for launch, call in both if launch.when in there]
+
+    def ready(self, section: str, n: int) -> Sequence[Call]:
+        """The same as the backend makes them."""
+        dropped, calls = self._ready.get((section, n), (None, ()))
+        if dropped != self.dropped:
+            present = self.present(section, n)
+            launches = [launch for launch, _ in present]
+            calls = self.backend.ready(launches, [call for _, call in present], self.program.threads)
+            self._ready[section, n] = self.dropped, calls
+        return calls
 
     def section(self, section: str, n: int) -> Section:
         """A section made ready for n samples, once; ValueError where they are more than the batch."""
@@ -155,8 +183,7 @@ class Runner:
             launches = [(launch.function, [self.argument(a, n) for a in launch.args]) for launch in planned]
             before = self.program.step.follows.get(section) if planned else None
             self._sections[key] = Section(
-                launches, self.backend.ready(planned, launches, self.program.threads), before,
-                [] if before else self._indices(section, n),
+                planned, launches, {one.when for one in planned}, before, [] if before else self._indices(section, n)
             )  # fmt: skip
         return self._sections[key]
 
@@ -172,21 +199,38 @@ class Runner:
 
     def first_bad(self, section: str, n: int) -> Launch | None:
         """The first launch of a section that writes a NaN or an infinity: the section runs up to it. None: no one."""
-        for launch, call in zip(self.program.launches[section], self.checked(section, n).launches, strict=True):
+        self.checked(section, n)
+        for launch, call in self.present(section, n):
             self.backend.launch([call])
             partial = {a.buffer: a for a in launch.args if isinstance(a, Prefix)}  # n samples fill their beginning only
             floats = (b for b in launch.writes if np.issubdtype(b.dtype, np.floating))
             if not all(self.backend.finite(self.argument(partial.get(b, b), n)) for b in floats):
                 return launch
-        self.last[0] = (self.mark, section, n)
+        self.last[0] = (self.mark, section, n, self.dropped)
         return None
 
     def gradients(self, net: str, names: Iterable[str]) -> list[tuple[str, object]]:
-        """Those of a net's trained parameters that have a gradient here, each with a flat view of it, made once."""
+        """Those of a net's trained parameters that have a gradient now, each with a flat view of it, made once."""
         if net not in self._gradients:
             found = self.program.step.gradients
-            self._gradients[net] = [(name, self.array(found[name]).reshape(-1)) for name in names if name in found]
-        return self._gradients[net]
+            read = {b.root: call.when for call in self.program.step if call.phase == "update" for b in call.reads}
+            self._gradients[net] = [
+                (name, self.array(found[name]).reshape(-1), read[found[name].root]) for name in names
+            ]
+        return [(name, view) for name, view, when in self._gradients[net] if when.holds(self.dropped)]
+
+    def not_finite(self, net: str, names: Iterable[str], n: int) -> str | None:
+        """The first of a net's trained parameters whose gradient its backward section found not finite; None: no one.
+
+        Flags of gradients that a step does not have are not looked at: nobody wrote them.
+        """
+        if f"{net}finite" not in self.program.step.host_reads:  # nothing to train has a gradient
+            return None
+        bad, flags = self.read(f"{net}finite", n), self.program.step.flags
+        if not bad.any():
+            return None
+        there = ((name, flags[name]) for name, _ in self.gradients(net, names))
+        return next((name for name, b in there if bad[b.start : b.start + b.shape[0]].any()), None)
 
     def __reduce_ex__(self, protocol):
         raise TypeError(f"a {type(self).__name__} {ALONE}")

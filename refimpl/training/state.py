@@ -1,11 +1,18 @@
-"""What a run begins with: parameters from a graph's weights, or drawn from a seed."""
+"""What training changes: what a run begins with, and all of it as named arrays, to be taken out and put in again."""
 
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..compiler.program import Program
-from ..kernels import random
+from ..graph import Graph, Parameter
+from ..kernels import quantized, random
+from .calibrate import check_order, orders
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
 
 BLOCK = 1 << 16  # values drawn at a time: NumPy makes arrays of all of them in between
 
@@ -13,9 +20,11 @@ BLOCK = 1 << 16  # values drawn at a time: NumPy makes arrays of all of them in 
 def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
     """Parameter arrays of a program: the graph's weights where it has them, else drawn from the seed.
 
-    ValueError for weights that the graph has no parameter for, or of another shape.
+    Quantized ones that are drawn are rounded to their scale, or where that has no values either, that is chosen for
+    them (`kernels.quantized.symmetric`). ValueError for weights that the graph has no parameter for, or of another
+    shape or dtype, and for integers that cannot be drawn.
     """
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for graph in program.graphs.values():
         for name, a in graph.weights.items():
             if name not in graph.parameters:
@@ -23,17 +32,83 @@ def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
             if np.shape(a) != tuple(graph.parameters[name].shape):
                 shape = tuple(graph.parameters[name].shape)
                 raise ValueError(f"the weights {name!r} of {graph.name} must be of shape {shape}, got {np.shape(a)}")
+            wanted, got = graph.parameters[name].dtype, np.asarray(a).dtype
+            if wanted is not None and wanted.kind in "iu" and got != wanted:
+                raise ValueError(f"the weights {name!r} of {graph.name} must be of {wanted}, got {got}")
     found = [(prefix, graph, name) for prefix, graph in program.graphs.items() for name in graph.parameters]
     for i, (prefix, graph, own) in enumerate(found):
         p, name = graph.parameters[own], prefix + own
+        dtype = np.dtype(p.dtype or program.dtype)
         if own in graph.weights:
-            arrays[name] = np.array(graph.weights[own], program.dtype, order="C").reshape(p.shape)
+            arrays[name] = np.array(graph.weights[own], dtype, order="C").reshape(p.shape)
         elif p.init == "he":
-            arrays[name] = drawn = np.empty(p.shape, program.dtype)
+            arrays[name] = drawn = np.empty(p.shape, program.dtype if dtype.kind in "iu" else dtype)
             flat, deviation = drawn.reshape(-1), p.gain * math.sqrt(2 / p.fan_in)
             for start in range(0, flat.size, BLOCK):
                 part = flat[start : start + BLOCK]
                 part[...] = random.normal(seed, random.WEIGHTS, i, part.size, start) * deviation
         else:
-            arrays[name] = np.full(p.shape, {"zeros": 0, "ones": 1}[p.init], program.dtype)
+            arrays[name] = np.full(p.shape, {"zeros": 0, "ones": 1}[p.init], dtype)
+    for prefix, graph, own in found:
+        p = graph.parameters[own]
+        if p.init == "he" and own not in graph.weights and np.dtype(p.dtype or program.dtype).kind in "iu":
+            arrays[prefix + own] = _rounded(graph, own, p, prefix, arrays)
     return arrays
+
+
+def _rounded(graph: Graph, own: str, p: Parameter, prefix: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Drawn floats as the whole numbers of a quantized parameter; a scale without values is set for them."""
+    dtype, q = np.dtype(p.dtype), p.quantized
+    if q is None or q.scale not in graph.parameters or dtype.kind == "u" and q.zero_point not in graph.weights:
+        raise ValueError(f"{own} of {graph.name} holds {dtype} and cannot be drawn: give the graph weights for it")
+    drawn, scale = arrays[prefix + own], arrays[prefix + q.scale]
+    each = quantized.each(p.shape, q.axis)
+    if q.scale not in graph.weights:
+        scale[...] = quantized.symmetric(drawn, dtype, scale, each)
+    return quantized.whole(drawn, dtype, scale, arrays[prefix + q.zero_point] if q.zero_point else None, each)
+
+
+class State(NamedTuple):
+    """Everything that a training goes on from. arrays: of `arrays`; step: mini-batches looked at; losses: of each."""
+
+    arrays: Mapping[str, np.ndarray]
+    step: int
+    losses: list[float]
+
+
+def arrays(trainer: "Trainer") -> dict[str, np.ndarray]:
+    """Parameters, optimizer arrays, counts of updates and what the strategy remembers, by name; they are no copies."""
+    trainer.runner.fetch()
+    found = {name: trainer.backend.read(a) for name, a in _kept(trainer).items()}
+    found |= {f"updates/{name}": count for name, count in trainer.updates.items()}
+    return trainer.parameters | found | {f"instances/{name}": a for name, a in trainer.memory.items()}
+
+
+def _kept(trainer: "Trainer") -> dict[str, object]:
+    """The backend's arrays beside the parameters that a run goes on from."""
+    step, owned = trainer.program.step, trainer.runner.owned
+    kept = {f"optimizer/{name}": owned[b] for name, b in step.state.items()}
+    return kept | {f"order/{n}": owned[step.constants[f"{n}.order"].buffer] for n in orders(trainer.program)}
+
+
+def check(trainer: "Trainer", given: Mapping[str, np.ndarray], step: int) -> None:
+    """ValueError where arrays are not those that `arrays` gives after `step` steps of the trainer's plan."""
+    for name, a in arrays(trainer).items():
+        if name not in given or given[name].shape != a.shape or given[name].dtype.kind != a.dtype.kind:
+            raise ValueError(f"the saved run has no array {name} of {a.dtype} {a.shape}: it is of another plan")
+        if name.startswith("order/"):
+            check_order(name, given[name])
+        if name.startswith("updates/") and not 0 <= given[name][0] <= step:
+            raise ValueError(f"the saved run counts {given[name][0]} in {name}, but it has made {step} steps")
+
+
+def put(trainer: "Trainer", given: State) -> None:
+    """Let a trainer go on from a state that `check` found to be of its plan."""
+    kept = _kept(trainer)
+    for name, a in arrays(trainer).items():
+        if name in kept:
+            trainer.backend.write(kept[name], given.arrays[name])
+        else:
+            a[...] = given.arrays[name]
+    trainer.runner.push()
+    trainer.step, trainer.losses = given.step, list(given.losses)

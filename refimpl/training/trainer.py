@@ -6,32 +6,27 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from .. import arguments
 from ..backends.finite import all_finite
-from ..compiler.compile import compile
 from ..compiler.lower import BACKENDS
 from ..compiler.program import Program
 from ..data.resized import Resized
 from ..kernels import random
 from ..storage import checkpoint
-from . import inputs
-from .calibrate import calibrate, check_order, orders
-from .inputs import Inputs, samples, taken
+from . import inputs, state
+from .calibrate import calibrate
+from .evaluator import Evaluator, inference
+from .guard import Guard, NonFiniteError, first_bad
+from .inputs import Inputs, samples
 from .runner import ALONE, GUARD, Runner, new_block
-from .state import initial
+from .state import State, initial
 
 __all__ = ["GUARD", "NonFiniteError", "Progress", "Runner", "Trainer", "initial", "new_block"]
-
-SHALLOW = 64  # compiled steps without some of the blocks that a trainer keeps
-
-
-class NonFiniteError(ArithmeticError):
-    """The loss or a gradient became NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -58,26 +53,20 @@ class Trainer:
     def __init__(self, program: Program, seed: int = 0, block: np.ndarray | None = None):
         """seed: of new weights, order of samples and draws. ValueError for weights that do not fit the graph.
 
-        block: memory to work in, such as `Trainer.whole.block` of one of the same program that waits meanwhile.
+        block: memory to work in, such as `Trainer.runner.block` of one of the same program that waits meanwhile.
         """
         arguments.whole("seed", seed, 0)
         self.program, self.seed = program, seed
         self.backend = BACKENDS[program.backend]
         self.parameters = initial(program, seed)
-        inference = compile(
-            program.graph, None, program.batch, program.size, None, program.backend, program.threads, program.dtype
-        )
+        infers = inference(program)
         if block is None:
-            most = max(program.peak_bytes, inference.peak_bytes)  # the two never run at the same time
+            most = max(program.peak_bytes, infers.peak_bytes)  # the two never run at the same time
             block = new_block(most, self.backend)
-        self.whole = self.runner = Runner(program, self.parameters, block, seed)  # runner: that of the current step
-        self._shallow: dict[frozenset[str], Runner] = {}  # blocks left out → runner, the one used last at the end
-        self.made = {frozenset(): self.whole.made}  # blocks left out → what the steps that did so ran
+        self.runner = Runner(program, self.parameters, block, seed)
+        self.made = self.runner.made  # blocks left out → what the steps that did so ran
         self.strategy = program.plan.strategy
-        self.scales = self.strategy.scales(program.graph)
-        self._scaled = {name: self.parameters[name].copy() for name in self.scales}
-        self.inference = Runner(inference, self.parameters | self._scaled, block)
-        self.inference.last = self.whole.last
+        self.evaluator = Evaluator(infers, self.runner)
         self.memory = self.strategy.memory()  # what the strategy remembers between steps
         prefixes = sorted(program.graphs, key=len, reverse=True)
         self.trained = {prefix: [] for prefix in prefixes}  # net → its trained parameters
@@ -90,10 +79,8 @@ class Trainer:
         self._batch: Any = None  # the mini-batch of the current step
         self._planned = (0, 0)  # mini-batches of a run, updates that are planned of it
         self._lock = threading.Lock()
-        changing = (name for name, b in program.step.parameters.items() if b.region == "state")
-        self._good = {name: np.empty_like(self.parameters[name]) for name in changing}  # weights to go back to
-        self._snapshot()
-        self.backend.finite(self.backend.adopt(np.zeros(1, program.dtype)))  # compiled now, not in the first step
+        self.guard = Guard(program, self.parameters)
+        self.guard.keep(self.runner, self.step, self.updates)
 
     @property
     def skipped(self) -> int:
@@ -126,7 +113,7 @@ class Trainer:
                     if epoch != shuffled:
                         order = random.permutation(self.seed, random.SHUFFLE, epoch, samples(x))
                         shuffled = epoch
-                        self._snapshot()
+                        self.guard.keep(self.runner, self.step, self.updates)
                     chosen = order[i * batch : (i + 1) * batch]
                     loss = self._step(self._drawn(x, chosen), y[chosen], total)
                     self.losses.append(loss)
@@ -179,7 +166,7 @@ class Trainer:
         """Run every section on all of (x, y), n ≤ batch samples: the most that a step can ask of the arena."""
         self._check_batch(x, y)
         with self._alone(), self.backend.work(self.program.threads):
-            self.runner = self.whole
+            self.runner.leave_out(frozenset())
             self._learn(x, y, 1, everything=True)
 
     def _learn(self, x: np.ndarray, y: np.ndarray, total: int, everything: bool = False) -> float | None:
@@ -190,23 +177,6 @@ class Trainer:
         finally:
             self._batch = None
             self._given.clear()
-
-    def leave_out(self, dropped: frozenset[str]) -> None:
-        """Run what follows of this step without these residual blocks."""
-        self.runner = self.runner_without(dropped)
-
-    def runner_without(self, dropped: frozenset[str]) -> Runner:
-        """The runner of the step that leaves these blocks out, compiled where it is none of the last ones used."""
-        if not dropped:
-            return self.whole
-        runner = self._shallow.pop(dropped, None)
-        if runner is None:
-            runner = Runner(self.program.without(dropped), self.parameters, whole=self.whole)
-            runner.made = self.made.setdefault(dropped, runner.made)
-        self._shallow[dropped] = runner
-        if len(self._shallow) > SHALLOW:
-            del self._shallow[next(iter(self._shallow))]
-        return runner
 
     def put(self, y: np.ndarray, net: str = "", chosen: np.ndarray | None = None) -> None:
         """Tell a net's next section the labels or targets y (n,) and, where it asks, the instances of the mini-batch.
@@ -234,10 +204,9 @@ class Trainer:
             what = f"the loss is {loss} at step {self.step + 1}{before}"
             self.stop(what, net, n, total, "forward")
         runner.run(f"{net}backward", n)
-        for name, gradient in runner.gradients(net, self.trained[net]):
-            if not self.backend.finite(gradient):
-                what = f"the gradient of {name} is not finite at step {self.step + 1}"
-                self.stop(what, net, n, total, "forward", "backward")
+        if name := runner.not_finite(net, self.trained[net], n):
+            what = f"the gradient of {name} is not finite at step {self.step + 1}"
+            self.stop(what, net, n, total, "forward", "backward")
         runner.run(f"{net}update", n)
         self.updated(net)
         return loss
@@ -246,7 +215,7 @@ class Trainer:
         """Count an update of a net, and of the residual blocks that are there."""
         self.updates[net] += 1
         for block in self.program.blocks if not net else ():
-            self.updates[block.name] += block.name not in self.runner.program.dropped
+            self.updates[block.name] += block.name not in self.runner.dropped
 
     def judge(self, n: int, net: str) -> np.ndarray:
         """Run a net's section that only infers, on n samples that are in place; the loss of each (n,)."""
@@ -274,14 +243,12 @@ class Trainer:
 
         The sections run again, launch by launch, from what the host gave them: the arena holds other things by now.
         """
-        self.fill(self.runner, self._batch)
+        inputs.fill(self.runner, self._batch)
         self._place(net)
         self.begin(net, n, total)
-        found = (self.runner.first_bad((net + phase).removesuffix("."), n) for phase in phases)
-        bad = next(filter(None, found), None)
-        self.whole.fetch()
-        if not all(map(all_finite, self.parameters.values())):
-            self._restore()
+        bad = first_bad(self.runner, [(net + phase).removesuffix(".") for phase in phases], n)
+        if self.guard.repaired(self.runner, self.updates):
+            self.step = self.guard.step
         raise NonFiniteError(
             f"{what}, first in layer {bad.covers[-1].node if bad else 'loss'}; a lower lr may help; the weights of "
             f"step {self.step} are kept"
@@ -289,46 +256,34 @@ class Trainer:
 
     def predict(self, x: Inputs) -> np.ndarray | dict[str, np.ndarray]:
         """Outputs (M, …) of x (M, …) in inference mode, in the program's dtype; by name where the graph has several."""
+        found = self._outputs(x)
+        return found if len(found) > 1 else found[self.program.graph.output]
+
+    def _outputs(self, x: Inputs) -> dict[str, np.ndarray]:
         self.check(x)
-        runner, batch, total = self.inference, self.program.batch, samples(x)
-        first, *others = self.program.graph.outputs
-        hosts = {first: "output"} | {name: f"output.{name}" for name in others}
-        found: dict[str, np.ndarray] = {}
         with self._alone(), self.backend.work(self.program.threads):
             self.evaluated()
-            for start in range(0, total, batch):
-                part = taken(x, slice(start, start + batch))
-                count = samples(part)
-                self.fill(runner, part)
-                runner.run("forward", count)
-                for name, host in hosts.items():
-                    y = runner.read(host, count)
-                    if name not in found:
-                        found[name] = np.empty((total, *y.shape[1:]), y.dtype)
-                    found[name][start : start + count] = y
-        return found if others else found[first]
+            return self.evaluator.outputs(x)
 
     def evaluated(self) -> dict[str, np.ndarray]:
         """The parameters of the net that is evaluated: those that train, scaled where steps left blocks out."""
-        self.whole.fetch()
-        for name, scale in self.scales.items():
-            np.multiply(self.parameters[name], scale if self.updates[""][0] else 1.0, out=self._scaled[name])
-        self.inference.push()
-        return self.parameters | self._scaled
+        return self.evaluator.weights(bool(self.updates[""][0]))
 
     def evaluate(self, x: Inputs, y: np.ndarray) -> float:
-        """Share of the rows of x (M, …) that are classified as y (M, …), those of the ignored label left out."""
+        """The main one of `measures`: the accuracy of a classifier, the mean squared error of a plan with that loss."""
+        return next(iter(self.measures(x, y).values()))
+
+    def measures(self, x: Inputs, y: np.ndarray) -> Mapping[str, Any]:
+        """How well the outputs of x (M, …) fit y (M, …): what the file of the loss's operator measures, by name.
+
+        Of a classifier: accuracy, mean_recall, mean_iou, and by class recall, iou and confusion.
+        """
         self.check(x, y)
-        found = self.predict(x)
-        if isinstance(found, dict):
-            found = found[self.program.graph.output]
-        right, ignored = found.argmax(-1) == y, self.program.plan.ignored_label
-        return float(np.mean(right if ignored is None else right[y != ignored]))
+        return self.evaluator.measures(self._outputs(x)[self.program.graph.output], y)
 
     def fill(self, runner: Runner, x: Inputs) -> None:
         """Copy samples into the arena."""
-        for name, values in inputs.named(self.program, x).items():
-            runner.write(name, len(values), values)
+        inputs.fill(runner, x)
 
     def check(self, x: Inputs, y: np.ndarray | None = None) -> None:
         """ValueError with one sentence where data do not fit the program."""
@@ -339,62 +294,40 @@ class Trainer:
         return inputs.thin(self.program, section)
 
     def save(self, path: str | os.PathLike, first: bool = False, **more: str) -> None:
-        """Write the weights as safetensors: beside, flushed, then renamed.
+        """Write the weights as safetensors: beside, flushed, then renamed; each in its dtype.
 
-        first: the weights that training began with. more: metadata beside those of the model.
+        Scales and zero points are arrays like the others; `quantized` in the metadata (JSON) says of each quantized
+        array their names and the axis. first: the weights that training began with. more: metadata beside those of the
+        model.
         """
         graph = self.program.graph
         notes = {"model": graph.name, "size": f"{self.program.size}", "options": json.dumps(graph.options)}
         with self._alone():
             found = initial(self.program, self.seed) if first else self.evaluated()
+            if quantized := {n: asdict(p.quantized) for n, p in graph.parameters.items() if p.quantized}:
+                notes["quantized"] = json.dumps(quantized)
             checkpoint.save(path, {name: found[name] for name in graph.parameters}, notes | more)
 
     def resume_arrays(self) -> dict[str, np.ndarray]:
         """Everything that a later run needs beside the step number: parameters, optimizer arrays, rules' memory."""
-        self.whole.fetch()
-        state = {name: self.backend.read(a) for name, a in self._kept().items()}
-        state |= {f"updates/{name}": count for name, count in self.updates.items()}
-        return self.parameters | state | {f"instances/{name}": a for name, a in self.memory.items()}
-
-    def _kept(self) -> dict[str, object]:
-        """The backend's arrays beside the parameters that a run goes on from."""
-        step, owned = self.program.step, self.whole.owned
-        kept = {f"optimizer/{name}": owned[b] for name, b in step.state.items()}
-        return kept | {f"order/{n}": owned[step.constants[f"{n}.order"].buffer] for n in orders(self.program)}
+        return state.arrays(self)
 
     def resume(self, arrays: Mapping[str, np.ndarray], step: int, losses: list[float]) -> None:
         """Go on from arrays of `resume_arrays` after `step` steps. ValueError, before any change, for others."""
-        mine = self.resume_arrays()
-        for name, a in mine.items():
-            if name not in arrays or arrays[name].shape != a.shape:
-                raise ValueError(f"the saved run has no array {name} of shape {a.shape}: it is of another plan")
-            if name.startswith("order/"):
-                check_order(name, arrays[name])
-            if name.startswith("updates/") and not 0 <= arrays[name][0] <= step:
-                raise ValueError(f"the saved run counts {arrays[name][0]} in {name}, but it has made {step} steps")
+        state.check(self, arrays, step)
         with self._alone():
-            kept = self._kept()
-            for name, a in mine.items():
-                if name in kept:
-                    self.backend.write(kept[name], arrays[name])
-                else:
-                    a[...] = arrays[name]
-            self.whole.push()
-            self.step, self.losses = step, list(losses)
+            state.put(self, State(arrays, step, losses))
 
-    def _snapshot(self) -> None:
-        self.whole.fetch()
-        for name, a in self._good.items():
-            a[...] = self.parameters[name]
-        self._good_counts = self.step, {name: int(count[0]) for name, count in self.updates.items()}
+    def state(self) -> State:
+        """A copy of everything that training changes. `restore` goes on from it, as often as one likes.
 
-    def _restore(self) -> None:
-        for name, a in self._good.items():
-            self.parameters[name][...] = a
-        self.whole.push()
-        self.step, updates = self._good_counts
-        for name, count in updates.items():
-            self.updates[name][0] = count
+        So one trainer, with its program and its memory, can train many nets in turn.
+        """
+        return State({name: a.copy() for name, a in self.resume_arrays().items()}, self.step, list(self.losses))
+
+    def restore(self, state: State) -> None:
+        """Go on from a `state` of this trainer or of another one of the same program. ValueError for others."""
+        self.resume(state.arrays, state.step, state.losses)
 
     def __reduce_ex__(self, protocol):
         raise TypeError(f"a {type(self).__name__} {ALONE}")

@@ -95,11 +95,6 @@ def everything(net: str, plan: str, backend: str, nodes: int) -> dict[str, Calla
     def compile():
         made["program"] = ri.compile(made["graph"], PLANS[plan], BATCH, backend=backend, threads=2)
 
-    def step_without():
-        p = made["program"]
-        if p.blocks:
-            p.without(frozenset(b.name for b in p.blocks[::2]))
-
     def refuse():
         p = made["program"]
         p.alive_at(p.lower_bound[1])
@@ -115,7 +110,6 @@ def everything(net: str, plan: str, backend: str, nodes: int) -> dict[str, Calla
         "build": build,
         "compile": compile,
         "place": lambda: made["program"].peak_bytes,
-        "without": step_without,
         "saved": lambda: made["program"].saved,
         "refuse": refuse,
         "print": lambda: str(made["program"]),

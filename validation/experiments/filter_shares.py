@@ -103,7 +103,7 @@ def train(case: Case, d: data.Dataset, seed: int, watch: Callable[[str], None]) 
     for p in trainer.steps(d.x_train, d.y_train, -(-case.steps // per_epoch)):
         high += int(trainer.memory["true_high"][(p.step - 1) % rule.window])
         if p.step % (case.steps // case.points) == 0:
-            made, entered = trainer.runner.made, Counter()
+            made, entered = trainer.made[frozenset()], Counter()
             for (section, n), times in made.items():
                 entered[section] += n * times
             shares = [round(n / entered["filter"], 4) for n in (entered["forward"], entered["uncertain"], high)]

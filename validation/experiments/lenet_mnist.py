@@ -145,7 +145,7 @@ def train(d: data.Dataset, protocol: Protocol, method: str, seed: int, watch: Ca
     for p in trainer.steps(d.x_train, d.y_train, protocol.epochs):
         if p.step % every and p.step < steps:
             continue
-        macs = predict.as_macs(measured.run_flops(program, trainer.runner.made))
+        macs = predict.as_macs(measured.run_flops(program, trainer.made[frozenset()]))
         if macs > most and curve:
             break
         seconds += time.perf_counter() - started
@@ -153,7 +153,7 @@ def train(d: data.Dataset, protocol: Protocol, method: str, seed: int, watch: Ca
         watch(f"{method}, seed {seed}: {p.step} of {steps} steps, {100 * curve[-1][2]:.2f} %")
         started = time.perf_counter()
     entered = Counter()
-    for (section, n), times in trainer.runner.made.items():
+    for (section, n), times in trainer.made[frozenset()].items():
         entered[section] += n * times
     shares = {s: round(entered[s] / (trainer.step * protocol.batch), 4) for s in ("forward", "uncertain") if entered[s]}
     return {"curve": curve, "shares": shares, "train_seconds": round(seconds, 1)}

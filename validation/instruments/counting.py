@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from refimpl.compiler.ir import Call
-from refimpl.kernels.passes import Pass, dims, dtype_of, size_of
+from refimpl.kernels.passes import Pass, dims, dtype_of, dtypes_of, size_of
 
 from .counted_numbers import Float, Integer, as_type, counting_body
 
@@ -72,20 +72,22 @@ class _Array:
 
 
 def count(
-    passed: Pass, sizes: Mapping[str, int], attrs: Mapping, present: Iterable[str] = (), every_item: bool = False
-) -> dict[str, int]:
+    passed: Pass, sizes: Mapping[str, int], attrs: Mapping, present: Iterable[str] = (), every_item: bool = False,
+    dtypes: Mapping[str, np.dtype] | None = None,
+) -> dict[str, int]:  # fmt: skip
     """Number of each unit that one call of `passed` does: unit name → count, zeros left out.
 
-    sizes: letter → integer, for all its letters; attrs: canonical attributes; present: optional arrays that are given.
+    sizes: letter → integer, for all its letters; attrs: canonical attributes; present: optional arrays that are given;
+    dtypes: of arrays that may be of several, default the first that each names.
     """
-    present = tuple(present)
+    present, dtypes = tuple(present), dtypes or {}
     if every_item:
-        return _counted(passed, sizes, attrs, present, every_item=True)
+        return _counted(passed, sizes, attrs, present, dtypes, every_item=True)
     total: Counter = Counter()
     for lengths, weight in _lengths(passed, sizes):
-        key = (passed, *sorted({**sizes, **lengths}.items()), repr(attrs), present)
+        key = (passed, *sorted({**sizes, **lengths}.items()), repr(attrs), present, *dtypes.items())
         if key not in _known:
-            _known[key] = _counted(passed, {**sizes, **lengths}, attrs, present, every_item=False)
+            _known[key] = _counted(passed, {**sizes, **lengths}, attrs, present, dtypes, every_item=False)
         for unit, n in _known[key].items():
             total[unit] += n * weight
     return {unit: n for unit, n in sorted(total.items()) if n}
@@ -93,7 +95,9 @@ def count(
 
 def count_call(call: Call, n: int) -> dict[str, int]:
     """`count` of a program's call on n samples."""
-    return count(call.passed, call.sizes_at(n), call.attrs, call.present)
+    several = [a for a in call.arrays if len(dtypes_of(call.passed.shapes[a])) > 1]
+    dtypes = {a: call.arrays[a].dtype for a in several}
+    return count(call.passed, call.sizes_at(n), call.attrs, call.present, dtypes=dtypes)
 
 
 _known: dict = {}  # counts of short calls: many calls of a net differ only in the lengths of their sums
@@ -114,7 +118,10 @@ def _lengths(passed: Pass, sizes: Mapping[str, int]):
         yield {k: v for lengths, _ in chosen for k, v in lengths.items()}, math.prod(weight for _, weight in chosen)
 
 
-def _counted(passed: Pass, sizes: Mapping[str, int], attrs: Mapping, present: tuple, every_item: bool) -> Counter:
+def _counted(
+    passed: Pass, sizes: Mapping[str, int], attrs: Mapping, present: tuple, dtypes: Mapping[str, np.dtype],
+    every_item: bool,
+) -> Counter:  # fmt: skip
     body = counting_body(passed.body)
     tally: Counter = Counter()
     arrays = {}
@@ -122,7 +129,7 @@ def _counted(passed: Pass, sizes: Mapping[str, int], attrs: Mapping, present: tu
         given = a not in passed.optional or a in present
         shape = passed.shape(a, sizes) if given else (0,) * len(dims(passed.shapes[a]))
         example = passed.examples[a](sizes) if a in passed.examples else None
-        dtype = dtype_of(passed.shapes[a], np.float64)
+        dtype = dtypes.get(a) or dtype_of(passed.shapes[a], np.float64)
         arrays[a] = _Array(shape, dtype, tally, a in passed.indices, example)
     args = [arrays[a] for a in passed.arrays] + [attrs[a] for a in passed.attributes]
 

@@ -33,13 +33,18 @@ def executed_flops(launch: Launch, n: int) -> int:
 
 
 def run_flops(
-    program: Program, made: Mapping[tuple[str, int], int], of: Callable[[Launch, int], int] = counted_flops
+    program: Program,
+    made: Mapping[tuple[str, int], int],
+    of: Callable[[Launch, int], int] = counted_flops,
+    dropped: frozenset[str] = frozenset(),
 ) -> int:
     """Multiplications and additions of every launch that a runner made, with its real sizes.
 
-    made: `Runner.made`, how often each (section, samples) ran. of: `counted_flops` or `executed_flops`.
+    made: how often each (section, samples) ran. of: `counted_flops` or `executed_flops`. dropped: residual blocks that
+    were left out.
     """
-    return sum(times * of(launch, n) for (section, n), times in made.items() for launch in program.launches[section])
+    launches = program.without(dropped)
+    return sum(times * of(launch, n) for (section, n), times in made.items() for launch in launches[section])
 
 
 def all_flops(
@@ -48,7 +53,7 @@ def all_flops(
     of: Callable[[Launch, int], int] = counted_flops,
 ) -> int:
     """`run_flops` of everything that a trainer made, steps that left residual blocks out included (`Trainer.made`)."""
-    return sum(run_flops(program.without(dropped), ran, of) for dropped, ran in made.items())
+    return sum(run_flops(program, ran, of, dropped) for dropped, ran in made.items())
 
 
 def touched_bytes(
@@ -64,7 +69,7 @@ def touched_bytes(
         trainer = Trainer(program, block=block)
         for name, a in trainer.parameters.items():
             a[...] = parameters[name]
-        block = trainer.whole.block
+        block = trainer.runner.block
         highest = max(highest, _touched(trainer, x, y, pattern))
         del trainer  # before the next one: two of them hold their weights twice
     return highest
@@ -81,7 +86,7 @@ def touched_by(trainer: Trainer, x: Inputs, y: np.ndarray) -> int:
 
 def _touched(trainer: Trainer, x: Inputs, y: np.ndarray, pattern: int) -> int:
     """Number of the last arena byte that a step changes from `pattern`, plus one."""
-    program, block = trainer.program, trainer.whole.block
+    program, block = trainer.program, trainer.runner.block
     block[...] = pattern
     with threads(program.threads):
         trainer.rehearse(taken(x, slice(program.batch)), y[: program.batch])

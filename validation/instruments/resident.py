@@ -47,7 +47,9 @@ class Case:
         """The compiled step."""
         graph = ri.models.build(self.model, **self.options)
         if self.pretrained:
-            graph.weights = {name: np.full(p.shape, 0.01, np.float32) for name, p in graph.parameters.items()}
+            graph.weights = {
+                n: np.full(p.shape, 0.01).astype(p.dtype or np.float32) for n, p in graph.parameters.items()
+            }
         return ri.compile(graph, self.plan, self.batch, threads=self.threads)
 
     def data(self, program: ri.Program) -> tuple[np.ndarray, np.ndarray]:
@@ -70,8 +72,8 @@ class Case:
         from costmodel.device import process
 
         program = self.program()
-        data = 4 * self.samples * int(np.prod((*program.size, program.graph.channels))) + 8 * self.samples
-        return process.terms(program, base, data, self.samples)
+        x, y = self.data(program)
+        return process.terms(program, base, x.nbytes + y.nbytes, self.samples)
 
 
 def peak() -> int:

@@ -62,7 +62,7 @@ LEGEND = {
     "D": "inputs of a linear layer",
     "E": "elements of a parameter, or of one sample",
     "B": "bytes of one sample's mask, a bit for each element or block; of instance_filter: instances of the mini-batch",
-    "L": "output channels that error_map_pruning keeps; of clip_norm: slices of a parameter",
+    "L": "output channels that error_map_pruning keeps; of clip_norm and finite: slices of a parameter",
     "J": "slices of all parameters",
     "M": "input channels that sparse_update chooses",
     "A": "channels of one of the inputs of concat",

@@ -67,6 +67,7 @@ def virtual(norm: Norm) -> bool:
         norm.map.sum is None
         and None not in norm.readers
         and len({c.node for c in norm.readers}) == 1
+        and all(c.when == norm.when for c in norm.readers)
         and all(kernel_of(c) and c.passed in (conv2d.forward, conv2d.grad_w) for c in norm.readers)
     )
 
@@ -188,7 +189,9 @@ def finished(lowering: Lowering, call: Call) -> Finish:
 
 def table(lowering: Lowering, call: Call) -> list[Launch] | None:
     """Statistics of the batch, the table of the norm and its running statistics; a virtual norm ends here."""
-    norm = grouping.norms(lowering).by_call[call]
+    norm = grouping.norms(lowering).by_call.get(call)
+    if norm is None:
+        return None
     known, covers, launches = tables(lowering, norm), norm.statistics, []
     if known.sums is None:
         rows, channels = norm.rows, norm.raw.shape[3]
@@ -317,7 +320,8 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
                 residual = grouping.other(conv.total, dx)
                 covers += (conv.total,)
                 dx = conv.total.arrays["y"]
-            if conv.before and conv.before.map.rectifier is None and conv.before.receives(dx):
+            alike = conv.before and conv.before.map.rectifier is None and conv.before.when == call.when
+            if alike and conv.before.receives(dx):
                 joined = tables(lowering, conv.before)
                 prev, prev_affine = joined.norm.raw, joined.affine
         if joined:

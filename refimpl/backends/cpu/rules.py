@@ -9,8 +9,9 @@ from ...compiler.grouping import Arrival
 from ...compiler.ir import Buffer, Call, Launch
 from ...compiler.lower import Lowering
 from ...methods import gradient_filter as gf
-from ...ops import add, relu, relu6
+from ...ops import add, copy, relu, relu6
 from . import add as fast_add
+from . import copy as fast_copy
 from . import gradient_filter as fast_gf
 from . import relu as fast_relu
 from .activation import NONE, RELU, RELU6
@@ -140,6 +141,12 @@ def sum_of_two(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(call.name, fast_add.forward, (y, a, b), (a, b), (y,), (call,))]
 
 
+def copied(lowering: Lowering, call: Call) -> list[Launch]:
+    """A copy in memory of its own."""
+    y, x = call.arrays["y"], call.arrays["x"]
+    return [Launch(call.name, fast_copy.forward, (y, x), (x,), (y,), (call,))]
+
+
 RULES = {  # rule → the passes of the calls that it begins at
     rectify: (add.forward, *grouping.RECTIFIERS),
     pool_gradient: (gf.pool_dy, *grouping.PASSED),
@@ -149,4 +156,5 @@ RULES = {  # rule → the passes of the calls that it begins at
     filtered_grad_w: grouping.FILTERED_GRAD_W,
     masked_scale: grouping.PASSED,
     sum_of_two: (add.forward,),
+    copied: (copy.forward,),
 }

@@ -1,0 +1,34 @@
+"""Which slices of a gradient are not finite, many elements at a time."""
+
+from functools import partial
+
+import numpy as np
+
+from ...compiler.executed import NOTHING, executes
+from ...compiler.ir import Call, Launch
+from ...compiler.lower import Lowering
+from ...kernels.kernel import fast
+from ...ops import finite
+from ...ops.finite import SLICE
+
+
+@executes(lambda bad, dw, largest: NOTHING)
+@partial(fast, parallel=False)
+def check(bad, dw, largest):
+    """Flags bad, (L,): 1 where a value of a slice of dw, (E,), is not finite, which is |v| ≤ largest, else 0."""
+    for t in range(bad.shape[0]):
+        part = dw[t * SLICE : (t + 1) * SLICE]
+        found = True
+        for e in range(part.shape[0]):
+            found &= abs(part[e]) <= largest  # no early end: that would not vectorise
+        bad[t] = 0 if found else 1
+
+
+def check_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """The check of one gradient."""
+    bad, dw = call.arrays["bad"], call.arrays["dw"]
+    args = (bad, dw.reshape((call.sizes["E"],)), np.finfo(dw.dtype).max)
+    return [Launch(call.name, check, args, (dw,), (bad,), (call,))]
+
+
+RULES = {check_gradient: (finite.check,)}

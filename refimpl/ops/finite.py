@@ -1,0 +1,36 @@
+"""Is a gradient finite? One flag for every SLICE elements, 1 where one of them is a NaN or an infinity.
+
+The values themselves are looked at: a product or a sum of finite ones may overflow. `check` runs for each trained
+parameter at the end of backward; the flags of all parameters lie side by side in one array, which the host reads once.
+Dimensions: E elements of a gradient of any shape, L = ⌈E / SLICE⌉ slices of it.
+"""
+
+import math
+
+from ..kernels.passes import declare
+
+SLICE = 4096
+SHAPES = {"dw": "E*", "bad": "uint8: L"}
+
+
+def derive(sizes, attrs):
+    """L of a gradient."""
+    return {"L": -(-sizes["E"] // SLICE)} if "E" in sizes else {}
+
+
+@declare(
+    SHAPES,
+    items="L",
+    writes="bad",
+    derive=derive,
+    alike={"L": lambda sizes, attrs: [min(SLICE, sizes["E"] - first) for first in range(0, sizes["E"], SLICE)]},
+)
+def check(t, bad, dw):
+    """Flag of each slice of dw, (E,): bad, (L,), is 1 where a value is not finite, else 0."""
+    end = (t + 1) * SLICE if (t + 1) * SLICE < dw.shape[0] else dw.shape[0]
+    largest = dw.dtype.type(math.inf)
+    found = 0
+    for e in range(t * SLICE, end):
+        if not abs(dw[e]) < largest:  # no early end: every gradient costs the same
+            found = 1
+    bad[t] = found
