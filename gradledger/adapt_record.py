@@ -130,8 +130,9 @@ def measure_arena(job: "Job") -> int | None:
 
 
 def first_losses(job: "Job") -> list[float] | None:
-    """Losses of some instances under the first weights, where they tell how much enters: for the instance filter."""
-    if not isinstance(job.program.plan.instances, ri.InstanceFilter):
+    """Losses of some instances under the first weights, where they tell how much enters."""
+    choice = job.program.plan.instances
+    if choice is None or not choice.by_losses:
         return None
     first = ri.Trainer(job.program, job.settings.seed, block=job.trainer.runner.block)
     return filter_shares.first_losses(first, job.dataset.x_train, job.dataset.y_train).tolist()

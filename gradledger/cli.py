@@ -53,7 +53,7 @@ def told(command):
         if "{" in text:
             from . import options
 
-            option.help = text.replace("{methods}", options.help_text()).replace("{plain_sgd}", options.plain_sgd())
+            option.help = text.format(**options.words())
     return command
 
 
@@ -64,9 +64,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON objec
 Threads = Annotated[int | None, typer.Option(parser=WHOLE, help="CPU threads; default all.")]
 Subject = Annotated[int | None, typer.Option(parser=WHOLE, help="Held-out person (1 to 10) of watch; default 1.")]
 Method = Annotated[list[str], typer.Option(help="{methods}")]
-TrainLast = Annotated[
-    str | None, typer.Option(help=f"Last convolutions to train, or all; default {recipe.LAYERS_RULE}.")
-]
+TrainLast = Annotated[str | None, typer.Option(help="Last convolutions to train, or all; default {layers_rule}.")]
 Momentum = Annotated[float | None, typer.Option(parser=REAL, help="Momentum of SGD; default 0.9, with {plain_sgd} 0.")]
 MemoryLimit = Annotated[
     str | None,
@@ -102,7 +100,7 @@ def adapt(
     model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
     data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
     subject: Subject = None,
-    method: Method = ["gradient-filter:patch=2"],  # noqa: B006 (typer reads the default, nobody changes it)
+    method: Method = [recipe.METHOD],  # noqa: B006 (typer reads the default, nobody changes it)
     train_last: TrainLast = None,
     epochs: Annotated[int, typer.Option(parser=WHOLE, help="Passes over the training data.")] = 20,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = 32,
@@ -160,7 +158,7 @@ def finish(told: Annotated[str, typer.Argument(help="What `adapt` left to do, as
 def warmup(
     model: Annotated[str, typer.Option(help="As for adapt.")] = "watch",
     data: Annotated[str, typer.Option(help="As for adapt.")] = "watch",
-    method: Annotated[list[str], typer.Option(help="As for adapt.")] = ["gradient-filter:patch=2"],  # noqa: B006
+    method: Annotated[list[str], typer.Option(help="As for adapt.")] = [recipe.METHOD],  # noqa: B006
     train_last: Annotated[str | None, typer.Option(help="As for adapt.")] = None,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="As for adapt.")] = 32,
     classes: Annotated[int | None, typer.Option(parser=WHOLE, help="As for adapt.")] = None,
@@ -218,7 +216,7 @@ def cost(
     fit: Annotated[
         str | None,
         typer.Option(
-            help="Choose layers and ratio of sparse-update for --memory-limit, which covers the arena and all trained "
+            help="Choose layers and ratio of {fitted} for --memory-limit, which covers the arena and all trained "
             "weights (trained), or only those that one step updates (updated: the others wait in flash)."
         ),
     ] = None,
@@ -293,7 +291,7 @@ def validate(
     model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
     data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
     subject: Subject = None,
-    method: Method = ["gradient-filter:patch=2"],  # noqa: B006 (typer reads the default, nobody changes it)
+    method: Method = [recipe.METHOD],  # noqa: B006 (typer reads the default, nobody changes it)
     train_last: TrainLast = None,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a batch.")] = 32,
     batches: Annotated[int, typer.Option(parser=WHOLE, help="Batches on which gradients are compared.")] = 8,

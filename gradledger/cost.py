@@ -8,7 +8,7 @@ from costmodel.advice import budget, energy
 from costmodel.device import process
 from costmodel.device.device import HERE
 from costmodel.formulas import paper
-from refimpl.methods.sparse_update import SparseUpdate
+from refimpl.methods import registry
 
 from . import options, recipe
 from .errors import Malformed, Refused, unknown
@@ -38,7 +38,7 @@ class CostSettings:
 
 
 def run(settings: CostSettings) -> dict:
-    """Price one training step with SGD, by default with momentum (sparse-update: without); returns the record.
+    """Price one training step with SGD, by default with momentum where a method takes it; returns the record.
 
     Runs no kernel and compiles none. Raises Malformed for a bad value, Refused where the memory limit does not hold.
     """
@@ -117,24 +117,27 @@ def check_fit(settings: CostSettings, methods: options.Methods) -> None:
         raise unknown("value of --fit", settings.fit, budget.WEIGHTS)
     if settings.memory_limit is None:
         raise Malformed("--fit chooses what fits into --memory-limit: give one, as --memory-limit 256KiB")
-    if "sparse-update" not in methods.given:
-        raise Malformed("--fit chooses layers and ratio of sparse-update: name it, as --method sparse-update")
+    names = registry.fitted()
+    if not set(names) & methods.given.keys():
+        raise Malformed(f"--fit chooses layers and ratio of {' or '.join(names)}: name it, as --method {names[0]}")
 
 
 def fit(
     settings: CostSettings, graph, methods: options.Methods, plan: ri.Plan, limit: int, threads: int | None
 ) -> tuple[ri.Program, dict]:
     """The program that fits, and what was chosen. A ratio that was given stays; layers given are the most to take."""
-    given = methods.given["sparse-update"]
-    ratios = (given["ratio"],) if "ratio" in given else budget.RATIOS
+    chosen = budget.fitted_rule(plan)
+    assert chosen, "check_fit asks for one"
+    given, setting = methods.given[chosen.method], chosen.states.fitted
+    ratios = (given[setting],) if setting in given else budget.RATIOS
     most = None if plan.train_last == "all" else plan.train_last
     found = budget.fit(
         graph, limit, settings.batch, ratios=ratios, max_layers=most, plan=plan, weights=settings.fit,
         backend=settings.backend, threads=threads,
     )  # fmt: skip
-    rule = next(r for r in found.plan.rules if isinstance(r, SparseUpdate))
-    chosen = {"weights": settings.fit, "layers": found.plan.train_last, "ratio": rule.ratio, "needed": found.needed}
-    return found.program, {"fit": chosen}
+    share = getattr(budget.fitted_rule(found.plan), setting)
+    fitted = {"weights": settings.fit, "layers": found.plan.train_last, "ratio": share, "needed": found.needed}
+    return found.program, {"fit": fitted}
 
 
 def priced(estimate: predict.Estimate) -> dict:

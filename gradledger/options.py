@@ -7,7 +7,7 @@ import numba
 
 from costmodel.device import device as devices
 from refimpl.methods.optim import CLIP_NORM, MOMENTUM, SGD, Schedule
-from refimpl.methods.registry import LAYERS, known
+from refimpl.methods.registry import LAYERS, fitted, known
 from refimpl.models import MOST_PIXELS, MOST_SIDE
 from refimpl.plan.combinations import check_combination
 from refimpl.plan.plan import Backprop, Plan
@@ -68,6 +68,19 @@ def help_text() -> str:
     """The help of `--method`: each method's own."""
     *most, last = (found.states.help for found in known().values())
     return f"{', '.join(most)} or {last}; repeatable, they combine."
+
+
+def layers_rule() -> str:
+    """The layers that train where `--train-last` is not given."""
+    stated = {name: found.states.at_most for name, found in known().items()}
+    return "all" + "".join(f", with {name} at most the last {most[0]}" for name, most in stated.items() if most)
+
+
+def words() -> dict[str, str]:
+    """What the help of options takes from the methods: word → text."""
+    return {
+        "methods": help_text(), "plain_sgd": plain_sgd(), "layers_rule": layers_rule(), "fitted": " or ".join(fitted())
+    }  # fmt: skip
 
 
 def plain_sgd() -> str:

@@ -7,7 +7,7 @@ Decided from the options and the net alone, before the run:
 - A new classifier of a pre-trained net starts near zero: its first gradients know nothing yet and must not move the
   layers below.
 - The learning rate falls with 1 − momentum, and with the square root of the batch: gradients of few samples are noisy.
-- Gradient filtering trains the last layers alone: through a whole deep net its errors multiply.
+- A method that states so trains the last layers alone.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ if TYPE_CHECKING:  # the command line reads the constants for its help, and must
 RATE, BATCH = 0.1, 32  # learning rate of plain SGD at this batch and above
 RATE_RULE = f"{RATE:g} * (1 - momentum) * sqrt(batch / {BATCH}), the root at most 1"
 RATE_HELP = f"Learning rate at the start, it falls along a cosine; default {RATE_RULE}."
-FILTERED = 8  # most convolutions that gradient filtering trains
-LAYERS_RULE = f"all, with gradient-filter at most the last {FILTERED}"
+METHOD = "gradient-filter:patch=2"  # of `adapt` and what goes with it
 HEAD_GAIN = 0.01  # factor on the first weights of a new classifier
 
 
@@ -35,12 +34,20 @@ def rate(batch: int, momentum: float) -> float:
 
 
 def with_layers(plan: Plan, graph: Graph, given: str | None) -> Plan:
-    """The plan with the layers that train where `--train-last` was not given: all, filtered ones the last FILTERED."""
+    """The plan with the layers that train where `--train-last` was not given: all, or `at_most` so many last ones."""
     from refimpl.plan.plan import counted
 
-    if given is not None or plan.train_last != "all" or len(counted(graph)) <= FILTERED:
+    most = at_most(plan)
+    if given is not None or plan.train_last != "all" or most is None or len(counted(graph)) <= most[0]:
         return plan
-    return replace(plan, train_last=FILTERED) if "gradient-filter" in plan.methods else plan
+    return replace(plan, train_last=most[0])
+
+
+def at_most(plan: Plan) -> tuple[int, str] | None:
+    """The most last convolutions that the methods of a plan train unless asked, and why; None is all of them."""
+    from refimpl.methods.registry import known
+
+    return min((s for s in (known()[name].states.at_most for name in plan.methods) if s), default=None)
 
 
 def start_small(graph: Graph) -> None:
@@ -69,9 +76,7 @@ def reasons(plan: Plan, graph: Graph, batch: int) -> list[str]:
             f"learning rate {optimizer.lr:g}, the default: {RATE_RULE}; the gradient is clipped at norm "
             f"{plan.step.clip_norm:g}"
         )
-    if plan.train_last == FILTERED == with_layers(replace(plan, train_last="all"), graph, None).train_last:
-        found.append(
-            f"the last {FILTERED} convolutions and the classifier train, the default here: the errors of filtered "
-            "gradients multiply through a deep net"
-        )
+    most = at_most(plan)
+    if most and plan.train_last == most[0] == with_layers(replace(plan, train_last="all"), graph, None).train_last:
+        found.append(f"the last {most[0]} convolutions and the classifier train, the default here: {most[1]}")
     return found

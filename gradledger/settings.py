@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from refimpl import data
 
-from . import options
+from . import options, recipe
 from .errors import Malformed
 from .models import is_file
 
@@ -22,7 +22,7 @@ class AdaptSettings:
     model: str = "watch"
     data: str = "watch"
     subject: int | None = None
-    method: list[str] = field(default_factory=lambda: ["gradient-filter:patch=2"])
+    method: list[str] = field(default_factory=lambda: [recipe.METHOD])
     train_last: str | None = None
     epochs: int = 20
     batch: int = 32

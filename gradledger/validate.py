@@ -13,7 +13,8 @@ from refimpl.graph import Graph
 from refimpl.storage import checkpoint
 from refimpl.training.trainer import NonFiniteError, initial
 from validation.experiments import tables, timing
-from validation.instruments import approximation, drawn, measured, resident, spectrum, torch_flops
+from validation.instruments import approximation, drawn, measured, resident, torch_flops
+from validation.instruments import gradient_filter_spectrum as spectrum
 from validation.instruments.provenance import provenance
 
 from . import options, recipe
@@ -56,7 +57,7 @@ class ValidateSettings:
     model: str = "watch"
     data: str = "watch"
     subject: int | None = None
-    method: list[str] = field(default_factory=lambda: ["gradient-filter:patch=2"])
+    method: list[str] = field(default_factory=lambda: [recipe.METHOD])
     train_last: str | None = None
     batch: int = 32
     batches: int = 8

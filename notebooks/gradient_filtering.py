@@ -36,7 +36,7 @@ from refimpl.kernels.running import threads
 from refimpl.methods import gradient_filter as gf
 from refimpl.ops import conv2d
 from validation.experiments import watch
-from validation.instruments import spectrum
+from validation.instruments import gradient_filter_spectrum as spectrum
 
 SMALL = os.environ.get("GRADLEDGER_SMALL") == "1"  # short settings, to see that every cell runs
 PATCHES = (1, 2, 4, 7)  # sides r of the patches
@@ -590,7 +590,8 @@ table(["convolution, r = 2", "stride² on the way", "length", "relative error", 
 # kernel turns down the noise, which is all in the fast waves.
 #
 # It holds for one kernel and one patch without neighbours, and the condition is sufficient, not necessary
-# (`tests/test_spectrum.py` checks it in these terms). How much of it to expect in a network? For each 3×3 convolution:
+# (`tests/test_gradient_filter_spectrum.py` checks it in these terms). How much of it to expect in a network? For each
+# 3×3 convolution:
 # the share of its kernels that fulfil the condition, the energy of DC over that of the strongest other wave (how we
 # read the paper's Table 5 [ours]), and the SNR of $\tilde g$ and of $dx$ as measured, each layer alone, with stride²
 # divided out of $dx$.

@@ -159,7 +159,7 @@ def test_a_refusal_names_the_smallest_limit_and_the_largest_term(weights):
     "keywords, message",
     [
         ({"weights": "all"}, "weights must be trained or updated, got 'all'"),
-        ({"plan": ri.Plan()}, "the plan has no SparseUpdate rule, whose layers and ratio are to be chosen"),
+        ({"plan": ri.Plan()}, "the plan has no rule of sparse-update, whose layers and ratio are to be chosen"),
         ({"max_layers": 0}, "there is nothing to choose from: 5 ratios, 0 layers"),
     ],
 )

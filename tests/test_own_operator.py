@@ -10,7 +10,7 @@ from costmodel import closed_form, predict
 from costmodel.formulas import cost
 from refimpl.graph import INPUT, Graph, operator, operators, register_operator
 from refimpl.surgery import prune
-from validation.instruments import approximation, counting, drawn, drawn_passes, measured
+from validation.instruments import approximation, counting, drawn, drawn_nets, drawn_passes, measured
 
 register_operator(gelu)
 BACKENDS = ("reference", "fast")
@@ -113,3 +113,10 @@ def test_what_it_cannot_state_is_refused(monkeypatch, statement, value, wrong):
     monkeypatch.setattr(gelu, statement, value, raising=False)
     with pytest.raises(ValueError, match=wrong):
         operator.__wrapped__("gelu")
+
+
+def test_drawn_nets_have_it_and_do_what_is_predicted():
+    seeds = [s for s in range(60) if "gelu" in {n.op for n in drawn_nets.net_case(s).program.graph.nodes}]
+    assert len(seeds) > 5
+    for seed in seeds[:6]:
+        assert drawn.show("net", seed)

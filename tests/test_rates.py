@@ -48,6 +48,21 @@ def test_a_small_step_stays_in_the_fast_cache():
     assert not any(t.keys() & {"middle", "far", "cold"} for t in kernels.work(program(), CACHES))
 
 
+def test_what_the_files_of_methods_state_is_among_the_terms():
+    p = program("residual", (ri.ErrorMapPruning(0.5), ri.GradientFilter(2)))
+    found = {}
+    for launch, terms in zip(p.order, kernels.work(p, CACHES), strict=True):
+        found.setdefault(kernels.kernel(launch), []).append((launch.covers and launch.covers[0].sizes, terms))
+    for z, terms in found["error_map_pruning.rank"]:
+        assert terms["pair"] == z["K"] ** 2
+    for z, terms in found["error_map_pruning.keep"]:
+        assert terms["pair"] == z["L"] * z["K"]
+    for z, terms in found["gradient_filter.grad_w"] + found["gradient_filter.grad_x"]:
+        wide = math.ceil(z["K"] / 16) * 16
+        assert terms["mac"] == z["N"] * z["U"] * z["V"] * z["C"] * wide and terms["weight"] == z["C"] * z["K"]
+    assert not any("pair" in t for name in found if not name.startswith("error_map_") for _, t in found[name])
+
+
 def test_weights_that_outgrow_the_cache_are_read_again_by_every_tile():
     net = models.build("resnet18", classes=10, size=(224, 224))
     p = ri.compile(net, None, 4, threads=1)

@@ -7,6 +7,7 @@ import pytest
 
 from costmodel.formulas import cost
 from refimpl.graph import forget_operator, operators
+from refimpl.methods.registry import forget_method, known
 from refimpl.surgery.prune import count
 from tools.docs import measured, site
 
@@ -19,7 +20,7 @@ PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 def run(text: str) -> dict:
     """Names after the Python of a page has run, one block after the other."""
     cost.load_formulas()
-    found, costs, ops = {}, dict(cost.COSTS), {*operators()}
+    found, costs, ops, methods = {}, dict(cost.COSTS), {*operators()}, {*known()}
     try:
         for code in PYTHON.findall(text):
             exec(code, found)
@@ -28,6 +29,8 @@ def run(text: str) -> dict:
             del cost.COSTS[added]
         for name in {*operators()} - ops:
             forget_operator(name)
+        for name in known().keys() - methods:
+            forget_method(name)
     return found
 
 
@@ -36,7 +39,7 @@ def test_the_python_runs(capsys):
     assert "lenet5: one step on 8 samples" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", [p for p in site.pages() if re.search("```python|{{ example }}", site.written(p))])
+@pytest.mark.parametrize("page", [p for p in site.pages() if "```python" in site.written(p)])
 def test_the_python_of_a_page_runs(page):
     found = run(site.filled(page))
     assert found["program"].launches["backward"]

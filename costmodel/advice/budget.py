@@ -20,8 +20,9 @@ from refimpl.compiler.compile import compile
 from refimpl.compiler.ir import Buffer
 from refimpl.compiler.program import MemoryLimitError, Program
 from refimpl.graph import Graph
+from refimpl.methods.convolution import Rule
 from refimpl.methods.optim import SGD
-from refimpl.methods.sparse_update import SparseUpdate
+from refimpl.methods.registry import fitted, known
 from refimpl.plan.plan import Backprop, Plan, counted
 
 from ..device.device import Device
@@ -188,6 +189,11 @@ def _most(program: Program, kinds: dict[Buffer, str]) -> dict[str, int]:
     return {kind: int(c.cumsum().max()) for kind, c in change.items()}
 
 
+def fitted_rule(plan: Plan) -> Rule | None:
+    """The rule of a plan whose share is chosen, None where it has none."""
+    return next((rule for rule in plan.rules if rule.method in fitted()), None)
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A plan that fits into a limit: its program, its terms and the bytes of it that the limit covers."""
@@ -210,20 +216,22 @@ def fit(
     backend: str | None = None,
     threads: int | None = None,
 ) -> Fitted:
-    """The plan with the most layers and then the largest ratio of sparse update that fits into `limit` bytes.
+    """The plan with the most layers and then the largest ratio of a rule, as sparse update, that fits `limit` bytes.
 
     The memory budget of arXiv 2503.17959.
 
-    plan: what else holds; its SparseUpdate rule and `train_last` are replaced (default plain SGD and nothing else).
+    plan: what else holds; the ratio of its rule that states one to be `fitted`, and `train_last`, are replaced (default
+    plain SGD and nothing else).
     weights: which of them the limit covers, "trained" or "updated" (see the module). The rest is as for `compile`.
     MemoryLimitError names the smallest limit that would do and the largest term; ValueError for bad values.
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights must be {' or '.join(WEIGHTS)}, got {weights!r}")
-    plan = plan or Plan(rules=(SparseUpdate(),), step=Backprop(SGD(lr=0.01)))
-    rule = next((r for r in plan.rules if isinstance(r, SparseUpdate)), None)
+    plan = plan or Plan(rules=(known()[fitted()[0]](),), step=Backprop(SGD(lr=0.01)))
+    rule = fitted_rule(plan)
     if rule is None:
-        raise ValueError("the plan has no SparseUpdate rule, whose layers and ratio are to be chosen")
+        raise ValueError(f"the plan has no rule of {' or '.join(fitted())}, whose layers and ratio are to be chosen")
+    setting = rule.states.fitted
     ratios = sorted(ratios)
     layers = len(counted(graph))
     layers = layers if max_layers is None else min(layers, max_layers)
@@ -233,7 +241,7 @@ def fit(
 
     def program(k: int, ratio: float) -> Program:
         if (k, ratio) not in programs:
-            rules = tuple(replace(r, ratio=ratio) if r is rule else r for r in plan.rules)
+            rules = tuple(replace(r, **{setting: ratio}) if r is rule else r for r in plan.rules)
             chosen = replace(plan, train_last=k, rules=rules)
             programs[k, ratio] = compile(graph, chosen, batch, size, backend=backend, threads=threads)
         return programs[k, ratio]
@@ -242,7 +250,7 @@ def fit(
         return needed(program(k, ratio), weights) <= limit
 
     if not fits(1, ratios[0]):
-        raise _refusal(program(1, ratios[0]), limit, ratios[0], weights)
+        raise _refusal(rule, program(1, ratios[0]), limit, ratios[0], weights)
     k = _last(range(1, layers + 1), lambda k: fits(k, ratios[0]))
     found = program(k, _last(ratios, lambda ratio: fits(k, ratio)))
     return Fitted(found.plan, found, terms(found), needed(found, weights))
@@ -257,7 +265,7 @@ def _last(candidates: Sequence, fits: Callable[[object], bool]):
     return candidates[low]
 
 
-def _refusal(program: Program, limit: int, ratio: float, weights: str) -> MemoryLimitError:
+def _refusal(rule: Rule, program: Program, limit: int, ratio: float, weights: str) -> MemoryLimitError:
     """The error where not even one layer with the smallest ratio fits."""
     found, need = terms(program), needed(program, weights)
     counted = Counter(found["arena"]) + Counter(found["state"])
@@ -265,9 +273,9 @@ def _refusal(program: Program, limit: int, ratio: float, weights: str) -> Memory
         del counted["convolutions_waiting"]
     name, largest = counted.most_common(1)[0]
     return MemoryLimitError(
-        f"no sparse update fits into {limit:,} bytes: the last convolution alone at ratio {ratio:g} needs {need:,}, of "
-        f"which {name.replace('_', ' ')} take {largest:,} (the peak is at {found['peak_at']}); the smallest limit that "
-        f"would do is {need:,} bytes. Fewer threads, a smaller input, batch or model need less",
+        f"no {rule.method.replace('-', ' ')} fits into {limit:,} bytes: the last convolution alone at ratio {ratio:g} "
+        f"needs {need:,}, of which {name.replace('_', ' ')} take {largest:,} (the peak is at {found['peak_at']}); the "
+        f"smallest limit that would do is {need:,} bytes. Fewer threads, a smaller input, batch or model need less",
         need,
         need - program.peak_bytes + program.lower_bound[0],
     )

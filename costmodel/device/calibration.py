@@ -16,8 +16,7 @@ import numpy as np
 import refimpl as ri
 from refimpl.backends.cpu import add
 from refimpl.kernels.running import threads as running
-from refimpl.methods.error_map_pruning import ErrorMapPruning
-from refimpl.methods.sparse_update import SparseUpdate
+from refimpl.methods.registry import known, of_kind
 
 from . import kernels, rates
 from .kernels import HOST, Caches
@@ -198,12 +197,10 @@ def undisturbed(rows: Sequence[tuple[np.ndarray, Any]], limit: np.ndarray) -> np
 
 DENSE = ri.Plan("all", step=PLAIN)
 TRAINED_NORM = ri.Plan("all", step=MOMENTUM, batch_norm="train", train_bias=True)
-METHODS = (
-    ri.Plan(2, rules=[ri.GradientFilter(2)], step=PLAIN),
-    ri.Plan(2, rules=[ri.GradientFilter(4)], step=PLAIN),
-    ri.Plan("all", rules=[ErrorMapPruning(0.5)], step=PLAIN),
-    ri.Plan("all", rules=[ErrorMapPruning(0.25)], step=PLAIN),
-    ri.Plan(2, rules=[SparseUpdate(0.1)], step=PLAIN),
+METHODS = tuple(
+    ri.Plan("all", rules=[known()[name](**settings)], step=PLAIN)
+    for name in of_kind("rule")
+    for settings in known()[name].states.tried.timed
 )
 EVERY = (DENSE, TRAINED_NORM, None, *METHODS)
 

@@ -28,11 +28,12 @@ from refimpl.compiler.grouping import FORWARD, GRAD_W, GRAD_X, convolution
 from refimpl.compiler.ir import Buffer, Call, Launch
 from refimpl.compiler.program import Program
 
+from ..formulas.cost import in_lanes, work_of
+
 PAGE = 4096  # bytes
 LEVELS = ("near", "middle", "far", "far_weights")  # bytes by where they are found
 HOST = "host.step"  # stands for a kernel: see `around`
 PRODUCTS = ("conv2d.forward", "conv2d.grad_w", "conv2d.grad_x")  # of the fast backend, dense
-FILTERED = ("gradient_filter.grad_w", "gradient_filter.grad_x")
 # What a term's rate depends on, for devices whose rates are not measured but scaled.
 GROUPS = {
     "compute": ("mac", "pair"),
@@ -106,31 +107,12 @@ def amounts(launch: Launch, threads: int) -> dict:
     arrays = (*launch.reads, *launch.writes)
     terms = {
         "element": sum(math.prod(b.shape) for b in arrays),
-        "lane": sum(math.prod(b.shape[:-1]) * _lanes(b.shape[-1]) for b in arrays if b.shape),
+        "lane": sum(math.prod(b.shape[:-1]) * in_lanes(b.shape[-1]) for b in arrays if b.shape),
         "row": sum(math.prod(b.shape[:-1]) for b in arrays if b.shape),
     }
-    if launch.covers and launch.covers[0].passed.operator == "error_map_pruning":
-        terms["pair"] = _pairs(launch.covers[0])
-    if name in FILTERED:
-        terms |= _filtered(launch.covers[0].sizes)
+    if stated := work_of(name):
+        terms |= stated(launch.covers[0].sizes)
     return terms
-
-
-def _filtered(z) -> dict[str, int]:
-    """The product of pooled maps, and the weights or their gradient that it reads or writes."""
-    depth, width = z["C"] // z["G"], z["K"] // z["G"]
-    patches = z["N"] * z["U"] * z["V"] * z["G"]
-    return {"mac": patches * depth * (width if depth == width == 1 else _lanes(width)), "weight": depth * z["K"]}
-
-
-def _pairs(call: Call) -> int:
-    """Pairs of channels that `rank` and `keep` compare."""
-    z = call.sizes
-    return {"rank": z["K"] ** 2, "keep": z.get("L", 0) * z["K"]}.get(call.passed.name, 0)
-
-
-def _lanes(n: int) -> int:
-    return tiles.ceil_div(n, LANES) * LANES
 
 
 def _share(items: int, threads: int) -> float:
@@ -163,7 +145,7 @@ def _gathered(z, attrs, cut, threads: int, pixels: int, width: int, depth: int, 
     per_group = width // z["G"] if z["G"] > 1 else channels
     in_place = tiles.in_place(z, attrs)
     return {
-        "mac": rows * span * _lanes(per_group) * (blocks if z["G"] == 1 else 1) * share,
+        "mac": rows * span * in_lanes(per_group) * (blocks if z["G"] == 1 else 1) * share,
         "gather": 0 if in_place else rows * span * blocks * share,
         "left": rows * span * blocks * tiles.ceil_div(per_group, 3 * LANES) * share,
         "right": items * blocks * span * per_group * share,
@@ -182,7 +164,7 @@ def _grad_w(call: Call, threads: int) -> dict:
     slices, parts = tiles.ceil_div(pixels, per_slice), tiles.ceil_div(pixels, part)
     share = _share(slices * cuts, threads)
     return {
-        "mac": pixels * span * _lanes(z["K"] // z["G"]) * z["G"] * share,
+        "mac": pixels * span * in_lanes(z["K"] // z["G"]) * z["G"] * share,
         "gather": 0 if tiles.in_place(z, attrs) else pixels * span * z["G"] * share,
         "left": pixels * span * z["G"] * share,
         "right": pixels * z["K"] * cuts * share,
@@ -206,7 +188,7 @@ def _grad_x(call: Call, threads: int) -> dict:
     share, rows, span = _share(items, threads), z["N"] * z["P"] * z["Q"], z["R"] * z["S"] * depth
     inner = max(items, tiles.ceil_div(rows, pixels)) * tiles.ceil_div(z["R"], r) * tiles.ceil_div(z["S"], s)
     return {
-        "mac": rows * z["K"] * _lanes(span) * share,
+        "mac": rows * z["K"] * in_lanes(span) * share,
         "scatter": rows * span * z["G"] * share,
         "left": rows * z["K"] * share,
         "right": inner * span * z["K"] * share,
@@ -220,13 +202,13 @@ def _separable(call: Call) -> dict[str, float]:
     z, _, _ = convolution(call)
     out, back = z["N"] * z["P"] * z["Q"], z["N"] * z["H"] * z["W"]
     if z["G"] > 1:
-        channels = _lanes(z["C"])
+        channels = in_lanes(z["C"])
         return {
             "mac": out * z["R"] * z["S"] * channels, "sums": out * channels, "left": back * channels,
             "weight": z["R"] * z["S"] * z["C"], "row": z["N"] * z["P"],
         }  # fmt: skip
     return {
-        "mac": out * z["C"] * _lanes(z["K"]), "left": out * z["C"], "sums": out * z["K"], "weight": z["C"] * z["K"],
+        "mac": out * z["C"] * in_lanes(z["K"]), "left": out * z["C"], "sums": out * z["K"], "weight": z["C"] * z["K"],
     }  # fmt: skip
 
 

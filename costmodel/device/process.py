@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from refimpl.compiler.compile import compile
 from refimpl.compiler.program import Program
 from refimpl.plan.plan import Plan
-from refimpl.training.calibrate import orders
+from refimpl.training.calibrate import learnt
 from refimpl.training.trainer import GUARD
 
 SHUFFLED = 48  # bytes for each training sample while the order of an epoch is drawn: six arrays of int64
@@ -93,7 +93,7 @@ def _compiled(program: Program, plan: Plan | None) -> Program:
 
 def _calibration(program: Program, found: dict[str, int], base: Base) -> int:
     """What `training.calibrate` takes beyond arena and optimizer, which nothing has touched before the first step."""
-    if not orders(program):
+    if not learnt(program):
         return 0
     dense = _compiled(program, replace(program.plan, rules=(), instances=None))
     own = dense.peak_bytes + 2 * GUARD + _weights(dense) + _trained(dense) + base.launch * len(dense.order)

@@ -15,17 +15,17 @@ not its counting; every formula here is [ours, deduced] from the figures it prin
 - The dilated branch of the filter [ours]: dx is a convolution of R·S taps on the patch grid and needs no w̃.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import sympy as sp
 
 from refimpl.graph import Graph, Node
-from refimpl.methods.gradient_filter import GradientFilter
 from refimpl.plan.plan import Plan
 
-from .cost import C, D, G, H, K, N, P, Q, R, S, U, V, W, evaluator
+from .cost import C, D, G, H, K, N, P, Q, R, S, U, V, W, evaluator, load_file
 
 FLOAT_BYTES = 4
 products = C * K / G  # pairs of an input and an output channel that meet
@@ -47,6 +47,34 @@ FORMULAS: dict[str, sp.Expr] = {
     "saved": FLOAT_BYTES * N * H * W * C,
     "saved_patches": FLOAT_BYTES * N * U * V * C,
 }
+
+
+class Counted(NamedTuple):
+    """How the paper counts a convolution under a rule: names of FORMULAS, and the letters that these need."""
+
+    backward: tuple[str, ...]
+    dx: tuple[str, ...]  # where a gradient of x is needed
+    stored: str
+    letters: Mapping[str, int]
+
+
+_RULES: dict[type, Callable[..., Counted]] = {}
+
+
+def counts(rule: type) -> Callable:
+    """Record `function(rule, sizes, attrs)`, which says how the paper counts a convolution under a kind of rule."""
+
+    def record(function: Callable[..., Counted]) -> Callable[..., Counted]:
+        _RULES[rule] = function
+        return function
+
+    return record
+
+
+def _counting(rule) -> Callable[..., Counted] | None:
+    """What a rule's file of costs recorded for it, None where the paper does not count it."""
+    load_file(type(rule).__module__.rpartition(".")[2])
+    return _RULES.get(type(rule))
 
 
 @dataclass(frozen=True)
@@ -88,7 +116,7 @@ def price(graph: Graph, plan: Plan, n: int = 1, size: tuple[int, int] | None = N
     ValueError where the plan has a rule that the paper does not count.
     """
     for rule in filter(None, (plan.instances, *plan.rules, plan.depth)):
-        if not isinstance(rule, GradientFilter):
+        if _counting(rule) is None:
             raise ValueError(f"the counting of arXiv 2301.00330 knows dense and filtered gradients, not {rule.method}")
     shapes = graph.shapes(n, size)
     trained = plan.trained(graph)
@@ -115,9 +143,11 @@ def _layer(graph: Graph, plan: Plan, node: Node, shapes: Mapping, trains: bool, 
         sizes["R"], sizes["S"], depth, _ = graph.parameters[node.params["w"]].shape
         sizes["G"] = sizes["C"] // depth
         for rule in plan.rules_of(node) if trains else ():
-            sizes |= {"U": -(-sizes["P"] // rule.patch[0]), "V": -(-sizes["Q"] // rule.patch[1])}
-            dx = ["patch_grad_dilated"] if rule.dilated(node.attrs) else ["sum_w", "patch_grad"]
-            names, stored = ["pool_dy", "patch_grad_w"] + dx * wants_dx, ["saved_patches"]
+            counted = _counting(rule)
+            assert counted, "price refuses other rules"
+            found = counted(rule, sizes, node.attrs)
+            names, stored = [*found.backward, *found.dx * wants_dx], [found.stored]
+            sizes |= found.letters
         if not stored:
             names, stored = ["grad_w"] * trains + ["grad_x"] * wants_dx, ["saved"] * trains
     terms = {name: _value(name, sizes) for name in names}

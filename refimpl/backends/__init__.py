@@ -5,24 +5,35 @@
 
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 
 from ..compiler.ir import Launch, Step
 from ..compiler.lower import Lowering, reference, register_backend
 from ..kernels.passes import Pass
+from ..methods.registry import known
 from .backend import Host
 
 
 @cache
 def fast_rules() -> dict[Pass, list[Callable]]:
     """Pass → the rules that may begin at a call of it, in the order in which they are tried."""
-    from .cpu import channel_rules, conv_rules, finite, norm_rules, pool_rules, rules
+    from .cpu import conv_rules, finite, norm_rules, pool_rules, rules
 
     found: dict[Pass, list[Callable]] = {}
-    for room in (norm_rules, conv_rules, pool_rules, channel_rules, rules, finite):
+    for room in (*rules_of_methods(), norm_rules, conv_rules, pool_rules, rules, finite):
         for rule, passes in room.RULES.items():
             for passed in passes:
                 found.setdefault(passed, []).append(rule)
     return found
+
+
+def rules_of_methods() -> list[ModuleType]:
+    """The files of rules that are a method's own: `refimpl/methods/NAME.py` has `backends/cpu/NAME_rules.py`."""
+    files = dict.fromkeys(method.__module__.rpartition(".")[2] for method in known().values())
+    names = (f"{__package__}.cpu.{file}_rules" for file in files)
+    return [import_module(name) for name in names if find_spec(name)]
 
 
 class Fast(Host):

@@ -26,7 +26,7 @@ from ..kernels.passes import (
 )  # fmt: skip
 from ..kernels.quantized import each
 from ..kernels.random import ORDER
-from ..methods.convolution import bind
+from ..methods.convolution import Rule, bind
 from ..methods.instance_filter import select
 from ..plan.plan import Plan
 from .ir import ALWAYS, PHASES, Buffer, Call, Condition, Constant, Scalar, Scaled, Step
@@ -249,20 +249,20 @@ class Derivation:
             bound = bind(rules, attrs, op.derive(sizes, attrs) | sizes)
             passes, attrs, sizes = bound.passes + passes, bound.attrs, bound.sizes
             for rule in rules:
-                arrays |= self.choices(rule, node, sizes)
+                arrays |= self.given(rule, node, passes, sizes)
         return _Node(node, op, attrs, passes, sizes, arrays)
 
-    def choices(self, rule, node: Node, sizes: dict[str, int]) -> dict[str, Buffer]:
-        """What a rule that chooses channels before the forward pass chooses by: its order and the block's number."""
-        if not hasattr(rule, "order_of"):
-            return {}
-        name, stream = f"{node.name}.order", ORDER + self.graph.place(node.name)
-        order = self.buffer(name, (sizes["C"],), np.int32, "constant")
-        weights, groups = node.params["w"], sizes["G"]
-        make = lambda parameters, seed: rule.order_of(parameters[weights], groups, seed, stream)  # noqa: E731
-        self.constants[name] = Constant(order, make)
-        block = self.scalar("block", np.int64, lambda updates, planned, seed: rule.block(updates, planned))
-        return {"order": order, "block": block}
+    def given(self, rule: Rule, node: Node, passes: list[Bound], sizes: dict[str, int]) -> dict[str, Buffer]:
+        """What the passes of a rule read that the rule or the host gives: its constants and its scalars."""
+        entries = {a: entry for p in passes for a, entry in p.passed.shapes.items()}
+        weights, groups, stream, found = node.params["w"], sizes["G"], ORDER + self.graph.place(node.name), {}
+        for local, make in rule.constants().items():
+            name, entry = f"{node.name}.{local}", entries[local]
+            found[local] = b = self.buffer(name, full_shape(entry, sizes, {}), dtype_of(entry, self.dtype), "constant")
+            self.constants[name] = Constant(b, lambda p, seed, make=make: make(p[weights], groups, seed, stream))
+        for local, value in rule.scalars().items():
+            found[local] = self.scalar(local, dtype_of(entries[local], self.dtype), value)
+        return found
 
     def demand(self, r: _Node, array: str) -> Buffer | None:
         """The buffer of a node's array; the pass that writes it is called first where nobody has yet."""
@@ -459,7 +459,8 @@ class Derivation:
         for name in own:
             if len(self.users[name]) > 1:
                 names = ", ".join(node.name for node, _ in self.users[name])
-                raise ValueError(f"sparse-update cannot train {name}: the layers {names} share it")
+                rules = " with ".join(rule.method for rule in self.plan.rules_of(own[name][0].node))
+                raise ValueError(f"{rules} cannot train {name}: the layers {names} share it")
         for name, gradient in self.gradients.items():
             self.when = self.updated[name]
             arrays = {"w": self.parameters[name], "dw": gradient, **shared}

@@ -18,8 +18,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..kernels.passes import Pass
-from ..methods import error_map_pruning
-from ..methods import gradient_filter as gf
 from ..ops import add, batch_norm, conv2d, frozen_batch_norm, linear, max_pool, relu, relu6
 from .ir import Buffer, Call, Condition
 from .lower import Lowering
@@ -33,7 +31,6 @@ RECTIFIERS = {relu.forward: relu, relu6.forward: relu6}  # pass → operator
 MASKED = (relu.grad_x, relu6.grad_x)
 PASSED = (*MASKED, frozen_batch_norm.grad_x)  # of what a gradient passes on its way
 NORM_GRADIENTS = (batch_norm.grad_gamma, batch_norm.grad_beta, batch_norm.grad_x)
-FILTERED_GRAD_X, FILTERED_GRAD_W = (gf.patch_grad, gf.patch_grad_dilated), (gf.patch_grad_w,)
 
 
 def given(*calls: Call | None) -> tuple[Call, ...]:
@@ -206,7 +203,7 @@ class Norm:
 
     @property
     def when(self) -> Condition:
-        """In which steps its own calls are made."""
+        """The steps in which its calls are made."""
         return self.calls["mean"].when
 
     @property
@@ -239,14 +236,14 @@ class Norms:
 
 
 def norms(lowering: Lowering) -> Norms:
-    """The training norms all of whose calls steps make or leave out together, found once for a lowering."""
+    """The training norms, found once for a lowering; those whose calls always run together."""
     if "norms" not in lowering.notes:
         known = lowering.notes["norms"] = Norms()
         for call in lowering.calls:
             if call.passed is batch_norm.mean:
                 norm = _norm(lowering, call)
-                if any(c.when != norm.when for c in norm.calls.values()):
-                    continue  # steps may need some of its gradients and not others: they belong not together
+                if any(c.when != call.when for c in norm.calls.values()):
+                    continue  # steps may need some of its gradients and not others
                 known.by_raw[norm.raw.root] = known.by_z[norm.map.y.root] = norm
                 following = given(norm.map.sum, norm.map.rectifier, norm.rectifier_grad)
                 known.by_call |= dict.fromkeys((*norm.calls.values(), *following), norm)
@@ -278,7 +275,6 @@ class Convolution:
     before: Norm | None = None  # of which comes what it reads
     after: Norm | None = None  # which normalises its result
     total: Call | None = None  # the sum that adds dx to another gradient, where that is at hand
-    spread: Call | None = None  # puts the gradient of w on chosen channels at its places
 
     @property
     def gradients(self) -> tuple[Call, ...]:
@@ -299,14 +295,15 @@ def beside(lowering: Lowering, call: Call) -> Convolution:
         total = lowering.reader(dx, add.forward)
         if total and not lowering.written_before(other(total, dx), first):
             total = None
-    spread = lowering.reader(grad_w.arrays["dw"], error_map_pruning.spread_w) if grad_w else None
     before, after = known.by_z.get(forward.arrays["x"].root), known.by_raw.get(forward.arrays["y"].root)
-    return Convolution(forward, grad_w, grad_x, before, after, total, spread)
+    return Convolution(forward, grad_w, grad_x, before, after, total)
 
 
 def expansion(lowering: Lowering, gradient: Call) -> Call | None:
-    """The expansion of a filtered gradient, which alone reads it."""
-    return lowering.reader(gradient.writes[0], gf.expand, gf.expand_w)
+    """The call of a method that alone reads a gradient of the same method, as the expansion of a filtered one does."""
+    readers = lowering.readers(gradient.writes[0])
+    passes = (c.passed for c in readers if c and c.passed.operator == gradient.passed.operator)
+    return lowering.reader(gradient.writes[0], *passes)
 
 
 def places(lowering: Lowering, maximum: Call) -> Call | None:

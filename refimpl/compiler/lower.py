@@ -130,9 +130,8 @@ class Lowering:
 
     def all_readers(self, buffer: Buffer, *passes: Pass) -> list[Call]:
         """The calls that read an array, if all are of `passes` and may go with the one that writes it; else none."""
-        readers = self.readers(buffer)
-        fit = [c for c in readers if c is not None and c.passed in passes and self.together(buffer, c)]
-        return fit if len(fit) == len(readers) else []
+        readers = [c for c in self.readers(buffer) if c and c.passed in passes and self.together(buffer, c)]
+        return readers if len(readers) == len(self.readers(buffer)) else []
 
     def find(self, buffer: Buffer, passed: Pass) -> Call | None:
         """A call of `passed` among the readers of an array that may go with the one that writes it."""

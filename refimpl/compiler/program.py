@@ -12,8 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from ..graph import Graph
-from ..methods.stochastic_depth import Block
-from ..methods.strategy import Turn, turns
+from ..methods.strategy import Block, Turn, turns
 from ..plan.plan import Plan
 from . import arena
 from .ir import Buffer, Launch, Step

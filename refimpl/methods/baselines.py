@@ -15,7 +15,7 @@ import numpy as np
 
 from ..kernels import random
 from ..kernels.traced import part
-from .registry import JUDGED_WHOLE, ONE_CHOICE, Statement, register_method
+from .registry import JUDGED_WHOLE, ONE_CHOICE, Other, Pick, Statement, register_method
 from .strategy import Modifier, Strategy, Turn
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ class HardExamples(Modifier):
     def __post_init__(self):
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep must be a share above 0 and at most 1, got {self.keep}")
+
+    @classmethod
+    def drawn(cls, pick: Pick, other: Other) -> "HardExamples":
+        """With any share."""
+        return cls(pick(1, 19) / 20)
 
     def count(self, n: float) -> int:
         """Instances of a mini-batch of n that train."""
@@ -95,6 +100,11 @@ class RandomSkip(Modifier):
     def __post_init__(self):
         if not 0 <= self.skip < 1:
             raise ValueError(f"skip must be a probability from 0 to below 1, got {self.skip}")
+
+    @classmethod
+    def drawn(cls, pick: Pick, other: Other) -> "RandomSkip":
+        """With any probability."""
+        return cls(pick(1, 19) / 20)
 
     def updates(self, total: int, seed: int) -> int:
         """Updates of a run of `total` mini-batches: exactly those that its seed does not skip."""

@@ -3,15 +3,17 @@
 Each rule adds its passes to the convolution's and tells the next one under which names it finds what is left to do:
 error map pruning leaves a convolution with fewer output channels, sparse update one with fewer input channels for dw,
 and gradient filtering or the dense passes do it. The first pass that writes an array is the one that is called.
-
-A rule states its `stage`, the place at which it is bound among the others, and whether it `filters` gradients.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
 
 from ..kernels.passes import Bound, Pass
 from ..ops import conv2d
+from .registry import Statement
 
 OPERATOR = "conv2d"  # whose gradients the rules put together
 
@@ -58,10 +60,55 @@ class Convolution:
             self.passes.append(Bound(p, {a: n for a, n in self.names.items() if a in p.arrays}, letters))
 
 
+class Rule:
+    """A method of the kind "rule": passes that replace gradients of trained convolutions, and what these read.
+
+    stage: its place among the rules when they are bound, small ones first. priced: settings that sizes and costs depend
+    on, which a closed form takes as symbols.
+    """
+
+    operator: ClassVar[str] = OPERATOR
+    method: ClassVar[str]
+    states: ClassVar[Statement]
+    stage: ClassVar[int] = 0
+    priced: ClassVar[tuple[str, ...]] = ()
+
+    def attrs(self) -> dict:
+        """The attributes that its passes take beside those of the convolution."""
+        return {}
+
+    def letters(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Letters of its own, of a node with these sizes, that no array tells."""
+        return {}
+
+    def bind(self, node: Convolution) -> None:
+        """Add its passes to those of a node."""
+        raise NotImplementedError
+
+    def constants(self) -> dict[str, Callable[[np.ndarray, int, int, int], np.ndarray]]:
+        """Arrays that its passes read and that stay: name → `make(w, groups, seed, stream)`, before the first step.
+
+        w: the node's weights (R, S, C/G, K). stream: of random numbers, the node's own.
+        """
+        return {}
+
+    def scalars(self) -> dict[str, Callable[[int, int, int], float]]:
+        """What the host tells its passes before a step: name → `value(updates, planned, seed)`, a `Scalar`."""
+        return {}
+
+    def learnt(self) -> tuple[str, ...]:
+        """Its constants that are made anew at a run's first mini-batch, of a node's dense gradient in place of w."""
+        return ()
+
+    def wrong(self, name: str, values: np.ndarray) -> str | None:
+        """What is wrong with a learnt constant that a saved run holds, such as `is no order`; None where nothing is."""
+        return None
+
+
 def bind(rules: Iterable, attrs: Mapping, sizes: Mapping[str, int]) -> Convolution:
-    """The passes, attributes and sizes of a trained convolution under `rules`."""
+    """The passes, attributes and sizes of a trained convolution under `rules`, each a `Rule`."""
     rules = sorted(rules, key=lambda rule: rule.stage)
-    node = Convolution(dict(attrs), dict(sizes), filtered=any(rule.filters for rule in rules))
+    node = Convolution(dict(attrs), dict(sizes), filtered=any("filters" in rule.states.traits for rule in rules))
     for rule in rules:
         node.attrs |= rule.attrs()
         node.sizes |= rule.letters(node.sizes)

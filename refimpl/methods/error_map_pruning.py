@@ -31,8 +31,8 @@ import numpy as np
 from ..kernels.geometry import CONV_MAP, CONV_TAP, conv_derive
 from ..kernels.passes import Bound, declare
 from ..kernels.traced import part
-from .convolution import OPERATOR, Convolution
-from .registry import Grid, Statement, register_method
+from .convolution import Convolution, Rule
+from .registry import Grid, Other, Pick, Statement, Tried, register_method
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K", "db": "K",
@@ -221,7 +221,7 @@ def grad_w(t, dw, dy, x, rank, kept, stride=(1, 1), dilation=(1, 1), pad=((0, 0)
 
 @register_method
 @dataclass(frozen=True)
-class ErrorMapPruning:
+class ErrorMapPruning(Rule):
     """The rule of a Plan that trains convolutions on the kept share of their error map's channels.
 
     keep: share of the output channels that is kept, above 0 and at most 1 (1 is the dense gradient). gamma_w, gamma_dy:
@@ -233,16 +233,18 @@ class ErrorMapPruning:
     gamma_w: float = 1.0
     gamma_dy: float = 1.0
 
-    operator: ClassVar[str] = OPERATOR
     method: ClassVar[str] = "error-map-pruning"
     states: ClassVar[Statement] = Statement(
         "rule", 40, "error-map-pruning:keep=0.5", {"keep": float, "gamma_w": float, "gamma_dy": float},
         {"instances": "the error map of the chosen instances is pruned by channel"},
-        grid=Grid("keep", (0.1, 0.25, 0.4, 0.5, 0.75), 1.0), mark="^",
+        traits=("prunes",), grid=Grid("keep", (0.1, 0.25, 0.4, 0.5, 0.75), 1.0), mark="^",
+        tried=Tried(
+            timed=({"keep": 0.5}, {"keep": 0.25}),
+            variants={"=0.5,batch-norm": ({"keep": 0.5}, dict(batch_norm="train"))},
+        ),
     )  # fmt: skip
-    stage: ClassVar[int] = 1  # of the rules of a convolution (`methods.convolution`)
-    filters: ClassVar[bool] = False
-    priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that sizes and costs depend on
+    stage: ClassVar[int] = 1
+    priced: ClassVar[tuple[str, ...]] = ("keep",)
 
     def __post_init__(self):
         if not 0 < self.keep <= 1:
@@ -252,6 +254,11 @@ class ErrorMapPruning:
                 raise ValueError(f"{name} must be a number from 0 up, got {getattr(self, name)}")
         if self.gamma_w == self.gamma_dy == 0:
             raise ValueError("gamma_w and gamma_dy are both 0: every channel would have the same score")
+
+    @classmethod
+    def drawn(cls, pick: Pick, other: Other) -> "ErrorMapPruning":
+        """With any share and weights of the two norms."""
+        return cls(pick(1, 19) / 20, pick(0, 2) / 2, pick(1, 2))
 
     def kept(self, channels: int) -> int:
         """L, how many of `channels` are kept."""

@@ -39,8 +39,8 @@ from ..kernels.geometry import classes, inside
 from ..kernels.kernel import helper
 from ..kernels.passes import Pass, ShapeError, declare
 from ..kernels.traced import Traced
-from .convolution import OPERATOR, Convolution
-from .registry import Grid, Statement, register_method
+from .convolution import Convolution, Rule
+from .registry import Grid, Other, Pick, Statement, Tried, register_method
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K",
@@ -258,7 +258,7 @@ def expand_w(t, dw, dw_patch):
 
 @register_method
 @dataclass(frozen=True)
-class GradientFilter:
+class GradientFilter(Rule):
     """The rule of a Plan that trains convolutions with filtered gradients.
 
     patch: the side r of the patches, or its (rows, columns). align: "centre" as the authors' code, "corner" as eq. (2).
@@ -268,20 +268,20 @@ class GradientFilter:
     patch: int | tuple[int, int] = 2
     align: str = "centre"
 
-    operator: ClassVar[str] = OPERATOR
     method: ClassVar[str] = "gradient-filter"
     states: ClassVar[Statement] = Statement(
         "rule", 50, "gradient-filter:patch=2,align=centre", {"patch": int, "align": tuple(ALIGN)},
         {
             "instances": "the gradients of the chosen instances are filtered",
-            "error-map-pruning":
+            "prunes":
                 "the kept channels of the error map are filtered; convolutions with groups are filtered, not pruned",
         },
-        grid=Grid("patch", (2, 3, 4, 5, 7), 1), mark="s",
+        traits=("filters",), grid=Grid("patch", (2, 3, 4, 5, 7), 1), mark="s",
+        at_most=(8, "the errors of filtered gradients multiply through a deep net"),
+        tried=Tried(timed=({"patch": 2}, {"patch": 4}), variants={"=4": ({"patch": 4}, {})}),
     )  # fmt: skip
-    stage: ClassVar[int] = 2  # of the rules of a convolution (`methods.convolution`)
-    filters: ClassVar[bool] = True
-    priced: ClassVar[tuple[str, ...]] = ("patch",)  # settings that sizes and costs depend on
+    stage: ClassVar[int] = 2
+    priced: ClassVar[tuple[str, ...]] = ("patch",)
 
     def __post_init__(self):
         sides = self.patch if isinstance(self.patch, (tuple, list)) else (self.patch, self.patch)
@@ -293,6 +293,12 @@ class GradientFilter:
         if self.align not in ALIGN:
             raise ValueError(f"align must be centre or corner, got {self.align!r}")
         object.__setattr__(self, "patch", tuple(r if isinstance(r, Traced) else int(r) for r in sides))
+
+    @classmethod
+    def drawn(cls, pick: Pick, other: Other) -> "GradientFilter":
+        """With patches of one to four rows and columns."""
+        sides = (pick(1, 4), pick(1, 4)) if pick(0, 1) else pick(1, 4)
+        return cls(sides, list(ALIGN)[pick(0, len(ALIGN) - 1)])
 
     def attrs(self) -> dict:
         """The attributes that its passes take beside those of the convolution."""
@@ -310,10 +316,6 @@ class GradientFilter:
         """
         dx = (patch_grad_dilated,) if self.dilated(attrs) else (sum_w, patch_grad)
         return (pool_x, pool_dy, *dx, expand, patch_grad_w, expand_w)
-
-    def letters(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """No letters of its own: U and V follow from P and Q."""
-        return {}
 
     def bind(self, node: Convolution) -> None:
         """Add its passes to a node's, on the convolution that is left."""

@@ -44,7 +44,7 @@ from ..kernels import traced
 from ..kernels.passes import declare
 from . import filter_shares
 from .optim import SGD
-from .registry import JUDGED_WHOLE, ONE_CHOICE, Statement, register_method
+from .registry import JUDGED_WHOLE, ONE_CHOICE, Other, Pick, Statement, Tried, register_method
 from .strategy import Modifier, Strategy, Turn, turns
 
 if TYPE_CHECKING:
@@ -138,8 +138,10 @@ class InstanceFilter(Modifier):
         refuses={
             "instances": ONE_CHOICE, "depth": JUDGED_WHOLE,
         },
+        tried=Tried(small={"keep": 0.4}),
     )  # fmt: skip
     priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that sizes and costs depend on
+    by_losses: ClassVar[bool] = True
     prefix: ClassVar[str] = "filter."  # of the filter net's arrays and sections
 
     def __post_init__(self):
@@ -161,6 +163,11 @@ class InstanceFilter(Modifier):
             raise ValueError(f"shares must be two shares that make at most 1, High and uncertain, got {self.shares}")
         if self.graph and self.graph.shape(self.graph.output)[1:] != (2,):
             raise ValueError(f"the filter net {self.graph.name} must have two outputs, Low and High")
+
+    @classmethod
+    def drawn(cls, pick: Pick, other: Other) -> "InstanceFilter":
+        """With a small filter net and any share."""
+        return cls(other(2), keep=pick(1, 19) / 20)
 
     def for_net(self, graph: Graph, size: tuple[int, int]) -> "InstanceFilter":
         """The same with a filter net for the input of a main net: slim LeNet, ResNet-8 or ResNet-10."""

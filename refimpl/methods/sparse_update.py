@@ -30,7 +30,7 @@ columns, G groups, M chosen input channels. Any float dtype.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,8 +40,8 @@ from ..kernels import random
 from ..kernels.geometry import CONV_TAP, conv_derive
 from ..kernels.passes import declare
 from ..kernels.traced import part
-from .convolution import OPERATOR, Convolution
-from .registry import LAYERS, Grid, Statement, register_method
+from .convolution import Convolution, Rule
+from .registry import LAYERS, Grid, Other, Pick, Statement, Tried, register_method
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "x_chosen": "N H W M", "dw": "R S M K/G",
@@ -121,7 +121,7 @@ def order(w: np.ndarray, groups: int, kind: str, seed: int, stream: int) -> np.n
 
 @register_method
 @dataclass(frozen=True)
-class SparseUpdate:
+class SparseUpdate(Rule):
     """The rule of a Plan that trains a few input channels of each trained convolution at a time.
 
     ratio: share of the input channels that is trained at once, above 0 and at most 1. order: "norm", "random" or
@@ -135,7 +135,6 @@ class SparseUpdate:
     fixed_first: float = 0.1
     fixed_last: float = 0.2
 
-    operator: ClassVar[str] = OPERATOR
     method: ClassVar[str] = "sparse-update"
     states: ClassVar[Statement] = Statement(
         "rule", 60,
@@ -143,20 +142,19 @@ class SparseUpdate:
         {"ratio": float, LAYERS: int, "order": ORDERS, "fixed_first": float, "fixed_last": float},
         {
             "instances": "the chosen instances train the chosen channels",
-            "error-map-pruning":
+            "prunes":
                 "dw of the chosen input and the kept output channels, dx of the kept ones; with groups dw is not "
                 "pruned",
-            "gradient-filter":
+            "filters":
                 "the chosen channels are stored as patch sums, dx is filtered; with groups dw of the chosen ones is "
                 "exact",
         },
         plain_sgd="the trained channels change from step to step, and the arrays that {optimizer} keeps for all of "
         "them would cost the memory that it saves",
-        grid=Grid("ratio", (0.02, 0.05, 0.1, 0.2, 0.5), 1.0), mark="D",
+        fitted="ratio", grid=Grid("ratio", (0.02, 0.05, 0.1, 0.2, 0.5), 1.0), mark="D",
+        tried=Tried(timed=({"ratio": 0.1},)),
     )  # fmt: skip
-    stage: ClassVar[int] = 0  # of the rules of a convolution (`methods.convolution`)
-    filters: ClassVar[bool] = False
-    priced: ClassVar[tuple[str, ...]] = ("ratio",)  # settings that sizes and costs depend on
+    priced: ClassVar[tuple[str, ...]] = ("ratio",)
 
     def __post_init__(self):
         if not 0 < self.ratio <= 1:
@@ -169,13 +167,14 @@ class SparseUpdate:
         if self.fixed_first + self.fixed_last > 1:
             raise ValueError(f"fixed_first and fixed_last are {self.fixed_first} and {self.fixed_last}: more than 1")
 
+    @classmethod
+    def drawn(cls, pick: Pick, other: Other) -> "SparseUpdate":
+        """With any share, in an order that needs no first mini-batch."""
+        return cls(pick(1, 19) / 20, order=("norm", "random")[pick(0, 1)])
+
     def count(self, channels: int) -> int:
         """M of the input-channel selection: how many of `channels` are trained at once."""
         return part(self.ratio, channels)
-
-    def attrs(self) -> dict:
-        """No attributes of its own."""
-        return {}
 
     def letters(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The letter M of a node with these sizes."""
@@ -191,9 +190,22 @@ class SparseUpdate:
             node.add(grad_w)
         node.add(update)
 
-    def order_of(self, w: np.ndarray, groups: int, seed: int, stream: int) -> np.ndarray:
-        """The array `order` of a layer with the weights w (R, S, C/G, K), before any calibration."""
-        return order(w, groups, self.order, seed, stream)
+    def constants(self) -> dict[str, Callable[[np.ndarray, int, int, int], np.ndarray]]:
+        """The order of a layer's channels."""
+        return {"order": lambda w, groups, seed, stream: order(w, groups, self.order, seed, stream)}
+
+    def scalars(self) -> dict[str, Callable[[int, int, int], float]]:
+        """The number of the block that an update trains."""
+        return {"block": lambda updates, planned, seed: self.block(updates, planned)}
+
+    def learnt(self) -> tuple[str, ...]:
+        """The order, where it is that of the gradients."""
+        return ("order",) if self.order == "gradient" else ()
+
+    def wrong(self, name: str, values: np.ndarray) -> str | None:
+        """An order of channels (C,) must have each of them once: kernels index with it."""
+        right = np.array_equal(np.sort(values), np.arange(len(values)))
+        return None if right else f"is no order of {len(values)} channels"
 
     def block(self, step: int, steps: int) -> int:
         """Block that update `step` (from 0) of a run of `steps` trains, by the three stages."""

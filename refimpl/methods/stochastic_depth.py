@@ -21,22 +21,12 @@ import numpy as np
 
 from ..graph import INPUT, Graph, operator, operators
 from ..kernels import random
-from .registry import Statement, register_method
-from .strategy import Modifier, Strategy, Turn
+from .registry import Other, Pick, Statement, register_method
+from .strategy import Block, Modifier, Strategy, Turn
 
 if TYPE_CHECKING:
     from ..compiler.program import Program
     from ..training.trainer import Trainer
-
-
-@dataclass(frozen=True)
-class Block:
-    """A residual block: the node of its sum, the tensor that is its shortcut, its branch's nodes and the last one."""
-
-    name: str
-    shortcut: str
-    nodes: frozenset[str]
-    last: str
 
 
 def residual_blocks(graph: Graph) -> tuple[Block, ...]:
@@ -100,6 +90,11 @@ class StochasticDepth(Modifier):
     def __post_init__(self):
         if not 0 < self.survival <= 1:
             raise ValueError(f"survival must be a probability above 0 and at most 1, got {self.survival}")
+
+    @classmethod
+    def drawn(cls, pick: Pick, other: Other) -> "StochasticDepth":
+        """With any probability."""
+        return cls(pick(1, 19) / 20)
 
     def blocks(self, graph: Graph) -> tuple[Block, ...]:
         """The blocks of a graph; ValueError where it has none, or one whose branch cannot be scaled."""

@@ -6,7 +6,7 @@ what chooses the data that enter. Runner, price and printed ledger all go by `sc
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -18,9 +18,18 @@ if TYPE_CHECKING:
     from ..compiler.ir import Call, Step
     from ..compiler.program import Program
     from ..training.trainer import Trainer
-    from .stochastic_depth import Block
 
 BOUNDS = ("low", "mid", "high")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A residual block: the node of its sum, the tensor that is its shortcut, its branch's nodes and the last one."""
+
+    name: str
+    shortcut: str
+    nodes: frozenset[str]
+    last: str
 
 
 class Turn(NamedTuple):
@@ -50,7 +59,7 @@ class Strategy:
         """Nets beside the main one, by the prefix of their names."""
         return {}
 
-    def blocks(self, graph: Graph) -> "tuple[Block, ...]":
+    def blocks(self, graph: Graph) -> tuple[Block, ...]:
         """Residual blocks that a step may leave out."""
         return ()
 
@@ -98,7 +107,7 @@ class Around(Strategy):
         """Those of both."""
         return self.inner.nets | self.outer.nets
 
-    def blocks(self, graph: Graph) -> "tuple[Block, ...]":
+    def blocks(self, graph: Graph) -> tuple[Block, ...]:
         """Those of both."""
         return (*self.inner.blocks(graph), *self.outer.blocks(graph))
 
@@ -132,7 +141,13 @@ class Around(Strategy):
 
 
 class Modifier:
-    """A rule that changes a strategy, `inner`; by default it changes nothing."""
+    """A rule that changes a strategy, `inner`; by default it changes nothing.
+
+    by_losses: does `over` go by the losses of some instances before the first step?
+    """
+
+    method: ClassVar[str]
+    by_losses: ClassVar[bool] = False
 
     @property
     def nets(self) -> dict[str, Graph]:
@@ -143,7 +158,7 @@ class Modifier:
         """The rule for a net and its input size."""
         return self
 
-    def blocks(self, graph: Graph) -> "tuple[Block, ...]":
+    def blocks(self, graph: Graph) -> tuple[Block, ...]:
         """Residual blocks that a step may leave out."""
         return ()
 

@@ -28,13 +28,12 @@ def _combination(a: type[Any], b: type[Any]) -> Combination:
     if a is b:
         return _TWICE
     sides: tuple[tuple[Statement, type[Any]], ...] = ((a.states, b), (b.states, a))
-    for key in (lambda method: method.method, lambda method: method.states.kind):
-        for said, other in sides:
-            if key(other) in said.refuses:
-                return Combination(False, said.refuses[key(other)])
-        for said, other in sides:
-            if key(other) in said.combines:
-                return Combination(True, said.combines[key(other)])
+    for words in (lambda m: (m.method,), lambda m: m.states.traits, lambda m: (m.states.kind,)):
+        for supported, told in ((False, "refuses"), (True, "combines")):
+            for said, other in sides:
+                for word in words(other):
+                    if word in getattr(said, told):
+                        return Combination(supported, getattr(said, told)[word])
     return _UNSAID
 
 

@@ -11,8 +11,7 @@ import numpy as np
 from .. import arguments
 from ..graph import Graph, Node, operator, operators
 from ..methods.optim import SGD, Adam
-from ..methods.stochastic_depth import StochasticDepth
-from ..methods.strategy import BOUNDS, Around, Strategy, Turn, turns
+from ..methods.strategy import BOUNDS, Around, Modifier, Strategy, Turn, turns
 from .combinations import check_combination
 
 if TYPE_CHECKING:
@@ -30,6 +29,12 @@ def is_loss(name: str, has: str = "loss") -> bool:
         return False
     op = operator(name)
     return op.writer("loss") is not None and (has in op.shapes or has in op.defaults)
+
+
+def kind_of(method: Any) -> str | None:
+    """The kind that a method states, None where it is none."""
+    states = getattr(method, "states", None)
+    return states and states.kind
 
 
 def counted(graph: Graph) -> list[str]:
@@ -79,7 +84,7 @@ class Plan:
         batch norm behind a convolution adds one too, its beta; gamma, statistics and weights are frozen. No gradient of
         a bias reads a feature map. Our reading: without TinyTL's residual modules, and the classifier trains in full.
     instances: what data enters a step, such as InstanceFilter; None is all.
-    depth: StochasticDepth leaves residual blocks out of a step at random; None leaves none out.
+    depth: what leaves residual blocks out of a step, such as StochasticDepth; None leaves none out.
     loss: "softmax_cross_entropy", "mse" or another operator that computes a `loss`.
     class_weights: a positive weight for each class in the mean of softmax_cross_entropy; None weighs all alike.
     ignored_label: the label of rows that softmax_cross_entropy leaves out, such as −100 or 255; None leaves none out.
@@ -92,7 +97,7 @@ class Plan:
     train_bias: bool = False
     bias_only: bool = False
     instances: Any = None
-    depth: StochasticDepth | None = None
+    depth: Modifier | None = None
     loss: str = "softmax_cross_entropy"
     label_smoothing: float = 0.0
     class_weights: Sequence[float] | None = None
@@ -106,8 +111,8 @@ class Plan:
             arguments.offers("each of rules", rule, "bind", "a rule for gradients, such as GradientFilter()")
         if self.instances is not None:
             arguments.offers("instances", self.instances, "fewest", "a choice of data, such as InstanceFilter()")
-        if self.depth is not None:
-            arguments.offers("depth", self.depth, "survival", "a StochasticDepth()")
+        if self.depth is not None and (isinstance(self.depth, type) or kind_of(self.depth) != "depth"):
+            raise ValueError(f"depth must be what leaves blocks out, such as StochasticDepth(), got {self.depth!r}")
         arguments.offers("step", self.step, "optimizer", "a way to make a step, such as Backprop(SGD(lr=0.01))")
         k = self.train_last
         if k != "all" and (isinstance(k, bool) or not isinstance(k, int) or k < 0):

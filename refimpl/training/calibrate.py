@@ -1,36 +1,41 @@
-"""What a run learns from its first mini-batch before the first step: the order of sparse update by gradients."""
+"""What a run learns from its first mini-batch before the first step: constants of rules that follow from gradients."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from ..compiler.compile import compile
 from ..compiler.program import Program
-from ..methods.sparse_update import order
+from ..methods.convolution import Rule
 
 
-def orders(program: Program) -> list[str]:
-    """Nodes whose channels the plan orders by the gradient of a calibration batch."""
-    asked = any(getattr(rule, "order", None) == "gradient" for rule in program.plan.rules)
-    suffix = ".order"
-    return [name.removesuffix(suffix) for name in program.step.constants if asked and name.endswith(suffix)]
+def learnt(program: Program) -> dict[str, tuple[str, Rule]]:
+    """The constants that the first mini-batch decides: name in a saved run, `order/conv1` → name in the step, rule."""
+    found = {}
+    for rule in program.plan.rules:
+        for local in rule.learnt():
+            names = (name for name in program.step.constants if name.endswith(f".{local}"))
+            found |= {f"{local}/{name.removesuffix(f'.{local}')}": (name, rule) for name in names}
+    return found
 
 
-def check_order(name: str, order: np.ndarray) -> None:
-    """ValueError where an order of channels (C,) does not have each of them once: kernels index with it."""
-    if not np.array_equal(np.sort(order), np.arange(len(order))):
-        raise ValueError(f"the saved run's {name} is no order of {len(order)} channels")
+def check_learnt(program: Program, saved: Mapping[str, np.ndarray]) -> None:
+    """ValueError where a constant of a saved run cannot be right."""
+    for name, (constant, rule) in learnt(program).items():
+        if wrong := rule.wrong(constant.rpartition(".")[2], saved[name]):
+            raise ValueError(f"the saved run's {name} {wrong}")
 
 
 def calibrate(trainer, x: np.ndarray, y: np.ndarray) -> None:
-    """Order the input channels by the norms of their dense gradients on n ≤ batch samples x (n, H, W, C), y (n,).
+    """Make what rules learn of the dense gradients on n ≤ batch samples x (n, H, W, C), y (n,).
 
-    Nothing for a plan whose sparse update goes by another order. Once, it takes the memory of a dense step of the same
-    layers; the parameters stay as they are.
+    Nothing for a plan without such a rule. Once, it takes the memory of a dense step of the same layers; the parameters
+    stay as they are.
     """
     program = trainer.program
-    nodes = orders(program)
-    if not nodes:
+    wanted = learnt(program)
+    if not wanted:
         return
     plan = replace(program.plan, rules=(), instances=None, depth=None)
     dense = compile(program.graph, plan, len(x), program.size, None, program.backend, program.threads, program.dtype)
@@ -42,8 +47,7 @@ def calibrate(trainer, x: np.ndarray, y: np.ndarray) -> None:
     exact.runner.write(labels, len(y), y)
     exact.runner.run("forward", len(x))
     exact.runner.run("backward", len(x))
-    for node in nodes:
-        gradient = dense.step.gradients[program.graph.node(node).params["w"]]
-        dw = trainer.backend.read(exact.runner.array(gradient))
-        found = trainer.runner.owned[program.step.constants[f"{node}.order"].buffer]
-        trainer.backend.write(found, order(dw, found.shape[0] // dw.shape[2], "norm", 0, 0))
+    for name, _ in wanted.values():
+        constant, w = program.step.constants[name], program.graph.node(name.rpartition(".")[0]).params["w"]
+        dw = trainer.backend.read(exact.runner.array(dense.step.gradients[w]))
+        trainer.backend.write(trainer.runner.owned[constant.buffer], constant.make({w: dw}, trainer.seed))

@@ -9,6 +9,7 @@ import sympy as sp
 from costmodel.formulas.cost import C, G, K, N, R, S, attribute, axis_taps, load, mac, register, store
 from refimpl.kernels.geometry import CONV_TAP, conv_derive
 from refimpl.kernels.passes import declare
+from refimpl.methods.convolution import Rule
 from refimpl.methods.registry import Grid, Statement
 from refimpl.ops import conv2d
 
@@ -40,12 +41,11 @@ def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0)), e
 
 
 @dataclass(frozen=True)
-class Comb:
+class Comb(Rule):
     """Every n-th output channel trains. ValueError for a number below 1."""
 
     every: int = 2
 
-    operator: ClassVar[str] = "conv2d"
     method: ClassVar[str] = "comb"
     states: ClassVar[Statement] = Statement(
         "rule", 45, "comb:every=2", {"every": int},
@@ -53,7 +53,6 @@ class Comb:
         grid=Grid("every", (2, 3), 1), mark="P",
     )  # fmt: skip
     stage: ClassVar[int] = -1
-    filters: ClassVar[bool] = False
     priced: ClassVar[tuple[str, ...]] = ("every",)
 
     def __post_init__(self):
@@ -63,10 +62,6 @@ class Comb:
     def attrs(self):
         """What its pass takes."""
         return {"every": self.every}
-
-    def letters(self, sizes):
-        """None of its own."""
-        return {}
 
     def bind(self, node):
         """Its dw goes before the dense one."""

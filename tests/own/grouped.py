@@ -39,8 +39,8 @@ def launch(lowering, calls):
 def normalised(lowering, call):
     """The statistics of a batch, its norm and what follows; before them the convolution that nobody else reads."""
     mean = call if call.passed is batch_norm.mean else None
-    norm = grouping.norms(lowering).by_call.get(mean) if mean else grouping.beside(lowering, call).after
-    if norm is None or norm.when != call.when:
+    norm = grouping.norms(lowering).by_call[mean] if mean else grouping.beside(lowering, call).after
+    if norm is None:
         return None
     calls = [c for c in (*norm.statistics, *norm.map.calls) if c.section == call.section]
     readers = lowering.readers(norm.raw)
@@ -57,7 +57,7 @@ def followed(lowering, call):
 def norm_gradients(lowering, call):
     """The gradients of a training norm, behind the rectifier where there is one."""
     norm = grouping.norms(lowering).by_call.get(call)
-    if norm and norm.when == call.when and (call in norm.gradients or norm.receives(call.arrays["dx"])):
+    if norm and (call in norm.gradients or norm.receives(call.arrays["dx"])):
         return launch(lowering, {call, *norm.gradients})
     return None
 
@@ -92,7 +92,7 @@ BEGIN = {  # rule → the passes of the calls that its groups begin at
     norm_gradients: (*grouping.NORM_GRADIENTS, *grouping.MASKED),
     gradients: grouping.PASSED,
     of_convolution: (*grouping.GRAD_W, *grouping.GRAD_X),
-    expanded: (*grouping.FILTERED_GRAD_X, *grouping.FILTERED_GRAD_W),
+    expanded: (gradient_filter.patch_grad, gradient_filter.patch_grad_dilated, gradient_filter.patch_grad_w),
     largest: (max_pool.forward,),
 }
 RULES = {passed: [rule for rule in BEGIN if passed in BEGIN[rule]] for passed in {p for b in BEGIN.values() for p in b}}

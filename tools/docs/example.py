@@ -1,29 +1,22 @@
-"""The step that the architecture page follows, compiled when the page is filled in."""
+"""The step that the architecture page follows: its own code, run when the page is filled in."""
 
-import inspect
+import re
 from functools import cache
 
 import refimpl as ri
 
+from .sources import ROOT
 
-def example() -> ri.Program:
-    """A step of LeNet-5 on eight pictures that trains the classifier and the last convolution, filtered."""
-    model = ri.models.lenet5(classes=10)
-    plan = ri.Plan(train_last=1, rules=[ri.GradientFilter(patch=2)], step=ri.Backprop(ri.SGD(lr=0.05)))
-    return ri.compile(model, plan, batch=8, threads=2)
+PAGE = ROOT / "docs" / "architecture.md"
+CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @cache
 def program() -> ri.Program:
-    """The program, compiled once."""
-    return example()
-
-
-def code() -> str:
-    """What the example does, as a reader would type it."""
-    body = inspect.getsource(example).split('"""')[2].strip("\n")
-    text = inspect.cleandoc(body).replace("return ri.compile", "program = ri.compile")
-    return f"```python\nimport refimpl as ri\n\n{text}\n```"
+    """The program that the page compiles, compiled once."""
+    names: dict = {}
+    exec(next(b for b in CODE.findall(PAGE.read_text(encoding="utf-8")) if "ri.compile" in b), names)
+    return names["program"]
 
 
 def graph(name: str) -> str:
@@ -64,4 +57,4 @@ def price() -> str:
     return f"```text\n{costmodel.estimate(program(), device='reference')}\n```"
 
 
-DIRECTIVES = {"example": code, "node": graph, "calls": calls, "launches": launches, "price": price}
+DIRECTIVES = {"node": graph, "calls": calls, "launches": launches, "price": price}

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from costmodel.advice import expected_error
+from refimpl.methods.registry import known
 
 from .sources import ROOT, table
 
@@ -20,12 +21,17 @@ STREAM = {
     "OHEM, same computation": "OHEM at the same computation",
 }  # fmt: skip
 NETS = {"watch": "watch net", "resnet20": "ResNet-20, Fashion-MNIST", "mobilenet_v2": "MobileNetV2, CIFAR-10 as JPEG"}
-SHARE = {"gradient-filter": "patch {}", "error-map-pruning": "keep {}", "sparse-update": "ratio {}"}
 BENCHED = {
     "resnet20": "ResNet-20, 32×32", "resnet18": "ResNet-18, 64×64", "resnet18_128": "ResNet-18, 128×128",
     "mobilenet_v2": "MobileNetV2, 96×96",
 }  # fmt: skip
 NOISY = 0.3  # spread of one side's times above which a row is marked
+
+
+def share(method: str) -> str:
+    """Words for a value of the setting by which a method is measured, such as `patch {}`; of another, of its layers."""
+    setting = known()[method].states.grid.setting
+    return f"{setting} {{}}" if setting else "the classifier and the last {}"
 
 
 def place(name: str) -> Path:
@@ -79,7 +85,7 @@ def watch_adapt() -> str:
     """Accuracy before and after adapting to one person, over ten people."""
     names = {"before": "before adapting", "backprop": "back-propagation"}
     rows = [
-        [names.get(name, name.replace("gradient-filter:patch=", "gradient filtering, patch ")), v["mean"], v["worst"]]
+        [names.get(name, name.translate(str.maketrans({"-": " ", ":": ", ", "=": " "}))), v["mean"], v["worst"]]
         for name, v in record("watch-adapt")["measured"].items()
     ]
     return table(["", "mean", "worst"], rows, right=1)
@@ -145,7 +151,8 @@ def gradient_filter_noniid() -> str:
     patches = [p for p in found["protocol"]["patches"] if p is not None]
 
     def of(last: int, patch: int | None) -> dict:
-        return measured[f"last {last}, " + ("backprop" if patch is None else f"gradient-filter:patch={patch}")]
+        end = "backprop" if patch is None else f"={patch}"
+        return next(v for name, v in measured.items() if name.startswith(f"last {last}, ") and name.endswith(end))
 
     rows = [["back-propagation", *(spread(of(k, None)) for k in layers)]]
     rows += [[f"patch {p}", *(spread(of(k, p)["gap"]) for k in layers)] for p in patches]
@@ -157,7 +164,8 @@ def gradient_filter_noniid() -> str:
 
 def gradient_errors() -> str:
     """The errors of every method that was measured."""
-    return "\n\n".join(f"{method}:\n\n{method_errors(method)}" for method in (*SHARE, "backprop"))
+    methods = dict.fromkeys(re.split("[:,] ?", name)[1] for name in record("gradient-errors")["measured"])
+    return "\n\n".join(f"{method}:\n\n{method_errors(method)}" for method in methods)
 
 
 def method_errors(method: str) -> str:
@@ -168,7 +176,7 @@ def method_errors(method: str) -> str:
         net, _, rest = name.partition(", ")
         if rest.startswith(method):
             setting = re.split("[=,] ?", rest)[-1]
-            text = SHARE.get(method, "the classifier and the last {}").format(setting)
+            text = share(method).format(setting)
             rows.setdefault(text, {})[net] = f"{value['error']:.3f}"
     if not rows:
         raise KeyError(f"no error was measured of {method}; there is {', '.join(expected_error.exact_settings())}")
@@ -219,7 +227,7 @@ def method_bench(method: str) -> str:
         name, setting = rest.rsplit("-", 1)
         if rest.startswith(method):
             noisy = " *" if c["spread"] > NOISY else ""
-            rows.setdefault(f"{name}, {SHARE[name].format(setting)}", {})[net] = (
+            rows.setdefault(f"{name}, {share(name).format(setting)}", {})[net] = (
                 f"{c['ratio']:.2f} ({c['predicted_seconds_ratio']:.2f}; {c['predicted_macs_ratio']:.2f}){noisy}"
             )
     if not rows:

@@ -31,12 +31,11 @@ from refimpl.graph import INPUT, Graph
 from refimpl.kernels import random
 from refimpl.kernels.passes import Pass
 from refimpl.kernels.running import threads
-from refimpl.methods import gradient_filter, sparse_update
 from refimpl.plan.plan import Plan, counted
 from refimpl.training.calibrate import calibrate
 from refimpl.training.trainer import Runner, Trainer
 
-from . import spectrum
+from . import gradient_filter_spectrum as spectrum
 
 VIEWS = ("local", "whole")
 COLUMNS = (  # what a reader of a table of errors is told
@@ -100,18 +99,17 @@ def quotient(over: float, under: float) -> float | None:
 def full_gradient(program: Program, runner: Runner, parameter: str) -> np.ndarray:
     """∂L/∂parameter in the parameter's own shape, float64, once the backward section has run.
 
-    Channels that a sparse update leaves out have the gradient 0.
+    Where a rule has an update of its own, it is what that takes from zeros at a rate of 1: 0 for what does not train.
     """
     gradient = np.array(runner.array(program.step.gradients[parameter]), np.float64)
-    compact = call_of(program, parameter, sparse_update.update)
-    if not compact:
+    dense = program.plan.step.optimizer.operator
+    updates = (c for c in program.step if c.node == parameter and "w" in c.passed.inplace)
+    own = next((c for c in updates if c.passed.operator != dense), None)
+    if own is None:
         return gradient
-    full = np.zeros(program.graph.parameters[parameter].shape)
-    depth, width = full.shape[2], gradient.shape[3]  # input and output channels of a group
-    for m, channel in enumerate(runner.array(compact.arrays["chosen"])):
-        group, c = divmod(int(channel), depth)
-        full[:, :, c, group * width : (group + 1) * width] = gradient[:, :, m]
-    return full
+    read = {a: np.array(runner.array(b)) for a, b in own.arrays.items() if a not in ("w", "dw", "lr", "clip")}
+    zeros, rate = np.zeros(program.graph.parameters[parameter].shape), np.ones(1)
+    return -own.passed(**read, w=zeros, dw=gradient, lr=rate, G=own.sizes["G"])
 
 
 def gradient_errors(
@@ -236,8 +234,7 @@ class LayerComparison:
         self.name, self.w = name, exact.parameters[f"{name}.w"]
         self.map = list(exact.program.graph.shapes(1, exact.program.size)[name][1:3])
         self.compared = {view: {"dw": Comparison(), "dx": Comparison()} for view in VIEWS}
-        pool = call_of(approximate.program, name, gradient_filter.pool_dy)
-        self.filter = pool and (pool.attrs["patch"], pool.attrs["align"])
+        self.filter = spectrum.filter_of(approximate.program, name)
         self.grad_x = call_of(exact.program, name, exact.program.graph.node(name).operator.writer("dx"))
         self.energies = spectrum.Energies()
         self.lost_dx = 0.0  # energy of dx that g̃ loses through the whole kernel

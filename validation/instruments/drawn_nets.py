@@ -1,32 +1,28 @@
 """Drawn nets under drawn plans of every method: what `validation.instruments.drawn` compares of a whole step.
 
-A seed gives a small net of any of the operators, the methods (each one in turn, then each pair that combines, then all
-three rules on one convolution), their settings, optimizer, loss, batch norm, batch and backend.
+A seed gives a small net of any of the operators, the methods (each one in turn, then each pair that combines, then
+three and more rules on one convolution), their settings, optimizer, loss, batch norm, batch and backend. Operators and
+methods of other packages are among them once they are registered: methods as they state it
+(`refimpl.methods.registry`), operators whose module has `drawn_in(g, pick, name, x)`, which adds a node `name` on the
+map x and returns its tensor.
 """
 
+import itertools
 from dataclasses import dataclass
+from functools import partial
 
 import numba
 import numpy as np
 
 import refimpl as ri
 from refimpl.compiler.program import Program
-from refimpl.graph import INPUT, Graph
-from refimpl.methods.baselines import HardExamples, RandomSkip
-from refimpl.methods.gradient_filter import ALIGN
-from refimpl.methods.registry import known, of_kind
-from refimpl.plan.combinations import COMBINATIONS, INSTANCES, METHODS
+from refimpl.graph import INPUT, Graph, operator_module, operators
+from refimpl.methods.registry import KINDS, known, of_kind
+from refimpl.plan import combinations
 from refimpl.plan.plan import counted
 from refimpl.training.trainer import initial
 
 from .drawn_passes import Pick, picker
-
-RULES = of_kind("rule")
-SETS = [
-    *((m,) for m in METHODS),
-    *(pair for pair, combination in COMBINATIONS.items() if combination.supported),
-    RULES,
-]  # methods of a plan, in turn
 
 
 @dataclass(frozen=True)
@@ -52,18 +48,27 @@ class NetCase:
         )
 
 
+def sets() -> list[tuple[str, ...]]:
+    """The methods of a plan, in turn: each, each pair that combines, and each larger set of rules that do."""
+    pairs, rules = combinations.pairs(), of_kind("rule")
+    larger = (s for n in range(3, len(rules) + 1) for s in itertools.combinations(rules, n))
+    together = (s for s in larger if all(pairs[pair].supported for pair in itertools.combinations(s, 2)))
+    return [*((m,) for m in known()), *(pair for pair, found in pairs.items() if found.supported), *together]
+
+
 def methods_of(seed: int) -> tuple[str, ...]:
     """The methods of a seed."""
-    return SETS[seed % len(SETS)]
+    found = sets()
+    return found[seed % len(found)]
 
 
 def net_case(seed: int) -> NetCase:
     """The net and plan of a seed."""
     methods = methods_of(seed)
     pick = picker("net", seed)
-    graph = net(pick, residual="stochastic-depth" in methods)
+    graph = net(pick, residual=any(known()[m].states.kind == "depth" for m in methods))
     plan = plan_of(pick, graph, methods)
-    batch = pick(2, 6) if plan.batch_norm == "train" or "instance-filter" in methods else pick(1, 6)
+    batch = pick(2, 6) if plan.batch_norm == "train" or plan.strategy.nets else pick(1, 6)
     backend = ("fast", "fast", "reference")[pick(0, 2)]
     threads = min(pick(1, 2), numba.config.NUMBA_NUM_THREADS)
     program = ri.compile(graph, plan, batch, backend=backend, threads=threads)
@@ -123,7 +128,10 @@ def activated(g: Graph, pick: Pick, name: str, y: str) -> str:
     """The map after batch norm, rectifier or block pruning, each of them there or not."""
     if pick(0, 2):
         y = g.batch_norm(f"{name}.bn", y)
-    kind = pick(0, 5)
+    others = [node for node in (getattr(operator_module(op), "drawn_in", None) for op in operators()) if node]
+    kind = pick(0, 5 + len(others))
+    if kind > 5:
+        return others[kind - 6](g, pick, f"{name}.other", y)
     if kind < 3:
         return g.relu(f"{name}.relu", y)
     if kind == 3:
@@ -157,34 +165,24 @@ def pooled(g: Graph, pick: Pick, name: str, x: str) -> str:
     return (g.max_pool, g.avg_pool)[pick(0, 1)](name, x, window, (pick(1, 2), pick(1, 2)), pad)
 
 
-def share(pick: Pick) -> float:
-    """A share from 0.05 to 0.95."""
-    return pick(1, 19) / 20
-
-
-def judge(g: Graph, pick: Pick) -> Graph:
-    """A filter net for the input of a net."""
+def judge(g: Graph, pick: Pick, outputs: int) -> Graph:
+    """A small net for the input of a net, trained with batch statistics."""
     f = Graph("judge", g.size, g.channels)
     x = f.relu("relu", f.batch_norm("bn", f.conv2d("conv", INPUT, pick(1, 4), 3, pad=1)))
-    f.linear("fc", f.global_avg_pool("mean", x), 2)
+    f.linear("fc", f.global_avg_pool("mean", x), outputs)
     return f
 
 
 def plan_of(pick: Pick, g: Graph, methods: tuple[str, ...]) -> ri.Plan:
     """A plan of these methods for a net, everything else drawn."""
-    rules = {
-        "error-map-pruning": lambda: ri.ErrorMapPruning(share(pick), pick(0, 2) / 2, pick(1, 2)),
-        "gradient-filter": lambda: ri.GradientFilter(
-            (pick(1, 4), pick(1, 4)) if pick(0, 1) else pick(1, 4), list(ALIGN)[pick(0, len(ALIGN) - 1)]
-        ),
-        "sparse-update": lambda: ri.SparseUpdate(share(pick), order=("norm", "random")[pick(0, 1)]),
-    }
-    choices = {
-        "instance-filter": lambda: ri.InstanceFilter(judge(g, pick), keep=share(pick)),
-        "hard-examples": lambda: HardExamples(share(pick)),
-        "random-skip": lambda: RandomSkip(share(pick)),
-    }
-    instances = next((choices[m]() for m in methods if m in INSTANCES), None)
+    kinds: dict[str, list[type]] = {kind: [] for kind in KINDS}
+    for m in methods:
+        kinds[known()[m].states.kind].append(known()[m])
+
+    def made(kind: str) -> list:
+        return [m.drawn(pick, partial(judge, g, pick)) if hasattr(m, "drawn") else m() for m in kinds[kind]]
+
+    instances = next(iter(made("instances")), None)
     decay = pick(0, 1) * 0.01
     if any(known()[m].states.plain_sgd for m in methods) or not pick(0, 2):
         optimizer = ri.SGD(lr=0.01, weight_decay=decay)
@@ -197,13 +195,13 @@ def plan_of(pick: Pick, g: Graph, methods: tuple[str, ...]) -> ri.Plan:
     weights = tuple(pick(1, 8) / 4 for _ in range(g.shape(g.output)[1])) if not mse and pick(0, 1) else None
     return ri.Plan(
         "all" if pick(0, 1) else pick(0, several),
-        [rules[m]() for m in methods if m in rules],
+        made("rule"),
         ri.Backprop(optimizer, clip_norm=pick(1, 9) / 3 if pick(0, 1) else None),
-        batch_norm="frozen" if "bias-only" in methods or pick(0, 1) else "train",
+        batch_norm="frozen" if kinds["bias"] or pick(0, 1) else "train",
         train_bias=bool(pick(0, 1)),
-        bias_only="bias-only" in methods,
+        bias_only=bool(kinds["bias"]),
         instances=instances,
-        depth=ri.StochasticDepth(share(pick)) if "stochastic-depth" in methods else None,
+        depth=next(iter(made("depth")), None),
         loss="mse" if mse else "softmax_cross_entropy",
         label_smoothing=0.0 if mse else pick(0, 1) * 0.1,
         class_weights=weights,

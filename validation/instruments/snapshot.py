@@ -45,7 +45,6 @@ DEEP = ("resnet34", "resnet74", "resnet110", "vgg16")  # more of the same layers
 CLASSES = 5
 TOLERANCE = 1e-3
 
-OWN = {"instance-filter": {"keep": 0.4}}  # settings that are not their defaults
 MOMENTUM = ri.SGD(lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
 VARIANTS = {  # back-propagation with other settings
     "classifier": ri.Plan(0),
@@ -55,8 +54,6 @@ VARIANTS = {  # back-propagation with other settings
     "batch-norm": ri.Plan(batch_norm="train", train_bias=True, label_smoothing=0.1),
     "mse": ri.Plan(step=ri.Backprop(ri.SGD(lr=1e-5)), loss="mse"),
     "weighted": ri.Plan(class_weights=(1.0, 2.0, 0.5, 1.0, 1.0)),
-    "gradient-filter=4": ri.Plan(rules=[ri.GradientFilter(patch=4)]),
-    "error-map-pruning=0.5,batch-norm": ri.Plan(rules=[ri.ErrorMapPruning(0.5)], batch_norm="train"),
 }
 
 
@@ -72,10 +69,15 @@ def combinations() -> Iterator[tuple[str, ...]]:
 
 
 def plan_of(methods: tuple[str, ...]) -> ri.Plan:
-    """The plan of some methods with their defaults."""
+    """The plan of some methods with their defaults, or what they state for a few samples."""
+    return plan_with({name: known()[name].states.tried.small for name in methods})
+
+
+def plan_with(methods: Mapping[str, Mapping], **settings) -> ri.Plan:
+    """The plan of some methods, name → settings, with plain SGD and other settings of the plan."""
     made: dict[str, list] = {kind: [] for kind in KINDS}
-    for name in methods:
-        made[known()[name].states.kind].append(known()[name](**OWN.get(name, {})))
+    for name, own in methods.items():
+        made[known()[name].states.kind].append(known()[name](**own))
     return ri.Plan(
         rules=made["rule"],
         step=ri.Backprop(ri.SGD(lr=0.01)),
@@ -83,13 +85,18 @@ def plan_of(methods: tuple[str, ...]) -> ri.Plan:
         depth=next(iter(made["depth"]), None),
         bias_only=bool(made["bias"]),
         train_bias=bool(made["bias"]),
+        **settings,
     )
 
 
 def plans(model: str) -> dict[str, ri.Plan]:
     """Name → plan of a model."""
     sets = [m for m in combinations() if len(m) == 1 or model not in DEEP]
-    return {"+".join(m): plan_of(m) for m in sets} | VARIANTS
+    stated = {
+        f"{name}{tail}": plan_with({name: own}, **of_plan)
+        for name, method in known().items() for tail, (own, of_plan) in method.states.tried.variants.items()
+    }  # fmt: skip
+    return {"+".join(m): plan_of(m) for m in sets} | VARIANTS | stated
 
 
 def graph_of(model: str) -> ri.Graph:

@@ -65,7 +65,7 @@ PAPERS = (
         )
         + rows("costmodel/formulas/paper.py", "paper", {"15": "operations of dx: ⌈P/r⌉·⌈Q/r⌉·C·(2K − 1) + o(PQ)"})
         + rows(
-            "validation/instruments/spectrum.py",
+            "validation/instruments/gradient_filter_spectrum.py",
             "paper",
             {
                 "Proposition 1": "if Θ²[0,0] ≥ Θ²[u,v] in the kernel's spectrum Θ, then SNR(dx̃) ≥ SNR(g̃) = "

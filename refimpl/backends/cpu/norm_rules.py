@@ -17,7 +17,7 @@ from ...compiler.ir import AtBatch, Buffer, Call, Launch, Prefix
 from ...compiler.lower import Lowering
 from ...ops import batch_norm, conv2d
 from . import batch_norm as fast_bn
-from . import channel_rules, depthwise, pointwise
+from . import depthwise, pointwise
 from .activation import NONE
 from .rules import absent, activation, named
 
@@ -67,8 +67,8 @@ def virtual(norm: Norm) -> bool:
         norm.map.sum is None
         and None not in norm.readers
         and len({c.node for c in norm.readers}) == 1
-        and all(c.when == norm.when for c in norm.readers)
         and all(kernel_of(c) and c.passed in (conv2d.forward, conv2d.grad_w) for c in norm.readers)
+        and all(c.when == norm.when for c in norm.readers)
     )
 
 
@@ -320,9 +320,9 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
                 residual = grouping.other(conv.total, dx)
                 covers += (conv.total,)
                 dx = conv.total.arrays["y"]
-            alike = conv.before and conv.before.map.rectifier is None and conv.before.when == call.when
-            if alike and conv.before.receives(dx):
-                joined = tables(lowering, conv.before)
+            norm = conv.before
+            if norm and norm.when == call.when and norm.map.rectifier is None and norm.receives(dx):
+                joined = tables(lowering, norm)
                 prev, prev_affine = joined.norm.raw, joined.affine
         if joined:
             joined.dz = dx
@@ -347,36 +347,8 @@ def convolve_back(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(named(covers), kernel.backward, args, reads, buffers(dx, share, sums), covers, scratch), *follow]
 
 
-def kept_depthwise(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """Gradients of x and, if asked for, of w: of some channels of a depthwise convolution, which stand side by side."""
-    if not call.renamed or not grouping.depthwise(call):
-        return None
-    conv = grouping.beside(lowering, call)
-    grad_w, grad_x, covers = conv.grad_w, conv.grad_x, conv.gradients
-    if grad_x is None:
-        return None  # the first trained layer has no dx: its reference kernel does
-    w, dy, dx = (grad_x.arrays[a] for a in ("w", "dy", "dx"))
-    no_table, no_map, no_sums = absent(2, w.dtype), absent(4, w.dtype), absent(3, np.float64)
-    geometry = (call.attrs["stride"], call.attrs["dilation"], call.attrs["pad"])
-    of = (w.shape, dy.shape[1:], w.dtype.itemsize, *geometry)
-    scratch = depthwise_scratch(lowering, call, depthwise.backward_scratch, dx, *of)
-    x, share, follow = no_map, absent(5, w.dtype), []
-    if grad_w:
-        x, dw = grad_w.arrays["x"], grad_w.arrays["dw"]
-        share = sliced(lowering, call, "dw_slices", depthwise.slices, w.shape, w.dtype)
-        name = f"{call.node} add slices of dw"
-        follow = [Launch(name, fast_bn.add_slices, (dw, share), buffers(share), (dw,), covers=())]
-        follow += channel_rules.spread(lowering, conv.spread)  # it came before dx was at hand
-    args = (dx, share, dy, no_map, no_table, x, no_table, w, no_sums, *scratch, NONE, *geometry)
-    return [
-        Launch(named(covers), depthwise.backward, args, buffers(dy, x, w), buffers(dx, share), covers, scratch),
-        *follow,
-    ]
-
-
 RULES = {  # rule → the passes of the calls that it begins at
     convolve: (conv2d.forward,),
-    kept_depthwise: (conv2d.grad_w, conv2d.grad_x),
     table: (batch_norm.mean,),
     normalize: (batch_norm.forward,),
     rectified_gradient: grouping.MASKED,

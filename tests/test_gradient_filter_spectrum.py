@@ -13,7 +13,8 @@ import refimpl as ri
 from refimpl.kernels import random
 from refimpl.methods import gradient_filter as gf
 from refimpl.ops import conv2d
-from validation.instruments import approximation, spectrum
+from validation.instruments import approximation
+from validation.instruments import gradient_filter_spectrum as spectrum
 from validation.instruments.approximation import gradient_errors
 
 # Proposition 1. The closed form follows from a model of g̃; what the method does is better than the model.

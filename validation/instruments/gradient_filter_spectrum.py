@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from refimpl.compiler.program import Program
 from refimpl.methods import gradient_filter
 
 TABLE_5 = {"ResNet": 1.462, "VGG": 1.497, "DenseNet": 2.278, "EfficientNet": 1.240}  # energy ratio of published nets
@@ -63,6 +64,12 @@ class Energies:
 def ratio(signal: float, error: float) -> float | None:
     """SNR of Proposition 1, of energies: signal / error; None where the error is zero, or rounding of float64."""
     return signal / error if error > 1e-14 * signal else None
+
+
+def filter_of(program: Program, node: str) -> tuple[tuple[int, int], int] | None:
+    """`patch` and `align` of the filter of a convolution's gradients, None where there is none."""
+    pool = next((c for c in program.step if c.node == node and c.passed is gradient_filter.pool_dy), None)
+    return pool and (pool.attrs["patch"], pool.attrs["align"])
 
 
 def patch_means(dy: np.ndarray, patch: tuple[int, int], align: int) -> np.ndarray:
