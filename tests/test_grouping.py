@@ -20,6 +20,7 @@ PLANS = {
     "filter, keep": ri.Plan(rules=[ri.GradientFilter(2), ri.ErrorMapPruning(0.5)], batch_norm="train"),
     "keep": ri.Plan(rules=[ri.ErrorMapPruning(0.5)]),
     "by gradient": ri.Plan(rules=[ri.SparseUpdate(0.5, order="gradient")]),
+    "depth": ri.Plan(depth=ri.StochasticDepth(0.5), batch_norm="train"),
     "instances": ri.Plan(instances=ri.InstanceFilter(keep=0.4)),
 }
 
@@ -169,6 +170,23 @@ def test_the_later_of_two_norms_does_the_sum_of_their_branches():
     conv = grouping.beside(low, call(low, "conv2 conv2d.grad_x"))
     assert conv.after is later and conv.before is known.by_call[call(low, "bn1 batch_norm.mean")]
     assert [c.name for c in conv.gradients] == ["conv2 conv2d.grad_w", "conv2 conv2d.grad_x"]
+
+
+def test_a_norm_whose_gradients_some_steps_do_without_is_no_group(backend):
+    g = ri.Graph("ends", (4, 4), 2)
+    x = g.conv2d("stem", "input", 3, 3, pad=1)
+    x = g.add("sum", x, g.batch_norm("inner", g.conv2d("left out", x, 3, 3, pad=1)))
+    x = g.relu("relu", g.conv2d("conv", g.batch_norm("bn", x), 3, 3, pad=1))
+    g.linear("fc", g.global_avg_pool("mean", x), 2)
+    plan = ri.Plan(2, depth=ri.StochasticDepth(0.5), batch_norm="train")
+    low = lowering(g, plan)
+    mean, back = call(low, "bn batch_norm.mean"), call(low, "bn batch_norm.grad_x")
+    assert mean.when != back.when  # where the block is left out, nothing before the norm trains
+    known = grouping.norms(low)
+    assert mean not in known.by_call and call(low, "inner batch_norm.mean") in known.by_call
+    assert grouping.beside(low, call(low, "conv conv2d.grad_x")).before is None
+    for name in (backend, "fast"):
+        ri.compile(g, plan, 4, backend=name)  # no launch covers calls of different steps
 
 
 def test_a_sum_is_the_norms_where_a_convolution_could_do_it_too(backend):

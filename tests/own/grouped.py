@@ -39,8 +39,8 @@ def launch(lowering, calls):
 def normalised(lowering, call):
     """The statistics of a batch, its norm and what follows; before them the convolution that nobody else reads."""
     mean = call if call.passed is batch_norm.mean else None
-    norm = grouping.norms(lowering).by_call[mean] if mean else grouping.beside(lowering, call).after
-    if norm is None:
+    norm = grouping.norms(lowering).by_call.get(mean) if mean else grouping.beside(lowering, call).after
+    if norm is None or norm.when != call.when:
         return None
     calls = [c for c in (*norm.statistics, *norm.map.calls) if c.section == call.section]
     readers = lowering.readers(norm.raw)
@@ -57,7 +57,7 @@ def followed(lowering, call):
 def norm_gradients(lowering, call):
     """The gradients of a training norm, behind the rectifier where there is one."""
     norm = grouping.norms(lowering).by_call.get(call)
-    if norm and (call in norm.gradients or norm.receives(call.arrays["dx"])):
+    if norm and norm.when == call.when and (call in norm.gradients or norm.receives(call.arrays["dx"])):
         return launch(lowering, {call, *norm.gradients})
     return None
 
