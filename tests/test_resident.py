@@ -71,11 +71,11 @@ def test_terms_are_what_a_trainer_holds_and_add_up(name):
         "data": 500,
         "batch": t.runner.host("input", 3).nbytes,
         "shuffle": 7 * process.SHUFFLED,
-        "calibration": 0,
+        "dense_step": 0,
     }
 
 
-def test_calibration_of_a_sparse_update_adds_its_dense_step():
+def test_the_order_of_a_sparse_update_adds_the_dense_step_that_tells_it():
     sparse = ri.Plan(rules=(ri.SparseUpdate(0.5, order="gradient"),), step=ri.Backprop(ri.SGD(lr=0.1)))
     graph = NETS["residual"]()
     p, dense = (ri.compile(graph, one, 3) for one in (sparse, replace(sparse, rules=())))
@@ -83,7 +83,7 @@ def test_calibration_of_a_sparse_update_adds_its_dense_step():
     own = Trainer(dense)
     held = [own.runner.block, *own.parameters.values(), *own.guard.good.values()]
     wanted = sum(a.nbytes for a in held) + 10 * len(dense.order) - found["arena"]
-    assert found["calibration"] == wanted > 0
+    assert found["dense_step"] == wanted > 0
 
 
 def test_stochastic_depth_is_refused():

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from refimpl.compiler.compile import compile
 from refimpl.compiler.program import Program
 from refimpl.plan.plan import Plan
-from refimpl.training.calibrate import learnt
+from refimpl.training.learnt_constants import learnt_constants
 from refimpl.training.trainer import GUARD
 
 SHUFFLED = 48  # bytes for each training sample while the order of an epoch is drawn: six arrays of int64
@@ -60,8 +60,8 @@ def terms(
     inference, which share it, and its guard zones. weights: of all nets, trained or not. optimizer: its arrays.
     plan: what a rule adds, such as an order of channels. kept: trained weights once more, to go back to from a step
     that diverges. pretrained: the graph's own weights, which the first ones are copies of. data. batch: a mini-batch on
-    its way into the arena. shuffle: scratch for an epoch's order. calibration: where a sparse update orders its
-    channels by gradients, what its dense step before the first step takes beyond what is in use later.
+    its way into the arena. shuffle: scratch for an epoch's order. dense_step: where a sparse update orders its
+    channels by gradients, what the dense step takes that tells them, beyond what is in use later.
     """
     if program.plan.depth:
         raise ValueError(
@@ -81,7 +81,7 @@ def terms(
         "batch": _inputs(program),
         "shuffle": SHUFFLED * samples,
     }
-    return found | {"calibration": _calibration(program, found, base)}
+    return found | {"dense_step": _dense_step(program, found, base)}
 
 
 def _compiled(program: Program, plan: Plan | None) -> Program:
@@ -91,9 +91,9 @@ def _compiled(program: Program, plan: Plan | None) -> Program:
     )
 
 
-def _calibration(program: Program, found: dict[str, int], base: Base) -> int:
-    """What `training.calibrate` takes beyond arena and optimizer, which nothing has touched before the first step."""
-    if not learnt(program):
+def _dense_step(program: Program, found: dict[str, int], base: Base) -> int:
+    """What `learn_constants` takes beyond arena and optimizer, which nothing has touched before the first step."""
+    if not learnt_constants(program):
         return 0
     dense = _compiled(program, replace(program.plan, rules=(), instances=None))
     own = dense.peak_bytes + 2 * GUARD + _weights(dense) + _trained(dense) + base.launch * len(dense.order)

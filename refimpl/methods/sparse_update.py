@@ -16,7 +16,7 @@ Readings:
                 no other saves stored features.
   [ours]        M = max(1, round(ratio·C)), a half to the even neighbour.
   [ours]        Order: largest L2 norm of the pre-trained weights of a channel first ("norm"); or random; or largest L2
-                norm of its dense gradient on the run's first mini-batch ("gradient", see `refimpl.training.calibrate`).
+                norm of its dense gradient on the run's first mini-batch ("gradient", see `training.learnt_constants`).
   [second-hand] Three stages: fixed selection, dynamic selection, fixed again.
   [ours]        The first 10 % and the last 20 % of the steps are fixed on block 0; in between the block number grows by
                 one each step, so that each of a layer's channels is visited at least once in ⌈C/M⌉ steps (cyclic

@@ -9,7 +9,7 @@ import numpy as np
 from ..compiler.program import Program
 from ..graph import Graph, Parameter
 from ..kernels import quantized, random
-from .calibrate import check_learnt, learnt
+from .learnt_constants import check_saved, learnt_constants
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -88,7 +88,8 @@ def _kept(trainer: "Trainer") -> dict[str, object]:
     """The backend's arrays beside the parameters that a run goes on from."""
     step, owned = trainer.program.step, trainer.runner.owned
     kept = {f"optimizer/{name}": owned[b] for name, b in step.state.items()}
-    return kept | {saved: owned[step.constants[name].buffer] for saved, (name, _) in learnt(trainer.program).items()}
+    learnt = learnt_constants(trainer.program)
+    return kept | {constant.saved: owned[step.constants[constant.name].buffer] for constant in learnt}
 
 
 def check(trainer: "Trainer", given: Mapping[str, np.ndarray], step: int) -> None:
@@ -98,7 +99,7 @@ def check(trainer: "Trainer", given: Mapping[str, np.ndarray], step: int) -> Non
             raise ValueError(f"the saved run has no array {name} of {a.dtype} {a.shape}: it is of another plan")
         if name.startswith("updates/") and not 0 <= given[name][0] <= step:
             raise ValueError(f"the saved run counts {given[name][0]} in {name}, but it has made {step} steps")
-    check_learnt(trainer.program, given)
+    check_saved(trainer.program, given)
 
 
 def put(trainer: "Trainer", given: State) -> None:

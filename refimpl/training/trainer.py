@@ -19,10 +19,10 @@ from ..data.resized import Resized
 from ..kernels import random
 from ..storage import checkpoint
 from . import inputs, state
-from .calibrate import calibrate
 from .evaluator import Evaluator, inference
 from .guard import Guard, NonFiniteError, first_bad
 from .inputs import Inputs, samples
+from .learnt_constants import learn_constants
 from .runner import ALONE, GUARD, Runner, new_block
 from .state import State, initial
 
@@ -155,7 +155,7 @@ class Trainer:
 
     def _step(self, x: np.ndarray, y: np.ndarray, total: int) -> float:
         if self.step == 0:
-            calibrate(self, x, y)
+            learn_constants(self, x, y)
         loss = self._learn(x, y, total)
         if loss is None:
             loss = self.losses[-1] if self.losses else 0.0

@@ -32,7 +32,7 @@ from refimpl.kernels import random
 from refimpl.kernels.passes import Pass
 from refimpl.kernels.running import threads
 from refimpl.plan.plan import Plan, counted
-from refimpl.training.calibrate import calibrate
+from refimpl.training.learnt_constants import learn_constants
 from refimpl.training.trainer import Runner, Trainer
 
 from . import gradient_filter_spectrum as spectrum
@@ -146,7 +146,7 @@ def gradient_errors(
     layers = [LayerComparison(name, exact, approximate) for name in convolutions(graph, plan)]
     order = random.permutation(seed, random.SHUFFLE, 0, len(x))
     with threads(exact.program.threads):
-        calibrate(approximate, x[order[:batch]], y[order[:batch]])
+        learn_constants(approximate, x[order[:batch]], y[order[:batch]])
         for i in range(batches):
             watch(i, batches, f"batch {i + 1}")
             chosen = order[i * batch : (i + 1) * batch]
