@@ -14,7 +14,7 @@ ROOM = 16 << 20  # bytes that the kernels of a net or two may take
 
 
 @dataclass(frozen=True)
-class Check:
+class Finding:
     """One finding: what was looked at, what was found, and what to do where it is not well."""
 
     name: str
@@ -33,26 +33,26 @@ def run(cuda: bool) -> dict:
     return {"ok": all(c.state != BAD for c in checks), "checks": [asdict(c) for c in checks], **provenance()}
 
 
-def bits() -> Check:
+def bits() -> Finding:
     """Numba has no 32-bit build."""
     n = 8 * struct.calcsize("P")
-    return Check("64-bit system", OK if n == 64 else BAD, f"{n}-bit Python", "install a 64-bit operating system")
+    return Finding("64-bit system", OK if n == 64 else BAD, f"{n}-bit Python", "install a 64-bit operating system")
 
 
-def python() -> Check:
+def python() -> Finding:
     """The version of Python."""
     good = sys.version_info >= (3, 11)
-    return Check("Python", OK if good else BAD, sys.version.split()[0], "Python 3.11 or newer is needed")
+    return Finding("Python", OK if good else BAD, sys.version.split()[0], "Python 3.11 or newer is needed")
 
 
-def memory() -> Check:
+def memory() -> Finding:
     """Physical memory."""
     mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
     advice = "the runtime alone takes about 200 MiB: close other programs"
-    return Check("memory", OK if mib >= 480 else WARN, f"{mib:,} MiB", advice)
+    return Finding("memory", OK if mib >= 480 else WARN, f"{mib:,} MiB", advice)
 
 
-def threading_layer() -> Check:
+def threading_layer() -> Finding:
     """Run a parallel kernel and see which layer Numba chose."""
     import numba
     import numpy as np
@@ -63,15 +63,15 @@ def threading_layer() -> Check:
         linear.forward(np.ones((4, 4), np.float32), np.ones((4, 4), np.float32))
         layer, count = numba.threading_layer(), numba.get_num_threads()
     except Exception as e:  # whatever keeps kernels from running is the finding
-        return Check("parallel kernels", BAD, str(e).splitlines()[0], "reinstall numba")
+        return Finding("parallel kernels", BAD, str(e).splitlines()[0], "reinstall numba")
     state = OK if layer in ("omp", "tbb") else WARN
     advice = (
         "the layer workqueue takes 1.5 to 17 times as long: install libgomp1, and leave NUMBA_THREADING_LAYER unset"
     )
-    return Check("parallel kernels", state, f"{layer}, {count} threads", advice)
+    return Finding("parallel kernels", state, f"{layer}, {count} threads", advice)
 
 
-def waiting() -> Check:
+def waiting() -> Finding:
     """How long a thread that waits for the others keeps its core busy. To be asked once a kernel has run."""
     import numba
 
@@ -80,43 +80,45 @@ def waiting() -> Check:
     try:
         layer = numba.threading_layer()
     except ValueError:  # no kernel ran, which another check tells
-        return Check("waiting threads", OK, "not known")
+        return Finding("waiting threads", OK, "not known")
     if layer != "omp":
-        return Check("waiting threads", OK, f"sleep soon: {layer} has nothing to set")
+        return Finding("waiting threads", OK, f"sleep soon: {layer} has nothing to set")
     advice = (
         f"they spin, and beside other programs a step takes many times as long: unset {spin.chosen().split('=')[0]}"
     )
-    return Check("waiting threads", WARN if spin.long() else OK, spin.chosen(), advice)
+    return Finding("waiting threads", WARN if spin.long() else OK, spin.chosen(), advice)
 
 
-def libgomp() -> Check:
+def libgomp() -> Finding:
     """GNU OpenMP, which Numba's best layer on ARM needs."""
     found = ctypes.util.find_library("gomp")
-    return Check("libgomp", OK if found else WARN, found or "not found", "sudo apt install libgomp1")
+    return Finding("libgomp", OK if found else WARN, found or "not found", "sudo apt install libgomp1")
 
 
-def cache() -> Check:
+def cache() -> Finding:
     """Where compiled kernels are kept, and whether they can be read and written. To be looked at before any is used."""
     from refimpl.kernels import kernel_cache
 
     folder = kernel_cache.CACHE_DIR
     if folder is None:
         advice = "each process compiles anew: set GRADLEDGER_CACHE to a folder of your own that can be written"
-        return Check("kernel cache", WARN, "not used", advice)
+        return Finding("kernel cache", WARN, "not used", advice)
     sound, damaged = kernel_cache.entries()
     if damaged:
         found = f"{len(damaged)} of {len(sound) + len(damaged)} kernels in {folder} are damaged"
-        return Check("kernel cache", WARN, found, "they are compiled anew and replaced by the next run that needs them")
+        return Finding(
+            "kernel cache", WARN, found, "they are compiled anew and replaced by the next run that needs them"
+        )
     found, advice = f"{len(sound)} kernels in {folder}", "new kernels compile anew in each process"
     if not os.access(folder, os.W_OK):
-        return Check("kernel cache", WARN, f"{found}, which cannot be written", advice)
+        return Finding("kernel cache", WARN, f"{found}, which cannot be written", advice)
     disk = os.statvfs(folder)
     if disk.f_bavail * disk.f_frsize < ROOM:
-        return Check("kernel cache", WARN, f"{found}, the disk is full", f"{advice}: make room")
-    return Check("kernel cache", OK, found)
+        return Finding("kernel cache", WARN, f"{found}, the disk is full", f"{advice}: make room")
+    return Finding("kernel cache", OK, found)
 
 
-def blas() -> Check:
+def blas() -> Finding:
     """The matrix library that NumPy and SciPy brought."""
     import threadpoolctl
 
@@ -125,20 +127,20 @@ def blas() -> Check:
     found = sorted(
         {f"{p['internal_api']} {p['version']}" for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"}
     )
-    return Check("BLAS", OK if found else WARN, ", ".join(found) or "not recognised", "reinstall scipy from a wheel")
+    return Finding("BLAS", OK if found else WARN, ", ".join(found) or "not recognised", "reinstall scipy from a wheel")
 
 
-def governor() -> Check:
+def governor() -> Finding:
     """The frequency governor, where Linux tells it."""
     try:
         found = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
     except OSError:
-        return Check("frequency governor", OK, "not told by this system")
+        return Finding("frequency governor", OK, "not told by this system")
     advice = "times vary: echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
-    return Check("frequency governor", OK if found == "performance" else WARN, found, advice)
+    return Finding("frequency governor", OK if found == "performance" else WARN, found, advice)
 
 
-def temperature() -> Check:
+def temperature() -> Finding:
     """The hottest thermal zone; boards slow down from about 80 °C."""
     zones = []
     for path in Path("/sys/class/thermal").glob("thermal_zone*/temp"):
@@ -147,13 +149,13 @@ def temperature() -> Check:
         except (OSError, ValueError):
             continue
     if not zones:
-        return Check("temperature", OK, "not told by this system")
-    return Check(
+        return Finding("temperature", OK, "not told by this system")
+    return Finding(
         "temperature", OK if max(zones) < 75 else WARN, f"{max(zones):.0f} °C", "cool it: it slows down at 80 °C"
     )
 
 
-def gpu() -> Check:
+def gpu() -> Finding:
     """A CUDA device, through numba-cuda."""
     try:
         from numba import cuda
@@ -162,9 +164,9 @@ def gpu() -> Check:
             device = cuda.get_current_device()
             capability = ".".join(map(str, device.compute_capability))
             name = device.name.decode() if isinstance(device.name, bytes) else device.name
-            return Check("CUDA", OK, f"{name}, compute capability {capability}")
+            return Finding("CUDA", OK, f"{name}, compute capability {capability}")
         found = "no device"
     except Exception as e:  # a missing driver shows itself in many ways
         found = str(e).splitlines()[0] if str(e) else type(e).__name__
     advice = "pip install 'gradledger[cuda]'; the original Jetson Nano (CUDA 10.2) is out of numba-cuda's range"
-    return Check("CUDA", WARN, found, advice)
+    return Finding("CUDA", WARN, found, advice)

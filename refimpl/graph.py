@@ -202,21 +202,21 @@ class Graph:
 
     def users(self) -> dict[str, list[tuple[Node, str]]]:
         """Parameter → the nodes that use it, each with the operator's name of it."""
-        found: dict[str, list[tuple[Node, str]]] = {name: [] for name in self.parameters}
+        users: dict[str, list[tuple[Node, str]]] = {name: [] for name in self.parameters}
         for node in self.nodes:
             for local, name in node.params.items():
-                found[name].append((node, local))
-        return found
+                users[name].append((node, local))
+        return users
 
     def needed(self) -> list[Node]:
         """The nodes that an output depends on, in their order."""
         wanted = set(self.outputs)
-        found = []
+        needed = []
         for node in reversed(self.nodes):
             if wanted.intersection(node.outputs):
                 wanted.update(node.inputs)
-                found.append(node)
-        return found[::-1]
+                needed.append(node)
+        return needed[::-1]
 
     def node(self, name: str) -> Node:
         """The node called `name`; KeyError where there is none."""
@@ -228,12 +228,12 @@ class Graph:
 
     def shapes(self, batch: int, size: tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor for a batch size and an input size; ShapeError names the node that cannot take it."""
-        found = {name: (batch, *self.tensors[name].shape[1:]) for name in self.inputs}
-        if INPUT in found and self.size and self.channels:
-            found[INPUT] = (batch, *(size or self.size), self.channels)
+        shapes = {name: (batch, *self.tensors[name].shape[1:]) for name in self.inputs}
+        if INPUT in shapes and self.size and self.channels:
+            shapes[INPUT] = (batch, *(size or self.size), self.channels)
         for node in self.nodes:
-            found |= output_shapes(node, found, self.parameters)
-        return found
+            shapes |= output_shapes(node, shapes, self.parameters)
+        return shapes
 
     def add_node(
         self, name: str, op: str, inputs: tuple[str, ...], attrs: Mapping, params: Mapping[str, Parameter | str],
@@ -260,7 +260,7 @@ class Graph:
         made = {local: p for local, p in params.items() if not isinstance(p, str)}
         parameters = {names[local]: _settled(node, local, p, own) for local, p in made.items()}
         known = {p: self.parameters[p] for p in names.values() if p in self.parameters} | parameters
-        found = output_shapes(node, {x: self.tensors[x].shape for x in inputs}, known)
+        shapes = output_shapes(node, {x: self.tensors[x].shape for x in inputs}, known)
         for local, p in names.items():
             check_dtype(node, local, known[p].dtype)
         sources = dict(zip(node.operator.locals(len(inputs)), inputs, strict=True))
@@ -269,7 +269,7 @@ class Graph:
         tensors = {}
         for local, tensor in zip(node.operator.outputs, node.outputs, strict=True):
             dtype, stands = next(iter(dtypes_of(node.operator.shapes[local])), None), (quantized or {}).get(local)
-            new = Tensor(tensor, found[tensor], dtype, name, stands and _named(stands, own))
+            new = Tensor(tensor, shapes[tensor], dtype, name, stands and _named(stands, own))
             if source := sources.get(node.operator.aliases.get(local, "")):
                 same = self.tensors[source]
                 if new.quantized not in (None, same.quantized):

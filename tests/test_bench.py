@@ -35,14 +35,14 @@ def test_every_side_filters_the_same(patch):
     assert case.error() < 1e-6
 
 
-@pytest.mark.parametrize("case", [blocks.Block((2, 5, 8, 16, 1)), blocks.Block((2, 5, 8, 16, 2))])
+@pytest.mark.parametrize("case", [blocks.BlockCase((2, 5, 8, 16, 1)), blocks.BlockCase((2, 5, 8, 16, 2))])
 def test_a_block_is_that_of_pytorch(case):
     assert case.error() < 1e-5 and case.bytes() > 0
     case.torch(True)()
 
 
 def test_a_step_is_that_of_pytorch():
-    case = steps.Step("lenet5", (28, 28), 4)
+    case = steps.StepCase("lenet5", (28, 28), 4)
     with bench.our_threads(1):
         assert case.error() < 1e-4
         case.ours()()
@@ -54,7 +54,7 @@ RULES = [ri.ErrorMapPruning(0.5), ri.SparseUpdate(0.5), ri.GradientFilter(2)]
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.method)
 def test_a_step_under_a_method_is_that_of_float64_and_its_peer_is_the_dense_step(rule):
-    case = methods.Method("lenet5", (28, 28), 4, rule, 1)
+    case = methods.MethodCase("lenet5", (28, 28), 4, rule, 1)
     with bench.our_threads(1):
         assert case.error() < 1e-4
         ours, dense = case.ours(), case.backprop()
@@ -77,7 +77,7 @@ def test_a_method_is_timed_beside_back_propagation_without_a_peer(monkeypatch, c
         return {"check": {"error": 1e-7}, "ours": {"times": [2.0]}, "backprop": {"times": [8.0]}}[side]
 
     monkeypatch.setattr(bench, "launch", measured)
-    monkeypatch.setitem(methods.CASES, "method-tiny", methods.Method("lenet5", (28, 28), 4, RULES[0]))
+    monkeypatch.setitem(methods.CASES, "method-tiny", methods.MethodCase("lenet5", (28, 28), 4, RULES[0]))
     (record,) = bench.run_cases(["method-tiny"], peer=None)
     assert asked == ["check", *["ours", "backprop"] * 2]
     assert (record["ours_ms"], record["peer_ms"], record["ratio"]) == (2.0, 8.0, 0.25)
@@ -175,7 +175,7 @@ def test_the_command_prints_one_object(monkeypatch, capsys):
 
 
 def test_torch_is_not_imported_where_only_ours_runs():
-    for work in ("filtered.Filtered(8, 9, 7, 2, 2)", "steps.Step('lenet5', (28, 28), 2)"):
+    for work in ("filtered.Filtered(8, 9, 7, 2, 2)", "steps.StepCase('lenet5', (28, 28), 2)"):
         code = (
             f"import sys; from validation.bench import filtered, steps; {work}.ours(); sys.exit('torch' in sys.modules)"
         )

@@ -18,7 +18,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_sound_cache(folder):
-    assert doctor.cache() == doctor.Check("kernel cache", "ok", f"2 kernels in {folder}")
+    assert doctor.cache() == doctor.Finding("kernel cache", "ok", f"2 kernels in {folder}")
 
 
 def test_damaged_kernels_are_counted(folder):

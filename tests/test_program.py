@@ -187,12 +187,12 @@ def test_regions_hold_every_byte():
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_memory_limit(backend):
     p = program("residual", backend=backend)
-    need, bound = p.state_bytes + p.peak_bytes, p.state_bytes + p.lower_bound[0]
+    need, bound = p.state_bytes + p.peak_bytes, p.state_bytes + p.lower_bound.nbytes
     assert program("residual", backend=backend, memory_limit=need).peak_bytes == p.peak_bytes
     with pytest.raises(ri.MemoryLimitError) as refused:
         program("residual", backend=backend, memory_limit=need - 1)
     text = str(refused.value)
-    launch = p.lower_bound[1]
+    launch = p.lower_bound.launch
     for part in (
         f"needs {need:,} bytes", f"the memory limit is {need - 1:,} bytes", f"less than {bound:,} bytes",
         f"the smallest limit that this compiler can place is {need:,} bytes", f"at {launch.name}",
@@ -201,7 +201,7 @@ def test_memory_limit(backend):
     largest = max(p.alive_at(launch), key=lambda b: b.nbytes)
     assert f"where {largest.name} ({largest.nbytes:,})" in text or f"({largest.nbytes:,})" in text
     assert (refused.value.needed, refused.value.lower_bound) == (need, bound)
-    assert sum(b.nbytes for b in p.alive_at(launch)) == p.lower_bound[0]
+    assert sum(b.nbytes for b in p.alive_at(launch)) == p.lower_bound.nbytes
 
 
 @every

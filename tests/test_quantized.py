@@ -121,7 +121,7 @@ def test_the_advice_weighs_what_it_is():
     shared = advice.Search._share(SimpleNamespace(graph=g, device=device), 0.0, N, "float32")
     assert shared == weights + 2 * N * H * W * C
     memory, _ = screening.Screen(g, ri.Plan(step=STEP), None).at([(N, None)], devices.find(devices.REFERENCE), 1)
-    assert memory[0, 0] == p.state_bytes + p.lower_bound[0]
+    assert memory[0, 0] == p.state_bytes + p.lower_bound.nbytes
 
 
 def own_names():

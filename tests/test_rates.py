@@ -12,7 +12,7 @@ from nets import STEPS as OPTIMIZERS
 import refimpl as ri
 from costmodel.device import calibration, kernels, rates
 from costmodel.device.kernels import GROUP, Caches
-from costmodel.device.rates import Rates, Sample
+from costmodel.device.rates import Rates, TimedLaunch
 from refimpl import models
 
 CACHES = Caches(fast=2**20, last=2**23)
@@ -107,7 +107,7 @@ def synthetic(count=80, noise=0.0, seed=0):
     for i in range(count):
         terms = {"call": 1.0, "near": 10 ** rng.uniform(3, 7), "mac": 10 ** rng.uniform(4, 8), "gather": 1e3}
         seconds = sum(TRUE.get(t, 0.0) * v for t, v in terms.items()) * math.exp(noise * rng.normal())
-        yield Sample("conv2d.forward gathered", terms, seconds, i)
+        yield TimedLaunch("conv2d.forward gathered", terms, seconds, i)
 
 
 def test_rates_are_found():
@@ -118,7 +118,7 @@ def test_rates_are_found():
 
 def test_a_slow_minute_does_not_count():
     samples = [
-        Sample(s.kernel, s.terms, s.seconds * (3 if i % 6 == 0 else 1), s.case) for i, s in enumerate(synthetic())
+        TimedLaunch(s.kernel, s.terms, s.seconds * (3 if i % 6 == 0 else 1), s.case) for i, s in enumerate(synthetic())
     ]
     found = rates.fit(samples)["conv2d.forward gathered"]
     for term, rate in TRUE.items():

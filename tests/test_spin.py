@@ -69,7 +69,7 @@ def test_other_layers_have_nothing_to_set(layer, monkeypatch):
     import numba
 
     monkeypatch.setattr(numba, "threading_layer", lambda: layer)
-    assert doctor.waiting() == doctor.Check("waiting threads", "ok", f"sleep soon: {layer} has nothing to set")
+    assert doctor.waiting() == doctor.Finding("waiting threads", "ok", f"sleep soon: {layer} has nothing to set")
     found = doctor.threading_layer()
     assert found.state == ("ok" if layer == "tbb" else "warning") and found.found.startswith(f"{layer}, ")
     assert "workqueue takes 1.5 to 17 times as long: install libgomp1" in found.advice

@@ -52,7 +52,7 @@ CORRECTED = [MEMORY, SECONDS, SHARE]
 
 
 @dataclass(frozen=True)
-class Method:
+class SearchedMethod:
     """A method and the values of its setting that are searched; None where it has none."""
 
     name: str
@@ -61,11 +61,11 @@ class Method:
     values: tuple = (None,)
 
 
-def searched() -> tuple[Method, ...]:
+def searched() -> tuple[SearchedMethod, ...]:
     """The methods that state a grid."""
     found = [(name, method, method.states.grid) for name, method in known().items() if method.states.grid]
     return tuple(
-        Method(name, None if method.states.kind == "plain" else method, grid.setting, grid.values)
+        SearchedMethod(name, None if method.states.kind == "plain" else method, grid.setting, grid.values)
         for name, method, grid in found
     )
 
@@ -78,7 +78,7 @@ PRECISIONS = ("float32",)  # float64 is for gradient checks
 class Candidate:
     """A way to train: a method, its setting, how many last convolutions, the batch and the dtype."""
 
-    method: Method
+    method: SearchedMethod
     value: float | None
     train_last: int
     batch: int
@@ -208,7 +208,7 @@ class Search:
 
     def __init__(
         self, graph: Graph, device: Device, samples: int, backend: str = "fast", threads: int | None = None,
-        methods: Sequence[Method] | None = None, batches: Sequence[int] = BATCHES,
+        methods: Sequence[SearchedMethod] | None = None, batches: Sequence[int] = BATCHES,
         table: expected_error.ErrorTable | None = None,
     ):  # fmt: skip
         """samples: of an epoch; backend, threads: as for `compile`; table: of gradient errors, default the package's.
@@ -239,7 +239,7 @@ class Search:
             for c in self.candidates
         ])  # fmt: skip
 
-    def _screened(self, method: Method, batches: Sequence[int]) -> np.ndarray:
+    def _screened(self, method: SearchedMethod, batches: Sequence[int]) -> np.ndarray:
         """Append a method's candidates; returns their figures (M, 3)."""
         middle = method.values[len(method.values) // 2]
         plan = replace(Candidate(method, middle, 0, 1, PRECISIONS[0]).plan, train_last="all")
@@ -268,7 +268,7 @@ class Search:
         sample = sum(math.prod(t.shape) * np.dtype(t.dtype or precision).itemsize for t in inputs)
         return (self.device.base.fixed + memory + weights + 2 * batch * sample) / self.device.ram_bytes
 
-    def error(self, method: Method, value: float | None, train_last: int) -> expected_error.ExpectedError:
+    def error(self, method: SearchedMethod, value: float | None, train_last: int) -> expected_error.ExpectedError:
         """What is expected of the gradient of a method's last convolutions."""
         return self.table.error(self.graph.name, method.name, value, train_last, self.convolutions)
 

@@ -277,5 +277,5 @@ def _refusal(rule: Rule, program: Program, limit: int, ratio: float, weights: st
         f"needs {need:,}, of which {name.replace('_', ' ')} take {largest:,} (the peak is at {found['peak_at']}); the "
         f"smallest limit that would do is {need:,} bytes. Fewer threads, a smaller input, batch or model need less",
         need,
-        need - program.peak_bytes + program.lower_bound[0],
+        need - program.peak_bytes + program.lower_bound.nbytes,
     )

@@ -20,7 +20,7 @@ from refimpl.methods.registry import known, of_kind
 
 from . import kernels, rates
 from .kernels import HOST, Caches
-from .rates import Rates, Sample
+from .rates import Rates, TimedLaunch
 
 PLAIN = ri.Backprop(ri.SGD(lr=1e-6))  # weights that were never trained must not be driven out of range
 MOMENTUM = ri.Backprop(ri.SGD(lr=1e-6, momentum=0.9))
@@ -63,7 +63,7 @@ class LayerCase:
         return g
 
 
-class Reference:
+class SpeedReference:
     """Fixed pieces of work, timed beside everything else: does the machine run at its own speed just now?
 
     A convolution within the fast caches; sums of arrays that fit in the last cache only; and sums so short that they
@@ -120,7 +120,7 @@ class Timed:
             value = self.x if name == "input" else self.y if name == "labels" else scalars[name](1, 10, 0)
             runner.host(name, n)[...] = value
 
-    def time_launches(self, reference: Reference, empty: "Emptier") -> None:
+    def time_launches(self, reference: SpeedReference, empty: "Emptier") -> None:
         """Time each launch of a step once, and what is around them."""
         before, row = reference.seconds(), []
         self.fill()
@@ -134,7 +134,7 @@ class Timed:
             before, seconds = reference.seconds(), self._around()
             self.host.append((np.maximum(before, reference.seconds()), seconds))
 
-    def time_whole(self, reference: Reference) -> None:
+    def time_whole(self, reference: SpeedReference) -> None:
         """Time a whole step as a user runs it."""
         before = reference.seconds()
         started = time.perf_counter()
@@ -164,14 +164,14 @@ class Timed:
         finally:
             del runner.run
 
-    def samples(self, caches: Caches, case: int, limit: np.ndarray) -> Iterator[Sample]:
+    def samples(self, caches: Caches, case: int, limit: np.ndarray) -> Iterator[TimedLaunch]:
         """The median of every launch; case: number of the first of its cases, one for each way to leave the caches."""
         for i, (emptied, rows) in enumerate(self.launches.items()):
             terms = kernels.work(self.program, caches, emptied)
             for launch, amounts, seconds in zip(self.program.order, terms, undisturbed(rows, limit), strict=True):
-                yield Sample(kernels.kernel(launch), amounts, float(seconds), case + i)
+                yield TimedLaunch(kernels.kernel(launch), amounts, float(seconds), case + i)
         if self.host:
-            yield Sample(HOST, kernels.around(self.program), float(undisturbed(self.host, limit)), case)
+            yield TimedLaunch(HOST, kernels.around(self.program), float(undisturbed(self.host, limit)), case)
 
     def good(self, limit: np.ndarray) -> int:
         """Undisturbed rows that there are of each way to leave the caches."""
@@ -258,7 +258,7 @@ FAR = 1 << 20  # bytes of parameters from which a layer is timed with caches tha
 
 def measure(
     threads: int, caches: Caches, watch: Callable[[int, int, str], None], seconds: float = 240.0, rounds: int = 4
-) -> tuple[Rates, list[Sample], dict]:
+) -> tuple[Rates, list[TimedLaunch], dict]:
     """Time every case and fit rates; the rates, what was timed, and how steady the machine was.
 
     Rounds over all cases are followed by more over those that were disturbed, until about `seconds` have passed.
@@ -277,7 +277,7 @@ class LayerTimer:
         self.began, self.caches, self.rounds = time.perf_counter(), caches, 0
         self.ways = [Emptier(0.0), Emptier(1.5 * caches.fast)]
         self.beyond = Emptier(2.0 * caches.last) if caches.last > caches.fast else None
-        self.reference, self.timed = Reference(threads, caches), []
+        self.reference, self.timed = SpeedReference(threads, caches), []
         total = sum(len(plans) for _, plans in LAYERS)
         for layer, plans in LAYERS:
             for plan in plans:
@@ -309,7 +309,7 @@ class LayerTimer:
             if self.beyond and one.program.state_bytes + one.program.constant_bytes > FAR:
                 one.time_launches(self.reference, self.beyond)
 
-    def fitted(self) -> tuple[Rates, list[Sample], dict]:
+    def fitted(self) -> tuple[Rates, list[TimedLaunch], dict]:
         """Rates, what they are fitted to, and how steady the machine was."""
         limit = self.limit
         samples = [s for i, one in enumerate(self.timed) for s in one.samples(self.caches, WAYS * i, limit)]

@@ -22,7 +22,7 @@ ANY = "any"  # stands for a kernel that was not timed
 
 
 @dataclass(frozen=True)
-class Sample:
+class TimedLaunch:
     """A timed launch: its kernel, its terms, seconds, and the number of the case that it belongs to."""
 
     kernel: str
@@ -58,16 +58,16 @@ def steps(program: Program, rates: Rates, caches: Caches) -> list[float]:
     return [rates.seconds(kernels.kernel(launch), t) for launch, t in zip(program.order, terms, strict=True)]
 
 
-def fit(samples: Iterable[Sample], memory: float = 0.0) -> dict[str, dict[str, float]]:
+def fit(samples: Iterable[TimedLaunch], memory: float = 0.0) -> dict[str, dict[str, float]]:
     """The rates of every kernel that occurs in the samples, and of `any`, fitted to all of them.
 
     memory: seconds per byte of memory itself. A far byte costs a kernel at least that and what `middle` does.
     """
-    by_kernel: dict[str, list[Sample]] = {}
+    by_kernel: dict[str, list[TimedLaunch]] = {}
     for s in samples:
         by_kernel.setdefault(s.kernel, []).append(s)
     found = {name: _fitted(own) for name, own in by_kernel.items()}
-    common = [Sample(ANY, _common(s.terms), s.seconds, s.case) for own in by_kernel.values() for s in own]
+    common = [TimedLaunch(ANY, _common(s.terms), s.seconds, s.case) for own in by_kernel.values() for s in own]
     found[ANY] = _fitted(common)
     for own in found.values():
         least = max(own.get("middle", 0.0), memory)
@@ -91,7 +91,7 @@ def _merged(terms: Mapping[str, float]) -> dict[str, float]:
     return {t: v for t, v in terms.items() if t != "far"} | ({"middle": beyond} if beyond else {})
 
 
-def _fitted(samples: Sequence[Sample]) -> dict[str, float]:
+def _fitted(samples: Sequence[TimedLaunch]) -> dict[str, float]:
     from scipy.optimize import nnls
 
     given = [s.terms for s in samples]
@@ -109,7 +109,7 @@ def _fitted(samples: Sequence[Sample]) -> dict[str, float]:
     return {name: float(r) for name, r in zip(names, x / size, strict=True) if r > 0}
 
 
-def spread(samples: Sequence[Sample], folds: int = 5, share: float = 0.95) -> float:
+def spread(samples: Sequence[TimedLaunch], folds: int = 5, share: float = 0.95) -> float:
     """The factor within which `share` of the cases lie when predicted by rates fitted without them."""
     cases = sorted({s.case for s in samples})
     ratios = []

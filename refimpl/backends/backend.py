@@ -16,7 +16,7 @@ from ..kernels.running import inside, single_threaded_blas, threads, turn
 from .finite import all_finite
 from .small import in_turns
 
-Call = tuple[Callable, list]  # a kernel and its arguments
+Prepared = tuple[Callable, list]  # a kernel and its arguments
 
 
 class Backend(Protocol):
@@ -43,10 +43,10 @@ class Backend(Protocol):
     def finite(self, array) -> bool:
         """Is every element of a float array finite?"""
 
-    def ready(self, launches: Sequence[Launch], calls: Sequence[Call], threads: int) -> Sequence[Call]:
+    def ready(self, launches: Sequence[Launch], calls: Sequence[Prepared], threads: int) -> Sequence[Prepared]:
         """What is to be called, in order, for launches that are `calls` with their arguments."""
 
-    def launch(self, calls: Sequence[Call]) -> None:
+    def launch(self, calls: Sequence[Prepared]) -> None:
         """Make the calls of a section, within `work`."""
 
     def synchronise(self) -> None:
@@ -91,11 +91,11 @@ class Host:
         """By a kernel that makes no array."""
         return all_finite(array)
 
-    def ready(self, launches: Sequence[Launch], calls: Sequence[Call], threads: int) -> list[Call]:
+    def ready(self, launches: Sequence[Launch], calls: Sequence[Prepared], threads: int) -> list[Prepared]:
         """The calls, and between them those that let small ones run on one thread."""
         return in_turns(launches, calls, threads)
 
-    def launch(self, calls: Sequence[Call]) -> None:
+    def launch(self, calls: Sequence[Prepared]) -> None:
         """One after the other."""
         with turn():
             for function, args in calls:

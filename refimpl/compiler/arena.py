@@ -27,10 +27,10 @@ def lower_bound(lifetimes: Sequence[Lifetime]) -> tuple[int, int]:
     """Largest sum of bytes alive at one launch, and the first such launch: no placement can need less."""
     if not lifetimes:
         return 0, 0
-    change = np.zeros(max(t.last for t in lifetimes) + 2, np.int64)
-    for t in lifetimes:
-        change[t.first] += t.nbytes
-        change[t.last + 1] -= t.nbytes
+    change = np.zeros(max(life.last for life in lifetimes) + 2, np.int64)
+    for life in lifetimes:
+        change[life.first] += life.nbytes
+        change[life.last + 1] -= life.nbytes
     alive = np.cumsum(change)
     launch = int(np.argmax(alive))
     return int(alive[launch]), launch
@@ -67,12 +67,12 @@ class Ranges:
     """
 
     def __init__(self, lifetimes: Sequence[Lifetime]):
-        self.leaves = 1 << max((t.last for t in lifetimes), default=0).bit_length()
+        self.leaves = 1 << max((life.last for life in lifetimes), default=0).bit_length()
         self.inside: list[list[int]] = []
         self.above: list[set[int]] = []
-        for t in lifetimes:
+        for life in lifetimes:
             inside, above = [], set()
-            low, high = t.first + self.leaves, t.last + self.leaves
+            low, high = life.first + self.leaves, life.last + self.leaves
             while low <= high:
                 if low & 1:
                     inside.append(low)

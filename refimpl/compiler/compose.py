@@ -65,10 +65,10 @@ class Composer:
         joined = Step(host_writes={INPUT: self.stream} if self.stream else {})
         for step in steps:
             for field in fields(step):
-                found, both = getattr(joined, field.name), getattr(step, field.name)
-                if common := found.keys() & both.keys():
+                entries, further = getattr(joined, field.name), getattr(step, field.name)
+                if common := entries.keys() & further.keys():
                     raise AssertionError(f"two nets of a step have {field.name} called {', '.join(common)}")
-                found.update(both)
+                entries.update(further)
         return joined
 
 

@@ -75,14 +75,14 @@ class Derivation:
         self.graph, self.plan, self.batch, self.dtype, self.training = graph, plan, batch, np.dtype(dtype), training
         self.prefix = prefix
         blocks = plan.strategy.blocks(graph)  # that a step may leave out
-        self.inside = {node: b.name for b in blocks for node in b.nodes}
-        self.shortcuts = {b.name: b.shortcut for b in blocks}
+        self.inside = {node: block.name for block in blocks for node in block.nodes}
+        self.shortcuts = {block.name: block.shortcut for block in blocks}
         self.when = ALWAYS  # of what is emitted now
         self.names = {phase: section or prefix + phase for phase in PHASES}
         self.shapes = graph.shapes(batch, size)
         self.trained = plan.trained(graph) if training else {}
         self.users = graph.users()
-        self.calls: dict[str, list[Call]] = {s: [] for s in PHASES}
+        self.calls: dict[str, list[Call]] = {phase: [] for phase in PHASES}
         self.moves = Moves(self.calls["forward"], self.calls["backward"])
         self.late: set[Buffer] = set()  # what depends on the gradient of the loss
         self.host_writes: dict[str, Buffer] = {}
@@ -250,8 +250,9 @@ class Derivation:
         op = node.operator
         if op.variant:
             op = operator(op.variant(self.training, self.statistics_change(node)))
-        arrays = {local: self.tensors[t] for local, t in zip(op.locals(len(node.inputs)), node.inputs, strict=True)}
-        arrays |= {local: self.parameters[p] for local, p in node.params.items()}
+        inputs = zip(op.locals(len(node.inputs)), node.inputs, strict=True)
+        arrays = {local: self.tensors[tensor] for local, tensor in inputs}
+        arrays |= {local: self.parameters[name] for local, name in node.params.items()}
         known = {a: b for a, b in arrays.items() if op.shapes.get(a)}
         for local, tensor in zip(op.outputs, node.outputs, strict=True):
             known[local] = self.buffer(local, self.shapes[tensor])
@@ -280,7 +281,9 @@ class Derivation:
         for local, make in rule.constants().items():
             name, entry = f"{node.name}.{local}", entries[local]
             arrays[local] = b = self.buffer(name, full_shape(entry, sizes, {}), dtype_of(entry, self.dtype), "constant")
-            self.constants[name] = Constant(b, lambda p, seed, make=make: make(p[weights], groups, seed, stream))
+            self.constants[name] = Constant(
+                b, lambda given, seed, make=make: make(given[weights], groups, seed, stream)
+            )
         for local, value in rule.scalars().items():
             arrays[local] = self.scalar(local, dtype_of(entries[local], self.dtype), value)
         return arrays

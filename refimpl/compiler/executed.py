@@ -36,7 +36,7 @@ class Ops:
         return Ops(self.mul + other.mul, self.add + other.add, self.imul + other.imul, self.iadd + other.iadd)
 
     def __mul__(self, times: float) -> "Ops":
-        return Ops(*(times * n for n in (self.mul, self.add, self.imul, self.iadd)))
+        return Ops(*(times * count for count in (self.mul, self.add, self.imul, self.iadd)))
 
     @staticmethod
     def of(units: Mapping[str, float]) -> "Ops":
@@ -83,7 +83,7 @@ def executed(launch: Launch, n: int, counted: Counted) -> Ops:
         return _in_slices(launch, n, counted)
     if statement is None:
         return Ops.of(counted(launch.covers[0], n))
-    return statement(*(_shown(a, n) for a in launch.args))
+    return statement(*(_shown(argument, n) for argument in launch.args))
 
 
 def _in_slices(launch: Launch, n: int, counted: Counted) -> Ops:

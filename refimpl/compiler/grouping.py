@@ -16,6 +16,7 @@ rule takes it.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from ..kernels.passes import Pass
 from ..ops import add, batch_norm, conv2d, frozen_batch_norm, linear, max_pool, relu, relu6
@@ -44,12 +45,22 @@ def depthwise(call: Call) -> bool:
     return call.passed not in GRAD_B and 1 < sizes.get("G", 1) == sizes["C"] == sizes["K"]
 
 
-def convolution(call: Call) -> tuple[dict, dict, dict]:
-    """Sizes, attributes and buffers of a convolution; a linear layer is a 1×1 one, the rows of a sample its pixels."""
+class AsConvolution(NamedTuple):
+    """A call in the terms of a convolution: sizes by its letters, its attributes, buffers by its names of them."""
+
+    sizes: dict
+    attrs: dict
+    arrays: dict
+
+
+def convolution(call: Call) -> AsConvolution:
+    """A call as one of a convolution: a linear layer is a 1×1 one, the rows of a sample its pixels."""
     if call.passed.operator == "conv2d":
-        return dict(call.sizes), dict(call.attrs), dict(call.arrays)
+        return AsConvolution(dict(call.sizes), dict(call.attrs), dict(call.arrays))
     if call.passed is frozen_batch_norm.grad_beta:
-        return {**call.sizes, "K": call.sizes["C"]}, {}, {"dy": call.arrays["dy"], "db": call.arrays["dbeta"]}
+        return AsConvolution(
+            {**call.sizes, "K": call.sizes["C"]}, {}, {"dy": call.arrays["dy"], "db": call.arrays["dbeta"]}
+        )
     row = next(b for b in call.arrays.values() if b.batched)
     pixels = row.batched * call.sizes["N"] // row.shape[0]
     sizes: dict = {"C": call.sizes.get("D"), **call.sizes, **dict.fromkeys("HRSPG", 1), **dict.fromkeys("WQ", pixels)}
@@ -60,7 +71,7 @@ def convolution(call: Call) -> tuple[dict, dict, dict]:
         if name in ("w", "dw"):
             b = b.reshape((1, 1, *b.shape))
         arrays[name] = as_map(b)
-    return sizes, attrs, arrays
+    return AsConvolution(sizes, attrs, arrays)
 
 
 def as_map(buffer: Buffer) -> Buffer:
@@ -214,7 +225,7 @@ class Norm:
     @property
     def statistics(self) -> tuple[Call, ...]:
         """The calls for the statistics of the batch, and those that keep running ones."""
-        return given(*(self.calls.get(p) for p in ("mean", "var", "inv_std", "update_mean", "update_var")))
+        return given(*(self.calls.get(name) for name in ("mean", "var", "inv_std", "update_mean", "update_var")))
 
     @property
     def gradients(self) -> tuple[Call, ...]:
@@ -263,7 +274,7 @@ def _norm(lowering: Lowering, mean: Call) -> Norm:
 
 
 @dataclass(frozen=True)
-class Convolution:
+class ConvolutionGroup:
     """A convolution with its gradients, and the training norms beside it.
 
     Gradients: those of x and w, on chosen channels where a rule chooses some.
@@ -282,7 +293,7 @@ class Convolution:
         return given(self.grad_w, self.grad_x)
 
 
-def beside(lowering: Lowering, call: Call) -> Convolution:
+def beside(lowering: Lowering, call: Call) -> ConvolutionGroup:
     """The convolution or linear layer that a call belongs to, one of its forward pass or its gradients of x and w."""
     of_node, known = lowering.of_node(call.node), norms(lowering)
     forward = next(c for c in of_node if c.passed in FORWARD)
@@ -296,7 +307,7 @@ def beside(lowering: Lowering, call: Call) -> Convolution:
         if total and not lowering.written_before(other(total, dx), first):
             total = None
     before, after = known.by_z.get(forward.arrays["x"].root), known.by_raw.get(forward.arrays["y"].root)
-    return Convolution(forward, grad_w, grad_x, before, after, total)
+    return ConvolutionGroup(forward, grad_w, grad_x, before, after, total)
 
 
 def expansion(lowering: Lowering, gradient: Call) -> Call | None:

@@ -48,10 +48,10 @@ class Buffer:
     @property
     def root(self) -> "Buffer":
         """The buffer that owns the memory."""
-        found = self
-        while found.base is not None:
-            found = found.base
-        return found
+        owner = self
+        while owner.base is not None:
+            owner = owner.base
+        return owner
 
     @property
     def nbytes(self) -> int:
@@ -86,7 +86,8 @@ class Condition:
     ) -> "Condition":  # fmt: skip
         """The condition that adds another one. ValueError where both ask for one of several blocks, each of others."""
         there, gone = self.there | frozenset(there), self.gone | frozenset(gone)
-        wanted = {frozenset(s) - gone for s in (self.any, any) if s is not None and not there & frozenset(s)}
+        asked = [frozenset(blocks) for blocks in (self.any, any) if blocks is not None]
+        wanted = {blocks - gone for blocks in asked if not there & blocks}
         if len(wanted) > 1:
             raise ValueError(f"a call can wait for one of several blocks, not for one of each of {wanted}")
         one_of = next(iter(wanted), None)
@@ -107,8 +108,9 @@ class Condition:
         """That it is so, where each block is there with its own probability, whatever the others."""
         if self.never:
             return 0.0
-        p = math.prod(survival[b] for b in self.there) * math.prod(1 - survival[b] for b in self.gone)
-        return p if self.any is None else p * (1 - math.prod(1 - survival[b] for b in self.any))
+        lost = {block: 1 - probability for block, probability in survival.items()}
+        of_all = math.prod(survival[block] for block in self.there) * math.prod(lost[block] for block in self.gone)
+        return of_all if self.any is None else of_all * (1 - math.prod(lost[block] for block in self.any))
 
 
 ALWAYS = Condition()

@@ -77,23 +77,22 @@ class Lowering:
         for call in self.calls:
             if call in self.groups:
                 continue
-            found = next(filter(None, (rule(self, call) for rule in rules.get(call.passed, ()))), None) or [
-                reference(call)
-            ]
-            found = [replace(launch, when=call.when) for launch in found]
-            for launch in found:
+            made = next(filter(None, (rule(self, call) for rule in rules.get(call.passed, ()))), None)
+            group = [replace(launch, when=call.when) for launch in made or [reference(call)]]
+            for launch in group:
                 if any(covered.when != call.when for covered in launch.covers):
                     raise AssertionError(f"{launch.name} covers calls that steps may leave out for themselves")
                 stated(launch)  # a fast kernel that does not say what it executes is an error here, never equal
                 for covered in launch.covers:
                     if covered in self.groups:
-                        both = f"{launch.name} and {self.groups[covered].name}"
-                        raise AssertionError(f"{covered.name} is covered by {both}")
+                        raise AssertionError(
+                            f"{covered.name} is covered by {launch.name} and {self.groups[covered].name}"
+                        )
                     self.groups[covered] = launch
-            anchor = self.anchor(found[0])
-            anchors.setdefault(anchor, []).extend(found)
-            self._stands |= {c: self.place[anchor] for launch in found for c in launch.covers}
-            for b in (self.value(b) for launch in found for b in launch.writes):
+            anchor = self.anchor(group[0])
+            anchors.setdefault(anchor, []).extend(group)
+            self._stands |= {c: self.place[anchor] for launch in group for c in launch.covers}
+            for b in (self.value(b) for launch in group for b in launch.writes):
                 self._made[b] = max(self._made.get(b, anchor), anchor, key=self.place.get)
         return {s: [launch for c in calls for launch in anchors.get(c, ())] for s, calls in self.step.calls.items()}
 
@@ -102,7 +101,7 @@ class Lowering:
         written = {self.value(b) for b in launch.writes}  # in place: with others, each its part
         arena = [b for b in map(self.value, launch.reads) if b.root.region == "arena" and b not in written]
         writers = [self._made.get(b) or self._writer.get(b) for b in arena]
-        ready = max((self.place[w] for w in writers if w is not None and w not in launch.covers), default=-1)
+        ready = max((self.place[c] for c in writers if c is not None and c not in launch.covers), default=-1)
         return next(c for c in sorted(launch.covers, key=self.place.get) if self.place[c] >= ready)
 
     def of_node(self, node: str) -> list[Call]:
@@ -149,7 +148,7 @@ class Lowering:
 
     def scratch(self, call: Call, name: str, shape: tuple[int, ...], dtype) -> Buffer:
         """A buffer that lives during one launch."""
-        return Buffer(f"{call.node}.{name}", tuple(int(n) for n in shape), np.dtype(dtype), "arena")
+        return Buffer(f"{call.node}.{name}", tuple(map(int, shape)), np.dtype(dtype), "arena")
 
     def needed_by(self, buffer: Buffer, calls: Iterable[Call]) -> None:
         """Note that the launches of `calls` will read an array that the calls themselves do not read."""

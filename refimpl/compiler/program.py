@@ -8,6 +8,7 @@ names the logical calls that it covers.
 
 import copy
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,13 @@ class MemoryLimitError(ValueError):
     def __init__(self, message: str, needed: int, lower_bound: int):
         super().__init__(message)
         self.needed, self.lower_bound = needed, lower_bound
+
+
+class LowerBound(NamedTuple):
+    """Bytes that every placement needs, as they are alive at a launch. launch: the first of those."""
+
+    nbytes: int
+    launch: Launch
 
 
 class Program:
@@ -63,11 +71,11 @@ class Program:
         The three differ where the data or chance decide how many samples enter. losses: those of some instances before
         the first step (`methods.filter_shares.first_losses`), where they are known.
         """
-        found = {}
+        programs = {}
         for bound, plan in self.plan.over(self.batch, steps, losses).items():
-            found[bound] = copy.copy(self) if self.training else self
-            found[bound].plan = plan
-        return found
+            programs[bound] = copy.copy(self) if self.training else self
+            programs[bound].plan = plan
+        return programs
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -76,7 +84,10 @@ class Program:
 
     def without(self, dropped: frozenset[str]) -> dict[str, list[Launch]]:
         """The launches of the step that leaves these residual blocks out, by section."""
-        return {s: [one for one in found if one.when.holds(dropped)] for s, found in self.launches.items()}
+        return {
+            section: [launch for launch in launches if launch.when.holds(dropped)]
+            for section, launches in self.launches.items()
+        }
 
     @property
     def training(self) -> bool:
@@ -119,15 +130,19 @@ class Program:
         return self._placement[1]
 
     @cached_property
-    def lower_bound(self) -> tuple[int, Launch]:
-        """Largest sum of arena bytes alive at one launch, and the first such launch."""
-        most, index = arena.lower_bound(list(self.lifetimes.values()))
-        return most, self.order[index]
+    def lower_bound(self) -> LowerBound:
+        """The largest sum of arena bytes alive at a launch."""
+        nbytes, place = arena.lower_bound(list(self.lifetimes.values()))
+        return LowerBound(nbytes, self.order[place])
 
     def region_bytes(self, region: str) -> int:
         """Bytes of the "constant" or the "state" arrays that the program uses."""
         step = self.step
-        arrays = {*step.parameters.values(), *step.state.values(), *(c.buffer for c in step.constants.values())}
+        arrays = {
+            *step.parameters.values(),
+            *step.state.values(),
+            *(constant.buffer for constant in step.constants.values()),
+        }
         return sum(b.nbytes for b in arrays if b.region == region)
 
     @property
@@ -150,7 +165,7 @@ class Program:
         later = (launch for s in ("backward", "update") for launch in self.launches[s])
         read = {b.root for launch in later for b in launch.reads}
         read -= {self.step.host_writes[name].root for name in self.step.scalars}
-        return {b: b.nbytes for b, t in self.lifetimes.items() if t.first < boundary <= t.last and b in read}
+        return {b: b.nbytes for b, life in self.lifetimes.items() if life.first < boundary <= life.last and b in read}
 
     @property
     def saved_bytes(self) -> int:
@@ -179,13 +194,13 @@ class Program:
     def alive_at(self, launch: Launch) -> list[Buffer]:
         """Arena buffers that live during a launch."""
         i = self.order.index(launch)
-        return [b for b, t in self.lifetimes.items() if t.first <= i <= t.last]
+        return [b for b, life in self.lifetimes.items() if life.first <= i <= life.last]
 
     def __str__(self) -> str:
         """The ledger: every launch with the logical calls that it covers, its buffers and their bytes."""
         lines = [
             f"{self.graph.name}: batch {self.batch}, input {self._input()}, {self.dtype}, {self.backend}",
-            f"arena {self.peak_bytes:,} B (lower bound {self.lower_bound[0]:,} B), state {self.state_bytes:,} B, "
+            f"arena {self.peak_bytes:,} B (lower bound {self.lower_bound.nbytes:,} B), state {self.state_bytes:,} B, "
             f"constants {self.constant_bytes:,} B, saved for backward {self.saved_bytes:,} B",
         ]
         turns = {turn.section: turn for turn in self.schedule(self.batch)}

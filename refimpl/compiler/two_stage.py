@@ -58,8 +58,8 @@ def slices_of(call: Call, pays: Pays) -> Slices | None:
     if most < 2:
         return None
     lengths = {letter: -(-sizes[letter] // most) for letter in passed.adds if sizes[letter] > 1}
-    found = [Slices(letter, n, -(-sizes[letter] // n)) for letter, n in lengths.items() if _valid(call, letter)]
-    return max(found, key=lambda c: c.number, default=None)
+    ways = [Slices(letter, each, -(-sizes[letter] // each)) for letter, each in lengths.items() if _valid(call, letter)]
+    return max(ways, key=lambda slices: slices.number, default=None)
 
 
 def _terms(call: Call) -> int:
@@ -77,7 +77,7 @@ def _valid(call: Call, letter: str) -> bool:
         derived = call.passed.derive(sizes, call.attrs) if call.passed.derive else {}
     except ShapeError:
         return False
-    return all(sizes.get(d, n) == n for d, n in derived.items())
+    return all(sizes.get(d, size) == size for d, size in derived.items())
 
 
 def two_stage(call: Call, pays: Pays, form: Callable = lambda kernel: kernel.cpu) -> list[Launch] | None:
@@ -85,48 +85,48 @@ def two_stage(call: Call, pays: Pays, form: Callable = lambda kernel: kernel.cpu
 
     form: what a backend launches of a `Kernel`. None where the call is not cut.
     """
-    found = slices_of(call, pays)
-    if found is None:
+    slices = slices_of(call, pays)
+    if slices is None:
         return None
     passed, whole = call.passed, reference(call)
-    kernel, number, items = form(sliced(passed, found.letter)), slices_at(call, found), passed.count_items(call.sizes)
-    CUT[kernel] = found.letter
+    kernel, number, items = form(sliced(passed, slices.letter)), slices_at(call, slices), passed.count_items(call.sizes)
+    CUT[kernel] = slices.letter
     args, partials, adding = list(whole.args), [], []
     for a in passed.writes:
         y = passed.seen(a, call.arrays[a])
-        partial = Buffer(f"{call.node}.{a}_slices", (found.number, *y.shape), y.dtype, "arena")
+        partial = Buffer(f"{call.node}.{a}_slices", (slices.number, *y.shape), y.dtype, "arena")
         args[1 + passed.arrays.index(a)] = Prefix(partial, number)
         partials.append(partial)
-        adding.append(_adding(whole, a, found, y.reshape((math.prod(y.shape),)), partial, form))
+        adding.append(_adding(whole, a, slices, y.reshape((math.prod(y.shape),)), partial, form))
     args[0] = AtBatch(lambda n: number(n) * items)
-    return [replace(whole, function=kernel, args=(*args, items, found.length), writes=tuple(partials)), *adding]
+    return [replace(whole, function=kernel, args=(*args, items, slices.length), writes=tuple(partials)), *adding]
 
 
-def slices_at(call: Call, found: Slices) -> Callable[[int], int]:
+def slices_at(call: Call, slices: Slices) -> Callable[[int], int]:
     """The number of slices of n samples."""
-    return lambda n: -(-call.sizes_at(n)[found.letter] // found.length)
+    return lambda n: -(-call.sizes_at(n)[slices.letter] // slices.length)
 
 
-def _adding(whole: Launch, array: str, found: Slices, y: Buffer, partial: Buffer, form: Callable) -> Launch:
+def _adding(whole: Launch, array: str, slices: Slices, y: Buffer, partial: Buffer, form: Callable) -> Launch:
     """The launch that adds the partial results of a written array, y (E,)."""
-    call, number = whole.covers[0], slices_at(whole.covers[0], found)
+    call, number = whole.covers[0], slices_at(whole.covers[0], slices)
     kernel = ADD_SLICES
     divisors: tuple[AtBatch, ...] = ()  # of a slice, of the last one and of the whole
     if divisor := call.passed.divisors.get(array):
         kernel = AVERAGE_SLICES
 
         def of(n: int, length: int) -> int:
-            return divisor({**call.sizes_at(n), found.letter: length})
+            return divisor({**call.sizes_at(n), slices.letter: length})
 
         def last(n: int) -> int:
-            return call.sizes_at(n)[found.letter] - (number(n) - 1) * found.length
+            return call.sizes_at(n)[slices.letter] - (number(n) - 1) * slices.length
 
         divisors = (
-            AtBatch(lambda n: of(n, found.length)),
+            AtBatch(lambda n: of(n, slices.length)),
             AtBatch(lambda n: of(n, last(n))),
             AtBatch(lambda n: divisor(call.sizes_at(n))),
         )
-    function, rows = form(kernel), Prefix(partial.reshape((found.number, *y.shape)), number)
+    function, rows = form(kernel), Prefix(partial.reshape((slices.number, *y.shape)), number)
     executes(EXECUTED[kernel])(function)
     return replace(
         whole, name=f"{call.node} add slices of {array}", function=function, args=(y.shape[0], y, rows, *divisors),

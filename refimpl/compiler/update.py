@@ -62,7 +62,12 @@ def running_statistics(net: "Derivation", nodes: "list[Resolved]") -> None:
 
 def rule_updates(net: "Derivation", nodes: "list[Resolved]") -> "dict[str, tuple[Resolved, Pass]]":
     """Parameter → the node and the pass that update it where a rule has an update of w of its own."""
-    passes = {r.node.params["w"]: (r, p.passed) for r in nodes for p in r.passes if p.passed.inplace == ["w"]}
+    passes = {
+        resolved.node.params["w"]: (resolved, bound.passed)
+        for resolved in nodes
+        for bound in resolved.passes
+        if bound.passed.inplace == ["w"]
+    }
     for name, (resolved, _) in passes.items():
         if len(net.users[name]) > 1:
             layers = ", ".join(node.name for node, _ in net.users[name])
@@ -88,7 +93,7 @@ def factors_of(net: "Derivation", block: str, writer: Pass, lr: Buffer) -> Buffe
 def clip(net: "Derivation", max_norm: float) -> Buffer:
     """The factor by which the gradient is to be multiplied, from its norm over all parameters."""
     passes = operator("clip_norm").passes
-    slices = {n: passes["partial_squares"].sizes({"dw": g}, {})["L"] for n, g in net.gradients.items()}
+    slices = {name: passes["partial_squares"].sizes({"dw": dw}, {})["L"] for name, dw in net.gradients.items()}
     together = net.buffer("clip.partials", (sum(slices.values()),), np.float64)
     start = 0
     for name, count in slices.items():

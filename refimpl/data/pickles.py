@@ -35,7 +35,7 @@ class Name:
 
 
 @dataclass(eq=False)
-class Call:
+class PickledCall:
     """A call that the pickle asks for, and the state that it gives to the result; neither is carried out."""
 
     name: str
@@ -53,7 +53,7 @@ def arrays_of(raw: bytes) -> dict[str, np.ndarray]:
         raise ValueError("it holds no dictionary")
     made = {}
     for key, value in entries.items():
-        if isinstance(value, Call):
+        if isinstance(value, PickledCall):
             made[_text(key)] = array(value)
         elif isinstance(value, list) and all(type(v) is int for v in value):
             made[_text(key)] = np.array(value, np.int64)
@@ -61,7 +61,7 @@ def arrays_of(raw: bytes) -> dict[str, np.ndarray]:
 
 
 def load(raw: bytes):
-    """What a pickle holds, each call in it a `Call`; ValueError for what arrays do not need."""
+    """What a pickle holds, each call in it a `PickledCall`; ValueError for what arrays do not need."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[Any, Any] = {}
@@ -114,10 +114,10 @@ def load(raw: bytes):
         elif op == "REDUCE":
             name, arguments = _of(stack.pop(-2), Name).text, _of(stack.pop(), tuple)
             encoded = name == ENCODE and arguments[1:] == ("latin1",)
-            stack.append(_of(arguments[0], str).encode("latin-1") if encoded else Call(name, arguments))
+            stack.append(_of(arguments[0], str).encode("latin-1") if encoded else PickledCall(name, arguments))
         elif op == "BUILD":
             state = _of(stack.pop(), tuple)
-            _of(stack[-1], Call).state = state
+            _of(stack[-1], PickledCall).state = state
         elif op == "STOP":
             return stack.pop()
         elif op not in SKIPPED:
@@ -132,20 +132,20 @@ def _of(value, kind):
     return value
 
 
-def array(call: Call) -> np.ndarray:
+def array(call: PickledCall) -> np.ndarray:
     """The array that a call would rebuild; ValueError unless it is one of plain numbers with all its bytes."""
     if call.name != REBUILD or not call.arguments or getattr(call.arguments[0], "text", None) != NDARRAY:
         raise ValueError("it holds something else than arrays and lists of whole numbers")
     _, shape, dtype, fortran, data = _of(call.state, tuple)
     if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)):
         raise ValueError("it holds an array whose shape is none")
-    kind, data = _dtype(_of(dtype, Call)), _of(data, bytes)
+    kind, data = _dtype(_of(dtype, PickledCall)), _of(data, bytes)
     if math.prod(shape) * kind.itemsize != len(data):
         raise ValueError(f"it holds an array of {quoted(shape)} with {len(data)} bytes")
     return np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C")
 
 
-def _dtype(call: Call) -> np.dtype:
+def _dtype(call: PickledCall) -> np.dtype:
     """The dtype that a call would make: numbers of a byte order."""
     text, order = (_text(part[0]) if part else "" for part in (call.arguments, call.state[1:]))
     if call.name != DTYPE or text not in DTYPES or order not in ("<", ">", "|"):

@@ -45,7 +45,7 @@ class Evaluator:
 
     def outputs(self, x: Inputs) -> dict[str, np.ndarray]:
         """Each output of the net (M, …), by name, for samples x (M, …) and the weights last asked for."""
-        batch, total, found = self.trains.batch, samples(x), dict[str, np.ndarray]()
+        batch, total, outputs = self.trains.batch, samples(x), dict[str, np.ndarray]()
         first, *others = self.trains.graph.outputs
         hosts = {first: "output"} | {name: f"output.{name}" for name in others}
         for start in range(0, total, batch):
@@ -55,10 +55,10 @@ class Evaluator:
             self.runner.run("forward", count)
             for name, host in hosts.items():
                 y = self.runner.read(host, count)
-                if name not in found:
-                    found[name] = np.empty((total, *y.shape[1:]), y.dtype)
-                found[name][start : start + count] = y
-        return found
+                if name not in outputs:
+                    outputs[name] = np.empty((total, *y.shape[1:]), y.dtype)
+                outputs[name][start : start + count] = y
+        return outputs
 
     def measures(self, output: np.ndarray, y: np.ndarray) -> Mapping[str, Any]:
         """How well an output (M, …) fits labels or targets y: what the loss's operator measures, the main one first."""

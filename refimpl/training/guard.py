@@ -26,8 +26,8 @@ class Guard:
     def keep(self, runner: Runner, step: int, updates: Mapping[str, np.ndarray]) -> None:
         """The weights of now are those to go back to."""
         runner.fetch()
-        for name, a in self.good.items():
-            a[...] = self.parameters[name]
+        for name, good in self.good.items():
+            good[...] = self.parameters[name]
         self.step, self.updates = step, {name: int(count[0]) for name, count in updates.items()}
 
     def repaired(self, runner: Runner, updates: Mapping[str, np.ndarray]) -> bool:
@@ -35,8 +35,8 @@ class Guard:
         runner.fetch()
         if all(map(all_finite, self.parameters.values())):
             return False
-        for name, a in self.good.items():
-            self.parameters[name][...] = a
+        for name, good in self.good.items():
+            self.parameters[name][...] = good
         runner.push()
         for name, count in self.updates.items():
             updates[name][0] = count

@@ -11,7 +11,7 @@ from ..data.resized import Resized
 from ..ops import operator, operators
 from .runner import Runner
 
-BLOCK = 1 << 16  # values checked at a time: NumPy makes arrays of all of them in between
+CHUNK = 1 << 16  # values checked at a time: NumPy makes arrays of all of them in between
 REAL = "fiub"  # kinds of dtypes that samples may have
 Inputs = np.ndarray | Resized | Mapping[str, np.ndarray | Resized]  # of a net of several inputs by their names
 
@@ -70,7 +70,7 @@ def _check_input(program: Program, what: str, name: str, x: np.ndarray | Resized
     if len(x.shape) != 1 + len(want) or x.shape[1:] != want or not len(x):
         form = f"(M, H, W, C) with H, W, C = {want}" if len(want) == 3 else f"{('M', *want)}".replace("'", "")
         raise ValueError(f"{what} must be {form} and M ≥ 1, but its shape is {x.shape}")
-    count = max(1, BLOCK // math.prod(want))
+    count = max(1, CHUNK // math.prod(want))
     for start in range(0, len(x), count) if isinstance(x, np.ndarray) else ():
         part = x[start : start + count]
         if part.dtype.kind == "f" and not all_finite(part):
@@ -108,7 +108,8 @@ def _check_labels(program: Program, y: np.ndarray) -> None:
 def check_batches(program: Program, count: int) -> None:
     """ValueError where a batch of an epoch leaves a batch norm one value a channel: it has no variance."""
     batch = program.batch
-    node = next(filter(None, (thin(program, s) for s in program.sections if s.endswith("forward"))), None)
+    forward = (section for section in program.sections if section.endswith("forward"))
+    node = next(filter(None, (thin(program, section) for section in forward)), None)
     for kind, size in (("last", count % batch or min(count, batch)), ("first", min(count, batch))):
         if node and program.plan.strategy.fewest(size) == 1:
             chooses = program.plan.instances

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..backends.backend import Backend, Call
+from ..backends.backend import Backend, Prepared
 from ..compiler.ir import AtBatch, Buffer, Condition, Launch, Prefix
 from ..compiler.lower import BACKENDS
 from ..compiler.program import Program
@@ -21,15 +21,40 @@ ALONE = (
 )
 
 
+class HostIndex(NamedTuple):
+    """An array that the host fills and kernels index with: each entry below `bound`, or `spared`, which is no index."""
+
+    name: str
+    view: object
+    bound: int
+    spared: int | None
+
+
 class Section(NamedTuple):
     """A section made ready for n samples."""
 
-    planned: list[Launch]
-    launches: list[Call]
+    launches: list[Launch]
+    prepared: list[Prepared]  # of each launch
     conditions: set[Condition]  # when they are made
     before: str | None  # the section that must have run just before, for what this one finds in the arena
-    # what kernels index with and the host filled, what it must lie below, and what stands for no index
-    indices: list[tuple[str, object, int, int | None]]
+    indices: list[HostIndex]
+
+
+class Ran(NamedTuple):
+    """What ran last in a memory: which runner's section, on how many samples, without which residual blocks."""
+
+    runner: object  # its mark
+    section: str
+    samples: int
+    dropped: frozenset[str]
+
+
+class Gradient(NamedTuple):
+    """The gradient of a trained parameter: a flat view of it, and when it is there."""
+
+    name: str
+    view: object
+    when: Condition
 
 
 class Runner:
@@ -58,18 +83,17 @@ class Runner:
             self.owned[b] = self.backend.adopt(parameters[name])
         for b in program.step.state.values():
             self.owned[b] = self.backend.adopt(np.zeros(b.shape, b.dtype))
-        for c in program.step.constants.values():
-            self.owned[c.buffer] = self.backend.adopt(c.make(parameters, seed))
+        for constant in program.step.constants.values():
+            self.owned[constant.buffer] = self.backend.adopt(constant.make(parameters, seed))
         self.block = new_block(program.peak_bytes, self.backend) if block is None else block
         self.dropped: frozenset[str] = frozenset()  # residual blocks that what runs now leaves out
         # blocks left out → (section, n) → how often its launches really ran without them
         self.made: dict[frozenset[str], Counter[tuple[str, int]]] = {self.dropped: Counter()}
         self.mark = object()  # stands for this runner in `last`, which must not keep it and its memory alive
-        # what ran last in the memory: which runner's section, on how many samples, without which blocks; shared by all
-        self.last: list = [None]
+        self.last: list[Ran | None] = [None]  # shared by all runners in the memory
         self._sections: dict[tuple[str, int], Section] = {}
-        self._ready: dict[tuple[str, int], tuple[frozenset[str], Sequence[Call]]] = {}  # as last asked for
-        self._gradients: dict[str, list[tuple[str, object, Condition]]] = {}
+        self._ready: dict[tuple[str, int], tuple[frozenset[str], Sequence[Prepared]]] = {}  # as last asked for
+        self._gradients: dict[str, list[Gradient]] = {}
         self._views: dict[tuple[str, int], object] = {}
 
     def parameter(self, name: str):
@@ -138,40 +162,40 @@ class Runner:
         self.checked(section, n)
         self.last[0] = None
         self.backend.launch(self.ready(section, n))
-        self.last[0] = (self.mark, section, n, self.dropped)
+        self.last[0] = Ran(self.mark, section, n, self.dropped)
         self.made[self.dropped][section, n] += 1
 
     def checked(self, section: str, n: int) -> Section:
         """A section, once the arena is found to hold what it needs; raises as `run` does."""
-        found = self.section(section, n)
-        if found.before and self.last[0] != (self.mark, found.before, n, self.dropped):
+        made = self.section(section, n)
+        if made.before and self.last[0] != Ran(self.mark, made.before, n, self.dropped):
             raise RuntimeError(
-                f"{section} on {n} samples needs what {found.before} leaves: run that on them just before it"
+                f"{section} on {n} samples needs what {made.before} leaves: run that on them just before it"
             )
-        for name, view, bound, spared in found.indices:
-            check_indices(name, self.backend.read(view), bound, spared)
-        return found
+        for index in made.indices:
+            check_indices(index.name, self.backend.read(index.view), index.bound, index.spared)
+        return made
 
-    def prepared(self, section: str, n: int) -> list[Call]:
+    def prepared(self, section: str, n: int) -> list[Prepared]:
         """Kernels with their arguments for n samples, to be launched within the backend's `work`, unchecked."""
-        return [call for _, call in self.present(section, n)]
+        return [prepared for _, prepared in self.present(section, n)]
 
-    def present(self, section: str, n: int) -> list[tuple[Launch, Call]]:
+    def present(self, section: str, n: int) -> list[tuple[Launch, Prepared]]:
         """The launches of a section that run now, with their kernels and arguments for n samples."""
-        found = self.section(section, n)
-        there = {when for when in found.conditions if when.holds(self.dropped)}
-        both = zip(found.planned, found.launches, strict=True)
-        return [(launch, call) for launch, call in both if launch.when in there]
+        made = self.section(section, n)
+        there = {when for when in made.conditions if when.holds(self.dropped)}
+        pairs = zip(made.launches, made.prepared, strict=True)
+        return [(launch, prepared) for launch, prepared in pairs if launch.when in there]
 
-    def ready(self, section: str, n: int) -> Sequence[Call]:
+    def ready(self, section: str, n: int) -> Sequence[Prepared]:
         """The same as the backend makes them."""
-        dropped, calls = self._ready.get((section, n), (None, ()))
+        dropped, ready = self._ready.get((section, n), (None, ()))
         if dropped != self.dropped:
             present = self.present(section, n)
             launches = [launch for launch, _ in present]
-            calls = self.backend.ready(launches, [call for _, call in present], self.program.threads)
-            self._ready[section, n] = self.dropped, calls
-        return calls
+            ready = self.backend.ready(launches, [prepared for _, prepared in present], self.program.threads)
+            self._ready[section, n] = self.dropped, ready
+        return ready
 
     def section(self, section: str, n: int) -> Section:
         """A section made ready for n samples, once; ValueError where they are more than the batch."""
@@ -179,43 +203,43 @@ class Runner:
         if key not in self._sections:
             if not 1 <= n <= self.program.batch:
                 raise ValueError(f"the program is compiled for batches of 1 to {self.program.batch} samples, not {n}")
-            planned = self.program.launches[section]
-            launches = [(launch.function, [self.argument(a, n) for a in launch.args]) for launch in planned]
-            before = self.program.step.follows.get(section) if planned else None
-            self._sections[key] = Section(
-                planned, launches, {one.when for one in planned}, before, [] if before else self._indices(section, n)
-            )  # fmt: skip
+            launches = self.program.launches[section]
+            prepared = [(launch.function, [self.argument(value, n) for value in launch.args]) for launch in launches]
+            before = self.program.step.follows.get(section) if launches else None
+            conditions, indices = {launch.when for launch in launches}, [] if before else self._indices(section, n)
+            self._sections[key] = Section(launches, prepared, conditions, before, indices)
         return self._sections[key]
 
-    def _indices(self, section: str, n: int) -> list[tuple[str, object, int, int | None]]:
-        """Arrays that the host fills and a section's kernels index with, as `Section.indices`."""
-        found = {}
+    def _indices(self, section: str, n: int) -> list[HostIndex]:
+        """Arrays that the host fills and a section's kernels index with."""
+        limits = {}
         hosts = {b: name for name, b in self.program.step.host_writes.items()}
         for call in self.program.step.calls[section]:
             for a, (bound, spared) in call.passed.bounds(call.sizes, call.attrs).items():
                 if name := hosts.get(call.arrays[a].root):
-                    found[name] = min((bound, spared), found.get(name, (bound, spared)))
-        return [(name, self.host(name, n), *allowed) for name, allowed in found.items()]
+                    limits[name] = min((bound, spared), limits.get(name, (bound, spared)))
+        return [HostIndex(name, self.host(name, n), bound, spared) for name, (bound, spared) in limits.items()]
 
     def first_bad(self, section: str, n: int) -> Launch | None:
         """The first launch of a section that writes a NaN or an infinity: the section runs up to it. None: no one."""
         self.checked(section, n)
-        for launch, call in self.present(section, n):
-            self.backend.launch([call])
-            partial = {a.buffer: a for a in launch.args if isinstance(a, Prefix)}  # n samples fill their beginning only
+        for launch, prepared in self.present(section, n):
+            self.backend.launch([prepared])
+            # n samples fill their beginning only
+            partial = {value.buffer: value for value in launch.args if isinstance(value, Prefix)}
             floats = (b for b in launch.writes if np.issubdtype(b.dtype, np.floating))
             if not all(self.backend.finite(self.argument(partial.get(b, b), n)) for b in floats):
                 return launch
-        self.last[0] = (self.mark, section, n, self.dropped)
+        self.last[0] = Ran(self.mark, section, n, self.dropped)
         return None
 
     def gradients(self, net: str, names: Iterable[str]) -> list[tuple[str, object]]:
         """Those of a net's trained parameters that have a gradient now, each with a flat view of it, made once."""
         if net not in self._gradients:
-            found = self.program.step.gradients
             read = {b.root: call.when for call in self.program.step if call.phase == "update" for b in call.reads}
+            buffers = {name: self.program.step.gradients[name] for name in names}
             self._gradients[net] = [
-                (name, self.array(found[name]).reshape(-1), read[found[name].root]) for name in names
+                Gradient(name, self.array(b).reshape(-1), read[b.root]) for name, b in buffers.items()
             ]
         return [(name, view) for name, view, when in self._gradients[net] if when.holds(self.dropped)]
 

@@ -14,7 +14,7 @@ from .learnt_constants import check_saved, learnt_constants
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-BLOCK = 1 << 16  # values drawn at a time: NumPy makes arrays of all of them in between
+CHUNK = 1 << 16  # values drawn at a time: NumPy makes arrays of all of them in between
 
 
 def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
@@ -26,43 +26,47 @@ def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
     """
     arrays: dict[str, np.ndarray] = {}
     for graph in program.graphs.values():
-        for name, a in graph.weights.items():
+        for name, values in graph.weights.items():
             if name not in graph.parameters:
                 raise ValueError(f"{graph.name} has no parameter {name!r}; it has {', '.join(graph.parameters)}")
-            if np.shape(a) != tuple(graph.parameters[name].shape):
-                shape = tuple(graph.parameters[name].shape)
-                raise ValueError(f"the weights {name!r} of {graph.name} must be of shape {shape}, got {np.shape(a)}")
-            wanted, got = graph.parameters[name].dtype, np.asarray(a).dtype
+            shape, given = tuple(graph.parameters[name].shape), np.shape(values)
+            if given != shape:
+                raise ValueError(f"the weights {name!r} of {graph.name} must be of shape {shape}, got {given}")
+            wanted, got = graph.parameters[name].dtype, np.asarray(values).dtype
             if wanted is not None and wanted.kind in "iu" and got != wanted:
                 raise ValueError(f"the weights {name!r} of {graph.name} must be of {wanted}, got {got}")
-    found = [(prefix, graph, name) for prefix, graph in program.graphs.items() for name in graph.parameters]
-    for i, (prefix, graph, own) in enumerate(found):
-        p, name = graph.parameters[own], prefix + own
-        dtype = np.dtype(p.dtype or program.dtype)
+    owners = [(prefix, graph, name) for prefix, graph in program.graphs.items() for name in graph.parameters]
+    for i, (prefix, graph, own) in enumerate(owners):
+        parameter, name = graph.parameters[own], prefix + own
+        dtype = np.dtype(parameter.dtype or program.dtype)
         if own in graph.weights:
-            arrays[name] = np.array(graph.weights[own], dtype, order="C").reshape(p.shape)
-        elif p.init == "he":
-            arrays[name] = drawn = np.empty(p.shape, program.dtype if dtype.kind in "iu" else dtype)
-            flat, deviation = drawn.reshape(-1), p.gain * math.sqrt(2 / p.fan_in)
-            for start in range(0, flat.size, BLOCK):
-                part = flat[start : start + BLOCK]
+            arrays[name] = np.array(graph.weights[own], dtype, order="C").reshape(parameter.shape)
+        elif parameter.init == "he":
+            arrays[name] = drawn = np.empty(parameter.shape, program.dtype if dtype.kind in "iu" else dtype)
+            flat, deviation = drawn.reshape(-1), parameter.gain * math.sqrt(2 / parameter.fan_in)
+            for start in range(0, flat.size, CHUNK):
+                part = flat[start : start + CHUNK]
                 part[...] = random.normal(seed, random.WEIGHTS, i, part.size, start) * deviation
         else:
-            arrays[name] = np.full(p.shape, {"zeros": 0, "ones": 1}[p.init], dtype)
-    for prefix, graph, own in found:
-        p = graph.parameters[own]
-        if p.init == "he" and own not in graph.weights and np.dtype(p.dtype or program.dtype).kind in "iu":
-            arrays[prefix + own] = _rounded(graph, own, p, prefix, arrays)
+            arrays[name] = np.full(parameter.shape, {"zeros": 0, "ones": 1}[parameter.init], dtype)
+    for prefix, graph, own in owners:
+        parameter = graph.parameters[own]
+        if (
+            parameter.init == "he"
+            and own not in graph.weights
+            and np.dtype(parameter.dtype or program.dtype).kind in "iu"
+        ):
+            arrays[prefix + own] = _rounded(graph, own, parameter, prefix, arrays)
     return arrays
 
 
-def _rounded(graph: Graph, own: str, p: Parameter, prefix: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def _rounded(graph: Graph, own: str, parameter: Parameter, prefix: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
     """Drawn floats as the whole numbers of a quantized parameter; a scale without values is set for them."""
-    dtype, q = np.dtype(p.dtype), p.quantized
+    dtype, q = np.dtype(parameter.dtype), parameter.quantized
     if q is None or q.scale not in graph.parameters or dtype.kind == "u" and q.zero_point not in graph.weights:
         raise ValueError(f"{own} of {graph.name} holds {dtype} and cannot be drawn: give the graph weights for it")
     drawn, scale = arrays[prefix + own], arrays[prefix + q.scale]
-    each = quantized.each(p.shape, q.axis)
+    each = quantized.each(parameter.shape, q.axis)
     if q.scale not in graph.weights:
         scale[...] = quantized.symmetric(drawn, dtype, scale, each)
     return quantized.whole(drawn, dtype, scale, arrays[prefix + q.zero_point] if q.zero_point else None, each)
@@ -79,9 +83,9 @@ class State(NamedTuple):
 def arrays(trainer: "Trainer") -> dict[str, np.ndarray]:
     """Parameters, optimizer arrays, counts of updates and what the strategy remembers, by name; they are no copies."""
     trainer.runner.fetch()
-    found = {name: trainer.backend.read(a) for name, a in _kept(trainer).items()}
-    found |= {f"updates/{name}": count for name, count in trainer.updates.items()}
-    return trainer.parameters | found | {f"instances/{name}": a for name, a in trainer.memory.items()}
+    kept = {name: trainer.backend.read(array) for name, array in _kept(trainer).items()}
+    counts = {f"updates/{name}": count for name, count in trainer.updates.items()}
+    return trainer.parameters | kept | counts | {f"instances/{name}": array for name, array in trainer.memory.items()}
 
 
 def _kept(trainer: "Trainer") -> dict[str, object]:
@@ -94,9 +98,9 @@ def _kept(trainer: "Trainer") -> dict[str, object]:
 
 def check(trainer: "Trainer", given: Mapping[str, np.ndarray], step: int) -> None:
     """ValueError where arrays are not those that `arrays` gives after `step` steps of the trainer's plan."""
-    for name, a in arrays(trainer).items():
-        if name not in given or given[name].shape != a.shape or given[name].dtype.kind != a.dtype.kind:
-            raise ValueError(f"the saved run has no array {name} of {a.dtype} {a.shape}: it is of another plan")
+    for name, own in arrays(trainer).items():
+        if name not in given or given[name].shape != own.shape or given[name].dtype.kind != own.dtype.kind:
+            raise ValueError(f"the saved run has no array {name} of {own.dtype} {own.shape}: it is of another plan")
         if name.startswith("updates/") and not 0 <= given[name][0] <= step:
             raise ValueError(f"the saved run counts {given[name][0]} in {name}, but it has made {step} steps")
     check_saved(trainer.program, given)
@@ -105,10 +109,10 @@ def check(trainer: "Trainer", given: Mapping[str, np.ndarray], step: int) -> Non
 def put(trainer: "Trainer", given: State) -> None:
     """Let a trainer go on from a state that `check` found to be of its plan."""
     kept = _kept(trainer)
-    for name, a in arrays(trainer).items():
+    for name, own in arrays(trainer).items():
         if name in kept:
             trainer.backend.write(kept[name], given.arrays[name])
         else:
-            a[...] = given.arrays[name]
+            own[...] = given.arrays[name]
     trainer.runner.push()
     trainer.step, trainer.losses = given.step, list(given.losses)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +36,13 @@ class Progress:
     step: int
     steps: int
     loss: float
+
+
+class Given(NamedTuple):
+    """What a net is told of a mini-batch: labels or targets y, and where it asks the instances chosen, both (n,)."""
+
+    y: np.ndarray
+    chosen: np.ndarray | None
 
 
 class Trainer:
@@ -71,13 +78,13 @@ class Trainer:
         prefixes = sorted(program.graphs, key=len, reverse=True)
         self.trained = {prefix: [] for prefix in prefixes}  # net → its trained parameters
         for name in program.step.gradients:
-            self.trained[next(p for p in prefixes if name.startswith(p))].append(name)
+            self.trained[next(prefix for prefix in prefixes if name.startswith(prefix))].append(name)
         self.step = 0  # mini-batches looked at
-        self.updates = {name: np.zeros(1, np.int64) for name in (*prefixes, *(b.name for b in program.blocks))}
+        self.updates = {name: np.zeros(1, np.int64) for name in (*prefixes, *(block.name for block in program.blocks))}
         self.losses: list[float] = []
-        self._given: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}  # net → labels and chosen instances of a step
+        self._given: dict[str, Given] = {}  # net → what it is told of the current step's mini-batch
         self._batch: Any = None  # the mini-batch of the current step
-        self._planned = (0, 0)  # mini-batches of a run, updates that are planned of it
+        self._planned: dict[int, int] = {}  # mini-batches of the run at hand → updates that are planned of it
         self._lock = threading.Lock()
         self.guard = Guard(program, self.parameters)
         self.guard.keep(self.runner, self.step, self.updates)
@@ -183,7 +190,7 @@ class Trainer:
 
         ValueError from the section where the instances chosen (n,) are not in the batch.
         """
-        self._given[net] = y, chosen
+        self._given[net] = Given(y, chosen)
         self._place(net)
 
     def _place(self, net: str) -> None:
@@ -234,9 +241,9 @@ class Trainer:
 
     def planned(self, total: int) -> int:
         """Updates that a run of `total` mini-batches makes, as far as the plan tells that ahead."""
-        if self._planned[0] != total:
-            self._planned = total, self.strategy.updates(total, self.seed)
-        return self._planned[1]
+        if total not in self._planned:
+            self._planned = {total: self.strategy.updates(total, self.seed)}
+        return self._planned[total]
 
     def stop(self, what: str, net: str, n: int, total: int, *phases: str) -> None:
         """Find the first bad layer in these phases of a net, put the last good weights back, raise NonFiniteError.
@@ -256,8 +263,8 @@ class Trainer:
 
     def predict(self, x: Inputs) -> np.ndarray | dict[str, np.ndarray]:
         """Outputs (M, …) of x (M, …) in inference mode, in the program's dtype; by name where the graph has several."""
-        found = self._outputs(x)
-        return found if len(found) > 1 else found[self.program.graph.output]
+        outputs = self._outputs(x)
+        return outputs if len(outputs) > 1 else outputs[self.program.graph.output]
 
     def _outputs(self, x: Inputs) -> dict[str, np.ndarray]:
         self.check(x)
@@ -303,10 +310,11 @@ class Trainer:
         graph = self.program.graph
         notes = {"model": graph.name, "size": f"{self.program.size}", "options": json.dumps(graph.options)}
         with self._alone():
-            found = initial(self.program, self.seed) if first else self.evaluated()
-            if quantized := {n: asdict(p.quantized) for n, p in graph.parameters.items() if p.quantized}:
+            weights = initial(self.program, self.seed) if first else self.evaluated()
+            scales = {name: parameter.quantized for name, parameter in graph.parameters.items()}
+            if quantized := {name: asdict(q) for name, q in scales.items() if q}:
                 notes["quantized"] = json.dumps(quantized)
-            checkpoint.save(path, {name: found[name] for name in graph.parameters}, notes | more)
+            checkpoint.save(path, {name: weights[name] for name in graph.parameters}, notes | more)
 
     def resume_arrays(self) -> dict[str, np.ndarray]:
         """Everything that a later run needs beside the step number: parameters, optimizer arrays, rules' memory."""
@@ -323,7 +331,7 @@ class Trainer:
 
         So one trainer, with its program and its memory, can train many nets in turn.
         """
-        return State({name: a.copy() for name, a in self.resume_arrays().items()}, self.step, list(self.losses))
+        return State({name: array.copy() for name, array in self.resume_arrays().items()}, self.step, list(self.losses))
 
     def restore(self, state: State) -> None:
         """Go on from a `state` of this trainer or of another one of the same program. ValueError for others."""

@@ -155,7 +155,7 @@ class Torch:
 
 
 @dataclass(frozen=True)
-class Block:
+class BlockCase:
     """A block of SHAPES."""
 
     shape: tuple[int, int, int, int, int]
@@ -186,7 +186,7 @@ class Block:
         return sum(nbytes for *_, nbytes in self.ours().calls)
 
 
-CASES = {f"block-{i}": Block(shape) for i, shape in enumerate(SHAPES)}
+CASES = {f"block-{i}": BlockCase(shape) for i, shape in enumerate(SHAPES)}
 
 
 def main(number: int, threads: int = 2, repeats: int = 11) -> None:

@@ -97,7 +97,7 @@ def everything(net: str, plan: str, backend: str, nodes: int) -> dict[str, Calla
 
     def refuse():
         p = made["program"]
-        p.alive_at(p.lower_bound[1])
+        p.alive_at(p.lower_bound.launch)
         try:
             p.check_memory(0)
         except ri.MemoryLimitError:

@@ -15,12 +15,12 @@ import time
 from collections.abc import Iterator
 
 from .clock import our_threads
-from .steps import Step
+from .steps import StepCase
 
 STEPS = {
-    "mobilenet_v2 96x96 batch 8": Step("mobilenet_v2", (96, 96), 8),
-    "resnet18 64x64 batch 8": Step("resnet18", (64, 64), 8),
-    "lenet5 28x28 batch 1": Step("lenet5", (28, 28), 1),
+    "mobilenet_v2 96x96 batch 8": StepCase("mobilenet_v2", (96, 96), 8),
+    "resnet18 64x64 batch 8": StepCase("resnet18", (64, 64), 8),
+    "lenet5 28x28 batch 1": StepCase("lenet5", (28, 28), 1),
 }
 CHOICES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
 SETTINGS = {  # name → environment, threads

@@ -13,7 +13,7 @@ import costmodel
 import refimpl as ri
 from costmodel.device import device as devices
 
-from .steps import Step
+from .steps import StepCase
 
 LR = 1e-6  # of timed steps: approximate gradients must not drive weights that were never trained out of range
 ERROR_LR = 1e-2  # of the step whose error is taken: its change must stand out of the weights' rounding
@@ -23,9 +23,9 @@ STATISTICS_STEPS = 30  # of a running mean that takes a tenth of each new value
 @cache
 def pretrained(model: str, size: tuple[int, int], batch: int) -> ri.Graph:
     """The model with first weights and frozen statistics that fit them, as those of a pre-trained net do."""
-    graph = Step(model, size, batch).graph()
+    graph = StepCase(model, size, batch).graph()
     trainer = ri.Trainer(ri.compile(graph, ri.Plan(1, batch_norm="train", step=ri.Backprop(ri.SGD(lr=1e-9))), batch))
-    x, y = Step(model, size, batch).samples(graph)
+    x, y = StepCase(model, size, batch).samples(graph)
     for _ in range(STATISTICS_STEPS):
         trainer.train_step(x, y, STATISTICS_STEPS)
     graph.weights = {name: a.copy() for name, a in trainer.parameters.items()}
@@ -33,7 +33,7 @@ def pretrained(model: str, size: tuple[int, int], batch: int) -> ri.Graph:
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodCase:
     """A rule on the last convolutions of a model, at an input size and a batch size."""
 
     model: str
@@ -57,7 +57,7 @@ class Method:
     def step(self, program: ri.Program):
         """A step of a trainer, ready to be called again; `.trainer` is the trainer."""
         trainer = ri.Trainer(program)
-        x, y = Step(self.model, self.size, self.batch).samples(program.graph)
+        x, y = StepCase(self.model, self.size, self.batch).samples(program.graph)
 
         def step() -> float:
             return trainer.train_step(x, y, 1)
@@ -118,7 +118,7 @@ NETS = {  # part of a case's name → model, size, and how many convolutions spa
     "resnet20": ("resnet20", (32, 32), "all"), "mobilenet_v2": ("mobilenet_v2", (96, 96), 42),
 }  # fmt: skip
 CASES = {
-    f"method-{net}-{name}": Method(model, size, 8, rule, last if name.startswith("sparse-update") else "all")
+    f"method-{net}-{name}": MethodCase(model, size, 8, rule, last if name.startswith("sparse-update") else "all")
     for net, (model, size, last) in NETS.items()
     for name, rule in RULES.items()
 }

@@ -12,7 +12,7 @@ LR, MOMENTUM = 0.01, 0.9
 
 
 @dataclass(frozen=True)
-class Step:
+class StepCase:
     """A model with ten classes at an input size and a batch size."""
 
     model: str
@@ -93,7 +93,7 @@ class Step:
 
 
 CASES = {
-    f"step-{model}-{size[0]}x{size[1]}-batch{batch}": Step(model, size, batch)
+    f"step-{model}-{size[0]}x{size[1]}-batch{batch}": StepCase(model, size, batch)
     for model, size, batch in (
         ("mobilenet_v2", (128, 128), 8), ("mobilenet_v2", (128, 128), 1), ("lenet5", (28, 28), 64),
         ("resnet8", (32, 32), 32), ("resnet18", (128, 128), 8),

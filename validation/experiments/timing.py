@@ -93,7 +93,7 @@ def compare(
     """
     cases, nets = list(cases), []
     with running(threads):
-        reference = calibration.Reference(threads, device.at(threads)[1])
+        reference = calibration.SpeedReference(threads, device.at(threads)[1])
         for i, case in enumerate(cases):
             watch(i, len(cases), case.name)
             nets.append(calibration.Timed(case.program(threads)))

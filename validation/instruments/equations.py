@@ -25,7 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from .statements import PAPERS, Paper, Statement
+from .statements import PAPERS, Paper, PaperStatement
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("refimpl", "costmodel", "validation")
@@ -50,13 +50,13 @@ class Row(NamedTuple):
     """A statement, what holds it, and its status: tested, untested, missing, or the reason why it comes later."""
 
     paper: Paper
-    statement: Statement
+    statement: PaperStatement
     functions: tuple[Place, ...]
     tests: tuple[Place, ...]
     status: str
 
 
-class Source:
+class SourceFile:
     """A parsed file and what it defines at the top level."""
 
     def __init__(self, path: Path, root: Path):
@@ -110,7 +110,7 @@ def chains(node: ast.AST) -> Iterator[str]:
             yield from chains(child)
 
 
-def used(test: str, source: Source, tests: dict[str, Source]) -> tuple[set[str], list[ast.AST]]:
+def used(test: str, source: SourceFile, tests: dict[str, SourceFile]) -> tuple[set[str], list[ast.AST]]:
     """Full dotted names that a test mentions, directly or through helpers and fixtures in test files; all that code."""
     mentioned, code, seen, todo = set(), [], set(), [(source, test)]
     while todo:
@@ -142,7 +142,7 @@ def varies(test: ast.AST) -> bool:
     return any(isinstance(n, ast.Name) for n in ast.walk(test))
 
 
-def uses(names: set[str], source: Source, function: str) -> bool:
+def uses(names: set[str], source: SourceFile, function: str) -> bool:
     """Is the module among these names, alone or before a name that stands for the function?
 
     A package that the module lies in may take its place, as in `refimpl.GradientFilter`.
@@ -180,12 +180,12 @@ def survey(root: Path | None = None, papers: tuple[Paper, ...] = PAPERS) -> tupl
     root = root or ROOT
     if not (root / "tests").is_dir():
         raise FileNotFoundError(2, "the table of equations is made from a checkout with its tests", str(root / "tests"))
-    tests = {f.stem: Source(f, root / "tests") for f in sorted((root / "tests").glob("*.py"))}
+    tests = {f.stem: SourceFile(f, root / "tests") for f in sorted((root / "tests").glob("*.py"))}
     known = {(p.number, s.key): s for p in papers for s in p.statements}
-    holders: dict[tuple, list[tuple[Source, str]]] = {key: [] for key in known}
+    holders: dict[tuple, list[tuple[SourceFile, str]]] = {key: [] for key in known}
     problems = []
     for file in (f for package in PACKAGES for f in sorted((root / package).rglob("*.py"))):
-        source = Source(file, root)
+        source = SourceFile(file, root)
         for name, text in source.docstrings.items():
             for cited in sorted(citations(text, source.docstrings[MODULE], papers), key=str):
                 what = f"eq. ({cited[1]})" if cited[1].isdecimal() else cited[1]
@@ -208,7 +208,9 @@ def survey(root: Path | None = None, papers: tuple[Paper, ...] = PAPERS) -> tupl
     return rows, problems
 
 
-def checked_by(statement: Statement, source: Source, function: str, tests: dict[str, Source]) -> Iterator[Place]:
+def checked_by(
+    statement: PaperStatement, source: SourceFile, function: str, tests: dict[str, SourceFile]
+) -> Iterator[Place]:
     """The tests that hold a statement for one function."""
     equation = rf"test_eqs?_(\d+_and_)*{statement.key}(_and_\d+)*_"
     claim = equation if statement.key.isdecimal() else f"test_{statement.slug}_"
@@ -221,7 +223,7 @@ def checked_by(statement: Statement, source: Source, function: str, tests: dict[
                     yield Place(f"tests/{file.path}", name)
 
 
-def judge(root: Path, paper: Paper, statement: Statement, functions: tuple, tests: tuple) -> tuple[str, str]:
+def judge(root: Path, paper: Paper, statement: PaperStatement, functions: tuple, tests: tuple) -> tuple[str, str]:
     """Status of a statement, and what is wrong with it or an empty text."""
     if paper.later:
         where = ", ".join(f"{f.path} ({f.name})" for f in functions)

@@ -33,7 +33,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import equations
-from .equations import FUNCTIONS, MODULE, Row, Source
+from .equations import FUNCTIONS, MODULE, Row, SourceFile
 from .statements import PAPERS, Paper
 
 NAME = "mutants"
@@ -168,7 +168,7 @@ class Tests:
         _, _, seconds, failed = self._run(tests, [], None)
         return failed, seconds
 
-    def changed(self, tests: list[str], source: Source, text: str, limit: float) -> dict[str, str]:
+    def changed(self, tests: list[str], source: SourceFile, text: str, limit: float) -> dict[str, str]:
         """What became of a module's changed text within `limit` seconds: `verdict`, and `by` which test.
 
         killed: an assertion failed. error: something else was raised, crashed or did not end. survived: nothing.
@@ -248,12 +248,12 @@ def result(tests: list[str], redirect: list[str]) -> list:
     return [seen.verdict, seen.by, seen.seconds, seen.failed]
 
 
-def work(root: Path, rows: list[Row]) -> Iterator[tuple[Row, str, Source, list[str]]]:
+def work(root: Path, rows: list[Row]) -> Iterator[tuple[Row, str, SourceFile, list[str]]]:
     """Each statement with a function that holds it and the tests named after it."""
-    sources: dict[str, Source] = {}
+    sources: dict[str, SourceFile] = {}
     for row in rows:
         for path, name in row.functions if row.status == "tested" else ():
-            source = sources.setdefault(path, Source(root / path, root))
+            source = sources.setdefault(path, SourceFile(root / path, root))
             yield row, name, source, [f"{t.path}::{t.name}" for t in row.tests]
 
 
@@ -282,7 +282,7 @@ def run(
         for server in servers:
             free.put(server)
 
-        def judge(job: tuple[Row, str, Source, list[str]]) -> dict:
+        def judge(job: tuple[Row, str, SourceFile, list[str]]) -> dict:
             row, name, source, named = job
             label = f"arXiv {row.paper.number} {row.statement.label}, {source.path}:{name}"
             tests = sorted((test for test in named if test not in left_out), key=seconds.get)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Statement:
+class PaperStatement:
     """One row. home: the file, from the repository's root, that is to hold it; once that exists, it must."""
 
     key: str
@@ -36,13 +36,13 @@ class Paper:
 
     number: str
     title: str
-    statements: tuple[Statement, ...]
+    statements: tuple[PaperStatement, ...]
     later: str = ""
 
 
-def rows(home: str, source: str, texts: dict[str, str]) -> tuple[Statement, ...]:
+def rows(home: str, source: str, texts: dict[str, str]) -> tuple[PaperStatement, ...]:
     """Statements with one home and one source."""
-    return tuple(Statement(key, text, source, home) for key, text in texts.items())
+    return tuple(PaperStatement(key, text, source, home) for key, text in texts.items())
 
 
 FILTER = "refimpl/methods/instance_filter.py"
