@@ -40,7 +40,7 @@ class Section(NamedTuple):
     indices: list[HostIndex]
 
 
-class Ran(NamedTuple):
+class LastRun(NamedTuple):
     """What ran last in a memory: which runner's section, on how many samples, without which residual blocks."""
 
     runner: object  # its mark
@@ -90,7 +90,7 @@ class Runner:
         # blocks left out → (section, n) → how often its launches really ran without them
         self.made: dict[frozenset[str], Counter[tuple[str, int]]] = {self.dropped: Counter()}
         self.mark = object()  # stands for this runner in `last`, which must not keep it and its memory alive
-        self.last: list[Ran | None] = [None]  # shared by all runners in the memory
+        self.last: list[LastRun | None] = [None]  # shared by all runners in the memory
         self._sections: dict[tuple[str, int], Section] = {}
         self._ready: dict[tuple[str, int], tuple[frozenset[str], Sequence[Prepared]]] = {}  # as last asked for
         self._gradients: dict[str, list[Gradient]] = {}
@@ -162,13 +162,13 @@ class Runner:
         self.checked(section, n)
         self.last[0] = None
         self.backend.launch(self.ready(section, n))
-        self.last[0] = Ran(self.mark, section, n, self.dropped)
+        self.last[0] = LastRun(self.mark, section, n, self.dropped)
         self.made[self.dropped][section, n] += 1
 
     def checked(self, section: str, n: int) -> Section:
         """A section, once the arena is found to hold what it needs; raises as `run` does."""
         made = self.section(section, n)
-        if made.before and self.last[0] != Ran(self.mark, made.before, n, self.dropped):
+        if made.before and self.last[0] != LastRun(self.mark, made.before, n, self.dropped):
             raise RuntimeError(
                 f"{section} on {n} samples needs what {made.before} leaves: run that on them just before it"
             )
@@ -230,7 +230,7 @@ class Runner:
             floats = (b for b in launch.writes if np.issubdtype(b.dtype, np.floating))
             if not all(self.backend.finite(self.argument(partial.get(b, b), n)) for b in floats):
                 return launch
-        self.last[0] = Ran(self.mark, section, n, self.dropped)
+        self.last[0] = LastRun(self.mark, section, n, self.dropped)
         return None
 
     def gradients(self, net: str, names: Iterable[str]) -> list[tuple[str, object]]:
