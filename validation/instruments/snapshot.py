@@ -79,13 +79,12 @@ def plan_with(methods: Mapping[str, Mapping], **settings) -> ri.Plan:
     for name, own in methods.items():
         made[known()[name].states.kind].append(known()[name](**own))
     return ri.Plan(
+        **{"train_bias": bool(made["bias"])} | settings,
         rules=made["rule"],
         step=ri.Backprop(ri.SGD(lr=0.01)),
         instances=next(iter(made["instances"]), None),
         depth=next(iter(made["depth"]), None),
         bias_only=bool(made["bias"]),
-        train_bias=bool(made["bias"]),
-        **settings,
     )
 
 
