@@ -128,7 +128,7 @@ def test_an_array_that_nothing_touches_is_named(monkeypatch):
 
 def test_a_working_array_that_a_tiny_net_does_not_fill_counts_whole(monkeypatch):
     monkeypatch.setattr("refimpl.ops._REGISTERED", {})  # what other tests register would be in the net
-    case = drawn_nets.net_case(267)
+    case = drawn_nets.net_case(286)
     end, problem = drawn.touched(case)
     assert end <= case.program.peak_bytes and not problem and drawn.beside(case.program, end) == ""
     scratch = {b.root for launch in case.program.order for b in launch.scratch}

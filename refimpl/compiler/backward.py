@@ -111,7 +111,7 @@ def total(net: "Derivation", node: str, name: str, partials: list[Partial]) -> B
 
 def check(net: "Derivation") -> Buffer:
     """Flags, side by side, of each gradient of a net: is it not finite?"""
-    look = operator("finite").passes["check"]
+    look = operator("finiteness").passes["check"]
     counts = {name: look.sizes({"dw": gradient}, {})["L"] for name, gradient in net.gradients.items()}
     together = net.buffer("finite", (sum(counts.values()),), np.uint8)
     start = 0
