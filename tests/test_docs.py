@@ -105,7 +105,7 @@ def test_links_lead_somewhere(name):
 def test_a_page_that_asks_for_what_is_not_there_is_told():
     for asked, why in {
         "{{ file NoSuchThing }}": "NoSuchThing is defined in no file, one was expected",
-        "{{ file Call refimpl }}": "Call is defined in refimpl/.*, refimpl/.*, one was expected",
+        "{{ file forward refimpl }}": "forward is defined in refimpl/.*, refimpl/.*, one was expected",
         "{{ measured nothing }}": "nothing",
         "{{ arguments adpt }}": "adpt",
         "{{ measured }}": "missing 1 required positional argument",
