@@ -213,14 +213,17 @@ def test_a_module_holds_what_no_function_cites(tmp_path):
         ("eq. (7)", f"{HOME}, half: cites eq. (7), which is not listed for arXiv 1111.11111"),
         ("Proposition 3", f"{HOME}, half: cites Proposition 3, which is not listed for arXiv 1111.11111"),
         ("eqs. (1)–(3)", f"{HOME}, half: cites eq. (3), which is not listed for arXiv 1111.11111"),
-        (
-            "arXiv 2222.22222 eq. (1)",
-            f"arXiv 2222.22222 eq. (1): listed as not implemented, but cited by {HOME} (half)",
-        ),
     ],
 )
 def test_wrong_citations(tmp_path, cited, problem):
     assert survey(tmp_path, METHOD.replace("eq. (1).", f"eq. (1). See {cited}."))[1] == [problem]
+
+
+def test_a_statement_of_a_later_paper_is_to_be_tested_once_something_cites_it(tmp_path):
+    cited = METHOD.replace("eq. (1).", "eq. (1). See arXiv 2222.22222 eq. (1).")
+    assert survey(tmp_path, cited) == (survey(tmp_path)[0][:-1] + ["tested"], [])
+    _, problems = survey(tmp_path, cited, TESTS.replace("test_eq_1_is_half", "test_half"))
+    assert problems[-1] == "arXiv 2222.22222 eq. (1): " + UNTESTED.partition(": ")[2]
 
 
 def test_an_equation_of_no_paper_is_wrong_and_that_of_another_paper_is_not_ours(tmp_path):

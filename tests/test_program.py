@@ -1,5 +1,7 @@
 """What a compiled step holds: which calls, in which order, covered by which launches, kept where."""
 
+import gc
+import importlib
 from itertools import cycle, product
 
 import numpy as np
@@ -10,6 +12,7 @@ import refimpl as ri
 from refimpl.compiler.program import Program
 from validation.instruments import approximation
 
+compiling = importlib.import_module("refimpl.compiler.compile")  # the package has a function of that name
 PLANS = {
     f"{rules}, {norm}, last {last}": ri.Plan(
         last, RULES[rules], step_for(RULES[rules], STEPS[step]), batch_norm=norm, train_bias=True
@@ -246,3 +249,19 @@ def test_a_sum_behind_a_trained_norm_and_a_bare_convolution_is_done_once():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(4, 5, 4, 3)).astype(np.float32), np.arange(4) % 3
     assert max(approximation.kernel_errors(g, ri.Plan(batch_norm="train"), x, y).values()) < 1e-5
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_compiling_leaves_the_collector_as_it_was(enabled, monkeypatch):
+    seen = []
+    lower = compiling.lower
+    monkeypatch.setattr(compiling, "lower", lambda *args: (seen.append(gc.isenabled()), lower(*args))[1])
+    try:
+        if not enabled:
+            gc.disable()
+        ri.compile(ri.models.lenet5(), ri.Plan(), 2)
+        with pytest.raises(ri.ShapeError):
+            ri.compile(ri.models.lenet5(), ri.Plan(), 2, size=(2, 2))
+        assert (seen, gc.isenabled()) == ([False], enabled)
+    finally:
+        gc.enable()

@@ -211,6 +211,16 @@ def test_a_scale_along_any_axis_is_that_of_its_elements():
     assert exponents.tolist() == [1, 0] and quantized.real(q, np.array([-1], np.int8)).tolist() == (q / 2).tolist()
 
 
+def test_eq_5_scale_of_weights_takes_the_largest_to_the_largest_whole_number():
+    w = np.array([0.25, -3.0, 1.5, 0.0])
+    for dtype in (np.int8, np.int16):
+        scale = quantized.symmetric(w, np.dtype(dtype), np.zeros(1), 4)
+        bits = np.iinfo(dtype).bits
+        assert scale.tolist() == [3.0 / (2 ** (bits - 1) - 1)]
+        q = quantized.whole(w, np.dtype(dtype), scale, None, 4)
+        assert q.tolist() == [round(v / scale[0]) for v in w] and q.min() == -np.iinfo(dtype).max
+
+
 def test_the_cost_command_weighs_it(monkeypatch):
     monkeypatch.setitem(models.MODELS, "whole", net)
     record = command.run(command.CostSettings(model="whole", batch=N))

@@ -28,7 +28,7 @@ from refimpl.compiler.grouping import FORWARD, GRAD_W, GRAD_X, convolution
 from refimpl.compiler.ir import Buffer, Call, Launch
 from refimpl.compiler.program import Program
 
-from ..formulas.cost import in_lanes, work_of
+from .stated import in_lanes, work_of
 
 PAGE = 4096  # bytes
 LEVELS = ("near", "middle", "far", "far_weights")  # bytes by where they are found

@@ -8,7 +8,7 @@ given, else 0.
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from functools import cache
 
@@ -17,7 +17,6 @@ import sympy as sp
 from sympy.printing.lambdarepr import LambdaPrinter
 from sympy.printing.str import StrPrinter
 
-from refimpl.backends.cpu.simd import LANES
 from refimpl.kernels.geometry import inside
 
 from .whole import quotient
@@ -36,8 +35,6 @@ M = sp.Symbol("M", positive=True, integer=True)  # chosen input channels; L of a
 A = sp.Symbol("A", positive=True, integer=True)  # channels of one of several inputs
 
 COSTS: dict[tuple[str, str], sp.Expr] = {}
-Work = Callable[[Mapping[str, int]], Mapping[str, int]]
-WORK: dict[str, Work] = {}
 
 
 class taps(sp.Function):
@@ -135,31 +132,6 @@ def cost(operator: str, name: str) -> sp.Expr:
         home = f"costmodel/formulas/ops/{operator}.py"
         raise KeyError(f"{operator}.{name} has no cost: register one, of an operator of the library in {home}")
     return COSTS[operator, name]
-
-
-def in_lanes(n: int) -> int:
-    """n channels as whole vectors of the tuned kernels, empty lanes included."""
-    return -(-n // LANES) * LANES
-
-
-def states_work(*kernels: str) -> Callable[[Work], Work]:
-    """Record beside a cost the terms of kernels (`device.kernels.kernel`) that do more than touch elements.
-
-    The function gets the letter sizes of the first call that a launch covers, and gives terms of `device.kernels` with
-    their amounts.
-    """
-
-    def record(function: Work) -> Work:
-        WORK.update(dict.fromkeys(kernels, function))
-        return function
-
-    return record
-
-
-def work_of(kernel: str) -> Work | None:
-    """What a kernel states (`states_work`), None where it states nothing."""
-    load_file(kernel.split(".")[0])
-    return WORK.get(kernel)
 
 
 ROOMS = ("costmodel.formulas.ops", "costmodel.formulas.methods")

@@ -1,12 +1,14 @@
 """Place buffers that live at different times into one block of memory."""
 
-import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from ..kernels.kernel import fast
+
+UNBOUNDED = np.iinfo(np.int64).max
 ALIGN = 64  # bytes: a cache line, and the widest vector
 
 
@@ -36,110 +38,73 @@ def lower_bound(lifetimes: Sequence[Lifetime]) -> tuple[int, int]:
     return int(alive[launch]), launch
 
 
-def place(lifetimes: Sequence[Lifetime], enough: int = 0) -> tuple[list[int], int]:
+def place(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
     """Offsets of the buffers, and the end of the highest one: the arena's size in bytes.
 
     Greedy: each buffer in turn takes the lowest gap among the placed ones that live at the same time. Several orders
-    are tried, until one needs no more than `enough`, and the smallest result is kept; all are fixed, so the placement
-    is the same on every machine.
+    are tried, until one needs no more than the lower bound, and the smallest result is kept; all are fixed, so the
+    placement is the same on every machine.
     """
-    number = range(len(lifetimes))
+    table = np.array([(t.nbytes, t.first, t.last) for t in lifetimes], np.int64).reshape(-1, 3)
+    nbytes, first, last = np.ascontiguousarray(table.T)
+    number, launches = np.arange(len(lifetimes)), last - first + 1
     orders = (
-        lambda i: (-lifetimes[i].nbytes, lifetimes[i].first, i),
-        lambda i: (-lifetimes[i].nbytes * (lifetimes[i].last - lifetimes[i].first + 1), i),
-        lambda i: (lifetimes[i].first - lifetimes[i].last, -lifetimes[i].nbytes, i),
-        lambda i: (lifetimes[i].first, -lifetimes[i].nbytes, i),
+        (number, first, -nbytes),
+        (number, -nbytes * launches),
+        (number, -nbytes, -launches),
+        (number, -nbytes, first),
     )
-    bound = max(enough, lower_bound(lifetimes)[0])
-    ranges = Ranges(lifetimes)
-    best, peak = [0] * len(lifetimes), math.inf
-    for order in orders:
-        best, peak = _place_in(sorted(number, key=order), lifetimes, ranges, peak) or (best, peak)
+    bound = lower_bound(lifetimes)[0]
+    best, peak = np.zeros(len(lifetimes), np.int64), UNBOUNDED
+    for keys in orders:
+        offsets, end = in_order(np.lexsort(keys), nbytes, first, last, peak)
+        if end < peak:
+            best, peak = offsets, end
         if peak <= bound:
             break
-    return best, peak
+    return best.tolist(), peak
 
 
-class Ranges:
-    """A tree over the launches: node 1 stands for all of them, 2i and 2i + 1 for the halves of what i stands for.
+def in_order(
+    order: np.ndarray, nbytes: np.ndarray, first: np.ndarray, last: np.ndarray, below: int = UNBOUNDED
+) -> tuple[np.ndarray, int]:
+    """Offsets of buffers placed in this order, and the end of the highest one, no less than `below` where that is met.
 
-    inside: of each lifetime the largest nodes that stand for launches in it alone; above: the nodes over those.
+    nbytes, first, last: of each buffer, int64 (B,).
     """
-
-    def __init__(self, lifetimes: Sequence[Lifetime]):
-        self.leaves = 1 << max((t.last for t in lifetimes), default=0).bit_length()
-        self.inside: list[list[int]] = []
-        self.above: list[set[int]] = []
-        for t in lifetimes:
-            inside, above = [], set()
-            low, high = t.first + self.leaves, t.last + self.leaves
-            while low <= high:
-                if low & 1:
-                    inside.append(low)
-                    low += 1
-                if not high & 1:
-                    inside.append(high)
-                    high -= 1
-                low >>= 1
-                high >>= 1
-            for node in inside:
-                while (node := node >> 1) and node not in above:
-                    above.add(node)
-            self.inside.append(inside)
-            self.above.append(above)
+    offsets = np.zeros(len(nbytes), np.int64)
+    placed = np.empty((4, len(nbytes)), np.int64)
+    return offsets, int(_lowest_gaps(offsets, placed, order, nbytes, first, last, below))
 
 
-def _place_in(
-    order: Sequence[int], lifetimes: Sequence[Lifetime], ranges: Ranges, below: float = math.inf
-) -> tuple[list[int], int] | None:
-    """Offsets and the end of the highest buffer; None where that does not come out lower than `below`.
+@partial(fast, parallel=False, fastmath=False)
+def _lowest_gaps(offsets, placed, order, nbytes, first, last, below):
+    """Fill offsets, (B,), in `order`; placed, (4, B): start, end, first and last launch of those that have their place.
 
-    Each buffer looks at the bytes taken under the nodes inside its lifetime and throughout those above them.
-
-    That are some logarithms of the number of launches, however many buffers live at the same time.
+    They are kept by rising start, so that a buffer looks at no more of them than lie below the gap that it finds.
     """
-    offsets = [0] * len(lifetimes)
-    peak = 0
-    # Of each node the bytes taken at any of its launches, and those that one buffer takes at all of them.
-    some: list[list[int]] = [[] for _ in range(2 * ranges.leaves)]
-    throughout: list[list[int]] = [[] for _ in range(2 * ranges.leaves)]
+    start, end, since, until = placed
+    count, peak = 0, 0
     for i in order:
-        nbytes = lifetimes[i].nbytes
-        if not nbytes:
+        size = nbytes[i]
+        if size == 0:
             continue
-        inside, above = ranges.inside[i], ranges.above[i]
-        taken = [some[node] for node in inside if some[node]] + [throughout[node] for node in above if throughout[node]]
-        offsets[i] = at = _lowest_gap(taken, nbytes)
-        peak = max(peak, at + nbytes)
+        at = 0
+        for j in range(count):
+            if since[j] <= last[i] and first[i] <= until[j]:
+                if start[j] >= at + size:
+                    break
+                at = max(at, end[j])
+        offsets[i] = at
+        peak = max(peak, at + size)
         if peak >= below:
-            return None
-        end = at + -(-nbytes // ALIGN) * ALIGN
-        for node in inside:
-            _take(some[node], at, end)
-            _take(throughout[node], at, end)
-        for node in above:
-            _take(some[node], at, end)
-    return offsets, peak
-
-
-def _lowest_gap(taken: Sequence[list[int]], nbytes: int) -> int:
-    """The lowest offset of `nbytes` that are free in all of `taken`, each the borders of its spans (`_take`)."""
-    offset, moved = 0, True
-    following = [borders[0] for borders in taken]  # of each the start of the next span that may be in the way
-    while moved:
-        moved = False
-        for i, start in enumerate(following):
-            if start < offset + nbytes:
-                borders = taken[i]
-                k = bisect_right(borders, offset) | 1  # the first end above the offset
-                while k < len(borders) and borders[k - 1] < offset + nbytes:
-                    offset, moved = borders[k], True
-                    k += 2
-                following[i] = borders[k - 1] if k < len(borders) else math.inf
-    return offset
-
-
-def _take(borders: list[int], start: int, end: int) -> None:
-    """Add the bytes from `start` to `end` to spans that do not touch: start, end, start, end, … by rising offset."""
-    i, j = bisect_left(borders, start), bisect_right(borders, end)
-    borders[i:j] = [start] * (1 - i % 2) + [end] * (1 - j % 2)
+            break
+        k = count
+        while k > 0 and start[k - 1] > at:
+            for column in placed:
+                column[k] = column[k - 1]
+            k -= 1
+        start[k], since[k], until[k] = at, first[i], last[i]
+        end[k] = at + (size + ALIGN - 1) // ALIGN * ALIGN
+        count += 1
+    return peak

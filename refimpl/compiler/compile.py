@@ -1,5 +1,9 @@
 """Compile a graph and a plan: `compile(graph, plan, batch)` is the Program of a step."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numba
 import numpy as np
 from numpy.typing import DTypeLike
@@ -12,6 +16,21 @@ from .lower import BACKENDS, lower
 from .program import Program
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))  # that a step may be compiled for
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No search for cycles of garbage meanwhile.
+
+    What a compiler makes is kept: to go over all of it again and again takes longer the larger the net is.
+    """
+    were = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if were:
+            gc.enable()
 
 
 def compile(
@@ -57,8 +76,9 @@ def compile(
     arguments.whole("threads", threads)
     if plan is not None:
         plan = plan.for_net(graph, size)
-    step = derive(graph, plan, batch, size, dtype)
-    launches = lower(step, backend, threads)
+    with uncollected():
+        step = derive(graph, plan, batch, size, dtype)
+        launches = lower(step, backend, threads)
     program = Program(graph, plan or Plan(), batch, size, dtype, backend, threads, step, launches)
     if memory_limit is not None:
         program.check_memory(memory_limit)

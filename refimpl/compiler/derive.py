@@ -407,7 +407,7 @@ class Derivation:
 
     def check(self) -> Buffer:
         """Flags, side by side, of each gradient: is it not finite?"""
-        look = operator("finite").passes["check"]
+        look = operator("finiteness").passes["check"]
         counts = {name: look.sizes({"dw": g}, {})["L"] for name, g in self.gradients.items()}
         together = self.buffer("finite", (sum(counts.values()),), np.uint8)
         start = 0

@@ -278,7 +278,7 @@ class Pass:
             if isinstance(arrays.get(a), np.ndarray):
                 check_indices(a, arrays[a], bound, spared)
         floats = [v for a, v in arrays.items() if ":" not in self.shapes[a]]
-        model = (floats or list(arrays.values()))[0]
+        model = next(iter(floats or arrays.values()), np.empty(0))  # of a pass that reads nothing: the host's
         dtype = model.dtype if floats else np.dtype(float)  # arrays of named dtypes alone do not tell one of floats
         new = {a: empty(self.shape(a, sizes), self._dtype(a, arrays, dtype), model) for a in self.writes}
         new = {a: copy_into(v, self.seen(a, arrays[a])) if a in self.inplace else v for a, v in new.items()}

@@ -223,9 +223,8 @@ def checked_by(statement: Statement, source: Source, function: str, tests: dict[
 
 def judge(root: Path, paper: Paper, statement: Statement, functions: tuple, tests: tuple) -> tuple[str, str]:
     """Status of a statement, and what is wrong with it or an empty text."""
-    if paper.later:
-        where = ", ".join(f"{f.path} ({f.name})" for f in functions)
-        return paper.later, f"listed as not implemented, but cited by {where}" if functions else ""
+    if paper.later and not functions:
+        return paper.later, ""
     if not functions:
         there = (root / statement.home).exists()
         return "missing", f"no docstring in {statement.home} cites it" if there else f"there is no {statement.home}"

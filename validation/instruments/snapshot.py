@@ -79,13 +79,12 @@ def plan_with(methods: Mapping[str, Mapping], **settings) -> ri.Plan:
     for name, own in methods.items():
         made[known()[name].states.kind].append(known()[name](**own))
     return ri.Plan(
+        **{"train_bias": bool(made["bias"])} | settings,
         rules=made["rule"],
         step=ri.Backprop(ri.SGD(lr=0.01)),
         instances=next(iter(made["instances"]), None),
         depth=next(iter(made["depth"]), None),
         bias_only=bool(made["bias"]),
-        train_bias=bool(made["bias"]),
-        **settings,
     )
 
 
@@ -222,14 +221,15 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose names have this text")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes (default 2)")
     asked = parser.parse_args()
-    cases = [name for name in names() if asked.only in name]
+    known_cases = list(names())
+    cases = [name for name in known_cases if asked.only in name]
     table = load() if RECORD.exists() else {"cases": {}}
     told, done = 0, 0
     for now in run(cases, asked.workers):
         done += len(now)
         if asked.write:
-            kept = {n: c for n, c in (table["cases"] | now).items() if n in set(names())}
-            table = provenance() | {"bits": bits(), "cases": kept}
+            found = table["cases"] | now
+            table = provenance() | {"bits": bits(), "cases": {n: found[n] for n in known_cases if n in found}}
             checkpoint.write_atomic(RECORD, [text(table).encode()])
         else:
             lines = compared(table, now)

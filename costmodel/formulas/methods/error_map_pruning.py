@@ -3,7 +3,7 @@
 abs is counted as a comparison. With groups the kept channels of all groups are L, however they fall.
 """
 
-from ..cost import C, G, H, K, L, N, P, Q, R, S, W, add, axis_taps, cmp, load, mac, mul, register, states_work, store
+from ..cost import C, G, H, K, L, N, P, Q, R, S, W, add, axis_taps, cmp, load, mac, mul, register, store
 
 taps = axis_taps(0) * axis_taps(1)
 
@@ -21,15 +21,3 @@ register(
     grad_x=N * taps * C * L * load + N * taps * C / G * L * (2 * load + mac) + N * H * W * C * store,
     grad_w=N * taps * C / G * L * (2 * load + mac) + R * S * C / G * K * (load + cmp + store),
 )
-
-
-@states_work("error_map_pruning.rank")
-def ranked(sizes):
-    """Each channel is compared with each."""
-    return {"pair": sizes["K"] ** 2}
-
-
-@states_work("error_map_pruning.keep")
-def chosen(sizes):
-    """Each kept channel is looked for among all."""
-    return {"pair": sizes["L"] * sizes["K"]}

@@ -8,7 +8,7 @@ import sympy as sp
 
 from refimpl.methods.gradient_filter import GradientFilter
 
-from .. import cost, paper
+from .. import paper
 from ..cost import C, G, H, K, N, P, Q, R, S, U, V, W, add, attribute, div, load, mac, register, store, taps
 
 
@@ -38,17 +38,6 @@ register(
     patch_grad_w=N * U * V * product + C / G * K * store,
     expand_w=R * S * C / G * K * (load + store),
 )
-
-
-@cost.states_work("gradient_filter.grad_w", "gradient_filter.grad_x")
-def product_of_patches(sizes):
-    """The product of pooled maps, and the weights or their gradient that it reads or writes."""
-    depth, width = sizes["C"] // sizes["G"], sizes["K"] // sizes["G"]
-    patches = sizes["N"] * sizes["U"] * sizes["V"] * sizes["G"]
-    return {
-        "mac": patches * depth * (width if depth == width == 1 else cost.in_lanes(width)),
-        "weight": depth * sizes["K"],
-    }
 
 
 @paper.counts(GradientFilter)

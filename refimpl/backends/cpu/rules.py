@@ -8,9 +8,10 @@ from ...compiler import grouping
 from ...compiler.grouping import Arrival
 from ...compiler.ir import Buffer, Call, Launch
 from ...compiler.lower import Lowering
-from ...ops import add, copy, relu, relu6
+from ...ops import add, copy, finiteness, relu, relu6
 from . import add as fast_add
 from . import copy as fast_copy
+from . import finiteness as fast_finiteness
 from . import relu as fast_relu
 from .activation import NONE, RELU, RELU6
 
@@ -85,9 +86,17 @@ def copied(lowering: Lowering, call: Call) -> list[Launch]:
     return [Launch(call.name, fast_copy.forward, (y, x), (x,), (y,), (call,))]
 
 
+def check_gradient(lowering: Lowering, call: Call) -> list[Launch]:
+    """Is a gradient finite?"""
+    bad, dw = call.arrays["bad"], call.arrays["dw"]
+    args = (bad, dw.reshape((call.sizes["E"],)), np.finfo(dw.dtype).max)
+    return [Launch(call.name, fast_finiteness.check, args, (dw,), (bad,), (call,))]
+
+
 RULES = {  # rule → the passes of the calls that it begins at
     rectify: (add.forward, *grouping.RECTIFIERS),
     masked_scale: grouping.PASSED,
     sum_of_two: (add.forward,),
     copied: (copy.forward,),
+    check_gradient: (finiteness.check,),
 }

@@ -5,10 +5,10 @@ import pytest
 
 import refimpl as ri
 from checks import check_counts, check_threads
-from refimpl.backends.cpu import finite as cpu_finite
+from refimpl.backends.cpu import finiteness as cpu_finite
 from refimpl.backends.finite import all_finite
 from refimpl.methods.optim import Adam
-from refimpl.ops import clip_norm, finite
+from refimpl.ops import clip_norm, finiteness
 from refimpl.training.trainer import Trainer
 
 FLOATS = (np.float32, np.float64)
@@ -42,12 +42,12 @@ def test_each_slice_of_a_gradient_has_a_flag(size, dtype):
     largest = np.finfo(dtype).max
     g = np.full(size, largest, dtype)
     g[::2] *= -1
-    slices = -(-size // finite.SLICE)
+    slices = -(-size // finiteness.SLICE)
 
     def flags(gradient):
         found = np.full(slices, 7, np.uint8)
         cpu_finite.check(found, gradient, largest)
-        np.testing.assert_array_equal(finite.check(gradient), found)
+        np.testing.assert_array_equal(finiteness.check(gradient), found)
         return found.tolist()
 
     assert flags(g) == [0] * slices
@@ -55,13 +55,13 @@ def test_each_slice_of_a_gradient_has_a_flag(size, dtype):
         for i in {0, size // 2, size - 1}:
             spoiled = g.copy()
             spoiled[i] = bad
-            assert flags(spoiled) == [int(s == i // finite.SLICE) for s in range(slices)], (bad, i)
+            assert flags(spoiled) == [int(s == i // finiteness.SLICE) for s in range(slices)], (bad, i)
 
 
 def test_what_a_check_costs_is_what_its_body_does():
     g = np.ones((3, 1500), np.float32)
-    check_threads(finite.check, {"dw": g}, {}, {})
-    check_counts(finite.check, {"dw": g}, {}, {})
+    check_threads(finiteness.check, {"dw": g}, {}, {})
+    check_counts(finiteness.check, {"dw": g}, {}, {})
 
 
 @pytest.mark.parametrize("backend", ["reference", "fast"])
@@ -69,7 +69,7 @@ def test_what_a_check_costs_is_what_its_body_does():
 def test_every_gradient_is_checked_once_and_its_flags_have_their_place(backend, plan):
     program = ri.compile(ri.models.build("watch"), plan, 4, backend=backend)
     step = program.step
-    checks = [call for call in step if call.passed is finite.check]
+    checks = [call for call in step if call.passed is finiteness.check]
     assert [call.arrays["dw"].root for call in checks] == [g.root for g in step.gradients.values()]
     assert {call.phase for call in checks} == {"backward"} and step.flags.keys() == step.gradients.keys()
     for net in program.graphs:

@@ -2,14 +2,9 @@
 
 from functools import partial
 
-import numpy as np
-
 from ...compiler.executed import NOTHING, executes
-from ...compiler.ir import Call, Launch
-from ...compiler.lower import Lowering
 from ...kernels.kernel import fast
-from ...ops import finite
-from ...ops.finite import SLICE
+from ...ops.finiteness import SLICE
 
 
 @executes(lambda bad, dw, largest: NOTHING)
@@ -22,13 +17,3 @@ def check(bad, dw, largest):
         for e in range(part.shape[0]):
             found &= abs(part[e]) <= largest  # no early end: that would not vectorise
         bad[t] = 0 if found else 1
-
-
-def check_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """The check of one gradient."""
-    bad, dw = call.arrays["bad"], call.arrays["dw"]
-    args = (bad, dw.reshape((call.sizes["E"],)), np.finfo(dw.dtype).max)
-    return [Launch(call.name, check, args, (dw,), (bad,), (call,))]
-
-
-RULES = {check_gradient: (finite.check,)}

@@ -1,0 +1,1 @@
+"""What the tuned kernels of methods make the machine do, in files of the methods' names."""
