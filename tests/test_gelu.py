@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 
 import oracles
+import refimpl as ri
 from checks import Case, Subject, map_shape, rng_of
-from costmodel import predict
+from costmodel import closed_form, predict
 from refimpl.graph import Graph
 from refimpl.kernels.passes import ShapeError
 from refimpl.ops import gelu
+from validation.instruments import approximation, counting
 
 
 def case(pick):
@@ -46,10 +48,28 @@ def test_both_forms_in_a_graph():
     assert 1e-4 < apart < 5e-4  # what the approximation is off by
 
 
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+@pytest.mark.parametrize("approximate", [False, True])
+def test_a_net_with_it_trains_and_is_priced(approximate, backend):
+    g = Graph("net", (6, 5), 3)
+    x = g.gelu("a", g.batch_norm("bn", g.conv2d("c", "input", 4, 3, pad=1)), approximate)
+    g.linear("fc", g.gelu("b", g.linear("hidden", g.global_avg_pool("mean", x), 6), approximate), 3)
+    p = ri.compile(g, ri.Plan(step=ri.Backprop(ri.SGD(lr=0.1))), 8, backend=backend)
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(8, 6, 5, 3)).astype(np.float32), rng.integers(0, 3, 8)
+    trainer = ri.Trainer(p, seed=1)
+    first, *_, last = (trainer.train_step(x, y, 40) for _ in range(40))
+    assert last < 0.8 * first
+    for call in p.step:
+        assert dict(predict.call_counts(call, 5)) == counting.count_call(call, 5), call.name
+    units = closed_form.of(g, ri.Plan()).at(N=8)
+    elements = 8 * (6 * 5 * 4 + 6)
+    assert units["tanh" if approximate else "erf"] == 2 * elements and units["erf" if approximate else "tanh"] == 0
+    assert units == predict.estimate(p).units
+    gaps = approximation.slopes(g, ri.Plan(), x, y, h=1e-6)
+    assert gaps.keys() >= {"c.w", "hidden.w"} and max(gaps.values()) < 1e-6
+
+
 def test_refused():
     with pytest.raises(ShapeError, match="approximate must be True or False, got 'tanh'"):
         Graph("net", (2, 3), 4).gelu("a", "input", "tanh")
-
-
-def test_of_floats_alone():
-    assert not {"convert", "cmp"} & set(predict.counts("gelu", "grad_x", {"N": 1, "E": 2}, {"approximate": True}))
