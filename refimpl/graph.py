@@ -353,6 +353,10 @@ class Graph:
         """min(max(x, 0), 6)."""
         return self.add_node(name, "relu6", (x,), {}, {})
 
+    def gelu(self, name: str, x: str, approximate: bool = False) -> str:
+        """x·Φ(x), Φ the normal distribution function; approximate: its form with a tanh."""
+        return self.add_node(name, "gelu", (x,), {"approximate": approximate}, {})
+
     def block_prune(self, name: str, x: str, block: Pair = 2, threshold: float = 0.0) -> str:
         """Zero where a whole block of a channel is below `threshold` in magnitude, identity elsewhere."""
         return self.add_node(name, "block_prune", (x,), {"block": block, "threshold": threshold}, {})

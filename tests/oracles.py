@@ -4,6 +4,7 @@ Every function takes the arrays and attributes of a call and returns what the op
 """
 
 import numpy as np
+from scipy import special
 
 
 def _indices(size, window, stride, dilation, pad):
@@ -85,6 +86,17 @@ def relu(a, attrs):
 def relu6(a, attrs):
     inside = (a["x"] > 0) & (a["x"] < 6)
     return {"y": np.clip(a["x"], 0, 6), "mask": _bits(inside), "dx": inside * a["dy"]}
+
+
+def gelu(a, attrs):
+    x, root = a["x"], np.sqrt(2 / np.pi)
+    if attrs["approximate"]:  # a tanh is a logistic function of twice the argument
+        u = root * (x + 0.044715 * x**3)
+        phi = special.expit(2 * u)
+        density = 2 * special.expit(2 * u) * special.expit(-2 * u) * root * (1 + 0.134145 * x**2)
+    else:
+        phi, density = special.ndtr(x), np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+    return {"y": x * phi, "dx": a["dy"] * (phi + x * density)} if "dy" in a else {"y": x * phi}
 
 
 def block_prune(a, attrs):

@@ -48,7 +48,7 @@ def test_a_wrong_formula_is_found_with_its_seed(formula, capsys):
 def test_a_missing_formula_is_a_mismatch(monkeypatch):
     monkeypatch.delitem(cost.COSTS, ("relu", "forward"))
     cost._function.cache_clear()
-    assert drawn.compare_pass("relu.forward", 0).problem.startswith("relu.forward has no cost in costmodel")
+    assert drawn.compare_pass("relu.forward", 0).problem.startswith("relu.forward has no cost: register one")
     assert not drawn.compare_pass("relu.forward", 0).ok
 
 
@@ -128,12 +128,16 @@ def test_an_array_that_nothing_touches_is_named(monkeypatch):
 
 def test_a_working_array_that_a_tiny_net_does_not_fill_counts_whole(monkeypatch):
     monkeypatch.setattr("refimpl.ops._REGISTERED", {})  # what other tests register would be in the net
-    case = drawn_nets.net_case(286)
+
+    def highest(program):
+        scratch = {b.root for launch in program.order for b in launch.scratch}
+        return max(at + b.nbytes for b, at in program.offsets.items() if b not in scratch)
+
+    cases = map(drawn_nets.net_case, range(1000))
+    case = next(c for c in cases if highest(c.program) < c.program.peak_bytes)
     end, problem = drawn.touched(case)
-    assert end <= case.program.peak_bytes and not problem and drawn.beside(case.program, end) == ""
-    scratch = {b.root for launch in case.program.order for b in launch.scratch}
-    highest = max(at + b.nbytes for b, at in case.program.offsets.items() if b not in scratch)
-    assert highest <= end and highest < case.program.peak_bytes and drawn.beside(case.program, highest - 1) != ""
+    assert highest(case.program) <= end <= case.program.peak_bytes and not problem
+    assert drawn.beside(case.program, end) == "" and drawn.beside(case.program, highest(case.program) - 1) != ""
 
 
 def test_a_net_that_does_not_compile_is_a_mismatch(monkeypatch, capsys):

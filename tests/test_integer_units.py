@@ -1,6 +1,8 @@
 """Integer arithmetic is counted in units of its own: on passes of this file's, and in what prices are made of."""
 
+import math
 from collections import Counter
+from math import sin, tanh
 
 import numpy as np
 import pytest
@@ -221,8 +223,34 @@ def test_what_has_no_unit_is_an_error():
         a + b
     with pytest.raises(TypeError, match="unsupported operand"):
         a**2
-    with pytest.raises(TypeError):
-        counting_body(lambda number: np.sin(number))(f)
+    known = "of what it reads a body may take exp, expm1, log, log1p, sqrt, tanh, erf"
+    for body, name in ((lambda v: np.sin(v), "numpy.sin"), (lambda v: math.sin(v), "math.sin"), (_sine, "math.sin")):
+        with pytest.raises(TypeError, match=f"^{name} has no unit of cost: {known}$"):
+            counting_body(body)(f)
+        assert counting_body(body)(0.5) == math.sin(0.5)
+
+
+def _sine(number):
+    return sin(number)
+
+
+@pytest.mark.parametrize(
+    "body, counted, value",
+    [
+        (lambda v: -v, {"add": 1}, -0.5),
+        (lambda v: math.tanh(v) + np.tanh(v), {"tanh": 2, "add": 1}, 2 * math.tanh(0.5)),
+        (
+            lambda v: math.erf(v) * math.exp(-v),
+            {"erf": 1, "mul": 1, "exp": 1, "add": 1},
+            math.erf(0.5) * math.exp(-0.5),
+        ),
+        (lambda v: tanh(v), {"tanh": 1}, math.tanh(0.5)),
+    ],
+)
+def test_what_a_float_counts(body, counted, value):
+    tally = Counter()
+    assert counting_body(body)(Float(0.5, tally)).value == value
+    assert tally == counted
 
 
 def test_integers_are_no_flops():

@@ -4,7 +4,7 @@ import ast
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,12 @@ from costmodel.advice import advice
 from costmodel.advice.expected_error import ErrorTable
 from costmodel.device.device import find
 from gradledger import advise_plot, options, recipe
-from refimpl.methods.registry import Statement, Tried, forget_method, known, register_method
+from refimpl.methods.convolution import Rule
+from refimpl.methods.registry import Grid, Statement, Tried, forget_method, known, register_method
 from refimpl.plan import combinations
 from refimpl.training.trainer import Trainer
 from tools.docs import sources
-from validation.instruments import drawn, drawn_nets, snapshot
+from validation.instruments import drawn, drawn_nets, drawn_passes, snapshot
 from validation.instruments.counting import count_call
 
 ROOT = Path(__file__).parents[1]
@@ -199,13 +200,48 @@ def test_the_tables_of_the_docs_have_it():
 
 def test_two_methods_of_one_name_and_half_a_statement_are_refused():
     with pytest.raises(ValueError, match="^the method comb is registered twice: give one of them another name$"):
-        register_method(type("Other", (), {"method": "comb"}))
+        register_method(type("Other", (), {"method": "comb", "states": Comb.states}))
     with pytest.raises(ValueError, match="^the kind of a method must be one of plain, .*, got 'filter'$"):
         Statement("filter", 1, "x")
     with pytest.raises(ValueError, match="^the traits of a method are of prunes, filters, got 'prune'$"):
         Statement("rule", 1, "x", traits=("prune",))
     with pytest.raises(ValueError, match="^a method that states a grid for the advice needs a mark"):
         Statement("rule", 1, "x", mark="o")
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"states": None}, "^the class Other must have states to be a method$"),
+        ({"method": None}, "^the class Other must have method to be a method$"),
+        ({"settings": {"evry": int}}, "^settings of the method other must be of every, layers, got 'evry'$"),
+        ({"priced": ("evry",)}, "^priced of the method other must be of every, got 'evry'$"),
+        ({"grid": Grid("evry", (2,)), "mark": "x"}, "^the grid of the method other must be of every, got 'evry'$"),
+    ],
+)
+def test_a_method_that_states_what_it_has_not_is_refused(stated, message):
+    parts = {"method": "other", "priced": ("every",), "states": Statement("rule", 1, "x", {"every": int})}
+    parts["states"] = replace(parts["states"], **{k: v for k, v in stated.items() if k not in parts})
+    parts |= {k: v for k, v in stated.items() if k in parts}
+    parts = {k: v for k, v in parts.items() if v is not None}
+    with pytest.raises(ValueError, match=message):
+        register_method(make_dataclass("Other", [("every", int, 2)], namespace=parts, frozen=True))
+    assert "other" not in known()
+
+
+def test_a_rule_without_passes_is_told():
+    other = make_dataclass("Other", [], bases=(Rule,), namespace={"states": Comb.states, "method": "o"}, frozen=True)
+    with pytest.raises(NotImplementedError, match=r"^the rule Other must have bind\(node\), which adds its passes$"):
+        ri.compile(NETS["residual"](), ri.Plan(rules=[other()]), 2)
+
+
+def test_its_passes_are_drawn_with_the_others(capsys):
+    assert all(drawn.compare_pass("comb.grad_w", seed).ok for seed in range(30))
+    assert {drawn_passes.pass_case("comb.grad_w", seed).attrs["every"] for seed in range(30)} == {1, 2, 3, 4}
+    forget_method("comb")
+    with pytest.raises(KeyError, match="there is no pass 'comb.grad_w' of an operator or a method, here or registered"):
+        drawn.compare_pass("comb.grad_w", 0)
+    register_method(Comb)
 
 
 def ours() -> dict[str, type]:

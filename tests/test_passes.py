@@ -1,8 +1,13 @@
+import pkgutil
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import refimpl.ops
 from refimpl.graph import Graph
-from refimpl.kernels.passes import ShapeError, dims, merged, read_sizes
+from refimpl.kernels.passes import ShapeError, canonical, declare, dims, merged, read_sizes
 from refimpl.ops import operator, relu, sgd
 
 
@@ -39,3 +44,36 @@ def test_graph_keeps_the_shape_of_element_by_element_nodes():
 def test_unknown_operator():
     with pytest.raises(KeyError, match="there is no operator 'rely' in refimpl.ops"):
         operator("rely")
+
+
+@pytest.mark.parametrize(
+    "items, writes, message",
+    [
+        ("N E", "dz", "it writes dz, which must be among its parameters and in SHAPES"),
+        ("N K", "y", "its items run over K, a letter of none of its arrays"),
+    ],
+)
+def test_a_declaration_that_its_arrays_do_not_bear_out_is_refused(items, writes, message):
+    with pytest.raises(TypeError, match=rf"^test_passes\.forward: {message}$"):
+
+        @declare({"x": "N E*", "y": "N E*"}, items=items, writes=writes)
+        def forward(t, y, x):
+            """Nothing."""
+
+
+def test_a_switch_is_true_or_false():
+    assert canonical("bias", 1, False) is True and canonical("bias", np.False_, True) is False
+    for value in ("yes", 2, None):
+        with pytest.raises(ShapeError, match=f"^bias must be True or False, got {value!r}$"):
+            canonical("bias", value, False)
+
+
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(refimpl.ops.__path__)])
+def test_who_has_a_gradient_goes_through_the_checks(name):
+    """Oracle, slope, PyTorch, counts and threads; one of many inputs is checked in graphs."""
+    op = operator(name)
+    gradients = [a for p in op.passes.values() for a in p.writes if a.startswith("d") and a[1:] in op.shapes]
+    if gradients and not op.bind:
+        path = Path(__file__).with_name(f"test_{name}.py")
+        stated = re.search(rf'= Subject\(\s*"{name}"', path.read_text(encoding="utf-8") if path.exists() else "")
+        assert stated, f"{name} computes {', '.join(gradients)}: state a Subject of it (tests/checks.py) in {path.name}"

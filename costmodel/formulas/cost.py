@@ -21,11 +21,11 @@ from refimpl.kernels.geometry import inside
 
 from .whole import quotient
 
-# The first six are of floats; cmp of floats or integers; iadd to logic (on bits) of integers that come from arrays;
+# The first eight are of floats; cmp of floats or integers; iadd to logic (on bits) of integers that come from arrays;
 # convert: between integers and floats, or to an integer type that may not keep the value. What counts as which:
 # `validation.instruments.counted_numbers`.
-UNITS = sp.symbols("add mul div sqrt exp log cmp iadd imul idiv shift logic convert load store", positive=True)
-add, mul, div, sqrt, exp, log, cmp, iadd, imul, idiv, shift, logic, convert, load, store = UNITS
+UNITS = sp.symbols("add mul div sqrt exp log tanh erf cmp iadd imul idiv shift logic convert load store", positive=True)
+add, mul, div, sqrt, exp, log, tanh, erf, cmp, iadd, imul, idiv, shift, logic, convert, load, store = UNITS
 mac, imac = mul + add, imul + iadd
 ARITHMETIC = ("add", "mul")  # what `flops` counts; the other units are listed beside it
 
@@ -129,7 +129,8 @@ def cost(operator: str, name: str) -> sp.Expr:
     """Cost of a pass; KeyError with its name where none is registered, never zero."""
     load_file(operator)
     if (operator, name) not in COSTS:
-        raise KeyError(f"{operator}.{name} has no cost in costmodel: add it to costmodel/formulas/ops/{operator}.py")
+        home = f"costmodel/formulas/ops/{operator}.py"
+        raise KeyError(f"{operator}.{name} has no cost: register one, of an operator of the library in {home}")
     return COSTS[operator, name]
 
 

@@ -151,6 +151,8 @@ def canonical(name: str, value, default):
         converted = type(default)(value)
     except (TypeError, ValueError):
         raise ShapeError(f"{name} must be a number like {default}, got {value!r}") from None
+    if isinstance(default, bool) and converted != value:
+        raise ShapeError(f"{name} must be True or False, got {value!r}")
     if isinstance(default, int) and converted != value:
         raise ShapeError(f"{name} must be a whole number like {default}, got {value!r}")
     return converted
@@ -179,6 +181,11 @@ class Pass:
         self.optional = {p.name for p in parameters if p.name in shapes and p.default is None}
         self.attributes = {p.name: p.default for p in parameters if p.name not in shapes}
         self.writes = writes.split()
+        if absent := [a for a in self.writes if a not in self.arrays]:
+            raise TypeError(f"{self}: it writes {', '.join(absent)}, which must be among its parameters and in SHAPES")
+        told = {letter for a in self.arrays for d in dims(shapes[a]) for letter in d.split("/")}
+        if not derive and (untold := self.letters() - told):
+            raise TypeError(f"{self}: its items run over {', '.join(sorted(untold))}, a letter of none of its arrays")
         self.inplace = inplace.split()  # written arrays whose old values are read too (parameters, state)
         self.parts = parts.split()  # arrays in place of which a call writes a part; together the calls write them whole
         self.reads = [a for a in self.arrays if a not in self.writes or a in self.inplace]

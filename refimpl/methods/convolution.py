@@ -82,8 +82,8 @@ class Rule:
         return {}
 
     def bind(self, node: Convolution) -> None:
-        """Add its passes to those of a node."""
-        raise NotImplementedError
+        """Add its passes to those of a node; every rule has its own."""
+        raise NotImplementedError(f"the rule {type(self).__name__} must have bind(node), which adds its passes")
 
     def constants(self) -> dict[str, Callable[[np.ndarray, int, int, int], np.ndarray]]:
         """Arrays that its passes read and that stay: name → `make(w, groups, seed, stream)`, before the first step.

@@ -8,6 +8,7 @@ A class may also have `drawn(pick, other)`, which makes one with drawn settings 
 same input for a method that has a net of its own. Without it, the defaults are taken.
 """
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
@@ -98,9 +99,27 @@ _registered: dict[str, type[Any]] = {}
 
 
 def register_method(found: type[Any]) -> type[Any]:
-    """Add a method to the list, also as a decorator of its class; ValueError where its name is taken."""
-    if _registered.setdefault(found.method, found) is not found:
+    """Add a method to the list, also as a decorator of its class.
+
+    ValueError where its name is taken, or where it states settings that it does not have.
+    """
+    for needed in ("method", "states"):
+        if not hasattr(found, needed):
+            raise ValueError(f"the class {found.__name__} must have {needed} to be a method")
+    if _registered.get(found.method, found) is not found:
         raise ValueError(f"the method {found.method} is registered twice: give one of them another name")
+    fields = {f.name for f in dataclasses.fields(found)} if dataclasses.is_dataclass(found) else set()
+    states: Statement = found.states
+    searched = {states.grid.setting} - {None} if states.grid else set()
+    for what, names, possible in (
+        ("settings", {*states.settings}, fields | {LAYERS}),
+        ("priced", {*getattr(found, "priced", ())}, fields),
+        ("the grid", searched, {*states.settings}),
+    ):
+        if unknown := names - possible:
+            known_ones = ", ".join(sorted(possible)) or "there are none"
+            raise ValueError(f"{what} of the method {found.method} must be of {known_ones}, got {min(unknown)!r}")
+    _registered[found.method] = found
     return found
 
 

@@ -48,10 +48,17 @@ class Comb(Rule):
 
     method: ClassVar[str] = "comb"
     states: ClassVar[Statement] = Statement(
-        "rule", 45, "comb:every=2", {"every": int},
-        {"error-map-pruning": "dx is pruned, dw is the comb's", "instances": "the chosen instances train the comb"},
-        grid=Grid("every", (2, 3), 1), mark="P",
-    )  # fmt: skip
+        kind="rule",
+        place=45,
+        help="comb:every=2",
+        settings={"every": int},
+        combines={
+            "error-map-pruning": "dx is pruned, dw is the comb's",
+            "instances": "the chosen instances train the comb",
+        },
+        grid=Grid("every", (2, 3), exact=1),
+        mark="P",
+    )
     stage: ClassVar[int] = -1
     priced: ClassVar[tuple[str, ...]] = ("every",)
 

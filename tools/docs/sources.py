@@ -13,6 +13,7 @@ import typer
 from gradledger import cli, options
 from refimpl.methods.registry import known
 from refimpl.plan import combinations as pairs
+from validation.instruments.counted_numbers import UNITS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("refimpl", "costmodel", "validation", "gradledger")
@@ -83,6 +84,11 @@ def rooms(package: str) -> str:
         for name in found
     ]
     return table(["folder", ""], rows)
+
+
+def functions() -> str:
+    """The functions of numbers that a kernel's body may call, each with its unit of cost where that is another word."""
+    return ", ".join(f"`{name}`" if name == unit else f"`{name}` (as `{unit}`)" for name, unit in UNITS.items())
 
 
 def rule(name: str):
@@ -207,4 +213,5 @@ DIRECTIVES = {
     "combines": combines,
     "method_links": method_links, "combinations": combinations, "commands": command_list, "arguments": arguments,
     "api": api, "modules": modules, "module": module, "devices": devices, "experiments": experiments,
+    "functions": functions,
 }  # fmt: skip

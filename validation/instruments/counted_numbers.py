@@ -1,6 +1,7 @@
 """Numbers that count the arithmetic done on them: the elements of counting arrays, and what a body makes of them.
 
-What a float counts is `add`, `mul`, `div`, `cmp`, `exp`, … An integer that comes from an array counts
+What a float counts is `add` (+, − and the unary −), `mul`, `div`, `cmp` (a comparison, and abs), and a unit for each of
+the functions that a body may call, of `math` or of `np`: `UNITS`. An integer that comes from an array counts
 
     iadd     +, − and the unary −         shift    << and >>
     imul     *                            logic    &, |, ^ and ~
@@ -46,6 +47,10 @@ class Float(_Counted):
     def __abs__(self):
         self.counts["cmp"] += 1
         return Float(abs(self.value), self.counts)
+
+    def __neg__(self):
+        self.counts["add"] += 1
+        return Float(-self.value, self.counts)
 
 
 class Integer(_Counted):
@@ -209,7 +214,7 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
     setattr(Integer, f"__{_name}__", _integer_operation(_name, _compared(_function))[0])
 
 
-UNITS = {"exp": "exp", "expm1": "exp", "log": "log", "log1p": "log", "sqrt": "sqrt"}
+UNITS = {"exp": "exp", "expm1": "exp", "log": "log", "log1p": "log", "sqrt": "sqrt", "tanh": "tanh", "erf": "erf"}
 
 
 def _function(name: str, plain: Callable) -> Callable:
@@ -223,6 +228,26 @@ def _function(name: str, plain: Callable) -> Callable:
         return Float(getattr(math, name)(number.value), number.counts)
 
     return call
+
+
+def _uncounted(name: str, plain: Callable) -> Callable:
+    """A function without a unit, which plain numbers alone may use."""
+
+    def call(*numbers, **keywords):
+        if any(isinstance(number, _Counted) for number in numbers):
+            raise TypeError(f"{name} has no unit of cost: of what it reads a body may take {', '.join(UNITS)}")
+        return plain(*numbers, **keywords)
+
+    return call
+
+
+def _functions(module: types.ModuleType) -> dict[str, Callable]:
+    """The functions of numbers that a module has, counting."""
+    made: dict[str, Callable] = {}
+    for name, value in vars(module).items():
+        if isinstance(value, (types.BuiltinFunctionType, np.ufunc)):
+            made[name] = _function(name, value) if name in UNITS else _uncounted(f"{module.__name__}.{name}", value)
+    return made
 
 
 def _rounding(plain: Callable, function: Callable, whole: bool) -> Callable:
@@ -248,17 +273,17 @@ _CASTS = {name: _cast(getattr(np, name)) for name in (
     "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"
 )}  # fmt: skip
 _ROUNDINGS = {"floor": math.floor, "ceil": math.ceil, "trunc": math.trunc}
-_MATH = types.SimpleNamespace(**{
-    **vars(math), **{name: _function(name, getattr(math, name)) for name in UNITS},
-    **{name: _rounding(plain, plain, True) for name, plain in _ROUNDINGS.items()},
-})  # fmt: skip
-NUMPY = types.SimpleNamespace(**{
-    **vars(np), **_CASTS, **{name: _function(name, getattr(np, name)) for name in UNITS},
-    **{n: _rounding(getattr(np, n), of, False) for n, of in {**_ROUNDINGS, "rint": round, "round": round}.items()},
-})  # fmt: skip
-# what a body knows as a global → what counts in its place; each stays what it was for plain numbers
+# function of a module → what counts in its place; each stays what it was for plain numbers
+_OF_MATH = {**_functions(math), **{name: _rounding(plain, plain, True) for name, plain in _ROUNDINGS.items()}}
+_OF_NUMPY = {**_functions(np), **_CASTS, **{
+    name: _rounding(getattr(np, name), plain, False)
+    for name, plain in {**_ROUNDINGS, "rint": round, "round": round}.items()
+}}  # fmt: skip
+NUMPY = types.SimpleNamespace(**{**vars(np), **_OF_NUMPY})
+# what a body knows as a global → the same
 STAND_INS = {
-    id(math): _MATH,
+    **{id(getattr(m, name)): f for m, made in ((math, _OF_MATH), (np, _OF_NUMPY)) for name, f in made.items()},
+    id(math): types.SimpleNamespace(**{**vars(math), **_OF_MATH}),
     id(np): NUMPY,
     id(int): lambda number=0: as_integer(number, np.int64) if isinstance(number, _Counted) else int(number),
     id(float): lambda number=0.0: as_float(number),

@@ -63,7 +63,7 @@ def compare(name: str, passed: Pass, sizes: dict, attrs: dict, present: Iterable
         full = full and predicted.get("load", 0) + predicted.get("store", 0) <= FULL
         counted = counting.count(passed, sizes, attrs, present, every_item=full)
         return Compared(name, predicted, {u: n for u, n in sorted(counted.items()) if n}, full)
-    except (KeyError, IndexError) as e:  # no formula, or an index outside of an array
+    except (KeyError, IndexError, TypeError) as e:  # no formula, an index outside of an array, what does not count
         return Compared(name, {}, {}, problem=str(e.args[0]))
 
 

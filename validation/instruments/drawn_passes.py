@@ -8,7 +8,6 @@ import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from types import ModuleType
 
@@ -17,6 +16,7 @@ import numpy as np
 import refimpl.methods
 from refimpl.kernels.geometry import out_size
 from refimpl.kernels.passes import Pass
+from refimpl.methods.registry import known
 from refimpl.ops import operator_module, operators, passes_of
 
 Pick = Callable[[int, int], int]  # a whole number from the first to the second
@@ -29,7 +29,7 @@ def picker(name: str, seed: int) -> Pick:
 
 
 def passes() -> dict[str, Pass]:
-    """Every pass of the operators, those of other packages included, and of the methods by its name, `operator.pass`.
+    """Every pass of the operators and of the methods by its name, `operator.pass`, those of other packages included.
 
     The passes of the methods follow those of the operators.
     """
@@ -37,10 +37,10 @@ def passes() -> dict[str, Pass]:
     return {str(p): p for module in modules for p in passes_of(module).values()}
 
 
-@cache
-def _methods() -> tuple[ModuleType, ...]:
-    rooms = refimpl.methods.__path__
-    return tuple(import_module(f"refimpl.methods.{module.name}") for module in pkgutil.iter_modules(rooms))
+def _methods() -> list[ModuleType]:
+    """The files of methods: every one of `refimpl.methods`, then those of registered classes."""
+    rooms = [f"refimpl.methods.{module.name}" for module in pkgutil.iter_modules(refimpl.methods.__path__)]
+    return [import_module(name) for name in dict.fromkeys([*rooms, *(m.__module__ for m in known().values())])]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,10 @@ class PassCase:
 
 def pass_case(name: str, seed: int) -> PassCase:
     """The case of a pass for a seed; KeyError for an unknown pass."""
-    passed, pick = passes()[name], picker(name, seed)
+    found = passes()
+    if name not in found:
+        raise KeyError(f"there is no pass {name!r} of an operator or a method, here or registered")
+    passed, pick = found[name], picker(name, seed)
     large = not pick(0, 7)  # one in eight has the sizes of real layers
     letters, given = getattr(sys.modules[passed.body.__module__], "drawn", alphabet)(pick, large)
     attrs = passed.attrs({a: given[a] if a in given else setting(a, d, pick) for a, d in passed.attributes.items()})
@@ -104,11 +107,14 @@ def convolution(pick: Pick, large: bool) -> tuple[dict[str, int], dict]:
 
 
 def setting(name: str, default, pick: Pick):
-    """A value of an attribute that is no geometry: a share is 0 half of the time, for there formulas turn."""
+    """A value of an attribute that is no geometry: a share is 0 half of the time, for there formulas turn.
+
+    A whole number whose default is above 0 is too.
+    """
     if isinstance(default, bool):
         return bool(pick(0, 1))
     if isinstance(default, float):
         return pick(0, 1) * pick(1, 99) / 100
     if isinstance(default, tuple):
         return tuple(pick(1, 3) for _ in default)
-    return pick(0, 1)
+    return pick(1, 4) if default > 0 else pick(0, 1)
