@@ -24,8 +24,11 @@ CHANNELS, what the channels of the output (its last axis) are; without it nothin
     "made"        new ones, the last axis of `w`, from those of the input, the axis before
     "flattened"   each channel of a map at every pixel
 
+Of a loss: `measures(output, y, ignored)`, what outputs are worth beside labels or targets, by name, the main one first.
+
 For tests: `drawn(pick, large)`, letter sizes and attributes of a call, where the passes do not take just any;
 `pick(low, high)` draws a whole number, `large` asks for the sizes of real layers (`validation.instruments`).
+`drawn_in(graph, pick, name, x)` adds a node to a drawn net and gives its output.
 """
 
 import importlib
