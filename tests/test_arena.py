@@ -1,5 +1,7 @@
 """Placement of buffers in one block of memory."""
 
+from unittest import mock
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,8 +22,7 @@ def lifetimes(draw, most=40):
 def in_order(buffers):
     """Offsets and peak of buffers placed in the order of a list."""
     nbytes, first, last = np.array([(b.nbytes, b.first, b.last) for b in buffers], np.int64).reshape(-1, 3).T.copy()
-    offsets, peak = arena.in_order(np.arange(len(buffers)), nbytes, first, last)
-    return offsets.tolist(), peak
+    return arena.in_order(np.arange(len(buffers)), nbytes, first, last)
 
 
 @settings(max_examples=100)
@@ -88,8 +89,21 @@ def oracle(buffers):
 
 @settings(max_examples=200)
 @given(lifetimes(60))
-def test_the_placement_is_that_of_the_plain_rule(buffers):
-    assert arena.place(buffers) == oracle(buffers)
+def test_the_placement_is_that_of_the_plain_rule_in_either_form(buffers):
+    for plain in (0, 1 << 40):
+        with mock.patch.object(arena, "PLAIN", plain):
+            assert arena.place(buffers) == oracle(buffers)
+
+
+def test_the_compiled_form_takes_over_where_there_is_much_to_place(monkeypatch):
+    used = []
+    for form in ("lowest_gaps", "compiled_lowest_gaps"):
+        monkeypatch.setattr(arena, form, lambda *args, form=form: used.append(form) or 1)
+    monkeypatch.setattr(arena, "PLAIN", 5)
+    monkeypatch.setattr(arena, "_placed", 0)
+    for count in (2, 3, 1):
+        in_order([Lifetime(64, 0, 0)] * count)
+    assert used == ["lowest_gaps", "lowest_gaps", "compiled_lowest_gaps"]
 
 
 def test_buffers_that_follow_each_other_share_their_place():

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from ..kernels.kernel import fast
 
 UNBOUNDED = np.iinfo(np.int64).max
+# Buffers that a process places in plain Python, within seconds. The compiled form is a hundred times as fast, but to
+# load it takes 0.2 s and 45 MB, which a command that only asks for a price is not to spend.
+PLAIN = 8000
+_placed = 0
 ALIGN = 64  # bytes: a cache line, and the widest vector
 
 
@@ -55,30 +58,35 @@ def place(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
         (number, -nbytes, first),
     )
     bound = lower_bound(lifetimes)[0]
-    best, peak = np.zeros(len(lifetimes), np.int64), UNBOUNDED
+    best, peak = [], UNBOUNDED
     for keys in orders:
         offsets, end = in_order(np.lexsort(keys), nbytes, first, last, peak)
         if end < peak:
             best, peak = offsets, end
         if peak <= bound:
             break
-    return best.tolist(), peak
+    return best, peak
 
 
 def in_order(
     order: np.ndarray, nbytes: np.ndarray, first: np.ndarray, last: np.ndarray, below: int = UNBOUNDED
-) -> tuple[np.ndarray, int]:
+) -> tuple[list[int], int]:
     """Offsets of buffers placed in this order, and the end of the highest one, no less than `below` where that is met.
 
     nbytes, first, last: of each buffer, int64 (B,).
     """
-    offsets = np.zeros(len(nbytes), np.int64)
-    placed = np.empty((4, len(nbytes)), np.int64)
-    return offsets, int(_lowest_gaps(offsets, placed, order, nbytes, first, last, below))
+    global _placed
+    _placed += len(nbytes)
+    plain = _placed <= PLAIN
+    offsets, placed = np.zeros(len(nbytes), np.int64), np.empty((4, len(nbytes)), np.int64)
+    arrays = (offsets, placed, order, nbytes, first, last)
+    if plain:
+        arrays = tuple(a.tolist() for a in arrays)
+    end = (lowest_gaps if plain else compiled_lowest_gaps)(*arrays, below)
+    return (arrays[0] if plain else offsets.tolist()), int(end)
 
 
-@partial(fast, parallel=False, fastmath=False)
-def _lowest_gaps(offsets, placed, order, nbytes, first, last, below):
+def lowest_gaps(offsets, placed, order, nbytes, first, last, below):
     """Fill offsets, (B,), in `order`; placed, (4, B): start, end, first and last launch of those that have their place.
 
     They are kept by rising start, so that a buffer looks at no more of them than lie below the gap that it finds.
@@ -108,3 +116,6 @@ def _lowest_gaps(offsets, placed, order, nbytes, first, last, below):
         end[k] = at + (size + ALIGN - 1) // ALIGN * ALIGN
         count += 1
     return peak
+
+
+compiled_lowest_gaps = fast(lowest_gaps, parallel=False, fastmath=False)
