@@ -46,3 +46,20 @@ def test_what_is_left_is_told(tmp_path, monkeypatch):
         (tmp_path / "numba-1" / name).touch()
     one.healed("case")
     assert found.wrong == ["fast, case: .a.kernel.7.tmp is left", "fast, case: a.kernel is left"]
+
+
+def test_what_a_run_needs_is_what_two_that_shared_the_work_left(tmp_path, monkeypatch):
+    found = Outcome()
+    both = cache.Cache(tmp_path / "cache", "fast", found)
+
+    def start():
+        folder = tmp_path / "cache" / "numba-1"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in "abc":
+            (folder / f"{name}.kernel").touch()
+        return Ended('[["0x1p+1"], 2]')  # of the three, it found one that the other had compiled
+
+    monkeypatch.setattr(both, "start", start)
+    monkeypatch.setattr(both, "healed", lambda case: None)
+    cache.at_once(both, 2)
+    assert (both.kernels, both.wanted, found.wrong) == (3, ["0x1p+1"], [])

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..kernels.passes import Pass
 from ..ops import operator
 from .ir import ALWAYS, Buffer
 
@@ -112,13 +113,19 @@ def total(net: "Derivation", node: str, name: str, partials: list[Partial]) -> B
 def check(net: "Derivation") -> Buffer:
     """Flags, side by side, of each gradient of a net: is it not finite?"""
     look = operator("finiteness").passes["check"]
-    counts = {name: look.sizes({"dw": gradient}, {})["L"] for name, gradient in net.gradients.items()}
-    together = net.buffer("finite", (sum(counts.values()),), np.uint8)
-    start = 0
-    for name, count in counts.items():
-        net.flags[name] = together.part(start, (count,))
+    together, net.flags = side_by_side(net, look, "finite", np.uint8)
+    for name, gradient in net.gradients.items():
         net.when = net.updated[name]
-        net.emit(name, look, {"dw": net.gradients[name], "bad": net.flags[name]}, {})
-        start += count
+        net.emit(name, look, {"dw": gradient, "bad": net.flags[name]}, {})
     net.when = ALWAYS
     return together
+
+
+def side_by_side(net: "Derivation", passed: Pass, name: str, dtype) -> tuple[Buffer, dict[str, Buffer]]:
+    """An array for what a pass writes of each gradient of a net, one entry a slice of it, and the part of each."""
+    counts = {of: passed.sizes({"dw": gradient}, {})["L"] for of, gradient in net.gradients.items()}
+    together, parts, start = net.buffer(name, (sum(counts.values()),), dtype), {}, 0
+    for of, count in counts.items():
+        parts[of] = together.part(start, (count,))
+        start += count
+    return together, parts

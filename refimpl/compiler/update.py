@@ -6,6 +6,7 @@ import numpy as np
 
 from ..kernels.passes import Pass
 from ..ops import operator
+from .backward import side_by_side
 from .ir import ALWAYS, Buffer
 
 if TYPE_CHECKING:
@@ -93,17 +94,14 @@ def factors_of(net: "Derivation", block: str, writer: Pass, lr: Buffer) -> Buffe
 def clip(net: "Derivation", max_norm: float) -> Buffer:
     """The factor by which the gradient is to be multiplied, from its norm over all parameters."""
     passes = operator("clip_norm").passes
-    slices = {name: passes["partial_squares"].sizes({"dw": dw}, {})["L"] for name, dw in net.gradients.items()}
-    together = net.buffer("clip.partials", (sum(slices.values()),), np.float64)
-    start = 0
-    for name, count in slices.items():
-        arrays = {"dw": net.gradients[name], "partials": together.part(start, (count,))}
+    together, parts = side_by_side(net, passes["partial_squares"], "clip.partials", np.float64)
+    for name, gradient in net.gradients.items():
+        arrays = {"dw": gradient, "partials": parts[name]}
         net.when = net.updated[name]
         net.emit(name, passes["partial_squares"], arrays, {})
         if net.when != ALWAYS:
             net.when = ALWAYS.also(gone=net.when.any or net.when.there)
-            net.emit(name, passes["nothing"], {"partials": arrays["partials"]}, {})
-        start += count
+            net.emit(name, passes["nothing"], {"partials": parts[name]}, {})
     net.when = ALWAYS
     arrays = {a: net.buffer(f"clip.{a}", (1,)) for a in ("norm", "clip")} | {"all_partials": together}
     net.emit("clip", passes["factor"], arrays, {"max_norm": max_norm})
