@@ -7,6 +7,7 @@ import refimpl as ri
 from checks import check_counts, check_threads
 from refimpl.backends.cpu import finiteness as cpu_finite
 from refimpl.backends.finite import all_finite
+from refimpl.kernels.geometry import SLICE
 from refimpl.methods.optim import Adam
 from refimpl.ops import clip_norm, finiteness
 from refimpl.training.trainer import Trainer
@@ -42,7 +43,7 @@ def test_each_slice_of_a_gradient_has_a_flag(size, dtype):
     largest = np.finfo(dtype).max
     g = np.full(size, largest, dtype)
     g[::2] *= -1
-    slices = -(-size // finiteness.SLICE)
+    slices = -(-size // SLICE)
 
     def flags(gradient):
         found = np.full(slices, 7, np.uint8)
@@ -55,7 +56,7 @@ def test_each_slice_of_a_gradient_has_a_flag(size, dtype):
         for i in {0, size // 2, size - 1}:
             spoiled = g.copy()
             spoiled[i] = bad
-            assert flags(spoiled) == [int(s == i // finiteness.SLICE) for s in range(slices)], (bad, i)
+            assert flags(spoiled) == [int(s == i // SLICE) for s in range(slices)], (bad, i)
 
 
 def test_what_a_check_costs_is_what_its_body_does():

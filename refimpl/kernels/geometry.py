@@ -4,6 +4,8 @@ Attributes in this project: `stride (rows, columns)`, `dilation (rows, columns)`
 `pad ((top, bottom), (left, right))`.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .passes import ShapeError
@@ -74,19 +76,20 @@ def conv_axis(sizes, attrs, axis):
     return (sizes[size], sizes[window], sizes[out], *(attrs[a][axis] for a in ("stride", "dilation", "pad")))
 
 
-# Classes of a convolution's items that cost alike, for `declare(alike=…)`: outputs, map indices and taps of the kernel.
-CONV_OUT = {
-    "P": lambda z, a: classes(inside(*conv_axis(z, a, 0))),
-    "Q": lambda z, a: classes(inside(*conv_axis(z, a, 1))),
-}
-CONV_MAP = {
-    "H": lambda z, a: classes(hits(*conv_axis(z, a, 0))),
-    "W": lambda z, a: classes(hits(*conv_axis(z, a, 1))),
-}
-CONV_TAP = {
-    "R": lambda z, a: classes(inside(*conv_axis(z, a, 0)).T),
-    "S": lambda z, a: classes(inside(*conv_axis(z, a, 1)).T),
-}
+def items_alike(letters: str, pairs: Callable, axis_of: Callable) -> dict[str, Callable]:
+    """Classes of items that cost alike, for `declare(alike=…)`, along rows and columns, for which the letters stand.
+
+    pairs: which items meet which elements along an axis, as `inside` or `hits`; axis_of: `conv_axis` or `pool_axis`.
+    """
+    return {
+        letter: lambda sizes, attrs, axis=axis: classes(pairs(*axis_of(sizes, attrs, axis)))
+        for axis, letter in enumerate(letters)
+    }
+
+
+CONV_OUT = items_alike("PQ", inside, conv_axis)
+CONV_MAP = items_alike("HW", hits, conv_axis)
+CONV_TAP = items_alike("RS", lambda *axis: inside(*axis).T, conv_axis)
 
 
 def pool_axis(sizes, attrs, axis):
@@ -110,15 +113,8 @@ def pool_derive(sizes, attrs):
     return derived
 
 
-# Classes of pooling items that cost alike, for `declare(alike=…)`: output windows, and map indices.
-POOL_OUT = {
-    "P": lambda sizes, attrs: classes(inside(*pool_axis(sizes, attrs, 0))),
-    "Q": lambda sizes, attrs: classes(inside(*pool_axis(sizes, attrs, 1))),
-}
-POOL_MAP = {
-    "H": lambda sizes, attrs: classes(hits(*pool_axis(sizes, attrs, 0))),
-    "W": lambda sizes, attrs: classes(hits(*pool_axis(sizes, attrs, 1))),
-}
+POOL_OUT = items_alike("PQ", inside, pool_axis)
+POOL_MAP = items_alike("HW", hits, pool_axis)
 
 
 def drawn_pool(pick, large):
@@ -139,3 +135,16 @@ def mask_bytes(sizes, attrs):
 
 # The last byte of a mask may stand for fewer than eight elements.
 mask_classes = {"B": lambda sizes, attrs: np.arange(sizes["B"]) < sizes["E"] // 8}
+
+
+SLICE = 4096  # elements of which a pass over a whole parameter writes one result
+
+
+def slice_derive(sizes, attrs):
+    """L, the slices of E elements."""
+    return {"L": -(-sizes["E"] // SLICE)} if "E" in sizes else {}
+
+
+def slice_lengths(sizes, attrs):
+    """Elements of each slice, in order, for `declare(alike={"L": …})`."""
+    return [min(SLICE, sizes["E"] - first) for first in range(0, sizes["E"], SLICE)]

@@ -9,9 +9,9 @@ Dimensions: E elements of a parameter of any shape, L = ⌈E / SLICE⌉ slices o
 
 import math
 
+from ..kernels.geometry import SLICE, slice_derive, slice_lengths
 from ..kernels.passes import ShapeError, declare
 
-SLICE = 4096
 SHAPES = {"dw": "E*", "partials": "float64: L", "all_partials": "float64: J", "norm": "1", "clip": "1"}
 
 
@@ -19,7 +19,7 @@ def derive(sizes, attrs):
     """L of a parameter; ShapeError where max_norm is negative."""
     if attrs.get("max_norm", 1.0) < 0:
         raise ShapeError(f"max_norm must be at least 0, got {attrs['max_norm']}")
-    return {"L": -(-sizes["E"] // SLICE)} if "E" in sizes else {}
+    return slice_derive(sizes, attrs)
 
 
 @declare(
@@ -27,7 +27,7 @@ def derive(sizes, attrs):
     items="L",
     writes="partials",
     derive=derive,
-    alike={"L": lambda sizes, attrs: [min(SLICE, sizes["E"] - first) for first in range(0, sizes["E"], SLICE)]},
+    alike={"L": slice_lengths},
 )
 def partial_squares(t, partials, dw):
     """Sum of squares of each slice of dw, (E,): partials, (L,)."""

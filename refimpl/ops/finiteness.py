@@ -7,24 +7,13 @@ Dimensions: E elements of a gradient of any shape, L = ⌈E / SLICE⌉ slices of
 
 import math
 
+from ..kernels.geometry import SLICE, slice_derive, slice_lengths
 from ..kernels.passes import declare
 
-SLICE = 4096
 SHAPES = {"dw": "E*", "bad": "uint8: L"}
 
 
-def derive(sizes, attrs):
-    """L of a gradient."""
-    return {"L": -(-sizes["E"] // SLICE)} if "E" in sizes else {}
-
-
-@declare(
-    SHAPES,
-    items="L",
-    writes="bad",
-    derive=derive,
-    alike={"L": lambda sizes, attrs: [min(SLICE, sizes["E"] - first) for first in range(0, sizes["E"], SLICE)]},
-)
+@declare(SHAPES, items="L", writes="bad", derive=slice_derive, alike={"L": slice_lengths})
 def check(t, bad, dw):
     """Flag of each slice of dw, (E,): bad, (L,), is 1 where a value is not finite, else 0."""
     end = (t + 1) * SLICE if (t + 1) * SLICE < dw.shape[0] else dw.shape[0]

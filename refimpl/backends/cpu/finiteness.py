@@ -3,8 +3,8 @@
 from functools import partial
 
 from ...compiler.executed import NOTHING, executes
+from ...kernels.geometry import SLICE
 from ...kernels.kernel import fast
-from ...ops.finiteness import SLICE
 
 
 @executes(lambda bad, dw, largest: NOTHING)
