@@ -1,11 +1,14 @@
 """README's Python and that of the pages runs; README is short, and what it quotes of a record is in the record."""
 
 import re
+import shlex
 from pathlib import Path
 
+import numba
 import pytest
 
 from costmodel.formulas import cost
+from gradledger import cli
 from refimpl.methods.registry import forget_method, known
 from refimpl.ops import forget_operator, operators
 from refimpl.surgery.prune import count
@@ -46,6 +49,30 @@ def test_the_python_of_a_page_runs(page):
     if "smaller" in found:
         assert count(found["smaller"]) <= 0.6 * count(found["model"])
         assert {n.op for n in found["zeroing"].nodes} > {"block_prune"}
+
+
+PRINTED = re.compile(r"`gradledger (cost [^`]*)`[^`#]*?```text\n(.*?)```", re.DOTALL)  # a command and what it prints
+QUOTED = [
+    (page, command, block)
+    for page, text in [("README.md", README), *((str(p), site.written(p)) for p in site.pages())]
+    for command, block in PRINTED.findall(text)
+]
+OF_THE_MACHINE = re.compile(r"a step on this|its energy|RAM that|time:|energy:")  # where no device is named
+
+
+def test_printed_blocks_are_found():
+    assert {page for page, _, _ in QUOTED} >= {"README.md"} and len(QUOTED) >= 4
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS != 2, reason="the pages quote a machine with two cores")
+@pytest.mark.parametrize("page, command, block", QUOTED, ids=[f"{p} {c}"[:60] for p, c, _ in QUOTED])
+def test_a_page_quotes_what_the_command_prints(page, command, block, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(shlex.split(command))
+    printed = {line.rstrip() for stream in capsys.readouterr() for line in stream.splitlines()}
+    assert left.value.code == block.startswith("gradledger:")
+    own = OF_THE_MACHINE if "--device" not in command else re.compile("$^")
+    assert [line for line in block.splitlines() if line and line.rstrip() not in printed and not own.match(line)] == []
 
 
 def test_it_is_short():
