@@ -8,6 +8,7 @@ from fast_oracles import HIGH, LIMIT, LOW, assert_near, wide
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import refimpl as ri
 from refimpl.backends.cpu import batch_norm
 
 EPS, MOMENTUM = 1e-5, 0.1
@@ -156,3 +157,28 @@ def test_same_bits_for_any_number_of_threads():
         found.append([main.affine, main.new_var, z, g, sums, other_sums, *main.finish(sums, g)])
     numba.set_num_threads(before)
     assert all(np.array_equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def activated_before(activation: str) -> ri.Graph:
+    """A training norm whose map a 1×1 convolution alone reads, with an activation and no norm after that."""
+    g = ri.Graph("before", (4, 5), 2)
+    x = g.relu("relu", g.batch_norm("bn", g.conv2d("stem", "input", 3, 1)))
+    y = getattr(g, activation)("act", g.conv2d("pointwise", x, 4, 1))
+    g.linear("fc", g.global_avg_pool("mean", g.conv2d("last", y, 3, 3, pad=1)), 3)
+    return g
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+def test_a_gradient_through_an_activation_reads_a_map_that_is_written_nowhere_through_its_table(activation):
+    rng, found = np.random.default_rng(2), {}
+    x, y = rng.normal(size=(4, 4, 5, 2)).astype(np.float32), rng.integers(0, 3, 4)
+    for backend in ("reference", "fast"):
+        program = ri.compile(activated_before(activation), ri.Plan(batch_norm="train"), 4, backend=backend)
+        t = ri.Trainer(program, seed=1)
+        t.runner.block.fill(0xFF)
+        t.train_step(x, y, 1)
+        found[backend] = {name: view.copy() for name, view in t.runner.gradients("", t.trained[""])}
+        written = {b.root for launch in program.order for b in launch.writes} | {*program.step.host_writes.values()}
+        assert all(b.root in written or b.root.region != "arena" for launch in program.order for b in launch.reads)
+    for name, gradient in found["reference"].items():
+        np.testing.assert_allclose(found["fast"][name], gradient, rtol=1e-3, atol=1e-5, err_msg=name)

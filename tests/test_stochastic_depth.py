@@ -97,6 +97,29 @@ def test_a_block_within_a_branch_belongs_to_it_and_a_branch_read_elsewhere_is_no
     assert [(b.name, sorted(b.nodes)) for b in residual_blocks(g)] == [("add", ["inner", "inner.add", "outer"])]
 
 
+def test_a_branch_of_which_an_output_of_the_net_is_made_is_none():
+    g = ri.Graph("read", (4, 4), 3)
+    x = g.conv2d("stem", "input", 3, 1)
+    x = g.add("a.add", g.conv2d("a", x, 3, 1), x)
+    g.add("b.add", g.conv2d("b", x, 3, 1), x)
+    assert [b.name for b in residual_blocks(g)] == ["a.add", "b.add"]
+    g.outputs = ("a", "b.add")
+    assert [b.name for b in residual_blocks(g)] == ["b.add"]
+
+
+def test_a_block_begins_at_an_input_of_any_name():
+    g = ri.Graph("inputs")
+    x, other = g.add_input("left", (4, 4, 3)), g.add_input("right", (4, 4, 3))
+    x = g.add("add", g.conv2d("branch", x, 3, 3, pad=1), x)
+    x = g.concat("both", x, other)
+    g.linear("fc", g.global_avg_pool("mean", x), 3)
+    assert [(b.name, b.shortcut, b.nodes) for b in residual_blocks(g)] == [("add", "left", {"branch"})]
+    t, rng = ri.Trainer(ri.compile(g, ri.Plan(depth=ri.StochasticDepth()), 4)), np.random.default_rng(0)
+    left, right = rng.normal(size=(2, 8, 4, 4, 3)).astype(np.float32)
+    losses = t.fit({"left": left, "right": right}, rng.integers(0, 3, 8), 8)
+    assert losses[-1] < losses[0] and len(t.made) == 2
+
+
 def test_survival_falls_linearly_and_blocks_stay_as_often_as_it_says():
     rule = ri.StochasticDepth(0.5)
     assert rule.probabilities(3) == pytest.approx(list(SURVIVAL.values()))

@@ -1,5 +1,7 @@
 """The parts of a trainer: its state as named arrays, many states over one memory, and what it measures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,45 @@ def test_a_state_is_a_copy_and_one_of_another_plan_is_refused():
     other = ri.Trainer(ri.compile(net(), PLANS["depth"], 4), seed=5)
     with pytest.raises(ValueError, match="^the saved run has no array optimizer/.* it is of another plan$"):
         other.restore(state)
+
+
+@pytest.mark.parametrize("plan", ["adam", "depth"])
+def test_a_state_with_more_than_the_plan_needs_is_refused(plan):
+    trainer = ri.Trainer(ri.compile(net(), replace(PLANS[plan], step=ri.Plan().step, depth=None), 4), seed=5)
+    state = ri.Trainer(ri.compile(net(), PLANS[plan], 4), seed=5).state()
+    with pytest.raises(ValueError, match="^the saved run has an array .* it is of another plan$"):
+        trainer.restore(state)
+
+
+def spoil(trainer):
+    trainer.parameters["fc.w"][...] = np.inf
+    trainer.runner.push()
+
+
+def test_what_a_divergence_puts_back_is_what_was_restored():
+    x, y = data(0)
+    first, second = (ri.Trainer(ri.compile(net(), PLANS["adam"], 4), seed) for seed in (5, 6))
+    first.fit(x, y, 2)
+    second.restore(first.state())
+    spoil(second)
+    with pytest.raises(ri.NonFiniteError, match="the weights of step 12 are kept"):
+        second.train_step(x[:4], y[:4], 20)
+    assert second.step == 12 and second.losses == first.losses
+    for name, a in first.parameters.items():
+        np.testing.assert_array_equal(second.parameters[name], a, err_msg=name)
+
+
+def test_after_a_divergence_there_is_a_loss_for_each_step():
+    x, y = data(0)
+    trainer = ri.Trainer(ri.compile(net(), ri.Plan(), 4), seed=5)
+    steps = trainer.steps(x, y, 3)
+    for _ in range(9):
+        next(steps)
+    spoil(trainer)
+    with pytest.raises(ri.NonFiniteError, match="the weights of step 6 are kept"):
+        next(steps)
+    assert trainer.step == len(trainer.losses) == 6
+    assert len(trainer.fit(x, y, 3)) == 18
 
 
 def test_measures_of_a_classifier_are_those_counted_one_by_one():

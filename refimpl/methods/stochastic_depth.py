@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..graph import INPUT, Graph
+from ..graph import Graph
 from ..kernels import random
 from ..ops import operator, operators
 from .registry import Other, Pick, Statement, register_method
@@ -32,16 +32,19 @@ if TYPE_CHECKING:
 
 def residual_blocks(graph: Graph) -> tuple[Block, ...]:
     """The residual blocks of a graph, in the order of its nodes; see the module's readings."""
-    readers: dict[str, set[str]] = {}
+    readers: dict[str | None, set[str | None]] = {}
     found = []
     for node in graph.nodes:
         for t in node.inputs:
-            readers.setdefault(t, set()).add(node.name)
+            readers.setdefault(graph.tensors[t].producer, set()).add(node.name)
+    for t in graph.outputs:
+        readers.setdefault(graph.tensors[t].producer, set()).add(None)  # the host
     for node in graph.nodes:
         if not node.operator.is_sum:
             continue
-        for last, shortcut in (node.inputs, node.inputs[::-1]):
-            branch = _before(graph, last, shortcut)
+        for ends, shortcut in (node.inputs, node.inputs[::-1]):
+            last = graph.tensors[ends].producer
+            branch = _before(graph, last, graph.tensors[shortcut].producer)
             own = branch | {node.name}
             if last in branch and all(readers[n] <= own for n in branch):
                 found.append(Block(node.name, shortcut, branch, last))
@@ -50,12 +53,12 @@ def residual_blocks(graph: Graph) -> tuple[Block, ...]:
     return tuple(b for b in found if b.name not in within)
 
 
-def _before(graph: Graph, tensor: str, other: str) -> frozenset[str]:
-    """The nodes that a tensor depends on and another one does not, their own included."""
+def _before(graph: Graph, last: str | None, other: str | None) -> frozenset[str]:
+    """The nodes that a node depends on and another one does not, itself included; None: an input of the graph."""
     found = set()
-    common = {other: True} if other != INPUT else {}
-    if tensor != INPUT:
-        common.setdefault(tensor, False)  # of the nodes reached: does the other one depend on them too?
+    common = {other: True} if other is not None else {}
+    if last is not None:
+        common.setdefault(last, False)  # of the nodes reached: does the other one depend on them too?
     ahead = [-graph.place(name) for name in common]  # from the last one in the graph's order back
     heapify(ahead)
     while not all(common.values()):
@@ -63,11 +66,11 @@ def _before(graph: Graph, tensor: str, other: str) -> frozenset[str]:
         shared = common.pop(node.name)
         if not shared:
             found.add(node.name)
-        for t in node.inputs:
-            if t != INPUT:
-                if t not in common:
-                    heappush(ahead, -graph.place(t))
-                common[t] = common.get(t, False) or shared
+        for name in (graph.tensors[t].producer for t in node.inputs):
+            if name is not None:
+                if name not in common:
+                    heappush(ahead, -graph.place(name))
+                common[name] = common.get(name, False) or shared
     return frozenset(found)
 
 

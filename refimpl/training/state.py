@@ -98,11 +98,14 @@ def _kept(trainer: "Trainer") -> dict[str, object]:
 
 def check(trainer: "Trainer", given: Mapping[str, np.ndarray], step: int) -> None:
     """ValueError where arrays are not those that `arrays` gives after `step` steps of the trainer's plan."""
-    for name, own in arrays(trainer).items():
+    mine = arrays(trainer)
+    for name, own in mine.items():
         if name not in given or given[name].shape != own.shape or given[name].dtype.kind != own.dtype.kind:
             raise ValueError(f"the saved run has no array {name} of {own.dtype} {own.shape}: it is of another plan")
         if name.startswith("updates/") and not 0 <= given[name][0] <= step:
             raise ValueError(f"the saved run counts {given[name][0]} in {name}, but it has made {step} steps")
+    if more := [name for name in given if name not in mine]:
+        raise ValueError(f"the saved run has an array {more[0]}, which this plan does not need: it is of another plan")
     check_saved(trainer.program, given)
 
 
@@ -116,3 +119,4 @@ def put(trainer: "Trainer", given: State) -> None:
             own[...] = given.arrays[name]
     trainer.runner.push()
     trainer.step, trainer.losses = given.step, list(given.losses)
+    trainer.guard.keep(trainer.runner, trainer.step, trainer.updates)

@@ -256,6 +256,7 @@ class Trainer:
         bad = first_bad(self.runner, [(net + phase).removesuffix(".") for phase in phases], n)
         if self.guard.repaired(self.runner, self.updates):
             self.step = self.guard.step
+            del self.losses[self.step :]
         raise NonFiniteError(
             f"{what}, first in layer {bad.covers[-1].node if bad else 'loss'}; a lower lr may help; the weights of "
             f"step {self.step} are kept"

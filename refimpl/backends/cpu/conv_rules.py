@@ -12,6 +12,7 @@ from ...compiler.lower import Lowering
 from ...ops import conv2d
 from . import conv2d as fast_conv2d
 from . import tiles
+from .norm_rules import reads_virtual
 from .rules import absent, activation, named, present, through
 
 
@@ -46,7 +47,7 @@ def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
     Where only they read the result, what is between is not stored.
     """
     arrival = grouping.arrival(lowering, call, *grouping.GRADIENTS)
-    if not arrival.readers or any(grouping.depthwise(c) for c in arrival.readers):
+    if not arrival.readers or any(grouping.depthwise(c) or reads_virtual(lowering, c) for c in arrival.readers):
         return None
     first, *others = arrival.readers
     covers = [(*arrival.passed, first), *((c,) for c in others)]

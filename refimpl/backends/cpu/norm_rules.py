@@ -72,6 +72,12 @@ def virtual(norm: Norm) -> bool:
     )
 
 
+def reads_virtual(lowering: Lowering, call: Call) -> bool:
+    """Does a gradient read the map of a virtual norm, which is nowhere but in the kernels that read through tables?"""
+    norm = grouping.norms(lowering).by_z.get(call.arrays["x"].root) if call.passed in grouping.GRAD_W else None
+    return norm is not None and virtual(norm)
+
+
 def kernel_of(call: Call):
     """The module whose kernels compute a convolution's call while reading through tables, or None."""
     if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x) or call.renamed:
