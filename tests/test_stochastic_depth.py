@@ -120,6 +120,15 @@ def test_a_block_begins_at_an_input_of_any_name():
     assert losses[-1] < losses[0] and len(t.made) == 2
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_projection_is_the_shortcut_wherever_it_stands_in_the_sum(first):
+    g = ri.Graph("projected", (4, 4), 3)
+    down = g.batch_norm("down.bn", g.conv2d("down", "input", 4, 1))
+    y = g.conv2d("b", g.relu("relu", g.conv2d("a", "input", 4, 3, pad=1)), 4, 3, pad=1)
+    g.add("add", *((down, y) if first else (y, down)))
+    assert [(b.shortcut, sorted(b.nodes)) for b in residual_blocks(g)] == [("down.bn", ["a", "b", "relu"])]
+
+
 def test_survival_falls_linearly_and_blocks_stay_as_often_as_it_says():
     rule = ri.StochasticDepth(0.5)
     assert rule.probabilities(3) == pytest.approx(list(SURVIVAL.values()))
@@ -189,12 +198,13 @@ def test_backward_ends_at_the_first_trained_layer_that_is_there(batch_norm, last
 
 
 def blocks_of_convolutions(shared: bool) -> ri.Graph:
-    """Three blocks of a convolution; weights shared by the first two, and by the third and a layer before."""
+    """Three blocks of two convolutions; the first one's weights shared by two blocks, and by the third and a layer."""
     g = ri.Graph("shared", (4, 4), 3)
     x = g.relu("relu", g.conv2d("stem", "input", 4, 3, pad=1))
     x = g.relu("before.relu", g.conv2d("before", x, 4, 3, pad=1, bias=True))
     for name, of in (("a", None), ("b", "a"), ("c", "before")):
-        x = g.add(f"{name}.add", g.conv2d(name, x, 4, 3, pad=1, bias=True, shared=of if shared else None), x)
+        y = g.relu(f"{name}.relu", g.conv2d(name, x, 4, 3, pad=1, bias=True, shared=of if shared else None))
+        x = g.add(f"{name}.add", g.conv2d(f"{name}2", y, 4, 1), x)
     g.linear("fc", g.global_avg_pool("mean", x), 3)
     return g
 
@@ -395,6 +405,17 @@ def test_refusals():
     )
     with pytest.raises(ValueError, match=f"needs {scaled}, which .*{bent}"):
         ri.compile(g, plan, 2)
+
+
+def test_what_is_scaled_at_evaluation_is_shared_with_nobody():
+    g = ri.Graph("shared", (4, 4), 3)
+    x = g.conv2d("stem", "input", 4, 1)
+    x = g.add("a.add", g.conv2d("a", x, 4, 1), x)
+    x = g.add("b.add", g.conv2d("b", x, 4, 1, shared="a"), x)
+    g.linear("fc", g.global_avg_pool("mean", x), 3)
+    said = r"scales a.w of a.add at evaluation, but in shared b has it too: let no layer share what ends a branch$"
+    with pytest.raises(ValueError, match=said):
+        ri.compile(g, ri.Plan(depth=ri.StochasticDepth()), 2)
 
 
 def test_adapt_trains_with_it_and_counts_what_ran(tmp_path):

@@ -137,3 +137,18 @@ def test_a_regression_is_measured_by_its_errors():
     errors = given - target
     assert found == {"mse": pytest.approx(np.mean(errors**2)), "mae": pytest.approx(np.mean(np.abs(errors)))}
     assert trainer.evaluate(x, target) == found["mse"]
+
+
+@pytest.mark.parametrize("target", [np.zeros(21), np.zeros((21, 1)), np.zeros((21, 2, 1)), np.zeros((21, 2), complex)])
+def test_targets_of_another_shape_or_kind_are_refused(target):
+    trainer = ri.Trainer(ri.compile(net(2), ri.Plan(loss="mse"), 4), seed=1)
+    for call in (trainer.evaluate, lambda x, y: trainer.fit(x, y, 1)):
+        with pytest.raises(ValueError, match=r"^y must be targets of real numbers, \('M', 2\), but its shape is \(21"):
+            call(data(0)[0], target)
+
+
+def test_a_row_that_is_no_number_is_found_as_nothing():
+    logits = np.array([[1.0, 0], [np.nan, 0], [0, np.nan], [0, 1]])
+    found = softmax_cross_entropy.measures(logits, np.array([0, 0, 1, 1]))
+    assert found["accuracy"] == 0.5 and found["recall"].tolist() == [0.5, 0.5] and found["iou"].tolist() == [0.5, 0.5]
+    assert found["confusion"].tolist() == [[1, 0], [0, 1]]

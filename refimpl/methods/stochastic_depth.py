@@ -7,7 +7,8 @@ computed nor trained: its output is its shortcut. At evaluation every block is t
 Readings:
   [second-hand] The linear decay with p_L = 0.5, and the scale at evaluation.
   [ours] A block is a node that sums two tensors. Its branch is what lies before one input and not before the other,
-         the shortcut; a shortcut's projection is always computed. A block within another one's branch belongs to it.
+         the shortcut; a shortcut's projection is always computed. Where either could be the branch, it is the one of
+         more nodes. A block within another one's branch belongs to it.
   [ours] The scale is put into the branch's last batch norm (gamma, beta) or convolution (w, b), for evaluation and in
          saved weights, never in the weights that train. A net that has made no step yet is evaluated as it was given.
 """
@@ -42,13 +43,15 @@ def residual_blocks(graph: Graph) -> tuple[Block, ...]:
     for node in graph.nodes:
         if not node.operator.is_sum:
             continue
+        sides = []
         for ends, shortcut in (node.inputs, node.inputs[::-1]):
             last = graph.tensors[ends].producer
             branch = _before(graph, last, graph.tensors[shortcut].producer)
             own = branch | {node.name}
             if last in branch and all(readers[n] <= own for n in branch):
-                found.append(Block(node.name, shortcut, branch, last))
-                break
+                sides.append(Block(node.name, shortcut, branch, last))
+        if sides:
+            found.append(max(sides, key=lambda block: len(block.nodes)))  # the first of two as long
     within = frozenset().union(*(b.nodes for b in found))
     return tuple(b for b in found if b.name not in within)
 
@@ -105,8 +108,15 @@ class StochasticDepth(Modifier):
         found = residual_blocks(graph)
         if not found:
             raise ValueError(f"{self.method} leaves residual blocks out of a step, but {graph.name} has none")
+        users = graph.users()
         for block in found:
             last = graph.node(block.last)
+            for name in (last.params[local] for local in last.operator.scales if local in last.params):
+                if others := [node.name for node, _ in users[name] if node.name != last.name]:
+                    raise ValueError(
+                        f"{self.method} scales {name} of {block.name} at evaluation, but in {graph.name} "
+                        f"{', '.join(others)} has it too: let no layer share what ends a branch"
+                    )
             if not last.operator.scales:
                 scaled = [name for name in operators() if operator(name).scales]
                 raise ValueError(

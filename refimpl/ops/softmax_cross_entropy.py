@@ -43,18 +43,20 @@ def measures(output, labels, ignored=None):
 
     accuracy: share of rows whose largest logit is that of their label. recall, iou: of each class, (K,), the share of
     its rows that are found, and that of those found or labelled so that are both; NaN where there are none.
-    mean_recall, mean_iou: over the classes that have one. confusion: rows by label and by what was found, (K, K).
+    mean_recall, mean_iou: over the classes that have one. confusion: rows by label and by what was found, (K, K); a
+    row with a NaN is found as nothing.
     """
     classes = output.shape[-1]
-    found = output.argmax(-1)
+    rows, labels = output.reshape(-1, classes), labels.reshape(-1).astype(np.int64)
     if ignored is not None:
-        found, labels = found[labels != ignored], labels[labels != ignored]
-    pairs = labels.reshape(-1).astype(np.int64) * classes + found.reshape(-1)
+        rows, labels = rows[labels != ignored], labels[labels != ignored]
+    of_label, told = np.bincount(labels, minlength=classes), ~np.isnan(rows).any(1)
+    pairs = labels[told] * classes + rows[told].argmax(1)
     confusion = np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-    right, of_label = confusion.diagonal(), confusion.sum(1)
+    right = confusion.diagonal()
     with np.errstate(invalid="ignore"):
         recall, iou = right / of_label, right / (of_label + confusion.sum(0) - right)
-        accuracy = float(np.divide(right.sum(), confusion.sum()))
+        accuracy = float(np.divide(right.sum(), len(labels)))
     return {
         "accuracy": accuracy, "mean_recall": _mean(recall), "mean_iou": _mean(iou), "recall": recall, "iou": iou,
         "confusion": confusion,

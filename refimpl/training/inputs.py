@@ -93,6 +93,12 @@ def _check_labels(program: Program, y: np.ndarray) -> None:
         raise ValueError(f"y must be a NumPy array, but it is of {type(y).__name__}")
     step, ignored = program.step, program.plan.ignored_label
     if "labels" not in step.host_writes:
+        wanted = step.host_writes["target"].shape[1:]
+        if y.dtype.kind not in REAL or not y.ndim or y.shape[1:] != wanted:
+            raise ValueError(
+                f"y must be targets of real numbers, {('M', *wanted)}, but its shape is {y.shape} and its "
+                f"type {y.dtype}"
+            )
         return
     *rest, classes = step.host_reads["output"].shape[1:]
     if list(y.shape[1:]) != rest or not y.ndim or y.dtype.kind not in "iu":
