@@ -143,7 +143,7 @@ def test_a_regression_is_measured_by_its_errors():
 def test_targets_of_another_shape_or_kind_are_refused(target):
     trainer = ri.Trainer(ri.compile(net(2), ri.Plan(loss="mse"), 4), seed=1)
     for call in (trainer.evaluate, lambda x, y: trainer.fit(x, y, 1)):
-        with pytest.raises(ValueError, match=r"^y must be targets of real numbers, \('M', 2\), but its shape is \(21"):
+        with pytest.raises(ValueError, match=r"^y must be \(M, 2\) targets of real numbers, but its shape is \(21"):
             call(data(0)[0], target)
 
 

@@ -13,7 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..graph import Graph
+from ..kernels.passes import full_shape, read_sizes, starred_axes
 from ..methods.strategy import Block, Turn, turns
+from ..ops import operator
 from ..plan.plan import Plan
 from . import arena
 from .ir import Buffer, Launch, Step
@@ -35,6 +37,14 @@ class LowerBound(NamedTuple):
 
     nbytes: int
     launch: Launch
+
+
+class Truth(NamedTuple):
+    """What the loss compares an output with: "labels" below `classes`, or a "target". shape: that of one sample's."""
+
+    name: str
+    shape: tuple[int, ...]
+    classes: int | None
 
 
 class Program:
@@ -60,6 +70,15 @@ class Program:
     def graphs(self) -> dict[str, Graph]:
         """Every net of the step, by the prefix of its names."""
         return {"": self.graph} | self.plan.strategy.nets
+
+    @cached_property
+    def truth(self) -> Truth:
+        """What the loss of the main net takes beside its output."""
+        shapes, output = operator(self.plan.loss).shapes, self.graph.shapes(1, self.size)[self.graph.output]
+        name = "labels" if "labels" in shapes else "target"
+        x = {"x": np.broadcast_to(np.float32(0), output)}
+        shape = full_shape(shapes[name], read_sizes(shapes, x), starred_axes(shapes, x))
+        return Truth(name, shape[1:], output[-1] if name == "labels" else None)
 
     def schedule(self, n: float) -> tuple[Turn, ...]:
         """What a step on a mini-batch of n samples is expected to do, a turn for each section that it uses."""

@@ -91,21 +91,14 @@ def _check_labels(program: Program, y: np.ndarray) -> None:
     """ValueError where y are no class numbers, or for mse no targets."""
     if not isinstance(y, np.ndarray):
         raise ValueError(f"y must be a NumPy array, but it is of {type(y).__name__}")
-    step, ignored = program.step, program.plan.ignored_label
-    if "labels" not in step.host_writes:
-        wanted = step.host_writes["target"].shape[1:]
-        if y.dtype.kind not in REAL or not y.ndim or y.shape[1:] != wanted:
-            raise ValueError(
-                f"y must be targets of real numbers, {('M', *wanted)}, but its shape is {y.shape} and its "
-                f"type {y.dtype}"
-            )
+    name, shape, classes = program.truth
+    form = "(M,)" if not shape else f"{('M', *shape)}".replace("'", "")
+    what = "class numbers of an integer type" if name == "labels" else "targets of real numbers"
+    if not y.ndim or y.shape[1:] != shape or y.dtype.kind not in ("iu" if name == "labels" else REAL):
+        raise ValueError(f"y must be {form} {what}, but its shape is {y.shape} and its type {y.dtype}")
+    if classes is None:
         return
-    *rest, classes = step.host_reads["output"].shape[1:]
-    if list(y.shape[1:]) != rest or not y.ndim or y.dtype.kind not in "iu":
-        form = "(M,)" if not rest else f"{('M', *rest)}".replace("'", "")
-        raise ValueError(
-            f"y must be {form} class numbers of an integer type, but its shape is {y.shape} and its type {y.dtype}"
-        )
+    ignored = program.plan.ignored_label
     y = y if ignored is None else y[y != ignored]
     if y.size and (y.min() < 0 or y.max() >= classes):
         raise ValueError(f"labels must be from 0 to {classes - 1}, but y has {int(y.min())} to {int(y.max())}")

@@ -63,8 +63,7 @@ def learn_constants(trainer, x: np.ndarray, y: np.ndarray) -> None:
     for name in program.graph.parameters:
         exact.parameters[name][...] = trainer.parameters[name]
     exact.fill(exact.runner, x)
-    labels = "labels" if "labels" in dense.step.host_writes else "target"
-    exact.runner.write(labels, len(y), y)
+    exact.runner.write(dense.truth.name, len(y), y)
     exact.runner.run("forward", len(x))
     exact.runner.run("backward", len(x))
     for learnt in constants:
