@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -54,6 +56,29 @@ def test_uniform_and_normal_moments():
     assert 0 <= u.min() and u.max() < 1 and abs(u.mean() - 0.5) < 0.003 and abs(u.var() - 1 / 12) < 0.001
     assert abs(z.mean()) < 0.01 and abs(z.var() - 1) < 0.015 and abs((z**4).mean() - 3) < 0.1
     assert abs(np.corrcoef(u[:-1], u[1:])[0, 1]) < 0.01
+
+
+@given(word, word)
+def test_bell_is_the_sum_of_eight_bytes(first, second):
+    total = sum(first.to_bytes(4, "little")) + sum(second.to_bytes(4, "little"))
+    assert random.bell(first, second) == total - random.BELL_END
+    assert random.bell(np.array([first]), np.array([second]))[0] == total - random.BELL_END
+
+
+def test_bell_is_nearly_normal():
+    """Exactly, from the distribution of a sum of eight bytes."""
+    p = np.ones(1)
+    for _ in range(8):
+        p = np.convolve(p, np.full(256, 1 / 256))
+    values = np.arange(len(p)) - random.BELL_END
+    assert (p * values).sum() == pytest.approx(0, abs=1e-9)
+    assert (p * values**2).sum() == pytest.approx(random.BELL_VARIANCE)
+    assert (p * values**4).sum() / random.BELL_VARIANCE**2 == pytest.approx(2.85, abs=0.005)
+    ends = (values + 0.5) / math.sqrt(random.BELL_VARIANCE)
+    normal = np.array([0.5 * math.erfc(-z / math.sqrt(2)) for z in ends])
+    assert 0.0035 < np.abs(np.cumsum(p) - normal).max() < 0.0036
+    drawn = random.bell(*random.words_array(1, 2, 3, 100_000)) / math.sqrt(random.BELL_VARIANCE)
+    assert abs(drawn.mean()) < 0.01 and abs(drawn.var() - 1) < 0.015 and abs((drawn**4).mean() - 2.85) < 0.1
 
 
 def test_permutation_depends_on_every_argument():

@@ -17,6 +17,8 @@ SHUFFLE, WEIGHTS, SPLIT, AUGMENT, SKIP, DEPTH, DROPOUT, ORDER = 0, 1, 2, 3, 4, 5
 MASK = 0xFFFFFFFF
 MULTIPLIER = 0xD256D193
 WEYL = 0x9E3779B9
+BELL_VARIANCE = 43690.0  # of `bell`: 8·(256² − 1)/12
+BELL_END = 1020  # the largest of `bell`: 8·255/2
 
 
 @helper
@@ -36,6 +38,17 @@ def words(seed, stream, step, index):
     # int() turns NumPy scalars, which warn of overflow, into Python integers; compiled code does not notice
     key, _ = philox(int(seed) & MASK, int(stream) & MASK, (int(seed) >> 32) & MASK)
     return philox(int(index) & MASK, int(step) & MASK, key)
+
+
+@helper
+def bell(first, second):
+    """Sum of the eight bytes of two 32-bit words less its mean, −1020 to 1020: a normal variable in whole numbers.
+
+    Mean 0, variance 43,690; divided by its root, its distribution function differs from the normal one by 0.0036 at
+    most and its kurtosis is 2.85 in place of 3. No logarithm and no cosine: the same on every device, to the bit.
+    """
+    pairs = (first & 0xFF00FF) + (first >> 8 & 0xFF00FF) + (second & 0xFF00FF) + (second >> 8 & 0xFF00FF)
+    return (pairs & 0xFFFF) + (pairs >> 16) - 1020
 
 
 def words_array(seed: int, stream: int, step: int, n: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
