@@ -56,7 +56,7 @@ def planned(settings: AdaptSettings) -> tuple[ri.Plan, str]:
     """The plan of a run, and its method in full."""
     methods = options.methods(settings.method)
     momentum, schedule = options.momentum_of(methods, settings.momentum), ri.Schedule("cosine")
-    lr = recipe.rate(settings.batch, momentum) if settings.lr is None else settings.lr
+    lr = recipe.rate(settings.batch, momentum, options.rate_of(methods)) if settings.lr is None else settings.lr
     return options.plan(methods, settings.train_last, momentum, lr, schedule), methods.text
 
 

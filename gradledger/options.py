@@ -1,7 +1,7 @@
 """Read option values: methods, sizes, byte counts."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 
@@ -25,14 +25,15 @@ MOST_BYTES = 2**63 - 1
 class Methods:
     """What the texts `NAME[:key=value,…]` of `--method` say.
 
-    given: method → its settings as they were given. rules, instances, depth: for a Plan. text: the methods with every
-    setting.
+    given: method → its settings as they were given. rules, instances, depth, step: for a Plan, None where no method is
+    of that kind. text: the methods with every setting.
     """
 
     given: dict[str, dict]
     rules: list
     instances: object
     depth: object
+    step: object
     text: str
 
     @property
@@ -61,7 +62,8 @@ def methods(texts: list[str]) -> Methods:
     made = [rule for _, _, rule in found if rule is not None]
     by_kind = {rule.states.kind: rule for rule in made}
     rules = [rule for rule in made if rule.states.kind == "rule"]
-    return Methods(given, rules, by_kind.get("instances"), by_kind.get("depth"), " + ".join(full))
+    of_kind = (by_kind.get(kind) for kind in ("instances", "depth", "step"))
+    return Methods(given, rules, *of_kind, " + ".join(full))
 
 
 def help_text() -> str:
@@ -135,8 +137,9 @@ def plan(
     """The plan of a command: its methods, layers and optimizer; None is an option that was not given."""
     try:
         optimizer = SGD(lr, momentum_of(chosen, momentum), schedule=schedule or Schedule())
+        step = replace(chosen.step, optimizer=optimizer) if chosen.step else Backprop(optimizer, CLIP_NORM)
         return Plan(
-            layers(chosen, train_last), chosen.rules, Backprop(optimizer, CLIP_NORM), instances=chosen.instances,
+            layers(chosen, train_last), chosen.rules, step, instances=chosen.instances,
             depth=chosen.depth, bias_only=any(known()[name].states.kind == "bias" for name in chosen.given),
         )  # fmt: skip
     except ValueError as e:
@@ -156,16 +159,24 @@ def layers(chosen: Methods, text: str | None) -> int | str:
 
 
 def momentum_of(chosen: Methods, value: float | None) -> float:
-    """Momentum of SGD: as given, else 0 where a method takes no other, and 0.9 for every other method."""
+    """Momentum of SGD: as given, else 0 where a method takes no other, else as a method states, else 0.9."""
     if value is not None:
         return value
-    return 0.0 if any(known()[name].states.plain_sgd for name in chosen.given) else MOMENTUM
+    states = [known()[name].states for name in chosen.given]
+    if any(stated.plain_sgd for stated in states):
+        return 0.0
+    return next((stated.momentum for stated in states if stated.momentum is not None), MOMENTUM)
+
+
+def rate_of(chosen: Methods) -> float:
+    """What a method's default learning rate is, as a factor on that of back-propagation."""
+    return min((known()[name].states.rate for name in chosen.given), default=1.0)
 
 
 def describe(rule) -> str:
-    """A rule as `--method` takes it, with every setting."""
+    """A rule as `--method` takes it, with every setting that it has a value for."""
     name, keys = rule.method, rule.states.settings
-    values = {k: getattr(rule, k) for k in keys if k != LAYERS}
+    values = {k: getattr(rule, k) for k in keys if k != LAYERS and getattr(rule, k) is not None}
     if "patch" in values and values["patch"][0] == values["patch"][1]:
         values["patch"] = values["patch"][0]
     return f"{name}:" + ",".join(f"{k}={v}" for k, v in values.items())

@@ -7,6 +7,7 @@ Decided from the options and the net alone, before the run:
 - A new classifier of a pre-trained net starts near zero: its first gradients know nothing yet and must not move the
   layers below.
 - The learning rate falls with 1 − momentum, and with the square root of the batch: gradients of few samples are noisy.
+- A method may state a factor on the learning rate: estimated gradients are noisier still.
 - A method that states so trains the last layers alone.
 """
 
@@ -27,10 +28,13 @@ METHOD = "gradient-filter:patch=2"  # of `adapt` and what goes with it
 HEAD_GAIN = 0.01  # factor on the first weights of a new classifier
 
 
-def rate(batch: int, momentum: float) -> float:
-    """Learning rate at the start of a run, to six digits; of a momentum that no optimizer takes, any."""
+def rate(batch: int, momentum: float, factor: float = 1.0) -> float:
+    """Learning rate at the start of a run, to six digits; of a momentum that no optimizer takes, any.
+
+    factor: what a method states (`Statement.rate`).
+    """
     share = 1 - momentum if 0 <= momentum < 1 else 1
-    return float(f"{RATE * share * math.sqrt(min(1, batch / BATCH)):.6g}")
+    return float(f"{factor * RATE * share * math.sqrt(min(1, batch / BATCH)):.6g}")
 
 
 def with_layers(plan: Plan, graph: Graph, given: str | None) -> Plan:
@@ -70,12 +74,14 @@ def worse(before: float, after: float, lr: float, samples: int) -> str | None:
 
 def reasons(plan: Plan, graph: Graph, batch: int) -> list[str]:
     """A sentence for each setting of a run that is as decided here, and why."""
+    from refimpl.methods.registry import known
+
     optimizer, found = plan.step.optimizer, []
-    if optimizer.lr == rate(batch, optimizer.momentum):
-        found.append(
-            f"learning rate {optimizer.lr:g}, the default: {RATE_RULE}; the gradient is clipped at norm "
-            f"{plan.step.clip_norm:g}"
-        )
+    factor = min((known()[name].states.rate for name in plan.methods), default=1.0)
+    if optimizer.lr == rate(batch, optimizer.momentum, factor):
+        times = "" if factor == 1 else f", times {factor:g}"
+        clipped = "" if plan.step.clip_norm is None else f"; the gradient is clipped at norm {plan.step.clip_norm:g}"
+        found.append(f"learning rate {optimizer.lr:g}, the default: {RATE_RULE}{times}{clipped}")
     most = at_most(plan)
     if most and plan.train_last == most[0] == with_layers(replace(plan, train_last="all"), graph, None).train_last:
         found.append(f"the last {most[0]} convolutions and the classifier train, the default here: {most[1]}")

@@ -8,6 +8,7 @@ from .kernels import spin
 from .kernels.passes import ShapeError
 from .methods.baselines import HardExamples, RandomSkip
 from .methods.error_map_pruning import ErrorMapPruning
+from .methods.forward_gradient import ForwardGradient
 from .methods.gradient_filter import GradientFilter
 from .methods.instance_filter import InstanceFilter
 from .methods.optim import SGD, Adam, Schedule
@@ -17,9 +18,9 @@ from .plan.plan import Backprop, Plan
 from .training.trainer import NonFiniteError, Progress, Trainer
 
 __all__ = [
-    "SGD", "Adam", "Backprop", "ErrorMapPruning", "GradientFilter", "Graph", "HardExamples", "InstanceFilter",
-    "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress", "RandomSkip", "Schedule", "ShapeError",
-    "SparseUpdate", "StochasticDepth", "Trainer", "backends", "compile", "models",
+    "SGD", "Adam", "Backprop", "ErrorMapPruning", "ForwardGradient", "GradientFilter", "Graph", "HardExamples",
+    "InstanceFilter", "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress", "RandomSkip", "Schedule",
+    "ShapeError", "SparseUpdate", "StochasticDepth", "Trainer", "backends", "compile", "models",
 ]  # fmt: skip
 
 spin.bound()  # before a kernel starts threads

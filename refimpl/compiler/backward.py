@@ -1,5 +1,6 @@
 """The way back of a net: the gradients that its trained parameters need, added up where several meet, and looked at."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -113,7 +114,7 @@ def total(net: "Derivation", node: str, name: str, partials: list[Partial]) -> B
 def check(net: "Derivation") -> Buffer:
     """Flags, side by side, of each gradient of a net: is it not finite?"""
     look = operator("finiteness").passes["check"]
-    together, net.flags = side_by_side(net, look, "finite", np.uint8)
+    together, net.flags = side_by_side(net, look, "finite", np.uint8, net.gradients)
     for name, gradient in net.gradients.items():
         net.when = net.updated[name]
         net.emit(name, look, {"dw": gradient, "bad": net.flags[name]}, {})
@@ -121,9 +122,14 @@ def check(net: "Derivation") -> Buffer:
     return together
 
 
-def side_by_side(net: "Derivation", passed: Pass, name: str, dtype) -> tuple[Buffer, dict[str, Buffer]]:
-    """An array for what a pass writes of each gradient of a net, one entry a slice of it, and the part of each."""
-    counts = {of: passed.sizes({"dw": gradient}, {})["L"] for of, gradient in net.gradients.items()}
+def side_by_side(
+    net: "Derivation", passed: Pass, name: str, dtype, gradients: Mapping[str, Buffer]
+) -> tuple[Buffer, dict[str, Buffer]]:  # fmt: skip
+    """An array for what a pass writes of each of some gradients, one entry a slice of it, and the part of each.
+
+    gradients: parameter → its gradient, or what is as large.
+    """
+    counts = {of: passed.sizes({"dw": gradient}, {})["L"] for of, gradient in gradients.items()}
     together, parts, start = net.buffer(name, (sum(counts.values()),), dtype), {}, 0
     for of, count in counts.items():
         parts[of] = together.part(start, (count,))

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..graph import INPUT, Graph
 from ..plan.plan import Backprop, Plan
-from .derive import Derivation
+from .derive import Derivation, Operand
 from .ir import PHASES, Buffer, Step
 
 
@@ -29,6 +29,8 @@ class Composer:
 
     def sharing(self) -> "Composer":
         """The same for a step whose nets all read one mini-batch. ValueError for a net of several inputs."""
+        if self.stream is not None:
+            return self
         if self.graph.inputs != (INPUT,):
             inputs = ", ".join(self.graph.inputs)
             raise ValueError(f"nets can share an input called {INPUT}, but {self.graph.name} has {inputs}")
@@ -42,12 +44,15 @@ class Composer:
 
     def net(
         self, training: bool = True, prefix: str = "", section: str = "", chosen: bool | None = None,
-        parameters: Mapping[str, Buffer] | None = None,
+        parameters: Mapping[str, Buffer] | None = None, operand: Operand | None = None, plan: Plan | None = None,
     ) -> Derivation:  # fmt: skip
-        """The main net. prefix, section, parameters: as `Derivation` takes them; chosen: default the composer's."""
+        """The main net. prefix, section, parameters, operand: as `Derivation` takes them.
+
+        chosen, plan: default the composer's.
+        """
         return Derivation(
-            self.graph, self.plan, self.batch, self.size, self.dtype, training, prefix, section, parameters,
-            self.stream, self.chosen if chosen is None else chosen,
+            self.graph, plan or self.plan, self.batch, self.size, self.dtype, training, prefix, section, parameters,
+            self.stream, self.chosen if chosen is None else chosen, operand,
         )  # fmt: skip
 
     def other(
@@ -66,7 +71,8 @@ class Composer:
         for step in steps:
             for field in fields(step):
                 entries, further = getattr(joined, field.name), getattr(step, field.name)
-                if common := entries.keys() & further.keys():
+                shared = entries.keys() & further.keys()
+                if common := [name for name in shared if entries[name] is not further[name]]:
                     raise AssertionError(f"two nets of a step have {field.name} called {', '.join(common)}")
                 entries.update(further)
         return joined

@@ -5,7 +5,7 @@ write what it reads. A gradient is asked for only where a trained parameter lies
 stops at the first trained layer, and what no gradient reads is not kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -66,11 +66,13 @@ class Derivation:
     def __init__(
         self, graph: Graph, plan: Plan, batch: int, size, dtype, training: bool, prefix: str = "", section: str = "",
         parameters: Mapping[str, Buffer] | None = None, stream: Buffer | None = None, chosen: bool = False,
+        operand: "Operand | None" = None,
     ):  # fmt: skip
         """prefix: put before the names of arrays and calls. section: name of the one section of an inference.
 
         parameters: those of another derivation of the same graph, to share. stream: a mini-batch that serves as input,
-        or of which the host chooses the instances that do.
+        or of which the host chooses the instances that do. operand: what nodes read in place of the parameters: asked
+        for the net, a parameter's name and its buffer where a node first reads it.
         """
         self.graph, self.plan, self.batch, self.dtype, self.training = graph, plan, batch, np.dtype(dtype), training
         self.prefix = prefix
@@ -90,6 +92,10 @@ class Derivation:
         self.parameters = parameters or self.own_parameters()
         self.state: dict[str, Buffer] = {}
         self.gradients: dict[str, Buffer] = {}
+        # parameter → what emits calls that make its gradient anew, where a step keeps none until it is read
+        self.estimated: Mapping[str, Callable[[], Buffer]] = {}
+        self.operand, self.operands = operand, dict[str, Buffer]()
+        self.told: set[str] = set()  # of what the host writes the arrays that the step's strategy fills
         self.updated: dict[str, Condition] = {}  # parameter → when it has a gradient
         self.flags: dict[str, Buffer] = {}
         self.constants: dict[str, Constant] = {}
@@ -238,12 +244,44 @@ class Derivation:
 
     def held(self) -> Step:
         """The parameters, and what the host writes for what was emitted: a step without sections, to be joined."""
+        emitted = self.scalars.keys() | self.told
         return Step(
-            host_writes=self.prefixed({name: self.host_writes[name] for name in self.scalars}),
+            host_writes=self.prefixed({name: b for name, b in self.host_writes.items() if name in emitted}),
             parameters=self.prefixed(self.parameters),
             state=self.prefixed(self.state),
+            gradients=self.prefixed(self.gradients),
             scalars=self.prefixed(self.scalars),
         )
+
+    def read(self, name: str) -> Buffer:
+        """What a node reads as one of the graph's parameters: its own buffer, or its operand, made by the first node.
+
+        One that several nodes read is made whatever blocks a step leaves out.
+        """
+        if self.operand is None:
+            return self.parameters[name]
+        if name not in self.operands:
+            here = self.when
+            self.when = self.used(name)
+            self.operands[name] = self.operand(self, name, self.parameters[name])
+            self.when = here
+        return self.operands[name]
+
+    def used(self, name: str) -> Condition:
+        """When a node that reads one of the graph's parameters is there."""
+        blocks = [self.inside.get(node.name) for node, _ in self.users[name]]
+        several = None if None in blocks else frozenset(block for block in blocks if block is not None)
+        return ALWAYS.also(any=several)
+
+    def gradient(self, name: str) -> Buffer:
+        """The gradient of a parameter for a call that reads it now; where it is estimated, by calls before that."""
+        if name in self.estimated:
+            self.gradients[name] = self.estimated[name]()
+        return self.gradients[name]
+
+    def learn(self) -> None:
+        """Derive the update of a step whose gradients are all estimated."""
+        update(self, [])
 
     def resolve(self, node: Node) -> Resolved:
         """Operator, attributes and passes of a node under the plan, with its inputs and parameters bound."""
@@ -252,7 +290,7 @@ class Derivation:
             op = operator(op.variant(self.training, self.statistics_change(node)))
         inputs = zip(op.locals(len(node.inputs)), node.inputs, strict=True)
         arrays = {local: self.tensors[tensor] for local, tensor in inputs}
-        arrays |= {local: self.parameters[name] for local, name in node.params.items()}
+        arrays |= {local: self.read(name) for local, name in node.params.items()}
         known = {a: b for a, b in arrays.items() if op.shapes.get(a)}
         for local, tensor in zip(op.outputs, node.outputs, strict=True):
             known[local] = self.buffer(local, self.shapes[tensor])
@@ -388,6 +426,12 @@ class Derivation:
             self.scalars[name] = Scalar(value, self.prefix, block)
         return self.host_writes[name]
 
+    def host_array(self, name: str, shape: tuple[int, ...], dtype) -> Buffer:
+        """An array that the step's strategy fills before it runs a section that reads it."""
+        self.told.add(name)
+        self.host_writes[name] = self.buffer(name, shape, dtype)
+        return self.host_writes[name]
+
     def seed_write(self) -> Buffer:
         """The seed of the run."""
         return self.scalar("seed", np.int64, lambda updates, planned, seed: seed)
@@ -396,6 +440,9 @@ class Derivation:
         """The number of the update, from 1: of the net, or of a residual block."""
         name = f"{block}.step" if block else "step"
         return self.scalar(name, np.int64, lambda updates, planned, seed: updates + 1, block)
+
+
+Operand = Callable[[Derivation, str, Buffer], Buffer]
 
 
 def rows(entry: str, buffer: Buffer) -> Buffer:

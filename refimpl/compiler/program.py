@@ -237,7 +237,8 @@ class Program:
         if turn is None:
             return ""
         words = [f"on {turn.samples:.3g} of {self.batch} samples"] if turn.samples != self.batch else []
-        words += [f"in {100 * turn.times:.3g} % of the steps"] if turn.times != 1 else []
+        often = f"{turn.times:.3g} times" if turn.times > 1 else f"in {100 * turn.times:.3g} % of the steps"
+        words += [often] if turn.times != 1 else []
         words += ["some calls left out at random"] if turn.calls is not None else []
         return f" ({', '.join(words)})" if words else ""
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def update(net: "Derivation", nodes: "list[Resolved]") -> None:
-    """Derive the update section of a net, whose gradients are there. nodes: those of its forward section, in order."""
+    """Derive the update section of a net. nodes: those of its forward section, in order.
+
+    Gradients are there, or made where they are read: then not all of them are kept at once.
+    """
     net.section = "update"
     running_statistics(net, nodes)
     optimizer = net.plan.step.optimizer
@@ -25,11 +28,12 @@ def update(net: "Derivation", nodes: "list[Resolved]") -> None:
         shared["clip"] = clip(net, net.plan.step.clip_norm)
     factors: dict[str, Buffer] = {}
     if writer := op.writer("factors"):
-        blocks = dict.fromkeys(block_of(net, name) for name in net.gradients)
+        blocks = dict.fromkeys(block_of(net, name) for name in net.updated)
         factors = {block: factors_of(net, block, writer, shared["lr"]) for block in blocks}
     by_rule = rule_updates(net, nodes)
-    for name, gradient in net.gradients.items():
-        net.when = net.updated[name]
+    for name, when in net.updated.items():
+        net.when = when
+        gradient = net.gradient(name)
         arrays = {"w": net.parameters[name], "dw": gradient, **shared}
         if factors:
             arrays["factors"] = factors[block_of(net, name)]
@@ -94,10 +98,11 @@ def factors_of(net: "Derivation", block: str, writer: Pass, lr: Buffer) -> Buffe
 def clip(net: "Derivation", max_norm: float) -> Buffer:
     """The factor by which the gradient is to be multiplied, from its norm over all parameters."""
     passes = operator("clip_norm").passes
-    together, parts = side_by_side(net, passes["partial_squares"], "clip.partials", np.float64)
-    for name, gradient in net.gradients.items():
-        arrays = {"dw": gradient, "partials": parts[name]}
-        net.when = net.updated[name]
+    sizes = {name: net.parameters[name] if name in net.estimated else net.gradients[name] for name in net.updated}
+    together, parts = side_by_side(net, passes["partial_squares"], "clip.partials", np.float64, sizes)
+    for name, when in net.updated.items():
+        net.when = when
+        arrays = {"dw": net.gradient(name), "partials": parts[name]}
         net.emit(name, passes["partial_squares"], arrays, {})
         if net.when != ALWAYS:
             net.when = ALWAYS.also(gone=net.when.any or net.when.there)

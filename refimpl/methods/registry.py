@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..graph import Graph
 
-KINDS = ("plain", "instances", "rule", "bias", "depth")
+KINDS = ("plain", "instances", "rule", "bias", "depth", "step")
 ONE_CHOICE = "both choose which instances train"  # why what enters a step combines with no other such choice
 JUDGED_WHOLE = (  # why a choice by losses combines with no choice of blocks
     "it judges instances by the net in inference mode, whose branches then need a scale that training lacks"
@@ -62,14 +62,16 @@ class Statement:
     """What a method says of itself.
 
     kind: where a Plan takes it: "instances" (what enters a step), "rule" (of gradients), "depth" (which blocks), "bias"
-    (its bias_only) or "plain" (none). place: in lists, small ones first. help: its part of the help of `--method`.
-    settings: name → int, float or a tuple of words. traits: which of TRAITS it has. combines, refuses: name, trait or
-    kind of another method → what the two do together, or why not; one of the two says it, a name goes before a trait,
-    that before a kind, and a refusal before the other. plain_sgd: why it takes no optimizer with state; None where it
-    takes any. at_most: the most last convolutions that train unless somebody asks for more, and why; None: all. fitted:
-    the setting, a share, that `cost --fit` chooses for a memory limit, with the number of layers. grid: for the advice;
-    None: not searched. mark: of the advice's plot. tried: settings of checks and measurements. ValueError for another
-    kind or trait, or a grid without a mark.
+    (its bias_only), "step" (how a step is made; a command gives it its optimizer) or "plain" (none). place: in lists,
+    small ones first. help: its part of the help of `--method`. settings: name → int, float or a tuple of words. traits:
+    which of TRAITS it has. combines, refuses: name, trait or kind of another method → what the two do together, or why
+    not; one of the two says it, a name goes before a trait, that before a kind, and a refusal before the other.
+    plain_sgd: why it takes no optimizer with state; None where it takes any. momentum: of a command's optimizer unless
+    asked; None: as for any other method. rate: factor on a command's own learning rate. at_most: the most last
+    convolutions that train unless somebody asks for more, and why; None: all. fitted: the setting, a share, that
+    `cost --fit` chooses for a memory limit, with the number of layers. grid: for the advice; None: not searched. mark:
+    of the advice's plot. tried: settings of checks and measurements. ValueError for another kind or trait, or a grid
+    without a mark.
     """
 
     kind: str
@@ -80,6 +82,8 @@ class Statement:
     refuses: Mapping[str, str] = field(default_factory=dict)
     traits: tuple[str, ...] = ()
     plain_sgd: str | None = None
+    momentum: float | None = None
+    rate: float = 1.0
     grid: Grid | None = None
     mark: str | None = None
     at_most: tuple[int, str] | None = None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..compiler.compose import Composer
     from ..compiler.ir import Call, Step
     from ..compiler.program import Program
+    from ..plan.plan import Plan
     from ..training.trainer import Trainer
 
 BOUNDS = ("low", "mid", "high")
@@ -52,6 +53,7 @@ class Turn(NamedTuple):
 class Strategy:
     """A way to make a step. One of its own states an `optimizer`, and at least `derive`, `run` and `schedule`."""
 
+    method: ClassVar[str]  # of one that is a registered method, its name
     optimizer: SGD | Adam
     clip_norm: float | None = None  # what the norm of the gradient is clipped to
 
@@ -67,6 +69,12 @@ class Strategy:
     def scales(self, graph: Graph) -> dict[str, float]:
         """Parameter → factor at evaluation, where it differs from the one that trains."""
         return {}
+
+    def check_plan(self, plan: "Plan") -> None:
+        """ValueError where other settings of a plan do not go with it."""
+
+    def check_weights(self, program: "Program", parameters: Mapping[str, np.ndarray]) -> None:
+        """ValueError where it could not train the weights that a run begins with."""
 
     def derive(self, composer: "Composer") -> "Step":
         """The logical calls of a step, in sections, in the longest order in which they run."""
@@ -115,6 +123,10 @@ class Around(Strategy):
     def scales(self, graph: Graph) -> dict[str, float]:
         """Those of both."""
         return self.inner.scales(graph) | self.outer.scales(graph)
+
+    def check_weights(self, program: "Program", parameters: Mapping[str, np.ndarray]) -> None:
+        """As the inner one has it."""
+        self.inner.check_weights(program, parameters)
 
     def derive(self, composer: "Composer") -> "Step":
         """As the rule has it."""

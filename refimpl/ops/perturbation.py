@@ -5,13 +5,14 @@
 
 z_j is drawn again wherever it is needed, from (seed, stream, number of the draw, index): our reading of z ~ N(0, I) of
 arXiv 2411.04036 is `kernels.random.bell` divided by the root of its variance, mean 0 and variance 1, which differs from
-the normal distribution by 0.0036 at most and ends at ±4.88; with `signs` it is +1 or −1 ("binomial"). Where a `guide` and its `share`
-are given,
+the normal distribution by 0.0036 at most and ends at ±4.88; with `signs` it is +1 or −1 ("binomial"). Where a `guide`
+and its `share` are given,
 
     z_j = share·deviation·n_j + (1 − share)·(guide + spread·n'_j),   n_j and n'_j two such variables
 
 Where `scales` are given, the first M of the c_j are multiplied by them. Only some weights take part where a threshold
-`least` is given (|w| ≥ least) or `step` (a share of them, drawn anew in each step); z is 0 elsewhere. No mask is stored.
+`least` is given (|w| ≥ least) or `step` (a share of them, drawn anew in each step), and z is 0 elsewhere: no mask is
+stored.
 Dimensions: E elements of a parameter of any shape, J draws, M of them scaled, L = ⌈E / SLICE⌉ slices. Any float dtype.
 `coefficients` are the c_j, `draws` the numbers of the draws; the host writes both. A parameter has three streams from
 `stream` on: n, n', and which weights take part.

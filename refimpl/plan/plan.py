@@ -131,6 +131,7 @@ class Plan:
             if states and states.plain_sgd:
                 why = states.plain_sgd.format(optimizer=type(optimizer).__name__)
                 raise ValueError(f"{method.method} needs plain SGD without momentum: {why}")
+        self.step.check_plan(self)
         self._check_loss("loss must be", "loss")
         if self.instances is not None:
             self._check_loss(f"{self.instances!r} chooses by", "labels")
@@ -183,7 +184,8 @@ class Plan:
         """Names of the methods that it combines, as `--method` takes them."""
         chosen = [] if self.instances is None else [self.instances.method]
         chosen += [rule.method for rule in self.rules] + ["bias-only"] * self.bias_only
-        return chosen if self.depth is None else [*chosen, self.depth.method]
+        chosen += [] if self.depth is None else [self.depth.method]
+        return [*chosen, self.step.method] if kind_of(self.step) == "step" else chosen
 
     def trained(self, graph: Graph) -> dict[str, list[str]]:
         """Trained nodes of a graph: node name → the operator's array names that train."""

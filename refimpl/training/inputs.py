@@ -120,8 +120,11 @@ def check_batches(program: Program, count: int) -> None:
 
 
 def thin(program: Program, section: str) -> str | None:
-    """The first node of a section that takes statistics of one value a sample: it needs two samples."""
-    for call in program.step.calls[section]:
+    """The first node of a section that takes statistics of one value a sample: it needs two samples.
+
+    None where there is no such node, or no such section.
+    """
+    for call in program.step.calls.get(section, ()):
         letters = operator(call.passed.operator).statistics if call.passed.operator in operators() else ()
         if letters and set(letters) <= call.sizes.keys():
             if math.prod(call.sizes[letter] for letter in letters if letter != "N") == 1:

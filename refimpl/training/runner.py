@@ -253,7 +253,7 @@ class Runner:
         bad, flags = self.read(f"{net}finite", n), self.program.step.flags
         if not bad.any():
             return None
-        there = ((name, flags[name]) for name, _ in self.gradients(net, names))
+        there = ((name, flags[name]) for name, _ in self.gradients(net, names) if name in flags)
         return next((name for name, b in there if bad[b.start : b.start + b.shape[0]].any()), None)
 
     def __reduce_ex__(self, protocol):

@@ -73,6 +73,7 @@ class Trainer:
         self.runner = Runner(program, self.parameters, block, seed)
         self.made = self.runner.made  # blocks left out → what the steps that did so ran
         self.strategy = program.plan.strategy
+        self.strategy.check_weights(program, self.parameters)
         self.evaluator = Evaluator(infers, self.runner)
         self.memory = self.strategy.memory()  # what the strategy remembers between steps
         prefixes = sorted(program.graphs, key=len, reverse=True)
@@ -200,6 +201,15 @@ class Trainer:
         if chosen is not None:
             self.runner.write(f"{net}chosen", len(y), chosen)
 
+    def again(self, net: str = "") -> None:
+        """Put the mini-batch in place again, and what a net was told of it, or else the main one, for its next section.
+
+        The arena holds other things by now.
+        """
+        inputs.fill(self.runner, self._batch)
+        self._given.setdefault(net, self._given[""])
+        self._place(net)
+
     def learn(self, n: int, total: int, net: str = "") -> float:
         """Forward, backward and update of a net on n samples that are in place; returns the loss."""
         runner = self.runner
@@ -250,8 +260,7 @@ class Trainer:
 
         The sections run again, launch by launch, from what the host gave them: the arena holds other things by now.
         """
-        inputs.fill(self.runner, self._batch)
-        self._place(net)
+        self.again(net)
         self.begin(net, n, total)
         bad = first_bad(self.runner, [(net + phase).removesuffix(".") for phase in phases], n)
         if self.guard.repaired(self.runner, self.updates):

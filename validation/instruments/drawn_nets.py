@@ -8,7 +8,7 @@ map x and returns its tensor.
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numba
@@ -194,11 +194,13 @@ def plan_of(pick: Pick, g: Graph, methods: tuple[str, ...]) -> ri.Plan:
     several = len(counted(g))
     mse = instances is None and not pick(0, 3)
     weights = tuple(pick(1, 8) / 4 for _ in range(g.shape(g.output)[1])) if not mse and pick(0, 1) else None
+    step = ri.Backprop(optimizer, clip_norm=pick(1, 9) / 3 if pick(0, 1) else None)
+    steps = [replace(m, optimizer=optimizer) for m in made("step")]
     return ri.Plan(
         "all" if pick(0, 1) else pick(0, several),
         made("rule"),
-        ri.Backprop(optimizer, clip_norm=pick(1, 9) / 3 if pick(0, 1) else None),
-        batch_norm="frozen" if kinds["bias"] or pick(0, 1) else "train",
+        next(iter(steps), step),
+        batch_norm="frozen" if kinds["bias"] or steps or pick(0, 1) else "train",
         train_bias=bool(pick(0, 1)),
         bias_only=bool(kinds["bias"]),
         instances=instances,

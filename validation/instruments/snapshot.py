@@ -19,6 +19,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -78,10 +79,11 @@ def plan_with(methods: Mapping[str, Mapping], **settings) -> ri.Plan:
     made: dict[str, list] = {kind: [] for kind in KINDS}
     for name, own in methods.items():
         made[known()[name].states.kind].append(known()[name](**own))
+    sgd = ri.SGD(lr=0.01)
     return ri.Plan(
         **{"train_bias": bool(made["bias"])} | settings,
         rules=made["rule"],
-        step=ri.Backprop(ri.SGD(lr=0.01)),
+        step=next((replace(step, optimizer=sgd) for step in made["step"]), ri.Backprop(sgd)),
         instances=next(iter(made["instances"]), None),
         depth=next(iter(made["depth"]), None),
         bias_only=bool(made["bias"]),

@@ -6,8 +6,26 @@ Eight bytes are added four at a time.
 from refimpl.ops.perturbation import HALVINGS
 
 from ..cost import (
-    E, J, L, M, add, cmp, convert, div, has, iadd, imul, load, logic, mul, nonzero, register, shift, sqrt, store,
-)  # fmt: skip
+    E,
+    J,
+    L,
+    M,
+    add,
+    cmp,
+    convert,
+    div,
+    has,
+    iadd,
+    imul,
+    load,
+    logic,
+    mul,
+    nonzero,
+    register,
+    shift,
+    sqrt,
+    store,
+)
 
 a_round = imul + shift + iadd + 5 * logic
 words = shift + 2 * logic + 10 * a_round + logic + 10 * a_round - (imul + shift + 2 * logic)

@@ -1,0 +1,477 @@
+"""Forward gradients (arXiv 2411.04036): a step by forward passes with perturbed weights, and no backward pass.
+
+    ĝ = [L(w + ε·z) − L(w − ε·z)] / (2ε) · z,   z ~ N(0, I)                       eq. (2)       spsa
+    ĝ = 1/m·Σ_i sign(L(w + ε·z_i) − L(w − ε·z_i))·z_i                              eq. (3)       sign_spsa
+    w ← w − η·ĝ, or what another optimizer makes of ĝ                              eq. (4)       ForwardGradient.derive
+    ĝ(wⁱ) = sign(·)·zⁱ/‖zⁱ‖·‖wⁱ‖ of each layer                                     eq. (9)       ops.perturbation
+    ĝ = Σ_i (L_i − L_0)/(m·std(L_1 … L_m))·z_i,  L_i at w + ε·z_i, L_0 at w      one-sided       one_sided
+
+No weight is ever written to look at a loss: a pass writes w + ε·z where the layer reads it from (`ops.perturbation`),
+and z is drawn again wherever it is needed, from the seed and the number of the draw. So weights come back to the bit,
+and a step keeps no array of the size of the weights: what it needs beside inference is one perturbed parameter at a
+time, and one estimate at a time. The sections of a step:
+
+    prepare                      thresholds and norms of the weights, where something asks for them
+    look                         the loss under a perturbation, run twice for each of m draws (one-sided: m + 1 times)
+    ascended                     the same above the weights, for the sharpness-aware perturbation
+    forward, backward            of the last layers, where these train by back-propagation
+    update                       each parameter's ĝ from the losses, and the optimizer on it
+
+Readings beyond the equations:
+  [ours] One mini-batch for both signs and all draws. sign(0) = 0. A step's loss is the mean of the losses that it
+         looked at; where the last layers train by back-propagation, theirs. Looks are in inference mode: batch norm is
+         frozen and dropout drops nothing. z: see `ops.perturbation`. A skipped mini-batch takes no draws.
+  [ours] One-sided: FZOO as its abstract tells it. Losses that are all equal give no step.
+  [ours] Normalization: one norm for each parameter; ‖w‖/‖z‖ is at least 10⁻³, so that weights of zero can move.
+  [paper] Sharpness-aware perturbation: one more ascent step by perturbation. [ours] Estimate g at w, estimate ĝ with
+         new draws at w + ρ·g, apply ĝ to w.
+  [paper] Sparse perturbation: only the largest weights, a random subset or those above a threshold are perturbed and
+         updated. [ours] The share holds for each parameter; a random subset is drawn anew in each step.
+  [paper] Momentum-guided sampling: z₁ ~ N(0, √α·I), z₂ ~ N(z_t, √(1−α)·I), z_{t+1} = β·z₁ + (1−β)·z₂, β = 1 at first.
+         [ours] √α is a standard deviation, the first step is that with β = 1, all draws of a step are around one z_t,
+         and the last of them is the next one. z_t is kept: an array of the size of what is perturbed.
+  [ours] Last layers by back-propagation, as ElasticZO (arXiv 2501.04287) has them: their gradient is that at the
+         weights as they are, from one more forward pass.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from ..kernels.random import PERTURBATION
+from ..kernels.traced import part
+from ..ops import clip_norm, perturbation
+from .optim import SGD, Adam
+from .registry import Other, Pick, Statement, Tried, register_method
+from .strategy import Strategy, Turn, turns
+
+if TYPE_CHECKING:
+    from ..compiler.compose import Composer
+    from ..compiler.derive import Derivation
+    from ..compiler.ir import Buffer, Step
+    from ..compiler.program import Program
+    from ..plan.plan import Plan
+    from ..training.trainer import Trainer
+
+
+def spsa(losses: np.ndarray, epsilon: float) -> np.ndarray:
+    """Slope along each z, (m,), arXiv 2411.04036 eq. (2), of losses (m, 2) at w + ε·z and w − ε·z; our mean of m."""
+    return (losses[:, 0] - losses[:, 1]) / (2 * epsilon * len(losses))
+
+
+def sign_spsa(losses: np.ndarray, epsilon: float) -> np.ndarray:
+    """Factors of each z, (m,), arXiv 2411.04036 eq. (3), of losses (m, 2) at w + ε·z and w − ε·z; sign(0) = 0."""
+    return np.sign(losses[:, 0] - losses[:, 1]) / len(losses)
+
+
+def one_sided(losses: np.ndarray, epsilon: float) -> np.ndarray:
+    """Factors of each z, (m,), of losses (m + 1,), the first at w and the others at w + ε·z: our reading of FZOO.
+
+    Differences from the first, divided by m and by the standard deviation of the others; 0 where that is 0.
+    """
+    first, others = losses[0], losses[1:]
+    spread = np.std(others)
+    return (others - first) / (len(others) * spread) if spread else np.zeros(len(others))
+
+
+class Look(NamedTuple):
+    """A look at the loss: at w + sign·ε·z of a draw. draw: its number among those of its kind in a step, from 0."""
+
+    draw: int
+    sign: int
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """How losses tell slopes.
+
+    looks: of a step with m draws; slopes(losses, ε): the factors of the z's; sides: how many looks each draw has, 0
+    where the losses stay in a row; fewest: draws that it needs.
+    """
+
+    looks: Callable[[int], list[Look]]
+    slopes: Callable[[np.ndarray, float], np.ndarray]
+    sides: int
+    fewest: int = 1
+
+    def factors(self, losses: list[float], epsilon: float) -> np.ndarray:
+        """What each z is multiplied by, (m,) float64, of the losses of `looks`, in their order."""
+        row = np.array(losses)
+        return self.slopes(row.reshape(-1, self.sides) if self.sides else row, epsilon)
+
+
+def both_sides(m: int) -> list[Look]:
+    """Two looks for each draw."""
+    return [Look(i, sign) for i in range(m) for sign in (1, -1)]
+
+
+def one_side(m: int) -> list[Look]:
+    """The weights as they are, then a look for each draw."""
+    return [Look(0, 0), *(Look(i, 1) for i in range(m))]
+
+
+ESTIMATORS = {
+    "sign": Estimator(both_sides, sign_spsa, 2),
+    "spsa": Estimator(both_sides, spsa, 2),
+    "one-sided": Estimator(one_side, one_sided, 0, fewest=2),
+}
+DISTRIBUTIONS = ("normal", "signs")
+NORMS = ("none", "tensor")
+SPARSE = ("none", "magnitude", "random", "threshold")
+
+
+@register_method
+@dataclass(frozen=True)
+class ForwardGradient(Strategy):
+    """A step by forward passes with perturbed weights.
+
+    m: draws a step. epsilon: how far a look is from the weights. estimator: "sign" (eq. 3), "spsa" (eq. 2) or
+    "one-sided". distribution: "normal" z, or "signs", ±1 (binomial perturbation). normalize: "tensor" is eq. (9).
+    sharpness: ρ of the sharpness-aware perturbation, 0 is none. sparse: which weights take part, "none" all of them,
+    by `share` ("magnitude", "random") or by `threshold`. alpha, beta: of momentum-guided sampling, β = 1 is none.
+    backprop_last: the classifier and so many of the last counted layers train by back-propagation, None: none.
+    optimizer: makes the update of ĝ. clip_norm: what the norm of all ĝ is clipped to, for which each is made twice.
+    ValueError for values that cannot be. arXiv 2411.04036.
+    """
+
+    m: int = 3
+    epsilon: float = 1e-3
+    estimator: str = "sign"
+    distribution: str = "normal"
+    normalize: str = "none"
+    sharpness: float = 0.0
+    sparse: str = "none"
+    share: float = 0.1
+    threshold: float = 0.01
+    alpha: float = 0.5
+    beta: float = 1.0
+    backprop_last: int | None = None
+    optimizer: SGD | Adam = SGD(lr=0.01)
+    clip_norm: float | None = None
+
+    method: ClassVar[str] = "forward-gradient"
+    states: ClassVar[Statement] = Statement(
+        "step", 90,
+        "forward-gradient:m=3,epsilon=0.001 (no backward pass; estimator=sign, spsa or one-sided, and more)",
+        {
+            "m": int, "epsilon": float, "estimator": tuple(ESTIMATORS), "distribution": DISTRIBUTIONS,
+            "normalize": NORMS, "sharpness": float, "sparse": SPARSE, "share": float, "threshold": float,
+            "alpha": float, "beta": float, "backprop_last": int,
+        },
+        combines={
+            "instances": "the chosen instances are looked at",
+            "bias": "biases alone are perturbed",
+            "depth": "steps leave residual blocks out, and what is left is perturbed",
+        },
+        refuses={
+            "rule": "a rule replaces gradients of back-propagation, and here is none",
+            "step": "both say how a step is made",
+        },
+        momentum=0.0,
+        rate=0.1,
+        tried=Tried(
+            small={"m": 2},
+            variants={
+                "=one-sided": ({"m": 4, "estimator": "one-sided", "distribution": "signs"}, {}),
+                "=enhanced": ({"m": 2, "normalize": "tensor", "sharpness": 0.01, "sparse": "magnitude"}, {}),
+                "=guided": ({"m": 1, "beta": 0.5, "sparse": "random", "share": 0.5}, {}),
+                "=hybrid": ({"m": 1, "backprop_last": 0}, {}),
+            },
+        ),
+    )  # fmt: skip
+
+    def __post_init__(self):
+        for name, words in (
+            ("estimator", tuple(ESTIMATORS)), ("distribution", DISTRIBUTIONS), ("normalize", NORMS), ("sparse", SPARSE)
+        ):  # fmt: skip
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} must be one of {', '.join(words)}, got {getattr(self, name)!r}")
+        fewest = ESTIMATORS[self.estimator].fewest
+        if isinstance(self.m, bool) or not isinstance(self.m, int) or self.m < fewest:
+            why = "" if fewest == 1 else f": {self.estimator} divides by the standard deviation of their losses"
+            raise ValueError(f"m must be at least {fewest} draws a step, got {self.m}{why}")
+        if not 0 < self.epsilon < math.inf:
+            raise ValueError(f"epsilon must be above 0 and finite, such as 0.001, got {self.epsilon}")
+        for name in ("sharpness", "threshold"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
+        for name in ("share", "beta"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be from 0 to 1, got {self.alpha}")
+        k = self.backprop_last
+        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 0):
+            raise ValueError(f"backprop_last must be a number of layers from 0 up, or None, got {k!r}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be a norm above 0, got {self.clip_norm}")
+
+    @classmethod
+    def drawn(cls, pick: Pick, other: Other) -> "ForwardGradient":
+        """With any settings."""
+        estimator = list(ESTIMATORS)[pick(0, len(ESTIMATORS) - 1)]
+        return cls(
+            m=pick(ESTIMATORS[estimator].fewest, 3), estimator=estimator, distribution=DISTRIBUTIONS[pick(0, 1)],
+            normalize=NORMS[pick(0, 1)], sharpness=pick(0, 1) * 0.01, sparse=SPARSE[pick(0, 3)],
+            share=pick(1, 9) / 10, beta=(1.0, 0.5)[pick(0, 1)], clip_norm=1.0 if pick(0, 1) else None,
+        )  # fmt: skip
+
+    def check_plan(self, plan: "Plan") -> None:
+        """ValueError for what a step without a backward pass cannot do."""
+        if plan.batch_norm == "train":
+            raise ValueError(
+                f"{self.method} needs batch_norm='frozen': statistics of the batch would move with each perturbation"
+            )
+        k, trained = self.backprop_last, plan.train_last
+        if k is not None and isinstance(trained, int) and k >= trained:
+            most = f"at most {trained - 1}" if trained else "none, for the classifier alone trains"
+            raise ValueError(
+                f"backprop_last={k} leaves {self.method} nothing to train where train_last is {trained}: it can be "
+                f"{most}"
+            )
+
+    def check_weights(self, program: "Program", parameters: Mapping[str, np.ndarray]) -> None:
+        """ValueError where epsilon is below the last digit of most of the weights that are to be perturbed."""
+        moved = {call.arrays["w"] for call in program.step if call.passed is perturbation.perturb}
+        weights = [parameters[name].reshape(-1) for name, b in program.step.parameters.items() if b in moved]
+        far = program.dtype.type(self.epsilon)
+        lost = sum(np.count_nonzero(w + far == w) for w in weights)
+        if 2 * lost > sum(w.size for w in weights):
+            last = np.concatenate([np.spacing(np.abs(w)) for w in weights])
+            raise ValueError(
+                f"epsilon={self.epsilon:g} of {self.method} is lost in {lost / len(last):.0%} of the weights, whose "
+                f"last digit in {program.dtype} is larger: epsilon={float(np.median(last)):.1e} would move most of them"
+            )
+
+    @property
+    def looks(self) -> list[Look]:
+        """Of one estimate, in order."""
+        return ESTIMATORS[self.estimator].looks(self.m)
+
+    @property
+    def draws(self) -> int:
+        """Draws a step."""
+        return self.m * (2 if self.sharpness else 1)
+
+    @property
+    def _prefix(self) -> str:
+        """Of the net that is looked at: the main one, unless there is one with a backward pass."""
+        return "" if self.backprop_last is None else "look."
+
+    def derive(self, composer: "Composer") -> "Step":
+        """Looks, and the update, in which w ← w − η·ĝ: arXiv 2411.04036 eq. (4)."""
+        if self.sharpness or self.backprop_last is not None:
+            composer = composer.sharing()
+        whole = learner = composer.net(chosen=False)
+        names = [name for name, b in whole.parameters.items() if b.region == "state"]
+        if self.backprop_last is not None:
+            last = replace(composer.plan, train_last=self.backprop_last, step=replace(self, backprop_last=None))
+            learner = composer.net(parameters=whole.parameters, plan=last)
+            params = {node.name: node.params for node in composer.graph.nodes}
+            back = {params[node][local] for node, arrays in learner.trained.items() for local in arrays}
+            names = [name for name in names if name not in back]
+            if not names:
+                raise ValueError(
+                    f"backprop_last={self.backprop_last} leaves {self.method} nothing to train in "
+                    f"{composer.graph.name}: fewer layers leave some"
+                )
+        weights = Perturbed(self, learner, names)
+        weights.prepare()
+        learner.estimated = {name: weights.estimate(name) for name in names}
+        learner.updated |= {name: learner.used(name) for name in names}
+        if learner is whole:
+            learner.learn()
+        main = [] if learner is whole else [learner.build(losses=composer.chosen)]
+        weights.follow()
+        if learner is whole:
+            main = [learner.emitted("update")]
+        stages = [(self._prefix, "look", weights.look), ("ascended.", "ascended", weights.ascended)]
+        looked = [
+            composer.net(False, prefix, section, parameters=whole.parameters, operand=operand)
+            .build(losses=composer.chosen and not prefix, loss=True)
+            for prefix, section, operand in stages[: 1 + bool(self.sharpness)]
+        ]  # fmt: skip
+        prepared = [learner.emitted("prepare")] if weights.prepared else []
+        return composer.joined(whole.held(), *prepared, *looked, *main)
+
+    def run(self, trainer: "Trainer", x: Any, y: np.ndarray, total: int, everything: bool = False) -> float | None:
+        """One step on a mini-batch, of which x None is in place already; the loss."""
+        runner, n = trainer.runner, len(y)
+        if x is not None:
+            trainer.put(y)
+        trainer.begin("", n, total)
+        first = int(trainer.updates[""][0]) * self.draws
+        numbers = np.arange(first, first + self.draws)
+        runner.write("update_draws", n, numbers[-self.m :])
+        if self.sharpness:
+            runner.write("ascended_draws", n, numbers[: self.m + 1])
+        if "prepare" in trainer.program.sections:
+            runner.run("prepare", n)
+        losses = self._looked(trainer, n, total, "look", numbers, np.zeros(0))
+        factors = ESTIMATORS[self.estimator].factors(losses, self.epsilon)
+        if self.sharpness:
+            more = self._looked(trainer, n, total, "ascended", numbers, self.sharpness * factors)
+            factors = ESTIMATORS[self.estimator].factors(more, self.epsilon)
+            losses += more
+        with np.errstate(over="ignore"):
+            given = factors.astype(trainer.program.dtype)
+        if not np.isfinite(given).all():
+            what = f"the slope is not finite at step {trainer.step + 1}"
+            trainer.stop(what, self._prefix, n, total, "" if self._prefix else "look")
+        runner.write("update_coefficients", n, given)
+        if self.backprop_last is not None:
+            trainer.again()
+            return trainer.learn(n, total)
+        runner.run("update", n)
+        trainer.updated()
+        return float(np.mean(losses))
+
+    def _looked(
+        self, trainer: "Trainer", n: int, total: int, section: str, numbers: np.ndarray, above: np.ndarray
+    ) -> list[float]:  # fmt: skip
+        """The losses of an estimate, each by a run of a section.
+
+        numbers: of a step's draws; above: the factors of the first of them, by which the looks are above the weights;
+        the next m are looked along.
+        """
+        runner, losses = trainer.runner, []
+        prefix = self._prefix if section == "look" else f"{section}."
+        for look in self.looks:
+            trainer.again(prefix)
+            runner.write(f"{section}_draws", n, [*numbers[: len(above)], numbers[len(above) + look.draw]])
+            runner.write(f"{section}_coefficients", n, [*above, look.sign * self.epsilon])
+            runner.run(section, n)
+            losses.append(float(runner.read(f"{prefix}loss", n)[0]))
+            if not math.isfinite(losses[-1]):
+                what = f"the loss is {losses[-1]} at step {trainer.step + 1}"
+                trainer.stop(what, prefix, n, total, "" if prefix else section)
+        return losses
+
+    def schedule(self, program: "Program", n: float) -> tuple[Turn, ...]:
+        """A look for each side of each draw, everything else once."""
+        looked = {"look", "ascended"}
+        return tuple(
+            turn._replace(times=len(self.looks) if turn.section in looked else 1)
+            for turn in turns(program.sections, n)
+        )  # fmt: skip
+
+
+class Perturbed:
+    """The calls of a step on the parameters that it perturbs. names: theirs."""
+
+    def __init__(self, method: ForwardGradient, learner: "Derivation", names: list[str]):
+        self.method, self.learner, self.names = method, learner, names
+        places = {name: i for i, name in enumerate(learner.graph.parameters)}
+        self.attrs = {
+            name: {
+                "stream": PERTURBATION + 3 * places[name],
+                "signs": method.distribution == "signs",
+                "deviation": math.sqrt(method.alpha),
+                "spread": math.sqrt(1 - method.alpha),
+                "chosen": method.share,
+            }
+            for name in names
+        }
+        self.given: dict[str, dict[str, Buffer]] = {name: {"seed": learner.seed_write()} for name in names}
+        scales = {"ascended": {}, "update": {}}
+        self.scales: dict[str, dict[str, Buffer]] = scales  # section → parameter → ‖w‖/‖z‖ of its draws
+        if method.beta < 1:
+            share = learner.scalar("share", learner.dtype, lambda updates, *_: method.beta if updates else 1.0)
+            for name in names:
+                shape = learner.parameters[name].shape
+                learner.state[f"{name}.guide"] = guide = learner.buffer(f"{name}.guide", shape, region="state")
+                self.given[name] |= {"guide": guide, "share": share}
+        if method.sparse == "random":
+            self._give("step", lambda name: learner.count_write())
+        elif method.sparse == "threshold":
+            self._give("least", lambda name: learner.scalar("least", learner.dtype, lambda *_: method.threshold))
+        counts = {"look": 1, "update": method.m} | ({"ascended": method.m + 1} if method.sharpness else {})
+        self.draws = {
+            section: {
+                "draws": learner.host_array(f"{section}_draws", (count,), np.int64),
+                "coefficients": learner.host_array(f"{section}_coefficients", (count,), learner.dtype),
+            }
+            for section, count in counts.items()
+        }
+
+    def _give(self, array: str, of: "Callable[[str], Buffer]") -> None:
+        """Let the passes of each parameter read an array."""
+        for name in self.names:
+            self.given[name][array] = of(name)
+
+    def prepare(self) -> None:
+        """Thresholds and norms of the weights, once a step."""
+        method, net = self.method, self.learner
+        self.prepared = method.sparse == "magnitude" or method.normalize == "tensor"
+        if not self.prepared:
+            return
+        net.begin("prepare")
+        always = net.when
+        for name in self.names:
+            w, net.when = net.parameters[name], net.used(name)
+            if method.sparse == "magnitude":
+                least = self.given[name]["least"] = net.buffer(f"{name}.least", (1,))
+                keep = part(method.share, math.prod(w.shape))
+                net.emit(name, perturbation.magnitude, {"least": least, "w": w}, {"keep": keep})
+            if method.normalize == "tensor":
+                self._norms(name, w)
+        net.when = always
+        net.begin("forward")
+
+    def _norms(self, name: str, w: "Buffer") -> None:
+        """‖w‖/‖z‖ of the draws of each section that puts a gradient together."""
+        net, m = self.learner, self.method.m
+        slices = clip_norm.partial_squares.sizes({"dw": w}, {})["L"]
+        of_w = net.buffer(f"{name}.w_squares", (slices,), np.float64)
+        net.emit(name, clip_norm.partial_squares, {"dw": w, "partials": of_w}, {})
+        for section in [section for section in self.scales if section in self.draws]:
+            of_z = net.buffer(f"{name}.z_squares", (m, slices), np.float64)
+            scales = self.scales[section][name] = net.buffer(f"{name}.{section}_scales", (m,))
+            arrays = {"z_squares": of_z, "w": w, "draws": self.draws[section]["draws"]} | self.given[name]
+            net.emit(name, perturbation.squares, arrays, self.attrs[name])
+            norms = {"scales": scales, "w_squares": of_w, "z_squares": of_z}
+            net.emit(name, perturbation.norm_ratio, norms, {})
+
+    def _arrays(self, section: str, name: str) -> "dict[str, Buffer]":
+        """What a pass that sums the draws of a section reads beside w."""
+        scales = self.scales.get(section, {}).get(name)
+        return self.draws[section] | self.given[name] | ({} if scales is None else {"scales": scales})
+
+    def _moved(self, section: str, net: "Derivation", name: str, w: "Buffer") -> "Buffer":
+        """What nodes read in place of a parameter in a section: w itself where it is not perturbed."""
+        if name not in self.given:
+            return w
+        moved = net.buffer(f"{name}.moved", w.shape)
+        net.emit(name, perturbation.perturb, {"moved": moved, "w": w} | self._arrays(section, name), self.attrs[name])
+        return moved
+
+    def look(self, net: "Derivation", name: str, w: "Buffer") -> "Buffer":
+        """The operand of a look at the weights."""
+        return self._moved("look", net, name, w)
+
+    def ascended(self, net: "Derivation", name: str, w: "Buffer") -> "Buffer":
+        """The operand of a look above the weights."""
+        return self._moved("ascended", net, name, w)
+
+    def estimate(self, name: str) -> "Callable[[], Buffer]":
+        """What emits the call that makes ĝ of a parameter."""
+        net, w = self.learner, self.learner.parameters[name]
+
+        def made() -> "Buffer":
+            dw = net.buffer(f"{name}.estimate", w.shape)
+            net.emit(name, perturbation.estimate, {"dw": dw, "w": w} | self._arrays("update", name), self.attrs[name])
+            return dw
+
+        return made
+
+    def follow(self) -> None:
+        """Let the last draw of a step be the guide of the next, where there is one."""
+        net, always = self.learner, self.learner.when
+        for name in self.names if self.method.beta < 1 else ():
+            net.when = net.used(name)
+            arrays = {"draws": self.draws["update"]["draws"], **self.given[name]}
+            net.emit(name, perturbation.follow, arrays, self.attrs[name])
+        net.when = always
