@@ -1,5 +1,6 @@
 """`gradledger cost`: price a training step before any data or run."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import refimpl as ri
@@ -164,6 +165,9 @@ def priced(estimate: predict.Estimate) -> dict:
             chosen[f"samples{end}"] = {s: of(one[s] for one in entering) for s in sections}
             chosen[f"macs{end}"] = of(one.macs for one in all_three)
         chosen["samples"] = entering[0]
+    for phase in sorted({"forward", "backward"} - sections.keys()):  # of a step whose sections are called otherwise
+        of_phase = [units for call, units in estimate.calls.items() if call.phase == phase]
+        sections[phase] = operations(sum(of_phase, Counter()))
     return {
         **sections,
         **chosen,

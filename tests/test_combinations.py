@@ -34,10 +34,11 @@ PLANS = {
     "sparse-update": {"rules": (ri.SparseUpdate(0.3),)},
     "bias-only": {"bias_only": True},
     "stochastic-depth": {"depth": ri.StochasticDepth(0.5)},
+    "forward-gradient": {"step": ri.ForwardGradient(m=2, optimizer=ri.SGD(lr=0.05))},
 }
 SUPPORTED = [pair for pair, c in COMBINATIONS.items() if c.supported]
 REFUSED = [pair for pair, c in COMBINATIONS.items() if not c.supported]
-OF_RULES = [pair for pair in SUPPORTED if not set(pair) & {*INSTANCES, "stochastic-depth"}]
+OF_RULES = [pair for pair in SUPPORTED if not set(pair) & {*INSTANCES, "stochastic-depth", "forward-gradient"}]
 ALL_RULES = ("error-map-pruning", "gradient-filter", "sparse-update")
 OPERATORS = {m: m.replace("-", "_") for m in ALL_RULES}
 
@@ -45,7 +46,7 @@ OPERATORS = {m: m.replace("-", "_") for m in ALL_RULES}
 def plan(graph, *methods) -> ri.Plan:
     rules = sum((PLANS[m].get("rules", ()) for m in methods), ())
     chosen = [PLANS[m]["instances"](graph) for m in methods if m in INSTANCES]
-    step = ri.Backprop(ri.SGD(lr=0.05))
+    step = next((PLANS[m]["step"] for m in methods if "step" in PLANS[m]), ri.Backprop(ri.SGD(lr=0.05)))
     depth = PLANS["stochastic-depth"]["depth"] if "stochastic-depth" in methods else None
     chosen = chosen[0] if chosen else None
     return ri.Plan(rules=rules, bias_only="bias-only" in methods, step=step, instances=chosen, depth=depth)
@@ -54,7 +55,7 @@ def plan(graph, *methods) -> ri.Plan:
 def test_the_table_has_every_pair_and_every_method():
     assert set(COMBINATIONS) == set(combinations_with_replacement(METHODS, 2))
     assert set(METHODS) == set(PLANS)
-    assert {b for a, b in SUPPORTED if a == "instance-filter"} == {*ALL_RULES, "bias-only"}
+    assert {b for a, b in SUPPORTED if a == "instance-filter"} == {*ALL_RULES, "bias-only", "forward-gradient"}
     assert OF_RULES == list(combinations(ALL_RULES, 2))
 
 

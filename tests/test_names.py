@@ -34,6 +34,8 @@ REASONS = {
     "refimpl/compiler/update.py": "clipping is asked for",
     "refimpl/plan/plan.py": "the loss by default",
     "refimpl/methods/convolution.py": "the gradients that the rules of a convolution put together",
+    "refimpl/methods/forward_gradient.py": "perturbed weights are looked for, to see whether epsilon moves them",
+    "refimpl/methods/forward_gradient_calls.py": "weights are perturbed, and their norms asked for",
     "refimpl/methods/optim.py": "an optimizer's own pass",
     "refimpl/methods/instance_filter.py": "the setting `batch_norm` of a Plan, called as the operator",
     "refimpl/ops/batch_norm.py": "what stands for it where statistics are fixed",

@@ -230,6 +230,7 @@ class Step:
     constants: dict[str, "Constant"] = field(default_factory=dict)  # what the plan adds to the model's own constants
     scalars: dict[str, Scalar] = field(default_factory=dict)  # of those that the host writes the ones of one element
     follows: dict[str, str] = field(default_factory=dict)  # section → the one that must have run just before it
+    repeats: dict[str, int] = field(default_factory=dict)  # section → how often a step runs it, where that is often
 
     def __iter__(self):
         return (call for calls in self.calls.values() for call in calls)

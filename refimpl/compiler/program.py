@@ -120,14 +120,26 @@ class Program:
 
     @cached_property
     def lifetimes(self) -> dict[Buffer, arena.Lifetime]:
-        """First and last launch of each arena buffer; what the host fills lives from 0, what it reads to the end."""
+        """First and last launch of each arena buffer; what the host fills lives from 0, what it reads to the end.
+
+        What a section that runs several times finds there lives to its end, but the host fills its arrays each time.
+        """
         first: dict[Buffer, int] = {b.root: 0 for b in self.step.host_writes.values()}
         last: dict[Buffer, int] = dict(first)
+        filled = set(first)
         for i, launch in enumerate(self.order):
             for b in launch.buffers:
                 if b.root.region == "arena":
                     first.setdefault(b.root, i)
                     last[b.root] = i
+        start = 0
+        for section in self.sections:
+            launches = self.launches[section]
+            end = start + len(launches)
+            for b in {b.root for launch in launches for b in launch.reads} & first.keys() - filled:
+                if section in self.step.repeats and first[b] < start:
+                    last[b] = max(last[b], end - 1)
+            start = end
         for b in self.step.host_reads.values():
             first.setdefault(b.root, 0)
             last[b.root] = len(self.order)

@@ -41,17 +41,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..kernels.random import PERTURBATION
-from ..kernels.traced import part
-from ..ops import clip_norm, perturbation
+from ..ops import perturbation
+from .forward_gradient_calls import Perturbed
 from .optim import SGD, Adam
 from .registry import Other, Pick, Statement, Tried, register_method
 from .strategy import Strategy, Turn, turns
 
 if TYPE_CHECKING:
     from ..compiler.compose import Composer
-    from ..compiler.derive import Derivation
-    from ..compiler.ir import Buffer, Step
+    from ..compiler.ir import Step
     from ..compiler.program import Program
     from ..plan.plan import Plan
     from ..training.trainer import Trainer
@@ -295,7 +293,9 @@ class ForwardGradient(Strategy):
             for prefix, section, operand in stages[: 1 + bool(self.sharpness)]
         ]  # fmt: skip
         prepared = [learner.emitted("prepare")] if weights.prepared else []
-        return composer.joined(whole.held(), *prepared, *looked, *main)
+        step = composer.joined(whole.held(), *prepared, *looked, *main)
+        step.repeats |= {section: len(self.looks) for _, section, _ in stages[: len(looked)]}
+        return step
 
     def run(self, trainer: "Trainer", x: Any, y: np.ndarray, total: int, everything: bool = False) -> float | None:
         """One step on a mini-batch, of which x None is in place already; the loss."""
@@ -352,126 +352,5 @@ class ForwardGradient(Strategy):
 
     def schedule(self, program: "Program", n: float) -> tuple[Turn, ...]:
         """A look for each side of each draw, everything else once."""
-        looked = {"look", "ascended"}
-        return tuple(
-            turn._replace(times=len(self.looks) if turn.section in looked else 1)
-            for turn in turns(program.sections, n)
-        )  # fmt: skip
-
-
-class Perturbed:
-    """The calls of a step on the parameters that it perturbs. names: theirs."""
-
-    def __init__(self, method: ForwardGradient, learner: "Derivation", names: list[str]):
-        self.method, self.learner, self.names = method, learner, names
-        places = {name: i for i, name in enumerate(learner.graph.parameters)}
-        self.attrs = {
-            name: {
-                "stream": PERTURBATION + 3 * places[name],
-                "signs": method.distribution == "signs",
-                "deviation": math.sqrt(method.alpha),
-                "spread": math.sqrt(1 - method.alpha),
-                "chosen": method.share,
-            }
-            for name in names
-        }
-        self.given: dict[str, dict[str, Buffer]] = {name: {"seed": learner.seed_write()} for name in names}
-        scales = {"ascended": {}, "update": {}}
-        self.scales: dict[str, dict[str, Buffer]] = scales  # section → parameter → ‖w‖/‖z‖ of its draws
-        if method.beta < 1:
-            share = learner.scalar("share", learner.dtype, lambda updates, *_: method.beta if updates else 1.0)
-            for name in names:
-                shape = learner.parameters[name].shape
-                learner.state[f"{name}.guide"] = guide = learner.buffer(f"{name}.guide", shape, region="state")
-                self.given[name] |= {"guide": guide, "share": share}
-        if method.sparse == "random":
-            self._give("step", lambda name: learner.count_write())
-        elif method.sparse == "threshold":
-            self._give("least", lambda name: learner.scalar("least", learner.dtype, lambda *_: method.threshold))
-        counts = {"look": 1, "update": method.m} | ({"ascended": method.m + 1} if method.sharpness else {})
-        self.draws = {
-            section: {
-                "draws": learner.host_array(f"{section}_draws", (count,), np.int64),
-                "coefficients": learner.host_array(f"{section}_coefficients", (count,), learner.dtype),
-            }
-            for section, count in counts.items()
-        }
-
-    def _give(self, array: str, of: "Callable[[str], Buffer]") -> None:
-        """Let the passes of each parameter read an array."""
-        for name in self.names:
-            self.given[name][array] = of(name)
-
-    def prepare(self) -> None:
-        """Thresholds and norms of the weights, once a step."""
-        method, net = self.method, self.learner
-        self.prepared = method.sparse == "magnitude" or method.normalize == "tensor"
-        if not self.prepared:
-            return
-        net.begin("prepare")
-        always = net.when
-        for name in self.names:
-            w, net.when = net.parameters[name], net.used(name)
-            if method.sparse == "magnitude":
-                least = self.given[name]["least"] = net.buffer(f"{name}.least", (1,))
-                keep = part(method.share, math.prod(w.shape))
-                net.emit(name, perturbation.magnitude, {"least": least, "w": w}, {"keep": keep})
-            if method.normalize == "tensor":
-                self._norms(name, w)
-        net.when = always
-        net.begin("forward")
-
-    def _norms(self, name: str, w: "Buffer") -> None:
-        """‖w‖/‖z‖ of the draws of each section that puts a gradient together."""
-        net, m = self.learner, self.method.m
-        slices = clip_norm.partial_squares.sizes({"dw": w}, {})["L"]
-        of_w = net.buffer(f"{name}.w_squares", (slices,), np.float64)
-        net.emit(name, clip_norm.partial_squares, {"dw": w, "partials": of_w}, {})
-        for section in [section for section in self.scales if section in self.draws]:
-            of_z = net.buffer(f"{name}.z_squares", (m, slices), np.float64)
-            scales = self.scales[section][name] = net.buffer(f"{name}.{section}_scales", (m,))
-            arrays = {"z_squares": of_z, "w": w, "draws": self.draws[section]["draws"]} | self.given[name]
-            net.emit(name, perturbation.squares, arrays, self.attrs[name])
-            norms = {"scales": scales, "w_squares": of_w, "z_squares": of_z}
-            net.emit(name, perturbation.norm_ratio, norms, {})
-
-    def _arrays(self, section: str, name: str) -> "dict[str, Buffer]":
-        """What a pass that sums the draws of a section reads beside w."""
-        scales = self.scales.get(section, {}).get(name)
-        return self.draws[section] | self.given[name] | ({} if scales is None else {"scales": scales})
-
-    def _moved(self, section: str, net: "Derivation", name: str, w: "Buffer") -> "Buffer":
-        """What nodes read in place of a parameter in a section: w itself where it is not perturbed."""
-        if name not in self.given:
-            return w
-        moved = net.buffer(f"{name}.moved", w.shape)
-        net.emit(name, perturbation.perturb, {"moved": moved, "w": w} | self._arrays(section, name), self.attrs[name])
-        return moved
-
-    def look(self, net: "Derivation", name: str, w: "Buffer") -> "Buffer":
-        """The operand of a look at the weights."""
-        return self._moved("look", net, name, w)
-
-    def ascended(self, net: "Derivation", name: str, w: "Buffer") -> "Buffer":
-        """The operand of a look above the weights."""
-        return self._moved("ascended", net, name, w)
-
-    def estimate(self, name: str) -> "Callable[[], Buffer]":
-        """What emits the call that makes ĝ of a parameter."""
-        net, w = self.learner, self.learner.parameters[name]
-
-        def made() -> "Buffer":
-            dw = net.buffer(f"{name}.estimate", w.shape)
-            net.emit(name, perturbation.estimate, {"dw": dw, "w": w} | self._arrays("update", name), self.attrs[name])
-            return dw
-
-        return made
-
-    def follow(self) -> None:
-        """Let the last draw of a step be the guide of the next, where there is one."""
-        net, always = self.learner, self.learner.when
-        for name in self.names if self.method.beta < 1 else ():
-            net.when = net.used(name)
-            arrays = {"draws": self.draws["update"]["draws"], **self.given[name]}
-            net.emit(name, perturbation.follow, arrays, self.attrs[name])
-        net.when = always
+        repeats = program.step.repeats
+        return tuple(turn._replace(times=repeats.get(turn.section, 1)) for turn in turns(program.sections, n))

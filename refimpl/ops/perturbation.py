@@ -1,7 +1,7 @@
 """Perturbed weights, and a gradient put together from perturbations; nothing of the size of the weights is stored.
 
     moved = w + Σ_j c_j·z_j            what a forward pass reads in place of w, which itself is never written
-    dw = Σ_j c_j·z_j                   what an optimizer reads as a gradient
+    estimated = Σ_j c_j·z_j            what an optimizer reads as a gradient
 
 z_j is drawn again wherever it is needed, from (seed, stream, number of the draw, index): our reading of z ~ N(0, I) of
 arXiv 2411.04036 is `kernels.random.bell` divided by the root of its variance, mean 0 and variance 1, which differs from
@@ -26,8 +26,8 @@ from ..kernels.passes import declare
 from ..kernels.random import BELL_VARIANCE, bell, words
 
 SHAPES = {
-    "w": "E*", "moved": "E*", "dw": "E*", "guide": "E*", "seed": "int64: 1", "draws": "int64: J", "coefficients": "J",
-    "scales": "M", "share": "1", "least": "1", "step": "int64: 1", "w_squares": "float64: L",
+    "w": "E*", "moved": "E*", "estimated": "E*", "guide": "E*", "seed": "int64: 1", "draws": "int64: J",
+    "coefficients": "J", "scales": "M", "share": "1", "least": "1", "step": "int64: 1", "w_squares": "float64: L",
     "z_squares": "float64: M L",
 }  # fmt: skip
 UNIT = 1 / math.sqrt(BELL_VARIANCE)
@@ -102,14 +102,13 @@ def perturb(
     )
 
 
-@declare(SHAPES, items="E", writes="dw", derive=derive)
+@declare(SHAPES, items="E", writes="estimated", derive=derive)
 def estimate(
-    t, dw, w, seed, draws, coefficients, scales=None, guide=None, share=None, least=None, step=None,
+    t, estimated, w, seed, draws, coefficients, scales=None, guide=None, share=None, least=None, step=None,
     stream=0, signs=False, deviation=1.0, spread=1.0, chosen=1.0,
 ):  # fmt: skip
-    """Estimated gradient dw, (E,), of w, (E,), draws and coefficients, (J,); see the module for the rest."""
-    # forward: the loss at w ± ε·z_j, whose difference the host has made c_j of
-    dw[t] = sum_of_draws(
+    """Estimated gradient, (E,), of w, (E,), draws and coefficients, (J,); see the module for the rest."""
+    estimated[t] = sum_of_draws(
         t, w, seed, draws, coefficients, scales, guide, share, least, step, stream, signs, deviation, spread, chosen
     )
 
