@@ -14,7 +14,7 @@ from refimpl.kernels.running import threads
 from refimpl.training.trainer import Runner, Trainer, initial, new_block
 
 # What no body indexes with: arithmetic, comparisons and bits only.
-NO_INDEX = {"argmax", "mask", "step", "seed", "block"}
+NO_INDEX = {"argmax", "mask", "step", "seed", "block", "draws"}
 # Bodies that read these only to compare them, or to hand on what others index with.
 COMPARED = {("error_map_pruning", "keep", "rank"), ("error_map_pruning", "grad_w", "rank"),
             ("error_map_pruning", "grad_w", "kept"), ("sparse_update", "choose", "order"),

@@ -45,7 +45,7 @@ def test_the_python_runs(capsys):
 @pytest.mark.parametrize("page", [p for p in site.pages() if "```python" in site.written(p)])
 def test_the_python_of_a_page_runs(page):
     found = run(site.filled(page))
-    assert found["program"].launches["backward"]
+    assert found["program"].training
     if "smaller" in found:
         assert count(found["smaller"]) <= 0.6 * count(found["model"])
         assert {n.op for n in found["zeroing"].nodes} > {"block_prune"}

@@ -207,7 +207,8 @@ class Trainer:
         The arena holds other things by now.
         """
         inputs.fill(self.runner, self._batch)
-        self._given.setdefault(net, self._given[""])
+        if net not in self._given:
+            self._given[net] = self._given[""]
         self._place(net)
 
     def learn(self, n: int, total: int, net: str = "") -> float:
