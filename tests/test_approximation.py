@@ -307,3 +307,11 @@ def test_steps_that_leave_blocks_out_are_not_compared():
     message = "^stochastic-depth leaves blocks out of a step, what remains has its exact gradient: compare without it$"
     with pytest.raises(ValueError, match=message):
         gradient_errors(graph, ri.Plan(depth=ri.StochasticDepth()), x, np.arange(4) % 3, batch=4, batches=1)
+
+
+def test_steps_without_a_backward_pass_are_not_compared():
+    graph = pointwise()
+    x, y = samples(graph)
+    message = "^forward-gradient makes a step without the gradients of back-propagation: compare without it$"
+    with pytest.raises(ValueError, match=message):
+        gradient_errors(graph, ri.Plan(step=ri.ForwardGradient()), x, y, batch=4, batches=1)

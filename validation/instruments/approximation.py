@@ -31,7 +31,7 @@ from refimpl.graph import INPUT, Graph
 from refimpl.kernels import random
 from refimpl.kernels.passes import Pass
 from refimpl.kernels.running import threads
-from refimpl.plan.plan import Plan, counted
+from refimpl.plan.plan import Plan, counted, kind_of
 from refimpl.training.learnt_constants import learn_constants
 from refimpl.training.trainer import Runner, Trainer
 
@@ -181,6 +181,10 @@ def convolutions(graph: Graph, plan: Plan) -> list[str]:
     if plan.depth is not None:
         raise ValueError(
             f"{plan.depth.method} leaves blocks out of a step, what remains has its exact gradient: compare without it"
+        )
+    if kind_of(plan.step) == "step":
+        raise ValueError(
+            f"{plan.step.method} makes a step without the gradients of back-propagation: compare without it"
         )
     layers = set(counted(graph))
     names = [name for name, arrays in plan.trained(graph).items() if name in layers and "w" in arrays]
