@@ -262,7 +262,8 @@ def norms(lowering: Lowering) -> Norms:
 
 
 def _norm(lowering: Lowering, mean: Call) -> Norm:
-    calls = {c.passed.name: c for c in lowering.of_node(mean.node) if c.passed.operator == "batch_norm"}
+    own = (c for c in lowering.of_node(mean.node) if c.passed.operator == "batch_norm" and not c.renamed)
+    calls = {c.passed.name: c for c in own}
     start = calls["forward"]
     total = lowering.reader(start.arrays["y"], add.forward)
     if total and not lowering.written_before(other(total, start.arrays["y"]), start):
