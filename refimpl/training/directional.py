@@ -1,5 +1,6 @@
 """The exact derivative of a loss along a direction of the parameters, by forward mode."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -49,11 +50,14 @@ def directional_derivative(
             raise ValueError(f"the derivative is that of a whole batch and net: plan without {what}, {method!r}")
     arguments.whole("seed", seed, 0)
     tangents = checked(graph, direction)
+    if parameters is not None:
+        graph = copy.copy(graph)
+        graph.weights = graph.weights | dict(parameters)
     plan = replace(plan, rules=(), step=Directional(tuple(tangents)))
     sides = np.shape(x)[1:3] if graph.size and not isinstance(x, Mapping) else ()
     program = compile(graph, plan, samples(x), sides if len(sides) == 2 else None, backend=backend, dtype=dtype)
     inputs.check(program, x, y)
-    runner, n = Runner(program, initial(program, seed) | dict(parameters or {}), seed=seed), samples(x)
+    runner, n = Runner(program, initial(program, seed), seed=seed), samples(x)
     inputs.fill(runner, x)
     runner.write(program.truth.name, n, y)
     for name, scalar in program.step.scalars.items():
