@@ -343,10 +343,11 @@ class Derivation:
         except ShapeError as e:
             raise ShapeError(f"node {resolved.name} ({passed}): {e}") from None
         batched = any(b.batched for b in arrays.values())
+        told = any("N" in dims(passed.shapes[a]) for a in arrays)  # else its N are the samples of the node
         for a in passed.writes:
             own = bound.name(a)
             if a not in passed.inplace or a in passed.parts and own not in resolved.arrays:
-                per_sample = batched and dims(passed.shapes[a])[:1] == ["N"]
+                per_sample = (batched or not told) and dims(passed.shapes[a])[:1] == ["N"]
                 name = resolved.name if own == "y" else f"{resolved.name}.{own}"
                 dtype = dtype_of(passed.shapes[a], self.dtype)
                 samples = sizes["N"] // self.batch if per_sample else 0

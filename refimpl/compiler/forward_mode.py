@@ -41,7 +41,7 @@ class ForwardMode:
     def after(self, resolved: "Resolved") -> None:
         """Derive the tangents of a node's outputs that the loss depends on, if any of what it reads has one."""
         node, op, net = resolved.node, resolved.op, self.net
-        outputs = {local: t for local, t in zip(op.outputs, node.outputs, strict=True) if t in self.wanted}
+        outputs = {f"t{local}": t for local, t in zip(op.outputs, node.outputs, strict=True) if t in self.wanted}
         if not outputs:
             return
         inputs = zip(op.locals(len(node.inputs)), node.inputs, strict=True)
@@ -49,44 +49,50 @@ class ForwardMode:
         for local in op.params:
             if (name := node.params.get(local)) and (tangent := self.tangent(net, name, net.parameters[name])):
                 given[f"t{local}"] = tangent
-        for local, tensor in outputs.items() if given else ():
-            ty = self.along(resolved, f"t{local}", given)
-            self.tensors[tensor] = ty.reshape(net.shapes[tensor])
+        if given:
+            for array, tangent in self.along(resolved, list(outputs), given).items():
+                tensor = outputs[array]
+                self.tensors[tensor] = tangent.reshape(net.shapes[tensor])
 
     def loss(self, last: "Resolved") -> Buffer:
         """The tangent of the loss, (1,). ValueError where it depends on no parameter that has a tangent."""
         graph = self.net.graph
         if graph.output not in self.tensors:
             raise ValueError(f"the loss of {graph.name} depends on no parameter that has a tangent")
-        return self.along(last, "tloss", {"tx": self.tensors[graph.output]})
+        return self.along(last, ["tloss"], {"tx": self.tensors[graph.output]})["tloss"]
 
-    def along(self, resolved: "Resolved", array: str, given: Mapping[str, Buffer]) -> Buffer:
-        """A tangent of a node, the sum of its terms. ValueError where they do not tell how it follows from those given.
+    def along(self, resolved: "Resolved", arrays: list[str], given: Mapping[str, Buffer]) -> dict[str, Buffer]:
+        """Tangents of a node, by name, each the sum of its terms. ValueError where they do not follow from those given.
 
-        given: the tangents of what the node reads.
+        arrays: their names, that of the first output first. given: the tangents of what the node reads.
         """
-        net, node, left, terms = self.net, resolved.name, dict(given), []
-        resolved.arrays.pop(array, None)
+        net, node = self.net, resolved.name
+        left = {array: set(given) for array in arrays}  # what no term of it has taken yet
+        terms: dict[str, list[Buffer]] = {array: [] for array in arrays}
         for term in resolved.tangent:
             if isinstance(term, str):
-                if term in left:
-                    terms.append(left.pop(term))
-            elif array in term.writes:
-                needs = sources(resolved, term)
-                taken = needs.keys() & left.keys()
-                if taken and all(name in left for name, must in needs.items() if must):
-                    resolved.arrays |= {name: left.pop(name) for name in taken}
-                    net.call(resolved, term)
-                    terms.append(resolved.arrays.pop(array))
-                    for name in taken:
-                        del resolved.arrays[name]
-        if left:
-            names, op = ", ".join(sorted(left)), resolved.op.name
-            raise ValueError(
-                f"there is no derivative through node {node} in forward mode: its operator {op} states no TANGENT that "
-                f"tells how {array} follows from {names}"
-            )
-        return total(net, node, f"{node}.{array}", [Partial(term) for term in terms])
+                if term in given:
+                    left[arrays[0]].remove(term)
+                    terms[arrays[0]].append(given[term])
+                continue
+            writes, needs = [array for array in arrays if array in term.writes], sources(resolved, term)
+            there = set(given).intersection(*(left[array] for array in writes))
+            taken = needs.keys() & there
+            if writes and taken and all(name in there for name, must in needs.items() if must):
+                resolved.arrays |= {name: given[name] for name in taken}
+                net.call(resolved, term)
+                for name in taken:
+                    del resolved.arrays[name]
+                for array in writes:
+                    left[array] -= taken
+                    terms[array].append(resolved.arrays.pop(array))
+        for array, names in left.items():
+            if names:
+                raise ValueError(
+                    f"there is no derivative through node {node} in forward mode: its operator {resolved.op.name} "
+                    f"states no TANGENT that tells how {array} follows from {', '.join(sorted(names))}"
+                )
+        return {a: total(net, node, f"{node}.{a}", [Partial(term) for term in found]) for a, found in terms.items()}
 
 
 def sources(resolved: "Resolved", term: Bound) -> dict[str, bool]:

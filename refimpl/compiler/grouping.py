@@ -250,7 +250,7 @@ class Norms:
 
 
 def norms(lowering: Lowering) -> Norms:
-    """The training norms, found once for a lowering; those whose calls run together, and alone read their statistics."""
+    """The training norms, found once for a lowering; whose calls run together and alone read their statistics."""
     if "norms" not in lowering.notes:
         known = lowering.notes["norms"] = Norms()
         for call in lowering.calls:
