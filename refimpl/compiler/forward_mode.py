@@ -92,17 +92,17 @@ class ForwardMode:
                     f"there is no derivative through node {node} in forward mode: its operator {resolved.op.name} "
                     f"states no TANGENT that tells how {array} follows from {', '.join(sorted(names))}"
                 )
-        return {a: total(net, node, f"{node}.{a}", [Partial(term) for term in found]) for a, found in terms.items()}
+        return {a: total(net, node, f"{node}.{a}", list(map(Partial, summed))) for a, summed in terms.items()}
 
 
 def sources(resolved: "Resolved", term: Bound) -> dict[str, bool]:
     """The tangents of what a node reads that a term follows from, each: must it be there?"""
-    node, op, found = resolved.node, resolved.op, dict[str, bool]()
+    node, op, needs = resolved.node, resolved.op, dict[str, bool]()
     tangents = {f"t{local}" for local in (*op.locals(len(node.inputs)), *op.params)}
     for a in term.passed.reads:
         name = term.name(a)
         if name in tangents:
-            found[name] = found.get(name, False) or a not in term.passed.optional
+            needs[name] = needs.get(name, False) or a not in term.passed.optional
         elif (writer := resolved.writer.get(name)) in resolved.tangent:
-            found |= sources(resolved, writer)
-    return found
+            needs |= sources(resolved, writer)
+    return needs
