@@ -95,11 +95,12 @@ def test_biases_alone(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("norm", ["frozen", "train"])
 @pytest.mark.parametrize("name", [*NETS])
-def test_every_parameter_alone_against_slopes(name, backend):
+def test_every_parameter_alone_against_slopes(name, norm, backend):
     """Also those that no plan trains: gamma and beta under frozen statistics."""
     graph = NETS[name]()
-    plan = ri.Plan(label_smoothing=0.1)
+    plan = ri.Plan(batch_norm=norm, label_smoothing=0.1)
     x, y = labelled(graph, plan, 3, 1)
     weights, h = moved(graph, 1), 1e-5
     trainable = [p for node in graph.nodes for local, p in node.params.items() if local in node.operator.params]
