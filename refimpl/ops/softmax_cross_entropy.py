@@ -175,7 +175,7 @@ def grad_x(t, dx, x, labels, lse, total_weight, class_weights=None, label_smooth
     dx[t, label] -= hit
 
 
-@declare(SHAPES, items="N", writes="tlse", sums="K")
+@declare(SHAPES, items="N", writes="tlse", sums="K", adds="K")
 def tangent_lse(t, tlse, tx, x, lse):
     """Tangent of lse, (N,): Σ_k p·tx, p = exp(x − lse), from tx and x, (N, K), and lse, (N,)."""
     # log_sum_exp: lse[n] = log Σ_k exp x[n,k]
@@ -185,7 +185,7 @@ def tangent_lse(t, tlse, tx, x, lse):
     tlse[t] = total
 
 
-@declare(SHAPES, items="1", writes="tloss", sums="N")
+@declare(SHAPES, items="1", writes="tloss", sums="N", adds="N")
 def tangent_loss(t, tloss, tlosses, total_weight):
     """Tangent of the mean loss, (1,), from tlosses, (N,), and total_weight, (1,)."""
     # mean_loss: loss = Σ_n losses[n] / total_weight
