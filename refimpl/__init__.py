@@ -15,12 +15,14 @@ from .methods.optim import SGD, Adam, Schedule
 from .methods.sparse_update import SparseUpdate
 from .methods.stochastic_depth import StochasticDepth
 from .plan.plan import Backprop, Plan
+from .training.directional import directional_derivative
 from .training.trainer import NonFiniteError, Progress, Trainer
 
 __all__ = [
     "SGD", "Adam", "Backprop", "ErrorMapPruning", "ForwardGradient", "GradientFilter", "Graph", "HardExamples",
     "InstanceFilter", "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress", "RandomSkip", "Schedule",
-    "ShapeError", "SparseUpdate", "StochasticDepth", "Trainer", "backends", "compile", "models",
+    "ShapeError", "SparseUpdate", "StochasticDepth", "Trainer", "backends", "compile", "directional_derivative",
+    "models",
 ]  # fmt: skip
 
 spin.bound()  # before a kernel starts threads

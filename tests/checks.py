@@ -61,7 +61,11 @@ class Run:
 
     def __getitem__(self, array: str):
         if array not in self.values:
-            self.run(self.operator.writer(array))
+            if writer := self.operator.writer(array):
+                self.run(writer)
+            else:  # a tangent, that of any direction
+                of = self[array.removeprefix("t")]
+                self.values[array] = np.random.default_rng(of.size).normal(size=of.shape).astype(of.dtype)
         return self.values[array]
 
     def run(self, passed: passes.Pass) -> dict:
@@ -209,11 +213,12 @@ class Subject:
             check_close(run, theirs, bound, scales)
 
     def calls(self, case: Case) -> list:
-        """The calls of every pass that does not update in place."""
+        """The calls of every pass that does not update in place; of tangents those that the case's arrays have."""
         case = self.complete(case)
         run = Run(self.name, case)
+        absent = {f"t{a}" for a in run.operator.params if a not in case.arrays}
         for passed in run.operator.passes.values():
-            if not passed.inplace:
+            if not passed.inplace and not absent.intersection(set(passed.reads) - passed.optional):
                 run.run(passed)
         return run.calls
 

@@ -16,7 +16,8 @@ def test_each_call_copies_the_part_of_one_input(data):
     inputs = [rng.normal(size=(*rows, width)) for width in widths]
     y, start = np.full((*rows, sum(widths)), np.nan), 0
     bound = concat.bind(inputs)
-    assert bound.sizes == {"K": sum(widths)} and len(bound.passes) == 2 * len(inputs)
+    assert bound.sizes == {"K": sum(widths)} and len(bound.passes) == 2 * len(inputs) == 2 * len(bound.tangent)
+    tangents = np.zeros_like(y)
     for i, x in enumerate(inputs):
         ahead, back = bound.passes[2 * i : 2 * i + 2]
         assert (ahead.passed, ahead.attrs, back.attrs) == (concat.forward, {"start": start}, {"start": start})
@@ -25,8 +26,13 @@ def test_each_call_copies_the_part_of_one_input(data):
         check_counts(concat.forward, {"y": y, "x": x}, {"start": start}, {})
         check_threads(concat.forward, {"y": y, "x": x}, {"start": start}, {})
         check_counts(concat.grad_x, {"dy": y}, {"start": start}, {"A": widths[i]})
+        assert (bound.tangent[i].passed, bound.tangent[i].attrs) == (concat.tangent, {"start": start})
+        tangents += concat.tangent(x, start=start, K=sum(widths))
+        check_counts(concat.tangent, {"tx": x}, {"start": start}, {"K": sum(widths)})
+        check_threads(concat.tangent, {"tx": x}, {"start": start}, {"K": sum(widths)})
         start += widths[i]
     np.testing.assert_array_equal(y, np.concatenate(inputs, -1))
+    np.testing.assert_array_equal(tangents, y)
 
 
 def test_a_part_outside_is_refused():

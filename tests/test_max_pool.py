@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import oracles
 from checks import Case, Subject, apart, nchw, nhwc, padding, rng_of, window_attrs
@@ -20,6 +22,19 @@ def torch_max_pool(F, t, attrs):
 
 subject = Subject("max_pool", case, oracles.max_pool, torch_max_pool)
 test_oracle, test_slope, test_torch, test_counts, test_threads = subject.tests()
+
+
+@given(st.data())
+def test_the_tangent_is_of_the_same_places_as_the_gradient(data):
+    """Σ dy·ty = Σ dx·tx for every dy and tx: the one linear map is the other's transpose."""
+    drawn = case(lambda low, high: data.draw(st.integers(low, high)))
+    x, rng = drawn.arrays["x"], np.random.default_rng(0)
+    argmax, tx = max_pool.argmax(x, **drawn.attrs), rng.normal(size=x.shape)
+    ty = max_pool.tangent(tx, argmax, **drawn.attrs)
+    dy = rng.normal(size=ty.shape)
+    dx = max_pool.grad_x(dy, argmax, H=x.shape[1], W=x.shape[2], **drawn.attrs)
+    np.testing.assert_allclose(np.vdot(dy, ty), np.vdot(dx, tx), rtol=1e-10, atol=1e-12)
+    assert np.isin(ty, tx).all()
 
 
 @pytest.mark.parametrize("special", [1.0, np.nan, -np.inf, np.inf])

@@ -21,7 +21,8 @@ T, CLASSES = 5, 6
 def costs():
     grad = N * E * ((2 + has("dy") + has("dz")) * load + cmp + 2 * store)
     register_operator(extremes)
-    with priced("extremes", forward=N * E * (2 * load + 2 * cmp + 2 * store), grad=grad):
+    tangent = N * E * ((2 + has("ta") + has("tb")) * load + cmp + 2 * store)
+    with priced("extremes", forward=N * E * (2 * load + 2 * cmp + 2 * store), grad=grad, tangent=tangent):
         yield
     forget_operator("extremes")
 

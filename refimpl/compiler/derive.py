@@ -28,9 +28,10 @@ from ..kernels.quantized import each
 from ..kernels.random import ORDER
 from ..methods.convolution import Rule, bind
 from ..methods.instance_filter import select
-from ..ops import Operator, operator
+from ..ops import Operator, operator, tangent_terms
 from ..plan.plan import Plan
 from .backward import backward, check
+from .forward_mode import ForwardMode, Tangent
 from .ir import ALWAYS, PHASES, Buffer, Call, Condition, Constant, Scalar, Scaled, Step
 from .moves import Moves
 from .update import update
@@ -46,9 +47,11 @@ class Resolved:
     passes: list[Bound]
     sizes: dict[str, int]  # letters that its inputs, parameters and output tell
     arrays: dict[str, Buffer] = field(default_factory=dict)
+    tangent: tuple[str | Bound, ...] = ()  # the terms of what the operator states as TANGENT
 
     def __post_init__(self):
-        self.writer = {a: p for p in reversed(self.passes) for a in p.writes}  # array → the first pass that writes it
+        bound = [*self.passes, *(term for term in self.tangent if isinstance(term, Bound))]
+        self.writer = {a: p for p in reversed(bound) for a in p.writes}  # array → the first pass that writes it
 
     @property
     def name(self) -> str:
@@ -156,25 +159,33 @@ class Derivation:
         """Does training change the arrays in STATE of a node? Statistics of the batch only where the plan says so."""
         return node.name in self.trained and (self.plan.batch_norm == "train" or not node.operator.statistics)
 
-    def build(self, losses: bool = False, loss: bool = False) -> Step:
-        """The step. losses: the host wants the loss of each instance, loss: their mean; of an inference too."""
-        nodes = self.forward()
+    def build(self, losses: bool = False, loss: bool = False, tangent: Tangent | None = None) -> Step:
+        """The step. losses: the host wants the loss of each instance, loss: their mean; of an inference too.
+
+        tangent: of parameters (`forward_mode`); then the host gets the derivative of the loss along them, `tloss`, in
+        place of the ways back and to an update.
+        """
+        along = ForwardMode(self, tangent) if tangent else None
+        nodes = self.forward(along)
         output, *others = (self.tensors[tensor] for tensor in self.graph.outputs)
         reads = {"output": output}
         if not self.training:
             reads |= {f"output.{name}": b for name, b in zip(self.graph.outputs[1:], others, strict=True)}
-        last = self.loss(output) if self.training or losses or loss else None
+        last = self.loss(output) if self.training or losses or loss or along else None
         if losses:
             reads["losses"] = self.demand(last, "losses")
-        if self.training or loss:
+        if self.training or loss or along:
             reads["loss"] = self.demand(last, "loss")
-        if self.training:
+        if along:
+            reads["tloss"] = along.loss(last)
+        elif self.training:
             backward(self, nodes, last)
             if self.gradients:
                 reads["finite"] = check(self)
             update(self, nodes)
-        calls = {self.names[phase]: self.calls[phase] for phase in (PHASES if self.training else PHASES[:1])}
-        order = [self.names[phase] for phase in PHASES] if self.training else []
+        phases = PHASES if self.training and not along else PHASES[:1]
+        calls = {self.names[phase]: self.calls[phase] for phase in phases}
+        order = [*calls]
         return Step(
             calls,
             self.prefixed(self.host_writes),
@@ -188,8 +199,11 @@ class Derivation:
             follows=dict(zip(order[1:], order, strict=False)),
         )
 
-    def forward(self) -> list[Resolved]:
-        """Derive the nodes that an output needs, in order, and with them the tensors that somebody reads."""
+    def forward(self, along: ForwardMode | None = None) -> list[Resolved]:
+        """Derive the nodes that an output needs, in order, and with them the tensors that somebody reads.
+
+        along: what derives the tangents of each node right after it.
+        """
         nodes = []
         needed = self.graph.needed()
         read = {*self.graph.outputs, *(tensor for node in needed for tensor in node.inputs)}
@@ -207,6 +221,8 @@ class Derivation:
                 scaled = self.scaled(self.graph.tensors[tensor])
                 while scaled and view:
                     view.quantized, view = scaled, view.base
+            if along:
+                along.after(resolved)
             if node.name in self.shortcuts:
                 self.stand_in(resolved)
         self.when = ALWAYS
@@ -300,16 +316,17 @@ class Derivation:
             attrs |= {"stream": op.stream + self.graph.place(node.name)}
         for local, holds in op.host.items():
             arrays[local] = self.count_write() if holds == "update" else self.seed_write()
-        passes = op.bound
+        passes, tangent = op.bound, op.tangent
         if op.bind:
-            passes = list(op.bind([arrays[local] for local in op.locals(len(node.inputs))]).passes)
+            binding = op.bind([arrays[local] for local in op.locals(len(node.inputs))])
+            passes, tangent = list(binding.passes), tangent_terms(binding.tangent)
         rules = self.plan.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
         if rules:
             bound = bind(rules, attrs, op.derive(sizes, attrs) | sizes)
             passes, attrs, sizes = bound.passes + passes, bound.attrs, bound.sizes
             for rule in rules:
                 arrays |= self.given(rule, node, passes, sizes)
-        return Resolved(node, op, attrs, passes, sizes, arrays)
+        return Resolved(node, op, attrs, passes, sizes, arrays, tangent)
 
     def given(self, rule: Rule, node: Node, passes: list[Bound], sizes: dict[str, int]) -> dict[str, Buffer]:
         """What the passes of a rule read that the rule or the host gives: its constants and its scalars."""
@@ -364,10 +381,11 @@ class Derivation:
         except ShapeError as e:
             raise ShapeError(f"node {resolved.name} ({passed}): {e}") from None
         batched = any(b.batched for b in arrays.values())
+        told = any("N" in dims(passed.shapes[a]) for a in arrays)  # else its N are the samples of the node
         for a in passed.writes:
             own = bound.name(a)
             if a not in passed.inplace or a in passed.parts and own not in resolved.arrays:
-                per_sample = batched and dims(passed.shapes[a])[:1] == ["N"]
+                per_sample = (batched or not told) and dims(passed.shapes[a])[:1] == ["N"]
                 name = resolved.name if own == "y" else f"{resolved.name}.{own}"
                 dtype = dtype_of(passed.shapes[a], self.dtype)
                 samples = sizes["N"] // self.batch if per_sample else 0
@@ -395,7 +413,7 @@ class Derivation:
         attrs = {"label_smoothing": plan.label_smoothing}
         if plan.ignored_label is not None:
             attrs["ignored"] = plan.ignored_label
-        loss = Resolved(node, op, attrs, op.bound, sizes, {"x": output})
+        loss = Resolved(node, op, attrs, op.bound, sizes, {"x": output}, op.tangent)
         name = "labels" if "labels" in op.shapes else "target"
         entry = op.shapes[name]
         shape = full_shape(entry, sizes, axes)

@@ -32,6 +32,9 @@ RECTIFIERS = {relu.forward: relu, relu6.forward: relu6}  # pass → operator
 MASKED = (relu.grad_x, relu6.grad_x)
 PASSED = (*MASKED, frozen_batch_norm.grad_x)  # of what a gradient passes on its way
 NORM_GRADIENTS = (batch_norm.grad_gamma, batch_norm.grad_beta, batch_norm.grad_x)
+NORM_STATISTICS = (
+    batch_norm.mean, batch_norm.var, batch_norm.inv_std, batch_norm.update_mean, batch_norm.update_var
+)  # fmt: skip
 
 
 def given(*calls: Call | None) -> tuple[Call, ...]:
@@ -225,7 +228,7 @@ class Norm:
     @property
     def statistics(self) -> tuple[Call, ...]:
         """The calls for the statistics of the batch, and those that keep running ones."""
-        return given(*(self.calls.get(name) for name in ("mean", "var", "inv_std", "update_mean", "update_var")))
+        return given(*(self.calls.get(p.name) for p in NORM_STATISTICS))
 
     @property
     def gradients(self) -> tuple[Call, ...]:
@@ -247,7 +250,7 @@ class Norms:
 
 
 def norms(lowering: Lowering) -> Norms:
-    """The training norms, found once for a lowering; those whose calls always run together."""
+    """The training norms, found once for a lowering; whose calls run together and alone read their statistics."""
     if "norms" not in lowering.notes:
         known = lowering.notes["norms"] = Norms()
         for call in lowering.calls:
@@ -255,6 +258,9 @@ def norms(lowering: Lowering) -> Norms:
                 norm = _norm(lowering, call)
                 if any(c.when != call.when for c in norm.calls.values()):
                     continue  # steps may need some of its gradients and not others
+                own = {*norm.calls.values()}
+                if any(c not in own for s in norm.statistics for b in s.writes for c in lowering.readers(b)):
+                    continue  # a tangent needs the statistics themselves
                 known.by_raw[norm.raw.root] = known.by_z[norm.map.y.root] = norm
                 following = given(norm.map.sum, norm.map.rectifier, norm.rectifier_grad)
                 known.by_call |= dict.fromkeys((*norm.calls.values(), *following), norm)
@@ -262,7 +268,8 @@ def norms(lowering: Lowering) -> Norms:
 
 
 def _norm(lowering: Lowering, mean: Call) -> Norm:
-    calls = {c.passed.name: c for c in lowering.of_node(mean.node) if c.passed.operator == "batch_norm"}
+    passes = (*NORM_STATISTICS, batch_norm.forward, *NORM_GRADIENTS)
+    calls = {c.passed.name: c for c in lowering.of_node(mean.node) if c.passed in passes and not c.renamed}
     start = calls["forward"]
     total = lowering.reader(start.arrays["y"], add.forward)
     if total and not lowering.written_before(other(total, start.arrays["y"]), start):

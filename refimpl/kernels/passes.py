@@ -412,7 +412,11 @@ class Bound:
 
 @dataclass(frozen=True)
 class Binding:
-    """How the passes of an operator work on the several inputs of a node, and the letter sizes that follow."""
+    """How the passes of an operator work on the several inputs of a node, and the letter sizes that follow.
+
+    tangent: as TANGENT of an operator (`refimpl.ops`).
+    """
 
     passes: Sequence[Bound]
     sizes: Mapping[str, int]
+    tangent: "Sequence[str | Pass | Bound]" = ()

@@ -6,6 +6,12 @@ An operator is a module of this package, or one of another that is registered. B
 statistics) and ALIASES (arrays that are another one under a new shape). One of several inputs has a function
 `bind(inputs)` that says how its passes work on them.
 
+TANGENT says how the derivative of its output along a direction, the tangent ty, follows from those of its inputs and
+PARAMS, tx, tw, …: ty is the sum of the terms that TANGENT lists. A term is the name of a tangent, a pass that writes
+ty, or, where an existing pass is the same linear map, that pass bound to other arrays, as forward to tx in the place
+of x. It is left out where a tangent that it needs is zero, which is to say, absent; an optional one is taken by the
+first term that can. A pass that writes another array is for what a term reads. A loss states tloss.
+
 What else it may state, for a step: `variant(training, statistics)`, the operator that stands for it in a step that
 trains or only infers, with or without the statistics of the batch; HOST, arrays that the host fills before a step, each
 with what it holds ("update", the number of the update from 1, or "seed"); STREAM, the first of the random streams of
@@ -54,6 +60,7 @@ class Operator:
     aliases: Mapping[str, str]
     passes: Mapping[str, Pass]  # pass name → pass
     derive: Callable[[dict, Mapping], dict] | None
+    tangent: tuple[str | Bound, ...] = ()
     outputs: tuple[str, ...] = ("y",)
     bind: Callable[[Sequence], Binding] | None = None  # of an operator of any number of inputs
     variant: Callable[[bool, bool], str] | None = None
@@ -133,6 +140,11 @@ def operator_module(name: str) -> ModuleType:
         raise KeyError(f"there is no operator {name!r} in {__name__}, nor a registered one") from e
 
 
+def tangent_terms(stated: Sequence[str | Pass | Bound]) -> tuple[str | Bound, ...]:
+    """What TANGENT states, a pass on the node's own arrays as one that is bound."""
+    return tuple(Bound(term) if isinstance(term, Pass) else term for term in stated)
+
+
 @cache
 def operator(name: str) -> Operator:
     """The operator of `operator_module`; ValueError where it states what there is not."""
@@ -148,6 +160,7 @@ def operator(name: str) -> Operator:
         aliases=getattr(module, "ALIASES", {}),
         passes=passes,
         derive=derive,
+        tangent=tangent_terms(getattr(module, "TANGENT", ())),
         outputs=getattr(module, "OUTPUTS", ("y",)),
         bind=getattr(module, "bind", None),
         variant=getattr(module, "variant", None),
@@ -165,6 +178,13 @@ def operator(name: str) -> Operator:
 
 def _check_statements(op: Operator) -> None:
     """ValueError where what an operator states is none of the possible, or is missing."""
+    tangents = [f"t{local}" for local in (*op.inputs, *op.params)]
+    for term in op.tangent:
+        if not isinstance(term, Bound) and term not in tangents:
+            wanted = ", ".join(map(repr, tangents))
+            raise ValueError(
+                f"each of TANGENT of the operator {op.name} must be a pass, a bound one, or {wanted}, got {term!r}"
+            )
     for statement, given, possible in (
         ("TRAINS", op.trains, TRAINS if op.params else (None,)),
         ("CHANNELS", op.channels, (None, *CHANNELS)),

@@ -13,3 +13,6 @@ def forward(t, y, a, b):
     """Output y, (N, E), the sum of a and b, (N, E): arrays of any number of axes seen as two."""
     n, e = divmod(t, y.shape[1])
     y[n, e] = a[n, e] + b[n, e]
+
+
+TANGENT = ("ta", "tb")  # ty = ta + tb

@@ -8,7 +8,7 @@ Dimensions: N samples, H W input rows and columns, C channels, R S window, P Q o
 
 from ..kernels.geometry import POOL_MAP, POOL_OUT, drawn_pool, pool_derive
 from ..kernels.kernel import helper
-from ..kernels.passes import declare
+from ..kernels.passes import Bound, declare
 
 SHAPES = {"x": "N H W C", "y": "N P Q C", "dy": "N P Q C", "dx": "N H W C"}
 CHANNELS = "kept"
@@ -64,3 +64,6 @@ def grad_x(t, dx, dy, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0)), count_
                         columns = inside(col - s, window[1], dx.shape[2])
                     total += dy[n, p, q, c] / dx.dtype.type(rows * columns)
     dx[n, h, col, c] = total
+
+
+TANGENT = (Bound(forward, {"y": "ty", "x": "tx"}),)  # the means of tx

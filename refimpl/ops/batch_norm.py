@@ -7,6 +7,10 @@ With M = N·H·W values a channel (Ioffe, Szegedy, arXiv 1502.03167, algorithm 1
     running_mean ← running_mean + momentum·(mean − running_mean)
     running_var ← running_var + momentum·(unbiased_var − running_var),  unbiased_var = Σ (x − mean)² / (M − 1)
 
+dx is a symmetric linear map of dy, so along a direction x̂ has the same one of tx: with Sx = Σ tx, Sx̂ = Σ tx·x̂,
+
+    ty = γ·inv_std·(tx − (Sx + x̂·Sx̂) / M) + tγ·x̂ + tβ
+
 `momentum` is the share of the new value, as in PyTorch. One value a channel has no variance and is refused.
 `frozen_batch_norm` takes its place where the statistics are fixed.
 Dimensions: N samples, H W rows and columns, C channels. Any float dtype.
@@ -14,12 +18,13 @@ Dimensions: N samples, H W rows and columns, C channels. Any float dtype.
 
 import math
 
-from ..kernels.passes import ShapeError, declare
+from ..kernels.passes import Bound, ShapeError, declare
 
 SHAPES = {
     "x": "N H W C", "gamma": "C", "beta": "C", "running_mean": "C", "running_var": "C",
     "mean": "C", "var": "C", "unbiased_var": "C", "inv_std": "C",
     "y": "N H W C", "dy": "N H W C", "dx": "N H W C", "dgamma": "C", "dbeta": "C",
+    "ty": "N H W C", "tgamma": "C", "tbeta": "C",
 }  # fmt: skip
 PARAMS = ("gamma", "beta")
 STATE = ("running_mean", "running_var")
@@ -148,3 +153,24 @@ def grad_beta(t, dbeta, dy):
             for col in range(dy.shape[2]):
                 total += dy[n, h, col, t]
     dbeta[t] = total
+
+
+@declare(SHAPES, items="N H W C", writes="ty")
+def tangent_affine(t, ty, x, mean, inv_std, tgamma=None, tbeta=None):
+    """Tangent ty = tγ·x̂ + tβ, (N, H, W, C), from x, (N, H, W, C), the rest (C,); tgamma or tbeta not given is 0."""
+    # forward: y = γ·x̂ + β
+    rest, c = divmod(t, ty.shape[3])
+    rest, col = divmod(rest, ty.shape[2])
+    n, h = divmod(rest, ty.shape[1])
+    total = tbeta[c] if tbeta.shape[0] else ty.dtype.type(0)
+    if tgamma.shape[0]:
+        total += (x[n, h, col, c] - mean[c]) * inv_std[c] * tgamma[c]
+    ty[n, h, col, c] = total
+
+
+TANGENT = (  # ty = γ·inv_std·(tx − (Sx + x̂·Sx̂) / M) + tγ·x̂ + tβ
+    Bound(grad_beta, {"dbeta": "sum_tx", "dy": "tx"}),
+    Bound(grad_gamma, {"dgamma": "sum_tx_normal", "dy": "tx"}),
+    Bound(grad_x, {"dx": "ty", "dy": "tx", "dgamma": "sum_tx_normal", "dbeta": "sum_tx"}),
+    tangent_affine,
+)

@@ -14,7 +14,7 @@ Dimensions: N samples, H W rows and columns, C channels, B = ⌈U·V·C/8⌉ byt
 
 import numpy as np
 
-from ..kernels.passes import ShapeError, declare
+from ..kernels.passes import Bound, ShapeError, declare
 
 SHAPES = {"x": "N H W C", "y": "N H W C", "mask": "uint8: N B", "dy": "N H W C", "dx": "N H W C"}
 CHANNELS = "kept"
@@ -96,3 +96,6 @@ def grad_x(t, dx, dy, mask, block=(2, 2)):
     stays = (mask[n, i >> 3] >> (i & 7)) & 1
     value = dy[n, h, col, c]
     dx[n, h, col, c] = value if stays else dx.dtype.type(0)
+
+
+TANGENT = (Bound(forward, {"y": "ty", "x": "tx"}),)  # ty = tx in the blocks that stay, else 0

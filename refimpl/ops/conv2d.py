@@ -3,17 +3,19 @@
     y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n, p·stride − top + r·dilation, q·stride − left + s·dilation, g·C/G + c]·w[r,s,c,k]
 
 where g = ⌊k / (K/G)⌋ is the group of output channel k, and taps outside the map count as zero and are skipped.
-With dy = ∂L/∂y, dx, dw and db sum the same products over the other indices.
+With dy = ∂L/∂y, dx, dw and db sum the same products over the other indices. Along a direction, with ∗ for the sum
+above, ty = tx ∗ w + x ∗ tw + tb.
 Dimensions: N samples, H W input rows and columns, C input channels, K output channels, R S kernel rows and columns,
 P Q output rows and columns, G groups (G = C is depthwise). Any float dtype.
 """
 
 from ..kernels.geometry import CONV_MAP, CONV_OUT, CONV_TAP, conv_derive
-from ..kernels.passes import declare
+from ..kernels.passes import Bound, declare
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "b": "K", "y": "N P Q K",
     "dy": "N P Q K", "dx": "N H W C", "dw": "R S C/G K", "db": "K",
+    "ty": "N P Q K", "tb": "K",
 }  # fmt: skip
 PARAMS = ("w", "b")
 TRAINS = "counted"
@@ -101,3 +103,20 @@ def grad_b(t, db, dy):
             for q in range(dy.shape[2]):
                 total += dy[n, p, q, t]
     db[t] = total
+
+
+@declare(SHAPES, items="N P Q K", writes="ty")
+def tangent_b(t, ty, tb):
+    """Tangent ty, (N, P, Q, K), that follows from tb, (K,), alone; P and Q must be given."""
+    # forward: y[n,p,q,k] = b[k] + Σ x·w
+    rest, k = divmod(t, ty.shape[3])
+    rest, q = divmod(rest, ty.shape[2])
+    n, p = divmod(rest, ty.shape[1])
+    ty[n, p, q, k] = tb[k]
+
+
+TANGENT = (  # ty = tx ∗ w + x ∗ tw + tb
+    Bound(forward, {"y": "ty", "x": "tx", "b": "tb"}),
+    Bound(forward, {"y": "ty", "w": "tw", "b": "tb"}),
+    tangent_b,
+)

@@ -7,7 +7,7 @@ Dimensions: N samples, E elements a sample (all axes after the first). Any float
 so that the host sets them in each run; `stream` differs from layer to layer.
 """
 
-from ..kernels.passes import ShapeError, declare
+from ..kernels.passes import Bound, ShapeError, declare
 from ..kernels.random import DROPOUT as STREAM  # noqa: F401 (stated to the compiler)
 from ..kernels.random import words
 
@@ -46,3 +46,6 @@ def grad_x(t, dx, dy, step, seed, rate=0.5, stream=0):
     draw, _ = words(seed[0], stream, step[0], t)
     value = dy[n, e] * dx.dtype.type(1 / (1 - rate))
     dx[n, e] = value if draw >> 8 >= int(rate * 16777216 + 0.5) else dx.dtype.type(0)
+
+
+TANGENT = (Bound(forward, {"y": "ty", "x": "tx"}),)  # ty = tx / (1 − rate) where x is kept, else 0

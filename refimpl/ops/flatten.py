@@ -2,4 +2,5 @@
 
 SHAPES = {"x": "N D*", "y": "N D", "dy": "N D", "dx": "N D*"}
 ALIASES = {"y": "x", "dx": "dy"}
+TANGENT = ("tx",)  # ty = tx
 CHANNELS = "flattened"

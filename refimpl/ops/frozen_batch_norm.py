@@ -4,16 +4,19 @@
 
 It takes the place of `batch_norm` (same parameters and state) at inference and where a plan freezes the statistics.
 With dy = ∂L/∂y:  dx = dy·scale,  dγ = Σ dy·(x − running_mean) / √(running_var + ε),  dβ = Σ dy.
+Along a direction:  ty = tx·scale + x·tscale + tshift,  tscale = tγ / √(running_var + ε),
+tshift = tβ − running_mean·tscale.
 Dimensions: N samples, H W rows and columns, C channels. Any float dtype.
 """
 
 import math
 
-from ..kernels.passes import declare
+from ..kernels.passes import Bound, declare
 
 SHAPES = {
     "x": "N H W C", "gamma": "C", "beta": "C", "running_mean": "C", "running_var": "C", "scale": "C", "shift": "C",
     "y": "N H W C", "dy": "N H W C", "dx": "N H W C", "dgamma": "C", "dbeta": "C",
+    "tgamma": "C", "tbeta": "C", "tscale": "C", "tshift": "C",
 }  # fmt: skip
 PARAMS = ("gamma", "beta")
 STATE = ("running_mean", "running_var")
@@ -74,3 +77,24 @@ def grad_beta(t, dbeta, dy):
             for col in range(dy.shape[2]):
                 total += dy[n, h, col, t]
     dbeta[t] = total
+
+
+@declare(SHAPES, items="C", writes="tscale tshift")
+def tangent_scale(t, tscale, tshift, running_mean, running_var, tgamma=None, tbeta=None, eps=1e-5):
+    """Tangents tscale and tshift, (C,), from running_mean, running_var, tgamma and tbeta, (C,); one not given is 0."""
+    # scale: γ / √(running_var + ε); shift: β − running_mean·scale
+    factor = term = tscale.dtype.type(0)
+    if tbeta.shape[0]:
+        term = tbeta[t]
+    if tgamma.shape[0]:
+        factor = tgamma[t] / math.sqrt(running_var[t] + eps)
+        term = term - running_mean[t] * factor
+    tscale[t] = factor
+    tshift[t] = term
+
+
+TANGENT = (  # ty = tx·scale + x·tscale + tshift
+    Bound(grad_x, {"dx": "ty", "dy": "tx"}),
+    Bound(forward, {"y": "ty", "scale": "tscale", "shift": "tshift"}),
+    tangent_scale,
+)

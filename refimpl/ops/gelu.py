@@ -10,7 +10,7 @@ Dimensions: N samples, E elements a sample (all axes after the first). Any float
 
 import math
 
-from ..kernels.passes import declare
+from ..kernels.passes import Bound, declare
 
 SHAPES = {"x": "N E*", "y": "N E*", "dy": "N E*", "dx": "N E*"}
 CHANNELS = "kept"
@@ -47,6 +47,9 @@ def grad_x(t, dx, dy, x, approximate=False):
         twice = float_(1) + math.erf(v * float_(HALF_ROOT))
         density = float_(DENSITY) * math.exp(float_(-0.5) * (v * v))
     dx[n, e] = dy[n, e] * (float_(0.5) * twice + v * density)
+
+
+TANGENT = (Bound(grad_x, {"dx": "ty", "dy": "tx"}),)  # ty = tx·(Φ + x·∂Φ/∂x)
 
 
 def drawn_in(g, pick, name, x):

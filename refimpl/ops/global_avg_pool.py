@@ -3,7 +3,7 @@
 Dimensions: N samples, H W rows and columns, C channels. Any float dtype.
 """
 
-from ..kernels.passes import declare
+from ..kernels.passes import Bound, declare
 
 SHAPES = {"x": "N H W C", "y": "N C", "dy": "N C", "dx": "N H W C"}
 CHANNELS = "kept"
@@ -28,3 +28,6 @@ def grad_x(t, dx, dy):
     rest, col = divmod(rest, dx.shape[2])
     n, h = divmod(rest, dx.shape[1])
     dx[n, h, col, c] = dy[n, c] / dx.dtype.type(dx.shape[1] * dx.shape[2])
+
+
+TANGENT = (Bound(forward, {"y": "ty", "x": "tx"}),)  # the means of tx

@@ -2,4 +2,5 @@
 
 SHAPES = {"x": "N E*", "y": "N E*", "dy": "N E*", "dx": "N E*"}
 ALIASES = {"y": "x", "dx": "dy"}
+TANGENT = ("tx",)  # ty = tx
 CHANNELS = "kept"

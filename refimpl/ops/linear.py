@@ -1,12 +1,15 @@
 """Linear layer: y = x w + b.
 
-With dy = ∂L/∂y:  dx = dy wᵀ,  dw = xᵀ dy,  db = Σₙ dy.
+With dy = ∂L/∂y:  dx = dy wᵀ,  dw = xᵀ dy,  db = Σₙ dy.  Along a direction:  ty = tx w + x tw + tb.
 Dimensions: N rows (samples, or all axes before the last of x), D input features, K output features. Any float dtype.
 """
 
-from ..kernels.passes import declare
+from ..kernels.passes import Bound, declare
 
-SHAPES = {"x": "N* D", "w": "D K", "b": "K", "y": "N* K", "dy": "N* K", "dx": "N* D", "dw": "D K", "db": "K"}
+SHAPES = {
+    "x": "N* D", "w": "D K", "b": "K", "y": "N* K", "dy": "N* K", "dx": "N* D", "dw": "D K", "db": "K",
+    "ty": "N* K", "tb": "K",
+}  # fmt: skip
 PARAMS = ("w", "b")
 TRAINS = "always"
 BIAS = "b"
@@ -54,3 +57,18 @@ def grad_b(t, db, dy):
     for n in range(dy.shape[0]):
         total += dy[n, t]
     db[t] = total
+
+
+@declare(SHAPES, items="N K", writes="ty")
+def tangent_b(t, ty, tb):
+    """Tangent ty, (N, K), that follows from tb, (K,), alone; N must be given."""
+    # forward: y[n,k] = b[k] + Σ_d x[n,d]·w[d,k]
+    n, k = divmod(t, ty.shape[1])
+    ty[n, k] = tb[k]
+
+
+TANGENT = (  # ty = tx w + x tw + tb
+    Bound(forward, {"y": "ty", "x": "tx", "b": "tb"}),
+    Bound(forward, {"y": "ty", "w": "tw", "b": "tb"}),
+    tangent_b,
+)

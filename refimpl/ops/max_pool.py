@@ -9,7 +9,10 @@ Dimensions: N samples, H W input rows and columns, C channels, R S window, P Q o
 from ..kernels.geometry import POOL_MAP, POOL_OUT, drawn_pool, pool_derive
 from ..kernels.passes import ShapeError, declare
 
-SHAPES = {"x": "N H W C", "y": "N P Q C", "argmax": "uint8: N P Q C", "dy": "N P Q C", "dx": "N H W C"}
+SHAPES = {
+    "x": "N H W C", "y": "N P Q C", "argmax": "uint8: N P Q C", "dy": "N P Q C", "dx": "N H W C",
+    "tx": "N H W C", "ty": "N P Q C",
+}  # fmt: skip
 CHANNELS = "kept"
 drawn = drawn_pool
 
@@ -87,3 +90,26 @@ def grad_x(t, dx, dy, argmax, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0))
                     value = dy[n, p, q, c]  # read always: the work does not depend on the data
                     total += value if argmax[n, p, q, c] == r * window[1] + s else zero
     dx[n, h, col, c] = total
+
+
+@declare(SHAPES, items="N P Q C", writes="ty", derive=derive, alike=POOL_OUT)
+def tangent(t, ty, tx, argmax, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0))):
+    """Tangent ty, (N, P, Q, C): that of x, tx, (N, H, W, C), at the place of each maximum, argmax, (N, P, Q, C)."""
+    # forward: y[n,p,q,c] = x at the tap argmax[n,p,q,c] of its window
+    rest, c = divmod(t, ty.shape[3])
+    rest, q = divmod(rest, ty.shape[2])
+    n, p = divmod(rest, ty.shape[1])
+    place = argmax[n, p, q, c]
+    found = ty.dtype.type(0)
+    for r in range(window[0]):
+        h = p * stride[0] - pad[0][0] + r
+        if 0 <= h < tx.shape[1]:
+            for s in range(window[1]):
+                col = q * stride[1] - pad[1][0] + s
+                if 0 <= col < tx.shape[2]:
+                    value = tx[n, h, col, c]  # read always: the work does not depend on the data
+                    found = value if place == r * window[1] + s else found
+    ty[n, p, q, c] = found
+
+
+TANGENT = (tangent,)

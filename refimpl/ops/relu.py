@@ -5,7 +5,7 @@ Dimensions: N samples, E elements a sample (all axes after the first), B = ⌈E/
 """
 
 from ..kernels.geometry import mask_bytes, mask_classes
-from ..kernels.passes import declare
+from ..kernels.passes import Bound, declare
 
 SHAPES = {"x": "N E*", "y": "N E*", "mask": "uint8: N B", "dy": "N E*", "dx": "N E*"}
 CHANNELS = "kept"
@@ -39,3 +39,6 @@ def grad_x(t, dx, dy, mask):
     passes = (mask[n, e >> 3] >> (e & 7)) & 1
     value = dy[n, e]
     dx[n, e] = value if passes else dx.dtype.type(0)
+
+
+TANGENT = (Bound(grad_x, {"dx": "ty", "dy": "tx"}),)  # ty = tx where y > 0, else 0

@@ -1,14 +1,21 @@
 """Softmax cross-entropy of logits x with integer labels, class weights and label smoothing, averaged over the batch.
 
-With l the label of sample n, c the class weights (1 where none are given) and ε = `label_smoothing`:
+As in torch.nn.functional.cross_entropy: with l the label of sample n, c the class weights (1 where none are given) and
+ε = `label_smoothing`,
 
     lse[n]    = log Σ_k exp x[n,k]                  (the largest logit is subtracted first)
     losses[n] = (1 − ε)·c[l]·(lse[n] − x[n,l]) + ε/K · Σ_k c[k]·(lse[n] − x[n,k])
     loss      = Σ_n losses[n] / total_weight,   total_weight = Σ_n c[l]
     dx[n,k]   = ((1 − ε)·c[l]·(p − [k = l]) + ε/K · (p·Σ_j c[j] − c[k])) / total_weight,   p = exp(x[n,k] − lse[n])
 
-as in torch.nn.functional.cross_entropy. Labels must lie in 0 … K−1 (see `check_labels`) or be `ignored`: such a row
-has no loss, no weight and no gradient, and where all rows are ignored the loss is 0.
+Along a direction, as losses[n] is linear in x and lse together:
+
+    tlse[n]    = Σ_k p·tx[n,k]
+    tlosses[n] = (1 − ε)·c[l]·(tlse[n] − tx[n,l]) + ε/K · Σ_k c[k]·(tlse[n] − tx[n,k])
+    tloss      = Σ_n tlosses[n] / total_weight
+
+Labels must lie in 0 … K−1 (see `check_labels`) or be `ignored`: such a row has no loss, no weight and no gradient, and
+where all rows are ignored the loss is 0.
 Dimensions: N rows (samples, or all axes before the last of x), K classes. Any float dtype; labels int64.
 """
 
@@ -16,11 +23,11 @@ import math
 
 import numpy as np
 
-from ..kernels.passes import ShapeError, declare
+from ..kernels.passes import Bound, ShapeError, declare
 
 SHAPES = {
     "x": "N* K", "labels": "int64: N*", "class_weights": "K", "lse": "N*", "losses": "N*", "total_weight": "1",
-    "loss": "1", "dx": "N* K",
+    "loss": "1", "dx": "N* K", "tx": "N* K", "tlse": "N*", "tlosses": "N*", "tloss": "1",
 }  # fmt: skip
 NONE = -1  # as `ignored`: every row counts
 
@@ -166,3 +173,30 @@ def grad_x(t, dx, x, labels, lse, total_weight, class_weights=None, label_smooth
             value -= spread * class_weights[k] if class_weights.shape[0] else spread
         dx[t, k] = value
     dx[t, label] -= hit
+
+
+@declare(SHAPES, items="N", writes="tlse", sums="K", adds="K")
+def tangent_lse(t, tlse, tx, x, lse):
+    """Tangent of lse, (N,): Σ_k p·tx, p = exp(x − lse), from tx and x, (N, K), and lse, (N,)."""
+    # log_sum_exp: lse[n] = log Σ_k exp x[n,k]
+    total = tlse.dtype.type(0)
+    for k in range(x.shape[1]):
+        total += math.exp(x[t, k] - lse[t]) * tx[t, k]
+    tlse[t] = total
+
+
+@declare(SHAPES, items="1", writes="tloss", sums="N", adds="N")
+def tangent_loss(t, tloss, tlosses, total_weight):
+    """Tangent of the mean loss, (1,), from tlosses, (N,), and total_weight, (1,)."""
+    # mean_loss: loss = Σ_n losses[n] / total_weight
+    total = tloss.dtype.type(0)
+    for n in range(tlosses.shape[0]):
+        total += tlosses[n]
+    tloss[0] = total / total_weight[0]
+
+
+TANGENT = (
+    tangent_lse,
+    Bound(sample_losses, {"losses": "tlosses", "x": "tx", "lse": "tlse"}),
+    tangent_loss,
+)

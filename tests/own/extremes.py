@@ -4,6 +4,7 @@ from refimpl.kernels.passes import declare
 
 SHAPES = {
     "a": "N E*", "b": "N E*", "y": "N E*", "z": "N E*", "dy": "N E*", "dz": "N E*", "da": "N E*", "db": "N E*",
+    "ta": "N E*", "tb": "N E*", "ty": "N E*", "tz": "N E*",
 }  # fmt: skip
 INPUTS = ("a", "b")
 OUTPUTS = ("y", "z")
@@ -27,3 +28,17 @@ def grad(t, da, db, a, b, dy=None, dz=None):
     first = a[n, e] > b[n, e]
     da[n, e] = larger if first else smaller
     db[n, e] = smaller if first else larger
+
+
+@declare(SHAPES, items="N E", writes="ty tz")
+def tangent(t, ty, tz, a, b, ta=None, tb=None):
+    """Tangents of y and z: those of the larger and of the smaller; one that is not given is zero."""
+    n, e = divmod(t, ty.shape[1])
+    u = ta[n, e] if ta.shape[0] else ty.dtype.type(0)
+    v = tb[n, e] if tb.shape[0] else ty.dtype.type(0)
+    first = a[n, e] > b[n, e]
+    ty[n, e] = u if first else v
+    tz[n, e] = v if first else u
+
+
+TANGENT = (tangent,)

@@ -7,7 +7,7 @@ Dimensions: N samples, E elements a sample (all axes after the first). Any float
 
 import math
 
-from refimpl.kernels.passes import declare
+from refimpl.kernels.passes import Bound, declare
 
 SHAPES = {"x": "N E*", "y": "N E*", "dy": "N E*", "dx": "N E*"}
 CHANNELS = "kept"
@@ -29,6 +29,9 @@ def grad_x(t, dx, dy, x):
     v = x[n, e]
     s = one / (one + math.exp(-v))
     dx[n, e] = dy[n, e] * (s + v * s * (one - s))
+
+
+TANGENT = (Bound(grad_x, {"dx": "ty", "dy": "tx"}),)  # ty = tx·(s + x·s·(1 − s))
 
 
 def drawn_in(g, pick, name, x):

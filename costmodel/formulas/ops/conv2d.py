@@ -10,4 +10,5 @@ register(
     grad_x=product + N * H * W * C * store,
     grad_w=product + R * S * C / G * K * store,
     grad_b=N * P * Q * K * (load + add) + K * store,
+    tangent_b=N * P * Q * K * (load + store),
 )

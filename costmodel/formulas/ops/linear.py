@@ -10,4 +10,5 @@ register(
     grad_x=product + N * D * store,
     grad_w=product + D * K * store,
     grad_b=N * K * (load + add) + K * store,
+    tangent_b=N * K * (load + store),
 )

@@ -9,4 +9,10 @@ pairs = N * pool_taps(0) * pool_taps(1) * C
 windows = N * P * Q * C
 largest = pairs * (load + 2 * cmp) - windows * 2 * cmp + windows * store
 
-register("max_pool", forward=largest, argmax=largest, grad_x=pairs * (2 * load + cmp + add) + N * H * W * C * store)
+register(
+    "max_pool",
+    forward=largest,
+    argmax=largest,
+    grad_x=pairs * (2 * load + cmp + add) + N * H * W * C * store,
+    tangent=pairs * (load + cmp) + windows * (load + store),
+)

@@ -17,4 +17,6 @@ register(
     grad_x=N * (2 * load + div + weighted * (load + mul) + mac + K * (2 * load + add + exp + mul + store))
     + N * (load + add + store)
     + smooth * N * (mul + 2 * div + load + K * add + weighted * K * (2 * load + add + mul)),
+    tangent_lse=N * (K * (3 * load + add + exp + mac) + store),
+    tangent_loss=N * (load + add) + load + div + store,
 )

@@ -80,7 +80,12 @@ def reads_virtual(lowering: Lowering, call: Call) -> bool:
 
 def kernel_of(call: Call):
     """The module whose kernels compute a convolution's call while reading through tables, or None."""
-    if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x) or call.renamed:
+    return None if call.renamed else fitting(call)
+
+
+def fitting(call: Call):
+    """The module with kernels for a convolution's call of this geometry, on whatever arrays, or None."""
+    if call.passed not in (conv2d.forward, conv2d.grad_w, conv2d.grad_x):
         return None
     sizes, a = call.sizes, call.attrs
     plain = sizes["G"] == sizes["R"] == sizes["S"] == 1 and a["stride"] == (1, 1) and a["pad"] == ((0, 0), (0, 0))
@@ -144,12 +149,13 @@ def buffers(*values) -> tuple[Buffer, ...]:
 def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
     """A 1×1 or depthwise convolution that reads through the table of the norm before and sums for the norm after.
 
-    A depthwise one adds its bias; or a frozen norm after it is done at once, and an activation that keeps no mask.
+    A depthwise one adds its bias; or a frozen norm after it is done at once, and an activation that keeps no mask. On
+    tangents there is no training norm beside it.
     """
-    kernel = kernel_of(call)
+    kernel = fitting(call)
     if kernel is None:
         return None
-    conv = grouping.beside(lowering, call)
+    conv = grouping.ConvolutionGroup(call) if call.renamed else grouping.beside(lowering, call)
     y, w = call.arrays["y"], call.arrays["w"]
     x, affine, act, before = source(lowering, call.arrays["x"], conv.before)
     after = tables(lowering, conv.after)
