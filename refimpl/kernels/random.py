@@ -12,8 +12,8 @@ import numpy as np
 
 from .kernel import helper
 
-# Streams. A layer's dropout and its order of channels add its place in the graph.
-SHUFFLE, WEIGHTS, SPLIT, AUGMENT, SKIP, DEPTH, DROPOUT, ORDER = 0, 1, 2, 3, 4, 5, 16, 1 << 20
+# Streams. A layer's dropout, its order of channels and its rounding add its place in the graph.
+SHUFFLE, WEIGHTS, SPLIT, AUGMENT, SKIP, DEPTH, DROPOUT, ORDER, ROUNDING = 0, 1, 2, 3, 4, 5, 16, 1 << 20, 1 << 21
 MASK = 0xFFFFFFFF
 MULTIPLIER = 0xD256D193
 WEYL = 0x9E3779B9

@@ -2,7 +2,8 @@
 
 Each rule adds its passes to the convolution's and tells the next one under which names it finds what is left to do:
 error map pruning leaves a convolution with fewer output channels, sparse update one with fewer input channels for dw,
-and gradient filtering or the dense passes do it. The first pass that writes an array is the one that is called.
+gradient filtering products on patches; 8-bit training or the dense passes do what is left. The first pass that writes
+an array is the one that is called: a rule that adds one which writes y replaces the forward pass of its node.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +24,8 @@ class Convolution:
     """A convolution whose gradients the rules put together.
 
     attrs, sizes: of the node, letters of the rules included. names: array of the convolution that is left to do → array
-    of the node; letters: its letters → letters of the node; w_letters: those that hold for dw only.
+    of the node; letters: its letters → letters of the node; w_letters: those that hold for dw only. products: the pass
+    that is left to do for dx and the one for dw, which rules of a later stage may replace by others.
     """
 
     attrs: dict
@@ -33,6 +35,7 @@ class Convolution:
     names: dict[str, str] = field(default_factory=dict)
     letters: dict[str, str] = field(default_factory=dict)
     w_letters: dict[str, str] = field(default_factory=dict)
+    products: dict[str, Pass] = field(default_factory=lambda: {"dx": conv2d.grad_x, "dw": conv2d.grad_w})
 
     @property
     def depthwise(self) -> bool:
@@ -64,7 +67,8 @@ class Rule:
     """A method of the kind "rule": passes that replace gradients of trained convolutions, and what these read.
 
     stage: its place among the rules when they are bound, small ones first. priced: settings that sizes and costs depend
-    on, which a closed form takes as symbols.
+    on, which a closed form takes as symbols. stream: the first of the random streams of its nodes, whose attribute
+    `stream` is that plus the node's place; None where it draws nothing.
     """
 
     operator: ClassVar[str] = OPERATOR
@@ -72,6 +76,7 @@ class Rule:
     states: ClassVar[Statement]
     stage: ClassVar[int] = 0
     priced: ClassVar[tuple[str, ...]] = ()
+    stream: ClassVar[int | None] = None
 
     def attrs(self) -> dict:
         """The attributes that its passes take beside those of the convolution."""
@@ -114,6 +119,6 @@ def bind(rules: Iterable, attrs: Mapping, sizes: Mapping[str, int]) -> Convoluti
         node.sizes |= rule.letters(node.sizes)
     for rule in rules:
         rule.bind(node)
-    node.finish_x(conv2d.grad_x)
-    node.finish_w(conv2d.grad_w, conv2d.grad_b)
+    node.finish_x(node.products["dx"])
+    node.finish_w(node.products["dw"], conv2d.grad_b)
     return node
