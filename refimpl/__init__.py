@@ -11,6 +11,7 @@ from .methods.error_map_pruning import ErrorMapPruning
 from .methods.gradient_filter import GradientFilter
 from .methods.instance_filter import InstanceFilter
 from .methods.optim import SGD, Adam, Schedule
+from .methods.quantized import QuantizedTraining
 from .methods.sparse_update import SparseUpdate
 from .methods.stochastic_depth import StochasticDepth
 from .plan.plan import Backprop, Plan
@@ -18,8 +19,8 @@ from .training.trainer import NonFiniteError, Progress, Trainer
 
 __all__ = [
     "SGD", "Adam", "Backprop", "ErrorMapPruning", "GradientFilter", "Graph", "HardExamples", "InstanceFilter",
-    "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress", "RandomSkip", "Schedule", "ShapeError",
-    "SparseUpdate", "StochasticDepth", "Trainer", "backends", "compile", "models",
+    "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress", "QuantizedTraining", "RandomSkip", "Schedule",
+    "ShapeError", "SparseUpdate", "StochasticDepth", "Trainer", "backends", "compile", "models",
 ]  # fmt: skip
 
 spin.bound()  # before a kernel starts threads

@@ -17,6 +17,7 @@ from ..ops import conv2d
 from .registry import Statement
 
 OPERATOR = "conv2d"  # whose gradients the rules put together
+DENSE = {"dx": conv2d.grad_x, "dw": conv2d.grad_w}
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Convolution:
     names: dict[str, str] = field(default_factory=dict)
     letters: dict[str, str] = field(default_factory=dict)
     w_letters: dict[str, str] = field(default_factory=dict)
-    products: dict[str, Pass] = field(default_factory=lambda: {"dx": conv2d.grad_x, "dw": conv2d.grad_w})
+    products: dict[str, Pass] = field(default_factory=lambda: dict(DENSE))
 
     @property
     def depthwise(self) -> bool:

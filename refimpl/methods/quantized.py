@@ -26,7 +26,7 @@ Readings (the equations of these papers were not at hand, only what is known of 
   [ours]  Of zeros the scale is 1; of a scale below the smallest float too. What is no number or infinite makes the
           scale so too, and with it the gradient, which is then found as not finite.
 Dimensions: N samples (of a kernel: its rows), E elements a sample, H W input and P Q output rows and columns, C input
-and K output channels, R S kernel rows and columns, G groups, U V patches. Any float dtype.
+and K output channels, R S kernel rows and columns, G groups. Any float dtype.
 """
 
 import math
@@ -41,8 +41,7 @@ from ..kernels.geometry import CONV_MAP, CONV_OUT, CONV_TAP, conv_derive
 from ..kernels.kernel import helper
 from ..kernels.passes import Bound, Pass, ShapeError, declare, dims, size_of
 from ..kernels.random import words
-from .convolution import Convolution, Rule
-from .gradient_filter import GRID
+from .convolution import DENSE, Convolution, Rule
 from .registry import Other, Pick, Statement, Tried, register_method
 
 SHAPES = {
@@ -50,8 +49,6 @@ SHAPES = {
     "step": "int64: 1", "seed": "int64: 1",
     "x_q": "int8: N H W C", "w_q": "int8: R S C/G K", "dy_q": "int8|int16: N P Q K", "b": "K", "y": "N P Q K",
     "x_scale": "1", "w_scale": "1", "dy_scale": "N", "dx": "N H W C", "dw": "R S C/G K",
-    "x_sum_q": "int8: N U V C", "w_sum_q": "int8: C/G K", "dy_mean_q": "int8|int16: N U V K",
-    "x_sum_scale": "1", "w_sum_scale": "1", "dy_mean_scale": "N", "dx_patch": "N U V C", "dw_patch": "C/G K",
 }  # fmt: skip
 SCHEMES = ("psq", "ptq", "banner")
 BITS, WIDE_BITS = 8, 16
@@ -88,15 +85,6 @@ def fits_rows(sizes, attrs):
     if "Q" in found:
         fits(found["Q"], attrs["levels"], "the columns Q of dy")
     return found
-
-
-def fits_patches(sizes, attrs):
-    """Nothing follows; ShapeError where a sum over a row of patches or over channels may leave 32 bits."""
-    if "V" in sizes:
-        fits(sizes["V"], attrs.get("levels", LEVELS), "the columns V of patches")
-    if "K" in sizes:
-        fits(sizes.get("R", 1) * sizes.get("S", 1) * (sizes["K"] // sizes.get("G", 1)), LEVELS, "R·S·K/G")
-    return {}
 
 
 @helper
@@ -276,77 +264,21 @@ def grad_w(
     dw[r, s, c, k] = x_scale[0] * total
 
 
-@declare(SHAPES, items="N U V C", writes="dx_patch", derive=fits_patches, sums="K/G")
-def patch_grad(t, dx_patch, dy_mean_q, w_sum_q, dy_mean_scale, w_sum_scale):
-    """Gradient of x on a whole patch, (N, U, V, C), as `gradient_filter.patch_grad` gives it, of quantized operands.
+PRODUCTS: dict[Pass, Pass] = {DENSE["dx"]: grad_x, DENSE["dw"]: grad_w}  # of floats → of whole numbers
 
-    From dy_mean_q, (N, U, V, K), w_sum_q, (C/G, K), dy_mean_scale, (N,), and w_sum_scale, (1,). G must be given.
+
+def stands_for(product: Pass) -> Callable[[Pass], Pass]:
+    """Record, as a decorator, the product of whole numbers that stands for one of floats, which a rule leaves to do.
+
+    Its operands are named as those of the other are, an error map dy…, an input x… and weights w…: an array A_q with
+    its scale in A_scale, along N of an error map, of one entry of the others.
     """
-    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x·w[r,s,c,k]; in a patch without border every tap meets the same mean dy
-    rest, c = divmod(t, dx_patch.shape[3])
-    rest, v = divmod(rest, dx_patch.shape[2])
-    n, u = divmod(rest, dx_patch.shape[1])
-    depth = w_sum_q.shape[0]
-    width = w_sum_q.shape[1] * depth // dx_patch.shape[3]  # output channels of a group
-    first = c // depth * width
-    total = np.int32(w_sum_q.dtype.type(0))
-    for k in range(first, first + width):
-        total += np.int32(dy_mean_q[n, u, v, k]) * np.int32(w_sum_q[c % depth, k])
-    dx_patch[n, u, v, c] = dy_mean_scale[n] * w_sum_scale[0] * dx_patch.dtype.type(total)
 
+    def record(own: Pass) -> Pass:
+        PRODUCTS[product] = own
+        return own
 
-@declare(SHAPES, items="N U V C", writes="dx_patch", derive=fits_patches, alike=GRID, sums="K/G")
-def patch_grad_dilated(t, dx_patch, dy_mean_q, w_q, dy_mean_scale, w_scale, patch=(2, 2), dilation=(1, 1)):
-    """Gradient of x on a whole patch, (N, U, V, C), for a dilation d ≥ r, of quantized operands.
-
-    As `gradient_filter.patch_grad_dilated`, from dy_mean_q, (N, U, V, K), w_q, (R, S, C/G, K), dy_mean_scale, (N,), and
-    w_scale, (1,). G must be given.
-    """
-    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x·w[r,s,c,k]; a tap at d ≥ r falls d//r patches further on
-    rest, c = divmod(t, dx_patch.shape[3])
-    rest, v = divmod(rest, dx_patch.shape[2])
-    n, u = divmod(rest, dx_patch.shape[1])
-    depth = w_q.shape[2]
-    width = w_q.shape[3] * depth // dx_patch.shape[3]
-    first = c // depth * width
-    down = dilation[0] // patch[0] if dilation[0] > 1 else 0
-    right = dilation[1] // patch[1] if dilation[1] > 1 else 0
-    total = np.int32(w_q.dtype.type(0))
-    for r in range(w_q.shape[0]):
-        i = u + down * (w_q.shape[0] - 1) // 2 - r * down
-        if 0 <= i < dy_mean_q.shape[1]:
-            for s in range(w_q.shape[1]):
-                j = v + right * (w_q.shape[1] - 1) // 2 - s * right
-                if 0 <= j < dy_mean_q.shape[2]:
-                    for k in range(first, first + width):
-                        total += np.int32(dy_mean_q[n, i, j, k]) * np.int32(w_q[r, s, c % depth, k])
-    dx_patch[n, u, v, c] = dy_mean_scale[n] * w_scale[0] * dx_patch.dtype.type(total)
-
-
-@declare(SHAPES, items="C/G K", writes="dw_patch", derive=fits_patches, sums="N", adds="N")
-def patch_grad_w(t, dw_patch, dy_mean_q, x_sum_q, dy_mean_scale, x_sum_scale, levels=LEVELS):
-    """Gradient of w at every tap, (C/G, K), as `gradient_filter.patch_grad_w` gives it, of quantized operands.
-
-    From dy_mean_q, (N, U, V, K), whose largest is `levels`, x_sum_q, (N, U, V, C), dy_mean_scale, (N,), and
-    x_sum_scale, (1,). G must be given.
-    """
-    # forward: y[n,p,q,k] = b[k] + Σ_{r,s,c} x·w[r,s,c,k]; in a patch without border every tap meets the same sum of x
-    c, k = divmod(t, dw_patch.shape[1])
-    depth = dw_patch.shape[0]
-    channel = k // (dw_patch.shape[1] * depth // x_sum_q.shape[3]) * depth + c
-    total = dw_patch.dtype.type(0)
-    for n in range(x_sum_q.shape[0]):
-        whole = np.int64(x_sum_q.dtype.type(0))
-        for u in range(x_sum_q.shape[1]):
-            row = np.int32(x_sum_q.dtype.type(0))
-            for v in range(x_sum_q.shape[2]):
-                row += np.int32(x_sum_q[n, u, v, channel]) * np.int32(dy_mean_q[n, u, v, k])
-            whole += row
-        total += dy_mean_scale[n] * dw_patch.dtype.type(whole)
-    dw_patch[c, k] = x_sum_scale[0] * total
-
-
-PRODUCTS: dict[str, Pass] = {p.name: p for p in (grad_x, grad_w, patch_grad, patch_grad_dilated, patch_grad_w)}
+    return record
 
 
 @register_method
@@ -369,6 +301,7 @@ class QuantizedTraining(Rule):
             "prunes":
                 "the kept channels of the error map are quantized; convolutions with groups that are pruned stay "
                 "floats, depthwise ones do not",
+            "sparse-update": "dw of the chosen channels is a product of 8 bits; with groups it stays one of floats",
             "filters": "patch means of the error map, patch sums of the input and sums of the weights are quantized",
         },
         tried=Tried(
@@ -416,7 +349,7 @@ class QuantizedTraining(Rule):
     def _multiply(self, node: Convolution, gradient: str, letters: Mapping[str, str], wide: bool) -> None:
         """Add the product that stands for the one of a gradient, with its operands; wide: 16 bits of dy."""
         product = node.products[gradient]
-        if product.name not in PRODUCTS:
+        if product not in PRODUCTS:
             return
         names = {a: node.names[a] for a in product.writes if a in node.names}
         for a in product.reads:
@@ -428,8 +361,7 @@ class QuantizedTraining(Rule):
             else:
                 self._quantize(node, a, left, size_of(dims(product.shapes[a])[0], node.sizes))
             names |= {f"{a}_q": f"{whole}_q", f"{a}_scale": f"{whole}_scale"}
-        own = PRODUCTS[product.name]
-        _add(node, Bound(own, names, letters, {"levels": WIDE_LEVELS if wide else self.levels}))
+        _add(node, Bound(PRODUCTS[product], names, letters, {"levels": WIDE_LEVELS if wide else self.levels}))
 
     def _quantize(self, node: Convolution, a: str, left: str, rows: int | None = None) -> None:
         """Add the passes that quantize an array of the node, `left`; rows: of one that has no samples."""

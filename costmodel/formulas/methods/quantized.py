@@ -1,12 +1,11 @@
 """Costs of refimpl.methods.quantized: a product-accumulate of whole numbers is one `imac`.
 
-A draw is dropout's without its shift and its comparison. abs is counted as a comparison, a conversion to a float, to a
-whole number or to fewer bits as `convert`.
+abs is counted as a comparison; a conversion to a float, to a whole number or to fewer bits as `convert`.
 """
 
 from ..cost import (
-    E,
     C,
+    E,
     G,
     H,
     K,
@@ -15,8 +14,6 @@ from ..cost import (
     Q,
     R,
     S,
-    U,
-    V,
     W,
     add,
     axis_taps,
@@ -29,20 +26,18 @@ from ..cost import (
     load,
     mul,
     register,
-    shift,
     store,
-)
-from ..ops.dropout import draw
-from .gradient_filter import grid_taps
+)  # fmt: skip
+from ..draws import words
 
 larger = load + 2 * cmp
 scaled = div + cmp + store
 rounded = 2 * convert + 2 * cmp + store  # floor, cut off and fewer bits
-at_random = 4 * load + draw - shift - cmp + div + 2 * convert + add + mul + cmp + iadd + rounded
+at_random = 4 * load + words + div + 2 * convert + add + mul + cmp + iadd + rounded
 products = N * axis_taps(0) * axis_taps(1) * C / G * K * (2 * load + imac)
-patches = N * U * V * C / G * K * (2 * load + imac)
-weight = load + mul + store  # of a sum of samples times the scale of x
+scaled_sum = 2 * load + convert + 2 * mul + store  # a sum of whole numbers times two scales
 sample = load + convert + mul + add  # a sample's sum times its scale
+weight = load + mul + store  # of a sum of samples times the scale of x
 
 register(
     "quantized",
@@ -53,11 +48,7 @@ register(
     nearest=N * E * (2 * load + div + add + rounded),
     stochastic=N * E * at_random,
     stochastic_wide=N * E * at_random,
-    forward=products + N * P * Q * K * (2 * load + convert + 2 * mul + has("b") * (load + add) + store),
-    grad_x=products + N * H * W * C * (2 * load + convert + 2 * mul + store),
+    forward=products + N * P * Q * K * (scaled_sum + has("b") * (load + add)),
+    grad_x=products + N * H * W * C * scaled_sum,
     grad_w=products + C / G * K * (N * axis_taps(0) * S * iadd + R * S * (N * sample + weight)),
-    patch_grad=patches + N * U * V * C * (2 * load + convert + 2 * mul + store),
-    patch_grad_dilated=N * grid_taps(U, R, 0) * grid_taps(V, S, 1) * C / G * K * (2 * load + imac)
-    + N * U * V * C * (2 * load + convert + 2 * mul + store),
-    patch_grad_w=patches + C / G * K * (N * (U * iadd + sample) + weight),
 )
