@@ -14,7 +14,8 @@ from refimpl.kernels.running import threads
 from refimpl.training.trainer import Runner, Trainer, initial, new_block
 
 # What no body indexes with: arithmetic, comparisons and bits only.
-NO_INDEX = {"argmax", "mask", "step", "seed", "block", "x_q", "w_q", "dy_q", "x_sum_q", "w_sum_q", "dy_mean_q"}
+NO_INDEX = {"argmax", "mask", "step", "seed", "block", "x_q", "w_q", "dy_q", "x_sum_q", "w_sum_q", "dy_mean_q",
+            "low", "high"}  # fmt: skip
 # Bodies that read these only to compare them, or to hand on what others index with.
 COMPARED = {("error_map_pruning", "keep", "rank"), ("error_map_pruning", "grad_w", "rank"),
             ("error_map_pruning", "grad_w", "kept"), ("sparse_update", "choose", "order"),

@@ -265,6 +265,8 @@ class Derivation:
         passes = op.bound
         if op.bind:
             passes = list(op.bind([arrays[local] for local in op.locals(len(node.inputs))]).passes)
+        if op.trains == "statistics" and self.statistics_change(node):
+            passes = [Bound(p) for rule in self.plan.rules for p in rule.statistics()] + passes
         rules = self.plan.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
         if rules:
             bound = bind(rules, attrs, op.derive(sizes, attrs) | sizes)

@@ -253,8 +253,8 @@ def norms(lowering: Lowering) -> Norms:
         for call in lowering.calls:
             if call.passed is batch_norm.mean:
                 norm = _norm(lowering, call)
-                if any(c.when != call.when for c in norm.calls.values()):
-                    continue  # steps may need some of its gradients and not others
+                if "var" not in norm.calls or any(c.when != call.when for c in norm.calls.values()):
+                    continue  # a rule has its own variance, or steps may need some of its gradients and not others
                 known.by_raw[norm.raw.root] = known.by_z[norm.map.y.root] = norm
                 following = given(norm.map.sum, norm.map.rectifier, norm.rectifier_grad)
                 known.by_call |= dict.fromkeys((*norm.calls.values(), *following), norm)

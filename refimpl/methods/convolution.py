@@ -91,6 +91,10 @@ class Rule:
         """Add its passes to those of a node; every rule has its own."""
         raise NotImplementedError(f"the rule {type(self).__name__} must have bind(node), which adds its passes")
 
+    def statistics(self) -> tuple[Pass, ...]:
+        """Passes that go before those of a norm that trains with the statistics of the batch, none by default."""
+        return ()
+
     def constants(self) -> dict[str, Callable[[np.ndarray, int, int, int], np.ndarray]]:
         """Arrays that its passes read and that stay: name → `make(w, groups, seed, stream)`, before the first step.
 

@@ -15,7 +15,8 @@ Schemes:
   [paper] psq: a scale for each sample of dy, the per-sample quantizer of arXiv 2010.14298; ptq: one for all of dy, its
           per-tensor quantizer. Both are unbiased by stochastic rounding; the price is the variance.
   [paper] banner (arXiv 1805.11046): x and w are of 8 bits in the forward pass too (`forward`), and dy is quantized
-          twice (gradient bifurcation): with 16 bits for dw, with 8 for dx.
+          twice (gradient bifurcation): with 16 bits for dw, with 8 for dx. Norms that train with the statistics of the
+          batch take its range (`quantized_norm`).
 Readings (the equations of these papers were not at hand, only what is known of them):
   [ours]  Symmetric scales without a zero point, so that a product of two operands is one of their whole numbers.
   [ours]  Under psq dw takes the same dy_q as dx: the sum of each sample is scaled before the samples are added.
@@ -41,6 +42,7 @@ from ..kernels.geometry import CONV_MAP, CONV_OUT, CONV_TAP, conv_derive
 from ..kernels.kernel import helper
 from ..kernels.passes import Bound, Pass, ShapeError, declare, dims, size_of
 from ..kernels.random import words
+from . import quantized_norm
 from .convolution import DENSE, Convolution, Rule
 from .registry import Other, Pick, Statement, Tried, register_method
 
@@ -287,7 +289,8 @@ class QuantizedTraining(Rule):
     """The rule of a Plan that computes the gradients of trained convolutions with whole numbers of 8 bits.
 
     scheme: "psq" or "ptq", gradients alone with a scale of dy for each sample or for all; "banner", the forward pass
-    too and 16 bits of dy for dw. bits: of the operands, from 2 to 8, stored in 8. ValueError for other values.
+    too, 16 bits of dy for dw, and range batch norm. bits: of the operands, from 2 to 8, stored in 8. ValueError for
+    other values.
     """
 
     scheme: str = "psq"
@@ -335,6 +338,10 @@ class QuantizedTraining(Rule):
     def scalars(self) -> dict[str, Callable[[int, int, int], float]]:
         """The number of the update and the seed of the run, for rounding at random."""
         return {"step": lambda updates, planned, seed: updates + 1, "seed": lambda updates, planned, seed: seed}
+
+    def statistics(self) -> tuple[Pass, ...]:
+        """Range batch norm where the forward pass is quantized."""
+        return (quantized_norm.ends, quantized_norm.slope, quantized_norm.grad_x) if self.scheme == "banner" else ()
 
     def bind(self, node: Convolution) -> None:
         """Add the passes of the forward pass where it is quantized, and those of the products that are left."""
