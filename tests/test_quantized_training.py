@@ -85,7 +85,7 @@ def test_the_mean_of_many_roundings_is_what_was_rounded(dtype):
     dy = np.random.default_rng(0).normal(size=(2, 1, 3, 2)).astype(dtype)
     dy[1] *= 0.01
     for scales in (quantized.sample_scales, quantized.batch_scales):
-        s, count = scales(quantized.most(dy)), 4000
+        s, count = scales(quantized.most_dy(dy)), 4000
         each = [quantized.stochastic(dy, s, np.array([i], np.int64), SEED) for i in range(count)]
         real = np.array(each, float) * s.astype(float)[:, None, None, None]
         ratio = dy.astype(float) / s.astype(float)[:, None, None, None]
@@ -100,7 +100,7 @@ def test_the_mean_of_many_roundings_is_what_was_rounded(dtype):
 def test_whole_numbers_are_those_of_numpy(case):
     dy, x = case.arrays["dy"], case.arrays["x"]
     for levels in (1, 7, 127):
-        most = quantized.most(dy)
+        most = quantized.most_dy(dy)
         for scales, apart in ((quantized.sample_scales, True), (quantized.batch_scales, False)):
             s = scales(most, levels=levels)
             q, wanted = at_random(dy, levels, apart)

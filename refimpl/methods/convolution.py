@@ -79,6 +79,11 @@ class Rule:
     priced: ClassVar[tuple[str, ...]] = ()
     stream: ClassVar[int | None] = None
 
+    @property
+    def rounding(self) -> float:
+        """How far, relative to its norm, a gradient may jump where a number is rounded the other way; 0: nowhere."""
+        return 0.0
+
     def attrs(self) -> dict:
         """The attributes that its passes take beside those of the convolution."""
         return {}

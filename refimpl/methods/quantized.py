@@ -2,7 +2,7 @@
 
 Each operand of a product, a number v, becomes a whole number q of 8 bits with the scale s of its tensor, v ≈ s·q:
 
-    s = max|v| / (2^(bits−1) − 1)                                              most, tensor_scale, …_scales
+    s = max|v| / (2^(bits−1) − 1)                                              most, tensor_scale, sample_scales, batch_scales
     x, w: q = ⌊v/s + ½⌋                                                        nearest
     dy:   q = ⌊v/s⌋ + 1 with the probability v/s − ⌊v/s⌋, else ⌊v/s⌋           stochastic: E[s·q] = dy
     dw[r,s,c,k] = s_x·Σ_n s_dy[n]·Σ_{p,q} x_q·dy_q                             grad_w
@@ -47,7 +47,7 @@ from .convolution import DENSE, Convolution, Rule
 from .registry import Other, Pick, Statement, Tried, register_method
 
 SHAPES = {
-    "v": "N E*", "q": "int8: N E*", "wide": "int16: N E*", "most": "N", "scale": "1", "scales": "N",
+    "v": "N E*", "dy": "N E*", "q": "int8: N E*", "wide": "int16: N E*", "most": "N", "scale": "1", "scales": "N",
     "step": "int64: 1", "seed": "int64: 1",
     "x_q": "int8: N H W C", "w_q": "int8: R S C/G K", "dy_q": "int8|int16: N P Q K", "b": "K", "y": "N P Q K",
     "x_scale": "1", "w_scale": "1", "dy_scale": "N", "dx": "N H W C", "dw": "R S C/G K",
@@ -127,6 +127,15 @@ def most(t, most, v):
     most[t] = found
 
 
+@declare(SHAPES, items="N", writes="most", sums="E")
+def most_dy(t, most, dy):
+    """Largest magnitude of each sample, (N,), of dy, (N, E)."""
+    found = most.dtype.type(0)
+    for e in range(dy.shape[1]):
+        found = larger(found, abs(dy[t, e]))
+    most[t] = found
+
+
 @declare(SHAPES, items="1", writes="scale", sums="N")
 def tensor_scale(t, scale, most, levels=LEVELS):
     """Scale of a tensor, (1,), from the largest magnitudes of its samples, (N,)."""
@@ -160,30 +169,30 @@ def nearest(t, q, v, scale, levels=LEVELS):
 
 
 @declare(SHAPES, items="N E", writes="q")
-def stochastic(t, q, v, scales, step, seed, levels=LEVELS, stream=0):
-    """Whole numbers q, (N, E), around v / scales, of v, (N, E), and scales, (N,): the mean of scales·q is v.
+def stochastic(t, q, dy, scales, step, seed, levels=LEVELS, stream=0):
+    """Whole numbers q, (N, E), around dy / scales, of dy, (N, E), and scales, (N,): the mean of scales·q is dy.
 
     Drawn anew in each training step `step`, (1,), of a run from `seed`, (1,).
     """
     n, e = divmod(t, q.shape[1])
     draw, _ = words(seed[0], stream, step[0], t)
-    ratio = v[n, e] / scales[n]
+    ratio = dy[n, e] / scales[n]
     low = math.floor(ratio)
-    whole = stochastic_round(low, ratio - v.dtype.type(low), draw)
+    whole = stochastic_round(low, ratio - dy.dtype.type(low), draw)
     q[n, e] = np.int8(clip(whole, np.int64(q.dtype.type(-levels)), np.int64(q.dtype.type(levels))))
 
 
 @declare(SHAPES, items="N E", writes="wide")
-def stochastic_wide(t, wide, v, scales, step, seed, stream=0):
+def stochastic_wide(t, wide, dy, scales, step, seed, stream=0):
     """Whole numbers of 16 bits, (N, E), as `stochastic` makes those of 8, by the other word of the draw.
 
-    From v, (N, E), scales, (N,), step and seed, (1,).
+    From dy, (N, E), scales, (N,), step and seed, (1,).
     """
     n, e = divmod(t, wide.shape[1])
     _, draw = words(seed[0], stream, step[0], t)
-    ratio = v[n, e] / scales[n]
+    ratio = dy[n, e] / scales[n]
     low = math.floor(ratio)
-    whole = stochastic_round(low, ratio - v.dtype.type(low), draw)
+    whole = stochastic_round(low, ratio - dy.dtype.type(low), draw)
     wide[n, e] = np.int16(clip(whole, np.int64(wide.dtype.type(-WIDE_LEVELS)), np.int64(wide.dtype.type(WIDE_LEVELS))))
 
 
@@ -331,6 +340,11 @@ class QuantizedTraining(Rule):
         """The largest whole number of an operand."""
         return 2 ** (int(self.bits) - 1) - 1
 
+    @property
+    def rounding(self) -> float:
+        """A quarter of the smallest step of an operand, as a share of the largest."""
+        return 1 / (4 * self.levels)
+
     def attrs(self) -> dict:
         """The largest whole number of an operand of 8 bits."""
         return {"levels": self.levels}
@@ -381,9 +395,9 @@ class QuantizedTraining(Rule):
         """Add the passes that quantize an error map of the node; the name that its whole numbers begin with."""
         whole = f"{left}_wide" if wide else left
         q = "wide" if wide else "q"
-        names = {"v": left, "most": f"{left}_most", "scales": f"{whole}_scale", q: f"{whole}_q"}
+        names = {"dy": left, "most": f"{left}_most", "scales": f"{whole}_scale", q: f"{whole}_q"}
         scales = sample_scales if self.scheme == "psq" else batch_scales
-        for p in (most, scales, stochastic_wide if wide else stochastic):
+        for p in (most_dy, scales, stochastic_wide if wide else stochastic):
             attrs = {"levels": WIDE_LEVELS} if wide and p is scales else {}
             _add(node, Bound(p, {a: n for a, n in names.items() if a in p.arrays}, attrs=attrs))
         return whole

@@ -31,6 +31,7 @@ from ..cost import (
 from ..draws import words
 
 larger = load + 2 * cmp
+largest = N * (E * (larger + cmp) + store)
 scaled = div + cmp + store
 rounded = 2 * convert + 2 * cmp + store  # floor, cut off and fewer bits
 at_random = 4 * load + words + div + 2 * convert + add + mul + cmp + iadd + rounded
@@ -41,7 +42,8 @@ weight = load + mul + store  # of a sum of samples times the scale of x
 
 register(
     "quantized",
-    most=N * (E * (larger + cmp) + store),
+    most=largest,
+    most_dy=largest,
     tensor_scale=N * larger + scaled,
     sample_scales=N * (load + scaled),
     batch_scales=N * (N * larger + scaled),
