@@ -46,7 +46,7 @@ def drawn(seed, dtype=np.float64):
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_output_and_slopes(seed):
+def test_range_batch_norm_has_these_outputs_and_slopes(seed):
     x, gamma, beta, dy = drawn(seed)
     found, rng = ours(x, gamma, beta, dy), np.random.default_rng(seed)
     np.testing.assert_allclose(found["y"], forward(x, gamma, beta), rtol=1e-10, atol=1e-10)
@@ -92,7 +92,7 @@ def test_ends_equal_values_and_a_constant_channel():
         quantized_norm.ends(np.ones((1, 1, 1, 2)))
 
 
-def test_a_normal_variable_spans_about_as_much():
+def test_range_batch_norm_of_a_normal_variable_is_near_its_deviation():
     """2·√(2·ln M) deviations are what a normal variable spans in the limit; 4,096 values span a tenth less."""
     x = np.random.default_rng(0).normal(size=(64, 8, 8, 16))
     found = np.sqrt(quantized_norm.ends(x)[0])

@@ -71,7 +71,7 @@ def together(case, *rules):
 
 
 @pytest.mark.parametrize("part", range(257))
-def test_of_all_words_as_many_round_up_as_the_number_lies_above(part):
+def test_unbiased_rounding_takes_as_many_words_up_as_the_number_lies_above(part):
     """Of 2^32 words exactly share·2^32 round up: those below it, and 256 evenly spaced ones show it."""
     ups = [quantized.stochastic_round(-3, part / 256, word << 24) + 3 for word in range(256)]
     assert sum(ups) == part and ups == sorted(ups, reverse=True)
@@ -80,7 +80,7 @@ def test_of_all_words_as_many_round_up_as_the_number_lies_above(part):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_mean_of_many_roundings_is_what_was_rounded(dtype):
+def test_unbiased_rounding_has_the_mean_of_what_was_rounded(dtype):
     """arXiv 2010.14298: both quantizers are unbiased, and their variance is that of a coin, f·(1 − f)·s²."""
     dy = np.random.default_rng(0).normal(size=(2, 1, 3, 2)).astype(dtype)
     dy[1] *= 0.01
@@ -141,6 +141,36 @@ def test_what_is_not_finite_makes_its_scale_so(bad, at):
     assert np.isfinite(most).tolist() == [at > 2, at < 3]
     assert not np.isfinite(quantized.tensor_scale(most)).any()
     assert not np.isfinite(quantized.batch_scales(most)).any()
+
+
+def small_and_large(scales):
+    """Of a sample and of a thousandth of it: their scales, and their largest whole numbers."""
+    dy = np.random.default_rng(1).normal(size=(1, 4, 3, 2)) * np.array([1, 1e-3]).reshape(2, 1, 1, 1)
+    s = scales(quantized.most_dy(dy))
+    return s, np.abs(quantized.stochastic(dy, s, STEP, SEED)).max((1, 2, 3)).tolist()
+
+
+def test_per_sample_quantizer_gives_a_small_sample_all_of_its_levels():
+    s, largest = small_and_large(quantized.sample_scales)
+    assert s[0] == pytest.approx(1000 * s[1]) and largest == [127, 127]
+
+
+def test_per_tensor_quantizer_leaves_a_small_sample_hardly_any():
+    s, largest = small_and_large(quantized.batch_scales)
+    assert s[0] == s[1] and largest[0] == 127 and largest[1] <= 1
+
+
+@given(cases())
+@thorough
+def test_gradient_bifurcation_takes_sixteen_bits_for_dw_and_eight_for_dx(case):
+    node, a = together(case, QuantizedTraining("banner")), case.arrays
+    wide, s_wide = at_random(a["dy"], WIDE_LEVELS, False, 1)
+    narrow, s_narrow = at_random(a["dy"], 127, False)
+    assert np.array_equal(quantized.stochastic_wide(a["dy"], s_wide, STEP, SEED), wide)
+    assert np.array_equal(quantized.stochastic(a["dy"], s_narrow, STEP, SEED), narrow)
+    node["dw"], node["dx"]
+    read = {p.name: arrays["dy_q"].dtype for p, arrays, *_ in node.calls if "dy_q" in arrays}
+    assert read == {"grad_w": np.int16, "grad_x": np.int8}
 
 
 # Products.

@@ -2,18 +2,18 @@
 
 Each operand of a product, a number v, becomes a whole number q of 8 bits with the scale s of its tensor, v ≈ s·q:
 
-    s = max|v| / (2^(bits−1) − 1)                                              most, tensor_scale, sample_scales, batch_scales
-    x, w: q = ⌊v/s + ½⌋                                                        nearest
-    dy:   q = ⌊v/s⌋ + 1 with the probability v/s − ⌊v/s⌋, else ⌊v/s⌋           stochastic: E[s·q] = dy
-    dw[r,s,c,k] = s_x·Σ_n s_dy[n]·Σ_{p,q} x_q·dy_q                             grad_w
-    dx[n,h,w,c] = s_dy[n]·s_w·Σ_{r,s,k} dy_q·w_q                               grad_x
+    s = max|v| / (2^(bits−1) − 1)                                       most, tensor_scale, sample_ or batch_scales
+    x, w: q = ⌊v/s + ½⌋                                                 nearest
+    dy:   q = ⌊v/s⌋ + 1 with the probability v/s − ⌊v/s⌋, else ⌊v/s⌋    stochastic: E[s·q] = dy
+    dw[r,s,c,k] = s_x·Σ_n s_dy[n]·Σ_{p,q} x_q·dy_q                      grad_w
+    dx[n,h,w,c] = s_dy[n]·s_w·Σ_{r,s,k} dy_q·w_q                        grad_x
 
 The inner sums are of whole numbers: products of 8 bits in sums of 32, those of dw over a row, whose sums add up in 64
 bits over a sample. Weights, updates and all other layers stay floats.
 
 Schemes:
-  [paper] psq: a scale for each sample of dy, the per-sample quantizer of arXiv 2010.14298; ptq: one for all of dy, its
-          per-tensor quantizer. Both are unbiased by stochastic rounding; the price is the variance.
+  [paper] arXiv 2010.14298: psq, its per-sample quantizer, has a scale for each sample of dy; ptq, its per-tensor
+          quantizer, one for all of dy. Both are unbiased by stochastic rounding; the price is the variance.
   [paper] banner (arXiv 1805.11046): x and w are of 8 bits in the forward pass too (`forward`), and dy is quantized
           twice (gradient bifurcation): with 16 bits for dw, with 8 for dx. Norms that train with the statistics of the
           batch take its range (`quantized_norm`).
@@ -147,13 +147,13 @@ def tensor_scale(t, scale, most, levels=LEVELS):
 
 @declare(SHAPES, items="N", writes="scales")
 def sample_scales(t, scales, most, levels=LEVELS):
-    """Scale of each sample, (N,), from its largest magnitude in most, (N,): arXiv 2010.14298, the per-sample one."""
+    """Scale of each sample, (N,), from its magnitude in most, (N,): arXiv 2010.14298, the per-sample quantizer."""
     scales[t] = scale_of(most[t], scales.dtype.type(levels))
 
 
 @declare(SHAPES, items="N", writes="scales")
 def batch_scales(t, scales, most, levels=LEVELS):
-    """Scale of all samples, for each of them, (N,), from most, (N,): arXiv 2010.14298, the per-tensor one."""
+    """Scale of all samples, for each of them, (N,), from most, (N,): arXiv 2010.14298, the per-tensor quantizer."""
     found = scales.dtype.type(0)
     for n in range(most.shape[0]):
         found = larger(found, most[n])
@@ -172,7 +172,7 @@ def nearest(t, q, v, scale, levels=LEVELS):
 def stochastic(t, q, dy, scales, step, seed, levels=LEVELS, stream=0):
     """Whole numbers q, (N, E), around dy / scales, of dy, (N, E), and scales, (N,): the mean of scales·q is dy.
 
-    Drawn anew in each training step `step`, (1,), of a run from `seed`, (1,).
+    The unbiased rounding of arXiv 2010.14298, drawn anew in each training step, `step`, (1,), of a run from `seed`.
     """
     n, e = divmod(t, q.shape[1])
     draw, _ = words(seed[0], stream, step[0], t)
@@ -186,7 +186,7 @@ def stochastic(t, q, dy, scales, step, seed, levels=LEVELS, stream=0):
 def stochastic_wide(t, wide, dy, scales, step, seed, stream=0):
     """Whole numbers of 16 bits, (N, E), as `stochastic` makes those of 8, by the other word of the draw.
 
-    From dy, (N, E), scales, (N,), step and seed, (1,).
+    For dw under the gradient bifurcation of arXiv 1805.11046, from dy, (N, E), scales, (N,), step and seed, (1,).
     """
     n, e = divmod(t, wide.shape[1])
     _, draw = words(seed[0], stream, step[0], t)

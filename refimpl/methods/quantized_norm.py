@@ -1,4 +1,4 @@
-"""Range batch norm, for `quantized`: the range of the batch in place of its deviation (arXiv 1805.11046).
+"""arXiv 1805.11046, range batch norm, for `quantized`: the range of the batch in place of its deviation.
 
 Of M = N·H·W values x a channel, in place of the variance of `batch_norm`:
 
@@ -45,7 +45,7 @@ def drawn(pick, large):
 
 @declare(SHAPES, items="C", writes="var unbiased_var low high", derive=several, sums="N H W")
 def ends(t, var, unbiased_var, low, high, x):
-    """Variance of each channel by its range, var and unbiased_var, (C,), of x, (N, H, W, C).
+    """Variance of each channel by its range, var and unbiased_var, (C,), of x, (N, H, W, C): range batch norm.
 
     low, high: the places, (C,), of its minimum and maximum among the N·H·W values.
     """

@@ -1,15 +1,16 @@
 """Bias and variance of gradients that are computed with few bits, against the dense ones, on a small trained net.
 
-    python -m validation.instruments.rounding          the bundled watch net, each scheme of `quantized` at 8, 6 and 4 bits
+    python -m validation.instruments.rounding      the bundled watch net, each scheme at 8, 6 and 4 bits
 
 The mini-batch and the weights stay, the words of the roundings are drawn anew: a_i is the gradient of draw i, g the
-dense one, all convolutions together, each given the exact dy (the *local* view of `instruments.approximation`), float64:
+dense one, all convolutions together, each given the exact dy (*local* in `instruments.approximation`), float64:
 
     variance   E ‖a − E a‖² / ‖g‖²      what rounding dy at random adds to the noise of a step
     bias       ‖E a − g‖ / ‖g‖          what stays after averaging over the draws
     chance     √(variance / draws)      the bias that so few draws show where there is none
 
-The bias of dw beyond chance is that of x, of dx that of w, whose rounding to the nearest is the same in every draw.
+The bias of dw beyond chance is that of x, of dx that of w, whose rounding to the nearest is the same in every draw;
+under `banner` also that of the maps that the layers before computed with 8 bits.
 """
 
 import sys
