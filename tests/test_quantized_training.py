@@ -103,15 +103,16 @@ def test_whole_numbers_are_those_of_numpy(case):
         most = quantized.most_dy(dy)
         for scales, apart in ((quantized.sample_scales, True), (quantized.batch_scales, False)):
             s = scales(most, levels=levels)
-            q, wanted = at_random(dy, levels, apart)
+            q, wanted = at_random(dy, levels, apart, stream=levels)
             assert np.array_equal(s, wanted)
-            found = quantized.stochastic(dy, s, STEP, SEED, levels=levels)
+            found = quantized.stochastic(dy, s, STEP, SEED, levels=levels, stream=levels)
             assert found.dtype == np.int8 and np.array_equal(found, q)
         s = quantized.tensor_scale(quantized.most(x), levels=levels)
         found, (q, wanted) = quantized.nearest(x, s, levels=levels), nearest(x, levels)
         assert s[0] == wanted and found.dtype == np.int8 and np.array_equal(found, q)
     s = quantized.batch_scales(most, levels=WIDE_LEVELS)
-    wide, (q, _) = quantized.stochastic_wide(dy, s, STEP, SEED), at_random(dy, WIDE_LEVELS, False, 1)
+    wide = quantized.stochastic_wide(dy, s, STEP, SEED, stream=3)
+    q, _ = at_random(dy, WIDE_LEVELS, False, 1, 3)
     assert wide.dtype == np.int16 and np.array_equal(wide, q)
 
 
@@ -246,6 +247,22 @@ def test_a_sum_that_may_overflow_is_refused_with_the_most_that_fits():
         patch_grad_w(np.ones((1, 1, 517, 1), np.int16), q(1, 1, 517, 1), ones, one, levels=WIDE_LEVELS)
     many = quantized.grad_w(q(2, 300, 600, 1), q(2, 300, 600, 1), np.ones(2), one, R=1, S=1)
     assert many.item() == 127 * 127 * 2 * 300 * 600 > 2**31  # rows add up in 64 bits
+
+
+def test_a_net_whose_rows_are_too_long_is_refused_where_dw_takes_sixteen_bits():
+    g = ri.Graph("wide", (1, 517), 1)
+    g.linear("fc", g.global_avg_pool("mean", g.conv2d("conv", "input", 2, 1)), 2)
+    ri.compile(g, ri.Plan(rules=[QuantizedTraining("psq")]), 2)
+    with pytest.raises(ShapeError, match=r"node conv .*the columns Q of dy must be at most 516$"):
+        ri.compile(g, ri.Plan(rules=[QuantizedTraining("banner")]), 2)
+
+
+def test_a_sum_is_kept_in_32_bits():
+    """Of more than fits the body wraps as an accumulator of 32 bits does: what is refused would go wrong."""
+    ends = np.full((1, 1, 1, 133_145), 127, np.int8)
+    dx = np.zeros((1, 1, 1, 1))
+    quantized.grad_x.kernel(1, dx, ends, ends, np.ones(1), np.ones(1), (1, 1), (1, 1), ((0, 0), (0, 0)))
+    assert dx.item() == 127 * 127 * 133_145 - 2**32
 
 
 # Combinations.

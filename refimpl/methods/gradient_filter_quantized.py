@@ -50,7 +50,7 @@ def patch_grad(t, dx_patch, dy_mean_q, w_sum_q, dy_mean_scale, w_sum_scale):
     first = c // depth * width
     total = np.int32(w_sum_q.dtype.type(0))
     for k in range(first, first + width):
-        total += np.int32(dy_mean_q[n, u, v, k]) * np.int32(w_sum_q[c % depth, k])
+        total = np.int32(total + np.int32(dy_mean_q[n, u, v, k]) * np.int32(w_sum_q[c % depth, k]))
     dx_patch[n, u, v, c] = dy_mean_scale[n] * w_sum_scale[0] * dx_patch.dtype.type(total)
 
 
@@ -79,7 +79,7 @@ def patch_grad_dilated(t, dx_patch, dy_mean_q, w_q, dy_mean_scale, w_scale, patc
                 j = v + right * (w_q.shape[1] - 1) // 2 - s * right
                 if 0 <= j < dy_mean_q.shape[2]:
                     for k in range(first, first + width):
-                        total += np.int32(dy_mean_q[n, i, j, k]) * np.int32(w_q[r, s, c % depth, k])
+                        total = np.int32(total + np.int32(dy_mean_q[n, i, j, k]) * np.int32(w_q[r, s, c % depth, k]))
     dx_patch[n, u, v, c] = dy_mean_scale[n] * w_scale[0] * dx_patch.dtype.type(total)
 
 
@@ -101,7 +101,7 @@ def patch_grad_w(t, dw_patch, dy_mean_q, x_sum_q, dy_mean_scale, x_sum_scale, le
         for u in range(x_sum_q.shape[1]):
             row = np.int32(x_sum_q.dtype.type(0))
             for v in range(x_sum_q.shape[2]):
-                row += np.int32(x_sum_q[n, u, v, channel]) * np.int32(dy_mean_q[n, u, v, k])
+                row = np.int32(row + np.int32(x_sum_q[n, u, v, channel]) * np.int32(dy_mean_q[n, u, v, k]))
             whole += row
         total += dy_mean_scale[n] * dw_patch.dtype.type(whole)
     dw_patch[c, k] = x_sum_scale[0] * total

@@ -9,7 +9,8 @@ Each operand of a product, a number v, becomes a whole number q of 8 bits with t
     dx[n,h,w,c] = s_dy[n]·s_w·Σ_{r,s,k} dy_q·w_q                        grad_x
 
 The inner sums are of whole numbers: products of 8 bits in sums of 32, those of dw over a row, whose sums add up in 64
-bits over a sample. Weights, updates and all other layers stay floats.
+bits over a sample. A sum that could leave 32 bits is refused (`fits`); each is cut to them, for Numba adds in 64.
+Weights, updates and all other layers stay floats.
 
 Schemes:
   [paper] arXiv 2010.14298: psq, its per-sample quantizer, has a scale for each sample of dy; ptq, its per-tensor
@@ -215,7 +216,7 @@ def forward(t, y, x_q, w_q, x_scale, w_scale, b=None, stride=(1, 1), dilation=(1
                 col = q * stride[1] - pad[1][0] + s * dilation[1]
                 if 0 <= col < x_q.shape[2]:
                     for c in range(depth):
-                        total += np.int32(x_q[n, h, col, first + c]) * np.int32(w_q[r, s, c, k])
+                        total = np.int32(total + np.int32(x_q[n, h, col, first + c]) * np.int32(w_q[r, s, c, k]))
     value = x_scale[0] * w_scale[0] * y.dtype.type(total)
     y[n, p, q, k] = value + b[k] if b.shape[0] else value
 
@@ -241,7 +242,7 @@ def grad_x(t, dx, dy_q, w_q, dy_scale, w_scale, stride=(1, 1), dilation=(1, 1), 
                 q, off = divmod(col + pad[1][0] - s * dilation[1], stride[1])
                 if off == 0 and 0 <= q < dy_q.shape[2]:
                     for k in range(first, first + width):
-                        total += np.int32(dy_q[n, p, q, k]) * np.int32(w_q[r, s, c % depth, k])
+                        total = np.int32(total + np.int32(dy_q[n, p, q, k]) * np.int32(w_q[r, s, c % depth, k]))
     dx[n, h, col, c] = dy_scale[n] * w_scale[0] * dx.dtype.type(total)
 
 
@@ -269,7 +270,7 @@ def grad_w(
                 for q in range(dy_q.shape[2]):
                     col = q * stride[1] - pad[1][0] + s * dilation[1]
                     if 0 <= col < x_q.shape[2]:
-                        row += np.int32(x_q[n, h, col, channel]) * np.int32(dy_q[n, p, q, k])
+                        row = np.int32(row + np.int32(x_q[n, h, col, channel]) * np.int32(dy_q[n, p, q, k]))
                 whole += row
         total += dy_scale[n] * dw.dtype.type(whole)
     dw[r, s, c, k] = x_scale[0] * total
