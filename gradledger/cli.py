@@ -227,9 +227,9 @@ def cost(
         str,
         typer.Option(
             help="As which share of a multiply-add of floats one of whole numbers counts, by the bits a and b of its "
-            "factors: linear, max(a, b)/32, or quadratic, a·b/32²."
+            "factors: width, max(a, b)/32, or area, a·b/32²."
         ),
-    ] = "linear",
+    ] = "width",
     backend: Backend = "fast",
     threads: Threads = None,
     advise: Annotated[
@@ -261,7 +261,7 @@ def cost(
         return advised(
             {"--batch": batch != 1, "--method": list(method) != ["backprop"], "--train-last": train_last is not None,
              "--convention": convention != "macs", "--fit": fit is not None, "--momentum": momentum is not None,
-             "--integer-ratio": integer_ratio != "linear"},
+             "--integer-ratio": integer_ratio != "width"},
             (model, classes, size, device, memory_limit, seconds_per_epoch, samples, data, backend, threads),
             output or Path("gradledger-out"), as_json,
         )  # fmt: skip

@@ -35,7 +35,7 @@ class CostSettings:
     threads: int | None = None
     fit: str | None = None
     momentum: float | None = None
-    integer_ratio: str = "linear"
+    integer_ratio: str = "width"
 
 
 def run(settings: CostSettings) -> dict:

@@ -60,7 +60,7 @@ def priced(record: dict) -> None:
             summary.add_row(f"  products of whole numbers, {bits} bits", operations(count, "IMAC"))
         if record["integers"]["imacs"]:
             ratio = record["integers"]["ratio"]
-            summary.add_row(f"  with them, {ratio} in bits", operations(2 * record["integers"]["macs"] / per, unit))
+            summary.add_row(f"  with them, by {ratio} of bits", operations(2 * record["integers"]["macs"] / per, unit))
         if "samples" in record and record["macs_low"] < record["macs_high"]:
             low, high = (operations(2 * record[f"macs_{bound}"] / per, unit) for bound in ("low", "high"))
             summary.add_row("  counted, as samples enter over a run", f"{low} to {high}")

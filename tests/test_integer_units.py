@@ -338,5 +338,5 @@ def test_the_cost_command_lists_integer_units():
     named = {line.split()[0]: line for line in notes if " operations of the step: " in line}
     assert " shift" in named["integer"] and " logic" in named["integer"] and "load" not in named["integer"]
     assert " cmp" in named["other"] and " shift" not in named["other"]
-    assert record["integers"] == {"imacs": {}, "ratio": "linear", "as_macs": 0, "macs": record["macs"]}
+    assert record["integers"] == {"imacs": {}, "ratio": "width", "as_macs": 0, "macs": record["macs"]}
     assert not [line for line in notes if "IMAC" in line]

@@ -28,9 +28,9 @@ FIRST, SECOND = 4 * (4 * 3) * (3 * 3 * 3) * 4, 4 * (3 * 2) * (2 * 2 * 4) * 5  # 
 def test_they_are_counted_by_the_bits_of_their_factors(scheme, wanted):
     found = net(ri.Plan(rules=[ri.QuantizedTraining(scheme)]))
     assert integers.products(found) == wanted
-    linear = sum(n * max(bits) / 32 for bits, n in wanted.items())
-    quadratic = sum(n * bits[0] * bits[1] / 1024 for bits, n in wanted.items())
-    assert (integers.as_macs(wanted, "linear"), integers.as_macs(wanted, "quadratic")) == (linear, quadratic)
+    width = sum(n * max(bits) / 32 for bits, n in wanted.items())
+    area = sum(n * bits[0] * bits[1] / 1024 for bits, n in wanted.items())
+    assert (integers.as_macs(wanted, "width"), integers.as_macs(wanted, "area")) == (width, area)
 
 
 def test_a_net_of_floats_has_none():
@@ -52,10 +52,10 @@ def test_the_cost_command_names_the_ratio(ratio):
     assert found["as_macs"] == found["imacs"]["8x8"] * integers.RATIOS[ratio](8, 8)
     assert found["macs"] == record["macs"] + found["as_macs"]
     line = next(line for line in show_cost.notes(record) if "IMAC" in line)
-    assert "0.25 (linear) or 0.0625 (quadratic)" in line and f"here {ratio}: our reading" in line
+    assert "0.25 (width) or 0.0625 (area)" in line and f"here {ratio}: our reading" in line
     show_cost.priced(record)
 
 
 def test_another_ratio_is_refused():
-    with pytest.raises(Malformed, match="value of --integer-ratio 'cubic'.*linear, quadratic"):
+    with pytest.raises(Malformed, match="value of --integer-ratio 'cubic'.*width, area"):
         command.run(command.CostSettings(integer_ratio="cubic"))

@@ -3,11 +3,11 @@
 A product-accumulate of whole numbers is one `imac` (imul + iadd), whatever its bits, as one of floats is a `mac`; it is
 no flop. To set a step with both beside one of floats alone, an `imac` of a×b bits counts as a share of a `mac`:
 
-    linear      max(a, b) / 32      8 bits: 8/32 = 1/4, as bytes moved and vector lanes do      the default
-    quadratic   a·b / (32·32)       8 bits: 64/1,024 = 1/16, as the area of a multiplier does
+    width   max(a, b) / 32      8 bits: 8/32 = 1/4, as bytes moved and vector lanes do      the default
+    area    a·b / (32·32)       8 bits: 64/1,024 = 1/16, as the area of a multiplier does
 
-arXiv 2007.03213 prints what its methods save with 8-bit arithmetic ("+Q"). Our reading: linear; the paper does not say
-how it counts an 8-bit operation.
+arXiv 2007.03213 prints what its methods save with 8-bit arithmetic ("+Q"). Our reading: width; how the paper counts an
+8-bit operation was not at hand.
 """
 
 from collections import Counter
@@ -20,8 +20,8 @@ from ..predict import Estimate
 FLOAT_BITS = 32
 NARROW = 16  # bits of the widest factors
 RATIOS: dict[str, Callable[[int, int], float]] = {
-    "linear": lambda a, b: max(a, b) / FLOAT_BITS,
-    "quadratic": lambda a, b: a * b / FLOAT_BITS**2,
+    "width": lambda a, b: max(a, b) / FLOAT_BITS,
+    "area": lambda a, b: a * b / FLOAT_BITS**2,
 }
 Bits = tuple[int, int]
 
