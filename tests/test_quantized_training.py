@@ -73,10 +73,10 @@ def together(case, *rules):
 @pytest.mark.parametrize("part", range(257))
 def test_unbiased_rounding_takes_as_many_words_up_as_the_number_lies_above(part):
     """Of 2^32 words exactly share·2^32 round up: those below it, and 256 evenly spaced ones show it."""
-    ups = [quantized.stochastic_round(-3, part / 256, word << 24) + 3 for word in range(256)]
+    ups = [quantized.stochastic_round(-3, part / 256, word << 24, quantized.WORDS) + 3 for word in range(256)]
     assert sum(ups) == part and ups == sorted(ups, reverse=True)
     end = part << 24
-    assert [quantized.stochastic_round(5, part / 256, word) for word in (end - 1, end)] == [6, 5]
+    assert [quantized.stochastic_round(5, part / 256, word, quantized.WORDS) for word in (end - 1, end)] == [6, 5]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -31,7 +31,6 @@ Dimensions: N samples (of a kernel: its rows), E elements a sample, H W input an
 and K output channels, R S kernel rows and columns, G groups. Any float dtype.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -57,6 +56,7 @@ SCHEMES = ("psq", "ptq", "banner")
 BITS, WIDE_BITS = 8, 16
 LEVELS, WIDE_LEVELS = 127, 32767  # the largest whole number of 8 and of 16 bits; the smallest is its negative
 SUM_END = 2**31 - 1  # of a sum of 32 bits
+WORDS = 2.0**32  # words that a draw may be
 
 
 def fits(terms: int, levels: int, summed: str) -> dict[str, int]:
@@ -97,19 +97,25 @@ def larger(a, b):
 
 
 @helper
-def scale_of(most, levels):
-    """The scale by which `most` becomes the whole number `levels`; 1 where it would be 0."""
+def scale_of(most, levels, zero, one):
+    """The scale by which `most` becomes the whole number `levels`; one where it would be zero."""
     found = most / levels
-    return found if found != 0 else found + 1
+    return one if found == zero else found
 
 
 @helper
-def stochastic_round(low, share, word):
-    """The whole number low + 1 for a share of the 2^32 words, 0 ≤ share ≤ 1, else low.
+def floor(value, cut, back):
+    """The largest whole number up to `value`, from it cut towards zero, and that as a float again."""
+    return cut - (1 if value < back else 0)
 
-    The probability is ⌊share·2^32⌋ / 2^32.
+
+@helper
+def stochastic_round(low, share, word, words):
+    """The whole number low + 1 for a share of the words 0 … 2^32 − 1, 0 ≤ share ≤ 1, else low.
+
+    words: 2^32, a float of the width of share. The probability is ⌊share·2^32⌋ / 2^32.
     """
-    return low + (1 if word < np.int64(share * 4294967296.0) else 0)
+    return low + (1 if word < np.int64(share * words) else 0)
 
 
 @helper
@@ -143,13 +149,13 @@ def tensor_scale(t, scale, most, levels=LEVELS):
     found = scale.dtype.type(0)
     for n in range(most.shape[0]):
         found = larger(found, most[n])
-    scale[t] = scale_of(found, scale.dtype.type(levels))
+    scale[t] = scale_of(found, scale.dtype.type(levels), scale.dtype.type(0), scale.dtype.type(1))
 
 
 @declare(SHAPES, items="N", writes="scales")
 def sample_scales(t, scales, most, levels=LEVELS):
     """Scale of each sample, (N,), from its magnitude in most, (N,): arXiv 2010.14298, the per-sample quantizer."""
-    scales[t] = scale_of(most[t], scales.dtype.type(levels))
+    scales[t] = scale_of(most[t], scales.dtype.type(levels), scales.dtype.type(0), scales.dtype.type(1))
 
 
 @declare(SHAPES, items="N", writes="scales")
@@ -158,14 +164,16 @@ def batch_scales(t, scales, most, levels=LEVELS):
     found = scales.dtype.type(0)
     for n in range(most.shape[0]):
         found = larger(found, most[n])
-    scales[t] = scale_of(found, scales.dtype.type(levels))
+    scales[t] = scale_of(found, scales.dtype.type(levels), scales.dtype.type(0), scales.dtype.type(1))
 
 
 @declare(SHAPES, items="N E", writes="q")
 def nearest(t, q, v, scale, levels=LEVELS):
     """Whole numbers q, (N, E), nearest to v / scale, a half upwards, of v, (N, E), and scale, (1,)."""
     n, e = divmod(t, q.shape[1])
-    whole = math.floor(v[n, e] / scale[0] + v.dtype.type(0.5))
+    above = v[n, e] / scale[0] + v.dtype.type(0.5)
+    cut = np.int64(above)
+    whole = floor(above, cut, v.dtype.type(cut))
     q[n, e] = np.int8(clip(whole, np.int64(q.dtype.type(-levels)), np.int64(q.dtype.type(levels))))
 
 
@@ -178,8 +186,9 @@ def stochastic(t, q, dy, scales, step, seed, levels=LEVELS, stream=0):
     n, e = divmod(t, q.shape[1])
     draw, _ = words(seed[0], stream, step[0], t)
     ratio = dy[n, e] / scales[n]
-    low = math.floor(ratio)
-    whole = stochastic_round(low, ratio - dy.dtype.type(low), draw)
+    cut = np.int64(ratio)
+    low = floor(ratio, cut, dy.dtype.type(cut))
+    whole = stochastic_round(low, ratio - dy.dtype.type(low), draw, dy.dtype.type(WORDS))
     q[n, e] = np.int8(clip(whole, np.int64(q.dtype.type(-levels)), np.int64(q.dtype.type(levels))))
 
 
@@ -192,8 +201,9 @@ def stochastic_wide(t, wide, dy, scales, step, seed, stream=0):
     n, e = divmod(t, wide.shape[1])
     _, draw = words(seed[0], stream, step[0], t)
     ratio = dy[n, e] / scales[n]
-    low = math.floor(ratio)
-    whole = stochastic_round(low, ratio - dy.dtype.type(low), draw)
+    cut = np.int64(ratio)
+    low = floor(ratio, cut, dy.dtype.type(cut))
+    whole = stochastic_round(low, ratio - dy.dtype.type(low), draw, dy.dtype.type(WORDS))
     wide[n, e] = np.int16(clip(whole, np.int64(wide.dtype.type(-WIDE_LEVELS)), np.int64(wide.dtype.type(WIDE_LEVELS))))
 
 

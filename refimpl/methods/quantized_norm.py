@@ -19,6 +19,7 @@ Dimensions: N samples, H W rows and columns, C channels. Any float dtype.
 
 import math
 
+from ..kernels.kernel import helper
 from ..kernels.passes import ShapeError, declare
 
 SHAPES = {
@@ -43,6 +44,12 @@ def drawn(pick, large):
     return {"N": pick(1 if size["H"] * size["W"] > 1 else 2, most), **size}, {}
 
 
+@helper
+def span(values, two):
+    """How many deviations that many values of a normal variable span, 2·√(2·ln M), of floats of one width."""
+    return two * math.sqrt(two * math.log(values))
+
+
 @declare(SHAPES, items="C", writes="var unbiased_var low high", derive=several, sums="N H W")
 def ends(t, var, unbiased_var, low, high, x):
     """Variance of each channel by its range, var and unbiased_var, (C,), of x, (N, H, W, C): range batch norm.
@@ -60,8 +67,8 @@ def ends(t, var, unbiased_var, low, high, x):
                     least, first = value, place
                 if value > most:
                     most, last = value, place
-    values = x.shape[0] * x.shape[1] * x.shape[2]
-    deviation = (most - least) / x.dtype.type(2 * math.sqrt(2 * math.log(values)))
+    values = var.dtype.type(x.shape[0] * x.shape[1] * x.shape[2])
+    deviation = (most - least) / span(values, var.dtype.type(2))
     square = deviation * deviation
     var[t] = square
     unbiased_var[t] = square
@@ -75,9 +82,9 @@ def slope(t, slope, x, gamma, var, inv_std, dgamma):
 
     From gamma, var, inv_std and dgamma, (C,); x, (N, H, W, C), tells M.
     """
-    values = x.shape[0] * x.shape[1] * x.shape[2]
+    values = slope.dtype.type(x.shape[0] * x.shape[1] * x.shape[2])
     moved = gamma[t] * dgamma[t] * inv_std[t] * inv_std[t] * math.sqrt(var[t])
-    slope[t] = moved / slope.dtype.type(2 * math.sqrt(2 * math.log(values)))
+    slope[t] = moved / span(values, slope.dtype.type(2))
 
 
 @declare(SHAPES, items="N H W C", writes="dx")

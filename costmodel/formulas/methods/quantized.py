@@ -33,7 +33,7 @@ from ..draws import words
 larger = load + 2 * cmp
 largest = N * (E * (larger + cmp) + store)
 scaled = div + cmp + store
-rounded = 2 * convert + 2 * cmp + store  # floor, cut off and fewer bits
+rounded = 3 * convert + 3 * cmp + iadd + store  # floor, cut off and fewer bits
 at_random = 4 * load + words + div + 2 * convert + add + mul + cmp + iadd + rounded
 products = N * axis_taps(0) * axis_taps(1) * C / G * K * (2 * load + imac)
 scaled_sum = 2 * load + convert + 2 * mul + store  # a sum of whole numbers times two scales
