@@ -223,6 +223,13 @@ def cost(
             "weights (trained), or only those that one step updates (updated: the others wait in flash)."
         ),
     ] = None,
+    integer_ratio: Annotated[
+        str,
+        typer.Option(
+            help="As which share of a multiply-add of floats one of whole numbers counts, by the bits a and b of its "
+            "factors: width, max(a, b)/32, or area, a·b/32²."
+        ),
+    ] = "width",
     backend: Backend = "fast",
     threads: Threads = None,
     advise: Annotated[
@@ -253,7 +260,8 @@ def cost(
     if advise:
         return advised(
             {"--batch": batch != 1, "--method": list(method) != ["backprop"], "--train-last": train_last is not None,
-             "--convention": convention != "macs", "--fit": fit is not None, "--momentum": momentum is not None},
+             "--convention": convention != "macs", "--fit": fit is not None, "--momentum": momentum is not None,
+             "--integer-ratio": integer_ratio != "width"},
             (model, classes, size, device, memory_limit, seconds_per_epoch, samples, data, backend, threads),
             output or Path("gradledger-out"), as_json,
         )  # fmt: skip
@@ -265,7 +273,7 @@ def cost(
             raise typer.BadParameter(f"{option} goes with --advise, which was not given")
     settings = job.CostSettings(
         model, classes, size, batch, list(method), train_last, device, memory_limit, convention, backend, threads, fit,
-        momentum,
+        momentum, integer_ratio,
     )  # fmt: skip
     record = job.run(settings)
     if as_json:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import refimpl as ri
 from costmodel import predict
-from costmodel.advice import budget, energy
+from costmodel.advice import budget, energy, integers
 from costmodel.device import process
 from costmodel.device.device import HERE
 from costmodel.formulas import paper
@@ -36,6 +36,7 @@ class CostSettings:
     threads: int | None = None
     fit: str | None = None
     momentum: float | None = None
+    integer_ratio: str = "width"
 
 
 def run(settings: CostSettings) -> dict:
@@ -48,6 +49,8 @@ def run(settings: CostSettings) -> dict:
     limit = options.byte_count(settings.memory_limit)
     if settings.convention not in CONVENTIONS:
         raise unknown("convention", settings.convention, CONVENTIONS)
+    if settings.integer_ratio not in integers.RATIOS:
+        raise unknown("value of --integer-ratio", settings.integer_ratio, tuple(integers.RATIOS))
     for name in ("batch", "classes", "threads"):
         options.at_least_1(name, getattr(settings, name))
     on = options.device(settings.device)
@@ -96,7 +99,7 @@ def run(settings: CostSettings) -> dict:
             except ri.MemoryLimitError as e:
                 raise refused(e, limit, record) from None
     estimate = predict.estimate(program, device=on)
-    record |= priced(estimate)
+    record |= priced(estimate) | {"integers": whole_numbers(estimate, settings.integer_ratio)}
     resident = process.with_a_batch(program, on.base)
     peak = resident and sum(resident.values())
     record |= {"resident_bytes": peak, "resident": resident, "fits": budget.fits(program, on, peak)}
@@ -183,6 +186,14 @@ def priced(estimate: predict.Estimate) -> dict:
         "seconds": estimate.seconds,
         "layers": layers,
     }
+
+
+def whole_numbers(estimate: predict.Estimate, ratio: str) -> dict:
+    """Product-accumulates of whole numbers by the bits of their factors, and the macs of the step with them."""
+    found = integers.products(estimate)
+    weighed = integers.as_macs(found, ratio)
+    imacs = {f"{a}x{b}": n for (a, b), n in found.items()}
+    return {"imacs": imacs, "ratio": ratio, "as_macs": weighed, "macs": estimate.macs + weighed}
 
 
 def executed(estimate: predict.Estimate) -> dict:

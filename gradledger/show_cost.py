@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from costmodel.advice.energy import ACCESSES
+from costmodel.advice.integers import RATIOS
 from refimpl.methods.filter_shares import STEPS
 
 from .show import console, seconds, size
@@ -55,6 +56,11 @@ def priced(record: dict) -> None:
             summary.add_row(f"{s}{on}", operations(sum(record[s].values()) / per, unit))
         summary.add_row("whole step, counted", operations(record["flops"] / per, unit), style="bold")
         summary.add_row("whole step, executed", operations(record["executed"]["flops"] / per, unit), style="bold")
+        for bits, count in record["integers"]["imacs"].items():
+            summary.add_row(f"  products of whole numbers, {bits} bits", operations(count, "IMAC"))
+        if record["integers"]["imacs"]:
+            ratio = record["integers"]["ratio"]
+            summary.add_row(f"  with them, by {ratio} of bits", operations(2 * record["integers"]["macs"] / per, unit))
         if "samples" in record and record["macs_low"] < record["macs_high"]:
             low, high = (operations(2 * record[f"macs_{bound}"] / per, unit) for bound in ("low", "high"))
             summary.add_row("  counted, as samples enter over a run", f"{low} to {high}")
@@ -112,16 +118,30 @@ def notes(record: dict) -> list[str]:
     mean = (
         f"samples: the mean of a run of {STEPS:,} steps; data and chance decide, within the bounds" if entering else ""
     )
-    units = "" if record["convention"] == "paper" else other_units(record)
-    found = [mean, counted, units, f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
+    units = [] if record["convention"] == "paper" else other_units(record)
+    found = [mean, counted, *units, f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
     return [note for note in found if note]
 
 
-def other_units(record: dict) -> str:
-    """Operations of the step that are no multiplications and additions of floats, largest first."""
+INTEGER = ("iadd", "imul", "idiv", "shift", "logic", "convert")  # units of whole numbers, and to and from them
+
+
+def other_units(record: dict) -> list[str]:
+    """Operations of the step that are no multiplications and additions of floats, largest first, a line a kind."""
     total = sum((Counter(units) for units in record["other_units"].values()), Counter())
-    named = [f"{operations(n)} {unit}" for unit, n in total.most_common() if n and unit not in ACCESSES]
-    return f"other operations of the step: {', '.join(named)}" if named else ""
+    lines = []
+    for what, own in (("other", False), ("integer", True)):
+        units = [(u, n) for u, n in total.most_common() if n and u not in ACCESSES and (u in INTEGER) == own]
+        if units:
+            lines.append(f"{what} operations of the step: {', '.join(f'{operations(n)} {u}' for u, n in units)}")
+    if record["integers"]["imacs"]:
+        chosen = record["integers"]["ratio"]
+        ways = " or ".join(f"{share(8, 8):g} ({ratio})" for ratio, share in RATIOS.items())
+        lines.append(
+            f"products of whole numbers: one of 8 bits, summed, is an IMAC (imul + iadd), no MAC or FLOP; beside "
+            f"a MAC it counts {ways}, here {chosen}: our reading of what arXiv 2007.03213 saves by +Q"
+        )
+    return lines
 
 
 def energy(record: dict) -> str:

@@ -188,7 +188,7 @@ def gradients(graph: Graph, plan: ri.Plan, d: data.Dataset, settings: ValidateSe
     return {
         "checked": len(kernels),
         "max_rel_err": max(kernels.values()),
-        "tolerance": TOLERANCE,
+        "tolerance": max([TOLERANCE, *(rule.rounding for rule in plan.rules)]),
         "kernels": kernels,
         "slope": {
             "checked": len(slopes), "max_rel_err": max(slopes.values()), "tolerance": SLOPE, "parameters": slopes,

@@ -12,6 +12,7 @@ from .methods.forward_gradient import ForwardGradient
 from .methods.gradient_filter import GradientFilter
 from .methods.instance_filter import InstanceFilter
 from .methods.optim import SGD, Adam, Schedule
+from .methods.quantized import QuantizedTraining
 from .methods.sparse_update import SparseUpdate
 from .methods.stochastic_depth import StochasticDepth
 from .plan.plan import Backprop, Plan
@@ -20,9 +21,9 @@ from .training.trainer import NonFiniteError, Progress, Trainer
 
 __all__ = [
     "SGD", "Adam", "Backprop", "ErrorMapPruning", "ForwardGradient", "GradientFilter", "Graph", "HardExamples",
-    "InstanceFilter", "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress", "RandomSkip", "Schedule",
-    "ShapeError", "SparseUpdate", "StochasticDepth", "Trainer", "backends", "compile", "directional_derivative",
-    "models",
+    "InstanceFilter", "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress", "QuantizedTraining",
+    "RandomSkip", "Schedule", "ShapeError", "SparseUpdate", "StochasticDepth", "Trainer", "backends", "compile",
+    "directional_derivative", "models",
 ]  # fmt: skip
 
 spin.bound()  # before a kernel starts threads

@@ -64,7 +64,7 @@ class Together:
             bound = next(b for b in self.node.passes if array in b.writes)
             p = bound.passed
             arrays = {a: self[bound.name(a)] for a in p.reads}
-            attrs = {a: v for a, v in self.node.attrs.items() if a in p.attributes}
+            attrs = {a: v for a, v in (self.node.attrs | bound.attrs).items() if a in p.attributes}
             sizes = p.sizes(arrays, p.attrs(attrs), bound.sizes(self.node.sizes))
             letters = {d: n for d, n in sizes.items() if d in p.letters()}
             self.calls.append((p, arrays, attrs, letters))

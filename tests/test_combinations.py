@@ -32,6 +32,7 @@ PLANS = {
     "error-map-pruning": {"rules": (ri.ErrorMapPruning(0.5),)},
     "gradient-filter": {"rules": (ri.GradientFilter(2),)},
     "sparse-update": {"rules": (ri.SparseUpdate(0.3),)},
+    "quantized": {"rules": (ri.QuantizedTraining(),)},
     "bias-only": {"bias_only": True},
     "stochastic-depth": {"depth": ri.StochasticDepth(0.5)},
     "forward-gradient": {"step": ri.ForwardGradient(m=2, optimizer=ri.SGD(lr=0.05))},
@@ -39,7 +40,7 @@ PLANS = {
 SUPPORTED = [pair for pair, c in COMBINATIONS.items() if c.supported]
 REFUSED = [pair for pair, c in COMBINATIONS.items() if not c.supported]
 OF_RULES = [pair for pair in SUPPORTED if not set(pair) & {*INSTANCES, "stochastic-depth", "forward-gradient"}]
-ALL_RULES = ("error-map-pruning", "gradient-filter", "sparse-update")
+ALL_RULES = ("error-map-pruning", "gradient-filter", "sparse-update", "quantized")
 OPERATORS = {m: m.replace("-", "_") for m in ALL_RULES}
 
 

@@ -335,5 +335,8 @@ def test_the_cost_command_lists_integer_units():
     backward = record["other_units"]["backward"]
     assert backward["shift"] == backward["logic"] > 0
     notes = show_cost.notes(record)
-    named = next(line for line in notes if line.startswith("other operations of the step: "))
-    assert " shift" in named and " logic" in named and "load" not in named
+    named = {line.split()[0]: line for line in notes if " operations of the step: " in line}
+    assert " shift" in named["integer"] and " logic" in named["integer"] and "load" not in named["integer"]
+    assert " cmp" in named["other"] and " shift" not in named["other"]
+    assert record["integers"] == {"imacs": {}, "ratio": "width", "as_macs": 0, "macs": record["macs"]}
+    assert not [line for line in notes if "IMAC" in line]

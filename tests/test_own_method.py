@@ -266,12 +266,14 @@ def named_in(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             words |= set((node.module or "").split("."))
     for name, method in every.items():
-        own = {method.__name__, name, name.replace("-", "_")}
-        if own & words or any(name in word.split(":")[0].split() for word in words):
+        own = {method.__name__} if name in SHARED else {method.__name__, name, name.replace("-", "_")}
+        if own & words or name not in SHARED and any(name in word.split(":")[0].split() for word in words):
             found.add(name)
     return found
 
 
+# Names that other things have too, of which the class alone is counted.
+SHARED = {"quantized": "what tells the scale of an array of whole numbers"}
 MOST = 3  # files that may name a method beside its own, its tests, experiments and benchmarks
 
 

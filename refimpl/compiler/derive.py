@@ -320,12 +320,16 @@ class Derivation:
         if op.bind:
             binding = op.bind([arrays[local] for local in op.locals(len(node.inputs))])
             passes, tangent = list(binding.passes), tangent_terms(binding.tangent)
+        if op.trains == "statistics" and self.statistics_change(node):
+            passes = [Bound(p) for rule in self.plan.rules for p in rule.statistics()] + passes
         rules = self.plan.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
         if rules:
             bound = bind(rules, attrs, op.derive(sizes, attrs) | sizes)
             passes, attrs, sizes = bound.passes + passes, bound.attrs, bound.sizes
             for rule in rules:
                 arrays |= self.given(rule, node, passes, sizes)
+                if rule.stream is not None:
+                    attrs |= {"stream": rule.stream + self.graph.place(node.name)}
         return Resolved(node, op, attrs, passes, sizes, arrays, tangent)
 
     def given(self, rule: Rule, node: Node, passes: list[Bound], sizes: dict[str, int]) -> dict[str, Buffer]:
@@ -388,8 +392,11 @@ class Derivation:
                 per_sample = (batched or not told) and dims(passed.shapes[a])[:1] == ["N"]
                 name = resolved.name if own == "y" else f"{resolved.name}.{own}"
                 dtype = dtype_of(passed.shapes[a], self.dtype)
+                shape = passed.shape(a, sizes)
+                if own not in resolved.op.shapes:  # one of a rule's, which keeps the axes of what it is made from
+                    shape = full_shape(passed.shapes[a], sizes, starred_axes(passed.shapes, arrays))
                 samples = sizes["N"] // self.batch if per_sample else 0
-                resolved.arrays[own] = self.buffer(name, passed.shape(a, sizes), dtype, batched=samples)
+                resolved.arrays[own] = self.buffer(name, shape, dtype, batched=samples)
             arrays[a] = resolved.arrays[own]
         late = late or any(b.root in self.late for b in arrays.values())
         if late:

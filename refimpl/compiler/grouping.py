@@ -256,8 +256,8 @@ def norms(lowering: Lowering) -> Norms:
         for call in lowering.calls:
             if call.passed is batch_norm.mean:
                 norm = _norm(lowering, call)
-                if any(c.when != call.when for c in norm.calls.values()):
-                    continue  # steps may need some of its gradients and not others
+                if "var" not in norm.calls or any(c.when != call.when for c in norm.calls.values()):
+                    continue  # a rule has its own variance, or steps may need some of its gradients and not others
                 own = {*norm.calls.values()}
                 if any(c not in own for s in norm.statistics for b in s.writes for c in lowering.readers(b)):
                     continue  # a tangent needs the statistics themselves

@@ -2,7 +2,8 @@
 
 Each rule adds its passes to the convolution's and tells the next one under which names it finds what is left to do:
 error map pruning leaves a convolution with fewer output channels, sparse update one with fewer input channels for dw,
-and gradient filtering or the dense passes do it. The first pass that writes an array is the one that is called.
+gradient filtering products on patches; 8-bit training or the dense passes do what is left. The first pass that writes
+an array is the one that is called: a rule that adds one which writes y replaces the forward pass of its node.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,7 @@ from ..ops import conv2d
 from .registry import Statement
 
 OPERATOR = "conv2d"  # whose gradients the rules put together
+DENSE = {"dx": conv2d.grad_x, "dw": conv2d.grad_w}
 
 
 @dataclass
@@ -23,7 +25,8 @@ class Convolution:
     """A convolution whose gradients the rules put together.
 
     attrs, sizes: of the node, letters of the rules included. names: array of the convolution that is left to do → array
-    of the node; letters: its letters → letters of the node; w_letters: those that hold for dw only.
+    of the node; letters: its letters → letters of the node; w_letters: those that hold for dw only. products: the pass
+    that is left to do for dx and the one for dw, which rules of a later stage may replace by others.
     """
 
     attrs: dict
@@ -33,6 +36,7 @@ class Convolution:
     names: dict[str, str] = field(default_factory=dict)
     letters: dict[str, str] = field(default_factory=dict)
     w_letters: dict[str, str] = field(default_factory=dict)
+    products: dict[str, Pass] = field(default_factory=lambda: dict(DENSE))
 
     @property
     def depthwise(self) -> bool:
@@ -64,7 +68,8 @@ class Rule:
     """A method of the kind "rule": passes that replace gradients of trained convolutions, and what these read.
 
     stage: its place among the rules when they are bound, small ones first. priced: settings that sizes and costs depend
-    on, which a closed form takes as symbols.
+    on, which a closed form takes as symbols. stream: the first of the random streams of its nodes, whose attribute
+    `stream` is that plus the node's place; None where it draws nothing.
     """
 
     operator: ClassVar[str] = OPERATOR
@@ -72,6 +77,12 @@ class Rule:
     states: ClassVar[Statement]
     stage: ClassVar[int] = 0
     priced: ClassVar[tuple[str, ...]] = ()
+    stream: ClassVar[int | None] = None
+
+    @property
+    def rounding(self) -> float:
+        """How far, relative to its norm, a gradient may jump where a number is rounded the other way; 0: nowhere."""
+        return 0.0
 
     def attrs(self) -> dict:
         """The attributes that its passes take beside those of the convolution."""
@@ -84,6 +95,10 @@ class Rule:
     def bind(self, node: Convolution) -> None:
         """Add its passes to those of a node; every rule has its own."""
         raise NotImplementedError(f"the rule {type(self).__name__} must have bind(node), which adds its passes")
+
+    def statistics(self) -> tuple[Pass, ...]:
+        """Passes that go before those of a norm that trains with the statistics of the batch, none by default."""
+        return ()
 
     def constants(self) -> dict[str, Callable[[np.ndarray, int, int, int], np.ndarray]]:
         """Arrays that its passes read and that stay: name → `make(w, groups, seed, stream)`, before the first step.
@@ -114,6 +129,6 @@ def bind(rules: Iterable, attrs: Mapping, sizes: Mapping[str, int]) -> Convoluti
         node.sizes |= rule.letters(node.sizes)
     for rule in rules:
         rule.bind(node)
-    node.finish_x(conv2d.grad_x)
-    node.finish_w(conv2d.grad_w, conv2d.grad_b)
+    node.finish_x(node.products["dx"])
+    node.finish_w(node.products["dw"], conv2d.grad_b)
     return node

@@ -318,7 +318,8 @@ class GradientFilter(Rule):
         return (pool_x, pool_dy, *dx, expand, patch_grad_w, expand_w)
 
     def bind(self, node: Convolution) -> None:
-        """Add its passes to a node's, on the convolution that is left."""
-        w_side = (pool_x, patch_grad_w, expand_w)
-        node.finish_x(*(p for p in self.passes(node.attrs) if p not in w_side))
-        node.finish_w(*w_side)
+        """Add its passes to a node's, on the convolution that is left, and leave the products on patches."""
+        dilated = self.dilated(node.attrs)
+        node.finish_x(pool_dy, expand, *(() if dilated else (sum_w,)))
+        node.finish_w(pool_x, expand_w)
+        node.products = {"dx": patch_grad_dilated if dilated else patch_grad, "dw": patch_grad_w}

@@ -1,4 +1,4 @@
-"""What the four papers state, one row a statement, in the letters of this library (`instruments.equations` uses it).
+"""What the papers state, one row a statement, in the letters of this library (`instruments.equations` uses it).
 
 A key is the number of an equation, the name of a numbered statement, or, where a paper has no number for it, a name of
 ours. `source` says where a row is from: the paper, second-hand (somebody's summary of it), or our reading. Letters:
@@ -48,6 +48,7 @@ def rows(home: str, source: str, texts: dict[str, str]) -> tuple[PaperStatement,
 FILTER = "refimpl/methods/instance_filter.py"
 PRUNING = "refimpl/methods/error_map_pruning.py"
 SPARSE = "refimpl/methods/sparse_update.py"
+QUANTIZED = "refimpl/methods/quantized.py"
 
 PAPERS = (
     Paper(
@@ -140,6 +141,33 @@ PAPERS = (
             "refimpl/surgery/prune.py",
             "second-hand",
             {"dependency graph": "channels that depend on each other are removed together, before training"},
+        ),
+    ),
+    Paper(
+        "2010.14298",
+        "A Statistical Framework for Low-bitwidth Training of Deep Neural Networks",
+        rows(
+            QUANTIZED,
+            "second-hand; scales without a zero point: our reading",
+            {
+                "per-tensor quantizer": "dy is quantized with one scale for all of it",
+                "per-sample quantizer": "dy is quantized with a scale for each sample",
+                "unbiased rounding": "dy is rounded at random to one of its two neighbours, so that E[s·q] = dy",
+            },
+        ),
+    ),
+    Paper(
+        "1805.11046",
+        "Scalable Methods for 8-bit Training of Neural Networks",
+        rows(
+            QUANTIZED,
+            "second-hand",
+            {"gradient bifurcation": "dy is quantized with 16 bits for dw and with 8 bits for dx"},
+        )
+        + rows(
+            "refimpl/methods/quantized_norm.py",
+            "second-hand; ε and running statistics: our reading",
+            {"range batch norm": "σ = (max x − min x)/(2·√(2·ln M)) in place of the deviation of M values"},
         ),
     ),
     Paper(

@@ -1,0 +1,47 @@
+"""Products of whole numbers in a step, by the bits of their factors, and as how many products of floats they count.
+
+A product-accumulate of whole numbers is one `imac` (imul + iadd), whatever its bits, as one of floats is a `mac`; it is
+no flop. To set a step with both beside one of floats alone, an `imac` of a×b bits counts as a share of a `mac`:
+
+    width   max(a, b) / 32      8 bits: 8/32 = 1/4, as bytes moved and vector lanes do      the default
+    area    a·b / (32·32)       8 bits: 64/1,024 = 1/16, as the area of a multiplier does
+
+arXiv 2007.03213 prints what its methods save with 8-bit arithmetic ("+Q"). Our reading: width; how the paper counts an
+8-bit operation was not at hand.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from refimpl.compiler.ir import Call
+
+from ..predict import Estimate
+
+FLOAT_BITS = 32
+NARROW = 16  # bits of the widest factors
+RATIOS: dict[str, Callable[[int, int], float]] = {
+    "width": lambda a, b: max(a, b) / FLOAT_BITS,
+    "area": lambda a, b: a * b / FLOAT_BITS**2,
+}
+Bits = tuple[int, int]
+
+
+def factors(call: Call) -> Bits | None:
+    """Bits of the two arrays of narrow whole numbers that a call multiplies, the fewer first; None without such."""
+    bits = sorted(8 * b.dtype.itemsize for b in call.reads if b.dtype.kind in "iu" and 8 * b.dtype.itemsize <= NARROW)
+    return (bits[0], bits[1]) if len(bits) == 2 else None
+
+
+def products(estimate: Estimate) -> dict[Bits, int | float]:
+    """Bits of both factors → product-accumulates of one step."""
+    found: Counter = Counter()
+    for call, units in estimate.calls.items():
+        bits, count = factors(call), min(units["imul"], units["iadd"])
+        if bits and count:
+            found[bits] += count
+    return dict(sorted(found.items()))
+
+
+def as_macs(found: Mapping[Bits, int | float], ratio: str) -> float:
+    """Multiply-adds of floats as which they count by one of RATIOS."""
+    return sum(n * RATIOS[ratio](*bits) for bits, n in found.items())
