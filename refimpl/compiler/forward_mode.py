@@ -64,16 +64,16 @@ class ForwardMode:
     def along(self, resolved: "Resolved", arrays: list[str], given: Mapping[str, Buffer]) -> dict[str, Buffer]:
         """Tangents of a node, by name, each the sum of its terms. ValueError where they do not follow from those given.
 
-        arrays: their names, that of the first output first. given: the tangents of what the node reads.
+        arrays: their names. given: the tangents of what the node reads.
         """
-        net, node = self.net, resolved.name
+        net, node, first = self.net, resolved.name, f"t{resolved.op.outputs[0]}"
         left = {array: set(given) for array in arrays}  # what no term of it has taken yet
         terms: dict[str, list[Buffer]] = {array: [] for array in arrays}
         for term in resolved.tangent:
             if isinstance(term, str):
-                if term in given:
-                    left[arrays[0]].remove(term)
-                    terms[arrays[0]].append(given[term])
+                if term in left.get(first, ()):
+                    left[first].remove(term)
+                    terms[first].append(given[term])
                 continue
             writes, needs = [array for array in arrays if array in term.writes], sources(resolved, term)
             there = set(given).intersection(*(left[array] for array in writes))
