@@ -50,6 +50,7 @@ OTHER_WORDS = {
     r"|validation/instruments/(counted_numbers|executing|measured).py|costmodel/predict.py"
     r"|validation/instruments/approximation.py",
     "identity": r"gradledger/run_state.py",  # of a run
+    "quantize": r"refimpl/surgery/__init__.py",  # a net
 }
 
 

@@ -56,6 +56,13 @@ def test_compiled_ones_are_the_same(cases):
         assert each(x, m, s, twice=twice).tolist() == [by_hand(*case, twice) for case in cases]
 
 
+@given(value=st.integers(-(2**46), 2**46), multiplier=multipliers, shift=st.integers(-30, 0))
+def test_a_wide_product_is_exact(value, multiplier, shift):
+    expected = by_hand(value, multiplier, shift, False)
+    assert int(requantize.single_wide(np.int64(value), np.int32(multiplier), np.int32(shift))) == expected
+    assert requantize.single_wide(value, multiplier, shift) == expected
+
+
 def test_every_tie_goes_where_it_is_said():
     half = (2**30, 0)  # the factor 1/2
     assert [requantize.single(v, *half) for v in (-3, -1, 1, 3)] == [-1, 0, 1, 2]

@@ -331,7 +331,7 @@ class Derivation:
             if a not in passed.inplace or a in passed.parts and own not in resolved.arrays:
                 per_sample = batched and dims(passed.shapes[a])[:1] == ["N"]
                 name = resolved.name if own == "y" else f"{resolved.name}.{own}"
-                dtype = dtype_of(passed.shapes[a], self.dtype)
+                dtype = passed.dtype(a, arrays, self.dtype)
                 samples = sizes["N"] // self.batch if per_sample else 0
                 resolved.arrays[own] = self.buffer(name, passed.shape(a, sizes), dtype, batched=samples)
             arrays[a] = resolved.arrays[own]

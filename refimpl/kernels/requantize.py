@@ -31,6 +31,14 @@ def single(value, multiplier, shift):
 
 
 @helper
+def single_wide(value, multiplier, shift):
+    """`single` of an int64 of up to 46 bits, exact too: its low 15 bits and the others are multiplied apart."""
+    right = 31 - shift
+    low = ((value & 0x7FFF) * multiplier + (np.int64(1) << (right - 1))) >> 15
+    return ((value >> 15) * multiplier + low) >> (right - 15)
+
+
+@helper
 def double(value, multiplier, shift):
     """The same as gemmlowp rounds it, twice; a shift to the left saturates at the ends of int32 (undefined there)."""
     left, right = max(shift, 0), max(-shift, 0)

@@ -27,7 +27,7 @@ INT8, INT32 = np.iinfo(np.int8), np.iinfo(np.int32)
 RECTIFIERS = {"relu": None, "relu6": 6.0}  # operator → the largest value that passes
 
 
-class Scale(NamedTuple):
+class MapScale(NamedTuple):
     """What the whole numbers of a map stand for: value·(q − zero)."""
 
     value: float
@@ -38,7 +38,7 @@ class Map(NamedTuple):
     """A tensor of the new graph, its scale, the parameters that hold this, and the ends of its whole numbers."""
 
     tensor: str
-    scale: Scale
+    scale: MapScale
     held: Quantized[str]
     low: int = INT8.min
     high: int = INT8.max
@@ -174,7 +174,7 @@ def _why(node: Node) -> str:
     return f"; those that have are {', '.join([*FORMS, 'batch_norm', *RECTIFIERS])}"
 
 
-def _scale(graph: Graph, tensor: str, ends: tuple[float, float], samples: int, zero_points: bool) -> Scale:
+def _scale(graph: Graph, tensor: str, ends: tuple[float, float], samples: int, zero_points: bool) -> MapScale:
     """The scale of a map, a float32; ValueError where it is 0 everywhere."""
     low, high = min(ends[0], 0.0), max(ends[1], 0.0)
     value = np.float32((high - low) / 255 if zero_points else max(high, -low) / INT8.max)
@@ -184,7 +184,7 @@ def _scale(graph: Graph, tensor: str, ends: tuple[float, float], samples: int, z
             f"which one makes it at least {np.finfo(np.float32).tiny * INT8.max:.1g}"
         )
     zero = round(min(max(INT8.min - low / float(value), INT8.min), INT8.max)) if zero_points else 0
-    return Scale(float(value), zero)
+    return MapScale(float(value), zero)
 
 
 def weight_scale(w: np.ndarray, bits: int, per_channel: bool = False, headroom: float = 1.0) -> np.ndarray:
@@ -226,7 +226,7 @@ class _Rewriting:
     weights: Mapping[str, np.ndarray]
     settings: Settings
     new: Graph
-    scales: dict[str, Scale] = field(default_factory=dict)  # tensor of the float graph → scale of its own
+    scales: dict[str, MapScale] = field(default_factory=dict)  # tensor of the float graph → scale of its own
     maps: dict[str, Map] = field(default_factory=dict)  # tensor of the float graph → what stands for it
     sums: dict[str, Quantized[str]] = field(default_factory=dict)  # of those the ones left in 32 bits
 
@@ -256,14 +256,14 @@ class _Rewriting:
         dtype = value.dtype if value.dtype.kind == "i" else None
         return self.new.add_parameter(name, Parameter(value.shape, "ones" if dtype is None else "zeros", dtype=dtype))
 
-    def hold(self, name: str, scale: Scale) -> Quantized[str]:
+    def hold(self, name: str, scale: MapScale) -> Quantized[str]:
         """Parameters for a map's scale, and its zero point unless that is 0."""
         held = self.parameter(f"{name}.scale", np.array([scale.value], np.float32))
         if scale.zero == 0:
             return Quantized(held)
         return Quantized(held, self.parameter(f"{name}.zero", np.array([scale.zero], np.int32)))
 
-    def saturation(self, group: Group, scale: Scale, low: int = INT8.min, high: int = INT8.max) -> dict[str, int]:
+    def saturation(self, group: Group, scale: MapScale, low: int = INT8.min, high: int = INT8.max) -> dict[str, int]:
         """The ends of what comes out: these, or those of a rectifier where one was taken in."""
         if group.rectifier is None:
             return {"low": low, "high": high}
@@ -271,7 +271,9 @@ class _Rewriting:
         high = INT8.max if most is None else min(INT8.max, scale.zero + round(most / scale.value))
         return {"low": scale.zero, "high": high}
 
-    def add(self, group: Group, op: str, attrs: dict, params: dict[str, Parameter], scale: Scale | None = None) -> None:
+    def add(
+        self, group: Group, op: str, attrs: dict, params: dict[str, Parameter], scale: MapScale | None = None
+    ) -> None:
         """Append the node that stands for a group; scale: its own, None is that of its input."""
         inputs = [self.maps[t] for t in group.node.inputs]
         if scale is None:
@@ -371,7 +373,7 @@ def _linear(net: _Rewriting, group: Group) -> None:
     params = net.params(group, made)
     held = Quantized(f"{node.name}.b_scale", axis=1 if net.settings.per_channel else None)
     net.new.add_node(node.name, "quantized_linear", (x.tensor,), {"x_zero": x.scale.zero}, params, {"sums": held})
-    net.maps[node.name] = Map(f"{node.name}.sums", Scale(1.0), held)
+    net.maps[node.name] = Map(f"{node.name}.sums", MapScale(1.0), held)
     net.sums[node.name] = held
 
 
