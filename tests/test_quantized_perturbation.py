@@ -111,13 +111,13 @@ def test_the_ends_of_every_dtype_hold():
 
 def test_weights_shrink_by_the_rounding_of_1_q_and_not_with_127_36ths():
     w = np.arange(-32767, 32768, dtype=I16)
-    none = np.zeros(1, I64), np.zeros(1, I32)
-    moved = perturbation.perturb(w, SEED, *none)
+    none, own = (np.zeros(1, I64), np.zeros(1, I32)), perturbation.dtype_settings(I16)
+    moved = perturbation.perturb(w, SEED, *none, **own)
     shrunk = 36 * 3.5 / 127
     assert 0.992 < shrunk < 0.9922 and abs(moved - w * shrunk).max() <= 0.5
     exact = perturbation.variable_settings(127 / 36)
     assert exact["one"] == 36 == perturbation.variable_settings()["one"]
-    assert (perturbation.perturb(w, SEED, *none, **exact) == w).all()
+    assert (perturbation.perturb(w, SEED, *none, **exact, **own) == w).all()
     b = np.array([-(2**31), 2**31 - 1, 12345678, -1, 0], I32)
     assert (perturbation.perturb(b, SEED, *none, **exact, **perturbation.dtype_settings(I32)) == b).all()
 

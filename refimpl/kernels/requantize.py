@@ -24,6 +24,13 @@ LOW, HIGH = np.int64(np.iinfo(np.int32).min), np.int64(np.iinfo(np.int32).max)
 
 
 @helper
+def clipped(value, low, high):
+    """`value`, but not below `low` nor above `high`: two comparisons, whatever it is."""
+    below, above = value < low, value > high
+    return low if below else high if above else value
+
+
+@helper
 def single(value, multiplier, shift):
     """`value`·multiplier·2^(shift − 31), int64, rounded once, a half upwards; value: an int32."""
     right = 31 - shift
@@ -40,10 +47,13 @@ def single_wide(value, multiplier, shift):
 
 @helper
 def double(value, multiplier, shift):
-    """The same as gemmlowp rounds it, twice; a shift to the left saturates at the ends of int32 (undefined there)."""
-    left, right = max(shift, 0), max(-shift, 0)
-    shifted = min(max(np.int64(value) << left, LOW), HIGH)
-    high = min((shifted * multiplier + (1 << 30)) >> 31, HIGH)
+    """The same as gemmlowp rounds it, twice; a shift to the left saturates at the ends of int32 (undefined there).
+
+    The high multiply itself saturates for −2^31 times −2^31 alone, and a multiplier is above 0.
+    """
+    left = shift if shift > 0 else 0
+    right = left - shift
+    high = (clipped(np.int64(value) << left, LOW, HIGH) * multiplier + (1 << 30)) >> 31
     mask = (np.int64(1) << right) - 1
     threshold = (mask >> 1) + (1 if high < 0 else 0)
     return (high >> right) + (1 if high & mask > threshold else 0)
@@ -58,9 +68,13 @@ def requantized(value, multiplier, shift, twice):
 
 
 @helper
-def saturated(value, low, high):
-    """`value`, but not below `low` nor above `high`."""
-    return min(max(value, low), high)
+def saturated(value, low, high, like):
+    """`value`, but not below `low` nor above `high`, as a number of the dtype of the array `like`."""
+    least, most = np.int64(like.dtype.type(low)), np.int64(like.dtype.type(high))
+    value = np.int64(value)
+    value = least if value < least else value
+    value = most if value > most else value
+    return like.dtype.type(value)
 
 
 def fixed(factor: float) -> tuple[int, int]:

@@ -35,4 +35,4 @@ def forward(
     first = requantized((np.int32(a[n, e]) - a_zero) << BITS, a_multiplier, a_shift, twice)
     second = requantized((np.int32(b[n, e]) - b_zero) << BITS, b_multiplier, b_shift, twice)
     scaled = requantized(first + second, y_multiplier, y_shift, twice) + y_zero
-    y[n, e] = y.dtype.type(saturated(scaled, low, high))
+    y[n, e] = saturated(scaled, low, high, y)

@@ -41,4 +41,4 @@ def forward(
         count = window[0] * window[1]
     half = count // 2
     mean = (total + (half if total >= 0 else count - 1 - half)) // count
-    y[n, p, q, c] = y.dtype.type(saturated(mean, low, high))
+    y[n, p, q, c] = saturated(mean, low, high, y)

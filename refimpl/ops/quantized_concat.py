@@ -42,7 +42,7 @@ def forward(t, y, x, x_zero, multiplier, shift, start=0, y_zero=0, low=-128, hig
     n, a = divmod(t, x.shape[1])
     k = start + a
     scaled = requantized(np.int32(x[n, a]) - x_zero[k], multiplier[k], shift[k], twice) + y_zero
-    y[n, k] = y.dtype.type(saturated(scaled, low, high))
+    y[n, k] = saturated(scaled, low, high, y)
 
 
 def bind(inputs: Sequence) -> Binding:

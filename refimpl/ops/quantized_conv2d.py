@@ -42,7 +42,7 @@ def forward(
     n, p = divmod(rest, y.shape[1])
     depth = w.shape[2]
     first = k // (w.shape[3] * depth // x.shape[3]) * depth  # first input channel of k's group
-    total = b[k] if b.shape[0] else np.int32(0)
+    total = b[k] if b.shape[0] else np.int32(w.dtype.type(0))
     for r in range(w.shape[0]):
         h = p * stride[0] - pad[0][0] + r * dilation[0]
         if 0 <= h < x.shape[1]:
@@ -55,4 +55,4 @@ def forward(
                             value = value - x_zero
                         total += value * np.int32(w[r, s, c, k])
     scaled = requantized(total, multiplier[k], shift[k], twice) + y_zero
-    y[n, p, q, k] = y.dtype.type(saturated(scaled, low, high))
+    y[n, p, q, k] = saturated(scaled, low, high, y)

@@ -43,7 +43,7 @@ def forward(t, y, x, w, multiplier, shift, b=None, x_zero=0, y_zero=0, low=-128,
     n, k = divmod(t, y.shape[1])
     total = sum_of_products(n, k, x, w, b, x_zero)
     scaled = requantized(total, multiplier[k], shift[k], twice) + y_zero
-    y[n, k] = y.dtype.type(saturated(scaled, low, high))
+    y[n, k] = saturated(scaled, low, high, y)
 
 
 @declare(SHAPES, items="N K", writes="sums", sums="D")

@@ -27,6 +27,6 @@ def forward(t, y, x, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0)), low=-12
                 col = q * stride[1] - pad[1][0] + s
                 if 0 <= col < x.shape[2]:
                     value = x[n, h, col, c]
-                    best = value if first else max(best, value)
+                    best = value if first or value > best else best
                     first = False
-    y[n, p, q, c] = saturated(best, low, high)
+    y[n, p, q, c] = saturated(best, low, high, y)

@@ -23,7 +23,7 @@ import numpy as np
 from ..kernels.kernel import helper
 from ..kernels.passes import declare
 from ..kernels.random import BELL_VARIANCE, bell, words
-from ..kernels.requantize import fixed, saturated, single, single_wide
+from ..kernels.requantize import clipped, fixed, saturated, single, single_wide
 
 WEIGHTS = "int8|int16|int32: E*"
 SHAPES = {
@@ -100,13 +100,13 @@ def variable(t, seed, draw, stream, signs, one, z_multiplier, z_shift):
     first, second = words(seed[0], stream, draw, t)
     if signs:
         return ((first & 1) * 2 - 1) * one
-    return saturated(single(bell(first, second), z_multiplier, z_shift), -LARGEST, LARGEST)
+    return clipped(single(bell(first, second), z_multiplier, z_shift), -LARGEST, LARGEST)
 
 
 @declare(SHAPES, items="E", writes="moved", like={"moved": "w"})
 def perturb(
     t, moved, w, seed, draws, coefficients, stream=0, signs=False, one=ONE, z_multiplier=Z_MULTIPLIER, z_shift=Z_SHIFT,
-    unit_multiplier=UNIT_MULTIPLIER, unit_shift=UNIT_SHIFT, low=-32768, high=32767, wide=False,
+    unit_multiplier=UNIT_MULTIPLIER, unit_shift=UNIT_SHIFT, low=-128, high=127, wide=False,
 ):  # fmt: skip
     """Perturbed weights moved, (E,), of w, (E,), seed, (1,), draws and coefficients, (J,).
 
@@ -119,13 +119,13 @@ def perturb(
         total = single_wide(total, unit_multiplier, unit_shift)
     else:
         total = single(total, unit_multiplier, unit_shift)
-    moved[t] = moved.dtype.type(saturated(total, low, high))
+    moved[t] = saturated(total, low, high, moved)
 
 
 @declare(SHAPES, items="E", writes="w", inplace="w")
 def step(
     t, w, seed, draws, coefficients, rate_multiplier, rate_shift, stream=0, signs=False, one=ONE,
-    z_multiplier=Z_MULTIPLIER, z_shift=Z_SHIFT, low=-32768, high=32767, mean8=False,
+    z_multiplier=Z_MULTIPLIER, z_shift=Z_SHIFT, low=-128, high=127, mean8=False,
 ):  # fmt: skip
     """New w, (E,), from the old one, seed, (1,), draws and coefficients, (J,), rate_multiplier and rate_shift, (1,).
 
@@ -136,6 +136,6 @@ def step(
         total += coefficients[j] * variable(t, seed, draws[j], stream, signs, one, z_multiplier, z_shift)
     if mean8:
         count = draws.shape[0]
-        total = saturated((2 * total + count) // (2 * count), -LARGEST, LARGEST)
+        total = clipped((2 * total + count) // (2 * count), -LARGEST, LARGEST)
     moved = np.int64(w[t]) - single(total, rate_multiplier[0], rate_shift[0])
-    w[t] = w.dtype.type(saturated(moved, low, high))
+    w[t] = saturated(moved, low, high, w)
