@@ -1,6 +1,6 @@
 """Train neural networks in NumPy and Numba: explicit forward and backward passes, and no framework."""
 
-from . import backends, models
+from . import backends, models, surgery
 from .compiler.compile import compile
 from .compiler.program import MemoryLimitError, Program
 from .graph import Graph
@@ -23,7 +23,7 @@ __all__ = [
     "SGD", "Adam", "Backprop", "ErrorMapPruning", "ForwardGradient", "GradientFilter", "Graph", "HardExamples",
     "InstanceFilter", "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress", "QuantizedTraining",
     "RandomSkip", "Schedule", "ShapeError", "SparseUpdate", "StochasticDepth", "Trainer", "backends", "compile",
-    "directional_derivative", "models",
+    "directional_derivative", "models", "surgery",
 ]  # fmt: skip
 
 spin.bound()  # before a kernel starts threads

@@ -76,6 +76,13 @@ def test_drawn_geometry_reaches_groups_strides_padding_and_real_sizes():
     }
 
 
+def test_arrays_of_several_dtypes_are_drawn_with_each():
+    found = [drawn_passes.pass_case("quantized_perturbation.perturb", seed) for seed in range(30)]
+    assert {str(c.dtypes["w"]) for c in found} == {"int8", "int16", "int32"}
+    assert all(c.dtypes["w"] == c.dtypes["moved"] and f"w of {c.dtypes['w']}" in str(c) for c in found)
+    assert not drawn_passes.pass_case("quantized_add.forward", 0).dtypes
+
+
 def test_nets_take_every_method_and_every_pair_in_turn():
     sets = [drawn_nets.methods_of(seed) for seed in range(len(drawn_nets.sets()))]
     assert {m for methods in sets for m in methods} == set(METHODS)

@@ -17,6 +17,7 @@ MOST = 3  # files that may name an operator
 MADE_OF = {
     "refimpl/models/": "nets",
     "refimpl/formats/": "maps of the names and layouts that other libraries have",
+    "refimpl/surgery/quantize.py": "the forms of operators in whole numbers",
     "refimpl/compiler/grouping.py": "which operators belong together, for every backend",
     "refimpl/backends/cpu/": "the operators that a tuned kernel does",
     "costmodel/device/calibration.py": "nets, to time kernels on",
@@ -51,6 +52,7 @@ OTHER_WORDS = {
     r"|validation/instruments/(counted_numbers|executing|measured).py|costmodel/predict.py"
     r"|validation/instruments/approximation.py",
     "identity": r"gradledger/run_state.py",  # of a run
+    "quantize": r"refimpl/surgery/__init__.py",  # a net
 }
 
 

@@ -391,7 +391,7 @@ class Derivation:
             if a not in passed.inplace or a in passed.parts and own not in resolved.arrays:
                 per_sample = (batched or not told) and dims(passed.shapes[a])[:1] == ["N"]
                 name = resolved.name if own == "y" else f"{resolved.name}.{own}"
-                dtype = dtype_of(passed.shapes[a], self.dtype)
+                dtype = passed.dtype(a, arrays, self.dtype)
                 shape = passed.shape(a, sizes)
                 if own not in resolved.op.shapes:  # one of a rule's, which keeps the axes of what it is made from
                     shape = full_shape(passed.shapes[a], sizes, starred_axes(passed.shapes, arrays))

@@ -163,7 +163,7 @@ class Pass:
 
     def __init__(
         self, body: Callable, shapes: Mapping[str, str], items: str, writes: str, derive, alike, inplace, sums,
-        examples, indices, parts, spared, adds, divisors,
+        examples, indices, parts, spared, adds, divisors, like,
     ):  # fmt: skip
         self.body, self.shapes, self.items = body, shapes, items.split()
         self.operator = body.__module__.rsplit(".", 1)[-1]
@@ -176,6 +176,7 @@ class Pass:
         self.examples = examples or {}
         self.indices: Mapping[str, str] = indices or {}
         self.spared: Mapping[str, str] = spared or {}
+        self.like: Mapping[str, str] = like or {}
         parameters = list(inspect.signature(body).parameters.values())[1:]
         self.arrays = [p.name for p in parameters if p.name in shapes]
         self.optional = {p.name for p in parameters if p.name in shapes and p.default is None}
@@ -193,8 +194,12 @@ class Pass:
         summed = {letter for d in self.sums for letter in d.split("/")[:1]}
         if common := summed & {letter for d in self.items for letter in d.split("/")}:
             raise TypeError(f"{self}: an item cannot stand for one index along {common} and sum over it")
-        if several := [a for a in self.writes if a not in self.inplace and len(dtypes_of(shapes[a])) > 1]:
+        own = [a for a in self.writes if a not in self.inplace and a not in self.like]
+        if several := [a for a in own if len(dtypes_of(shapes[a])) > 1]:
             raise TypeError(f"{self}: it makes {', '.join(several)}, whose entry must name one dtype, not several")
+        for a, other in self.like.items():
+            if a not in self.writes or other not in self.reads or dtypes_of(shapes[a]) != dtypes_of(shapes[other]):
+                raise TypeError(f"{self}: {a} is like {other}: it must write the one, read the other, of equal dtypes")
         if unknown := set(self.adds) - set(self.sums) or self.divisors.keys() - set(self.writes):
             raise TypeError(f"{self}: adds are letters of its sums and divisors are of what it writes: {unknown}")
         for letter in self.adds:
@@ -280,16 +285,19 @@ class Pass:
         floats = [v for a, v in arrays.items() if ":" not in self.shapes[a]]
         model = next(iter(floats or arrays.values()), np.empty(0))  # of a pass that reads nothing: the host's
         dtype = model.dtype if floats else np.dtype(float)  # arrays of named dtypes alone do not tell one of floats
-        new = {a: empty(self.shape(a, sizes), self._dtype(a, arrays, dtype), model) for a in self.writes}
+        new = {a: empty(self.shape(a, sizes), self.dtype(a, arrays, dtype), model) for a in self.writes}
         new = {a: copy_into(v, self.seen(a, arrays[a])) if a in self.inplace else v for a, v in new.items()}
         self.kernel(self.count_items(sizes), *self.arguments(arrays | new, attrs, dtype, model))
         new = {a: v.reshape(full_shape(self.shapes[a], sizes, axes)) for a, v in new.items()}
         return new[self.writes[0]] if len(new) == 1 else tuple(new.values())
 
-    def _dtype(self, array: str, given: Mapping, float_dtype) -> np.dtype:
-        """The dtype of an array that an eager call writes: in place, that of the old one where it may have several."""
-        named = dtypes_of(self.shapes[array])
-        return given[array].dtype if len(named) > 1 else dtype_of(self.shapes[array], float_dtype)
+    def dtype(self, array: str, given: Mapping, float_dtype) -> np.dtype:
+        """The dtype of an array that a call writes: where it may have several, that of the one in `given` it is like.
+
+        An array in place is like its old values.
+        """
+        several = len(dtypes_of(self.shapes[array])) > 1
+        return given[self.like.get(array, array)].dtype if several else dtype_of(self.shapes[array], float_dtype)
 
     def bounds(self, sizes: Mapping[str, int], attrs: Mapping) -> dict[str, tuple[int, int | None]]:
         """Arrays whose elements are indices → what they must lie below, and the value that is none, if one is."""
@@ -352,6 +360,7 @@ def declare(
     spared=None,
     adds: str = "",
     divisors=None,
+    like=None,
 ):
     """Turn a body into a Pass.
 
@@ -370,10 +379,25 @@ def declare(
     the body run on each, and the results add up to that of the whole (`compiler.two_stage`).
     divisors: written array → `divisor(sizes)` by which its sum is divided in the end, such as the number of terms of a
     mean: then it is the results times their own divisors that add up to the whole times its divisor.
+    like: written array → the array that the body reads and whose dtype it has, where that may be one of several.
     parts: arrays in place, of which a call writes a part: in a step one call for each input writes them together.
     """
     return lambda body: Pass(
-        body, shapes, items, writes, derive, alike, inplace, sums, examples, indices, parts, spared, adds, divisors
+        body,
+        shapes,
+        items,
+        writes,
+        derive,
+        alike,
+        inplace,
+        sums,
+        examples,
+        indices,
+        parts,
+        spared,
+        adds,
+        divisors,
+        like,
     )
 
 

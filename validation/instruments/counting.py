@@ -95,9 +95,12 @@ def count(
 
 def count_call(call: Call, n: int) -> dict[str, int]:
     """`count` of a program's call on n samples."""
-    several = [a for a in call.arrays if len(dtypes_of(call.passed.shapes[a])) > 1]
-    dtypes = {a: call.arrays[a].dtype for a in several}
-    return count(call.passed, call.sizes_at(n), call.attrs, call.present, dtypes=dtypes)
+    return count(call.passed, call.sizes_at(n), call.attrs, call.present, dtypes=several(call))
+
+
+def several(call: Call) -> dict[str, np.dtype]:
+    """The dtypes of those arrays of a call that may be of several."""
+    return {a: b.dtype for a, b in call.arrays.items() if len(dtypes_of(call.passed.shapes[a])) > 1}
 
 
 _known: dict = {}  # counts of short calls: many calls of a net differ only in the lengths of their sums

@@ -11,8 +11,10 @@ of kernels count whole: a tile, or a row for each thread, that a tiny net does n
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from costmodel.formulas import cost
 from refimpl.compiler.executed import executed, stated
@@ -56,12 +58,15 @@ class Compared:
         )
 
 
-def compare(name: str, passed: Pass, sizes: dict, attrs: dict, present: Iterable[str], full: bool) -> Compared:
-    """Formula and loops of one call; full: count every item where that is little work."""
+def compare(
+    name: str, passed: Pass, sizes: dict, attrs: dict, present: Iterable[str], full: bool,
+    dtypes: Mapping[str, np.dtype] | None = None,
+) -> Compared:  # fmt: skip
+    """Formula and loops of one call; full: count every item where that is little work; dtypes: as `counting.count`."""
     try:
         predicted = cost.counts(passed.operator, passed.name, sizes, attrs, present)
         full = full and predicted.get("load", 0) + predicted.get("store", 0) <= FULL
-        counted = counting.count(passed, sizes, attrs, present, every_item=full)
+        counted = counting.count(passed, sizes, attrs, present, full, dtypes)
         return Compared(name, predicted, {u: n for u, n in sorted(counted.items()) if n}, full)
     except (KeyError, IndexError, TypeError) as e:  # no formula, an index outside of an array, what does not count
         return Compared(name, {}, {}, problem=str(e.args[0]))
@@ -70,13 +75,16 @@ def compare(name: str, passed: Pass, sizes: dict, attrs: dict, present: Iterable
 def compare_pass(name: str, seed: int) -> Compared:
     """The case of a pass for a seed."""
     case = drawn_passes.pass_case(name, seed)
-    return compare(str(case), case.passed, case.sizes, case.attrs, case.present, full=True)
+    return compare(str(case), case.passed, case.sizes, case.attrs, case.present, full=True, dtypes=case.dtypes)
 
 
 def compare_calls(case: drawn_nets.NetCase) -> list[Compared]:
     """Every call of a drawn net's step on `case.n` samples."""
     n = case.n
-    return [compare(c.name, c.passed, c.sizes_at(n), c.attrs, c.present, full=False) for c in case.program.step]
+    return [
+        compare(c.name, c.passed, c.sizes_at(n), c.attrs, c.present, False, counting.several(c))
+        for c in case.program.step
+    ]
 
 
 def compare_kernels(program: Program, n: int) -> list[Compared]:

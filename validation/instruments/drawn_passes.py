@@ -15,7 +15,7 @@ import numpy as np
 
 import refimpl.methods
 from refimpl.kernels.geometry import out_size
-from refimpl.kernels.passes import Pass
+from refimpl.kernels.passes import Pass, dtypes_of
 from refimpl.methods.registry import known
 from refimpl.ops import operator_module, operators, passes_of
 
@@ -45,16 +45,18 @@ def _methods() -> list[ModuleType]:
 
 @dataclass(frozen=True)
 class PassCase:
-    """One call of a pass: letters, canonical attributes, optional arrays that are given."""
+    """One call of a pass: letters, canonical attributes, optional arrays that are given, dtypes of those of several."""
 
     passed: Pass
     sizes: dict[str, int]
     attrs: dict
     present: tuple[str, ...]
+    dtypes: dict[str, np.dtype]
 
     def __str__(self) -> str:
         given = [f"{k}={v}" for k, v in sorted(self.sizes.items())]
         given += [f"{a}={v}" for a, v in self.attrs.items()] + [f"with {a}" for a in self.present]
+        given += [f"{a} of {dtype}" for a, dtype in self.dtypes.items()]
         return f"{self.passed}({', '.join(given)})"
 
 
@@ -71,7 +73,10 @@ def pass_case(name: str, seed: int) -> PassCase:
     if passed.derive:
         sizes |= passed.derive(sizes, attrs)
     present = tuple(sorted(a for a in passed.optional if pick(0, 1)))
-    return PassCase(passed, {d: n for d, n in sizes.items() if d in passed.letters()}, attrs, present)
+    dtypes = {a: dtypes_of(passed.shapes[a]) for a in passed.arrays if a not in passed.like}
+    chosen = {a: several[pick(0, len(several) - 1)] for a, several in dtypes.items() if len(several) > 1}
+    chosen |= {a: chosen[other] for a, other in passed.like.items() if other in chosen}
+    return PassCase(passed, {d: n for d, n in sizes.items() if d in passed.letters()}, attrs, present, chosen)
 
 
 def most(large: bool) -> int:

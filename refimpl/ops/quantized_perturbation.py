@@ -1,0 +1,141 @@
+"""Perturbed weights and their update in whole numbers (arXiv 2411.04036): QZO-FF, without a backward pass.
+
+    perturb  moved = saturated(requantized(w·1_q + Σ_j c_j·z_j))         eq. (6), requantized by Δz ≈ M/2^k
+    step     w ← saturated(w − requantized(Σ_j s_j·z_j))                 eqs. (7), (8), by η·Δz/(Δw·m)
+
+z_j are whole numbers of 8 bits in steps of Δz = z_max/127, 1_q = round(1/Δz) stands for 1, c_j is ε_q = round(ε/Δw)
+with the sign of the perturbation, s_j the sign of what the two losses differ by (0 where they do not), m their number.
+
+Our readings: z_j is drawn again wherever it is needed, from (seed, stream, number of the draw, index), and never
+stored: `kernels.random.bell`, the sum of eight random bytes in place of a normal variable, times a whole number and
+shifted, cut off at ±127; with `signs` it is ±1_q, the binomial perturbation. All is rounded to the nearest, a half
+upwards, and saturated where the dtype of w ends. Biases are of 32 bits: their product with 1_q takes more, so it is one
+of 64 bits, multiplied in two parts (`wide`). 1/m is part of the factor; with `mean8` the mean of the draws is rounded
+to 8 bits first. w itself is not written by `perturb`: the kernels of a forward pass read `moved` in its place.
+Dimensions: E elements of a parameter of any shape, J draws. The host writes draws, coefficients and the factor's
+multiplier and shift, for η follows a schedule.
+"""
+
+import math
+
+import numpy as np
+
+from ..kernels.kernel import helper
+from ..kernels.passes import declare
+from ..kernels.random import BELL_VARIANCE, bell, words
+from ..kernels.requantize import clipped, fixed, saturated, single, single_wide
+
+WEIGHTS = "int8|int16|int32: E*"
+SHAPES = {
+    "w": WEIGHTS, "moved": WEIGHTS, "seed": "int64: 1", "draws": "int64: J", "coefficients": "int32: J",
+    "rate_multiplier": "int32: 1", "rate_shift": "int32: 1",
+}  # fmt: skip
+Z_MAX = 3.5  # of z; that of 127/36 makes 1_q·Δz exactly 1
+LARGEST = 127  # of z in whole numbers
+MEDIAN = 0.6744897501960817  # of |z|, z normal
+
+
+def variable_settings(z_max: float = Z_MAX) -> dict[str, int]:
+    """The attributes that follow from z_max, Δz = z_max/127; ValueError where 1/Δz rounds to less than 1 or over 127.
+
+    one: 1_q; z_multiplier, z_shift: from the sum of bytes to z; unit_multiplier, unit_shift: Δz.
+    """
+    step = z_max / LARGEST
+    one = math.floor(1 / step + 0.5) if step > 0 else 0
+    if not 1 <= one <= LARGEST:
+        raise ValueError(f"z_max must be from 1 to 127, so that 1 stands for a number of 1 to 127, got {z_max}")
+    z_multiplier, z_shift = fixed(1 / (step * math.sqrt(BELL_VARIANCE)))
+    unit_multiplier, unit_shift = fixed(step)
+    return {
+        "one": one, "z_multiplier": z_multiplier, "z_shift": z_shift, "unit_multiplier": unit_multiplier,
+        "unit_shift": unit_shift,
+    }  # fmt: skip
+
+
+def dtype_settings(dtype: np.dtype) -> dict[str, int | bool]:
+    """The attributes that follow from the dtype of w: its ends, and whether a product takes 64 bits."""
+    ends = np.iinfo(dtype)
+    return {"low": int(ends.min), "high": int(ends.max), "wide": ends.bits > 16}
+
+
+def whole_epsilon(epsilon: float, scale: float, name: str) -> int:
+    """ε_q = round(ε/Δw) of the parameter `name`, whose scale is Δw: arXiv 2411.04036 eq. (6).
+
+    ValueError where it is 0, so that nothing would be perturbed: with the smallest ε that does.
+    """
+    found = math.floor(epsilon / scale + 0.5)
+    if found < 1:
+        raise ValueError(
+            f"epsilon {epsilon:g} is less than half a step of {name}, which is {scale:.3g}: give at least "
+            f"{scale / 2:.3g}, or weights of more bits"
+        )
+    return found
+
+
+def whole_rate(rate: float, scale: float, draws: int, z_max: float = Z_MAX, mean8: bool = False) -> tuple[int, int]:
+    """(multiplier, shift) of η·Δz/(Δw·m), of η·Δz/Δw with `mean8`: arXiv 2411.04036 eq. (8).
+
+    rate: η; scale: Δw; draws: m. A factor below 2^−31 is 0: it would move nothing. ValueError where it is 2^30 and
+    more.
+    """
+    factor = rate * z_max / LARGEST / (scale * (1 if mean8 else draws))
+    return (0, 0) if factor < 2.0**-31 else fixed(factor)
+
+
+def least_rate(scale: float, draws: int = 1) -> float:
+    """The learning rate η below which more than half of the updates of a parameter with the scale Δw round to 0.
+
+    Ours: the mean of m normal z has the median magnitude 0.674/√m, and moves a weight where η·|z| is Δw/2 at least.
+    """
+    return scale * math.sqrt(draws) / (2 * MEDIAN)
+
+
+DEFAULT = variable_settings()
+ONE, Z_MULTIPLIER, Z_SHIFT, UNIT_MULTIPLIER, UNIT_SHIFT = DEFAULT.values()
+
+
+@helper
+def variable(t, seed, draw, stream, signs, one, z_multiplier, z_shift):
+    """z of an element, a whole number."""
+    first, second = words(seed[0], stream, draw, t)
+    if signs:
+        return ((first & 1) * 2 - 1) * one
+    return clipped(single(bell(first, second), z_multiplier, z_shift), -LARGEST, LARGEST)
+
+
+@declare(SHAPES, items="E", writes="moved", like={"moved": "w"})
+def perturb(
+    t, moved, w, seed, draws, coefficients, stream=0, signs=False, one=ONE, z_multiplier=Z_MULTIPLIER, z_shift=Z_SHIFT,
+    unit_multiplier=UNIT_MULTIPLIER, unit_shift=UNIT_SHIFT, low=-128, high=127, wide=False,
+):  # fmt: skip
+    """Perturbed weights moved, (E,), of w, (E,), seed, (1,), draws and coefficients, (J,).
+
+    arXiv 2411.04036 eq. (6): Δw·Δz·(w_q·1_q ± ε_q·z_q), requantized by the scale Δw that w has.
+    """
+    total = np.int64(w[t]) * one
+    for j in range(draws.shape[0]):
+        total += coefficients[j] * variable(t, seed, draws[j], stream, signs, one, z_multiplier, z_shift)
+    if wide:
+        total = single_wide(total, unit_multiplier, unit_shift)
+    else:
+        total = single(total, unit_multiplier, unit_shift)
+    moved[t] = saturated(total, low, high, moved)
+
+
+@declare(SHAPES, items="E", writes="w", inplace="w")
+def step(
+    t, w, seed, draws, coefficients, rate_multiplier, rate_shift, stream=0, signs=False, one=ONE,
+    z_multiplier=Z_MULTIPLIER, z_shift=Z_SHIFT, low=-128, high=127, mean8=False,
+):  # fmt: skip
+    """New w, (E,), from the old one, seed, (1,), draws and coefficients, (J,), rate_multiplier and rate_shift, (1,).
+
+    arXiv 2411.04036 eqs. (7), (8): w_q ← w_q − round((η·Δz/Δw)·g_q), g_q = 1/m·Σ_i sign(·)·z_q.
+    """
+    total = np.int64(0)
+    for j in range(draws.shape[0]):
+        total += coefficients[j] * variable(t, seed, draws[j], stream, signs, one, z_multiplier, z_shift)
+    if mean8:
+        count = draws.shape[0]
+        total = clipped((2 * total + count) // (2 * count), -LARGEST, LARGEST)
+    moved = np.int64(w[t]) - single(total, rate_multiplier[0], rate_shift[0])
+    w[t] = saturated(moved, low, high, w)
