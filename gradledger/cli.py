@@ -62,7 +62,10 @@ REAL = number(float, "a number")
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout and nothing else there.")]
 Threads = Annotated[int | None, typer.Option(parser=WHOLE, help="CPU threads; default all.")]
-Subject = Annotated[int | None, typer.Option(parser=WHOLE, help="Held-out person (1 to 10) of watch; default 1.")]
+Subject = Annotated[
+    int | None,
+    typer.Option(parser=WHOLE, help="Held-out person (1 to 10) of watch, or speaker of clips of sound; default 1."),
+]
 Method = Annotated[list[str], typer.Option(help="{methods}")]
 TrainLast = Annotated[str | None, typer.Option(help="Last convolutions to train, or all; default {layers_rule}.")]
 Momentum = Annotated[float | None, typer.Option(parser=REAL, help="Momentum of SGD; default 0.9, with {plain_sgd} 0.")]

@@ -87,7 +87,7 @@ def test_one_thread_gives_the_bits_of_all(record, tmp_path):
         (("--method", "gradient-filter:patch=0"), 2, "patch must be at least 1, got 0"),
         (("--method", "gradient-fitler"), 2, "did you mean 'gradient-filter'"),
         (("--subject", "11"), 2, "subjects 1 to 10, not 11"),
-        (("--subject", "3", "--data", "cifar10"), 2, "only the watch data has subjects; cifar10 takes none"),
+        (("--subject", "3", "--data", "cifar10"), 2, "clips of sound have subjects; cifar10 takes none"),
         (("--train-last", "9"), 2, "train_last is 9, but watch has 3 convolutions"),
         (("--memory-limit", "3 bananas"), 2, "--memory-limit must be a number of bytes"),
         (("--memory-limit", "10KiB"), 1, "the smallest limit that this compiler can place is"),

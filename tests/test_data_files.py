@@ -163,7 +163,7 @@ def test_sources_that_do_not_exist(tmp_path):
     refused("watsch", "there is no data set and no file or folder 'watsch'; did you mean 'watch'?")
     refused("fashion_mnist", "did you mean 'fashion-mnist'?")
     refused("quux", "'quux'; there are watch, fashion-mnist, and paths")
-    refused("fashion-mnist", "only the watch data has subjects; fashion-mnist takes none", subject=1)
+    refused("fashion-mnist", "clips of sound have subjects; fashion-mnist takes none", subject=1)
     refused("watch", "has maps of 1x100, but 32x32 was asked for; only folders of images and CIFAR", size=(32, 32))
     refused("watch", "has C=6 channels, but C=3 were asked for; only C=1 can be repeated", channels=3)
     refused("watch", "subjects 1 to 10, not 11", subject=11)

@@ -5,7 +5,7 @@ import pytest
 
 import refimpl as ri
 from costmodel.device import kernels
-from costmodel.device.kernels import PAGE, PRODUCTS, Caches
+from costmodel.device.kernels import PAGE, Caches
 from refimpl import models
 from refimpl.backends.cpu import tiles
 
@@ -27,7 +27,7 @@ def levels(program, caches, emptied):
             whole = [page for first, end in touched for page in range(first, end)]
             for page in whole:
                 between = after[last[page]] + len(whole)
-                of_weights = page >= arena and name.split()[0] in PRODUCTS
+                of_weights = page >= arena and name.startswith(("conv2d.forward", "conv2d.grad_w", "conv2d.grad_x"))
                 found[0 if between <= fast else 1 if between <= beyond else 3 if of_weights else 2] += PAGE
             is_cold = after[seen.get(name, 0)] > fast
             for page in whole:

@@ -20,7 +20,6 @@ MADE_OF = {
     "refimpl/compiler/grouping.py": "which operators belong together, for every backend",
     "refimpl/backends/cpu/": "the operators that a tuned kernel does",
     "costmodel/device/calibration.py": "nets, to time kernels on",
-    "costmodel/device/kernels.py": "names of tuned kernels, under which device profiles record rates",
     "costmodel/formulas/paper": "what the papers count, layer by layer, in their own way",
     "validation/bench/": "nets and operators, to time",
     "validation/experiments/": "nets and layers of the papers",

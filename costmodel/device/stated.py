@@ -1,18 +1,33 @@
-"""Kernels that state their terms of work themselves, in the files of `device.methods`.
+"""Kernels that state their terms of work themselves, in the files of `device.ops` and `device.methods`.
 
 No formulas are needed for it: a training prices its step without loading what works with symbols.
 """
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 from refimpl.backends.cpu.simd import LANES
+from refimpl.compiler.grouping import FORWARD, GRAD_W, GRAD_X
+from refimpl.compiler.ir import Call, Launch
 
-Work = Callable[[Mapping[str, int]], Mapping[str, int]]
-WORK: dict[str, Work] = {}
-ROOM = "costmodel.device.methods"
+Work = Callable[[Launch, int], dict]
+ROOMS = ("costmodel.device.ops", "costmodel.device.methods")
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a kernel states (`states_work`)."""
+
+    work: Work
+    way: Callable[[Launch], str] | None
+    alone: bool
+    streams: bool
+
+
+STATED: dict[str, Stated] = {}  # function of a launch (`device.kernels.function_of`) → what it states
 
 
 def in_lanes(n: int) -> int:
@@ -20,27 +35,36 @@ def in_lanes(n: int) -> int:
     return -(-n // LANES) * LANES
 
 
-def states_work(*kernels: str) -> Callable[[Work], Work]:
-    """Record the terms of kernels (`device.kernels.kernel`) that do more than touch elements.
+def product(launch: Launch) -> Call:
+    """The call of a launch that is a product."""
+    return next(c for c in launch.covers if c.passed in (*FORWARD, *GRAD_W, *GRAD_X))
 
-    The function gets the letter sizes of the first call that a launch covers, and gives terms of `device.kernels` with
-    their amounts.
+
+def states_work(
+    *functions: str, way: Callable[[Launch], str] | None = None, alone: bool = False, streams: bool = False
+) -> Callable[[Work], Work]:
+    """Record the terms of kernels (`device.kernels.function_of`) that do more than touch elements.
+
+    `work(launch, threads)` gives terms of `device.kernels` with their amounts. way: how a launch goes about it, where
+    rates differ by that. alone: its terms take the place of the elements that are touched. streams: it reads its
+    weights a piece of each row at a time.
     """
 
-    def record(function: Work) -> Work:
-        WORK.update(dict.fromkeys(kernels, function))
-        return function
+    def record(work: Work) -> Work:
+        STATED.update(dict.fromkeys(functions, Stated(work, way, alone, streams)))
+        return work
 
     return record
 
 
-def work_of(kernel: str) -> Work | None:
-    """What a kernel states (`states_work`), None where it states nothing."""
-    _load(kernel.split(".")[0])
-    return WORK.get(kernel)
+def stated_of(function: str) -> Stated | None:
+    """What a kernel states, None where it states nothing."""
+    _load(function.split(".")[0])
+    return STATED.get(function)
 
 
 @cache
-def _load(method: str) -> None:
-    if importlib.util.find_spec(f"{ROOM}.{method}"):
-        importlib.import_module(f"{ROOM}.{method}")
+def _load(name: str) -> None:
+    for room in ROOMS:
+        if importlib.util.find_spec(f"{room}.{name}"):
+            importlib.import_module(f"{room}.{name}")

@@ -15,6 +15,7 @@ from ..storage import files
 from .arrays import from_arrays, npz
 from .cifar import cifar, cifar_files
 from .cifar_jpeg import cifar_jpeg, is_jpeg
+from .clips import clips, clips_of_others, is_clips
 from .dataset import DataError, Dataset, with_channels
 from .idx import idx, is_idx
 from .images import image_folder
@@ -43,19 +44,20 @@ def load(
 ) -> Dataset:
     """The data set of an embedded name (`watch`, `fashion-mnist`) or of the user's path.
 
-    A path is a `.npz` with `x` and `y`, or with CIFAR-10 as JPEG; a folder of class folders with images; a folder of
-    IDX files or CIFAR batches. subject: 1 (default) to 10, the held-out person of `watch`. size: (H, W), to which JPEG
+    A path is a `.npz` with `x` and `y`, with CIFAR-10 as JPEG or with clips of sound; a folder of class folders with
+    images; a folder of IDX files or CIFAR batches. subject: the held-out person of `watch` (1 to 10) or speaker of the
+    clips, default 1. size: (H, W), to which JPEG
     images and those of a folder are stretched and which other maps must have. channels: grey images are repeated to it.
     seed: draws the test set where there is none. Raises DataError.
     """
-    if subject is not None and str(source) != "watch":
-        raise DataError(f"only the watch data has subjects; {source} takes none")
+    if subject is not None and source != "watch" and not _has_speakers(source):
+        raise DataError(f"only the watch data and clips of sound have subjects; {source} takes none")
     if source == "watch":
         dataset = watch(1 if subject is None else subject)
     elif source == "fashion-mnist":
         dataset = fashion_mnist()
     else:
-        dataset = _from_path(source, size, channels, seed)
+        dataset = _from_path(source, subject, size, channels, seed)
     if size is not None and tuple(size) != dataset.size:
         raise DataError(
             f"{source} has maps of {dataset.size[0]}x{dataset.size[1]}, but {size[0]}x{size[1]} was asked for; "
@@ -69,7 +71,13 @@ def load(
         )
 
 
-def _from_path(source, size, channels, seed) -> Dataset:
+def _has_speakers(source) -> bool:
+    """Is it a file of clips of sound?"""
+    path = Path(source)
+    return path.suffix == ".npz" and path.is_file() and is_clips(path)
+
+
+def _from_path(source, subject, size, channels, seed) -> Dataset:
     path = Path(source)
     if not path.exists():
         if path.suffix or len(path.parts) > 1:
@@ -83,6 +91,8 @@ def _from_path(source, size, channels, seed) -> Dataset:
                 return idx(path, seed)
             return cifar(path) if cifar_files(path)[0] else image_folder(path, size, channels, seed)
         if path.suffix == ".npz":
+            if is_clips(path):
+                return clips(path, 1 if subject is None else subject)
             return cifar_jpeg(path, size) if is_jpeg(path) else npz(path, seed)
     raise DataError(
         f"{path} is no data set: a .npz with x and y, a folder of class folders with images, or a folder of IDX files "
@@ -90,4 +100,7 @@ def _from_path(source, size, channels, seed) -> Dataset:
     )
 
 
-__all__ = ["DataError", "Dataset", "Resized", "fashion_mnist", "from_arrays", "load", "watch", "watch_others"]
+__all__ = [
+    "DataError", "Dataset", "Resized", "clips", "clips_of_others", "fashion_mnist", "from_arrays", "load", "watch",
+    "watch_others",
+]  # fmt: skip

@@ -4,8 +4,9 @@ from ..stated import in_lanes, states_work
 
 
 @states_work("gradient_filter.grad_w", "gradient_filter.grad_x")
-def product_of_patches(sizes):
+def product_of_patches(launch, threads):
     """The product of pooled maps, and the weights or their gradient that it reads or writes."""
+    sizes = launch.covers[0].sizes
     depth, width = sizes["C"] // sizes["G"], sizes["K"] // sizes["G"]
     patches = sizes["N"] * sizes["U"] * sizes["V"] * sizes["G"]
     return {

@@ -1,0 +1,1 @@
+"""What the tuned kernels of operators make the machine do, in files of the kernels' names."""
