@@ -6,13 +6,12 @@
     every(s)             the int32 s in every lane
     b = packed(w, i)     from element i of w on, in each lane: 4 int8 or 2 int16
     a = spread(x, i)     in every lane the same 4 int8, each with OFFSET added, or the same 2 int16
-    s = dot4(s, a, b)    s + Σ of the 4 products in each lane
-    s = dot2(s, a, b)    s + Σ of the 2 products in each lane
+    s = dot(s, a, b, x)  s + Σ of the 4 products of int8 x, or the 2 of int16 x, in each lane
     join4(a, b, c, d)    in each lane four int8, the low bytes of four vectors; join2(a, b): two int16
 
 Sums are exact modulo 2³², so whatever comes in between, the end is right where it fits into an int32.
-DOT4: has the processor an instruction for `dot4` (AVX-512 VNNI, AVX-VNNI, or the dot product of ARMv8.2)? Where it has
-none, bytes are widened to 16 bits and `dot2` sums them. x86 multiplies unsigned by signed bytes: hence OFFSET, 128
+DOT4: has the processor an instruction for 4 (AVX-512 VNNI, AVX-VNNI, or the dot product of ARMv8.2)? Where it has
+none, bytes are widened to 16 bits. x86 multiplies unsigned by signed bytes: hence OFFSET, 128
 there and 0 elsewhere; a sum over a spread x is too large by OFFSET·Σ b.
 """
 
@@ -29,7 +28,6 @@ FEATURES = frozenset((codegen.get_host_cpu_features() if _STATED is None else _S
 VNNI = next((bits for bits, name in ((512, "+avx512vnni"), (256, "+avxvnni")) if name in FEATURES), 0)
 DOT4 = bool(VNNI) or "+dotprod" in FEATURES
 OFFSET = 128 if VNNI else 0
-DEPTH = 4 if DOT4 else 2  # products that a lane sums at a time, where the operands have 8 bits
 
 
 def _integers(bits: int, lanes: int = LANES) -> ir.VectorType:
@@ -159,12 +157,6 @@ def _call(builder, name, result, *args):
     return builder.call(cgutils.get_or_insert_function(builder.module, form, name), args)
 
 
-def _sums(typingctx, total, a, b, emit):
-    if not total == a == b == INT32:
-        return None
-    return INT32(total, a, b), lambda context, builder, sig, args: emit(builder, *args)
-
-
 def _emit4(builder, total, a, b):
     if VNNI:
         lanes = VNNI // 32
@@ -191,7 +183,9 @@ def _emit2(builder, total, a, b):
             halves = _integers(16, 2 * lanes)
 
             def emit(s, x, y, name=name, halves=halves):
-                return builder.add(s, _call(builder, name, s.type, builder.bitcast(x, halves), builder.bitcast(y, halves)))
+                return builder.add(
+                    s, _call(builder, name, s.type, builder.bitcast(x, halves), builder.bitcast(y, halves))
+                )
 
             return _by_parts(builder, total, a, b, lanes, emit)
     return _products(builder, total, a, b, 16)
@@ -207,15 +201,24 @@ def _products(builder, total, a, b, bits):
 
 
 @intrinsic
-def dot4(typingctx, total, a, b):
-    """total + Σ of the 4 products of bytes in each lane; a is spread, so the sum is too large by OFFSET·Σ b."""
-    return _sums(typingctx, total, a, b, _emit4)
+def operands(typingctx, like):
+    """How many products `dot` sums in a lane: 4 where `like` is an address of int8, 2 of int16."""
+    if not _whole(like):
+        return None
+    number = 4 if like.dtype == types.int8 else 2
+    return types.int64(like), lambda context, builder, sig, args: ir.Constant(ir.IntType(64), number)
 
 
 @intrinsic
-def dot2(typingctx, total, a, b):
-    """total + Σ of the 2 products of int16 in each lane."""
-    return _sums(typingctx, total, a, b, _emit2)
+def dot(typingctx, total, a, b, like):
+    """total + Σ of the products in each lane, 4 where `like` is an address of int8, 2 where it is one of int16.
+
+    Of bytes a is `spread`, so that the sum is too large by OFFSET·Σ b.
+    """
+    if not (total == a == b == INT32 and _whole(like)):
+        return None
+    emit = _emit4 if like.dtype == types.int8 else _emit2
+    return INT32(total, a, b, like), lambda context, builder, sig, args: emit(builder, *args[:3])
 
 
 def _joined(typingctx, rows, bits):

@@ -7,7 +7,7 @@ int16, zeros where there are none. Rows are walked ROWS at a time, so that a pan
 import numpy as np
 
 from ...kernels.kernel import inline
-from .integers import DOT4, OFFSET, dot2, dot4, every, join2, join4, narrow, packed, spread, widen
+from .integers import DOT4, dot, every, join2, join4, narrow, packed, spread, widen
 from .simd import LANES
 
 COLUMNS = 2 * LANES
@@ -33,73 +33,44 @@ _words = inline(words)
 
 
 @inline
-def pack4(panel, at, sums, sums_at, w, w_at, stride, depth, columns):
-    """Pack `columns` ≤ COLUMNS columns of int8 w (depth, stride) into a panel of bytes, and their sums, int32."""
+def pack(panel, at, sums, sums_at, w, w_at, stride, depth, columns, each):
+    """Pack `columns` ≤ COLUMNS columns of int8 or int16 w (depth, stride) into a panel, and their sums, int32."""
     for v in range(0, COLUMNS, LANES):
         n = max(0, min(LANES, columns - v))
         total = every(0)
-        for g in range(_words(depth, 4)):
-            d, left = w_at + 4 * g * stride + v, depth - 4 * g
+        for g in range(_words(depth, each)):
+            d, left, to = w_at + each * g * stride + v, depth - each * g, at + g * COLUMNS + v
             r0 = widen(w, d, n)
             r1 = widen(w, d + stride, n if left > 1 else 0)
-            r2 = widen(w, d + 2 * stride, n if left > 2 else 0)
-            r3 = widen(w, d + 3 * stride, n if left > 3 else 0)
-            total = total + (r0 + r1) + (r2 + r3)
-            narrow(panel, at + g * COLUMNS + v, join4(r0, r1, r2, r3), LANES)
+            total = total + (r0 + r1)
+            if each == 4:
+                r2 = widen(w, d + 2 * stride, n if left > 2 else 0)
+                r3 = widen(w, d + 3 * stride, n if left > 3 else 0)
+                total = total + (r2 + r3)
+                narrow(panel, to, join4(r0, r1, r2, r3), LANES)
+            else:
+                narrow(panel, to, join2(r0, r1), LANES)
         narrow(sums, sums_at + v, total, LANES)
 
 
 @inline
-def pack2(panel, at, sums, sums_at, w, w_at, stride, depth, columns):
-    """The same of int8 or int16 w into a panel of int16."""
-    for v in range(0, COLUMNS, LANES):
-        n = max(0, min(LANES, columns - v))
-        total = every(0)
-        for g in range(_words(depth, 2)):
-            d, left = w_at + 2 * g * stride + v, depth - 2 * g
-            r0 = widen(w, d, n)
-            r1 = widen(w, d + stride, n if left > 1 else 0)
-            total = total + r0 + r1
-            narrow(panel, at + g * COLUMNS + v, join2(r0, r1), LANES)
-        narrow(sums, sums_at + v, total, LANES)
+def block(total, to, x, a0, a1, a2, a3, panel, at, count, each):
+    """total (ROWS, COLUMNS) int32 = four rows of x, each from its element on, times `count` words of a panel.
 
-
-@inline
-def rows4(total, to, x, a0, a1, a2, a3, panel, at, count):
-    """total (ROWS, COLUMNS) int32 = four rows of int8 x, each from its element on, times `count` words of a panel.
-
-    Each byte of x counts OFFSET more. x is read in whole words.
+    x: bytes, of which each counts OFFSET more, or int16, as the panel; it is read in whole words of `each`.
     """
     s00, s01, s10, s11 = every(0), every(0), every(0), every(0)
     s20, s21, s30, s31 = every(0), every(0), every(0), every(0)
     for g in range(count):
         b0, b1 = packed(panel, at + g * COLUMNS), packed(panel, at + g * COLUMNS + LANES)
-        a = spread(x, a0 + 4 * g)
-        s00, s01 = dot4(s00, a, b0), dot4(s01, a, b1)
-        a = spread(x, a1 + 4 * g)
-        s10, s11 = dot4(s10, a, b0), dot4(s11, a, b1)
-        a = spread(x, a2 + 4 * g)
-        s20, s21 = dot4(s20, a, b0), dot4(s21, a, b1)
-        a = spread(x, a3 + 4 * g)
-        s30, s31 = dot4(s30, a, b0), dot4(s31, a, b1)
-    _put(total, to, s00, s01, s10, s11, s20, s21, s30, s31)
-
-
-@inline
-def rows2(total, to, x, a0, a1, a2, a3, panel, at, count):
-    """The same of int16 x and a panel of int16; nothing is added to x."""
-    s00, s01, s10, s11 = every(0), every(0), every(0), every(0)
-    s20, s21, s30, s31 = every(0), every(0), every(0), every(0)
-    for g in range(count):
-        b0, b1 = packed(panel, at + g * COLUMNS), packed(panel, at + g * COLUMNS + LANES)
-        a = spread(x, a0 + 2 * g)
-        s00, s01 = dot2(s00, a, b0), dot2(s01, a, b1)
-        a = spread(x, a1 + 2 * g)
-        s10, s11 = dot2(s10, a, b0), dot2(s11, a, b1)
-        a = spread(x, a2 + 2 * g)
-        s20, s21 = dot2(s20, a, b0), dot2(s21, a, b1)
-        a = spread(x, a3 + 2 * g)
-        s30, s31 = dot2(s30, a, b0), dot2(s31, a, b1)
+        a = spread(x, a0 + each * g)
+        s00, s01 = dot(s00, a, b0, x), dot(s01, a, b1, x)
+        a = spread(x, a1 + each * g)
+        s10, s11 = dot(s10, a, b0, x), dot(s11, a, b1, x)
+        a = spread(x, a2 + each * g)
+        s20, s21 = dot(s20, a, b0, x), dot(s21, a, b1, x)
+        a = spread(x, a3 + each * g)
+        s30, s31 = dot(s30, a, b0, x), dot(s31, a, b1, x)
     _put(total, to, s00, s01, s10, s11, s20, s21, s30, s31)
 
 

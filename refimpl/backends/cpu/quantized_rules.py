@@ -1,0 +1,53 @@
+"""Layers in whole numbers on the tuned kernels."""
+
+import numpy as np
+
+from ...compiler import grouping
+from ...compiler.ir import Call, Launch
+from ...compiler.lower import Lowering
+from ...ops import quantized_conv2d, quantized_linear
+from . import quantized_conv2d as fast_quantized
+from . import tiles
+from .rules import absent, present
+
+
+def forward(lowering: Lowering, call: Call) -> list[Launch]:
+    """A convolution or a linear layer."""
+    sizes, attrs, arrays = _convolution(call)
+    x, w, out = arrays["x"], arrays["w"], arrays["y"]
+    b, multiplier, shift = (arrays.get(name, absent(1, np.int32)) for name in ("b", "multiplier", "shift"))
+    numbers = tuple(call.attrs.get(name, 0) for name in ("x_zero", "y_zero", "low", "high", "twice"))
+    reads = present(x, w, b, multiplier, shift)
+    if 1 < sizes["G"] == sizes["C"] == sizes["K"]:
+        totals = lowering.scratch(call, "totals", (lowering.threads, 2 * fast_quantized.LANES), np.int32)
+        args = (out, x, w, b, multiplier, shift, totals, tiles.geometry(attrs), *numbers)
+        return [Launch(call.name, fast_quantized.depthwise, args, reads, (out,), (call,), (totals,))]
+    needed = fast_quantized.scratch(sizes, attrs, w.dtype, lowering.threads)
+    own = {n: lowering.scratch(call, n, shape, dtype) for n, (shape, dtype) in needed.items() if np.prod(shape)}
+    source = own.get("tile") or x.reshape((int(np.prod(x.shape[:3])), x.shape[3]))
+    args = (
+        out, x, w, b, multiplier, shift, own["panels"], own["starts"], source, own["totals"], tiles.geometry(attrs),
+        fast_quantized.cut(sizes, w.dtype), "tile" not in own, *numbers,
+    )  # fmt: skip
+    return [Launch(call.name, fast_quantized.dense, args, reads, (out,), (call,), tuple(own.values()))]
+
+
+def _convolution(call: Call) -> grouping.AsConvolution:
+    """A call in the terms of a convolution; a linear layer is a 1×1 one of its rows."""
+    if call.passed is quantized_conv2d.forward:
+        return grouping.AsConvolution(dict(call.sizes), dict(call.attrs), dict(call.arrays))
+    ones = dict.fromkeys("HRSPG", 1)
+    arrays = {"y" if name == "sums" else name: b for name, b in call.arrays.items()}
+    pixels = arrays["x"].batched * call.sizes["N"] // arrays["x"].shape[0]
+    sizes = {**call.sizes, "C": call.sizes["D"], **ones, **dict.fromkeys("WQ", pixels)}
+    sizes["N"] //= pixels
+    arrays["w"] = arrays["w"].reshape((1, 1, *arrays["w"].shape))
+    for name in ("x", "y"):
+        arrays[name] = grouping.as_map(arrays[name])
+    attrs = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
+    return grouping.AsConvolution(sizes, attrs, arrays)
+
+
+RULES = {  # rule → the passes of the calls that it begins at
+    forward: (quantized_conv2d.forward, quantized_linear.forward, quantized_linear.accumulate),
+}
