@@ -403,9 +403,9 @@ def output_shapes(
         axes = starred_axes(entries, known)
         sizes = read_sizes(op.shapes, known)
         if op.bind:
-            inputs = [arrays[local] for local in op.locals(len(node.inputs))]
-            sizes |= op.bind(inputs).sizes
-            axes |= starred_axes(dict.fromkeys(arrays, op.shapes["x"]), arrays)
+            inputs = {local: arrays[local] for local in op.locals(len(node.inputs))}
+            sizes |= op.bind(list(inputs.values())).sizes
+            axes |= starred_axes(dict.fromkeys(inputs, op.shapes["x"]), inputs)
         if op.derive:
             sizes |= op.derive(sizes, node_attrs(node, sizes))
         outputs = zip(op.outputs, node.outputs, strict=True)

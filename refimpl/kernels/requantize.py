@@ -1,7 +1,7 @@
 """Requantization: a sum of 32 bits times a real factor, in whole numbers.
 
-The factor is multiplier·2^(shift − 31): an int32 multiplier from 2^30 to 2^31 − 1 (Q31) and a shift, to the left where it
-is above 0. Two roundings are published, and they differ in the last bit:
+The factor is multiplier·2^(shift − 31): an int32 multiplier from 2^30 to 2^31 − 1 (Q31) and a shift, to the left where
+it is above 0. Two roundings are published, and they differ in the last bit:
 
     single   one 64-bit product, one rounding: ⌊(value·multiplier + half) / 2^(31 − shift)⌋
     double   gemmlowp's: the saturating rounding doubling high multiply (value·2^left·multiplier / 2^31), then a
@@ -69,7 +69,8 @@ def fixed(factor: float) -> tuple[int, int]:
     if abs(shift) > MOST_SHIFT:
         least, most = math.ldexp(0.5, -MOST_SHIFT), math.ldexp(1, MOST_SHIFT)
         raise ValueError(
-            f"a factor of {factor:.3g} would be shifted by {shift} bits: it must be from {least:.3g} to below {most:.3g}"
+            f"a factor of {factor:.3g} would be shifted by {shift} bits: it must be from {least:.3g} "
+            f"to below {most:.3g}"
         )
     return multiplier, shift
 

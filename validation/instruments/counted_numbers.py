@@ -265,6 +265,25 @@ def _rounding(plain: Callable, function: Callable, whole: bool) -> Callable:
     return call
 
 
+def _extreme(plain: Callable, beats: Callable) -> Callable:
+    """`min` or `max`, whose result counts where one of the numbers does, whichever it is: a kernel's work goes on."""
+
+    def call(*numbers, **keywords):
+        counted = [number for number in numbers if isinstance(number, _Counted)]
+        if not counted or len(numbers) < 2:
+            return plain(*numbers, **keywords)
+        chosen = numbers[0]
+        for number in numbers[1:]:
+            chosen = number if beats(number, chosen) else chosen
+        if any(isinstance(number, (Float, float, np.floating)) for number in numbers):
+            value = chosen.value if isinstance(chosen, _Counted) else chosen
+            return Float(float(value), counted[0].counts)
+        dtypes = [number.dtype for number in numbers if isinstance(number, (Integer, np.integer))]
+        return Integer(int(chosen), np.result_type(*dtypes), counted[0].counts)
+
+    return call
+
+
 def _cast(dtype: type) -> Callable:
     return lambda number: as_type(number, dtype) if isinstance(number, _Counted) else dtype(number)
 
@@ -288,6 +307,8 @@ STAND_INS = {
     id(int): lambda number=0: as_integer(number, np.int64) if isinstance(number, _Counted) else int(number),
     id(float): lambda number=0.0: as_float(number),
     id(round): _rounding(round, round, True),
+    id(max): _extreme(max, operator.gt),
+    id(min): _extreme(min, operator.lt),
 }
 _bodies: dict[Callable, Callable] = {}
 
