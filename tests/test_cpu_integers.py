@@ -10,7 +10,7 @@ import pytest
 from numba import njit
 
 from refimpl.backends.cpu import integers
-from refimpl.backends.cpu.integers import OFFSET, dot2, dot4, every, narrow, packed, spread, widen
+from refimpl.backends.cpu.integers import OFFSET, dot, every, narrow, packed, spread, widen
 from refimpl.backends.cpu.simd import LANES, address
 
 
@@ -18,7 +18,7 @@ from refimpl.backends.cpu.simd import LANES, address
 def dots4(y, start, x, w, steps):
     total = widen(address(start), 0, LANES)
     for i in range(steps):
-        total = dot4(total, spread(address(x), 4 * i), packed(address(w), 4 * LANES * i))
+        total = dot(total, spread(address(x), 4 * i), packed(address(w), 4 * LANES * i), address(x))
     narrow(address(y), 0, total, LANES)
 
 
@@ -26,7 +26,7 @@ def dots4(y, start, x, w, steps):
 def dots2(y, start, x, w, steps):
     total = widen(address(start), 0, LANES)
     for i in range(steps):
-        total = dot2(total, spread(address(x), 2 * i), packed(address(w), 2 * LANES * i))
+        total = dot(total, spread(address(x), 2 * i), packed(address(w), 2 * LANES * i), address(x))
     narrow(address(y), 0, total, LANES)
 
 
@@ -54,7 +54,9 @@ def test_dots_are_exact_modulo_two_to_the_32(dtype, each, kernel, seed):
     offset = OFFSET if each == 4 else 0
     y = np.empty(LANES, np.int32)
     kernel(y, start, x, w.ravel(), steps)
-    whole = start.astype(object) + np.einsum("sj,slj->l", x.reshape(steps, each).astype(object) + offset, w.astype(object))
+    whole = start.astype(object) + np.einsum(
+        "sj,slj->l", x.reshape(steps, each).astype(object) + offset, w.astype(object)
+    )
     assert [int(v) for v in y] == [(int(v) + 2**31) % 2**32 - 2**31 for v in whole]
 
 

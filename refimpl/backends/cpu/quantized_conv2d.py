@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numba import get_thread_id, prange
 
-from ...compiler.executed import IADD, IMAC, IMUL, NOTHING, Ops, executes, pieces
+from ...compiler.executed import IADD, IMAC, IMUL, Ops, executes, pieces
 from ...kernels.kernel import fast, inline
 from ...kernels.requantize import double, saturated, single
 from . import tiles
@@ -61,7 +61,7 @@ def in_place(sizes: Mapping, attrs: Mapping, dtype) -> bool:
 
 def requantize_executes(twice: bool) -> Ops:
     """Of one number."""
-    return IMUL + IADD * (9 if twice else 3)
+    return IMUL + IADD * (5 if twice else 3)
 
 
 def finish_executes(y, twice: bool) -> Ops:
@@ -76,7 +76,7 @@ def dense_executes(
     """Packing, whole blocks of rows and columns, and the outputs."""
     per = each(w.dtype)
     count = panels.shape[1] // COLUMNS
-    total = IADD * (per * panels.size) + (IMUL + IADD) * w.shape[3]
+    total = IADD * (per * panels.size) + (IMUL + IADD * bool(b.size)) * w.shape[3]
     rows = y.shape[0] * y.shape[1] * y.shape[2]
     blocks = sum(tiles.ceil_div(n, ROWS) * times for n, times in pieces(rows, cut[0]))
     total += IMAC * (blocks * panels.shape[0] * ROWS * COLUMNS * count * per)
@@ -221,7 +221,7 @@ def depthwise_executes(y, x, w, b, multiplier, shift, totals, geometry, x_zero, 
         reached = np.arange(out)[:, None] * stride - before + np.arange(window) * dilation
         taps *= int(((reached >= 0) & (reached < size)).sum())
     total = (IMAC + IADD) * (x.shape[0] * taps * vectors)
-    return total + finish_executes(y, twice) * (y.size if y.size else 0) + NOTHING
+    return total + finish_executes(y, twice) * y.size
 
 
 @executes(depthwise_executes)
