@@ -255,6 +255,8 @@ def _python(value):
         return STAND_INS[id(value)]
     if isinstance(value, Dispatcher):
         return body(value.py_func)
+    if isinstance(value, types.FunctionType) and value.__module__.startswith("refimpl."):  # a helper of bodies
+        return body(value)
     name = _shared_name(value)
     return _shared_helper(name) if name else value
 

@@ -5,10 +5,11 @@ import numpy as np
 from ...compiler import grouping
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
-from ...ops import quantized_conv2d, quantized_linear
+from ...ops import quantized_add, quantized_conv2d, quantized_linear
+from . import quantized_add as fast_add
 from . import quantized_conv2d as fast_quantized
 from . import tiles
-from .rules import absent, present
+from .rules import absent, flat, present
 
 
 def forward(lowering: Lowering, call: Call) -> list[Launch]:
@@ -48,6 +49,18 @@ def _convolution(call: Call) -> grouping.AsConvolution:
     return grouping.AsConvolution(sizes, attrs, arrays)
 
 
+def total(lowering: Lowering, call: Call) -> list[Launch]:
+    """The sum of two branches."""
+    y, a, b = (call.arrays[name] for name in "yab")
+    zeros = tuple(call.attrs[f"{name}_zero"] for name in "aby")
+    multipliers = tuple(call.attrs[f"{name}_multiplier"] for name in "aby")
+    shifts = tuple(call.attrs[f"{name}_shift"] for name in "aby")
+    numbers = tuple(call.attrs[name] for name in ("low", "high", "twice"))
+    args = (flat(y), flat(a), flat(b), zeros, multipliers, shifts, *numbers)
+    return [Launch(call.name, fast_add.forward, args, (a, b), (y,), (call,))]
+
+
 RULES = {  # rule → the passes of the calls that it begins at
     forward: (quantized_conv2d.forward, quantized_linear.forward, quantized_linear.accumulate),
+    total: (quantized_add.forward,),
 }

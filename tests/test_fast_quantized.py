@@ -1,13 +1,15 @@
-"""Tuned kernels of layers in whole numbers: the same numbers as the reference's, and what they say that they execute."""
+"""Tuned kernels in whole numbers: the same numbers as the reference's, and what they say that they execute."""
 
 import numpy as np
 import pytest
 
 import refimpl as ri
+from refimpl.backends.cpu import quantized_add
 from refimpl.backends.cpu import quantized_conv2d as fast
 from refimpl.backends.cpu.quantized_product import COLUMNS, ROWS
 from refimpl.compiler.executed import executed
 from refimpl.graph import Graph, Parameter
+from refimpl.ops import quantized_add as op
 from validation.instruments import executing
 
 KINDS = ("dense", "in groups", "depthwise", "pointwise")
@@ -55,13 +57,13 @@ def linear(rng, dtype, sums):
     return net, drawn(rng, (pick(1, 9), *net.tensors["input"].shape[1:]), np.int8)
 
 
-def _add(net, op, rng, attrs, shape, k, dtype):
+def _add(net, operator, rng, attrs, shape, k, dtype):
     params = {"w": Parameter(shape, "zeros", dtype=np.dtype(dtype))}
     of = {"multiplier": drawn(rng, k, np.int32, 2**29) + 3 * 2**29, "shift": rng.integers(-14, -4, k)}
     if rng.random() < 0.8:
         of["b"] = drawn(rng, k, np.int32, 10_000)
     params |= {name: Parameter((k,), "zeros", dtype=np.dtype(np.int32)) for name in of}
-    net.add_node("layer", op, ("input",), attrs, params)
+    net.add_node("layer", operator, ("input",), attrs, params)
     net.weights = {f"layer.{name}": a.astype(np.int32) for name, a in of.items()}
     net.weights["layer.w"] = drawn(rng, shape, dtype, 127 if dtype is np.int8 else 3000)
 
@@ -75,7 +77,7 @@ def assert_the_same(net, x, threads=2):
     np.testing.assert_array_equal(found["fast"], found["reference"])
     for n in {len(x), max(1, len(x) - 1)}:
         (launch,) = program.order
-        assert launch.function in (fast.dense, fast.depthwise)
+        assert launch.function in (fast.dense, fast.depthwise, quantized_add.forward)
         assert executing.launched(launch, n) == executed(launch, n, None)
 
 
@@ -92,6 +94,17 @@ def test_convolutions(kind, dtype, seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_linear_layers(sums, dtype, seed):
     assert_the_same(*linear(np.random.default_rng([seed, sums]), dtype, sums))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sums(seed):
+    rng = np.random.default_rng(seed)
+    pick = lambda low, high: int(rng.integers(low, high + 1))  # noqa: E731
+    net = Graph("one sum")
+    net.add_input("input", (pick(1, 9), pick(1, 9), pick(1, 40)), np.dtype(np.int8))
+    attrs = op.settings(*rng.uniform(0.5, 2, 3)) | {f"{name}_zero": pick(-128, 127) for name in "aby"}
+    net.add_node("layer", "quantized_add", ("input", "input"), attrs | {"low": -100, "twice": bool(pick(0, 1))}, {})
+    assert_the_same(net, drawn(rng, (pick(1, 9), *net.tensors["input"].shape[1:]), np.int8))
 
 
 def test_many_channels_and_rows():
