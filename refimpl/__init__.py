@@ -1,6 +1,6 @@
 """Train neural networks in NumPy and Numba: explicit forward and backward passes, and no framework."""
 
-from . import backends, models
+from . import backends, models, surgery
 from .compiler.compile import compile
 from .compiler.program import MemoryLimitError, Program
 from .graph import Graph
@@ -19,7 +19,7 @@ from .training.trainer import NonFiniteError, Progress, Trainer
 __all__ = [
     "SGD", "Adam", "Backprop", "ErrorMapPruning", "GradientFilter", "Graph", "HardExamples", "InstanceFilter",
     "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress", "RandomSkip", "Schedule", "ShapeError",
-    "SparseUpdate", "StochasticDepth", "Trainer", "backends", "compile", "models",
+    "SparseUpdate", "StochasticDepth", "Trainer", "backends", "compile", "models", "surgery",
 ]  # fmt: skip
 
 spin.bound()  # before a kernel starts threads

@@ -17,6 +17,7 @@ MOST = 3  # files that may name an operator
 MADE_OF = {
     "refimpl/models/": "nets",
     "refimpl/formats/": "maps of the names and layouts that other libraries have",
+    "refimpl/surgery/quantize.py": "the forms of operators in whole numbers",
     "refimpl/compiler/grouping.py": "which operators belong together, for every backend",
     "refimpl/backends/cpu/": "the operators that a tuned kernel does",
     "costmodel/device/calibration.py": "nets, to time kernels on",
