@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import refimpl as ri
-from refimpl.backends.cpu import quantized_add
+from refimpl.backends.cpu import quantized_add, quantized_pools
 from refimpl.backends.cpu import quantized_conv2d as fast
 from refimpl.backends.cpu.quantized_product import COLUMNS, ROWS
 from refimpl.compiler.executed import executed
@@ -12,6 +12,7 @@ from refimpl.graph import Graph, Parameter
 from refimpl.ops import quantized_add as op
 from validation.instruments import executing
 
+TUNED = (fast.dense, fast.depthwise, quantized_add.forward, quantized_pools.maximum, quantized_pools.mean)
 KINDS = ("dense", "in groups", "depthwise", "pointwise")
 
 
@@ -77,7 +78,7 @@ def assert_the_same(net, x, threads=2):
     np.testing.assert_array_equal(found["fast"], found["reference"])
     for n in {len(x), max(1, len(x) - 1)}:
         (launch,) = program.order
-        assert launch.function in (fast.dense, fast.depthwise, quantized_add.forward)
+        assert launch.function in TUNED
         assert executing.launched(launch, n) == executed(launch, n, None)
 
 
@@ -105,6 +106,40 @@ def test_sums(seed):
     attrs = op.settings(*rng.uniform(0.5, 2, 3)) | {f"{name}_zero": pick(-128, 127) for name in "aby"}
     net.add_node("layer", "quantized_add", ("input", "input"), attrs | {"low": -100, "twice": bool(pick(0, 1))}, {})
     assert_the_same(net, drawn(rng, (pick(1, 9), *net.tensors["input"].shape[1:]), np.int8))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_poolings(seed):
+    rng = np.random.default_rng(seed)
+    pick = lambda low, high: int(rng.integers(low, high + 1))  # noqa: E731
+    net = Graph("one pooling")
+    net.add_input("input", (pick(3, 9), pick(3, 9), pick(1, 40)), np.dtype(np.int8))
+    if seed % 2:
+        attrs = {"window": pick(2, 3), "stride": pick(1, 2), "pad": pick(0, 1), "low": -90, "high": 100}
+        net.add_node("layer", "quantized_max_pool", ("input",), attrs, {})
+    else:
+        attrs = {"multiplier": pick(2**30, 2**31 - 1), "shift": -4, "x_zero": pick(-128, 127), "y_zero": pick(-9, 9)}
+        net.add_node("layer", "quantized_global_avg_pool", ("input",), attrs | {"twice": bool(pick(0, 1))}, {})
+    assert_the_same(net, drawn(rng, (pick(1, 9), *net.tensors["input"].shape[1:]), np.int8))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_real_numbers_are_made_whole(dtype):
+    rng = np.random.default_rng(3)
+    net = Graph("quantize")
+    net.add_input("input", (7, 5))
+    net.add_node("layer", "quantize", ("input",), {"zero": -3}, {"scale": Parameter((1,), "ones")})
+    x = np.concatenate([rng.normal(size=(200, 7, 5)) * 100, np.arange(-70, 70).reshape(4, 7, 5) / 2])
+    x[0, 0] = [np.inf, -np.inf, 1e30, -0.0, 0.5]
+    found = []
+    for backend in ("reference", "fast"):
+        program = ri.compile(net, None, len(x), backend=backend, threads=2, dtype=dtype)
+        runner = ri.Trainer(program).evaluator.runner
+        runner.host("input", len(x))[...] = x
+        runner.run("forward", len(x))
+        found.append(runner.read("output", len(x)).copy())
+    assert found[0].dtype == np.int8 and np.unique(found[0]).size > 100
+    np.testing.assert_array_equal(*found)
 
 
 def test_many_channels_and_rows():

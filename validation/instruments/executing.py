@@ -203,6 +203,14 @@ def _accumulate_run(target, target_offset, source, source_offset, count):
     _count(add=whole * lanes + (lanes if rest and memory.MASKS else rest))
 
 
+def _rescaled(additions: int) -> Callable:
+    def run(*_):
+        _tally.update(imul=LANES, iadd=additions * LANES)
+        return WHOLE
+
+    return run
+
+
 _itemsize = [4]  # bytes of the float dtype of the kernel that runs
 
 
@@ -230,6 +238,9 @@ STAND_INS = {
         *((of, _nothing) for of in (simd.store, simd.stream, simd.prefetch, simd.prefetch_write)),
         *((of, lambda *_: WHOLE) for of in (integers.widen, integers.every, integers.packed, integers.spread)),
         *((of, lambda *_: WHOLE) for of in (integers.join2, integers.join4)),
+        *((of, lambda *_: WHOLE) for of in (integers.larger, integers.smaller)),
+        (integers.requantized_once, _rescaled(4)),
+        (integers.requantized_twice, _rescaled(6)),
         (integers.narrow, _nothing),
         (integers.operands, _operands),
         (integers.dot, _dot),

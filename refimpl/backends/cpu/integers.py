@@ -7,6 +7,8 @@
     b = packed(w, i)     from element i of w on, in each lane: 4 int8 or 2 int16
     a = spread(x, i)     in every lane the same 4 int8, each with OFFSET added, or the same 2 int16
     s = dot(s, a, b, x)  s + Σ of the 4 products of int8 x, or the 2 of int16 x, in each lane
+    larger(a, b)         lane by lane; smaller(a, b)
+    requantized_once(v, m, s, zero, low, high), requantized_twice: as `kernels.requantize`, plus zero, saturated
     join4(a, b, c, d)    in each lane four int8, the low bytes of four vectors; join2(a, b): two int16
 
 Sums are exact modulo 2³², so whatever comes in between, the end is right where it fits into an int32.
@@ -245,3 +247,96 @@ def join4(typingctx, a, b, c, d):
 def join2(typingctx, a, b):
     """In each lane the low halves of two vectors, that of `a` the lower."""
     return _joined(typingctx, (a, b), 16)
+
+
+def _chosen(typingctx, a, b, order):
+    if not a == b == INT32:
+        return None
+
+    def generate(context, builder, sig, args):
+        return builder.select(builder.icmp_signed(order, *args), *args)
+
+    return INT32(a, b), generate
+
+
+@intrinsic
+def larger(typingctx, a, b):
+    """The larger number of each lane."""
+    return _chosen(typingctx, a, b, ">")
+
+
+@intrinsic
+def smaller(typingctx, a, b):
+    """The smaller number of each lane."""
+    return _chosen(typingctx, a, b, "<")
+
+
+def _long(builder, vector):
+    return builder.sext(vector, _integers(64))
+
+
+def _spread_long(builder, scalar):
+    return spread_lanes(builder, scalar, _integers(64))
+
+
+def _number(value):
+    return ir.Constant(_integers(64), [value] * LANES)
+
+
+def _between(builder, value, low, high):
+    value = builder.select(builder.icmp_signed("<", value, low), low, value)
+    return builder.select(builder.icmp_signed(">", value, high), high, value)
+
+
+def _once(builder, value, multiplier, shift):
+    """`kernels.requantize.single` of each lane, in 64 bits."""
+    right = builder.sub(_number(31), _long(builder, shift))
+    half = builder.shl(_number(1), builder.sub(right, _number(1)))
+    product = builder.mul(_long(builder, value), _long(builder, multiplier))
+    return builder.ashr(builder.add(product, half), right)
+
+
+def _twice(builder, value, multiplier, shift):
+    """`kernels.requantize.double` of each lane, in 64 bits."""
+    shift, zero = _long(builder, shift), _number(0)
+    left = builder.select(builder.icmp_signed(">", shift, zero), shift, zero)
+    right = builder.sub(left, shift)
+    shifted = _between(builder, builder.shl(_long(builder, value), left), _number(-(2**31)), _number(2**31 - 1))
+    short = builder.trunc(shifted, WIDE)  # products of 32 bits are what processors have
+    product = builder.mul(_long(builder, short), _long(builder, multiplier))
+    high = builder.ashr(builder.add(product, _number(1 << 30)), _number(31))
+    high = builder.select(builder.icmp_signed(">", high, _number(2**31 - 1)), _number(2**31 - 1), high)
+    mask = builder.sub(builder.shl(_number(1), right), _number(1))
+    negative = builder.zext(builder.icmp_signed("<", high, zero), _integers(64))
+    threshold = builder.add(builder.lshr(mask, _number(1)), negative)
+    up = builder.zext(builder.icmp_signed(">", builder.and_(high, mask), threshold), _integers(64))
+    return builder.add(builder.ashr(high, right), up)
+
+
+def _requantized(typingctx, value, multiplier, shift, rounded):
+    if not value == multiplier == shift == INT32:
+        return None
+
+    def generate(context, builder, sig, args):
+        zero, low, high = (
+            _spread_long(builder, context.cast(builder, a, kind, types.int64))
+            for a, kind in zip(args[3:], sig.args[3:], strict=True)
+        )
+        found = builder.add(rounded(builder, *args[:3]), zero)
+        return builder.trunc(_between(builder, found, low, high), WIDE)
+
+    return generate
+
+
+@intrinsic
+def requantized_once(typingctx, value, multiplier, shift, zero, low, high):
+    """`kernels.requantize`: single, plus zero, saturated at low and high, lane by lane."""
+    generate = _requantized(typingctx, value, multiplier, shift, _once)
+    return generate and (INT32(value, multiplier, shift, zero, low, high), generate)
+
+
+@intrinsic
+def requantized_twice(typingctx, value, multiplier, shift, zero, low, high):
+    """The same rounded as `double` does."""
+    generate = _requantized(typingctx, value, multiplier, shift, _twice)
+    return generate and (INT32(value, multiplier, shift, zero, low, high), generate)
