@@ -12,7 +12,17 @@ import pytest
 import refimpl as ri
 from costmodel import predict
 from refimpl import models
-from refimpl.backends.cpu import add, batch_norm, conv2d, matmul, product
+from refimpl.backends.cpu import (
+    add,
+    batch_norm,
+    conv2d,
+    matmul,
+    product,
+    quantize,
+    quantized_add,
+    quantized_conv2d,
+    quantized_pools,
+)
 from refimpl.compiler import executed, two_stage
 from refimpl.compiler.executed import ADD, MAC, MUL, NOTHING, Ops
 from refimpl.graph import INPUT, Graph
@@ -37,6 +47,9 @@ def test_every_kernel_states_what_its_body_does_in_drawn_nets():
     found, wrong = names(range(150))
     assert wrong == []
     unused = {batch_norm.frozen_table, two_stage.ADD_SLICES.cpu, two_stage.AVERAGE_SLICES.cpu}  # no rule launches them
+    # of nets in whole numbers: tests/test_fast_quantized.py
+    unused |= {quantized_add.forward, quantized_conv2d.dense, quantized_conv2d.depthwise, quantize.forward}
+    unused |= {quantized_pools.maximum, quantized_pools.mean}
     stated = {kernel for kernel in executed.STATED if not kernel.__module__.startswith("own.")}  # the library's own
     assert stated - set(found) <= unused
 

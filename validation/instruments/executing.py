@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from refimpl.backends.cpu import gemm, matmul, memory, product, shared, simd
+from refimpl.backends.cpu import gemm, integers, matmul, memory, product, shared, simd
 from refimpl.backends.cpu.simd import LANES
 from refimpl.compiler.executed import Ops
 from refimpl.compiler.ir import AtBatch, Buffer, Launch, Prefix
@@ -83,7 +83,22 @@ class _Vector(_Scored):
     WIDTH = LANES
 
 
-NUMBER, VECTOR = _Number(), _Vector()
+def _whole(**ops):
+    def run(self, other):
+        _tally.update({name: LANES * times for name, times in ops.items()})
+        return self
+
+    return run
+
+
+class _WholeVector:
+    """LANES int32."""
+
+    __add__ = __sub__ = _whole(iadd=1)
+    __mul__ = _whole(imul=1)
+
+
+NUMBER, VECTOR, WHOLE = _Number(), _Vector(), _WholeVector()
 
 
 class _Array:
@@ -145,7 +160,19 @@ class _Memory:
 
 
 def _address(array) -> _Memory:
-    return _Memory(NUMBER if isinstance(array, _Array) else 255, array.size > 0)
+    if isinstance(array, _Array):
+        return _Memory(NUMBER, array.size > 0)
+    of = array.array.dtype
+    return _Memory(255 if of == np.uint8 else _integer(0, of), array.size > 0, array.itemsize)
+
+
+def _operands(like: _Memory) -> int:
+    return 4 // like.itemsize
+
+
+def _dot(total, a, b, like):
+    _tally.update(imul=LANES * _operands(like), iadd=LANES * _operands(like))
+    return total
 
 
 def _as_float(number):
@@ -176,6 +203,14 @@ def _accumulate_run(target, target_offset, source, source_offset, count):
     _count(add=whole * lanes + (lanes if rest and memory.MASKS else rest))
 
 
+def _rescaled(additions: int) -> Callable:
+    def run(*_):
+        _tally.update(imul=LANES, iadd=additions * LANES)
+        return WHOLE
+
+    return run
+
+
 _itemsize = [4]  # bytes of the float dtype of the kernel that runs
 
 
@@ -201,6 +236,14 @@ STAND_INS = {
         (simd.inside, lambda vector, lo, hi: 2**LANES - 1),
         (simd.accumulate, lambda pointer, index, vector, n: _count(add=LANES)),
         *((of, _nothing) for of in (simd.store, simd.stream, simd.prefetch, simd.prefetch_write)),
+        *((of, lambda *_: WHOLE) for of in (integers.widen, integers.every, integers.packed, integers.spread)),
+        *((of, lambda *_: WHOLE) for of in (integers.join2, integers.join4)),
+        *((of, lambda *_: WHOLE) for of in (integers.larger, integers.smaller)),
+        (integers.requantized_once, _rescaled(4)),
+        (integers.requantized_twice, _rescaled(6)),
+        (integers.narrow, _nothing),
+        (integers.operands, _operands),
+        (integers.dot, _dot),
         (shared.floats, lambda zero, address: _Memory(NUMBER, itemsize=_itemsize[0])),
         (shared.bytes_, lambda address: _Memory(255)),
         (memory.accumulate, _accumulate_run),
@@ -223,6 +266,8 @@ def _python(value):
         return STAND_INS[id(value)]
     if isinstance(value, Dispatcher):
         return body(value.py_func)
+    if isinstance(value, types.FunctionType) and value.__module__.startswith("refimpl."):  # a helper of bodies
+        return body(value)
     name = _shared_name(value)
     return _shared_helper(name) if name else value
 

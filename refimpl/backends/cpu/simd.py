@@ -36,7 +36,7 @@ FLAGS = tuple(sorted(FASTMATH))
 
 
 class Vector(types.Type):
-    """LANES elements of one float dtype."""
+    """LANES elements of one dtype, floats or the int32 of `integers`."""
 
     def __init__(self, dtype):
         self.dtype = dtype
@@ -49,7 +49,7 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, ir.VectorType(dmm.lookup(fe_type.dtype).get_value_type(), LANES))
 
 
-def _binary(function, emit):
+def _binary(function, emit, emit_integer):
     @infer_global(function)
     class _Typing(AbstractTemplate):
         def generic(self, args, kws):
@@ -58,12 +58,14 @@ def _binary(function, emit):
 
     @lower_builtin(function, Vector, Vector)
     def _lower(context, builder, sig, args):
+        if isinstance(sig.return_type.dtype, types.Integer):
+            return getattr(builder, emit_integer)(*args)
         return getattr(builder, emit)(*args, flags=FLAGS)
 
 
-_binary(operator.add, "fadd")
-_binary(operator.sub, "fsub")
-_binary(operator.mul, "fmul")
+_binary(operator.add, "fadd", "add")
+_binary(operator.sub, "fsub", "sub")
+_binary(operator.mul, "fmul", "mul")
 
 
 def spread(builder, scalar, vector):

@@ -1,0 +1,95 @@
+"""Layers in whole numbers on the tuned kernels."""
+
+import numpy as np
+
+from ...compiler import grouping
+from ...compiler.ir import Call, Launch
+from ...compiler.lower import Lowering
+from ...ops import (
+    quantize,
+    quantized_add,
+    quantized_conv2d,
+    quantized_global_avg_pool,
+    quantized_linear,
+    quantized_max_pool,
+)
+from . import max_pool as fast_max_pool
+from . import quantize as fast_quantize
+from . import quantized_add as fast_add
+from . import quantized_conv2d as fast_quantized
+from . import quantized_pools as fast_pools
+from . import tiles
+from .rules import absent, flat, present
+
+
+def forward(lowering: Lowering, call: Call) -> list[Launch]:
+    """A convolution or a linear layer."""
+    sizes, attrs, arrays = _convolution(call)
+    x, w, out = arrays["x"], arrays["w"], arrays["y"]
+    b, multiplier, shift = (arrays.get(name, absent(1, np.int32)) for name in ("b", "multiplier", "shift"))
+    numbers = tuple(call.attrs.get(name, 0) for name in ("x_zero", "y_zero", "low", "high", "twice"))
+    reads = present(x, w, b, multiplier, shift)
+    if 1 < sizes["G"] == sizes["C"] == sizes["K"]:
+        args = (out, x, w, b, multiplier, shift, tiles.geometry(attrs), *numbers)
+        return [Launch(call.name, fast_quantized.depthwise, args, reads, (out,), (call,))]
+    needed = fast_quantized.scratch(sizes, attrs, w.dtype, lowering.threads)
+    own = {n: lowering.scratch(call, n, shape, dtype) for n, (shape, dtype) in needed.items() if np.prod(shape)}
+    cut = fast_quantized.cut(sizes, w.dtype)
+    source = own.get("tile") or x.reshape((int(np.prod(x.shape[:3])), x.shape[3]))
+    args = (
+        out, x, w, b, multiplier, shift, own["panels"], own["starts"], source, own["totals"], tiles.geometry(attrs),
+        cut, "tile" not in own, sizes["N"] * sizes["P"] * sizes["Q"] <= cut[0], *numbers,
+    )  # fmt: skip
+    return [Launch(call.name, fast_quantized.dense, args, reads, (out,), (call,), tuple(own.values()))]
+
+
+def _convolution(call: Call) -> grouping.AsConvolution:
+    """A call in the terms of a convolution; a linear layer is a 1×1 one of its rows."""
+    if call.passed is quantized_conv2d.forward:
+        return grouping.AsConvolution(dict(call.sizes), dict(call.attrs), dict(call.arrays))
+    ones = dict.fromkeys("HRSPG", 1)
+    arrays = {"y" if name == "sums" else name: b for name, b in call.arrays.items()}
+    pixels = arrays["x"].batched * call.sizes["N"] // arrays["x"].shape[0]
+    sizes = {**call.sizes, "C": call.sizes["D"], **ones, **dict.fromkeys("WQ", pixels)}
+    sizes["N"] //= pixels
+    arrays["w"] = arrays["w"].reshape((1, 1, *arrays["w"].shape))
+    for name in ("x", "y"):
+        arrays[name] = grouping.as_map(arrays[name])
+    attrs = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
+    return grouping.AsConvolution(sizes, attrs, arrays)
+
+
+def total(lowering: Lowering, call: Call) -> list[Launch]:
+    """The sum of two branches."""
+    y, a, b = (call.arrays[name] for name in "yab")
+    zeros = tuple(call.attrs[f"{name}_zero"] for name in "aby")
+    multipliers = tuple(call.attrs[f"{name}_multiplier"] for name in "aby")
+    shifts = tuple(call.attrs[f"{name}_shift"] for name in "aby")
+    numbers = tuple(call.attrs[name] for name in ("low", "high", "twice"))
+    args = (flat(y), flat(a), flat(b), zeros, multipliers, shifts, *numbers)
+    return [Launch(call.name, fast_add.forward, args, (a, b), (y,), (call,))]
+
+
+def pooled(lowering: Lowering, call: Call) -> list[Launch]:
+    """The maximum of each window, or the mean of each map."""
+    y, x, attrs = call.arrays["y"], call.arrays["x"], call.attrs
+    if call.passed is quantized_max_pool.forward:
+        args = (y, x, fast_max_pool.geometry(attrs), attrs["low"], attrs["high"])
+        return [Launch(call.name, fast_pools.maximum, args, (x,), (y,), (call,))]
+    numbers = (attrs[name] for name in ("x_zero", "multiplier", "shift", "y_zero", "low", "high", "twice"))
+    return [Launch(call.name, fast_pools.mean, (y, x, *numbers), (x,), (y,), (call,))]
+
+
+def whole(lowering: Lowering, call: Call) -> list[Launch]:
+    """Real numbers made whole."""
+    y, x, scale = (call.arrays[name] for name in ("y", "x", "scale"))
+    args = (flat(y), flat(x), scale, call.attrs["zero"])
+    return [Launch(call.name, fast_quantize.forward, args, (x, scale), (y,), (call,))]
+
+
+RULES = {  # rule → the passes of the calls that it begins at
+    forward: (quantized_conv2d.forward, quantized_linear.forward, quantized_linear.accumulate),
+    total: (quantized_add.forward,),
+    pooled: (quantized_max_pool.forward, quantized_global_avg_pool.forward),
+    whole: (quantize.forward,),
+}
