@@ -16,6 +16,7 @@ from refimpl.storage import checkpoint
 EXPERIMENTS = {  # record's name → the module whose `draw` draws it, imported only for that
     "advise": "gradledger.advise_plot",
     "gradient-filter-noniid": "validation.experiments.noniid_plot",
+    "loss-landscape": "validation.experiments.loss_landscape_plot",
     "lenet-mnist": "validation.experiments.lenet_mnist_plot",
     "seconds": "validation.experiments.timing_plot",
     "sparse-update-mobilenet": "validation.experiments.sparse_mobilenet_plot",

@@ -3,13 +3,16 @@
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from refimpl.storage import checkpoint
 from validation.experiments import (
     filter_shares,
+    forward_gradients,
     gradient_errors,
     lenet_mnist,
+    loss_landscape,
     noniid,
     sparse_mobilenet,
     tables,
@@ -36,6 +39,8 @@ EXPERIMENTS = {
     filter_shares.NAME: filter_shares.run,
     sparse_mobilenet.NAME: sparse_mobilenet.run,
     timing.NAME: timing.run,
+    loss_landscape.NAME: loss_landscape.run,
+    **{name: partial(forward_gradients.run, name) for name in forward_gradients.TASKS},
 }
 JUDGED = {module.NAME: module for module in (noniid, lenet_mnist, sparse_mobilenet)}  # experiments of many runs
 
