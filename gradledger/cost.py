@@ -11,7 +11,7 @@ from costmodel.device.device import HERE
 from costmodel.formulas import paper
 from refimpl.methods import registry
 
-from . import options, recipe
+from . import options, quantized, recipe
 from .errors import Malformed, Refused, unknown
 from .models import described
 
@@ -61,6 +61,7 @@ def run(settings: CostSettings) -> dict:
     plan = recipe.with_layers(plan, graph, settings.train_last)
     fitted = {}
     try:
+        graph = quantized.outlined(graph, plan)
         if settings.fit is None:
             program = ri.compile(graph, plan, settings.batch, backend=settings.backend, threads=threads)
         else:

@@ -98,13 +98,35 @@ def quantize(
     """
     settings = Settings(bits, per_channel, zero_points, headroom, twice)
     _check(graph, weights, settings, percentile)
-    groups = _groups(graph)
-    own = [INPUT, *(group.end for group in groups if FORMS[group.node.op].scales)]
-    found = ranges(graph, weights, samples, own, percentile, batch)
-    rewriting = _Rewriting(graph, weights, settings, _bare(graph, bits))
-    rewriting.scales = {t: _scale(graph, t, found[t], len(samples), zero_points) for t in own}
+    found = ranges(graph, weights, samples, _scaled(graph), percentile, batch)
+    scales = {t: _scale(graph, t, ends, len(samples), zero_points) for t, ends in found.items()}
+    return _rewritten(graph, weights, settings, scales)
+
+
+def outline(graph: Graph, bits: int = 8, headroom: float = 1.0) -> Graph:
+    """The net in whole numbers without weights and of scales that stand in, to be compiled for its costs and memory.
+
+    These do not depend on scales. ValueError as `quantize`.
+    """
+    settings = Settings(bits, False, False, headroom, False)
+    weights = {n: np.broadcast_to(np.float64(p.init == "ones"), p.shape) for n, p in graph.parameters.items()}
+    _check(graph, weights, settings, None)
+    new = _rewritten(graph, weights, settings, dict.fromkeys(_scaled(graph), MapScale(1 / INT8.max)))
+    new.weights = {}
+    return new
+
+
+def _scaled(graph: Graph) -> list[str]:
+    """The tensors that get a scale of their own."""
+    return [INPUT, *(group.end for group in _groups(graph) if FORMS[group.node.op].scales)]
+
+
+def _rewritten(
+    graph: Graph, weights: Mapping[str, np.ndarray], settings: Settings, scales: dict[str, MapScale]
+) -> Graph:  # fmt: skip
+    rewriting = _Rewriting(graph, weights, settings, _bare(graph, settings.bits), scales)
     rewriting.begin()
-    for group in groups:
+    for group in _groups(graph):
         FORMS[group.node.op].rewrite(rewriting, group)
     rewriting.end()
     return rewriting.new
@@ -226,7 +248,7 @@ class _Rewriting:
     weights: Mapping[str, np.ndarray]
     settings: Settings
     new: Graph
-    scales: dict[str, MapScale] = field(default_factory=dict)  # tensor of the float graph → scale of its own
+    scales: dict[str, MapScale]  # tensor of the float graph → scale of its own
     maps: dict[str, Map] = field(default_factory=dict)  # tensor of the float graph → what stands for it
     sums: dict[str, Quantized[str]] = field(default_factory=dict)  # of those the ones left in 32 bits
 
