@@ -10,8 +10,9 @@ from costmodel.device import process
 from costmodel.device.device import HERE
 from costmodel.formulas import paper
 from refimpl.methods import registry
+from refimpl.surgery.for_step import outlined_for
 
-from . import options, quantized, recipe
+from . import options, recipe
 from .errors import Malformed, Refused, unknown
 from .models import described
 
@@ -61,7 +62,7 @@ def run(settings: CostSettings) -> dict:
     plan = recipe.with_layers(plan, graph, settings.train_last)
     fitted = {}
     try:
-        graph = quantized.outlined(graph, plan)
+        graph = outlined_for(plan.step, graph)
         if settings.fit is None:
             program = ri.compile(graph, plan, settings.batch, backend=settings.backend, threads=threads)
         else:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import refimpl as ri
 from refimpl import data
 from refimpl.graph import Graph
+from refimpl.surgery.for_step import made_for, outlined_for
 from refimpl.training.inputs import Inputs
 
-from . import options, quantized, recipe
+from . import options, recipe
 from .errors import Malformed, Refused
 from .models import origin, pretrained
 from .settings import AdaptSettings
@@ -90,7 +91,7 @@ def compiled(
     plan = recipe.with_layers(plan, graph, settings.train_last)
     try:
         graph = (
-            quantized.outlined(graph, plan) if samples is None else quantized.made(graph, plan, samples, settings.seed)
+            outlined_for(plan.step, graph) if samples is None else made_for(plan.step, graph, samples, settings.seed)
         )
         batch = min(settings.batch, len(dataset.x_train))
         program = ri.compile(graph, plan, batch, memory_limit=limit, backend=settings.backend, threads=settings.threads)
