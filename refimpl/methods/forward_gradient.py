@@ -273,7 +273,7 @@ class ForwardGradient(Strategy):
 
     def _check_bits(self, net: "Derivation") -> None:
         """ValueError where the weights that train are not of the bits that are stated."""
-        wanted = BITS.get(self.bits)
+        wanted = BITS[self.bits] if self.bits else None
         for node, arrays in net.trained.items():
             for name in (net.graph.node(node).params[local] for local in arrays if local == "w"):
                 if wanted and net.parameters[name].dtype != wanted.dtype:

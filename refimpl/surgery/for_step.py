@@ -1,11 +1,13 @@
 """The net of a step in whole numbers, where the step says so (`methods.strategy.Strategy.quantizes`)."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..compiler.compile import compile
 from ..graph import Graph
 from ..methods.strategy import Strategy
-from ..training.inputs import Inputs, samples
+from ..training.inputs import Inputs, samples, taken
 from ..training.state import initial
 from .quantize import outline, quantize
 
@@ -22,7 +24,10 @@ def made_for(step: Strategy, graph: Graph, x: Inputs, seed: int = 0) -> Graph:
         return graph
     weights = initial(compile(graph, None, 1), seed)
     chosen = np.linspace(0, samples(x) - 1, min(samples(x), CALIBRATED_ON)).astype(np.int64)
-    return quantize(graph, weights, x[chosen], **settings)
+    found = taken(x, chosen)
+    if isinstance(found, Mapping):
+        raise ValueError(f"{graph.name} must have one input to be made one of whole numbers, got {', '.join(found)}")
+    return quantize(graph, weights, np.asarray(found), **settings)
 
 
 def outlined_for(step: Strategy, graph: Graph) -> Graph:
