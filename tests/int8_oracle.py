@@ -1,4 +1,4 @@
-"""The int8 microcontroller nets once more, straight from a file's structure: int64 NumPy, no kernel and no loader of ours.
+"""The int8 microcontroller nets once more, straight from a file's structure: int64 NumPy, no kernel or loader of ours.
 
 Sums are of 64 bits, padding is written out, factors are fractions, and every map is kept under the name that our net
 gives it.
@@ -46,7 +46,7 @@ def convolved(q, zero, weight, bias, stride, groups):
     each = outputs // groups
     for r in range(rows):
         for s in range(columns):
-            tap = wide[:, r : r + out[0] * stride : stride, s : s + out[1] * stride : stride][:, : out[0], : out[1]] - zero
+            tap = wide[:, r::stride, s::stride][:, : out[0], : out[1]] - zero
             if groups == outputs == q.shape[3]:
                 total += tap * weight[:, 0, r, s].astype(np.int64)
                 continue

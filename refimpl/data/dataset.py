@@ -69,8 +69,8 @@ class Dataset:
                 x *= white - black
                 x += black
         maps = {
-            name: x.with_pixels(black, white, held) if isinstance(x := getattr(self, name), Resized) else as_dtype(x, held)
-            for name in ("x_train", "x_test")
+            name: x.with_pixels(black, white, held) if isinstance(x, Resized) else as_dtype(x, held)
+            for name, x in (("x_train", self.x_train), ("x_test", self.x_test))
         }
         return replace(self, **maps, pixels=False)
 

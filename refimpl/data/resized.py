@@ -32,7 +32,8 @@ class Resized:
     """Samples (N, *size, C) made on demand of images (N, H, W, C) uint8: `x[indices]` are maps, as are slices.
 
     size: rows and columns to which every image is stretched, default its own; black, white: values for a pixel of 0
-    and of 255. dtype: of the samples; of an integer one they are rounded, a half to the even one. `draw` is for training: with crop or flip it shifts and mirrors the images at random.
+    and of 255; dtype: of the samples, of an integer one they are rounded, a half to the even one. `draw` is for
+    training: with crop or flip it shifts and mirrors the images at random.
     crop: each image is moved by up to so many of its own pixels along each axis, its border repeated where nothing is
     left (a crop from the padded image); flip: every second one is mirrored left to right (arXiv 1512.03385 section
     4.2, which pads with zeros).

@@ -1,7 +1,7 @@
 """Quantized microcontroller nets (`int8_nets`) as they are stored: a net of whole numbers with the file's own scales.
 
-Each map is int8 with the scale and the zero point that the file states, sums are of 32 bits, and the padding is the zero
-point of its map. From the file's scales follow, in float64 and rounded once to 31 bits as TensorFlow Lite does
+Each map is int8 with the scale and the zero point that the file states, sums are of 32 bits, and the padding is the
+zero point of its map. From the file's scales follow, in float64 and rounded once to 31 bits as TensorFlow Lite does
 (`kernels.requantize.fixed`),
 
     multiplier[k], shift[k]   of x_scale·w_scales[k]/y_scale      each convolution (`quantized_conv2d`)
@@ -9,15 +9,15 @@ point of its map. From the file's scales follow, in float64 and rounded once to 
     multiplier, shift         of 1/(H·W)                          the mean, which keeps the scale of its map
 
 A pixel from 0 to 255 enters as the int8 number pixel − 128, exactly: the input is int8, and `pixels` of the graph says
-(−128, 127). In real numbers that is (pixel − 128)/127.5, half a step of the input below pixel/127.5 − 1, which the float
-net takes: with the zero point 0 of the file that lies in the middle between two whole numbers.
+(−128, 127). In real numbers that is (pixel − 128)/127.5, half a step below pixel/127.5 − 1, which the float net takes:
+with the zero point 0 of the file that lies in the middle between two whole numbers.
 
 Readings beyond the file:
   [ours] The upper end of ReLU6 is what stands for 6 where int8 holds it, y_zero + round(6/y_scale), else 127. In both
          nets of arXiv 2206.15472 y_scale is 6/255 at most, so it is 127 in all their rectified maps: 6 itself where
          y_scale is 6/255, less where it is finer.
-  [ours] That paper's code rounds sum·scale in floating point and adds branches as floats; in their place stand the whole
-         numbers of TensorFlow Lite.
+  [ours] That paper's code rounds sum·scale in floating point and adds branches as floats; in their place stand the
+         whole numbers of TensorFlow Lite.
   [ours] A bias that was cut off at the ends of int32, as those of channels whose weights are nearly all 0, is moved
          towards 0 until no sum leaves int32: only where the channel's output is then one and the same number, with the
          bias as stored in wider sums and with the moved one. So no output differs from that of wider sums.
@@ -61,7 +61,7 @@ def whole_from_int8(
     graph, entries, keys = described(arrays, size, what)
     structure = read_structure(arrays, what)
     classifier, features = graph.nodes[-1].name, graph.nodes[-1].inputs[0]
-    own = classes in (None, graph.shape(graph.output)[1])
+    own = classes is None or classes == graph.shape(graph.output)[1]
     with reading(f"the structure of {what}", CheckpointError, "is damaged"):
         scales = _scales(graph, entries, structure["blocks"], what)
         layers = {
@@ -76,7 +76,7 @@ def whole_from_int8(
     except ValueError as e:
         raise CheckpointError(f"{what} does not fit into whole numbers: {e}") from None
     new.pixels = (float(INT8.min), float(INT8.max))
-    if not own:
+    if classes is not None and not own:
         output = new.linear(classifier, new.output, classes)
         new.outputs = (output,)
     return new
