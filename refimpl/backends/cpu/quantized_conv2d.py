@@ -111,9 +111,9 @@ def gather(tile, start, x, row0, rows, pad_value, group, depth, stride, channels
     """
     stride_h, stride_w, dilation_h, dilation_w, top, left = geometry
     together = dilation_w == 1 and depth == channels  # the taps of a kernel row lie side by side
+    rest, q = divmod(row0, out[1])
+    n, p = divmod(rest, out[0])
     for m in range(rows):
-        rest, q = divmod(row0 + m, out[1])
-        n, p = divmod(rest, out[0])
         to, col0 = start + m * stride, q * stride_w - left
         for r in range(taps[0]):
             h = p * stride_h - top + r * dilation_h
@@ -134,6 +134,11 @@ def gather(tile, start, x, row0, rows, pad_value, group, depth, stride, channels
                     else:
                         fill(tile, to + s * depth, pad_value, depth)
             to += taps[1] * depth
+        q += 1
+        if q == out[1]:
+            q, p = 0, p + 1
+        if p == out[0]:
+            p, n = 0, n + 1
 
 
 @inline
