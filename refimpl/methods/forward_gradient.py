@@ -190,6 +190,7 @@ class ForwardGradient(Strategy):
         rate=0.1,
         tried=Tried(
             small={"m": 2},
+            few=True,
             variants={
                 "=one-sided": ({"m": 4, "estimator": "one-sided", "distribution": "signs"}, {}),
                 "=enhanced": ({"m": 2, "normalize": "tensor", "sharpness": 0.01, "sparse": "magnitude"}, {}),

@@ -329,6 +329,7 @@ class QuantizedTraining(Rule):
         },
         tried=Tried(
             timed=({"scheme": "psq"}, {"scheme": "banner"}),
+            few=True,
             variants={"=ptq": ({"scheme": "ptq"}, {}), "=banner": ({"scheme": "banner"}, {})},
         ),
     )  # fmt: skip

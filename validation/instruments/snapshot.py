@@ -43,6 +43,7 @@ SMALL = {  # models of larger maps, at a size that their layers still fit
     "mobilenet_v2": (32, 32), "mobilenet_folded": (32, 32),
 }  # fmt: skip
 DEEP = ("resnet34", "resnet74", "resnet110", "vgg16")  # more of the same layers: without the combinations
+FEW = ("lenet5", "resnet8")  # where methods that say so are combined with others
 CLASSES = 5
 TOLERANCE = 1e-3
 
@@ -92,7 +93,8 @@ def plan_with(methods: Mapping[str, Mapping], **settings) -> ri.Plan:
 
 def plans(model: str) -> dict[str, ri.Plan]:
     """Name → plan of a model."""
-    sets = [m for m in combinations() if len(m) == 1 or model not in DEEP]
+    everywhere = lambda methods: not any(known()[name].states.tried.few for name in methods)  # noqa: E731
+    sets = [m for m in combinations() if len(m) == 1 or model not in DEEP and (model in FEW or everywhere(m))]
     stated = {
         f"{name}{tail}": plan_with({name: own}, **of_plan)
         for name, method in known().items() for tail, (own, of_plan) in method.states.tried.variants.items()

@@ -5,7 +5,7 @@ from numba import prange
 
 from ...compiler.executed import IADD, IMUL, executes
 from ...kernels.kernel import fast
-from ...kernels.requantize import double, saturated, single
+from ...kernels.requantize import clipped, double, single
 from ...ops.quantized_add import BITS
 
 RUN = 4096  # elements of an item
@@ -25,9 +25,9 @@ def forward(y, a, b, zeros, multipliers, shifts, low, high, twice):
             for e in range(start, end):
                 first = double((np.int32(a_[e]) - zeros[0]) << BITS, multipliers[0], shifts[0])
                 second = double((np.int32(b_[e]) - zeros[1]) << BITS, multipliers[1], shifts[1])
-                y_[e] = np.int8(saturated(double(first + second, multipliers[2], shifts[2]) + zeros[2], low, high))
+                y_[e] = np.int8(clipped(double(first + second, multipliers[2], shifts[2]) + zeros[2], low, high))
         else:
             for e in range(start, end):
                 first = single((np.int32(a_[e]) - zeros[0]) << BITS, multipliers[0], shifts[0])
                 second = single((np.int32(b_[e]) - zeros[1]) << BITS, multipliers[1], shifts[1])
-                y_[e] = np.int8(saturated(single(first + second, multipliers[2], shifts[2]) + zeros[2], low, high))
+                y_[e] = np.int8(clipped(single(first + second, multipliers[2], shifts[2]) + zeros[2], low, high))

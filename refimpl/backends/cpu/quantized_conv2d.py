@@ -210,7 +210,13 @@ def multiply(
     y, row0, rows, across, k, n, x, at, stride, panels, panel, count, per, totals, total, starts, multiplier, shift,
     y_zero, low, high, twice,
 ):  # fmt: skip
-    """Outputs of n channels from k on, of `rows` rows of x, `stride` elements apart, and a panel."""
+    """Outputs of n channels from k on, of `rows` rows of x, `stride` elements apart, and a panel.
+
+    y: rows of `across` channels, written from number row0 on. at: where the first row of x begins. panels, panel,
+    count, per: as `block` takes them, the panel by its number. totals, total: the sums, and where this thread's begin;
+    starts: what the sum of each column of a panel begins with. multiplier, shift: of each channel, empty where y is the
+    sums.
+    """
     last = rows - 1
     for m in range(0, rows, ROWS):
         block(
