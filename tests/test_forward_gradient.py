@@ -113,9 +113,9 @@ def test_slopes_of_ever_smaller_looks_become_the_exact_one(plan, enhanced):
     x, y = np.random.default_rng(0).normal(size=(5, *graph.size, 3)), np.arange(5) % 3
     trained = []
     for estimator in ("exact", "spsa"):
-        step = FG(m=2, estimator=estimator, epsilon=1e-6, optimizer=ri.SGD(lr=0.01), **enhanced)
+        step = FG(m=2, estimator=estimator, epsilon=1e-6, optimizer=ri.SGD(lr=0.001), **enhanced)
         p = ri.compile(graph, ri.Plan(step=step, **settings[plan]), 5, backend="reference", dtype=np.float64)
-        t = ri.Trainer(p, seed=6)
+        t = ri.Trainer(p, seed=7)
         trained.append([t.parameters | {"loss": t.train_step(x, y, 6)} for _ in range(6)][-1])
     exact, looked = trained
     for name in exact:
