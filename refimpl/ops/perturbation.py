@@ -67,13 +67,19 @@ def direction(t, like, seed, draw, guide, share, stream, signs, deviation, sprea
 
 
 @helper
+def share_of_words(chosen):
+    """The share `chosen` of the 2²⁴ words that the upper bits of a draw may be."""
+    return int(chosen * 16777216 + 0.5)
+
+
+@helper
 def takes_part(t, w, seed, least, step, stream, chosen):
     """Is a weight perturbed?"""
     if least.shape[0]:
         return abs(w[t]) >= least[0]
     if step.shape[0]:
         draw, _ = words(seed[0], stream + 2, step[0], t)
-        return draw >> 8 < int(chosen * 16777216 + 0.5)
+        return draw >> 8 < share_of_words(chosen)
     return True
 
 
