@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from forward_gradient_oracle import net
 
 import refimpl as ri
-from forward_gradient_oracle import net
 from refimpl.backends.cpu import perturbation as fast
 from refimpl.kernels.running import threads
 from refimpl.ops import perturbation

@@ -361,13 +361,14 @@ class ForwardGradient(Strategy):
         for look in self.looks:
             trainer.again(prefix)
             draw = numbers[len(above) + look.draw]
-            told = {section: (numbers[: len(above)], above)}
+            told = {section: ([*numbers[: len(above)]], [*above])}
             if estimator.along:
                 told["along"] = [draw], [look.sign]
             else:
-                told[section] = [*told[section][0], draw], [*above, look.sign * self.epsilon]
+                told[section][0].append(draw)
+                told[section][1].append(look.sign * self.epsilon)
             for name, (draws, coefficients) in told.items():
-                if len(draws):
+                if draws:
                     runner.write(f"{name}_draws", n, draws)
                     runner.write(f"{name}_coefficients", n, coefficients)
             runner.run(section, n)
