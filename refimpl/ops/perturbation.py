@@ -67,19 +67,13 @@ def direction(t, like, seed, draw, guide, share, stream, signs, deviation, sprea
 
 
 @helper
-def share_of_words(chosen):
-    """The share `chosen` of the 2²⁴ words that the upper bits of a draw may be."""
-    return int(chosen * 16777216 + 0.5)
-
-
-@helper
 def takes_part(t, w, seed, least, step, stream, chosen):
     """Is a weight perturbed?"""
     if least.shape[0]:
         return abs(w[t]) >= least[0]
     if step.shape[0]:
         draw, _ = words(seed[0], stream + 2, step[0], t)
-        return draw >> 8 < share_of_words(chosen)
+        return w.dtype.type(draw >> 8) < chosen * w.dtype.type(16777216)
     return True
 
 
@@ -135,7 +129,8 @@ def magnitude(t, least, w, keep=1):
     low = w.dtype.type(0)
     high = w.dtype.type(0)
     for e in range(w.shape[0]):
-        high = max(high, abs(w[e]))
+        value = abs(w[e])
+        high = value if value > high else high
     for _ in range(HALVINGS):
         middle = low + (high - low) * w.dtype.type(0.5)
         reached = 0
@@ -174,4 +169,5 @@ def norm_ratio(t, scales, w_squares, z_squares):
         of_w += w_squares[part]
         of_z += z_squares[t, part]
     ratio = scales.dtype.type(math.sqrt(of_w) / math.sqrt(of_z)) if of_z > 0 else scales.dtype.type(FLOOR)
-    scales[t] = max(ratio, scales.dtype.type(FLOOR))
+    least = scales.dtype.type(FLOOR)
+    scales[t] = ratio if ratio > least else least

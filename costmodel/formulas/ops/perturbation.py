@@ -35,7 +35,7 @@ variable = load + words + convert + bell + nonzero("signs") * (sign - bell)
 guided = variable + 3 * load + 4 * mul + 3 * add
 direction = variable + has("guide") * has("share") * guided
 by_magnitude = 2 * load + 2 * cmp
-by_chance = 2 * load + words + shift + cmp
+by_chance = 2 * load + words + shift + convert + mul + cmp
 takes_part = has("least") * by_magnitude + (1 - has("least")) * has("step") * by_chance
 total = J * (2 * load + direction + mul + add) + has("scales") * M * (load + mul) + takes_part
 

@@ -10,7 +10,7 @@ from numba import prange
 from ...compiler.executed import ADD, IADD, IMUL, MAC, MUL, Ops, executes
 from ...kernels.kernel import fast, inline
 from ...kernels.random import MASK, bell, key_of, philox
-from ...ops.perturbation import UNIT, share_of_words
+from ...ops.perturbation import UNIT
 from .shared import stack
 
 RUN = 1024  # elements whose sums are kept at a time
@@ -22,7 +22,7 @@ def _executes(out, w, seed, draws, coefficients, scales, least, step, stream, si
     number = IMUL + IADD if signs else IADD * 5 + MUL
     by_chance = step.size and not least.size
     drawn = (ROUNDS + number + MAC) * draws.size + ROUNDS * by_chance + ADD * bool(adds)
-    return drawn * w.size + MUL * scales.size * -(-w.size // RUN)
+    return drawn * w.size + MUL * (scales.size + by_chance) * -(-w.size // RUN)
 
 
 @inline
@@ -49,10 +49,10 @@ def _run(out, w, start, n, seed, draws, coefficients, scales, least, step, strea
         for e in range(n):
             totals[e] = totals[e] if abs(w[start + e]) >= least[0] else 0.0
     elif step.shape[0]:
-        key, draw, most = key_of(seed[0], stream + 2), step[0] & MASK, share_of_words(chosen)
+        key, draw, most = key_of(seed[0], stream + 2), step[0] & MASK, chosen * kind(16777216)
         for e in range(n):
             first, second = philox(start + e & MASK, draw, key)
-            totals[e] = totals[e] if first >> 8 < most else 0.0
+            totals[e] = totals[e] if kind(first >> 8) < most else 0.0
     for e in range(n):
         out[start + e] = np.float64(w[start + e]) + totals[e] if adds else totals[e]
 
