@@ -39,7 +39,7 @@ def prepare(settings: AdaptSettings) -> Job:
     size = options.size(settings.size)
     dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
     graph = net(settings, dataset)
-    dataset = dataset.with_pixels(*graph.pixels)
+    dataset = dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
     program, method = compiled(settings, dataset, graph, dataset.x_train)
     trainer = trainer_of(program, settings.seed)
     return Job(decided(settings, program.plan), dataset, program, trainer, method, origin(graph))
