@@ -14,7 +14,6 @@ from refimpl.training.trainer import NonFiniteError
 from validation.instruments.provenance import provenance
 
 from . import ledger, recipe
-from .models import origin
 
 if TYPE_CHECKING:
     from .job import Job
@@ -57,7 +56,7 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
         "data_name": d.name,
         "subject": job.settings.subject,
         "method": job.method,
-        "weights": origin(program.graph),
+        "weights": job.weights,
         "by_default": recipe.reasons(program.plan, program.graph, job.settings.batch),
         "accuracy_before": was,
         "accuracy_after": is_now,

@@ -10,6 +10,7 @@ from costmodel.device import process
 from costmodel.device.device import HERE
 from costmodel.formulas import paper
 from refimpl.methods import registry
+from refimpl.surgery.for_step import outlined_for
 
 from . import options, recipe
 from .errors import Malformed, Refused, unknown
@@ -61,6 +62,7 @@ def run(settings: CostSettings) -> dict:
     plan = recipe.with_layers(plan, graph, settings.train_last)
     fitted = {}
     try:
+        graph = outlined_for(plan.step, graph)
         if settings.fit is None:
             program = ri.compile(graph, plan, settings.batch, backend=settings.backend, threads=threads)
         else:

@@ -4,10 +4,13 @@ from dataclasses import dataclass, replace
 
 import refimpl as ri
 from refimpl import data
+from refimpl.graph import Graph
+from refimpl.surgery.for_step import made_for, outlined_for
+from refimpl.training.inputs import Inputs
 
 from . import options, recipe
 from .errors import Malformed, Refused
-from .models import pretrained
+from .models import origin, pretrained
 from .settings import AdaptSettings
 
 
@@ -20,6 +23,7 @@ class Job:
     program: ri.Program
     trainer: ri.Trainer
     method: str
+    weights: str  # where the first ones are from
 
 
 def prepare(settings: AdaptSettings) -> Job:
@@ -34,9 +38,19 @@ def prepare(settings: AdaptSettings) -> Job:
     options.byte_count(settings.memory_limit)
     size = options.size(settings.size)
     dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
-    program, method = compiled(settings, dataset)
-    dataset = dataset.with_pixels(*program.graph.pixels, program.graph.tensors[program.graph.inputs[0]].dtype)
-    return Job(decided(settings, program.plan), dataset, program, ri.Trainer(program, settings.seed), method)
+    graph = net(settings, dataset)
+    dataset = dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
+    program, method = compiled(settings, dataset, graph, dataset.x_train)
+    trainer = trainer_of(program, settings.seed)
+    return Job(decided(settings, program.plan), dataset, program, trainer, method, origin(graph))
+
+
+def trainer_of(program: ri.Program, seed: int) -> ri.Trainer:
+    """The trainer of a program; Malformed where its step could not train the weights."""
+    try:
+        return ri.Trainer(program, seed)
+    except ValueError as e:
+        raise Malformed(str(e)) from None
 
 
 def decided(settings: AdaptSettings, plan: ri.Plan) -> AdaptSettings:
@@ -60,13 +74,25 @@ def planned(settings: AdaptSettings) -> tuple[ri.Plan, str]:
     return options.plan(methods, settings.train_last, momentum, lr, schedule), methods.text
 
 
-def compiled(settings: AdaptSettings, dataset: data.Dataset) -> tuple[ri.Program, str]:
-    """The program of a run on a data set (of which only shapes and classes matter), and its method in full."""
+def net(settings: AdaptSettings, dataset: data.Dataset) -> Graph:
+    """The net that a run begins with."""
+    return pretrained(settings.model, dataset, watched(settings), settings.classes)
+
+
+def compiled(
+    settings: AdaptSettings, dataset: data.Dataset, graph: Graph, samples: Inputs | None = None
+) -> tuple[ri.Program, str]:  # fmt: skip
+    """The program of a run on a data set (of which only shapes and classes matter), and its method in full.
+
+    samples: by which a net is made one of whole numbers where the method says so; None: it is compiled for its costs.
+    """
     plan, method = planned(settings)
     limit = options.byte_count(settings.memory_limit)
-    graph = pretrained(settings.model, dataset, watched(settings), settings.classes)
     plan = recipe.with_layers(plan, graph, settings.train_last)
     try:
+        graph = (
+            outlined_for(plan.step, graph) if samples is None else made_for(plan.step, graph, samples, settings.seed)
+        )
         batch = min(settings.batch, len(dataset.x_train))
         program = ri.compile(graph, plan, batch, memory_limit=limit, backend=settings.backend, threads=settings.threads)
     except ri.MemoryLimitError as e:

@@ -58,7 +58,8 @@ def draw_up(record: dict) -> dict:
     x = np.broadcast_to(np.float32(0), ran["input"])
     y = np.broadcast_to(np.int64(0), ran["input"][:1])
     dataset = Dataset(record["data_name"], x, y, x[:0], y[:0], tuple(record["recall"]))
-    program = job.compiled(job.AdaptSettings(**record["settings"]), dataset)[0]
+    settings = job.AdaptSettings(**record["settings"])
+    program = job.compiled(settings, dataset, job.net(settings, dataset))[0]
     batches = Counter(dict(ran["batches"]))
     made = counted(ran["sections"])
     peak = record["measured"]["resident_peak_bytes"]  # which this process and the one that waits for it stay below

@@ -75,20 +75,22 @@ def test_the_landscape_of_two_short_paths(tmp_path, monkeypatch):
 
 def test_forward_gradients_on_two_people(tmp_path, monkeypatch):
     modes = {
-        "classifier": ("backprop", "sign, m = 1", "together"),
+        "classifier": ("backprop", "sign, m = 1", "together", "16w8a, m = 1", "8w8a, m = 3"),
         "whole net": ("backprop", "classifier by backprop", "sign, m = 1"),
     }
     short = forward_gradients.Protocol((10,), 60, 20, subjects=2, trials=1, points=2, modes=modes)
     name = "forward-gradient-watch"
     found = forward_gradients.run(name, tmp_path, silent, short)
     rows = found["measured"]["classifier"]
-    assert list(rows) == ["backprop", "sign, m = 1", "together"] and rows["backprop"]["gap"]["mean"] == 0
+    assert tuple(rows) == modes["classifier"] and rows["backprop"]["gap"]["mean"] == 0
     assert (rows["sign, m = 1"]["passes_a_step"], rows["together"]["passes_a_step"]) == (2, 4)
     assert len(rows["sign, m = 1"]["curve"]) == 3
+    assert rows["16w8a, m = 1"]["state_bytes"] < 0.6 * rows["sign, m = 1"]["state_bytes"]
+    assert abs(rows["16w8a, m = 1"]["before"] - rows["8w8a, m = 3"]["before"]) < 5  # two nets in whole numbers
     whole = found["measured"]["whole net"]
     assert whole["classifier by backprop"]["passes_a_step"] == 3
     assert whole["classifier by backprop"]["arena_bytes"] < whole["backprop"]["arena_bytes"]
-    assert [goal["least"] for goal in found["goals"]] == [-1.0, -5.0]
+    assert [goal["least"] for goal in found["goals"]] == [-1.0, -1.0, -5.0]
     monkeypatch.setattr(forward_gradients, "adapt", lambda *a: pytest.fail("a finished run was run again"))
     again = forward_gradients.run(name, tmp_path, silent, short)
     assert json.loads(json.dumps(again)) == json.loads(json.dumps(found))

@@ -36,6 +36,7 @@ REASONS = {
     "refimpl/methods/convolution.py": "the gradients that the rules of a convolution put together",
     "refimpl/methods/forward_gradient.py": "perturbed weights are looked for, to see whether epsilon moves them",
     "refimpl/methods/forward_gradient_calls.py": "weights are perturbed, and their norms asked for",
+    "refimpl/methods/forward_gradient_whole.py": "whole weights are perturbed and updated",
     "refimpl/methods/optim.py": "an optimizer's own pass",
     "refimpl/methods/instance_filter.py": "the setting `batch_norm` of a Plan, called as the operator",
     "refimpl/ops/batch_norm.py": "what stands for it where statistics are fixed",
@@ -52,7 +53,7 @@ OTHER_WORDS = {
     r"|validation/instruments/(counted_numbers|executing|measured).py|costmodel/predict.py"
     r"|validation/instruments/approximation.py",
     "identity": r"gradledger/run_state.py",  # of a run
-    "quantize": r"refimpl/surgery/__init__.py",  # a net
+    "quantize": r"refimpl/surgery/(__init__|for_step).py",  # a net
 }
 
 

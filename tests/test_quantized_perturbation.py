@@ -22,7 +22,7 @@ from refimpl.surgery.quantize import weight_scale
 from validation.instruments import counting, drawn
 
 I8, I16, I32, I64 = np.int8, np.int16, np.int32, np.int64
-SEED, STREAM = np.array([2**40 + 17], I64), 9
+SEED, STREAM, ONE = np.array([2**40 + 17], I64), 9, np.ones(1, I32)
 
 
 def normals(draw_number, n, z_max=perturbation.Z_MAX, signs=False):
@@ -45,7 +45,7 @@ cases = st.fixed_dictionaries({
 
 
 def made_of(case):
-    attrs = perturbation.variable_settings(case["z_max"]) | {"stream": STREAM, "signs": case["signs"]}
+    attrs = perturbation.variable_settings(case["z_max"]) | {"stream": STREAM, "binomial": case["signs"]}
     own = perturbation.dtype_settings(case["dtype"])
     return attrs, own
 
@@ -56,15 +56,17 @@ def test_eq_6_the_perturbed_weights_are_exact(case, data):
     """Δw·Δz·(w_q·1_q ± ε_q·z_q), requantized by Δw: in fractions, rounded once, cut off where the dtype ends."""
     attrs, own = made_of(case)
     w, ends = draw(data, case["dtype"], (case["n"],)), np.iinfo(case["dtype"])
-    c = draw(data, I32, (case["draws"],), 2 ** (2 * case["coarse"]) // 3 + 1)
-    draws = np.array(data.draw(st.lists(st.integers(0, 2**31), min_size=len(c), max_size=len(c))), I64)
-    found = perturbation.perturb(w, SEED, draws, c, **attrs, **own)
+    m, epsilon = case["draws"], draw(data, I32, (1,), 2 ** (2 * case["coarse"]) // 3 + 1)
+    c = np.array(data.draw(st.lists(st.integers(-1, 1), min_size=m, max_size=m)), I32)
+    draws = np.array(data.draw(st.lists(st.integers(0, 2**31), min_size=m, max_size=m)), I64)
+    found = perturbation.perturb(w, SEED, draws, c, epsilon, **attrs, **own)
     assert found.dtype == w.dtype
     unit = Fraction(attrs["unit_multiplier"]) / 2 ** (31 - attrs["unit_shift"])
     assert abs(unit - Fraction(case["z_max"]) / 127) < unit * 2**-30
     z = [normals(number, len(w), case["z_max"], case["signs"]) for number in draws]
     for i, value in enumerate(w):
-        total = int(value) * attrs["one"] + sum(int(cj) * zj[i] for cj, zj in zip(c, z, strict=True))
+        moved = sum(int(s) * zj[i] for s, zj in zip(c, z, strict=True))
+        total = int(value) * attrs["one"] + int(epsilon[0]) * moved
         assert found[i] == clip(half_up(total * unit), ends.min, ends.max)
 
 
@@ -99,19 +101,19 @@ def test_the_ends_of_every_dtype_hold():
     for dtype in (I8, I16, I32):
         ends = np.iinfo(dtype)
         w, own = np.array([ends.min, ends.max, 0], dtype), perturbation.dtype_settings(dtype)
-        up = perturbation.perturb(w, SEED, np.array([3]), np.array([2**30], I32), signs=True, **own)
-        down = perturbation.perturb(w, SEED, np.array([3]), np.array([-(2**30)], I32), signs=True, **own)
+        up = perturbation.perturb(w, SEED, np.array([3]), ONE, np.array([2**30], I32), binomial=True, **own)
+        down = perturbation.perturb(w, SEED, np.array([3]), -ONE, np.array([2**30], I32), binomial=True, **own)
         assert set(up.tolist() + down.tolist()) <= {ends.min, ends.max} or dtype is I32
         own.pop("wide")
         far = np.array([2**30], I32), np.array([30], I32)
         for s in (-1, 1):
-            moved = perturbation.step(w, SEED, np.array([3]), np.array([s], I32), *far, signs=True, **own)
+            moved = perturbation.step(w, SEED, np.array([3]), np.array([s], I32), *far, binomial=True, **own)
             assert set(moved.tolist()) <= {ends.min, ends.max}
 
 
 def test_weights_shrink_by_the_rounding_of_1_q_and_not_with_127_36ths():
     w = np.arange(-32767, 32768, dtype=I16)
-    none, own = (np.zeros(1, I64), np.zeros(1, I32)), perturbation.dtype_settings(I16)
+    none, own = (np.zeros(1, I64), np.zeros(1, I32), ONE), perturbation.dtype_settings(I16)
     moved = perturbation.perturb(w, SEED, *none, **own)
     shrunk = 36 * 3.5 / 127
     assert 0.992 < shrunk < 0.9922 and abs(moved - w * shrunk).max() <= 0.5
@@ -123,20 +125,20 @@ def test_weights_shrink_by_the_rounding_of_1_q_and_not_with_127_36ths():
 
 
 def test_z_is_normal_in_steps_of_a_127th():
-    w, one_draw = np.zeros(100_000, I32), (np.array([5]), np.array([2**20], I32))
+    w, one_draw = np.zeros(100_000, I32), (np.array([5]), ONE, np.array([2**20], I32))
     own = perturbation.dtype_settings(I32)
     z = perturbation.perturb(w, SEED, *one_draw, **own) / 2**20
     assert abs(z.mean()) < 0.01 and abs(z.std() - 1) < 0.01 and abs(z).max() <= 3.5 + 1e-4
     assert abs((abs(z) < 1).mean() - math.erf(math.sqrt(0.5))) < 0.01
     steps = z * 127 / 3.5
     assert abs(steps - np.rint(steps)).max() < 1e-3 and len(np.unique(np.rint(steps))) > 200
-    other = perturbation.perturb(w, SEED, np.array([6]), one_draw[1], **own)
+    other = perturbation.perturb(w, SEED, np.array([6]), *one_draw[1:], **own)
     assert abs(np.corrcoef(z, other)[0, 1]) < 0.02
 
 
 def test_binomial_perturbation_is_of_plus_and_minus_one():
-    w, one_draw = np.zeros(1000, I32), (np.array([5]), np.array([1], I32))
-    z = perturbation.perturb(w, SEED, *one_draw, signs=True, **perturbation.dtype_settings(I32))
+    w, one_draw = np.zeros(1000, I32), (np.array([5]), ONE, ONE)
+    z = perturbation.perturb(w, SEED, *one_draw, binomial=True, **perturbation.dtype_settings(I32))
     assert set(z.tolist()) == {-1, 1} and abs(z.mean()) < 0.1
 
 
@@ -150,30 +152,26 @@ def test_what_does_not_differ_moves_nothing():
 
 
 def test_8_bit_weights_cannot_be_perturbed_and_16_bit_ones_can():
-    """As published: ε_q vanishes. The smallest ε that works is named."""
+    """As published: ε_q vanishes."""
     w = models.watch_weights(1)
     for name in (n for n in w if n.endswith(".w")):
         coarse, fine = (float(weight_scale(w[name], bits)[0]) for bits in (8, 16))
-        with pytest.raises(ValueError, match=rf"^epsilon 0.001 is less than half a step of {name}, which is 0\.0"):
-            perturbation.whole_epsilon(1e-3, coarse, name)
-        assert perturbation.whole_epsilon(1e-3, fine, name) == round(1e-3 / fine) > 10
-        assert perturbation.whole_epsilon(coarse / 2, coarse, name) == 1
-    message = (
-        "^epsilon 0.001 is less than half a step of w, which is 0.01: give at least 0.005, or weights of more bits$"
-    )
-    with pytest.raises(ValueError, match=message):
-        perturbation.whole_epsilon(1e-3, 0.01, "w")
+        assert perturbation.whole_epsilon(1e-3, coarse) == 0
+        assert perturbation.whole_epsilon(1e-3, fine) == round(1e-3 / fine) > 10
+        assert perturbation.whole_epsilon(coarse / 2, coarse) == 1
+    with pytest.raises(ValueError, match="^epsilon 10 is 10,000,000,000 steps of 1e-09: it must be at most 2,147,483,"):
+        perturbation.whole_epsilon(10.0, 1e-9)
 
 
 def test_the_least_rate_is_where_half_of_the_updates_are_zero():
     w, scale = np.zeros(20_000, I16), 2e-5
-    for m in (1, 3):
+    for m, binomial in ((1, False), (3, False), (1, True)):
         draws, signs = np.arange(m), np.ones(m, I32)
         shares = []
-        for rate in (perturbation.least_rate(scale, m) * f for f in (0.9, 1.1)):
+        for rate in (perturbation.least_rate(scale, m, binomial) * f for f in (0.9, 1.1)):
             pair = [np.array([v], I32) for v in perturbation.whole_rate(rate, scale, m)]
-            shares.append((perturbation.step(w, SEED, draws, signs, *pair) != 0).mean())
-        assert shares[0] < 0.5 < shares[1] and shares[1] - shares[0] < 0.2
+            shares.append((perturbation.step(w, SEED, draws, signs, *pair, binomial=binomial) != 0).mean())
+        assert shares[0] < 0.5 < shares[1] and (binomial or shares[1] - shares[0] < 0.2)
 
 
 @pytest.mark.parametrize("z_max", [0, -1, 0.9, 300, math.nan])
@@ -193,8 +191,8 @@ def test_each_is_counted(name):
 
 @pytest.mark.parametrize("dtype", [I8, I16, I32])
 def test_calls_on_every_dtype_are_counted_alike(dtype):
-    made = {"w": dtype, "moved": dtype, "seed": I64, "draws": I64, "coefficients": I32}
-    shapes = {"w": (5,), "moved": (5,), "seed": (1,), "draws": (2,), "coefficients": (2,)}
+    made = {"w": dtype, "moved": dtype, "seed": I64, "draws": I64, "signs": I32, "epsilon": I32}
+    shapes = {"w": (5,), "moved": (5,), "seed": (1,), "draws": (2,), "signs": (2,), "epsilon": (1,)}
     buffers = {a: Buffer(a, shapes[a], np.dtype(d), "arena") for a, d in made.items()}
     passed = perturbation.perturb
     attrs = passed.attrs(perturbation.dtype_settings(dtype))
@@ -245,8 +243,8 @@ def linear_probing(bits, trained, steps=150):
             moved = {}
             for i, (local, a) in enumerate(w.items()):
                 own = perturbation.dtype_settings(a.dtype)
-                size = math.floor(1e-3 / scales[local] + 0.5)
-                moved[local] = perturbation.perturb(a, SEED, draws, np.array([side * size], I32), stream=i, **own)
+                size = np.array([perturbation.whole_epsilon(1e-3, scales[local])], I32)
+                moved[local] = perturbation.perturb(a, SEED, draws, side * ONE, size, stream=i, **own)
             sides.append(loss(moved, chosen))
         sign = np.array([np.sign(sides[0] - sides[1])], I32)
         for i, (local, a) in enumerate(w.items()):

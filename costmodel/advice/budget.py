@@ -103,7 +103,7 @@ def _state(program: Program) -> dict[str, int]:
             continue
         kind = owners.get(name, "filter_net")
         if kind == "convolutions":
-            updated = program.step.gradients[name].nbytes
+            updated = program.step.gradients.get(name, b).nbytes  # what has no gradient is updated itself
             found["convolutions_updated"] += updated
             found["convolutions_waiting"] += b.nbytes - updated
         else:

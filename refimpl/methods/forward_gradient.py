@@ -47,14 +47,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from ..ops import perturbation
-from .forward_gradient_calls import Perturbed
+from ..ops.quantized_perturbation import Z_MAX, variable_settings
+from .forward_gradient_calls import Perturbed, draws_of
+from .forward_gradient_whole import EPSILONS, Whole, check_rate, rounded_up, scales, tell
 from .optim import SGD, Adam
 from .registry import Other, Pick, Statement, Tried, register_method
 from .strategy import Strategy, Turn, turns
 
 if TYPE_CHECKING:
     from ..compiler.compose import Composer
-    from ..compiler.ir import Step
+    from ..compiler.derive import Derivation
+    from ..compiler.ir import Buffer, Step
     from ..compiler.program import Program
     from ..plan.plan import Plan
     from ..training.trainer import Trainer
@@ -137,6 +140,17 @@ ESTIMATORS = {
 DISTRIBUTIONS = ("normal", "signs")
 NORMS = ("none", "tensor")
 SPARSE = ("none", "magnitude", "random", "threshold")
+HEADROOM = 1.5  # of Δw where a command makes whole numbers of a net, so that weights can grow: our reading
+
+
+class Bits(NamedTuple):
+    """What a word of the setting `bits` says of weights."""
+
+    bits: int
+    dtype: np.dtype
+
+
+BITS = {"16w8a": Bits(16, np.dtype(np.int16)), "8w8a": Bits(8, np.dtype(np.int8))}
 
 
 @register_method
@@ -149,8 +163,10 @@ class ForwardGradient(Strategy):
     normalize: "tensor" is eq. (9). sharpness: ρ of the sharpness-aware perturbation, 0 is none. sparse: which weights
     take part, "none" all of them, by `share` ("magnitude", "random") or by `threshold`. alpha, beta: of momentum-guided
     sampling, β = 1 is none. backprop_last: the classifier and so many of the last counted layers train by
-    back-propagation, None: none. optimizer: makes the update of ĝ. clip_norm: what the norm of all ĝ is clipped to,
-    for which each is made twice. ValueError for values that cannot be. arXiv 2411.04036.
+    back-propagation, None: none. bits: of weights and maps, "16w8a" or "8w8a"; None is the net as it is, whole numbers
+    as such. z_max, mean8: of whole weights, the largest z, and is the mean of the draws rounded to 8 bits first.
+    optimizer: makes the update of ĝ. clip_norm: what the norm of all ĝ is clipped to, for which each is made twice.
+    ValueError for values that cannot be. arXiv 2411.04036.
     """
 
     m: int = 3
@@ -165,17 +181,20 @@ class ForwardGradient(Strategy):
     alpha: float = 0.5
     beta: float = 1.0
     backprop_last: int | None = None
+    bits: str | None = None
+    z_max: float = Z_MAX
+    mean8: bool = False
     optimizer: SGD | Adam = SGD(lr=0.01)
     clip_norm: float | None = None
 
     method: ClassVar[str] = "forward-gradient"
     states: ClassVar[Statement] = Statement(
         "step", 90,
-        "forward-gradient:m=3,epsilon=0.001 (no backward pass; estimator=sign, spsa, one-sided or exact, and more)",
+        "forward-gradient:m=3,epsilon=0.001 (no backward pass; estimator=spsa, one-sided, exact; bits=16w8a; and more)",
         {
             "m": int, "epsilon": float, "estimator": tuple(ESTIMATORS), "distribution": DISTRIBUTIONS,
             "normalize": NORMS, "sharpness": float, "sparse": SPARSE, "share": float, "threshold": float,
-            "alpha": float, "beta": float, "backprop_last": int,
+            "alpha": float, "beta": float, "backprop_last": int, "bits": tuple(BITS), "z_max": float,
         },
         combines={
             "instances": "the chosen instances are looked at",
@@ -224,6 +243,9 @@ class ForwardGradient(Strategy):
         k = self.backprop_last
         if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 0):
             raise ValueError(f"backprop_last must be a number of layers from 0 up, or None, got {k!r}")
+        if self.bits is not None and self.bits not in BITS:
+            raise ValueError(f"bits must be one of {', '.join(BITS)}, or None for the net as it is, got {self.bits!r}")
+        variable_settings(self.z_max)
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be a norm above 0, got {self.clip_norm}")
 
@@ -252,17 +274,38 @@ class ForwardGradient(Strategy):
             )
 
     def check_weights(self, program: "Program", parameters: Mapping[str, np.ndarray]) -> None:
-        """ValueError where epsilon is below the last digit of most of the weights that are to be perturbed."""
+        """ValueError where epsilon, or the learning rate of whole numbers, is below the last digit of most weights."""
         moved = {call.arrays["w"] for call in program.step if call.passed is perturbation.perturb}
         weights = [parameters[name].reshape(-1) for name, b in program.step.parameters.items() if b in moved]
         far = program.dtype.type(self.epsilon)
-        lost = sum(np.count_nonzero(w + far == w) for w in weights)
-        if 2 * lost > sum(w.size for w in weights):
-            last = np.concatenate([np.spacing(np.abs(w)) for w in weights])
+        least = [np.full(parameters[name].size, step / 2) for name, step in scales(program, parameters).items()]
+        lost = sum(np.count_nonzero(w + far == w) for w in weights) + sum(
+            np.count_nonzero(self.epsilon < e) for e in least
+        )
+        if 2 * lost > sum(each.size for each in (*weights, *least)):
+            last = np.concatenate([*(np.spacing(np.abs(w)) for w in weights), *least])
             raise ValueError(
                 f"epsilon={self.epsilon:g} of {self.method} is lost in {lost / len(last):.0%} of the weights, whose "
-                f"last digit in {program.dtype} is larger: epsilon={float(np.median(last)):.1e} would move most of them"
+                f"last digit is larger: epsilon={rounded_up(float(np.median(last)))} would move most of them"
             )
+        check_rate(self, program, parameters)
+
+    def _check_bits(self, net: "Derivation") -> None:
+        """ValueError where the weights that train are not of the bits that are stated."""
+        wanted = BITS[self.bits] if self.bits else None
+        for node, arrays in net.trained.items():
+            for name in (net.graph.node(node).params[local] for local in arrays if local == "w"):
+                if wanted and net.parameters[name].dtype != wanted.dtype:
+                    raise ValueError(
+                        f"bits={self.bits} of {self.method} trains weights of {wanted.dtype}, but {name} of "
+                        f"{net.graph.name} holds {net.parameters[name].dtype}: surgery.quantize(…, bits={wanted.bits}) "
+                        "makes them"
+                    )
+
+    @property
+    def quantizes(self) -> dict[str, Any] | None:
+        """16 or 8 bits of weights, with HEADROOM, where bits says so."""
+        return {"bits": BITS[self.bits].bits, "headroom": HEADROOM} if self.bits else None
 
     @property
     def looks(self) -> list[Look]:
@@ -284,6 +327,7 @@ class ForwardGradient(Strategy):
         if self.sharpness or self.backprop_last is not None:
             composer = composer.sharing()
         whole = learner = composer.net(chosen=False)
+        self._check_bits(whole)
         names = [name for name, b in whole.parameters.items() if b.region == "state"]
         if self.backprop_last is not None:
             last = replace(composer.plan, train_last=self.backprop_last, step=replace(self, backprop_last=None))
@@ -296,19 +340,31 @@ class ForwardGradient(Strategy):
                     f"backprop_last={self.backprop_last} leaves {self.method} nothing to train in "
                     f"{composer.graph.name}: fewer layers leave some"
                 )
-        weights = Perturbed(self, learner, names, ESTIMATORS[self.estimator].along)
+        along = ESTIMATORS[self.estimator].along
+        draws = draws_of(self, learner, along)
+        floats = [name for name in names if whole.parameters[name].dtype.kind == "f"]
+        integers = Whole(self, learner, [name for name in names if name not in floats], draws)
+        weights = Perturbed(self, learner, floats, draws, along)
         weights.prepare()
-        learner.estimated = {name: weights.estimate(name) for name in names}
-        learner.updated |= {name: learner.used(name) for name in names}
-        if learner is whole:
+        learner.estimated = {name: weights.estimate(name) for name in floats}
+        learner.updated |= {name: learner.used(name) for name in floats}
+        if floats and learner is whole:
             learner.learn()
         main = [] if learner is whole else [learner.build(losses=composer.chosen)]
         weights.follow()
+        integers.update()
         if learner is whole:
             main = [learner.emitted("update")]
+
+        def operand(section: str) -> "Callable[[Derivation, str, Buffer], Buffer] | None":
+            moved = weights.operand(section)
+            if section != "look" or not integers.names:
+                return moved
+            return lambda net, name, w: integers.look(net, name, moved(net, name, w) if moved else w)
+
         stages = [(self._prefix, "look"), ("ascended.", "ascended")][: 1 + bool(self.sharpness)]
         looked = [
-            composer.net(False, prefix, section, parameters=whole.parameters, operand=weights.operand(section))
+            composer.net(False, prefix, section, parameters=whole.parameters, operand=operand(section))
             .build(losses=composer.chosen and not prefix, loss=True, tangent=weights.tangent)
             for prefix, section in stages
         ]  # fmt: skip
@@ -326,6 +382,9 @@ class ForwardGradient(Strategy):
         first = int(trainer.updates[""][0]) * self.draws
         numbers = np.arange(first, first + self.draws)
         runner.write("update_draws", n, numbers[-self.m :])
+        told = trainer.program.step.host_writes
+        if EPSILONS in told:
+            tell(self, trainer, n, total)
         if self.sharpness:  # norms of these draws are asked for before it is known where a look above the weights looks
             along = ESTIMATORS[self.estimator].along
             runner.write("ascended_draws", n, numbers[: self.m + (not along)])
@@ -340,7 +399,9 @@ class ForwardGradient(Strategy):
         if not np.isfinite(given).all():
             what = f"the slope is not finite at step {trainer.step + 1}"
             trainer.stop(what, self._prefix, n, total, "" if self._prefix else "look")
-        runner.write("update_coefficients", n, given)
+        for array, values in (("update_coefficients", given), ("update_signs", np.sign(factors))):
+            if array in told:
+                runner.write(array, n, values)
         if self.backprop_last is not None:
             trainer.again()
             return trainer.learn(n, total)
@@ -370,7 +431,10 @@ class ForwardGradient(Strategy):
             for name, (draws, coefficients) in told.items():
                 if draws:
                     runner.write(f"{name}_draws", n, draws)
-                    runner.write(f"{name}_coefficients", n, coefficients)
+                    if f"{name}_coefficients" in trainer.program.step.host_writes:
+                        runner.write(f"{name}_coefficients", n, coefficients)
+            if f"{section}_signs" in trainer.program.step.host_writes:
+                runner.write(f"{section}_signs", n, [look.sign])
             runner.run(section, n)
             losses.append(float(runner.read(f"{prefix}loss", n)[0]))
             seen.append(float(runner.read(f"{prefix}tloss", n)[0]) if estimator.along else losses[-1])

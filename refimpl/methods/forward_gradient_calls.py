@@ -21,10 +21,27 @@ if TYPE_CHECKING:
     from .forward_gradient import ForwardGradient
 
 
-class Perturbed:
-    """The calls of a step on the parameters that it perturbs. names: theirs; along: its looks are along z, at w."""
+def draws_of(method: "ForwardGradient", learner: "Derivation", along: bool) -> "dict[str, Buffer]":
+    """Section → the numbers of its draws, int64 (J,), which the host tells once for all parameters.
 
-    def __init__(self, method: "ForwardGradient", learner: "Derivation", names: list[str], along: bool):
+    along: looks are along z, at the weights.
+    """
+    counts = {"along" if along else "look": 1, "update": method.m}
+    if method.sharpness:
+        counts["ascended"] = method.m + (not along)
+    return {section: learner.host_array(f"{section}_draws", (j,), np.int64) for section, j in counts.items()}
+
+
+class Perturbed:
+    """The calls of a step on the parameters of floats that it perturbs.
+
+    names: theirs; draws: section → the numbers of its draws; along: its looks are along z, at w.
+    """
+
+    def __init__(
+        self, method: "ForwardGradient", learner: "Derivation", names: list[str], draws: "dict[str, Buffer]",
+        along: bool,
+    ):  # fmt: skip
         self.method, self.learner, self.names = method, learner, names
         places = {name: i for i, name in enumerate(learner.graph.parameters)}
         self.attrs = {
@@ -40,7 +57,7 @@ class Perturbed:
         self.given: dict[str, dict[str, Buffer]] = {name: {"seed": learner.seed_write()} for name in names}
         scales = {"ascended": {}, "update": {}}
         self.scales: dict[str, dict[str, Buffer]] = scales  # section → parameter → ‖w‖/‖z‖ of its draws
-        if method.beta < 1:
+        if method.beta < 1 and names:
             share = learner.scalar("share", learner.dtype, lambda updates, *_: method.beta if updates else 1.0)
             for name in names:
                 shape = learner.parameters[name].shape
@@ -50,15 +67,12 @@ class Perturbed:
             self._give("step", lambda name: learner.count_write())
         elif method.sparse == "threshold":
             self._give("least", lambda name: learner.scalar("least", learner.dtype, lambda *_: method.threshold))
-        counts = {"along" if along else "look": 1, "update": method.m}
-        if method.sharpness:
-            counts["ascended"] = method.m + (not along)
         self.draws = {
             section: {
-                "draws": learner.host_array(f"{section}_draws", (count,), np.int64),
-                "coefficients": learner.host_array(f"{section}_coefficients", (count,), learner.dtype),
+                "draws": told,
+                "coefficients": learner.host_array(f"{section}_coefficients", told.shape, learner.dtype),
             }
-            for section, count in counts.items()
+            for section, told in (draws if names else {}).items()
         }
 
     def _give(self, array: str, of: "Callable[[str], Buffer]") -> None:
@@ -69,7 +83,7 @@ class Perturbed:
     def prepare(self) -> None:
         """Thresholds and norms of the weights, once a step."""
         method, net = self.method, self.learner
-        self.prepared = method.sparse == "magnitude" or method.normalize == "tensor"
+        self.prepared = bool(self.names) and (method.sparse == "magnitude" or method.normalize == "tensor")
         if not self.prepared:
             return
         net.begin("prepare")

@@ -62,6 +62,11 @@ class Strategy:
         """Nets beside the main one, by the prefix of their names."""
         return {}
 
+    @property
+    def quantizes(self) -> Mapping[str, Any] | None:
+        """What `surgery.quantize` is told where a command makes whole numbers of a net first; None: nothing is made."""
+        return None
+
     def blocks(self, graph: Graph) -> tuple[Block, ...]:
         """Residual blocks that a step may leave out."""
         return ()

@@ -1,19 +1,20 @@
 """Perturbed weights and their update in whole numbers (arXiv 2411.04036): QZO-FF, without a backward pass.
 
-    perturb  moved = saturated(requantized(w·1_q + Σ_j c_j·z_j))         eq. (6), requantized by Δz ≈ M/2^k
+    perturb  moved = saturated(requantized(w·1_q + ε_q·Σ_j s_j·z_j))     eq. (6), requantized by Δz ≈ M/2^k
     step     w ← saturated(w − requantized(Σ_j s_j·z_j))                 eqs. (7), (8), by η·Δz/(Δw·m)
 
-z_j are whole numbers of 8 bits in steps of Δz = z_max/127, 1_q = round(1/Δz) stands for 1, c_j is ε_q = round(ε/Δw)
-with the sign of the perturbation, s_j the sign of what the two losses differ by (0 where they do not), m their number.
+z_j are whole numbers of 8 bits in steps of Δz = z_max/127, 1_q = round(1/Δz) stands for 1, and ε_q = round(ε/Δw). The
+signs s_j are −1, 0 or 1: of a look's perturbation, and in the update of what its two losses differ by (0 where they do
+not). m is their number.
 
 Our readings: z_j is drawn again wherever it is needed, from (seed, stream, number of the draw, index), and never
 stored: `kernels.random.bell`, the sum of eight random bytes in place of a normal variable, times a whole number and
-shifted, cut off at ±127; with `signs` it is ±1_q, the binomial perturbation. All is rounded to the nearest, a half
+shifted, cut off at ±127; with `binomial` it is ±1_q, the binomial perturbation. All is rounded to the nearest, a half
 upwards, and saturated where the dtype of w ends. Biases are of 32 bits: their product with 1_q takes more, so it is one
 of 64 bits, multiplied in two parts (`wide`). 1/m is part of the factor; with `mean8` the mean of the draws is rounded
 to 8 bits first. w itself is not written by `perturb`: the kernels of a forward pass read `moved` in its place.
-Dimensions: E elements of a parameter of any shape, J draws. The host writes draws, coefficients and the factor's
-multiplier and shift, for η follows a schedule.
+Dimensions: E elements of a parameter of any shape, J draws. The host writes draws, signs, ε_q and the multiplier and
+shift of the factor, for η follows a schedule.
 """
 
 import math
@@ -23,12 +24,12 @@ import numpy as np
 from ..kernels.kernel import helper
 from ..kernels.passes import declare
 from ..kernels.random import BELL_VARIANCE, bell, words
-from ..kernels.requantize import clipped, fixed, saturated, single, single_wide
+from ..kernels.requantize import HIGH, clipped, fixed, saturated, single, single_wide
 
 WEIGHTS = "int8|int16|int32: E*"
 SHAPES = {
-    "w": WEIGHTS, "moved": WEIGHTS, "seed": "int64: 1", "draws": "int64: J", "coefficients": "int32: J",
-    "rate_multiplier": "int32: 1", "rate_shift": "int32: 1",
+    "w": WEIGHTS, "moved": WEIGHTS, "seed": "int64: 1", "draws": "int64: J", "signs": "int32: J",
+    "epsilon": "int32: 1", "rate_multiplier": "int32: 1", "rate_shift": "int32: 1",
 }  # fmt: skip
 Z_MAX = 3.5  # of z; that of 127/36 makes 1_q·Δz exactly 1
 LARGEST = 127  # of z in whole numbers
@@ -58,17 +59,14 @@ def dtype_settings(dtype: np.dtype) -> dict[str, int | bool]:
     return {"low": int(ends.min), "high": int(ends.max), "wide": ends.bits > 16}
 
 
-def whole_epsilon(epsilon: float, scale: float, name: str) -> int:
-    """ε_q = round(ε/Δw) of the parameter `name`, whose scale is Δw: arXiv 2411.04036 eq. (6).
+def whole_epsilon(epsilon: float, scale: float) -> int:
+    """ε_q = round(ε/Δw), scale: Δw; 0 where ε is less than half a step: arXiv 2411.04036 eq. (6).
 
-    ValueError where it is 0, so that nothing would be perturbed: with the smallest ε that does.
+    ValueError where it does not fit into int32.
     """
     found = math.floor(epsilon / scale + 0.5)
-    if found < 1:
-        raise ValueError(
-            f"epsilon {epsilon:g} is less than half a step of {name}, which is {scale:.3g}: give at least "
-            f"{scale / 2:.3g}, or weights of more bits"
-        )
+    if found > HIGH:
+        raise ValueError(f"epsilon {epsilon:g} is {found:,} steps of {scale:.3g}: it must be at most {HIGH:,} steps")
     return found
 
 
@@ -82,12 +80,13 @@ def whole_rate(rate: float, scale: float, draws: int, z_max: float = Z_MAX, mean
     return (0, 0) if factor < 2.0**-31 else fixed(factor)
 
 
-def least_rate(scale: float, draws: int = 1) -> float:
+def least_rate(scale: float, draws: int = 1, signs: bool = False) -> float:
     """The learning rate η below which more than half of the updates of a parameter with the scale Δw round to 0.
 
     Ours: the mean of m normal z has the median magnitude 0.674/√m, and moves a weight where η·|z| is Δw/2 at least.
+    signs: z is ±1, whose mean is taken to have the magnitude 1/√m.
     """
-    return scale * math.sqrt(draws) / (2 * MEDIAN)
+    return scale * math.sqrt(draws) / (2 * (1 if signs else MEDIAN))
 
 
 DEFAULT = variable_settings()
@@ -95,26 +94,27 @@ ONE, Z_MULTIPLIER, Z_SHIFT, UNIT_MULTIPLIER, UNIT_SHIFT = DEFAULT.values()
 
 
 @helper
-def variable(t, seed, draw, stream, signs, one, z_multiplier, z_shift):
+def variable(t, seed, draw, stream, binomial, one, z_multiplier, z_shift):
     """z of an element, a whole number."""
     first, second = words(seed[0], stream, draw, t)
-    if signs:
+    if binomial:
         return ((first & 1) * 2 - 1) * one
     return clipped(single(bell(first, second), z_multiplier, z_shift), -LARGEST, LARGEST)
 
 
 @declare(SHAPES, items="E", writes="moved", like={"moved": "w"})
 def perturb(
-    t, moved, w, seed, draws, coefficients, stream=0, signs=False, one=ONE, z_multiplier=Z_MULTIPLIER, z_shift=Z_SHIFT,
-    unit_multiplier=UNIT_MULTIPLIER, unit_shift=UNIT_SHIFT, low=-128, high=127, wide=False,
+    t, moved, w, seed, draws, signs, epsilon, stream=0, binomial=False, one=ONE, z_multiplier=Z_MULTIPLIER,
+    z_shift=Z_SHIFT, unit_multiplier=UNIT_MULTIPLIER, unit_shift=UNIT_SHIFT, low=-128, high=127, wide=False,
 ):  # fmt: skip
-    """Perturbed weights moved, (E,), of w, (E,), seed, (1,), draws and coefficients, (J,).
+    """Perturbed weights moved, (E,), of w, (E,), seed and epsilon, (1,), draws and signs, (J,).
 
     arXiv 2411.04036 eq. (6): Δw·Δz·(w_q·1_q ± ε_q·z_q), requantized by the scale Δw that w has.
     """
-    total = np.int64(w[t]) * one
+    total = np.int64(0)
     for j in range(draws.shape[0]):
-        total += coefficients[j] * variable(t, seed, draws[j], stream, signs, one, z_multiplier, z_shift)
+        total += signs[j] * variable(t, seed, draws[j], stream, binomial, one, z_multiplier, z_shift)
+    total = np.int64(w[t]) * one + epsilon[0] * total
     if wide:
         total = single_wide(total, unit_multiplier, unit_shift)
     else:
@@ -124,16 +124,16 @@ def perturb(
 
 @declare(SHAPES, items="E", writes="w", inplace="w")
 def step(
-    t, w, seed, draws, coefficients, rate_multiplier, rate_shift, stream=0, signs=False, one=ONE,
+    t, w, seed, draws, signs, rate_multiplier, rate_shift, stream=0, binomial=False, one=ONE,
     z_multiplier=Z_MULTIPLIER, z_shift=Z_SHIFT, low=-128, high=127, mean8=False,
 ):  # fmt: skip
-    """New w, (E,), from the old one, seed, (1,), draws and coefficients, (J,), rate_multiplier and rate_shift, (1,).
+    """New w, (E,), from the old one, seed, (1,), draws and signs, (J,), rate_multiplier and rate_shift, (1,).
 
     arXiv 2411.04036 eqs. (7), (8): w_q ← w_q − round((η·Δz/Δw)·g_q), g_q = 1/m·Σ_i sign(·)·z_q.
     """
     total = np.int64(0)
     for j in range(draws.shape[0]):
-        total += coefficients[j] * variable(t, seed, draws[j], stream, signs, one, z_multiplier, z_shift)
+        total += signs[j] * variable(t, seed, draws[j], stream, binomial, one, z_multiplier, z_shift)
     if mean8:
         count = draws.shape[0]
         total = clipped((2 * total + count) // (2 * count), -LARGEST, LARGEST)

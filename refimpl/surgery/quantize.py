@@ -98,11 +98,9 @@ def quantize(
     """
     settings = Settings(bits, per_channel, zero_points, headroom, twice)
     _check(graph, weights, settings, percentile)
-    groups = _groups(graph)
-    own = [INPUT, *(group.end for group in groups if FORMS[group.node.op].scales)]
-    found = ranges(graph, weights, samples, own, percentile, batch)
-    scales = {t: _scale(graph, t, found[t], len(samples), zero_points) for t in own}
-    return _Rewriting(graph, weights, settings, _bare(graph, bits), scales).run(groups)
+    found = ranges(graph, weights, samples, _scaled(graph), percentile, batch)
+    scales = {t: _scale(graph, t, ends, len(samples), zero_points) for t, ends in found.items()}
+    return _Rewriting(graph, weights, settings, _bare(graph, bits), scales).run(_groups(graph))
 
 
 def stored(
@@ -117,6 +115,25 @@ def stored(
     settings = Settings(8, per_channel=True, zero_points=True, headroom=1.0, twice=twice)
     new = Graph(f"{graph.name} 8w8a")
     return _Rewriting(graph, {}, settings, new, scales, layers).run(_groups(graph))
+
+
+def outline(graph: Graph, bits: int = 8, headroom: float = 1.0) -> Graph:
+    """The net in whole numbers without weights and of scales that stand in, to be compiled for its costs and memory.
+
+    These do not depend on scales. ValueError as `quantize`.
+    """
+    settings = Settings(bits, False, False, headroom, False)
+    weights = {n: np.broadcast_to(np.float64(p.init == "ones"), p.shape) for n, p in graph.parameters.items()}
+    _check(graph, weights, settings, None)
+    scales = dict.fromkeys(_scaled(graph), MapScale(1 / INT8.max))
+    new = _Rewriting(graph, weights, settings, _bare(graph, bits), scales).run(_groups(graph))
+    new.weights = {}
+    return new
+
+
+def _scaled(graph: Graph) -> list[str]:
+    """The tensors that get a scale of their own."""
+    return [INPUT, *(group.end for group in _groups(graph) if FORMS[group.node.op].scales)]
 
 
 def _check(graph: Graph, weights: Mapping[str, np.ndarray], settings: Settings, percentile: float | None) -> None:

@@ -10,13 +10,13 @@ scaled = imul + iadd + shift  # by a multiplier and a shift that are attributes
 wide = 2 * imul + 2 * iadd + 3 * shift + logic
 normal = bell + scaled + CLIPPED
 sign = logic + 2 * imul + iadd
-variable = load + words + normal + nonzero("signs") * (sign - normal)
+variable = load + words + normal + nonzero("binomial") * (sign - normal)
 draws = J * (2 * load + variable + imac)
 mean8 = imul + iadd + idiv + CLIPPED
 rate = 2 * load + imul + 3 * iadd + 2 * shift
 
 register(
     "quantized_perturbation",
-    perturb=E * (load + imul + draws + scaled + nonzero("wide") * (wide - scaled) + SATURATED + store),
+    perturb=E * (draws + 2 * load + imul + imac + scaled + nonzero("wide") * (wide - scaled) + SATURATED + store),
     step=E * (draws + nonzero("mean8") * mean8 + load + rate + iadd + SATURATED + store),
 )
