@@ -351,7 +351,7 @@ def bench(
     turns: Annotated[int, typer.Option(parser=WHOLE, help="Turns of each side: ours, peer, ours, peer.")] = 2,
     as_json: Json = False,
 ) -> None:
-    """Time training steps and kernels, each side in own processes: families filtered, step, block, start, method."""
+    """Time steps and kernels, each side in own processes: filtered, step, block, start, method, integers."""
     from . import bench as work
     from . import show
 

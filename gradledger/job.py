@@ -35,7 +35,7 @@ def prepare(settings: AdaptSettings) -> Job:
     size = options.size(settings.size)
     dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
     program, method = compiled(settings, dataset)
-    dataset = dataset.with_pixels(*program.graph.pixels)
+    dataset = dataset.with_pixels(*program.graph.pixels, program.graph.tensors[program.graph.inputs[0]].dtype)
     return Job(decided(settings, program.plan), dataset, program, ri.Trainer(program, settings.seed), method)
 
 

@@ -175,6 +175,14 @@ def timed(record: dict) -> None:
                 highlight=False,
                 soft_wrap=True,
             )
+        if "peak_ratio" in c:
+            console.print(
+                f"{c['name']}: {c['ratio']:.2f} of the time of float32 ({c['peer_ms']:.2f} ms); arena of "
+                f"{c['peak_bytes']:,} bytes, {c['peak_ratio']:.2f} of {c['peer_peak_bytes']:,}; constants of "
+                f"{c['constant_bytes']:,} and {c['peer_constant_bytes']:,}",
+                highlight=False,
+                soft_wrap=True,
+            )
     if record["peer"]:
         console.print("ratio: ours / the better of PyTorch's two layouts; floor: bytes that must move at copy speed")
 

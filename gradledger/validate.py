@@ -116,7 +116,7 @@ def run(settings: ValidateSettings, output: Path, watch: Watch) -> dict:
     d = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
     graph = pretrained(settings.model, d, watched(settings), settings.classes)
     plan = recipe.with_layers(plan, graph, settings.train_last)
-    d = d.with_pixels(*graph.pixels)
+    d = d.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
     try:
         program = ri.compile(graph, plan, settings.batch)
         approximation.check_samples(settings.batch, settings.batches, len(d.x_train))

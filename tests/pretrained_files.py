@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from validation.campaign.samples import LABELS, cifar_arrays, int8_arrays, streams
+from validation.campaign.samples import LABELS, cifar_arrays, streams
+from validation.instruments.int8_files import int8_arrays
 
 __all__ = ["LABELS", "cifar_arrays", "int8_arrays", "saved", "streams"]
 

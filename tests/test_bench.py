@@ -139,7 +139,7 @@ def test_a_side_that_fails_is_named():
 
 
 def test_names_choose_cases():
-    assert bench.families() == ["filtered", "step", "block", "start", "method"]
+    assert bench.families() == ["filtered", "step", "block", "start", "method", "integers"]
     assert len(bench.choose(["filtered"])) == 14
     assert bench.choose(["filtered-3"]) == ["filtered-3-patch2", "filtered-3-patch4"]
     assert bench.choose(["filtered-3-patch4", "filtered-3"]) == ["filtered-3-patch4", "filtered-3-patch2"]
@@ -150,7 +150,7 @@ def test_names_choose_cases():
     "args, message",
     [
         (["filtered-9"], "unknown case 'filtered-9': choose from filtered-0-patch2, filtered-1-patch2"),
-        (["methd"], "unknown case 'methd': choose from filtered, step, block, start, method\n"),
+        (["methd"], "unknown case 'methd': choose from filtered, step, block, start, method, integers\n"),
         (["filtered", "--peer", "jax"], "unknown peer 'jax': choose from torch"),
         (["filtered", "--repeats", "0"], "--repeats must be at least 1, got 0"),
     ],

@@ -7,10 +7,11 @@ final array, so that no second float32 copy exists: on a small board the data ma
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..kernels import random
 from ..storage.files import InputError, quoted
-from .resized import Resized
+from .resized import Resized, as_dtype
 
 BLOCK = 256  # samples converted or checked at a time
 TEST_SHARE = 0.2  # of data that comes without a test set
@@ -52,21 +53,24 @@ class Dataset:
         """Channels C of a map."""
         return self.x_train.shape[3]
 
-    def with_pixels(self, black: float, white: float) -> "Dataset":
+    def with_pixels(self, black: float, white: float, dtype: DTypeLike | None = None) -> "Dataset":
         """The data for a model that takes `black` for a pixel of 0 and `white` for one of 255, such as -1 and 1.
+
+        dtype: of what it takes, None is float32; for an integer one values are rounded, a half to the even one.
 
         Only what is known to be pixels changes: maps of other values are for the user to scale. The maps of this data
         set are changed in place, so call it once.
         """
-        if not self.pixels or (black, white) == (0, 1):
+        held = np.dtype(np.float32 if dtype is None else dtype)
+        if not self.pixels or (black, white, held) == (0, 1, np.float32):
             return self
         for x in (self.x_train, self.x_test):
             if isinstance(x, np.ndarray):
                 x *= white - black
                 x += black
         maps = {
-            name: x.with_pixels(black, white) if isinstance(x := getattr(self, name), Resized) else x
-            for name in ("x_train", "x_test")
+            name: x.with_pixels(black, white, held) if isinstance(x, Resized) else as_dtype(x, held)
+            for name, x in (("x_train", self.x_train), ("x_test", self.x_test))
         }
         return replace(self, **maps, pixels=False)
 

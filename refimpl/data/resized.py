@@ -1,4 +1,4 @@
-"""Images that stay uint8 in memory and become float32 maps of another size one batch at a time.
+"""Images that stay uint8 in memory and become maps of another size one batch at a time, float32 or whole numbers.
 
 Resizing is bilinear with half-pixel centres (PyTorch's `align_corners=False` without antialiasing): row i of P lies at
 (i + ½)·H/P − ½ between two rows of H, and is clamped to the first and the last. A sample has the same bits alone,
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..kernels import random
 from .resize import resize
@@ -28,10 +29,11 @@ def between(before: int, after: int, copies: int = 1) -> tuple[np.ndarray, np.nd
 
 @dataclass(frozen=True, eq=False)
 class Resized:
-    """Samples (N, *size, C) made on demand of images (N, H, W, C) uint8: `x[indices]` is float32, as are slices.
+    """Samples (N, *size, C) made on demand of images (N, H, W, C) uint8: `x[indices]` are maps, as are slices.
 
     size: rows and columns to which every image is stretched, default its own; black, white: values for a pixel of 0
-    and of 255. `draw` is for training: with crop or flip it shifts and mirrors the images at random.
+    and of 255; dtype: of the samples, of an integer one they are rounded, a half to the even one. `draw` is for
+    training: with crop or flip it shifts and mirrors the images at random.
     crop: each image is moved by up to so many of its own pixels along each axis, its border repeated where nothing is
     left (a crop from the padded image); flip: every second one is mirrored left to right (arXiv 1512.03385 section
     4.2, which pads with zeros).
@@ -43,6 +45,7 @@ class Resized:
     white: float = 1.0
     crop: int = 0
     flip: bool = False
+    dtype: np.dtype = np.dtype(np.float32)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -54,11 +57,11 @@ class Resized:
         return len(self.images)
 
     def __getitem__(self, chosen) -> np.ndarray:
-        """Float32 maps (n, H, W, C) of a slice or an array of n indices, as they are."""
+        """Maps (n, H, W, C) of a slice or an array of n indices, as they are."""
         return self._maps(self.images[chosen])
 
     def draw(self, chosen: np.ndarray, seed: int, step: int) -> np.ndarray:
-        """Float32 maps (n, H, W, C) for a training step, moved and mirrored as (seed, step) and the place say."""
+        """Maps (n, H, W, C) for a training step, moved and mirrored as (seed, step) and the place say."""
         images = self.images[chosen]
         if self.crop or self.flip:
             n, h, w, _ = images.shape
@@ -69,11 +72,14 @@ class Resized:
             images = images[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
         return self._maps(images)
 
-    def with_pixels(self, black: float, white: float) -> "Resized":
+    def with_pixels(self, black: float, white: float, dtype: DTypeLike = np.float32) -> "Resized":
         """The same images with other values for black and white."""
-        return replace(self, black=black, white=white)
+        return replace(self, black=black, white=white, dtype=np.dtype(dtype))
 
     def _maps(self, images: np.ndarray) -> np.ndarray:
+        return as_dtype(self._floats(images), self.dtype)
+
+    def _floats(self, images: np.ndarray) -> np.ndarray:
         n, h, w, c = images.shape
         _, p, q, _ = self.shape
         scale, offset = np.float32((self.white - self.black) / 255), np.float32(self.black)
@@ -86,6 +92,11 @@ class Resized:
         images = np.ascontiguousarray(images).reshape(n, h, w * c)
         resize(out, wide, images, *between(h, p), *between(w, q, c), scale, offset)
         return out.reshape(n, p, q, c)
+
+
+def as_dtype(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Floats x in a dtype: those of an integer one rounded in place, a half to the even one, which it must hold."""
+    return np.rint(x, out=x).astype(dtype) if dtype.kind in "iu" else x.astype(dtype, copy=False)
 
 
 def _moved(bits: np.ndarray, crop: int, size: int) -> np.ndarray:

@@ -64,20 +64,13 @@ def from_int8(
     that of the structure. what: how messages call the arrays. Raises CheckpointError that names what the structure has
     that our net has not, or the first array that is missing, has another shape or dtype, or is not known.
     """
-    structure = read_structure(arrays, what)
-    with reading(f"the structure of {what}", CheckpointError, "is damaged"):
-        whole = _graph(structure, size, what)
-        entries = convolutions(structure)
-        keys = {(node, a): entries[node]["params"][a]["array"] for node in entries for a in DTYPES}
-        scales = {node: float(entry["params"]["x_scale"]) for node, entry in entries.items()}
-        _check_zero_points(entries, what)
-        _check(arrays, whole, keys, what)
-
+    whole, entries, keys = described(arrays, size, what)
     own = whole.shape(whole.output)[1]
     graph = whole if classes in (None, own) else build(whole.name, classes=classes, size=whole.size, **whole.options)
-    for node, x_scale in scales.items():
+    for node, entry in entries.items():
         if node == "fc" and graph is not whole:
             continue
+        x_scale = float(entry["params"]["x_scale"])
         weight, bias, w_scales = (arrays[keys[node, a]].astype(np.float64) for a in DTYPES)
         w, b = weight * w_scales[:, None, None, None], bias * w_scales * x_scale
         check_floats({f"the weight of {node}": w, f"the bias of {node}": b}, what)
@@ -85,6 +78,24 @@ def from_int8(
         graph.weights[f"{node}.w"] = np.ascontiguousarray(w.reshape(graph.parameters[f"{node}.w"].shape))
         graph.weights[f"{node}.b"] = b.astype(np.float32)
     return graph
+
+
+def described(
+    arrays: Mapping[str, np.ndarray], size: tuple[int, int] | None, what: str
+) -> tuple[Graph, dict[str, dict], dict[tuple[str, str], str]]:
+    """Our float net of a file without its weights, what the structure says of each of `convolutions`, and its arrays.
+
+    The arrays by (name of our node, one of DTYPES): their keys. CheckpointError as in `from_int8`.
+    """
+    structure = read_structure(arrays, what)
+    with reading(f"the structure of {what}", CheckpointError, "is damaged"):
+        graph, entries = _graph(structure, size, what), convolutions(structure)
+        keys = {(node, a): entries[node]["params"][a]["array"] for node in entries for a in DTYPES}
+        for entry in entries.values():
+            float(entry["params"]["x_scale"])
+        _check_zero_points(entries, what)
+        _check(arrays, graph, keys, what)
+    return graph, entries, keys
 
 
 def _graph(structure: Mapping, size: tuple[int, int] | None, what: str) -> Graph:
@@ -149,4 +160,4 @@ def _check(arrays: Mapping[str, np.ndarray], graph: Graph, keys: Mapping[tuple[s
     check_floats({quoted(key): arrays[key] for (_, a), key in keys.items() if a == "w_scales"}, what)
 
 
-__all__ = ["STRUCTURE", "convolutions", "from_int8", "read_structure"]
+__all__ = ["DTYPES", "STRUCTURE", "convolutions", "described", "from_int8", "read_structure"]

@@ -7,7 +7,7 @@ import numpy as np
 from ..graph import Graph
 from ..storage import files
 from ..storage.checkpoint import CheckpointError
-from . import int8_nets, keras_names
+from . import int8_nets, int8_whole, keras_names
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -16,16 +16,22 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         return archive.read(list(archive.members))
 
 
-def load_npz(path: str | os.PathLike, classes: int | None = None, size: tuple[int, int] | None = None) -> Graph:
+def load_npz(
+    path: str | os.PathLike, classes: int | None = None, size: tuple[int, int] | None = None, whole: bool = False
+) -> Graph:
     """The net of a `.npz`: Keras's MobileNetV2 (`keras_names`) or a quantized microcontroller net (`int8_nets`).
 
     classes, size: default the file's own; with another number of classes the classifier starts from the seed. Raises
-    CheckpointError in one sentence where the file is neither or does not fit.
+    CheckpointError in one sentence where the file is neither or does not fit. whole: a quantized net stays one of whole
+    numbers (`int8_whole`); what was never quantized is refused.
     """
     arrays = read_npz(path)
     if int8_nets.STRUCTURE in arrays:
-        return int8_nets.from_int8(arrays, classes, size, what=str(path))
+        load = int8_whole.whole_from_int8 if whole else int8_nets.from_int8
+        return load(arrays, classes, size, what=str(path))
     if keras_names.FIRST in arrays:
+        if whole:
+            raise CheckpointError(f"{path} holds floats: refimpl.surgery.quantize makes whole numbers of such a net")
         return keras_names.from_keras(arrays, classes, size, what=str(path))
     raise CheckpointError(
         f"{path} holds no net that is known: it has neither {keras_names.FIRST} (Keras's MobileNetV2) nor "

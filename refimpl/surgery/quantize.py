@@ -101,13 +101,22 @@ def quantize(
     groups = _groups(graph)
     own = [INPUT, *(group.end for group in groups if FORMS[group.node.op].scales)]
     found = ranges(graph, weights, samples, own, percentile, batch)
-    rewriting = _Rewriting(graph, weights, settings, _bare(graph, bits))
-    rewriting.scales = {t: _scale(graph, t, found[t], len(samples), zero_points) for t in own}
-    rewriting.begin()
-    for group in groups:
-        FORMS[group.node.op].rewrite(rewriting, group)
-    rewriting.end()
-    return rewriting.new
+    scales = {t: _scale(graph, t, found[t], len(samples), zero_points) for t in own}
+    return _Rewriting(graph, weights, settings, _bare(graph, bits), scales).run(groups)
+
+
+def stored(
+    graph: Graph, scales: Mapping[str, MapScale], layers: Mapping[str, "Weighted"], twice: bool = False
+) -> Graph:
+    """The net in whole numbers of 8 bits that are known already, one scale for each output channel: nothing is found.
+
+    scales: of the graph's input and of every tensor that `quantize` would calibrate; layers: node → its whole numbers.
+    The input is of whole numbers too. A map has the ends of int8, or those of the rectifier that became one with it.
+    ValueError as `quantize`.
+    """
+    settings = Settings(8, per_channel=True, zero_points=True, headroom=1.0, twice=twice)
+    new = Graph(f"{graph.name} 8w8a")
+    return _Rewriting(graph, {}, settings, new, scales, layers).run(_groups(graph))
 
 
 def _check(graph: Graph, weights: Mapping[str, np.ndarray], settings: Settings, percentile: float | None) -> None:
@@ -202,11 +211,16 @@ def largest_sum(w: np.ndarray, b: np.ndarray | None, ends: tuple[int, int]) -> n
 
     w: (…, K), b: (K,) or None; ends: of x − x_zero, at or below 0 and at or above it.
     """
-    flat = w.astype(np.int64).reshape(-1, w.shape[-1])
-    above, below = flat.clip(min=0).sum(0), flat.clip(max=0).sum(0)
-    most, least = above * ends[1] + below * ends[0], above * ends[0] + below * ends[1]
+    least, most = sum_ends(w, ends)
     shift = 0 if b is None else b.astype(np.int64)
     return np.maximum(abs(most + shift), abs(least + shift))
+
+
+def sum_ends(w: np.ndarray, ends: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest Σ x·w, int64 (K,) each; arguments as those of `largest_sum`."""
+    flat = w.astype(np.int64).reshape(-1, w.shape[-1])
+    above, below = flat.clip(min=0).sum(0), flat.clip(max=0).sum(0)
+    return above * ends[0] + below * ends[1], above * ends[1] + below * ends[0]
 
 
 class Weighted(NamedTuple):
@@ -226,13 +240,27 @@ class _Rewriting:
     weights: Mapping[str, np.ndarray]
     settings: Settings
     new: Graph
-    scales: dict[str, MapScale] = field(default_factory=dict)  # tensor of the float graph → scale of its own
+    scales: Mapping[str, MapScale]  # tensor of the float graph → scale of its own
+    layers: Mapping[str, Weighted] | None = None  # node → its whole numbers, where they are known
     maps: dict[str, Map] = field(default_factory=dict)  # tensor of the float graph → what stands for it
     sums: dict[str, Quantized[str]] = field(default_factory=dict)  # of those the ones left in 32 bits
 
+    def run(self, groups: list[Group]) -> Graph:
+        """The new graph, whole."""
+        self.begin()
+        for group in groups:
+            FORMS[group.node.op].rewrite(self, group)
+        self.end()
+        return self.new
+
     def begin(self) -> None:
-        """Quantize the input."""
+        """Quantize the input, or take whole numbers where those of the layers are known."""
         scale = self.scales[INPUT]
+        if self.layers is not None:
+            held = self.hold(INPUT, scale)
+            self.new.add_input(INPUT, self.graph.shape(INPUT)[1:], np.int8, held)
+            self.maps[INPUT] = Map(INPUT, scale, held)
+            return
         held = self.hold(INPUT, scale)
         node = "quantize"
         self.new.add_node(node, "quantize", (INPUT,), {"zero": scale.zero}, {"scale": held.scale}, {"y": held})
@@ -287,6 +315,8 @@ class _Rewriting:
 
     def weighted(self, group: Group, x: Map, bits: int | None = None) -> Weighted:
         """Weights and bias of a layer, its norm folded in. bits: default those asked for."""
+        if self.layers is not None:
+            return self.layers[group.node.name]
         bits = self.settings.bits if bits is None else bits
         given = {local: np.asarray(self.weights[p], np.float64) for local, p in group.node.params.items()}
         w, b = given["w"], given.get("b")
@@ -335,12 +365,14 @@ class _Rewriting:
         largest = largest_sum(made.w, made.b, x.ends)
         if largest.max() <= INT32.max:
             return made
-        fits = (b for b in range(self.settings.bits - 1, 1, -1) if self.fits(group, x, b))
-        bits = next(fits, None)
+        would = ""
+        if self.layers is None:
+            fits = (b for b in range(self.settings.bits - 1, 1, -1) if self.fits(group, x, b))
+            bits = next(fits, None)
+            would = f": weights of {bits} bits would fit" if bits else ": not even weights of 2 bits would fit"
         raise ValueError(
             f"node {node.name} ({node.op}) of {self.graph.name}: a sum of channel {int(largest.argmax())} may reach "
-            f"{int(largest.max()):,}, but int32 ends at {INT32.max:,}: "
-            + (f"weights of {bits} bits would fit" if bits else "not even weights of 2 bits would fit")
+            f"{int(largest.max()):,}, but int32 ends at {INT32.max:,}{would}"
         )
 
     def fits(self, group: Group, x: Map, bits: int) -> bool:

@@ -80,8 +80,10 @@ def _check_input(program: Program, what: str, name: str, x: np.ndarray | Resized
 
 def _check_whole(what: str, x: np.ndarray | Resized, held: np.dtype) -> None:
     """ValueError where samples are no whole numbers that `held` can hold."""
-    if not isinstance(x, np.ndarray) or x.dtype.kind == "f":
-        raise ValueError(f"{what} must hold {held} values, but it is of {getattr(x, 'dtype', 'float32')}")
+    if x.dtype.kind == "f":
+        raise ValueError(f"{what} must hold {held} values, but it is of {x.dtype}")
+    if isinstance(x, Resized):
+        return
     ends = np.iinfo(held)
     if x.size and not np.can_cast(x.dtype, held) and not ends.min <= x.min() <= x.max() <= ends.max:
         raise ValueError(f"{what} must hold {held} values, but it holds {x.min()} to {x.max()}")

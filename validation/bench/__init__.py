@@ -4,6 +4,7 @@
     gradledger bench filtered                  the seven latency cases of arXiv 2301.00330, Table 10, at patch 2 and 4
     gradledger bench step-lenet5 block-0       cases by the beginning of their names
     gradledger bench method                    steps under the methods beside our own back-propagation
+    gradledger bench integers                  inference in whole numbers beside float32
 
 A case (`Case`) gives the work of each side, the error of ours against a float64 result, and the bytes that must move.
 Its `peers`, where it has some, are other work of ours in PyTorch's place: side "backprop" is `case.backprop()`.
@@ -47,9 +48,9 @@ class Case(Protocol):
 
 def cases() -> dict[str, Case]:
     """Every case by name, families together."""
-    from . import blocks, filtered, methods, start, steps
+    from . import blocks, filtered, integers, methods, start, steps
 
-    return filtered.CASES | steps.CASES | blocks.CASES | start.CASES | methods.CASES
+    return filtered.CASES | steps.CASES | blocks.CASES | start.CASES | methods.CASES | integers.CASES
 
 
 def families() -> list[str]:
@@ -117,7 +118,7 @@ def run_cases(
     Each record: name; ours_ms, peer_ms (the better of PyTorch's layouts), peer_nchw_ms and peer_nhwc_ms, medians over
     the repeats of all turns; ratio = ours / peer; error; floor_ms, the bytes that must move over the measured bandwidth
     of a copy; spread, the larger relative interquartile range of ours and the peer. Without a peer its keys are None.
-    A case with peers of its own is timed beside them, whatever `peer`; its record has `predicted_…` ratios too.
+    A case with peers of its own is timed beside them, whatever `peer`; its record has what `predicted` tells too.
     ValueError for an unknown name or peer, RuntimeError where a side fails or our result is wrong.
     """
     if peer is not None and peer not in PEERS:

@@ -275,10 +275,6 @@ def _long(builder, vector):
     return builder.sext(vector, _integers(64))
 
 
-def _spread_long(builder, scalar):
-    return spread_lanes(builder, scalar, _integers(64))
-
-
 def _number(value):
     return ir.Constant(_integers(64), [value] * LANES)
 
@@ -319,11 +315,13 @@ def _requantized(typingctx, value, multiplier, shift, rounded):
 
     def generate(context, builder, sig, args):
         zero, low, high = (
-            _spread_long(builder, context.cast(builder, a, kind, types.int64))
+            spread_lanes(builder, context.cast(builder, a, kind, types.int32), WIDE)
             for a, kind in zip(args[3:], sig.args[3:], strict=True)
         )
-        found = builder.add(rounded(builder, *args[:3]), zero)
-        return builder.trunc(_between(builder, found, low, high), WIDE)
+        found = _between(builder, rounded(builder, *args[:3]), _number(-(2**31)), _number(2**31 - 1))
+        short = builder.trunc(found, WIDE)  # saturated, which processors do at once; the rest takes half the vectors
+        low, high = builder.sub(low, zero), builder.sub(high, zero)
+        return builder.add(_between(builder, short, low, high), zero)
 
     return generate
 

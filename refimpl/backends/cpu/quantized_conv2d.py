@@ -87,13 +87,12 @@ def dense_executes(
 
 
 @inline
-def put(y, at, value, multiplier, shift, k, lanes, y_zero, low, high, twice):
-    """The first lanes of a vector of sums of channels k …, requantized."""
-    m, s = widen(multiplier, k, lanes), widen(shift, k, lanes)
+def put(y, at, value, multiplier, shift, lanes, y_zero, low, high, twice):
+    """The first lanes of a vector of sums, requantized by vectors of multipliers and shifts."""
     if twice:
-        narrow(y, at, requantized_twice(value, m, s, y_zero, low, high), lanes)
+        narrow(y, at, requantized_twice(value, multiplier, shift, y_zero, low, high), lanes)
     else:
-        narrow(y, at, requantized_once(value, m, s, y_zero, low, high), lanes)
+        narrow(y, at, requantized_once(value, multiplier, shift, y_zero, low, high), lanes)
 
 
 @inline
@@ -112,9 +111,9 @@ def gather(tile, start, x, row0, rows, pad_value, group, depth, stride, channels
     """
     stride_h, stride_w, dilation_h, dilation_w, top, left = geometry
     together = dilation_w == 1 and depth == channels  # the taps of a kernel row lie side by side
+    rest, q = divmod(row0, out[1])
+    n, p = divmod(rest, out[0])
     for m in range(rows):
-        rest, q = divmod(row0 + m, out[1])
-        n, p = divmod(rest, out[0])
         to, col0 = start + m * stride, q * stride_w - left
         for r in range(taps[0]):
             h = p * stride_h - top + r * dilation_h
@@ -135,6 +134,11 @@ def gather(tile, start, x, row0, rows, pad_value, group, depth, stride, channels
                     else:
                         fill(tile, to + s * depth, pad_value, depth)
             to += taps[1] * depth
+        q += 1
+        if q == out[1]:
+            q, p = 0, p + 1
+        if p == out[0]:
+            p, n = 0, n + 1
 
 
 @inline
@@ -291,6 +295,7 @@ def depthwise(y, x, w, b, multiplier, shift, geometry, x_zero, y_zero, low, high
         for c in range(0, channels, LANES):
             lanes = min(LANES, channels - c)
             bias, sums = widen(address(b), c, lanes) if b.size else every(0), every(0)
+            scale, right = widen(address(multiplier), c, lanes), widen(address(shift), c, lanes)
             for r in range(r0, r1):
                 for s in range(w.shape[1]):
                     sums = sums + widen(address(w), (r * w.shape[1] + s) * channels + c, lanes)
@@ -302,8 +307,8 @@ def depthwise(y, x, w, b, multiplier, shift, geometry, x_zero, y_zero, low, high
                 if q == first:
                     inner_row(
                         address(y), to, address(x), line * channels + c, address(w), c, channels, r0, r1, w.shape[1],
-                        down, dilation_w * channels, first, end, stride_w, left, start, lanes, address(multiplier),
-                        address(shift), y_zero, low, high, twice,
+                        down, dilation_w * channels, first, end, stride_w, left, start, lanes, scale, right,
+                        y_zero, low, high, twice,
                     )  # fmt: skip
                 if first <= q and q < end:
                     continue
@@ -315,19 +320,7 @@ def depthwise(y, x, w, b, multiplier, shift, geometry, x_zero, y_zero, low, high
                         for r in range(r0, r1):
                             here = widen(address(x), at + r * down, lanes) - every(x_zero)
                             value = value + here * widen(address(w), (r * w.shape[1] + s) * channels + c, lanes)
-                put(
-                    address(y),
-                    to + q * channels,
-                    value,
-                    address(multiplier),
-                    address(shift),
-                    c,
-                    lanes,
-                    y_zero,
-                    low,
-                    high,
-                    twice,
-                )
+                put(address(y), to + q * channels, value, scale, right, lanes, y_zero, low, high, twice)
 
 
 @inline
@@ -337,7 +330,8 @@ def inner_row(
 ):  # fmt: skip
     """Outputs first … end−1 of a row, four at a time: the weights are read once for them.
 
-    line: where the row of x begins that the first kernel row lies on; down, aside: elements from a tap to the next.
+    line: where the row of x begins that the first kernel row lies on; down, aside: elements from a tap to the next;
+    multiplier, shift: vectors, which no store to y can change.
     """
     q = first
     step = stride * channels
@@ -351,10 +345,10 @@ def inner_row(
                 v1 = v1 + widen(x, at + step, lanes) * weight
                 v2 = v2 + widen(x, at + 2 * step, lanes) * weight
                 v3 = v3 + widen(x, at + 3 * step, lanes) * weight
-        put(y, to + q * channels, v0, multiplier, shift, c, lanes, y_zero, low, high, twice)
-        put(y, to + (q + 1) * channels, v1, multiplier, shift, c, lanes, y_zero, low, high, twice)
-        put(y, to + (q + 2) * channels, v2, multiplier, shift, c, lanes, y_zero, low, high, twice)
-        put(y, to + (q + 3) * channels, v3, multiplier, shift, c, lanes, y_zero, low, high, twice)
+        put(y, to + q * channels, v0, multiplier, shift, lanes, y_zero, low, high, twice)
+        put(y, to + (q + 1) * channels, v1, multiplier, shift, lanes, y_zero, low, high, twice)
+        put(y, to + (q + 2) * channels, v2, multiplier, shift, lanes, y_zero, low, high, twice)
+        put(y, to + (q + 3) * channels, v3, multiplier, shift, lanes, y_zero, low, high, twice)
         q += 4
     while q < end:
         v0 = start
@@ -362,5 +356,5 @@ def inner_row(
             for s in range(across):
                 at = line + (q * stride - left) * channels + r * down + s * aside
                 v0 = v0 + widen(x, at, lanes) * widen(w, (r * across + s) * channels + c, lanes)
-        put(y, to + q * channels, v0, multiplier, shift, c, lanes, y_zero, low, high, twice)
+        put(y, to + q * channels, v0, multiplier, shift, lanes, y_zero, low, high, twice)
         q += 1
