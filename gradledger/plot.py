@@ -67,7 +67,7 @@ def learning(record: dict, figure) -> None:
 
 
 def errors(record: dict, figure) -> None:
-    """The relative error of each layer's dw and dx, and what a filter leaves of dy and dx."""
+    """The relative error of each layer's dw and dx, and what a filter leaves of dy and dx; or what an estimate is."""
     found = record["gradients"]["errors"]
     snrs = {
         "dy, measured": "snr_dy", "dy, closed form": "snr_dy_closed_form", "dx": "snr_dx_full_kernel",
@@ -78,6 +78,12 @@ def errors(record: dict, figure) -> None:
         for a in ("dw", "dx") for view in ("local", "whole")
     }  # fmt: skip
     left, right = figure.subplots(1, 2)
+    if of := record["gradients"]["estimator"]:
+        for axes, key in ((left, "cosine"), (right, "variance")):
+            bars(axes, [key], {"measured": [of[key]], "by theory": [of[f"{key}_by_theory"]]}, ("tab:blue", "0.75"))
+        left.set(title=f"{record['model']} on {record['data']}, {record['method']}")
+        right.set(title="of the estimated gradient, against back-propagation")
+        return
     names = [e["layer"] for e in found]
     bars(left, names, series, ("tab:blue", "lightsteelblue", "tab:orange", "moccasin"))
     what = f"{record['model']} on {record['data']}, {record['method']}"

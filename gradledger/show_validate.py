@@ -4,17 +4,46 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from validation.instruments import estimators
 from validation.instruments.approximation import COLUMNS
 
 from .show import console, percent
 
 
 def validated(record: dict) -> None:
-    """The tables of `validate`: the errors of each gradient, then what a filter loses, then the checks."""
+    """The tables of `validate`: the errors of each gradient, what a filter loses or an estimate is, then the checks."""
     who = f", person {record['subject']} held out" if record["subject"] else ""
     console.print(f"\n{record['model']} on {record['data']}{who}: {record['method']}")
     console.print(f"{record['batches']} batches of {record['batch']}; weights: {record['weights']}\n", soft_wrap=True)
     wide = Console(width=max(console.width, 160))
+    if record["gradients"]["estimator"]:
+        estimator(record["gradients"]["estimator"])
+    else:
+        errors(record, wide)
+    wide.print()
+    (console if console.is_terminal else wide).print(verdicts(record["checks"]))  # a terminal wraps the cells
+    console.print(
+        f"\n{record['counts']['drawn']:,} cases drawn from seed {record['seed']}; again: {record['command']}\n",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    for kind, path in record["files"].items():
+        if path:
+            console.print(f"  {kind:8s} {path}", highlight=False, soft_wrap=True)
+
+
+def estimator(found: dict) -> None:
+    """How near estimated gradients come to those of back-propagation."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("estimate", "measured", "by theory"):
+        table.add_column(name, justify="left" if name == "estimate" else "right", no_wrap=True)
+    for name, key in estimators.FIGURES.items():
+        table.add_row(name, figure(found[key]), figure(found.get(f"{key}_by_theory")))
+    console.print(table)
+    console.print(estimators.COLUMNS, highlight=False, soft_wrap=True)
+
+
+def errors(record: dict, wide: Console) -> None:
+    """The errors of each layer's gradients, and what a filter loses."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("layer", "gradient", "view"):
         table.add_column(name, no_wrap=True)
@@ -38,15 +67,6 @@ def validated(record: dict) -> None:
             f"(arXiv 2301.00330, Table 5: {others})",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
-    wide.print()
-    (console if console.is_terminal else wide).print(verdicts(record["checks"]))  # a terminal wraps the cells
-    console.print(
-        f"\n{record['counts']['drawn']:,} cases drawn from seed {record['seed']}; again: {record['command']}\n",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    for kind, path in record["files"].items():
-        if path:
-            console.print(f"  {kind:8s} {path}", highlight=False, soft_wrap=True)
 
 
 def verdicts(checks: list[dict]) -> Table:

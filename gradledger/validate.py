@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,11 @@ import numpy as np
 import refimpl as ri
 from refimpl import data
 from refimpl.graph import Graph
+from refimpl.plan.plan import kind_of
 from refimpl.storage import checkpoint
 from refimpl.training.trainer import NonFiniteError, initial
 from validation.experiments import tables, timing
-from validation.instruments import approximation, drawn, measured, resident, torch_flops
+from validation.instruments import approximation, drawn, estimators, measured, resident, torch_flops
 from validation.instruments import gradient_filter_spectrum as spectrum
 from validation.instruments.provenance import provenance
 
@@ -28,6 +29,7 @@ from .output import make_folder
 TOLERANCE = 1e-4  # largest relative error of float32 kernels against float64 that passes
 SLOPE = 1e-4  # the same of exact gradients against slopes of the loss
 PRETRAINING_BATCH = 64
+ESTIMATES, QUICK_ESTIMATES = 400, 50  # steps by which estimated gradients are judged
 SLOPE_BATCH = 4  # samples of which the slopes are taken
 Watch = Callable[[int, int, str], None]
 
@@ -118,7 +120,10 @@ def run(settings: ValidateSettings, output: Path, watch: Watch) -> dict:
     try:
         program = ri.compile(graph, plan, settings.batch)
         approximation.check_samples(settings.batch, settings.batches, len(d.x_train))
-        approximation.convolutions(graph, plan)
+        if not estimated(plan):
+            approximation.convolutions(graph, plan)
+        elif plan.instances or plan.depth:
+            raise ValueError(f"estimates are those of a whole batch and net: name {plan.step.method} alone")
     except ri.ShapeError:
         raise
     except ValueError as e:
@@ -176,14 +181,26 @@ def run(settings: ValidateSettings, output: Path, watch: Watch) -> dict:
     return record
 
 
+def estimated(plan: ri.Plan) -> bool:
+    """Does the step estimate gradients in place of back-propagation?"""
+    return kind_of(plan.step) == "step"
+
+
 def gradients(graph: Graph, plan: ri.Plan, d: data.Dataset, settings: ValidateSettings, watch: Watch) -> dict:
     """The part of the record that tells of gradients: kernels, slopes, and what the methods cost in error."""
     x, y, n = d.x_train, d.y_train, settings.batch
-    found = approximation.gradient_errors(graph, plan, x, y, n, settings.batches, settings.seed, watch)
+    found, estimator, exact = [], None, plan
+    if estimated(plan):
+        watch(0, 1, "estimates")
+        exact = replace(plan, step=ri.Backprop(plan.step.optimizer))
+        steps = QUICK_ESTIMATES if settings.quick else ESTIMATES
+        estimator = estimators.report(graph, plan, x[:n], y[:n], steps, settings.seed)
+    else:
+        found = approximation.gradient_errors(graph, plan, x, y, n, settings.batches, settings.seed, watch)
     watch(settings.batches, settings.batches, "checks")
-    kernels = approximation.kernel_errors(graph, plan, x[:n], y[:n], seed=settings.seed)
+    kernels = approximation.kernel_errors(graph, exact, x[:n], y[:n], seed=settings.seed)
     few = min(n, SLOPE_BATCH)
-    slopes = approximation.slopes(graph, plan, x[:few], y[:few], settings.seed)
+    slopes = approximation.slopes(graph, exact, x[:few], y[:few], settings.seed)
     ratios = [e["filter"]["energy_ratio"] for e in found if e["filter"] and e["filter"]["energy_ratio"] is not None]
     return {
         "checked": len(kernels),
@@ -194,6 +211,7 @@ def gradients(graph: Graph, plan: ri.Plan, d: data.Dataset, settings: ValidateSe
             "checked": len(slopes), "max_rel_err": max(slopes.values()), "tolerance": SLOPE, "parameters": slopes,
         },
         "errors": found,
+        "estimator": estimator,
         "energy_ratio": float(np.mean(ratios)) if ratios else None,
         "energy_ratio_published": spectrum.TABLE_5,
     }  # fmt: skip

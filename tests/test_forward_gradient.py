@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from forward_gradient_oracle import TRAINED, Oracle, data, gradients, loss, net, normal
+from nets import NETS
+from test_stochastic_depth import blocks_of_convolutions
 
 import refimpl as ri
 from costmodel import predict
@@ -25,6 +27,11 @@ METHODS = {
     "sign": FG(optimizer=RATE),
     "spsa": FG(m=2, estimator="spsa", optimizer=RATE),
     "one-sided": FG(m=4, estimator="one-sided", optimizer=RATE),
+    "exact": FG(m=2, estimator="exact", optimizer=RATE),
+    "exact with Adam": FG(m=1, estimator="exact", optimizer=ri.Adam(lr=0.01)),
+    "exact above": FG(m=2, estimator="exact", sharpness=0.02, sparse="random", share=0.5, optimizer=RATE),
+    "exact, classifier": FG(m=1, estimator="exact", backprop_last=0, optimizer=RATE),
+    "exact everything": replace(EVERYTHING, estimator="exact", distribution="normal"),
     "signs": FG(m=1, distribution="signs", optimizer=RATE),
     "momentum": FG(m=1, optimizer=ri.SGD(lr=0.05, momentum=0.9)),
     "adam": FG(m=1, optimizer=ri.Adam(lr=0.01)),
@@ -76,9 +83,43 @@ def test_a_step_is_its_plain_form(name, n):
     assert t.updates[""][0] == 3
 
 
-@pytest.mark.parametrize("name", ["sign", "ascended", "everything", "everything but"])
+@pytest.mark.parametrize("name", ["sign", "ascended", "exact", "exact everything", "everything", "everything but"])
 def test_the_fast_backend_makes_the_same_step(name):
     stepped(METHODS[name], backend="fast")
+
+
+def test_eq_1_takes_the_slope_along_z_and_no_other():
+    np.testing.assert_allclose(forward_gradient.exact(np.array([3.0, -1.0]), np.inf), [1.5, -0.5])
+    p = compiled(FG(m=2, estimator="exact", optimizer=RATE))
+    assert {turn.section: turn.times for turn in p.schedule(6)} == {"look": 2, "update": 1}
+    assert not [call for call in p.step if call.passed is perturbation.perturb]  # no weight is moved to look at a loss
+
+
+ENHANCED = {"normalize": "tensor", "sharpness": 0.01, "sparse": "random", "share": 0.5, "beta": 0.7}
+
+
+@pytest.mark.parametrize("enhanced", [{}, *({name: ENHANCED[name]} for name in ("sharpness", "beta")), ENHANCED])
+@pytest.mark.parametrize("plan", ["whole", "shared blocks", "blocks left out", "blocks and what follows", "hardest"])
+def test_slopes_of_ever_smaller_looks_become_the_exact_one(plan, enhanced):
+    """Steps of eq. (2) are those of eq. (1) where epsilon is small, whatever else a step does."""
+    graph = blocks_of_convolutions(True) if plan == "shared blocks" else NETS["residual"]()
+    settings = {
+        "shared blocks": {"depth": ri.StochasticDepth(0.5)},
+        "whole": {"train_bias": True},
+        "blocks left out": {"depth": ri.StochasticDepth(0.5)},
+        "blocks and what follows": {"depth": ri.StochasticDepth(0.5), "train_last": 2},
+        "hardest": {"instances": ri.HardExamples(0.5)},
+    }
+    x, y = np.random.default_rng(0).normal(size=(5, *graph.size, 3)), np.arange(5) % 3
+    trained = []
+    for estimator in ("exact", "spsa"):
+        step = FG(m=2, estimator=estimator, epsilon=1e-6, optimizer=ri.SGD(lr=0.001), **enhanced)
+        p = ri.compile(graph, ri.Plan(step=step, **settings[plan]), 5, backend="reference", dtype=np.float64)
+        t = ri.Trainer(p, seed=7)
+        trained.append([t.parameters | {"loss": t.train_step(x, y, 6)} for _ in range(6)][-1])
+    exact, looked = trained
+    for name in exact:
+        np.testing.assert_allclose(exact[name], looked[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 def test_eq_2_is_the_slope_along_z():
@@ -188,7 +229,9 @@ def test_no_look_writes_a_weight(backend):
 
 
 @pytest.mark.parametrize("backend", sorted(BACKENDS))
-@pytest.mark.parametrize("name", ["sign", "one-sided", "last", "everything", "everything but"])
+@pytest.mark.parametrize(
+    "name", ["sign", "one-sided", "exact", "exact everything", "last", "everything", "everything but"]
+)
 def test_what_is_predicted_is_done(name, backend):
     p = compiled(METHODS[name], backend)
     for n in (6, 4):
@@ -318,7 +361,7 @@ def test_the_loss_and_the_layer_are_told_where_a_look_is_not_finite():
         ({"m": 1, "estimator": "one-sided"}, "m must be at least 2 draws a step, got 1: one-sided divides by"),
         ({"epsilon": 0.0}, "epsilon must be above 0 and finite, such as 0.001, got 0.0"),
         ({"epsilon": float("nan")}, "epsilon must be above 0 and finite"),
-        ({"estimator": "exat"}, "estimator must be one of sign, spsa, one-sided, got 'exat'"),
+        ({"estimator": "exat"}, "estimator must be one of sign, spsa, one-sided, exact, got 'exat'"),
         ({"distribution": "uniform"}, "distribution must be one of normal, signs, got 'uniform'"),
         ({"normalize": "layer"}, "normalize must be one of none, tensor, got 'layer'"),
         ({"sparse": "some"}, "sparse must be one of none, magnitude, random, threshold, got 'some'"),

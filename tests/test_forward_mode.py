@@ -96,7 +96,7 @@ def test_no_map_waits_for_a_way_back(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_hook_writes_tangents_where_they_are_used(backend):
-    """A parameter of two layers is asked for at both; what the hook emits stands before them, and is short-lived."""
+    """A parameter of two layers is asked for at the first; what the hook emits stands before it."""
     g = Graph("shared", (2, 2), 1)
     x = g.linear("first", g.flatten("flat", "input"), 4)
     g.linear("second", g.relu("r", x), 4, shared="first")
@@ -112,7 +112,7 @@ def test_a_hook_writes_tangents_where_they_are_used(backend):
     plan = ri.Plan()
     composer = Composer(g, plan, 3, (2, 2), np.float64)
     step = composer.net().build(tangent=twice)
-    assert asked == ["first.w", "first.b"] * 2
+    assert asked == ["first.w", "first.b"]
     p = Program(g, plan, 3, (2, 2), np.float64, backend, 1, step, lower(step, backend, 1))
     assert list(step.calls) == ["forward"] and not step.gradients
     weights = initial(p, 4)
@@ -187,13 +187,6 @@ def test_a_term_that_is_none_is_refused(monkeypatch):
     wrong = "each of TANGENT of the operator silu must be a pass, a bound one, or 'tx', got 'ta'"
     with pytest.raises(ValueError, match=wrong):
         operator.__wrapped__("silu")
-
-
-def test_blocks_that_steps_leave_out_are_refused():
-    g = NETS["residual"]()
-    plan = ri.Plan(depth=ri.StochasticDepth(0.5), step=Directional(("fc.w",)))
-    with pytest.raises(ValueError, match="steps leave residual blocks of residual out, and forward mode derives no"):
-        ri.compile(g, plan, 2)
 
 
 def test_a_tangent_costs_what_its_linear_maps_do():

@@ -359,3 +359,28 @@ def test_bad_input_is_answered_in_one_sentence(run, tmp_path, args, message):
     assert (status, out) == (2, "")
     assert message in err and err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("settings", ["m=1,estimator=exact", "m=1,backprop_last=0"])
+def test_a_step_that_estimates_gradients_is_judged_by_them(run, monkeypatch, capsys, settings):
+    monkeypatch.setattr(validate, "QUICK_ESTIMATES", 6)
+    command = ("--method", f"forward-gradient:{settings}", "--train-last", "1", "--quick")
+    exact = "exact" in settings
+    status, out, _ = run(*command, "--json", files=exact)
+    record = json.loads(out)
+    assert (status, record["ok"]) == (0, True)
+    g = record["gradients"]
+    found, checked = g["estimator"], g["kernels"]
+    assert g["errors"] == [] and g["checked"] == len(checked) >= 3 and g["slope"]["checked"] == len(checked)
+    assert found["steps"] == 6 and found["dimensions"] == 64 * 64 * 5 + 64 * 7 + 7
+    assert (found["variance_by_theory"] == pytest.approx(found["dimensions"] + 0.85, abs=1e-3)) if exact else True
+    assert (found["cosine_by_theory"] is None) != exact and 0 < found["cosine"] < 1 and found["bias"] >= 0
+    assert record["counts"]["model"]["kernels"]["checked"] > 0 and not record["counts"]["mismatches"]
+    show_validate.validated(record)
+    table = capsys.readouterr().out
+    assert "variance" in table and "by theory" in table and "relative error" not in table
+
+
+def test_estimates_are_judged_alone(run):
+    status, _, err = run("--method", "forward-gradient:m=1", "--method", "hard-examples", "--quick")
+    assert status == 2 and "estimates are those of a whole batch and net: name forward-gradient alone" in err

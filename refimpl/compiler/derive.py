@@ -225,6 +225,8 @@ class Derivation:
                 along.after(resolved)
             if node.name in self.shortcuts:
                 self.stand_in(resolved)
+                if along:
+                    along.stand_in(resolved, self.shortcuts[node.name])
         self.when = ALWAYS
         return nodes
 
@@ -242,11 +244,12 @@ class Derivation:
         shortcut = self.tensors[self.shortcuts[block]].reshape(y.shape)
         self.copy(ALWAYS.also(gone=[block]), block, shortcut, y)
 
-    def copy(self, when: Condition, node: str, x: Buffer, y: Buffer) -> None:
-        """Emit y = x, for the steps in which it is so."""
+    def copy(self, when: Condition, node: str, x: Buffer | None, y: Buffer) -> None:
+        """Emit y = x, for the steps in which it is so; without an x y = 0."""
         if not when.never:
             self.when = when
-            self.emit(node, operator("copy").passes["forward"], {"x": x, "y": y}, {})
+            passes, arrays = operator("copy").passes, {"y": y} if x is None else {"x": x, "y": y}
+            self.emit(node, passes["clear" if x is None else "forward"], arrays, {})
 
     def begin(self, section: str) -> None:
         """Let `emit` add to a section of this name from now on."""

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from ..kernels.passes import Bound
 from .backward import Partial, total
-from .ir import Buffer
+from .ir import ALWAYS, Buffer
 
 if TYPE_CHECKING:
     from .derive import Derivation, Resolved
 
-# `tangent(net, name, parameter)`: that of a parameter, in its shape, None where it is zero. It is asked for where a
-# node uses the parameter, and may emit calls that write it.
+# `tangent(net, name, parameter)`: that of a parameter, in its shape, None where it is zero. It is asked for once, where
+# the first node uses the parameter, and may emit calls that write it.
 Tangent = Callable[["Derivation", str, Buffer], Buffer | None]
 
 
@@ -25,14 +25,9 @@ class ForwardMode:
     """Derives the tangents of a net beside its forward section."""
 
     def __init__(self, net: "Derivation", tangent: Tangent):
-        """ValueError for a net of which steps leave blocks out: a tangent of such a step is not that of the net."""
-        if net.inside:
-            raise ValueError(
-                f"steps leave residual blocks of {net.graph.name} out, and forward mode derives no tangent of what "
-                "stands in for them: plan without that"
-            )
         self.net, self.tangent = net, tangent
         self.tensors: dict[str, Buffer] = {}  # tensor → its tangent
+        self.parameters: dict[str, Buffer | None] = {}  # of those that a node has used
         self.wanted = {net.graph.output}  # tensors that the loss depends on
         for node in reversed(net.graph.needed()):
             if self.wanted.intersection(node.outputs):
@@ -47,12 +42,30 @@ class ForwardMode:
         inputs = zip(op.locals(len(node.inputs)), node.inputs, strict=True)
         given = {f"t{local}": self.tensors[tensor] for local, tensor in inputs if tensor in self.tensors}
         for local in op.params:
-            if (name := node.params.get(local)) and (tangent := self.tangent(net, name, net.parameters[name])):
+            if (name := node.params.get(local)) and (tangent := self.parameter(name)):
                 given[f"t{local}"] = tangent
         if given:
             for array, tangent in self.along(resolved, list(outputs), given).items():
                 tensor = outputs[array]
                 self.tensors[tensor] = tangent.reshape(net.shapes[tensor])
+
+    def parameter(self, name: str) -> Buffer | None:
+        """The tangent of a parameter. One that several nodes read is made whatever blocks a step leaves out."""
+        net = self.net
+        if name not in self.parameters:
+            here, net.when = net.when, net.used(name)
+            self.parameters[name] = self.tangent(net, name, net.parameters[name])
+            net.when = here
+        return self.parameters[name]
+
+    def stand_in(self, block: "Resolved", shortcut: str) -> None:
+        """Let the tangent of the sum at the end of a residual block be its shortcut's where a step leaves that out."""
+        net, ty = self.net, self.tensors.get(block.node.outputs[0])
+        if ty is None:
+            return
+        tx = self.tensors[shortcut].reshape(ty.shape) if shortcut in self.tensors else None
+        if tx is None or tx.root is not ty.root:
+            net.copy(ALWAYS.also(gone=[block.name]), block.name, tx, ty)
 
     def loss(self, last: "Resolved") -> Buffer:
         """The tangent of the loss, (1,). ValueError where it depends on no parameter that has a tangent."""

@@ -35,11 +35,17 @@ def philox(c0, c1, key):
 
 
 @helper
-def words(seed, stream, step, index):
-    """Two 32-bit words, as int64, for a body: the draw `index` of `stream` in `step`."""
+def key_of(seed, stream):
+    """The key of a stream: one 32-bit word, as int64."""
     # int() turns NumPy scalars, which warn of overflow, into Python integers; compiled code does not notice
     key, _ = philox(int(seed) & MASK, int(stream) & MASK, (int(seed) >> 32) & MASK)
-    return philox(int(index) & MASK, int(step) & MASK, key)
+    return key
+
+
+@helper
+def words(seed, stream, step, index):
+    """Two 32-bit words, as int64, for a body: the draw `index` of `stream` in `step`."""
+    return philox(int(index) & MASK, int(step) & MASK, key_of(seed, stream))
 
 
 @helper
@@ -55,7 +61,7 @@ def bell(first, second):
 
 def words_array(seed: int, stream: int, step: int, n: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The n draws of `words` from number `start` on: two int64 arrays (n,)."""
-    key, _ = philox(int(seed) & MASK, int(stream) & MASK, (int(seed) >> 32) & MASK)
+    key = key_of(seed, stream)
     return philox(np.arange(start, start + n, dtype=np.int64) & MASK, int(step) & MASK, key)
 
 
@@ -66,7 +72,7 @@ def uniform(seed: int, stream: int, step: int, n: int) -> np.ndarray:
 
 def uniform_of_steps(seed: int, stream: int, steps: np.ndarray) -> np.ndarray:
     """What `uniform(seed, stream, step, 1)` gives for each of steps (n,) int64: (n,) float64."""
-    key, _ = philox(int(seed) & MASK, int(stream) & MASK, (int(seed) >> 32) & MASK)
+    key = key_of(seed, stream)
     return _fraction(*philox(np.zeros_like(steps), steps & MASK, key))
 
 

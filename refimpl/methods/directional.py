@@ -37,10 +37,8 @@ class Directional(Strategy):
         """That of a parameter, which the host writes."""
         if name not in self.parameters:
             return None
-        own = f"tangent.{name}"
-        if own not in net.host_writes:
-            net.host_writes[own] = net.buffer(own, parameter.shape)
-        return net.host_writes[own]
+        own = net.host_writes[f"tangent.{name}"] = net.buffer(f"tangent.{name}", parameter.shape)
+        return own
 
     def run(self, trainer: "Trainer", x: Any, y: np.ndarray, total: int, everything: bool = False) -> float | None:
         """ValueError: there is nothing to train."""

@@ -1,5 +1,6 @@
 """Forward gradients (arXiv 2411.04036): a step by forward passes with perturbed weights, and no backward pass.
 
+    ĝ = (∇L·z)·z,   z independent, of mean 0 and variance 1                        eq. (1)       exact
     ĝ = [L(w + ε·z) − L(w − ε·z)] / (2ε) · z,   z ~ N(0, I)                       eq. (2)       spsa
     ĝ = 1/m·Σ_i sign(L(w + ε·z_i) − L(w − ε·z_i))·z_i                              eq. (3)       sign_spsa
     w ← w − η·ĝ, or what another optimizer makes of ĝ                              eq. (4)       ForwardGradient.derive
@@ -12,7 +13,8 @@ and a step keeps no array of the size of the weights: what it needs beside infer
 time, and one estimate at a time. The sections of a step:
 
     prepare                      thresholds and norms of the weights, where something asks for them
-    look                         the loss under a perturbation, run twice for each of m draws (one-sided: m + 1 times)
+    look                         the loss under a perturbation, run twice for each of m draws (one-sided: m + 1 times);
+                                 exact: at w, once for each draw, and beside the loss its derivative along z
     ascended                     the same above the weights, for the sharpness-aware perturbation
     forward, backward            of the last layers, where these train by back-propagation
     update                       each parameter's ĝ from the losses, and the optimizer on it
@@ -21,6 +23,9 @@ Readings beyond the equations:
   [ours] One mini-batch for both signs and all draws. sign(0) = 0. A step's loss is the mean of the losses that it
          looked at; where the last layers train by back-propagation, theirs. Looks are in inference mode: batch norm is
          frozen and dropout drops nothing. z: see `ops.perturbation`. A skipped mini-batch takes no draws.
+  [ours] Exact: ∇L·z by forward mode (`compiler.forward_mode`), with rounding as its only error; the mean of m draws.
+         Where the sharpness-aware perturbation looks, it is the derivative there. It asks for no ε, and for a second
+         array of each map while that map is computed.
   [ours] One-sided: FZOO as its abstract tells it. Losses that are all equal give no step.
   [ours] Normalization: one norm for each parameter; ‖w‖/‖z‖ is at least 10⁻³, so that weights of zero can move.
   [paper] Sharpness-aware perturbation: one more ascent step by perturbation. [ours] Estimate g at w, estimate ĝ with
@@ -55,6 +60,11 @@ if TYPE_CHECKING:
     from ..training.trainer import Trainer
 
 
+def exact(slopes: np.ndarray, epsilon: float) -> np.ndarray:
+    """Factors of each z, (m,), arXiv 2411.04036 eq. (1), of slopes ∇L·z, (m,); our mean of m. epsilon: not needed."""
+    return slopes / len(slopes)
+
+
 def spsa(losses: np.ndarray, epsilon: float) -> np.ndarray:
     """Slope along each z, (m,), arXiv 2411.04036 eq. (2), of losses (m, 2) at w + ε·z and w − ε·z; our mean of m."""
     return (losses[:, 0] - losses[:, 1]) / (2 * epsilon * len(losses))
@@ -76,7 +86,7 @@ def one_sided(losses: np.ndarray, epsilon: float) -> np.ndarray:
 
 
 class Look(NamedTuple):
-    """A look at the loss: at w + sign·ε·z of a draw. draw: its number among those of its kind in a step, from 0."""
+    """A look at the loss: at w + sign·ε·z of a draw, or along sign·z. draw: its number among a step's, from 0."""
 
     draw: int
     sign: int
@@ -84,20 +94,22 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimator:
-    """How losses tell slopes.
+    """How looks tell slopes.
 
-    looks: of a step with m draws; slopes(losses, ε): the factors of the z's; sides: how many looks each draw has, 0
-    where the losses stay in a row; fewest: draws that it needs.
+    looks: of a step with m draws; slopes(seen, ε): the factors of the z's; sides: how many looks each draw has, 0 where
+    what they see stays in a row; fewest: draws that it needs. along: do looks see the derivative of the loss along z,
+    in place of the loss at w + ε·z?
     """
 
     looks: Callable[[int], list[Look]]
     slopes: Callable[[np.ndarray, float], np.ndarray]
     sides: int
     fewest: int = 1
+    along: bool = False
 
-    def factors(self, losses: list[float], epsilon: float) -> np.ndarray:
-        """What each z is multiplied by, (m,) float64, of the losses of `looks`, in their order."""
-        row = np.array(losses)
+    def factors(self, seen: list[float], epsilon: float) -> np.ndarray:
+        """What each z is multiplied by, (m,) float64, of what `looks` saw, in their order."""
+        row = np.array(seen)
         return self.slopes(row.reshape(-1, self.sides) if self.sides else row, epsilon)
 
 
@@ -111,10 +123,16 @@ def one_side(m: int) -> list[Look]:
     return [Look(0, 0), *(Look(i, 1) for i in range(m))]
 
 
+def each_once(m: int) -> list[Look]:
+    """A look for each draw."""
+    return [Look(i, 1) for i in range(m)]
+
+
 ESTIMATORS = {
     "sign": Estimator(both_sides, sign_spsa, 2),
     "spsa": Estimator(both_sides, spsa, 2),
     "one-sided": Estimator(one_side, one_sided, 0, fewest=2),
+    "exact": Estimator(each_once, exact, 0, along=True),
 }
 DISTRIBUTIONS = ("normal", "signs")
 NORMS = ("none", "tensor")
@@ -126,13 +144,13 @@ SPARSE = ("none", "magnitude", "random", "threshold")
 class ForwardGradient(Strategy):
     """A step by forward passes with perturbed weights.
 
-    m: draws a step. epsilon: how far a look is from the weights. estimator: "sign" (eq. 3), "spsa" (eq. 2) or
-    "one-sided". distribution: "normal" z, or "signs", ±1 (binomial perturbation). normalize: "tensor" is eq. (9).
-    sharpness: ρ of the sharpness-aware perturbation, 0 is none. sparse: which weights take part, "none" all of them,
-    by `share` ("magnitude", "random") or by `threshold`. alpha, beta: of momentum-guided sampling, β = 1 is none.
-    backprop_last: the classifier and so many of the last counted layers train by back-propagation, None: none.
-    optimizer: makes the update of ĝ. clip_norm: what the norm of all ĝ is clipped to, for which each is made twice.
-    ValueError for values that cannot be. arXiv 2411.04036.
+    m: draws a step. epsilon: how far a look is from the weights, nothing to "exact". estimator: "sign" (eq. 3), "spsa"
+    (eq. 2), "exact" (eq. 1) or "one-sided". distribution: "normal" z, or "signs", ±1 (binomial perturbation).
+    normalize: "tensor" is eq. (9). sharpness: ρ of the sharpness-aware perturbation, 0 is none. sparse: which weights
+    take part, "none" all of them, by `share` ("magnitude", "random") or by `threshold`. alpha, beta: of momentum-guided
+    sampling, β = 1 is none. backprop_last: the classifier and so many of the last counted layers train by
+    back-propagation, None: none. optimizer: makes the update of ĝ. clip_norm: what the norm of all ĝ is clipped to,
+    for which each is made twice. ValueError for values that cannot be. arXiv 2411.04036.
     """
 
     m: int = 3
@@ -153,7 +171,7 @@ class ForwardGradient(Strategy):
     method: ClassVar[str] = "forward-gradient"
     states: ClassVar[Statement] = Statement(
         "step", 90,
-        "forward-gradient:m=3,epsilon=0.001 (no backward pass; estimator=sign, spsa or one-sided, and more)",
+        "forward-gradient:m=3,epsilon=0.001 (no backward pass; estimator=sign, spsa, one-sided or exact, and more)",
         {
             "m": int, "epsilon": float, "estimator": tuple(ESTIMATORS), "distribution": DISTRIBUTIONS,
             "normalize": NORMS, "sharpness": float, "sparse": SPARSE, "share": float, "threshold": float,
@@ -178,6 +196,7 @@ class ForwardGradient(Strategy):
                 "=enhanced": ({"m": 2, "normalize": "tensor", "sharpness": 0.01, "sparse": "magnitude"}, {}),
                 "=guided": ({"m": 1, "beta": 0.5, "sparse": "random", "share": 0.5}, {}),
                 "=hybrid": ({"m": 1, "backprop_last": 0}, {}),
+                "=exact": ({"m": 2, "estimator": "exact"}, {}),
             },
         ),
     )  # fmt: skip
@@ -277,7 +296,7 @@ class ForwardGradient(Strategy):
                     f"backprop_last={self.backprop_last} leaves {self.method} nothing to train in "
                     f"{composer.graph.name}: fewer layers leave some"
                 )
-        weights = Perturbed(self, learner, names)
+        weights = Perturbed(self, learner, names, ESTIMATORS[self.estimator].along)
         weights.prepare()
         learner.estimated = {name: weights.estimate(name) for name in names}
         learner.updated |= {name: learner.used(name) for name in names}
@@ -287,15 +306,15 @@ class ForwardGradient(Strategy):
         weights.follow()
         if learner is whole:
             main = [learner.emitted("update")]
-        stages = [(self._prefix, "look", weights.look), ("ascended.", "ascended", weights.ascended)]
+        stages = [(self._prefix, "look"), ("ascended.", "ascended")][: 1 + bool(self.sharpness)]
         looked = [
-            composer.net(False, prefix, section, parameters=whole.parameters, operand=operand)
-            .build(losses=composer.chosen and not prefix, loss=True)
-            for prefix, section, operand in stages[: 1 + bool(self.sharpness)]
+            composer.net(False, prefix, section, parameters=whole.parameters, operand=weights.operand(section))
+            .build(losses=composer.chosen and not prefix, loss=True, tangent=weights.tangent)
+            for prefix, section in stages
         ]  # fmt: skip
         prepared = [learner.emitted("prepare")] if weights.prepared else []
         step = composer.joined(whole.held(), *prepared, *looked, *main)
-        step.repeats |= {section: len(self.looks) for _, section, _ in stages[: len(looked)]}
+        step.repeats |= {section: len(self.looks) for _, section in stages}
         return step
 
     def run(self, trainer: "Trainer", x: Any, y: np.ndarray, total: int, everything: bool = False) -> float | None:
@@ -307,15 +326,14 @@ class ForwardGradient(Strategy):
         first = int(trainer.updates[""][0]) * self.draws
         numbers = np.arange(first, first + self.draws)
         runner.write("update_draws", n, numbers[-self.m :])
-        if self.sharpness:
-            runner.write("ascended_draws", n, numbers[: self.m + 1])
+        if self.sharpness:  # norms of these draws are asked for before it is known where a look above the weights looks
+            along = ESTIMATORS[self.estimator].along
+            runner.write("ascended_draws", n, numbers[: self.m + (not along)])
         if "prepare" in trainer.program.sections:
             runner.run("prepare", n)
-        losses = self._looked(trainer, n, total, "look", numbers, np.zeros(0))
-        factors = ESTIMATORS[self.estimator].factors(losses, self.epsilon)
+        losses, factors = self._looked(trainer, n, total, "look", numbers, np.zeros(0))
         if self.sharpness:
-            more = self._looked(trainer, n, total, "ascended", numbers, self.sharpness * factors)
-            factors = ESTIMATORS[self.estimator].factors(more, self.epsilon)
+            more, factors = self._looked(trainer, n, total, "ascended", numbers, self.sharpness * factors)
             losses += more
         with np.errstate(over="ignore"):
             given = factors.astype(trainer.program.dtype)
@@ -332,24 +350,34 @@ class ForwardGradient(Strategy):
 
     def _looked(
         self, trainer: "Trainer", n: int, total: int, section: str, numbers: np.ndarray, above: np.ndarray
-    ) -> list[float]:  # fmt: skip
-        """The losses of an estimate, each by a run of a section.
+    ) -> tuple[list[float], np.ndarray]:  # fmt: skip
+        """The losses of an estimate, each by a run of a section, and the factors of its draws.
 
         numbers: of a step's draws; above: the factors of the first of them, by which the looks are above the weights;
         the next m are looked along.
         """
-        runner, losses = trainer.runner, []
+        runner, estimator, losses, seen = trainer.runner, ESTIMATORS[self.estimator], [], []
         prefix = self._prefix if section == "look" else f"{section}."
         for look in self.looks:
             trainer.again(prefix)
-            runner.write(f"{section}_draws", n, [*numbers[: len(above)], numbers[len(above) + look.draw]])
-            runner.write(f"{section}_coefficients", n, [*above, look.sign * self.epsilon])
+            draw = numbers[len(above) + look.draw]
+            told = {section: ([*numbers[: len(above)]], [*above])}
+            if estimator.along:
+                told["along"] = [draw], [look.sign]
+            else:
+                told[section][0].append(draw)
+                told[section][1].append(look.sign * self.epsilon)
+            for name, (draws, coefficients) in told.items():
+                if draws:
+                    runner.write(f"{name}_draws", n, draws)
+                    runner.write(f"{name}_coefficients", n, coefficients)
             runner.run(section, n)
             losses.append(float(runner.read(f"{prefix}loss", n)[0]))
-            if not math.isfinite(losses[-1]):
-                what = f"the loss is {losses[-1]} at step {trainer.step + 1}"
-                trainer.stop(what, prefix, n, total, "" if prefix else section)
-        return losses
+            seen.append(float(runner.read(f"{prefix}tloss", n)[0]) if estimator.along else losses[-1])
+            if not (math.isfinite(losses[-1]) and math.isfinite(seen[-1])):
+                found = f"loss is {losses[-1]}" if not math.isfinite(losses[-1]) else f"slope is {seen[-1]}"
+                trainer.stop(f"the {found} at step {trainer.step + 1}", prefix, n, total, "" if prefix else section)
+        return losses, estimator.factors(seen, self.epsilon)
 
     def schedule(self, program: "Program", n: float) -> tuple[Turn, ...]:
         """A look for each side of each draw, everything else once."""

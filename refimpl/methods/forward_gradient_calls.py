@@ -14,15 +14,17 @@ from ..kernels.traced import part
 from ..ops import clip_norm, perturbation
 
 if TYPE_CHECKING:
-    from ..compiler.derive import Derivation
+    from ..compiler.derive import Derivation, Operand
+    from ..compiler.forward_mode import Tangent
     from ..compiler.ir import Buffer
+    from ..kernels.passes import Pass
     from .forward_gradient import ForwardGradient
 
 
 class Perturbed:
-    """The calls of a step on the parameters that it perturbs. names: theirs."""
+    """The calls of a step on the parameters that it perturbs. names: theirs; along: its looks are along z, at w."""
 
-    def __init__(self, method: "ForwardGradient", learner: "Derivation", names: list[str]):
+    def __init__(self, method: "ForwardGradient", learner: "Derivation", names: list[str], along: bool):
         self.method, self.learner, self.names = method, learner, names
         places = {name: i for i, name in enumerate(learner.graph.parameters)}
         self.attrs = {
@@ -48,7 +50,9 @@ class Perturbed:
             self._give("step", lambda name: learner.count_write())
         elif method.sparse == "threshold":
             self._give("least", lambda name: learner.scalar("least", learner.dtype, lambda *_: method.threshold))
-        counts = {"look": 1, "update": method.m} | ({"ascended": method.m + 1} if method.sharpness else {})
+        counts = {"along" if along else "look": 1, "update": method.m}
+        if method.sharpness:
+            counts["ascended"] = method.m + (not along)
         self.draws = {
             section: {
                 "draws": learner.host_array(f"{section}_draws", (count,), np.int64),
@@ -96,38 +100,43 @@ class Perturbed:
             net.emit(name, perturbation.norm_ratio, norms, {})
 
     def _arrays(self, section: str, name: str) -> "dict[str, Buffer]":
-        """What a pass that sums the draws of a section reads beside w."""
+        """What a pass that sums draws reads beside w. section: whose draws."""
         scales = self.scales.get(section, {}).get(name)
         return self.draws[section] | self.given[name] | ({} if scales is None else {"scales": scales})
 
-    def _moved(self, section: str, net: "Derivation", name: str, w: "Buffer") -> "Buffer":
-        """What nodes read in place of a parameter in a section: w itself where it is not perturbed."""
-        if name not in self.given:
-            return w
-        moved = net.buffer(f"{name}.moved", w.shape)
-        net.emit(name, perturbation.perturb, {"moved": moved, "w": w} | self._arrays(section, name), self.attrs[name])
+    def _emit(self, passed: "Pass", writes: str, of: str, section: str, net: "Derivation", name: str) -> "Buffer":
+        """Emit a pass over a section's draws of a parameter; what it writes, called after the parameter and `of`."""
+        w = net.parameters[name]
+        made = net.buffer(f"{name}.{of}", w.shape)
+        net.emit(name, passed, {writes: made, "w": w} | self._arrays(section, name), self.attrs[name])
+        return made
+
+    def operand(self, section: str) -> "Operand | None":
+        """What nodes read in place of parameters in a section: w itself where it is not perturbed; None: w always."""
+        if section not in self.draws:
+            return None
+
+        def moved(net: "Derivation", name: str, w: "Buffer") -> "Buffer":
+            if name not in self.given:
+                return w
+            return self._emit(perturbation.perturb, "moved", "moved", section, net, name)
+
         return moved
 
-    def look(self, net: "Derivation", name: str, w: "Buffer") -> "Buffer":
-        """The operand of a look at the weights."""
-        return self._moved("look", net, name, w)
+    @property
+    def tangent(self) -> "Tangent | None":
+        """That of each parameter that is perturbed, z of a draw; None where no look is along z."""
 
-    def ascended(self, net: "Derivation", name: str, w: "Buffer") -> "Buffer":
-        """The operand of a look above the weights."""
-        return self._moved("ascended", net, name, w)
+        def along(net: "Derivation", name: str, w: "Buffer") -> "Buffer | None":
+            if name not in self.given:
+                return None
+            return self._emit(perturbation.estimate, "estimated", "tangent", "along", net, name)
+
+        return along if "along" in self.draws else None
 
     def estimate(self, name: str) -> "Callable[[], Buffer]":
         """What emits the call that makes ĝ of a parameter."""
-        net, w = self.learner, self.learner.parameters[name]
-
-        def made() -> "Buffer":
-            dw = net.buffer(f"{name}.estimate", w.shape)
-            net.emit(
-                name, perturbation.estimate, {"estimated": dw, "w": w} | self._arrays("update", name), self.attrs[name]
-            )
-            return dw
-
-        return made
+        return lambda: self._emit(perturbation.estimate, "estimated", "estimate", "update", self.learner, name)
 
     def follow(self) -> None:
         """Let the last draw of a step be the guide of the next, where there is one."""

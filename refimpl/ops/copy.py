@@ -14,4 +14,11 @@ def forward(t, y, x):
     y[n, e] = x[n, e]
 
 
+@declare(SHAPES, items="N E", writes="y")
+def clear(t, y):
+    """Output y, (N, E), of zeros: the tangent of what stands in for a block, where that depends on no parameter."""
+    n, e = divmod(t, y.shape[1])
+    y[n, e] = 0
+
+
 TANGENT = ("tx",)  # ty = tx

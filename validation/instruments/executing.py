@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from refimpl.backends.cpu import gemm, integers, matmul, memory, product, shared, simd
+from refimpl.backends.cpu import gemm, integers, matmul, memory, perturbation, product, shared, simd
 from refimpl.backends.cpu.simd import LANES
 from refimpl.compiler.executed import Ops
 from refimpl.compiler.ir import AtBatch, Buffer, Launch, Prefix
@@ -249,6 +249,7 @@ STAND_INS = {
         (memory.accumulate, _accumulate_run),
         (memory._bits_between, lambda *_: 255),
         *((of, _nothing) for of in (memory.copy, memory.clear, memory._transpose_8, memory._keep_bits)),
+        (perturbation._totals, lambda zero: _Memory(NUMBER)),
         (matmul._panel, lambda zero: _Memory(NUMBER, itemsize=_itemsize[0])),
         (matmul._address, lambda array: 0),
         *((getattr(matmul, f"_block_{v}"), _block(getattr(matmul, f"ROWS_{v}"), v)) for v in (4, 2, 1)),

@@ -17,7 +17,7 @@ from costmodel.formulas import cost
 from refimpl.storage import checkpoint
 
 from ..experiments import papers
-from ..instruments import torch_flops
+from ..instruments import estimators, torch_flops
 from ..instruments.approximation import COLUMNS
 from . import report_plot
 
@@ -203,6 +203,16 @@ def gradients(record: dict, picture: bytes | None) -> str:
     rows = [(name, figure(error), figure(g["slope"]["parameters"].get(name))) for name, error in g["kernels"].items()]
     heads = ("parameter", "float32 kernels against float64", "gradient against slope")
     parts = ["<h3>Relative errors, parameter by parameter</h3>", table(heads, rows, "|".join(heads[1:]))]
+    if of := g["estimator"]:
+        keys = estimators.FIGURES
+        rows = [(name, figure(of[key]), figure(of.get(f"{key}_by_theory"))) for name, key in keys.items()]
+        parts += [
+            "<h3>How good the estimate is</h3>",
+            f'<p class="note">A price, no check. {html.escape(estimators.COLUMNS, quote=False)}</p>',
+            image(picture, "png", "cosine and variance of the estimate") if picture else "",
+            table(("estimate", "measured", "by theory"), rows, "measured|by theory"),
+        ]
+        return "\n".join(parts)
     names = ("cosine", "relative error", "bias", "variance", "noise")
     rows = [
         (e["layer"], a, view, *(figure(e[view][a][n.replace(" ", "_")]) for n in names))

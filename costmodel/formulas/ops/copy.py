@@ -2,4 +2,4 @@
 
 from ..cost import E, N, load, register, store
 
-register("copy", forward=N * E * (load + store))
+register("copy", forward=N * E * (load + store), clear=N * E * store)
