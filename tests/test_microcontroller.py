@@ -3,8 +3,11 @@
 import json
 
 import numpy as np
+import pytest
 from pretrained_files import saved
 
+from gradledger import cli
+from validation import bench
 from validation.bench import integers
 from validation.experiments import microcontroller
 from validation.instruments import int8_files
@@ -56,3 +59,16 @@ def test_the_nets_are_those_of_the_files():
         assert [b["pointwise2"]["out_channel"] for b in structure["blocks"]] == [row[3] for row in blocks]
     floats = np.concatenate([a.ravel() for n, a in arrays.items() if n.endswith(".weight")])
     assert floats.size == 623_216  # of the real one (tests/test_weight_files.py)
+
+
+def test_the_command_prints_both_ratios(monkeypatch, capsys):
+    measured = {"check": {"error": 0.0}, "ours": {"times": [2.0]}, "float32": {"times": [8.0]}}
+    monkeypatch.setattr(bench, "launch", lambda side, *_: measured[side])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bench", "integers-mcunet_5fps-batch1"])
+    assert stopped.value.code == 0
+    found = integers.CASES["integers-mcunet_5fps-batch1"].predicted()
+    line = (
+        f"0.25 of the time of float32 (8.00 ms); arena of {found['peak_bytes']:,} bytes, {found['peak_ratio']:.2f} of "
+    )
+    assert line + f"{found['peer_peak_bytes']:,}" in capsys.readouterr().out

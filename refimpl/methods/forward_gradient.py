@@ -49,7 +49,7 @@ import numpy as np
 from ..ops import perturbation
 from ..ops.quantized_perturbation import Z_MAX, variable_settings
 from .forward_gradient_calls import Perturbed, draws_of
-from .forward_gradient_whole import Whole, check_rate, rounded_up, scales, tell
+from .forward_gradient_whole import EPSILONS, Whole, check_rate, rounded_up, scales, tell
 from .optim import SGD, Adam
 from .registry import Other, Pick, Statement, Tried, register_method
 from .strategy import Strategy, Turn, turns
@@ -57,7 +57,7 @@ from .strategy import Strategy, Turn, turns
 if TYPE_CHECKING:
     from ..compiler.compose import Composer
     from ..compiler.derive import Derivation
-    from ..compiler.ir import Step
+    from ..compiler.ir import Buffer, Step
     from ..compiler.program import Program
     from ..plan.plan import Plan
     from ..training.trainer import Trainer
@@ -164,7 +164,7 @@ class ForwardGradient(Strategy):
     take part, "none" all of them, by `share` ("magnitude", "random") or by `threshold`. alpha, beta: of momentum-guided
     sampling, β = 1 is none. backprop_last: the classifier and so many of the last counted layers train by
     back-propagation, None: none. bits: of weights and maps, "16w8a" or "8w8a"; None is the net as it is, whole numbers
-    as such. z_max, mean8: of whole weights, the largest z, and whether the mean of draws is rounded to 8 bits first.
+    as such. z_max, mean8: of whole weights, the largest z, and is the mean of the draws rounded to 8 bits first.
     optimizer: makes the update of ĝ. clip_norm: what the norm of all ĝ is clipped to, for which each is made twice.
     ValueError for values that cannot be. arXiv 2411.04036.
     """
@@ -190,7 +190,7 @@ class ForwardGradient(Strategy):
     method: ClassVar[str] = "forward-gradient"
     states: ClassVar[Statement] = Statement(
         "step", 90,
-        "forward-gradient:m=3,epsilon=0.001 (no backward pass; estimator=spsa or exact, bits=16w8a, and more)",
+        "forward-gradient:m=3,epsilon=0.001 (no backward pass; estimator=spsa, one-sided, exact; bits=16w8a; and more)",
         {
             "m": int, "epsilon": float, "estimator": tuple(ESTIMATORS), "distribution": DISTRIBUTIONS,
             "normalize": NORMS, "sharpness": float, "sparse": SPARSE, "share": float, "threshold": float,
@@ -340,10 +340,11 @@ class ForwardGradient(Strategy):
                     f"backprop_last={self.backprop_last} leaves {self.method} nothing to train in "
                     f"{composer.graph.name}: fewer layers leave some"
                 )
-        draws = draws_of(self, learner, ESTIMATORS[self.estimator].along)
+        along = ESTIMATORS[self.estimator].along
+        draws = draws_of(self, learner, along)
         floats = [name for name in names if whole.parameters[name].dtype.kind == "f"]
         integers = Whole(self, learner, [name for name in names if name not in floats], draws)
-        weights = Perturbed(self, learner, floats, draws)
+        weights = Perturbed(self, learner, floats, draws, along)
         weights.prepare()
         learner.estimated = {name: weights.estimate(name) for name in floats}
         learner.updated |= {name: learner.used(name) for name in floats}
@@ -354,11 +355,18 @@ class ForwardGradient(Strategy):
         integers.update()
         if learner is whole:
             main = [learner.emitted("update")]
+
+        def operand(section: str) -> "Callable[[Derivation, str, Buffer], Buffer] | None":
+            moved = weights.operand(section)
+            if section != "look" or not integers.names:
+                return moved
+            return lambda net, name, w: integers.look(net, name, moved(net, name, w) if moved else w)
+
         stages = [(self._prefix, "look"), ("ascended.", "ascended")][: 1 + bool(self.sharpness)]
         looked = [
-            composer.net(False, prefix, section, parameters=whole.parameters, operand=operand)
+            composer.net(False, prefix, section, parameters=whole.parameters, operand=operand(section))
             .build(losses=composer.chosen and not prefix, loss=True, tangent=weights.tangent)
-            for prefix, section in stages for operand in (integers.beside(weights.operand(section)),)
+            for prefix, section in stages
         ]  # fmt: skip
         prepared = [learner.emitted("prepare")] if weights.prepared else []
         step = composer.joined(whole.held(), *prepared, *looked, *main)
@@ -374,7 +382,9 @@ class ForwardGradient(Strategy):
         first = int(trainer.updates[""][0]) * self.draws
         numbers = np.arange(first, first + self.draws)
         runner.write("update_draws", n, numbers[-self.m :])
-        tell(self, trainer, n, total)
+        told = trainer.program.step.host_writes
+        if EPSILONS in told:
+            tell(self, trainer, n, total)
         if self.sharpness:  # norms of these draws are asked for before it is known where a look above the weights looks
             along = ESTIMATORS[self.estimator].along
             runner.write("ascended_draws", n, numbers[: self.m + (not along)])
@@ -389,7 +399,9 @@ class ForwardGradient(Strategy):
         if not np.isfinite(given).all():
             what = f"the slope is not finite at step {trainer.step + 1}"
             trainer.stop(what, self._prefix, n, total, "" if self._prefix else "look")
-        _write(trainer, n, {"update_coefficients": given, "update_signs": np.sign(factors)})
+        for array, values in (("update_coefficients", given), ("update_signs", np.sign(factors))):
+            if array in told:
+                runner.write(array, n, values)
         if self.backprop_last is not None:
             trainer.again()
             return trainer.learn(n, total)
@@ -419,7 +431,10 @@ class ForwardGradient(Strategy):
             for name, (draws, coefficients) in told.items():
                 if draws:
                     runner.write(f"{name}_draws", n, draws)
-                    _write(trainer, n, {f"{name}_coefficients": coefficients, f"{name}_signs": [look.sign]})
+                    if f"{name}_coefficients" in trainer.program.step.host_writes:
+                        runner.write(f"{name}_coefficients", n, coefficients)
+            if f"{section}_signs" in trainer.program.step.host_writes:
+                runner.write(f"{section}_signs", n, [look.sign])
             runner.run(section, n)
             losses.append(float(runner.read(f"{prefix}loss", n)[0]))
             seen.append(float(runner.read(f"{prefix}tloss", n)[0]) if estimator.along else losses[-1])
@@ -432,10 +447,3 @@ class ForwardGradient(Strategy):
         """A look for each side of each draw, everything else once."""
         repeats = program.step.repeats
         return tuple(turn._replace(times=repeats.get(turn.section, 1)) for turn in turns(program.sections, n))
-
-
-def _write(trainer: "Trainer", n: int, arrays: dict[str, Any]) -> None:
-    """Write those of the arrays that the step has: it trains floats, whole numbers, or both."""
-    for name, values in arrays.items():
-        if name in trainer.program.step.host_writes:
-            trainer.runner.write(name, n, values)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def draws_of(method: "ForwardGradient", learner: "Derivation", along: bool) -> "dict[str, Buffer]":
     """Section → the numbers of its draws, int64 (J,), which the host tells once for all parameters.
 
-    along: looks are along z, at w; their draws are those of no section, but have a name like one.
+    along: looks are along z, at the weights.
     """
     counts = {"along" if along else "look": 1, "update": method.m}
     if method.sharpness:
@@ -35,11 +35,12 @@ def draws_of(method: "ForwardGradient", learner: "Derivation", along: bool) -> "
 class Perturbed:
     """The calls of a step on the parameters of floats that it perturbs.
 
-    names: theirs; draws: section → the numbers of its draws.
+    names: theirs; draws: section → the numbers of its draws; along: its looks are along z, at w.
     """
 
     def __init__(
-        self, method: "ForwardGradient", learner: "Derivation", names: list[str], draws: "dict[str, Buffer]"
+        self, method: "ForwardGradient", learner: "Derivation", names: list[str], draws: "dict[str, Buffer]",
+        along: bool,
     ):  # fmt: skip
         self.method, self.learner, self.names = method, learner, names
         places = {name: i for i, name in enumerate(learner.graph.parameters)}

@@ -25,7 +25,7 @@ from ..ops import quantized_perturbation as perturbation
 from .optim import SGD
 
 if TYPE_CHECKING:
-    from ..compiler.derive import Derivation, Operand
+    from ..compiler.derive import Derivation
     from ..compiler.ir import Buffer
     from ..compiler.program import Program
     from ..training.trainer import Trainer
@@ -80,24 +80,14 @@ class Whole:
         own = {array: self.told[every].part(place, (1,)) for array, every in told.items()}
         return {"seed": self.seed, "draws": self.draws[section], "signs": self.signs[section], **own}
 
-    def _look(self, net: "Derivation", name: str, w: "Buffer") -> "Buffer":
-        """A parameter, perturbed."""
+    def look(self, net: "Derivation", name: str, w: "Buffer") -> "Buffer":
+        """What nodes read in place of a parameter in a look: w itself where it is none of these."""
+        if name not in self.names:
+            return w
         moved = net.buffer(f"{name}.moved", w.shape, w.dtype)
         arrays = {"moved": moved, "w": w, **self._arrays("look", name, epsilon=EPSILONS)}
         net.emit(name, perturbation.perturb, arrays, self.attrs[name])
         return moved
-
-    def beside(self, floats: "Operand | None") -> "Operand | None":
-        """What nodes read in a look: these parameters perturbed, the others as `floats` has them."""
-        if not self.names:
-            return floats
-
-        def either(net: "Derivation", name: str, w: "Buffer") -> "Buffer":
-            if name in self.names:
-                return self._look(net, name, w)
-            return w if floats is None else floats(net, name, w)
-
-        return either
 
     def update(self) -> None:
         """The calls of the update."""
@@ -148,12 +138,7 @@ def scales(program: "Program", parameters: Mapping[str, np.ndarray]) -> dict[str
 
 
 def tell(method: "ForwardGradient", trainer: "Trainer", n: int, total: int) -> None:
-    """Write ε_q and η of whole parameters, if any, for a step on n samples of a run of `total` steps.
-
-    arXiv 2411.04036 eqs. (6), (8).
-    """
-    if EPSILONS not in trainer.program.step.host_writes:
-        return
+    """Write ε_q and the learning rate for a step on n samples of a run of `total`: arXiv 2411.04036 eqs. (6), (8)."""
     steps = scales(trainer.program, trainer.parameters).values()
     rate = method.optimizer.rate(int(trainer.updates[""][0]), trainer.planned(total), trainer.seed)
     rates = [perturbation.whole_rate(rate, step, method.m, method.z_max, method.mean8) for step in steps]

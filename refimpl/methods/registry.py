@@ -49,8 +49,8 @@ class Tried:
 
     small: on a few samples, where its defaults would leave too little to do. timed: those at which `calibrate` times
     the kernels of a rule. variants: cases of `validation.instruments.snapshot` beside the one of its defaults: what
-    their names add to its own → its settings, and those of the Plan. few: its combinations with other methods are cases
-    on a few nets alone, for they are many.
+    their names add to its own → its settings, and those of the Plan. few: its variants and its combinations with other
+    methods are cases on a few nets alone, for they are many.
     """
 
     small: Mapping[str, object] = field(default_factory=dict)

@@ -103,6 +103,20 @@ def quantize(
     return _Rewriting(graph, weights, settings, _bare(graph, bits), scales).run(_groups(graph))
 
 
+def stored(
+    graph: Graph, scales: Mapping[str, MapScale], layers: Mapping[str, "Weighted"], twice: bool = False
+) -> Graph:
+    """The net in whole numbers of 8 bits that are known already, one scale for each output channel: nothing is found.
+
+    scales: of the graph's input and of every tensor that `quantize` would calibrate; layers: node → its whole numbers.
+    The input is of whole numbers too. A map has the ends of int8, or those of the rectifier that became one with it.
+    ValueError as `quantize`.
+    """
+    settings = Settings(8, per_channel=True, zero_points=True, headroom=1.0, twice=twice)
+    new = Graph(f"{graph.name} 8w8a")
+    return _Rewriting(graph, {}, settings, new, scales, layers).run(_groups(graph))
+
+
 def outline(graph: Graph, bits: int = 8, headroom: float = 1.0) -> Graph:
     """The net in whole numbers without weights and of scales that stand in, to be compiled for its costs and memory.
 
@@ -120,20 +134,6 @@ def outline(graph: Graph, bits: int = 8, headroom: float = 1.0) -> Graph:
 def _scaled(graph: Graph) -> list[str]:
     """The tensors that get a scale of their own."""
     return [INPUT, *(group.end for group in _groups(graph) if FORMS[group.node.op].scales)]
-
-
-def stored(
-    graph: Graph, scales: Mapping[str, MapScale], layers: Mapping[str, "Weighted"], twice: bool = False
-) -> Graph:
-    """The net in whole numbers of 8 bits that are known already, one scale for each output channel: nothing is found.
-
-    scales: of the graph's input and of every tensor that `quantize` would calibrate; layers: node → its whole numbers.
-    The input is of whole numbers too. A map has the ends of int8, or those of the rectifier that became one with it.
-    ValueError as `quantize`.
-    """
-    settings = Settings(8, per_channel=True, zero_points=True, headroom=1.0, twice=twice)
-    new = Graph(f"{graph.name} 8w8a")
-    return _Rewriting(graph, {}, settings, new, scales, layers).run(_groups(graph))
 
 
 def _check(graph: Graph, weights: Mapping[str, np.ndarray], settings: Settings, percentile: float | None) -> None:

@@ -48,7 +48,7 @@ ONE = ri.SGD(lr=1.0)
 
 
 @dataclass(frozen=True)
-class Estimate:
+class GradientEstimate:
     """What steps of one kind show; see the head of the file. dimensions: D; steps: n."""
 
     scale: float
@@ -63,7 +63,7 @@ class Estimate:
 def measure(
     graph: Graph, plan: Plan, x: np.ndarray, y: np.ndarray, steps: int, seed: int = 0, backend: str = "fast",
     dtype: DTypeLike = np.float32,
-) -> Estimate:  # fmt: skip
+) -> GradientEstimate:  # fmt: skip
     """What the step of a plan makes of one mini-batch x (N, H, W, C), y (N,), `steps` times from the same weights.
 
     The weights are those of `graph`, else drawn from `seed`. ValueError for fewer than two steps, for what chooses
@@ -95,7 +95,7 @@ def measure(
     of_mean = (float(total @ total) - squares) / (steps * (steps - 1))  # ⟨ĝ_i, ĝ_j⟩ of i ≠ j
     unit = scale**2 * norm**2
     variance = (squares / steps - of_mean) / unit
-    return Estimate(
+    return GradientEstimate(
         scale, math.sqrt(max(of_mean / unit - 1, 0.0)), variance, float(np.mean(cosines)),
         math.sqrt(math.sqrt(2 / g.size) * variance / steps), g.size, steps,
     )  # fmt: skip
@@ -123,7 +123,7 @@ def expected(method: ri.ForwardGradient, dimensions: int) -> tuple[float, float]
     return more / m, chi / math.sqrt(more + m)
 
 
-FIGURES = {  # what a reader is told of an `Estimate` → its field
+FIGURES = {  # what a reader is told of a `GradientEstimate` → its field
     "steps": "steps", "weights": "dimensions", "cosine": "cosine", "variance": "variance", "bias": "bias",
     "bias resolved": "bias_resolved", "scale": "scale",
 }  # fmt: skip

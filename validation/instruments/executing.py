@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from refimpl.backends.cpu import gemm, integers, matmul, memory, perturbation, product, shared, simd
+from refimpl.backends.cpu import gemm, integers, matmul, memory, product, shared, simd
 from refimpl.backends.cpu.simd import LANES
 from refimpl.compiler.executed import Ops
 from refimpl.compiler.ir import AtBatch, Buffer, Launch, Prefix
@@ -249,8 +249,6 @@ STAND_INS = {
         (memory.accumulate, _accumulate_run),
         (memory._bits_between, lambda *_: 255),
         *((of, _nothing) for of in (memory.copy, memory.clear, memory._transpose_8, memory._keep_bits)),
-        (perturbation._totals, lambda zero: _Memory(NUMBER)),
-        (matmul._panel, lambda zero: _Memory(NUMBER, itemsize=_itemsize[0])),
         (matmul._address, lambda array: 0),
         *((getattr(matmul, f"_block_{v}"), _block(getattr(matmul, f"ROWS_{v}"), v)) for v in (4, 2, 1)),
         *((getattr(matmul, f"_row_{v}"), _block(1, v)) for v in (4, 2, 1)),
@@ -269,15 +267,23 @@ def _python(value):
         return body(value.py_func)
     if isinstance(value, types.FunctionType) and value.__module__.startswith("refimpl."):  # a helper of bodies
         return body(value)
+    if _of_shared(value, "array"):  # of `shared.stack`
+        return lambda zero: _Memory(NUMBER, itemsize=_itemsize[0])
     name = _shared_name(value)
     return _shared_helper(name) if name else value
 
 
+def _of_shared(value, name: str) -> bool:
+    """Is a value an intrinsic that a function of `backends.cpu.shared` defines under this name?"""
+    define = getattr(value, "_defn", None)
+    return define is not None and define.__module__ == shared.__name__ and define.__name__ == name
+
+
 def _shared_name(value) -> str | None:
     """The symbol of a helper of `backends.cpu.shared`, of which kernels see an intrinsic."""
-    define = getattr(value, "_defn", None)
-    if define is None or define.__module__ != shared.__name__ or define.__name__ != "call":
+    if not _of_shared(value, "call"):
         return None
+    define = value._defn
     return dict(zip(define.__code__.co_freevars, (c.cell_contents for c in define.__closure__), strict=True))["name"]
 
 

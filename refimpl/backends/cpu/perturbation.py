@@ -27,7 +27,7 @@ def _executes(out, w, seed, draws, coefficients, scales, least, step, stream, si
 
 @inline
 def _run(out, w, start, n, seed, draws, coefficients, scales, least, step, stream, signs, chosen, adds):
-    """Elements start … start + n − 1 of `summed`."""
+    """Elements start … start + n − 1 of the sums, all else as `summed` takes it."""
     totals, kind = _totals(np.float64(0)), w.dtype.type
     for e in range(n):
         totals[e] = 0.0
