@@ -143,6 +143,8 @@ def test_whole_weights_have_gradients_of_no_kind():
     p = compiled(FG(m=1))
     assert not p.step.gradients and not p.step.state and "lr" not in p.step.host_writes
     assert {call.passed for call in p.step.calls["update"]} == {perturbation.step}
+    products = {call.arrays["w"].dtype: call.attrs["wide"] for call in p.step if call.passed is perturbation.perturb}
+    assert products == {np.dtype(np.int16): False, np.dtype(np.int32): True}  # those of biases take 64 bits
 
 
 def test_a_resumed_run_is_the_same_run_and_threads_leave_the_bits_alone():
