@@ -52,7 +52,7 @@ def record():
         "machine": {"processor": "p", "cores": 2, "architecture": "x", "system": "Linux"},
         "checks": [{**CHECK, "section": name} for name in report.SECTIONS],
         "gradients": {
-            "kernels": {"conv1.w": 1e-6}, "slope": {"parameters": {"conv1.w": 1e-9}},
+            "kernels": {"conv1.w": 1e-6}, "slope": {"parameters": {"conv1.w": 1e-9}}, "estimator": {},
             "errors": [{"layer": "conv1", "local": {"dw": SUMMARY}, "whole": {"dw": SUMMARY}, "filter": None}],
         },
         "counts": {

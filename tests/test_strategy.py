@@ -7,7 +7,7 @@ from own import priced, two_points
 import refimpl as ri
 from costmodel import predict
 from costmodel.formulas.cost import E, add, iadd, imul, load, logic, mul, shift, store
-from refimpl.compiler.lower import BACKENDS
+from refimpl.compiler.lower import BACKENDS, Lowering
 from validation.instruments import counting, measured
 
 drawn = 20 * iadd + 19 * imul + 20 * shift + 102 * logic  # ±1 of an element
@@ -120,3 +120,12 @@ def test_sections_run_in_their_order():
     g.linear("fc", g.concat("cat", g.add_input("a", (3,)), g.add_input("b", (2,))), 3)
     with pytest.raises(ValueError, match="nets can share an input called input, but two inputs has a, b"):
         ri.compile(g, ri.Plan(instances=ri.HardExamples()), 4)
+
+
+@pytest.mark.parametrize("step", [ri.Backprop(), ri.ForwardGradient(), ri.ForwardGradient(m=1, sharpness=0.1)])
+@pytest.mark.parametrize("instances", [None, ri.HardExamples(0.5)])
+def test_kernels_are_given_scratch_for_the_whole_batch_whatever_the_host_writes_first(step, instances):
+    p = ri.compile(net(), ri.Plan(step=step, instances=instances), 6, backend="fast")
+    assert Lowering(p.step, 1).batch == 6
+    x, y = data(6)
+    assert measured.touched_bytes(p, x, y, ri.Trainer(p, seed=1).parameters) <= p.peak_bytes

@@ -48,7 +48,7 @@ class Lowering:
 
     def __init__(self, step: Step, threads: int):
         self.step, self.threads = step, threads
-        self.batch = next(iter(step.host_writes.values())).shape[0]
+        self.batch = next(b.shape[0] // b.batched for b in step.host_writes.values() if b.batched)
         self.notes: dict = {}  # what rules find out once
         self.calls = list(step)
         self._nodes: dict[str, list[Call]] = {}
