@@ -281,7 +281,7 @@ def test_an_arena_has_one_word_for_its_unit():
 def test_no_word_of_a_verdict_is_cut(monkeypatch, capsys, width, terminal):
     monkeypatch.setattr(show_validate, "console", Console(width=width, force_terminal=terminal, color_system=None))
     check = {"section": "counts", "name": "n" * 36, "value": "v " * 20, "measured": "m " * 28, "verdict": "not judged"}
-    gradients = {"errors": [], "energy_ratio": None, "energy_ratio_published": {}}
+    gradients = {"errors": [], "estimator": {}, "energy_ratio": None, "energy_ratio_published": {}}
     show_validate.validated({
         "subject": None, "model": "watch", "data": "watch", "method": "backprop", "batches": 1, "batch": 1, "seed": 0,
         "weights": "pre-trained", "command": "c", "gradients": gradients, "counts": {"drawn": 0}, "checks": [check],
