@@ -56,11 +56,37 @@ def test_what_no_line_ran_of_is_named(tmp_path, monkeypatch):
 def test_lines_of_a_kernel_body_count_where_it_is_plain_python(tmp_path, compiler):
     """With the compiler off the packages are imported and their bodies run; with it on nothing of a body is seen."""
     test = "tests/test_relu.py::test_at_the_kinks_and_for_nan_as_torch"
-    lines, seen = covered.measure(tmp_path, [test], compiler, 60, 5)
+    found = covered.measure(tmp_path, [test], compiler, 60, 5)
     body, _ = covered.functions((equations.ROOT / "refimpl/ops/relu.py").read_text())["forward"]
-    assert seen["passed"] and not seen["failed"] and not seen["not_reached"]
-    ran = lines["refimpl/ops/relu.py"]
-    assert ran and bool(ran & set(body)) is not compiler
+    assert found.passed and not found.failed and not found.not_reached
+    ran = found.lines["refimpl/ops/relu.py"]
+    assert ran and bool(set(ran) & set(body)) is not compiler
+
+
+def test_a_run_goes_on_after_what_was_kept(tmp_path, monkeypatch):
+    parts = iter([
+        covered.Part({"a.py": [1, 2]}, ["one"], {"two": "AssertionError"}, ["three"]),
+        covered.Part({"a.py": [2, 3], "b.py": [1]}, ["three"], {}, []),
+    ])  # fmt: skip
+    asked = []
+
+    def measure(folder, tests, *rest):
+        asked.append(tests)
+        return next(parts)
+
+    monkeypatch.setattr(covered, "measure", measure)
+    wanted = covered.Part({"a.py": [1, 2, 3], "b.py": [1]}, ["one", "three"], {"two": "AssertionError"}, [])
+    assert covered.measure_all(tmp_path, ["tests"], False, 5, 1) == wanted
+    assert asked == [["tests"], ["three"]]
+    assert covered.measure_all(tmp_path, ["tests"], False, 5, 1) == wanted and len(asked) == 2
+    with pytest.raises(StopIteration):  # another limit: nothing of it was kept
+        covered.measure_all(tmp_path, ["tests"], False, 6, 1)
+
+
+def test_a_part_in_which_no_test_ran_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(covered, "measure", lambda *given: covered.Part({}, [], {}, ["one"]))
+    with pytest.raises(RuntimeError, match="no test was run of 1: give more than 0.5 minutes"):
+        covered.measure_all(tmp_path, ["tests"], True, 0, 0.5)
 
 
 def test_what_takes_too_long_and_what_is_not_reached(tmp_path):

@@ -5,6 +5,7 @@ its set-up are stopped after LIMIT seconds each, 0 for none; after MINUTES no fu
 """
 
 import json
+import math
 import signal
 import sys
 import time
@@ -23,7 +24,7 @@ class Watch:
     """A pytest plugin: stops what takes longer than `limit` seconds, and keeps what became of the tests."""
 
     def __init__(self, limit: float, minutes: float):
-        self.limit, self.end = limit, time.monotonic() + 60 * minutes
+        self.limit, self.seconds, self.end = limit, 60 * minutes, math.inf
         self.passed, self.failed, self.waiting = [], {}, {}
 
     @contextmanager
@@ -54,7 +55,8 @@ class Watch:
             return (yield)
 
     def pytest_collection_finish(self, session):
-        """Know all tests."""
+        """Know all tests; their time begins."""
+        self.end = time.monotonic() + self.seconds
         self.waiting = dict.fromkeys(item.nodeid for item in session.items)
 
     def pytest_runtest_logfinish(self, nodeid):
