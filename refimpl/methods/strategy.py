@@ -56,6 +56,7 @@ class Strategy:
     method: ClassVar[str]  # of one that is a registered method, its name
     optimizer: SGD | Adam
     clip_norm: float | None = None  # what the norm of the gradient is clipped to
+    form: ClassVar[str] = "scales"  # of the whole numbers that it trains: one of `surgery.for_step.FORMS`
 
     @property
     def nets(self) -> dict[str, Graph]:
@@ -64,7 +65,7 @@ class Strategy:
 
     @property
     def quantizes(self) -> Mapping[str, Any] | None:
-        """What `surgery.quantize` is told where a command makes whole numbers of a net first; None: nothing is made."""
+        """What the function of its form is told where a command makes whole numbers of a net first; None: none is."""
         return None
 
     def blocks(self, graph: Graph) -> tuple[Block, ...]:
