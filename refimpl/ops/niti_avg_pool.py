@@ -3,8 +3,8 @@
     sums[n,p,q,c] = M·Σ_{r,s} x[n, p·stride + r, q·stride + s, c],    M = ⌊2^15/(R·S) + ½⌋
     y·2^y_e ≈ sums·2^(x_e − 15),    dx·2^dx_e ≈ (M·Σ dy[n,p,q,c] over the windows that hold (h, w))·2^(dy_e − 15)
 
-narrowed by `shared_exponent`. Our reading: NITI's own nets have no means. There is no padding; the window of a whole map
-is a global mean. y is rounded to the nearest, dx as the step says.
+narrowed by `shared_exponent`. Our reading: NITI's own nets have no means. There is no padding; the window of a whole
+map is a global mean. y is rounded to the nearest, dx as the step says.
 Dimensions: N samples, H W input rows and columns, C channels, R S window, P Q output rows and columns.
 """
 

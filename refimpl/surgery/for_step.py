@@ -1,6 +1,6 @@
 """The net of a step in whole numbers, where the step says so (`methods.strategy.Strategy.quantizes`)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from .quantize import outline, quantize
 from .share_exponents import share_exponents
 
 CALIBRATED_ON = 256  # samples, evenly over all
-FORMS = {"scales": (quantize, outline), "exponents": (share_exponents, share_exponents)}  # with weights, without
+FORMS: dict[str, tuple[Callable[..., Graph], Callable[..., Graph]]] = {  # a net with weights; an outline without
+    "scales": (quantize, outline), "exponents": (share_exponents, share_exponents),
+}  # fmt: skip
 
 
 def made_for(step: Strategy, graph: Graph, x: Inputs, seed: int = 0) -> Graph:

@@ -99,14 +99,9 @@ class _Rewriting:
         each = [found]
         for i in range(1, self.readers[tensor]):
             x = each.pop()
-            name = self.add(f"{tensor}.fork{i}", "niti_fork", x, {}, {}, {"a": "a_exponent", "b": "b_exponent"})
+            name = self.new.add_node(f"{tensor}.fork{i}", "niti_fork", tuple(x), {}, {})
             each += [Shared(name, f"{name}.a_exponent"), Shared(f"{name}.b", f"{name}.b_exponent")]
         self.maps[tensor] = each
-
-    def add(self, name: str, op: str, x: Shared, attrs: dict, params: dict, exponents: Mapping[str, str]) -> str:
-        """Append a node that reads a tensor and its exponent. exponents: output → the output that holds its own."""
-        stands = {local: Quantized(exponent) for local, exponent in exponents.items()}
-        return self.new.add_node(name, op, tuple(x), attrs, params, stands)
 
     def kept(self, name: str, op: str, x: Shared, attrs: dict) -> Shared:
         """Append a node whose output has the exponent of its input."""
@@ -114,7 +109,7 @@ class _Rewriting:
 
     def own(self, name: str, op: str, x: Shared, attrs: dict, params: dict | None = None) -> Shared:
         """Append a node whose output has an exponent of its own."""
-        made = self.add(name, op, x, attrs, params or {}, {"y": "y_exponent"})
+        made = self.new.add_node(name, op, tuple(x), attrs, params or {}, {"y": Quantized("y_exponent")})
         return Shared(made, f"{made}.y_exponent")
 
     def parameter(self, name: str, value: int) -> str:
@@ -152,8 +147,7 @@ def _linear(net: _Rewriting, node: Node, inputs: list[Shared]) -> Shared:
 
 def _sum(net: _Rewriting, node: Node, inputs: list[Shared]) -> Shared:
     one, other = inputs
-    sources = (*one, *other)
-    made = net.new.add_node(node.name, "niti_add", sources, {}, {}, {"y": Quantized("y_exponent")})
+    made = net.new.add_node(node.name, "niti_add", (*one, *other), {}, {}, {"y": Quantized("y_exponent")})
     return Shared(made, f"{made}.y_exponent")
 
 

@@ -13,7 +13,7 @@ from ...kernels.geometry import inside
 from ...kernels.kernel import fast
 from ...kernels.shared_exponent import aligned
 
-OF_BIAS = IADD * 9  # of an output whose bias is aligned and added
+OF_BIAS = IADD * 7  # of an output whose bias is aligned and added
 
 
 def geometry(attrs) -> tuple[int, ...]:

@@ -36,5 +36,7 @@ def product(lowering: Lowering, call: Call) -> list[Launch] | None:
 
 
 RULES = {  # rule → the passes of the calls that it begins at
-    product: tuple(getattr(op, name) for op in (niti_conv2d, niti_linear) for name in ("accumulate", "grad_x", "grad_w"))
+    product: tuple(
+        getattr(op, name) for op in (niti_conv2d, niti_linear) for name in ("accumulate", "grad_x", "grad_w")
+    )
 }
