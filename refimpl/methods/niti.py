@@ -138,7 +138,8 @@ class Niti(Strategy):
         bits = net.scalar("rate_bits", np.int32, lambda updates, planned, seed: rate_bits(rate(updates, planned)))
         told = {"step": net.count_write(), "seed": net.seed_write(), "rate_bits": bits}
         places = {name: i for i, name in enumerate(net.graph.parameters)}
-        for name, net.when in net.updated.items():
+        for name, when in net.updated.items():
+            net.when = when
             w, dw = net.parameters[name], net.gradient(name)
             most = net.buffer(f"{name}.most", dw.shape[:1], np.int32)
             shift = net.buffer(f"{name}.shift", (1,), np.int32)
