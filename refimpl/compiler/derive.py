@@ -98,8 +98,6 @@ class Derivation:
         self.gradients: dict[str, Buffer] = {}
         # parameter → what emits calls that make its gradient anew, where a step keeps none until it is read
         self.estimated: Mapping[str, Callable[[], Buffer]] = {}
-        self.last: str | None = None  # the operator that computes the loss; None: the plan's
-        self.common: Mapping[str, object] = {}  # attributes of every node and of the loss, as the step has them
         self.updating: Callable[[Derivation], None] | None = None  # emits the update; None: the optimizer's
         self.operand, self.operands = operand, dict[str, Buffer]()
         self.told: set[str] = set()  # of what the host writes the arrays that the step's strategy fills
@@ -318,7 +316,7 @@ class Derivation:
         for local, tensor in zip(op.outputs, node.outputs, strict=True):
             known[local] = self.buffer(local, self.shapes[tensor])
         sizes = read_sizes(op.shapes, known)
-        attrs = {**node_attrs(node, sizes), **self.common}
+        attrs = {**node_attrs(node, sizes), **self.plan.step.attrs}
         if op.stream is not None:
             attrs |= {"stream": op.stream + self.graph.place(node.name)}
         arrays |= self.told_by_host(op)
@@ -428,10 +426,10 @@ class Derivation:
         Of whole numbers it may read the scale too, as `x_exponent`.
         """
         plan = self.plan
-        attrs: dict = {"label_smoothing": plan.label_smoothing, **self.common}
+        attrs: dict = {"label_smoothing": plan.label_smoothing, **self.plan.step.attrs}
         if plan.ignored_label is not None:
             attrs["ignored"] = plan.ignored_label
-        named = self.last or plan.loss
+        named = plan.step.loss or plan.loss
         op = operator(named)
         node = Node("loss", named, (self.graph.output,))
         check_dtype(node, "x", self.graph.tensors[self.graph.output].dtype)

@@ -83,6 +83,7 @@ class Niti(Strategy):
         ),
     )  # fmt: skip
     form: ClassVar[str] = "exponents"
+    loss: ClassVar[str | None] = "niti_cross_entropy"
 
     def __post_init__(self):
         if self.rounding not in ROUNDINGS:
@@ -92,6 +93,11 @@ class Niti(Strategy):
     def drawn(cls, pick: Pick, other: Other) -> "Niti":
         """With any rounding."""
         return cls(WORDS[pick(0, len(WORDS) - 1)])
+
+    @property
+    def attrs(self) -> dict[str, bool]:
+        """The rounding."""
+        return ROUNDINGS[self.rounding]
 
     @property
     def quantizes(self) -> dict[str, Any]:
@@ -129,7 +135,7 @@ class Niti(Strategy):
                 "surgery.share_exponents(…) makes them of a net of floats"
             )
         net = composer.net()
-        net.last, net.common, net.updating = "niti_cross_entropy", ROUNDINGS[self.rounding], self._update
+        net.updating = self._update
         return net.build(losses=composer.chosen)
 
     def _update(self, net: "Derivation") -> None:

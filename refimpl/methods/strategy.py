@@ -57,6 +57,12 @@ class Strategy:
     optimizer: SGD | Adam
     clip_norm: float | None = None  # what the norm of the gradient is clipped to
     form: ClassVar[str] = "scales"  # of the whole numbers that it trains: one of `surgery.for_step.FORMS`
+    loss: ClassVar[str | None] = None  # the operator that computes the loss of the main net; None: the plan's
+
+    @property
+    def attrs(self) -> Mapping[str, object]:
+        """Attributes that passes of the nodes and of the loss take from it beside their own."""
+        return {}
 
     @property
     def nets(self) -> dict[str, Graph]:
