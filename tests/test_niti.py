@@ -109,7 +109,7 @@ class Drawn:
 @pytest.mark.parametrize("backend", BACKENDS)
 @given(st.integers(0, 2**32 - 1).map(Drawn))
 @settings(max_examples=60)
-def test_one_whole_step_is_that_of_plain_integers(backend, drawn):
+def test_integer_only_step_is_that_of_plain_integers(backend, drawn):
     step = Niti(drawn.how, ri.SGD(lr=drawn.rate))
     t = ri.Trainer(ri.compile(drawn.graph, plan_of(step), len(drawn.x), backend=backend), drawn.seed)
     logits, _, wanted = niti_oracle.step(

@@ -60,7 +60,10 @@ def length(value):
 
 @helper
 def shifted(value, shift, word, stochastic, pseudo):
-    """An int64 value/2^shift, rounded; shift: from 0 to 31. word: a random one of 32 bits, where `stochastic`."""
+    """An int64 value/2^shift, rounded; shift: from 0 to 31. word: a random one of 32 bits, where `stochastic`.
+
+    arXiv 2009.13108, pseudo-stochastic rounding where `pseudo`.
+    """
     size = abs(value)
     low = size & ((np.int64(1) << shift) - 1)
     whole = size >> shift

@@ -58,6 +58,8 @@ def rate_bits(rate: float) -> int:
 class Niti(Strategy):
     """A step in whole numbers that share exponents; the net must be one of `surgery.share_exponents`.
 
+    arXiv 2009.13108, integer-only step.
+
     rounding: of errors and updates, "nearest", "stochastic" or "pseudo-stochastic". optimizer: plain SGD, whose rate
     says the bits of an update (`rate_bits`). ValueError for another rounding.
     """
@@ -139,7 +141,7 @@ class Niti(Strategy):
         return net.build(losses=composer.chosen)
 
     def _update(self, net: "Derivation") -> None:
-        """The calls that change each trained parameter: arXiv 2009.13108, the gradient shifted to few bits."""
+        """The calls that change each trained parameter."""
         rate, always = self.optimizer.rate, net.when
         bits = net.scalar("rate_bits", np.int32, lambda updates, planned, seed: rate_bits(rate(updates, planned)))
         told = {"step": net.count_write(), "seed": net.seed_write(), "rate_bits": bits}

@@ -58,8 +58,12 @@ def accumulate(t, sums, x, window=(2, 2), stride=(2, 2), pad=((0, 0), (0, 0))):
     n, p = divmod(rest, sums.shape[1])
     total = np.int32(x.dtype.type(0))
     for r in range(window[0]):
-        for s in range(window[1]):
-            total = np.int32(total + np.int32(x[n, p * stride[0] + r, q * stride[1] + s, c]))
+        h = p * stride[0] + r
+        if h < x.shape[1]:
+            for s in range(window[1]):
+                col = q * stride[1] + s
+                if col < x.shape[2]:
+                    total = np.int32(total + np.int32(x[n, h, col, c]))
     taps = window[0] * window[1]
     sums[n, p, q, c] = np.int32(total * ((2 * (1 << POINT) + taps) // (2 * taps)))
 

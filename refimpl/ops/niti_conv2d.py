@@ -134,6 +134,7 @@ def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
 @declare(SHAPES, items="K", writes="db", sums="N")
 def grad_b(t, db, dy):
     """Gradient of b, (K,), from dy, (N, P, Q, K)."""
+    # forward: sums[n,p,q,k] = b[k]·2^(−x_e) + …
     total = np.int32(dy.dtype.type(0))
     for n in range(dy.shape[0]):
         for p in range(dy.shape[1]):

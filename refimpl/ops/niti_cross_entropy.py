@@ -60,7 +60,10 @@ def totals(t, top, total, x, x_exponent):
 
 @declare(SHAPES, items="N K", writes="errors", indices={"labels": "K"})
 def wide_errors(t, errors, x, x_exponent, labels, top, total):
-    """Errors, (N, K), from x, (N, K), x_exponent, (1,), labels, top and total, (N,)."""
+    """Errors, (N, K), from x, (N, K), x_exponent, (1,), labels, top and total, (N,).
+
+    arXiv 2009.13108, integer cross-entropy.
+    """
     n, k = divmod(t, errors.shape[1])
     share = (power(top[n] - np.int32(x[n, k]), x_exponent[0]) << POINT) // total[n]
     errors[n, k] = np.int32(share - (1 << POINT if labels[n] == k else 0))

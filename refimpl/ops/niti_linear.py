@@ -87,6 +87,7 @@ def grad_w(t, dw, dy, x):
 @declare(SHAPES, items="K", writes="db", sums="N")
 def grad_b(t, db, dy):
     """Gradient of b, (K,), from dy, (N, K)."""
+    # forward: sums[n,k] = b[k]·2^(−x_e) + …
     total = np.int32(dy.dtype.type(0))
     for n in range(dy.shape[0]):
         total = np.int32(total + np.int32(dy[n, t]))

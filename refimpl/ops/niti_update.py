@@ -30,7 +30,10 @@ def shift_of(t, shift, most, rate_bits):
 
 @declare(SHAPES, items="E", writes="w", inplace="w")
 def change(t, w, dw, shift, step, seed, stochastic=False, pseudo=False, stream=0, end=MOST):
-    """New w, (E,), from the old one, dw, (E,), and shift, (1,); step and seed, (1,), for random words."""
+    """New w, (E,), from the old one, dw, (E,), and shift, (1,); step and seed, (1,), for random words.
+
+    arXiv 2009.13108, integer update.
+    """
     word = np.int64(0)
     if stochastic:
         word, _ = words(seed[0], stream, step[0], t)

@@ -49,7 +49,10 @@ def largest(most):
 
 @declare(SHAPES, items="1", writes="shift exponent", sums="N")
 def settle(t, shift, exponent, most, first=None, second=None, point=0):
-    """Shift to 8 bits and the exponent behind it, (1,), from most, (N,), and the exponents first and second, (1,)."""
+    """Shift to 8 bits and the exponent behind it, (1,), from most, (N,), and the exponents first and second, (1,).
+
+    arXiv 2009.13108, range by the highest bit.
+    """
     bits = length(largest(most))
     right = bits - BITS if bits > BITS else 0
     total = right - point

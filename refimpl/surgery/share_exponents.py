@@ -43,7 +43,7 @@ def share_exponents(
     for name, values in (weights or {}).items():
         if not np.isfinite(values).all():
             raise ValueError(f"{name} of {graph.name} is not finite: it has no exponent")
-    return _Rewriting(graph, weights).run(1.0 if samples is None else float(np.abs(samples).max()))
+    return _Sharing(graph, weights).run(1.0 if samples is None else float(np.abs(samples).max()))
 
 
 def exponent_of(most: float) -> int:
@@ -60,7 +60,7 @@ def whole(values: np.ndarray, exponent: int, end: int, dtype) -> np.ndarray:
 
 
 @dataclass
-class _Rewriting:
+class _Sharing:
     """The new graph as it grows."""
 
     graph: Graph
@@ -132,11 +132,11 @@ class _Rewriting:
         return self.own(node.name, op, x, dict(node.attrs), params)
 
 
-def _convolution(net: _Rewriting, node: Node, inputs: list[Shared]) -> Shared:
+def _convolution(net: _Sharing, node: Node, inputs: list[Shared]) -> Shared:
     return net.layer(node, "niti_conv2d", inputs[0])
 
 
-def _linear(net: _Rewriting, node: Node, inputs: list[Shared]) -> Shared:
+def _linear(net: _Sharing, node: Node, inputs: list[Shared]) -> Shared:
     if len(net.graph.shape(node.inputs[0])) != 2:
         raise ValueError(
             f"node {node.name} (linear) of {net.graph.name} has no form in whole numbers that share exponents for rows "
@@ -145,40 +145,40 @@ def _linear(net: _Rewriting, node: Node, inputs: list[Shared]) -> Shared:
     return net.layer(node, "niti_linear", inputs[0])
 
 
-def _sum(net: _Rewriting, node: Node, inputs: list[Shared]) -> Shared:
+def _sum(net: _Sharing, node: Node, inputs: list[Shared]) -> Shared:
     one, other = inputs
     made = net.new.add_node(node.name, "niti_add", (*one, *other), {}, {}, {"y": Quantized("y_exponent")})
     return Shared(made, f"{made}.y_exponent")
 
 
-def _rectified(net: _Rewriting, node: Node, inputs: list[Shared]) -> Shared:
+def _rectified(net: _Sharing, node: Node, inputs: list[Shared]) -> Shared:
     return net.kept(node.name, "niti_relu", inputs[0], {})
 
 
-def _maximum(net: _Rewriting, node: Node, inputs: list[Shared]) -> Shared:
+def _maximum(net: _Sharing, node: Node, inputs: list[Shared]) -> Shared:
     return net.kept(node.name, "niti_max_pool", inputs[0], dict(node.attrs))
 
 
-def _mean(net: _Rewriting, node: Node, inputs: list[Shared]) -> Shared:
+def _mean(net: _Sharing, node: Node, inputs: list[Shared]) -> Shared:
     attrs = {a: v for a, v in node.attrs.items() if a != "count_include_pad"}
     return net.own(node.name, "niti_avg_pool", inputs[0], attrs)
 
 
-def _global_mean(net: _Rewriting, node: Node, inputs: list[Shared]) -> Shared:
+def _global_mean(net: _Sharing, node: Node, inputs: list[Shared]) -> Shared:
     size = net.graph.shape(node.inputs[0])[1:3]
     found = net.own(f"{node.name}.mean", "niti_avg_pool", inputs[0], {"window": size, "stride": size})
     return Shared(net.new.flatten(node.name, found.tensor), found.exponent)
 
 
-def _reshaped(net: _Rewriting, node: Node, inputs: list[Shared]) -> Shared:
+def _reshaped(net: _Sharing, node: Node, inputs: list[Shared]) -> Shared:
     return Shared(net.new.flatten(node.name, inputs[0].tensor), inputs[0].exponent)
 
 
-def _left_out(net: _Rewriting, node: Node, inputs: list[Shared]) -> Shared:
+def _left_out(net: _Sharing, node: Node, inputs: list[Shared]) -> Shared:
     return inputs[0]
 
 
-FORMS: dict[str, Callable[[_Rewriting, Node, list[Shared]], Shared]] = {
+FORMS: dict[str, Callable[[_Sharing, Node, list[Shared]], Shared]] = {
     "conv2d": _convolution, "linear": _linear, "relu": _rectified, "max_pool": _maximum, "avg_pool": _mean,
     "global_avg_pool": _global_mean, "add": _sum, "flatten": _reshaped, "dropout": _left_out, "identity": _left_out,
 }  # fmt: skip
