@@ -59,6 +59,16 @@ def length(value):
 
 
 @helper
+def largest(most):
+    """The largest of some whole numbers from 0 up."""
+    found = most[0]
+    for n in range(1, most.shape[0]):
+        value = most[n]
+        found = value if value > found else found
+    return found
+
+
+@helper
 def shifted(value, shift, word, stochastic, pseudo):
     """An int64 value/2^shift, rounded; shift: from 0 to 31. word: a random one of 32 bits, where `stochastic`.
 

@@ -13,8 +13,7 @@ import numpy as np
 from ..kernels.passes import declare
 from ..kernels.random import words
 from ..kernels.requantize import clipped
-from ..kernels.shared_exponent import LONGEST, MOST, length, shifted
-from .shared_exponent import largest
+from ..kernels.shared_exponent import LONGEST, MOST, largest, length, shifted
 
 SHAPES = {
     "w": "int8|int16: E*", "dw": "int32: E*", "most": "int32: N", "rate_bits": "int32: 1", "shift": "int32: 1",

@@ -13,11 +13,10 @@ Dimensions: N samples, E elements a sample.
 
 import numpy as np
 
-from ..kernels.kernel import helper
 from ..kernels.passes import declare
 from ..kernels.random import words
 from ..kernels.requantize import clipped
-from ..kernels.shared_exponent import BITS, MOST, aligned, length, shifted
+from ..kernels.shared_exponent import BITS, MOST, aligned, largest, length, shifted
 
 SHAPES = {
     "v": "int32: N E*", "most": "int32: N", "shift": "int32: 1", "exponent": "int32: 1", "first": "int32: 1",
@@ -35,16 +34,6 @@ def most(t, most, v):
         size = abs(v[t, e])
         found = size if size > found else found
     most[t] = found
-
-
-@helper
-def largest(most):
-    """The largest of some whole numbers from 0 up."""
-    found = most[0]
-    for n in range(1, most.shape[0]):
-        value = most[n]
-        found = value if value > found else found
-    return found
 
 
 @declare(SHAPES, items="1", writes="shift exponent", sums="N")
