@@ -64,7 +64,9 @@ def test_cost_without_data_is_that_of_the_outline(capsys):
     assert status == 0 and found["integers"] == json.loads(json.dumps(whole_numbers(price, "width")))
     for key, value in (("flops", price.flops), ("peak_bytes", p.peak_bytes), ("state_bytes", p.state_bytes)):
         assert found[key] == value, key
-    assert set(found["integers"]["imacs"]) == {"8x8"}
+    of_products = ("accumulate", "grad_x", "grad_w")
+    products = sum(units["imul"] for call, units in price.calls.items() if call.passed.name in of_products)
+    assert found["integers"]["imacs"] == {"8x8": products} and products > 4_000_000
 
 
 @pytest.mark.parametrize(
@@ -78,3 +80,23 @@ def test_cost_without_data_is_that_of_the_outline(capsys):
 def test_what_it_cannot_do_is_said_in_a_sentence(args, message, capsys):
     status, _, err = told(capsys, "cost", "--method", METHOD, *args)
     assert status == 2 and message in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_the_experiment_prints_a_row_for_each_way_and_runs_nothing_twice(monkeypatch, capsys, tmp_path):
+    from refimpl import data
+    from validation.experiments import niti_mnist
+
+    rng, y = np.random.default_rng(0), np.arange(120) % 10
+    x = rng.normal(size=(120, 28, 28, 1)).astype(np.float32)
+    d = data.Dataset("noise", x, y, x[:30], y[:30], tuple(map(str, range(10))))
+    for name, value in (("mnist", lambda: d), ("HELD_OUT", 20), ("TRIED", 64), ("SEEDS", (10, 11)), ("BATCH", 32)):
+        monkeypatch.setattr(niti_mnist, name, value)
+    short = {name: (way, rates[:1]) for name, (way, rates) in niti_mnist.WAYS.items() if "nearest" in name}
+    monkeypatch.setattr(niti_mnist, "WAYS", short)
+    monkeypatch.setattr("sys.argv", ["niti_mnist", "--epochs", "1", "--output", str(tmp_path)])
+    assert niti_mnist.main() == 0
+    table = capsys.readouterr().out
+    head, _, row = table.splitlines()
+    assert head.startswith("| way | learning rate |") and row.startswith("| NITI, nearest | 0.0625 | ")
+    monkeypatch.setattr(niti_mnist, "train", lambda *args: pytest.fail("a finished run was run again"))
+    assert niti_mnist.main() == 0 and capsys.readouterr().out == table
