@@ -89,11 +89,11 @@ def test_the_experiment_prints_a_row_for_each_way_and_runs_nothing_twice(monkeyp
     rng, y = np.random.default_rng(0), np.arange(120) % 10
     x = rng.normal(size=(120, 28, 28, 1)).astype(np.float32)
     d = data.Dataset("noise", x, y, x[:30], y[:30], tuple(map(str, range(10))))
-    for name, value in (("mnist", lambda: d), ("HELD_OUT", 20), ("TRIED", 64), ("SEEDS", (10, 11)), ("BATCH", 32)):
+    for name, value in (("mnist", lambda: d), ("HELD_OUT", 20), ("TRIED", 64), ("BATCH", 32)):
         monkeypatch.setattr(niti_mnist, name, value)
     short = {name: (way, rates[:1]) for name, (way, rates) in niti_mnist.WAYS.items() if "nearest" in name}
     monkeypatch.setattr(niti_mnist, "WAYS", short)
-    monkeypatch.setattr("sys.argv", ["niti_mnist", "--epochs", "1", "--output", str(tmp_path)])
+    monkeypatch.setattr("sys.argv", ["niti_mnist", "--epochs", "1", "--seeds", "10", "11", "--output", str(tmp_path)])
     assert niti_mnist.main() == 0
     table = capsys.readouterr().out
     head, _, row = table.splitlines()
