@@ -11,6 +11,7 @@ from .methods.error_map_pruning import ErrorMapPruning
 from .methods.forward_gradient import ForwardGradient
 from .methods.gradient_filter import GradientFilter
 from .methods.instance_filter import InstanceFilter
+from .methods.niti import Niti
 from .methods.optim import SGD, Adam, Schedule
 from .methods.quantized import QuantizedTraining
 from .methods.sparse_update import SparseUpdate
@@ -21,7 +22,7 @@ from .training.trainer import NonFiniteError, Progress, Trainer
 
 __all__ = [
     "SGD", "Adam", "Backprop", "ErrorMapPruning", "ForwardGradient", "GradientFilter", "Graph", "HardExamples",
-    "InstanceFilter", "MemoryLimitError", "NonFiniteError", "Plan", "Program", "Progress", "QuantizedTraining",
+    "InstanceFilter", "MemoryLimitError", "Niti", "NonFiniteError", "Plan", "Program", "Progress", "QuantizedTraining",
     "RandomSkip", "Schedule", "ShapeError", "SparseUpdate", "StochasticDepth", "Trainer", "backends", "compile",
     "directional_derivative", "models", "surgery",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ Prints one line per pass; the last line is `done`.
 
 import importlib
 import importlib.util
+import itertools
 import pkgutil
 import sys
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from refimpl.compiler.two_stage import ADD_SLICES, AVERAGE_SLICES, sliced
 from refimpl.kernels import cuda
 from refimpl.kernels.passes import _typed, dims, dtype_of
 from refimpl.ops import passes_of
+from validation.instruments.drawn_passes import pass_case
 
 
 def modules(room):
@@ -68,8 +70,23 @@ def channel_calls():
         yield update, arrays, {}, {"G": together.node.sizes["G"]}
 
 
+def whole_calls():
+    """Every pass of whole numbers that share exponents: sizes that fit, numbers from 1 to 3, labels 0."""
+    rng = np.random.default_rng(0)
+    for module in modules("ops"):
+        for passed in passes_of(module).values() if module.__name__.rsplit(".", 1)[-1].startswith("niti_") else ():
+            cases = (pass_case(str(passed), seed) for seed in itertools.count())
+            case = next(c for c in cases if np.prod([*c.sizes.values()], dtype=float) < 1e5)
+            arrays = {}
+            for a in passed.reads:
+                shape, dtype = passed.shape(a, case.sizes), case.dtypes.get(a) or dtype_of(passed.shapes[a], np.float64)
+                arrays[a] = np.zeros(shape, dtype) if a in passed.indices else rng.integers(1, 4, shape).astype(dtype)
+            found = passed.sizes(arrays, case.attrs)
+            yield passed, arrays, case.attrs, {d: n for d, n in case.sizes.items() if d not in found}
+
+
 def simulate():
-    calls = [*filtered_calls(), *channel_calls()]
+    calls = [*filtered_calls(), *channel_calls(), *whole_calls()]
     for module in modules("ops"):
         name = module.__name__.rsplit(".", 1)[-1]
         passes = passes_of(module)
@@ -133,7 +150,7 @@ def ptx():
                 attributes = [typeof(_typed(default, np.float32)) for default in passed.attributes.values()]
                 arrays = [array(passed.shapes[a], np.float32) for a in passed.arrays]
                 # rates are Python floats in dropout; Numba rounds float32 to whole numbers by way of float64
-                wide = passed.operator in ("dropout", "quantize") or any(
+                wide = passed.operator in ("dropout", "quantize", "niti_input") or any(
                     "float64" in passed.shapes[a] for a in passed.arrays
                 )
                 compiled(str(passed), passed.body, (*arrays, *attributes), wide)

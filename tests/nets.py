@@ -41,6 +41,19 @@ def watch() -> ri.Graph:
     return ri.models.build("watch", size=(1, 22))
 
 
+def bare() -> ri.Graph:
+    """Without norms, as whole numbers that share exponents need it: groups, a residual sum, both pools."""
+    g = ri.Graph("bare", (8, 6), 3)
+    x = g.relu("relu1", g.conv2d("conv1", "input", 6, 3, pad=1, bias=True))
+    y = g.conv2d("conv2", x, 6, 3, pad=1, groups=6)
+    y = g.conv2d("conv3", g.relu("relu2", y), 6, 1, groups=2, bias=True)
+    x = g.relu("relu3", g.add("sum", x, y))
+    x = g.avg_pool("mean", g.max_pool("pool", x, 2), (2, 1), 1)
+    x = g.relu("relu4", g.linear("fc1", g.flatten("flat", x), 5))
+    g.linear("fc2", x, 3)
+    return g
+
+
 NETS = {"watch": watch, "residual": residual, "depthwise": depthwise}
 KEEP, RATIO, PATCH = ErrorMapPruning(0.5), SparseUpdate(0.4), ri.GradientFilter(2)
 RULES = {

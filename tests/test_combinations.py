@@ -5,13 +5,14 @@ from itertools import combinations, combinations_with_replacement
 
 import numpy as np
 import pytest
-from nets import NETS
+from nets import NETS, bare
 
 import refimpl as ri
 from costmodel import predict
 from gradledger import options
 from refimpl.kernels import random
 from refimpl.plan.combinations import COMBINATIONS, INSTANCES, METHODS, check_combination, combinations_table
+from refimpl.surgery.for_step import made_for
 from refimpl.training.trainer import Trainer
 from tools.docs import site
 from validation.instruments.counting import count_call
@@ -36,12 +37,19 @@ PLANS = {
     "bias-only": {"bias_only": True},
     "stochastic-depth": {"depth": ri.StochasticDepth(0.5)},
     "forward-gradient": {"step": ri.ForwardGradient(m=2, optimizer=ri.SGD(lr=0.05))},
+    "niti": {"step": ri.Niti(optimizer=ri.SGD(lr=0.05))},
 }
 SUPPORTED = [pair for pair, c in COMBINATIONS.items() if c.supported]
 REFUSED = [pair for pair, c in COMBINATIONS.items() if not c.supported]
 OF_RULES = [pair for pair in SUPPORTED if not set(pair) & {*INSTANCES, "stochastic-depth", "forward-gradient"}]
 ALL_RULES = ("error-map-pruning", "gradient-filter", "sparse-update", "quantized")
 OPERATORS = {m: m.replace("-", "_") for m in ALL_RULES}
+
+
+def net_for(methods, otherwise="depthwise") -> ri.Graph:
+    """A net that the methods train."""
+    step = next((PLANS[m]["step"] for m in methods if "step" in PLANS[m]), ri.Backprop())
+    return NETS[otherwise]() if step.quantizes is None else made_for(step, bare(), np.ones((1, 8, 6, 3), np.float32))
 
 
 def plan(graph, *methods) -> ri.Plan:
@@ -56,7 +64,7 @@ def plan(graph, *methods) -> ri.Plan:
 def test_the_table_has_every_pair_and_every_method():
     assert set(COMBINATIONS) == set(combinations_with_replacement(METHODS, 2))
     assert set(METHODS) == set(PLANS)
-    assert {b for a, b in SUPPORTED if a == "instance-filter"} == {*ALL_RULES, "bias-only", "forward-gradient"}
+    assert {b for a, b in SUPPORTED if a == "instance-filter"} == {*ALL_RULES, "bias-only", "forward-gradient", "niti"}
     assert OF_RULES == list(combinations(ALL_RULES, 2))
 
 
@@ -86,6 +94,9 @@ def test_supported_rules_train_together(net, methods, backend):
 def hardest(trainer, x, y):
     """Half of the instances: those of the highest loss."""
     logits = trainer.predict(x).astype(float)
+    output = trainer.evaluator.runner.program.step.host_reads["output"]
+    if output.quantized:  # of the mini-batch that was looked at last
+        logits = trainer.evaluator.runner.real(output, len(y))
     losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(y)), y]
     return np.sort(np.argsort(-losses)[: round(0.5 * len(y))])
 
@@ -117,7 +128,7 @@ def steps(trainer, count):
 @pytest.mark.parametrize("methods", [pair for pair in SUPPORTED if pair[0] in CHOSEN], ids=" + ".join)
 def test_a_step_is_the_methods_own_step_on_what_the_other_chooses(methods, backend):
     chooser, method = methods
-    graph, own = NETS["depthwise"](), NETS["depthwise"]()
+    graph, own = net_for(methods), net_for(methods)
     both = Trainer(ri.compile(graph, plan(graph, *methods), 5, backend=backend), seed=2)
     alone = Trainer(ri.compile(own, plan(own, method), 5, backend=backend), seed=2)
     assert both.program.plan.methods == list(methods)

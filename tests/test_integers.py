@@ -18,12 +18,13 @@ def net(plan) -> costmodel.predict.Estimate:
 
 
 FIRST, SECOND = 4 * (4 * 3) * (3 * 3 * 3) * 4, 4 * (3 * 2) * (2 * 2 * 4) * 5  # N · outputs · taps and inputs · K
+LAST = 4 * (3 * 2 * 5) * 2  # N · D · K
 
 
 @pytest.mark.parametrize("scheme, wanted", [
-    ("psq", {(8, 8): FIRST + 2 * SECOND}),  # dw of both, dx of the second
-    ("ptq", {(8, 8): FIRST + 2 * SECOND}),
-    ("banner", {(8, 8): FIRST + SECOND + SECOND, (8, 16): FIRST + SECOND}),  # forward of both and dx; dw
+    ("psq", {(8, 8): FIRST + 2 * SECOND + 2 * LAST}),  # dw of all, dx of the second and the last
+    ("ptq", {(8, 8): FIRST + 2 * SECOND + 2 * LAST}),
+    ("banner", {(8, 8): FIRST + 2 * SECOND + 2 * LAST, (8, 16): FIRST + SECOND + LAST}),  # forward of all and dx; dw
 ])  # fmt: skip
 def test_they_are_counted_by_the_bits_of_their_factors(scheme, wanted):
     found = net(ri.Plan(rules=[ri.QuantizedTraining(scheme)]))

@@ -16,12 +16,15 @@ MOST = 3  # files that may name an operator
 # What is made of named operators, and so names them.
 MADE_OF = {
     "refimpl/models/": "nets",
+    "refimpl/ops/niti_": "operators that narrow their sums alike, and place a maximum as that of floats",
     "refimpl/formats/": "maps of the names and layouts that other libraries have",
     "refimpl/surgery/quantize.py": "the forms of operators in whole numbers",
+    "refimpl/surgery/share_exponents.py": "the forms of operators in whole numbers that share exponents",
     "refimpl/compiler/grouping.py": "which operators belong together, for every backend",
     "refimpl/backends/cpu/": "the operators that a tuned kernel does",
     "costmodel/device/calibration.py": "nets, to time kernels on",
     "costmodel/formulas/paper": "what the papers count, layer by layer, in their own way",
+    "costmodel/formulas/ops/niti_": "what is common to operators that narrow their sums alike",
     "validation/bench/": "nets and operators, to time",
     "validation/experiments/": "nets and layers of the papers",
     "validation/instruments/drawn_nets.py": "nets, drawn",
@@ -37,6 +40,7 @@ REASONS = {
     "refimpl/methods/forward_gradient.py": "perturbed weights are looked for, to see whether epsilon moves them",
     "refimpl/methods/forward_gradient_calls.py": "weights are perturbed, and their norms asked for",
     "refimpl/methods/forward_gradient_whole.py": "whole weights are perturbed and updated",
+    "refimpl/methods/niti.py": "the loss and the update in whole numbers, and what a Plan cannot have beside them",
     "refimpl/methods/optim.py": "an optimizer's own pass",
     "refimpl/methods/instance_filter.py": "the setting `batch_norm` of a Plan, called as the operator",
     "refimpl/ops/batch_norm.py": "what stands for it where statistics are fixed",

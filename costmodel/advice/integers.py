@@ -27,8 +27,12 @@ Bits = tuple[int, int]
 
 
 def factors(call: Call) -> Bits | None:
-    """Bits of the two arrays of narrow whole numbers that a call multiplies, the fewer first; None without such."""
-    bits = sorted(8 * b.dtype.itemsize for b in call.reads if b.dtype.kind in "iu" and 8 * b.dtype.itemsize <= NARROW)
+    """Bits of the two arrays of narrow whole numbers that a call multiplies, the fewer first; None without such.
+
+    One of a single axis is no factor: it is a bias.
+    """
+    of_integers = [b.dtype for b in call.reads if b.dtype.kind in "iu" and len(b.shape) > 1]
+    bits = sorted(8 * dtype.itemsize for dtype in of_integers if 8 * dtype.itemsize <= NARROW)
     return (bits[0], bits[1]) if len(bits) == 2 else None
 
 

@@ -37,6 +37,9 @@ def backward(net: "Derivation", nodes: "list[Resolved]", loss: "Resolved") -> No
     net.when = ALWAYS.also(any=needed[net.graph.output])
     net.call(loss, loss.writer["dx"], late=True)
     arriving: dict[str, list[Partial]] = {net.graph.output: [Partial(loss.arrays["dx"])]}
+    stands = net.graph.tensors[net.graph.output].quantized
+    if stands and stands.scale in needed and "dx_exponent" in loss.writer:
+        arriving[stands.scale] = [Partial(net.demand(loss, "dx_exponent"))]
     uses: dict[str, list[Partial]] = {}  # parameter → its gradients of the nodes that use it
     for resolved in reversed(nodes):
         node, op = resolved.node, resolved.op

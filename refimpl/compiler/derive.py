@@ -98,6 +98,7 @@ class Derivation:
         self.gradients: dict[str, Buffer] = {}
         # parameter → what emits calls that make its gradient anew, where a step keeps none until it is read
         self.estimated: Mapping[str, Callable[[], Buffer]] = {}
+        self.updating: Callable[[Derivation], None] | None = None  # emits the update; None: the optimizer's
         self.operand, self.operands = operand, dict[str, Buffer]()
         self.told: set[str] = set()  # of what the host writes the arrays that the step's strategy fills
         self.updated: dict[str, Condition] = {}  # parameter → when it has a gradient
@@ -181,7 +182,7 @@ class Derivation:
             reads["tloss"] = along.loss(last)
         elif self.training:
             backward(self, nodes, last)
-            if self.gradients:
+            if any(b.dtype.kind == "f" for b in self.gradients.values()):
                 reads["finite"] = check(self)
             update(self, nodes)
         phases = PHASES if self.training and not along else PHASES[:1]
@@ -315,11 +316,10 @@ class Derivation:
         for local, tensor in zip(op.outputs, node.outputs, strict=True):
             known[local] = self.buffer(local, self.shapes[tensor])
         sizes = read_sizes(op.shapes, known)
-        attrs = node_attrs(node, sizes)
+        attrs = {**node_attrs(node, sizes), **self.plan.step.attrs}
         if op.stream is not None:
             attrs |= {"stream": op.stream + self.graph.place(node.name)}
-        for local, holds in op.host.items():
-            arrays[local] = self.count_write() if holds == "update" else self.seed_write()
+        arrays |= self.told_by_host(op)
         passes, tangent = op.bound, op.tangent
         if op.bind:
             binding = op.bind([arrays[local] for local in op.locals(len(node.inputs))])
@@ -336,6 +336,11 @@ class Derivation:
                 if rule.stream is not None:
                     attrs |= {"stream": rule.stream + self.graph.place(node.name)}
         return Resolved(node, op, attrs, passes, sizes, arrays, tangent)
+
+    def told_by_host(self, op: Operator) -> dict[str, Buffer]:
+        """What an operator says that the host fills before a step, where there is one."""
+        holds = op.host.items() if self.training else ()
+        return {local: self.count_write() if what == "update" else self.seed_write() for local, what in holds}
 
     def given(self, rule: Rule, node: Node, passes: list[Bound], sizes: dict[str, int]) -> dict[str, Buffer]:
         """What the passes of a rule read that the rule or the host gives: its constants and its scalars."""
@@ -416,16 +421,25 @@ class Derivation:
             self.moves.bring(call)
 
     def loss(self, output: Buffer) -> Resolved:
-        """The loss as a last node; labels or targets come from the host."""
+        """The loss as a last node; labels or targets come from the host.
+
+        Of whole numbers it may read the scale too, as `x_exponent`.
+        """
         plan = self.plan
-        op = operator(plan.loss)
-        node = Node("loss", plan.loss, (self.graph.output,))
-        check_dtype(node, "x", self.graph.tensors[self.graph.output].dtype)
-        sizes, axes = read_sizes(op.shapes, {"x": output}), starred_axes(op.shapes, {"x": output})
-        attrs = {"label_smoothing": plan.label_smoothing}
+        attrs: dict = {"label_smoothing": plan.label_smoothing, **self.plan.step.attrs}
         if plan.ignored_label is not None:
             attrs["ignored"] = plan.ignored_label
-        loss = Resolved(node, op, attrs, op.bound, sizes, {"x": output}, op.tangent)
+        named = plan.step.loss or plan.loss
+        op = operator(named)
+        node = Node("loss", named, (self.graph.output,))
+        check_dtype(node, "x", self.graph.tensors[self.graph.output].dtype)
+        sizes, axes = read_sizes(op.shapes, {"x": output}), starred_axes(op.shapes, {"x": output})
+        arrays = {"x": output} | self.told_by_host(op)
+        if "x_exponent" in op.shapes and output.quantized:
+            arrays["x_exponent"] = output.quantized.scale
+        if op.stream is not None:
+            attrs["stream"] = op.stream + len(self.graph.nodes)
+        loss = Resolved(node, op, attrs, op.bound, sizes, arrays, op.tangent)
         name = "labels" if "labels" in op.shapes else "target"
         entry = op.shapes[name]
         shape = full_shape(entry, sizes, axes)

@@ -20,6 +20,9 @@ def update(net: "Derivation", nodes: "list[Resolved]") -> None:
     """
     net.section = "update"
     running_statistics(net, nodes)
+    if net.updating:
+        net.updating(net)
+        return
     optimizer = net.plan.step.optimizer
     op = operator(optimizer.operator)
     passed = next(p for p in op.passes.values() if set(p.writes) == {"w", *optimizer.state})

@@ -16,14 +16,15 @@ from ..kernels.passes import Bound, Pass
 from ..ops import conv2d, linear
 from .registry import Statement
 
-DENSE = {  # operator whose gradients the rules put together → its products, and what it adds up for a bias
+CONVOLUTION, LINEAR = "conv2d", "linear"  # operators whose gradients the rules put together
+DENSE = {  # → their own passes
     name: {"y": op.forward, "dx": op.grad_x, "dw": op.grad_w, "db": op.grad_b}
-    for name, op in (("conv2d", conv2d), ("linear", linear))
+    for name, op in ((CONVOLUTION, conv2d), (LINEAR, linear))
 }
 
 
 @dataclass
-class Layer:
+class TrainedLayer:
     """A layer whose gradients the rules put together.
 
     attrs, sizes: of the node, letters of the rules included. operator: its name. names: array of the layer that is left
@@ -33,7 +34,7 @@ class Layer:
 
     attrs: dict
     sizes: dict[str, int]
-    operator: str = "conv2d"
+    operator: str = CONVOLUTION
     filtered: bool = False
     passes: list[Bound] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
@@ -78,13 +79,13 @@ class Layer:
 class Rule:
     """A method of the kind "rule": passes that replace gradients of trained layers, and what these read.
 
-    operators: of the layers, `conv2d` alone or `linear` too. stage: its place among the rules when they are bound,
+    operators: of the layers, CONVOLUTION alone or LINEAR too. stage: its place among the rules when they are bound,
     small ones first. priced: settings that sizes and costs depend on, which a closed form takes as symbols. stream: the
     first of the random streams of its nodes, whose attribute `stream` is that plus the node's place; None where it
     draws nothing.
     """
 
-    operators: ClassVar[tuple[str, ...]] = ("conv2d",)
+    operators: ClassVar[tuple[str, ...]] = (CONVOLUTION,)
     method: ClassVar[str]
     states: ClassVar[Statement]
     stage: ClassVar[int] = 0
@@ -104,7 +105,7 @@ class Rule:
         """Letters of its own, of a node with these sizes, that no array tells."""
         return {}
 
-    def bind(self, node: Layer) -> None:
+    def bind(self, node: TrainedLayer) -> None:
         """Add its passes to those of a node; every rule has its own."""
         raise NotImplementedError(f"the rule {type(self).__name__} must have bind(node), which adds its passes")
 
@@ -132,14 +133,14 @@ class Rule:
         return None
 
 
-def bind(rules: Iterable, operator: str, attrs: Mapping, sizes: Mapping[str, int]) -> Layer:
+def bind(rules: Iterable, operator: str, attrs: Mapping, sizes: Mapping[str, int]) -> TrainedLayer:
     """The passes, attributes and sizes of a trained layer under `rules`, each a `Rule` for such an operator.
 
     sizes: without letters that stand for several axes, which the arrays of each pass tell.
     """
     rules = sorted(rules, key=lambda rule: rule.stage)
     filtered = any("filters" in rule.states.traits for rule in rules)
-    node = Layer(dict(attrs), dict(sizes), operator, filtered)
+    node = TrainedLayer(dict(attrs), dict(sizes), operator, filtered)
     for rule in rules:
         node.attrs |= rule.attrs()
         node.sizes |= rule.letters(node.sizes)

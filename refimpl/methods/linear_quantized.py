@@ -13,7 +13,7 @@ Any float dtype.
 import numpy as np
 
 from ..kernels.passes import declare
-from ..ops import linear
+from .layer import DENSE, LINEAR
 from .quantized import LEVELS, fits, stands_for
 
 SHAPES = {
@@ -37,7 +37,7 @@ def fits_rows(sizes, attrs):
     return fits(sizes["M"], attrs["levels"], "the rows M of a sample of dy") if "M" in sizes else {}
 
 
-@stands_for(linear.forward)
+@stands_for(DENSE[LINEAR]["y"])
 @declare(SHAPES, items="N M K", writes="y", derive=fits_inputs, sums="D")
 def forward(t, y, x_q, w_q, x_scale, w_scale, b=None):
     """Output y, (N, M, K), from x_q, (N, M, D), w_q, (D, K), their scales, (1,), and b, (K,)."""
@@ -50,7 +50,7 @@ def forward(t, y, x_q, w_q, x_scale, w_scale, b=None):
     y[n, m, k] = value + b[k] if b.shape[0] else value
 
 
-@stands_for(linear.grad_x)
+@stands_for(DENSE[LINEAR]["dx"])
 @declare(SHAPES, items="N M D", writes="dx", derive=fits_outputs, sums="K")
 def grad_x(t, dx, dy_q, w_q, dy_scale, w_scale):
     """Gradient of x, (N, M, D), from dy_q, (N, M, K), w_q, (D, K), dy_scale, (N,), and w_scale, (1,)."""
@@ -63,7 +63,7 @@ def grad_x(t, dx, dy_q, w_q, dy_scale, w_scale):
     dx[n, m, d] = dy_scale[n] * w_scale[0] * dx.dtype.type(total)
 
 
-@stands_for(linear.grad_w)
+@stands_for(DENSE[LINEAR]["dw"])
 @declare(SHAPES, items="D K", writes="dw", derive=fits_rows, sums="N", adds="N")
 def grad_w(t, dw, dy_q, x_q, dy_scale, x_scale, levels=LEVELS):
     """Gradient of w, (D, K), from dy_q, (N, M, K), x_q, (N, M, D), dy_scale, (N,), and x_scale, (1,).

@@ -43,7 +43,7 @@ from ..kernels.kernel import helper
 from ..kernels.passes import Bound, Pass, ShapeError, declare, dims, size_of
 from ..kernels.random import words
 from . import quantized_norm
-from .layer import DENSE, Layer, Rule
+from .layer import CONVOLUTION, DENSE, LINEAR, Rule, TrainedLayer
 from .registry import Other, Pick, Statement, Tried, register_method
 
 SHAPES = {
@@ -287,7 +287,7 @@ def grad_w(
 
 
 PRODUCTS: dict[Pass, Pass] = {  # of floats → of whole numbers
-    DENSE["conv2d"][array]: own for array, own in (("y", forward), ("dx", grad_x), ("dw", grad_w))
+    DENSE[CONVOLUTION][array]: own for array, own in (("y", forward), ("dx", grad_x), ("dw", grad_w))
 }
 
 
@@ -335,7 +335,7 @@ class QuantizedTraining(Rule):
             variants={"=ptq": ({"scheme": "ptq"}, {}), "=banner": ({"scheme": "banner"}, {})},
         ),
     )  # fmt: skip
-    operators: ClassVar[tuple[str, ...]] = ("conv2d", "linear")
+    operators: ClassVar[tuple[str, ...]] = (CONVOLUTION, LINEAR)
     stage: ClassVar[int] = 3
     stream: ClassVar[int] = random.ROUNDING
 
@@ -372,7 +372,7 @@ class QuantizedTraining(Rule):
         """Range batch norm where the forward pass is quantized."""
         return (quantized_norm.ends, quantized_norm.slope, quantized_norm.grad_x) if self.scheme == "banner" else ()
 
-    def bind(self, node: Layer) -> None:
+    def bind(self, node: TrainedLayer) -> None:
         """Add the passes of the forward pass where it is quantized, and those of the products that are left."""
         bifurcated = self.scheme == "banner"
         if bifurcated:
@@ -383,7 +383,7 @@ class QuantizedTraining(Rule):
         self._multiply(node, "dx", node.letters, wide=False)
         self._multiply(node, "dw", node.letters | node.w_letters, wide=bifurcated)
 
-    def _multiply(self, node: Layer, gradient: str, letters: Mapping[str, str], wide: bool) -> None:
+    def _multiply(self, node: TrainedLayer, gradient: str, letters: Mapping[str, str], wide: bool) -> None:
         """Add the product that stands for the one of a gradient, with its operands; wide: 16 bits of dy."""
         product = node.products[gradient]
         if product not in PRODUCTS:
@@ -400,14 +400,14 @@ class QuantizedTraining(Rule):
             names |= {f"{a}_q": f"{whole}_q", f"{a}_scale": f"{whole}_scale"}
         _add(node, Bound(PRODUCTS[product], names, letters, {"levels": WIDE_LEVELS if wide else self.levels}))
 
-    def _quantize(self, node: Layer, a: str, left: str, rows: int | None = None) -> None:
+    def _quantize(self, node: TrainedLayer, a: str, left: str, rows: int | None = None) -> None:
         """Add the passes that quantize an array of the node, `left`; rows: of one that has no samples."""
         known = {} if rows is None else {"N": rows}
         names = {"v": left, "most": f"{left}_most", "scale": f"{left}_scale", "q": f"{left}_q"}
         for p in (most, tensor_scale, nearest):
             _add(node, Bound(p, {a: n for a, n in names.items() if a in p.arrays}, known=known))
 
-    def _round(self, node: Layer, left: str, wide: bool) -> str:
+    def _round(self, node: TrainedLayer, left: str, wide: bool) -> str:
         """Add the passes that quantize an error map of the node; the name that its whole numbers begin with."""
         whole = f"{left}_wide" if wide else left
         q = "wide" if wide else "q"
@@ -419,7 +419,7 @@ class QuantizedTraining(Rule):
         return whole
 
 
-def _add(node: Layer, bound: Bound) -> None:
+def _add(node: TrainedLayer, bound: Bound) -> None:
     """Add a pass to a node's once."""
     if bound not in node.passes:
         node.passes.append(bound)

@@ -56,6 +56,13 @@ class Strategy:
     method: ClassVar[str]  # of one that is a registered method, its name
     optimizer: SGD | Adam
     clip_norm: float | None = None  # what the norm of the gradient is clipped to
+    form: ClassVar[str] = "scales"  # of the whole numbers that it trains: one of `surgery.for_step.FORMS`
+    loss: ClassVar[str | None] = None  # the operator that computes the loss of the main net; None: the plan's
+
+    @property
+    def attrs(self) -> Mapping[str, object]:
+        """Attributes that passes of the nodes and of the loss take from it beside their own."""
+        return {}
 
     @property
     def nets(self) -> dict[str, Graph]:
@@ -64,7 +71,7 @@ class Strategy:
 
     @property
     def quantizes(self) -> Mapping[str, Any] | None:
-        """What `surgery.quantize` is told where a command makes whole numbers of a net first; None: nothing is made."""
+        """What the function of its form is told where a command makes whole numbers of a net first; None: none is."""
         return None
 
     def blocks(self, graph: Graph) -> tuple[Block, ...]:

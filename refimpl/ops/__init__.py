@@ -61,6 +61,7 @@ class Operator:
     passes: Mapping[str, Pass]  # pass name → pass
     derive: Callable[[dict, Mapping], dict] | None
     tangent: tuple[str | Bound, ...] = ()
+    shared: tuple[Bound, ...] = ()  # passes of other files
     outputs: tuple[str, ...] = ("y",)
     bind: Callable[[Sequence], Binding] | None = None  # of an operator of any number of inputs
     variant: Callable[[bool, bool], str] | None = None
@@ -94,8 +95,8 @@ class Operator:
 
     @cached_property
     def bound(self) -> list[Bound]:
-        """Its passes on a node's own arrays."""
-        return [Bound(p) for p in self.passes.values()]
+        """Its passes on a node's own arrays, and those of other files."""
+        return [*map(Bound, self.passes.values()), *self.shared]
 
     @cached_property
     def defaults(self) -> dict[str, object]:
@@ -161,6 +162,7 @@ def operator(name: str) -> Operator:
         passes=passes,
         derive=derive,
         tangent=tangent_terms(getattr(module, "TANGENT", ())),
+        shared=tuple(getattr(module, "BOUND", ())),
         outputs=getattr(module, "OUTPUTS", ("y",)),
         bind=getattr(module, "bind", None),
         variant=getattr(module, "variant", None),

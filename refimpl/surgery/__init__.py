@@ -2,5 +2,6 @@
 
 from . import cut, prune
 from .quantize import quantize
+from .share_exponents import share_exponents
 
-__all__ = ["cut", "prune", "quantize"]
+__all__ = ["cut", "prune", "quantize", "share_exponents"]

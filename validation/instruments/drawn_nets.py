@@ -21,6 +21,7 @@ from refimpl.methods.registry import KINDS, known, of_kind
 from refimpl.ops import operator_module, operators
 from refimpl.plan import combinations
 from refimpl.plan.plan import counted
+from refimpl.surgery.for_step import outlined_for
 from refimpl.training.trainer import initial
 
 from .drawn_passes import Pick, picker
@@ -67,8 +68,12 @@ def net_case(seed: int) -> NetCase:
     """The net and plan of a seed."""
     methods = methods_of(seed)
     pick = picker("net", seed)
-    graph = net(pick, residual=any(known()[m].states.kind == "depth" for m in methods))
+    if any(known()[m].states.kind == "step" and known()[m]().quantizes is not None for m in methods):
+        graph = bare(pick)
+    else:
+        graph = net(pick, residual=any(known()[m].states.kind == "depth" for m in methods))
     plan = plan_of(pick, graph, methods)
+    graph = outlined_for(plan.step, graph)
     batch = pick(2, 6) if plan.batch_norm == "train" or plan.strategy.nets else pick(1, 6)
     backend = ("fast", "fast", "reference")[pick(0, 2)]
     threads = min(pick(1, 2), numba.config.NUMBA_NUM_THREADS)
@@ -100,6 +105,28 @@ def net(pick: Pick, residual: bool) -> Graph:
     if not pick(0, 2):
         x = g.dropout("drop", x, pick(0, 9) / 10)
     g.linear("fc", x, pick(2, 5), bias=bool(pick(0, 3)))
+    return g
+
+
+def bare(pick: Pick) -> Graph:
+    """A small net of what has a form in whole numbers of every kind: no norms, windows that do not overlap."""
+    g = Graph("drawn", (pick(4, 9), pick(4, 9)), pick(1, 4))
+    x = INPUT
+    for i in range(pick(1, 3)):
+        channels = g.shape(x)[3]
+        groups = (1, channels)[pick(0, 1)]
+        kernel, pad = (pick(1, 3), pick(1, 3)), pick(0, 1)
+        y = g.conv2d(f"b{i}", x, groups * pick(1, 3), kernel, pad=pad, groups=groups, bias=bool(pick(0, 1)))
+        x = g.relu(f"b{i}.relu", y) if pick(0, 1) else y
+    if pick(0, 1):
+        y = g.relu("branch.relu", g.conv2d("branch", x, g.shape(x)[3], 3, pad=1))
+        x = g.add("sum", x, y)
+    window = tuple(min(2, n) for n in g.shape(x)[1:3])
+    x = (g.max_pool, g.avg_pool)[pick(0, 1)]("pool", x, window)
+    x = g.global_avg_pool("mean", x) if pick(0, 1) else g.flatten("flat", x)
+    if pick(0, 1):
+        x = g.dropout("drop", g.relu("hidden.relu", g.linear("hidden", x, pick(1, 6))), 0.5)
+    g.linear("fc", x, pick(2, 5), bias=bool(pick(0, 1)))
     return g
 
 
@@ -195,9 +222,12 @@ def plan_of(pick: Pick, g: Graph, methods: tuple[str, ...]) -> ri.Plan:
     mse = instances is None and not pick(0, 3)
     weights = tuple(pick(1, 8) / 4 for _ in range(g.shape(g.output)[1])) if not mse and pick(0, 1) else None
     step = ri.Backprop(optimizer, clip_norm=pick(1, 9) / 3 if pick(0, 1) else None)
-    steps = [replace(m, optimizer=optimizer) for m in made("step")]
+    steps = made("step")
+    if any(m.quantizes is not None for m in steps):  # whole numbers have plain settings alone
+        optimizer, mse, weights = ri.SGD(lr=0.05), False, None
+    steps, whole = [replace(m, optimizer=optimizer) for m in steps], any(m.quantizes is not None for m in steps)
     return ri.Plan(
-        "all" if pick(0, 1) else pick(0, several),
+        "all" if pick(0, 1) or whole else pick(0, several),
         made("rule"),
         next(iter(steps), step),
         batch_norm="frozen" if kinds["bias"] or steps or pick(0, 1) else "train",
@@ -206,6 +236,6 @@ def plan_of(pick: Pick, g: Graph, methods: tuple[str, ...]) -> ri.Plan:
         instances=instances,
         depth=next(iter(made("depth")), None),
         loss="mse" if mse else "softmax_cross_entropy",
-        label_smoothing=0.0 if mse else pick(0, 1) * 0.1,
+        label_smoothing=0.0 if mse or whole else pick(0, 1) * 0.1,
         class_weights=weights,
     )

@@ -31,6 +31,7 @@ from refimpl.kernels import random
 from refimpl.methods.registry import KINDS, known
 from refimpl.plan.combinations import check_combination
 from refimpl.storage import checkpoint
+from refimpl.surgery.for_step import made_for
 
 from . import measured
 from .provenance import provenance
@@ -133,6 +134,7 @@ def figures(name: str) -> dict:
     if plan.loss == "mse":
         targets = np.eye(CLASSES, dtype=np.float32)[y]
     try:
+        graph = made_for(plan.step, graph, x, 3)
         program = ri.compile(graph, plan, BATCH, backend=backend, threads=THREADS)
     except ValueError as e:
         return {"refused": str(e)}

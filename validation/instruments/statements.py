@@ -171,6 +171,35 @@ PAPERS = (
         ),
     ),
     Paper(
+        "2009.13108",
+        "NITI: Training Integer Neural Networks Using Integer-only Arithmetic",
+        rows(
+            "refimpl/ops/shared_exponent.py",
+            "second-hand",
+            {"range by the highest bit": "the highest bit of the largest sum tells by how many bits all are shifted"},
+        )
+        + rows(
+            "refimpl/kernels/shared_exponent.py",
+            "second-hand; which bits are compared: our reading",
+            {"pseudo-stochastic rounding": "the bits that are cut off decide whether a number is rounded up"},
+        )
+        + rows(
+            "refimpl/ops/niti_cross_entropy.py",
+            "second-hand; the approximation: our reading",
+            {"integer cross-entropy": "the error of the last layer, softmax less one-hot, in whole numbers"},
+        )
+        + rows(
+            "refimpl/ops/niti_update.py",
+            "second-hand; how a rate says the bits: our reading",
+            {"integer update": "w ← w − dw shifted to few bits"},
+        )
+        + rows(
+            "refimpl/methods/niti.py",
+            "second-hand",
+            {"integer-only step": "forward, loss, backward and update in whole numbers that share exponents"},
+        ),
+    ),
+    Paper(
         "2411.04036",
         "Stepping Forward on the Last Mile",
         rows(
