@@ -21,7 +21,7 @@ from . import tiles
 from .integers import OFFSET, as_floats, every, join2, join4, narrow, operands, scatter, widen
 from .quantized_conv2d import MOST_ROWS, TILE_BYTES, gather
 from .quantized_product import COLUMNS, ROWS, block, each, operand, pack, words
-from .simd import LANES, accumulate, address, load, splat, store
+from .simd import LANES, address, load, splat, store
 
 ITEMS = 8  # pieces of work wanted at least, so that a few threads share them evenly
 PIXELS = 512  # whose products of 8 and 16 bits surely fit into a sum of 32

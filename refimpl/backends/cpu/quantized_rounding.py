@@ -1,7 +1,7 @@
 """Floats as whole numbers for 8-bit training, in runs that the compiler makes vectors of: the bits of the reference."""
 
-from llvmlite import ir
 import numpy as np
+from llvmlite import ir
 from numba import prange
 from numba.core import types
 from numba.core.extending import intrinsic
