@@ -46,9 +46,8 @@ EXPERIMENTS = {
     loss_landscape.NAME: loss_landscape.run,
     **{name: partial(forward_gradients.run, name) for name in forward_gradients.TASKS},
 }
-JUDGED = {
-    module.NAME: module for module in (noniid, lenet_mnist, quantized_lenet, quantized_noniid, sparse_mobilenet)
-}  # experiments of many runs
+MANY_RUNS = (noniid, lenet_mnist, quantized_lenet, quantized_noniid, sparse_mobilenet)
+JUDGED = {module.NAME: module for module in MANY_RUNS}
 
 
 def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict:

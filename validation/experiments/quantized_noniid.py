@@ -3,10 +3,10 @@
 gradledger reproduce quantized-noniid
 
 The split, the net and the recipe are those of `noniid`: half A of Fashion-MNIST trains ResNet-20, its last four
-convolutions and the classifier then learn half B under gradient filtering with patch 2, alone and with both quantizers
-of arXiv 2010.14298: `ptq`, one scale for the mini-batch's error map, and `psq`, one for each sample. [ours] Fewer epochs
-than `noniid`, one for half A and five for half B: what the time allowed. No setting was chosen by a result; half B's
-test images are looked at once a run, at its end. Differences are taken within a seed.
+convolutions and the classifier then learn half B under gradient filtering with patch 2, alone and with both of the
+quantizers of arXiv 2010.14298: `ptq`, one scale for the error map of the mini-batch, and `psq`, one for each sample.
+[ours] Fewer epochs than `noniid`, one for half A and five for half B: what the time allowed. No setting was chosen by a
+result; half B's test images are looked at once a run, at its end. Differences are taken within a seed.
 """
 
 from dataclasses import asdict, dataclass, replace

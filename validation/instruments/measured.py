@@ -52,8 +52,8 @@ def run_flops(
 ) -> float:
     """Multiplications and additions of every launch that a runner made, with its real sizes.
 
-    made: how often each (section, samples) ran. of: `counted_flops`, `weighed_flops` or `executed_flops`. dropped: residual blocks that
-    were left out.
+    made: how often each (section, samples) ran. of: `counted_flops`, `weighed_flops` or `executed_flops`. dropped:
+    residual blocks that were left out.
     """
     launches = program.without(dropped)
     return sum(times * of(launch, n) for (section, n), times in made.items() for launch in launches[section])

@@ -1,4 +1,4 @@
-"""Depthwise products of 8-bit training, LANES channels at a time: whole numbers summed exactly, then scaled to floats."""
+"""Depthwise products of 8-bit training, LANES channels at a time: summed exactly, then scaled to floats."""
 
 import numpy as np
 from numba import prange
