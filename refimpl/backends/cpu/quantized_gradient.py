@@ -271,8 +271,11 @@ def finish(y, b, row_scale, w_scale, totals, total, starts, start, row0, rows, k
             i, sample = 0, sample + 1
 
 
-def grad_w_cut(sizes: Mapping, attrs: Mapping, dtype) -> tuple[int, int, int, int]:
-    """(samples of a slice, pixels of a tile, kernel rows of an item, panels of an item); dtype: of dy."""
+def grad_w_cut(sizes: Mapping, attrs: Mapping, dtype, one_scale: bool) -> tuple[int, int, int, int]:
+    """(samples of a slice, pixels of a tile, kernel rows of an item, panels of an item); dtype: of dy.
+
+    one_scale: a tile may hold pixels of several samples, for their scales are equal.
+    """
     rows, columns = sizes["R"], sizes["S"] * (sizes["C"] // sizes["G"])
     slices = min(sizes["N"], SLICES, max(1, PARTIALS // (rows * columns * sizes["K"])))
     per_slice = tiles.ceil_div(sizes["N"], slices)
@@ -286,14 +289,16 @@ def grad_w_cut(sizes: Mapping, attrs: Mapping, dtype) -> tuple[int, int, int, in
     else:
         of_item = sizes["G"] * tiles.ceil_div(together * columns, COLUMNS)
         fit = GATHERED // (together * columns)
-    pixels, per = sizes["P"] * sizes["Q"], each(dtype)
+    pixels, per = sizes["P"] * sizes["Q"] * (per_slice if one_scale else 1), each(dtype)
     most = max(4 * per, min(PIXELS, fit, GATHERED // sizes["K"]) // per * per)
     return per_slice, min(PIXELS, tiles.even(pixels, most, per)) if pixels > most else pixels, together, of_item
 
 
-def grad_w_scratch(sizes: Mapping, attrs: Mapping, dtype, floats, threads: int) -> dict[str, tuple[tuple, np.dtype]]:
+def grad_w_scratch(
+    sizes: Mapping, attrs: Mapping, dtype, floats, one_scale: bool, threads: int
+) -> dict[str, tuple[tuple, np.dtype]]:
     """Name → (shape, dtype) of what `grad_w` needs beside its arrays; dtype: of dy, floats: of dw."""
-    per_slice, pixels, together, _ = grad_w_cut(sizes, attrs, dtype)
+    per_slice, pixels, together, _ = grad_w_cut(sizes, attrs, dtype, one_scale)
     columns, count = sizes["S"] * (sizes["C"] // sizes["G"]), words(pixels, each(dtype))
     gathered = 0 if tiles.in_place(sizes, attrs) else pixels * together * columns
     slices = tiles.ceil_div(sizes["N"], per_slice)
@@ -307,34 +312,37 @@ def grad_w_scratch(sizes: Mapping, attrs: Mapping, dtype, floats, threads: int) 
 
 
 def grad_w_executes(
-    dw, dy, x, dy_scale, x_scale, partials, rows, tile, panel, totals, geometry, cut, as_it_lies
+    dw, dy, x, dy_scale, x_scale, partials, rows, tile, panel, totals, geometry, cut, as_it_lies, one_scale
 ) -> Ops:
     """Packing, whole blocks, sums of the samples and of the slices."""
     per_slice, pixels, together, _ = cut
     per, groups = each(dy.dtype), x.shape[3] // dw.shape[2]
-    width = dw.shape[3] // groups
+    width, samples, map_ = dw.shape[3] // groups, dy.shape[0], dy.shape[1] * dy.shape[2]
+    runs = pieces(samples * map_, per_slice * map_) if one_scale else [(map_, samples)]
+    found_tiles = [(length, times * many) for run, many in runs for length, times in pieces(run, pixels)]
     total = Ops()
     for height, many in pieces(dw.shape[0], together):
         columns = height * dw.shape[1] * dw.shape[2]
         for n, times in pieces(columns, COLUMNS):
             vectors = tiles.ceil_div(n, LANES) * LANES
-            for length, tiles_ in pieces(dy.shape[1] * dy.shape[2], pixels):
+            for length, tiles_ in found_tiles:
                 count = words(length, per)
                 found = IADD * (per * count * COLUMNS) + IMUL * vectors
                 found += IMAC * (tiles.ceil_div(width, ROWS) * ROWS * COLUMNS * count * per)
                 found += (IADD + MUL + ADD) * (width * vectors)
-                total += found * (groups * many * times * tiles_ * dy.shape[0])
+                total += found * (groups * many * times * tiles_)
     slices = tiles.ceil_div(dy.shape[0], per_slice)
     return total + (ADD * slices + MUL) * dw.size
 
 
 @executes(grad_w_executes)
 @fast
-def grad_w(dw, dy, x, dy_scale, x_scale, partials, rows, tile, panel, totals, geometry, cut, as_it_lies):
+def grad_w(dw, dy, x, dy_scale, x_scale, partials, rows, tile, panel, totals, geometry, cut, as_it_lies, one_scale):
     """Write dw (R, S, C/G, K), floats, from dy (N, P, Q, K), int8 or int16, x (N, H, W, C), int8, and their scales.
 
     dy_scale: (N,); x_scale: (1,). partials: a sum of each slice, (K, R·S·C/G); rows, tile, panel, totals: of each
-    thread, as `grad_w_scratch` says. cut: of `grad_w_cut`; as_it_lies: x is read in place of the tile.
+    thread, as `grad_w_scratch` says. cut: of `grad_w_cut`; as_it_lies: x is read in place of the tile. one_scale: are
+    the scales of all samples equal?
     """
     per_slice, most, together, of_item = cut
     stride_h, stride_w, dilation_h, dilation_w, top, left = geometry
@@ -357,9 +365,11 @@ def grad_w(dw, dy, x, dy_scale, x_scale, partials, rows, tile, panel, totals, ge
         each_group = (columns + COLUMNS - 1) // COLUMNS
         panels = range(chunk * of_item, min((chunk + 1) * of_item, groups * each_group))
         clear(partials, slice_, r0 * line, of_k, width, columns, each_group, panels)
-        for sample in range(slice_ * per_slice, min((slice_ + 1) * per_slice, dy.shape[0])):
-            for pixel in range(0, pixels, most):
-                here, gathered = min(most, pixels - pixel), -1
+        start, end = slice_ * per_slice, min((slice_ + 1) * per_slice, dy.shape[0])
+        run = (end - start if one_scale else 1) * pixels
+        for sample in range(start, start + 1 if one_scale else end):
+            for pixel in range(0, run, most):
+                here, gathered = min(most, run - pixel), -1
                 row0, count = sample * pixels + pixel, (here + per - 1) // per
                 lay(address(rows), thread * rows.shape[1], address(dy), row0 * across, across, here, count, per)
                 for one in panels:

@@ -5,6 +5,7 @@ import numpy as np
 from ...compiler.ir import Buffer, Call, Launch
 from ...compiler.lower import Lowering
 from ...methods import gradient_filter_quantized as patches
+from ...methods import linear_quantized as linear
 from ...methods import quantized as method
 from . import quantized_depthwise as fast_depthwise
 from . import quantized_gradient as fast
@@ -38,9 +39,9 @@ def at_random(lowering: Lowering, call: Call) -> list[Launch]:
 
 
 def product(lowering: Lowering, call: Call) -> list[Launch]:
-    """A forward pass, or a gradient of x, on maps or on patches."""
+    """A forward pass, or a gradient of x, on maps, on patches or of a linear layer."""
     sizes, attrs, a = _convolution(call)
-    turned = call.passed is not method.forward
+    turned = call.passed not in (method.forward, linear.forward)
     y, x, w = a["dx" if turned else "y"], a["dy_q" if turned else "x_q"], a["w_q"]
     scales = a["dy_scale" if turned else "x_scale"], a["w_scale"]
     b, geometry = a.get("b", absent(1, y.dtype)), tiles.geometry(attrs)
@@ -60,18 +61,17 @@ def product(lowering: Lowering, call: Call) -> list[Launch]:
 
 
 def gradient_of_weights(lowering: Lowering, call: Call) -> list[Launch]:
-    """A gradient of w, of maps or of patches."""
+    """A gradient of w, of maps, of patches or of a linear layer."""
     sizes, attrs, a = _convolution(call)
     dw, dy, x, scales = a["dw"], a["dy_q"], a["x_q"], (a["dy_scale"], a["x_scale"])
     reads, geometry = (dy, x, *scales), tiles.geometry(attrs)
     if _depthwise(sizes):
         args = (dw, dy, x, *scales, geometry)
         return [Launch(call.name, fast_depthwise.grad_w, args, reads, (dw,), (call,))]
-    own = _working(lowering, call, fast.grad_w_scratch(sizes, attrs, dy.dtype, dw.dtype, lowering.threads))
-    args = (
-        dw, dy, x, *scales, *own.values(), geometry, fast.grad_w_cut(sizes, attrs, dy.dtype),
-        tiles.in_place(sizes, attrs),
-    )  # fmt: skip
+    one_scale = lowering.writer(a["dy_scale"]).passed is method.batch_scales
+    cut = fast.grad_w_cut(sizes, attrs, dy.dtype, one_scale)
+    own = _working(lowering, call, fast.grad_w_scratch(sizes, attrs, dy.dtype, dw.dtype, one_scale, lowering.threads))
+    args = (dw, dy, x, *scales, *own.values(), geometry, cut, tiles.in_place(sizes, attrs), one_scale)
     return [Launch(call.name, fast.grad_w, args, reads, (dw,), (call,), present(*own.values()))]
 
 
@@ -92,6 +92,11 @@ def _convolution(call: Call) -> tuple[dict, dict, dict]:
     sizes, attrs, a = dict(call.sizes), call.attrs, dict(call.arrays)
     if call.passed.operator == "quantized":
         return sizes, attrs, a
+    if call.passed.operator == "linear_quantized":
+        maps = {name: b.reshape((b.shape[0], 1, sizes["M"], b.shape[-1])) for name, b in a.items() if name in MAPS}
+        kernels = {name: b.reshape((1, 1, *b.shape)) for name, b in a.items() if name in ("w_q", "dw")}
+        as_one = {"C": sizes["D"], "W": sizes["M"], "Q": sizes["M"], **dict.fromkeys("HRSPG", 1)}
+        return sizes | as_one, ONCE, a | maps | kernels
     maps = {"H": sizes["U"], "W": sizes["V"], "P": sizes["U"], "Q": sizes["V"]}
     sizes = dict.fromkeys("RS", 1) | sizes | maps
     found = {NAMES.get(name, name): b for name, b in a.items()}
@@ -105,6 +110,7 @@ def _convolution(call: Call) -> tuple[dict, dict, dict]:
     return sizes, {"stride": (1, 1), "dilation": tuple(steps), "pad": tuple((n, n) for n in before)}, found
 
 
+MAPS = ("x_q", "dy_q", "y", "dx")  # of a linear layer
 NAMES = {  # of a product of patches → of the convolution that it is
     "dx_patch": "dx", "dw_patch": "dw", "dy_mean_q": "dy_q", "dy_mean_scale": "dy_scale", "x_sum_q": "x_q",
     "x_sum_scale": "x_scale", "w_sum_q": "w_q", "w_sum_scale": "w_scale",
@@ -113,6 +119,13 @@ RULES = {  # rule → the passes of the calls that it begins at
     largest: (method.most, method.most_dy),
     nearest: (method.nearest,),
     at_random: (method.stochastic, method.stochastic_wide),
-    product: (method.forward, method.grad_x, patches.patch_grad, patches.patch_grad_dilated),
-    gradient_of_weights: (method.grad_w, patches.patch_grad_w),
+    product: (
+        method.forward,
+        linear.forward,
+        method.grad_x,
+        linear.grad_x,
+        patches.patch_grad,
+        patches.patch_grad_dilated,
+    ),
+    gradient_of_weights: (method.grad_w, linear.grad_w, patches.patch_grad_w),
 }
