@@ -3,7 +3,7 @@
 gradledger reproduce quantized-lenet
 
 LeNet from scratch on all of MNIST with the settings of `lenet_mnist`: EIF+EMP under `quantized`, which makes the
-products of trained convolutions products of 8 bits; what the method leaves floats stays so, and the filter net does.
+products of convolutions and linear layers of the main net products of 8 bits; the filter net computes with floats.
 A run ends where it has made `budget` of the computation of 20 epochs of SGD, so what it saves is set and its accuracy
 is the finding. SGD is that of lenet-mnist's record, which sees the same mini-batches of the same seed.
 
