@@ -10,9 +10,10 @@ is the finding. SGD is that of lenet-mnist's record, which sees the same mini-ba
 Computation is counted by running each pass's own body, of every launch that a run made: a multiply-add of floats is
 one, a product of whole numbers of a×b bits max(a, b)/32 of one (`costmodel.advice.integers`, by width; our reading).
 
-Scheme and learning rate are the best of CANDIDATES, by the accuracy on training images that are held out of a trial run
-of a seed of their own: a run that ends early wants larger steps, while SGD keeps the paper's. All other settings are
-those of `lenet_mnist`, which says how they were found. Test images are looked at once a run, at its end.
+The scheme is banner, the only one whose forward pass is of 8 bits. The learning rate is the best of CANDIDATES, by the
+accuracy on training images that are held out of a trial run of a seed of their own: a run that ends early wants larger
+steps, while SGD keeps the paper's. All other settings are those of `lenet_mnist`, which says how they were found. Test
+images are looked at once a run, at its end.
 """
 
 import json
@@ -38,7 +39,7 @@ PUBLISHED = {
     "EIF+EMP+Q": {"saved": 95.0},
 }
 GOAL = {"saved": 94.5, "gain": -0.5}
-CANDIDATES = tuple({"scheme": "banner", "lr": lr} for lr in (0.01, 0.02, 0.05)) + ({"scheme": "psq", "lr": 0.02},)
+CANDIDATES = tuple({"scheme": "banner", "lr": lr} for lr in (0.01, 0.05, 0.1))
 METHOD = "EIF+EMP+Q"
 CHECKS = 20  # looks at the computation in an epoch
 DENSE = Path(__file__).parents[1] / "results" / f"{lenet_mnist.NAME}.json"

@@ -98,7 +98,9 @@ def _convolution(call: Call) -> tuple[dict, dict, dict]:
         as_one = {"C": sizes["D"], "W": sizes["M"], "Q": sizes["M"], **dict.fromkeys("HRSPG", 1)}
         return sizes | as_one, ONCE, a | maps | kernels
     maps = {"H": sizes["U"], "W": sizes["V"], "P": sizes["U"], "Q": sizes["V"]}
-    sizes = dict.fromkeys("RS", 1) | sizes | maps
+    sizes |= maps
+    if call.passed is not patches.patch_grad_dilated:
+        sizes |= {"R": 1, "S": 1}  # the convolution's own are summed already
     found = {NAMES.get(name, name): b for name, b in a.items()}
     for name in ("w_q", "dw"):
         if name in found and len(found[name].shape) == 2:
