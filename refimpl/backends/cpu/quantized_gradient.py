@@ -393,7 +393,8 @@ def grad_w(dw, dy, x, dy_scale, x_scale, partials, rows, tile, panel, totals, ge
                     add(
                         address(partials), slice_ * partials.shape[1] + group * width * of_k + r0 * line + column,
                         of_k, n, width, address(rows), thread * rows.shape[1] + group * width * count * per,
-                        address(panel), own, sums, count, per, address(totals), thread * totals.shape[1], dy_scale[sample], offset,
+                        address(panel), own, sums, count, per, address(totals), thread * totals.shape[1],
+                        dy_scale[sample], offset,
                     )  # fmt: skip
     for t in prange(of_k):
         r, rest = divmod(np.int64(t), line)
