@@ -60,11 +60,11 @@ def largest(most, v):
 def nearest(q, v, scale, levels):
     """Write q (N, E), int8, from v (N, E) and scale (1,), as `methods.quantized.nearest` states it."""
     q_, v_ = q.reshape(-1), v.reshape(-1)
-    most, least, half = v.dtype.type(levels), v.dtype.type(-levels), v.dtype.type(0.5)
+    most, least, half, divisor = v.dtype.type(levels), v.dtype.type(-levels), v.dtype.type(0.5), scale[0]
     for t in prange((q.size + RUN - 1) // RUN):
         start = np.int64(t) * RUN
         for e in range(start, min(start + RUN, q.size)):
-            value = np.floor(v_[e] / scale[0] + half)
+            value = np.floor(v_[e] / divisor + half)
             value = value if value > least else least
             value = value if value < most else most
             q_[e] = np.int32(value)
