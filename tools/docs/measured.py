@@ -162,6 +162,23 @@ def gradient_filter_noniid() -> str:
     return table(["", *(f"last {k}" for k in layers)], rows, right=1)
 
 
+def quantized_noniid() -> str:
+    """Accuracy under filtered gradients, alone and in 8 bits."""
+    found = record("quantized-noniid")["measured"]
+    rows = [[name, spread(v), spread(v["gap"], "+") if "gap" in v else ""] for name, v in found.items()]
+    return table(["", "accuracy, %", "points to gradient filtering alone"], rows, right=1)
+
+
+def quantized_lenet() -> str:
+    """What 8 bits save on a stream, and the accuracy."""
+    rows = [
+        [name, spread(v["steps"]), spread(v["saved"]), spread(v["accuracy"]), spread(v["gain"], "+")]
+        for name, v in record("quantized-lenet")["measured"].items()
+    ]
+    head = ["", "steps", "computation saved, %", "accuracy, %", "points to SGD of the same seed"]
+    return table(head, rows, right=1)
+
+
 def gradient_errors() -> str:
     """The errors of every method that was measured."""
     methods = dict.fromkeys(re.split("[:,] ?", name)[1] for name in record("gradient-errors")["measured"])
@@ -314,6 +331,7 @@ TABLES = {
     "bench-resident": bench_resident, "bench-filtered": bench_filtered, "bench-methods": bench_methods,
     "resident": resident, "seconds": seconds, "instance-filter-shares": instance_filter_shares, "mutants": mutants,
     "equations": equation_table, "equal-accuracy": equal_accuracy, "memory-terms": memory_terms, "coverage": coverage,
+    "quantized-noniid": quantized_noniid, "quantized-lenet": quantized_lenet,
 }  # fmt: skip
 
 
