@@ -252,7 +252,12 @@ def turn(turned, w, r, s, across, depth, width, groups, geometry):
 @inline
 def finish(y, b, row_scale, w_scale, totals, total, starts, start, row0, rows, k, n, shape, out, first, step, biased,
            is_turned):  # fmt: skip
-    """Scale the sums of `rows` outputs of a part, from number row0 on, to n channels of y from k on."""
+    """Scale the sums of `rows` outputs of a part, from number row0 on, to n channels of y from k on.
+
+    totals, total: the sums, and where they begin; starts, start: what each column adds to them, and where it begins.
+    shape: of y; out, first: outputs of the part, and its first one, along both axes; step: how far apart they lie in y.
+    biased: is b added? is_turned: has each sample a row_scale?
+    """
     rest, j = divmod(row0, out[1])
     sample, i = divmod(rest, out[0])
     for m in range(rows):
@@ -440,7 +445,12 @@ def lay(rows, own, dy, at, across, here, count, per):
 def add(
     partials, to, of_k, n, width, rows, at, panel, own, sums, count, per, totals, total, scale, offset
 ):  # fmt: skip
-    """Add to the sums of `width` channels, `of_k` apart, the scaled products of their rows with a panel's columns."""
+    """Add to the sums of `width` channels, `of_k` apart, the scaled products of their rows with a panel's n columns.
+
+    to: where the sums of the first channel begin in partials. rows, at: the rows of `count` words that `lay` made, and
+    where they begin; panel, own, sums: the packed columns, where they begin, and where their sums are. totals, total:
+    whole sums in between, and where they begin. offset: what each number of the rows counts too much.
+    """
     last, row = width - 1, count * per
     for m in range(0, width, ROWS):
         block(
