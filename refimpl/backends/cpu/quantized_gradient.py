@@ -286,7 +286,7 @@ def grad_w_cut(sizes: Mapping, attrs: Mapping, dtype, one_scale: bool) -> tuple[
     per_slice = tiles.ceil_div(sizes["N"], slices)
     slices = tiles.ceil_div(sizes["N"], per_slice)
     straight = tiles.in_place(sizes, attrs)
-    together = rows if slices * rows < ITEMS or slices > 1 else 1  # no sums are left to share: rows of the kernel are
+    together = rows if slices > 1 else 1  # threads share the slices, or else the rows of the kernel
     if straight:
         panels = sizes["G"] * tiles.ceil_div(columns, COLUMNS)
         of_item = tiles.ceil_div(panels, min(panels, tiles.ceil_div(ITEMS // 2, slices)))
