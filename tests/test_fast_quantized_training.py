@@ -29,7 +29,7 @@ def net(rng, kind, wide=1):
         groups = c = k = pick(2, 40)
     if kind == "pointwise" and pick(0, 2):
         c, k = 4 * c, 4 * k  # whole words, which are read as they lie
-    g = Graph("one layer", (pick(5, 9), pick(5, 9)), 2)
+    g = Graph("one layer", (pick(7, 10), pick(7, 10)), 2)
     x = g.conv2d("first", INPUT, c, 1)
     if kind == "linear":
         g.linear("layer", g.global_avg_pool("pool", x), k)
