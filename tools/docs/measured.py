@@ -70,7 +70,7 @@ def goals(found: list[dict]) -> str:
     rows = []
     for goal in found:
         value = goal.get("value", goal.get("mean"))
-        interval = f"{goal['low']:.2f} to {goal['high']:.2f}" if "low" in goal else ""
+        interval = f"{goal['low']:.2f} to {goal['high']:.2f}" if goal.get("low") is not None else ""
         above = f"{goal['above']} of {goal['n']}, p = {goal['sign_p']:.3g}" if "n" in goal else ""
         rows.append([goal["goal"], goal["least"], f"{value:.2f}", interval, above, goal["verdict"]])
     return table(["goal", "at least", "measured", "95 % interval", "seeds above", "verdict"], rows)
