@@ -14,6 +14,8 @@ from validation.experiments import (
     lenet_mnist,
     loss_landscape,
     noniid,
+    quantized_lenet,
+    quantized_noniid,
     sparse_mobilenet,
     tables,
     timing,
@@ -36,13 +38,16 @@ EXPERIMENTS = {
     "watch-adapt": lambda output, watch: watch_data.leave_one_out(watch),
     noniid.NAME: noniid.run,
     lenet_mnist.NAME: lenet_mnist.run,
+    quantized_lenet.NAME: quantized_lenet.run,
+    quantized_noniid.NAME: quantized_noniid.run,
     filter_shares.NAME: filter_shares.run,
     sparse_mobilenet.NAME: sparse_mobilenet.run,
     timing.NAME: timing.run,
     loss_landscape.NAME: loss_landscape.run,
     **{name: partial(forward_gradients.run, name) for name in forward_gradients.TASKS},
 }
-JUDGED = {module.NAME: module for module in (noniid, lenet_mnist, sparse_mobilenet)}  # experiments of many runs
+MANY_RUNS = (noniid, lenet_mnist, quantized_lenet, quantized_noniid, sparse_mobilenet)
+JUDGED = {module.NAME: module for module in MANY_RUNS}
 
 
 def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict:

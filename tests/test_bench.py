@@ -13,7 +13,7 @@ import refimpl as ri
 from costmodel.device import device
 from gradledger import cli
 from validation import bench
-from validation.bench import blocks, filtered, methods, steps
+from validation.bench import blocks, filtered, methods, quantized, steps
 
 TINY = filtered.Filtered(8, 9, 7, 2, batch=2)
 
@@ -50,6 +50,14 @@ def test_a_step_is_that_of_pytorch():
 
 
 RULES = [ri.ErrorMapPruning(0.5), ri.SparseUpdate(0.5), ri.GradientFilter(2)]
+
+
+def test_a_step_in_8_bits_is_that_of_the_reference_and_its_peer_is_the_dense_step():
+    case = quantized.QuantizedCase("lenet5", (28, 28), 4, ri.QuantizedTraining("ptq"))
+    with bench.our_threads(1):
+        assert case.error() < 1e-6
+        assert case.ours()() == pytest.approx(case.backprop()(), rel=1e-3)
+    assert "quantized.grad_w" in str(case.own()) and "quantized" not in str(case.program())
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.method)
@@ -139,7 +147,7 @@ def test_a_side_that_fails_is_named():
 
 
 def test_names_choose_cases():
-    assert bench.families() == ["filtered", "step", "block", "start", "method", "integers"]
+    assert bench.families() == ["filtered", "step", "block", "start", "method", "integers", "quantized"]
     assert len(bench.choose(["filtered"])) == 14
     assert bench.choose(["filtered-3"]) == ["filtered-3-patch2", "filtered-3-patch4"]
     assert bench.choose(["filtered-3-patch4", "filtered-3"]) == ["filtered-3-patch4", "filtered-3-patch2"]
@@ -150,7 +158,7 @@ def test_names_choose_cases():
     "args, message",
     [
         (["filtered-9"], "unknown case 'filtered-9': choose from filtered-0-patch2, filtered-1-patch2"),
-        (["methd"], "unknown case 'methd': choose from filtered, step, block, start, method, integers\n"),
+        (["methd"], "unknown case 'methd': choose from filtered, step, block, start, method, integers, quantized\n"),
         (["filtered", "--peer", "jax"], "unknown peer 'jax': choose from torch"),
         (["filtered", "--repeats", "0"], "--repeats must be at least 1, got 0"),
     ],

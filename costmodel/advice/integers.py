@@ -40,10 +40,14 @@ def products(estimate: Estimate) -> dict[Bits, int | float]:
     """Bits of both factors → product-accumulates of one step."""
     found: Counter = Counter()
     for call, units in estimate.calls.items():
-        bits, count = factors(call), min(units["imul"], units["iadd"])
-        if bits and count:
-            found[bits] += count
+        found.update(products_of(call, units))
     return dict(sorted(found.items()))
+
+
+def products_of(call: Call, units: Mapping[str, int | float]) -> dict[Bits, int | float]:
+    """The same of one call that does so many of each unit."""
+    bits, count = factors(call), min(units.get("imul", 0), units.get("iadd", 0))
+    return {bits: count} if bits and count else {}
 
 
 def as_macs(found: Mapping[Bits, int | float], ratio: str) -> float:

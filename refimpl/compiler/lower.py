@@ -118,6 +118,10 @@ class Lowering:
             buffer = buffer.base
         return buffer
 
+    def writer(self, buffer: Buffer) -> Call | None:
+        """The call that writes an array, the last one where several fill parts of it; None where the host does."""
+        return self._writer.get(self.value(buffer))
+
     def readers(self, buffer: Buffer) -> list[Call | None]:
         """The calls that read an array, in order; None stands for the host."""
         return self._readers.get(self.value(buffer), [])

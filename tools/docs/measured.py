@@ -70,7 +70,7 @@ def goals(found: list[dict]) -> str:
     rows = []
     for goal in found:
         value = goal.get("value", goal.get("mean"))
-        interval = f"{goal['low']:.2f} to {goal['high']:.2f}" if "low" in goal else ""
+        interval = f"{goal['low']:.2f} to {goal['high']:.2f}" if goal.get("low") is not None else ""
         above = f"{goal['above']} of {goal['n']}, p = {goal['sign_p']:.3g}" if "n" in goal else ""
         rows.append([goal["goal"], goal["least"], f"{value:.2f}", interval, above, goal["verdict"]])
     return table(["goal", "at least", "measured", "95 % interval", "seeds above", "verdict"], rows)
@@ -160,6 +160,23 @@ def gradient_filter_noniid() -> str:
              for k in layers]  # fmt: skip
     rows.append(["times fewer operations in the backward pass, patch " + " / ".join(map(str, patches)), *fewer])
     return table(["", *(f"last {k}" for k in layers)], rows, right=1)
+
+
+def quantized_noniid() -> str:
+    """Accuracy under filtered gradients, alone and in 8 bits."""
+    found = record("quantized-noniid")["measured"]
+    rows = [[name, spread(v), spread(v["gap"], "+") if "gap" in v else ""] for name, v in found.items()]
+    return table(["", "accuracy, %", "points to gradient filtering alone"], rows, right=1)
+
+
+def quantized_lenet() -> str:
+    """What 8 bits save on a stream, and the accuracy."""
+    rows = [
+        [name, spread(v["steps"]), spread(v["saved"]), spread(v["accuracy"]), spread(v["gain"], "+")]
+        for name, v in record("quantized-lenet")["measured"].items()
+    ]
+    head = ["", "steps", "computation saved, %", "accuracy, %", "points to SGD of the same seed"]
+    return table(head, rows, right=1)
 
 
 def gradient_errors() -> str:
@@ -313,6 +330,7 @@ TABLES = {
     "bench-resident": bench_resident, "bench-filtered": bench_filtered, "bench-methods": bench_methods,
     "resident": resident, "seconds": seconds, "instance-filter-shares": instance_filter_shares, "mutants": mutants,
     "equations": equation_table, "equal-accuracy": equal_accuracy, "memory-terms": memory_terms, "coverage": coverage,
+    "quantized-noniid": quantized_noniid, "quantized-lenet": quantized_lenet,
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@
     gradledger bench step-lenet5 block-0       cases by the beginning of their names
     gradledger bench method                    steps under the methods beside our own back-propagation
     gradledger bench integers                  inference in whole numbers beside float32
+    gradledger bench quantized                 training steps in 8 bits beside float32
 
 A case (`Case`) gives the work of each side, the error of ours against a float64 result, and the bytes that must move.
 Its `peers`, where it has some, are other work of ours in PyTorch's place: side "backprop" is `case.backprop()`.
@@ -48,9 +49,10 @@ class Case(Protocol):
 
 def cases() -> dict[str, Case]:
     """Every case by name, families together."""
-    from . import blocks, filtered, integers, methods, start, steps
+    from . import blocks, filtered, integers, methods, quantized, start, steps
 
-    return filtered.CASES | steps.CASES | blocks.CASES | start.CASES | methods.CASES | integers.CASES
+    own = methods.CASES | integers.CASES | quantized.CASES
+    return filtered.CASES | steps.CASES | blocks.CASES | start.CASES | own
 
 
 def families() -> list[str]:

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from refimpl.backends.cpu import gemm, integers, matmul, memory, product, shared, simd
+from refimpl.backends.cpu import gemm, integers, matmul, memory, product, quantized_rounding, shared, simd
 from refimpl.backends.cpu.simd import LANES
 from refimpl.compiler.executed import Ops
 from refimpl.compiler.ir import AtBatch, Buffer, Launch, Prefix
@@ -66,6 +66,9 @@ class _Number(_Scored):
 
     def __float__(self):
         return 1.0
+
+    def __int__(self):
+        return 1
 
 
 def _comparison(of: Callable) -> Callable:
@@ -241,7 +244,10 @@ STAND_INS = {
         *((of, lambda *_: WHOLE) for of in (integers.larger, integers.smaller)),
         (integers.requantized_once, _rescaled(4)),
         (integers.requantized_twice, _rescaled(6)),
-        (integers.narrow, _nothing),
+        (integers.as_floats, lambda vector, like: VECTOR),
+        *((of, _nothing) for of in (integers.narrow, integers.scatter)),
+        (quantized_rounding.magnitude, lambda value: 0),
+        (quantized_rounding.of_bits, lambda bits, like: NUMBER),
         (integers.operands, _operands),
         (integers.dot, _dot),
         (shared.floats, lambda zero, address: _Memory(NUMBER, itemsize=_itemsize[0])),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from costmodel.advice import integers
 from refimpl.compiler.executed import executed
 from refimpl.compiler.ir import Launch
 from refimpl.compiler.program import Program
@@ -26,6 +27,17 @@ def counted_flops(launch: Launch, n: int) -> int:
     return sum(u.get("mul", 0) + u.get("add", 0) for u in units)
 
 
+def weighed_flops(launch: Launch, n: int, ratio: str = "width") -> float:
+    """`counted_flops` with the products of whole numbers, each as the share of a multiply-add that its bits make.
+
+    ratio: of `costmodel.advice.integers.RATIOS`.
+    """
+    found = counted_flops(launch, n)
+    for call in launch.covers:
+        found += 2 * integers.as_macs(integers.products_of(call, count_call(call, n)), ratio)
+    return found
+
+
 def executed_flops(launch: Launch, n: int) -> int:
     """Multiplications and additions that the kernel of a launch executes on n samples (`refimpl.compiler.executed`)."""
     ops = executed(launch, n, count_call)
@@ -35,13 +47,13 @@ def executed_flops(launch: Launch, n: int) -> int:
 def run_flops(
     program: Program,
     made: Mapping[tuple[str, int], int],
-    of: Callable[[Launch, int], int] = counted_flops,
+    of: Callable[[Launch, int], float] = counted_flops,
     dropped: frozenset[str] = frozenset(),
-) -> int:
+) -> float:
     """Multiplications and additions of every launch that a runner made, with its real sizes.
 
-    made: how often each (section, samples) ran. of: `counted_flops` or `executed_flops`. dropped: residual blocks that
-    were left out.
+    made: how often each (section, samples) ran. of: `counted_flops`, `weighed_flops` or `executed_flops`. dropped:
+    residual blocks that were left out.
     """
     launches = program.without(dropped)
     return sum(times * of(launch, n) for (section, n), times in made.items() for launch in launches[section])

@@ -8,6 +8,8 @@
     a = spread(x, i)     in every lane the same 4 int8, each with OFFSET added, or the same 2 int16
     s = dot(s, a, b, x)  s + Σ of the 4 products of int8 x, or the 2 of int16 x, in each lane
     larger(a, b)         lane by lane; smaller(a, b)
+    as_floats(v, x)      the numbers as floats of the dtype of x, as `simd` has them
+    scatter(y, i, step, v, n)   the words of the first n lanes, as `packed` reads them, to elements i, i + step … of y
     requantized_once(v, m, s, zero, low, high), requantized_twice: as `kernels.requantize`, plus zero, saturated
     join4(a, b, c, d)    in each lane four int8, the low bytes of four vectors; join2(a, b): two int16
 
@@ -99,6 +101,46 @@ def narrow(typingctx, pointer, index, vector, n):
         return context.get_dummy_value()
 
     return types.none(pointer, types.int64, vector, types.int64), generate
+
+
+@intrinsic
+def as_floats(typingctx, vector, like):
+    """The number of each lane as a float, rounded where it has more digits; like: an address of such floats."""
+    if not (vector == INT32 and isinstance(like, types.CPointer) and isinstance(like.dtype, types.Float)):
+        return None
+    kind = Vector(like.dtype)
+
+    def generate(context, builder, sig, args):
+        return builder.sitofp(args[0], context.get_value_type(kind))
+
+    return kind(vector, like), generate
+
+
+@intrinsic
+def scatter(typingctx, pointer, index, step, vector, n):
+    """Write the 32 bits of the first n lanes, each to the bytes from element index, index + step … on."""
+    if not (_whole(pointer) and vector == INT32):
+        return None
+
+    def generate(context, builder, sig, args):
+        word = ir.IntType(32)
+
+        def put(lane):
+            place = builder.add(args[1], builder.mul(args[2], ir.Constant(args[2].type, lane)))
+            where = builder.bitcast(builder.gep(args[0], [place]), word.as_pointer())
+            builder.store(builder.extract_element(args[3], ir.Constant(word, lane)), where, align=1)
+
+        with builder.if_else(builder.icmp_signed(">=", args[4], ir.Constant(args[4].type, LANES))) as (full, part):
+            with full:
+                for lane in range(LANES):
+                    put(lane)
+            with part:
+                for lane in range(LANES - 1):
+                    with builder.if_then(builder.icmp_signed(">", args[4], ir.Constant(args[4].type, lane))):
+                        put(lane)
+        return context.get_dummy_value()
+
+    return types.none(pointer, types.int64, types.int64, vector, types.int64), generate
 
 
 @intrinsic

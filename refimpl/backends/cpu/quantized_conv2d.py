@@ -151,8 +151,9 @@ def fill(tile, to, value, count):
 @inline
 def take(tile, to, x, at, count):
     """tile[to : to + count] = x[at : at + count]."""
-    for c in range(count):
-        tile[to + c] = x[at + c]
+    for c in range(0, count, LANES):
+        lanes = min(LANES, count - c)
+        narrow(tile, to + c, widen(x, at + c, lanes), lanes)
 
 
 @executes(dense_executes)
