@@ -12,11 +12,13 @@ entry or as many as the scale; without one it is 0.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 Held = TypeVar("Held")
+INT8, INT32 = np.iinfo(np.int8), int(np.iinfo(np.int32).max)
+BIAS_END = 1 << 28  # of a bias that trains: real biases of 8-bit maps and 16-bit weights reach about a hundredth of it
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,27 @@ class Quantized(Generic[Held]):
     scale: Held
     zero_point: Held | None = None
     axis: int | None = None
+
+
+class MapEnds(NamedTuple):
+    """What sums of weights with an int8 map are made of: how many products each, and the map's zero point.
+
+    Ours: of int32 a bias gets BIAS_END, an eighth, and the products share the rest evenly, so that no sum overflows as
+    long as no weight is beyond `weight_end` and no bias beyond BIAS_END, whatever the map is.
+    """
+
+    products: int
+    x_zero: int
+
+    @property
+    def largest(self) -> int:
+        """The largest magnitude of x − x_zero."""
+        return max(INT8.max - self.x_zero, self.x_zero - INT8.min)
+
+    @property
+    def weight_end(self) -> int:
+        """The largest magnitude of a weight."""
+        return (INT32 - BIAS_END) // (self.products * self.largest)
 
 
 class Array(Protocol):
