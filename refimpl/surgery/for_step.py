@@ -1,27 +1,32 @@
 """The net of a step in whole numbers, where the step says so (`methods.strategy.Strategy.quantizes`)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from ..compiler.compile import compile
 from ..graph import Graph
 from ..methods.strategy import Strategy
+from ..plan.plan import Plan
 from ..training.inputs import Inputs, samples, taken
 from ..training.state import initial
 from .quantize import outline, quantize
+from .widen import trainable
 
 CALIBRATED_ON = 256  # samples, evenly over all
 
 
-def made_for(step: Strategy, graph: Graph, x: Inputs, seed: int = 0) -> Graph:
+def made_for(step: Strategy, graph: Graph, x: Inputs, seed: int = 0, trained: Collection[str] = ()) -> Graph:
     """The net, or the same in whole numbers, calibrated on some of x (M, H, W, C); seed: of weights that are drawn.
 
-    One that holds whole numbers already stays as it is. ValueError as `quantize` has it.
+    Of one that holds whole numbers already, the weights of `trained` nodes get the bits that the step trains
+    (`widen.trainable`). ValueError as `quantize` and `trainable` have it.
     """
     settings = step.quantizes
-    if settings is None or is_quantized(graph):
+    if settings is None:
         return graph
+    if is_quantized(graph):
+        return trainable(graph, trained, seed=seed, **settings)
     weights = initial(compile(graph, None, 1), seed)
     chosen = np.linspace(0, samples(x) - 1, min(samples(x), CALIBRATED_ON)).astype(np.int64)
     found = taken(x, chosen)
@@ -30,10 +35,17 @@ def made_for(step: Strategy, graph: Graph, x: Inputs, seed: int = 0) -> Graph:
     return quantize(graph, weights, np.asarray(found), **settings)
 
 
-def outlined_for(step: Strategy, graph: Graph) -> Graph:
-    """The net, or the same in whole numbers, without weights, for its costs alone. ValueError as `outline` has it."""
+def outlined_for(step: Strategy, graph: Graph, trained: Collection[str] = ()) -> Graph:
+    """The net, or the same in whole numbers, for its costs alone. ValueError as `outline` and `trainable` have it."""
     settings = step.quantizes
-    return graph if settings is None or is_quantized(graph) else outline(graph, **settings)
+    if settings is None:
+        return graph
+    return trainable(graph, trained, **settings) if is_quantized(graph) else outline(graph, **settings)
+
+
+def weights_that_train(plan: Plan, graph: Graph) -> list[str]:
+    """Names of the nodes whose weights, not only biases, a plan trains."""
+    return [name for name, arrays in plan.trained(graph).items() if "w" in arrays]
 
 
 def is_quantized(graph: Graph) -> bool:
