@@ -15,7 +15,7 @@ def frozen_until(graph: Graph, plan: Plan) -> str | None:
     for i, node in enumerate(graph.nodes):
         if node.name in trained:
             break
-        later = {n.name for n in graph.nodes[i:]}
+        later = {tensor for n in graph.nodes[i:] for tensor in n.outputs}
         if len(graph.shape(node.name)) == 4 and all(later.issuperset(n.inputs) for n in graph.nodes[i + 1 :]):
             last = node.name
     return last
