@@ -122,13 +122,15 @@ HYBRID = {"classifier by backprop": looking(m=1, backprop_last=0)}
 class Task:
     """Data and nets of people. subjects: their numbers; load: of one of them, or what a seed draws.
 
-    net: of one of them, with its weights; of whole numbers where the last argument says so and there is one.
+    net: of one of them, with its weights; of whole numbers where the last argument says so and there is one. fixed: are
+    layers that do not train the same for every way of floats, and for every one of whole numbers?
     """
 
     name: str
     subjects: tuple[int, ...]
     load: Callable[[int, int], data.Dataset]
     net: Callable[[int, Path, bool], ri.Graph]
+    fixed: bool = False
 
 
 def watch_net(subject: int, output: Path, whole: bool) -> ri.Graph:
@@ -187,7 +189,7 @@ TASKS = {
         "forward-gradient-watch", tuple(range(1, 11)), lambda subject, seed: data.watch(subject), watch_net
     ),
     "forward-gradient-digits": Task("forward-gradient-digits", tuple(range(1, 7)), digits_of, digits_net),
-    "forward-gradient-mcunet": Task("forward-gradient-mcunet", (1,), photographs_of, mcunet),
+    "forward-gradient-mcunet": Task("forward-gradient-mcunet", (1,), photographs_of, mcunet, fixed=True),
 }
 
 
@@ -196,7 +198,8 @@ class Protocol:
     """What is run. passes: forward passes of a run without a backward pass; steps: of back-propagation.
 
     subjects: 0 is all; points: where a curve is looked at; modes: name → names of the ways of training in it; shares:
-    mode → the share of passes and of steps that it gets, where not all.
+    mode → the share of passes and of steps that it gets, where not all; rates: what ways without a backward pass try,
+    where not their own.
     """
 
     seeds: tuple[int, ...] = FRESH[:3]
@@ -214,14 +217,17 @@ class Protocol:
         }
     )
     shares: dict[str, float] = field(default_factory=dict)
+    rates: tuple[float, ...] = ()
 
 
 SIGNS = (BACKPROP, "sign, m = 1", "sign, m = 3")
 PROTOCOLS = {
     "forward-gradient-mcunet": Protocol(
+        batch=256,
         trials=1,
         modes={"classifier": (*SIGNS, *WHOLE), "last block": (*SIGNS, *WHOLE), "whole net": (*SIGNS, *WHOLE)},
-        shares={"last block": 1 / 3, "whole net": 1 / 9},
+        shares={"last block": 1 / 9, "whole net": 1 / 90},
+        rates=(0.0003, 0.001, 0.003),
     )
 }
 
@@ -238,22 +244,34 @@ def passes(step: ri.Backprop | ri.ForwardGradient) -> int:
     return len(step.looks) * (2 if step.sharpness else 1) + (step.backprop_last is not None)
 
 
-def tail_of(graph: ri.Graph, d: data.Dataset, plan: ri.Plan, batch: int) -> tuple[ri.Graph, data.Dataset]:
-    """The part of a net that learns, and the maps that it sees."""
+def tail_of(
+    graph: ri.Graph, d: data.Dataset, plan: ri.Plan, batch: int, kept: dict | None = None
+) -> tuple[ri.Graph, data.Dataset]:  # fmt: skip
+    """The part of a net that learns, and the maps that it sees. kept: those that were seen before, by their dtype."""
     place = frozen_until(graph, plan)
     if place is None:
         return graph, d
-    head, tail = cut(graph, place)
-    before = ri.Trainer(ri.compile(head, None, batch))
-    return tail, replace(d, x_train=before.predict(d.x_train), x_test=before.predict(d.x_test))
+    (head, tail), kept = cut(graph, place), {} if kept is None else kept
+    found = kept.get(graph.tensors[place].dtype)
+    if found is None:
+        before = ri.Trainer(ri.compile(head, None, batch))
+        found = replace(d, x_train=before.predict(d.x_train), x_test=before.predict(d.x_test))
+        kept[graph.tensors[place].dtype] = found
+    return tail, found
 
 
-def adapt(graph: ri.Graph, d: data.Dataset, mode: str, step, protocol: Protocol, seed: int, points: int) -> dict:
-    """One run: [step, accuracy in percent] at the start and at `points` places, and what a step and a run take."""
+def adapt(
+    graph: ri.Graph, d: data.Dataset, mode: str, step, protocol: Protocol, seed: int, points: int,
+    kept: dict | None = None,
+) -> dict:  # fmt: skip
+    """One run: [step, accuracy in percent] at the start and at `points` places, and what a step and a run take.
+
+    kept: maps of layers that do not train, which a run before this one left.
+    """
     plan = ri.Plan(MODES[mode], step=step)
     graph = made_for(step, graph, d.x_train, seed, weights_that_train(plan, graph))
     d = d.with_pixels(*graph.pixels, graph.tensors[INPUT].dtype)
-    graph, d = tail_of(graph, d, plan, protocol.batch)
+    graph, d = tail_of(graph, d, plan, protocol.batch, kept)
     program = ri.compile(graph, plan, protocol.batch)
     trainer = ri.Trainer(program, seed)
     steps = protocol.steps if isinstance(step, ri.Backprop) else protocol.passes // passes(step)
@@ -281,7 +299,8 @@ def run(name: str, output: Path, watch: Callable[[int, int, str], None], protoco
     task, protocol = TASKS[name], protocol or PROTOCOLS.get(name, Protocol())
     subjects = task.subjects[: protocol.subjects or None]
     settings = {k: v for k, v in asdict(protocol).items() if k in ("passes", "steps", "batch", "points")}
-    runs = Runs(output, name, settings | ({"shares": protocol.shares} if protocol.shares else {}))
+    more = {"shares": protocol.shares, "rates": protocol.rates} if protocol.shares else {}
+    runs, kept = Runs(output, name, settings | more), dict[tuple, dict]()
     work = [
         (mode, one, seed, subject)
         for mode, names in protocol.modes.items() for one in names for seed in protocol.seeds for subject in subjects
@@ -294,18 +313,20 @@ def run(name: str, output: Path, watch: Callable[[int, int, str], None], protoco
             d = held_out(d, max(1, int(HELD_OUT * len(d.x_train))))
             step = way(one).step(lr)
             net = task.net(subject, output, step.quantizes is not None)
-            found.append(adapt(net, d, mode, step, protocol, TRIAL_SEED, 1)["curve"][-1][1])
+            maps = kept.setdefault((mode, TRIAL_SEED), {}) if task.fixed else None
+            found.append(adapt(net, d, mode, step, protocol, TRIAL_SEED, 1, maps)["curve"][-1][1])
         return float(np.mean(found))
 
     for i, (mode, one, seed, subject) in enumerate(work):
         watch(i, len(work), f"{mode}, {one}, person {subject}, seed {seed}")
-        candidates = [{"lr": lr} for lr in way(one).rates]
+        candidates = [{"lr": lr} for lr in (one != BACKPROP and protocol.rates) or way(one).rates]
         best = best_of(runs, f"{mode}, {one}", candidates, lambda s, m=mode, w=one: trial(m, w, s["lr"]))
         key = {"mode": mode, "way": one, "seed": seed, "subject": subject, "lr": best["lr"]}
         if not runs.get(**key):
             step = way(one).step(best["lr"])
             net, d = task.net(subject, output, step.quantizes is not None), task.load(subject, seed)
-            runs.add(**key, **adapt(net, d, mode, step, protocol, seed, protocol.points))
+            maps = kept.setdefault((mode, seed), {}) if task.fixed else None
+            runs.add(**key, **adapt(net, d, mode, step, protocol, seed, protocol.points, maps))
     return {
         "name": name,
         **judge({"name": name, "protocol": asdict(protocol), "runs": [r for r in runs.found if "mode" in r]}),
