@@ -40,7 +40,7 @@ from ..kernels import random
 from ..kernels.geometry import CONV_TAP, conv_derive
 from ..kernels.passes import declare
 from ..kernels.traced import part
-from .convolution import Convolution, Rule
+from .layer import Layer, Rule
 from .registry import LAYERS, Grid, Other, Pick, Statement, Tried, register_method
 
 SHAPES = {
@@ -180,7 +180,7 @@ class SparseUpdate(Rule):
         """The letter M of a node with these sizes."""
         return {"M": self.count(sizes["C"])}
 
-    def bind(self, node: Convolution) -> None:
+    def bind(self, node: Layer) -> None:
         """Add its passes to a node's: the gradient of the chosen channels, and their update."""
         node.add(choose, take_x)
         if node.sizes["G"] == 1:
