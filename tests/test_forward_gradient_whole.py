@@ -291,7 +291,9 @@ def test_other_scales_and_floats_are_refused():
     g = quantized()
     g.parameters["a.w_scale"] = replace(g.parameters["a.w_scale"], dtype=np.dtype(np.int32))
     g.weights["a.w_scale"] = np.array([-12], np.int32)
-    with pytest.raises(ValueError, match="^forward-gradient perturbs whole numbers in steps of scales .* a.w has others"):
+    with pytest.raises(
+        ValueError, match="^forward-gradient perturbs whole numbers in steps of scales .* a.w has others"
+    ):
         compiled(FG(), g)
     with pytest.raises(ValueError, match="^bits=16w8a of .* a.w of small holds float32: surgery.quantize.*bits=16"):
         compiled(FG(bits="16w8a"), small())

@@ -222,7 +222,9 @@ def test_calls_on_every_dtype_are_counted_alike(dtype):
     passed = perturbation.perturb
     attrs = passed.attrs(perturbation.dtype_settings(dtype))
     found = counting.count_call(Call("look", "w", passed, buffers, attrs, {"E": 5, "J": 2, "M": 3}), 1)
-    assert found == dict(sorted(cost.counts("quantized_perturbation", "perturb", {"E": 5, "J": 2, "M": 3}, attrs).items()))
+    assert found == dict(
+        sorted(cost.counts("quantized_perturbation", "perturb", {"E": 5, "J": 2, "M": 3}, attrs).items())
+    )
     assert found["convert"] == 5
 
 

@@ -170,7 +170,7 @@ def test_a_net_of_whole_numbers_is_for_its_own_classes_and_size(record, capsys, 
 
 
 def test_an_int8_file_trains_in_its_own_whole_numbers(tmp_path, capsys):
-    """Its layers that train in 16 bits, the others as they are stored; a classifier for other classes of whole numbers."""
+    """Its layers that train in 16 bits, the others as stored, and a classifier for other classes of whole numbers."""
     arrays, structure = int8_arrays()
     path = str(tmp_path / "small.npz")
     np.savez(path, **arrays, structure=json.dumps(structure))
@@ -179,7 +179,15 @@ def test_an_int8_file_trains_in_its_own_whole_numbers(tmp_path, capsys):
     np.savez(tmp_path / "data.npz", x=x, y=np.arange(40) % 3)
     given = ("--model", path, "--method", METHOD, "--train-last", "1", "--batch", "4")
     status, found, err = told(
-        capsys, "adapt", *given, "--data", str(tmp_path / "data.npz"), "--epochs", "2", "--output", str(tmp_path / "out")
+        capsys,
+        "adapt",
+        *given,
+        "--data",
+        str(tmp_path / "data.npz"),
+        "--epochs",
+        "2",
+        "--output",
+        str(tmp_path / "out"),
     )
     assert found and found["predicted"]["peak_bytes"] == found["measured"]["peak_bytes"], err
     weights, notes = checkpoint.load(found["files"]["weights"])

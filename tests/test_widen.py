@@ -113,7 +113,9 @@ def test_a_channel_of_one_number_with_a_large_bias_gets_coarser_steps():
 
 def test_what_cannot_be_widened_without_another_result_is_refused():
     w, b = np.full((200, 1), 127), np.array([400_000_000])
-    with pytest.raises(ValueError, match=r"^channel 0 of node c of one 8w8a cannot be widened: its bias of 400,000,000 "):
+    with pytest.raises(
+        ValueError, match=r"^channel 0 of node c of one 8w8a cannot be widened: its bias of 400,000,000 "
+    ):
         trainable(one_layer(w, b, 0, 0, [2.0**-22]), ["c"])
     with pytest.raises(ValueError, match="^node c of one 8w8a rounds twice: finer weights would give another result$"):
         trainable(one_layer(w, b // 1000, 0, 0, [2.0**-14], twice=True), ["c"])

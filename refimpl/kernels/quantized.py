@@ -131,3 +131,20 @@ def symmetric(values: np.ndarray, dtype: np.dtype, scale: np.ndarray, each: int)
     np.maximum.at(most, entries(values.shape, len(scale), each), np.abs(values))
     found = np.where(most > 0, most / np.iinfo(dtype).max, 1.0)
     return (np.ceil(np.log2(found)) if scale.dtype.kind in "iu" else found).astype(scale.dtype)
+
+
+def largest_sum(w: np.ndarray, b: np.ndarray | None, ends: tuple[int, int]) -> np.ndarray:
+    """The largest magnitude, int64 (K,), that Σ x·w + b can take over all whole x from the one end to the other.
+
+    w: (…, K), b: (K,) or None; ends: of x − x_zero, at or below 0 and at or above it.
+    """
+    least, most = sum_ends(w, ends)
+    shift = 0 if b is None else b.astype(np.int64)
+    return np.maximum(abs(most + shift), abs(least + shift))
+
+
+def sum_ends(w: np.ndarray, ends: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest Σ x·w, int64 (K,) each; arguments as those of `largest_sum`."""
+    flat = w.astype(np.int64).reshape(-1, w.shape[-1])
+    above, below = flat.clip(min=0).sum(0), flat.clip(max=0).sum(0)
+    return above * ends[0] + below * ends[1], above * ends[1] + below * ends[0]

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..kernels.passes import dtypes_of
-from ..kernels.quantized import BIAS_END, INT32, MapEnds, each, factors
+from ..kernels.quantized import BIAS_END, INT32, MapEnds, factors
 from ..kernels.random import PERTURBATION
 from ..ops import quantized_perturbation as perturbation
 from .optim import SGD
 
 if TYPE_CHECKING:
     from ..compiler.derive import Derivation
-    from ..compiler.ir import Buffer
+    from ..compiler.ir import Buffer, Scaled
     from ..compiler.program import Program
     from ..graph import Graph, Node
     from ..training.trainer import Trainer
@@ -64,7 +64,7 @@ class Whole:
             | perturbation.dtype_settings(learner.parameters[name].dtype)
             | ends_of(learner.graph, name)
             | {
-                "each": each(learner.parameters[name].shape, learner.graph.parameters[name].quantized.axis),
+                "each": scaled(learner.parameters[name]).each,
                 "stream": PERTURBATION + 3 * places[name],
                 "binomial": method.distribution == "signs",
                 "mean8": method.mean8,
@@ -79,7 +79,7 @@ class Whole:
 
     def _arrays(self, net: "Derivation", section: str, name: str, array: str, told: str, most: int):
         """What the passes of a section read beside w. array: what they read of `told`, in steps of each scale."""
-        scale = net.parameters[net.graph.parameters[name].quantized.scale]
+        scale = scaled(net.parameters[name]).scale
         steps = net.buffer(f"{name}.{array}", scale.shape, np.int64)
         arrays = {"out": steps, "scale": scale, "length": self.told[told]}
         net.emit(name, perturbation.in_steps, arrays, {"most": most})
@@ -135,7 +135,13 @@ def perturbed(program: "Program") -> dict[str, str]:
     """The whole parameters that the step of a program perturbs, in their order → the parameter that holds their Δw."""
     names = {b: name for name, b in program.step.parameters.items()}
     found = (call.arrays["w"] for call in program.step if call.passed is perturbation.step)
-    return {names[w]: names[w.quantized.scale] for w in found}
+    return {names[w]: names[scaled(w).scale] for w in found}
+
+
+def scaled(b: "Buffer") -> "Scaled":
+    """The scale of a whole parameter, which `check` has seen."""
+    assert b.quantized is not None
+    return b.quantized
 
 
 def scales(program: "Program", parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -146,7 +152,7 @@ def scales(program: "Program", parameters: Mapping[str, np.ndarray]) -> dict[str
 def of_each(program: "Program", name: str, values: np.ndarray) -> np.ndarray:
     """The entry of each element of a whole parameter, in a row, of what it has one or one a channel of."""
     b = program.step.parameters[name]
-    return np.resize(np.repeat(values, b.quantized.each), math.prod(b.shape))
+    return np.resize(np.repeat(values, scaled(b).each), math.prod(b.shape))
 
 
 def tell(method: "ForwardGradient", trainer: "Trainer", n: int, total: int) -> None:
@@ -166,8 +172,8 @@ def check_steps(method: "ForwardGradient", program: "Program", parameters: Mappi
         return
     check_ends(method, program, parameters)
     rate, signs = method.optimizer.lr, method.distribution == "signs"
-    least = {name: perturbation.least_rate(step, method.m, signs) for name, step in found.items()}
-    each_least = np.concatenate([of_each(program, name, values) for name, values in least.items()])
+    share = perturbation.least_rate(1.0, method.m, signs)
+    each_least = np.concatenate([of_each(program, name, step * share) for name, step in found.items()])
     lost = np.count_nonzero(rate < each_least)
     if 2 * lost > len(each_least):
         raise ValueError(
@@ -186,7 +192,7 @@ def check_steps(method: "ForwardGradient", program: "Program", parameters: Mappi
 
 
 def ends_of(graph: "Graph", name: str) -> dict[str, int]:
-    """The attributes low and high of a whole parameter: the ends within which no sum of the nodes that use it overflows.
+    """The attributes low and high of a whole parameter: the ends within which no sum of a node that uses it overflows.
 
     Those of its dtype where no node sums its products.
     """
@@ -213,20 +219,19 @@ def check_ends(method: "ForwardGradient", program: "Program", parameters: Mappin
     trained = perturbed(program)
     for graph in program.graphs.values():
         for node in graph.nodes:
-            found = sums_of(graph, node)
-            own = {local: node.params[local] for local in ("w", "b") if local in node.params} if found else {}
-            if not set(own.values()) & set(trained):
+            sums, own = sums_of(graph, node), {local: p for local, p in node.params.items() if local in ("w", "b")}
+            if sums is None or not set(own.values()) & set(trained):
                 continue
             w, b = (parameters[own[local]].astype(np.int64) if local in own else np.zeros(1) for local in ("w", "b"))
             before = f"{node.name} of {graph.name} trained by {method.method} may sum beyond int32"
             if own["w"] not in trained:
-                largest = found.largest * int(abs(w).reshape(-1, w.shape[-1]).sum(0).max())
+                largest = sums.largest * int(abs(w).reshape(-1, w.shape[-1]).sum(0).max())
                 if largest > INT32 - BIAS_END:
                     raise ValueError(f"{before}: its products reach {largest:,}, and they must leave {BIAS_END:,} to b")
-            elif abs(w).max() > found.weight_end:
+            elif abs(w).max() > sums.weight_end:
                 raise ValueError(
-                    f"{before}: a weight is {int(abs(w).max()):,}, and those of {found.products} products must stay "
-                    f"within ±{found.weight_end:,}: weights of {found.weight_end.bit_length()} bits do"
+                    f"{before}: a weight is {int(abs(w).max()):,}, and those of {sums.products} products must stay "
+                    f"within ±{sums.weight_end:,}: weights of {sums.weight_end.bit_length()} bits do"
                 )
             if abs(b).max() > BIAS_END:
                 raise ValueError(

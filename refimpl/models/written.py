@@ -22,7 +22,7 @@ LARGEST = 2**31  # of a whole number among attributes
 
 
 def written(graph: Graph) -> str:
-    """The JSON of a graph: its inputs, parameters (in their order), nodes and outputs, and what its pixels stand for."""
+    """The JSON of a graph: inputs, parameters (in their order), nodes, outputs, and what its pixels stand for."""
     nodes = []
     for node in graph.nodes:
         outputs = zip(node.operator.outputs, node.outputs, strict=True)
@@ -71,7 +71,7 @@ def _read(said: Mapping) -> Graph:
         if node["op"] not in operators():
             raise ValueError(f"there is no operator {quoted(str(node['op']))}")
         attrs = {name: _attribute(value) for name, value in node["attrs"].items()}
-        stands = {local: _quantized({"quantized": q}) for local, q in node["quantized"].items()}
+        stands = {local: _scale(q) for local, q in node["quantized"].items()}
         params = {local: str(name) for local, name in node["params"].items()}
         graph.add_node(node["name"], node["op"], tuple(node["inputs"]), attrs, params, stands)
     graph.outputs = tuple(said["outputs"])
@@ -101,8 +101,11 @@ def _dtype(said: Mapping) -> np.dtype | None:
 
 
 def _quantized(said: Mapping) -> Quantized[str] | None:
-    q = said["quantized"]
-    return q and Quantized(str(q["scale"]), q["zero_point"] and str(q["zero_point"]), q["axis"])
+    return None if said["quantized"] is None else _scale(said["quantized"])
+
+
+def _scale(q: Mapping) -> Quantized[str]:
+    return Quantized(str(q["scale"]), q["zero_point"] and str(q["zero_point"]), q["axis"])
 
 
 def _attribute(value):

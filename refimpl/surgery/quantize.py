@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import arguments
 from ..graph import INPUT, Graph, Node, Parameter
-from ..kernels.quantized import MapEnds, Quantized
+from ..kernels.quantized import MapEnds, Quantized, largest_sum
 from ..kernels.requantize import fixed, fixed_each
 from ..ops import quantized_add
 from .calibrate import ranges
@@ -221,7 +221,7 @@ def weight_scale(
     """Scale of weights (…, K): (1,), or (K,) per channel; float32. Of zeros it is 1.
 
     arXiv 2411.04036 eq. (5): Δw = max|w| / (2^(bits−1) − 1), here times `headroom`. end: the largest whole weight with
-    which no sum overflows, for weights that grow; where (5) would begin beyond it, it takes the place of 2^(bits−1) − 1.
+    with which no sum overflows, for weights that grow: where (5) would begin beyond it, it replaces 2^(bits−1) − 1.
     """
     most = abs(w).reshape(-1, w.shape[-1]).max(0) if per_channel else abs(w).max(keepdims=True).reshape(1)
     largest = 2 ** (bits - 1) - 1
@@ -229,23 +229,6 @@ def weight_scale(
         largest = end
     scale = (headroom * most / largest).astype(np.float32)
     return np.where(scale > 0, scale, np.float32(1))
-
-
-def largest_sum(w: np.ndarray, b: np.ndarray | None, ends: tuple[int, int]) -> np.ndarray:
-    """The largest magnitude, int64 (K,), that Σ x·w + b can take over all whole x from the one end to the other.
-
-    w: (…, K), b: (K,) or None; ends: of x − x_zero, at or below 0 and at or above it.
-    """
-    least, most = sum_ends(w, ends)
-    shift = 0 if b is None else b.astype(np.int64)
-    return np.maximum(abs(most + shift), abs(least + shift))
-
-
-def sum_ends(w: np.ndarray, ends: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the largest Σ x·w, int64 (K,) each; arguments as those of `largest_sum`."""
-    flat = w.astype(np.int64).reshape(-1, w.shape[-1])
-    above, below = flat.clip(min=0).sum(0), flat.clip(max=0).sum(0)
-    return above * ends[0] + below * ends[1], above * ends[1] + below * ends[0]
 
 
 class Weighted(NamedTuple):

@@ -6,18 +6,18 @@ An ε of forward gradients is less than half a step of weights of 8 bits, so tha
     w' = 2^j·w, int16    w_scale' = w_scale/2^j    b' = 2^j·b    b_scale' = b_scale/2^j    shift' = shift − j
 
 The sums are 2^j times as large, exactly, and rounding once gives the same numbers: whatever the input is, every map is
-that of the net before, to the bit, and so are the logits, for a float divided by a power of two keeps its digits. Layers
-that do not train stay as they are, and so does their memory.
+that of the net before, to the bit, and so are the logits, for a float divided by a power of two keeps its digits.
+Layers that do not train stay as they are, and so does their memory.
 
 Our readings: j is the largest by which the largest weight can grow by `headroom` before it meets the end that its sums
-allow (`kernels.quantized.MapEnds`), and the bias stays within BIAS_END. Of weights up to 127 it is 7 up to 302 products of
-a map that uses all of 8 bits, 8 nowhere: then they could not grow. A bias beyond BIAS_END, as those of channels that are
-one number whatever the input is, gets coarser steps (j < 0) where every sum then still gives that number. Rounding twice
-(`twice`) rounds finer sums otherwise, and is refused.
+allow (`kernels.quantized.MapEnds`), and the bias stays within BIAS_END. Of weights up to 127 it is 7 where a sum has up
+to 302 products with a map that uses all of 8 bits, then 6; never 8, with which they could not grow. A bias beyond
+BIAS_END, as those of channels that are one number whatever the input is, gets coarser steps (j < 0) where every sum
+then still gives that number. Rounding twice (`twice`) rounds finer sums otherwise, and is refused.
 
-    A classifier of floats, as a net gets that is to tell other classes, becomes one of whole numbers of `bits`: it
-    starts from what the seed draws, and its weights can grow to RANGE standard deviations of what He et al. would draw,
-    RANGE·√(2/D) of D features. The largest weights of the two microcontroller nets' own classifiers are 4.4 of them.
+A classifier of floats, as a net gets that is to tell other classes, becomes one of whole numbers of `bits`: it starts
+from what the seed draws, and its weights can grow to RANGE standard deviations of what He et al. would draw, √(2/D) of
+D features. The largest weights of the two microcontroller nets' own classifiers are 4.4 of them.
 """
 
 import math
@@ -28,10 +28,9 @@ import numpy as np
 
 from ..compiler.compile import compile
 from ..graph import Graph, Node, Parameter
-from ..kernels.quantized import BIAS_END, INT8, MapEnds, Quantized
+from ..kernels.quantized import BIAS_END, INT8, MapEnds, Quantized, sum_ends
 from ..kernels.requantize import MOST_SHIFT, single
 from ..training.state import initial
-from .quantize import sum_ends
 
 MOST = 8  # of j: 256 times finer
 RANGE = 8.0  # of a new classifier's weights, in standard deviations
@@ -99,8 +98,11 @@ def _widened(weights: dict[str, np.ndarray], graph: Graph, node: Node, headroom:
     if len(scale) == 1:
         j = np.broadcast_to(j.min(), j.shape)
     wide, moved = _shifted(w, j), _shifted(b, j)
-    for k in np.flatnonzero(j < 0):
-        before, after = _numbers(weights, node, attrs, w, b, k, 0), _numbers(weights, node, attrs, wide, moved, k, j[k])
+    for k in map(int, np.flatnonzero(j < 0)):
+        before, after = (
+            _numbers(weights, node, attrs, w, b, k, 0),
+            _numbers(weights, node, attrs, wide, moved, k, int(j[k])),
+        )
         if before is None or after != before:
             raise ValueError(
                 f"channel {k} of node {node.name} of {graph.name} cannot be widened: its bias of {b[k]:,} leaves no "
@@ -141,7 +143,10 @@ def _numbers(weights, node: Node, attrs: dict, w: np.ndarray, b: np.ndarray, k: 
     ends = (INT8.min - attrs["x_zero"], INT8.max - attrs["x_zero"])
     multiplier, shift = (int(weights[node.params[local]][k]) for local in ("multiplier", "shift"))
     found = [
-        min(max(int(single(int(s[k] + b[k]), multiplier, shift - int(j))) + attrs["y_zero"], attrs["low"]), attrs["high"])
+        min(
+            max(int(single(int(s[k] + b[k]), multiplier, shift - int(j))) + attrs["y_zero"], attrs["low"]),
+            attrs["high"],
+        )
         for s in sum_ends(w, ends)
     ]
     return found[0] if found[0] == found[1] else None
@@ -153,8 +158,10 @@ def _classifier(
 ) -> None:  # fmt: skip
     """Append a classifier of whole numbers on the int8 tensor `source` in the place of one of floats."""
     drawn = initial(compile(graph, None, 1), seed)
-    w, b = (drawn[node.params[local]].astype(np.float64) if local in node.params else None for local in ("w", "b"))
+    w = drawn[node.params["w"]].astype(np.float64)
     q = graph.tensors[source].quantized
+    if q is None:
+        raise ValueError(f"{source} of {graph.name} has no scale, so that no classifier of whole numbers can read it")
     x_scale = np.float64(graph.weights[q.scale][0])
     zero = int(graph.weights[q.zero_point][0]) if q.zero_point else 0
     sums = MapEnds(w.shape[0], zero)
@@ -169,11 +176,9 @@ def _classifier(
         new.add_parameter(name, Parameter((1,), "ones"))
     params = {"w": Parameter(w.shape, "he", w.shape[0], dtype=dtype, quantized=Quantized(scales["w"]))}
     weights[f"{node.name}.w"] = np.rint(w / w_scale.astype(np.float64)).clip(-end, end).astype(dtype)
-    if b is not None:
-        held = Quantized(scales["b"])
+    if "b" in node.params:
+        b, held = drawn[node.params["b"]].astype(np.float64), Quantized(scales["b"])
         params["b"] = Parameter(b.shape, "zeros", dtype=np.dtype(np.int32), quantized=held)
         weights[f"{node.name}.b"] = np.rint(b / b_scale.astype(np.float64)).clip(-BIAS_END, BIAS_END).astype(np.int32)
-    new.add_node(
-        node.name, "quantized_linear", (source,), {"x_zero": zero}, params, {"sums": Quantized(scales["b"])}
-    )
+    new.add_node(node.name, "quantized_linear", (source,), {"x_zero": zero}, params, {"sums": Quantized(scales["b"])})
     new.add_node(f"{node.name}.real", "dequantize", (f"{node.name}.sums",), {"zero": 0}, {"scale": scales["b"]})

@@ -371,9 +371,7 @@ def judge(record: dict) -> dict:
         "seeds": list(seeds),
         "measured": measured,
         **verdicts(goals),
-        "settings_chosen_on": {
-            "lr": f"a quarter of the training samples of {_whom(record)}, seed {TRIAL_SEED}"
-        },
+        "settings_chosen_on": {"lr": f"a quarter of the training samples of {_whom(record)}, seed {TRIAL_SEED}"},
         "runs": runs,
     }
 
