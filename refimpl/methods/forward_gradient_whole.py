@@ -231,7 +231,8 @@ def check_ends(method: "ForwardGradient", program: "Program", parameters: Mappin
             elif abs(w).max() > sums.weight_end:
                 raise ValueError(
                     f"{before}: a weight is {int(abs(w).max()):,}, and those of {sums.products} products must stay "
-                    f"within ±{sums.weight_end:,}: weights of {sums.weight_end.bit_length()} bits do"
+                    f"within ±{sums.weight_end:,}: surgery.quantize with headroom=1.5 or with "
+                    f"bits={sums.weight_end.bit_length()} makes such weights"
                 )
             if abs(b).max() > BIAS_END:
                 raise ValueError(

@@ -220,12 +220,12 @@ class Protocol:
     rates: tuple[float, ...] = ()
 
 
-SIGNS = (BACKPROP, "sign, m = 1", "sign, m = 3")
+SIGNS = (BACKPROP, "sign, m = 1", "sign, m = 3", "16w8a, m = 1", "8w8a, m = 3")
 PROTOCOLS = {
     "forward-gradient-mcunet": Protocol(
         batch=256,
         trials=1,
-        modes={"classifier": (*SIGNS, *WHOLE), "last block": (*SIGNS, *WHOLE), "whole net": (*SIGNS, *WHOLE)},
+        modes={"classifier": SIGNS},
         shares={"last block": 1 / 9, "whole net": 1 / 90},
         rates=(0.0003, 0.001, 0.003),
     )
@@ -248,7 +248,7 @@ def tail_of(
     graph: ri.Graph, d: data.Dataset, plan: ri.Plan, batch: int, kept: dict | None = None
 ) -> tuple[ri.Graph, data.Dataset]:  # fmt: skip
     """The part of a net that learns, and the maps that it sees. kept: those that were seen before, by their dtype."""
-    place = frozen_until(graph, plan)
+    place = frozen_until(graph, plan, features=kept is not None)
     if place is None:
         return graph, d
     (head, tail), kept = cut(graph, place), {} if kept is None else kept
