@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from forward_gradient_whole_oracle import Oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantized_oracles import run
@@ -15,6 +16,7 @@ from refimpl.graph import INPUT, Graph, Parameter
 from refimpl.kernels.quantized import BIAS_END, MapEnds, Quantized
 from refimpl.kernels.requantize import fixed_each
 from refimpl.methods.forward_gradient_whole import ends_of
+from refimpl.surgery.cut import cut
 from refimpl.surgery.for_step import made_for, outlined_for, weights_that_train
 from refimpl.surgery.widen import RANGE, trainable
 
@@ -197,3 +199,19 @@ def test_weights_beyond_the_ends_are_refused_with_the_bits_that_do():
     whole.weights["fc.b"] = np.full(3, 2**29, I32)
     with pytest.raises(ValueError, match=r"a bias is 536,870,912, .*: weights of 1 bits less do$"):
         ri.Trainer(ri.compile(whole, plan, 8))
+
+
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+def test_features_train_as_in_plain_integers(backend):
+    """The classifier alone, whose sums take the place of what was told before the first of several looks."""
+    graph = trainable(whole_from_int8(packed(*small()), classes=7, size=(16, 16)), ["fc"])
+    tail = cut(graph, "mean")[1]
+    method = FG(m=2, optimizer=ri.SGD(0.01))
+    t = ri.Trainer(ri.compile(tail, ri.Plan(0, step=method), 48, backend=backend, threads=1), seed=7)
+    plain = Oracle(tail, ["fc.w", "fc.b"], 7, 2, method.epsilon, 0.01)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        x, y = rng.integers(-128, 128, (48, tail.shape(INPUT)[1])).astype(I8), rng.integers(0, 7, 48)
+        assert t.train_step(x, y, 3) == pytest.approx(np.mean(plain.step(x, y)), rel=1e-5)
+        for name, a in plain.w.items():
+            np.testing.assert_array_equal(t.parameters[name], a.astype(np.int64), name)
