@@ -190,7 +190,8 @@ def test_weights_beyond_the_ends_are_refused_with_the_bits_that_do():
     x = samples(g, 8)
     plan = ri.Plan(0, step=FG(m=1, optimizer=ri.SGD(0.01)))
     with pytest.raises(
-        ValueError, match=r"^fc of deep 16w8a trained by .* beyond int32: a weight is 32,767, .* or with bits=14 makes such"
+        ValueError,
+        match=r"^fc of deep 16w8a trained by .* beyond int32: a weight is 32,767, .* or with bits=14 makes such",
     ):
         ri.Trainer(ri.compile(ri.surgery.quantize(g, g.weights, x, 16), plan, 8))
     ri.Trainer(ri.compile(ri.surgery.quantize(g, g.weights, x, 14), plan, 8))

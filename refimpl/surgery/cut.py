@@ -19,7 +19,9 @@ def frozen_until(graph: Graph, plan: Plan, features: bool = False) -> str | None
         if node.name in trained:
             break
         later = {tensor for n in graph.nodes[i:] for tensor in n.outputs}
-        if (features or len(graph.shape(node.name)) == 4) and all(later.issuperset(n.inputs) for n in graph.nodes[i + 1 :]):
+        if (features or len(graph.shape(node.name)) == 4) and all(
+            later.issuperset(n.inputs) for n in graph.nodes[i + 1 :]
+        ):
             last = node.name
     return last
 

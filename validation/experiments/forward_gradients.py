@@ -13,7 +13,7 @@ In "16w8a" and "8w8a" the nets are of whole numbers, whose scales are found on t
 weights may grow by half; those of 8 bits are trained though ε rounds to 0, as in the paper.
 
 MCUNet knows ImageNet's 1,000 classes, and gets a new classifier of ten. Each seed draws 500 images to train on and 500
-to test on of CIFAR-10 as JPEG, stretched to 128×128. Floats are the dequantized net; whole numbers those of the file,
+to test on of CIFAR-10 as JPEG, stretched to 128×128; rates are chosen by 500 further training images. Floats are the dequantized net; whole numbers those of the file,
 the layers that train in 16 bits (`surgery.widen`). Modes that train more get fewer passes (`Protocol.shares`).
 
 Learning rates are chosen for each way of training apart, the best of RATES by accuracy on a quarter of the training
@@ -123,7 +123,8 @@ class Task:
     """Data and nets of people. subjects: their numbers; load: of one of them, or what a seed draws.
 
     net: of one of them, with its weights; of whole numbers where the last argument says so and there is one. fixed: are
-    layers that do not train the same for every way of floats, and for every one of whole numbers?
+    layers that do not train the same for every way of floats, and for every one of whole numbers? choose: what learning
+    rates are chosen by, None is a quarter of the training samples.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Task:
     load: Callable[[int, int], data.Dataset]
     net: Callable[[int, Path, bool], ri.Graph]
     fixed: bool = False
+    choose: Callable[[int, int], data.Dataset] | None = None
 
 
 def watch_net(subject: int, output: Path, whole: bool) -> ri.Graph:
@@ -167,14 +169,21 @@ def photographs() -> data.Dataset:
     return data.load(str(datasets.folder("cifar10_jpeg.npz")), size=(128, 128))
 
 
-def photographs_of(subject: int, seed: int) -> data.Dataset:
-    """The images that a seed draws, as they are."""
+def photographs_of(subject: int, seed: int, test: str = "test") -> data.Dataset:
+    """The images that a seed draws, as they are. test: the part of the data that evaluates, other images than train."""
     d, taken = photographs(), {}
-    for i, part in enumerate(("train", "test")):
-        x, y = getattr(d, f"x_{part}"), getattr(d, f"y_{part}")
-        chosen = np.sort(random.permutation(seed, random.SPLIT, DRAWN + i, len(y))[:IMAGES])
+    for i, (part, source) in enumerate((("train", "train"), ("test", test))):
+        x, y = getattr(d, f"x_{source}"), getattr(d, f"y_{source}")
+        own = source == part
+        order = random.permutation(seed, random.SPLIT, DRAWN + i * own, len(y))
+        chosen = np.sort(order[:IMAGES] if own else order[IMAGES : 2 * IMAGES])
         taken |= {f"x_{part}": replace(x, images=x.images[chosen], crop=0, flip=False), f"y_{part}": y[chosen]}
     return replace(d, **taken)
+
+
+def photographs_to_choose_by(subject: int, seed: int) -> data.Dataset:
+    """Images of the training part alone: as many others as those that train evaluate."""
+    return photographs_of(subject, seed, "train")
 
 
 def mcunet(subject: int, output: Path, whole: bool) -> ri.Graph:
@@ -189,7 +198,9 @@ TASKS = {
         "forward-gradient-watch", tuple(range(1, 11)), lambda subject, seed: data.watch(subject), watch_net
     ),
     "forward-gradient-digits": Task("forward-gradient-digits", tuple(range(1, 7)), digits_of, digits_net),
-    "forward-gradient-mcunet": Task("forward-gradient-mcunet", (1,), photographs_of, mcunet, fixed=True),
+    "forward-gradient-mcunet": Task(
+        "forward-gradient-mcunet", (1,), photographs_of, mcunet, True, photographs_to_choose_by
+    ),
 }
 
 
@@ -309,8 +320,9 @@ def run(name: str, output: Path, watch: Callable[[int, int, str], None], protoco
     def trial(mode: str, one: str, lr: float) -> float:
         found = []
         for subject in subjects[: protocol.trials]:
-            d = task.load(subject, TRIAL_SEED)
-            d = held_out(d, max(1, int(HELD_OUT * len(d.x_train))))
+            d = (task.choose or task.load)(subject, TRIAL_SEED)
+            if task.choose is None:
+                d = held_out(d, max(1, int(HELD_OUT * len(d.x_train))))
             step = way(one).step(lr)
             net = task.net(subject, output, step.quantizes is not None)
             maps = kept.setdefault((mode, TRIAL_SEED), {}) if task.fixed else None
@@ -371,13 +383,13 @@ def judge(record: dict) -> dict:
         "seeds": list(seeds),
         "measured": measured,
         **verdicts(goals),
-        "settings_chosen_on": {"lr": f"a quarter of the training samples of {_whom(record)}, seed {TRIAL_SEED}"},
+        "settings_chosen_on": {"lr": _chosen_on(record)},
         "runs": runs,
     }
 
 
-def _whom(record: dict) -> str:
-    """Whose samples tell a learning rate."""
-    if TASKS[record["name"]].subjects == (1,):
-        return f"{IMAGES} images that it draws"
-    return f"people 1 to {record['protocol']['trials']}"
+def _chosen_on(record: dict) -> str:
+    """What learning rates were chosen on."""
+    if TASKS[record["name"]].choose:
+        return f"{IMAGES} training images beside the {IMAGES} that train, drawn by seed {TRIAL_SEED}"
+    return f"a quarter of the training samples of people 1 to {record['protocol']['trials']}, seed {TRIAL_SEED}"
