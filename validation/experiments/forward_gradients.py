@@ -13,8 +13,9 @@ In "16w8a" and "8w8a" the nets are of whole numbers, whose scales are found on t
 weights may grow by half; those of 8 bits are trained though ε rounds to 0, as in the paper.
 
 MCUNet knows ImageNet's 1,000 classes, and gets a new classifier of ten. Each seed draws 500 images to train on and 500
-to test on of CIFAR-10 as JPEG, stretched to 128×128; rates are chosen by 500 further training images. Floats are the dequantized net; whole numbers those of the file,
-the layers that train in 16 bits (`surgery.widen`). Modes that train more get fewer passes (`Protocol.shares`).
+to test on of CIFAR-10 as JPEG, stretched to 128×128; rates are chosen by 500 further training images. Floats are the
+dequantized net; whole numbers those of the file, the layers that train in 16 bits (`surgery.widen`). Modes that train
+more get fewer passes (`Protocol.shares`).
 
 Learning rates are chosen for each way of training apart, the best of RATES by accuracy on a quarter of the training
 samples of people 1 to TRIALS in runs of a seed of their own; the samples that evaluate are looked at once, at the end
