@@ -18,7 +18,7 @@ from refimpl.kernels.requantize import fixed_each
 from refimpl.methods.forward_gradient_whole import ends_of
 from refimpl.surgery.cut import cut
 from refimpl.surgery.for_step import made_for, outlined_for, weights_that_train
-from refimpl.surgery.widen import RANGE, trainable
+from refimpl.surgery.widen import RANGE, widen
 
 FG = ri.ForwardGradient
 I8, I16, I32 = np.int8, np.int16, np.int32
@@ -34,7 +34,7 @@ def test_widened_layers_of_the_real_nets_give_the_same_maps_to_the_bit(name, bac
     """All layers in 16 bits; their sums are up to 256 times as large, and the logits the same floats."""
     size = (32, 32) if backend == "reference" else (128, 128)
     graph = whole_from_int8(raw(name), size=size)
-    wide = trainable(graph, layers(graph))
+    wide = widen(graph, layers(graph))
     assert all(wide.parameters[f"{n}.w"].dtype == I16 for n in layers(graph))
     pixels = random_pixels(1, size) if backend == "reference" else cifar(4)
     found, wanted = every_map(wide, pixels, backend), every_map(graph, pixels, backend)
@@ -90,7 +90,7 @@ def test_any_layer_widened_is_the_same_in_plain_integers(seed, depth, k, x_zero,
     rng = np.random.default_rng(seed)
     w, b = rng.integers(-127, 128, (depth, k)), rng.integers(-(2**large), 2**large, k, endpoint=True)
     g = one_layer(w, b, x_zero, y_zero, 2.0 ** rng.uniform(-24, -2, k))
-    wide = trainable(g, ["c"])
+    wide = widen(g, ["c"])
     assert wide.parameters["c.w"].dtype == I16
     finer = wide.weights["c.b"] / np.where(b == 0, 1, b)
     assert (abs(wide.weights["c.w"].astype(int)).max() <= 32767) and (abs(wide.weights["c.b"]) <= BIAS_END).all()
@@ -104,7 +104,7 @@ def test_any_layer_widened_is_the_same_in_plain_integers(seed, depth, k, x_zero,
 def test_a_channel_of_one_number_with_a_large_bias_gets_coarser_steps():
     w, b = np.array([[1, 0], [0, 0]]), np.array([2**31 - 1000, -(2**31) + 5])
     g = one_layer(w, b, -128, 3, [2.0**-22, 2.0**-28])  # saturated, and −8 + 3
-    wide = trainable(g, ["c"])
+    wide = widen(g, ["c"])
     assert (abs(wide.weights["c.b"].astype(np.int64)) <= BIAS_END).all()
     assert (wide.weights["b_scale"] == 4).all()
     x = np.random.default_rng(0).integers(-128, 128, (3, 2, 2, 2)).astype(I8)
@@ -118,16 +118,16 @@ def test_what_cannot_be_widened_without_another_result_is_refused():
     with pytest.raises(
         ValueError, match=r"^channel 0 of node c of one 8w8a cannot be widened: its bias of 400,000,000 "
     ):
-        trainable(one_layer(w, b, 0, 0, [2.0**-22]), ["c"])
+        widen(one_layer(w, b, 0, 0, [2.0**-22]), ["c"])
     with pytest.raises(ValueError, match="^node c of one 8w8a rounds twice: finer weights would give another result$"):
-        trainable(one_layer(w, b // 1000, 0, 0, [2.0**-14], twice=True), ["c"])
+        widen(one_layer(w, b // 1000, 0, 0, [2.0**-14], twice=True), ["c"])
 
 
 def test_a_new_classifier_is_of_whole_numbers():
     arrays = packed(*small())
     graph = whole_from_int8(arrays, classes=7, size=(16, 16))
     for bits, dtype in ((16, I16), (8, I8)):
-        wide = trainable(graph, ["fc"], bits, seed=3)
+        wide = widen(graph, ["fc"], bits, seed=3)
         assert wide.output == "fc.real" and wide.parameters["fc.w"].dtype == dtype
         assert [node.op for node in wide.nodes[-2:]] == ["quantized_linear", "dequantize"]
         assert not any(node.name == "mean.real" for node in wide.nodes)
@@ -141,14 +141,14 @@ def test_a_new_classifier_is_of_whole_numbers():
         assert abs(real - floats.parameters["fc.w"]).max() <= scale[0] / 2 + 1e-7
         apart = abs(ri.Trainer(ri.compile(wide, None, 4)).predict(pixels) - floats.predict(pixels)).max()
         assert apart < depth * 128 * float(graph.weights["mean.scale"][0]) * scale[0] / 2
-    assert trainable(graph, []) is graph
+    assert widen(graph, []) is graph
 
 
 def test_no_sum_overflows_whatever_weights_become():
     """All weights and biases at the ends that training has, all inputs at theirs: in Python's integers."""
     for name in NETS:
         graph = whole_from_int8(raw(name))
-        wide = trainable(graph, layers(graph))
+        wide = widen(graph, layers(graph))
         for node in wide.nodes:
             if "w" in node.params:
                 w, b = (ends_of(wide, node.params[local]) for local in ("w", "b"))
@@ -205,7 +205,7 @@ def test_weights_beyond_the_ends_are_refused_with_the_bits_that_do():
 @pytest.mark.parametrize("backend", ["reference", "fast"])
 def test_features_train_as_in_plain_integers(backend):
     """The classifier alone, whose sums take the place of what was told before the first of several looks."""
-    graph = trainable(whole_from_int8(packed(*small()), classes=7, size=(16, 16)), ["fc"])
+    graph = widen(whole_from_int8(packed(*small()), classes=7, size=(16, 16)), ["fc"])
     tail = cut(graph, "mean")[1]
     method = FG(m=2, optimizer=ri.SGD(0.01))
     t = ri.Trainer(ri.compile(tail, ri.Plan(0, step=method), 48, backend=backend, threads=1), seed=7)

@@ -11,7 +11,7 @@ from ..plan.plan import Plan
 from ..training.inputs import Inputs, samples, taken
 from ..training.state import initial
 from .quantize import outline, quantize
-from .widen import trainable
+from .widen import widen
 
 CALIBRATED_ON = 256  # samples, evenly over all
 
@@ -20,13 +20,13 @@ def made_for(step: Strategy, graph: Graph, x: Inputs, seed: int = 0, trained: Co
     """The net, or the same in whole numbers, calibrated on some of x (M, H, W, C); seed: of weights that are drawn.
 
     Of one that holds whole numbers already, the weights of `trained` nodes get the bits that the step trains
-    (`widen.trainable`). ValueError as `quantize` and `trainable` have it.
+    (`widen.widen`). ValueError as `quantize` and `widen` have it.
     """
     settings = step.quantizes
     if settings is None:
         return graph
     if is_quantized(graph):
-        return trainable(graph, trained, seed=seed, **settings)
+        return widen(graph, trained, seed=seed, **settings)
     weights = initial(compile(graph, None, 1), seed)
     chosen = np.linspace(0, samples(x) - 1, min(samples(x), CALIBRATED_ON)).astype(np.int64)
     found = taken(x, chosen)
@@ -36,11 +36,11 @@ def made_for(step: Strategy, graph: Graph, x: Inputs, seed: int = 0, trained: Co
 
 
 def outlined_for(step: Strategy, graph: Graph, trained: Collection[str] = ()) -> Graph:
-    """The net, or the same in whole numbers, for its costs alone. ValueError as `outline` and `trainable` have it."""
+    """The net, or the same in whole numbers, for its costs alone. ValueError as `outline` and `widen` have it."""
     settings = step.quantizes
     if settings is None:
         return graph
-    return trainable(graph, trained, **settings) if is_quantized(graph) else outline(graph, **settings)
+    return widen(graph, trained, **settings) if is_quantized(graph) else outline(graph, **settings)
 
 
 def weights_that_train(plan: Plan, graph: Graph) -> list[str]:

@@ -36,7 +36,7 @@ MOST = 8  # of j: 256 times finer
 RANGE = 8.0  # of a new classifier's weights, in standard deviations
 
 
-def trainable(graph: Graph, trained: Collection[str], bits: int = 16, headroom: float = 1.5, seed: int = 0) -> Graph:
+def widen(graph: Graph, trained: Collection[str], bits: int = 16, headroom: float = 1.5, seed: int = 0) -> Graph:
     """The net of whole numbers, with weights, whose nodes `trained` have weights of `bits`: 16, or 8 as they are.
 
     The graph itself where they have. headroom: by how much weights can grow at least; seed: what a classifier starts
