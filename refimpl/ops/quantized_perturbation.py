@@ -16,7 +16,7 @@ of 64 bits, multiplied in two parts (`wide`). 1/m is part of the factor; with `m
 to 8 bits first. w itself is not written by `perturb`: the kernels of a forward pass read `moved` in its place.
 
 The host writes draws, signs, ε and 2^31·η·Δz/m, for η follows a schedule. What a channel makes of these is found where
-it is needed, by one quotient of floats a channel: kept for all of a net it may take as much memory as inference. Both
+it is needed, by one quotient of floats a channel: kept for all of a net it may take half the memory of inference. Both
 end at what moves a weight from end to end (`far`, `FAST`): channels that are nearly 0 have very fine steps.
 Dimensions: E elements of a parameter of any shape, J draws, M scales; an element has the scale number (e//each) mod M.
 """
