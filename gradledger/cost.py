@@ -10,7 +10,7 @@ from costmodel.device import process
 from costmodel.device.device import HERE
 from costmodel.formulas import paper
 from refimpl.methods import registry
-from refimpl.surgery.for_step import outlined_for
+from refimpl.surgery.for_step import outlined_for, weights_that_train
 
 from . import options, recipe
 from .errors import Malformed, Refused, unknown
@@ -58,11 +58,12 @@ def run(settings: CostSettings) -> dict:
     threads = options.threads_of(settings.device, on, settings.threads)
     if settings.fit is not None:
         check_fit(settings, methods)
-    graph = described(settings.model, settings.classes, options.size(settings.size))
+    whole = plan.step.quantizes is not None
+    graph = described(settings.model, settings.classes, options.size(settings.size), whole)
     plan = recipe.with_layers(plan, graph, settings.train_last)
     fitted = {}
     try:
-        graph = outlined_for(plan.step, graph)
+        graph = outlined_for(plan.step, graph, weights_that_train(plan, graph))
         if settings.fit is None:
             program = ri.compile(graph, plan, settings.batch, backend=settings.backend, threads=threads)
         else:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import refimpl as ri
 from refimpl import data
 from refimpl.graph import Graph
-from refimpl.surgery.for_step import made_for, outlined_for
+from refimpl.surgery.for_step import made_for, outlined_for, weights_that_train
 from refimpl.training.inputs import Inputs
 
 from . import options, recipe
@@ -76,7 +76,8 @@ def planned(settings: AdaptSettings) -> tuple[ri.Plan, str]:
 
 def net(settings: AdaptSettings, dataset: data.Dataset) -> Graph:
     """The net that a run begins with."""
-    return pretrained(settings.model, dataset, watched(settings), settings.classes)
+    whole = planned(settings)[0].step.quantizes is not None
+    return pretrained(settings.model, dataset, watched(settings), settings.classes, whole)
 
 
 def compiled(
@@ -90,9 +91,11 @@ def compiled(
     limit = options.byte_count(settings.memory_limit)
     plan = recipe.with_layers(plan, graph, settings.train_last)
     try:
-        graph = (
-            outlined_for(plan.step, graph) if samples is None else made_for(plan.step, graph, samples, settings.seed)
-        )
+        trained = weights_that_train(plan, graph)
+        if samples is None:
+            graph = outlined_for(plan.step, graph, trained)
+        else:
+            graph = made_for(plan.step, graph, samples, settings.seed, trained)
         batch = min(settings.batch, len(dataset.x_train))
         program = ri.compile(graph, plan, batch, memory_limit=limit, backend=settings.backend, threads=settings.threads)
     except ri.MemoryLimitError as e:

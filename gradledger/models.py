@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from refimpl import data, models
-from refimpl.formats.npz import load_npz
+from refimpl.formats.npz import holds_whole, load_npz
 from refimpl.graph import Graph
-from refimpl.models import suggestion
+from refimpl.models import suggestion, written
 from refimpl.storage import checkpoint
 from refimpl.storage.files import quoted, reading
 
@@ -18,24 +18,29 @@ from .recipe import start_small
 from .run_folder import settled
 
 
-def pretrained(name: str, dataset: data.Dataset, subject: int | None, classes: int | None) -> Graph:
+def pretrained(
+    name: str, dataset: data.Dataset, subject: int | None, classes: int | None, whole: bool = False
+) -> Graph:  # fmt: skip
     """The graph for a data set: `watch` comes with weights trained without `subject`; a file brings its own.
 
-    A `.npz` is a net of another program (`refimpl.formats.npz`), any other file is ours. Raises ModelError for an
-    unknown name, CheckpointError for a file that cannot be used, Malformed where the model does not fit the data.
+    A `.npz` is a net of another program (`refimpl.formats.npz`), any other file is ours. whole: one that is stored in
+    whole numbers stays so. Raises ModelError for an unknown name, CheckpointError for a file that cannot be used,
+    Malformed where the model does not fit the data.
     """
     found = classes or len(dataset.classes)
     if found < len(dataset.classes):
         raise Malformed(f"--classes {found} is too few: {dataset.name} has {len(dataset.classes)} classes")
     height, width, channels = dataset.x_train.shape[1:]
     if name.endswith(".npz"):
-        graph = load_npz(name, found, (height, width))
+        graph = load_npz(name, found, (height, width), whole and holds_whole(name))
         if graph.channels != channels:
             raise Malformed(f"{name} takes maps with C={graph.channels}, but {dataset.name} has C={channels}")
         start_small(graph)
         return graph
     if is_file(name):
         weights, notes = described_weights(name)
+        if "graph" in notes:
+            return as_written(name, weights, notes, classes, (height, width), channels, len(dataset.classes))
         graph = build(notes, found, (height, width), channels)
         checkpoint.check_arrays(weights, {n: p.shape for n, p in graph.parameters.items()}, name)
         whole = {n: p.dtype for n, p in graph.parameters.items() if p.dtype is not None and p.dtype.kind in "iu"}
@@ -56,16 +61,18 @@ def origin(graph: Graph) -> str:
     return f"pre-trained but for {', '.join(missing)}, which are random" if graph.weights else "random"
 
 
-def described(name: str, classes: int | None, size: tuple[int, int] | None) -> Graph:
+def described(name: str, classes: int | None, size: tuple[int, int] | None, whole: bool = False) -> Graph:
     """The graph of a model before any data: by name, or as a file describes it; None takes its own value.
 
     Raises ModelError, CheckpointError, Malformed like `pretrained`.
     """
     if name.endswith(".npz"):
-        return load_npz(name, classes, size)
+        return load_npz(name, classes, size, whole and holds_whole(name))
     if not is_file(name):
         return models.build(name, classes=classes, size=size)
     weights, notes = described_weights(name)
+    if "graph" in notes:
+        return as_written(name, weights, notes, classes, size)
     plain = build(notes)
     first, last = (f"{plain.nodes[i].name}.w" for i in (0, -1))
     for wanted in (first, last):
@@ -79,6 +86,40 @@ def described(name: str, classes: int | None, size: tuple[int, int] | None) -> G
     return build(notes, classes or weights[last].shape[-1], size, weights[first].shape[2])
 
 
+def as_written(
+    name: str, weights: dict[str, np.ndarray], notes: dict, classes: int | None, size: tuple[int, int] | None,
+    channels: int | None = None, fewest: int = 1,
+) -> Graph:  # fmt: skip
+    """A net of whole numbers as its file writes it down, with its weights.
+
+    Malformed where other classes, at least `fewest`, another size or other channels are asked for: its numbers were
+    found for its own.
+    """
+    graph = written.read(notes["graph"], name)
+    checkpoint.check_arrays(weights, {n: p.shape for n, p in graph.parameters.items()}, name)
+    whole = {n: p.dtype for n, p in graph.parameters.items() if p.dtype is not None and p.dtype.kind in "iu"}
+    checkpoint.check_floats(weights, name, whole)
+    if graph.size is None or len(graph.shape(graph.output)) != 2:
+        raise Malformed(f"{name} holds a net that takes no images or tells no classes")
+    own = graph.shape(graph.output)[-1]
+    for what, asked, has in (
+        ("classes", classes or max(own, fewest), own), ("size", size or graph.size, graph.size),
+        ("channels", channels or graph.channels, graph.channels),
+    ):  # fmt: skip
+        if asked != has:
+            raise Malformed(
+                f"{name} holds whole numbers that were found for {what} {told(has)}, so that it cannot be used with "
+                f"{told(asked)}"
+            )
+    graph.weights = weights
+    return graph
+
+
+def told(value) -> str:
+    """A number, or a size as 128x96."""
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def is_file(name: str) -> bool:
     """Does a model's name mean a file of ours?"""
     return name.endswith(".safetensors") or Path(name).is_file()
@@ -89,6 +130,8 @@ def described_weights(name: str) -> tuple[dict[str, np.ndarray], dict]:
     weights, notes = checkpoint.load(settled(Path(name)))
     if "model" not in notes:
         raise Malformed(f"{name} does not say which model it holds: it has no 'model' in its metadata")
+    if "graph" in notes:
+        return weights, notes
     if notes["model"] not in models.MODELS:
         model = quoted(notes["model"])
         raise Malformed(

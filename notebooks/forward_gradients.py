@@ -222,11 +222,12 @@ numbers = qp.variable_settings(z_max=127 / 36)
 w_q, seed, draw = np.array([1200, -30, 32767], np.int16), np.array([7]), np.array([5])
 of_z = (numbers["one"], numbers["z_multiplier"], numbers["z_shift"])
 z_q = np.array([int(qp.variable(t, seed, draw[0], 0, False, *of_z)) for t in range(3)])
-epsilon_q = qp.whole_epsilon(1e-3, scale)
+epsilons_q = qp.in_steps(np.array([scale]), np.array([1e-3]))
+epsilon_q = int(epsilons_q[0])
 sums = [int(w) * numbers["one"] + epsilon_q * int(z) for w, z in zip(w_q, z_q, strict=True)]
 right = 31 - numbers["unit_shift"]
 by_hand = [(total * numbers["unit_multiplier"] + (1 << right - 1)) >> right for total in sums]
-sign, epsilons_q = np.array([1], np.int32), np.array([epsilon_q], np.int32)
+sign = np.array([1], np.int32)
 moved = qp.perturb(w_q, seed, draw, sign, epsilons_q, low=-32768, high=32767, **numbers)
 print(f"Δw {scale:.3g}, ε_q {epsilon_q}, 1_q {numbers['one']}, w_q {w_q}, z_q {z_q}")
 print(f"w_q·1_q + ε_q·z_q = {sums}")
@@ -253,9 +254,10 @@ for name, twice in (("once", False), ("twice", True)):
 rows = []
 for bits in (16, 8):
     step_of = 1.5 * abs(net.weights["fc.w"]).max() / (2 ** (bits - 1) - 1)
-    multiplier, shift = qp.whole_rate(0.01, step_of, draws=1)
-    per_z = multiplier / 2.0**31 * 2.0**shift
-    rows.append([f"{bits}w8a", f"{step_of:.2e}", qp.whole_epsilon(1e-3, step_of), f"{per_z:.3g}", f"{per_z * 36:.3g}"])
+    lengths = (1e-3, qp.rate_length(0.01, draws=1))
+    epsilon_q, rate_q = (int(qp.in_steps(np.array([step_of]), np.array([length]))[0]) for length in lengths)
+    per_z = rate_q / 2.0**31
+    rows.append([f"{bits}w8a", f"{step_of:.2e}", epsilon_q, f"{per_z:.3g}", f"{per_z * 36:.3g}"])
 table(["", "Δw", "ε_q for ε = 0.001", "steps of Δw that an update takes for g_q = 1", "for g = 1"], rows)
 
 # %% [markdown]

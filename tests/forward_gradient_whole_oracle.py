@@ -25,12 +25,23 @@ class Oracle:
         self.unit, self.one = z_max / 127, math.floor(127 / z_max + 0.5)
         self.w = {name: graph.weights[name].astype(object) for name in names}
         self.places = {name: i for i, name in enumerate(graph.parameters)}
-        self.ends = {name: np.iinfo(graph.weights[name].dtype) for name in names}
+        self.ends = {name: self.ends_of(name) for name in names}
         self.met_ends = 0  # weights that were cut off
 
+    def ends_of(self, name):
+        """The least and the largest number of a parameter: those of int16, or so few that no sum leaves int32."""
+        node, local = next((node, a) for node in self.graph.nodes for a, p in node.params.items() if p == name)
+        if local == "b":
+            return -(2**28), 2**28
+        most = max(127 - node.attrs["x_zero"], 128 + node.attrs["x_zero"])
+        end = (2**31 - 1 - 2**28) // (math.prod(self.graph.weights[name].shape[:-1]) * most)
+        dtype = np.iinfo(self.graph.weights[name].dtype)
+        return max(-end, dtype.min), min(end, dtype.max)
+
     def scale(self, name):
-        """Δw of a parameter."""
-        return float(self.graph.weights[self.graph.parameters[name].quantized.scale][0])
+        """Δw of each element of a parameter, whose last axis is that of the channels."""
+        scale = self.graph.weights[self.graph.parameters[name].quantized.scale]
+        return np.broadcast_to(scale, self.w[name].shape).astype(float)
 
     def z(self, name, draw):
         """The whole z of a parameter."""
@@ -46,13 +57,14 @@ class Oracle:
 
     def cut(self, name, value):
         """A weight, not beyond the ends of its dtype."""
-        found = clip(value, self.ends[name].min, self.ends[name].max)
+        found = clip(value, *self.ends[name])
         self.met_ends += found != value
         return found
 
     def moved(self, name, draw, sign):
         """Δw·Δz·(w·1_q ± ε_q·z), requantized by Δw."""
-        epsilon, unit = math.floor(self.epsilon / self.scale(name) + 0.5), in_31_bits(self.unit)
+        epsilon = np.vectorize(lambda scale: math.floor(self.epsilon / scale + 0.5), otypes=[object])(self.scale(name))
+        unit = in_31_bits(self.unit)
         total = self.w[name] * self.one + sign * epsilon * self.z(name, draw)
         return np.vectorize(lambda v: self.cut(name, half_up(v * unit)), otypes=[object])(total)
 
@@ -74,12 +86,12 @@ class Oracle:
             losses += [up, down]
             signs.append((up > down) - (up < down))
         for name in self.names:
-            factor = self.lr * share * self.unit / (self.scale(name) * (1 if self.mean8 else self.m))
-            rate = in_31_bits(factor) if factor >= 2.0**-31 else 0
+            factor = 2.0**31 * (self.lr * share * self.unit / (1 if self.mean8 else self.m))
+            rate = np.vectorize(lambda scale, f=factor: math.floor(f / scale + 0.5), otypes=[object])(self.scale(name))
             g = sum(s * self.z(name, draw) for s, draw in zip(signs, draws, strict=True))
             if self.mean8:
                 g = np.vectorize(lambda v: clip(half_up(Fraction(v, self.m)), -127, 127), otypes=[object])(g)
-            step = np.vectorize(lambda v, rate=rate: half_up(v * rate), otypes=[object])(g)
+            step = np.vectorize(lambda v, r: half_up(Fraction(v * r, 2**31)), otypes=[object])(g, rate)
             self.w[name] = np.vectorize(lambda v, name=name: self.cut(name, v), otypes=[object])(self.w[name] - step)
         self.count += 1
         return losses

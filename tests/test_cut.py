@@ -54,6 +54,19 @@ def test_the_tail_learns_from_the_heads_maps_what_the_whole_net_learns(net, trai
         np.testing.assert_allclose(part.parameters[name] - before, moved, rtol=1e-3, atol=1e-3 * np.abs(moved).max())
 
 
+def test_features_are_cut_at_too():
+    graph, plan = NETS["resnet8"](), ri.Plan(0)
+    assert frozen_until(graph, plan, features=True) == "mean"
+    head, tail = cut(graph, "mean")
+    assert [node.name for node in tail.nodes] == ["fc"] and tail.shape("input") == (1, 64)
+    weights = ri.Trainer(ri.compile(graph, None, 4)).parameters
+    x = np.random.default_rng(0).normal(size=(4, *graph.size, graph.channels)).astype(np.float32)
+    for part in (graph, head, tail):
+        part.weights = {name: weights[name] for name in part.parameters}
+    before, after, whole = (ri.Trainer(ri.compile(part, None, 4)) for part in (head, tail, graph))
+    np.testing.assert_array_equal(after.predict(before.predict(x)), whole.predict(x))
+
+
 def test_the_parts_keep_weights_and_pixels():
     graph = NETS["resnet8"]()
     graph.pixels = (-1.0, 1.0)
@@ -68,8 +81,8 @@ def test_the_parts_keep_weights_and_pixels():
     "tensor, message",
     [
         ("layer2.0.bn1", "cannot be cut at layer2.0.bn1: the later node layer2.0.add reads layer2.0.downsample.bn"),
-        ("mean", r"can be cut at the map \(N, H, W, C\) of a node, but 'mean' is none"),
-        ("layer9", "but 'layer9' is none"),
+        ("fc", "can be cut at the map or the features of a node, but 'fc' are none"),
+        ("layer9", "but 'layer9' are none"),
     ],
 )
 def test_cut_refuses(tensor, message):
@@ -84,7 +97,7 @@ def test_a_net_in_whole_numbers_is_cut_too_with_the_same_logits_to_the_bit(train
     float_net.weights = ri.Trainer(ri.compile(float_net, None, 1)).parameters
     x = rng.normal(size=(12, *float_net.size, float_net.channels)).astype(np.float32)
     y = rng.integers(0, 10, 12)
-    graph = ri.surgery.quantize(float_net, float_net.weights, x, bits=16)
+    graph = ri.surgery.quantize(float_net, float_net.weights, x, bits=16, headroom=1.5)
     plan = ri.Plan(train_last, step=ri.ForwardGradient(m=2, bits="16w8a", optimizer=ri.SGD(0.01)))
     head, tail = cut(graph, frozen_until(graph, plan))
     assert len(head.nodes) >= 2

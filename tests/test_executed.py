@@ -21,6 +21,7 @@ from refimpl.backends.cpu import (
     quantize,
     quantized_add,
     quantized_conv2d,
+    quantized_perturbation,
     quantized_pools,
 )
 from refimpl.compiler import executed, two_stage
@@ -50,6 +51,7 @@ def test_every_kernel_states_what_its_body_does_in_drawn_nets():
     # of nets in whole numbers: tests/test_fast_quantized.py
     unused |= {quantized_add.forward, quantized_conv2d.dense, quantized_conv2d.depthwise, quantize.forward}
     unused |= {quantized_pools.maximum, quantized_pools.mean}
+    unused |= {quantized_perturbation.perturbed, quantized_perturbation.stepped}  # test_fast_quantized_perturbation.py
     stated = {kernel for kernel in executed.STATED if not kernel.__module__.startswith("own.")}  # the library's own
     assert stated - set(found) <= unused
 

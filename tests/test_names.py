@@ -20,6 +20,7 @@ MADE_OF = {
     "refimpl/formats/": "maps of the names and layouts that other libraries have",
     "refimpl/surgery/quantize.py": "the forms of operators in whole numbers",
     "refimpl/surgery/share_exponents.py": "the forms of operators in whole numbers that share exponents",
+    "refimpl/surgery/widen.py": "the form of a classifier of floats in whole numbers",
     "refimpl/compiler/grouping.py": "which operators belong together, for every backend",
     "refimpl/backends/cpu/": "the operators that a tuned kernel does",
     "costmodel/device/calibration.py": "nets, to time kernels on",

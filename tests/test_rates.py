@@ -177,7 +177,8 @@ def test_every_layer_of_the_calibration_compiles():
     for ways in ("forward gathered", "forward in place", "forward of one channel", "grad_w gathered", "grad_x turned"):
         assert f"conv2d.{ways}" in seen
     assert {"depthwise.backward", "pointwise.backward", "gradient_filter.grad_x", "max_pool.grad_x"} <= seen
-    assert {"perturbation.summed", "quantized_perturbation.perturb", "quantized_perturbation.step"} <= seen
+    whole = ("in_steps", "perturbed", "stepped")
+    assert {"perturbation.summed", *(f"quantized_perturbation.{name}" for name in whole)} <= seen
     whole = ("conv2d.dense", "conv2d.depthwise", "add.forward", "pools.mean", "pools.maximum")
     assert {"quantize.forward", *(f"quantized_{name}" for name in whole)} <= seen
 

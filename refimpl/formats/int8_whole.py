@@ -31,9 +31,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..graph import INPUT, Graph
+from ..kernels.quantized import sum_ends
 from ..storage.checkpoint import CheckpointError
 from ..storage.files import quoted, reading
-from ..surgery.quantize import INT8, INT32, MapScale, Weighted, stored, sum_ends
+from ..surgery.quantize import INT8, INT32, MapScale, Weighted, stored
 from .int8_nets import DTYPES, described, read_structure
 
 NEAR = 1e-6  # relative distance of two statements of one scale

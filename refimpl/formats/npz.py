@@ -16,6 +16,12 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         return archive.read(list(archive.members))
 
 
+def holds_whole(path: str | os.PathLike) -> bool:
+    """Does a `.npz` hold a net of whole numbers? CheckpointError where it cannot be read."""
+    with files.archive(path, f"the weights {path}", CheckpointError, "are") as archive:
+        return int8_nets.STRUCTURE in archive.members
+
+
 def load_npz(
     path: str | os.PathLike, classes: int | None = None, size: tuple[int, int] | None = None, whole: bool = False
 ) -> Graph:
@@ -39,4 +45,4 @@ def load_npz(
     )
 
 
-__all__ = ["load_npz", "read_npz"]
+__all__ = ["holds_whole", "load_npz", "read_npz"]

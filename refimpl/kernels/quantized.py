@@ -12,11 +12,13 @@ entry or as many as the scale; without one it is 0.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 Held = TypeVar("Held")
+INT8, INT32 = np.iinfo(np.int8), int(np.iinfo(np.int32).max)
+BIAS_END = 1 << 28  # of a bias that trains: real biases of 8-bit maps and 16-bit weights reach about a hundredth of it
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,27 @@ class Quantized(Generic[Held]):
     scale: Held
     zero_point: Held | None = None
     axis: int | None = None
+
+
+class MapEnds(NamedTuple):
+    """What sums of weights with an int8 map are made of: how many products each, and the map's zero point.
+
+    Ours: of int32 a bias gets BIAS_END, an eighth, and the products share the rest evenly, so that no sum overflows as
+    long as no weight is beyond `weight_end` and no bias beyond BIAS_END, whatever the map is.
+    """
+
+    products: int
+    x_zero: int
+
+    @property
+    def largest(self) -> int:
+        """The largest magnitude of x − x_zero."""
+        return max(INT8.max - self.x_zero, self.x_zero - INT8.min)
+
+    @property
+    def weight_end(self) -> int:
+        """The largest magnitude of a weight."""
+        return (INT32 - BIAS_END) // (self.products * self.largest)
 
 
 class Array(Protocol):
@@ -108,3 +131,20 @@ def symmetric(values: np.ndarray, dtype: np.dtype, scale: np.ndarray, each: int)
     np.maximum.at(most, entries(values.shape, len(scale), each), np.abs(values))
     found = np.where(most > 0, most / np.iinfo(dtype).max, 1.0)
     return (np.ceil(np.log2(found)) if scale.dtype.kind in "iu" else found).astype(scale.dtype)
+
+
+def largest_sum(w: np.ndarray, b: np.ndarray | None, ends: tuple[int, int]) -> np.ndarray:
+    """The largest magnitude, int64 (K,), that Σ x·w + b can take over all whole x from the one end to the other.
+
+    w: (…, K), b: (K,) or None; ends: of x − x_zero, at or below 0 and at or above it.
+    """
+    least, most = sum_ends(w, ends)
+    shift = 0 if b is None else b.astype(np.int64)
+    return np.maximum(abs(most + shift), abs(least + shift))
+
+
+def sum_ends(w: np.ndarray, ends: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest Σ x·w, int64 (K,) each; arguments as those of `largest_sum`."""
+    flat = w.astype(np.int64).reshape(-1, w.shape[-1])
+    above, below = flat.clip(min=0).sum(0), flat.clip(max=0).sum(0)
+    return above * ends[0] + below * ends[1], above * ends[1] + below * ends[0]

@@ -49,7 +49,7 @@ import numpy as np
 from ..ops import perturbation
 from ..ops.quantized_perturbation import Z_MAX, variable_settings
 from .forward_gradient_calls import Perturbed, draws_of
-from .forward_gradient_whole import EPSILONS, Whole, check_rate, rounded_up, scales, tell
+from .forward_gradient_whole import EPSILON, RATE, Whole, check_steps, of_each, rounded_up, scales, tell
 from .optim import SGD, Adam
 from .registry import Other, Pick, Statement, Tried, register_method
 from .strategy import Strategy, Turn, turns
@@ -279,7 +279,7 @@ class ForwardGradient(Strategy):
         moved = {call.arrays["w"] for call in program.step if call.passed is perturbation.perturb}
         weights = [parameters[name].reshape(-1) for name, b in program.step.parameters.items() if b in moved]
         far = program.dtype.type(self.epsilon)
-        least = [np.full(parameters[name].size, step / 2) for name, step in scales(program, parameters).items()]
+        least = [of_each(program, name, step / 2) for name, step in scales(program, parameters).items()]
         lost = sum(np.count_nonzero(w + far == w) for w in weights) + sum(
             np.count_nonzero(self.epsilon < e) for e in least
         )
@@ -289,7 +289,7 @@ class ForwardGradient(Strategy):
                 f"epsilon={self.epsilon:g} of {self.method} is lost in {lost / len(last):.0%} of the weights, whose "
                 f"last digit is larger: epsilon={rounded_up(float(np.median(last)))} would move most of them"
             )
-        check_rate(self, program, parameters)
+        check_steps(self, program, parameters)
 
     def _check_bits(self, net: "Derivation") -> None:
         """ValueError where the weights that train are not of the bits that are stated."""
@@ -384,7 +384,7 @@ class ForwardGradient(Strategy):
         numbers = np.arange(first, first + self.draws)
         runner.write("update_draws", n, numbers[-self.m :])
         told = trainer.program.step.host_writes
-        if EPSILONS in told:
+        if RATE in told:
             tell(self, trainer, n, total)
         if self.sharpness:  # norms of these draws are asked for before it is known where a look above the weights looks
             along = ESTIMATORS[self.estimator].along
@@ -436,6 +436,7 @@ class ForwardGradient(Strategy):
                         runner.write(f"{name}_coefficients", n, coefficients)
             if f"{section}_signs" in trainer.program.step.host_writes:
                 runner.write(f"{section}_signs", n, [look.sign])
+                runner.write(EPSILON, n, [self.epsilon])
             runner.run(section, n)
             losses.append(float(runner.read(f"{prefix}loss", n)[0]))
             seen.append(float(runner.read(f"{prefix}tloss", n)[0]) if estimator.along else losses[-1])

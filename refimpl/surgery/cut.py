@@ -9,27 +9,32 @@ from ..graph import INPUT, Graph
 from ..plan.plan import Plan
 
 
-def frozen_until(graph: Graph, plan: Plan) -> str | None:
-    """The last map that frozen layers alone make and on which alone all later nodes stand; None where there is none."""
+def frozen_until(graph: Graph, plan: Plan, features: bool = False) -> str | None:
+    """The last map that frozen layers alone make and on which alone all later nodes stand; None where there is none.
+
+    features: not only a map (N, H, W, C) will do, but also what is made of one, such as its mean (N, C).
+    """
     trained, last = plan.trained(graph), None
     for i, node in enumerate(graph.nodes):
         if node.name in trained:
             break
         later = {tensor for n in graph.nodes[i:] for tensor in n.outputs}
-        if len(graph.shape(node.name)) == 4 and all(later.issuperset(n.inputs) for n in graph.nodes[i + 1 :]):
+        if (features or len(graph.shape(node.name)) == 4) and all(
+            later.issuperset(n.inputs) for n in graph.nodes[i + 1 :]
+        ):
             last = node.name
     return last
 
 
 def cut(graph: Graph, tensor: str) -> tuple[Graph, Graph]:
-    """(head, tail): the nodes up to the map `tensor` (N, H, W, C), and those after it, which read it as their input.
+    """(head, tail): the nodes up to one that makes `tensor`, and those after it, which read it as their input.
 
-    Both keep the nodes' names and their share of the weights. ValueError where there is no such map, or where a later
-    node reads another tensor of the head too.
+    Both keep the nodes' names and their share of the weights. ValueError where no node before the last makes it, or
+    where a later node reads another tensor of the head too.
     """
     names = [n.name for n in graph.nodes]
-    if tensor not in names or len(graph.shape(tensor)) != 4:
-        raise ValueError(f"{graph.name} can be cut at the map (N, H, W, C) of a node, but {tensor!r} is none")
+    if tensor not in names[:-1]:
+        raise ValueError(f"{graph.name} can be cut at the map or the features of a node, but {tensor!r} are none")
     at = names.index(tensor) + 1
     before = {INPUT, *(t for node in graph.nodes[:at] for t in node.outputs)} - {tensor}
     for node in graph.nodes[at:]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import arguments
 from ..graph import INPUT, Graph, Node, Parameter
-from ..kernels.quantized import Quantized
+from ..kernels.quantized import MapEnds, Quantized, largest_sum
 from ..kernels.requantize import fixed, fixed_each
 from ..ops import quantized_add
 from .calibrate import ranges
@@ -90,7 +90,9 @@ def quantize(
 
     samples: (M, H, W, C) floats to calibrate on, `batch` at a time. bits: of weights, 2 to 16; up to 8 they are int8,
     else int16. per_channel: a scale for each output channel. zero_points: maps get one, so that a rectified one uses
-    all of 8 bits. percentile: see `calibrate.ranges`. headroom: of Δw, at least 1, so that trained weights can grow.
+    all of 8 bits. percentile: see `calibrate.ranges`. headroom: of Δw, at least 1, so that trained weights can grow;
+    above 1 no weight begins beyond the end that its sums allow (`kernels.quantized.MapEnds`), for which Δw is larger
+    than (5) has it where a sum has many products.
     twice: round as gemmlowp does (`kernels.requantize`).
 
     ValueError names the node and its operator where it has no form in whole numbers, and says what would do where a map
@@ -213,31 +215,20 @@ def _scale(graph: Graph, tensor: str, ends: tuple[float, float], samples: int, z
     return MapScale(float(value), zero)
 
 
-def weight_scale(w: np.ndarray, bits: int, per_channel: bool = False, headroom: float = 1.0) -> np.ndarray:
+def weight_scale(
+    w: np.ndarray, bits: int, per_channel: bool = False, headroom: float = 1.0, end: int | None = None
+) -> np.ndarray:
     """Scale of weights (…, K): (1,), or (K,) per channel; float32. Of zeros it is 1.
 
-    arXiv 2411.04036 eq. (5): Δw = max|w| / (2^(bits−1) − 1), here times `headroom`.
+    arXiv 2411.04036 eq. (5): Δw = max|w| / (2^(bits−1) − 1), here times `headroom`. end: the largest whole weight with
+    with which no sum overflows, for weights that grow: where (5) would begin beyond it, it replaces 2^(bits−1) − 1.
     """
     most = abs(w).reshape(-1, w.shape[-1]).max(0) if per_channel else abs(w).max(keepdims=True).reshape(1)
-    scale = (headroom * most / (2 ** (bits - 1) - 1)).astype(np.float32)
+    largest = 2 ** (bits - 1) - 1
+    if end is not None and largest > headroom * end:
+        largest = end
+    scale = (headroom * most / largest).astype(np.float32)
     return np.where(scale > 0, scale, np.float32(1))
-
-
-def largest_sum(w: np.ndarray, b: np.ndarray | None, ends: tuple[int, int]) -> np.ndarray:
-    """The largest magnitude, int64 (K,), that Σ x·w + b can take over all whole x from the one end to the other.
-
-    w: (…, K), b: (K,) or None; ends: of x − x_zero, at or below 0 and at or above it.
-    """
-    least, most = sum_ends(w, ends)
-    shift = 0 if b is None else b.astype(np.int64)
-    return np.maximum(abs(most + shift), abs(least + shift))
-
-
-def sum_ends(w: np.ndarray, ends: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the largest Σ x·w, int64 (K,) each; arguments as those of `largest_sum`."""
-    flat = w.astype(np.int64).reshape(-1, w.shape[-1])
-    above, below = flat.clip(min=0).sum(0), flat.clip(max=0).sum(0)
-    return above * ends[0] + below * ends[1], above * ends[1] + below * ends[0]
 
 
 class Weighted(NamedTuple):
@@ -339,7 +330,9 @@ class _Rewriting:
         w, b = given["w"], given.get("b")
         if group.norm:
             w, b = folded(w, b, group.norm, self.weights)
-        w_scale = weight_scale(w, bits, self.settings.per_channel, self.settings.headroom)
+        headroom, sums = self.settings.headroom, MapEnds(int(np.prod(w.shape[:-1])), x.scale.zero)
+        end = sums.weight_end if headroom > 1 else None
+        w_scale = weight_scale(w, bits, self.settings.per_channel, headroom, end)
         b_scale = (np.float64(x.scale.value) * w_scale).astype(np.float32)
         whole = np.rint(w / w_scale.astype(np.float64)).astype(np.int8 if bits <= 8 else np.int16)
         if b is not None:

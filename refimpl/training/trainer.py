@@ -17,6 +17,7 @@ from ..compiler.lower import BACKENDS
 from ..compiler.program import Program
 from ..data.resized import Resized
 from ..kernels import random
+from ..models.written import written
 from ..storage import checkpoint
 from . import inputs, state
 from .evaluator import Evaluator, inference
@@ -315,8 +316,8 @@ class Trainer:
         """Write the weights as safetensors: beside, flushed, then renamed; each in its dtype.
 
         Scales and zero points are arrays like the others; `quantized` in the metadata (JSON) says of each quantized
-        array their names and the axis. first: the weights that training began with. more: metadata beside those of the
-        model.
+        array their names and the axis, and `graph` (`models.written`) all of such a net, so that it can be built again.
+        first: the weights that training began with. more: metadata beside those of the model.
         """
         graph = self.program.graph
         notes = {"model": graph.name, "size": f"{self.program.size}", "options": json.dumps(graph.options)}
@@ -324,7 +325,7 @@ class Trainer:
             weights = initial(self.program, self.seed) if first else self.evaluated()
             scales = {name: parameter.quantized for name, parameter in graph.parameters.items()}
             if quantized := {name: asdict(q) for name, q in scales.items() if q}:
-                notes["quantized"] = json.dumps(quantized)
+                notes |= {"quantized": json.dumps(quantized), "graph": written(graph)}
             checkpoint.save(path, {name: weights[name] for name in graph.parameters}, notes | more)
 
     def resume_arrays(self) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 gradledger reproduce forward-gradient-watch     ten people's exercises, the bundled nets
 gradledger reproduce forward-gradient-digits    six speakers' digits, a ResNet-8 on log-mel maps
+gradledger reproduce forward-gradient-mcunet    ten classes of photographs, the int8 MCUNet of arXiv 2206.15472
 
 Each net was trained on everybody but one person, and is adapted to that person: the classifier alone (linear probing,
 the maps before it are computed once), the last layers, or the whole net, batch norm frozen throughout. Every way of
@@ -10,6 +11,11 @@ step there are fewer steps. Back-propagation gets STEPS steps.
 
 In "16w8a" and "8w8a" the nets are of whole numbers, whose scales are found on the training samples (256 of them), and
 weights may grow by half; those of 8 bits are trained though ε rounds to 0, as in the paper.
+
+MCUNet knows ImageNet's 1,000 classes, and gets a new classifier of ten. Each seed draws 500 images to train on and 500
+to test on of CIFAR-10 as JPEG, stretched to 128×128; rates are chosen by 500 further training images. Floats are the
+dequantized net; whole numbers those of the file, the layers that train in 16 bits (`surgery.widen`). Modes that train
+more get fewer passes (`Protocol.shares`).
 
 Learning rates are chosen for each way of training apart, the best of RATES by accuracy on a quarter of the training
 samples of people 1 to TRIALS in runs of a seed of their own; the samples that evaluate are looked at once, at the end
@@ -30,9 +36,12 @@ import numpy as np
 import refimpl as ri
 from costmodel import predict
 from refimpl import data
+from refimpl.formats.npz import load_npz
+from refimpl.graph import INPUT
+from refimpl.kernels import random
 from refimpl.storage import checkpoint
 from refimpl.surgery.cut import cut, frozen_until
-from refimpl.surgery.for_step import made_for
+from refimpl.surgery.for_step import made_for, weights_that_train
 
 from . import datasets
 from .runs import FRESH, TRIAL_SEED, Runs, best_of, held_out, judged, spread, verdicts
@@ -48,7 +57,9 @@ SIGN_RATES = (0.001, 0.003, 0.01, 0.03)
 SLOPE_RATES = (0.01, 0.03, 0.1, 0.3)
 TRIALS = 3  # people by whom learning rates are chosen
 HELD_OUT = 0.25  # of a person's training samples, by which learning rates are chosen
-MODES: dict[str, int | str] = {"classifier": 0, "last layer": 1, "whole net": "all"}
+MODES: dict[str, int | str] = {"classifier": 0, "last layer": 1, "last block": 3, "whole net": "all"}
+IMAGES = 500  # of a draw of photographs, to train on and to test on
+DRAWN = 1 << 22  # step of the stream by which a seed draws them
 COSINE = ri.Schedule("cosine")
 
 
@@ -110,15 +121,22 @@ HYBRID = {"classifier by backprop": looking(m=1, backprop_last=0)}
 
 @dataclass(frozen=True)
 class Task:
-    """Data and nets of people. subjects: their numbers; load, net: of one of them, the net with its weights."""
+    """Data and nets of people. subjects: their numbers; load: of one of them, or what a seed draws.
+
+    net: of one of them, with its weights; of whole numbers where the last argument says so and there is one. fixed: are
+    layers that do not train the same for every way of floats, and for every one of whole numbers? choose: what learning
+    rates are chosen by, None is a quarter of the training samples.
+    """
 
     name: str
     subjects: tuple[int, ...]
-    load: Callable[[int], data.Dataset]
-    net: Callable[[int, Path], ri.Graph]
+    load: Callable[[int, int], data.Dataset]
+    net: Callable[[int, Path, bool], ri.Graph]
+    fixed: bool = False
+    choose: Callable[[int, int], data.Dataset] | None = None
 
 
-def watch_net(subject: int, output: Path) -> ri.Graph:
+def watch_net(subject: int, output: Path, whole: bool) -> ri.Graph:
     """The bundled net that does not know a person."""
     graph = ri.models.build("watch", classes=len(data.watch(subject).classes))
     graph.weights = ri.models.watch_weights(subject)
@@ -126,12 +144,12 @@ def watch_net(subject: int, output: Path) -> ri.Graph:
 
 
 @cache
-def digits_of(subject: int) -> data.Dataset:
+def digits_of(subject: int, seed: int = 0) -> data.Dataset:
     """One speaker's digits, a tenth of them to adapt on."""
     return data.clips(datasets.folder("fsdd.npz"), subject)
 
 
-def digits_net(subject: int, output: Path) -> ri.Graph:
+def digits_net(subject: int, output: Path, whole: bool) -> ri.Graph:
     """A ResNet-8 that was trained on the five other speakers, six epochs; kept in `output`."""
     path = output / f"digits-without-{subject}.safetensors"
     graph = ri.models.build("resnet8", classes=10, size=digits_of(subject).size, channels=1)
@@ -146,9 +164,44 @@ def digits_net(subject: int, output: Path) -> ri.Graph:
     return graph
 
 
+@cache
+def photographs() -> data.Dataset:
+    """All images, 32×32, stretched when they are taken."""
+    return data.load(str(datasets.folder("cifar10_jpeg.npz")), size=(128, 128))
+
+
+def photographs_of(subject: int, seed: int, test: str = "test") -> data.Dataset:
+    """The images that a seed draws, as they are. test: the part of the data that evaluates, other images than train."""
+    d, taken = photographs(), {}
+    for i, (part, source) in enumerate((("train", "train"), ("test", test))):
+        x, y = getattr(d, f"x_{source}"), getattr(d, f"y_{source}")
+        own = source == part
+        order = random.permutation(seed, random.SPLIT, DRAWN + i * own, len(y))
+        chosen = np.sort(order[:IMAGES] if own else order[IMAGES : 2 * IMAGES])
+        taken |= {f"x_{part}": replace(x, images=x.images[chosen], crop=0, flip=False), f"y_{part}": y[chosen]}
+    return replace(d, **taken)
+
+
+def photographs_to_choose_by(subject: int, seed: int) -> data.Dataset:
+    """Images of the training part alone: as many others as those that train evaluate."""
+    return photographs_of(subject, seed, "train")
+
+
+def mcunet(subject: int, output: Path, whole: bool) -> ri.Graph:
+    """MCUNet with a classifier for ten classes, which starts near zero: dequantized, or in the file's whole numbers."""
+    graph = load_npz(datasets.weights("mcunet_5fps_int8.npz"), classes=10, whole=whole)
+    graph.parameters["fc.w"] = replace(graph.parameters["fc.w"], gain=0.01)
+    return graph
+
+
 TASKS = {
-    "forward-gradient-watch": Task("forward-gradient-watch", tuple(range(1, 11)), data.watch, watch_net),
+    "forward-gradient-watch": Task(
+        "forward-gradient-watch", tuple(range(1, 11)), lambda subject, seed: data.watch(subject), watch_net
+    ),
     "forward-gradient-digits": Task("forward-gradient-digits", tuple(range(1, 7)), digits_of, digits_net),
+    "forward-gradient-mcunet": Task(
+        "forward-gradient-mcunet", (1,), photographs_of, mcunet, True, photographs_to_choose_by
+    ),
 }
 
 
@@ -156,7 +209,9 @@ TASKS = {
 class Protocol:
     """What is run. passes: forward passes of a run without a backward pass; steps: of back-propagation.
 
-    subjects: 0 is all; points: where a curve is looked at; modes: name → names of the ways of training in it.
+    subjects: 0 is all; points: where a curve is looked at; modes: name → names of the ways of training in it; shares:
+    mode → the share of passes and of steps that it gets, where not all; rates: what ways without a backward pass try,
+    where not their own.
     """
 
     seeds: tuple[int, ...] = FRESH[:3]
@@ -173,6 +228,20 @@ class Protocol:
             "whole net": (*WAYS, *WHOLE, *HYBRID),
         }
     )
+    shares: dict[str, float] = field(default_factory=dict)
+    rates: tuple[float, ...] = ()
+
+
+SIGNS = (BACKPROP, "sign, m = 1", "sign, m = 3", "16w8a, m = 1", "8w8a, m = 3")
+PROTOCOLS = {
+    "forward-gradient-mcunet": Protocol(
+        batch=256,
+        trials=1,
+        modes={"classifier": SIGNS},
+        shares={"last block": 1 / 9, "whole net": 1 / 90},
+        rates=(0.0003, 0.001, 0.003),
+    )
+}
 
 
 def way(name: str) -> Way:
@@ -187,23 +256,38 @@ def passes(step: ri.Backprop | ri.ForwardGradient) -> int:
     return len(step.looks) * (2 if step.sharpness else 1) + (step.backprop_last is not None)
 
 
-def tail_of(graph: ri.Graph, d: data.Dataset, plan: ri.Plan, batch: int) -> tuple[ri.Graph, data.Dataset]:
-    """The part of a net that learns, and the maps that it sees."""
-    place = frozen_until(graph, plan)
+def tail_of(
+    graph: ri.Graph, d: data.Dataset, plan: ri.Plan, batch: int, kept: dict | None = None
+) -> tuple[ri.Graph, data.Dataset]:  # fmt: skip
+    """The part of a net that learns, and the maps that it sees. kept: those that were seen before, by their dtype."""
+    place = frozen_until(graph, plan, features=kept is not None)
     if place is None:
         return graph, d
-    head, tail = cut(graph, place)
-    before = ri.Trainer(ri.compile(head, None, batch))
-    return tail, replace(d, x_train=before.predict(d.x_train), x_test=before.predict(d.x_test))
+    (head, tail), kept = cut(graph, place), {} if kept is None else kept
+    found = kept.get(graph.tensors[place].dtype)
+    if found is None:
+        before = ri.Trainer(ri.compile(head, None, batch))
+        found = replace(d, x_train=before.predict(d.x_train), x_test=before.predict(d.x_test))
+        kept[graph.tensors[place].dtype] = found
+    return tail, found
 
 
-def adapt(graph: ri.Graph, d: data.Dataset, mode: str, step, protocol: Protocol, seed: int, points: int) -> dict:
-    """One run: [step, accuracy in percent] at the start and at `points` places, and what a step and a run take."""
-    plan, graph = ri.Plan(MODES[mode], step=step), made_for(step, graph, d.x_train, seed)
-    graph, d = tail_of(graph, d, plan, protocol.batch)
+def adapt(
+    graph: ri.Graph, d: data.Dataset, mode: str, step, protocol: Protocol, seed: int, points: int,
+    kept: dict | None = None,
+) -> dict:  # fmt: skip
+    """One run: [step, accuracy in percent] at the start and at `points` places, and what a step and a run take.
+
+    kept: maps of layers that do not train, which a run before this one left.
+    """
+    plan = ri.Plan(MODES[mode], step=step)
+    graph = made_for(step, graph, d.x_train, seed, weights_that_train(plan, graph))
+    d = d.with_pixels(*graph.pixels, graph.tensors[INPUT].dtype)
+    graph, d = tail_of(graph, d, plan, protocol.batch, kept)
     program = ri.compile(graph, plan, protocol.batch)
     trainer = ri.Trainer(program, seed)
     steps = protocol.steps if isinstance(step, ri.Backprop) else protocol.passes // passes(step)
+    steps = round(steps * protocol.shares.get(mode, 1))
     per_epoch = -(-len(d.x_train) // protocol.batch)
     epochs = max(1, round(steps / per_epoch))
     marks = {round(epochs * per_epoch * (i + 1) / points) for i in range(points)}
@@ -222,12 +306,13 @@ def adapt(graph: ri.Graph, d: data.Dataset, mode: str, step, protocol: Protocol,
     }
 
 
-def run(name: str, output: Path, watch: Callable[[int, int, str], None], protocol: Protocol = Protocol()) -> dict:
+def run(name: str, output: Path, watch: Callable[[int, int, str], None], protocol: Protocol | None = None) -> dict:
     """Adapt to each person in each way; the record. Finished runs are kept in `output` and not run again."""
-    task = TASKS[name]
+    task, protocol = TASKS[name], protocol or PROTOCOLS.get(name, Protocol())
     subjects = task.subjects[: protocol.subjects or None]
     settings = {k: v for k, v in asdict(protocol).items() if k in ("passes", "steps", "batch", "points")}
-    runs = Runs(output, name, settings)
+    more = {"shares": protocol.shares, "rates": protocol.rates} if protocol.shares else {}
+    runs, kept = Runs(output, name, settings | more), dict[tuple, dict]()
     work = [
         (mode, one, seed, subject)
         for mode, names in protocol.modes.items() for one in names for seed in protocol.seeds for subject in subjects
@@ -236,21 +321,25 @@ def run(name: str, output: Path, watch: Callable[[int, int, str], None], protoco
     def trial(mode: str, one: str, lr: float) -> float:
         found = []
         for subject in subjects[: protocol.trials]:
-            d = task.load(subject)
-            d = held_out(d, max(1, int(HELD_OUT * len(d.x_train))))
+            d = (task.choose or task.load)(subject, TRIAL_SEED)
+            if task.choose is None:
+                d = held_out(d, max(1, int(HELD_OUT * len(d.x_train))))
             step = way(one).step(lr)
-            found.append(adapt(task.net(subject, output), d, mode, step, protocol, TRIAL_SEED, 1)["curve"][-1][1])
+            net = task.net(subject, output, step.quantizes is not None)
+            maps = kept.setdefault((mode, TRIAL_SEED), {}) if task.fixed else None
+            found.append(adapt(net, d, mode, step, protocol, TRIAL_SEED, 1, maps)["curve"][-1][1])
         return float(np.mean(found))
 
     for i, (mode, one, seed, subject) in enumerate(work):
         watch(i, len(work), f"{mode}, {one}, person {subject}, seed {seed}")
-        candidates = [{"lr": lr} for lr in way(one).rates]
+        candidates = [{"lr": lr} for lr in (one != BACKPROP and protocol.rates) or way(one).rates]
         best = best_of(runs, f"{mode}, {one}", candidates, lambda s, m=mode, w=one: trial(m, w, s["lr"]))
         key = {"mode": mode, "way": one, "seed": seed, "subject": subject, "lr": best["lr"]}
         if not runs.get(**key):
             step = way(one).step(best["lr"])
-            net, d = task.net(subject, output), task.load(subject)
-            runs.add(**key, **adapt(net, d, mode, step, protocol, seed, protocol.points))
+            net, d = task.net(subject, output, step.quantizes is not None), task.load(subject, seed)
+            maps = kept.setdefault((mode, seed), {}) if task.fixed else None
+            runs.add(**key, **adapt(net, d, mode, step, protocol, seed, protocol.points, maps))
     return {
         "name": name,
         **judge({"name": name, "protocol": asdict(protocol), "runs": [r for r in runs.found if "mode" in r]}),
@@ -295,8 +384,13 @@ def judge(record: dict) -> dict:
         "seeds": list(seeds),
         "measured": measured,
         **verdicts(goals),
-        "settings_chosen_on": {
-            "lr": f"a quarter of the training samples of people 1 to {record['protocol']['trials']}, seed {TRIAL_SEED}"
-        },
+        "settings_chosen_on": {"lr": _chosen_on(record)},
         "runs": runs,
     }
+
+
+def _chosen_on(record: dict) -> str:
+    """What learning rates were chosen on."""
+    if TASKS[record["name"]].choose:
+        return f"{IMAGES} training images beside the {IMAGES} that train, drawn by seed {TRIAL_SEED}"
+    return f"a quarter of the training samples of people 1 to {record['protocol']['trials']}, seed {TRIAL_SEED}"

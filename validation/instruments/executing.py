@@ -169,6 +169,12 @@ def _address(array) -> _Memory:
     return _Memory(255 if of == np.uint8 else _integer(0, of), array.size > 0, array.itemsize)
 
 
+def _stack(zero) -> _Memory:
+    """An array on the stack: of integers where its zero is one."""
+    element = _integer(0, zero.dtype) if isinstance(zero, np.integer) else NUMBER
+    return _Memory(element, itemsize=_itemsize[0])
+
+
 def _operands(like: _Memory) -> int:
     return 4 // like.itemsize
 
@@ -274,7 +280,7 @@ def _python(value):
     if isinstance(value, types.FunctionType) and value.__module__.startswith("refimpl."):  # a helper of bodies
         return body(value)
     if _of_shared(value, "array"):  # of `shared.stack`
-        return lambda zero: _Memory(NUMBER, itemsize=_itemsize[0])
+        return _stack
     name = _shared_name(value)
     return _shared_helper(name) if name else value
 

@@ -3,7 +3,7 @@
 from ..stated import states_work
 
 
-@states_work("quantized_perturbation.perturb", "quantized_perturbation.step")
+@states_work(*(f"quantized_perturbation.{kernel}" for kernel in ("perturb", "step", "perturbed", "stepped")))
 def drawn(launch, threads):
     """Draws of all elements."""
     sizes = launch.covers[0].sizes

@@ -1,6 +1,6 @@
 """Costs of refimpl.ops.quantized_perturbation. A draw is two times Philox of ten rounds (see the costs of dropout)."""
 
-from ..cost import E, J, iadd, idiv, imac, imul, load, logic, nonzero, register, shift, store
+from ..cost import E, J, M, add, cmp, convert, div, iadd, idiv, imac, imul, load, logic, nonzero, register, shift, store
 from ..requantize import CLIPPED, SATURATED
 
 a_round = imul + shift + iadd + 5 * logic
@@ -13,10 +13,11 @@ sign = logic + 2 * imul + iadd
 variable = load + words + normal + nonzero("binomial") * (sign - normal)
 draws = J * (2 * load + variable + imac)
 mean8 = imul + iadd + idiv + CLIPPED
-rate = 2 * load + imul + 3 * iadd + 2 * shift
+rate = load + imul + iadd + shift
 
 register(
     "quantized_perturbation",
+    in_steps=M * (2 * load + div + add + cmp + convert + store),
     perturb=E * (draws + 2 * load + imul + imac + scaled + nonzero("wide") * (wide - scaled) + SATURATED + store),
     step=E * (draws + nonzero("mean8") * mean8 + load + rate + iadd + SATURATED + store),
 )
