@@ -24,9 +24,9 @@ from ..kernels.passes import (
     span,
     starred_axes,
 )  # fmt: skip
-from ..kernels.quantized import each
+from ..kernels.quantized import each, real
 from ..kernels.random import ORDER
-from ..methods.convolution import Rule, bind
+from ..methods.convolution import WHOLE, Rule, bind
 from ..methods.instance_filter import select
 from ..ops import Operator, operator, tangent_terms
 from ..plan.plan import Plan
@@ -60,7 +60,7 @@ class Resolved:
 
     def tells(self, array: str) -> bool:
         """Is there such an array, or a pass or another array that gives it?"""
-        return array in self.arrays or array in self.op.aliases or array in self.writer
+        return array in self.arrays or array in self.op.aliases or array in self.op.host or array in self.writer
 
 
 class Derivation:
@@ -310,6 +310,8 @@ class Derivation:
         inputs = zip(op.locals(len(node.inputs)), node.inputs, strict=True)
         arrays = {local: self.tensors[tensor] for local, tensor in inputs}
         arrays |= {local: self.read(name) for local, name in node.params.items()}
+        scales = {local: self.graph.parameters[name].quantized for local, name in node.params.items()}
+        arrays |= {f"{local}_scale": self.parameters[q.scale] for local, q in scales.items() if q}
         known = {a: b for a, b in arrays.items() if op.shapes.get(a)}
         for local, tensor in zip(op.outputs, node.outputs, strict=True):
             known[local] = self.buffer(local, self.shapes[tensor])
@@ -317,23 +319,32 @@ class Derivation:
         attrs = node_attrs(node, sizes)
         if op.stream is not None:
             attrs |= {"stream": op.stream + self.graph.place(node.name)}
-        for local, holds in op.host.items():
-            arrays[local] = self.count_write() if holds == "update" else self.seed_write()
         passes, tangent = op.bound, op.tangent
         if op.bind:
             binding = op.bind([arrays[local] for local in op.locals(len(node.inputs))])
             passes, tangent = list(binding.passes), tangent_terms(binding.tangent)
         if op.trains == "statistics" and self.statistics_change(node):
             passes = [Bound(p) for rule in self.plan.rules for p in rule.statistics()] + passes
-        rules = self.plan.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
+        rules = self.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
         if rules:
-            bound = bind(rules, attrs, op.derive(sizes, attrs) | sizes)
+            bound = bind(rules, attrs, op.derive(sizes, attrs) | sizes, node.op == WHOLE)
             passes, attrs, sizes = bound.passes + passes, bound.attrs, bound.sizes
             for rule in rules:
                 arrays |= self.given(rule, node, passes, sizes)
                 if rule.stream is not None:
                     attrs |= {"stream": rule.stream + self.graph.place(node.name)}
         return Resolved(node, op, attrs, passes, sizes, arrays, tangent)
+
+    def rules_of(self, node: Node) -> list[Rule]:
+        """The rules of the plan for a trained node; ValueError where one takes floats alone, and it has none."""
+        rules = self.plan.rules_of(node)
+        if node.op == WHOLE and len(rules) < len(self.plan.rules):
+            other = next(rule for rule in self.plan.rules if rule not in rules)
+            raise ValueError(
+                f"{other.method} computes with floats, but {node.name} of {self.graph.name} is of whole numbers: "
+                "name another method, or take the net of floats"
+            )
+        return rules
 
     def given(self, rule: Rule, node: Node, passes: list[Bound], sizes: dict[str, int]) -> dict[str, Buffer]:
         """What the passes of a rule read that the rule or the host gives: its constants and its scalars."""
@@ -343,9 +354,13 @@ class Derivation:
         for local, make in rule.constants().items():
             name, entry = f"{node.name}.{local}", entries[local]
             arrays[local] = b = self.buffer(name, full_shape(entry, sizes, {}), dtype_of(entry, self.dtype), "constant")
-            self.constants[name] = Constant(
-                b, lambda given, seed, make=make: make(given[weights], groups, seed, stream)
-            )
+            q = self.graph.parameters[weights].quantized
+
+            def made(given, seed, make=make, scale=q and q.scale):
+                w = given[weights]
+                return make(real(w, given[scale]) if scale in given else w, groups, seed, stream)
+
+            self.constants[name] = Constant(b, made)
         for local, value in rule.scalars().items():
             arrays[local] = self.scalar(local, dtype_of(entries[local], self.dtype), value)
         return arrays
@@ -358,6 +373,9 @@ class Derivation:
         if array in op.aliases:
             source = self.demand(resolved, op.aliases[array])
             arrays[array] = source.reshape(self.alias_shape(resolved, array, source))
+            return arrays[array]
+        if array in op.host:
+            arrays[array] = self.count_write() if op.host[array] == "update" else self.seed_write()
             return arrays[array]
         if array not in resolved.writer:
             raise KeyError(f"node {resolved.name}: no pass of {op.name} writes {array}")

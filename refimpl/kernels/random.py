@@ -12,10 +12,10 @@ import numpy as np
 
 from .kernel import helper
 
-# Streams. A layer's dropout, its order of channels and its rounding add its place in the graph, a perturbed parameter
-# three times its number.
+# Streams. A layer's dropout, its order of channels and its rounding add its place in the graph, the update of a
+# whole parameter its number, a perturbed parameter three times its number.
 SHUFFLE, WEIGHTS, SPLIT, AUGMENT, SKIP, DEPTH, DROPOUT = 0, 1, 2, 3, 4, 5, 16
-ORDER, ROUNDING, PERTURBATION = 1 << 20, 1 << 21, 1 << 24
+ORDER, ROUNDING, UPDATE, PERTURBATION = 1 << 20, 1 << 21, 1 << 22, 1 << 24
 MASK = 0xFFFFFFFF
 MULTIPLIER = 0xD256D193
 WEYL = 0x9E3779B9

@@ -13,11 +13,13 @@ from typing import ClassVar
 import numpy as np
 
 from ..kernels.passes import Bound, Pass
-from ..ops import conv2d
+from ..ops import conv2d, quantized_conv2d
 from .registry import Statement
 
 OPERATOR = "conv2d"  # whose gradients the rules put together
+WHOLE = "quantized_conv2d"  # the same in whole numbers
 DENSE = {"dx": conv2d.grad_x, "dw": conv2d.grad_w}
+DENSE_WHOLE = {"dx": quantized_conv2d.grad_x, "dw": quantized_conv2d.grad_w}
 
 
 @dataclass
@@ -26,7 +28,8 @@ class Convolution:
 
     attrs, sizes: of the node, letters of the rules included. names: array of the convolution that is left to do → array
     of the node; letters: its letters → letters of the node; w_letters: those that hold for dw only. products: the pass
-    that is left to do for dx and the one for dw, which rules of a later stage may replace by others.
+    that is left to do for dx and the one for dw, which rules of a later stage may replace by others. whole: is it one
+    in whole numbers?
     """
 
     attrs: dict
@@ -37,6 +40,7 @@ class Convolution:
     letters: dict[str, str] = field(default_factory=dict)
     w_letters: dict[str, str] = field(default_factory=dict)
     products: dict[str, Pass] = field(default_factory=lambda: dict(DENSE))
+    whole: bool = False
 
     @property
     def depthwise(self) -> bool:
@@ -67,12 +71,12 @@ class Convolution:
 class Rule:
     """A method of the kind "rule": passes that replace gradients of trained convolutions, and what these read.
 
-    stage: its place among the rules when they are bound, small ones first. priced: settings that sizes and costs depend
-    on, which a closed form takes as symbols. stream: the first of the random streams of its nodes, whose attribute
-    `stream` is that plus the node's place; None where it draws nothing.
+    operators: of the nodes that it is for. stage: its place among the rules when they are bound, small ones first.
+    priced: settings that sizes and costs depend on, which a closed form takes as symbols. stream: the first of the
+    random streams of its nodes, whose attribute `stream` is that plus the node's place; None where it draws nothing.
     """
 
-    operator: ClassVar[str] = OPERATOR
+    operators: ClassVar[tuple[str, ...]] = (OPERATOR,)
     method: ClassVar[str]
     states: ClassVar[Statement]
     stage: ClassVar[int] = 0
@@ -120,15 +124,16 @@ class Rule:
         return None
 
 
-def bind(rules: Iterable, attrs: Mapping, sizes: Mapping[str, int]) -> Convolution:
-    """The passes, attributes and sizes of a trained convolution under `rules`, each a `Rule`."""
+def bind(rules: Iterable, attrs: Mapping, sizes: Mapping[str, int], whole: bool = False) -> Convolution:
+    """The passes, attributes and sizes of a trained convolution, `whole` or of floats, under `rules`, each a `Rule`."""
     rules = sorted(rules, key=lambda rule: rule.stage)
-    node = Convolution(dict(attrs), dict(sizes), filtered=any("filters" in rule.states.traits for rule in rules))
+    filtered = any("filters" in rule.states.traits for rule in rules)
+    node = Convolution(dict(attrs), dict(sizes), filtered, products=dict(DENSE_WHOLE if whole else DENSE), whole=whole)
     for rule in rules:
         node.attrs |= rule.attrs()
         node.sizes |= rule.letters(node.sizes)
     for rule in rules:
         rule.bind(node)
     node.finish_x(node.products["dx"])
-    node.finish_w(node.products["dw"], conv2d.grad_b)
+    node.finish_w(node.products["dw"], (quantized_conv2d if whole else conv2d).grad_b)
     return node

@@ -214,4 +214,4 @@ class Plan:
 
     def rules_of(self, node: Node) -> list:
         """The rules for a trained node; none is the dense gradient."""
-        return [r for r in self.rules if r.operator == node.op]
+        return [r for r in self.rules if node.op in r.operators]
