@@ -93,11 +93,11 @@ def slope_of(multiplier, shift):
 
 
 @helper
-def stepped(w, gradient, lr, scale, draw, words, scaled, weight_decay, most, like):
+def stepped(w, gradient, lr, scale, draw, words, scaled, weight_decay, most, like, whole):
     """A whole number w after a step: less lr·(gradient/scale + weight_decay·w), rounded at random, up to ±most.
 
     gradient: of the real number scale·w; where not `scaled`, lr·(gradient·scale + weight_decay·w) is taken. like: an
-    array of the gradient's dtype.
+    array of the gradient's dtype, whole: one of w's.
     """
     of_whole = gradient / scale if scaled else gradient * scale
     move = lr * (of_whole + weight_decay * like.dtype.type(w))
@@ -106,4 +106,5 @@ def stepped(w, gradient, lr, scale, draw, words, scaled, weight_decay, most, lik
     move = move if move > -end else -end
     cut = np.int64(move)
     low = floor(move, cut, like.dtype.type(cut))
-    return clip(np.int64(w) - stochastic_round(low, move - like.dtype.type(low), draw, words), -most, most)
+    moved = np.int64(w) - stochastic_round(low, move - like.dtype.type(low), draw, words)
+    return clip(moved, np.int64(whole.dtype.type(-most)), np.int64(whole.dtype.type(most)))

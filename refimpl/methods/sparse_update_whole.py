@@ -89,6 +89,6 @@ def update(
     draw, _ = words(seed[0], stream, step[0], t)
     moved = stepped(
         w[r, s, c, k], gradient, lr[0], scale[k % scale.shape[0]], draw, dw.dtype.type(WORDS), scaled, weight_decay,
-        most, dw,
+        most, dw, w,
     )  # fmt: skip
     w[r, s, c, k] = np.int8(moved)

@@ -48,6 +48,6 @@ def update(
         gradient *= clip[0]
     draw, _ = words(seed[0], stream, step[0], t)
     moved = stepped(
-        w[t], gradient, lr[0], scale[t % scale.shape[0]], draw, dw.dtype.type(WORDS), scaled, weight_decay, most, dw
+        w[t], gradient, lr[0], scale[t % scale.shape[0]], draw, dw.dtype.type(WORDS), scaled, weight_decay, most, dw, w
     )
     w[t] = w.dtype.type(moved)
