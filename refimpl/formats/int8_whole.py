@@ -134,7 +134,7 @@ def _fitting(w: np.ndarray, b: np.ndarray, ends: tuple[int, int], scale: np.ndar
     """
     least, most = sum_ends(w, ends)
     trained = quantized_sgd.end(np.dtype(np.int32), w[..., 0].size)
-    for moved in (b.clip(-trained, trained), b.clip(-INT32.max - least, INT32.max - most)):
+    for moved in (b.clip(-INT32.max - least, INT32.max - most), b.clip(-trained, trained)):
         low, high = (np.minimum(b, moved) + least) * scale / y.value, (np.maximum(b, moved) + most) * scale / y.value
         of_low, of_high = (
             np.floor(steps + 0.5 + y.zero).clip(INT8.min, INT8.max) for steps in (low - MARGIN, high + MARGIN)
