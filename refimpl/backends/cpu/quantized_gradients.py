@@ -7,7 +7,7 @@ two numbers of 8 bits stays below 2^24, up to which float32 holds every whole nu
 import numpy as np
 from numba import prange
 
-from ...compiler.executed import ADD, IMAC, MAC, MUL, executes
+from ...compiler.executed import ADD, IADD, IMAC, IMUL, MAC, MUL, Ops, executes
 from ...kernels.kernel import fast
 from ...kernels.random import MASK, key_of, philox
 from ...kernels.rounding import WORDS, passes_bit, rounded_at_random
@@ -31,7 +31,7 @@ def pointwise(dx, error, w, scale):
             dx_[to + c] = factor * dx.dtype.type(total)
 
 
-def depthwise_executes(dx, error, w, scale, geometry):
+def depthwise_executes(dx, error, w, scale, geometry) -> Ops:
     """The (window, tap) pairs on the map, and the scale."""
     pairs = error.shape[0] * error.shape[3]
     for size, out, window, stride, dilation, before in zip(
@@ -75,7 +75,12 @@ def depthwise(dx, error, w, scale, geometry):
                 total[c] *= scale[n]
 
 
-@executes(lambda error, dy, mask, slope, scale, step, seed, stream, second: (MUL + ADD + ADD) * error.size)
+def rounded_executes(error, dy, mask, slope, scale, step, seed, stream, second) -> Ops:
+    """Slope and share of each element, and its draw, of which the first product is one of its number."""
+    return (MUL * 2 + ADD + IADD * 2 + IMUL * 9) * error.size
+
+
+@executes(rounded_executes)
 @fast
 def rounded(error, dy, mask, slope, scale, step, seed, stream, second):
     """Write error (N, P, Q, K) as `ops.quantized_conv2d.round_error` states it; second: by the other word of a draw."""
