@@ -18,18 +18,22 @@ from .recipe import start_small
 from .run_folder import settled
 
 
-def pretrained(name: str, dataset: data.Dataset, subject: int | None, classes: int | None) -> Graph:
+def pretrained(
+    name: str, dataset: data.Dataset, subject: int | None, classes: int | None, whole: bool = False
+) -> Graph:
     """The graph for a data set: `watch` comes with weights trained without `subject`; a file brings its own.
 
-    A `.npz` is a net of another program (`refimpl.formats.npz`), any other file is ours. Raises ModelError for an
-    unknown name, CheckpointError for a file that cannot be used, Malformed where the model does not fit the data.
+    A `.npz` is a net of another program (`refimpl.formats.npz`), any other file is ours. whole: one that is quantized
+    stays one of whole numbers. Raises ModelError for an unknown name, CheckpointError for a file that cannot be used,
+    Malformed where the model does not fit the data.
     """
+    check_whole(name, whole)
     found = classes or len(dataset.classes)
     if found < len(dataset.classes):
         raise Malformed(f"--classes {found} is too few: {dataset.name} has {len(dataset.classes)} classes")
     height, width, channels = dataset.x_train.shape[1:]
     if name.endswith(".npz"):
-        graph = load_npz(name, found, (height, width))
+        graph = load_npz(name, found, (height, width), whole=whole)
         if graph.channels != channels:
             raise Malformed(f"{name} takes maps with C={graph.channels}, but {dataset.name} has C={channels}")
         start_small(graph)
@@ -56,13 +60,20 @@ def origin(graph: Graph) -> str:
     return f"pre-trained but for {', '.join(missing)}, which are random" if graph.weights else "random"
 
 
-def described(name: str, classes: int | None, size: tuple[int, int] | None) -> Graph:
+def check_whole(name: str, whole: bool) -> None:
+    """Malformed where --whole is given for what is no file of a quantized net."""
+    if whole and not name.endswith(".npz"):
+        raise Malformed(f"--whole trains a quantized .npz in its own whole numbers, but --model is {name}")
+
+
+def described(name: str, classes: int | None, size: tuple[int, int] | None, whole: bool = False) -> Graph:
     """The graph of a model before any data: by name, or as a file describes it; None takes its own value.
 
-    Raises ModelError, CheckpointError, Malformed like `pretrained`.
+    whole: as `pretrained` has it. Raises ModelError, CheckpointError, Malformed like `pretrained`.
     """
+    check_whole(name, whole)
     if name.endswith(".npz"):
-        return load_npz(name, classes, size)
+        return load_npz(name, classes, size, whole=whole)
     if not is_file(name):
         return models.build(name, classes=classes, size=size)
     weights, notes = described_weights(name)

@@ -103,7 +103,9 @@ class Whole:
                 dx = [dy * a[f"{n}_multiplier"] * 2.0 ** (a[f"{n}_shift"] - 31) for n in "ab"]
             else:
                 if node.op == "quantized_conv2d":
-                    dy = dy * self.inner(node) * self.param(node, "multiplier") * 2.0 ** (self.param(node, "shift") - 31)
+                    dy = (
+                        dy * self.inner(node) * self.param(node, "multiplier") * 2.0 ** (self.param(node, "shift") - 31)
+                    )
                 dx = [self.through(node, dy, trained)]
             for tensor, gradient in zip(node.inputs, dx, strict=True):
                 arriving[tensor] = arriving.get(tensor, 0) + gradient
