@@ -21,7 +21,9 @@ from refimpl.backends.cpu import (
     quantize,
     quantized_add,
     quantized_conv2d,
+    quantized_gradients,
     quantized_pools,
+    quantized_rows,
 )
 from refimpl.compiler import executed, two_stage
 from refimpl.compiler.executed import ADD, MAC, MUL, NOTHING, Ops
@@ -50,6 +52,9 @@ def test_every_kernel_states_what_its_body_does_in_drawn_nets():
     # of nets in whole numbers: tests/test_fast_quantized.py
     unused |= {quantized_add.forward, quantized_conv2d.dense, quantized_conv2d.depthwise, quantize.forward}
     unused |= {quantized_pools.maximum, quantized_pools.mean}
+    # tests/test_quantized_gradients.py
+    unused |= {quantized_gradients.pointwise, quantized_gradients.depthwise, quantized_gradients.rounded}
+    unused |= {quantized_rows.three}
     stated = {kernel for kernel in executed.STATED if not kernel.__module__.startswith("own.")}  # the library's own
     assert stated - set(found) <= unused
 

@@ -38,7 +38,9 @@ def test_a_step_in_whole_numbers_is_told_term_by_term(tmp_path):
         classifier = 4 * (4 * microcontroller.CLASSES + microcontroller.CLASSES)
         assert terms["state"]["classifier"] == classifier and row["state"] == 12 * 4 + classifier
         assert terms["state"]["convolutions_updated"] == 4 and row["waiting"] == 11 * 4  # one channel of 12
-        assert 0 < terms["arena_most"]["stored_features"] - pixels < 64  # one channel, a byte each, and the classifier's
+        assert (
+            0 < terms["arena_most"]["stored_features"] - pixels < 64
+        )  # one channel, a byte each, and the classifier's
         assert terms["arena_most"]["masks"] == pixels * 4 // 8 + pixels * 4 // 8 + 1  # of the layer, the sum, the mean
     assert found["rows"]["arena"] < found["fast"]["arena"]
     none = microcontroller.training(path, 0, "fast")
