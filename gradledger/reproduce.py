@@ -14,6 +14,7 @@ from validation.experiments import (
     lenet_mnist,
     loss_landscape,
     noniid,
+    quantized_scaling,
     sparse_mobilenet,
     tables,
     timing,
@@ -40,6 +41,7 @@ EXPERIMENTS = {
     sparse_mobilenet.NAME: sparse_mobilenet.run,
     timing.NAME: timing.run,
     loss_landscape.NAME: loss_landscape.run,
+    quantized_scaling.NAME: quantized_scaling.run,
     **{name: partial(forward_gradients.run, name) for name in forward_gradients.TASKS},
 }
 JUDGED = {module.NAME: module for module in (noniid, lenet_mnist, sparse_mobilenet)}  # experiments of many runs

@@ -37,6 +37,7 @@ REASONS = {
     "refimpl/methods/forward_gradient.py": "perturbed weights are looked for, to see whether epsilon moves them",
     "refimpl/methods/forward_gradient_calls.py": "weights are perturbed, and their norms asked for",
     "refimpl/methods/forward_gradient_whole.py": "whole weights are perturbed and updated",
+    "refimpl/methods/sparse_update_whole.py": "limits of the sums of its gradient",
     "refimpl/methods/optim.py": "an optimizer's own pass",
     "refimpl/methods/instance_filter.py": "the setting `batch_norm` of a Plan, called as the operator",
     "refimpl/ops/batch_norm.py": "what stands for it where statistics are fixed",

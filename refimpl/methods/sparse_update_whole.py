@@ -1,10 +1,10 @@
-"""Sparse update of a convolution in whole numbers (`ops.quantized_conv2d`), for `sparse_update`.
+"""Sparse update in whole numbers of a convolution (`ops.quantized_conv2d`), for `sparse_update`: arXiv 2206.15472.
 
     x_chosen: the M chosen input channels of x, 8 bits each, all that is stored of it     take_x
     dw of the chosen channels: quantized_conv2d.grad_w on x_chosen, with groups            grad_w
     w at the chosen channels ← a step of `ops.quantized_sgd`                               update
 
-arXiv 2206.15472 trains int8 nets by sparse update too: fixed channels of fixed layers, found by search before. Our
+That paper updates fixed channels of fixed layers, which a search finds before. Our
 reading: the channels are those of `sparse_update`, the same as those of the float net, whose weights are w_scale·w.
 Dimensions: those of `sparse_update`, and L scales of w: one for all output channels, or one for each.
 """
@@ -76,7 +76,8 @@ def update(
 ):  # fmt: skip
     """New w, (R, S, C/G, K), at the input channels in chosen, (M,), from dw, (R, S, M, K/G), and scale, (L,).
 
-    lr, clip, step and seed: (1,). A step of arXiv 2206.15472, drawn from the number of the element of dw.
+    Sparse update in whole numbers: a step of `ops.quantized_sgd`, drawn from the number of the element of dw. lr, clip,
+    step and seed: (1,).
     """
     rest, j = divmod(t, dw.shape[3])
     rest, m = divmod(rest, dw.shape[2])

@@ -42,7 +42,10 @@ def end(dtype: np.dtype, terms: int) -> int:
 def update(
     t, w, dw, lr, scale, step, seed, clip=None, weight_decay=0.0, scaled=True, most=LEVELS, stream=0
 ):  # fmt: skip
-    """New w, (E,), from the old one, dw, (E,), scale, (L,), and lr, clip, step and seed, (1,)."""
+    """New w, (E,), by quantization-aware scaling, from the old one, dw, (E,), scale, (L,), and lr, clip, step and seed.
+
+    These are (1,).
+    """
     gradient = dw[t]
     if clip.shape[0]:
         gradient *= clip[0]

@@ -39,8 +39,8 @@ from .runs import FRESH, TRIAL_SEED, Runs, best_of, chosen_on, percents
 NAME = "quantized-scaling"
 WEIGHTS = {"MobileNetV2 0.35": "mobilenet_v2_w0.35_int8.npz", "MCUNet": "mcunet_5fps_int8.npz"}
 CANDIDATES = {
-    "classifier first": (0.01, 0.03, 0.1), "whole": (0.001, 0.003, 0.01), "unscaled": (0.003, 0.01, 0.03),
-    "float": (0.001, 0.003, 0.01), "classifier": (0.003, 0.01, 0.03),
+    "classifier first": (0.01, 0.03, 0.1), "whole": (0.0003, 0.001, 0.003), "unscaled": (0.001, 0.003, 0.01),
+    "float": (0.0003, 0.001, 0.003), "classifier": (0.001, 0.003, 0.01),
 }  # fmt: skip
 METHODS = tuple(name for name in CANDIDATES if name != "classifier first")
 PARTS = ("train", "held", "test")
@@ -53,11 +53,11 @@ class Protocol:
     seeds: tuple[int, ...] = FRESH[:3]
     size: int = 128
     layers: int = 6
-    ratio: float = 0.2
+    ratio: float = 0.1
     batch: int = 16
     first: int = 8
-    epochs: int = 4
-    images: tuple[int, int, int] = (6000, 1000, 4000)
+    epochs: int = 3
+    images: tuple[int, int, int] = (2500, 500, 2000)
 
     def plan(self, method: str, lr: float) -> ri.Plan:
         """How a net learns."""
