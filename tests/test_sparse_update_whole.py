@@ -13,4 +13,5 @@ def test_sparse_update_in_whole_numbers_is_that_of_a_plain_statement_to_the_bit(
     assert sum(call.passed is sparse_update_whole.update for call in calls) == 6  # of every convolution
     assert sum(call.passed is sparse_update_whole.grad_w for call in calls) == 2  # of the depthwise ones
     kept = [call.arrays["x_chosen"] for call in calls if call.passed is sparse_update_whole.take_x]
-    assert all(b.dtype == "int8" and b.shape[3] == max(1, round(0.3 * c)) for b, c in zip(kept, (3, 8, 8, 4, 12, 12)))
+    assert all(b.dtype == "int8" for b in kept)
+    assert sorted(b.shape[3] for b in kept) == sorted(max(1, round(0.3 * c)) for c in (3, 8, 8, 4, 12, 12))

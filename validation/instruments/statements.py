@@ -177,8 +177,8 @@ PAPERS = (
             "refimpl/ops/quantized_sgd.py",
             "second-hand; rounding at random: our reading",
             {
-                "quantization-aware scaling": "the gradient of whole weights is multiplied by w_scale⁻², that of biases "
-                "by w_scale⁻²·x_scale⁻²"
+                "quantization-aware scaling": "the gradient of whole weights is multiplied by w_scale⁻², that of "
+                "biases by w_scale⁻²·x_scale⁻²"
             },
         )
         + rows(
