@@ -11,9 +11,9 @@ import oracles
 from checks import Case, call, rng_of, window_attrs
 from refimpl.kernels.geometry import conv_derive
 from refimpl.kernels.passes import read_sizes
-from refimpl.methods.convolution import bind
 from refimpl.methods.error_map_pruning import ErrorMapPruning
 from refimpl.methods.gradient_filter import GradientFilter
+from refimpl.methods.layer import bind
 from refimpl.methods.sparse_update import SparseUpdate
 from refimpl.ops import conv2d
 
@@ -55,7 +55,7 @@ class Together:
     def __init__(self, rules: Iterable, case: Case):
         attrs = conv2d.forward.attrs(case.attrs)
         sizes = read_sizes(conv2d.SHAPES, {a: v for a, v in case.arrays.items() if a in conv2d.SHAPES})
-        self.node = bind(rules, attrs, conv_derive(sizes, attrs) | sizes)
+        self.node = bind(rules, "conv2d", attrs, conv_derive(sizes, attrs) | sizes)
         self.values = dict(case.arrays)
         self.calls: list = []  # (pass, arrays it read, attributes, letters) of every pass that ran
 

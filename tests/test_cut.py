@@ -75,3 +75,24 @@ def test_the_parts_keep_weights_and_pixels():
 def test_cut_refuses(tensor, message):
     with pytest.raises(ValueError, match=f"^resnet8 .*{message}$"):
         cut(NETS["resnet8"](), tensor)
+
+
+@pytest.mark.parametrize("train_last", [0, 1])
+def test_a_net_in_whole_numbers_is_cut_too_with_the_same_logits_to_the_bit(train_last):
+    rng = np.random.default_rng(0)
+    float_net = NETS["lenet"]()
+    float_net.weights = ri.Trainer(ri.compile(float_net, None, 1)).parameters
+    x = rng.normal(size=(12, *float_net.size, float_net.channels)).astype(np.float32)
+    y = rng.integers(0, 10, 12)
+    graph = ri.surgery.quantize(float_net, float_net.weights, x, bits=16)
+    plan = ri.Plan(train_last, step=ri.ForwardGradient(m=2, bits="16w8a", optimizer=ri.SGD(0.01)))
+    head, tail = cut(graph, frozen_until(graph, plan))
+    assert len(head.nodes) >= 2
+    maps = ri.Trainer(ri.compile(head, None, 4)).predict(x)
+    assert maps.dtype == np.int8
+    whole, part = (ri.Trainer(ri.compile(g, plan, 4), seed=0) for g in (graph, tail))
+    np.testing.assert_array_equal(part.predict(maps), whole.predict(x))
+    before = {name: w.copy() for name, w in part.parameters.items()}
+    part.fit(maps, y, 2)
+    moved = {name for name, w in before.items() if (part.parameters[name] != w).any()}
+    assert moved == {f"{node}.{local}" for node, arrays in plan.trained(graph).items() for local in arrays}

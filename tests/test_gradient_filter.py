@@ -201,7 +201,7 @@ def test_rule_names_the_passes_that_replace_the_dense_ones():
     assert names(gf.GradientFilter(1), {"dilation": (1, 1)}) == plain
     assert names(gf.GradientFilter(2), {"dilation": (2, 2)}) == dilated
     assert names(gf.GradientFilter((2, 8)), {"dilation": (4, 4)}) == dilated
-    assert gf.GradientFilter(3) == gf.GradientFilter((3, 3)) and gf.GradientFilter.operator == "conv2d"
+    assert gf.GradientFilter(3) == gf.GradientFilter((3, 3)) and gf.GradientFilter.operators == ("conv2d",)
     assert gf.GradientFilter(3, "corner").attrs() == {"patch": (3, 3), "align": gf.CORNER}
 
 

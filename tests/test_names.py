@@ -33,7 +33,7 @@ REASONS = {
     "refimpl/compiler/backward.py": "gradients are added up and looked at",
     "refimpl/compiler/update.py": "clipping is asked for, and what whole numbers are updated by",
     "refimpl/plan/plan.py": "the loss by default, and room for whole weights to grow",
-    "refimpl/methods/convolution.py": "the gradients that the rules of a convolution put together",
+    "refimpl/methods/layer.py": "the gradients that the rules of a layer put together",
     "refimpl/methods/forward_gradient.py": "perturbed weights are looked for, to see whether epsilon moves them",
     "refimpl/methods/forward_gradient_calls.py": "weights are perturbed, and their norms asked for",
     "refimpl/methods/forward_gradient_whole.py": "whole weights are perturbed and updated",

@@ -19,7 +19,7 @@ from costmodel.advice import advice
 from costmodel.advice.expected_error import ErrorTable
 from costmodel.device.device import find
 from gradledger import advise_plot, options, recipe
-from refimpl.methods.convolution import Rule
+from refimpl.methods.layer import Rule
 from refimpl.methods.registry import Grid, Statement, Tried, forget_method, known, register_method
 from refimpl.plan import combinations
 from refimpl.training.trainer import Trainer

@@ -171,11 +171,15 @@ def test_every_layer_of_the_calibration_compiles():
     seen = set()
     for layer, plans in calibration.LAYERS:
         for plan in plans:
-            p = ri.compile(layer.graph(), plan, layer.batch, threads=1)
+            p = layer.program(plan, 1)
             seen |= {kernels.kernel(launch) for launch in p.order}
+            assert all(sum(terms.values()) >= 1 for terms in kernels.work(p, CACHES))
     for ways in ("forward gathered", "forward in place", "forward of one channel", "grad_w gathered", "grad_x turned"):
         assert f"conv2d.{ways}" in seen
     assert {"depthwise.backward", "pointwise.backward", "gradient_filter.grad_x", "max_pool.grad_x"} <= seen
+    assert {"perturbation.summed", "quantized_perturbation.perturb", "quantized_perturbation.step"} <= seen
+    whole = ("conv2d.dense", "conv2d.depthwise", "add.forward", "pools.mean", "pools.maximum")
+    assert {"quantize.forward", *(f"quantized_{name}" for name in whole)} <= seen
 
 
 def test_a_disturbed_row_does_not_count():

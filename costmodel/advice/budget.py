@@ -21,7 +21,7 @@ from refimpl.compiler.compile import compile
 from refimpl.compiler.ir import Buffer
 from refimpl.compiler.program import MemoryLimitError, Program
 from refimpl.graph import Graph
-from refimpl.methods.convolution import Rule
+from refimpl.methods.layer import Rule
 from refimpl.methods.optim import SGD
 from refimpl.methods.registry import fitted, known
 from refimpl.plan.plan import Backprop, Plan, counted

@@ -17,6 +17,9 @@ import refimpl as ri
 from refimpl.backends.cpu import add
 from refimpl.kernels.running import threads as running
 from refimpl.methods.registry import known, of_kind
+from refimpl.surgery.for_step import made_for
+from refimpl.surgery.quantize import quantize
+from refimpl.training.state import initial
 
 from . import kernels, rates
 from .kernels import HOST, Caches
@@ -38,6 +41,17 @@ class LayerCase:
     outputs: int
     kernel: int = 3
     stride: int = 1
+    bits: int = 0  # of weights, where the net is to be one of whole numbers
+
+    def program(self, plan: ri.Plan | None, threads: int) -> ri.Program:
+        """The compiled net, in whole numbers where `bits` or the step of the plan asks for them."""
+        graph, rng = self.graph(), np.random.default_rng(0)
+        x = rng.standard_normal((self.batch, self.side, self.side, graph.channels), dtype=np.float32)
+        if self.bits:
+            graph = quantize(graph, initial(ri.compile(graph, None, 1), 0), x, self.bits)
+        elif plan is not None:
+            graph = made_for(plan.step, graph, x)
+        return ri.compile(graph, plan, self.batch, threads=threads)
 
     def graph(self) -> ri.Graph:
         """The layer between a 1×1 convolution and a classifier; kind `first` has nothing before it."""
@@ -114,10 +128,14 @@ class Timed:
         self.prepared = [pair for s in p.sections for pair in self.trainer.runner.prepared(s, n)]
 
     def fill(self) -> None:
-        """Put the host's arrays in place again: the arena reuses their memory after their last reader."""
+        """Put the host's arrays in place again: the arena reuses their memory after their last reader.
+
+        What a step tells beside its scalars, such as draws and their coefficients, is 1: no time depends on it.
+        """
         runner, n, scalars = self.trainer.runner, self.program.batch, self.program.step.scalars
+        given = {"input": self.x, "labels": self.y}
         for name in self.program.step.host_writes:
-            value = self.x if name == "input" else self.y if name == "labels" else scalars[name](1, 10, 0)
+            value = given[name] if name in given else scalars[name](1, 10, 0) if name in scalars else 1
             runner.host(name, n)[...] = value
 
     def time_launches(self, reference: SpeedReference, empty: "Emptier") -> None:
@@ -171,7 +189,9 @@ class Timed:
             for launch, amounts, seconds in zip(self.program.order, terms, undisturbed(rows, limit), strict=True):
                 yield TimedLaunch(kernels.kernel(launch), amounts, float(seconds), case + i)
         if self.host:
-            yield TimedLaunch(HOST, kernels.around(self.program), float(undisturbed(self.host, limit)), case)
+            turns = self.program.schedule(self.program.batch)
+            times = max(turn.times for turn in turns)  # what a section of many turns costs is said for each of them
+            yield TimedLaunch(HOST, kernels.around(self.program), float(undisturbed(self.host, limit)) / times, case)
 
     def good(self, limit: np.ndarray) -> int:
         """Undisturbed rows that there are of each way to leave the caches."""
@@ -202,8 +222,14 @@ METHODS = tuple(
     for name in of_kind("rule")
     for settings in known()[name].states.tried.timed
 )
+STEPS = tuple(
+    ri.Plan("all", step=known()[name](**settings, optimizer=ri.SGD(lr=0.01)))
+    for name in of_kind("step")
+    for settings in known()[name].states.tried.timed
+)
 EVERY = (DENSE, TRAINED_NORM, None, *METHODS)
 
+WIDTHS = (8, 16)  # of weights in whole numbers
 LAYERS: list[tuple[LayerCase, tuple]] = [
     *((LayerCase("plain", *of), (DENSE,)) for of in (
         (8, 56, 8, 8), (8, 32, 16, 16), (1, 32, 16, 32, 3, 2), (8, 28, 32, 64, 3, 2), (8, 16, 64, 64), (32, 8, 64, 64),
@@ -244,6 +270,18 @@ LAYERS: list[tuple[LayerCase, tuple]] = [
         (8, 32, 3, 16), (8, 96, 3, 32, 3, 2), (2, 64, 3, 64, 7, 2), (32, 28, 3, 6, 5), (1, 112, 3, 32, 3, 2),
         (32, 28, 1, 6, 5), (8, 28, 1, 20, 5), (64, 20, 1, 8, 3), (8, 28, 1, 32, 3), (4, 64, 1, 16, 5, 2),
     )),
+    *((LayerCase("residual", *of), STEPS) for of in ((8, 32, 16, 16), (4, 14, 128, 128), (1, 28, 64, 64))),
+    *((LayerCase("depthwise", *of), STEPS) for of in ((8, 24, 144, 144), (1, 28, 144, 144))),
+    *((LayerCase("residual", *of, bits=bits), (None,)) for bits in WIDTHS for of in (
+        (8, 32, 16, 16), (8, 16, 32, 32), (1, 28, 64, 64), (4, 14, 128, 128), (8, 4, 512, 512),
+    )),
+    *((LayerCase("separable", *of, 1, bits=bits), (None,)) for bits in WIDTHS for of in (
+        (8, 24, 144, 24), (8, 12, 32, 192), (1, 14, 192, 64), (8, 3, 320, 1280),
+    )),
+    *((LayerCase("depthwise", *of, bits=bits), (None,)) for bits in WIDTHS for of in (
+        (8, 48, 32, 32), (8, 24, 144, 144, 3, 2), (8, 6, 384, 384), (1, 28, 144, 144),
+    )),
+    *((LayerCase("pool", *of, bits=8), (None,)) for of in ((8, 32, 16, 0, 2, 2), (32, 24, 20, 0, 2, 2))),
 ]  # fmt: skip
 
 
@@ -282,7 +320,7 @@ class LayerTimer:
         for layer, plans in LAYERS:
             for plan in plans:
                 watch(len(self.timed), total, "compile")
-                self.timed.append(Timed(ri.compile(layer.graph(), plan, layer.batch, threads=threads)))
+                self.timed.append(Timed(layer.program(plan, threads)))
                 self.timed[-1].time_launches(self.reference, self.ways[0])  # kernels load: not kept
                 self.timed[-1].launches, self.timed[-1].host = {}, []
 

@@ -22,12 +22,13 @@ from ..kernels.passes import (
     merged,
     read_sizes,
     span,
+    starred,
     starred_axes,
 )  # fmt: skip
 from ..kernels.quantized import each, real
 from ..kernels.random import ORDER
-from ..methods.convolution import WHOLE, Rule, bind
 from ..methods.instance_filter import select
+from ..methods.layer import WHOLE, Rule, bind
 from ..ops import Operator, operator, tangent_terms
 from ..plan.plan import Plan
 from .backward import backward, check
@@ -327,7 +328,8 @@ class Derivation:
             passes = [Bound(p) for rule in self.plan.rules for p in rule.statistics()] + passes
         rules = self.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
         if rules:
-            bound = bind(rules, attrs, op.derive(sizes, attrs) | sizes, node.op == WHOLE)
+            letters = {letter: n for letter, n in sizes.items() if letter not in starred(op.shapes)}
+            bound = bind(rules, node.op, attrs, (op.derive(sizes, attrs) if op.derive else {}) | letters)
             passes, attrs, sizes = bound.passes + passes, bound.attrs, bound.sizes
             for rule in rules:
                 arrays |= self.given(rule, node, passes, sizes)
@@ -349,7 +351,7 @@ class Derivation:
     def given(self, rule: Rule, node: Node, passes: list[Bound], sizes: dict[str, int]) -> dict[str, Buffer]:
         """What the passes of a rule read that the rule or the host gives: its constants and its scalars."""
         entries = {a: entry for p in passes for a, entry in p.passed.shapes.items()}
-        weights, groups, stream = node.params["w"], sizes["G"], ORDER + self.graph.place(node.name)
+        weights, groups, stream = node.params["w"], sizes.get("G", 1), ORDER + self.graph.place(node.name)
         arrays = {}
         for local, make in rule.constants().items():
             name, entry = f"{node.name}.{local}", entries[local]

@@ -55,6 +55,12 @@ def merged(entry: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[: axes.start], math.prod(shape[axes]), *shape[axes.stop :])
 
 
+def starred(shapes: Mapping[str, str]) -> set[str]:
+    """The letters that stand for any number of axes in some of the entries."""
+    tokens = (token for entry in shapes.values() for token in entry.split(":")[-1].split())
+    return {token.removesuffix("*") for token in tokens if token.endswith("*")}
+
+
 def starred_axes(shapes: Mapping[str, str], arrays: Mapping) -> dict[str, tuple[int, ...]]:
     """Starred letter → the axes that it stands for in `arrays`; ShapeError where two of them disagree."""
     spanned: dict[str, tuple[int, ...]] = {}

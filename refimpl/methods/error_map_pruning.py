@@ -31,7 +31,7 @@ import numpy as np
 from ..kernels.geometry import CONV_MAP, CONV_TAP, conv_derive
 from ..kernels.passes import Bound, declare
 from ..kernels.traced import part
-from .convolution import Convolution, Rule
+from .layer import Layer, Rule
 from .registry import Grid, Other, Pick, Statement, Tried, register_method
 
 SHAPES = {
@@ -272,7 +272,7 @@ class ErrorMapPruning(Rule):
         """The letter L of a node with these sizes."""
         return {"L": self.kept(sizes["K"])}
 
-    def bind(self, node: Convolution) -> None:
+    def bind(self, node: Layer) -> None:
         """Add its passes to a node's, and give the dense passes the kept channels of dy and w in their place."""
         groups, depthwise = node.sizes["G"], node.depthwise
         if groups > 1 and node.filtered:

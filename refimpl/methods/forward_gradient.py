@@ -209,6 +209,7 @@ class ForwardGradient(Strategy):
         rate=0.1,
         tried=Tried(
             small={"m": 2},
+            timed=({"m": 1}, {"m": 3, "bits": "16w8a"}),
             few=True,
             variants={
                 "=one-sided": ({"m": 4, "estimator": "one-sided", "distribution": "signs"}, {}),

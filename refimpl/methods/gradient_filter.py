@@ -39,7 +39,7 @@ from ..kernels.geometry import classes, inside
 from ..kernels.kernel import helper
 from ..kernels.passes import Pass, ShapeError, declare
 from ..kernels.traced import Traced
-from .convolution import Convolution, Rule
+from .layer import Layer, Rule
 from .registry import Grid, Other, Pick, Statement, Tried, register_method
 
 SHAPES = {
@@ -317,7 +317,7 @@ class GradientFilter(Rule):
         dx = (patch_grad_dilated,) if self.dilated(attrs) else (sum_w, patch_grad)
         return (pool_x, pool_dy, *dx, expand, patch_grad_w, expand_w)
 
-    def bind(self, node: Convolution) -> None:
+    def bind(self, node: Layer) -> None:
         """Add its passes to a node's, on the convolution that is left, and leave the products on patches."""
         dilated = self.dilated(node.attrs)
         node.finish_x(pool_dy, expand, *(() if dilated else (sum_w,)))

@@ -1,4 +1,4 @@
-"""8-bit training: the gradients of a convolution by products of whole numbers, scaled back to floats.
+"""8-bit training: the gradients of convolutions and linear layers by products of whole numbers, scaled back to floats.
 
 Each operand of a product, a number v, becomes a whole number q of 8 bits with the scale s of its tensor, v ≈ s·q:
 
@@ -10,7 +10,7 @@ Each operand of a product, a number v, becomes a whole number q of 8 bits with t
 
 The inner sums are of whole numbers: products of 8 bits in sums of 32, those of dw over a row, whose sums add up in 64
 bits over a sample. A sum that could leave 32 bits is refused (`fits`); each is cut to them, for Numba adds in 64.
-Weights, updates and all other layers stay floats.
+Those of a linear layer are in `linear_quantized`. Weights, updates and all other layers stay floats.
 
 Schemes:
   [paper] arXiv 2010.14298: psq, its per-sample quantizer, has a scale for each sample of dy; ptq, its per-tensor
@@ -22,7 +22,7 @@ Readings (the equations of these papers were not at hand, only what is known of 
   [ours]  Symmetric scales without a zero point, so that a product of two operands is one of their whole numbers.
   [ours]  Under psq dw takes the same dy_q as dx: the sum of each sample is scaled before the samples are added.
   [ours]  The scale of x is that of the mini-batch, that of w of the whole kernel; under banner dy has one scale.
-  [ours]  db is exact: it is a sum of dy alone. Frozen convolutions and inference compute with floats.
+  [ours]  db is exact: it is a sum of dy alone. Frozen layers and inference compute with floats.
   [ours]  With other methods the product that they leave is quantized: patch means and sums, kept channels.
   [ours]  The two roundings of banner take one of the two words of a draw each.
   [ours]  Of zeros the scale is 1; of a scale below the smallest float too. What is no number or infinite makes the
@@ -43,7 +43,7 @@ from ..kernels.passes import Bound, Pass, declare, dims, size_of
 from ..kernels.random import words
 from ..kernels.rounding import LEVELS, WORDS, clip, fits, floor, larger, scale_of, stochastic_round
 from . import quantized_norm
-from .convolution import DENSE, Convolution, Rule
+from .layer import DENSE, Layer, Rule
 from .registry import Other, Pick, Statement, Tried, register_method
 
 SHAPES = {
@@ -235,7 +235,9 @@ def grad_w(
     dw[r, s, c, k] = x_scale[0] * total
 
 
-PRODUCTS: dict[Pass, Pass] = {DENSE["dx"]: grad_x, DENSE["dw"]: grad_w}  # of floats → of whole numbers
+PRODUCTS: dict[Pass, Pass] = {  # of floats → of whole numbers
+    DENSE["conv2d"][array]: own for array, own in (("y", forward), ("dx", grad_x), ("dw", grad_w))
+}
 
 
 def stands_for(product: Pass) -> Callable[[Pass], Pass]:
@@ -255,7 +257,7 @@ def stands_for(product: Pass) -> Callable[[Pass], Pass]:
 @register_method
 @dataclass(frozen=True)
 class QuantizedTraining(Rule):
-    """The rule of a Plan that computes the gradients of trained convolutions with whole numbers of 8 bits.
+    """The rule of a Plan that computes the gradients of trained layers with whole numbers of 8 bits.
 
     scheme: "psq" or "ptq", gradients alone with a scale of dy for each sample or for all; "banner", the forward pass
     too, 16 bits of dy for dw, and range batch norm. bits: of the operands, from 2 to 8, stored in 8. ValueError for
@@ -282,6 +284,7 @@ class QuantizedTraining(Rule):
             variants={"=ptq": ({"scheme": "ptq"}, {}), "=banner": ({"scheme": "banner"}, {})},
         ),
     )  # fmt: skip
+    operators: ClassVar[tuple[str, ...]] = ("conv2d", "linear")
     stage: ClassVar[int] = 3
     stream: ClassVar[int] = random.ROUNDING
 
@@ -318,17 +321,18 @@ class QuantizedTraining(Rule):
         """Range batch norm where the forward pass is quantized."""
         return (quantized_norm.ends, quantized_norm.slope, quantized_norm.grad_x) if self.scheme == "banner" else ()
 
-    def bind(self, node: Convolution) -> None:
+    def bind(self, node: Layer) -> None:
         """Add the passes of the forward pass where it is quantized, and those of the products that are left."""
         bifurcated = self.scheme == "banner"
         if bifurcated:
+            product = node.dense["y"]
             self._quantize(node, "x", "x")
-            self._quantize(node, "w", "w", size_of("R", node.sizes))
-            node.add(forward)
+            self._quantize(node, "w", "w", size_of(dims(product.shapes["w"])[0], node.sizes))
+            node.add(PRODUCTS[product])
         self._multiply(node, "dx", node.letters, wide=False)
         self._multiply(node, "dw", node.letters | node.w_letters, wide=bifurcated)
 
-    def _multiply(self, node: Convolution, gradient: str, letters: Mapping[str, str], wide: bool) -> None:
+    def _multiply(self, node: Layer, gradient: str, letters: Mapping[str, str], wide: bool) -> None:
         """Add the product that stands for the one of a gradient, with its operands; wide: 16 bits of dy."""
         product = node.products[gradient]
         if product not in PRODUCTS:
@@ -345,14 +349,14 @@ class QuantizedTraining(Rule):
             names |= {f"{a}_q": f"{whole}_q", f"{a}_scale": f"{whole}_scale"}
         _add(node, Bound(PRODUCTS[product], names, letters, {"levels": WIDE_LEVELS if wide else self.levels}))
 
-    def _quantize(self, node: Convolution, a: str, left: str, rows: int | None = None) -> None:
+    def _quantize(self, node: Layer, a: str, left: str, rows: int | None = None) -> None:
         """Add the passes that quantize an array of the node, `left`; rows: of one that has no samples."""
         known = {} if rows is None else {"N": rows}
         names = {"v": left, "most": f"{left}_most", "scale": f"{left}_scale", "q": f"{left}_q"}
         for p in (most, tensor_scale, nearest):
             _add(node, Bound(p, {a: n for a, n in names.items() if a in p.arrays}, known=known))
 
-    def _round(self, node: Convolution, left: str, wide: bool) -> str:
+    def _round(self, node: Layer, left: str, wide: bool) -> str:
         """Add the passes that quantize an error map of the node; the name that its whole numbers begin with."""
         whole = f"{left}_wide" if wide else left
         q = "wide" if wide else "q"
@@ -364,7 +368,7 @@ class QuantizedTraining(Rule):
         return whole
 
 
-def _add(node: Convolution, bound: Bound) -> None:
+def _add(node: Layer, bound: Bound) -> None:
     """Add a pass to a node's once."""
     if bound not in node.passes:
         node.passes.append(bound)

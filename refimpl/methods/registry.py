@@ -48,9 +48,9 @@ class Tried:
     """With which settings a method is tried and measured.
 
     small: on a few samples, where its defaults would leave too little to do. timed: those at which `calibrate` times
-    the kernels of a rule. variants: cases of `validation.instruments.snapshot` beside the one of its defaults: what
-    their names add to its own → its settings, and those of the Plan. few: its variants and its combinations with other
-    methods are cases on a few nets alone, for they are many.
+    the kernels of a rule or a step. variants: cases of `validation.instruments.snapshot` beside the one of its
+    defaults: what their names add to its own → its settings, and those of the Plan. few: its variants and its
+    combinations with other methods are cases on a few nets alone, for they are many.
     """
 
     small: Mapping[str, object] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Which methods of a Plan combine, and how its rules work together on one convolution.
 
 The methods state it, `COMBINATIONS` says of every pair of methods what the two do together, or why
-not; how rules work together on a convolution is in `methods.convolution`.
+not; how rules work together on a layer is in `methods.layer`.
 """
 
 from collections.abc import Sequence

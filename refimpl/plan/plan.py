@@ -93,7 +93,7 @@ class Plan:
 
     train_last: the classifier (every linear layer) and the last k convolutions in node order train; "all" trains every
         convolution; 0 the classifier alone. Everything else is frozen, and backward stops at the first trained layer.
-    rules: methods that replace gradient passes of the trained nodes whose operator they name; without one the
+    rules: methods that replace gradient passes of the trained nodes whose operators they name; without one the
         gradient is dense.
     batch_norm: "frozen" (running statistics) or "train" (batch statistics, gamma and beta train too).
     train_bias: convolution biases train too (a classifier's bias always does).

@@ -1,8 +1,8 @@
 """A graph in two: the frozen part, whose maps never change and can be computed once, and the part that learns.
 
 Training the tail on the head's maps gives the steps of training the whole net, as long as the head is frozen and the
-samples are not drawn anew each time (no augmentation): the head then runs once over the data, not once an epoch. A
-dropout alone differs: its draws go by the node's place in the graph.
+samples are not drawn anew each time (no augmentation): the head then runs once over the data, not once an epoch. What
+is drawn differs, by dropout or as a forward gradient's direction: draws go by the node's place in the graph.
 """
 
 from ..graph import INPUT, Graph
@@ -15,7 +15,7 @@ def frozen_until(graph: Graph, plan: Plan) -> str | None:
     for i, node in enumerate(graph.nodes):
         if node.name in trained:
             break
-        later = {n.name for n in graph.nodes[i:]}
+        later = {tensor for n in graph.nodes[i:] for tensor in n.outputs}
         if len(graph.shape(node.name)) == 4 and all(later.issuperset(n.inputs) for n in graph.nodes[i + 1 :]):
             last = node.name
     return last
@@ -31,8 +31,9 @@ def cut(graph: Graph, tensor: str) -> tuple[Graph, Graph]:
     if tensor not in names or len(graph.shape(tensor)) != 4:
         raise ValueError(f"{graph.name} can be cut at the map (N, H, W, C) of a node, but {tensor!r} is none")
     at = names.index(tensor) + 1
+    before = {INPUT, *(t for node in graph.nodes[:at] for t in node.outputs)} - {tensor}
     for node in graph.nodes[at:]:
-        crossing = [x for x in node.inputs if x == INPUT or x in names[: at - 1]]
+        crossing = [x for x in node.inputs if x in before]
         if crossing:
             raise ValueError(f"{graph.name} cannot be cut at {tensor}: the later node {node.name} reads {crossing[0]}")
     head = _begun(f"{graph.name} up to {tensor}", graph, INPUT)

@@ -38,9 +38,9 @@ def directional_derivative(
 
     x: (M, H, W, C), or a dict of arrays by input; y: (M,) labels, or for mse targets; all M are one batch.
     direction: parameter → array of its shape, in real numbers; a parameter that is left out does not move.
-    plan: tells the loss, and what batch norm and dropout do in a step of training; default Plan(). Its rules change
-    gradients, not the loss, and do not matter here. parameters: values by name, default those of the graph, else drawn
-    from `seed`, which also tells what dropout drops: that of the first step. backend, dtype: as `compile`.
+    plan: tells the loss, and what batch norm and dropout do in a step of training; default Plan(). Its rules are
+    left out: the derivative is that of the net itself. parameters: values by name, default those of the graph, else
+    drawn from `seed`, which also tells what dropout drops: that of the first step. backend, dtype: as `compile`.
     ValueError in one sentence for an unknown parameter, a wrong shape, data that do not fit, and an operator without a
     tangent.
     """

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..compiler.compile import compile
 from ..compiler.program import Program
-from ..methods.convolution import Rule
+from ..methods.layer import Rule
 
 
 class LearntConstant(NamedTuple):

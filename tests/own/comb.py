@@ -9,7 +9,7 @@ import sympy as sp
 from costmodel.formulas.cost import C, G, K, N, R, S, attribute, axis_taps, load, mac, register, store
 from refimpl.kernels.geometry import CONV_TAP, conv_derive
 from refimpl.kernels.passes import declare
-from refimpl.methods.convolution import Rule
+from refimpl.methods.layer import Rule
 from refimpl.methods.registry import Grid, Statement
 from refimpl.ops import conv2d
 

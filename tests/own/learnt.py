@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from refimpl.kernels.passes import declare
-from refimpl.methods.convolution import Rule
+from refimpl.methods.layer import Rule
 from refimpl.methods.registry import Statement
 from refimpl.ops import conv2d
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from gradledger import cli, options
+from gradledger.command import told
 from refimpl.methods.registry import known
 from refimpl.plan import combinations as pairs
 from validation.instruments.counted_numbers import UNITS
@@ -139,7 +140,7 @@ def combinations() -> str:
 def commands() -> dict:
     """The commands that a user is shown, by name."""
     found = typer.main.get_command(cli.app).commands
-    return {name: cli.told(command) for name, command in found.items() if not command.hidden}
+    return {name: told(command) for name, command in found.items() if not command.hidden}
 
 
 def command_list() -> str:

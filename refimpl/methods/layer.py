@@ -1,9 +1,9 @@
-"""How the rules of a plan work together on one trained convolution.
+"""How the rules of a plan work together on one trained layer: a convolution, or for rules that say so a linear one.
 
-Each rule adds its passes to the convolution's and tells the next one under which names it finds what is left to do:
-error map pruning leaves a convolution with fewer output channels, sparse update one with fewer input channels for dw,
-gradient filtering products on patches; 8-bit training or the dense passes do what is left. The first pass that writes
-an array is the one that is called: a rule that adds one which writes y replaces the forward pass of its node.
+Each rule adds its passes to the layer's and tells the next one under which names it finds what is left to do: error map
+pruning leaves a convolution with fewer output channels, sparse update one with fewer input channels for dw, gradient
+filtering products on patches; 8-bit training or the dense passes do what is left. The first pass that writes an array
+is the one that is called: a rule that adds one which writes y replaces the forward pass of its node.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,38 +13,51 @@ from typing import ClassVar
 import numpy as np
 
 from ..kernels.passes import Bound, Pass
-from ..ops import conv2d, quantized_conv2d
+from ..ops import conv2d, linear, quantized_conv2d
 from .registry import Statement
 
-OPERATOR = "conv2d"  # whose gradients the rules put together
-WHOLE = "quantized_conv2d"  # the same in whole numbers
-DENSE = {"dx": conv2d.grad_x, "dw": conv2d.grad_w}
-DENSE_WHOLE = {"dx": quantized_conv2d.grad_x, "dw": quantized_conv2d.grad_w}
+WHOLE = "quantized_conv2d"  # a convolution in whole numbers
+DENSE = {  # operator whose gradients the rules put together → its products, and what it adds up for a bias
+    name: {"y": op.forward, "dx": op.grad_x, "dw": op.grad_w, "db": op.grad_b}
+    for name, op in (("conv2d", conv2d), ("linear", linear), (WHOLE, quantized_conv2d))
+}
 
 
 @dataclass
-class Convolution:
-    """A convolution whose gradients the rules put together.
+class Layer:
+    """A layer whose gradients the rules put together.
 
-    attrs, sizes: of the node, letters of the rules included. names: array of the convolution that is left to do → array
-    of the node; letters: its letters → letters of the node; w_letters: those that hold for dw only. products: the pass
-    that is left to do for dx and the one for dw, which rules of a later stage may replace by others. whole: is it one
-    in whole numbers?
+    attrs, sizes: of the node, letters of the rules included. operator: its name. names: array of the layer that is left
+    to do → array of the node; letters: its letters → letters of the node; w_letters: those that hold for dw only.
+    products: the pass that is left to do for dx and the one for dw, which rules of a later stage may replace by others.
     """
 
     attrs: dict
     sizes: dict[str, int]
+    operator: str = "conv2d"
     filtered: bool = False
     passes: list[Bound] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     letters: dict[str, str] = field(default_factory=dict)
     w_letters: dict[str, str] = field(default_factory=dict)
-    products: dict[str, Pass] = field(default_factory=lambda: dict(DENSE))
-    whole: bool = False
+    products: dict[str, Pass] = field(init=False)
+
+    def __post_init__(self):
+        self.products = {gradient: self.dense[gradient] for gradient in ("dx", "dw")}
+
+    @property
+    def whole(self) -> bool:
+        """Is it one in whole numbers?"""
+        return self.operator == WHOLE
+
+    @property
+    def dense(self) -> dict[str, Pass]:
+        """What the operator itself does: of y, dx, dw and db."""
+        return DENSE[self.operator]
 
     @property
     def depthwise(self) -> bool:
-        """One channel a group?"""
+        """Is it a convolution with one channel a group?"""
         return 1 < self.sizes["G"] == self.sizes["C"] == self.sizes["K"]
 
     def add(self, *passes: Pass) -> None:
@@ -53,14 +66,14 @@ class Convolution:
 
     def add_grad_b(self, names: Mapping[str, str], letters: Mapping[str, str]) -> None:
         """Add the dense pass that computes db, on other arrays and letters of the node."""
-        self.passes.append(Bound(conv2d.grad_b, names, letters))
+        self.passes.append(Bound(self.dense["db"], names, letters))
 
     def finish_x(self, *passes: Pass) -> None:
-        """Add passes that compute dx of the convolution that is left."""
+        """Add passes that compute dx of the layer that is left."""
         self._finish(passes, self.letters)
 
     def finish_w(self, *passes: Pass) -> None:
-        """Add passes that compute dw or db of the convolution that is left."""
+        """Add passes that compute dw or db of the layer that is left."""
         self._finish(passes, self.letters | self.w_letters)
 
     def _finish(self, passes: Iterable[Pass], letters: Mapping[str, str]) -> None:
@@ -69,14 +82,15 @@ class Convolution:
 
 
 class Rule:
-    """A method of the kind "rule": passes that replace gradients of trained convolutions, and what these read.
+    """A method of the kind "rule": passes that replace gradients of trained layers, and what these read.
 
-    operators: of the nodes that it is for. stage: its place among the rules when they are bound, small ones first.
-    priced: settings that sizes and costs depend on, which a closed form takes as symbols. stream: the first of the
-    random streams of its nodes, whose attribute `stream` is that plus the node's place; None where it draws nothing.
+    operators: of the layers, `conv2d` alone, or `linear` and the whole ones too. stage: its place among the rules when
+    they are bound, small ones first. priced: settings that sizes and costs depend on, which a closed form takes as
+    symbols. stream: the first of the random streams of its nodes, whose attribute `stream` is that plus the node's
+    place; None where it draws nothing.
     """
 
-    operators: ClassVar[tuple[str, ...]] = (OPERATOR,)
+    operators: ClassVar[tuple[str, ...]] = ("conv2d",)
     method: ClassVar[str]
     states: ClassVar[Statement]
     stage: ClassVar[int] = 0
@@ -89,14 +103,14 @@ class Rule:
         return 0.0
 
     def attrs(self) -> dict:
-        """The attributes that its passes take beside those of the convolution."""
+        """The attributes that its passes take beside those of the layer."""
         return {}
 
     def letters(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Letters of its own, of a node with these sizes, that no array tells."""
         return {}
 
-    def bind(self, node: Convolution) -> None:
+    def bind(self, node: Layer) -> None:
         """Add its passes to those of a node; every rule has its own."""
         raise NotImplementedError(f"the rule {type(self).__name__} must have bind(node), which adds its passes")
 
@@ -124,16 +138,19 @@ class Rule:
         return None
 
 
-def bind(rules: Iterable, attrs: Mapping, sizes: Mapping[str, int], whole: bool = False) -> Convolution:
-    """The passes, attributes and sizes of a trained convolution, `whole` or of floats, under `rules`, each a `Rule`."""
+def bind(rules: Iterable, operator: str, attrs: Mapping, sizes: Mapping[str, int]) -> Layer:
+    """The passes, attributes and sizes of a trained layer under `rules`, each a `Rule` for such an operator.
+
+    sizes: without letters that stand for several axes, which the arrays of each pass tell.
+    """
     rules = sorted(rules, key=lambda rule: rule.stage)
     filtered = any("filters" in rule.states.traits for rule in rules)
-    node = Convolution(dict(attrs), dict(sizes), filtered, products=dict(DENSE_WHOLE if whole else DENSE), whole=whole)
+    node = Layer(dict(attrs), dict(sizes), operator, filtered)
     for rule in rules:
         node.attrs |= rule.attrs()
         node.sizes |= rule.letters(node.sizes)
     for rule in rules:
         rule.bind(node)
     node.finish_x(node.products["dx"])
-    node.finish_w(node.products["dw"], (quantized_conv2d if whole else conv2d).grad_b)
+    node.finish_w(node.products["dw"], node.dense["db"])
     return node
