@@ -44,7 +44,9 @@ EXPERIMENTS = {
     quantized_scaling.NAME: quantized_scaling.run,
     **{name: partial(forward_gradients.run, name) for name in forward_gradients.TASKS},
 }
-JUDGED = {module.NAME: module for module in (noniid, lenet_mnist, sparse_mobilenet)}  # experiments of many runs
+JUDGED = {
+    module.NAME: module for module in (noniid, lenet_mnist, quantized_scaling, sparse_mobilenet)
+}  # experiments of many runs
 
 
 def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict:

@@ -16,10 +16,10 @@ from ..kernels.passes import Bound, Pass
 from ..ops import conv2d, linear, quantized_conv2d
 from .registry import Statement
 
-WHOLE = "quantized_conv2d"  # a convolution in whole numbers
+CONVOLUTION, WHOLE = "conv2d", "quantized_conv2d"  # of floats, and in whole numbers
 DENSE = {  # operator whose gradients the rules put together → its products, and what it adds up for a bias
     name: {"y": op.forward, "dx": op.grad_x, "dw": op.grad_w, "db": op.grad_b}
-    for name, op in (("conv2d", conv2d), ("linear", linear), (WHOLE, quantized_conv2d))
+    for name, op in ((CONVOLUTION, conv2d), ("linear", linear), (WHOLE, quantized_conv2d))
 }
 
 
@@ -90,7 +90,7 @@ class Rule:
     place; None where it draws nothing.
     """
 
-    operators: ClassVar[tuple[str, ...]] = ("conv2d",)
+    operators: ClassVar[tuple[str, ...]] = (CONVOLUTION,)
     method: ClassVar[str]
     states: ClassVar[Statement]
     stage: ClassVar[int] = 0

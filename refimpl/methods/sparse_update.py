@@ -42,7 +42,7 @@ from ..kernels.geometry import CONV_TAP, conv_derive
 from ..kernels.passes import declare
 from ..kernels.traced import part
 from . import sparse_update_whole
-from .layer import WHOLE, Layer, Rule
+from .layer import CONVOLUTION, WHOLE, Layer, Rule
 from .registry import LAYERS, Grid, Other, Pick, Statement, Tried, register_method
 
 SHAPES = {
@@ -159,7 +159,7 @@ class SparseUpdate(Rule):
         fitted="ratio", grid=Grid("ratio", (0.02, 0.05, 0.1, 0.2, 0.5), 1.0), mark="D",
         tried=Tried(timed=({"ratio": 0.1},)),
     )  # fmt: skip
-    operators: ClassVar[tuple[str, ...]] = ("conv2d", WHOLE)
+    operators: ClassVar[tuple[str, ...]] = (CONVOLUTION, WHOLE)
     priced: ClassVar[tuple[str, ...]] = ("ratio",)
 
     def __post_init__(self):

@@ -34,7 +34,7 @@ from refimpl.formats.npz import load_npz
 from refimpl.surgery.cut import cut, frozen_until
 
 from . import datasets
-from .runs import FRESH, TRIAL_SEED, Runs, best_of, chosen_on, percents
+from .runs import FRESH, TRIAL_SEED, Runs, best_of, chosen_on, judged, percents, verdicts
 
 NAME = "quantized-scaling"
 WEIGHTS = {"MobileNetV2 0.35": "mobilenet_v2_w0.35_int8.npz", "MCUNet": "mcunet_5fps_int8.npz"}
@@ -179,6 +179,19 @@ def run(output: Path, watch: Callable[[int, int, str], None], protocol: Protocol
     return record(found, protocol) | {"settings_chosen_on": sources}
 
 
+def judge(given: dict) -> dict:
+    """The record of the runs of a record, made anew."""
+    return record(
+        given["runs"], Protocol(**{k: tuple(v) if isinstance(v, list) else v for k, v in given["protocol"].items()})
+    )
+
+
+def points(runs: dict[tuple[str, str], list[dict]], name: str, over: str) -> list[float]:
+    """By how many points whole numbers are above another method, for each seed."""
+    other = {r["seed"]: r["accuracy"] for r in runs[name, over]}
+    return [100 * (r["accuracy"] - other[r["seed"]]) for r in runs[name, METHODS[0]]]
+
+
 def record(runs: list[dict], protocol: Protocol) -> dict:
     """The result record of finished runs."""
     keys = [(name, method) for name in WEIGHTS for method in METHODS]
@@ -188,11 +201,18 @@ def record(runs: list[dict], protocol: Protocol) -> dict:
     return {
         "name": NAME,
         "data": "CIFAR-10 re-encoded as JPEG, not the canonical images",
-        "ok": True,
+        "published": {},
         "measured": measured,
         "classifier before": first,
         "moved": {f"{name}, {method}": percents([r["moved"] for r in mine]) for (name, method), mine in of.items()},
         "units": "accuracy in percent of the test images; percent of the weights of trained convolutions that moved",
+        **verdicts(
+            [
+                judged(f"{name}, {METHODS[0]} over {over} of the same seed, points", points(of, name, over), least)
+                for name in WEIGHTS
+                for over, least in (("classifier", 0), ("float", -1))
+            ]
+        ),
         "protocol": asdict(protocol),
         "seeds": list(protocol.seeds),
         "runs": [{k: v for k, v in r.items() if k != "digest"} for r in runs],
