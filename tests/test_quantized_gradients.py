@@ -370,4 +370,5 @@ def test_gradients_of_the_papers_nets_are_those_of_their_float_nets(name):
     for parameter, real in found[1].items():
         ratio = np.linalg.norm(found[0][parameter]) / np.linalg.norm(real)
         cosine = found[0][parameter] @ real / np.linalg.norm(real) ** 2 / ratio
+        print(f"{name} {parameter}: cosine {cosine:.3f}, norm {ratio:.2f} times that of floats")
         assert cosine > 0.8 and 0.8 < ratio < 1.25, (parameter, cosine, ratio)
