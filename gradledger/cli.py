@@ -22,6 +22,7 @@ from .command import (
     Subject,
     Threads,
     TrainLast,
+    Whole,
 )
 from .exits import Exit, emit, forget_output, refuse
 from .streams import open_streams, tell
@@ -75,6 +76,7 @@ def adapt(
     seed: Annotated[int, typer.Option(parser=WHOLE, help="Decides the order of samples and every random number.")] = 0,
     backend: Backend = "fast",
     threads: Threads = None,
+    whole: Whole = False,
     output: Output = Path("gradledger-out"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run saved in --output, as it was.")] = False,
     as_json: Json = False,
@@ -86,7 +88,7 @@ def adapt(
 
     settings = job.AdaptSettings(
         model, data, subject, list(method), train_last, epochs, batch, lr, momentum, seed, classes, size, memory_limit,
-        backend, threads,
+        backend, threads, whole,
     )  # fmt: skip
     named = [name for name in vars(settings) if context.get_parameter_source(name).name == "COMMANDLINE"]
     try:
@@ -125,6 +127,7 @@ def warmup(
     classes: Annotated[int | None, typer.Option(parser=WHOLE, help="As for adapt.")] = None,
     size: Annotated[str | None, typer.Option(help="As for adapt.")] = None,
     backend: Backend = "fast",
+    whole: Whole = False,
     as_json: Json = False,
 ) -> None:
     """Compile the kernels that `adapt` with the same options will need, with progress; later runs load them."""
@@ -141,6 +144,7 @@ def warmup(
         classes=classes,
         size=size,
         backend=backend,
+        whole=whole,
     )
     ready = job.prepare(settings)
     with show.counter("compiling", quiet=as_json) as watch:
@@ -190,6 +194,7 @@ def cost(
     ] = "width",
     backend: Backend = "fast",
     threads: Threads = None,
+    whole: Whole = False,
     advise: Annotated[
         bool,
         typer.Option(
@@ -219,7 +224,7 @@ def cost(
         return advised(
             {"--batch": batch != 1, "--method": list(method) != ["backprop"], "--train-last": train_last is not None,
              "--convention": convention != "macs", "--fit": fit is not None, "--momentum": momentum is not None,
-             "--integer-ratio": integer_ratio != "width"},
+             "--integer-ratio": integer_ratio != "width", "--whole": whole},
             (model, classes, size, device, memory_limit, seconds_per_epoch, samples, data, backend, threads),
             output or Path("gradledger-out"), as_json,
         )  # fmt: skip
@@ -231,7 +236,7 @@ def cost(
             raise typer.BadParameter(f"{option} goes with --advise, which was not given")
     settings = job.CostSettings(
         model, classes, size, batch, list(method), train_last, device, memory_limit, convention, backend, threads, fit,
-        momentum, integer_ratio,
+        momentum, integer_ratio, whole,
     )  # fmt: skip
     record = job.run(settings)
     if as_json:

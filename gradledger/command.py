@@ -58,5 +58,10 @@ MemoryLimit = Annotated[
         help="Most that state (trained weights, optimizer) and arena may take, as 256KiB; frozen weights come on top."
     ),
 ]
-Backend = Annotated[str, typer.Option(help="fast or reference kernels.")]
+Backend = Annotated[
+    str, typer.Option(help="fast or reference kernels, or rows: nets in whole numbers in the least memory.")
+]
+Whole = Annotated[
+    bool, typer.Option("--whole", help="A quantized .npz stays one of whole numbers, and trains in them.")
+]
 Output = Annotated[Path, typer.Option("--output", help="Folder for weights, record and plot.")]

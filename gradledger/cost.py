@@ -14,7 +14,7 @@ from refimpl.surgery.for_step import outlined_for, weights_that_train
 
 from . import options, recipe
 from .errors import Malformed, Refused, unknown
-from .models import described
+from .models import described, stays_whole
 
 CONVENTIONS = ("macs", "flops", "paper")
 ARITHMETIC = ("mul", "add")
@@ -38,6 +38,7 @@ class CostSettings:
     fit: str | None = None
     momentum: float | None = None
     integer_ratio: str = "width"
+    whole: bool = False
 
 
 def run(settings: CostSettings) -> dict:
@@ -46,7 +47,10 @@ def run(settings: CostSettings) -> dict:
     Runs no kernel and compiles none. Raises Malformed for a bad value, Refused where the memory limit does not hold.
     """
     methods = options.methods(settings.method)
-    plan, method = options.plan(methods, settings.train_last, settings.momentum), methods.text
+    plan, method = (
+        options.plan(methods, settings.train_last, options.plain_of(settings.momentum, settings.whole)),
+        methods.text,
+    )
     limit = options.byte_count(settings.memory_limit)
     if settings.convention not in CONVENTIONS:
         raise unknown("convention", settings.convention, CONVENTIONS)
@@ -58,7 +62,7 @@ def run(settings: CostSettings) -> dict:
     threads = options.threads_of(settings.device, on, settings.threads)
     if settings.fit is not None:
         check_fit(settings, methods)
-    whole = plan.step.quantizes is not None
+    whole = stays_whole(settings.model, settings.whole, plan.step.quantizes is not None)
     graph = described(settings.model, settings.classes, options.size(settings.size), whole)
     plan = recipe.with_layers(plan, graph, settings.train_last)
     fitted = {}
@@ -100,7 +104,7 @@ def run(settings: CostSettings) -> dict:
             try:
                 program.check_memory(limit)
             except ri.MemoryLimitError as e:
-                raise refused(e, limit, record) from None
+                raise refused(e, limit, record, budget.sentence(program)) from None
     estimate = predict.estimate(program, device=on)
     record |= priced(estimate) | {"integers": whole_numbers(estimate, settings.integer_ratio)}
     resident = process.with_a_batch(program, on.base)
@@ -112,10 +116,10 @@ def run(settings: CostSettings) -> dict:
     return {"ok": True, **record}
 
 
-def refused(e: ri.MemoryLimitError, limit: int, record: dict) -> Refused:
-    """A limit that does not hold, with what would."""
+def refused(e: ri.MemoryLimitError, limit: int, record: dict, terms: str = "") -> Refused:
+    """A limit that does not hold, with what would, and the terms of what is needed."""
     bounds = {"memory_limit": limit, "lower_bound_bytes": e.lower_bound, "smallest_limit_bytes": e.needed}
-    return Refused(str(e), record | bounds)
+    return Refused(f"{e}; {terms}" if terms else str(e), record | bounds)
 
 
 def check_fit(settings: CostSettings, methods: options.Methods) -> None:

@@ -10,7 +10,7 @@ from refimpl.training.inputs import Inputs
 
 from . import options, recipe
 from .errors import Malformed, Refused
-from .models import origin, pretrained
+from .models import origin, pretrained, stays_whole
 from .settings import AdaptSettings
 
 
@@ -69,14 +69,15 @@ def watched(settings: AdaptSettings) -> int | None:
 def planned(settings: AdaptSettings) -> tuple[ri.Plan, str]:
     """The plan of a run, and its method in full."""
     methods = options.methods(settings.method)
-    momentum, schedule = options.momentum_of(methods, settings.momentum), ri.Schedule("cosine")
+    asked = options.plain_of(settings.momentum, settings.whole)
+    momentum, schedule = options.momentum_of(methods, asked), ri.Schedule("cosine")
     lr = recipe.rate(settings.batch, momentum, options.rate_of(methods)) if settings.lr is None else settings.lr
     return options.plan(methods, settings.train_last, momentum, lr, schedule), methods.text
 
 
 def net(settings: AdaptSettings, dataset: data.Dataset) -> Graph:
     """The net that a run begins with."""
-    whole = planned(settings)[0].step.quantizes is not None
+    whole = stays_whole(settings.model, settings.whole, planned(settings)[0].step.quantizes is not None)
     return pretrained(settings.model, dataset, watched(settings), settings.classes, whole)
 
 
@@ -97,11 +98,16 @@ def compiled(
         else:
             graph = made_for(plan.step, graph, samples, settings.seed, trained)
         batch = min(settings.batch, len(dataset.x_train))
-        program = ri.compile(graph, plan, batch, memory_limit=limit, backend=settings.backend, threads=settings.threads)
-    except ri.MemoryLimitError as e:
-        raise Refused(str(e), {"model": settings.model, "method": method}) from None
+        program = ri.compile(graph, plan, batch, backend=settings.backend, threads=settings.threads)
     except ri.ShapeError:
         raise
     except ValueError as e:
         raise Malformed(str(e)) from None
+    try:
+        if limit is not None:
+            program.check_memory(limit)
+    except ri.MemoryLimitError as e:
+        from costmodel.advice import budget
+
+        raise Refused(f"{e}; {budget.sentence(program)}", {"model": settings.model, "method": method}) from None
     return program, method

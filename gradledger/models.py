@@ -23,8 +23,8 @@ def pretrained(
 ) -> Graph:  # fmt: skip
     """The graph for a data set: `watch` comes with weights trained without `subject`; a file brings its own.
 
-    A `.npz` is a net of another program (`refimpl.formats.npz`), any other file is ours. whole: one that is stored in
-    whole numbers stays so. Raises ModelError for an unknown name, CheckpointError for a file that cannot be used,
+    A `.npz` is a net of another program (`refimpl.formats.npz`), any other file is ours. whole: a quantized one stays
+    one of whole numbers. Raises ModelError for an unknown name, CheckpointError for a file that cannot be used,
     Malformed where the model does not fit the data.
     """
     found = classes or len(dataset.classes)
@@ -32,7 +32,7 @@ def pretrained(
         raise Malformed(f"--classes {found} is too few: {dataset.name} has {len(dataset.classes)} classes")
     height, width, channels = dataset.x_train.shape[1:]
     if name.endswith(".npz"):
-        graph = load_npz(name, found, (height, width), whole and holds_whole(name))
+        graph = load_npz(name, found, (height, width), whole)
         if graph.channels != channels:
             raise Malformed(f"{name} takes maps with C={graph.channels}, but {dataset.name} has C={channels}")
         start_small(graph)
@@ -61,13 +61,23 @@ def origin(graph: Graph) -> str:
     return f"pre-trained but for {', '.join(missing)}, which are random" if graph.weights else "random"
 
 
+def stays_whole(name: str, asked: bool, quantizes: bool) -> bool:
+    """Is the net of a file to stay one of whole numbers? asked: by --whole; quantizes: does the step train such nets?
+
+    Malformed where --whole is given for what is no file of a quantized net.
+    """
+    if asked and not name.endswith(".npz"):
+        raise Malformed(f"--whole trains a quantized .npz in its own whole numbers, but --model is {name}")
+    return asked or (quantizes and name.endswith(".npz") and holds_whole(name))
+
+
 def described(name: str, classes: int | None, size: tuple[int, int] | None, whole: bool = False) -> Graph:
     """The graph of a model before any data: by name, or as a file describes it; None takes its own value.
 
-    Raises ModelError, CheckpointError, Malformed like `pretrained`.
+    whole: as `pretrained` has it. Raises ModelError, CheckpointError, Malformed like `pretrained`.
     """
     if name.endswith(".npz"):
-        return load_npz(name, classes, size, whole and holds_whole(name))
+        return load_npz(name, classes, size, whole)
     if not is_file(name):
         return models.build(name, classes=classes, size=size)
     weights, notes = described_weights(name)

@@ -168,6 +168,11 @@ def momentum_of(chosen: Methods, value: float | None) -> float:
     return next((stated.momentum for stated in states if stated.momentum is not None), MOMENTUM)
 
 
+def plain_of(momentum: float | None, whole: bool) -> float | None:
+    """Momentum as it was given, else 0 for whole numbers, which plain SGD trains alone."""
+    return 0.0 if whole and momentum is None else momentum
+
+
 def rate_of(chosen: Methods) -> float:
     """What a method's default learning rate is, as a factor on that of back-propagation."""
     return min((known()[name].states.rate for name in chosen.given), default=1.0)

@@ -16,6 +16,7 @@ from validation.experiments import (
     noniid,
     quantized_lenet,
     quantized_noniid,
+    quantized_scaling,
     sparse_mobilenet,
     tables,
     timing,
@@ -44,9 +45,10 @@ EXPERIMENTS = {
     sparse_mobilenet.NAME: sparse_mobilenet.run,
     timing.NAME: timing.run,
     loss_landscape.NAME: loss_landscape.run,
+    quantized_scaling.NAME: quantized_scaling.run,
     **{name: partial(forward_gradients.run, name) for name in forward_gradients.TASKS},
 }
-MANY_RUNS = (noniid, lenet_mnist, quantized_lenet, quantized_noniid, sparse_mobilenet)
+MANY_RUNS = (noniid, lenet_mnist, quantized_lenet, quantized_noniid, quantized_scaling, sparse_mobilenet)
 JUDGED = {module.NAME: module for module in MANY_RUNS}
 
 

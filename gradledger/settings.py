@@ -34,6 +34,7 @@ class AdaptSettings:
     memory_limit: str | None = None
     backend: str = "fast"
     threads: int | None = None
+    whole: bool = False
 
     def resolved(self) -> "AdaptSettings":
         """The same with absolute paths, so that the folder in which a run is resumed does not matter."""

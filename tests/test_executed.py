@@ -21,8 +21,10 @@ from refimpl.backends.cpu import (
     quantize,
     quantized_add,
     quantized_conv2d,
+    quantized_gradients,
     quantized_perturbation,
     quantized_pools,
+    quantized_rows,
 )
 from refimpl.compiler import executed, two_stage
 from refimpl.compiler.executed import ADD, MAC, MUL, NOTHING, Ops
@@ -52,6 +54,9 @@ def test_every_kernel_states_what_its_body_does_in_drawn_nets():
     unused |= {quantized_add.forward, quantized_conv2d.dense, quantized_conv2d.depthwise, quantize.forward}
     unused |= {quantized_pools.maximum, quantized_pools.mean}
     unused |= {quantized_perturbation.perturbed, quantized_perturbation.stepped}  # test_fast_quantized_perturbation.py
+    # tests/test_quantized_gradients.py
+    unused |= {quantized_gradients.pointwise, quantized_gradients.depthwise, quantized_gradients.rounded}
+    unused |= {quantized_rows.three}
     stated = {kernel for kernel in executed.STATED if not kernel.__module__.startswith("own.")}  # the library's own
     assert stated - set(found) <= unused
 

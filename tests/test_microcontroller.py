@@ -28,16 +28,23 @@ def test_the_terms_of_a_small_net_are_those_of_its_maps(tmp_path):
     assert floats["peak_bytes"] == 4 * whole["peak_bytes"]  # there the rectified map takes the place of the third
 
 
-def test_a_step_takes_the_bytes_of_its_elements(tmp_path):
+def test_a_step_in_whole_numbers_is_told_term_by_term(tmp_path):
     path = small(tmp_path)
-    one, four = (microcontroller.training(path, 1, n) for n in (1, 4))
-    assert one["forward"] == four["forward"] and one["weights"] == four["weights"]
-    assert one["weights"] == 12 * 4 + 4 * microcontroller.CLASSES + microcontroller.CLASSES
-    assert 0 <= one["forward"]["terms"]["maps"] - 8 * 8 * (4 + 12 + 12) < 16  # and a few scalars
-    found = [row["backward"]["terms"]["gradients of maps"] for row in (one, four)]
-    assert found == [8 * 8 * 4, 4 * (8 * 8 * 4 + 4)]  # of the mean, too, at the fullest moment of wide ones
-    chosen = 4  # one of 12 channels, 4 outputs
-    assert one["backward"]["terms"]["gradients of weights"] == 4 * (chosen + 5 * microcontroller.CLASSES)
+    found = {b: microcontroller.training(path, 1, b) for b in microcontroller.BACKENDS}
+    for row in found.values():
+        terms, pixels = row["terms"], 8 * 8
+        assert row["needed"] == row["arena"] + row["state"] and row["fits"]
+        assert sum(terms["state"].values()) == row["state"] and sum(terms["arena"].values()) == row["arena"]
+        classifier = 4 * (4 * microcontroller.CLASSES + microcontroller.CLASSES)
+        assert terms["state"]["classifier"] == classifier and row["state"] == 12 * 4 + classifier
+        assert terms["state"]["convolutions_updated"] == 4 and row["waiting"] == 11 * 4  # one channel of 12
+        assert (
+            0 < terms["arena_most"]["stored_features"] - pixels < 64
+        )  # one channel, a byte each, and the classifier's
+        assert terms["arena_most"]["masks"] == pixels * 4 // 8 + pixels * 4 // 8 + 1  # of the layer, the sum, the mean
+    assert found["rows"]["arena"] < found["fast"]["arena"]
+    none = microcontroller.training(path, 0, "fast")
+    assert none["waiting"] == 0 and none["state"] == classifier
 
 
 def test_a_timed_case_is_exact_and_a_fourth_in_memory(monkeypatch):

@@ -77,6 +77,8 @@ def test_who_has_a_gradient_goes_through_the_checks(name):
     op = operator(name)
     written = (a for p in op.passes.values() for a in p.writes if a.startswith("d") and a[1:] in op.shapes)
     gradients = [a for a in written if not dtypes_of(op.shapes[a])]
+    if gradients and all(dtypes_of(op.shapes[local]) for local in op.inputs if local in op.shapes):
+        pytest.skip("a gradient through whole numbers has no slope: tests/test_quantized_gradients.py")
     if gradients and not op.bind:
         path = Path(__file__).with_name(f"test_{name}.py")
         stated = re.search(rf'= Subject\(\s*"{name}"', path.read_text(encoding="utf-8") if path.exists() else "")

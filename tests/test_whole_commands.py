@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from pretrained_files import int8_arrays
+from pretrained_files import saved
 from test_adapt import gradledger
 
 import refimpl as ri
@@ -13,8 +13,10 @@ from gradledger import models as nets
 from gradledger.cli import main
 from gradledger.cost import whole_numbers
 from refimpl import data, models
+from refimpl.formats.npz import load_npz
 from refimpl.storage import checkpoint
 from refimpl.surgery.for_step import CALIBRATED_ON, made_for, outlined_for
+from validation.instruments import int8_files
 
 METHOD = "forward-gradient:m=1,bits=16w8a"
 
@@ -171,7 +173,7 @@ def test_a_net_of_whole_numbers_is_for_its_own_classes_and_size(record, capsys, 
 
 def test_an_int8_file_trains_in_its_own_whole_numbers(tmp_path, capsys):
     """Its layers that train in 16 bits, the others as stored, and a classifier for other classes of whole numbers."""
-    arrays, structure = int8_arrays()
+    arrays, structure = int8_files.int8_arrays()
     path = str(tmp_path / "small.npz")
     np.savez(path, **arrays, structure=json.dumps(structure))
     rng = np.random.default_rng(0)
@@ -199,3 +201,67 @@ def test_an_int8_file_trains_in_its_own_whole_numbers(tmp_path, capsys):
     assert again.pixels == (-128.0, 127.0)
     status, priced, _ = told(capsys, "cost", *given, "--classes", "3", "--size", "16x16")
     assert status == 0 and priced["peak_bytes"] == found["predicted"]["peak_bytes"]
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory):
+    """A quantized net of two blocks and images of two classes, as files."""
+    folder = tmp_path_factory.mktemp("quantized")
+    model = saved(folder / "net.npz", *int8_files.int8_arrays())
+    rng = np.random.default_rng(0)
+    y = np.arange(48) % 2
+    x = rng.integers(0, 120, (48, 16, 16, 3)) + 100 * y[:, None, None, None]
+    np.savez(folder / "data.npz", x=x.astype(np.uint8), y=y)
+    return str(model), str(folder / "data.npz"), folder
+
+
+WHOLE = ("--whole", "--classes", "2", "--method", "sparse-update:ratio=0.5", "--batch", "8")
+
+
+def test_a_quantized_file_trains_in_whole_numbers(quantized):
+    model, data_file, folder = quantized
+    done = gradledger(
+        "adapt", "--json", "--model", model, "--data", data_file, *WHOLE, "--lr", "0.1", "--epochs", "20", "--output",
+        folder / "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for key in ("macs", "executed_macs", "peak_bytes"):
+        assert found["predicted"][key] == found["measured"][key]
+    weights, _ = checkpoint.load(found["files"]["weights"])
+    before = load_npz(model, 2, whole=True).weights
+    assert weights["block2.project.w"].dtype == np.int8
+    assert (weights["block2.project.w"] != before["block2.project.w"]).any()
+    assert (weights["block2.project.w_scale"] == before["block2.project.w_scale"]).all()
+
+
+def test_a_refused_limit_lists_every_term_and_the_smallest_one(quantized, capsys):
+    model, _, _ = quantized
+    p = ri.compile(
+        load_npz(model, 2, whole=True), ri.Plan("all", (ri.SparseUpdate(0.5),)), 8, backend="rows", threads=1
+    )
+    need = p.state_bytes + p.peak_bytes
+    args = ("cost", "--model", model, *WHOLE, "--backend", "rows", "--threads", "1", "--memory-limit")
+    status, found, _ = told(capsys, *args, str(need))
+    assert (
+        status == 0
+        and found["memory"]["state"]["convolutions_updated"] < found["memory"]["state"]["convolutions_waiting"] * 3
+    )
+    status, found, _ = told(capsys, *args, str(need - 1))
+    assert status == 1 and found["smallest_limit_bytes"] == need
+    for term in (
+        "convolutions updated",
+        "convolutions waiting",
+        "classifier",
+        "stored features",
+        "masks",
+        "error maps",
+    ):
+        assert f"{term} " in found["reason"], term
+
+
+def test_whole_needs_a_quantized_file(quantized, capsys):
+    status, _, err = told(capsys, "cost", "--model", "lenet5", "--whole")
+    assert status == 2 and "--whole trains a quantized .npz in its own whole numbers, but --model is lenet5" in err
+    status, _, err = told(capsys, "cost", "--model", quantized[0], "--whole", "--momentum", "0.9")
+    assert status == 2 and "which plain SGD trains alone" in err

@@ -10,6 +10,7 @@ Readings:
                 ("trained"), or without the weights that no step updates at once, which wait in flash ("updated").
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -66,6 +67,16 @@ def terms(program: Program) -> dict:
     }
 
 
+def sentence(program: Program) -> str:
+    """Every term of what a memory limit covers, in words."""
+    found = terms(program)
+    named = {
+        part: ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in found[part].items() if n)
+        for part in ("state", "arena")
+    }
+    return f"term by term, state: {named['state'] or 'none'}; arena at its peak: {named['arena']}"
+
+
 def needed(program: Program, weights: str = "trained") -> int:
     """Bytes that a limit covers: arena and state, with weights="updated" without the weights that wait."""
     waiting = _state(program)["convolutions_waiting"] if weights == "updated" else 0
@@ -103,7 +114,7 @@ def _state(program: Program) -> dict[str, int]:
             continue
         kind = owners.get(name, "filter_net")
         if kind == "convolutions":
-            updated = program.step.gradients.get(name, b).nbytes  # what has no gradient is updated itself
+            updated = math.prod(program.step.gradients.get(name, b).shape) * b.dtype.itemsize  # without one: itself
             found["convolutions_updated"] += updated
             found["convolutions_waiting"] += b.nbytes - updated
         else:

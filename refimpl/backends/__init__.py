@@ -45,6 +45,20 @@ class Fast(Host):
         return Lowering(step, threads).launches(fast_rules())
 
 
+class Rows(Host):
+    """Those of `Fast`, but blocks of convolutions in whole numbers row by row: the least memory, not the fastest."""
+
+    def lower(self, step: Step, threads: int) -> dict[str, list[Launch]]:
+        """By the rules of `quantized_rows_rules` first."""
+        from .cpu import quantized_rows_rules
+
+        rules = {passed: list(found) for passed, found in fast_rules().items()}
+        for rule, passes in quantized_rows_rules.RULES.items():
+            for passed in passes:
+                rules[passed] = [rule, *rules.get(passed, ())]
+        return Lowering(step, threads).launches(rules)
+
+
 class Reference(Host):
     """Each call's own kernel."""
 
@@ -55,3 +69,4 @@ class Reference(Host):
 
 register_backend("fast", Fast())
 register_backend("reference", Reference())
+register_backend("rows", Rows())

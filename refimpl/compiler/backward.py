@@ -52,6 +52,11 @@ def backward(net: "Derivation", nodes: "list[Resolved]", loss: "Resolved") -> No
         for local, partials in arrived.items():
             dy = total(net, node.name, f"{node.name}.d{local}", partials)
             resolved.arrays[f"d{local}"] = dy.reshape(net.shapes[tensors[local]])
+        if len(arrived) > 1 and (made := [f"d{local}" for local in arrived if f"d{local}" in resolved.writer]):
+            raise ValueError(
+                f"{node.name} cannot train: gradients arrive at {', '.join(arrived)}, and {op.name} makes {made[0]} of "
+                "another one: let the net read one of them"
+            )
         for local in net.trained.get(node.name, ()):
             uses.setdefault(node.params[local], []).append(Partial(net.demand(resolved, f"d{local}"), block))
         for local, tensor in zip(op.locals(len(node.inputs)), node.inputs, strict=True):

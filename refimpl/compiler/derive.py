@@ -25,10 +25,10 @@ from ..kernels.passes import (
     starred,
     starred_axes,
 )  # fmt: skip
-from ..kernels.quantized import each
+from ..kernels.quantized import each, real
 from ..kernels.random import ORDER
 from ..methods.instance_filter import select
-from ..methods.layer import Rule, bind
+from ..methods.layer import WHOLE, Rule, bind
 from ..ops import Operator, operator, tangent_terms
 from ..plan.plan import Plan
 from .backward import backward, check
@@ -61,7 +61,7 @@ class Resolved:
 
     def tells(self, array: str) -> bool:
         """Is there such an array, or a pass or another array that gives it?"""
-        return array in self.arrays or array in self.op.aliases or array in self.writer
+        return array in self.arrays or array in self.op.aliases or array in self.op.host or array in self.writer
 
 
 class Derivation:
@@ -312,6 +312,8 @@ class Derivation:
         inputs = zip(op.locals(len(node.inputs)), node.inputs, strict=True)
         arrays = {local: self.tensors[tensor] for local, tensor in inputs}
         arrays |= {local: self.read(name) for local, name in node.params.items()}
+        scales = {local: self.graph.parameters[name].quantized for local, name in node.params.items()}
+        arrays |= {f"{local}_scale": self.parameters[q.scale] for local, q in scales.items() if q}
         known = {a: b for a, b in arrays.items() if op.shapes.get(a)}
         for local, tensor in zip(op.outputs, node.outputs, strict=True):
             known[local] = self.buffer(local, self.shapes[tensor])
@@ -326,7 +328,7 @@ class Derivation:
             passes, tangent = list(binding.passes), tangent_terms(binding.tangent)
         if op.trains == "statistics" and self.statistics_change(node):
             passes = [Bound(p) for rule in self.plan.rules for p in rule.statistics()] + passes
-        rules = self.plan.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
+        rules = self.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
         if rules:
             letters = {letter: n for letter, n in sizes.items() if letter not in starred(op.shapes)}
             bound = bind(rules, node.op, attrs, (op.derive(sizes, attrs) if op.derive else {}) | letters)
@@ -342,6 +344,17 @@ class Derivation:
         holds = op.host.items() if self.training else ()
         return {local: self.count_write() if what == "update" else self.seed_write() for local, what in holds}
 
+    def rules_of(self, node: Node) -> list[Rule]:
+        """The rules of the plan for a trained node; ValueError where one takes floats alone, and it has none."""
+        rules = self.plan.rules_of(node)
+        if node.op == WHOLE and len(rules) < len(self.plan.rules):
+            other = next(rule for rule in self.plan.rules if rule not in rules)
+            raise ValueError(
+                f"{other.method} computes with floats, but {node.name} of {self.graph.name} is of whole numbers: "
+                "name another method, or take the net of floats"
+            )
+        return rules
+
     def given(self, rule: Rule, node: Node, passes: list[Bound], sizes: dict[str, int]) -> dict[str, Buffer]:
         """What the passes of a rule read that the rule or the host gives: its constants and its scalars."""
         entries = {a: entry for p in passes for a, entry in p.passed.shapes.items()}
@@ -350,9 +363,13 @@ class Derivation:
         for local, make in rule.constants().items():
             name, entry = f"{node.name}.{local}", entries[local]
             arrays[local] = b = self.buffer(name, full_shape(entry, sizes, {}), dtype_of(entry, self.dtype), "constant")
-            self.constants[name] = Constant(
-                b, lambda given, seed, make=make: make(given[weights], groups, seed, stream)
-            )
+            q = self.graph.parameters[weights].quantized
+
+            def made(given, seed, make=make, scale=q and q.scale):
+                w = given[weights]
+                return make(real(w, given[scale]) if scale in given else w, groups, seed, stream)
+
+            self.constants[name] = Constant(b, made)
         for local, value in rule.scalars().items():
             arrays[local] = self.scalar(local, dtype_of(entries[local], self.dtype), value)
         return arrays
@@ -365,6 +382,9 @@ class Derivation:
         if array in op.aliases:
             source = self.demand(resolved, op.aliases[array])
             arrays[array] = source.reshape(self.alias_shape(resolved, array, source))
+            return arrays[array]
+        if array in op.host:
+            arrays[array] = self.count_write() if op.host[array] == "update" else self.seed_write()
             return arrays[array]
         if array not in resolved.writer:
             raise KeyError(f"node {resolved.name}: no pass of {op.name} writes {array}")

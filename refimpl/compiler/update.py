@@ -1,11 +1,13 @@
 """The update of a net: its running statistics, then the optimizer on each trained parameter."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..kernels.passes import Pass
-from ..ops import operator
+from ..kernels.passes import Pass, dtypes_of
+from ..kernels.random import UPDATE
+from ..ops import operator, quantized_sgd
 from .backward import side_by_side
 from .ir import ALWAYS, Buffer
 
@@ -43,7 +45,16 @@ def update(net: "Derivation", nodes: "list[Resolved]") -> None:
         if name in by_rule:
             resolved, own = by_rule[name]
             groups = {letter: size for letter, size in resolved.sizes.items() if letter == "G"}
-            net.emit(name, own, {**resolved.arrays, **arrays}, optimizer.attrs, groups)
+            attrs = optimizer.attrs
+            if "scale" in own.reads:
+                more, settings = of_whole(net, name, own)
+                arrays, attrs = arrays | more, attrs | settings
+            net.emit(name, own, {**resolved.arrays, **arrays}, attrs, groups)
+            continue
+        if net.graph.parameters[name].quantized and optimizer.whole:
+            own = next(p for p in operator(optimizer.whole).passes.values() if p.inplace == ["w"])
+            more, settings = of_whole(net, name, own)
+            net.emit(name, own, arrays | more, optimizer.attrs | settings)
             continue
         if net.parameters[name].dtype != net.dtype:
             raise ValueError(
@@ -56,6 +67,25 @@ def update(net: "Derivation", nodes: "list[Resolved]") -> None:
             arrays[array] = net.state[key]
         net.emit(name, passed, arrays, optimizer.attrs)
     net.when = ALWAYS
+
+
+def of_whole(net: "Derivation", name: str, passed: Pass) -> "tuple[dict[str, Buffer], dict]":
+    """What an update of whole numbers reads beside w and dw, and its settings. ValueError where it cannot train it."""
+    buffer, optimizer = net.parameters[name], net.plan.step.optimizer
+    dtypes, q = dtypes_of(passed.shapes["w"]), buffer.quantized
+    if buffer.dtype not in dtypes:
+        raise ValueError(f"{passed} trains {' and '.join(map(str, dtypes))}, but {name} holds {buffer.dtype}")
+    if q is None or q.zero_point or q.each != 1:
+        raise ValueError(f"{passed} trains whole numbers of one scale or one an output channel, but {name} has others")
+    if optimizer.state:
+        raise ValueError(
+            f"{name} of {net.graph.name} holds {buffer.dtype}, which plain SGD trains alone: a momentum of floats "
+            "would take four bytes for each"
+        )
+    node, _ = net.users[name][0]
+    terms = math.prod(net.graph.parameters[node.params["w"]].shape[:-1])
+    settings = {"most": quantized_sgd.end(buffer.dtype, terms), "stream": UPDATE + [*net.graph.parameters].index(name)}
+    return {"scale": q.scale, "step": net.count_write(), "seed": net.seed_write()}, settings
 
 
 def running_statistics(net: "Derivation", nodes: "list[Resolved]") -> None:

@@ -19,8 +19,9 @@ Readings beyond the file:
   [ours] That paper's code rounds sum·scale in floating point and adds branches as floats; in their place stand the
          whole numbers of TensorFlow Lite.
   [ours] A bias that was cut off at the ends of int32, as those of channels whose weights are nearly all 0, is moved
-         towards 0 until no sum leaves int32: only where the channel's output is then one and the same number, with the
-         bias as stored in wider sums and with the moved one. So no output differs from that of wider sums.
+         towards 0 until no sum leaves int32 whatever weights training makes (`ops.quantized_sgd`), or else with those
+         that are stored: only where the channel's output is then one and the same number, with the bias as stored in
+         wider sums and with the moved one. So no output differs from that of wider sums.
   [ours] Logits are left in 32 bits, of the scale x_scale·w_scales[k], and made floats for the loss, as
          `surgery.quantize` leaves them: y_scale and y_zero of the classifier, which round them to 8, are not used.
 """
@@ -32,6 +33,7 @@ import numpy as np
 
 from ..graph import INPUT, Graph
 from ..kernels.quantized import sum_ends
+from ..ops import quantized_sgd
 from ..storage.checkpoint import CheckpointError
 from ..storage.files import quoted, reading
 from ..surgery.quantize import INT8, INT32, MapScale, Weighted, stored
@@ -132,12 +134,14 @@ def _fitting(w: np.ndarray, b: np.ndarray, ends: tuple[int, int], scale: np.ndar
     w: (…, K); ends: of x − x_zero; scale: (K,) of the sums. The others are left as they are.
     """
     least, most = sum_ends(w, ends)
-    moved = b.clip(-INT32.max - least, INT32.max - most)
-    low, high = (np.minimum(b, moved) + least) * scale / y.value, (np.maximum(b, moved) + most) * scale / y.value
-    of_low, of_high = (
-        np.floor(steps + 0.5 + y.zero).clip(INT8.min, INT8.max) for steps in (low - MARGIN, high + MARGIN)
-    )
-    return np.where(of_low == of_high, moved, b)
+    trained = quantized_sgd.end(np.dtype(np.int32), w[..., 0].size)
+    for moved in (b.clip(-INT32.max - least, INT32.max - most), b.clip(-trained, trained)):
+        low, high = (np.minimum(b, moved) + least) * scale / y.value, (np.maximum(b, moved) + most) * scale / y.value
+        of_low, of_high = (
+            np.floor(steps + 0.5 + y.zero).clip(INT8.min, INT8.max) for steps in (low - MARGIN, high + MARGIN)
+        )
+        b = np.where(of_low == of_high, moved, b)
+    return b
 
 
 __all__ = ["whole_from_int8"]

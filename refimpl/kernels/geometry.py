@@ -137,6 +137,21 @@ def mask_bytes(sizes, attrs):
 mask_classes = {"B": lambda sizes, attrs: np.arange(sizes["B"]) < sizes["E"] // 8}
 
 
+def mask_of(*letters: str) -> tuple[Callable, dict[str, Callable]]:
+    """(derive, alike) of a mask of one bit an element of a sample of these letters: B bytes, the last one not full."""
+
+    def elements(sizes):
+        found = 1
+        for letter in letters:
+            found = found * sizes[letter]
+        return found
+
+    def derive(sizes, attrs):
+        return {"B": -(-elements(sizes) // 8)} if set(letters) <= sizes.keys() else {}
+
+    return derive, {"B": lambda sizes, attrs: np.arange(sizes["B"]) < elements(sizes) // 8}
+
+
 SLICE = 4096  # elements of which a pass over a whole parameter writes one result
 
 

@@ -11,8 +11,9 @@ Dimensions: those of `gradient_filter`. Any float dtype.
 import numpy as np
 
 from ..kernels.passes import declare
+from ..kernels.rounding import LEVELS, fits
 from . import gradient_filter
-from .quantized import LEVELS, fits, stands_for
+from .quantized import stands_for
 
 SHAPES = {
     "x_sum_q": "int8: N U V C", "w_sum_q": "int8: C/G K", "w_q": "int8: R S C/G K",

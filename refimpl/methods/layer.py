@@ -13,13 +13,14 @@ from typing import ClassVar
 import numpy as np
 
 from ..kernels.passes import Bound, Pass
-from ..ops import conv2d, linear
+from ..ops import conv2d, linear, quantized_conv2d
 from .registry import Statement
 
-CONVOLUTION, LINEAR = "conv2d", "linear"  # operators whose gradients the rules put together
+# Operators whose gradients the rules put together: of floats, and of whole numbers.
+CONVOLUTION, LINEAR, WHOLE = "conv2d", "linear", "quantized_conv2d"
 DENSE = {  # → their own passes
     name: {"y": op.forward, "dx": op.grad_x, "dw": op.grad_w, "db": op.grad_b}
-    for name, op in ((CONVOLUTION, conv2d), (LINEAR, linear))
+    for name, op in ((CONVOLUTION, conv2d), (LINEAR, linear), (WHOLE, quantized_conv2d))
 }
 
 
@@ -44,6 +45,11 @@ class TrainedLayer:
 
     def __post_init__(self):
         self.products = {gradient: self.dense[gradient] for gradient in ("dx", "dw")}
+
+    @property
+    def whole(self) -> bool:
+        """Is it one in whole numbers?"""
+        return self.operator == WHOLE
 
     @property
     def dense(self) -> dict[str, Pass]:
@@ -79,10 +85,10 @@ class TrainedLayer:
 class Rule:
     """A method of the kind "rule": passes that replace gradients of trained layers, and what these read.
 
-    operators: of the layers, CONVOLUTION alone or LINEAR too. stage: its place among the rules when they are bound,
-    small ones first. priced: settings that sizes and costs depend on, which a closed form takes as symbols. stream: the
-    first of the random streams of its nodes, whose attribute `stream` is that plus the node's place; None where it
-    draws nothing.
+    operators: of the layers, CONVOLUTION alone or LINEAR and WHOLE too. stage: its place among the rules when they are
+    bound, small ones first. priced: settings that sizes and costs depend on, which a closed form takes as symbols.
+    stream: the first of the random streams of its nodes, whose attribute `stream` is that plus the node's place; None
+    where it draws nothing.
     """
 
     operators: ClassVar[tuple[str, ...]] = (CONVOLUTION,)

@@ -13,8 +13,9 @@ Any float dtype.
 import numpy as np
 
 from ..kernels.passes import declare
+from ..kernels.rounding import LEVELS, fits
 from .layer import DENSE, LINEAR
-from .quantized import LEVELS, fits, stands_for
+from .quantized import stands_for
 
 SHAPES = {
     "x_q": "int8: N M* D", "w_q": "int8: D K", "dy_q": "int8|int16: N M* K", "b": "K", "y": "N M* K",

@@ -53,15 +53,20 @@ class Schedule:
 
 @dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent: v ← momentum·v + (dw + weight_decay·w), w ← w − lr·v (Nesterov: dw + momentum·v)."""
+    """Stochastic gradient descent: v ← momentum·v + (dw + weight_decay·w), w ← w − lr·v (Nesterov: dw + momentum·v).
+
+    scaled: gradients of whole numbers are scaled as arXiv 2206.15472 has it (`ops.quantized_sgd`).
+    """
 
     lr: float
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
     schedule: Schedule = Schedule()
+    scaled: bool = True
 
     operator = "sgd"
+    whole = "quantized_sgd"  # that of whole numbers
 
     def __post_init__(self):
         _positive("lr", self.lr)
@@ -81,7 +86,12 @@ class SGD:
     @property
     def attrs(self) -> dict:
         """Attributes of the update pass."""
-        return {"momentum": self.momentum, "nesterov": self.nesterov, "weight_decay": self.weight_decay}
+        return {
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+            "weight_decay": self.weight_decay,
+            "scaled": self.scaled,
+        }
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,7 @@ class Adam:
     schedule: Schedule = Schedule()
 
     operator = "adam"
+    whole = None
     state = ("m", "v")
 
     def __post_init__(self):

@@ -39,9 +39,9 @@ import numpy as np
 
 from ..kernels import random
 from ..kernels.geometry import CONV_MAP, CONV_OUT, CONV_TAP, conv_derive
-from ..kernels.kernel import helper
-from ..kernels.passes import Bound, Pass, ShapeError, declare, dims, size_of
+from ..kernels.passes import Bound, Pass, declare, dims, size_of
 from ..kernels.random import words
+from ..kernels.rounding import LEVELS, WORDS, clip, fits, floor, larger, scale_of, stochastic_round
 from . import quantized_norm
 from .layer import CONVOLUTION, DENSE, LINEAR, Rule, TrainedLayer
 from .registry import Other, Pick, Statement, Tried, register_method
@@ -54,23 +54,7 @@ SHAPES = {
 }  # fmt: skip
 SCHEMES = ("psq", "ptq", "banner")
 BITS, WIDE_BITS = 8, 16
-LEVELS, WIDE_LEVELS = 127, 32767  # the largest whole number of 8 and of 16 bits; the smallest is its negative
-SUM_END = 2**31 - 1  # of a sum of 32 bits
-WORDS = 2.0**32  # words that a draw may be
-
-
-def fits(terms: int, levels: int, summed: str) -> dict[str, int]:
-    """Nothing follows; ShapeError where a sum of so many products may leave 32 bits, with the most that do not.
-
-    levels: the largest whole number of the one factor, that of the other is LEVELS. summed: what the sum runs over.
-    """
-    most = SUM_END // (LEVELS * levels)
-    if terms > most:
-        raise ShapeError(
-            f"a sum of {terms} products of whole numbers up to {LEVELS} and {levels} may overflow 32 bits: {summed} "
-            f"must be at most {most}"
-        )
-    return {}
+WIDE_LEVELS = 32767  # the largest whole number of 16 bits; the smallest is its negative
 
 
 def fits_channels(sizes, attrs, channels="K"):
@@ -88,41 +72,6 @@ def fits_rows(sizes, attrs):
     if "Q" in found:
         fits(found["Q"], attrs["levels"], "the columns Q of dy")
     return found
-
-
-@helper
-def larger(a, b):
-    """The larger of two floats, and what is no number where one is none."""
-    return a if (b <= a) | (a != a) else b  # noqa: PLR0124 - true of what is no number
-
-
-@helper
-def scale_of(most, levels, zero, one):
-    """The scale by which `most` becomes the whole number `levels`; one where it would be zero."""
-    found = most / levels
-    return one if found == zero else found
-
-
-@helper
-def floor(value, cut, back):
-    """The largest whole number up to `value`, from it cut towards zero, and that as a float again."""
-    return cut - (1 if value < back else 0)
-
-
-@helper
-def stochastic_round(low, share, word, words):
-    """The whole number low + 1 for a share of the words 0 … 2^32 − 1, 0 ≤ share ≤ 1, else low.
-
-    words: 2^32, a float of the width of share. The probability is ⌊share·2^32⌋ / 2^32.
-    """
-    return low + (1 if word < np.int64(share * words) else 0)
-
-
-@helper
-def clip(number, least, most):
-    """A whole number moved into least … most."""
-    number = number if number < most else most
-    return number if number > least else least
 
 
 @declare(SHAPES, items="N", writes="most", sums="E")

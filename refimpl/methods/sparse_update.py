@@ -30,6 +30,7 @@ columns, G groups, M chosen input channels. Any float dtype.
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -40,7 +41,8 @@ from ..kernels import random
 from ..kernels.geometry import CONV_TAP, conv_derive
 from ..kernels.passes import declare
 from ..kernels.traced import part
-from .layer import Rule, TrainedLayer
+from . import sparse_update_whole
+from .layer import CONVOLUTION, WHOLE, Rule, TrainedLayer
 from .registry import LAYERS, Grid, Other, Pick, Statement, Tried, register_method
 
 SHAPES = {
@@ -119,6 +121,9 @@ def order(w: np.ndarray, groups: int, kind: str, seed: int, stream: int) -> np.n
     return np.argsort(-squares.reshape(-1), kind="stable").astype(np.int32)
 
 
+_OWN = sys.modules[__name__]
+
+
 @register_method
 @dataclass(frozen=True)
 class SparseUpdate(Rule):
@@ -154,6 +159,7 @@ class SparseUpdate(Rule):
         fitted="ratio", grid=Grid("ratio", (0.02, 0.05, 0.1, 0.2, 0.5), 1.0), mark="D",
         tried=Tried(timed=({"ratio": 0.1},)),
     )  # fmt: skip
+    operators: ClassVar[tuple[str, ...]] = (CONVOLUTION, WHOLE)
     priced: ClassVar[tuple[str, ...]] = ("ratio",)
 
     def __post_init__(self):
@@ -182,13 +188,14 @@ class SparseUpdate(Rule):
 
     def bind(self, node: TrainedLayer) -> None:
         """Add its passes to a node's: the gradient of the chosen channels, and their update."""
-        node.add(choose, take_x)
+        own = sparse_update_whole if node.whole else _OWN
+        node.add(choose, own.take_x)
         if node.sizes["G"] == 1:
             node.names |= {"x": "x_chosen"}
             node.w_letters |= {"C": "M"}
         else:
-            node.add(grad_w)
-        node.add(update)
+            node.add(own.grad_w)
+        node.add(own.update)
 
     def constants(self) -> dict[str, Callable[[np.ndarray, int, int, int], np.ndarray]]:
         """The order of a layer's channels."""

@@ -1,4 +1,4 @@
-"""The real numbers of whole ones: y[n,k] = scale[k]·(x[n,k] − zero). It has no gradient.
+"""The real numbers of whole ones: y[n,k] = scale[k]·(x[n,k] − zero). The gradient of the whole ones is scale·dy.
 
 Dimensions: N rows (all axes before the last), K channels, M scales: one for all channels, or one for each. y is of any
 float dtype.
@@ -8,7 +8,7 @@ import numpy as np
 
 from ..kernels.passes import ShapeError, declare
 
-SHAPES = {"x": "int8|int32: N* K", "scale": "M", "y": "N* K"}
+SHAPES = {"x": "int8|int32: N* K", "scale": "M", "y": "N* K", "dy": "N* K", "dx": "N* K"}
 
 
 def derive(sizes, attrs):
@@ -29,3 +29,11 @@ def forward(t, y, x, scale, zero=0):
     """Output y, (N, K), from x, (N, K), and scale, (M,)."""
     n, k = divmod(t, y.shape[1])
     y[n, k] = scale[k % scale.shape[0]] * y.dtype.type(np.int32(x[n, k]) - zero)
+
+
+@declare(SHAPES, items="N K", writes="dx", derive=derive)
+def grad_x(t, dx, dy, scale):
+    """Gradient of x, (N, K), from dy, (N, K), and scale, (M,)."""
+    # forward: y[n,k] = scale[k]·(x[n,k] − zero)
+    n, k = divmod(t, dx.shape[1])
+    dx[n, k] = scale[k % scale.shape[0]] * dy[n, k]

@@ -1,7 +1,7 @@
 """What trains, by which rule, and how a step is made: data, with no behaviour hidden in flags."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from .. import arguments
 from ..graph import Graph, Node
 from ..methods.optim import SGD, Adam
 from ..methods.strategy import BOUNDS, Around, Modifier, Strategy, Turn, turns
-from ..ops import operator, operators
+from ..ops import operator, operators, quantized_sgd
 from .combinations import check_combination
 
 if TYPE_CHECKING:
@@ -65,6 +65,22 @@ class Backprop(Strategy):
             trainer.fill(trainer.runner, x)
             trainer.put(y)
         return trainer.learn(len(y), total)
+
+    def check_weights(self, program: "Program", parameters: Mapping[str, np.ndarray]) -> None:
+        """ValueError where a sum of a layer in whole numbers might leave int32 as its weights grow."""
+        graph = program.graph
+        for name, trained in program.plan.trained(graph).items():
+            params = graph.node(name).params
+            if "w" not in trained or "b" not in params or parameters[params["w"]].dtype.kind != "i":
+                continue
+            w, b = (parameters[params[local]] for local in ("w", "b"))
+            end = quantized_sgd.end(b.dtype, w[..., 0].size)
+            if (found := np.abs(b.astype(np.int64))).max() > end:
+                raise ValueError(
+                    f"the weights of {name} cannot train: the bias of channel {int(found.argmax())} is "
+                    f"{int(b[found.argmax()]):,}, and beside every sum of {w[..., 0].size} weights of 8 bits int32 "
+                    f"leaves room for {end:,}: train fewer layers, or give that channel a larger scale"
+                )
 
     def schedule(self, program: "Program", n: float) -> tuple[Turn, ...]:
         """Each section once."""

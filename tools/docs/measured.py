@@ -132,6 +132,26 @@ def sparse_update_mobilenet() -> str:
     return table(["", *(f"{w}, {memory[w]['size']}×{memory[w]['size']}" for w in widths)], rows, right=1)
 
 
+def quantized_scaling() -> str:
+    """Accuracy of both int8 nets by method, and how many weights moved."""
+    found = record("quantized-scaling")
+    said = {
+        "whole": "whole numbers, with scaling", "unscaled": "whole numbers, without", "float": "the float net",
+        "classifier": "classifier alone, for as many epochs",
+    }  # fmt: skip
+    nets = list(found["classifier before"])
+    rows = [
+        ["before: the classifier alone", *(cell for n in nets for cell in (spread(found["classifier before"][n]), ""))]
+    ]
+    rows += [
+        [words, *(cell for n in nets for cell in (
+            spread(found["measured"][f"{n}, {method}"]), f"{found['moved'][f'{n}, {method}']['mean']:.1f}"
+        ))] for method, words in said.items()
+    ]  # fmt: skip
+    head = ["", *(cell for n in nets for cell in (f"{n}, accuracy, %", "weights moved, %"))]
+    return table(head, rows, right=1)
+
+
 def memory_terms() -> str:
     """Every byte of the smallest limit, and the largest that each kind of array reaches at some other moment."""
     memory = record("sparse-update-mobilenet")["memory"]
@@ -330,7 +350,7 @@ TABLES = {
     "bench-resident": bench_resident, "bench-filtered": bench_filtered, "bench-methods": bench_methods,
     "resident": resident, "seconds": seconds, "instance-filter-shares": instance_filter_shares, "mutants": mutants,
     "equations": equation_table, "equal-accuracy": equal_accuracy, "memory-terms": memory_terms, "coverage": coverage,
-    "quantized-noniid": quantized_noniid, "quantized-lenet": quantized_lenet,
+    "quantized-noniid": quantized_noniid, "quantized-lenet": quantized_lenet, "quantized-scaling": quantized_scaling,
 }  # fmt: skip
 
 

@@ -184,6 +184,11 @@ def _dot(total, a, b, like):
     return total
 
 
+def _as_whole(number):
+    """A cast to int64: of a float, a whole number that counts."""
+    return _integer(1, np.int64) if isinstance(number, _Number) else counted_numbers.NUMPY.int64(number)
+
+
 def _as_float(number):
     """A cast to a float type: of what counts, a number that counts."""
     return NUMBER if isinstance(number, (_Number, Integer)) else float(number)
@@ -227,11 +232,12 @@ def _nothing(*_):
     return None
 
 
+_CASTS = {"float32": _as_float, "float64": _as_float, "int64": _as_whole}
 # what has no body in Python → what stands in for it
 STAND_INS = {
     id(of): by
     for of, by in (
-        (np, types.SimpleNamespace(**vars(counted_numbers.NUMPY) | {"float32": _as_float, "float64": _as_float})),
+        (np, types.SimpleNamespace(**vars(counted_numbers.NUMPY) | _CASTS)),
         (numba.prange, range),
         (numba.get_thread_id, lambda: 0),
         (numba, types.SimpleNamespace(get_thread_id=lambda: 0)),

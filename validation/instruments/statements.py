@@ -200,6 +200,23 @@ PAPERS = (
         ),
     ),
     Paper(
+        "2206.15472",
+        "On-Device Training Under 256KB Memory",
+        rows(
+            "refimpl/ops/quantized_sgd.py",
+            "second-hand; rounding at random: our reading",
+            {
+                "quantization-aware scaling": "the gradient of whole weights is multiplied by w_scale⁻², that of "
+                "biases by w_scale⁻²·x_scale⁻²"
+            },
+        )
+        + rows(
+            "refimpl/methods/sparse_update_whole.py",
+            "second-hand; which channels: our reading",
+            {"sparse update in whole numbers": "chosen channels of int8 maps are kept, chosen int8 weights updated"},
+        ),
+    ),
+    Paper(
         "2411.04036",
         "Stepping Forward on the Last Mile",
         rows(

@@ -17,6 +17,7 @@ from . import max_pool as fast_max_pool
 from . import quantize as fast_quantize
 from . import quantized_add as fast_add
 from . import quantized_conv2d as fast_quantized
+from . import quantized_gradients as fast_gradients
 from . import quantized_pools as fast_pools
 from . import tiles
 from .rules import absent, flat, present
@@ -87,9 +88,36 @@ def whole(lowering: Lowering, call: Call) -> list[Launch]:
     return [Launch(call.name, fast_quantize.forward, args, (x, scale), (y,), (call,))]
 
 
+def gradient_x(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """The gradient of the input of a 1×1 or a depthwise convolution, in float32."""
+    dx, error, w, scale = (call.arrays[name] for name in ("dx", "error", "w", "error_scale"))
+    sizes, attrs = call.sizes, call.attrs
+    if dx.dtype != np.float32 or w.dtype != np.int8:
+        return None
+    reads, args = (error, w, scale), (dx, error, w, scale)
+    if sizes["G"] == 1 and tiles.in_place(sizes, attrs):
+        return [Launch(call.name, fast_gradients.pointwise, args, reads, (dx,), (call,))]
+    if 1 < sizes["G"] == sizes["C"] == sizes["K"] and sizes["R"] * sizes["S"] <= fast_gradients.EXACT:
+        args = (*args, tiles.geometry(attrs))
+        return [Launch(call.name, fast_gradients.depthwise, args, reads, (dx,), (call,))]
+    return None
+
+
+def rounded(lowering: Lowering, call: Call) -> list[Launch]:
+    """Errors of a convolution."""
+    second = call.passed is quantized_conv2d.round_w_error
+    prefix = "w_" if second else ""
+    names = ("dy", "mask", f"{prefix}slope", f"{prefix}error_scale", "step", "seed")
+    error, reads = call.arrays[f"{prefix}error"], tuple(call.arrays[name] for name in names)
+    args = (error, *reads, call.attrs["stream"], second)
+    return [Launch(call.name, fast_gradients.rounded, args, reads, (error,), (call,))]
+
+
 RULES = {  # rule → the passes of the calls that it begins at
     forward: (quantized_conv2d.forward, quantized_linear.forward, quantized_linear.accumulate),
     total: (quantized_add.forward,),
     pooled: (quantized_max_pool.forward, quantized_global_avg_pool.forward),
     whole: (quantize.forward,),
+    gradient_x: (quantized_conv2d.grad_x,),
+    rounded: (quantized_conv2d.round_error, quantized_conv2d.round_w_error),
 }
