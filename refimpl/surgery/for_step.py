@@ -18,7 +18,7 @@ from .widen import widen
 CALIBRATED_ON = 256  # samples, evenly over all
 
 
-class Form(NamedTuple):
+class NetForm(NamedTuple):
     """How a net becomes one of whole numbers: with its weights; without, for its costs; one that is of them already."""
 
     made: Callable[..., Graph]
@@ -32,8 +32,8 @@ def as_it_is(graph: Graph, trained: Collection[str], **settings) -> Graph:
 
 
 FORMS = {  # `Strategy.form` → what makes it
-    "scales": Form(quantize, outline, widen),
-    "exponents": Form(share_exponents, share_exponents, as_it_is),
+    "scales": NetForm(quantize, outline, widen),
+    "exponents": NetForm(share_exponents, share_exponents, as_it_is),
 }
 
 
