@@ -15,8 +15,8 @@ Rounding of a magnitude |v| whose low s bits are l: up, away from zero, where
 
 |q| = 128, from a rounding up at the end, becomes 127. Of a tensor of zeros s is 0.
 Wang et al. 2020 (NITI, arXiv 2009.13108). [second-hand] the shared exponent, the range by the highest bit, the three
-roundings, and that the low bits decide in the third. [ours] which bits of it are compared, signs apart from magnitudes,
-saturation, and the exponent of zeros.
+roundings, and that the low bits decide in the third; from its author's public code: which bits of it are compared.
+[ours] signs apart from magnitudes, saturation, and the exponent of zeros.
 """
 
 import numpy as np

@@ -7,8 +7,10 @@
     loss = mean of log Σ_k exp((x[n,k] − max x)·2^e) − (x[n,label] − max x)·2^e    in floats, for the report alone
 
 Wang et al. 2020 (NITI, arXiv 2009.13108). [second-hand] that an integer approximation of the softmax cross-entropy
-makes the error of the last layer. [ours] the approximation: powers of two, whose fraction is interpolated in a straight
-line, probabilities of 14 bits, and errors that share an exponent as all others do. The division by the samples of a
+makes the error of the last layer; from its author's public code: powers of two, with log₂e in 15 bits. (That code takes
+2^s − 1 of whole s from ten below the largest, another form for small exponents, and probabilities of 11 bits.) [ours]
+one form for all exponents, whose fraction is interpolated in a straight line, probabilities of 14 bits, and errors that
+share an exponent as all others do. The division by the samples of a
 mini-batch is left out: an update does not depend on it. Nothing of a step reads the loss.
 Dimensions: N samples, K classes. Labels int64, 0 … K−1.
 """

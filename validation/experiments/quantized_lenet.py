@@ -7,8 +7,7 @@ scheme whose forward pass is of 8 bits too. The products of convolutions and lin
 products of 8 bits, with 16 of the error map for the gradient of the weights; the filter net computes with floats, and
 so does the forward pass by which uncertain instances are labelled. Accuracy is looked at where a run has made each of
 `budgets`, shares of the computation of 20 epochs of SGD, by default what the paper's 95 % leave. So what is saved is
-set and the accuracy is the finding. SGD is that of lenet-mnist's record, which sees the same mini-batches of the same
-seed.
+set and the accuracy is the finding. SGD is that of lenet-mnist's record, with the same mini-batches of the same seed.
 
 Computation is counted by running each pass's own body, of every launch that a run made: a multiply-add of floats is
 one, a product of whole numbers of a×b bits max(a, b)/32 of one (`costmodel.advice.integers`, by width; our reading).

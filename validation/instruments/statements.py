@@ -180,7 +180,7 @@ PAPERS = (
         )
         + rows(
             "refimpl/kernels/shared_exponent.py",
-            "second-hand; which bits are compared: our reading",
+            "second-hand; which bits are compared: as in its author's public code",
             {"pseudo-stochastic rounding": "the bits that are cut off decide whether a number is rounded up"},
         )
         + rows(
