@@ -90,7 +90,7 @@ def compiled(
     """
     plan, method = planned(settings)
     limit = options.byte_count(settings.memory_limit)
-    plan = recipe.with_layers(plan, graph, settings.train_last)
+    plan = recipe.with_rate(recipe.with_layers(plan, graph, settings.train_last), graph, settings.lr)
     try:
         trained = weights_that_train(plan, graph)
         if samples is None:

@@ -7,7 +7,8 @@ Decided from the options and the net alone, before the run:
 - A new classifier of a pre-trained net starts near zero: its first gradients know nothing yet and must not move the
   layers below.
 - The learning rate falls with 1 − momentum, and with the square root of the batch: gradients of few samples are noisy.
-- A method may state a factor on the learning rate: estimated gradients are noisier still.
+- A method may state a factor on the learning rate, and that it falls with the root of the weights that train: estimated
+  gradients are noisier still, the more so the more weights they are of.
 - A method that states so trains the last layers alone.
 """
 
@@ -34,7 +35,7 @@ def rate(batch: int, momentum: float, factor: float = 1.0) -> float:
     factor: what a method states (`Statement.rate`).
     """
     share = 1 - momentum if 0 <= momentum < 1 else 1
-    return float(f"{factor * RATE * share * math.sqrt(min(1, batch / BATCH)):.6g}")
+    return six_digits(factor * RATE * share * math.sqrt(min(1, batch / BATCH)))
 
 
 def with_layers(plan: Plan, graph: Graph, given: str | None) -> Plan:
@@ -45,6 +46,33 @@ def with_layers(plan: Plan, graph: Graph, given: str | None) -> Plan:
     if given is not None or plan.train_last != "all" or most is None or len(counted(graph)) <= most[0]:
         return plan
     return replace(plan, train_last=most[0])
+
+
+def with_rate(plan: Plan, graph: Graph, given: float | None) -> Plan:
+    """The plan with the learning rate that its methods want for so many weights, where `--lr` was not given."""
+    share = by_weights(plan, graph)[0]
+    if given is not None or share == 1:
+        return plan
+    optimizer = plan.step.optimizer
+    return replace(plan, step=replace(plan.step, optimizer=replace(optimizer, lr=six_digits(optimizer.lr * share))))
+
+
+def by_weights(plan: Plan, graph: Graph) -> tuple[float, str]:
+    """The factor on the learning rate by how many weights train, and how it is found; 1 where no method asks for it."""
+    from refimpl.methods.registry import known
+
+    limits = [s for s in (known()[name].states.rate_weights for name in plan.methods) if s is not None]
+    params = {node.name: node.params for node in graph.nodes}
+    trained = {params[node][local] for node, arrays in plan.trained(graph).items() for local in arrays}
+    count = sum(math.prod(graph.parameters[name].shape) for name in trained)
+    if not limits or count <= min(limits):
+        return 1.0, ""
+    return math.sqrt(min(limits) / count), f", times sqrt({min(limits):,} / {count:,} weights that train)"
+
+
+def six_digits(value: float) -> float:
+    """A number as it is told."""
+    return float(f"{value:.6g}")
 
 
 def at_most(plan: Plan) -> tuple[int, str] | None:
@@ -78,8 +106,9 @@ def reasons(plan: Plan, graph: Graph, batch: int) -> list[str]:
 
     optimizer, found = plan.step.optimizer, []
     factor = min((known()[name].states.rate for name in plan.methods), default=1.0)
-    if optimizer.lr == rate(batch, optimizer.momentum, factor):
-        times = "" if factor == 1 else f", times {factor:g}"
+    share, weights = by_weights(plan, graph)
+    if optimizer.lr == six_digits(rate(batch, optimizer.momentum, factor) * share):
+        times = ("" if factor == 1 else f", times {factor:g}") + weights
         clipped = "" if plan.step.clip_norm is None else f"; the gradient is clipped at norm {plan.step.clip_norm:g}"
         found.append(f"learning rate {optimizer.lr:g}, the default: {RATE_RULE}{times}{clipped}")
     most = at_most(plan)

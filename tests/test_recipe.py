@@ -62,6 +62,21 @@ def test_what_was_decided_is_kept_and_told(method):
     assert given.plan.step.optimizer.lr == 0.3 and recipe.reasons(given.plan, given.graph, 32) == []
 
 
+@pytest.mark.parametrize("train_last, lr, why", [
+    ("0", 0.01, ""), ("all", 0.0017536, ", times sqrt(1,000 / 32,519 weights that train)"),
+])  # fmt: skip
+def test_the_learning_rate_of_forward_gradients_falls_with_the_weights_that_train(train_last, lr, why):
+    settings = AdaptSettings(method=["forward-gradient:m=1"], train_last=train_last)
+    job = adapt.prepare(settings)
+    assert job.settings.lr == job.program.plan.step.optimizer.lr == pytest.approx(lr, rel=1e-5)
+    rule = "0.1 * (1 - momentum) * sqrt(batch / 32), the root at most 1, times 0.1"
+    told = recipe.reasons(job.program.plan, job.program.graph, 32)
+    assert told == [f"learning rate {lr:g}, the default: {rule}{why}"]
+    assert adapt.prepare(job.settings).settings == job.settings
+    given = adapt.prepare(dataclasses.replace(settings, lr=0.01))
+    assert given.settings.lr == 0.01
+
+
 def test_the_choice_of_layers_is_told():
     graph = ri.models.build("resnet8")
     filtered = ri.Plan(8, [ri.GradientFilter(2)], ri.Backprop(ri.SGD(0.5)))

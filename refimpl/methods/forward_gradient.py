@@ -207,6 +207,7 @@ class ForwardGradient(Strategy):
         },
         momentum=0.0,
         rate=0.1,
+        rate_weights=1000,
         tried=Tried(
             small={"m": 2},
             timed=({"m": 1}, {"m": 3, "bits": "16w8a"}),

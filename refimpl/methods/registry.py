@@ -69,7 +69,8 @@ class Statement:
     which of TRAITS it has. combines, refuses: name, trait or kind of another method → what the two do together, or why
     not; one of the two says it, a name goes before a trait, that before a kind, and a refusal before the other.
     plain_sgd: why it takes no optimizer with state; None where it takes any. momentum: of a command's optimizer unless
-    asked; None: as for any other method. rate: factor on a command's own learning rate. at_most: the most last
+    asked; None: as for any other method. rate: factor on a command's own learning rate, which falls
+    with the root of the weights that train where these are more than rate_weights. at_most: the most last
     convolutions that train unless somebody asks for more, and why; None: all. fitted: the setting, a share, that
     `cost --fit` chooses for a memory limit, with the number of layers. grid: for the advice; None: not searched. mark:
     of the advice's plot. tried: settings of checks and measurements. ValueError for another kind or trait, or a grid
@@ -86,6 +87,7 @@ class Statement:
     plain_sgd: str | None = None
     momentum: float | None = None
     rate: float = 1.0
+    rate_weights: int | None = None
     grid: Grid | None = None
     mark: str | None = None
     at_most: tuple[int, str] | None = None
