@@ -338,6 +338,37 @@ def coverage() -> str:
     return f"{said}\n\n{lines}\n\n{table(['file', 'functions of which no line ran'], never)}"
 
 
+def forward_gradient_runs(name: str) -> str:
+    """Accuracy, distance to back-propagation and cost of each way of training, by mode; then the curves."""
+    found, parts = record(name), []
+    for mode, ways in found["measured"].items():
+        rows = [
+            [
+                way, f"{r['before']:.1f}", f"{r['accuracy']['mean']:.2f} ± {r['accuracy']['std']:.2f}",
+                "" if way == "backprop" else f"{r['gap']['mean']:+.2f}", f"{r['worst_person']:.1f}", f"{r['lr']:g}",
+                f"{r['passes_a_step']}", f"{r['macs_a_step']:,.0f}", f"{r['arena_bytes']:,}", f"{r['state_bytes']:,}",
+            ]
+            for way, r in ways.items()
+        ]  # fmt: skip
+        head = [
+            mode, "before, %", "after, %", "points to backprop", "worst person, %", "rate", "passes a step",
+            "multiply-adds of floats a step", "arena, bytes", "weights that change, bytes",
+        ]  # fmt: skip
+        parts += [table(head, rows, right=1), curves(ways)]
+    return "\n\n".join(parts)
+
+
+def curves(ways: dict) -> str:
+    """Accuracy against forward passes, in percent, of the ways without a backward pass."""
+    shown = {way: r for way, r in ways.items() if way != "backprop"}
+    places = sorted({at * r["passes_a_step"] for r in shown.values() for at, _ in r["curve"]})
+    rows = []
+    for way, r in shown.items():
+        at = {step * r["passes_a_step"]: accuracy for step, accuracy in r["curve"]}
+        rows.append([way, *(f"{at[place]:.1f}" if place in at else "" for place in places)])
+    return table(["after so many forward passes", *(f"{place:,}" for place in places)], rows, right=1)
+
+
 def equation_table() -> str:
     """The tables of equations as `gradledger reproduce equations` wrote them, without their title and their links."""
     text = (RESULTS / "equations.md").read_text(encoding="utf-8")
@@ -359,4 +390,10 @@ def measured(name: str) -> str:
     return TABLES[name]()
 
 
-DIRECTIVES = {"measured": measured, "made": made, "method_errors": method_errors, "method_bench": method_bench}
+DIRECTIVES = {
+    "measured": measured,
+    "made": made,
+    "method_errors": method_errors,
+    "method_bench": method_bench,
+    "forward_gradient_runs": forward_gradient_runs,
+}
