@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import limits, recipe
+from . import environment, limits, recipe
 from .command import (
     REAL,
     WHOLE,
@@ -420,8 +420,6 @@ def doctor(
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; errors become one sentence on stderr and an exit status."""
-    from . import environment
-
     given = sys.argv[1:] if args is None else args
     # before anything loads Numba, which would end with a traceback; what `adapt` became never loads it
     if given[:1] != ["finish"] and (problem := environment.problem()):

@@ -16,7 +16,7 @@ import numpy as np
 from checks import SUBJECTS, call, distance
 from refimpl.compiler.two_stage import ADD_SLICES, AVERAGE_SLICES, sliced
 from refimpl.kernels import cuda
-from refimpl.kernels.passes import _typed, dims, dtype_of
+from refimpl.kernels.passes import ShapeError, _typed, dims, dtype_of
 from refimpl.ops import passes_of
 from validation.instruments.drawn_passes import pass_case
 
@@ -28,14 +28,24 @@ def modules(room):
 
 def any_call(passed):
     """A call of a pass that has no subject: arrays of small sizes with values between 0.5 and 1.5."""
+    try:
+        return made_call(passed, dict.fromkeys(passed.letters(), 3) | {"E": 11}, {})
+    except ShapeError:  # where sizes follow from each other they are drawn
+        case = pass_case(str(passed), 0)
+        return made_call(passed, dict(case.sizes), dict(case.attrs))
+
+
+def made_call(passed, sizes, attrs):
+    """The same of given sizes; ShapeError where they do not fit together."""
     rng = np.random.default_rng(0)
-    sizes = dict.fromkeys(passed.letters(), 3) | {"E": 11}
     arrays = {}
     for name in passed.reads:
         shape, dtype = passed.shape(name, sizes), dtype_of(passed.shapes[name], np.float64)
         arrays[name] = rng.random(shape) + 0.5 if dtype.kind == "f" else np.ones(shape, dtype)
-    found = passed.sizes(arrays, passed.attrs({}))
-    return passed, arrays, {}, {letter: sizes[letter] for letter in passed.letters() if letter not in found}
+    found = passed.sizes(arrays, passed.attrs(attrs))
+    letters = {letter: sizes[letter] for letter in passed.letters() if letter not in found}
+    passed.sizes(arrays, passed.attrs(attrs), letters)
+    return passed, arrays, attrs, letters
 
 
 def filtered_calls():
@@ -149,10 +159,12 @@ def ptx():
             for passed in passes_of(module).values():
                 attributes = [typeof(_typed(default, np.float32)) for default in passed.attributes.values()]
                 arrays = [array(passed.shapes[a], np.float32) for a in passed.arrays]
-                # rates are Python floats in dropout; Numba rounds float32 to whole numbers by way of float64
-                wide = passed.operator in ("dropout", "quantize", "niti_input") or any(
+                # rates are Python floats in dropout; Numba rounds float32 to whole numbers by way of float64, and a
+                # factor of requantization is made of whole attributes there
+                wide = passed.operator in ("dropout", "quantize", "niti_input", "sparse_update_whole") or any(
                     "float64" in passed.shapes[a] for a in passed.arrays
                 )
+                wide = wide or passed.operator.startswith("quantized_")
                 compiled(str(passed), passed.body, (*arrays, *attributes), wide)
                 for letter in passed.adds[:1] if passed.operator == "conv2d" else ():
                     arrays = [array(passed.shapes[a], np.float32, a in passed.writes) for a in passed.arrays]

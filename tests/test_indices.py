@@ -17,7 +17,7 @@ from refimpl.training.trainer import Runner, Trainer, initial, new_block
 NO_INDEX = {"argmax", "mask", "step", "seed", "block", "draws", "x_q", "w_q", "dy_q", "x_sum_q", "w_sum_q", "dy_mean_q",
             "low", "high"}  # fmt: skip
 # Operators on whole numbers, whose arrays are all operands.
-WHOLE = ("quantized_", "dequantize", "niti_", "shared_exponent")
+WHOLE = ("quantized_", "dequantize", "niti_", "shared_exponent", "sparse_update_whole")
 # Bodies that read these only to compare them, or to hand on what others index with.
 COMPARED = {("error_map_pruning", "keep", "rank"), ("error_map_pruning", "grad_w", "rank"),
             ("error_map_pruning", "grad_w", "kept"), ("sparse_update", "choose", "order"),
@@ -49,7 +49,7 @@ def test_every_array_of_integers_is_an_index_below_a_letter_or_none():
                 whole = p.operator.startswith(WHOLE)
                 assert whole or a in NO_INDEX or (p.operator, p.name, a) in COMPARED, (p, a)
         assert set(p.indices) <= set(p.reads)
-    assert len(seen) == 16
+    assert len(seen) == 19
 
 
 SIZES = dict.fromkeys("NBHWCPQKEMLDJAUV", 3) | dict.fromkeys("RSG", 1)
@@ -62,6 +62,9 @@ def test_what_is_no_index_may_hold_anything(p):
     sizes = SIZES | {"relu": {"B": 1}, "relu6": {"B": 1}, "block_prune": {"B": 4}}.get(
         p.operator, {}
     )  # bytes of a mask
+    if p.operator.startswith(WHOLE) and "B" in p.letters() and p.derive:
+        given = {letter: n for letter, n in sizes.items() if letter not in "HW"}
+        sizes["B"] = p.derive(given, p.attrs({})).get("B", sizes["B"])
     for value in (-(2**31), -1, 2**31 - 1, None):
         arrays = []
         for a in p.arrays:

@@ -322,5 +322,5 @@ def test_refuses(given_, message):
 
 
 def test_plan_refuses_another_loss():
-    with pytest.raises(ValueError, match="chooses by softmax_cross_entropy, but the loss is mse"):
+    with pytest.raises(ValueError, match="chooses by niti_cross_entropy or softmax_cross_entropy, but the loss is mse"):
         ri.Plan(loss="mse", instances=ri.InstanceFilter(filter_net()))

@@ -12,10 +12,12 @@ arXiv 2007.03213 prints what its methods save with 8-bit arithmetic ("+Q"). Our 
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from refimpl.compiler.ir import Call
 
-from ..predict import Estimate
+if TYPE_CHECKING:  # a training counts without loading what works with symbols
+    from ..predict import Estimate
 
 FLOAT_BITS = 32
 NARROW = 16  # bits of the widest factors
@@ -36,7 +38,7 @@ def factors(call: Call) -> Bits | None:
     return (bits[0], bits[1]) if len(bits) == 2 else None
 
 
-def products(estimate: Estimate) -> dict[Bits, int | float]:
+def products(estimate: "Estimate") -> dict[Bits, int | float]:
     """Bits of both factors → product-accumulates of one step."""
     found: Counter = Counter()
     for call, units in estimate.calls.items():

@@ -52,7 +52,7 @@ def forward(t, y, x_q, w_q, x_scale, w_scale, b=None):
 
 
 @stands_for(DENSE[LINEAR]["dx"])
-@declare(SHAPES, items="N M D", writes="dx", derive=fits_outputs, sums="K")
+@declare(SHAPES, items="N M D", writes="dx", derive=fits_outputs, sums="K", adds="K")
 def grad_x(t, dx, dy_q, w_q, dy_scale, w_scale):
     """Gradient of x, (N, M, D), from dy_q, (N, M, K), w_q, (D, K), dy_scale, (N,), and w_scale, (1,)."""
     # forward: y[n,m,k] = b[k] + Σ_d x[n,m,d]·w[d,k]

@@ -107,7 +107,7 @@ def grad_x(t, dx_sums, dy, w, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0
     dx_sums[n, h, col, c] = total
 
 
-@declare(SHAPES, items="R S C/G K", writes="dw", derive=derive_w, alike=CONV_TAP, sums="N")
+@declare(SHAPES, items="R S C/G K", writes="dw", derive=derive_w, alike=CONV_TAP, sums="N", adds="N")
 def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     """Gradient of w, (R, S, C/G, K), from dy, (N, P, Q, K), and x, (N, H, W, C).
 
@@ -131,7 +131,7 @@ def grad_w(t, dw, dy, x, stride=(1, 1), dilation=(1, 1), pad=((0, 0), (0, 0))):
     dw[r, s, c, k] = total
 
 
-@declare(SHAPES, items="K", writes="db", sums="N")
+@declare(SHAPES, items="K", writes="db", sums="N", adds="N")
 def grad_b(t, db, dy):
     """Gradient of b, (K,), from dy, (N, P, Q, K)."""
     # forward: sums[n,p,q,k] = b[k]·2^(−x_e) + …

@@ -62,7 +62,7 @@ def accumulate(t, sums, x, w, x_exponent, b=None):
     sums[n, k] = np.int32(total + aligned(b[k], 0, x_exponent[0])) if b.shape[0] else total
 
 
-@declare(SHAPES, items="N D", writes="dx_sums", derive=derive_x, sums="K")
+@declare(SHAPES, items="N D", writes="dx_sums", derive=derive_x, sums="K", adds="K")
 def grad_x(t, dx_sums, dy, w):
     """Sums of the gradient of x, (N, D), from dy, (N, K), and w, (D, K)."""
     # forward: sums[n,k] = … + Σ_d x[n,d]·w[d,k]
@@ -73,7 +73,7 @@ def grad_x(t, dx_sums, dy, w):
     dx_sums[n, d] = total
 
 
-@declare(SHAPES, items="D K", writes="dw", derive=derive_w, sums="N")
+@declare(SHAPES, items="D K", writes="dw", derive=derive_w, sums="N", adds="N")
 def grad_w(t, dw, dy, x):
     """Gradient of w, (D, K), from dy, (N, K), and x, (N, D)."""
     # forward: sums[n,k] = … + Σ_d x[n,d]·w[d,k]
@@ -84,7 +84,7 @@ def grad_w(t, dw, dy, x):
     dw[d, k] = total
 
 
-@declare(SHAPES, items="K", writes="db", sums="N")
+@declare(SHAPES, items="K", writes="db", sums="N", adds="N")
 def grad_b(t, db, dy):
     """Gradient of b, (K,), from dy, (N, K)."""
     # forward: sums[n,k] = b[k]·2^(−x_e) + …

@@ -39,8 +39,8 @@ The equations and the choice of (multiplier, shift) are those of TensorFlow Lite
 weights are of 8 bits here; weights of 16 bits beside maps of 8 are those of arXiv 2411.04036 eq. (10). MCUNet's code
 (arXiv 2206.15472) rounds sum·scale in floating point; the whole numbers in its place are our reading.
 Dimensions: N samples, H W input rows and columns, C input channels, K output channels, R S kernel rows and columns,
-P Q output rows and columns, G groups (G = C is depthwise), B bytes of mask, L scales of w or b: one for all output
-channels, or one for each.
+P Q output rows and columns, G groups (G = C is depthwise), B bytes of mask, L scales of w and M of b: one for all
+output channels, or one for each.
 """
 
 import numpy as np
@@ -55,7 +55,7 @@ from ..kernels.rounding import LEVELS, WORDS, fits, inner, larger, passes_bit, r
 
 SHAPES = {
     "x": "int8: N H W C", "w": "int8|int16: R S C/G K", "b": "int32: K", "multiplier": "int32: K", "shift": "int32: K",
-    "y": "int8: N P Q K", "dy": "N P Q K", "mask": "uint8: N B", "w_scale": "L", "b_scale": "L",
+    "y": "int8: N P Q K", "dy": "N P Q K", "mask": "uint8: N B", "w_scale": "L", "b_scale": "M",
     "slope": "K", "error_most": "N", "error_scale": "N", "error": "int8: N P Q K",
     "w_slope": "K", "w_error_most": "N", "w_error_scale": "N", "w_error": "int8: N P Q K",
     "step": "int64: 1", "seed": "int64: 1", "dx": "N H W C", "dw": "R S C/G K", "db": "K",
@@ -281,9 +281,9 @@ def grad_w(
     dw[r, s, c, k] = total
 
 
-@declare(SHAPES, items="K", writes="db", derive=fits_map, sums="N P Q", adds="N")
+@declare(SHAPES, items="K", writes="db", derive=fits_map, sums="N P Q", adds="N P Q")
 def grad_b(t, db, w_error, w_error_scale, w_scale, b_scale):
-    """Gradient of the real bias, (K,), from w_error, (N, P, Q, K), w_error_scale, (N,), w_scale and b_scale, (L,)."""
+    """Gradient of the real bias, (K,), from w_error, (N, P, Q, K), its scale, (N,), w_scale, (L,), b_scale, (M,)."""
     # forward: sum[n,p,q,k] = b[k] + Σ (x − x_zero)·w
     total = db.dtype.type(0)
     for n in range(w_error.shape[0]):

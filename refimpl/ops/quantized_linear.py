@@ -14,7 +14,7 @@ factor of requantization, 0 where y is at an end, and one bit an element is kept
     dw[d,k] = Σ_n w_error_scale[n]·(x − x_zero)·w_error                of the real weights
     db[k] = Σ_n w_error_scale[n]·w_error·w_scale[k]/b_scale[k]         of the real bias
 Dimensions: N rows (samples, or all axes before the last of x), D input features, K output features, B = ⌈K/8⌉ bytes of
-mask, L scales of w or b: one for all features, or one for each.
+mask, L scales of w and M of b: one for all features, or one for each.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ SHAPES = {
     "y": "int8: N* K", "sums": "int32: N* K", "dy": "N* K", "dsums": "N* K", "mask": "uint8: N* B",
     "error_most": "N*", "error_scale": "N*", "error": "int8: N* K",
     "w_error_most": "N*", "w_error_scale": "N*", "w_error": "int8: N* K", "step": "int64: 1", "seed": "int64: 1",
-    "w_scale": "L", "b_scale": "L", "dx": "N* D", "dw": "D K", "db": "K",
+    "w_scale": "L", "b_scale": "M", "dx": "N* D", "dw": "D K", "db": "K",
 }  # fmt: skip
 OUTPUTS = ("y", "sums")
 PARAMS = ("w", "b")
@@ -153,7 +153,7 @@ def round_w_error(t, w_error, dsums, w_scale, w_error_scale, step, seed, stream=
     w_error[n, k] = np.int8(rounded_at_random(value, w_error_scale[n], draw, dsums.dtype.type(WORDS), dsums))
 
 
-@declare(SHAPES, items="N D", writes="dx", derive=fits_features, sums="K")
+@declare(SHAPES, items="N D", writes="dx", derive=fits_features, sums="K", adds="K")
 def grad_x(t, dx, error, w, error_scale):
     """Gradient of x, (N, D), from error, (N, K), w, (D, K), and error_scale, (N,)."""
     # forward: sums[n,k] = b[k] + Σ_d (x[n,d] − x_zero)·w[d,k]
@@ -180,7 +180,7 @@ def grad_w(t, dw, w_error, x, w_error_scale, x_zero=0):
 
 @declare(SHAPES, items="K", writes="db", sums="N", adds="N")
 def grad_b(t, db, w_error, w_error_scale, w_scale, b_scale):
-    """Gradient of the real bias, (K,), from w_error, (N, K), w_error_scale, (N,), w_scale and b_scale, (L,)."""
+    """Gradient of the real bias, (K,), from w_error, (N, K), w_error_scale, (N,), w_scale, (L,), and b_scale, (M,)."""
     # forward: sums[n,k] = b[k] + Σ_d (x[n,d] − x_zero)·w[d,k]
     total = db.dtype.type(0)
     for n in range(w_error.shape[0]):

@@ -144,7 +144,7 @@ def record(runs: list[dict], protocol: Protocol) -> dict:
         "units": "saved: percent of SGD's multiply-adds, a product of whole numbers of a×b bits as max(a, b)/32 "
         "of one; accuracy: percent of the test images; gain: points over SGD of the same seed",
         **verdicts(goals),
-        "settings_chosen_on": {"all": "as lenet-mnist's record says"},
+        "settings_chosen_on": {"all": "as lenet-mnist's record says, partly accuracy on test images"},
         "protocol": asdict(protocol),
         "seeds": list(protocol.seeds),
         "runs": runs,

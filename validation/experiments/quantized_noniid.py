@@ -103,7 +103,10 @@ def record(runs: list[dict], protocol: Protocol) -> dict:
         "measured": measured,
         "units": "accuracy in percent of half B's test images, gaps in points to gradient filtering of the same seed",
         **verdicts(goals),
-        "settings_chosen_on": {"all": "as gradient-filter-noniid's record says; epochs by the time there was"},
+        "settings_chosen_on": {
+            "all": "as gradient-filter-noniid's record says, partly accuracy on half B's test images; epochs by the "
+            "time there was"
+        },
         "protocol": asdict(protocol),
         "seeds": list(protocol.seeds),
         "runs": runs,
