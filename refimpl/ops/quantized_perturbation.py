@@ -111,8 +111,8 @@ def in_steps(t, out, scale, length, most=FAST):
 
     arXiv 2411.04036 eq. (6): ε_q = round(ε/Δw); eq. (8): round(η·Δz/Δw), in parts of 2^31.
     """
-    found = length[0] / scale[t] + 0.5
-    out[t] = np.int64(math.floor(found if found < most else most))
+    found, end = length[0] / scale[t] + 0.5, scale.dtype.type(most)
+    out[t] = np.int64(math.floor(found if found < end else end))
 
 
 @declare(SHAPES, items="E", writes="moved", like={"moved": "w"})
