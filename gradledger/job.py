@@ -90,8 +90,9 @@ def compiled(
     """
     plan, method = planned(settings)
     limit = options.byte_count(settings.memory_limit)
-    plan = recipe.with_rate(recipe.with_layers(plan, graph, settings.train_last), graph, settings.lr)
+    plan = recipe.with_layers(plan, graph, settings.train_last)
     try:
+        plan = recipe.with_rate(plan, graph, settings.lr)
         trained = weights_that_train(plan, graph)
         if samples is None:
             graph = outlined_for(plan.step, graph, trained)

@@ -62,10 +62,12 @@ def by_weights(plan: Plan, graph: Graph) -> tuple[float, str]:
     from refimpl.methods.registry import known
 
     limits = [s for s in (known()[name].states.rate_weights for name in plan.methods) if s is not None]
+    if not limits:
+        return 1.0, ""
     params = {node.name: node.params for node in graph.nodes}
     trained = {params[node][local] for node, arrays in plan.trained(graph).items() for local in arrays}
     count = sum(math.prod(graph.parameters[name].shape) for name in trained)
-    if not limits or count <= min(limits):
+    if count <= min(limits):
         return 1.0, ""
     return math.sqrt(min(limits) / count), f", times sqrt({min(limits):,} / {count:,} weights that train)"
 
