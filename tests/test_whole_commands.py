@@ -165,7 +165,11 @@ def test_a_net_of_whole_numbers_is_for_its_own_classes_and_size(record, capsys, 
     weights, notes = checkpoint.load(path)
     graph = json.loads(notes["graph"])
     graph["nodes"][1]["op"] = "no_such"
-    for text, why in ((json.dumps(graph), "there is no operator no_such"), ("{", "is damaged")):
+    large = json.loads(notes["graph"])
+    large["nodes"][1]["attrs"]["low"] = 1e300
+    for text, why in (
+        (json.dumps(graph), "there is no operator no_such"), ("{", "is damaged"), (json.dumps(large), "is damaged"),
+    ):  # fmt: skip
         checkpoint.save(tmp_path / "damaged.safetensors", weights, notes | {"graph": text})
         status, _, err = told(capsys, "cost", "--model", str(tmp_path / "damaged.safetensors"), "--method", METHOD)
         assert status == 2 and "the graph in" in err and why in err

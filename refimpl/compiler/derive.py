@@ -28,7 +28,7 @@ from ..kernels.passes import (
 from ..kernels.quantized import each, real
 from ..kernels.random import ORDER
 from ..methods.instance_filter import select
-from ..methods.layer import WHOLE, Rule, bind
+from ..methods.layer import Rule, bind, rules_for
 from ..ops import Operator, operator, tangent_terms
 from ..plan.plan import Plan
 from .backward import backward, check
@@ -321,14 +321,13 @@ class Derivation:
         attrs = {**node_attrs(node, sizes), **self.plan.step.attrs}
         if op.stream is not None:
             attrs |= {"stream": op.stream + self.graph.place(node.name)}
-        arrays |= self.told_by_host(op)
         passes, tangent = op.bound, op.tangent
         if op.bind:
             binding = op.bind([arrays[local] for local in op.locals(len(node.inputs))])
             passes, tangent = list(binding.passes), tangent_terms(binding.tangent)
         if op.trains == "statistics" and self.statistics_change(node):
             passes = [Bound(p) for rule in self.plan.rules for p in rule.statistics()] + passes
-        rules = self.rules_of(node) if "w" in self.trained.get(node.name, ()) else []
+        rules = rules_for(self.plan.rules, self.graph, node) if "w" in self.trained.get(node.name, ()) else []
         if rules:
             letters = {letter: n for letter, n in sizes.items() if letter not in starred(op.shapes)}
             bound = bind(rules, node.op, attrs, (op.derive(sizes, attrs) if op.derive else {}) | letters)
@@ -338,22 +337,6 @@ class Derivation:
                 if rule.stream is not None:
                     attrs |= {"stream": rule.stream + self.graph.place(node.name)}
         return Resolved(node, op, attrs, passes, sizes, arrays, tangent)
-
-    def told_by_host(self, op: Operator) -> dict[str, Buffer]:
-        """What an operator says that the host fills before a step, where there is one."""
-        holds = op.host.items() if self.training else ()
-        return {local: self.count_write() if what == "update" else self.seed_write() for local, what in holds}
-
-    def rules_of(self, node: Node) -> list[Rule]:
-        """The rules of the plan for a trained node; ValueError where one takes floats alone, and it has none."""
-        rules = self.plan.rules_of(node)
-        if node.op == WHOLE and len(rules) < len(self.plan.rules):
-            other = next(rule for rule in self.plan.rules if rule not in rules)
-            raise ValueError(
-                f"{other.method} computes with floats, but {node.name} of {self.graph.name} is of whole numbers: "
-                "name another method, or take the net of floats"
-            )
-        return rules
 
     def given(self, rule: Rule, node: Node, passes: list[Bound], sizes: dict[str, int]) -> dict[str, Buffer]:
         """What the passes of a rule read that the rule or the host gives: its constants and its scalars."""
@@ -454,7 +437,7 @@ class Derivation:
         node = Node("loss", named, (self.graph.output,))
         check_dtype(node, "x", self.graph.tensors[self.graph.output].dtype)
         sizes, axes = read_sizes(op.shapes, {"x": output}), starred_axes(op.shapes, {"x": output})
-        arrays = {"x": output} | self.told_by_host(op)
+        arrays = {"x": output}
         if "x_exponent" in op.shapes and output.quantized:
             arrays["x_exponent"] = output.quantized.scale
         if op.stream is not None:

@@ -6,15 +6,18 @@ filtering products on patches; 8-bit training or the dense passes do what is lef
 is the one that is called: a rule that adds one which writes y replaces the forward pass of its node.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from ..kernels.passes import Bound, Pass
 from ..ops import conv2d, linear, quantized_conv2d
 from .registry import Statement
+
+if TYPE_CHECKING:
+    from ..graph import Graph, Node
 
 # Operators whose gradients the rules put together: of floats, and of whole numbers.
 CONVOLUTION, LINEAR, WHOLE = "conv2d", "linear", "quantized_conv2d"
@@ -137,6 +140,18 @@ class Rule:
     def wrong(self, name: str, values: np.ndarray) -> str | None:
         """What is wrong with a learnt constant that a saved run holds, such as `is no order`; None where nothing is."""
         return None
+
+
+def rules_for(rules: Sequence[Rule], graph: "Graph", node: "Node") -> list[Rule]:
+    """Those of the rules that are for a trained node; ValueError where one takes convolutions of floats alone."""
+    own = [rule for rule in rules if node.op in rule.operators]
+    if node.op == WHOLE and len(own) < len(rules):
+        other = next(rule for rule in rules if rule not in own)
+        raise ValueError(
+            f"{other.method} computes with floats, but {node.name} of {graph.name} is of whole numbers: name another "
+            "method, or take the net of floats"
+        )
+    return own
 
 
 def bind(rules: Iterable, operator: str, attrs: Mapping, sizes: Mapping[str, int]) -> TrainedLayer:

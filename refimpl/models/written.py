@@ -18,7 +18,7 @@ from ..storage.checkpoint import CheckpointError
 from ..storage.files import quoted, reading
 from . import MOST, MOST_PIXELS, MOST_SIDE
 
-LARGEST = 2**31  # of a whole number among attributes
+LARGEST = 2**31  # of a number among attributes
 
 
 def written(graph: Graph) -> str:
@@ -112,7 +112,7 @@ def _attribute(value):
     """An attribute: a number, or rows of them; TypeError for anything else."""
     if isinstance(value, list):
         return tuple(_attribute(v) for v in value)
-    if isinstance(value, bool | float) or isinstance(value, int) and abs(value) <= LARGEST:
+    if isinstance(value, int | float) and abs(value) <= LARGEST:
         return value
     raise TypeError(f"{quoted(str(value))} is no attribute")
 
