@@ -8,6 +8,7 @@ from costmodel.device import kernels
 from costmodel.device.kernels import PAGE, Caches
 from refimpl import models
 from refimpl.backends.cpu import tiles
+from refimpl.surgery.for_step import outlined_for
 
 
 def levels(program, caches, emptied):
@@ -45,3 +46,19 @@ def test_runs_of_pages_count_as_their_pages(caches, emptied, rules):
     p = ri.compile(models.build("lenet5"), plan, 4, backend="fast", threads=2)
     found, wanted = (list(f(p, caches, emptied)) for f in (kernels._levels, levels))
     assert found == wanted and len({tuple(np.sign(row)) for row in wanted}) > 1
+
+
+@pytest.mark.parametrize("bits", [None, "16w8a"])
+@pytest.mark.parametrize("backend", ["fast", "reference"])
+def test_what_draws_works_once_for_each_draw_of_each_element(bits, backend):
+    graph = models.build("watch", classes=7)
+    elements = [64 * 7, 7]
+    for m in (1, 3):
+        step = ri.ForwardGradient(m=m, bits=bits, optimizer=ri.SGD(0.01))
+        program = ri.compile(outlined_for(step, graph), ri.Plan(0, step=step), 8, backend=backend, threads=1)
+        drawn = [
+            terms["mac"]
+            for launch, terms in zip(program.order, kernels.work(program, Caches()), strict=True)
+            if launch.covers[0].passed.operator.endswith("perturbation") and "J" in launch.covers[0].sizes
+        ]
+        assert sorted(drawn) == sorted([*elements, *(m * e for e in elements)])  # a look has one draw, the update m

@@ -1,11 +1,10 @@
-"""Work of refimpl.backends.cpu.perturbation: each element is drawn once for each draw."""
-
-import math
+"""Work of refimpl.ops.perturbation and its tuned kernel: each element is drawn once for each draw."""
 
 from ..stated import states_work
 
 
-@states_work("perturbation.summed")
-def summed(launch, threads):
+@states_work("perturbation.summed", "perturbation.perturb", "perturbation.estimate")
+def drawn(launch, threads):
     """Draws of all elements."""
-    return {"mac": math.prod(launch.writes[0].shape) * math.prod(launch.args[3].shape)}
+    sizes = launch.covers[0].sizes
+    return {"mac": sizes["E"] * sizes["J"]}
