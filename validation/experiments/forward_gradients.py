@@ -196,15 +196,14 @@ def mcunet(subject: int, output: Path, whole: bool) -> ri.Graph:
 
 
 WATCH, ENHANCEMENTS, LAYERS = "forward-gradient-watch", "forward-gradient-enhancements", "forward-gradient-layers"
+DIGITS, MCUNET = "forward-gradient-digits", "forward-gradient-mcunet"
 TASKS = {
     **{
         name: Task(name, tuple(range(1, 11)), lambda subject, seed: data.watch(subject), watch_net)
         for name in (WATCH, ENHANCEMENTS, LAYERS)
     },
-    "forward-gradient-digits": Task("forward-gradient-digits", tuple(range(1, 7)), digits_of, digits_net),
-    "forward-gradient-mcunet": Task(
-        "forward-gradient-mcunet", (1,), photographs_of, mcunet, True, photographs_to_choose_by
-    ),
+    DIGITS: Task(DIGITS, tuple(range(1, 7)), digits_of, digits_net),
+    MCUNET: Task(MCUNET, (1,), photographs_of, mcunet, True, photographs_to_choose_by),
 }
 
 
@@ -241,11 +240,23 @@ PROTOCOLS = {
     ENHANCEMENTS: Protocol(modes={"classifier": (BACKPROP, "sign, m = 1", *ENHANCED)}),
     LAYERS: Protocol(
         modes={
-            "last layer": tuple(WAYS),
-            "whole net": (*WAYS, *WHOLE, *HYBRID, "sparse, largest 10 %", "sparse, random 10 %"),
-        }
+            "last layer": (BACKPROP, "sign, m = 1", "sign, m = 3", "16w8a, m = 1"),
+            "whole net": (
+                BACKPROP, "sign, m = 1", "sign, m = 3", "16w8a, m = 1", *HYBRID,
+                "sparse, largest 10 %", "sparse, random 10 %",
+            ),
+        },
+        shares={"whole net": 1 / 2},
     ),
-    "forward-gradient-mcunet": Protocol(
+    DIGITS: Protocol(
+        modes={
+            "classifier": (*WAYS, *WHOLE),
+            "last block": (BACKPROP, "sign, m = 1", "16w8a, m = 1", *HYBRID),
+            "whole net": (BACKPROP, "sign, m = 1", *HYBRID),
+        },
+        shares={"last block": 1 / 5, "whole net": 1 / 20},
+    ),
+    MCUNET: Protocol(
         batch=256,
         trials=1,
         modes={"classifier": SIGNS},
