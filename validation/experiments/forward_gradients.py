@@ -242,8 +242,13 @@ PROTOCOLS = {
         modes={
             "last layer": (BACKPROP, "sign, m = 1", "sign, m = 3", "16w8a, m = 1"),
             "whole net": (
-                BACKPROP, "sign, m = 1", "sign, m = 3", "16w8a, m = 1", *HYBRID,
-                "sparse, largest 10 %", "sparse, random 10 %",
+                BACKPROP,
+                "sign, m = 1",
+                "sign, m = 3",
+                "16w8a, m = 1",
+                *HYBRID,
+                "sparse, largest 10 %",
+                "sparse, random 10 %",
             ),
         },
         shares={"whole net": 1 / 2},
