@@ -7,14 +7,18 @@ from costmodel import predict
 from costmodel.advice import convergence
 from costmodel.device.device import Device
 from refimpl.storage import files
-from validation.experiments import lenet_mnist, sparse_mobilenet
+from validation.experiments import forward_gradients, lenet_mnist, sparse_mobilenet
 from validation.instruments.provenance import provenance
 
 from . import options
 from .errors import Malformed, Refused
 
 MOST = 1e30  # steps or operations of a run
-SOURCES = {lenet_mnist.NAME: lenet_mnist, sparse_mobilenet.NAME: sparse_mobilenet}  # modules with curves, programs
+SOURCES = {  # record → module that knows its curves and programs
+    lenet_mnist.NAME: lenet_mnist,
+    sparse_mobilenet.NAME: sparse_mobilenet,
+    **dict.fromkeys(forward_gradients.TASKS, forward_gradients),
+}
 
 
 @dataclass

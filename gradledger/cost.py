@@ -198,9 +198,13 @@ def priced(estimate: predict.Estimate) -> dict:
 def whole_numbers(estimate: predict.Estimate, ratio: str) -> dict:
     """Product-accumulates of whole numbers by the bits of their factors, and the macs of the step with them."""
     found = integers.products(estimate)
-    weighed = integers.as_macs(found, ratio)
     imacs = {f"{a}x{b}": n for (a, b), n in found.items()}
-    return {"imacs": imacs, "ratio": ratio, "as_macs": weighed, "macs": estimate.macs + weighed}
+    return {
+        "imacs": imacs,
+        "ratio": ratio,
+        "as_macs": integers.as_macs(found, ratio),
+        "macs": integers.weighed_macs(estimate, ratio),
+    }
 
 
 def executed(estimate: predict.Estimate) -> dict:

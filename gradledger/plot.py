@@ -15,6 +15,10 @@ from refimpl.storage import checkpoint
 
 EXPERIMENTS = {  # record's name → the module whose `draw` draws it, imported only for that
     "advise": "gradledger.advise_plot",
+    **{
+        f"forward-gradient-{name}": "validation.experiments.forward_gradients_plot"
+        for name in ("watch", "enhancements", "layers", "digits", "mcunet")
+    },
     "gradient-filter-noniid": "validation.experiments.noniid_plot",
     "loss-landscape": "validation.experiments.loss_landscape_plot",
     "lenet-mnist": "validation.experiments.lenet_mnist_plot",

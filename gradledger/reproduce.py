@@ -49,7 +49,7 @@ EXPERIMENTS = {
     **{name: partial(forward_gradients.run, name) for name in forward_gradients.TASKS},
 }
 MANY_RUNS = (noniid, lenet_mnist, quantized_lenet, quantized_noniid, quantized_scaling, sparse_mobilenet)
-JUDGED = {module.NAME: module for module in MANY_RUNS}
+JUDGED = {module.NAME: module for module in MANY_RUNS} | dict.fromkeys(forward_gradients.TASKS, forward_gradients)
 
 
 def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict:

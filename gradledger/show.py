@@ -213,8 +213,8 @@ def equal_accuracy(record: dict) -> None:
     for group, found in record["groups"].items():
         console.print(f"{escape(group)}: until {100 * found['accuracy']:.2f} % is reached", highlight=False)
         table = Table(box=None, pad_edge=False, header_style="bold")
-        ratio = f"TMAC, to {escape(found['methods'][0]['method'])}"
-        names = ("method", "runs that do", "steps", "MMAC a step", "TMAC in all", "least to most", ratio)
+        ratio = f"to {escape(found['methods'][0]['method'])}"
+        names = ("method", "runs that do", "steps", "MAC a step", "in all", "least to most", ratio)
         where = record["device"] and f"time on {escape(record['device'])}"
         for name in (*names, *((where,) if where else ())):
             table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
@@ -224,8 +224,8 @@ def equal_accuracy(record: dict) -> None:
                 cells += ["-"] * 5
             else:
                 cells += [
-                    f"{row['steps']:,.0f}", f"{row['macs_per_step'] / 1e6:,.1f}", f"{row['macs'] / 1e12:,.3f}",
-                    f"{row['macs_min'] / 1e12:,.3f} to {row['macs_max'] / 1e12:,.3f}",
+                    f"{row['steps']:,.0f}", operations(row["macs_per_step"]), operations(row["macs"]),
+                    f"{operations(row['macs_min'])} to {operations(row['macs_max'])}",
                     "-" if row["ratio"] is None else f"{row['ratio']:.2f}",
                 ]  # fmt: skip
             if where:
@@ -254,6 +254,14 @@ def size(nbytes: float) -> str:
             return f"{nbytes:,.0f} {unit}" if unit == "B" else f"{nbytes:,.1f} {unit}"
         nbytes /= 1024
     raise AssertionError
+
+
+def operations(count: float, unit: str = "") -> str:
+    """A number of operations with the prefix that reads best."""
+    for prefix, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= scale:
+            return f"{count / scale:,.2f} {prefix}{unit}"
+    return f"{count:g} {unit}".rstrip()
 
 
 def percent(share: float | None) -> str:

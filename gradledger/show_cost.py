@@ -10,7 +10,7 @@ from costmodel.advice.energy import ACCESSES
 from costmodel.advice.integers import RATIOS
 from refimpl.methods.filter_shares import STEPS
 
-from .show import console, seconds, size
+from .show import console, operations, seconds, size
 
 ENDS = ("", "_low", "_high")  # of the record's keys for what is expected, and its bounds
 
@@ -193,11 +193,3 @@ def budgeted(record: dict, wide: Console) -> None:
     wide.print()
     wide.print(table)
     wide.print(f"the peak is at {memory['peak_at']}")
-
-
-def operations(count: float, unit: str = "") -> str:
-    """A number of operations with the prefix that reads best."""
-    for prefix, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= scale:
-            return f"{count / scale:,.2f} {prefix}{unit}"
-    return f"{count:g} {unit}".rstrip()

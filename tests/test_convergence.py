@@ -84,7 +84,7 @@ def test_the_recorded_methods_at_the_accuracy_that_all_reach(run):
 def test_the_table_tells_which_runs_do_not_reach_it(run):
     status, out, _ = run(RECORD, "--accuracy", "98.9")
     assert status == 0 and "LeNet: until 98.90 % is reached" in out and "0 of 3" in out and "3 of 3" in out
-    assert "TMAC, to SGD" in out
+    assert "MAC a step" in out and "to SGD" in out and " T" in out and " M" in out
 
 
 def test_an_accuracy_that_no_run_reaches(run):
@@ -125,3 +125,18 @@ def test_the_curves_of_sparse_update_count_what_a_step_costs():
     runs = [{"net": "width 1.0", "method": "fixed", "curve": [[5, 0.7], [10, 0.8]]}]
     found = sparse_mobilenet.curves({"runs": runs, "macs_per_step": {"width 1.0": {"fixed": 300}}})
     assert found == {"width 1.0": {"fixed": [[(5, 1500, 0.7), (10, 3000, 0.8)]]}}
+
+
+def test_ways_without_a_backward_pass_beside_one_with(run):
+    """The record's own classifiers: whole numbers count by their bits, and a step's price is in the same unit."""
+    record = RECORD.with_name("forward-gradient-watch.json")
+    status, out, _ = run(record, "--json", "--accuracy", "94", "--device", "raspberry-pi-4")
+    rows = {row["method"]: row for row in json.loads(out)["groups"]["classifier"]["methods"]}
+    given = json.loads(record.read_text())["measured"]["classifier"]
+    assert status == 0 and rows.keys() == given.keys() and rows["8w8a, m = 3"]["macs"] is None
+    for name, row in rows.items():
+        if row["macs"]:
+            assert row["macs"] == pytest.approx(row["steps"] * given[name]["macs_a_step"])
+    whole, floats = rows["16w8a, m = 1"], rows["sign, m = 1"]
+    assert whole["macs_per_step"] < floats["macs_per_step"] / 5
+    assert whole["seconds"]["mid"] / whole["steps"] > floats["seconds"]["mid"] / floats["steps"] / 5

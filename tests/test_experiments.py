@@ -186,7 +186,13 @@ def test_a_committed_record_is_what_judging_its_runs_gives(name, tmp_path, capsy
 @pytest.mark.parametrize("name", [*reproduce.JUDGED, "watch-adapt"])
 def test_a_record_of_several_seeds_says_what_its_settings_were_chosen_on(name):
     chosen = json.loads((RESULTS / f"{name}.json").read_text())["settings_chosen_on"]
-    said = ("test images", "windows that evaluate", "training images held out")
+    said = (
+        "test images",
+        "windows that evaluate",
+        "training images held out",
+        "training samples of",
+        "training images beside",
+    )
     assert chosen and all(any(words in on for words in said) for on in chosen.values())
 
 

@@ -3,7 +3,7 @@
 A method that halves a step may need three times the steps, and one that drops instances makes steps of every size. So
 methods are compared at equal accuracy, on curves that recorded runs went along: points of (steps made, multiply-adds
 made, accuracy), as they were counted. Seconds on a device are the predicted seconds of a multiply-add of the method's
-own step, times the multiply-adds made.
+own step, times the multiply-adds made. Those of whole numbers count by their bits (`integers`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..predict import Estimate
+from . import integers
 
 Curve = Sequence[tuple[float, float, float]]  # (steps, multiply-adds, accuracy) in the order of the run
 
@@ -78,7 +79,8 @@ def compare(
             }
             if estimates:
                 price = estimates[method]
-                row["seconds"] = {bound: row["macs"] * s / price.macs for bound, s in price.seconds.items()}
+                a_step = integers.weighed_macs(price)
+                row["seconds"] = {bound: row["macs"] * s / a_step for bound, s in price.seconds.items()}
         rows.append(row)
     first = rows[0]["macs"]
     for row in rows:

@@ -52,6 +52,11 @@ def products_of(call: Call, units: Mapping[str, int | float]) -> dict[Bits, int 
     return {bits: count} if bits and count else {}
 
 
+def weighed_macs(estimate: "Estimate", ratio: str = "width") -> float:
+    """Multiply-adds of one step, those of whole numbers as what they count by one of RATIOS."""
+    return estimate.macs + as_macs(products(estimate), ratio)
+
+
 def as_macs(found: Mapping[Bits, int | float], ratio: str) -> float:
     """Multiply-adds of floats as which they count by one of RATIOS."""
     return sum(n * RATIOS[ratio](*bits) for bits, n in found.items())

@@ -346,13 +346,14 @@ def forward_gradient_runs(name: str) -> str:
             [
                 way, f"{r['before']:.1f}", f"{r['accuracy']['mean']:.2f} ± {r['accuracy']['std']:.2f}",
                 "" if way == "backprop" else f"{r['gap']['mean']:+.2f}", f"{r['worst_person']:.1f}", f"{r['lr']:g}",
-                f"{r['passes_a_step']}", f"{r['macs_a_step']:,.0f}", f"{r['arena_bytes']:,}", f"{r['state_bytes']:,}",
+                f"{r['passes_a_step']}", f"{r['macs_a_step']:,}", f"{r['float_macs_a_step']:,}", f"{r['arena_bytes']:,}",
+                f"{r['state_bytes']:,}",
             ]
             for way, r in ways.items()
         ]  # fmt: skip
         head = [
             mode, "before, %", "after, %", "points to backprop", "worst person, %", "rate", "passes a step",
-            "multiply-adds of floats a step", "arena, bytes", "weights that change, bytes",
+            "multiply-adds a step", "of floats", "arena, bytes", "weights that change, bytes",
         ]  # fmt: skip
         parts += [table(head, rows, right=1), curves(ways)]
     return "\n\n".join(parts)

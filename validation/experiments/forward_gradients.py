@@ -37,13 +37,14 @@ import numpy as np
 
 import refimpl as ri
 from costmodel import predict
+from costmodel.advice import integers
 from refimpl import data
 from refimpl.formats.npz import load_npz
 from refimpl.graph import INPUT
 from refimpl.kernels import random
 from refimpl.storage import checkpoint
 from refimpl.surgery.cut import cut, frozen_until
-from refimpl.surgery.for_step import made_for, weights_that_train
+from refimpl.surgery.for_step import made_for, outlined_for, weights_that_train
 
 from . import datasets
 from .runs import FRESH, TRIAL_SEED, Runs, best_of, held_out, judged, spread, verdicts
@@ -287,16 +288,22 @@ def tail_of(
     graph: ri.Graph, d: data.Dataset, plan: ri.Plan, batch: int, kept: dict | None = None
 ) -> tuple[ri.Graph, data.Dataset]:  # fmt: skip
     """The part of a net that learns, and the maps that it sees. kept: those that were seen before, by their dtype."""
-    place = frozen_until(graph, plan, features=kept is not None)
-    if place is None:
+    head, tail = parts_of(graph, plan, features=kept is not None)
+    if head is None:
         return graph, d
-    (head, tail), kept = cut(graph, place), {} if kept is None else kept
-    found = kept.get(graph.tensors[place].dtype)
+    kept = {} if kept is None else kept
+    found = kept.get(tail.tensors[INPUT].dtype)
     if found is None:
         before = ri.Trainer(ri.compile(head, None, batch))
         found = replace(d, x_train=before.predict(d.x_train), x_test=before.predict(d.x_test))
-        kept[graph.tensors[place].dtype] = found
+        kept[tail.tensors[INPUT].dtype] = found
     return tail, found
+
+
+def parts_of(graph: ri.Graph, plan: ri.Plan, features: bool) -> tuple[ri.Graph | None, ri.Graph]:
+    """What comes before the first layer that learns, None where nothing does, and the rest."""
+    place = frozen_until(graph, plan, features=features)
+    return (None, graph) if place is None else cut(graph, place)
 
 
 def adapt(
@@ -322,13 +329,9 @@ def adapt(
     for progress in trainer.steps(d.x_train, d.y_train, epochs):
         if progress.step in marks:
             curve.append([progress.step, 100 * trainer.evaluate(d.x_test, d.y_test)])
-    price = predict.estimate(program)
     return {
         "curve": [[at, round(accuracy, 3)] for at, accuracy in curve],
         "passes": passes(step),
-        "step_macs": price.flops / 2,
-        "arena_bytes": program.peak_bytes,
-        "state_bytes": program.region_bytes("state"),
         "train_seconds": time.perf_counter() - started,
     }
 
@@ -367,10 +370,27 @@ def run(name: str, output: Path, watch: Callable[[int, int, str], None], protoco
             net, d = task.net(subject, output, step.quantizes is not None), task.load(subject, seed)
             maps = kept.setdefault((mode, seed), {}) if task.fixed else None
             runs.add(**key, **adapt(net, d, mode, step, protocol, seed, protocol.points, maps))
-    return {
-        "name": name,
-        **judge({"name": name, "protocol": asdict(protocol), "runs": [r for r in runs.found if "mode" in r]}),
-    }
+    found = {"name": name, "protocol": asdict(protocol), "runs": [r for r in runs.found if "mode" in r]}
+    return {"name": name, **judge(found | {"costs": costs(found)})}
+
+
+def costs(record: dict) -> dict[str, dict[str, dict]]:
+    """Mode → way → what a step on a whole mini-batch costs, of the part that learns.
+
+    macs_a_step: multiply-adds, those of whole numbers by their bits (`costmodel.advice.integers`, by width);
+    float_macs_a_step: those of floats among them.
+    """
+    found: dict[str, dict[str, dict]] = {}
+    for mode, ways in programs(record).items():
+        for one, program in ways.items():
+            price = predict.estimate(program)
+            found.setdefault(mode, {})[one] = {
+                "macs_a_step": round(integers.weighed_macs(price)),
+                "float_macs_a_step": round(price.macs),
+                "arena_bytes": program.peak_bytes,
+                "state_bytes": program.region_bytes("state"),
+            }
+    return found
 
 
 def judge(record: dict) -> dict:
@@ -394,9 +414,7 @@ def judge(record: dict) -> dict:
                 "gap": spread([a - b for a, b in zip(by_seed, reference, strict=True)]),
                 "lr": first["lr"],
                 "passes_a_step": first["passes"],
-                "macs_a_step": first["step_macs"],
-                "arena_bytes": first["arena_bytes"],
-                "state_bytes": first["state_bytes"],
+                **record["costs"][mode][one],
                 "curve": [[at, round(float(np.mean([r["curve"][i][1] for r in own])), 2)]
                           for i, (at, _) in enumerate(first["curve"])],
             }  # fmt: skip
@@ -412,8 +430,43 @@ def judge(record: dict) -> dict:
         "measured": measured,
         **verdicts(goals),
         "settings_chosen_on": {"lr": _chosen_on(record)},
+        "costs": record["costs"],
         "runs": runs,
     }
+
+
+def curves(record: dict) -> dict[str, dict[str, list]]:
+    """The learning curves of a record for `costmodel.advice.convergence`: mode → way → one of each seed.
+
+    A curve is the mean of the people, from its first look after the first step on.
+    """
+    found: dict[str, dict[str, list]] = {}
+    for mode, ways in record["costs"].items():
+        for one, cost in ways.items():
+            runs = [r for r in record["runs"] if (r["mode"], r["way"]) == (mode, one)]
+            for seed in record["seeds"]:
+                people = [[(at, at * cost["macs_a_step"], accuracy / 100) for at, accuracy in r["curve"][1:]]
+                          for r in runs if r["seed"] == seed]  # fmt: skip
+                found.setdefault(mode, {}).setdefault(one, []).append(np.mean(people, axis=0).tolist())
+    return found
+
+
+def programs(record: dict) -> dict[str, dict[str, ri.Program]]:
+    """The compiled step of each mode and way of a record, of the part that learns; scales of whole numbers stand in."""
+    task, batch = TASKS[record["name"]], record["protocol"]["batch"]
+    return {
+        mode: {one: program(task, mode, batch, way(one)) for one in names}
+        for mode, names in record["protocol"]["modes"].items()
+    }
+
+
+def program(task: Task, mode: str, batch: int, way: Way) -> ri.Program:
+    """The compiled step of a way of training, for its costs."""
+    step = way.step(way.rates[0])
+    plan = ri.Plan(MODES[mode], step=step)
+    graph = task.net(task.subjects[0], Path(), step.quantizes is not None)
+    graph = outlined_for(step, graph, weights_that_train(plan, graph))
+    return ri.compile(parts_of(graph, plan, features=task.fixed)[1], plan, batch)
 
 
 def _chosen_on(record: dict) -> str:
