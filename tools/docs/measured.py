@@ -346,8 +346,8 @@ def forward_gradient_runs(name: str) -> str:
             [
                 way, f"{r['before']:.1f}", f"{r['accuracy']['mean']:.2f} ± {r['accuracy']['std']:.2f}",
                 "" if way == "backprop" else f"{r['gap']['mean']:+.2f}", f"{r['worst_person']:.1f}", f"{r['lr']:g}",
-                f"{r['passes_a_step']}", f"{r['macs_a_step']:,}", f"{r['float_macs_a_step']:,}", f"{r['arena_bytes']:,}",
-                f"{r['state_bytes']:,}",
+                f"{r['passes_a_step']}",
+                *(f"{r[key]:,}" for key in ("macs_a_step", "float_macs_a_step", "arena_bytes", "state_bytes")),
             ]
             for way, r in ways.items()
         ]  # fmt: skip
