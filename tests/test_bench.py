@@ -13,7 +13,7 @@ import refimpl as ri
 from costmodel.device import device
 from gradledger import cli
 from validation import bench
-from validation.bench import blocks, filtered, methods, quantized, steps
+from validation.bench import blocks, filtered, forward, methods, quantized, steps
 
 TINY = filtered.Filtered(8, 9, 7, 2, batch=2)
 
@@ -58,6 +58,18 @@ def test_a_step_in_8_bits_is_that_of_the_reference_and_its_peer_is_the_dense_ste
         assert case.error() < 1e-6
         assert case.ours()() == pytest.approx(case.backprop()(), rel=1e-3)
     assert "quantized.grad_w" in str(case.own()) and "quantized" not in str(case.program())
+
+
+@pytest.mark.parametrize("bits", [None, "16w8a"])
+def test_a_step_without_a_backward_pass_is_exact_and_its_peer_is_back_propagation(bits):
+    case = forward.ForwardCase("lenet5", (28, 28), 4, ri.ForwardGradient(m=1, bits=bits))
+    with bench.our_threads(1):
+        assert case.error() < (1e-4 if bits is None else 1e-12)
+        ours, dense = case.ours(), case.backprop()
+        ours(), dense()
+    assert ours.trainer.program.plan.step.m == 1 and dense.trainer.program.plan.step == ri.Backprop(ri.SGD(lr=1e-6))
+    ratio = case.predicted()["predicted_macs_ratio"]
+    assert 0.5 < ratio < 1.2 if bits is None else 0.25 < ratio < 0.6  # 16 of 32 bits
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.method)
@@ -147,7 +159,7 @@ def test_a_side_that_fails_is_named():
 
 
 def test_names_choose_cases():
-    assert bench.families() == ["filtered", "step", "block", "start", "method", "integers", "quantized"]
+    assert bench.families() == ["filtered", "step", "block", "start", "method", "integers", "quantized", "forward"]
     assert len(bench.choose(["filtered"])) == 14
     assert bench.choose(["filtered-3"]) == ["filtered-3-patch2", "filtered-3-patch4"]
     assert bench.choose(["filtered-3-patch4", "filtered-3"]) == ["filtered-3-patch4", "filtered-3-patch2"]
@@ -158,7 +170,10 @@ def test_names_choose_cases():
     "args, message",
     [
         (["filtered-9"], "unknown case 'filtered-9': choose from filtered-0-patch2, filtered-1-patch2"),
-        (["methd"], "unknown case 'methd': choose from filtered, step, block, start, method, integers, quantized\n"),
+        (
+            ["methd"],
+            "unknown case 'methd': choose from filtered, step, block, start, method, integers, quantized, forward\n",
+        ),
         (["filtered", "--peer", "jax"], "unknown peer 'jax': choose from torch"),
         (["filtered", "--repeats", "0"], "--repeats must be at least 1, got 0"),
     ],

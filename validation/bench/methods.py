@@ -11,6 +11,7 @@ import numpy as np
 
 import costmodel
 import refimpl as ri
+from costmodel.advice import integers
 from costmodel.device import device as devices
 
 from .steps import StepCase
@@ -75,11 +76,15 @@ class MethodCase:
 
     def error(self) -> float:
         """Error of the change that one step makes to all weights, against the same step in float64."""
+        return self.distance(*(self.own(dtype, ERROR_LR) for dtype in (np.float32, np.float64)))
+
+    def distance(self, ours: ri.Program, exact: ri.Program) -> float:
+        """‖a − b‖ / ‖b‖ of the changes that one step of each makes to all weights."""
         changes = []
-        for dtype in (np.float32, np.float64):
-            step = self.step(self.own(dtype, ERROR_LR))
+        for program in (ours, exact):
+            step = self.step(program)
             parameters = step.trainer.parameters
-            before = {name: parameters[name].astype("float64") for name in step.trainer.program.step.gradients}
+            before = {name: parameters[name].astype("float64") for name in program.graph.parameters}
             step()
             changes.append(np.concatenate([(parameters[name] - a).ravel() for name, a in before.items()]))
         return float(np.linalg.norm(changes[0] - changes[1]) / np.linalg.norm(changes[1]))
@@ -97,7 +102,7 @@ class MethodCase:
         here = devices.this_machine()
         ours, dense = (costmodel.estimate(p, device=here) for p in (self.own(), self.program()))
         return {
-            "predicted_macs_ratio": ours.macs / dense.macs,
+            "predicted_macs_ratio": integers.weighed_macs(ours) / dense.macs,
             "predicted_executed_ratio": ours.executed_flops / dense.executed_flops,
             "predicted_seconds_ratio": ours.seconds["mid"] / dense.seconds["mid"],
             "predicted_seconds_ratio_range": [

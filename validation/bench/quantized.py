@@ -27,14 +27,8 @@ class QuantizedCase(MethodCase):
 
         Steps of float32 and of float64 round numbers of the error maps to either side here and there.
         """
-        changes = []
-        for backend in (None, "reference"):
-            step = self.step(self.program((self.rule,), "all", np.float64, ERROR_LR, backend))
-            parameters = step.trainer.parameters
-            before = {name: parameters[name].copy() for name in step.trainer.program.step.gradients}
-            step()
-            changes.append(np.concatenate([(parameters[name] - a).ravel() for name, a in before.items()]))
-        return float(np.linalg.norm(changes[0] - changes[1]) / np.linalg.norm(changes[1]))
+        both = (self.program((self.rule,), "all", np.float64, ERROR_LR, backend) for backend in (None, "reference"))
+        return self.distance(*both)
 
 
 NETS = (("resnet8", 32, 32), ("resnet20", 32, 32), ("lenet", 28, 64), ("mobilenet_v2", 96, 8))
