@@ -241,26 +241,18 @@ PROTOCOLS = {
     ENHANCEMENTS: Protocol(modes={"classifier": (BACKPROP, "sign, m = 1", *ENHANCED)}),
     LAYERS: Protocol(
         modes={
-            "last layer": (BACKPROP, "sign, m = 1", "sign, m = 3", "16w8a, m = 1"),
-            "whole net": (
-                BACKPROP,
-                "sign, m = 1",
-                "sign, m = 3",
-                "16w8a, m = 1",
-                *HYBRID,
-                "sparse, largest 10 %",
-                "sparse, random 10 %",
-            ),
+            "last layer": (BACKPROP, "sign, m = 1", "16w8a, m = 1"),
+            "whole net": (BACKPROP, "sign, m = 1", "16w8a, m = 1", *HYBRID, "sparse, largest 10 %"),
         },
-        shares={"whole net": 1 / 2},
+        shares={"last layer": 1 / 2, "whole net": 1 / 3},
     ),
     DIGITS: Protocol(
         modes={
-            "classifier": (*WAYS, *WHOLE),
-            "last block": (BACKPROP, "sign, m = 1", "16w8a, m = 1", *HYBRID),
+            "classifier": (BACKPROP, "sign, m = 1", "sign, m = 3", "16w8a, m = 1"),
+            "last block": (BACKPROP, "sign, m = 1", "16w8a, m = 1"),
             "whole net": (BACKPROP, "sign, m = 1", *HYBRID),
         },
-        shares={"last block": 1 / 5, "whole net": 1 / 20},
+        shares={"last block": 1 / 8, "whole net": 1 / 40},
     ),
     MCUNET: Protocol(
         batch=256,
