@@ -466,11 +466,11 @@ class Derivation:
         section = self.names[self.section]
         self.calls[self.section].append(Call(section, self.prefix + node, passed, arrays, attrs, sizes, when=self.when))
 
-    def scalar(self, name: str, dtype, value, block: str = "") -> Buffer:
+    def scalar(self, name: str, dtype, value, block: str = "", rate: bool = False) -> Buffer:
         """A one-element array that the host fills before each step with `value(updates, planned, seed)` (`Scalar`)."""
         if name not in self.host_writes:
             self.host_writes[name] = self.buffer(name, (1,), dtype)
-            self.scalars[name] = Scalar(value, self.prefix, block)
+            self.scalars[name] = Scalar(value, self.prefix, block, rate)
         return self.host_writes[name]
 
     def host_array(self, name: str, shape: tuple[int, ...], dtype) -> Buffer:

@@ -206,14 +206,16 @@ class Scalar:
     """What the host writes into an array of one element before a step: `value(updates, planned, seed)`.
 
     updates: of the net, or of a residual block that steps may leave out; planned: updates of the net in the whole run.
+    A learning rate (`rate`) is given one more, the factor on it (`Trainer.factor`).
     """
 
-    value: Callable[[int, int, int], float]
+    value: Callable[..., float]
     net: str = ""  # prefix of the net
     block: str = ""  # the residual block whose updates count, "" those of the net
+    rate: bool = False
 
-    def __call__(self, updates: int, planned: int, seed: int) -> float:
-        return self.value(updates, planned, seed)
+    def __call__(self, updates: int, planned: int, seed: int, factor: float = 1.0) -> float:
+        return self.value(updates, planned, seed, *((factor,) if self.rate else ()))
 
 
 @dataclass

@@ -28,7 +28,8 @@ def update(net: "Derivation", nodes: "list[Resolved]") -> None:
     optimizer = net.plan.step.optimizer
     op = operator(optimizer.operator)
     passed = next(p for p in op.passes.values() if set(p.writes) == {"w", *optimizer.state})
-    shared = {"lr": net.scalar("lr", net.dtype, optimizer.rate)}
+    rate = lambda updates, planned, seed, factor: factor * optimizer.rate(updates, planned, seed)  # noqa: E731
+    shared = {"lr": net.scalar("lr", net.dtype, rate, rate=True)}
     if net.plan.step.clip_norm is not None:
         shared["clip"] = clip(net, net.plan.step.clip_norm)
     factors: dict[str, Buffer] = {}

@@ -142,8 +142,12 @@ class Niti(Strategy):
 
     def _update(self, net: "Derivation") -> None:
         """The calls that change each trained parameter."""
-        rate, always = self.optimizer.rate, net.when
-        bits = net.scalar("rate_bits", np.int32, lambda updates, planned, seed: rate_bits(rate(updates, planned)))
+        always = net.when
+
+        def bits_of(updates: int, planned: int, seed: int, factor: float) -> int:
+            return rate_bits(factor * self.optimizer.rate(updates, planned))
+
+        bits = net.scalar("rate_bits", np.int32, bits_of, rate=True)
         told = {"step": net.count_write(), "seed": net.seed_write(), "rate_bits": bits}
         places = {name: i for i, name in enumerate(net.graph.parameters)}
         for name, when in net.updated.items():

@@ -16,9 +16,10 @@ SHAPES = {
 
 
 def measures(output, target, ignored=None):
-    """Of outputs and targets (M, …): `mse`, the mean squared error, and `mae`, the mean absolute error."""
+    """Of outputs and targets (M, …): `mse`, the mean squared error, and `mae`, the mean absolute error; loss is mse."""
     difference = output.astype(np.float64) - target
-    return {"mse": float(np.mean(np.square(difference))), "mae": float(np.mean(np.abs(difference)))}
+    mse = float(np.mean(np.square(difference)))
+    return {"mse": mse, "mae": float(np.mean(np.abs(difference))), "loss": mse}
 
 
 @declare(SHAPES, items="N", writes="losses", sums="E", adds="E", divisors={"losses": lambda sizes: sizes["E"]})

@@ -51,7 +51,7 @@ def measures(output, labels, ignored=None):
     accuracy: share of rows whose largest logit is that of their label. recall, iou: of each class, (K,), the share of
     its rows that are found, and that of those found or labelled so that are both; NaN where there are none.
     mean_recall, mean_iou: over the classes that have one. confusion: rows by label and by what was found, (K, K); a
-    row with a NaN is found as nothing.
+    row with a NaN is found as nothing. loss: the mean of −log of the probability of the label, in float64.
     """
     classes = output.shape[-1]
     rows, labels = output.reshape(-1, classes), labels.reshape(-1).astype(np.int64)
@@ -66,8 +66,17 @@ def measures(output, labels, ignored=None):
         accuracy = float(np.divide(right.sum(), len(labels)))
     return {
         "accuracy": accuracy, "mean_recall": _mean(recall), "mean_iou": _mean(iou), "recall": recall, "iou": iou,
-        "confusion": confusion,
+        "confusion": confusion, "loss": _loss(rows, labels),
     }  # fmt: skip
+
+
+def _loss(rows, labels):
+    """Mean cross-entropy, NaN where there are no rows or a logit is not finite."""
+    logits = rows.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        logits = logits - logits.max(1, keepdims=True, initial=-np.inf)
+        losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
+    return float(losses.mean()) if len(losses) else math.nan
 
 
 def _mean(values):

@@ -81,6 +81,7 @@ class Trainer:
         self.trained = {prefix: [] for prefix in prefixes}  # net → its trained parameters
         for name in program.step.gradients:
             self.trained[next(prefix for prefix in prefixes if name.startswith(prefix))].append(name)
+        self.factor = 1.0  # on every learning rate, for who watches a run; no part of its state
         self.step = 0  # mini-batches looked at
         self.updates = {name: np.zeros(1, np.int64) for name in (*prefixes, *(block.name for block in program.blocks))}
         self.losses: list[float] = []
@@ -249,7 +250,7 @@ class Trainer:
         for name, scalar in self.runner.program.step.scalars.items():
             if scalar.net == net:
                 done = int(self.updates[scalar.block or net][0])
-                self.runner.write(name, n, scalar(done, self.planned(total), self.seed))
+                self.runner.write(name, n, scalar(done, self.planned(total), self.seed, self.factor))
 
     def planned(self, total: int) -> int:
         """Updates that a run of `total` mini-batches makes, as far as the plan tells that ahead."""

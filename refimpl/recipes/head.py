@@ -1,0 +1,99 @@
+"""The classifier first and alone: a new one knows nothing yet, and its gradients would spoil the layers below.
+
+The maps before it are computed once (`surgery.cut`), so that many passes over them cost next to nothing. Each of RATES
+is tried to the end, by Adam with a rate that falls along a cosine, and the weights whose loss on the samples held out
+was lowest after any pass are the result; they may be those that it began with.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..compiler.compile import compile
+from ..graph import Graph
+from ..methods.optim import Adam, Schedule
+from ..plan.plan import Backprop, Plan
+from ..surgery.cut import cut, frozen_until
+from ..training.guard import NonFiniteError
+from ..training.inputs import Inputs, samples
+from ..training.trainer import Trainer
+from .watched import Event, Look, looked
+
+RATES = (0.01, 0.003, 0.001)
+PASSES = 60  # over the maps, for each rate
+MOST_STEPS = 2_000  # for each rate: fewer passes over many samples, at least one
+
+
+def plan_of(plan: Plan) -> Plan:
+    """How the classifier of a net trains alone, before it trains by `plan`: the loss is that of the plan."""
+    step = Backprop(Adam(RATES[0], schedule=Schedule("cosine")))
+    return Plan(
+        0, step=step, train_bias=True, loss=plan.loss, label_smoothing=plan.label_smoothing,
+        class_weights=plan.class_weights, ignored_label=plan.ignored_label,
+    )  # fmt: skip
+
+
+@dataclass
+class HeadFit:
+    """What training the classifier alone gave.
+
+    weights: of its parameters, by name; before, after: the looks before the first step and of the best weights; rate:
+    of these, None where they are those of the beginning; passes: over the maps, of each rate.
+    """
+
+    weights: dict[str, np.ndarray]
+    before: Look
+    after: Look
+    rate: float | None
+    passes: int
+
+
+class Head:
+    """What trains a net's classifier alone: `frozen` makes the maps before it, `tail` learns from them."""
+
+    def __init__(
+        self, graph: Graph, plan: Plan, batch: int, seed: int = 0, backend: str | None = None,
+        threads: int | None = None,
+    ):  # fmt: skip
+        """plan: of the training that follows. ValueError for a net whose classifier does not stand on one map."""
+        alone = plan_of(plan)
+        place = frozen_until(graph, alone, features=True)
+        if place is None:
+            raise ValueError(f"the classifier of {graph.name} does not stand on one map of the layers before it")
+        frozen, tail = cut(graph, place)
+        self.frozen = compile(frozen, None, batch, backend=backend, threads=threads)
+        self.tail = compile(tail, alone, batch, backend=backend, threads=threads)
+        self.maps, self.trainer = Trainer(self.frozen, seed), Trainer(self.tail, seed)
+        self.fitted: HeadFit | None = None
+
+    def passes(self, count: int) -> int:
+        """Passes over `count` samples that each rate makes."""
+        return max(1, min(PASSES, MOST_STEPS // -(-count // self.tail.batch)))
+
+    def steps(self, count: int) -> int:
+        """Steps that all rates make on `count` samples, where no loss becomes infinite."""
+        return len(RATES) * self.passes(count) * -(-count // self.tail.batch)
+
+    def fit(self, x: Inputs, y: np.ndarray, x_val: Inputs, y_val: np.ndarray) -> Iterator[Event]:
+        """Train on x (M, H, W, C), y (M,), a step at a time; `fitted` has the result when it ends."""
+        trainer, passes, most = self.trainer, self.passes(samples(x)), self.steps(samples(x))
+        x, x_val = self.maps.predict(x), self.maps.predict(x_val)
+        first, per_pass = trainer.state(), -(-len(x) // self.tail.batch)
+        before = best = looked(trainer, x_val, y_val)
+        kept, found, made = first, None, 0
+        for rate in RATES:
+            trainer.restore(first)
+            trainer.factor = rate / RATES[0]
+            try:
+                for progress in trainer.steps(x, y, passes):
+                    made += 1
+                    look = looked(trainer, x_val, y_val) if progress.step % per_pass == 0 else None
+                    if look and look.loss < best.loss:
+                        best, kept, found = look, trainer.state(), rate
+                    yield Event(made, most, progress.loss, look)
+            except NonFiniteError:
+                continue
+        trainer.restore(kept)
+        weights = {name: trainer.parameters[name].copy() for name in self.tail.step.gradients}
+        self.fitted = HeadFit(weights, before, best, found, passes)

@@ -1,0 +1,264 @@
+"""A training that is watched: short probes choose the learning rate, and the best weights are kept.
+
+Before the first step, and then after every `every` steps, the net is judged by its loss on samples that it does not
+train on. The first steps are made once for each factor of PROBES on the learning rate, from the same weights on the
+same mini-batches, and the training goes on from those that were judged best. A look far above the best one, or a loss
+that is not finite, puts the best weights back and lowers the learning rate; after `patience` looks without a better one
+the training ends. Then the best weights are in place, which may be those that it began with.
+
+What is decided follows from the seed, and nothing waits between two steps to be decided, so a run that is taken up
+again after any step (`Watched.resume`) ends with the same bits.
+
+Our reading of what a net that is trained already needs, no paper's; fastai's `fine_tune` and its rate finder are the
+models.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import arguments
+from ..training.guard import NonFiniteError
+from ..training.inputs import Inputs, samples
+from ..training.trainer import Progress, Trainer
+
+PROBES = (1.0, 0.25, 0.0625)  # factors on the learning rate that are tried
+LEAST_PROBE = 10  # steps of a probe
+LOOKS = 10  # at least so many in a run
+PATIENCE = 0.4  # share of the looks of a run
+LOWER = 0.25  # factor on the learning rate where the best weights are put back
+FAR, MORE = 1.5, 0.2  # a loss above FAR·best + MORE is far above the best one
+FIRST, WINNER, BEST = "first", "winner", "best"  # weights that are kept
+STEP, LOSSES = "step", "losses"  # what is kept beside the arrays of a trainer
+
+
+class Look(NamedTuple):
+    """What was seen after `step` steps: the loss on the samples held out, and the main measure, such as accuracy."""
+
+    step: int
+    loss: float
+    measure: float
+
+
+def looked(trainer: Trainer, x: Inputs, y: np.ndarray) -> Look:
+    """Judge a trainer's net by samples that it does not train on."""
+    found = trainer.measures(x, y)
+    loss = found["loss"]
+    return Look(trainer.step, loss if math.isfinite(loss) else math.inf, next(iter(found.values())))
+
+
+class Event(NamedTuple):
+    """A step that was made: number `made` of at most `steps`, its loss, and the look after it where there was one."""
+
+    made: int
+    steps: int
+    loss: float
+    look: Look | None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The steps of a watched training.
+
+    total: of the run; every: from look to look; probe: of a probe; patience: looks; probes: how many. `most` is what
+    is made at most: the run, and the probes with which it did not go on.
+    """
+
+    total: int
+    every: int
+    probe: int
+    patience: int
+    probes: int
+
+    @classmethod
+    def of(cls, count: int, batch: int, epochs: int, probes: int) -> "Pace":
+        """For so many passes over `count` samples in mini-batches of `batch`."""
+        per_epoch = -(-count // batch)
+        total = epochs * per_epoch
+        every = max(1, min(per_epoch, total // LOOKS))
+        return cls(total, every, min(total, max(every, LEAST_PROBE)), max(3, round(PATIENCE * total / every)), probes)
+
+    @property
+    def most(self) -> int:
+        """The most steps that are made."""
+        return self.total + (self.probes - 1) * self.probe
+
+
+@dataclass
+class Course:
+    """What a watched training has been through.
+
+    factor: on the learning rate, now; probed: the look after each probe; looks: of the run; best: place of the best of
+    them; lowered: how often the best weights were put back; made: steps of probes and run; ended: is it done?
+    """
+
+    factor: float = 1.0
+    probed: list[Look] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    best: int = 0
+    lowered: int = 0
+    made: int = 0
+    ended: bool = False
+
+    @classmethod
+    def of(cls, found: Mapping) -> "Course":
+        """The course of `as_json`; KeyError, TypeError or ValueError for what is none."""
+        looks = {
+            name: [Look(int(step), math.inf if loss is None else float(loss), float(measure))
+                   for step, loss, measure in found[name]]
+            for name in ("probed", "looks")
+        }  # fmt: skip
+        course = cls(**{**found, **looks})
+        if not 0 <= course.best < max(1, len(course.looks)):
+            raise ValueError(f"there is no look {course.best}")
+        return course
+
+    def as_json(self) -> dict:
+        """As JSON takes it; a loss that is not finite is None."""
+        looks = {
+            name: [[k.step, k.loss if math.isfinite(k.loss) else None, k.measure] for k in getattr(self, name)]
+            for name in ("probed", "looks")
+        }
+        return {**vars(self), **looks}
+
+
+class Watched:
+    """A new trainer's run over x (M, …), y (M, …), watched by samples that it does not train on."""
+
+    def __init__(
+        self, trainer: Trainer, x: Inputs, y: np.ndarray, x_val: Inputs, y_val: np.ndarray, epochs: int,
+        probes: tuple[float, ...] = PROBES,
+    ):  # fmt: skip
+        """epochs: the most passes over x; probes: factors on the learning rate, one alone needs no probe.
+
+        ValueError without samples to judge by, and for data that do not fit the program.
+        """
+        arguments.whole("epochs", epochs, 1)
+        if not samples(x_val):
+            raise ValueError("a watched training needs samples that it does not train on, got none")
+        trainer.check(x, y)
+        trainer.check(x_val, y_val)
+        self.trainer, self.x, self.y, self.x_val, self.y_val, self.epochs = trainer, x, y, x_val, y_val, epochs
+        self.probes = probes
+        self.pace = Pace.of(samples(x), trainer.program.batch, epochs, len(probes))
+        self.course, self.kept = Course(), dict[str, dict[str, np.ndarray]]()
+        self._fixed = {n for n, b in trainer.program.step.parameters.items() if b.region != "state"}
+        self._steps: Iterator[Progress] | None = None
+
+    def run(self) -> Iterator[Event]:
+        """Train to the end, a step at a time; the best weights are in place when it ends."""
+        if not self.course.looks:
+            self._keep(FIRST)
+            self._judge(self._look())
+        while not self.course.ended:
+            yield self._on()
+
+    def saved(self) -> tuple[dict[str, np.ndarray], dict]:
+        """What `resume` needs beside the trainer's own state: arrays by name, and what JSON takes."""
+        arrays = {f"{of}/{name}": a for of, kept in self.kept.items() for name, a in kept.items()}
+        return arrays, self.course.as_json()
+
+    def resume(self, arrays: Mapping[str, np.ndarray], course: Mapping) -> None:
+        """Go on from what `saved` gave; the trainer is resumed already. ValueError for what is of another plan."""
+        try:
+            self.course = Course.of(course)
+        except (KeyError, TypeError) as e:
+            raise ValueError(f"the course of a watched run lacks or has too much: {e}") from None
+        self.kept = {}
+        for key, array in arrays.items():
+            of, _, name = key.partition("/")
+            self.kept.setdefault(of, {})[name] = array
+        own = {name: a for name, a in self.trainer.resume_arrays().items() if name not in self._fixed}
+        for of, kept in self.kept.items():
+            for name, a in own.items():
+                if name not in kept or kept[name].shape != a.shape or kept[name].dtype != a.dtype:
+                    raise ValueError(f"the weights kept as {of} have no array {name} of {a.dtype} {a.shape}")
+
+    @property
+    def probing(self) -> bool:
+        """Is the learning rate yet to be chosen?"""
+        return len(self.course.probed) < len(self.probes)
+
+    def _on(self) -> Event:
+        """Make one step, and decide what follows where a look is due."""
+        course, trainer, pace = self.course, self.trainer, self.pace
+        if self.probing:
+            course.factor = self.probes[len(course.probed)]
+        due = pace.probe if self.probing else min(pace.total, (trainer.step // pace.every + 1) * pace.every)
+        trainer.factor, course.made = course.factor, course.made + 1
+        self._steps = self._steps or trainer.steps(self.x, self.y, self.epochs)
+        try:
+            loss = next(self._steps).loss
+            look = self._look() if trainer.step >= due else None
+        except NonFiniteError:
+            self._steps = None
+            loss, look = math.inf, Look(due, math.inf, 0.0)
+        if look is not None:
+            (self._probed if self.probing else self._looked)(look)
+        return Event(course.made, pace.most, loss, look)
+
+    def _probed(self, look: Look) -> None:
+        """A probe is done: make the next one, or go on where the best of them stands."""
+        course = self.course
+        if look.loss < min((k.loss for k in course.probed), default=math.inf):
+            self._keep(WINNER)
+        course.probed.append(look)
+        if self.probing:
+            self._put(FIRST)
+            return
+        del self.kept[FIRST]
+        if WINNER not in self.kept:  # every rate failed
+            self._lower(look.step)
+            return
+        best = min(range(len(self.probes)), key=lambda i: course.probed[i].loss)
+        course.factor = self.probes[best]
+        self._put(WINNER)
+        del self.kept[WINNER]
+        self._looked(course.probed[best])
+
+    def _looked(self, look: Look) -> None:
+        """A look of the run: keep the weights, go back to the best ones, or end."""
+        course, pace = self.course, self.pace
+        self._judge(look)
+        if not look.loss <= FAR * course.looks[course.best].loss + MORE:
+            self._lower(look.step)
+        if self.trainer.step >= pace.total or len(course.looks) - 1 - course.best >= pace.patience:
+            self._put(BEST, self.trainer.step)
+            course.ended = True
+
+    def _look(self) -> Look:
+        return looked(self.trainer, self.x_val, self.y_val)
+
+    def _judge(self, look: Look) -> None:
+        """Put a look to the others, and keep the weights where it is the best."""
+        course = self.course
+        course.looks.append(look)
+        if len(course.looks) == 1 or look.loss < course.looks[course.best].loss:
+            course.best = len(course.looks) - 1
+            self._keep(BEST)
+
+    def _lower(self, step: int) -> None:
+        """The best weights again, with a lower learning rate; the run goes on after `step`."""
+        self._put(BEST, step)
+        self.course.factor *= LOWER
+        self.course.lowered += 1
+
+    def _keep(self, name: str) -> None:
+        """Copy what training changes."""
+        arrays = {n: a.copy() for n, a in self.trainer.resume_arrays().items() if n not in self._fixed}
+        steps = {STEP: np.array([self.trainer.step]), LOSSES: np.array(self.trainer.losses)}
+        self.kept[name] = arrays | steps
+
+    def _put(self, name: str, step: int | None = None) -> None:
+        """Put kept weights back. step: where the run is, None is where they are from; counts of updates go with it."""
+        trainer, kept = self.trainer, dict(self.kept[name])
+        from_step, losses = int(kept.pop(STEP)[0]), kept.pop(LOSSES).tolist()
+        now = trainer.resume_arrays()
+        if step is not None:
+            kept = {n: a for n, a in kept.items() if not n.startswith("updates/")}
+            losses = (trainer.losses + [trainer.losses[-1] if trainer.losses else 0.0] * step)[:step]
+        trainer.resume({**now, **kept}, from_step if step is None else step, losses)
+        self._steps = None
