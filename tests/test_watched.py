@@ -67,6 +67,7 @@ def test_the_probes_begin_alike_and_the_run_goes_on_from_the_best():
     events = all_of(run)
     losses = [e.loss for e in events]
     pace, probed = run.pace, run.course.probed
+    assert run.course.ran[:2] == [[0, pace.probe]] * 2 and run.course.ran[2][0] == 0
     assert losses[0] == losses[pace.probe] == losses[2 * pace.probe]  # one batch, the same weights
     assert len({look.loss for look in probed}) == 3 and all(look.step == pace.probe for look in probed)
     assert run.course.looks[1] == min(probed, key=lambda look: look.loss)
@@ -133,6 +134,7 @@ def test_what_is_of_another_run_is_refused():
         run.resume({k: v for k, v in arrays.items() if k != "first/conv1.w"}, course)
     with pytest.raises(ValueError, match="lacks or has too much"):
         run.resume(arrays, course | {"more": 1})
+    assert course["ran"] == [[0, 1]] and run.course.made == 1
     with pytest.raises(ValueError, match="no look 7"):
         run.resume(arrays, course | {"best": 7})
     with pytest.raises(ValueError, match="needs samples that it does not train on, got none"):

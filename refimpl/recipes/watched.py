@@ -92,7 +92,8 @@ class Course:
     """What a watched training has been through.
 
     factor: on the learning rate, now; probed: the look after each probe; looks: of the run; best: place of the best of
-    them; lowered: how often the best weights were put back; made: steps of probes and run; ended: is it done?
+    them; lowered: how often the best weights were put back; ran: the steps that were made, as ranges [first, end) of
+    those of the run; ended: is it done?
     """
 
     factor: float = 1.0
@@ -100,8 +101,20 @@ class Course:
     looks: list[Look] = field(default_factory=list)
     best: int = 0
     lowered: int = 0
-    made: int = 0
+    ran: list[list[int]] = field(default_factory=list)
     ended: bool = False
+
+    @property
+    def made(self) -> int:
+        """How many steps were made, those of probes too."""
+        return sum(end - first for first, end in self.ran)
+
+    def count(self, step: int) -> None:
+        """Step number `step` was made."""
+        if self.ran and self.ran[-1][1] == step:
+            self.ran[-1][1] += 1
+        else:
+            self.ran.append([step, step + 1])
 
     @classmethod
     def of(cls, found: Mapping) -> "Course":
@@ -111,7 +124,8 @@ class Course:
                    for step, loss, measure in found[name]]
             for name in ("probed", "looks")
         }  # fmt: skip
-        course = cls(**{**found, **looks})
+        ran = [[int(first), int(end)] for first, end in found["ran"]]
+        course = cls(**{**found, **looks, "ran": ran})
         if not 0 <= course.best < max(1, len(course.looks)):
             raise ValueError(f"there is no look {course.best}")
         return course
@@ -178,6 +192,16 @@ class Watched:
                     raise ValueError(f"the weights kept as {of} have no array {name} of {a.dtype} {a.shape}")
 
     @property
+    def ran(self) -> list[list[int]]:
+        """The steps that were made, as ranges [first, end) of those of the run."""
+        return self.course.ran
+
+    @property
+    def most(self) -> int:
+        """The most steps that are made."""
+        return self.pace.most
+
+    @property
     def probing(self) -> bool:
         """Is the learning rate yet to be chosen?"""
         return len(self.course.probed) < len(self.probes)
@@ -188,10 +212,11 @@ class Watched:
         if self.probing:
             course.factor = self.probes[len(course.probed)]
         due = pace.probe if self.probing else min(pace.total, (trainer.step // pace.every + 1) * pace.every)
-        trainer.factor, course.made = course.factor, course.made + 1
+        trainer.factor = course.factor
         self._steps = self._steps or trainer.steps(self.x, self.y, self.epochs)
         try:
             loss = next(self._steps).loss
+            course.count(trainer.step - 1)
             look = self._look() if trainer.step >= due else None
         except NonFiniteError:
             self._steps = None
