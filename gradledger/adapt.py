@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
-import refimpl as ri
 from costmodel.device import device
+from refimpl.recipes.watched import KEPT, Event, Watched
 from refimpl.storage import checkpoint
 from refimpl.storage.checkpoint import CheckpointError
 from refimpl.training.trainer import NonFiniteError
 
-from . import finish, options, run_state
+from . import finish, head_first, options, run_state
 from .adapt_record import confusion, make_record, measure_arena
 from .errors import Malformed, Refused
 from .job import Job, prepare
@@ -37,7 +37,7 @@ def run(
     settings: AdaptSettings,
     output: Path,
     resume: bool,
-    watch: Callable[[ri.Progress], None],
+    watch: Callable[[Event], None],
     given: Iterable[str] = (),
     end: Callable[[RunFolder, str], None] = lambda folder, kept: None,
 ) -> dict:
@@ -66,7 +66,7 @@ class Adaptation:
     """A run in its folder: what it is made of, and what of it is saved."""
 
     def __init__(
-        self, output: Path, watch: Callable[[ri.Progress], None], end: Callable[[RunFolder, str], None]
+        self, output: Path, watch: Callable[[Event], None], end: Callable[[RunFolder, str], None]
     ):  # fmt: skip
         self.output, self.watch, self.end = output, watch, end
         self.saved: int | None = None  # steps that --resume would go on from
@@ -80,7 +80,7 @@ class Adaptation:
                 record = json.loads((self.output / RECORD).read_text(encoding="utf-8"))
                 return record | {"files": finish.files(self.output, (self.output / PLOT).exists())}
             state = run_state.read(self.output) if resume else None
-            self.saved = state.step if state else None
+            self.saved = len(state.step_seconds) if state else None
             self.job = prepare(beside_resume(state.settings, settings, given) if state else settings)
             self.stop.check()
             if device.profile_path().is_file():  # the record will need it: a damaged one is told now
@@ -102,15 +102,17 @@ class Adaptation:
         trainer, path = self.job.trainer, self.output / RESUME
         if not state:
             self.before, self.step_seconds, self.begun = confusion(trainer, self.job.dataset), [], [0]
+            self.first = head_first.fit(self.job, self.show, self.stop.check)
             if path.exists():
                 tell(f"the interrupted run in {self.output} is given up for this one")
             self.save()
             return
         state.check(self.job, self.identity, path)
-        self.before, self.step_seconds = state.before, state.step_seconds
-        self.begun = [*state.begun, state.step]
+        self.before, self.step_seconds, self.first = state.before, state.step_seconds, state.first
+        self.begun = [*state.begun, len(state.step_seconds)]
         try:
             trainer.resume(state.arrays, state.step, state.losses)
+            self.job.course.resume(state.kept, state.course)
         except ValueError as e:
             raise Malformed(f"{path} cannot be resumed: {e}") from None
         for dropped, ran in state.made.items():
@@ -118,31 +120,32 @@ class Adaptation:
 
     def train(self) -> None:
         """Take the steps that are left and append the seconds of each; a signal saves and raises KeyboardInterrupt."""
-        trainer, d = self.job.trainer, self.job.dataset
         self.last_save = mark = time.perf_counter()
-        for progress in trainer.steps(d.x_train, d.y_train, self.job.settings.epochs):
+        for event in self.job.course.run():
             now = time.perf_counter()
-            self.step_seconds.append(now - mark)
-            self.show(progress)
+            self.step_seconds.append(now - mark - event.seconds)
+            self.show(event)
             pause = max(SAVE_AFTER, self.save_seconds * (1 / SAVE_SHARE - 1))
-            if self.stop.asked or progress.step == progress.steps or now - self.last_save > pause:
+            if self.stop.asked or now - self.last_save > pause:
                 self.save_if_possible()
             self.stop.check()
             mark = time.perf_counter()
+        self.save_if_possible()
 
-    def show(self, progress: ri.Progress) -> None:
+    def show(self, event: Event) -> None:
         """Tell whoever watches, as long as there is a terminal."""
         try:
-            self.watch(progress)
+            self.watch(event)
         except OSError:
-            self.watch = lambda progress: None
+            self.watch = lambda event: None
 
     def save(self) -> None:
         """Write the state that --resume goes on from; CheckpointError where that fails."""
         started = time.perf_counter()
         with self.stop.hold():  # what is said to be saved is what is saved
-            run_state.write(self.output, self.job, self.identity, self.before, self.step_seconds, self.begun)
-            self.saved = self.job.trainer.step
+            found = self.before, self.step_seconds, self.begun, self.first
+            run_state.write(self.output, self.job, self.identity, *found)
+            self.saved = len(self.step_seconds)
         self.last_save = time.perf_counter()
         self.save_seconds = self.last_save - started
 
@@ -160,7 +163,7 @@ class Adaptation:
         self.job.trainer.save(staged / WEIGHTS, run=self.identity.run)
         try:
             after = confusion(self.job.trainer, self.job.dataset)
-            record = make_record(self.job, self.before, after, self.step_seconds, self.begun)
+            record = make_record(self.job, self.before, after, self.step_seconds, self.begun, self.first)
             if not record["ok"]:
                 self.job.trainer.save(staged / WEIGHTS, first=True, run=self.identity.run)
             record |= {"run": self.identity.run, "weights_sha256": sha256(staged / WEIGHTS)}
@@ -201,8 +204,8 @@ def needed(job: Job) -> int:
     """The most bytes that a run has on the disk at once, but for earlier results: two states, and the results."""
     state = sum(a.nbytes for a in job.trainer.resume_arrays().values())
     weights = sum(job.program.step.parameters[name].nbytes for name in job.program.graph.parameters)
-    steps = job.settings.epochs * -(-len(job.dataset.x_train) // job.program.batch)
-    return 2 * state + weights + ROOM + 64 * steps
+    kept = len(KEPT) if isinstance(job.course, Watched) else 0
+    return 2 * (1 + kept) * state + weights + ROOM + 64 * job.course.most
 
 
 def sha256(path: Path) -> str:

@@ -37,7 +37,9 @@ def recall(table: np.ndarray) -> list[float | None]:
     return [float(table[i, i] / n) if (n := table[i].sum()) else None for i in range(len(table))]
 
 
-def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds: list[float], begun: list[int]) -> dict:
+def make_record(
+    job: "Job", before: np.ndarray, after: np.ndarray, step_seconds: list[float], begun: list[int], first: dict | None
+) -> dict:
     """The JSON record: results, and predicted beside measured cost, of a resumed run of all its parts.
 
     What takes memory or the trainer comes last, when weights and record are safe, and is None until then: the measured
@@ -45,7 +47,7 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
     the run's processes began.
     """
     program, trainer, d = job.program, job.trainer, job.dataset
-    sizes, losses = batches(len(d.x_train), program.batch, trainer.step), first_losses(job)
+    sizes, losses = job.sizes(), first_losses(job)
     was, is_now = accuracy(before), accuracy(after)
     reason = recipe.worse(was, is_now, job.settings.lr, len(d.x_test))
     return {
@@ -61,7 +63,7 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
         "accuracy_before": was,
         "accuracy_after": is_now,
         "kept": "first" if reason else "adapted",
-        "steps": trainer.step,
+        "steps": len(sizes),
         "seconds": sum(step_seconds),
         "predicted": {
             "macs": None,
@@ -83,7 +85,8 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
             "constant_bytes": program.constant_bytes,
             "saved_bytes": program.saved_bytes,
         },
-        "samples": {"train": len(d.x_train), "test": len(d.x_test)},
+        "samples": {"train": len(d.x_train), "test": len(d.x_test), **held(d)},
+        "course": {"recipe": job.settings.recipe, "first": first, **job.course.saved()[1]},
         **entered(job, sizes, losses),
         "recall": {
             name: {"before": b, "after": a} for name, b, a in zip(d.classes, recall(before), recall(after), strict=True)
@@ -94,6 +97,11 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
         "settings": asdict(job.settings),
         **provenance(),
     }
+
+
+def held(d: data.Dataset) -> dict[str, int]:
+    """How many samples are held out to judge by, where some are."""
+    return {} if d.x_val is None else {"validation": len(d.x_val)}
 
 
 def resident_peak() -> int | None:
@@ -156,9 +164,3 @@ def entered(job: "Job", batches: list[int], losses: list[float] | None) -> dict:
     ends = {end: {s: of(p[s] for p in planned.values()) for s in sections} for end, of in (("low", min), ("high", max))}
     found = {"planned": planned["mid"], **{f"planned_{end}": n for end, n in ends.items()}, "realised": realised}
     return {"shares": {name: {s: counts[s] / total for s in sections} for name, counts in found.items()}}
-
-
-def batches(samples: int, batch: int, steps: int) -> list[int]:
-    """Batch size of each of the first `steps` steps."""
-    sizes = [batch] * (samples // batch) + ([samples % batch] if samples % batch else [])
-    return (sizes * -(-steps // len(sizes)))[:steps]

@@ -13,15 +13,23 @@ from .command import (
     REAL,
     WHOLE,
     Backend,
+    BatchNorm,
+    ClassWeights,
+    Clip,
     Command,
     Json,
+    LabelSmoothing,
     MemoryLimit,
     Method,
     Momentum,
+    Optimizer,
     Output,
+    Rate,
+    Recipe,
     Subject,
     Threads,
     TrainLast,
+    Warmup,
     Whole,
 )
 from .exits import Exit, emit, forget_output, refuse
@@ -66,7 +74,7 @@ def adapt(
     train_last: TrainLast = None,
     epochs: Annotated[int, typer.Option(parser=WHOLE, help="Passes over the training data.")] = 20,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = 32,
-    lr: Annotated[float | None, typer.Option(parser=REAL, help=recipe.RATE_HELP)] = None,
+    lr: Rate = None,
     momentum: Momentum = None,
     classes: Annotated[
         int | None, typer.Option(parser=WHOLE, help="Classes of the model; default those of the data.")
@@ -77,6 +85,13 @@ def adapt(
     backend: Backend = "fast",
     threads: Threads = None,
     whole: Whole = False,
+    recipe_: Recipe = recipe.AUTO,
+    optimizer: Optimizer = recipe.SGD,
+    clip: Clip = None,
+    warmup: Warmup = 0,
+    batch_norm: BatchNorm = "frozen",
+    label_smoothing: LabelSmoothing = 0.0,
+    class_weights: ClassWeights = None,
     output: Output = Path("gradledger-out"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run saved in --output, as it was.")] = False,
     as_json: Json = False,
@@ -88,9 +103,10 @@ def adapt(
 
     settings = job.AdaptSettings(
         model, data, subject, list(method), train_last, epochs, batch, lr, momentum, seed, classes, size, memory_limit,
-        backend, threads, whole,
+        backend, threads, whole, optimizer, clip, warmup, batch_norm, label_smoothing, class_weights, recipe_,
     )  # fmt: skip
-    named = [name for name in vars(settings) if context.get_parameter_source(name).name == "COMMANDLINE"]
+    given = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
+    named = [name for name in (name.removesuffix("_") for name in given) if name in vars(settings)]
     try:
         with contextlib.ExitStack() as shown:
             watch = shown.enter_context(show.bar("adapting", quiet=as_json))

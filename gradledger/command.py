@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 import typer.core
 
+from . import recipe
+
 
 def number(kind: type, name: str):
     """A parser of one number that names the text it cannot read, which Typer's own messages do not."""
@@ -43,6 +45,13 @@ def told(command):
 WHOLE = number(int, "a whole number")
 REAL = number(float, "a number")
 
+
+def rate(text: str) -> float | None:
+    """A learning rate; None for `auto`, which is found."""
+    return None if text == "auto" else REAL(text)
+
+
+rate.__name__ = "float|auto"
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout and nothing else there.")]
 Threads = Annotated[int | None, typer.Option(parser=WHOLE, help="CPU threads; default all.")]
 Subject = Annotated[
@@ -63,5 +72,21 @@ Backend = Annotated[
 ]
 Whole = Annotated[
     bool, typer.Option("--whole", help="A quantized .npz stays one of whole numbers, and trains in them.")
+]
+Recipe = Annotated[
+    str, typer.Option("--recipe", help=f"How the run goes: {'; '.join(f'{n} {h}' for n, h in recipe.RECIPES.items())}.")
+]
+Rate = Annotated[float | None, typer.Option(parser=rate, help=recipe.RATE_HELP)]
+Optimizer = Annotated[str, typer.Option(help=f"{' or '.join(recipe.OPTIMIZERS)}, where the method takes it.")]
+Clip = Annotated[
+    float | None, typer.Option(parser=REAL, help="Most that the gradient's norm may be, 0 for no limit; default 1.")
+]
+Warmup = Annotated[int, typer.Option(parser=WHOLE, help="Steps in which the learning rate rises to its start.")]
+BatchNorm = Annotated[str, typer.Option(help="frozen, or train: batch statistics, and its factors learn.")]
+LabelSmoothing = Annotated[
+    float, typer.Option(parser=REAL, help="Share of a label that is spread over all classes, from 0 to below 1.")
+]
+ClassWeights = Annotated[
+    str | None, typer.Option(help="balanced: every class weighs alike in the loss, however many samples it has.")
 ]
 Output = Annotated[Path, typer.Option("--output", help="Folder for weights, record and plot.")]

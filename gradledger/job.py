@@ -5,18 +5,26 @@ from dataclasses import dataclass, replace
 import refimpl as ri
 from refimpl import data
 from refimpl.graph import Graph
-from refimpl.surgery.for_step import made_for, outlined_for, weights_that_train
+from refimpl.recipes.head import Head
+from refimpl.recipes.plain import Plain
+from refimpl.recipes.watched import PROBES, Watched
+from refimpl.surgery.for_step import is_quantized, made_for, outlined_for, weights_that_train
 from refimpl.training.inputs import Inputs
 
 from . import options, recipe
-from .errors import Malformed, Refused
+from .errors import Malformed, Refused, unknown
 from .models import origin, pretrained, stays_whole
 from .settings import AdaptSettings
+
+CHOICES = {  # option → what it may be
+    "recipe": tuple(recipe.RECIPES), "optimizer": tuple(recipe.OPTIMIZERS), "batch_norm": ("frozen", "train"),
+    "class_weights": (None, recipe.BALANCED),
+}  # fmt: skip
 
 
 @dataclass
 class Job:
-    """An adaptation that is ready to run."""
+    """An adaptation that is ready to run. head: what trains its classifier first, None where nothing does."""
 
     settings: AdaptSettings
     dataset: data.Dataset
@@ -24,6 +32,15 @@ class Job:
     trainer: ri.Trainer
     method: str
     weights: str  # where the first ones are from
+    course: Watched | Plain
+    head: Head | None
+
+    def sizes(self) -> list[int]:
+        """The mini-batches of the steps that were made."""
+        count, batch = len(self.dataset.x_train), self.program.batch
+        per_epoch = -(-count // batch)
+        numbers = (step for first, end in self.course.ran for step in range(first, end))
+        return [min(batch, count - step % per_epoch * batch) for step in numbers]
 
 
 def prepare(settings: AdaptSettings) -> Job:
@@ -32,17 +49,49 @@ def prepare(settings: AdaptSettings) -> Job:
         options.at_least_1(name, getattr(settings, name))
     options.threads(settings.threads)
     options.seed(settings.seed)
+    for option, known in CHOICES.items():
+        if (value := getattr(settings, option)) not in known:
+            raise unknown(f"--{option.replace('_', '-')}", value, [k for k in known if k])
+    options.parts(settings.clip, settings.warmup)
     # what else is wrong with an option is said before data are read
     planned(settings)
     settings = settings.resolved()
     options.byte_count(settings.memory_limit)
     size = options.size(settings.size)
     dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
+    if settings.recipe == recipe.AUTO:
+        dataset = data.validation_split(dataset, recipe.share(len(dataset.x_train)), settings.seed)
     graph = net(settings, dataset)
     dataset = dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
     program, method = compiled(settings, dataset, graph, dataset.x_train)
     trainer = trainer_of(program, settings.seed)
-    return Job(decided(settings, program.plan), dataset, program, trainer, method, origin(graph))
+    settings = decided(settings, program.plan)
+    head = head_of(settings, graph, program)
+    return Job(settings, dataset, program, trainer, method, origin(graph), course(settings, trainer, dataset), head)
+
+
+def course(settings: AdaptSettings, trainer: ri.Trainer, d: data.Dataset) -> Watched | Plain:
+    """How the run goes through its steps."""
+    if settings.recipe == recipe.PLAIN:
+        return Plain(trainer, d.x_train, d.y_train, settings.epochs)
+    probes = PROBES if settings.probe else (1.0,)
+    return Watched(trainer, d.x_train, d.y_train, d.x_val, d.y_val, settings.epochs, probes)
+
+
+def head_of(settings: AdaptSettings, graph: Graph, program: ri.Program) -> Head | None:
+    """What trains the classifier of a net of floats first, before more layers train.
+
+    None where the recipe has no such part, where nothing else trains, where the net is one of whole numbers, or where
+    its classifier does not stand on one map.
+    """
+    plan = program.plan
+    alone = not plan.bias_only and plan.trained(graph).keys() == ri.Plan(0).trained(graph).keys()
+    if settings.recipe == recipe.PLAIN or alone or plan.step.quantizes is not None or is_quantized(graph):
+        return None
+    try:
+        return Head(graph, plan, program.batch, settings.seed, settings.backend, settings.threads)
+    except ValueError:
+        return None
 
 
 def trainer_of(program: ri.Program, seed: int) -> ri.Trainer:
@@ -56,9 +105,12 @@ def trainer_of(program: ri.Program, seed: int) -> ri.Trainer:
 def decided(settings: AdaptSettings, plan: ri.Plan) -> AdaptSettings:
     """The settings with what was not given as the plan has it: the same run again, whatever later defaults are."""
     optimizer, subject = plan.step.optimizer, watched(settings)
+    momentum = getattr(optimizer, "momentum", settings.momentum)
+    probe = settings.lr is None if settings.probe is None else settings.probe
     return replace(
-        settings, train_last=str(plan.train_last), momentum=optimizer.momentum, lr=optimizer.lr, subject=subject
-    )
+        settings, train_last=str(plan.train_last), momentum=momentum, lr=optimizer.lr, subject=subject,
+        probe=probe,
+    )  # fmt: skip
 
 
 def watched(settings: AdaptSettings) -> int | None:
@@ -67,12 +119,17 @@ def watched(settings: AdaptSettings) -> int | None:
 
 
 def planned(settings: AdaptSettings) -> tuple[ri.Plan, str]:
-    """The plan of a run, and its method in full."""
+    """The plan of a run, but for weights of classes, which need data; and its method in full."""
     methods = options.methods(settings.method)
     asked = options.plain_of(settings.momentum, settings.whole)
     momentum, schedule = options.momentum_of(methods, asked), ri.Schedule("cosine")
-    lr = recipe.rate(settings.batch, momentum, options.rate_of(methods)) if settings.lr is None else settings.lr
-    return options.plan(methods, settings.train_last, momentum, lr, schedule), methods.text
+    factor = options.rate_of(methods) * recipe.OPTIMIZERS[settings.optimizer]
+    lr = recipe.rate(settings.batch, momentum, factor) if settings.lr is None else settings.lr
+    plan = options.plan(methods, settings.train_last, momentum, lr, schedule)
+    try:
+        return recipe.with_parts(plan, settings), methods.text
+    except ValueError as e:
+        raise Malformed(str(e)) from None
 
 
 def net(settings: AdaptSettings, dataset: data.Dataset) -> Graph:
@@ -89,6 +146,8 @@ def compiled(
     samples: by which a net is made one of whole numbers where the method says so; None: it is compiled for its costs.
     """
     plan, method = planned(settings)
+    if settings.class_weights == recipe.BALANCED:
+        plan = replace(plan, class_weights=recipe.balanced(dataset.y_train, graph.shape(graph.output)[-1]))
     limit = options.byte_count(settings.memory_limit)
     plan = recipe.with_layers(plan, graph, settings.train_last)
     try:

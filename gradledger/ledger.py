@@ -52,7 +52,7 @@ def draw_up(record: dict) -> dict:
     from costmodel.device import device, room
     from validation.instruments import measured
 
-    from . import job, slow
+    from . import job, recipe_costs, slow
 
     ran = record["launched"]
     x = np.broadcast_to(np.float32(0), ran["input"])
@@ -81,6 +81,7 @@ def draw_up(record: dict) -> dict:
     }
     told = slow.advice(record["measured"]["step_seconds"], seconds, program.threads)
     costs = {"predicted": record["predicted"] | predicted, "measured": record["measured"] | found}
+    costs["recipe_macs"] = recipe_costs.drawn_up(record, settings, program)
     return record | costs | {"slow": told}
 
 

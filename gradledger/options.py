@@ -1,5 +1,6 @@
 """Read option values: methods, sizes, byte counts."""
 
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -205,6 +206,14 @@ def at_least_1(name: str, value: int | None) -> None:
     most = MOST_OF.get(name, MOST)
     if value > most:
         raise Malformed(f"--{name} must be from 1 to {most:,}, got {value}")
+
+
+def parts(clip: float | None, warmup: int) -> None:
+    """Malformed for a norm or a number of steps that is none."""
+    if clip is not None and not 0 <= clip < math.inf:
+        raise Malformed(f"--clip must be the most that the norm of the gradient may be, or 0 for none, got {clip:g}")
+    if not 0 <= warmup <= MOST:
+        raise Malformed(f"--warmup must be a number of steps from 0 to {MOST:,}, got {warmup}")
 
 
 def threads(count: int | None) -> None:

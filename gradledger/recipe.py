@@ -1,5 +1,9 @@
 """What a run does where an option was not given, and whether the run was of use.
 
+A recipe, `auto`, makes a run safe (`refimpl.recipes`): some training samples are held out to judge by, the classifier
+trains first and alone, short probes choose the learning rate, the best weights are kept, and the run ends where nothing
+improves. `plain` is the steps of the epochs and nothing else.
+
 Decided from the options and the net alone, before the run:
 
 - The gradient is clipped, at the norm `methods.optim.CLIP_NORM`: unclipped, a pre-trained net whose batch norm is
@@ -19,14 +23,32 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command line reads the constants for its help, and must not wait for kernels
+    import numpy as np
+
     from refimpl.graph import Graph
     from refimpl.plan.plan import Plan
 
+    from .settings import AdaptSettings
+
 RATE, BATCH = 0.1, 32  # learning rate of plain SGD at this batch and above
 RATE_RULE = f"{RATE:g} * (1 - momentum) * sqrt(batch / {BATCH}), the root at most 1"
-RATE_HELP = f"Learning rate at the start, it falls along a cosine; default {RATE_RULE}."
+RATE_HELP = f"Learning rate at the start, it falls along a cosine; auto, the default, is found from {RATE_RULE} down."
+AUTO, PLAIN = "auto", "plain"
+RECIPES = {
+    AUTO: "holds samples out, trains the classifier first, finds the learning rate and keeps the best weights",
+    PLAIN: "makes the steps of the epochs and nothing else",
+}
+SGD, ADAM = "sgd", "adam"
+OPTIMIZERS = {SGD: 1.0, ADAM: 0.1}  # → factor on the default learning rate: Adam's steps do not fall with the gradient
+BALANCED = "balanced"
+SMALL, SHARES = 2_000, (0.2, 0.1)  # below so many samples the first share of them is held out, else the second
 METHOD = "gradient-filter:patch=2"  # of `adapt` and what goes with it
 HEAD_GAIN = 0.01  # factor on the first weights of a new classifier
+
+
+def share(count: int) -> float:
+    """The share of training samples that is held out."""
+    return SHARES[count >= SMALL]
 
 
 def rate(batch: int, momentum: float, factor: float = 1.0) -> float:
@@ -36,6 +58,34 @@ def rate(batch: int, momentum: float, factor: float = 1.0) -> float:
     """
     share = 1 - momentum if 0 <= momentum < 1 else 1
     return six_digits(factor * RATE * share * math.sqrt(min(1, batch / BATCH)))
+
+
+def with_parts(plan: Plan, settings: AdaptSettings) -> Plan:
+    """The plan with the parts of a recipe that have an option of their own; classes are balanced by `balanced`.
+
+    ValueError for a part that the method or the optimizer does not take.
+    """
+    from refimpl.methods.optim import Adam
+
+    step = plan.step
+    optimizer = replace(step.optimizer, schedule=replace(step.optimizer.schedule, warmup=settings.warmup))
+    if settings.optimizer == ADAM:
+        optimizer = Adam(six_digits(optimizer.lr), schedule=optimizer.schedule)
+    step = replace(step, optimizer=optimizer)
+    if settings.clip is not None:
+        if not hasattr(step, "clip_norm"):
+            raise ValueError(f"{step.method} clips no gradient: leave --clip out")
+        step = replace(step, clip_norm=settings.clip or None)
+    return replace(plan, step=step, batch_norm=settings.batch_norm, label_smoothing=settings.label_smoothing)
+
+
+def balanced(labels: np.ndarray, classes: int) -> tuple[float, ...]:
+    """A weight for each class, samples / (classes that are there · samples of it), so that all weigh alike; else 1."""
+    counts = [0] * classes
+    for label in labels.tolist():
+        counts[label] += 1
+    there = sum(map(bool, counts))
+    return tuple(len(labels) / (there * n) if n else 1.0 for n in counts)
 
 
 def with_layers(plan: Plan, graph: Graph, given: str | None) -> Plan:
@@ -109,7 +159,8 @@ def reasons(plan: Plan, graph: Graph, batch: int) -> list[str]:
     optimizer, found = plan.step.optimizer, []
     factor = min((known()[name].states.rate for name in plan.methods), default=1.0)
     share, weights = by_weights(plan, graph)
-    if optimizer.lr == six_digits(rate(batch, optimizer.momentum, factor) * share):
+    momentum = getattr(optimizer, "momentum", None)
+    if momentum is not None and optimizer.lr == six_digits(rate(batch, momentum, factor) * share):
         times = ("" if factor == 1 else f", times {factor:g}") + weights
         clipped = "" if plan.step.clip_norm is None else f"; the gradient is clipped at norm {plan.step.clip_norm:g}"
         found.append(f"learning rate {optimizer.lr:g}, the default: {RATE_RULE}{times}{clipped}")

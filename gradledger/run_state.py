@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .job import Job
 
 OWN = "run/"  # before the names of arrays that are the run's and not the trainer's
+KEPT = "kept/"  # before those that the course keeps
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class SavedRun:
     step_seconds: list[float]
     begun: list[int]  # steps with which the run's processes began
     made: dict[frozenset[str], Counter]
+    first: dict | None  # what training the classifier alone gave
+    kept: dict[str, np.ndarray]  # of the course
+    course: dict
 
     def check(self, job: "Job", found: Identity, path: Path) -> None:
         """Malformed where the job is not the run of this state, or the state does not fit its plan."""
@@ -69,9 +73,9 @@ class SavedRun:
                 )
         if found.run != self.identity.run:
             raise Malformed(f"{path} is the state of another run than its settings say: leave --resume out")
-        steps = job.settings.epochs * -(-len(job.dataset.x_train) // job.program.batch)
-        if self.step > steps:
-            raise Malformed(f"{path} is at step {self.step}, but its plan ends after {steps}: leave --resume out")
+        made, most = len(self.step_seconds), job.course.most
+        if made > most:
+            raise Malformed(f"{path} is at step {made}, but its plan ends after {most}: leave --resume out")
 
 
 def read(folder: Path) -> SavedRun:
@@ -82,10 +86,12 @@ def read(folder: Path) -> SavedRun:
     arrays, notes = checkpoint.load(path, ours=True)
     try:
         own = {name: arrays.pop(f"{OWN}{name}") for name in ("losses", "step_seconds", "before")}
+        kept = {name.removeprefix(KEPT): arrays.pop(name) for name in list(arrays) if name.startswith(KEPT)}
         saved = SavedRun(
             from_json(json.loads(notes["settings"])), Identity(**json.loads(notes["identity"])), arrays,
             int(notes["step"]), own["losses"].tolist(), own["before"], own["step_seconds"].tolist(),
-            json.loads(notes["begun"]), ledger.counted(json.loads(notes["made"])),
+            json.loads(notes["begun"]), ledger.counted(json.loads(notes["made"])), json.loads(notes["first"]), kept,
+            json.loads(notes["course"]),
         )  # fmt: skip
         if saved.step < 0 or saved.step != len(saved.losses):
             raise ValueError
@@ -95,19 +101,23 @@ def read(folder: Path) -> SavedRun:
 
 
 def write(
-    folder: Path, job: "Job", identity: Identity, before: np.ndarray, step_seconds: list[float], begun: list[int]
-) -> None:
+    folder: Path, job: "Job", identity: Identity, before: np.ndarray, step_seconds: list[float], begun: list[int],
+    first: dict | None,
+) -> None:  # fmt: skip
     """Save what --resume needs: weights, optimizer arrays, step number, settings, and what the steps cost so far.
 
     CheckpointError where it cannot be written.
     """
-    trainer = job.trainer
+    trainer, (kept, course) = job.trainer, job.course.saved()
     notes = {
         "settings": json.dumps(asdict(job.settings)),
         "identity": json.dumps(asdict(identity)),
         "step": trainer.step,
         "begun": json.dumps(begun),
         "made": json.dumps(ledger.listed(trainer.made)),
+        "first": json.dumps(first),
+        "course": json.dumps(course, allow_nan=False),
     }
     own = {"losses": np.array(trainer.losses, np.float64), "step_seconds": np.array(step_seconds), "before": before}
-    checkpoint.save(folder / RESUME, trainer.resume_arrays() | {f"{OWN}{n}": a for n, a in own.items()}, notes)
+    arrays = {f"{OWN}{n}": a for n, a in own.items()} | {f"{KEPT}{n}": a for n, a in kept.items()}
+    checkpoint.save(folder / RESUME, trainer.resume_arrays() | arrays, notes)

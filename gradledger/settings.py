@@ -35,6 +35,14 @@ class AdaptSettings:
     backend: str = "fast"
     threads: int | None = None
     whole: bool = False
+    optimizer: str = recipe.SGD
+    clip: float | None = None
+    warmup: int = 0
+    batch_norm: str = "frozen"
+    label_smoothing: float = 0.0
+    class_weights: str | None = None
+    recipe: str = recipe.AUTO  # last of those that read the module of this name
+    probe: bool | None = None
 
     def resolved(self) -> "AdaptSettings":
         """The same with absolute paths, so that the folder in which a run is resumed does not matter."""

@@ -15,22 +15,27 @@ UNITS = ("B", "KiB", "MiB", "GiB")
 
 @contextlib.contextmanager
 def bar(what: str, quiet: bool) -> Iterator[Callable]:
-    """A progress bar with ETA and running loss on stderr; yields the function that is called after each step."""
+    """A progress bar with ETA, running loss and accuracy on stderr; yields what is called after each step."""
     if quiet or not sys.stderr.isatty():
         yield lambda progress: None
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
-        TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.4f}"),
+        TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[loss]}"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as display:
-        task = display.add_task(what, total=None, loss=float("nan"))
-        mean = None
+        task = display.add_task("preparing", total=None, loss="")
+        mean, part, seen = None, None, ""
 
-        def watch(progress) -> None:
-            nonlocal mean
-            mean = progress.loss if mean is None else 0.95 * mean + 0.05 * progress.loss
-            display.update(task, total=progress.steps, completed=progress.step, loss=mean)
+        def watch(event) -> None:
+            nonlocal mean, part, seen
+            if event.part != part:
+                mean, part, seen = None, event.part, ""
+                display.reset(task, total=event.steps, description=f"{what}: {part}" if part else what)
+            mean = event.loss if mean is None else 0.95 * mean + 0.05 * event.loss
+            if event.look:
+                seen = f", held out: loss {event.look.loss:.4f}, accuracy {percent(event.look.measure)}"
+            display.update(task, total=event.steps, completed=event.step, loss=f"loss {mean:.4f}{seen}")
 
         yield watch
 
@@ -293,6 +298,8 @@ def adapted(record: dict) -> None:
     if (p.get("macs_low") or 0) < (p.get("macs_high") or 0):
         table.add_row("  between", f"{p['macs_low']:,} and {p['macs_high']:,}", "")
     table.add_row("  executed by its kernels", whole(p["executed_macs"]), whole(m["executed_macs"]))
+    for part, costs in record.get("recipe_macs", {}).items():
+        table.add_row(f"  beside them: {part}", whole(costs["predicted"]), whole(costs["measured"]))
     table.add_row("peak arena", *("-" if x["peak_bytes"] is None else size(x["peak_bytes"]) for x in (p, m)))
     table.add_row("  in bytes", whole(p["peak_bytes"]), whole(m["peak_bytes"]))
     table.add_row("time of the first step", "", seconds(m["first_step_seconds"]))

@@ -41,7 +41,9 @@ def test_predicted_equals_measured(record):
     for key in ("macs", "executed_macs", "peak_bytes"):
         assert record["predicted"][key] == record["measured"][key]
     assert record["measured"]["executed_macs"] > record["measured"]["macs"]  # vectors of seven classes, for one
-    assert record["ok"] and record["steps"] == 2 * -(-record["samples"]["train"] // 32)
+    ran, costs = record["course"]["ran"], record["recipe_macs"]
+    assert record["ok"] and record["steps"] == sum(end - first for first, end in ran) and ran[0][0] == ran[1][0] == 0
+    assert len(costs) == 4 and all(part["predicted"] == part["measured"] > 0 for part in costs.values())
     assert record["weights"] == "pre-trained"
     assert record["accuracy_after"] >= record["accuracy_before"] - 0.02
 
@@ -114,7 +116,7 @@ def test_json_of_a_refusal_says_why(tmp_path):
 
 
 def test_an_exploding_loss_keeps_finite_weights(tmp_path):
-    done = gradledger("adapt", "--json", "--lr", "1e10", *SHORT, "--output", tmp_path)
+    done = gradledger("adapt", "--json", "--recipe", "plain", "--lr", "1e10", *SHORT, "--output", tmp_path)
     assert done.returncode == 1 and "at step" in json.loads(done.stdout)["reason"]
     assert all(np.isfinite(a).all() for a in load_file(tmp_path / "diverged.safetensors").values())
 
@@ -290,7 +292,9 @@ def test_choices_of_instances_print_planned_and_realised_shares(method, exact, t
 
 
 def test_a_net_whose_losses_lie_below_the_first_t_is_expected_to_let_next_to_nothing_in(tmp_path):
-    found = adapt.run(adapt.AdaptSettings(method=["instance-filter"], epochs=10), tmp_path, False, lambda p: None)
+    found = adapt.run(
+        adapt.AdaptSettings(method=["instance-filter"], epochs=10, recipe="plain"), tmp_path, False, lambda p: None
+    )
     assert found["predicted"]["macs"] == pytest.approx(found["measured"]["macs"], rel=0.25)
     assert found["shares"]["planned"]["forward"] < 0.01 and found["shares"]["realised"]["forward"] < 0.01
 
@@ -301,7 +305,7 @@ def test_a_run_with_an_instance_filter_resumes_to_the_same_bits(tmp_path):
     stop = {"at": 7}
 
     def interrupt(progress):
-        if progress.step == stop["at"]:
+        if (progress.part, progress.step) == ("", stop["at"]):
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(adapt.Interrupted):
@@ -313,7 +317,7 @@ def test_a_run_with_an_instance_filter_resumes_to_the_same_bits(tmp_path):
 
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "table"])
 def test_a_run_that_ends_worse_says_so_and_keeps_the_weights_it_began_with(as_json, tmp_path):
-    args = ("--lr", 5, "--epochs", 1, "--output", tmp_path, *(("--json",) if as_json else ()))
+    args = ("--recipe", "plain", "--lr", 5, "--epochs", 1, "--output", tmp_path, *(("--json",) if as_json else ()))
     done = gradledger("adapt", *args)
     record = json.loads((tmp_path / "adapt.json").read_text(encoding="utf-8"))
     assert done.returncode == 1 and record["accuracy_after"] < record["accuracy_before"]

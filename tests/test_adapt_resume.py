@@ -29,7 +29,7 @@ def at(step, number=signal.SIGINT, times=1):
     """A watcher that sends this process a signal after a step."""
 
     def watch(progress):
-        if progress.step == step:
+        if (progress.part, progress.step) == ("", step):
             for _ in range(times):
                 signal.raise_signal(number)
 
@@ -66,7 +66,7 @@ def asked_once(drawn, monkeypatch):
         elif act == "ledger":
             costs = {kind: found[kind] | {name: drawn[key][kind][name] for name in found[kind] if "macs" in name}
                      for kind in ("predicted", "measured")}  # fmt: skip
-            checkpoint.write_json(record, found | costs)
+            checkpoint.write_json(record, found | costs | {"recipe_macs": drawn[key]["recipe_macs"]})
         if act == "ledger":
             return None
         target = record.with_suffix(".png")
@@ -155,7 +155,8 @@ def test_an_interrupt_after_the_last_step_keeps_the_training(finished, tmp_path,
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(adapt.Interrupted, match="step 10 is saved"):
+    made = f"step {finished[1]['steps']} is saved"
+    with monkeypatch.context() as patch, pytest.raises(adapt.Interrupted, match=made):
         patch.setattr(adapt, "make_record", interrupt)
         adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, nothing)
     assert names(tmp_path) == {RESUME}
@@ -191,7 +192,7 @@ def test_an_interrupt_that_a_library_swallows_while_loading(tmp_path, monkeypatc
     monkeypatch.setattr(adapt, where, swallowing)
     saved = "before anything was saved" if where == "prepare" else "step 0 is saved"
     with pytest.raises(adapt.Interrupted, match=saved):
-        adapt.run(adapt.AdaptSettings(epochs=1), tmp_path / "out", False, nothing)
+        adapt.run(adapt.AdaptSettings(epochs=1, recipe="plain"), tmp_path / "out", False, nothing)
 
 
 def test_an_interrupt_in_a_callback_of_c_is_remembered_without_a_word(capfd):
@@ -228,7 +229,7 @@ def test_nothing_to_resume(refused, tmp_path):
 
 
 def test_resume_files_that_cannot_be_used(refused, tmp_path):
-    path = interrupted(tmp_path / "out")
+    path = interrupted(tmp_path / "out", recipe="plain")
     whole = path.read_bytes()
     saved, notes = checkpoint.load(path)
     path.write_bytes(whole[: len(whole) // 2])
@@ -242,7 +243,7 @@ def test_resume_files_that_cannot_be_used(refused, tmp_path):
     refused("--resume", message=f"the weights {path} are damaged: their metadata lack gradledger_sha256")
     wrong = (
         {}, {"settings": '{"colour": "red"}'}, {"settings": '{"epochs": "1"}'}, {"step": "some"}, {"step": "-1"},
-        {"step": "4"}, {"identity": "{}"}, {"made": "["},
+        {"step": "4"}, {"identity": "{}"}, {"made": "["}, {"course": "["},
     )  # fmt: skip
     for change in wrong:
         checkpoint.save(path, saved, notes | change if change else {})
@@ -337,7 +338,7 @@ def test_saves_take_a_small_share_of_the_time(tmp_path, monkeypatch):
         saves, began = [], clock["now"]
         monkeypatch.setattr(run_state, "write", write)
         folder = tmp_path / str(save_seconds)
-        adapt.run(adapt.AdaptSettings(epochs=8), folder, False, watch)
+        adapt.run(adapt.AdaptSettings(epochs=8, recipe="plain"), folder, False, watch)
         return saves, clock["now"] - began
 
     for save_seconds in (0.01, 1.0, 4.0):

@@ -120,7 +120,7 @@ def test_a_deep_net_without_weights_does_not_diverge(tmp_path):
     np.savez(
         tmp_path / "garments.npz", x_train=d.x_train[:320], y_train=d.y_train[:320], x_test=d.x_test, y_test=d.y_test
     )
-    job = adapt.prepare(AdaptSettings("resnet20", str(tmp_path / "garments.npz")))
+    job = adapt.prepare(AdaptSettings("resnet20", str(tmp_path / "garments.npz"), recipe="plain"))
     losses = job.trainer.fit(job.dataset.x_train, job.dataset.y_train, 2)
     assert max(losses) == losses[0] and losses[-1] < losses[0] / 2
 
@@ -155,7 +155,7 @@ def test_nets_of_other_programs_learn_by_default(photographs, file, method, epoc
     path = SHARED / "weights" / f"{file}.npz"
     if not path.exists():
         pytest.skip(f"{path} is not here")
-    settings = AdaptSettings(str(path), str(photographs), epochs=epochs, size="96")
+    settings = AdaptSettings(str(path), str(photographs), epochs=epochs, size="96", recipe="plain")
     job = adapt.prepare(settings if method is None else dataclasses.replace(settings, method=[method]))
     trainer, d = job.trainer, job.dataset
     before = trainer.evaluate(d.x_test, d.y_test)

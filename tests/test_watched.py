@@ -56,10 +56,12 @@ def test_the_best_weights_are_in_place_and_are_no_worse_than_those_of_the_beginn
     course, best = run.course, run.course.looks[run.course.best]
     assert course.ended and best.loss == min(look.loss for look in course.looks) < course.looks[0].loss
     assert run.trainer.measures(X_VAL, Y_VAL)["loss"] == best.loss and best.measure > 0.9
-    assert [e.made for e in events] == list(range(1, len(events) + 1)) and events[-1].made == course.made
+    assert [e.step for e in events] == list(range(1, len(events) + 1)) and events[-1].step == course.made
     assert len(events) <= events[0].steps == run.pace.most
     made = sum(times for ran in run.trainer.made.values() for (section, _), times in ran.items() if section == "update")
     assert made == course.made  # what probes do is done by the trainer, and counted there
+    looks = len(course.looks) + len(watched.PROBES) - 1  # one of the probes is a look of the run
+    assert course.seen == {("forward", 16): looks, ("forward", 14): looks}
 
 
 def test_the_probes_begin_alike_and_the_run_goes_on_from_the_best():
@@ -111,7 +113,7 @@ def test_a_run_that_is_taken_up_after_any_step_ends_with_the_same_bits(kind):
             continue
         first = Watched(trainer(**STEPS[kind]), X, Y, X_VAL, Y_VAL, 8)
         for event in first.run():
-            if event.made == stop:
+            if event.step == stop:
                 break
         state = first.trainer.state()
         arrays, course = first.saved()
@@ -120,7 +122,7 @@ def test_a_run_that_is_taken_up_after_any_step_ends_with_the_same_bits(kind):
         again.trainer.restore(state)
         again.resume(arrays, json.loads(json.dumps(course, allow_nan=False)))
         rest = all_of(again)
-        assert [e[2:] for e in events[stop:]] == [e[2:] for e in rest], (kind, stop)
+        assert [e[2:4] for e in events[stop:]] == [e[2:4] for e in rest], (kind, stop)
         for name, a in whole.trainer.parameters.items():
             assert np.array_equal(a, again.trainer.parameters[name]), (kind, stop, name)
         assert again.course == whole.course
@@ -164,7 +166,7 @@ def test_the_classifier_alone_learns_on_maps_that_are_computed_once():
     events = list(fits.fit(X, Y, X_VAL, Y_VAL))
     found = fits.fitted
     assert set(found.weights) == {"fc.w", "fc.b"} and found.after.loss < found.before.loss and found.after.measure > 0.6
-    assert len(events) == fits.steps(len(X)) == 3 * 60 * 5 and events[-1].made == events[0].steps
+    assert len(events) == fits.steps(len(X)) == 3 * 60 * 5 and events[-1].step == events[0].steps
     ran = {n: times for made in fits.maps.evaluator.runner.made.values() for (_, n), times in made.items()}
     assert ran == {16: 4 + 1, 6: 1, 14: 1}  # 70 and 30 samples, once
     graph.weights = weights | found.weights

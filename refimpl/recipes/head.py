@@ -22,6 +22,7 @@ from .watched import Event, Look, looked
 
 RATES = (0.01, 0.003, 0.001)
 PASSES = 60  # over the maps, for each rate
+PART = "classifier"
 MOST_STEPS = 2_000  # for each rate: fewer passes over many samples, at least one
 
 
@@ -39,7 +40,7 @@ class HeadFit:
     """What training the classifier alone gave.
 
     weights: of its parameters, by name; before, after: the looks before the first step and of the best weights; rate:
-    of these, None where they are those of the beginning; passes: over the maps, of each rate.
+    of these, None where they are those of the beginning; passes: over the maps, of each rate; steps: of all rates.
     """
 
     weights: dict[str, np.ndarray]
@@ -47,6 +48,7 @@ class HeadFit:
     after: Look
     rate: float | None
     passes: int
+    steps: int
 
 
 class Head:
@@ -91,9 +93,9 @@ class Head:
                     look = looked(trainer, x_val, y_val) if progress.step % per_pass == 0 else None
                     if look and look.loss < best.loss:
                         best, kept, found = look, trainer.state(), rate
-                    yield Event(made, most, progress.loss, look)
+                    yield Event(made, most, progress.loss, look, part=PART)
             except NonFiniteError:
                 continue
         trainer.restore(kept)
         weights = {name: trainer.parameters[name].copy() for name in self.tail.step.gradients}
-        self.fitted = HeadFit(weights, before, best, found, passes)
+        self.fitted = HeadFit(weights, before, best, found, passes, made)

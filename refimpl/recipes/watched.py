@@ -14,6 +14,8 @@ models.
 """
 
 import math
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -31,7 +33,7 @@ LOOKS = 10  # at least so many in a run
 PATIENCE = 0.4  # share of the looks of a run
 LOWER = 0.25  # factor on the learning rate where the best weights are put back
 FAR, MORE = 1.5, 0.2  # a loss above FAR·best + MORE is far above the best one
-FIRST, WINNER, BEST = "first", "winner", "best"  # weights that are kept
+KEPT = FIRST, WINNER, BEST = "first", "winner", "best"  # weights that are kept
 STEP, LOSSES = "step", "losses"  # what is kept beside the arrays of a trainer
 
 
@@ -51,12 +53,17 @@ def looked(trainer: Trainer, x: Inputs, y: np.ndarray) -> Look:
 
 
 class Event(NamedTuple):
-    """A step that was made: number `made` of at most `steps`, its loss, and the look after it where there was one."""
+    """A step that was made: number `step` of at most `steps`, its loss, and the look after it where there was one.
 
-    made: int
+    seconds: that the look took; part: of a recipe, "" where it is the run itself.
+    """
+
+    step: int
     steps: int
     loss: float
     look: Look | None
+    seconds: float = 0.0
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class Course:
 
     factor: on the learning rate, now; probed: the look after each probe; looks: of the run; best: place of the best of
     them; lowered: how often the best weights were put back; ran: the steps that were made, as ranges [first, end) of
-    those of the run; ended: is it done?
+    those of the run; seen: (section, samples) → how often the looks ran it; ended: is it done?
     """
 
     factor: float = 1.0
@@ -102,6 +109,7 @@ class Course:
     best: int = 0
     lowered: int = 0
     ran: list[list[int]] = field(default_factory=list)
+    seen: Counter = field(default_factory=Counter)
     ended: bool = False
 
     @property
@@ -125,7 +133,8 @@ class Course:
             for name in ("probed", "looks")
         }  # fmt: skip
         ran = [[int(first), int(end)] for first, end in found["ran"]]
-        course = cls(**{**found, **looks, "ran": ran})
+        seen = Counter({(str(section), int(n)): int(times) for section, n, times in found["seen"]})
+        course = cls(**{**found, **looks, "ran": ran, "seen": seen})
         if not 0 <= course.best < max(1, len(course.looks)):
             raise ValueError(f"there is no look {course.best}")
         return course
@@ -136,7 +145,7 @@ class Course:
             name: [[k.step, k.loss if math.isfinite(k.loss) else None, k.measure] for k in getattr(self, name)]
             for name in ("probed", "looks")
         }
-        return {**vars(self), **looks}
+        return {**vars(self), **looks, "seen": [[section, n, times] for (section, n), times in self.seen.items()]}
 
 
 class Watched:
@@ -217,13 +226,13 @@ class Watched:
         try:
             loss = next(self._steps).loss
             course.count(trainer.step - 1)
-            look = self._look() if trainer.step >= due else None
+            done, look = time.perf_counter(), self._look() if trainer.step >= due else None
         except NonFiniteError:
             self._steps = None
-            loss, look = math.inf, Look(due, math.inf, 0.0)
+            done, loss, look = time.perf_counter(), math.inf, Look(due, math.inf, 0.0)
         if look is not None:
             (self._probed if self.probing else self._looked)(look)
-        return Event(course.made, pace.most, loss, look)
+        return Event(course.made, pace.most, loss, look, time.perf_counter() - done)
 
     def _probed(self, look: Look) -> None:
         """A probe is done: make the next one, or go on where the best of them stands."""
@@ -255,7 +264,11 @@ class Watched:
             course.ended = True
 
     def _look(self) -> Look:
-        return looked(self.trainer, self.x_val, self.y_val)
+        made = self.trainer.evaluator.runner.made
+        before = sum(made.values(), Counter())
+        look = looked(self.trainer, self.x_val, self.y_val)
+        self.course.seen.update(sum(made.values(), Counter()) - before)
+        return look
 
     def _judge(self, look: Look) -> None:
         """Put a look to the others, and keep the weights where it is the best."""

@@ -1,0 +1,64 @@
+"""What a recipe adds to a run: the classifier that trains first, and the looks at samples held out.
+
+The steps of probes are steps like the others, and counted with them.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import refimpl as ri
+from costmodel import predict
+from refimpl.recipes.head import Head
+from refimpl.training.evaluator import inference
+from validation.instruments import measured
+
+from .settings import AdaptSettings
+
+
+def drawn_up(record: dict, settings: AdaptSettings, program: ri.Program) -> dict[str, dict[str, int | float]]:
+    """Multiply-adds of each part of a record's recipe, predicted and measured; empty where it is plain.
+
+    Predicted: from the number of samples, passes and looks; measured: from what was launched, counted.
+    """
+    course = record["course"]
+    if not course.get("looks"):
+        return {}
+    train, held = record["samples"]["train"], record["samples"]["validation"]
+    looks = len(course["looks"]) + max(0, len(course["probed"]) - 1)
+    infers = inference(program)
+    found = {"looks": both(infers, parts(held, program.batch) * looks, listed(course["seen"]))}
+    if first := course["first"]:
+        head = Head(program.graph, program.plan, program.batch, settings.seed, settings.backend, settings.threads)
+        tail, ran = head.tail, first["ran"]
+        sizes, held_sizes = parts(train, program.batch), parts(held, program.batch)
+        passes = first["steps"] // len(sizes)  # but for one that ended early
+        for part, of, expected, key in (
+            ("maps of the layers before the classifier", inference(head.frozen), sizes + held_sizes, "maps"),
+            ("steps of the classifier alone", tail, sizes * passes, "steps"),
+            ("looks at the classifier alone", inference(tail), held_sizes * (1 + passes), "looks"),
+        ):
+            found[part] = both(of, expected, made(ran[key]))
+    return found
+
+
+def parts(count: int, batch: int) -> list[int]:
+    """The mini-batches of a pass over so many samples."""
+    return [batch] * (count // batch) + ([count % batch] if count % batch else [])
+
+
+def both(program: ri.Program, sizes: list[int], ran: Mapping[tuple[str, int], int]) -> dict[str, int | float]:
+    """Multiply-adds of a program, predicted for mini-batches and measured by what ran."""
+    return {
+        "predicted": predict.run_macs(program, sizes),
+        "measured": predict.as_macs(measured.run_flops(program, ran)),
+    }
+
+
+def listed(seen: list) -> Counter:
+    """(section, samples) → times of what JSON holds as rows."""
+    return Counter({(section, n): times for section, n, times in seen})
+
+
+def made(rows: list) -> Counter:
+    """The same of `ledger.listed`, blocks left out or not."""
+    return sum((listed(ran) for _, ran in rows), Counter())
