@@ -383,7 +383,7 @@ def test_a_record_that_fails_keeps_the_weights(finished, tmp_path, monkeypatch, 
 
     message = (
         rf"the record was not made \(ZeroDivisionError: no counts\), but the weights are in {tmp_path / WEIGHTS}; "
-        "step 10 is saved, go on with: gradledger adapt --resume"
+        f"step {finished[1]['steps']} is saved, go on with: gradledger adapt --resume"
     )
     with monkeypatch.context() as patch, pytest.raises(Malformed, match=message):
         patch.setattr(f"gradledger.adapt.{failing}", fail)
@@ -416,7 +416,7 @@ def test_a_run_that_diverges_leaves_earlier_results_alone(finished, tmp_path):
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     message = f"they are in {tmp_path / DIVERGED}; {tmp_path / WEIGHTS} is unchanged, of an earlier run"
     with pytest.raises(Refused, match=message) as refused:
-        adapt.run(adapt.AdaptSettings(epochs=1, lr=1e10), tmp_path, False, nothing)
+        adapt.run(adapt.AdaptSettings(epochs=1, lr=1e10, recipe="plain"), tmp_path, False, nothing)
     assert refused.value.record["weights"] == str(tmp_path / DIVERGED)
     after = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     assert before.items() <= after.items() and after.keys() - before.keys() == {DIVERGED}
@@ -453,7 +453,7 @@ def test_a_damaged_profile_of_this_machine_is_told_before_the_training(refused, 
 
 
 def test_a_resumed_run_that_ends_worse_keeps_the_weights_that_it_began_with(tmp_path):
-    interrupted(tmp_path, lr=5.0)
+    interrupted(tmp_path, lr=5.0, recipe="plain")
     record = adapt.run(adapt.AdaptSettings(), tmp_path, True, nothing)
     assert (record["ok"], record["kept"]) == (False, "first") and record["accuracy_after"] < record["accuracy_before"]
     assert json.loads((tmp_path / RECORD).read_text(encoding="utf-8"))["reason"] == record["reason"]
