@@ -226,15 +226,19 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path):
     refused(root, "the images of .*pets need a size", size=None)
     refused(root, r"images have C=1 \(grey\) or C=3 \(RGB\) channels, but C=4", size=(4, 4), channels=4)
     refused(folder(tmp_path / "one", ("cat",)), r"one holds 1 class folder only \(cat\)", size=(4, 4))
-    refused(folder(tmp_path / "few", count=1), "few has 1 sample of class 0; at least 2 are needed", size=(4, 4))
+    message = (
+        "2 problems with the 2 images of .*few: the class folder .*cat holds 1 image; at least 2 are needed, one to"
+    )
+    refused(folder(tmp_path / "few", count=1), message, size=(4, 4))
     (root / "emu").mkdir()
-    refused(root, "the class folder .*emu holds no PNG or JPEG image", size=(4, 4))
+    refused(root, "the class folder .*emu holds no image; --skip-bad leaves such out", size=(4, 4))
     (root / "emu" / "a.png").write_bytes(b"no image at all")
     image(root / "emu" / "b.png", 0)
-    refused(root, "the image .*a.png cannot be read: cannot identify image file", size=(4, 4))
+    image(root / "emu" / "c.png", 0)
+    refused(root, "emu/a.png cannot be read: cannot identify image file; --skip-bad leaves such out", size=(4, 4))
     whole = image(root / "emu" / "a.png", 0, (200, 200)).read_bytes()
     (root / "emu" / "a.png").write_bytes(whole[: len(whole) // 2])
-    refused(root, "the image .*a.png cannot be read: .*", size=(4, 4))
+    refused(root, "emu/a.png cannot be read: .*", size=(4, 4))
 
 
 def test_without_pillow_the_message_says_how_to_install_it(tmp_path, monkeypatch):
@@ -416,13 +420,14 @@ def test_sizes_that_are_refused_are_said(tmp_path, all_bombs):
 def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
     root = folder(tmp_path / "pets")
     monkeypatch.setattr(data.images, "MOST_PIXELS", 95)
-    refused(root, "the image .*cat/[0-9].(jpg|png) has 12x8 pixels, and at most 95 are decoded", size=(4, 4))
+    refused(root, "4 problems .*: cat/[0-9].(jpg|png) has 12x8 pixels, and at most 95 are decoded", size=(4, 4))
 
 
-def test_only_png_and_jpeg_are_decoded_whatever_the_name(tmp_path):
+@pytest.mark.parametrize("name", ["PPM", "TGA", "EPS", "ICO", "PCX"])
+def test_only_the_formats_of_photographs_are_decoded_whatever_the_name(tmp_path, name):
     root = folder(tmp_path / "pets")
-    Image.new("RGB", (8, 8)).save(root / "cat" / "0.png", "TIFF")
-    refused(root, "the image .*cat/0.png cannot be read: cannot identify image file$", size=(4, 4))
+    Image.new("RGB", (16, 16)).save(root / "cat" / "0.png", name)
+    refused(root, "cat/0.png cannot be read: cannot identify image file; --skip-bad", size=(4, 4))
 
 
 def test_names_that_steer_a_terminal_are_written_out(tmp_path):
