@@ -16,13 +16,15 @@ import numpy as np
 
 from .. import assets
 from ..storage import files
-from .arrays import from_arrays, npz
+from .arrays import from_arrays
 from .cifar import cifar, cifar_files
 from .cifar_jpeg import cifar_jpeg, is_jpeg
 from .clips import clips, clips_of_others, is_clips
 from .dataset import DataError, Dataset, Origin, with_channels
 from .idx import idx, is_idx
 from .images import image_folder
+from .npy import is_npy, npy
+from .npz import npz
 from .preprocessing import Preprocessing
 from .reading import PLAIN, Reading
 from .resized import Resized
@@ -105,8 +107,13 @@ def _from_path(source, subject, size, channels, seed, reading) -> Dataset:
             return _from_folder(path, size, channels, seed, reading)
         if path.suffix == ".npz":
             if is_clips(path):
+                reading.allow("clips of sound")
                 return clips(path, 1 if subject is None else subject)
-            return cifar_jpeg(path, size) if is_jpeg(path) else npz(path, seed)
+            if is_jpeg(path):
+                reading.allow("CIFAR-10 as JPEG")
+                return cifar_jpeg(path, size)
+            reading.allow("arrays", "axes", "group", "window", "stride", "rate", "values")
+            return npz(path, seed, reading)
     raise DataError(
         f"{path} is no data set: a .npz with x and y, a folder of class folders with images, or a folder of IDX files "
         "or CIFAR batches is needed"
@@ -120,6 +127,9 @@ def _from_folder(path, size, channels, seed, reading) -> Dataset:
     if cifar_files(path)[0]:
         reading.allow("CIFAR batches")
         return cifar(path)
+    if is_npy(path):
+        reading.allow("arrays on the disk", "axes", "values")
+        return npy(path, seed, reading)
     reading.allow("a folder of images", "skip_bad")
     return image_folder(path, size, channels, seed, reading.skip_bad)
 

@@ -170,7 +170,7 @@ def _mean(blocks, of) -> tuple[float, ...]:
     for x in blocks:
         values = of(x.reshape(-1, x.shape[3]).astype(np.float64))
         count += len(values)
-        sums.append([math.fsum(column) for column in values.T])
+        sums.append([math.fsum(column.tolist()) for column in values.T])
     return tuple(math.fsum(column) / count for column in zip(*sums, strict=True))
 
 

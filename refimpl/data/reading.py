@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from ..storage.files import quoted
 from .dataset import DataError
 from .preprocessing import axes_fit
+from .scale import VALUES
 
 FLAGS = {"skip_bad": "--skip-bad"}  # where it is not the name of the field
 
@@ -16,7 +17,7 @@ class Reading:
 
     skip_bad: leave out what cannot be used, and say so; axes: letters of an array's axes, such as `NCT`; window,
     stride: of a long recording, in samples (`100`) or seconds (`2s`); rate: samples a second; label, group: columns of
-    a table by name or number from 1; group is also the name of an array.
+    a table by name or number from 1; group is also the name of an array; values: VALUES, what is done to them.
     """
 
     skip_bad: bool = False
@@ -26,6 +27,7 @@ class Reading:
     rate: float | None = None
     label: str | None = None
     group: str | None = None
+    values: str | None = None
 
     def allow(self, what: str, *names: str) -> None:
         """DataError where an option was given that `what`, a source in words, does not take; names: those it takes."""
@@ -43,6 +45,12 @@ class Reading:
                 f"{quoted(self.axes)!r}"
             )
         return axes
+
+    def checked_values(self) -> str | None:
+        """What is to be done to values; DataError where it is none of VALUES."""
+        if self.values is not None and self.values not in VALUES:
+            raise DataError(f"--values must be {', '.join(VALUES[:-1])} or {VALUES[-1]}, got {quoted(self.values)!r}")
+        return self.values
 
     def samples(self, name: str) -> int | None:
         """The samples of `window` or `stride`; DataError where they are none, or are seconds of an unknown rate."""
