@@ -17,6 +17,7 @@ import numpy as np
 from .. import assets
 from ..storage import files
 from .arrays import from_arrays
+from .augment import augmented
 from .cifar import cifar, cifar_files
 from .cifar_jpeg import cifar_jpeg, is_jpeg
 from .clips import clips, clips_of_others, is_clips
@@ -135,6 +136,6 @@ def _from_folder(path, size, channels, seed, reading) -> Dataset:
 
 
 __all__ = [
-    "DataError", "Dataset", "Origin", "Preprocessing", "Reading", "Resized", "clips", "clips_of_others",
-    "fashion_mnist", "from_arrays", "load", "validation_split", "watch", "watch_others",
+    "DataError", "Dataset", "Origin", "Preprocessing", "Reading", "Resized", "augmented", "clips",
+    "clips_of_others", "fashion_mnist", "from_arrays", "load", "validation_split", "watch", "watch_others",
 ]  # fmt: skip
