@@ -12,17 +12,26 @@ from . import environment, limits, recipe
 from .command import (
     REAL,
     WHOLE,
+    Augment,
+    Axes,
     Backend,
     Command,
+    Group,
     Json,
+    Label,
     MemoryLimit,
     Method,
     Momentum,
     Output,
+    Rate,
+    SkipBad,
+    Stride,
     Subject,
     Threads,
     TrainLast,
+    Values,
     Whole,
+    Window,
 )
 from .exits import Exit, emit, forget_output, refuse
 from .streams import open_streams, tell
@@ -77,6 +86,15 @@ def adapt(
     backend: Backend = "fast",
     threads: Threads = None,
     whole: Whole = False,
+    skip_bad: SkipBad = False,
+    axes: Axes = None,
+    window: Window = None,
+    stride: Stride = None,
+    rate: Rate = None,
+    label: Label = None,
+    group: Group = None,
+    values: Values = None,
+    augment: Augment = None,
     output: Output = Path("gradledger-out"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run saved in --output, as it was.")] = False,
     as_json: Json = False,
@@ -88,7 +106,7 @@ def adapt(
 
     settings = job.AdaptSettings(
         model, data, subject, list(method), train_last, epochs, batch, lr, momentum, seed, classes, size, memory_limit,
-        backend, threads, whole,
+        backend, threads, whole, skip_bad, axes, window, stride, rate, label, group, values, augment,
     )  # fmt: skip
     named = [name for name in vars(settings) if context.get_parameter_source(name).name == "COMMANDLINE"]
     try:

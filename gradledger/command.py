@@ -64,4 +64,34 @@ Backend = Annotated[
 Whole = Annotated[
     bool, typer.Option("--whole", help="A quantized .npz stays one of whole numbers, and trains in them.")
 ]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out files, rows and classes that cannot be used, and list them.")
+]
+Axes = Annotated[
+    str | None,
+    typer.Option(help="Letters of the axes of arrays: NTC, NCT (T: time), NHW, NHWC, NCHW …; default by their shape."),
+]
+Window = Annotated[
+    str | None, typer.Option(help="Cut long recordings into windows of so many samples, 100, or seconds, 2s.")
+]
+Stride = Annotated[str | None, typer.Option(help="From one window to the next; default half a window.")]
+Rate = Annotated[
+    float | None, typer.Option(parser=REAL, help="Samples a second of recordings; of sound, to which it is resampled.")
+]
+Label = Annotated[str | None, typer.Option(help="Column of a table with the labels, by name or number from 1.")]
+Group = Annotated[
+    str | None,
+    typer.Option(help="Column of a table, or array, with the person or recording: nobody trains and judges."),
+]
+Values = Annotated[
+    str | None,
+    typer.Option(help="keep, standardise or pixels: what is done to the values of arrays and tables; default by them."),
+]
+Augment = Annotated[
+    str | None,
+    typer.Option(
+        help="Alter training samples each time they are drawn: some of flip, shift, crop, rotate, colour (pictures), "
+        "jitter, scale, time-shift (sensors, sound), each with an amount if wanted, as flip,shift=0.1."
+    ),
+]
 Output = Annotated[Path, typer.Option("--output", help="Folder for weights, record and plot.")]

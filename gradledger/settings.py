@@ -3,7 +3,7 @@
 import os
 import typing
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from refimpl import data
 
@@ -35,6 +35,20 @@ class AdaptSettings:
     backend: str = "fast"
     threads: int | None = None
     whole: bool = False
+    skip_bad: bool = False
+    axes: str | None = None
+    window: str | None = None
+    stride: str | None = None
+    rate: float | None = None
+    label: str | None = None
+    group: str | None = None
+    values: str | None = None
+    augment: str | None = None
+
+    @property
+    def reading(self) -> data.Reading:
+        """How the data are to be read."""
+        return data.Reading(**{f.name: getattr(self, f.name) for f in fields(data.Reading)})
 
     def resolved(self) -> "AdaptSettings":
         """The same with absolute paths, so that the folder in which a run is resumed does not matter."""
