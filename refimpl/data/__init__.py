@@ -18,6 +18,7 @@ from .. import assets
 from ..storage import files
 from .arrays import from_arrays
 from .augment import augmented
+from .cells import SUFFIXES
 from .cifar import cifar, cifar_files
 from .cifar_jpeg import cifar_jpeg, is_jpeg
 from .clips import clips, clips_of_others, is_clips
@@ -30,6 +31,7 @@ from .preprocessing import Preprocessing
 from .reading import PLAIN, Reading
 from .resized import Resized
 from .splits import validation_split
+from .tables import table
 from .watch_windows import watch, watch_others
 
 FASHION = (
@@ -115,9 +117,12 @@ def _from_path(source, subject, size, channels, seed, reading) -> Dataset:
                 return cifar_jpeg(path, size)
             reading.allow("arrays", "axes", "group", "window", "stride", "rate", "values")
             return npz(path, seed, reading)
+        if path.suffix.lower() in SUFFIXES:
+            reading.allow("a table", "skip_bad", "window", "stride", "rate", "label", "group", "values")
+            return table(path, seed, reading)
     raise DataError(
-        f"{path} is no data set: a .npz with x and y, a folder of class folders with images, or a folder of IDX files "
-        "or CIFAR batches is needed"
+        f"{path} is no data set: a .npz with x and y, a table (.csv), a folder of class folders with images, or a "
+        "folder of IDX files or CIFAR batches is needed"
     )
 
 

@@ -20,6 +20,7 @@ ROLES = {
 }
 USES = {"train": "trains", "val": "validates", "test": "judges"}
 SYSTEM = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "icon\r")  # what systems leave in folders
+SKIP = "; --skip-bad leaves such out"
 TOLD = 3  # problems that a sentence names; the report has all
 
 
@@ -44,13 +45,15 @@ class Problems:
         of: how many there are of what is looked at, in words `noun`.
         """
         if self.found and not skip_bad:
-            one = len(self.found) == 1
-            named = [(what if one else what.removeprefix(f"{self.where}{os.sep}"), why) for what, why in self.found]
-            first = "; ".join(f"{what} {why}" for what, why in named[:TOLD])
+            told = [f"{what.removeprefix(f'{self.where}{os.sep}')} {why}" for what, why in self.found]
+            if len(told) == 1:
+                what, why = self.found[0]
+                raise DataError(f"{what if self.where in what else f'{what} of {self.where}'} {why}{SKIP}")
+            first = "; ".join(told[:TOLD])
             more = len(self.found) - TOLD
             others = f"; and {more} more" if more > 0 else ""
             count = f"{plural(len(self.found), 'problem')} with the {of:,} {noun} of {self.where}: "
-            raise DataError(f"{'' if one else count}{first}{others}; --skip-bad leaves such out")
+            raise DataError(f"{count}{first}{others}{SKIP}")
         return tuple(self.found)
 
 

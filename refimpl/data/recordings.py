@@ -41,9 +41,8 @@ def from_recording(
     number = np.zeros(len(x), np.int64) if beside.groups is None else np.unique(beside.groups, return_inverse=True)[1]
     if len(number) != len(x):
         raise DataError(f"groups{of} has {len(number)} values, but x has {plural(len(x), 'sample')}")
-    recording = (
-        number if recording is None else np.unique(np.stack([number, recording]), axis=1, return_inverse=True)[1]
-    )
+    if recording is not None:
+        number = np.unique(np.stack([number, recording]), axis=1, return_inverse=True)[1].reshape(-1)
     first = cut(labels.parts[0], number, window, stride)
     if not len(first):
         raise DataError(f"{where or 'x'} has no stretch of one class that is as long as a window of {window} samples")
