@@ -30,6 +30,7 @@ from .npz import npz
 from .preprocessing import Preprocessing
 from .reading import PLAIN, Reading
 from .resized import Resized
+from .sounds import is_sounds, sound_folder
 from .splits import validation_split
 from .tables import table
 from .watch_windows import watch, watch_others
@@ -136,6 +137,9 @@ def _from_folder(path, size, channels, seed, reading) -> Dataset:
     if is_npy(path):
         reading.allow("arrays on the disk", "axes", "values")
         return npy(path, seed, reading)
+    if is_sounds(path):
+        reading.allow("a folder of sounds", "skip_bad", "rate")
+        return sound_folder(path, seed, reading)
     reading.allow("a folder of images", "skip_bad")
     return image_folder(path, size, channels, seed, reading.skip_bad)
 
