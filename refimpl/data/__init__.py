@@ -23,6 +23,7 @@ from .cifar import cifar, cifar_files
 from .cifar_jpeg import cifar_jpeg, is_jpeg
 from .clips import clips, clips_of_others, is_clips
 from .dataset import DataError, Dataset, Origin, with_channels
+from .describe import describe
 from .idx import idx, is_idx
 from .images import image_folder
 from .npy import is_npy, npy
@@ -146,5 +147,5 @@ def _from_folder(path, size, channels, seed, reading) -> Dataset:
 
 __all__ = [
     "DataError", "Dataset", "Origin", "Preprocessing", "Reading", "Resized", "augmented", "clips",
-    "clips_of_others", "fashion_mnist", "from_arrays", "load", "validation_split", "watch", "watch_others",
+    "clips_of_others", "describe", "fashion_mnist", "from_arrays", "load", "validation_split", "watch", "watch_others",
 ]  # fmt: skip
