@@ -54,6 +54,7 @@ def make_record(job: "Job", before: np.ndarray, after: np.ndarray, step_seconds:
         "model": job.settings.model,
         "data": job.settings.data,
         "data_name": d.name,
+        "data_report": data.describe(d),
         "subject": job.settings.subject,
         "method": job.method,
         "weights": job.weights,

@@ -102,7 +102,7 @@ def adapt(
     """Adapt a pre-trained model to new data. Without options: one held-out person's movements."""
     from . import adapt as job
     from . import finish as last
-    from . import show
+    from . import show, show_data
 
     settings = job.AdaptSettings(
         model, data, subject, list(method), train_last, epochs, batch, lr, momentum, seed, classes, size, memory_limit,
@@ -118,7 +118,8 @@ def adapt(
                     shown.close()
                     last.become(*left, as_json)
 
-            record = job.run(settings, output, resume, watch, named, end)
+            see = (lambda described: None) if as_json else show_data.described
+            record = job.run(settings, output, resume, watch, named, end, see)
     except job.Interrupted as e:
         tell(str(e))
         raise SystemExit(Exit.INTERRUPTED) from None

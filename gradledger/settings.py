@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from refimpl import data
+from refimpl.data import Reading
 
 from . import options, recipe
 from .errors import Malformed
@@ -46,9 +47,9 @@ class AdaptSettings:
     augment: str | None = None
 
     @property
-    def reading(self) -> data.Reading:
+    def reading(self) -> Reading:
         """How the data are to be read."""
-        return data.Reading(**{f.name: getattr(self, f.name) for f in fields(data.Reading)})
+        return Reading(**{f.name: getattr(self, f.name) for f in fields(Reading)})
 
     def resolved(self) -> "AdaptSettings":
         """The same with absolute paths, so that the folder in which a run is resumed does not matter."""
