@@ -26,6 +26,7 @@ from .dataset import DataError, Dataset, Origin, with_channels
 from .describe import describe
 from .idx import idx, is_idx
 from .images import image_folder
+from .new_samples import NewSamples, read_samples
 from .npy import is_npy, npy
 from .npz import npz
 from .preprocessing import Preprocessing
@@ -146,6 +147,7 @@ def _from_folder(path, size, channels, seed, reading) -> Dataset:
 
 
 __all__ = [
-    "DataError", "Dataset", "Origin", "Preprocessing", "Reading", "Resized", "augmented", "clips",
-    "clips_of_others", "describe", "fashion_mnist", "from_arrays", "load", "validation_split", "watch", "watch_others",
+    "DataError", "Dataset", "NewSamples", "Origin", "Preprocessing", "Reading", "Resized", "augmented", "clips",
+    "clips_of_others", "describe", "fashion_mnist", "from_arrays", "load", "read_samples", "validation_split", "watch",
+    "watch_others",
 ]  # fmt: skip

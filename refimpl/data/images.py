@@ -145,7 +145,7 @@ def image_folder(
         raise DataError(f"{root} has {plural(len(usable.classes), 'class')} with images that can be used; 2 are needed")
     parts, how = divided(usable, root, seed)
     place = {path: i for i, path in enumerate(p for p in found.files if p not in bad)}
-    made = Preprocessing("image", divisor=255.0, size=tuple(size), bits=bits)
+    made = Preprocessing("image", divisor=255.0, channels=channels, size=tuple(size), bits=bits)
     origin = Origin(
         "folder of images", how, tuple((name, i) for i, name in enumerate(usable.classes)), skipped,
         tuple(found.ignored), (0, largest or 255), tuple(found.said), preprocessing=made,

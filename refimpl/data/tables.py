@@ -58,7 +58,7 @@ def table(path: Path, seed: int = 0, reading: Reading = PLAIN) -> Dataset:
     for name in ("stride", "rate"):
         if getattr(reading, name) is not None:
             raise DataError(f"--{name} goes with --window, which cuts one long recording: give it, or leave it out")
-    x, said, picture = samples(found)
+    x, said, picture = samples(found.x, found.columns)
     origin = replace(origin, said=(*origin.said, *said))
     measures, inner = not picture and reading.values is None, replace(reading, axes="NHWC")
     beside = replace(beside, origin=origin, measures=measures, reading=inner)
@@ -183,12 +183,38 @@ def numeric(labels: np.ndarray) -> np.ndarray:
     return found.astype(np.int64) if (found == np.rint(found)).all() and np.abs(found).max() < 2**53 else found
 
 
-def samples(found: Table) -> tuple[np.ndarray, tuple[str, ...], bool]:
-    """Maps (N, 1, T, C) of rows, or (N, H, W, 1) of those that are pictures; what they are; are they pictures?"""
-    x, columns = found.x, found.columns
+def numbers_of(
+    path: Path, cells: Cells, columns: tuple[str, ...], skip_bad: bool
+) -> tuple[np.ndarray, list[int], tuple[tuple[str, str], ...]]:
+    """Numbers (N, F) of these columns, the line of each row, and the rows that were left out; DataError without them.
+
+    The columns of a table without a header go by their number.
+    """
+    missing = [name for name in columns if name not in cells.names]
+    if missing:
+        listed = quoted(", ".join(cells.names), 120)
+        raise DataError(f"{path} has no column {quoted(missing[0])}, which the net was trained on: it has {listed}")
+    used, problems = [cells.names.index(name) for name in columns], Problems(str(path))
+    good = [i for i in range(len(cells.rows)) if _check(cells, i, used, None, None, problems)]
+    skipped = problems.tell(skip_bad, len(cells.rows), "rows")
+    if not good:
+        raise DataError(f"{path} has no row that can be used")
+    x = np.array([[cells.number(cells.rows[i][j]) for j in used] for i in good])
+    return x, [cells.lines[i] for i in good], skipped
+
+
+def samples(
+    x: np.ndarray, columns: tuple[str, ...], picture: bool | None = None
+) -> tuple[np.ndarray, tuple[str, ...], bool]:
+    """Maps (N, 1, T, C) of rows (N, F), or (N, H, W, 1) of those that are pictures; what they are; are they pictures?
+
+    picture: whether they are, where that is known.
+    """
     side = round(x.shape[1] ** 0.5)
     whole = side * side == x.shape[1] >= LEAST_PICTURE and x.min() >= 0 and x.max() <= 255 and (x == np.rint(x)).all()
-    if whole:
+    if picture and not whole:
+        raise DataError("a row must be a picture, whole numbers from 0 to 255, as those that the net was trained on")
+    if whole and picture is not False:
         pixels = x.astype(np.uint8).reshape(-1, side, side, 1)
         return pixels, (f"a row is a picture of {side}x{side} pixels, whole numbers from 0 to 255",), True
     parts = [STEM.fullmatch(name) for name in columns]
