@@ -27,14 +27,13 @@ def described(found: dict) -> None:
     console.print(table)
     for line in lines(found):
         console.print(escape(line), highlight=False, soft_wrap=True)
-    console.print()
 
 
 def values(ends: dict) -> str:
     """The ranges of values, in words."""
-    source = "" if ends["source"] is None else f" from {ends['source'][0]:g} to {ends['source'][1]:g}"
-    now = f"{ends['training'][0]:.3g} to {ends['training'][1]:.3g}"
-    return f", values{source}, for the net {now}"
+    source = "" if ends["source"] is None else f", values from {ends['source'][0]:g} to {ends['source'][1]:g}"
+    low, high = ends["training"]
+    return f"{source}, for the net from {low:.3g} to {high:.3g}"
 
 
 def lines(found: dict) -> list[str]:

@@ -7,12 +7,12 @@ from numpy.typing import DTypeLike
 
 
 class OnDemand(ABC):
-    """Samples (N, H, W, C): `x[indices]` and slices are maps, with the same bits alone and in any batch.
+    """Samples (N, H, W, C): `x[indices]` and slices are maps, with the same bits alone and in any batch."""
 
-    shape: (N, H, W, C); dtype: of the maps.
-    """
-
-    dtype: np.dtype
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype:
+        """Of the maps."""
 
     @property
     @abstractmethod

@@ -60,12 +60,13 @@ class Reading:
         found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(s?)", text.strip(), re.ASCII)
         if not found or (not found[2] and "." in found[1]):
             raise DataError(f"--{name} must be samples, such as 100, or seconds, such as 2s, got {quoted(text)!r}")
+        rate = self.checked_rate()
         if not found[2]:
             count = int(found[1])
-        elif self.checked_rate() is None:
+        elif rate is None:
             raise DataError(f"--{name} {text} is in seconds: --rate must say the samples a second, such as --rate 50")
         else:
-            count = round(float(found[1]) * self.rate)
+            count = round(float(found[1]) * rate)
         if count < 1:
             raise DataError(f"--{name} {text} is no sample long; at least 1 is needed")
         return count
