@@ -1,5 +1,6 @@
 """`gradledger adapt`: adapt a pre-trained model to new data, with predicted and measured cost side by side."""
 
+import contextlib
 import hashlib
 import json
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from costmodel.device import device
+from refimpl.data import describe
 from refimpl.recipes.watched import KEPT, Event, Watched
 from refimpl.storage import checkpoint
 from refimpl.storage.checkpoint import CheckpointError
@@ -40,6 +42,7 @@ def run(
     watch: Callable[[Event], None],
     given: Iterable[str] = (),
     end: Callable[[RunFolder, str], None] = lambda folder, kept: None,
+    see: Callable[[dict], None] = lambda described: None,
 ) -> dict:
     """Adapt and write weights, record and plot into `output`, all of them or none; returns the record.
 
@@ -47,10 +50,11 @@ def run(
 
     resume: go on with the run saved there; of `settings`, those named `given` may repeat its own or change the threads.
     watch: called after each step. end: called with the folder and the end of a sentence that says how to go on, when
-    only costs, plot and the commit are left (`finish`); it may see to them elsewhere and not return.
+    only costs, plot and the commit are left (`finish`); it may see to them elsewhere and not return. see: called with
+    the description of the data before the training.
     Raises Malformed, Refused (NaN loss, memory limit), CheckpointError or Interrupted.
     """
-    adaptation = Adaptation(output, watch, end)
+    adaptation = Adaptation(output, watch, end, see)
     try:
         return adaptation.run(settings, resume, given)
     except KeyboardInterrupt:
@@ -66,9 +70,10 @@ class Adaptation:
     """A run in its folder: what it is made of, and what of it is saved."""
 
     def __init__(
-        self, output: Path, watch: Callable[[Event], None], end: Callable[[RunFolder, str], None]
+        self, output: Path, watch: Callable[[Event], None], end: Callable[[RunFolder, str], None],
+        see: Callable[[dict], None],
     ):  # fmt: skip
-        self.output, self.watch, self.end = output, watch, end
+        self.output, self.watch, self.end, self.see = output, watch, end, see
         self.saved: int | None = None  # steps that --resume would go on from
         self.folder = RunFolder(output)
         self.last_save = self.save_seconds = 0.0
@@ -82,6 +87,8 @@ class Adaptation:
             state = run_state.read(self.output) if resume else None
             self.saved = len(state.step_seconds) if state else None
             self.job = prepare(beside_resume(state.settings, settings, given) if state else settings)
+            with contextlib.suppress(OSError):  # whoever reads has read enough
+                self.see(describe(self.job.dataset))
             self.stop.check()
             if device.profile_path().is_file():  # the record will need it: a damaged one is told now
                 options.device(device.HERE)

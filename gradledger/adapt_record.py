@@ -56,6 +56,7 @@ def make_record(
         "model": job.settings.model,
         "data": job.settings.data,
         "data_name": d.name,
+        "data_report": data.describe(d),
         "subject": job.settings.subject,
         "method": job.method,
         "weights": job.weights,

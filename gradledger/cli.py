@@ -12,13 +12,18 @@ from . import environment, limits, recipe
 from .command import (
     REAL,
     WHOLE,
+    Augment,
+    Axes,
     Backend,
     BatchNorm,
     ClassWeights,
     Clip,
     Command,
+    Group,
     Json,
+    Label,
     LabelSmoothing,
+    LearningRate,
     MemoryLimit,
     Method,
     Momentum,
@@ -26,11 +31,16 @@ from .command import (
     Output,
     Rate,
     Recipe,
+    SkipBad,
+    Stride,
     Subject,
     Threads,
     TrainLast,
+    Values,
     Warmup,
     Whole,
+    Window,
+    settings_of,
 )
 from .exits import Exit, emit, forget_output, refuse
 from .streams import open_streams, tell
@@ -74,7 +84,7 @@ def adapt(
     train_last: TrainLast = None,
     epochs: Annotated[int, typer.Option(parser=WHOLE, help="Passes over the training data.")] = 20,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = 32,
-    lr: Rate = None,
+    lr: LearningRate = None,
     momentum: Momentum = None,
     classes: Annotated[
         int | None, typer.Option(parser=WHOLE, help="Classes of the model; default those of the data.")
@@ -85,6 +95,15 @@ def adapt(
     backend: Backend = "fast",
     threads: Threads = None,
     whole: Whole = False,
+    skip_bad: SkipBad = False,
+    axes: Axes = None,
+    window: Window = None,
+    stride: Stride = None,
+    rate: Rate = None,
+    label: Label = None,
+    group: Group = None,
+    values: Values = None,
+    augment: Augment = None,
     recipe_: Recipe = recipe.AUTO,
     optimizer: Optimizer = recipe.SGD,
     clip: Clip = None,
@@ -99,14 +118,9 @@ def adapt(
     """Adapt a pre-trained model to new data. Without options: one held-out person's movements."""
     from . import adapt as job
     from . import finish as last
-    from . import show
+    from . import show, show_data
 
-    settings = job.AdaptSettings(
-        model, data, subject, list(method), train_last, epochs, batch, lr, momentum, seed, classes, size, memory_limit,
-        backend, threads, whole, optimizer, clip, warmup, batch_norm, label_smoothing, class_weights, recipe_,
-    )  # fmt: skip
-    given = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
-    named = [name for name in (name.removesuffix("_") for name in given) if name in vars(settings)]
+    settings, named = settings_of(context, job.AdaptSettings)
     try:
         with contextlib.ExitStack() as shown:
             watch = shown.enter_context(show.bar("adapting", quiet=as_json))
@@ -116,7 +130,8 @@ def adapt(
                     shown.close()
                     last.become(*left, as_json)
 
-            record = job.run(settings, output, resume, watch, named, end)
+            see = (lambda described: None) if as_json else show_data.described
+            record = job.run(settings, output, resume, watch, named, end, see)
     except job.Interrupted as e:
         tell(str(e))
         raise SystemExit(Exit.INTERRUPTED) from None

@@ -1,5 +1,6 @@
 """What the commands share: how a number is read, the help that names the methods, and options that several have."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -42,16 +43,27 @@ def told(command):
     return command
 
 
+def settings_of(context: typer.Context, kind: type) -> tuple[object, list[str]]:
+    """A command's settings, of a dataclass with fields of its options' names; and those that were given.
+
+    An option whose name is taken in its module ends in "_" there.
+    """
+    options = {name.removesuffix("_"): (name, value) for name, value in context.params.items()}
+    found = {f.name: options[f.name] for f in dataclasses.fields(kind) if f.name in options}
+    made = kind(**{field: list(v) if isinstance(v, tuple) else v for field, (_, v) in found.items()})
+    return made, [f for f, (name, _) in found.items() if context.get_parameter_source(name).name == "COMMANDLINE"]
+
+
 WHOLE = number(int, "a whole number")
 REAL = number(float, "a number")
 
 
-def rate(text: str) -> float | None:
+def learning_rate(text: str) -> float | None:
     """A learning rate; None for `auto`, which is found."""
     return None if text == "auto" else REAL(text)
 
 
-rate.__name__ = "float|auto"
+learning_rate.__name__ = "float|auto"
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout and nothing else there.")]
 Threads = Annotated[int | None, typer.Option(parser=WHOLE, help="CPU threads; default all.")]
 Subject = Annotated[
@@ -73,10 +85,40 @@ Backend = Annotated[
 Whole = Annotated[
     bool, typer.Option("--whole", help="A quantized .npz stays one of whole numbers, and trains in them.")
 ]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out files, rows and classes that cannot be used, and list them.")
+]
+Axes = Annotated[
+    str | None,
+    typer.Option(help="Letters of the axes of arrays: NTC, NCT (T: time), NHW, NHWC, NCHW …; default by their shape."),
+]
+Window = Annotated[
+    str | None, typer.Option(help="Cut long recordings into windows of so many samples, 100, or seconds, 2s.")
+]
+Stride = Annotated[str | None, typer.Option(help="From one window to the next; default half a window.")]
+Rate = Annotated[
+    float | None, typer.Option(parser=REAL, help="Samples a second of recordings; of sound, to which it is resampled.")
+]
+Label = Annotated[str | None, typer.Option(help="Column of a table with the labels, by name or number from 1.")]
+Group = Annotated[
+    str | None,
+    typer.Option(help="Column of a table, or array, with the person or recording: nobody trains and judges."),
+]
+Values = Annotated[
+    str | None,
+    typer.Option(help="keep, standardise or pixels: what is done to the values of arrays and tables; default by them."),
+]
+Augment = Annotated[
+    str | None,
+    typer.Option(
+        help="Alter training samples each time they are drawn: some of flip, shift, crop, rotate, colour (pictures), "
+        "jitter, scale, time-shift (sensors, sound), each with an amount if wanted, as flip,shift=0.1."
+    ),
+]
 Recipe = Annotated[
     str, typer.Option("--recipe", help=f"How the run goes: {'; '.join(f'{n} {h}' for n, h in recipe.RECIPES.items())}.")
 ]
-Rate = Annotated[float | None, typer.Option(parser=rate, help=recipe.RATE_HELP)]
+LearningRate = Annotated[float | None, typer.Option(parser=learning_rate, help=recipe.RATE_HELP)]
 Optimizer = Annotated[str, typer.Option(help=f"{' or '.join(recipe.OPTIMIZERS)}, where the method takes it.")]
 Clip = Annotated[
     float | None, typer.Option(parser=REAL, help="Most that the gradient's norm may be, 0 for no limit; default 1.")

@@ -58,9 +58,13 @@ def prepare(settings: AdaptSettings) -> Job:
     settings = settings.resolved()
     options.byte_count(settings.memory_limit)
     size = options.size(settings.size)
-    dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
+    dataset = data.load(
+        settings.data, subject=watched(settings), size=size, seed=settings.seed, reading=settings.reading
+    )
     if settings.recipe == recipe.AUTO:
         dataset = data.validation_split(dataset, recipe.share(len(dataset.x_train)), settings.seed)
+    if settings.augment is not None:
+        dataset = data.augmented(dataset, settings.augment)
     graph = net(settings, dataset)
     dataset = dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
     program, method = compiled(settings, dataset, graph, dataset.x_train)

@@ -3,9 +3,10 @@
 import os
 import typing
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from refimpl import data
+from refimpl.data import Reading
 
 from . import options, recipe
 from .errors import Malformed
@@ -35,6 +36,15 @@ class AdaptSettings:
     backend: str = "fast"
     threads: int | None = None
     whole: bool = False
+    skip_bad: bool = False
+    axes: str | None = None
+    window: str | None = None
+    stride: str | None = None
+    rate: float | None = None
+    label: str | None = None
+    group: str | None = None
+    values: str | None = None
+    augment: str | None = None
     optimizer: str = recipe.SGD
     clip: float | None = None
     warmup: int = 0
@@ -43,6 +53,11 @@ class AdaptSettings:
     class_weights: str | None = None
     recipe: str = recipe.AUTO  # last of those that read the module of this name
     probe: bool | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """How the data are to be read."""
+        return Reading(**{f.name: getattr(self, f.name) for f in fields(Reading)})
 
     def resolved(self) -> "AdaptSettings":
         """The same with absolute paths, so that the folder in which a run is resumed does not matter."""

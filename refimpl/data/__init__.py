@@ -16,16 +16,25 @@ import numpy as np
 
 from .. import assets
 from ..storage import files
-from .arrays import from_arrays, npz
+from .arrays import from_arrays
+from .augment import augmented
+from .cells import SUFFIXES
 from .cifar import cifar, cifar_files
 from .cifar_jpeg import cifar_jpeg, is_jpeg
 from .clips import clips, clips_of_others, is_clips
 from .dataset import DataError, Dataset, Origin, with_channels
+from .describe import describe
 from .idx import idx, is_idx
 from .images import image_folder
+from .new_samples import NewSamples, read_samples
+from .npy import is_npy, npy
+from .npz import npz
 from .preprocessing import Preprocessing
+from .reading import PLAIN, Reading
 from .resized import Resized
+from .sounds import is_sounds, sound_folder
 from .splits import validation_split
+from .tables import table
 from .watch_windows import watch, watch_others
 
 FASHION = (
@@ -47,6 +56,7 @@ def load(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     seed: int = 0,
+    reading: Reading = PLAIN,
 ) -> Dataset:
     """The data set of an embedded name (`watch`, `fashion-mnist`) or of the user's path.
 
@@ -54,16 +64,18 @@ def load(
     images; a folder of IDX files or CIFAR batches. subject: the held-out person of `watch` (1 to 10) or speaker of the
     clips, default 1. size: (H, W), to which JPEG
     images and those of a folder are stretched and which other maps must have. channels: grey images are repeated to it.
-    seed: draws the test set where there is none. Raises DataError.
+    seed: draws the test set where there is none; reading: what the files do not say. Raises DataError.
     """
     if subject is not None and source != "watch" and not _has_speakers(source):
         raise DataError(f"only the watch data and clips of sound have subjects; {source} takes none")
+    if source in NAMES:
+        reading.allow("embedded data")
     if source == "watch":
         dataset = watch(1 if subject is None else subject)
     elif source == "fashion-mnist":
         dataset = fashion_mnist()
     else:
-        dataset = _from_path(source, subject, size, channels, seed)
+        dataset = _from_path(source, subject, size, channels, seed, reading)
     if size is not None and tuple(size) != dataset.size:
         raise DataError(
             f"{source} has maps of {dataset.size[0]}x{dataset.size[1]}, but {size[0]}x{size[1]} was asked for; "
@@ -88,7 +100,7 @@ def _has_speakers(source) -> bool:
     return path.suffix == ".npz" and path.is_file() and is_clips(path)
 
 
-def _from_path(source, subject, size, channels, seed) -> Dataset:
+def _from_path(source, subject, size, channels, seed, reading) -> Dataset:
     path = Path(source)
     if not path.exists():
         if path.suffix or len(path.parts) > 1:
@@ -98,20 +110,44 @@ def _from_path(source, subject, size, channels, seed) -> Dataset:
         raise DataError(f"there is no data set and no file or folder {str(source)!r}; {hint}")
     with files.reading(str(path), DataError):
         if path.is_dir():
-            if is_idx(path):
-                return idx(path, seed)
-            return cifar(path) if cifar_files(path)[0] else image_folder(path, size, channels, seed)
+            return _from_folder(path, size, channels, seed, reading)
         if path.suffix == ".npz":
             if is_clips(path):
+                reading.allow("clips of sound")
                 return clips(path, 1 if subject is None else subject)
-            return cifar_jpeg(path, size) if is_jpeg(path) else npz(path, seed)
+            if is_jpeg(path):
+                reading.allow("CIFAR-10 as JPEG")
+                return cifar_jpeg(path, size)
+            reading.allow("arrays", "axes", "group", "window", "stride", "rate", "values")
+            return npz(path, seed, reading)
+        if path.suffix.lower() in SUFFIXES:
+            reading.allow("a table", "skip_bad", "window", "stride", "rate", "label", "group", "values")
+            return table(path, seed, reading)
     raise DataError(
-        f"{path} is no data set: a .npz with x and y, a folder of class folders with images, or a folder of IDX files "
-        "or CIFAR batches is needed"
+        f"{path} is no data set: a .npz with x and y, a table (.csv), a folder of class folders with images, or a "
+        "folder of IDX files or CIFAR batches is needed"
     )
 
 
+def _from_folder(path, size, channels, seed, reading) -> Dataset:
+    if is_idx(path):
+        reading.allow("IDX files")
+        return idx(path, seed)
+    if cifar_files(path)[0]:
+        reading.allow("CIFAR batches")
+        return cifar(path)
+    if is_npy(path):
+        reading.allow("arrays on the disk", "axes", "values")
+        return npy(path, seed, reading)
+    if is_sounds(path):
+        reading.allow("a folder of sounds", "skip_bad", "rate")
+        return sound_folder(path, seed, reading)
+    reading.allow("a folder of images", "skip_bad")
+    return image_folder(path, size, channels, seed, reading.skip_bad)
+
+
 __all__ = [
-    "DataError", "Dataset", "Origin", "Preprocessing", "Resized", "clips", "clips_of_others", "fashion_mnist",
-    "from_arrays", "load", "validation_split", "watch", "watch_others",
+    "DataError", "Dataset", "NewSamples", "Origin", "Preprocessing", "Reading", "Resized", "augmented", "clips",
+    "clips_of_others", "describe", "fashion_mnist", "from_arrays", "load", "read_samples", "validation_split", "watch",
+    "watch_others",
 ]  # fmt: skip

@@ -1,61 +1,229 @@
-"""Data from arrays: checked, converted, split; and from a `.npz` file that holds them."""
+"""Data from arrays: checked, converted, split."""
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..storage import files
 from .dataset import (
+    BLOCK,
     MAX_CLASSES,
+    TEST_SHARE,
     DataError,
     Dataset,
+    Origin,
     check_classes,
     check_finite,
-    check_labels,
-    check_maps,
     plural,
     split,
     split_maps,
     to_float,
 )
+from .labels import Labels, read_labels
+from .mapped import Mapped
+from .preprocessing import Preprocessing, moments, standardise, to_maps
+from .reading import PLAIN, Reading
+from .scale import KEEP, PIXELS, axes_of, divisor_of, ends_of, may_measure, measured
+from .splits import TEST_GROUPS, chosen
+
+VALUES_AT_ONCE = 1 << 18  # in a block of samples whose sums are taken
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What an array comes with: validation samples, what belongs together, where it is from, how to read it.
+
+    measures: are the values measurements, which are always standardised? mapped: do arrays stay on the disk?
+    """
+
+    x_val: np.ndarray | None = None
+    y_val: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    spans: np.ndarray | None = None
+    origin: Origin = Origin("arrays")
+    reading: Reading = PLAIN
+    measures: bool = False
+    mapped: bool = False
 
 
 def from_arrays(
-    name: str, x, y, x_test=None, y_test=None, classes=None, seed: int = 0, where: str = "", reuse: bool = False
-) -> Dataset:
+    name: str, x, y, x_test=None, y_test=None, classes=None, seed: int = 0, where: str = "", reuse: bool = False,
+    beside: Beside | None = None,
+) -> Dataset:  # fmt: skip
     """Data set of arrays: checked, as NHWC float32, split where there is no test set.
 
-    x, x_test: (N, H, W, C) or (N, H, W); uint8 is scaled to 0 to 1, other dtypes keep their values. y, y_test: (N,)
-    integer class numbers from 0. Without a test set a fifth of each class, drawn by `seed`, becomes one.
-    classes: their names; where: how messages call the source; reuse: a float32 `x` may be reordered in place, which
-    saves a copy. Raises DataError.
+    x, x_test: (N, H, W, C), (N, H, W), (N, T, C), (N, C, T) or (N, C, H, W): `scale.axes_of` tells them apart; what
+    are pixels is scaled to 0 to 1, counts are standardised, other values are kept (`scale`). y, y_test: (N,) labels or
+    one-hot (N, K), numbered by `labels`. Without a test set a fifth of each class, drawn by `seed`, becomes one, or
+    whole groups, or the end of each recording. classes: names; where: how messages call the source; reuse: a
+    float32 `x` may be reordered and scaled in place, which saves a copy; beside: what else is known. Raises DataError.
     """
-    of = f" of {where}" if where else ""
-    x = check_maps(np.asarray(x), f"x{of}")
-    y = check_labels(np.asarray(y), len(x), f"y{of}")
-    check_classes(y, f"y{of}")
-    if (x_test is None) != (y_test is None):
-        absent, present = ("x_test", "y_test") if x_test is None else ("y_test", "x_test")
-        raise DataError(f"{where or 'the data'} has {present} but no {absent}; give both or neither")
-    if x_test is None:
-        check_finite(x, f"x{of}")
-        train, test = split(y, seed, f"y{of}")
-        x_train, x_test = split_maps(x, train, test, reuse)
-        y_train, y_test = y[train], y[test]
+    of, beside = f" of {where}" if where else "", beside or Beside()
+    given = {"train": x, "val": beside.x_val, "test": x_test}
+    labels = {"train": y, "val": beside.y_val, "test": y_test}
+    _check_pairs(given, labels, where)
+    maps, axes, why = _maps({part: np.asarray(x) for part, x in given.items() if x is not None}, of, beside)
+    read = _labels({part: labels[part] for part in maps}, maps, classes, of)
+    check_classes(read.parts[0], f"y{of}", read.classes)
+    for part, values in maps.items():
+        check_finite(values, f"{_key('x', part)}{of}")
+    y_of = dict(zip(maps, read.parts, strict=True))
+    taken, how, groups, spans = _divided(maps, y_of, beside, seed, f"y{of}", read.classes)
+    made, pixels, ends, reason = _preprocessing(maps, taken["train"], beside, axes)
+    if beside.mapped:
+        x_of = {part: Mapped(_of(given, part), index, made, ends) for part, index in taken.items()}
     else:
-        x_test = check_maps(np.asarray(x_test), f"x_test{of}")
-        y_test = check_labels(np.asarray(y_test), len(x_test), f"y_test{of}", "x_test")
-        if x_test.shape[1:] != x.shape[1:]:
-            raise DataError(f"x_test{of} has maps of {x_test.shape[1:]}, but x has maps of {x.shape[1:]} (H, W, C)")
-        if x_test.dtype != x.dtype:
-            raise DataError(f"x_test{of} holds {x_test.dtype}, but x holds {x.dtype}; they would be scaled differently")
-        check_finite(x, f"x{of}")
-        check_finite(x_test, f"x_test{of}")
-        x_train, x_test, y_train = to_float(x), to_float(x_test), y
-    count = 1 + max(int(y_train.max()), int(y_test.max()))
-    names = class_names(classes, count, f"classes{of}")
-    return Dataset(name, x_train, y_train, x_test, y_test, names, pixels=x.dtype == np.uint8)
+        x_of = _converted(maps, taken, made, reuse)
+    origin = replace(
+        beside.origin, split=how, labels=read.given, values=ends, preprocessing=made,
+        said=tuple(filter(None, (*beside.origin.said, why, *read.said, reason))),
+    )  # fmt: skip
+    fields = {f"x_{part}": x for part, x in x_of.items()}
+    fields |= {f"y_{part}": _of(y_of, part)[index] for part, index in taken.items()}
+    return Dataset(
+        name, classes=read.classes, pixels=pixels, groups=groups, spans=spans, origin=origin, **fields
+    )  # fmt: skip
+
+
+def _of(parts: dict, part: str):
+    """A part's own array, or that of all samples."""
+    return parts["train"] if parts.get(part) is None else parts[part]
+
+
+def _key(kind: str, part: str) -> str:
+    return kind if part == "train" else f"{kind}_{part}"
+
+
+def _check_pairs(given: dict, labels: dict, where: str) -> None:
+    for part in PARTS[1:]:
+        if (given[part] is None) != (labels[part] is None):
+            keys = (_key("x", part), _key("y", part))
+            absent, present = keys if given[part] is None else keys[::-1]
+            raise DataError(f"{where or 'the data'} has {present} but no {absent}; give both or neither")
+
+
+def _maps(given: dict[str, np.ndarray], of: str, beside: Beside) -> tuple[dict[str, np.ndarray], str, str]:
+    """Every part as a view (N, H, W, C), the axes that it has, and why they are thought to be these."""
+    x = given["train"]
+    for part, values in given.items():
+        what = f"{_key('x', part)}{of}"
+        if values.dtype.kind not in "uif":
+            raise DataError(f"{what} holds {values.dtype}, but maps must be integers (uint8 for images) or floats")
+        if 0 in values.shape:
+            raise DataError(f"{what} is empty: its shape is {values.shape}")
+    axes, why = beside.reading.checked_axes(), ""
+    if axes is None:
+        axes, why = axes_of(x.shape, x.dtype, f"x{of}")
+    found = {}
+    for part, values in given.items():
+        what = f"{_key('x', part)}{of}"
+        if values.ndim != len(axes):
+            raise DataError(f"{what} must be ({', '.join(axes)}), but its shape is {values.shape}")
+        found[part] = to_maps(values, axes)
+        if found[part].shape[1:] != found["train"].shape[1:]:
+            sizes = found[part].shape[1:], found["train"].shape[1:]
+            raise DataError(f"{what} has maps of {sizes[0]}, but x has maps of {sizes[1]} (H, W, C)")
+        if values.dtype != x.dtype:
+            raise DataError(f"{what} holds {values.dtype}, but x holds {x.dtype}; they would be scaled differently")
+    return found, axes, why
+
+
+def _labels(given: dict, maps: dict[str, np.ndarray], classes, of: str) -> Labels:
+    parts = [(y, len(maps[part]), f"{_key('y', part)}{of}", _key("x", part)) for part, y in given.items()]
+    return read_labels(parts, classes, f"classes{of}")
+
+
+def _divided(maps, y_of, beside: Beside, seed: int, what: str, classes):
+    """Indices of each part into its array, how they were chosen, and groups and spans of those that train."""
+    everything = {part: np.arange(len(x)) for part, x in maps.items()}
+    groups, names = _groups(beside.groups, len(maps["train"]), beside.reading.group or "groups")
+    if "test" in maps:
+        parts = "x_val validates, x_test judges" if "val" in maps else "x_test judges"
+        return everything, parts, groups, beside.spans
+    y = y_of["train"]
+    if groups is None and beside.spans is None:
+        train, test = split(y, seed, what, classes)
+        how = f"{100 * TEST_SHARE:g} % of each class judges, drawn by the seed"
+    else:
+        train, test, words = chosen(y, groups, beside.spans, TEST_SHARE, seed, TEST_GROUPS, what)
+        how = f"judging: {words}"
+        if names and words.startswith(plural(len(np.unique(groups[test])), "whole group")):
+            how += f": {', '.join(names[i] for i in np.unique(groups[test])[:6])}"
+    left = [None if a is None else a[train] for a in (groups, beside.spans)]
+    return everything | {"train": train, "test": test}, how, *left
+
+
+def _groups(groups, samples: int, what: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Groups as numbers (N,) int64 and their names."""
+    if groups is None:
+        return None, ()
+    groups = np.asarray(groups)
+    if groups.ndim == 2 and groups.shape[1] == 1:
+        groups = groups[:, 0]
+    if groups.shape != (samples,) or groups.dtype.kind not in "uifUSb":
+        raise DataError(
+            f"{what} must name the group of each of the {samples} samples, but it is {groups.dtype} {groups.shape}"
+        )
+    names, number = np.unique(groups, return_inverse=True)
+    return number.astype(np.int64), tuple(map(str, names.tolist()))
+
+
+def _preprocessing(maps, train, beside: Beside, axes: str):
+    """What is done to values: by which numbers, whether they are pixels, their ends before it, and why."""
+    x, values = maps["train"], beside.reading.checked_values()
+    ends = [ends_of(part) for part in maps.values()]
+    ends = min(low for low, _ in ends), max(high for _, high in ends)
+    made = replace(beside.origin.preprocessing, axes=axes)
+    divisor, why = (None, "") if beside.measures else divisor_of(x, ends)
+    if values == PIXELS and divisor is None:
+        raise DataError(
+            f"--values pixels: values from {ends[0]:g} to {ends[1]:g} of {x.dtype} are no pixels from 0 to 1 or to 255"
+        )
+    if values is None and divisor is not None or values == PIXELS:
+        return replace(made, divisor=divisor), True, ends, why
+    if x.dtype == np.uint8:
+        made = replace(made, divisor=255.0)
+    asked = "--values says so" if values else "measurements are standardised" if beside.measures else ""
+    if values == KEEP or not asked and not may_measure(x):
+        return made, False, ends, "values are kept: --values says so" if values else ""
+    mean, std = (tuple(v / made.divisor for v in found) for found in moments(Blocks(x, train)))
+    why = asked or measured(x, mean, std)
+    return (replace(made, mean=mean, std=std) if why else made), False, ends, why
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Maps of some samples of an array, block by block, as often as one likes."""
+
+    x: np.ndarray
+    index: np.ndarray
+
+    def __iter__(self):
+        size = max(1, min(BLOCK, VALUES_AT_ONCE // math.prod(self.x.shape[1:])))
+        for start in range(0, len(self.index), size):
+            yield self.x[self.index[start : start + size]]
+
+
+def _converted(maps: dict, taken: dict, made: Preprocessing, reuse: bool) -> dict[str, np.ndarray]:
+    """Float32 maps of each part, divided and standardised as `Preprocessing.begun` does."""
+    if "test" in maps:
+        found = {part: to_float(x) for part, x in maps.items()}
+    else:
+        x_train, x_test = split_maps(maps["train"], taken["train"], taken["test"], reuse)
+        found = {"train": x_train, "test": x_test} | {p: to_float(x) for p, x in maps.items() if p != "train"}
+    whole = maps["train"].dtype == np.uint8  # which `to_float` divides
+    if made.mean or made.divisor != 1 and not whole:
+        for part, x in found.items():
+            if not reuse and part in maps and np.shares_memory(x, maps[part]):
+                x = found[part] = x.copy()
+            if not whole:
+                x /= np.float32(made.divisor)
+            standardise(x, made.mean, made.std)
+    return found
 
 
 def class_names(classes, count: int, what: str) -> tuple[str, ...]:
@@ -75,19 +243,3 @@ def read_npz(path: Path, keys: Iterable[str]) -> tuple[dict[str, np.ndarray], li
     """Those arrays of a `.npz` that are among `keys`, and the names of all; DataError where it cannot be read."""
     with files.archive(path, str(path), DataError) as archive:
         return archive.read([key for key in keys if key in archive.members]), list(archive.members)
-
-
-def npz(path: Path, seed: int = 0) -> Dataset:
-    """Data set of a `.npz` with `x` and `y`, and optionally `x_test` and `y_test`, and `classes` (names).
-
-    Shapes, dtypes and the split are as in `from_arrays`. `x_train` and `y_train` are understood too.
-    """
-    arrays, names = read_npz(path, ("x", "y", "x_train", "y_train", "x_test", "y_test", "classes"))
-    listed = files.quoted(", ".join(names)) or "nothing"
-    for key in ("x", "y"):
-        if f"{key}_train" in arrays:
-            arrays.setdefault(key, arrays.pop(f"{key}_train"))
-        if key not in arrays:
-            raise DataError(f"{path} has no array {key}: it holds {listed}, but x and y are needed")
-    given = [arrays.get(key) for key in ("x", "y", "x_test", "y_test", "classes")]
-    return from_arrays(path.stem, *given, seed=seed, where=str(path), reuse=True)

@@ -161,10 +161,11 @@ def check_finite(x: np.ndarray, what: str) -> None:
             raise DataError(f"{what} has {value} at index {index}; every value must be finite")
 
 
-def check_classes(y: np.ndarray, what: str) -> None:
-    """DataError where the labels hold fewer than two classes."""
+def check_classes(y: np.ndarray, what: str, classes: tuple[str, ...] | None = None) -> None:
+    """DataError where the labels hold fewer than two classes; classes: what it calls them."""
     if len(present := np.unique(y)) < 2:
-        raise DataError(f"{what} holds one class only ({present[0]}); training needs samples of at least two")
+        only = classes[present[0]] if classes else present[0]
+        raise DataError(f"{what} holds one class only ({only}); training needs samples of at least two")
 
 
 def to_float(x: np.ndarray, index: np.ndarray | None = None) -> np.ndarray:
@@ -183,17 +184,20 @@ def to_float(x: np.ndarray, index: np.ndarray | None = None) -> np.ndarray:
     return out
 
 
-def split(y: np.ndarray, seed: int, what: str) -> tuple[np.ndarray, np.ndarray]:
+def split(
+    y: np.ndarray, seed: int, what: str, classes: tuple[str, ...] | None = None
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Indices (ascending) of the training and the test samples: a fifth of each class, drawn by `seed`, for the test.
 
-    Every class gets at least one sample on each side, else DataError.
+    Every class gets at least one sample on each side, else DataError, which calls it as `classes` does.
     """
     test = np.zeros(len(y), bool)
     for label in np.unique(y):
         members = np.flatnonzero(y == label)
         if len(members) < 2:
             raise DataError(
-                f"{what} has 1 sample of class {label}; at least 2 are needed, one to train and one to test on"
+                f"{what} has 1 sample of class {classes[label] if classes else label}; at least 2 are needed, one to "
+                "train and one to test on"
             )
         count = min(max(1, round(TEST_SHARE * len(members))), len(members) - 1)
         test[members[random.permutation(seed, random.SPLIT, int(label), len(members))[:count]]] = True

@@ -1,35 +1,28 @@
-"""Data from a folder of class folders with PNG or JPEG images, read by Pillow."""
+"""Data from a folder of class folders with images, read by Pillow."""
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..storage import files
-from .dataset import DataError, Dataset, plural, split
+from .dataset import DataError, Dataset, Origin, plural, to_float
+from .folders import Foreign, Listing, divided, listing
+from .preprocessing import Preprocessing
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+FORMATS = {  # Pillow's names and the bytes that such files begin with
+    "JPEG": (b"\xff\xd8\xff",), "PNG": (b"\x89PNG\r\n\x1a\n",), "GIF": (b"GIF87a", b"GIF89a"), "BMP": (b"BM",),
+    "TIFF": (b"II*\0", b"MM\0*"), "WEBP": (b"RIFF",),
+}  # fmt: skip
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp")
+OTHERS = (  # of images that are not read
+    ".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf",
+    ".ico", ".tga", ".ppm", ".pgm", ".exr",
+)  # fmt: skip
+READ = "JPEG, PNG, WebP, BMP, GIF and TIFF are"
+DEPTHS = (8, 10, 12, 14, 16)  # bits that the pixels of an image of 16 bits may use
 MOST_PIXELS = 2**26  # of an image: 256 MiB while it is decoded
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _listing(root: Path, classes: list[str]) -> tuple[list[Path], np.ndarray]:
-    """Image files of the class folders of `root` and their labels; DataError at the first class without an image."""
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        folder = root / name
-        images = []
-        if folder.is_dir():
-            images = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        if not images:
-            raise DataError(f"the class folder {folder} holds no PNG or JPEG image")
-        paths += images
-        labels += [label] * len(images)
-    return paths, np.array(labels, np.int64)
 
 
 def pillow():
@@ -41,74 +34,140 @@ def pillow():
     return Image, ImageOps
 
 
-def read_image(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
+def look(path: Path) -> None:
+    """Is a file an image? By its name, and where that says nothing, by its first bytes. Foreign or DataError: no."""
+    suffix = path.suffix.lower()
+    if suffix in OTHERS:
+        raise DataError(f"is an image that is not read ({suffix}; {READ}): convert it")
+    if suffix in SUFFIXES:
+        return
+    with files.opened(path, str(path), DataError) as file:
+        begin = file.read(12)
+    starts = {name: begin.startswith(marks) for name, marks in FORMATS.items()}
+    if not any(starts.values()) or starts["BMP"] or (starts["WEBP"] and begin[8:] != b"WEBP"):
+        raise Foreign("is no image")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image is before its pixels are used: its largest value if it has 16 bits; has it several frames?"""
+
+    largest: int = 0
+    moves: bool = False
+
+
+def header(path: Path) -> Header:
+    """Of an image; the empty one where it cannot be read, which reading its pixels will tell."""
+    image_module, _ = pillow()
+    try:
+        with files.opened(path, str(path), DataError) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = image_module.open(file, formats=tuple(FORMATS))
+            deep = image.mode.startswith("I") and image.width * image.height <= MOST_PIXELS
+            return Header(int(np.asarray(image).max()) if deep else 0, bool(getattr(image, "is_animated", False)))
+    except Exception:  # of whatever kind: `read_image` tells it
+        return Header()
+
+
+def read_image(path: Path, size: tuple[int, int], channels: int, bits: int = 16) -> np.ndarray:
     """One image as (H, W, C) uint8, turned upright as its camera notes say, and stretched to `size`, bilinear.
 
-    channels: 3 for RGB, 1 for grey. DataError names an image that cannot be read or has more than MOST_PIXELS.
+    channels: 3 for RGB, 1 for grey; bits: that the values of an image of 16 bits use. Transparent parts are blended
+    onto white; of several frames it is the first. DataError names an image that cannot be read or has more than
+    MOST_PIXELS.
     """
     image_module, operations = pillow()
     mode, what = {1: "L", 3: "RGB"}[channels], f"the image {path}"
     with files.opened(path, what, DataError) as file, files.reading(what, DataError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, such as of many pixels: those that are too many are refused here
-        image = image_module.open(file, formats=("PNG", "JPEG"))
+        if not files.size_of(file):
+            raise DataError(f"{what} cannot be read: it is empty")
+        image = image_module.open(file, formats=tuple(FORMATS))
         image.draft(mode, (max(size), max(size)))  # a large JPEG is decoded at a fraction of its size
         if image.width * image.height > MOST_PIXELS:
             raise DataError(f"{what} has {image.width}x{image.height} pixels, and at most {MOST_PIXELS:,} are decoded")
         image.load()
-        if image.mode.startswith("I"):  # 16 bits a pixel, which conversion would clip instead of scaling
-            image = image_module.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-        elif image.mode == "P":  # a palette may state transparency, which goes by way of RGBA
-            image = image.convert("RGBA")
         operations.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I"):  # 16 bits a pixel, which conversion would clip instead of scaling
+            image = image_module.fromarray(shallow(np.asarray(image), bits, what))
+        elif image.mode == "F":
+            raise DataError(f"{what} cannot be read: its pixels are floats, whose range is not known")
+        elif image.mode == "P" or "A" in image.mode.upper() or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = image_module.alpha_composite(image_module.new("RGBA", image.size, "white"), image)
         image = image if image.mode == mode else image.convert(mode)
         image = image.resize((size[1], size[0]), image_module.Resampling.BILINEAR)
         return np.asarray(image).reshape(*size, channels)
 
 
-def _read_all(paths: list[Path], size: tuple[int, int], channels: int) -> np.ndarray:
-    """(N, H, W, C) float32 in 0 to 1."""
-    out = np.empty((len(paths), *size, channels), np.float32)
-    for i, path in enumerate(paths):
-        out[i] = read_image(path, size, channels)
-    out /= 255
-    return out
+def shallow(pixels: np.ndarray, bits: int, what: str) -> np.ndarray:
+    """Pixels of more than 8 bits as uint8: their upper 8 of `bits`."""
+    if pixels.min() < 0 or pixels.max() > 0xFFFF:
+        raise DataError(f"{what} cannot be read: its pixels have 32 bits, whose range is not known")
+    return (pixels.astype(np.uint32) >> (bits - 8)).clip(0, 255).astype(np.uint8)
 
 
-def image_folder(root: Path, size: tuple[int, int] | None, channels: int | None = None, seed: int = 0) -> Dataset:
+def depth(largest: int) -> int:
+    """Bits that hold the largest value of images of 16 bits, of those that cameras use; 16 where there are none."""
+    return next((bits for bits in DEPTHS if 0 < largest < 2**bits), 16)
+
+
+def image_folder(
+    root: Path, size: tuple[int, int] | None, channels: int | None = None, seed: int = 0, skip_bad: bool = False
+) -> Dataset:
     """Data set of a folder of class folders with images; the classes are the folders' names in order.
 
     size: (H, W) to which every image is stretched; channels: 3 (default) or 1. A folder with the folders `train` and
-    `test` (or `val`), each of them holding the class folders, is split so; any other by `seed`, a fifth of each class
-    for the test. Values are 0 to 1. Raises DataError.
+    `test` or `val`, each of them holding the class folders, is split so (where there are all three, `val` holds the
+    validation samples); any other by `seed`, a fifth of each class for the test. Values are 0 to 1. skip_bad: leave
+    out what cannot be used. Raises DataError.
     """
     channels = 3 if channels is None else channels
     if channels not in (1, 3):
         raise DataError(f"images have C=1 (grey) or C=3 (RGB) channels, but C={channels} were asked for")
     pillow()
-    folders = _folders(root)
-    names = [p.name for p in folders]
-    test_name = next((t for t in ("test", "val") if sorted(names) == sorted(("train", t))), None)
-    train_root = root / "train" if test_name else root
-    classes = [p.name for p in _folders(train_root)]
-    if not classes:
-        raise DataError(f"{train_root} holds no class folders; it needs one folder of images for each class")
-    paths, labels = _listing(train_root, classes)
-    if len(classes) < 2:
-        raise DataError(f"{train_root} holds {plural(1, 'class folder')} only ({classes[0]}); at least two are needed")
+    found = listing(root, look, "image")
     if size is None:
         raise DataError(
             f"the images of {root} need a size, rows and columns, to which they are stretched, such as 128x128"
         )
-    if test_name:
-        extra = [p.name for p in _folders(root / test_name) if p.name not in classes]
-        if extra:
-            raise DataError(f"{root / test_name} has the class {extra[0]}, which {train_root} does not have")
-        x_train, y_train = paths, labels
-        x_test, y_test = _listing(root / test_name, classes)
-    else:
-        train, test = split(labels, seed, f"the folder {root}")
-        x_train, y_train = [paths[i] for i in train], labels[train]
-        x_test, y_test = [paths[i] for i in test], labels[test]
-    name = root.resolve().name
-    x_train, x_test = (_read_all(part, size, channels) for part in (x_train, x_test))
-    return Dataset(name, x_train, y_train, x_test, y_test, tuple(classes), pixels=True)
+    heads = [header(path) for path in found.files]
+    largest = max((h.largest for h in heads), default=0)
+    bits = depth(largest)
+    if largest:
+        found.said.append(f"images of 16 bits hold values up to {largest:,}: {bits} bits are used")
+    if moving := sum(h.moves for h in heads):
+        found.said.append(f"{plural(moving, 'image')} of several frames: the first is used")
+    images, bad = decoded(found, size, channels, bits)
+    usable = found.usable(bad)
+    skipped = found.problems.tell(skip_bad, len(heads), "images")
+    if len(usable.classes) < 2:
+        raise DataError(f"{root} has {plural(len(usable.classes), 'class')} with images that can be used; 2 are needed")
+    parts, how = divided(usable, root, seed)
+    place = {path: i for i, path in enumerate(p for p in found.files if p not in bad)}
+    made = Preprocessing("image", divisor=255.0, channels=channels, size=tuple(size), bits=bits)
+    origin = Origin(
+        "folder of images", how, tuple((name, i) for i, name in enumerate(usable.classes)), skipped,
+        tuple(found.ignored), (0, largest or 255), tuple(found.said), preprocessing=made,
+    )  # fmt: skip
+    maps = {}
+    for part, samples in parts.items():
+        maps[f"x_{part}"] = to_float(images, np.array([place[path] for path, _ in samples]))
+        maps[f"y_{part}"] = np.array([label for _, label in samples], np.int64)
+    return Dataset(root.resolve().name, classes=tuple(usable.classes), pixels=True, origin=origin, **maps)
+
+
+def decoded(
+    found: Listing, size: tuple[int, int], channels: int, bits: int
+) -> tuple[np.ndarray, set[Path]]:  # fmt: skip
+    """The images (N, H, W, C) uint8 that can be read, in order, and the files that cannot, which become problems."""
+    images, bad = np.empty((len(found.files), *size, channels), np.uint8), set()
+    count = 0
+    for path in found.files:
+        try:
+            images[count] = read_image(path, size, channels, bits)
+            count += 1
+        except DataError as e:
+            found.problems.add(path, str(e).removeprefix(f"the image {files.printable(str(path))} "))
+            bad.add(path)
+    return images[:count], bad

@@ -7,12 +7,12 @@ from numpy.typing import DTypeLike
 
 
 class OnDemand(ABC):
-    """Samples (N, H, W, C): `x[indices]` and slices are maps, with the same bits alone and in any batch.
+    """Samples (N, H, W, C): `x[indices]` and slices are maps, with the same bits alone and in any batch."""
 
-    shape: (N, H, W, C); dtype: of the maps.
-    """
-
-    dtype: np.dtype
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype:
+        """Of the maps."""
 
     @property
     @abstractmethod
@@ -34,7 +34,7 @@ class OnDemand(ABC):
     def take(self, index: np.ndarray) -> "OnDemand":
         """Some of the samples."""
 
-    def still(self) -> "OnDemand":
+    def still(self) -> "np.ndarray | OnDemand":
         """The same samples for evaluation, of which nothing is drawn."""
         return self
 
@@ -54,6 +54,11 @@ class OnDemand(ABC):
 def taken(x: np.ndarray | OnDemand, index: np.ndarray) -> np.ndarray | OnDemand:
     """Some of the samples: a copy of an array's, the rest on demand as before."""
     return x.take(index) if isinstance(x, OnDemand) else x[index]
+
+
+def ends(x: np.ndarray | OnDemand) -> tuple[float, float]:
+    """The least and the largest value, or bounds of them."""
+    return x.ends() if isinstance(x, OnDemand) else (float(x.min()), float(x.max()))
 
 
 def still(x: np.ndarray | OnDemand) -> np.ndarray | OnDemand:

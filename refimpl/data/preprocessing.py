@@ -8,6 +8,7 @@ by the same function, with the same bits.
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -62,14 +63,12 @@ class Preprocessing:
             raise PreprocessingError(
                 f"the samples have C={x.shape[3]} channels, but the net was made for C={len(self.mean)}"
             )
-        stretched = self.size is not None and x.shape[1:3] != self.size
-        if stretched and (x.dtype != np.uint8 or self.mean or self.divisor != 255):
-            raise PreprocessingError(
-                f"the samples have maps of {x.shape[1]}x{x.shape[2]}, but the net takes {self.size[0]}x{self.size[1]}"
-            )
-        if stretched:
-            return repeated(Resized(x, self.size, self.black, self.white, dtype=np.dtype(self.dtype))[:], self.channels)
-        return self.finished(self.begun(x))
+        if self.size is None or x.shape[1:3] == self.size:
+            return self.finished(self.begun(x))
+        if x.dtype != np.uint8 or self.mean or self.divisor != 255:
+            has, wants = ("x".join(map(str, size)) for size in (x.shape[1:3], self.size))
+            raise PreprocessingError(f"the samples have maps of {has}, but the net takes {wants}")
+        return repeated(Resized(x, self.size, self.black, self.white, dtype=np.dtype(self.dtype))[:], self.channels)
 
     def begun(self, x: np.ndarray) -> np.ndarray:
         """Float32 maps of maps of any dtype: divided, standardised, repeated; a new array."""
@@ -97,7 +96,7 @@ class Preprocessing:
         known = {f.name: f.default for f in fields(cls)}
         if not isinstance(found, dict) or not found.keys() <= known.keys():
             raise PreprocessingError(f"the preprocessing {quoted(found)} is none that this version knows")
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
         made = cls(**values)
         if not made._fits():
             raise PreprocessingError(f"the preprocessing {quoted(found)} holds values that no data set has")
@@ -170,7 +169,7 @@ def _mean(blocks, of) -> tuple[float, ...]:
     for x in blocks:
         values = of(x.reshape(-1, x.shape[3]).astype(np.float64))
         count += len(values)
-        sums.append([math.fsum(column) for column in values.T])
+        sums.append([math.fsum(column.tolist()) for column in values.T])
     return tuple(math.fsum(column) / count for column in zip(*sums, strict=True))
 
 

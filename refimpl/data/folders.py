@@ -1,0 +1,218 @@
+"""Folders of class folders, as people have them: nested, split or not, with files among them that are no samples.
+
+What lies there is looked at once and sorted: samples; foreign files, which are told and otherwise left alone; and
+problems, which are all told in one sentence, or left out where that was asked for.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from .dataset import DataError, plural, split
+
+ROLES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+USES = {"train": "trains", "val": "validates", "test": "judges"}
+SYSTEM = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "icon\r")  # what systems leave in folders
+SKIP = "; --skip-bad leaves such out"
+TOLD = 3  # problems that a sentence names; the report has all
+
+
+class Foreign(Exception):
+    """A file is no sample; the message says what it is instead."""
+
+
+@dataclass
+class Problems:
+    """What is wrong with files of a source, each with its reason; told together."""
+
+    where: str
+    found: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, what, why: str) -> None:
+        """One more; what: file, folder or line."""
+        self.found.append((str(what), why))
+
+    def tell(self, skip_bad: bool, of: int, noun: str) -> tuple[tuple[str, str], ...]:
+        """All of them, where they may be left out; else DataError, of a sentence that counts and names the first.
+
+        of: how many there are of what is looked at, in words `noun`.
+        """
+        if self.found and not skip_bad:
+            told = [f"{what.removeprefix(f'{self.where}{os.sep}')} {why}" for what, why in self.found]
+            if len(told) == 1:
+                what, why = self.found[0]
+                raise DataError(f"{what if self.where in what else f'{what} of {self.where}'} {why}{SKIP}")
+            first = "; ".join(told[:TOLD])
+            more = len(self.found) - TOLD
+            others = f"; and {more} more" if more > 0 else ""
+            count = f"{plural(len(self.found), 'problem')} with the {of:,} {noun} of {self.where}: "
+            raise DataError(f"{count}{first}{others}{SKIP}")
+        return tuple(self.found)
+
+
+@dataclass
+class Listing:
+    """The samples of a folder: parts (train, val, test) → files and their class numbers; and what else lies there.
+
+    folders: part → the folder that holds it, empty where there is one part; noun: what a sample is.
+    """
+
+    root: Path
+    classes: list[str]
+    noun: str
+    folders: dict[str, str]
+    parts: dict[str, list[tuple[Path, int]]]
+    problems: Problems
+    ignored: list[tuple[str, str]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file, part after part."""
+        return [path for part in self.parts.values() for path, _ in part]
+
+    def usable(self, bad: set[Path]) -> "Listing":
+        """Without the files in `bad`, and without the classes that are too few then, which become problems.
+
+        A class needs a sample in every part; where there is one part, two, of which one will judge.
+        """
+        parts = {
+            name: [(path, label) for path, label in files if path not in bad] for name, files in self.parts.items()
+        }
+        least = 2 if len(parts) == 1 else 1
+        thin = set()
+        for label, name in enumerate(self.classes):
+            for part, files in parts.items():
+                count = sum(1 for _, other in files if other == label)
+                if count < least and not (part == "val" and len(parts) == 3):
+                    folder = self.root / self.folders.get(part, "") / name
+                    need = "; at least 2 are needed, one to train and one to test on" if count else ""
+                    self.problems.add(f"the class folder {folder}", f"holds {_count(count, self.noun)}{need}")
+                    thin.add(label)
+        kept = [label for label in range(len(self.classes)) if label not in thin]
+        number = {label: i for i, label in enumerate(kept)}
+        parts = {n: [(path, number[label]) for path, label in f if label in number] for n, f in parts.items()}
+        return replace(self, classes=[self.classes[i] for i in kept], parts=parts)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"no {noun}" if n == 0 else plural(n, noun)
+
+
+def listing(root: Path, look: Callable[[Path], None], noun: str) -> Listing:
+    """The class folders of `root` and their files; DataError where there are none.
+
+    look: raises Foreign for a file that is no sample, DataError for one that cannot be used; noun: what a sample is.
+    """
+    problems, said = Problems(str(root)), []
+    base, roles = _base(root)
+    if base != root:
+        said.append(f"the class folders are in {base}")
+    train = base / roles["train"] if roles else base
+    classes = [p.name for p in _folders(train)]
+    if not classes:
+        loose = sum(1 for p in sorted(train.iterdir()) if p.is_file() and _is_sample(p, look))
+        has = f"holds {plural(loose, noun)} but no class folders" if loose else "holds no class folders"
+        raise DataError(f"{train} {has}; it needs one folder of {noun}s for each class")
+    if len(classes) < 2:
+        raise DataError(f"{train} holds {plural(1, 'class folder')} only ({classes[0]}); at least two are needed")
+    found = Listing(base, classes, noun, roles, {}, problems, said=said)
+    used = set(roles.values())
+    found.ignored += [(str(p), f"is no {noun} of a class") for p in _loose([base, *(base / r for r in sorted(used))])]
+    if roles:
+        names = " and ".join(sorted(used))
+        found.ignored += [(str(p), f"lies beside {names}") for p in _folders(base) if p.name not in used]
+    for part, folder in (roles or {"train": ""}).items():
+        found.parts[part] = _part(base / folder, train, found, look)
+    return found
+
+
+def _base(root: Path) -> tuple[Path, dict[str, str]]:
+    """The folder that holds class folders, or folders of them for training and test, and these by their role."""
+    while True:
+        names = [p.name for p in _folders(root)]
+        roles = {}
+        for role, known in ROLES.items():
+            matching = [name for name in names if name.lower() in known]
+            if len(matching) > 1:
+                raise DataError(f"{root} has the folders {' and '.join(matching)} for one purpose; keep one of them")
+            if matching:
+                roles[role] = matching[0]
+        if "train" in roles and len(roles) > 1:
+            return root, roles
+        if len(names) != 1 or not _folders(root / names[0]):
+            return root, {}
+        root = root / names[0]
+
+
+def _part(folder: Path, train: Path, found: Listing, look: Callable[[Path], None]) -> list[tuple[Path, int]]:
+    """The samples of the class folders of `folder`; what else is there enters `found`."""
+    files = []
+    for label, name in enumerate(found.classes):
+        for path in _below(folder / name, found.problems):
+            try:
+                if hidden(path.relative_to(folder)):
+                    raise Foreign("is hidden, or a file of the system")
+                look(path)
+                files.append((path, label))
+            except Foreign as e:
+                found.ignored.append((str(path), str(e)))
+            except DataError as e:
+                found.problems.add(path, str(e))
+    for p in _folders(folder):
+        if p.name not in found.classes:
+            found.problems.add(folder, f"has the class {p.name}, which {train} does not have")
+    return files
+
+
+def hidden(path: Path) -> bool:
+    """Is a path, or a folder on its way, hidden, or what a system leaves behind?"""
+    return any(part.startswith(".") or part.lower() in SYSTEM for part in path.parts)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not hidden(Path(p.name)))
+
+
+def _loose(folders: Sequence[Path]) -> list[Path]:
+    return [p for folder in folders for p in sorted(folder.iterdir()) if not p.is_dir()]
+
+
+def _is_sample(path: Path, look: Callable[[Path], None]) -> bool:
+    try:
+        look(path)
+    except (Foreign, DataError):
+        return False
+    return not hidden(Path(path.name))
+
+
+def _below(folder: Path, problems: Problems) -> list[Path]:
+    """Every file below a folder, in order; a folder in it that cannot be read is a problem."""
+    if not folder.is_dir():
+        return []
+
+    def unreadable(e: OSError) -> None:
+        problems.add(e.filename, f"cannot be read: {e.strerror}")
+
+    return sorted(Path(at) / name for at, _, names in os.walk(folder, onerror=unreadable) for name in names)
+
+
+def divided(found: Listing, root: Path, seed: int) -> tuple[dict[str, list[tuple[Path, int]]], str]:
+    """Samples by part, always with `train` and `test`, and how they were divided, in words."""
+    parts, folders = found.parts, found.folders
+    if "test" in parts:
+        words = [f"{folders[part]}/ {use}" for part, use in USES.items() if part in parts]
+        return parts, ", ".join(words)
+    if "val" in parts:
+        return {"train": parts["train"], "test": parts["val"]}, f"{folders['train']}/ trains, {folders['val']}/ judges"
+    files = parts["train"]
+    train, test = split(np.array([label for _, label in files]), seed, f"the folder {root}")
+    chosen = {"train": [files[i] for i in train], "test": [files[i] for i in test]}
+    return chosen, "a fifth of each class judges, drawn by the seed"

@@ -1,0 +1,81 @@
+"""How the user wants a source to be read, where its files do not say."""
+
+import re
+from dataclasses import dataclass, fields
+
+from ..storage.files import quoted
+from .dataset import DataError
+from .preprocessing import axes_fit
+from .scale import VALUES
+
+FLAGS = {"skip_bad": "--skip-bad"}  # where it is not the name of the field
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was asked for; None leaves it to the source.
+
+    skip_bad: leave out what cannot be used, and say so; axes: letters of an array's axes, such as `NCT`; window,
+    stride: of a long recording, in samples (`100`) or seconds (`2s`); rate: samples a second; label, group: columns of
+    a table by name or number from 1; group is also the name of an array; values: VALUES, what is done to them.
+    """
+
+    skip_bad: bool = False
+    axes: str | None = None
+    window: str | None = None
+    stride: str | None = None
+    rate: float | None = None
+    label: str | None = None
+    group: str | None = None
+    values: str | None = None
+
+    def allow(self, what: str, *names: str) -> None:
+        """DataError where an option was given that `what`, a source in words, does not take; names: those it takes."""
+        for field in fields(self):
+            if field.name not in names and getattr(self, field.name) not in (None, False):
+                flag = FLAGS.get(field.name, f"--{field.name}")
+                raise DataError(f"{flag} means nothing for {what}: leave it out")
+
+    def checked_axes(self) -> str | None:
+        """The letters of the axes in capitals; DataError where they are none."""
+        axes = self.axes and self.axes.upper()
+        if axes and not axes_fit(axes):
+            raise DataError(
+                f"--axes must name each axis by a letter, N (samples) first, such as NTC, NCT, NHWC or NCHW, got "
+                f"{quoted(self.axes)!r}"
+            )
+        return axes
+
+    def checked_values(self) -> str | None:
+        """What is to be done to values; DataError where it is none of VALUES."""
+        if self.values is not None and self.values not in VALUES:
+            raise DataError(f"--values must be {', '.join(VALUES[:-1])} or {VALUES[-1]}, got {quoted(self.values)!r}")
+        return self.values
+
+    def samples(self, name: str) -> int | None:
+        """The samples of `window` or `stride`; DataError where they are none, or are seconds of an unknown rate."""
+        text = getattr(self, name)
+        if text is None:
+            return None
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(s?)", text.strip(), re.ASCII)
+        if not found or (not found[2] and "." in found[1]):
+            raise DataError(f"--{name} must be samples, such as 100, or seconds, such as 2s, got {quoted(text)!r}")
+        rate = self.checked_rate()
+        if not found[2]:
+            count = int(found[1])
+        elif rate is None:
+            raise DataError(f"--{name} {text} is in seconds: --rate must say the samples a second, such as --rate 50")
+        else:
+            count = round(float(found[1]) * rate)
+        if count < 1:
+            raise DataError(f"--{name} {text} is no sample long; at least 1 is needed")
+        return count
+
+    def checked_rate(self) -> float | None:
+        """Samples a second; DataError where that is no positive number."""
+        if self.rate is not None and not 0 < self.rate < 1e9:
+            raise DataError(f"--rate must be the samples a second, more than 0, got {self.rate}")
+        return self.rate
+
+
+PLAIN = Reading()

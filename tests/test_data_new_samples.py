@@ -1,0 +1,152 @@
+"""New samples of a trained net: the bits that they would have among those that it was trained on."""
+
+import json
+import wave
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refimpl import data
+from refimpl.data import DataError, Preprocessing, Reading, read_samples
+from refimpl.storage.files import InputError
+
+RNG = np.random.default_rng(0)
+
+
+def stored(dataset):
+    """The preprocessing of a data set as a record gives it back."""
+    return Preprocessing.from_json(json.loads(json.dumps(dataset.origin.preprocessing.to_json())))
+
+
+def bits(*arrays):
+    return {m.tobytes() for a in arrays for m in a}
+
+
+def pets(root):
+    for name in ("cat", "dog"):
+        for i in range(5):
+            path = root / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8)).save(path)
+    return root
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_photographs(tmp_path, channels):
+    root = pets(tmp_path / "pets")
+    d = data.load(root, size=(6, 6), channels=channels).with_pixels(-1.0, 1.0)
+    found = read_samples(root, stored(d))
+    assert bits(found.x) == bits(d.x_train, d.x_test) and found.x.shape == (10, 6, 6, channels)
+    assert found.names[0] == str(root / "cat" / "0.png")
+    one = read_samples(root / "dog" / "3.png", stored(d))
+    assert np.array_equal(one.x[0], found.x[8])
+    (root / "cat" / "x.jpg").write_bytes(b"no")
+    (root / "cat" / ".hidden.png").write_bytes(b"no")
+    (root / "notes.txt").write_text("no")
+    with pytest.raises(DataError, match="cat/x.jpg cannot be read: cannot identify image file; --skip-bad"):
+        read_samples(root, stored(d))
+    left = read_samples(root, stored(d), skip_bad=True)
+    assert len(left.x) == 10 and len(left.skipped) == 1
+    with pytest.raises(DataError, match="notes.txt is no image"):
+        read_samples(root / "notes.txt", stored(d))
+
+
+def test_photographs_of_12_bits_keep_their_scale(tmp_path):
+    for name, level in (("a", 1000), ("b", 4000)):
+        for i in range(3):
+            path = tmp_path / "deep" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((5, 5), level + i, np.uint16)).save(path)
+    d = data.load(tmp_path / "deep", size=(5, 5))
+    dark = read_samples(tmp_path / "deep" / "a" / "0.png", stored(d)).x  # which alone would be 10 bits
+    assert dark.max() == np.float32(1000 >> 4) / 255
+
+
+@pytest.mark.parametrize("form", ["npz", "npy"])
+def test_arrays_of_counts(tmp_path, form):
+    x = RNG.integers(-800, 800, (20, 3, 40), dtype=np.int16)
+    np.savez(tmp_path / "own.npz", x=x, y=np.arange(20) % 2)
+    d = data.load(tmp_path / "own.npz")
+    new = tmp_path / f"new.{form}"
+    np.save(new, x[:4]) if form == "npy" else np.savez(new, x=x[:4])
+    found = read_samples(new, stored(d))
+    assert found.x.shape == (4, 1, 40, 3) and bits(found.x) < bits(d.x_train, d.x_test)
+    assert found.names == ("sample 0", "sample 1", "sample 2", "sample 3")
+    np.save(tmp_path / "one.npy", x[7])
+    assert bits(read_samples(tmp_path / "one.npy", stored(d)).x) < bits(d.x_train, d.x_test)
+
+
+def table(path, rows, header="when,ax,ay,activity"):
+    path.write_text("\n".join([header, *rows]))
+    return path
+
+
+def test_a_row_of_a_table_whatever_the_order_of_its_columns(tmp_path):
+    values = RNG.standard_normal((20, 2)).round(3) * 90
+    rows = [f"{i},{a},{b},{'no' if i % 2 else 'yes'}" for i, (a, b) in enumerate(values.tolist())]
+    d = data.load(table(tmp_path / "a.csv", rows, "id,ax,ay,label"))
+    new = table(tmp_path / "new.csv", [f"{b};{a}" for a, b in values[:5].tolist()], "ay;ax")
+    found = read_samples(new, stored(d))
+    assert bits(found.x) < bits(d.x_train, d.x_test) and found.names[0] == "line 2"
+    with pytest.raises(DataError, match="b.csv has no column ay, which the net was trained on: it has ax"):
+        read_samples(table(tmp_path / "b.csv", ["1,2"], "ax,az"), stored(d))
+
+
+def test_a_recording_is_cut_as_the_training_one(tmp_path):
+    values = RNG.standard_normal((400, 2)).round(3) * 90
+    rows = [f"{a},{b},{'walk' if i < 200 else 'sit'}" for i, (a, b) in enumerate(values.tolist())]
+    d = data.load(table(tmp_path / "a.csv", rows, "ax,ay,activity"), reading=Reading(window="20", stride="10"))
+    found = read_samples(table(tmp_path / "b.csv", [r.rsplit(",", 1)[0] for r in rows[:200]], "ax,ay"), stored(d))
+    assert len(found.x) == 19 and found.names[1] == "lines 12 to 31"
+    assert bits(d.x_train[d.y_train == 1]) < bits(found.x)
+    short = table(tmp_path / "c.csv", rows[:9], "ax,ay,activity")
+    with pytest.raises(DataError, match="c.csv has 9 rows, and a window is 20 samples long"):
+        read_samples(short, stored(d))
+
+
+def test_pictures_in_a_table(tmp_path):
+    pixels = RNG.integers(0, 256, (20, 64))
+    header = ",".join(["label", *(f"p{i}" for i in range(64))])
+    rows = [",".join(map(str, [i % 2, *p])) for i, p in enumerate(pixels)]
+    d = data.load(table(tmp_path / "a.csv", rows, header)).with_pixels(-1.0, 1.0)
+    assert bits(read_samples(tmp_path / "a.csv", stored(d)).x) == bits(d.x_train, d.x_test)
+    rows[3] = rows[3].replace(",", ",-1,", 1).rsplit(",", 1)[0]
+    with pytest.raises(DataError, match="a row must be a picture, whole numbers from 0 to 255"):
+        read_samples(table(tmp_path / "b.csv", rows, header), stored(d))
+
+
+def test_sounds(tmp_path):
+    for name, tone in (("high", 1500), ("low", 400)):
+        for i in range(5):
+            path = tmp_path / "tones" / name / f"{i}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with wave.open(str(path), "wb") as file:
+                file.setparams((1, 2, 11025, 0, "NONE", ""))
+                file.writeframes((np.sin(np.arange(3000) * tone / 1750 + i) * 9000).astype("<i2").tobytes())
+    d = data.load(tmp_path / "tones")
+    assert bits(read_samples(tmp_path / "tones", stored(d)).x) == bits(d.x_train, d.x_test)
+    assert bits(read_samples(tmp_path / "tones" / "low" / "2.wav", stored(d)).x) < bits(d.x_train, d.x_test)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.npz", "there is no file or folder .*none.npz"),
+        ("a.txt.gz", "a.txt.gz holds no samples for this net: a .npz with x, a .npy or a table"),
+        ("a.csv", "a.csv is a table, but the net was not trained on one"),
+        ("other.npz", "other.npz has no array x: it holds y"),
+        ("nan.npy", "x of .*nan.npy has a NaN or infinite value in sample 1"),
+        ("wide.npy", "the samples have C=3 channels, but the net was made for C=2"),
+        ("text.npy", "x of .*text.npy must hold the numbers of at least one sample, but it is <U1"),
+    ],
+)
+def test_what_holds_no_samples_is_refused(tmp_path, name, message):
+    (tmp_path / "a.txt.gz").write_bytes(b"")
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    np.savez(tmp_path / "other.npz", y=np.arange(3))
+    np.save(tmp_path / "nan.npy", np.array([[[0.0]], [[np.nan]]]).repeat(2, 2))
+    np.save(tmp_path / "wide.npy", np.zeros((2, 4, 3)))
+    np.save(tmp_path / "text.npy", np.array(["a"]))
+    with pytest.raises(InputError, match=message):
+        read_samples(tmp_path / name, Preprocessing(axes="NTC", mean=(0.0, 0.0), std=(1.0, 1.0)))
