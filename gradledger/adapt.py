@@ -1,6 +1,5 @@
 """`gradledger adapt`: adapt a pre-trained model to new data, with predicted and measured cost side by side."""
 
-import hashlib
 import json
 import shlex
 import time
@@ -15,7 +14,7 @@ from refimpl.storage import checkpoint
 from refimpl.storage.checkpoint import CheckpointError
 from refimpl.training.trainer import NonFiniteError
 
-from . import finish, options, run_state
+from . import describe, finish, options, run_state
 from .adapt_record import confusion, make_record, measure_arena
 from .errors import Malformed, Refused
 from .job import Job, prepare
@@ -87,6 +86,7 @@ class Adaptation:
                 options.device(device.HERE)
             self.folder.make(needed(self.job))
             self.identity = run_state.identity(self.job)
+            self.notes = describe.notes(self.job) | {"run": self.identity.run}
             self.begin(state)
             self.stop.check()
             with self.stop.hold(1):  # the second signal cuts a step in half
@@ -157,13 +157,13 @@ class Adaptation:
     def finish(self) -> dict:
         """Evaluate; put weights, record and plot in their places, where they replace those of an earlier run."""
         staged = self.folder.stage()
-        self.job.trainer.save(staged / WEIGHTS, run=self.identity.run)
+        self.job.trainer.save(staged / WEIGHTS, **self.notes)
         try:
             after = confusion(self.job.trainer, self.job.dataset)
             record = make_record(self.job, self.before, after, self.step_seconds, self.begun)
             if not record["ok"]:
-                self.job.trainer.save(staged / WEIGHTS, first=True, run=self.identity.run)
-            record |= {"run": self.identity.run, "weights_sha256": sha256(staged / WEIGHTS)}
+                self.job.trainer.save(staged / WEIGHTS, first=True, **self.notes)
+            record |= {"run": self.identity.run, "weights_sha256": describe.sha256(staged / WEIGHTS)}
             record["measured"]["peak_bytes"] = measure_arena(self.job)
             checkpoint.write_json(staged / RECORD, record)
         except Exception as e:  # of whatever kind: the weights are there
@@ -181,7 +181,7 @@ class Adaptation:
         where, old = self.output / DIVERGED, self.output / WEIGHTS
         kept = {"model": self.job.settings.model, "method": self.job.method, "weights": str(where)}
         try:
-            self.job.trainer.save(self.folder.stage() / DIVERGED, run=self.identity.run)
+            self.job.trainer.save(self.folder.stage() / DIVERGED, **self.notes)
             with self.stop.hold():
                 self.folder.commit(gone=(RESUME,))
         except CheckpointError as full:
@@ -203,9 +203,3 @@ def needed(job: Job) -> int:
     weights = sum(job.program.step.parameters[name].nbytes for name in job.program.graph.parameters)
     steps = job.settings.epochs * -(-len(job.dataset.x_train) // job.program.batch)
     return 2 * state + weights + ROOM + 64 * steps
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file, as `sha256sum` prints it."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

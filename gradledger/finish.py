@@ -68,9 +68,10 @@ def draw_up(record: Path) -> bool:
 
 def commit(folder: "RunFolder", drawn: bool, stop: Stop) -> dict:
     """Put what is staged in its places; the record with the files. CheckpointError where that fails."""
-    from .run_folder import DIVERGED, PLOT, RECORD, RESUME
+    from . import describe
+    from .run_folder import DIVERGED, PLOT, RESUME
 
-    record = json.loads((folder.staged / RECORD).read_text(encoding="utf-8"))
+    record = describe.complete(folder.staged)
     with stop.hold():
         folder.commit(gone=(RESUME, DIVERGED) if drawn else (RESUME, DIVERGED, PLOT))
         folder.finished = True

@@ -24,6 +24,7 @@ class Job:
     trainer: ri.Trainer
     method: str
     weights: str  # where the first ones are from
+    pixels: bool = False  # were the samples pixels before the net's own values for them took their place?
 
 
 def prepare(settings: AdaptSettings) -> Job:
@@ -38,11 +39,11 @@ def prepare(settings: AdaptSettings) -> Job:
     options.byte_count(settings.memory_limit)
     size = options.size(settings.size)
     dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
-    graph = net(settings, dataset)
+    graph, pixels = net(settings, dataset), dataset.pixels
     dataset = dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
     program, method = compiled(settings, dataset, graph, dataset.x_train)
     trainer = trainer_of(program, settings.seed)
-    return Job(decided(settings, program.plan), dataset, program, trainer, method, origin(graph))
+    return Job(decided(settings, program.plan), dataset, program, trainer, method, origin(graph), pixels)
 
 
 def trainer_of(program: ri.Program, seed: int) -> ri.Trainer:
@@ -78,7 +79,7 @@ def planned(settings: AdaptSettings) -> tuple[ri.Plan, str]:
 def net(settings: AdaptSettings, dataset: data.Dataset) -> Graph:
     """The net that a run begins with."""
     whole = stays_whole(settings.model, settings.whole, planned(settings)[0].step.quantizes is not None)
-    return pretrained(settings.model, dataset, watched(settings), settings.classes, whole)
+    return pretrained(settings.model, dataset, watched(settings), settings.classes, whole, settings.seed)
 
 
 def compiled(

@@ -26,7 +26,6 @@ RATE, BATCH = 0.1, 32  # learning rate of plain SGD at this batch and above
 RATE_RULE = f"{RATE:g} * (1 - momentum) * sqrt(batch / {BATCH}), the root at most 1"
 RATE_HELP = f"Learning rate at the start, it falls along a cosine; default {RATE_RULE}."
 METHOD = "gradient-filter:patch=2"  # of `adapt` and what goes with it
-HEAD_GAIN = 0.01  # factor on the first weights of a new classifier
 
 
 def rate(batch: int, momentum: float, factor: float = 1.0) -> float:
@@ -86,6 +85,8 @@ def at_most(plan: Plan) -> tuple[int, str] | None:
 
 def start_small(graph: Graph) -> None:
     """Let what a net with weights of its own has yet to draw, a new classifier, start near zero."""
+    from refimpl.saved.labels import HEAD_GAIN
+
     for name, parameter in graph.parameters.items():
         if graph.weights and name not in graph.weights:
             graph.parameters[name] = replace(parameter, gain=HEAD_GAIN)

@@ -105,6 +105,8 @@ class Graph:
         self.weights: dict[str, np.ndarray] = {}  # pre-trained values; parameters without one start from the seed
         self.options: dict = {}  # what `models.build` needs beside classes, size and channels to build it again
         self.pixels = (0.0, 1.0)  # input values that stand for a pixel of 0 and of 255
+        self.classes: tuple[str | None, ...] = ()  # names of the classes that its output tells apart, where known
+        self.origin = ""  # where its weights are from, in words, where the weights alone do not tell
         self._places: dict[str, int] = {}
         self._outputs: tuple[str, ...] = ()
         self.size: tuple[int, int] | None = None

@@ -135,6 +135,12 @@ def read_bytes(path: str | os.PathLike, what: str, error: type[InputError], most
         return file.read(size)
 
 
+def parsed(text: str, what: str, error: type[InputError]):
+    """The value of a JSON text, its own texts printable; `error` where it is none. what: the text, in words."""
+    with reading(what, error, "is no JSON"):
+        return _printable(json.loads(text))
+
+
 def read_json(path: str | os.PathLike, what: str, error: type[InputError], hint: str):
     """The value of a JSON file, its texts printable. hint: what would be right, for the message."""
     raw = read_bytes(path, what, error, MOST_JSON)
