@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from refimpl.data.resized import Resized
+from refimpl.data.on_demand import OnDemand
 from refimpl.storage import checkpoint
 
 from . import ledger
@@ -36,9 +36,9 @@ def identity(job: "Job") -> Identity:
     """Whose results and state these are. The number of threads, which changes no bit, and paths do not enter."""
     d, graph = job.dataset, job.program.graph
     arrays = {name: getattr(d, name) for name in ("x_train", "y_train", "x_test", "y_test")}
-    made = {n: a for n, a in arrays.items() if isinstance(a, Resized)}
-    notes = {n: f"{a.size} {a.black} {a.white} {a.crop} {a.flip}" for n, a in made.items()}
-    found = checkpoint.digest(arrays | {n: a.images for n, a in made.items()}, notes | {"classes": f"{d.classes}"})
+    made = {n: a.made_of() for n, a in arrays.items() if isinstance(a, OnDemand)}
+    notes = {n: words for n, (_, words) in made.items()} | {"classes": f"{d.classes}"}
+    found = checkpoint.digest(arrays | {n: a for n, (a, _) in made.items()}, notes)
     weights = checkpoint.digest({name: np.asarray(a) for name, a in graph.weights.items()})
     settings = {k: v for k, v in asdict(job.settings).items() if k not in ("model", "data", "threads", "memory_limit")}
     decides = [settings | {"method": job.method}, graph.name, str(graph.options), found, weights]

@@ -1,5 +1,9 @@
 """Data sets: the embedded ones and the user's own. `load` is the one way in; shuffling and batching are the trainer's.
 
+Every source ends as a `Dataset`: samples that train, that judge and, where the source has them, that tell when to stop
+(`validation_split` takes them from those that train); its `Origin` says how labels were numbered, how samples were
+split, what was left out and why, and holds the `Preprocessing`, plain data that make the same maps of new samples.
+
 Bad data ends in a `DataError`, one sentence that says what is wrong, where, and what would be right.
 """
 
@@ -16,10 +20,12 @@ from .arrays import from_arrays, npz
 from .cifar import cifar, cifar_files
 from .cifar_jpeg import cifar_jpeg, is_jpeg
 from .clips import clips, clips_of_others, is_clips
-from .dataset import DataError, Dataset, with_channels
+from .dataset import DataError, Dataset, Origin, with_channels
 from .idx import idx, is_idx
 from .images import image_folder
+from .preprocessing import Preprocessing
 from .resized import Resized
+from .splits import validation_split
 from .watch_windows import watch, watch_others
 
 FASHION = (
@@ -64,11 +70,16 @@ def load(
             "only folders of images and CIFAR-10 as JPEG are resized"
         )
     with files.reading(str(source), DataError):  # repeated channels may take more memory than there is
-        return replace(
-            dataset,
-            x_train=with_channels(dataset.x_train, channels, str(source)),
-            x_test=with_channels(dataset.x_test, channels, str(source)),
-        )
+        return _with_channels(dataset, channels, str(source))
+
+
+def _with_channels(dataset: Dataset, channels: int | None, source: str) -> Dataset:
+    """The data set with the channels that a model wants; DataError where its own cannot be repeated."""
+    if channels is None or channels == dataset.channels:
+        return dataset
+    maps = {name: with_channels(x, channels, source) for name, x in dataset.maps.items()}
+    done = replace(dataset.origin.preprocessing, channels=channels)
+    return replace(dataset, **maps, origin=replace(dataset.origin, preprocessing=done))
 
 
 def _has_speakers(source) -> bool:
@@ -101,6 +112,6 @@ def _from_path(source, subject, size, channels, seed) -> Dataset:
 
 
 __all__ = [
-    "DataError", "Dataset", "Resized", "clips", "clips_of_others", "fashion_mnist", "from_arrays", "load", "watch",
-    "watch_others",
+    "DataError", "Dataset", "Origin", "Preprocessing", "Resized", "clips", "clips_of_others", "fashion_mnist",
+    "from_arrays", "load", "validation_split", "watch", "watch_others",
 ]  # fmt: skip

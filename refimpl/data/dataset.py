@@ -11,7 +11,9 @@ from numpy.typing import DTypeLike
 
 from ..kernels import random
 from ..storage.files import InputError, quoted
-from .resized import Resized, as_dtype
+from .on_demand import OnDemand
+from .preprocessing import Preprocessing, with_ends
+from .resized import as_dtype
 
 BLOCK = 256  # samples converted or checked at a time
 TEST_SHARE = 0.2  # of data that comes without a test set
@@ -22,21 +24,50 @@ class DataError(InputError):
     """The data cannot be used; the message says what is wrong, where, and what would be right."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where samples are from and what was done to them; `describe` tells it.
+
+    kind: of source, in words; split: how test and validation samples were chosen, a sentence; labels: label as it was
+    given → class number; skipped: bad files, rows or classes that were left out, and why; ignored: what lies there and
+    is no sample, and why; values: the least and the greatest value before any scaling; said: what was decided for
+    want of an option, a sentence each; group_names: of the groups of a data set.
+    """
+
+    kind: str = "arrays"
+    split: str = ""
+    labels: tuple[tuple[str, int], ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[tuple[str, str], ...] = ()
+    values: tuple[float, float] | None = None
+    said: tuple[str, ...] = ()
+    group_names: tuple[str, ...] = ()
+    preprocessing: Preprocessing = Preprocessing()
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Samples to train on and samples to evaluate on.
 
-    x_train, x_test: (N, H, W, C) float32, or `Resized` images that become such maps a batch at a time; y_train, y_test:
-    (N,) int64, class numbers from 0; classes: their names; pixels: are values 0 to 1 pixels from 0 to 255?
+    x_train, x_test: (N, H, W, C) float32, or `OnDemand` samples that become such maps a batch at a time; y_train,
+    y_test: (N,) int64, class numbers from 0; classes: their names; pixels: are values 0 to 1 pixels from 0 to 255?
+    x_val, y_val: samples that neither train nor judge, None where the source has none (`validation_split` makes them).
+    groups: (N,) int64, the person or recording of each training sample, None where samples are independent; spans:
+    (N, 3) int64, of windows: recording, first sample, end. origin: where they are from.
     """
 
     name: str
-    x_train: np.ndarray | Resized
+    x_train: np.ndarray | OnDemand
     y_train: np.ndarray
-    x_test: np.ndarray | Resized
+    x_test: np.ndarray | OnDemand
     y_test: np.ndarray
     classes: tuple[str, ...]
     pixels: bool = False
+    x_val: np.ndarray | OnDemand | None = None
+    y_val: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    spans: np.ndarray | None = None
+    origin: Origin = Origin()
 
     def __post_init__(self):
         """Names come from files and folders and go to terminals and records."""
@@ -53,6 +84,12 @@ class Dataset:
         """Channels C of a map."""
         return self.x_train.shape[3]
 
+    @property
+    def maps(self) -> dict[str, np.ndarray | OnDemand]:
+        """The samples of every part that there is, by the name of their field."""
+        parts = {name: getattr(self, name) for name in ("x_train", "x_val", "x_test")}
+        return {name: x for name, x in parts.items() if x is not None}
+
     def with_pixels(self, black: float, white: float, dtype: DTypeLike | None = None) -> "Dataset":
         """The data for a model that takes `black` for a pixel of 0 and `white` for one of 255, such as -1 and 1.
 
@@ -64,15 +101,13 @@ class Dataset:
         held = np.dtype(np.float32 if dtype is None else dtype)
         if not self.pixels or (black, white, held) == (0, 1, np.float32):
             return self
-        for x in (self.x_train, self.x_test):
-            if isinstance(x, np.ndarray):
-                x *= white - black
-                x += black
         maps = {
-            name: x.with_pixels(black, white, held) if isinstance(x, Resized) else as_dtype(x, held)
-            for name, x in (("x_train", self.x_train), ("x_test", self.x_test))
-        }
-        return replace(self, **maps, pixels=False)
+            name: x.with_pixels(black, white, held) if isinstance(x, OnDemand)
+            else as_dtype(with_ends(x, black, white), held)
+            for name, x in self.maps.items()
+        }  # fmt: skip
+        done = replace(self.origin, preprocessing=self.origin.preprocessing.with_pixels(black, white, held))
+        return replace(self, **maps, pixels=False, origin=done)
 
 
 def plural(n: int, noun: str) -> str:

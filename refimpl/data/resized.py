@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..kernels import random
+from .on_demand import OnDemand
 from .resize import resize
 
 
@@ -28,7 +29,7 @@ def between(before: int, after: int, copies: int = 1) -> tuple[np.ndarray, np.nd
 
 
 @dataclass(frozen=True, eq=False)
-class Resized:
+class Resized(OnDemand):
     """Samples (N, *size, C) made on demand of images (N, H, W, C) uint8: `x[indices]` are maps, as are slices.
 
     size: rows and columns to which every image is stretched, default its own; black, white: values for a pixel of 0
@@ -53,9 +54,6 @@ class Resized:
         n, h, w, c = self.images.shape
         return (n, *(self.size or (h, w)), c)
 
-    def __len__(self) -> int:
-        return len(self.images)
-
     def __getitem__(self, chosen) -> np.ndarray:
         """Maps (n, H, W, C) of a slice or an array of n indices, as they are."""
         return self._maps(self.images[chosen])
@@ -75,6 +73,25 @@ class Resized:
     def with_pixels(self, black: float, white: float, dtype: DTypeLike = np.float32) -> "Resized":
         """The same images with other values for black and white."""
         return replace(self, black=black, white=white, dtype=np.dtype(dtype))
+
+    def take(self, index: np.ndarray) -> "Resized":
+        """Some of the images, a copy."""
+        return replace(self, images=self.images[index])
+
+    def still(self) -> "Resized":
+        """The same images, neither moved nor mirrored."""
+        return replace(self, crop=0, flip=False)
+
+    def made_of(self) -> tuple[np.ndarray, str]:
+        """The images, and how they are stretched, scaled and drawn."""
+        return self.images, f"{self.size} {self.black} {self.white} {self.crop} {self.flip}"
+
+    def ends(self) -> tuple[float, float]:
+        """Bounds: the values of the darkest and of the brightest pixel, which stretching does not leave."""
+        found = sorted(
+            self.black + (self.white - self.black) / 255 * int(p) for p in (self.images.min(), self.images.max())
+        )
+        return found[0], found[1]
 
     def _maps(self, images: np.ndarray) -> np.ndarray:
         return as_dtype(self._floats(images), self.dtype)

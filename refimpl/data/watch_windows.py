@@ -10,7 +10,8 @@ from functools import cache
 import numpy as np
 
 from .. import assets
-from .dataset import DataError, Dataset
+from .dataset import DataError, Dataset, Origin
+from .preprocessing import Preprocessing
 
 SUBJECTS = range(1, 11)
 RATE = 50  # Hz
@@ -105,7 +106,7 @@ def watch(subject: int = 1, stride: int = 25, share: float = 0.3) -> Dataset:
     standardised with the statistics of the other nine people. DataError for another subject.
     """
     (first, y_train), (rest, y_test) = watch_split(subject, stride, share)
-    return Dataset("watch", windows(first, subject), y_train, windows(rest, subject), y_test, EXERCISES)
+    return _dataset("watch", subject, first, y_train, rest, y_test, "the first %g %%" % (100 * share))
 
 
 def watch_others(subject: int, stride: int = 25, held_out: float = 0.15) -> Dataset:
@@ -118,4 +119,17 @@ def watch_others(subject: int, stride: int = 25, held_out: float = 0.15) -> Data
     others = np.flatnonzero(recordings()["subject"] != subject)
     first, y_train = starts(others, 0.0, 1 - held_out, stride)
     rest, y_test = starts(others, 1 - held_out, 1.0, stride)
-    return Dataset("watch-others", windows(first, subject), y_train, windows(rest, subject), y_test, EXERCISES)
+    return _dataset("watch-others", subject, first, y_train, rest, y_test, "the first %g %%" % (100 - 100 * held_out))
+
+
+def _dataset(name, subject, first, y_train, rest, y_test, part: str) -> Dataset:
+    mean, deviation = (tuple(values.tolist()) for values in moments(subject))
+    recording = np.searchsorted(recordings()["offsets"], first, side="right") - 1
+    origin = Origin(
+        "recordings of movement", f"{part} of each recording trains, the rest judges; no window crosses the border",
+        preprocessing=Preprocessing("window", mean=mean, std=deviation, rate=RATE, window=WINDOW, columns=AXES),
+    )  # fmt: skip
+    return Dataset(
+        name, windows(first, subject), y_train, windows(rest, subject), y_test, EXERCISES,
+        spans=np.stack([recording, first, first + WINDOW], axis=1), origin=origin,
+    )  # fmt: skip

@@ -7,13 +7,13 @@ import numpy as np
 
 from ..backends.finite import all_finite
 from ..compiler.program import Program
-from ..data.resized import Resized
+from ..data.on_demand import OnDemand
 from ..ops import operator, operators
 from .runner import Runner
 
 CHUNK = 1 << 16  # values checked at a time: NumPy makes arrays of all of them in between
 REAL = "fiub"  # kinds of dtypes that samples may have
-Inputs = np.ndarray | Resized | Mapping[str, np.ndarray | Resized]  # of a net of several inputs by their names
+Inputs = np.ndarray | OnDemand | Mapping[str, np.ndarray | OnDemand]  # of a net of several inputs by their names
 
 
 def samples(x: Inputs) -> int:
@@ -26,7 +26,7 @@ def taken(x: Inputs, index) -> Inputs:
     return {name: values[index] for name, values in x.items()} if isinstance(x, Mapping) else x[index]
 
 
-def named(program: Program, x: Inputs) -> Mapping[str, np.ndarray | Resized]:
+def named(program: Program, x: Inputs) -> Mapping[str, np.ndarray | OnDemand]:
     """Input tensor → its samples."""
     return x if isinstance(x, Mapping) else {program.graph.inputs[0]: x}
 
@@ -58,10 +58,10 @@ def check(program: Program, x: Inputs, y: np.ndarray | None = None) -> None:
         raise ValueError(f"x has {samples(x)} samples, but y has {len(y)}")
 
 
-def _check_input(program: Program, what: str, name: str, x: np.ndarray | Resized) -> None:
+def _check_input(program: Program, what: str, name: str, x: np.ndarray | OnDemand) -> None:
     """ValueError where samples do not fit an input tensor."""
     want = program.step.host_writes[name].shape[1:]
-    if not isinstance(x, (np.ndarray, Resized)) or isinstance(x, np.ndarray) and x.dtype.kind not in REAL:
+    if not isinstance(x, (np.ndarray, OnDemand)) or isinstance(x, np.ndarray) and x.dtype.kind not in REAL:
         kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
         raise ValueError(f"{what} must be an array of real numbers, such as float32, but it is of {kind}")
     held = program.step.host_writes[name].dtype
@@ -78,11 +78,11 @@ def _check_input(program: Program, what: str, name: str, x: np.ndarray | Resized
             raise ValueError(f"{what} has a NaN or infinite value in sample {bad}; remove or repair it")
 
 
-def _check_whole(what: str, x: np.ndarray | Resized, held: np.dtype) -> None:
+def _check_whole(what: str, x: np.ndarray | OnDemand, held: np.dtype) -> None:
     """ValueError where samples are no whole numbers that `held` can hold."""
     if x.dtype.kind == "f":
         raise ValueError(f"{what} must hold {held} values, but it is of {x.dtype}")
-    if isinstance(x, Resized):
+    if isinstance(x, OnDemand):
         return
     ends = np.iinfo(held)
     if x.size and not np.can_cast(x.dtype, held) and not ends.min <= x.min() <= x.max() <= ends.max:

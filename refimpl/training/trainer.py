@@ -15,7 +15,7 @@ from .. import arguments
 from ..backends.finite import all_finite
 from ..compiler.lower import BACKENDS
 from ..compiler.program import Program
-from ..data.resized import Resized
+from ..data.on_demand import OnDemand
 from ..kernels import random
 from ..models.written import named, written
 from ..storage import checkpoint
@@ -131,7 +131,7 @@ class Trainer:
     def _drawn(self, x: Inputs, chosen: np.ndarray) -> Any:
         if isinstance(x, Mapping):
             return {name: self._drawn(values, chosen) for name, values in x.items()}
-        return x.draw(chosen, self.seed, self.step) if isinstance(x, Resized) else x[chosen]
+        return x.draw(chosen, self.seed, self.step) if isinstance(x, OnDemand) else x[chosen]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

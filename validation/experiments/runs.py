@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from refimpl.data import DataError, Dataset, Resized
+from refimpl.data import DataError, Dataset
+from refimpl.data.on_demand import taken
 from refimpl.kernels import random
 from refimpl.storage import checkpoint, files
 
@@ -69,12 +70,8 @@ def held_out(d: Dataset, count: int) -> Dataset:
     """Training data of a trial run: `count` of the training images, drawn by TRIAL_SEED, are its test images."""
     order = random.permutation(TRIAL_SEED, random.SPLIT, 1 << 20, len(d.x_train))
     held, rest = np.sort(order[:count]), np.sort(order[count:])
-    x = [_taken(d.x_train, index) for index in (rest, held)]
+    x = [taken(d.x_train, index) for index in (rest, held)]
     return replace(d, x_train=x[0], y_train=d.y_train[rest], x_test=x[1], y_test=d.y_train[held])
-
-
-def _taken(x: np.ndarray | Resized, index: np.ndarray) -> np.ndarray | Resized:
-    return replace(x, images=x.images[index]) if isinstance(x, Resized) else x[index]
 
 
 def best_of(runs: Runs, of: str, candidates: Sequence[dict], trial: Callable[[dict], float]) -> dict:
