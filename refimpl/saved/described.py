@@ -142,7 +142,12 @@ def described(path: str | os.PathLike, name: str | None = None) -> Saved:
     what = str(path if name is None else name)
     weights, notes = checkpoint.load(path)
     if "model" not in notes:
-        raise CheckpointError(f"{what} does not say which model it holds: it has no 'model' in its metadata")
+        first = quoted(", ".join(sorted(weights)[:3]) or "none")
+        raise CheckpointError(
+            f"{what} does not say which model it holds: it has no 'model' in its metadata, as a safetensors file of "
+            f"another program (its first arrays are {first}); PyTorch's arrays get our names by "
+            "refimpl.formats.torch_names.from_torch, and a Trainer saves them"
+        )
     if "graph" not in notes and notes["model"] not in models.MODELS:
         model = quoted(notes["model"])
         raise CheckpointError(

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import safetensors
 
-from . import files
+from . import files, kinds
 
 FORMAT = "2"  # of our metadata: the checksum covers them too; of format 1 it covers the arrays alone
 FORMATS = ("1", FORMAT)  # that are read; a file that names another one is refused
@@ -168,6 +168,8 @@ def load(path: str | os.PathLike, ours: bool = False) -> tuple[dict[str, np.ndar
     """
     what = f"the weights {path}"
     with files.opened(path, what, CheckpointError) as opened:
+        if told := kinds.foreign(opened):
+            raise CheckpointError(f"{path} {told}")
         size = files.size_of(opened)
         files.check_size(size, size, what, CheckpointError)
         with files.reading(what, CheckpointError, "are no safetensors file or are damaged"):
