@@ -163,7 +163,7 @@ class Adaptation:
             record = make_record(self.job, self.before, after, self.step_seconds, self.begun)
             if not record["ok"]:
                 self.job.trainer.save(staged / WEIGHTS, first=True, **self.notes)
-            record |= {"run": self.identity.run, "weights_sha256": describe.sha256(staged / WEIGHTS)}
+            record |= {"run": self.identity.run, "weights_sha256": checkpoint.sha256(staged / WEIGHTS)}
             record["measured"]["peak_bytes"] = measure_arena(self.job)
             checkpoint.write_json(staged / RECORD, record)
         except Exception as e:  # of whatever kind: the weights are there

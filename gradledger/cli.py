@@ -26,10 +26,12 @@ from .command import (
 )
 from .exits import Exit, emit, forget_output, refuse
 from .streams import open_streams, tell
+from .use import COMMANDS
 
 OWN_PROCESS = "own process"  # what a command's context holds where the process has nothing else to do
 app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True,
+    pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Train neural networks on small devices, with every gradient's cost known before the run.",
 )  # fmt: skip
 
@@ -77,14 +79,16 @@ def adapt(
     backend: Backend = "fast",
     threads: Threads = None,
     whole: Whole = False,
-    output: Output = Path("gradledger-out"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run saved in --output, as it was.")] = False,
+    output: Output = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run saved in --output, default the latest interrupted one.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Adapt a pre-trained model to new data. Without options: one held-out person's movements."""
     from . import adapt as job
     from . import finish as last
-    from . import show
+    from . import numbered, show
 
     settings = job.AdaptSettings(
         model, data, subject, list(method), train_last, epochs, batch, lr, momentum, seed, classes, size, memory_limit,
@@ -93,6 +97,7 @@ def adapt(
     named = [name for name in vars(settings) if context.get_parameter_source(name).name == "COMMANDLINE"]
     try:
         with contextlib.ExitStack() as shown:
+            folder = shown.enter_context(numbered.run_folder(output, resume))
             watch = shown.enter_context(show.bar("adapting", quiet=as_json))
 
             def end(*left) -> None:
@@ -100,11 +105,11 @@ def adapt(
                     shown.close()
                     last.become(*left, as_json)
 
-            record = job.run(settings, output, resume, watch, named, end)
+            record = job.run(settings, folder, resume, watch, named, end)
     except job.Interrupted as e:
         tell(str(e))
         raise SystemExit(Exit.INTERRUPTED) from None
-    if status := last.show(record, output, as_json):
+    if status := last.show(record, folder, as_json):
         raise SystemExit(status)
 
 
@@ -416,6 +421,10 @@ def doctor(
     if not record["ok"]:
         bad = "; ".join(f"{c['name']}: {c['found']} ({c['advice']})" for c in record["checks"] if c["state"] == "bad")
         raise Refused(f"this device is not fit: {bad}", record)
+
+
+for command in COMMANDS:
+    app.command(cls=Command)(command)
 
 
 def main(args: list[str] | None = None) -> None:

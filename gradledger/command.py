@@ -64,4 +64,7 @@ Backend = Annotated[
 Whole = Annotated[
     bool, typer.Option("--whole", help="A quantized .npz stays one of whole numbers, and trains in them.")
 ]
-Output = Annotated[Path, typer.Option("--output", help="Folder for weights, record and plot.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", help="Folder for weights, record and plot; default the next of gradledger-out/run-1, …."),
+]

@@ -4,12 +4,12 @@ Nothing here depends on the clock, on paths or on the number of threads: equal r
 the run's record.
 """
 
-import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from refimpl.data.preprocessing import Preprocessing
 from refimpl.saved import described
 from refimpl.storage import checkpoint
 
@@ -23,24 +23,28 @@ NO_RESULT = ("threads", "memory_limit", "model", "data")  # settings that decide
 
 def notes(job: "Job") -> dict[str, str]:
     """What is known before a run: preprocessing, what the net was adapted from, the recipe."""
-    d, graph, settings = job.dataset, job.program.graph, job.settings
-    height, width = d.size
-    kind = graph.tensors[graph.inputs[0]].dtype
+    d, settings = job.dataset, job.settings
     source = Path(settings.model)
     came_from = {"model": source.name, "weights": job.weights}
     if source.is_file():
-        came_from["sha256"] = sha256(settled(source))
+        came_from["sha256"] = checkpoint.sha256(settled(source))
     decided = {k: v for k, v in asdict(settings).items() if k not in NO_RESULT}
     return described.said(
-        preprocessing={
-            "pixels": list(graph.pixels) if job.pixels else None,
-            "size": [height, width],
-            "channels": d.channels,
-            "dtype": str(kind or "float32"),
-        },
+        preprocessing=preprocessing(job).to_json(),
         adapted_from=came_from,
         recipe=decided | {"method": job.method, "data": d.name},
     )
+
+
+def preprocessing(job: "Job") -> Preprocessing:
+    """How the job's samples were made, with the size and channels that they have; pixels are divided by 255."""
+    d, graph = job.dataset, job.program.graph
+    made = replace(d.origin.preprocessing, size=d.size, channels=d.channels)
+    if not job.pixels or made.divisor != 1:
+        return made
+    black, white = graph.pixels
+    dtype = graph.tensors[graph.inputs[0]].dtype
+    return replace(made, divisor=255.0, black=black, white=white, dtype=str(dtype or "float32"))
 
 
 def totals(record: dict) -> dict:
@@ -72,12 +76,6 @@ def complete(folder: Path) -> dict:
     )  # fmt: skip
     arrays, before = checkpoint.load(folder / WEIGHTS, ours=True)
     checkpoint.save(folder / WEIGHTS, arrays, before | told)
-    record["weights_sha256"] = sha256(folder / WEIGHTS)
+    record["weights_sha256"] = checkpoint.sha256(folder / WEIGHTS)
     checkpoint.write_json(folder / RECORD, record)
     return record
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file, as `sha256sum` prints it."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -30,10 +30,13 @@ ACTS = {
 }
 
 
-def make(act: str, record: Path) -> str | None:
-    """Run one act on a record; the file that it made, None (and a sentence) where it failed or makes none."""
+def make(act: str, record: Path, into: Path | None = None) -> str | None:
+    """Run one act on a record; the file that it made, None (and a sentence) where it failed or makes none.
+
+    into: that file, default beside the record, under its name.
+    """
     module, suffix, failure = ACTS[act]
-    target = [str(record.with_suffix(suffix))] if suffix else []
+    target = [str(into or record.with_suffix(suffix))] if suffix else []
     try:
         done = subprocess.run([sys.executable, "-m", module, str(record), *target], capture_output=True, text=True)
     except OSError as e:  # no process can be started: no memory, or an emulator that does not carry over

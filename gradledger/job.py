@@ -10,7 +10,7 @@ from refimpl.training.inputs import Inputs
 
 from . import options, recipe
 from .errors import Malformed, Refused
-from .models import origin, pretrained, stays_whole
+from .models import origin, own_size, pretrained, stays_whole
 from .settings import AdaptSettings
 
 
@@ -38,6 +38,8 @@ def prepare(settings: AdaptSettings) -> Job:
     settings = settings.resolved()
     options.byte_count(settings.memory_limit)
     size = options.size(settings.size)
+    if size is None and data.stretches(settings.data) and (size := own_size(settings.model)):
+        settings = replace(settings, size="x".join(map(str, size)))
     dataset = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
     graph, pixels = net(settings, dataset), dataset.pixels
     dataset = dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)

@@ -99,6 +99,13 @@ def described(name: str, classes: int | None, size: tuple[int, int] | None, whol
     return saved(name).graph(classes, size)
 
 
+def own_size(name: str) -> tuple[int, int] | None:
+    """The size that a file's net was trained for; None for a net without a file, which takes any."""
+    if name.endswith(".npz"):
+        return load_npz(name).size
+    return saved(name).size if is_file(name) else None
+
+
 def is_file(name: str) -> bool:
     """Does a model's name mean a file of ours?"""
     return name.endswith(".safetensors") or Path(name).is_file()

@@ -14,6 +14,7 @@ from gradledger import adapt, describe, job
 from gradledger.models import pretrained
 from gradledger.settings import AdaptSettings
 from refimpl import data
+from refimpl.data.preprocessing import Preprocessing
 from refimpl.models import written
 from refimpl.saved import labels
 from refimpl.saved.described import PARTS, described, said
@@ -187,7 +188,8 @@ def adapted(tmp_path_factory):
 def test_an_adapted_file_explains_itself(adapted):
     folder, record, found = adapted
     raw = (folder / "out" / "adapted.safetensors").read_bytes()
-    assert found.preprocessing == {"pixels": [0.0, 1.0], "size": [12, 10], "channels": 3, "dtype": "float32"}
+    pixels = Preprocessing(divisor=255.0, size=(12, 10), channels=3)
+    assert Preprocessing.from_json(dict(found.preprocessing)) == pixels
     assert found.adapted_from == {
         "model": "first.safetensors", "weights": "pre-trained",
         "sha256": hashlib.sha256((folder / "first.safetensors").read_bytes()).hexdigest(),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..storage import files
-from .dataset import DataError, Dataset, plural, split
+from .dataset import DataError, Dataset, Origin, plural, split
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MOST_PIXELS = 2**26  # of an image: 256 MiB while it is decoded
@@ -110,5 +110,6 @@ def image_folder(root: Path, size: tuple[int, int] | None, channels: int | None 
         x_train, y_train = [paths[i] for i in train], labels[train]
         x_test, y_test = [paths[i] for i in test], labels[test]
     name = root.resolve().name
+    origin = Origin("folder of images", files={"train": tuple(map(str, x_train)), "test": tuple(map(str, x_test))})
     x_train, x_test = (_read_all(part, size, channels) for part in (x_train, x_test))
-    return Dataset(name, x_train, y_train, x_test, y_test, tuple(classes), pixels=True)
+    return Dataset(name, x_train, y_train, x_test, y_test, tuple(classes), pixels=True, origin=origin)

@@ -38,7 +38,8 @@ class Saved:
     """A file of ours, read.
 
     path: as it was named. weights: its arrays. notes: all of its metadata. classes: a name for each output, None where
-    one has none; () where the file names none. The others are those of PARTS, empty where the file lacks them.
+    one has none; () where the file names none. sha256: digest of the file. The others are those of PARTS, empty where
+    the file lacks them.
     """
 
     path: str
@@ -50,6 +51,7 @@ class Saved:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     ledger: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
 
     @property
     def model(self) -> str:
@@ -97,7 +99,7 @@ class Saved:
     def _plain(self, classes: int | None, size: tuple[int, int] | None, channels: int | None) -> Graph:
         size = size or self.size
         if "graph" in self.notes:
-            return _changed(_written(self), classes, size, channels, self.path)
+            return changed(_written(self), classes, size, channels, self.path)
         classes, channels = classes or self.own_classes, channels or self._array(0).shape[2]
         return models.build(self.model, **self._options(), classes=classes, size=size, channels=channels)
 
@@ -155,7 +157,7 @@ def described(path: str | os.PathLike, name: str | None = None) -> Saved:
             f"takes them by refimpl.storage.checkpoint.load){models.suggestion(model, models.MODELS)}"
         )
     parts = {part: _object(notes[part], part, what) for part in PARTS if part in notes}
-    return Saved(what, weights, notes, _classes(notes, what), **parts)
+    return Saved(what, weights, notes, _classes(notes, what), **parts, sha256=checkpoint.sha256(path))
 
 
 def said(**parts: Mapping[str, Any]) -> dict[str, str]:
@@ -211,23 +213,23 @@ def _told(value) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _changed(graph: Graph, classes: int | None, size: tuple[int, int] | None, channels: int | None, what: str) -> Graph:
+def changed(graph: Graph, classes: int | None, size: tuple[int, int] | None, channels: int | None, what: str) -> Graph:
     """A graph of floats with another size of its maps, or another number of classes; its channels are its own."""
     if channels not in (None, graph.channels):
         raise CheckpointError(f"{what} takes maps with C={graph.channels}, not C={channels}")
-    changed = {}
+    heads = {}
     if classes is not None and classes != graph.shape(graph.output)[-1]:
         for name in labels.of_classifier(graph):
             parameter = graph.parameters[name]
-            changed[name] = Parameter((*parameter.shape[:-1], classes), parameter.init, parameter.fan_in)
-    if not changed and size in (None, graph.size):
+            heads[name] = Parameter((*parameter.shape[:-1], classes), parameter.init, parameter.fan_in)
+    if not heads and size in (None, graph.size):
         return graph
     new = Graph(graph.name, size or graph.size, graph.channels)
     if new.inputs != graph.inputs or graph.tensors[INPUT].dtype is not None:
         raise CheckpointError(f"{what} has inputs of its own, so that it can be used as it is only")
     new.options, new.pixels, new.classes = graph.options, graph.pixels, graph.classes
     for node in graph.nodes:
-        new.copy_node(graph, node, node.inputs, changed)
+        new.copy_node(graph, node, node.inputs, heads)
     new.outputs = graph.outputs
     return new
 

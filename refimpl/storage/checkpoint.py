@@ -120,6 +120,12 @@ def digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None 
     return found.hexdigest()
 
 
+def sha256(path: str | os.PathLike) -> str:
+    """Digest of a file, as `sha256sum` prints it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def serialized(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
     """The bytes of a safetensors file, a piece at a time; the same for the same content, in whatever order it comes.
 

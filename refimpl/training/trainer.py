@@ -108,6 +108,7 @@ class Trainer:
 
     def steps(self, x: Inputs, y: np.ndarray, epochs: int) -> Iterator[Progress]:
         """Like `fit`, one step at a time, going on from the steps that are done already."""
+        self._trains()
         self.check(x, y)
         arguments.whole("epochs", epochs, 0)
         batch = self.program.batch
@@ -155,7 +156,16 @@ class Trainer:
         with self._alone(), self.backend.work(self.program.threads):
             return self._step(x, y, total)
 
+    def _trains(self) -> None:
+        """ValueError for a program that only infers."""
+        if not self.program.training:
+            raise ValueError(
+                f"this program of {self.program.graph.name} only infers: compile it with a Plan, such as ri.Plan(), to "
+                "train it"
+            )
+
     def _check_batch(self, x: np.ndarray, y: np.ndarray) -> None:
+        self._trains()
         self.check(x, y)
         if samples(x) > self.program.batch:
             raise ValueError(
