@@ -14,7 +14,7 @@ from refimpl.storage import checkpoint
 from refimpl.storage.checkpoint import CheckpointError
 from refimpl.training.trainer import NonFiniteError
 
-from . import describe, finish, options, run_state
+from . import called, describe, finish, options, run_state
 from .adapt_record import confusion, make_record, measure_arena
 from .errors import Malformed, Refused
 from .job import Job, prepare
@@ -23,6 +23,7 @@ from .settings import AdaptSettings, beside_resume
 from .signals import Stop
 from .streams import tell
 
+called.can_be(__name__)
 SAVE_AFTER = 5.0  # least seconds between saves of the state that --resume goes on from
 SAVE_SHARE = 0.05  # most of the time that they may take
 ROOM = 1 << 19  # bytes that record and plot may take, beside 64 a step

@@ -139,7 +139,8 @@ def listed(record: dict) -> None:
     for run in record["runs"]:
         about = ", ".join(str(run[key]) for key in ("model", "data", "method") if run[key]) or run.get("reason", "")
         made.add_row(
-            escape(Path(run["folder"]).name), run["state"], percent(run["accuracy_before"]), percent(run["accuracy_after"]),
+            escape(Path(run["folder"]).name), run["state"],
+            percent(run["accuracy_before"]), percent(run["accuracy_after"]),
             "-" if run["steps"] is None else f"{run['steps']:,}",
             "-" if run["macs"] is None else operations(run["macs"]), seconds(run["seconds"]), escape(about),
         )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import refimpl as ri
-from gradledger import adapt, describe, job
+from gradledger import adapt, describe, finish, job
 from gradledger.models import pretrained
 from gradledger.settings import AdaptSettings
 from refimpl import data
@@ -181,7 +181,9 @@ def adapted(tmp_path_factory):
     np.savez(folder / "own.npz", x=x, y=y, classes=np.array(NAMES))
     saved(folder / "first.safetensors", own_net())
     settings = AdaptSettings(str(folder / "first.safetensors"), str(folder / "own.npz"), epochs=1, batch=16, threads=1)
-    record = adapt.run(settings, folder / "out", False, lambda progress: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finish, "draw_up", lambda path: finish.make("ledger", path) is not None)  # a plot takes seconds
+        record = adapt.run(settings, folder / "out", False, lambda progress: None)
     return folder, record, described(folder / "out" / "adapted.safetensors")
 
 
