@@ -1,7 +1,6 @@
 """`gradledger adapt`: adapt a pre-trained model to new data, with predicted and measured cost side by side."""
 
 import contextlib
-import hashlib
 import json
 import shlex
 import time
@@ -11,13 +10,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from costmodel.device import device
-from refimpl.data import describe
+from refimpl import data
 from refimpl.recipes.watched import KEPT, Event, Watched
 from refimpl.storage import checkpoint
 from refimpl.storage.checkpoint import CheckpointError
 from refimpl.training.trainer import NonFiniteError
 
-from . import finish, head_first, options, run_state
+from . import called, describe, finish, head_first, options, run_state
 from .adapt_record import confusion, make_record, measure_arena
 from .errors import Malformed, Refused
 from .job import Job, prepare
@@ -26,6 +25,7 @@ from .settings import AdaptSettings, beside_resume
 from .signals import Stop
 from .streams import tell
 
+called.can_be(__name__)
 SAVE_AFTER = 5.0  # least seconds between saves of the state that --resume goes on from
 SAVE_SHARE = 0.05  # most of the time that they may take
 ROOM = 1 << 19  # bytes that record and plot may take, beside 64 a step
@@ -88,12 +88,13 @@ class Adaptation:
             self.saved = len(state.step_seconds) if state else None
             self.job = prepare(beside_resume(state.settings, settings, given) if state else settings)
             with contextlib.suppress(OSError):  # whoever reads has read enough
-                self.see(describe(self.job.dataset))
+                self.see(data.describe(self.job.dataset))
             self.stop.check()
             if device.profile_path().is_file():  # the record will need it: a damaged one is told now
                 options.device(device.HERE)
             self.folder.make(needed(self.job))
             self.identity = run_state.identity(self.job)
+            self.notes = describe.notes(self.job) | {"run": self.identity.run}
             self.begin(state)
             self.stop.check()
             with self.stop.hold(1):  # the second signal cuts a step in half
@@ -167,13 +168,13 @@ class Adaptation:
     def finish(self) -> dict:
         """Evaluate; put weights, record and plot in their places, where they replace those of an earlier run."""
         staged = self.folder.stage()
-        self.job.trainer.save(staged / WEIGHTS, run=self.identity.run)
+        self.job.trainer.save(staged / WEIGHTS, **self.notes)
         try:
             after = confusion(self.job.trainer, self.job.dataset)
             record = make_record(self.job, self.before, after, self.step_seconds, self.begun, self.first)
             if not record["ok"]:
-                self.job.trainer.save(staged / WEIGHTS, first=True, run=self.identity.run)
-            record |= {"run": self.identity.run, "weights_sha256": sha256(staged / WEIGHTS)}
+                self.job.trainer.save(staged / WEIGHTS, first=True, **self.notes)
+            record |= {"run": self.identity.run, "weights_sha256": checkpoint.sha256(staged / WEIGHTS)}
             record["measured"]["peak_bytes"] = measure_arena(self.job)
             checkpoint.write_json(staged / RECORD, record)
         except Exception as e:  # of whatever kind: the weights are there
@@ -191,7 +192,7 @@ class Adaptation:
         where, old = self.output / DIVERGED, self.output / WEIGHTS
         kept = {"model": self.job.settings.model, "method": self.job.method, "weights": str(where)}
         try:
-            self.job.trainer.save(self.folder.stage() / DIVERGED, run=self.identity.run)
+            self.job.trainer.save(self.folder.stage() / DIVERGED, **self.notes)
             with self.stop.hold():
                 self.folder.commit(gone=(RESUME,))
         except CheckpointError as full:
@@ -213,9 +214,3 @@ def needed(job: Job) -> int:
     weights = sum(job.program.step.parameters[name].nbytes for name in job.program.graph.parameters)
     kept = len(KEPT) if isinstance(job.course, Watched) else 0
     return 2 * (1 + kept) * state + weights + ROOM + 64 * job.course.most
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file, as `sha256sum` prints it."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

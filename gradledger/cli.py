@@ -44,10 +44,12 @@ from .command import (
 )
 from .exits import Exit, emit, forget_output, refuse
 from .streams import open_streams, tell
+from .use import COMMANDS
 
 OWN_PROCESS = "own process"  # what a command's context holds where the process has nothing else to do
 app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True,
+    pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Train neural networks on small devices, with every gradient's cost known before the run.",
 )  # fmt: skip
 
@@ -111,18 +113,21 @@ def adapt(
     batch_norm: BatchNorm = "frozen",
     label_smoothing: LabelSmoothing = 0.0,
     class_weights: ClassWeights = None,
-    output: Output = Path("gradledger-out"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run saved in --output, as it was.")] = False,
+    output: Output = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run saved in --output, default the latest interrupted one.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Adapt a pre-trained model to new data. Without options: one held-out person's movements."""
     from . import adapt as job
     from . import finish as last
-    from . import show, show_data
+    from . import numbered, show, show_data
 
     settings, named = settings_of(context, job.AdaptSettings)
     try:
         with contextlib.ExitStack() as shown:
+            folder = shown.enter_context(numbered.run_folder(output, resume))
             watch = shown.enter_context(show.bar("adapting", quiet=as_json))
 
             def end(*left) -> None:
@@ -131,11 +136,11 @@ def adapt(
                     last.become(*left, as_json)
 
             see = (lambda described: None) if as_json else show_data.described
-            record = job.run(settings, output, resume, watch, named, end, see)
+            record = job.run(settings, folder, resume, watch, named, end, see)
     except job.Interrupted as e:
         tell(str(e))
         raise SystemExit(Exit.INTERRUPTED) from None
-    if status := last.show(record, output, as_json):
+    if status := last.show(record, folder, as_json):
         raise SystemExit(status)
 
 
@@ -150,6 +155,7 @@ def finish(told: Annotated[str, typer.Argument(help="What `adapt` left to do, as
 
 @app.command(cls=Command)
 def warmup(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="As for adapt.")] = "watch",
     data: Annotated[str, typer.Option(help="As for adapt.")] = "watch",
     method: Annotated[list[str], typer.Option(help="As for adapt.")] = [recipe.METHOD],  # noqa: B006
@@ -166,18 +172,7 @@ def warmup(
     from . import show
     from . import warmup as work
 
-    settings = job.AdaptSettings(
-        model,
-        data,
-        method=list(method),
-        train_last=train_last,
-        batch=batch,
-        classes=classes,
-        size=size,
-        backend=backend,
-        whole=whole,
-    )
-    ready = job.prepare(settings)
+    ready = job.prepare(settings_of(context, job.AdaptSettings)[0])
     with show.counter("compiling", quiet=as_json) as watch:
         record = work.run(ready, watch)
     if as_json:
@@ -447,6 +442,10 @@ def doctor(
     if not record["ok"]:
         bad = "; ".join(f"{c['name']}: {c['found']} ({c['advice']})" for c in record["checks"] if c["state"] == "bad")
         raise Refused(f"this device is not fit: {bad}", record)
+
+
+for command in COMMANDS:
+    app.command(cls=Command)(command)
 
 
 def main(args: list[str] | None = None) -> None:

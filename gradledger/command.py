@@ -131,4 +131,7 @@ LabelSmoothing = Annotated[
 ClassWeights = Annotated[
     str | None, typer.Option(help="balanced: every class weighs alike in the loss, however many samples it has.")
 ]
-Output = Annotated[Path, typer.Option("--output", help="Folder for weights, record and plot.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", help="Folder for weights, record and plot; default the next of gradledger-out/run-1, …."),
+]

@@ -12,10 +12,11 @@ from costmodel.formulas import paper
 from refimpl.methods import registry
 from refimpl.surgery.for_step import outlined_for, weights_that_train
 
-from . import options, recipe
+from . import called, options, recipe
 from .errors import Malformed, Refused, unknown
 from .models import described, stays_whole
 
+called.can_be(__name__)
 CONVENTIONS = ("macs", "flops", "paper")
 ARITHMETIC = ("mul", "add")
 

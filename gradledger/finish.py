@@ -30,10 +30,13 @@ ACTS = {
 }
 
 
-def make(act: str, record: Path) -> str | None:
-    """Run one act on a record; the file that it made, None (and a sentence) where it failed or makes none."""
+def make(act: str, record: Path, into: Path | None = None) -> str | None:
+    """Run one act on a record; the file that it made, None (and a sentence) where it failed or makes none.
+
+    into: that file, default beside the record, under its name.
+    """
     module, suffix, failure = ACTS[act]
-    target = [str(record.with_suffix(suffix))] if suffix else []
+    target = [str(into or record.with_suffix(suffix))] if suffix else []
     try:
         done = subprocess.run([sys.executable, "-m", module, str(record), *target], capture_output=True, text=True)
     except OSError as e:  # no process can be started: no memory, or an emulator that does not carry over
@@ -68,9 +71,10 @@ def draw_up(record: Path) -> bool:
 
 def commit(folder: "RunFolder", drawn: bool, stop: Stop) -> dict:
     """Put what is staged in its places; the record with the files. CheckpointError where that fails."""
-    from .run_folder import DIVERGED, PLOT, RECORD, RESUME
+    from . import describe
+    from .run_folder import DIVERGED, PLOT, RESUME
 
-    record = json.loads((folder.staged / RECORD).read_text(encoding="utf-8"))
+    record = describe.complete(folder.staged)
     with stop.hold():
         folder.commit(gone=(RESUME, DIVERGED) if drawn else (RESUME, DIVERGED, PLOT))
         folder.finished = True

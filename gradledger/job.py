@@ -13,7 +13,7 @@ from refimpl.training.inputs import Inputs
 
 from . import options, recipe
 from .errors import Malformed, Refused, unknown
-from .models import origin, pretrained, stays_whole
+from .models import origin, own_size, pretrained, stays_whole
 from .settings import AdaptSettings
 
 CHOICES = {  # option → what it may be
@@ -34,6 +34,7 @@ class Job:
     weights: str  # where the first ones are from
     course: Watched | Plain
     head: Head | None
+    pixels: bool = False  # were the samples pixels before the net's own values for them took their place?
 
     def sizes(self) -> list[int]:
         """The mini-batches of the steps that were made."""
@@ -58,6 +59,8 @@ def prepare(settings: AdaptSettings) -> Job:
     settings = settings.resolved()
     options.byte_count(settings.memory_limit)
     size = options.size(settings.size)
+    if size is None and data.stretches(settings.data) and (size := own_size(settings.model)):
+        settings = replace(settings, size="x".join(map(str, size)))
     dataset = data.load(
         settings.data, subject=watched(settings), size=size, seed=settings.seed, reading=settings.reading
     )
@@ -65,13 +68,14 @@ def prepare(settings: AdaptSettings) -> Job:
         dataset = data.validation_split(dataset, recipe.share(len(dataset.x_train)), settings.seed)
     if settings.augment is not None:
         dataset = data.augmented(dataset, settings.augment)
-    graph = net(settings, dataset)
+    graph, pixels = net(settings, dataset), dataset.pixels
     dataset = dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
     program, method = compiled(settings, dataset, graph, dataset.x_train)
     trainer = trainer_of(program, settings.seed)
     settings = decided(settings, program.plan)
     head = head_of(settings, graph, program)
-    return Job(settings, dataset, program, trainer, method, origin(graph), course(settings, trainer, dataset), head)
+    run = course(settings, trainer, dataset)
+    return Job(settings, dataset, program, trainer, method, origin(graph), run, head, pixels)
 
 
 def course(settings: AdaptSettings, trainer: ri.Trainer, d: data.Dataset) -> Watched | Plain:
@@ -139,7 +143,7 @@ def planned(settings: AdaptSettings) -> tuple[ri.Plan, str]:
 def net(settings: AdaptSettings, dataset: data.Dataset) -> Graph:
     """The net that a run begins with."""
     whole = stays_whole(settings.model, settings.whole, planned(settings)[0].step.quantizes is not None)
-    return pretrained(settings.model, dataset, watched(settings), settings.classes, whole)
+    return pretrained(settings.model, dataset, watched(settings), settings.classes, whole, settings.seed)
 
 
 def compiled(

@@ -15,6 +15,7 @@ from refimpl.storage import checkpoint
 
 EXPERIMENTS = {  # record's name → the module whose `draw` draws it, imported only for that
     "advise": "gradledger.advise_plot",
+    "evaluate": "gradledger.evaluate_plot",
     **{
         f"forward-gradient-{name}": "validation.experiments.forward_gradients_plot"
         for name in ("watch", "enhancements", "layers", "digits", "mcunet")

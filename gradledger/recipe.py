@@ -43,7 +43,6 @@ OPTIMIZERS = {SGD: 1.0, ADAM: 0.1}  # → factor on the default learning rate: A
 BALANCED = "balanced"
 SMALL, SHARES = 2_000, (0.2, 0.1)  # below so many samples the first share of them is held out, else the second
 METHOD = "gradient-filter:patch=2"  # of `adapt` and what goes with it
-HEAD_GAIN = 0.01  # factor on the first weights of a new classifier
 
 
 def share(count: int) -> float:
@@ -136,6 +135,8 @@ def at_most(plan: Plan) -> tuple[int, str] | None:
 
 def start_small(graph: Graph) -> None:
     """Let what a net with weights of its own has yet to draw, a new classifier, start near zero."""
+    from refimpl.saved.labels import HEAD_GAIN
+
     for name, parameter in graph.parameters.items():
         if graph.weights and name not in graph.weights:
             graph.parameters[name] = replace(parameter, gain=HEAD_GAIN)

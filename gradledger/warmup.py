@@ -17,11 +17,12 @@ def run(job: Job, watch: Callable[[int, int, str], None]) -> dict:
     watch: called with (done, all, kernel name) before each kernel. `cache` of the record: where later runs find them,
     None where they do not.
     """
-    trainer: Trainer = job.trainer
     work = {}
-    for runner in (trainer.runner, trainer.evaluator.runner):
+    trainers: list[Trainer] = [job.trainer] + ([job.head.maps, job.head.trainer] if job.head else [])
+    for runner in (r for trainer in trainers for r in (trainer.runner, trainer.evaluator.runner)):
+        batch = runner.program.batch
         for section, launches in runner.program.launches.items():
-            for n in {runner.program.batch, len(job.dataset.x_train) % runner.program.batch or runner.program.batch}:
+            for n in {batch, *(len(x) % batch or batch for x in job.dataset.maps.values())}:
                 prepared = runner.prepared(section, n)
                 for launch, (function, args) in zip(launches, prepared, strict=True):
                     signature = tuple(numba.typeof(a) for a in args)

@@ -17,14 +17,15 @@ from .methods.quantized import QuantizedTraining
 from .methods.sparse_update import SparseUpdate
 from .methods.stochastic_depth import StochasticDepth
 from .plan.plan import Backprop, Plan
+from .saved.model import Model, load
 from .training.directional import directional_derivative
 from .training.trainer import NonFiniteError, Progress, Trainer
 
 __all__ = [
     "SGD", "Adam", "Backprop", "ErrorMapPruning", "ForwardGradient", "GradientFilter", "Graph", "HardExamples",
-    "InstanceFilter", "MemoryLimitError", "Niti", "NonFiniteError", "Plan", "Program", "Progress", "QuantizedTraining",
-    "RandomSkip", "Schedule", "ShapeError", "SparseUpdate", "StochasticDepth", "Trainer", "backends", "compile",
-    "directional_derivative", "models", "surgery",
+    "InstanceFilter", "MemoryLimitError", "Model", "Niti", "NonFiniteError", "Plan", "Program", "Progress",
+    "QuantizedTraining", "RandomSkip", "Schedule", "ShapeError", "SparseUpdate", "StochasticDepth", "Trainer",
+    "backends", "compile", "directional_derivative", "load", "models", "surgery",
 ]  # fmt: skip
 
 spin.bound()  # before a kernel starts threads

@@ -85,7 +85,7 @@ class Parameter:
 
 INPUT = "input"
 Pair = int | tuple[int, int]  # rows and columns, or one number for both
-Pad = Pair | tuple[tuple[int, int], tuple[int, int]] | str  # also ((top, bottom), (left, right)), or "same"
+Pad = Pair | tuple[tuple[int, int], tuple[int, int]] | str  # ((top, bottom), (left, right)), "same", "valid" (none)
 
 
 class Graph:
@@ -105,6 +105,8 @@ class Graph:
         self.weights: dict[str, np.ndarray] = {}  # pre-trained values; parameters without one start from the seed
         self.options: dict = {}  # what `models.build` needs beside classes, size and channels to build it again
         self.pixels = (0.0, 1.0)  # input values that stand for a pixel of 0 and of 255
+        self.classes: tuple[str | None, ...] = ()  # names of the classes that its output tells apart, where known
+        self.origin = ""  # where its weights are from, in words, where the weights alone do not tell
         self._places: dict[str, int] = {}
         self._outputs: tuple[str, ...] = ()
         self.size: tuple[int, int] | None = None
@@ -117,6 +119,19 @@ class Graph:
         arguments.whole(f"channels of the graph {name}", channels)
         self.channels = int(cast(int, channels))
         self.tensors[INPUT] = Tensor(INPUT, (1, *self.size, self.channels))
+
+    def __str__(self) -> str:
+        """Its layers, one a line: operator, shape of the output for one sample, and how many numbers they hold."""
+        rows = [("layer", "operator", "output", "parameters")]
+        for node in self.nodes:
+            count = sum(math.prod(self.parameters[p].shape) for p in node.params.values())
+            shape = "x".join(map(str, self.shape(node.name)[1:]))
+            rows.append((node.name, node.op, shape, f"{count:,}" if count else ""))
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        lines = [f"{a:{widths[0]}}  {b:{widths[1]}}  {c:{widths[2]}}  {d:>10}".rstrip() for a, b, c, d in rows]
+        total = sum(math.prod(p.shape) for p in self.parameters.values())
+        takes = ", ".join(f"{name} {'x'.join(map(str, self.shape(name)[1:]))}" for name in self.inputs)
+        return "\n".join([f"{self.name}: {takes or 'no input yet'}; {total:,} parameters", *lines])
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -250,6 +265,8 @@ class Graph:
         for x in inputs:
             self.shape(x)
         default = operator(op).defaults
+        if attrs.get("pad") == "valid":
+            attrs = {**attrs, "pad": 0}
         attrs = {a: canonical(a, v, default[a]) if a in default and v != "same" else v for a, v in attrs.items()}
         for p in params.values():
             if isinstance(p, str) and p not in self.parameters:
@@ -312,7 +329,7 @@ class Graph:
         self, name: str, x: str, channels: int, kernel: Pair, stride: Pair = 1, pad: Pad = 0, dilation: Pair = 1,
         groups: int = 1, bias: bool = False, shared: str | None = None,
     ) -> str:  # fmt: skip
-        """Convolution with `channels` outputs; pad: rows and columns, ((top, bottom), (left, right)) or "same".
+        """Convolution with `channels` outputs; pad: rows and columns, sides as in `Pad`, "same" or "valid".
 
         shared: another convolution whose weights and bias it uses too.
         """

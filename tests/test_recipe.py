@@ -11,6 +11,7 @@ from gradledger import adapt, cost, recipe
 from gradledger.settings import AdaptSettings
 from refimpl import data
 from refimpl.methods.optim import CLIP_NORM
+from refimpl.saved.labels import HEAD_GAIN
 from refimpl.training.trainer import initial
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
@@ -103,7 +104,7 @@ def test_a_new_classifier_starts_near_zero():
     graph.weights = {name: a for name, a in drawn.items() if not name.startswith("fc")}
     recipe.start_small(graph)
     start = initial(ri.compile(graph, None, 2), 0)
-    np.testing.assert_allclose(start["fc.w"], recipe.HEAD_GAIN * drawn["fc.w"], rtol=1e-6)
+    np.testing.assert_allclose(start["fc.w"], HEAD_GAIN * drawn["fc.w"], rtol=1e-6)
     assert all((start[name] == a).all() for name, a in graph.weights.items())
 
 

@@ -11,7 +11,7 @@ ROOMS = {  # lowest first; rooms of one line may import each other
     "refimpl": (
         ("assets", "storage"), ("kernels",), ("data",), ("arguments",), ("ops",), ("graph",), ("models", "methods"),
         ("plan",), ("compiler",), ("backends",), ("training",), ("surgery", "formats"),
-        ("recipes",),
+        ("recipes", "saved"),
     ),
     "costmodel": (("formulas",), ("device",), ("predict", "closed_form"), ("advice",)),
     "validation": (("instruments",), ("bench",), ("experiments",), ("report", "campaign")),

@@ -94,6 +94,16 @@ def _with_channels(dataset: Dataset, channels: int | None, source: str) -> Datas
     return replace(dataset, **maps, origin=replace(dataset.origin, preprocessing=done))
 
 
+def stretches(source: str | os.PathLike) -> bool:
+    """Are the images of a source stretched to the size that is asked for?"""
+    path = Path(source)
+    if str(source) in NAMES or not path.exists():
+        return False
+    if path.is_dir():
+        return not is_idx(path) and not cifar_files(path)[0]
+    return path.suffix == ".npz" and is_jpeg(path)
+
+
 def _has_speakers(source) -> bool:
     """Is it a file of clips of sound?"""
     path = Path(source)

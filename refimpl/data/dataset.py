@@ -4,7 +4,8 @@ All inputs end as NHWC float32 maps and int64 labels. Conversions work in blocks
 final array, so that no second float32 copy exists: on a small board the data may fill most of the memory.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -31,7 +32,8 @@ class Origin:
     kind: of source, in words; split: how test and validation samples were chosen, a sentence; labels: label as it was
     given → class number; skipped: bad files, rows or classes that were left out, and why; ignored: what lies there and
     is no sample, and why; values: the least and the greatest value before any scaling; said: what was decided for
-    want of an option, a sentence each; group_names: of the groups of a data set.
+    want of an option, a sentence each; group_names: of the groups of a data set; files: part, such as
+    `test` → the file that each of its samples is, where it is one.
     """
 
     kind: str = "arrays"
@@ -42,6 +44,7 @@ class Origin:
     values: tuple[float, float] | None = None
     said: tuple[str, ...] = ()
     group_names: tuple[str, ...] = ()
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     preprocessing: Preprocessing = Preprocessing()
 
 

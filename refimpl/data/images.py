@@ -149,6 +149,7 @@ def image_folder(
     origin = Origin(
         "folder of images", how, tuple((name, i) for i, name in enumerate(usable.classes)), skipped,
         tuple(found.ignored), (0, largest or 255), tuple(found.said), preprocessing=made,
+        files={part: tuple(str(path) for path, _ in samples) for part, samples in parts.items()},
     )  # fmt: skip
     maps = {}
     for part, samples in parts.items():

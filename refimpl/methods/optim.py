@@ -17,6 +17,23 @@ MOMENTUM = 0.9  # of SGD, where commands and searches are told none
 CLIP_NORM = 1.0  # most that the norm of the whole gradient may be there
 
 
+def _number(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+
+
+def _positive(name: str, value: float) -> None:
+    _number(name, value)
+    if not 0 < value <= LARGEST:
+        raise ValueError(f"{name} must be a positive number that float32 can hold, got {value}")
+
+
+def _unit(name: str, value: float) -> None:
+    _number(name, value)
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and less than 1, got {value}")
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Learning-rate factor by update: linear warm-up, then constant, cosine to 0, or ×gamma at some steps.
@@ -34,6 +51,8 @@ class Schedule:
     def __post_init__(self):
         if self.kind not in ("constant", "cosine", "step"):
             raise ValueError(f"schedule must be constant, cosine or step, got {self.kind!r}")
+        _number("warmup", self.warmup)
+        _number("every", self.every)
         if self.warmup < 0 or self.every < 1:
             raise ValueError(f"warmup must be ≥ 0 and every ≥ 1 step, got {self.warmup} and {self.every}")
 
@@ -128,13 +147,3 @@ class Adam:
             "weight_decay": self.weight_decay,
             "decoupled": self.decoupled,
         }
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value <= LARGEST:
-        raise ValueError(f"{name} must be a positive number that float32 can hold, got {value}")
-
-
-def _unit(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} must be at least 0 and less than 1, got {value}")

@@ -1,7 +1,8 @@
 """A graph in words: JSON that a file of weights carries where no name of a model would build the graph again.
 
 Nets of whole numbers are such: which nodes they have, with which multipliers, shifts and zero points as attributes, and
-which arrays hold their scales follows from no option. `written` says all of a graph but its weights, `read` builds it.
+which arrays hold their scales follows from no option. So are graphs of the user's own, and pruned ones. `written` says
+all of a graph but its weights, `read` builds it.
 """
 
 import json
@@ -11,12 +12,12 @@ from dataclasses import asdict
 
 import numpy as np
 
-from ..graph import DTYPES, Graph, Parameter
+from ..graph import DTYPES, INPUT, Graph, Parameter
 from ..kernels.quantized import Quantized
 from ..ops import operators
 from ..storage.checkpoint import CheckpointError
 from ..storage.files import quoted, reading
-from . import MOST, MOST_PIXELS, MOST_SIDE
+from . import MODELS, MOST, MOST_PIXELS, MOST_SIDE, ModelError, build
 
 LARGEST = 2**31  # of a number among attributes
 
@@ -44,6 +45,24 @@ def written(graph: Graph) -> str:
         "pixels": graph.pixels,
         "options": graph.options,
     })  # fmt: skip
+
+
+def named(graph: Graph) -> bool:
+    """Does `models.build` make this graph from its name, options, classes, size and channels?"""
+    if graph.name not in MODELS or graph.inputs != (INPUT,):
+        return False
+    classes = graph.shape(graph.output)[-1]
+    try:
+        again = build(graph.name, **graph.options, classes=classes, size=graph.size, channels=graph.channels)
+    except (ModelError, TypeError, ValueError):
+        return False
+    return _structure(again) == _structure(graph)
+
+
+def _structure(graph: Graph) -> tuple:
+    """All of a graph that decides what it computes: how parameters start does not enter."""
+    parameters = {name: (p.shape, p.dtype, p.quantized) for name, p in graph.parameters.items()}
+    return graph.nodes, graph.tensors, parameters, graph.outputs, graph.pixels
 
 
 def _kind(array) -> dict:
@@ -109,7 +128,9 @@ def _scale(q: Mapping) -> Quantized[str]:
 
 
 def _attribute(value):
-    """An attribute: a number, or rows of them; TypeError for anything else."""
+    """An attribute: a number, rows of them, or the padding "same"; TypeError for anything else."""
+    if value == "same":
+        return value
     if isinstance(value, list):
         return tuple(_attribute(v) for v in value)
     if isinstance(value, int | float) and abs(value) <= LARGEST:
@@ -117,4 +138,4 @@ def _attribute(value):
     raise TypeError(f"{quoted(str(value))} is no attribute")
 
 
-__all__ = ["read", "written"]
+__all__ = ["named", "read", "written"]

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import safetensors
 
-from . import files
+from . import files, kinds
 
 FORMAT = "2"  # of our metadata: the checksum covers them too; of format 1 it covers the arrays alone
 FORMATS = ("1", FORMAT)  # that are read; a file that names another one is refused
@@ -120,6 +120,12 @@ def digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None 
     return found.hexdigest()
 
 
+def sha256(path: str | os.PathLike) -> str:
+    """Digest of a file, as `sha256sum` prints it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def serialized(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
     """The bytes of a safetensors file, a piece at a time; the same for the same content, in whatever order it comes.
 
@@ -168,6 +174,8 @@ def load(path: str | os.PathLike, ours: bool = False) -> tuple[dict[str, np.ndar
     """
     what = f"the weights {path}"
     with files.opened(path, what, CheckpointError) as opened:
+        if told := kinds.foreign(opened):
+            raise CheckpointError(f"{path} {told}")
         size = files.size_of(opened)
         files.check_size(size, size, what, CheckpointError)
         with files.reading(what, CheckpointError, "are no safetensors file or are damaged"):

@@ -17,6 +17,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from . import kinds
+
 LIMIT = "GRADLEDGER_MAX_BYTES"  # the environment's word for the most bytes that a file may expand to
 EXPANSION = 100  # times its own size that a file may expand to: images and recordings stay below 30
 SMALL, LARGE = 2**26, 2**32  # bytes that any file may expand to, and that none may unless it is as large itself
@@ -135,6 +137,12 @@ def read_bytes(path: str | os.PathLike, what: str, error: type[InputError], most
         return file.read(size)
 
 
+def parsed(text: str, what: str, error: type[InputError]):
+    """The value of a JSON text, its own texts printable; `error` where it is none. what: the text, in words."""
+    with reading(what, error, "is no JSON"):
+        return _printable(json.loads(text))
+
+
 def read_json(path: str | os.PathLike, what: str, error: type[InputError], hint: str):
     """The value of a JSON file, its texts printable. hint: what would be right, for the message."""
     raw = read_bytes(path, what, error, MOST_JSON)
@@ -210,6 +218,8 @@ def _header(stream) -> tuple[tuple[int, ...], np.dtype]:
 def archive(path: str | os.PathLike, what: str, error: type[InputError], verb: str = "is") -> Iterator[Archive]:
     """An `Archive` of a file; `error` where it is none or is damaged. verb: what `what` takes, "is" or "are"."""
     with opened(path, what, error) as file:
+        if told := kinds.foreign(file, but=kinds.NPZ):
+            raise error(f"{path} {told}")
         if not zipfile.is_zipfile(file):
             raise error(f"{what} {verb} no .npz file, or it is truncated; numpy.savez writes one")
         with reading(what, error, f"{verb} damaged or no arrays of numbers or texts"):

@@ -44,6 +44,7 @@ def cut(graph: Graph, tensor: str) -> tuple[Graph, Graph]:
     head = _begun(f"{graph.name} up to {tensor}", graph, INPUT)
     head.pixels = graph.pixels
     tail = _begun(f"{graph.name} from {tensor}", graph, tensor)
+    tail.classes = graph.classes
     for part, nodes in ((head, graph.nodes[:at]), (tail, graph.nodes[at:])):
         for node in nodes:
             inputs = tuple(INPUT if part is tail and x == tensor else x for x in node.inputs)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..compiler.program import Program
 from ..graph import Graph, Parameter
@@ -41,14 +42,9 @@ def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
         dtype = np.dtype(parameter.dtype or program.dtype)
         if own in graph.weights:
             arrays[name] = np.array(graph.weights[own], dtype, order="C").reshape(parameter.shape)
-        elif parameter.init == "he":
-            arrays[name] = drawn = np.empty(parameter.shape, program.dtype if dtype.kind in "iu" else dtype)
-            flat, deviation = drawn.reshape(-1), parameter.gain * math.sqrt(2 / parameter.fan_in)
-            for start in range(0, flat.size, CHUNK):
-                part = flat[start : start + CHUNK]
-                part[...] = random.normal(seed, random.WEIGHTS, i, part.size, start) * deviation
         else:
-            arrays[name] = np.full(parameter.shape, {"zeros": 0, "ones": 1}[parameter.init], dtype)
+            floats = parameter.init == "he" and dtype.kind in "iu"
+            arrays[name] = drawn(parameter, i, seed, program.dtype if floats else dtype)
     for prefix, graph, own in owners:
         parameter = graph.parameters[own]
         if (
@@ -60,16 +56,28 @@ def initial(program: Program, seed: int) -> dict[str, np.ndarray]:
     return arrays
 
 
+def drawn(parameter: Parameter, place: int, seed: int, dtype: DTypeLike) -> np.ndarray:
+    """How a parameter starts, by its `init`. place: its number among those of the nets that train, for the draw."""
+    if parameter.init != "he":
+        return np.full(parameter.shape, {"zeros": 0, "ones": 1}[parameter.init], dtype)
+    found = np.empty(parameter.shape, dtype)
+    flat, deviation = found.reshape(-1), parameter.gain * math.sqrt(2 / parameter.fan_in)
+    for start in range(0, flat.size, CHUNK):
+        part = flat[start : start + CHUNK]
+        part[...] = random.normal(seed, random.WEIGHTS, place, part.size, start) * deviation
+    return found
+
+
 def _rounded(graph: Graph, own: str, parameter: Parameter, prefix: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
     """Drawn floats as the whole numbers of a quantized parameter; a scale without values is set for them."""
     dtype, q = np.dtype(parameter.dtype), parameter.quantized
     if q is None or q.scale not in graph.parameters or dtype.kind == "u" and q.zero_point not in graph.weights:
         raise ValueError(f"{own} of {graph.name} holds {dtype} and cannot be drawn: give the graph weights for it")
-    drawn, scale = arrays[prefix + own], arrays[prefix + q.scale]
+    floats, scale = arrays[prefix + own], arrays[prefix + q.scale]
     each = quantized.each(parameter.shape, q.axis)
     if q.scale not in graph.weights:
-        scale[...] = quantized.symmetric(drawn, dtype, scale, each)
-    return quantized.whole(drawn, dtype, scale, arrays[prefix + q.zero_point] if q.zero_point else None, each)
+        scale[...] = quantized.symmetric(floats, dtype, scale, each)
+    return quantized.whole(floats, dtype, scale, arrays[prefix + q.zero_point] if q.zero_point else None, each)
 
 
 class State(NamedTuple):

@@ -17,7 +17,7 @@ from ..compiler.lower import BACKENDS
 from ..compiler.program import Program
 from ..data.on_demand import OnDemand
 from ..kernels import random
-from ..models.written import written
+from ..models.written import named, written
 from ..storage import checkpoint
 from . import inputs, state
 from .evaluator import Evaluator, inference
@@ -109,6 +109,7 @@ class Trainer:
 
     def steps(self, x: Inputs, y: np.ndarray, epochs: int) -> Iterator[Progress]:
         """Like `fit`, one step at a time, going on from the steps that are done already."""
+        self._trains()
         self.check(x, y)
         arguments.whole("epochs", epochs, 0)
         batch = self.program.batch
@@ -156,7 +157,16 @@ class Trainer:
         with self._alone(), self.backend.work(self.program.threads):
             return self._step(x, y, total)
 
+    def _trains(self) -> None:
+        """ValueError for a program that only infers."""
+        if not self.program.training:
+            raise ValueError(
+                f"this program of {self.program.graph.name} only infers: compile it with a Plan, such as ri.Plan(), to "
+                "train it"
+            )
+
     def _check_batch(self, x: np.ndarray, y: np.ndarray) -> None:
+        self._trains()
         self.check(x, y)
         if samples(x) > self.program.batch:
             raise ValueError(
@@ -317,16 +327,21 @@ class Trainer:
         """Write the weights as safetensors: beside, flushed, then renamed; each in its dtype.
 
         Scales and zero points are arrays like the others; `quantized` in the metadata (JSON) says of each quantized
-        array their names and the axis, and `graph` (`models.written`) all of such a net, so that it can be built again.
+        array their names and the axis. `graph` (`models.written`) says all of a net that no name would build again: a
+        quantized one, one of the user's own. `classes` (JSON) are the names of the graph's classes, where it has some.
         first: the weights that training began with. more: metadata beside those of the model.
         """
         graph = self.program.graph
         notes = {"model": graph.name, "size": f"{self.program.size}", "options": json.dumps(graph.options)}
+        if graph.classes:
+            notes["classes"] = json.dumps(graph.classes)
         with self._alone():
             weights = initial(self.program, self.seed) if first else self.evaluated()
             scales = {name: parameter.quantized for name, parameter in graph.parameters.items()}
             if quantized := {name: asdict(q) for name, q in scales.items() if q}:
-                notes |= {"quantized": json.dumps(quantized), "graph": written(graph)}
+                notes["quantized"] = json.dumps(quantized)
+            if quantized or not named(graph):
+                notes["graph"] = written(graph)
             checkpoint.save(path, {name: weights[name] for name in graph.parameters}, notes | more)
 
     def resume_arrays(self) -> dict[str, np.ndarray]:

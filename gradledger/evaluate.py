@@ -1,0 +1,91 @@
+"""`gradledger evaluate`: how well a net tells the classes of a data set, and which it takes for each other."""
+
+from pathlib import Path
+
+import numpy as np
+
+from refimpl import data
+from refimpl.data.dataset import DataError, Dataset
+from refimpl.saved import samples
+from refimpl.saved.labels import listed
+from refimpl.saved.model import Model
+from refimpl.saved.verdict import judged
+from refimpl.storage import checkpoint
+
+from . import door, finish, options
+from .errors import Malformed, unknown
+from .output import make_folder
+
+PARTS = ("test", "train", "val", "all")
+RECORD, PICTURE = "evaluate.json", "confusion.png"
+
+
+def run(
+    file: str, source: str, part: str, subject: int | None, seed: int | None, threads: int | None, output: Path
+) -> dict:
+    """The record, which is written into `output` with a picture of the confusion table.
+
+    part: of the data, test, train, val or all; a source that is not split is split by the seed, default that of the
+    net's own training. Classes go by name. Raises CheckpointError, DataError, Malformed.
+    """
+    if part not in PARTS:
+        raise unknown("part", part, PARTS)
+    options.threads(threads)
+    model = door.load(file, threads=threads)
+    recipe = model.saved.recipe if model.saved else {}
+    seed = recipe.get("seed", 0) if seed is None else seed
+    options.seed(seed)
+    subject = recipe.get("subject") if subject is None and source == "watch" else subject
+    d = samples.dataset(source, model.preprocessing, subject, seed)
+    names, true, told = told_of(model, d, file, PARTS[:3] if part == "all" else (part,))
+    make_folder(output)
+    verdict = judged(model.classes, true, told)
+    record = {
+        "ok": True,
+        "name": "evaluate",
+        "file": file,
+        "model": model.graph.name,
+        "data": source,
+        "data_name": d.name,
+        "part": part,
+        "seed": seed,
+        "samples": verdict.samples,
+        "accuracy": verdict.accuracy,
+        "per_class": verdict.per_class,
+        "classes": list(verdict.classes),
+        "confusion": verdict.confusion.tolist(),
+        "confused": verdict.confused(names),
+    }
+    checkpoint.write_json(output / RECORD, record)
+    picture = finish.make("plot", output / RECORD, output / PICTURE)
+    return record | {"files": {"record": str(output / RECORD), "plot": picture}}
+
+
+def told_of(model: Model, d: Dataset, file: str, parts: tuple[str, ...]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Samples' names, their classes and those that the net told, as numbers of its own classes."""
+    check_names(model, d, file)
+    names, true, told = [], [], []
+    for part in parts:
+        if getattr(d, f"x_{part}") is None:
+            continue
+        for called, maps in samples.of_part(d, part, model.preprocessing, model.trainer.program.batch):
+            names += called
+            told.append(model.trainer.predict(maps).argmax(1))
+        true.append(model.numbers(np.array(d.classes)[getattr(d, f"y_{part}")], len(getattr(d, f"y_{part}"))))
+    if not names:
+        raise DataError(f"{d.name} has no samples of the part {parts[0]}: --part all takes those that there are")
+    return names, np.concatenate(true), np.concatenate(told)
+
+
+def check_names(model: Model, d: data.Dataset, file: str) -> None:
+    """Malformed where the data have a class that the net does not know.
+
+    A net without names of classes gets those of data with as many, in their order.
+    """
+    if not any(model.graph.classes) and len(model.classes) == len(d.classes):
+        model.classes = d.classes
+    if strange := [name for name in d.classes if name not in model.classes]:
+        raise Malformed(
+            f"{d.name} has the classes {listed(strange)}, which {file} does not know: it knows "
+            f"{listed(model.classes)}; gradledger adapt with these data gives it rows for them"
+        )

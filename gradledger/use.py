@@ -1,0 +1,86 @@
+"""The commands that use what was trained: `info`, `predict`, `evaluate`, `runs`; `cli` registers them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .command import WHOLE, Json, Subject, Threads
+from .exits import emit
+
+File = Annotated[str, typer.Argument(help="A file of weights: .safetensors of adapt, or a known .npz.")]
+Data = Annotated[str, typer.Option(help="An image, a folder of images, a .npy, a .npz, or a data set's name.")]
+
+
+def info(file: File, as_json: Json = False) -> None:
+    """What a file holds: net, classes, samples it takes, how it was trained, accuracy, size; and what takes it."""
+    from . import info as work
+    from . import show_use
+
+    record = work.run(file)
+    if as_json:
+        emit(record)
+    else:
+        show_use.told(record)
+
+
+def predict(
+    file: File,
+    data: Data,
+    top: Annotated[int, typer.Option(parser=WHOLE, help="Likeliest classes that are told of each sample.")] = 3,
+    csv: Annotated[Path | None, typer.Option("--csv", help="File for a table of comma-separated values.")] = None,
+    subject: Subject = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Tell the class of new samples, by name, and how sure the net is."""
+    from . import predict as work
+    from . import show_use
+
+    record = work.run(file, data, top, csv, subject, threads)
+    if as_json:
+        emit(record)
+    else:
+        show_use.predicted(record)
+
+
+def evaluate(
+    file: File,
+    data: Annotated[str, typer.Option(help="A data set, as for adapt.")],
+    part: Annotated[str, typer.Option(help="Of the data: test, train, val or all.")] = "test",
+    subject: Subject = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(parser=WHOLE, help="Splits data that are not split; default that of the net's training."),
+    ] = None,
+    threads: Threads = None,
+    output: Annotated[Path, typer.Option("--output", help="Folder for record and picture.")] = Path("gradledger-out"),
+    as_json: Json = False,
+) -> None:
+    """How well a net tells the classes of a data set: accuracy, each class, which ones it takes for each other."""
+    from . import evaluate as work
+    from . import show_use
+
+    record = work.run(file, data, part, subject, seed, threads, output)
+    if as_json:
+        emit(record)
+    else:
+        show_use.evaluated(record)
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(help="The folder that holds runs.")] = Path("gradledger-out"),
+    as_json: Json = False,
+) -> None:
+    """The runs of adapt: accuracy before and after, method, multiply-adds, seconds, and what became of each."""
+    from . import numbered, show_use
+
+    record = numbered.run(folder)
+    if as_json:
+        emit(record)
+    else:
+        show_use.listed(record)
+
+
+COMMANDS: tuple[Callable, ...] = (info, predict, evaluate, runs)

@@ -1,0 +1,269 @@
+"""A trained net as people use it: `load`, `predict`, `evaluate`, `fit`, `save`, `summary`; classes go by their names.
+
+As in scikit-learn, `fit` returns the model, `predict` gives labels and `predict_proba` shares; as in Keras, each `fit`
+trains `epochs` more, going on from what is there, and `history` holds what it saw. Files of any net of this library, or
+known `.npz`, can be loaded, and a Graph can be wrapped.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import arguments
+from ..compiler.compile import compile
+from ..data.dataset import DataError, Dataset
+from ..data.preprocessing import Preprocessing
+from ..formats.npz import load_npz
+from ..graph import Graph
+from ..methods.optim import CLIP_NORM, MOMENTUM, SGD
+from ..plan.plan import Backprop, Plan
+from ..storage.files import quoted
+from ..training.trainer import Trainer
+from . import labels, samples
+from .described import Saved, changed, described, elements, said
+from .samples import PIXEL
+from .verdict import Verdict, judged
+
+BATCH = 32
+RATE = 0.01  # learning rate of `fit`, with momentum
+Samples = np.ndarray | Dataset | str | os.PathLike
+
+
+class Model:
+    """A net with the names of its classes and the preprocessing of its samples.
+
+    classes: a name for each output; its number where it has none. preprocessing: how samples become maps. history:
+    `loss`, the mean of each epoch, and `val_accuracy` where there were samples for it. told: what became of the
+    classifier where the last `fit` brought other classes, in words. Like a Trainer, it is for one thread at a time.
+    """
+
+    def __init__(
+        self, graph: Graph, preprocessing: Preprocessing | None = None, seed: int = 0, threads: int | None = None,
+        saved: Saved | None = None,
+    ):  # fmt: skip
+        """graph: with its weights; what it lacks is drawn from the seed. saved: the file that it is from."""
+        arguments.offers("graph", graph, "nodes", "a Graph, such as ri.models.build makes")
+        self.graph, self.seed, self.threads, self.saved = graph, seed, threads, saved
+        self.preprocessing = plain(graph) if preprocessing is None else preprocessing
+        self.history: dict[str, list[float]] = {"loss": []}
+        self.told = ""
+        self.steps = self.samples = self.epochs = 0  # that `fit` has trained
+        self.recipe: dict[str, Any] = {}
+        self.record: dict[str, Any] = {}  # of the run that made it, where it is known
+        self._name_classes()
+        self._trainer: Trainer | None = None
+        self._made_for: tuple = ()  # what the trainer at hand was made for
+        self._trained = False
+
+    def _name_classes(self) -> None:
+        count = self.graph.shape(self.graph.output)[-1]
+        known = self.graph.classes if len(self.graph.classes) == count else (None,) * count
+        self.classes = tuple(str(i) if name is None else name for i, name in enumerate(known))
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer with the net's present weights; until `fit`, of a program that only infers."""
+        if self._trainer is None:
+            self._trainer = Trainer(compile(self.graph, None, BATCH, threads=self.threads), self.seed)
+        return self._trainer
+
+    def predict(self, x: Samples) -> np.ndarray:
+        """The name of the likeliest class of each sample (N,)."""
+        return np.array(self.classes)[self.predict_proba(x).argmax(1)]
+
+    def predict_proba(self, x: Samples) -> np.ndarray:
+        """The share of each class (N, K), in the order of `classes`, float64, each row of sum 1.
+
+        x: samples (N, H, W, C) as their source has them, before any preprocessing, uint8 for pixels; an image, a folder
+        of images, or what else `saved.samples` reads; the test samples of a Dataset, which are maps already.
+        """
+        return np.concatenate([shares for _, shares in self.predictions(x)])
+
+    def predictions(self, x: Samples, subject: int | None = None):
+        """A batch at a time: names of its samples, and the share of each class (n, K). For more than memory holds."""
+        for names, maps in self._batches(x, "test", subject):
+            yield names, shares(self.trainer.predict(maps))
+
+    def _batches(self, x: Samples, part: str, subject: int | None = None) -> Iterator[samples.Batch]:
+        if isinstance(x, Dataset):
+            return samples.of_part(x, part, self.preprocessing, BATCH)
+        return samples.batches(x, self.preprocessing, BATCH, subject)
+
+    def evaluate(self, x: Samples, y: Sequence | np.ndarray | None = None) -> Verdict:
+        """How the net tells samples x whose classes are y: names, or numbers of `classes`. See `Verdict`.
+
+        Of a Dataset, which has its own classes, it is the test samples.
+        """
+        found = self.predict_proba(x)
+        return judged(self.classes, self.numbers(_labels(x, y, "test"), len(found)), found.argmax(1))
+
+    def score(self, x: Samples, y: Sequence | np.ndarray | None = None) -> float:
+        """The share of samples that the net tells right."""
+        return self.evaluate(x, y).accuracy
+
+    def fit(
+        self, x: Samples, y: Sequence | np.ndarray | None = None, epochs: int = 1, batch: int = BATCH, lr: float = RATE,
+        plan: Plan | None = None, validation: tuple | None = None,
+    ) -> "Model":  # fmt: skip
+        """Train `epochs` more passes over samples x, as `predict_proba` takes them, with classes y; the model itself.
+
+        y: names, or numbers of `classes`; a Dataset has its own and its training samples are meant.
+        Names that the net does not know become new classes, beside those that it knows; where it knows none of them,
+        they take the place of its own. plan: default all layers, SGD with a constant rate `lr`, momentum 0.9 and the
+        gradient clipped at norm 1. validation: samples and classes on which accuracy is told after each epoch. The
+        optimizer's momentum goes on while x is as long and the settings are the same, else it starts anew.
+        """
+        arguments.whole("epochs", epochs, 0)
+        y = _labels(x, y, "train")
+        self._follow(y)
+        maps = np.concatenate([maps for _, maps in self._batches(x, "train")])
+        numbers = self.numbers(y, len(maps))
+        plan = plan or Plan("all", step=Backprop(SGD(lr, MOMENTUM), CLIP_NORM))
+        trainer = self._training(plan, min(batch, len(maps)), len(maps))
+        per_epoch = -(-len(maps) // trainer.program.batch)
+        begun = trainer.step
+        for progress in trainer.steps(maps, numbers, begun // per_epoch + epochs):
+            if progress.step % per_epoch == 0:
+                self.history["loss"].append(float(np.mean(trainer.losses[progress.step - per_epoch : progress.step])))
+                if validation is not None:
+                    self.history.setdefault("val_accuracy", []).append(self.score(*validation))
+        self.steps += trainer.step - begun
+        self.samples += (trainer.step - begun) // per_epoch * len(maps)
+        self.epochs += epochs
+        self.recipe = {"epochs": self.epochs, "batch": trainer.program.batch, "lr": plan.step.optimizer.lr}
+        return self
+
+    def _training(self, plan: Plan, batch: int, count: int) -> Trainer:
+        """A trainer that goes on from the present weights, the one at hand where it does the same."""
+        wanted = (plan, batch, count)
+        if self._made_for != wanted:
+            self._take_weights()
+            self._trainer = Trainer(compile(self.graph, plan, batch, threads=self.threads), self.seed)
+            self._made_for, self._trained = wanted, True
+        return self.trainer
+
+    def _take_weights(self) -> None:
+        """Put the weights that were trained into the graph."""
+        if self._trained:
+            found = self.trainer.evaluated()
+            self.graph.weights = {name: found[name].copy() for name in self.graph.parameters}
+        self._trainer, self._made_for, self._trained = None, (), False
+
+    def _follow(self, y: Sequence | np.ndarray) -> None:
+        """Let the classifier follow names that it does not know."""
+        names = np.asarray(y)
+        self.told = ""
+        if names.dtype.kind not in "UO" or set(names.tolist()) <= set(self.classes):
+            return
+        self._take_weights()
+        new = [str(name) for name in sorted(set(names.tolist()) - set(self.classes))]
+        knows = len(new) < len(set(names.tolist()))
+        match = labels.matched(self.classes, [*self.classes, *new] if knows else new)
+        graph = changed(self.graph, len(match.rows), None, None, self.graph.name)
+        labels.with_rows(graph, self.graph.weights, match, self.seed)
+        self.graph, self.told = graph, match.told
+        self._name_classes()
+
+    def numbers(self, y: Sequence | np.ndarray, count: int) -> np.ndarray:
+        """Class numbers (N,) int64 of names or numbers; DataError names one that the net does not know."""
+        given = np.asarray(y)
+        if given.shape != (count,):
+            raise DataError(f"y must be ({count},), one class for each sample, but its shape is {given.shape}")
+        if given.dtype.kind in "UO":
+            places = {name: i for i, name in enumerate(self.classes)}
+            for name in given.tolist():
+                if name not in places:
+                    raise DataError(
+                        f"y has the class {quoted(name)!r}, which the net does not know: it knows "
+                        f"{labels.listed(self.classes)}"
+                    )
+            return np.array([places[name] for name in given.tolist()], np.int64)
+        if given.dtype.kind not in "ui" or given.min() < 0 or given.max() >= len(self.classes):
+            raise DataError(
+                f"y must hold names of classes or numbers from 0 to {len(self.classes) - 1}, but it holds "
+                f"{quoted(str(given[:3].tolist()))}"
+            )
+        return given.astype(np.int64)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a file of weights that explains itself; CheckpointError where it cannot be written."""
+        known = self.saved
+        came_from: dict[str, Any] = dict(known.adapted_from) if known else {}
+        recipe: dict[str, Any] = dict(known.recipe) if known else {}
+        totals: dict[str, Any] = dict(known.ledger) if known else {}
+        if self.steps:
+            if known:
+                came_from = {"model": Path(known.path).name, "sha256": known.sha256}
+            recipe, totals = self.recipe, {"steps": self.steps, "samples": self.samples}
+        self.trainer.save(
+            path,
+            **said(
+                preprocessing=self.preprocessing.to_json(), adapted_from=came_from, recipe=recipe, ledger=totals,
+                accuracy=known.accuracy if known and not self.steps else {},
+            ),
+        )  # fmt: skip
+
+    def summary(self) -> None:
+        """Print what the model is: layers, classes, samples, training."""
+        print(self)
+
+    def __str__(self) -> str:
+        made = self.preprocessing
+        takes = "pixels" if made.divisor == PIXEL else "numbers"
+        size = "x".join(map(str, (*(made.size or self.graph.size or ()), made.channels or self.graph.channels)))
+        trained = f"{self.steps:,} steps" if self.steps else "not trained here"
+        return "\n".join([
+            str(self.graph), f"classes: {labels.listed(self.classes)}", f"takes {takes} of {size}", f"fit: {trained}"
+        ])  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"<Model {self.graph.name}: {len(self.classes)} classes, {elements(self.graph):,} parameters>"
+
+
+def load(path: str | os.PathLike, seed: int = 0, threads: int | None = None) -> Model:
+    """The model of a file: a `.safetensors` of this library, or a known `.npz` (`formats.npz`).
+
+    CheckpointError in one sentence where it is neither.
+    """
+    if str(path).endswith(".npz"):
+        return Model(load_npz(path), seed=seed, threads=threads)
+    return of_saved(described(path), seed, threads)
+
+
+def of_saved(file: Saved, seed: int = 0, threads: int | None = None) -> Model:
+    """The model of a file that was read."""
+    graph = file.graph()
+    made = Preprocessing.from_json(dict(file.preprocessing)) if file.preprocessing else plain(graph)
+    return Model(graph, made, seed, threads, file)
+
+
+def plain(graph: Graph) -> Preprocessing:
+    """The preprocessing of a net that says none: pixels, where its channels are those of images, else maps as they are.
+
+    Both have its own size.
+    """
+    kind = graph.tensors[graph.inputs[0]].dtype
+    made = Preprocessing(channels=graph.channels, size=graph.size, dtype=str(kind or "float32"))
+    if graph.channels not in (1, 3):
+        return made
+    black, white = graph.pixels
+    return replace(made, kind="image", divisor=PIXEL, black=black, white=white)
+
+
+def _labels(x: Samples, y: Sequence | np.ndarray | None, part: str) -> Sequence | np.ndarray:
+    """The classes of samples: those given, or the names that a data set has for its own."""
+    if isinstance(x, Dataset) and y is None:
+        return np.array(x.classes)[getattr(x, f"y_{part}")]
+    if y is None:
+        raise DataError("y is missing: the class of each sample, by name or number")
+    return y
+
+
+def shares(outputs: np.ndarray) -> np.ndarray:
+    """Softmax of outputs (n, K), float64."""
+    e = np.exp(outputs.astype(np.float64) - outputs.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)

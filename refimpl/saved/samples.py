@@ -1,0 +1,122 @@
+"""New samples as people have them: one image, a folder of images, arrays, a data set; as maps that a net takes.
+
+They are read a batch at a time, so that a folder may hold more images than memory does.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .. import data
+from ..data.arrays import read_npz
+from ..data.dataset import DataError, check_finite, check_maps
+from ..data.images import SUFFIXES, pillow, read_image
+from ..data.preprocessing import Preprocessing, with_ends
+from ..data.resized import as_dtype
+from ..storage import files
+
+PIXEL = 255.0  # divisor of a net that was trained on pixels
+Batch = tuple[list[str], np.ndarray]  # what each sample is called, and maps (n, H, W, C)
+
+
+def batches(source: str | os.PathLike | np.ndarray, made: Preprocessing, batch: int, subject=None) -> Iterator[Batch]:
+    """The samples of a source, a batch at a time: names, and maps as the net takes them.
+
+    source: an array, an image, a folder of images at any depth, a `.npy`, a `.npz` with `x`, or what `data.load` takes,
+    of which it is the test samples (`subject` as there). DataError where it is none of these or does not fit.
+    """
+    if isinstance(source, np.ndarray):
+        return _of_array(source, made, batch, "sample", "the array")
+    path, name = Path(source), str(source)
+    if name in data.NAMES or not path.exists():
+        return _of_data_set(name, made, batch, subject)
+    if path.is_dir() and (images := below(path)):
+        return _of_images(images, path, made, batch)
+    if path.suffix.lower() in SUFFIXES:
+        return _of_images([path], path.parent, made, batch)
+    if path.suffix == ".npy":
+        return _of_array(_read_npy(path), made, batch, path.name, name)
+    if path.suffix == ".npz":
+        arrays, _ = read_npz(path, ("x",))
+        if "x" in arrays:
+            return _of_array(arrays["x"], made, batch, path.name, f"x of {path}")
+    return _of_data_set(name, made, batch, subject)
+
+
+def below(folder: Path) -> list[Path]:
+    """The images of a folder at any depth, in the order of their paths; hidden files and folders are left out."""
+    found = []
+    for at, folders, names in os.walk(folder):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        found += [Path(at) / n for n in names if Path(n).suffix.lower() in SUFFIXES and not n.startswith(".")]
+    return sorted(found)
+
+
+def _of_images(paths: list[Path], root: Path, made: Preprocessing, batch: int) -> Iterator[Batch]:
+    if made.divisor != PIXEL or made.size is None or made.channels not in (1, 3):
+        shape = "x".join(map(str, (*(made.size or ("H", "W")), made.channels or "C")))
+        raise DataError(f"the net was trained on maps of {shape} numbers, not on pixels: {paths[0]} is an image")
+    pillow()
+    for start in range(0, len(paths), batch):
+        part = paths[start : start + batch]
+        maps = made(np.stack([read_image(path, made.size, made.channels) for path in part]))
+        yield [str(path.relative_to(root)) for path in part], maps
+
+
+def _of_array(x: np.ndarray, made: Preprocessing, batch: int, name: str, what: str) -> Iterator[Batch]:
+    """Samples of an array; one without an axis of samples is a single one."""
+    if made.size and x.ndim == 3 and x.shape[:2] == made.size and x.shape[2] == made.channels:
+        x = x[None]
+    if x.dtype.kind not in "uif":
+        raise DataError(f"{what} holds {x.dtype}, but samples must be integers (uint8 for images) or floats")
+    if len(made.axes) == 4:
+        x = check_maps(x, what)
+        check_finite(x, what)
+    for start in range(0, len(x), batch):
+        maps = fitted(x[start : start + batch], made)
+        yield [f"{name} {start + i}" for i in range(len(maps))], maps
+
+
+def fitted(x: np.ndarray, made: Preprocessing) -> np.ndarray:
+    """Maps of some samples. Of a net of pixels uint8 are pixels, and other numbers are taken as they are."""
+    if made.divisor == PIXEL and x.dtype != np.uint8:
+        made = replace(made, divisor=1.0, black=0.0, white=1.0)
+        if made.size and x.shape[1:3] != made.size:
+            shape = "x".join(map(str, x.shape[1:3]))
+            raise DataError(f"the samples have maps of {shape}, but the net takes {'x'.join(map(str, made.size))}")
+    return made(x)
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    with files.opened(path, str(path), DataError) as file, files.reading(str(path), DataError, "is no .npy file"):
+        size = files.size_of(file)
+        files.check_size(size, size, str(path), DataError)
+        return np.load(file, allow_pickle=False)
+
+
+def _of_data_set(name: str, made: Preprocessing, batch: int, subject: int | None) -> Iterator[Batch]:
+    return of_part(dataset(name, made, subject), "test", made, batch)
+
+
+def of_part(d: data.Dataset, part: str, made: Preprocessing, batch: int) -> Iterator[Batch]:
+    """The samples of a part of a data set, train, val or test: maps already, in which pixels get the net's values."""
+    x, files_of = getattr(d, f"x_{part}"), d.origin.files.get(part, ())
+    for start in range(0, 0 if x is None else len(x), batch):
+        maps = np.array(x[start : start + batch], np.float32)
+        if d.pixels:
+            maps = as_dtype(with_ends(maps, made.black, made.white), np.dtype(made.dtype))
+        names = files_of[start : start + batch] or [f"{d.name} {part} {start + i}" for i in range(len(maps))]
+        yield list(names), maps
+
+
+def dataset(name: str, made: Preprocessing, subject: int | None = None, seed: int = 0) -> data.Dataset:
+    """The data set of a source, in the size that the net takes; DataError where it cannot be used."""
+    size = made.size if data.stretches(name) else None
+    d = data.load(name, subject, size, made.channels if size else None, seed)
+    if made.size and (d.size, d.channels) != (made.size, made.channels or d.channels):
+        shapes = ["x".join(map(str, s)) for s in ((*d.size, d.channels), (*made.size, made.channels))]
+        raise DataError(f"{d.name} has maps of {shapes[0]}, but the net takes {shapes[1]}")
+    return d

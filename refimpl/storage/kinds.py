@@ -1,0 +1,81 @@
+"""What a file is, by its first bytes: a net of another program is told by its name, and never called damaged."""
+
+import zipfile
+from typing import BinaryIO
+
+TAKEN = "read are .safetensors of this library, and .npz of Keras's MobileNetV2 and of quantized microcontroller nets"
+NPZ = "a .npz of arrays"
+KERAS = "of Keras, MobileNetV2's arrays in a .npz are read (numpy.savez)"
+CONVERT = {  # what a file is → what to do with it
+    "an ONNX model": (
+        "ONNX graphs are not read: name a bundled architecture to train, or save the weights of one of them under our "
+        "names (refimpl.formats)"
+    ),
+    "a TensorFlow Lite model": "its weights are whole numbers for inference: give the net that it was made from",
+    "a PyTorch file (torch.save)": (
+        "it holds a pickle, which is never run: in PyTorch, pass the arrays of the state_dict to "
+        "refimpl.formats.torch_names.from_torch, and save them with a Trainer"
+    ),
+    "a Python pickle, such as of an older torch.save or of joblib": (
+        "it is never run: save its arrays from the program that wrote it"
+    ),
+    "a Keras model (.keras)": KERAS,
+    "an HDF5 file, such as Keras's .h5": KERAS,
+    NPZ: "as a net it must bear the suffix .npz",
+    "a NumPy array (.npy)": "an array is no net; as data, give it to --data",
+    "a GGUF file": "its tensors are those of a language model",
+    "a ZIP archive": "unpack it first",
+    "a gzip file": "unpack it first",
+    "an image": "an image is no net; as data, give it to --data",
+}
+STARTS = {
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file, such as Keras's .h5", b"\x93NUMPY": "a NumPy array (.npy)",
+    b"GGUF": "a GGUF file", b"\x1f\x8b": "a gzip file", b"\x89PNG\r\n": "an image", b"\xff\xd8\xff": "an image",
+}  # fmt: skip
+ZIPPED = {  # a member's name ends with it → what the archive is
+    "data.pkl": "a PyTorch file (torch.save)", "constants.pkl": "a PyTorch file (torch.save)",
+    "model.weights.h5": "a Keras model (.keras)",
+}  # fmt: skip
+ONNX_FIELDS = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)  # of a ModelProto after its version: field numbers 2 to 8
+LONGEST_VERSION = 32  # of ONNX's format
+
+
+def foreign(file: BinaryIO, but: str | None = None) -> str | None:
+    """The end of a sentence about a file of another program, such as "is an ONNX model: …"; None for any other.
+
+    file: open for reading, at its beginning, where it stands again afterwards. but: a kind that is looked for.
+    """
+    kind = _kind(file)
+    file.seek(0)
+    return None if kind in (None, but) else f"is {kind}: {CONVERT[kind]}; {TAKEN}"
+
+
+def _kind(file: BinaryIO) -> str | None:
+    begin = file.read(16)
+    if begin[8:9] == b"{":  # after the 8 bytes of its header's length, which may look like anything
+        return None  # a safetensors file
+    for start, kind in STARTS.items():
+        if begin.startswith(start):
+            return kind
+    if begin[4:8] == b"TFL3":
+        return "a TensorFlow Lite model"
+    if begin.startswith(b"PK\x03\x04"):
+        return _zipped(file)
+    if len(begin) > 2 and begin[0] == 0x80 and begin[1] in range(2, 6):
+        return "a Python pickle, such as of an older torch.save or of joblib"
+    if len(begin) > 2 and begin[0] == 0x08 and 0 < begin[1] <= LONGEST_VERSION and begin[2] in ONNX_FIELDS:
+        return "an ONNX model"
+    return None
+
+
+def _zipped(file: BinaryIO) -> str | None:
+    """Which archive it is; None where it is a truncated one."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except Exception:  # parsers of damaged archives raise almost anything
+        return None
+    for end, kind in ZIPPED.items():
+        if any(name.rpartition("/")[2] == end for name in names):
+            return kind
+    return NPZ if names and all(name.endswith(".npy") for name in names) else "a ZIP archive"

@@ -1,0 +1,91 @@
+"""Files of other programs are told by their first bytes, in one sentence that says what to do; never "damaged"."""
+
+import io
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+import refimpl as ri
+from gradledger.models import described
+from refimpl.formats.npz import load_npz
+from refimpl.saved.described import described as saved
+from refimpl.storage import checkpoint
+from refimpl.storage.checkpoint import CheckpointError
+
+
+def zipped(*names):
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as file:
+        for name in names:
+            file.writestr(name, b"x")
+    return held.getvalue()
+
+
+def torched(**settings):
+    held = io.BytesIO()
+    torch.save({"w": torch.zeros(3)}, held, **settings)
+    return held.getvalue()
+
+
+def arrays():
+    held = io.BytesIO()
+    np.savez(held, x=np.zeros(3))
+    return held.getvalue()
+
+
+FOREIGN = {
+    "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0" + bytes(40), "is an ONNX model: ONNX graphs are not read: name a"),
+    "tflite": (b"\x1c\0\0\0TFL3" + bytes(40), "is a TensorFlow Lite model: "),
+    "torch": (torched(), r"is a PyTorch file \(torch.save\): it holds a pickle, which is never run"),
+    "old torch": (torched(_use_new_zipfile_serialization=False), "is a Python pickle"),
+    "joblib": (pickle.dumps({"a": 1}, 4), "is a Python pickle, such as of an older torch.save or of joblib"),
+    "keras": (zipped("metadata.json", "config.json", "model.weights.h5"), r"is a Keras model \(.keras\): of Keras"),
+    "h5": (b"\x89HDF\r\n\x1a\n" + bytes(40), "is an HDF5 file, such as Keras's .h5: of Keras, MobileNetV2"),
+    "npz": (arrays(), "is a .npz of arrays: as a net it must bear the suffix .npz"),
+    "npy": (b"\x93NUMPY\x01\x00" + bytes(40), "is a NumPy array"),
+    "zip": (zipped("readme.txt"), "is a ZIP archive: unpack it first"),
+    "jpeg": (b"\xff\xd8\xff\xe0" + bytes(40), "is an image: an image is no net"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("read", [described, saved, load_npz])
+def test_a_file_of_another_program_is_told_by_its_first_bytes(tmp_path, kind, read):
+    content, message = FOREIGN[kind]
+    path = tmp_path / ("net.npz" if read is load_npz else "net.bin")
+    path.write_bytes(content)
+    if read is load_npz and kind == "npz":
+        message = "holds no net that is known"
+    with pytest.raises(CheckpointError, match=message) as told:
+        read(*((str(path), None, None) if read is described else (str(path),)))
+    assert "damaged" not in str(told.value) and "\n" not in str(told.value) and str(path) in str(told.value)
+
+
+def test_safetensors_of_another_program(tmp_path):
+    safetensors.numpy.save_file({"layer1.weight": np.zeros(3, np.float32)}, tmp_path / "a", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"of another program \(its first arrays are layer1.weight\); PyTorch's"):
+        saved(tmp_path / "a")
+
+
+@pytest.mark.parametrize("length", [0x280, 0x3580, 0x7080])
+def test_a_header_whose_length_looks_like_another_file_is_ours(tmp_path, length):
+    """The first bytes of a safetensors file are the length of its header: 0x280 begins as a pickle does."""
+    arrays = {"w": np.zeros(2, np.float32)}
+    bare = int.from_bytes(next(checkpoint.serialized(arrays, {"model": "watch", "note": ""}))[:8], "little")
+    notes = {"model": "watch", "note": "x" * (length - bare)}
+    (tmp_path / "a").write_bytes(b"".join(checkpoint.serialized(arrays, notes)))
+    assert (tmp_path / "a").read_bytes()[:2] == length.to_bytes(2, "little")
+    assert saved(tmp_path / "a").notes == notes
+
+
+def test_a_truncated_file_of_ours_is_damaged(tmp_path):
+    checkpoint.save(tmp_path / "a", ri.models.watch_weights(1), {"model": "watch"})
+    whole = (tmp_path / "a").read_bytes()
+    for size in (0, 5, 100, len(whole) - 1):
+        (tmp_path / "a").write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match="no safetensors file or are damaged"):
+            saved(tmp_path / "a")

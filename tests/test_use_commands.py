@@ -1,0 +1,240 @@
+"""The commands that use what was trained: their JSON, files and sentences; runs by number."""
+
+import csv
+import fcntl
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from small_model import NAMES, PIXELS, SIDE, images, net
+
+import gradledger
+from gradledger import adapt, cli, finish, numbered
+from gradledger.run_folder import RECORD, RESUME
+from gradledger.settings import AdaptSettings
+from refimpl.saved.model import Model
+from refimpl.storage import checkpoint
+
+X, Y = images(10)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A file of a net that tells all of X but where it was taught wrong: every `cat` is a `bee` to it."""
+    path = tmp_path_factory.mktemp("file") / "net.safetensors"
+    Model(net(), PIXELS, seed=3).fit(X, np.where(Y == 2, 1, Y), epochs=12, lr=0.05, batch=10).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of class folders, named in another order than the net's classes are."""
+    image = pytest.importorskip("PIL.Image")
+    root = tmp_path_factory.mktemp("data") / "photos"
+    for i, (x, y) in enumerate(zip(X, Y, strict=True)):
+        folder = root / NAMES[y]
+        folder.mkdir(parents=True, exist_ok=True)
+        image.fromarray(x).save(folder / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture
+def said(capsys):
+    """Run a command; its JSON, or where it leaves with another status than 0 its one sentence."""
+
+    def run(*args, status=0):
+        with pytest.raises(SystemExit) as left:
+            cli.main([*map(str, args), "--json"])
+        told = capsys.readouterr()
+        assert left.value.code == status
+        if not status:
+            return json.loads(told.out)
+        assert told.err.startswith("gradledger: ") and told.err.count("\n") == 1 and not told.out
+        return told.err
+
+    return run
+
+
+def shown(capsys, *args):
+    """What a person sees of a command."""
+    with pytest.raises(SystemExit) as left:
+        cli.main([*map(str, args)])
+    assert left.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_info(said, capsys, file):
+    found = said("info", file)
+    assert found["model"] == "small" and found["classes"] == list(NAMES) and not found["by_name"]
+    assert (found["size"], found["channels"], found["takes"]) == ([SIDE, SIDE], 3, "pixels")
+    assert found["parameters"] == 251 and found["bytes"] == file.stat().st_size
+    assert found["recipe"]["epochs"] == 12 and found["ledger"]["steps"] == 36
+    assert found["next"][0] == f"gradledger predict {file} --data photos/"
+    told = shown(capsys, "info", file)
+    assert "small, written out in the file" in told and "0 to 255 becomes -1 to 1" in told
+
+
+def test_info_of_a_file_of_another_program(said, tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"\x08\x07\x12\x07pytorch" + bytes(40))
+    assert "a.onnx is an ONNX model: " in said("info", tmp_path / "a.onnx", status=2)
+    assert "there is no file" in said("info", tmp_path / "b.safetensors", status=2)
+
+
+def test_predict_one_image_a_folder_and_arrays(said, capsys, file, photos, tmp_path):
+    one = said("predict", file, "--data", photos / "ant" / "00.png")
+    (p,) = one["predictions"]
+    assert p["source"] == "00.png" and p["class"] == "ant" and len(p["top"]) == 3
+    assert p["top"][0] == {"class": "ant", "probability": p["probability"]}
+    assert sum(t["probability"] for t in p["top"]) == pytest.approx(1)
+    table = tmp_path / "all.csv"
+    found = said("predict", file, "--data", photos, "--top", 2, "--csv", table)
+    assert found["samples"] == 30 and found["counts"] == {"bee": 20, "ant": 10}
+    assert [p["source"] for p in found["predictions"]][:2] == ["ant/00.png", "ant/03.png"]
+    rows = list(csv.reader(table.read_text().splitlines()))
+    assert rows[0] == ["source", "class", "probability", "class2", "probability2"] and len(rows) == 31
+    assert rows[1][:2] == ["ant/00.png", "ant"]
+    np.save(tmp_path / "x.npy", X)
+    arrays = said("predict", file, "--data", tmp_path / "x.npy")["predictions"]
+    by_image = {p["source"][4:6]: p["probability"] for p in found["predictions"]}
+    assert [p["probability"] for p in arrays] == [by_image[f"{i:02}"] for i in range(30)]
+    told = shown(capsys, "predict", file, "--data", photos)
+    assert "ant/00.png ant" in told and "30 samples: bee 20, ant 10" in told
+
+
+def test_evaluate_by_name_with_the_files_that_were_taken_for_others(
+    said, capsys, file, photos, tmp_path, monkeypatch
+):  # fmt: skip
+    found = said("evaluate", file, "--data", photos, "--part", "all", "--output", tmp_path)
+    assert found["accuracy"] == pytest.approx(2 / 3) and found["samples"] == 30
+    assert found["confusion"] == [[10, 0, 0], [0, 10, 0], [0, 10, 0]] and found["classes"] == list(NAMES)
+    assert found["per_class"]["bee"] == {"precision": 0.5, "recall": 1.0, "samples": 10}
+    assert found["per_class"]["cat"] == {"precision": None, "recall": 0.0, "samples": 10}
+    (pair,) = found["confused"]
+    assert (pair["true"], pair["told"], pair["count"], len(pair["samples"])) == ("cat", "bee", 10, 5)
+    assert all(os.path.exists(path) and "/cat/" in path for path in pair["samples"])
+    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "evaluate.json").read_text())["accuracy"] == found["accuracy"]
+    monkeypatch.setattr(finish, "make", lambda *_: None)  # a picture takes seconds
+    part = said("evaluate", file, "--data", photos, "--output", tmp_path)
+    assert part["samples"] == 6 and part["accuracy"] == pytest.approx(2 / 3)
+    told = shown(capsys, "evaluate", file, "--data", photos, "--output", tmp_path)
+    assert "cat bee 2 (100.0 %)" in told
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (("predict", "FILE", "--data", "nothing.png"), "there is no file or folder nothing.png"),
+        (("predict", "FILE", "--data", "PHOTOS", "--top", "0"), "--top must be at least 1, got 0"),
+        (("predict", "FILE", "--data", "watch"), "watch has maps of 1x100x6, but the net takes 8x8x3"),
+        (("evaluate", "FILE", "--data", "PHOTOS", "--part", "tset"), "no part 'tset'; did you mean 'test'?"),
+        (("evaluate", "FILE", "--data", "OTHER"), "has the classes dog, which FILE does not know: it knows ant, bee"),
+        (("evaluate", "FILE", "--data", "PHOTOS", "--part", "val"), "photos has no samples of the part val"),
+        (("runs", "nowhere"), "there is no folder nowhere: gradledger adapt writes its runs into gradledger-out"),
+    ],
+)
+def test_what_cannot_be_used_is_said(said, file, photos, tmp_path, args, message):
+    if "OTHER" in args:
+        shutil.copytree(photos, tmp_path / "other")
+        (tmp_path / "other" / "cat").rename(tmp_path / "other" / "dog")
+    places = {"FILE": str(file), "PHOTOS": str(photos), "OTHER": str(tmp_path / "other")}
+    assert message.replace("FILE", str(file)) in said(*(places.get(a, a) for a in args), status=2)
+
+
+# Runs by number
+
+
+@pytest.fixture
+def settings(file, tmp_path, monkeypatch):
+    """Settings of a short run, in a folder of its own; costs and plot, which take seconds, are left out."""
+    monkeypatch.setattr(finish, "draw_up", lambda record: False)
+    np.savez(tmp_path / "own.npz", x=X, y=Y, classes=np.array(NAMES))
+    monkeypatch.chdir(tmp_path)
+    return {"model": str(file), "data": str(tmp_path / "own.npz"), "epochs": 2, "batch": 10, "threads": 1}
+
+
+def test_runs_are_numbered_and_none_is_overwritten(said, settings, capsys):
+    first = gradledger.adapt(**settings)
+    assert first.record["files"]["weights"] == "gradledger-out/run-1/adapted.safetensors"
+    kept = {p.name: p.read_bytes() for p in (numbered.BASE / "run-1").iterdir()}
+    with pytest.raises(ValueError, match="lr must be a positive number"):
+        gradledger.adapt(**settings, lr=-1.0)
+    second = gradledger.adapt(**settings, method="backprop")
+    assert sorted(p.name for p in numbered.BASE.iterdir()) == ["run-1", "run-2"]
+    assert {p.name: p.read_bytes() for p in (numbered.BASE / "run-1").iterdir()} == kept
+    assert second.record["files"]["record"] == "gradledger-out/run-2/adapt.json"
+    found = said("runs")["runs"]
+    assert [(r["folder"], r["state"], r["method"]) for r in found] == [
+        ("gradledger-out/run-1", "finished", "gradient-filter:patch=2,align=centre"),
+        ("gradledger-out/run-2", "finished", "backprop"),
+    ]
+    assert found[0]["accuracy_after"] == first.record["accuracy_after"] and found[0]["steps"] == 6
+    record = json.loads(kept["adapt.json"]) | {"ok": False}
+    record["measured"]["macs"] = 1_234_567
+    (numbered.BASE / "run-1" / "adapt.json").write_text(json.dumps(record))
+    told = shown(capsys, "runs")
+    assert "run-1 worse" in told and "1.23 M" in told and "run-2 finished" in told
+
+
+def test_the_latest_interrupted_run_is_resumed(said, settings):
+    def stop(progress):
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with (
+            numbered.run_folder(None, False) as folder,
+            pytest.raises(adapt.Interrupted, match="is saved, go on with: gradledger adapt --resume --output"),
+        ):
+            adapt.run(AdaptSettings(**settings), folder, False, stop)
+    states = [(r["folder"][-5:], r["state"], r["accuracy_after"]) for r in said("runs")["runs"]]
+    assert states == [("run-1", "interrupted", None), ("run-2", "interrupted", None)]
+    handle = os.open(numbered.BASE / "run-2", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    assert numbered.state(numbered.BASE / "run-2") == "running"
+    assert numbered.interrupted(numbered.BASE) == numbered.BASE / "run-1"
+    os.close(handle)
+    again = gradledger.adapt(resume=True)
+    assert again.record["files"]["weights"] == "gradledger-out/run-2/adapted.safetensors"
+    assert [r["state"] for r in said("runs")["runs"]] == ["interrupted", "finished"]
+    assert gradledger.adapt(resume=True).record["files"]["weights"].startswith("gradledger-out/run-1/")
+    message = "gradledger-out holds no interrupted run to resume: leave --resume out to start one"
+    assert message in said("adapt", "--resume", status=2)
+
+
+def test_what_is_no_run_or_is_damaged_is_told(said, tmp_path):
+    for name in ("run-1", "run-2", "run-10", "other", "empty"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run-1" / RECORD).write_text("{")
+    (tmp_path / "run-2" / RESUME).write_bytes(b"x")
+    (tmp_path / "other" / "diverged.safetensors").write_bytes(b"x")
+    found = {r["folder"].rpartition("/")[2]: r["state"] for r in said("runs", tmp_path)["runs"]}
+    assert found == {"other": "diverged", "run-1": "damaged", "run-2": "damaged"}
+    assert numbered.new(tmp_path) == tmp_path / "run-11"
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="file is no folder: move it away|cannot be made"):
+        numbered.new(tmp_path / "file")
+
+
+def test_size_is_that_of_the_file(said, file, photos, tmp_path, settings):
+    found = said("adapt", "--model", file, "--data", photos, "--epochs", 1, "--batch", 10, "--output", tmp_path / "o")
+    assert found["settings"]["size"] == f"{SIDE}x{SIDE}" and found["samples"] == {"train": 24, "test": 6}
+    arrays, notes = checkpoint.load(tmp_path / "o" / "adapted.safetensors")
+    assert json.loads(notes["classes"]) == list(NAMES) and arrays["fc.w"].shape == (8, 3)
+
+
+def test_the_door(tmp_path):
+    assert gradledger.cost(model="lenet5", batch=4)["model"] == "lenet5"
+    with pytest.raises(TypeError, match="there is no option 'modle'; known: model, classes, size"):
+        gradledger.cost(modle="lenet5")
+    with pytest.raises(AttributeError, match="has no attribute 'lod'; it offers adapt, cost, load"):
+        gradledger.lod  # noqa: B018
+    assert {"adapt", "cost", "load"} <= set(dir(gradledger))
+
+
+@pytest.mark.parametrize("command", ["", "predict", "adapt"])
+def test_short_help(capsys, command):
+    told = [shown(capsys, *filter(None, [command, flag])) for flag in ("-h", "--help")]
+    assert told[0] == told[1] and "-h, --help" in told[0]
