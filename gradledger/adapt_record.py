@@ -47,7 +47,7 @@ def make_record(
     the run's processes began.
     """
     program, trainer, d = job.program, job.trainer, job.dataset
-    sizes, losses = job.sizes(), first_losses(job)
+    sizes, losses = job.course.sizes(), first_losses(job)
     was, is_now = accuracy(before), accuracy(after)
     reason = recipe.worse(was, is_now, job.settings.lr, len(d.x_test))
     return {
@@ -87,7 +87,7 @@ def make_record(
             "saved_bytes": program.saved_bytes,
         },
         "samples": {"train": len(d.x_train), "test": len(d.x_test), **held(d)},
-        "course": {"recipe": job.settings.recipe, "first": first, **job.course.saved()[1]},
+        "course": {"recipe": job.settings.recipe, "first": first, **job.course.told()},
         **entered(job, sizes, losses),
         "recall": {
             name: {"before": b, "after": a} for name, b, a in zip(d.classes, recall(before), recall(after), strict=True)

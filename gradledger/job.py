@@ -7,6 +7,7 @@ from refimpl import data
 from refimpl.graph import Graph
 from refimpl.recipes.head import Head
 from refimpl.recipes.plain import Plain
+from refimpl.recipes.rehearsed import Rehearsed
 from refimpl.recipes.watched import PROBES, Watched
 from refimpl.surgery.for_step import is_quantized, made_for, outlined_for, weights_that_train
 from refimpl.training.inputs import Inputs
@@ -32,16 +33,9 @@ class Job:
     trainer: ri.Trainer
     method: str
     weights: str  # where the first ones are from
-    course: Watched | Plain
+    course: Watched | Rehearsed | Plain
     head: Head | None
     pixels: bool = False  # were the samples pixels before the net's own values for them took their place?
-
-    def sizes(self) -> list[int]:
-        """The mini-batches of the steps that were made."""
-        count, batch = len(self.dataset.x_train), self.program.batch
-        per_epoch = -(-count // batch)
-        numbers = (step for first, end in self.course.ran for step in range(first, end))
-        return [min(batch, count - step % per_epoch * batch) for step in numbers]
 
 
 def prepare(settings: AdaptSettings) -> Job:
@@ -64,37 +58,43 @@ def prepare(settings: AdaptSettings) -> Job:
     dataset = data.load(
         settings.data, subject=watched(settings), size=size, seed=settings.seed, reading=settings.reading
     )
+    graph, pixels = net(settings, dataset), dataset.pixels
+    whole = dataset = dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
     if settings.recipe == recipe.AUTO:
         dataset = data.validation_split(dataset, recipe.share(len(dataset.x_train)), settings.seed)
     if settings.augment is not None:
-        dataset = data.augmented(dataset, settings.augment)
-    graph, pixels = net(settings, dataset), dataset.pixels
-    dataset = dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
+        dataset, whole = (data.augmented(d, settings.augment) for d in (dataset, whole))
     program, method = compiled(settings, dataset, graph, dataset.x_train)
     trainer = trainer_of(program, settings.seed)
     settings = decided(settings, program.plan)
     head = head_of(settings, graph, program)
-    run = course(settings, trainer, dataset)
+    run = course(settings, trainer, dataset, whole)
     return Job(settings, dataset, program, trainer, method, origin(graph), run, head, pixels)
 
 
-def course(settings: AdaptSettings, trainer: ri.Trainer, d: data.Dataset) -> Watched | Plain:
-    """How the run goes through its steps."""
+def course(
+    settings: AdaptSettings, trainer: ri.Trainer, d: data.Dataset, whole: data.Dataset
+) -> Watched | Rehearsed | Plain:  # fmt: skip
+    """How the run goes through its steps. whole: the data before samples were held out of them, or d."""
     if settings.recipe == recipe.PLAIN:
         return Plain(trainer, d.x_train, d.y_train, settings.epochs)
     probes = PROBES if settings.probe else (1.0,)
-    return Watched(trainer, d.x_train, d.y_train, d.x_val, d.y_val, settings.epochs, probes)
+    part, held = (d.x_train, d.y_train), (d.x_val, d.y_val)
+    if whole.x_val is None and len(whole.x_train) < recipe.SMALL:
+        return Rehearsed(trainer, part, held, (whole.x_train, whole.y_train), settings.epochs, probes)
+    return Watched(trainer, *part, *held, settings.epochs, probes)
 
 
 def head_of(settings: AdaptSettings, graph: Graph, program: ri.Program) -> Head | None:
     """What trains the classifier of a net of floats first, before more layers train.
 
-    None where the recipe has no such part, where nothing else trains, where the net is one of whole numbers, or where
-    its classifier does not stand on one map.
+    None where the recipe has no such part, where the classifier has weights already or nothing else trains, where the
+    net is one of whole numbers, or where its classifier does not stand on one map.
     """
     plan = program.plan
-    alone = not plan.bias_only and plan.trained(graph).keys() == ri.Plan(0).trained(graph).keys()
-    if settings.recipe == recipe.PLAIN or alone or plan.step.quantizes is not None or is_quantized(graph):
+    alone = plan.trained(graph).keys() == ri.Plan(0).trained(graph).keys()
+    known = all(name in graph.weights for name in graph.parameters)
+    if settings.recipe == recipe.PLAIN or known or alone or plan.step.quantizes is not None or is_quantized(graph):
         return None
     try:
         return Head(graph, plan, program.batch, settings.seed, settings.backend, settings.threads)

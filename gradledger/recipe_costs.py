@@ -24,7 +24,7 @@ def drawn_up(record: dict, settings: AdaptSettings, program: ri.Program) -> dict
     if not course.get("looks"):
         return {}
     train, held = record["samples"]["train"], record["samples"]["validation"]
-    looks = len(course["looks"]) + max(0, len(course["probed"]) - 1)
+    looks = len(course["looks"]) + max(0, len(course["probed"]) - 1) + (course.get("again", {}).get("loss") is not None)
     infers = inference(program)
     found = {"looks": both(infers, parts(held, program.batch) * looks, listed(course["seen"]))}
     if first := course["first"]:

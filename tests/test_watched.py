@@ -8,6 +8,7 @@ import pytest
 
 import refimpl as ri
 from refimpl.recipes import head, watched
+from refimpl.recipes.rehearsed import Rehearsed
 from refimpl.recipes.watched import Course, Pace, Watched
 
 CLASSES = 3
@@ -69,6 +70,7 @@ def test_the_probes_begin_alike_and_the_run_goes_on_from_the_best():
     events = all_of(run)
     losses = [e.loss for e in events]
     pace, probed = run.pace, run.course.probed
+    assert run.sizes()[:5] == [16, 16, 16, 16, 6] and len(run.sizes()) == run.course.made
     assert run.course.ran[:2] == [[0, pace.probe]] * 2 and run.course.ran[2][0] == 0
     assert losses[0] == losses[pace.probe] == losses[2 * pace.probe]  # one batch, the same weights
     assert len({look.loss for look in probed}) == 3 and all(look.step == pace.probe for look in probed)
@@ -102,30 +104,62 @@ STEPS = {
     "diverges": {"lr": 3.0},
     "forward": {"step": ri.ForwardGradient(m=1, optimizer=ri.SGD(0.01))},
 }
+ALL = np.concatenate([X, X_VAL]), np.concatenate([Y, Y_VAL])
+RUNS = {
+    "watched": lambda t: Watched(t, X, Y, X_VAL, Y_VAL, 8),
+    "rehearsed": lambda t: Rehearsed(t, (X, Y), (X_VAL, Y_VAL), ALL, 8),
+}
 
 
+@pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("kind", STEPS)
-def test_a_run_that_is_taken_up_after_any_step_ends_with_the_same_bits(kind):
-    whole = Watched(trainer(**STEPS[kind]), X, Y, X_VAL, Y_VAL, 8)
+def test_a_run_that_is_taken_up_after_any_step_ends_with_the_same_bits(kind, run):
+    whole = RUNS[run](trainer(**STEPS[kind]))
     events = all_of(whole)
     for stop in {1, 9, 10, 11, 20, 29, 30, 31, 35, len(events) - 1}:
         if stop >= len(events):
             continue
-        first = Watched(trainer(**STEPS[kind]), X, Y, X_VAL, Y_VAL, 8)
+        first = RUNS[run](trainer(**STEPS[kind]))
         for event in first.run():
             if event.step == stop:
                 break
         state = first.trainer.state()
         arrays, course = first.saved()
         arrays = {name: a.copy() for name, a in arrays.items()}
-        again = Watched(trainer(**STEPS[kind]), X, Y, X_VAL, Y_VAL, 8)
+        again = RUNS[run](trainer(**STEPS[kind]))
         again.trainer.restore(state)
         again.resume(arrays, json.loads(json.dumps(course, allow_nan=False)))
         rest = all_of(again)
         assert [e[2:4] for e in events[stop:]] == [e[2:4] for e in rest], (kind, stop)
         for name, a in whole.trainer.parameters.items():
             assert np.array_equal(a, again.trainer.parameters[name]), (kind, stop, name)
-        assert again.course == whole.course
+        assert again.told() == whole.told() and again.sizes() == whole.sizes()
+
+
+def test_after_the_rehearsal_all_samples_train_from_the_beginning():
+    run = Rehearsed(trainer(), (X, Y), (X_VAL, Y_VAL), ALL, 20)
+    events = all_of(run)
+    watched_steps, course = run.watched.course.made, run.watched.course
+    again = [e for e in events if e.part == ""]
+    assert len(again) == run.again.made == 20 * 7 and run.again.kept and again[0].step == watched_steps + 1
+    plain = trainer(0.05 * course.factor)
+    plain.fit(*ALL, 20)
+    assert [e.loss for e in again] == pytest.approx(plain.losses, rel=1e-5)
+    assert run.sizes()[-7:] == [16] * 6 + [4] and len(run.sizes()) == len(events) <= run.most
+    assert run.watched.pace.total == 10 * 5  # half of the epochs
+
+
+def test_the_rehearsal_decides_what_is_kept():
+    run = Rehearsed(
+        trainer(), (X, np.roll(Y, 1)), (X_VAL, Y_VAL), ALL, 20
+    )  # it finds nothing better than the beginning
+    first = run.watched.look().loss
+    all_of(run)
+    assert run.watched.course.best or (not run.again.made and run.watched.look().loss == first)
+    run = Rehearsed(trainer(), (X, Y), (X_VAL, Y_VAL), (ALL[0], (ALL[1] + 1) % 3), 20)  # labels that are wrong
+    all_of(run)
+    best = run.watched.course.looks[run.watched.course.best].loss
+    assert run.again.made and not run.again.kept and run.watched.look().loss == best
 
 
 def test_what_is_of_another_run_is_refused():

@@ -7,7 +7,7 @@ import numpy as np
 from .. import arguments
 from ..training.inputs import Inputs, samples
 from ..training.trainer import Trainer
-from .watched import Event
+from .watched import Event, sizes_of
 
 
 class Plain:
@@ -19,10 +19,13 @@ class Plain:
         self.trainer, self.x, self.y, self.epochs = trainer, x, y, epochs
         self.most = epochs * -(-samples(x) // trainer.program.batch)
 
-    @property
-    def ran(self) -> list[list[int]]:
-        """The steps that were made, as ranges [first, end)."""
-        return [[0, self.trainer.step]] if self.trainer.step else []
+    def sizes(self) -> list[int]:
+        """The mini-batches of the steps that were made."""
+        return sizes_of([[0, self.trainer.step]], samples(self.x), self.trainer.program.batch)
+
+    def told(self) -> dict:
+        """Nothing that JSON could tell."""
+        return {}
 
     def run(self) -> Iterator[Event]:
         """Train to the end, a step at a time. NonFiniteError as the trainer has it."""

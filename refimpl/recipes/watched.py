@@ -52,6 +52,18 @@ def looked(trainer: Trainer, x: Inputs, y: np.ndarray) -> Look:
     return Look(trainer.step, loss if math.isfinite(loss) else math.inf, next(iter(found.values())))
 
 
+def far(loss: float, best: float) -> bool:
+    """Is a loss far above the best one?"""
+    return not loss <= FAR * best + MORE
+
+
+def sizes_of(ran: list[list[int]], count: int, batch: int) -> list[int]:
+    """The mini-batches of steps, as ranges [first, end), of a run over `count` samples."""
+    per_epoch = -(-count // batch)
+    numbers = (step for first, end in ran for step in range(first, end))
+    return [min(batch, count - step % per_epoch * batch) for step in numbers]
+
+
 class Event(NamedTuple):
     """A step that was made: number `step` of at most `steps`, its loss, and the look after it where there was one.
 
@@ -175,7 +187,7 @@ class Watched:
         """Train to the end, a step at a time; the best weights are in place when it ends."""
         if not self.course.looks:
             self._keep(FIRST)
-            self._judge(self._look())
+            self._judge(self.look())
         while not self.course.ended:
             yield self._on()
 
@@ -194,16 +206,29 @@ class Watched:
         for key, array in arrays.items():
             of, _, name = key.partition("/")
             self.kept.setdefault(of, {})[name] = array
-        own = {name: a for name, a in self.trainer.resume_arrays().items() if name not in self._fixed}
         for of, kept in self.kept.items():
-            for name, a in own.items():
-                if name not in kept or kept[name].shape != a.shape or kept[name].dtype != a.dtype:
-                    raise ValueError(f"the weights kept as {of} have no array {name} of {a.dtype} {a.shape}")
+            self.check(of, kept)
 
-    @property
-    def ran(self) -> list[list[int]]:
-        """The steps that were made, as ranges [first, end) of those of the run."""
-        return self.course.ran
+    def check(self, of: str, kept: Mapping[str, np.ndarray]) -> None:
+        """ValueError where kept weights are not of this trainer's plan."""
+        for name, a in self._changing():
+            if name not in kept or kept[name].shape != a.shape or kept[name].dtype != a.dtype:
+                raise ValueError(f"the weights kept as {of} have no array {name} of {a.dtype} {a.shape}")
+
+    def changing(self) -> dict[str, np.ndarray]:
+        """A copy of what training changes."""
+        return {name: a.copy() for name, a in self._changing()}
+
+    def _changing(self) -> Iterator[tuple[str, np.ndarray]]:
+        return ((name, a) for name, a in self.trainer.resume_arrays().items() if name not in self._fixed)
+
+    def sizes(self) -> list[int]:
+        """The mini-batches of the steps that were made."""
+        return sizes_of(self.course.ran, samples(self.x), self.trainer.program.batch)
+
+    def told(self) -> dict:
+        """What came of it, as JSON takes it."""
+        return self.course.as_json()
 
     @property
     def most(self) -> int:
@@ -226,7 +251,7 @@ class Watched:
         try:
             loss = next(self._steps).loss
             course.count(trainer.step - 1)
-            done, look = time.perf_counter(), self._look() if trainer.step >= due else None
+            done, look = time.perf_counter(), self.look() if trainer.step >= due else None
         except NonFiniteError:
             self._steps = None
             done, loss, look = time.perf_counter(), math.inf, Look(due, math.inf, 0.0)
@@ -241,7 +266,7 @@ class Watched:
             self._keep(WINNER)
         course.probed.append(look)
         if self.probing:
-            self._put(FIRST)
+            self.put(FIRST)
             return
         del self.kept[FIRST]
         if WINNER not in self.kept:  # every rate failed
@@ -249,7 +274,7 @@ class Watched:
             return
         best = min(range(len(self.probes)), key=lambda i: course.probed[i].loss)
         course.factor = self.probes[best]
-        self._put(WINNER)
+        self.put(WINNER)
         del self.kept[WINNER]
         self._looked(course.probed[best])
 
@@ -257,13 +282,14 @@ class Watched:
         """A look of the run: keep the weights, go back to the best ones, or end."""
         course, pace = self.course, self.pace
         self._judge(look)
-        if not look.loss <= FAR * course.looks[course.best].loss + MORE:
+        if far(look.loss, course.looks[course.best].loss):
             self._lower(look.step)
         if self.trainer.step >= pace.total or len(course.looks) - 1 - course.best >= pace.patience:
-            self._put(BEST, self.trainer.step)
+            self.put(BEST, self.trainer.step)
             course.ended = True
 
-    def _look(self) -> Look:
+    def look(self) -> Look:
+        """Judge the net by the samples held out."""
         made = self.trainer.evaluator.runner.made
         before = sum(made.values(), Counter())
         look = looked(self.trainer, self.x_val, self.y_val)
@@ -280,17 +306,16 @@ class Watched:
 
     def _lower(self, step: int) -> None:
         """The best weights again, with a lower learning rate; the run goes on after `step`."""
-        self._put(BEST, step)
+        self.put(BEST, step)
         self.course.factor *= LOWER
         self.course.lowered += 1
 
     def _keep(self, name: str) -> None:
         """Copy what training changes."""
-        arrays = {n: a.copy() for n, a in self.trainer.resume_arrays().items() if n not in self._fixed}
         steps = {STEP: np.array([self.trainer.step]), LOSSES: np.array(self.trainer.losses)}
-        self.kept[name] = arrays | steps
+        self.kept[name] = self.changing() | steps
 
-    def _put(self, name: str, step: int | None = None) -> None:
+    def put(self, name: str, step: int | None = None) -> None:
         """Put kept weights back. step: where the run is, None is where they are from; counts of updates go with it."""
         trainer, kept = self.trainer, dict(self.kept[name])
         from_step, losses = int(kept.pop(STEP)[0]), kept.pop(LOSSES).tolist()
