@@ -51,6 +51,8 @@ def test_a_group_is_never_on_both_sides_and_no_class_loses_its_last_one():
         held = {int(groups[i]) for i in numbers(found.x_val)}
         assert len(held) == 2 and 9 not in held and not held & set(found.groups.tolist())
         assert set(found.groups.tolist()) | held == set(range(10))
+        most = validation_split(numbered(y, groups=groups), 0.7, seed)
+        assert set(most.y_train.tolist()) == {0, 1, 2}
     one = numbered(np.repeat([0, 1], 50), groups=np.repeat([0, 1], 50))
     with pytest.raises(DataError, match="own has too few groups or recordings to hold some out"):
         validation_split(one, 0.1)
