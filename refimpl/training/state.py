@@ -60,12 +60,12 @@ def drawn(parameter: Parameter, place: int, seed: int, dtype: DTypeLike) -> np.n
     """How a parameter starts, by its `init`. place: its number among those of the nets that train, for the draw."""
     if parameter.init != "he":
         return np.full(parameter.shape, {"zeros": 0, "ones": 1}[parameter.init], dtype)
-    found = np.empty(parameter.shape, dtype)
-    flat, deviation = found.reshape(-1), parameter.gain * math.sqrt(2 / parameter.fan_in)
+    values = np.empty(parameter.shape, dtype)
+    flat, deviation = values.reshape(-1), parameter.gain * math.sqrt(2 / parameter.fan_in)
     for start in range(0, flat.size, CHUNK):
         part = flat[start : start + CHUNK]
         part[...] = random.normal(seed, random.WEIGHTS, place, part.size, start) * deviation
-    return found
+    return values
 
 
 def _rounded(graph: Graph, own: str, parameter: Parameter, prefix: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
