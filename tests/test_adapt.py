@@ -41,9 +41,10 @@ def test_predicted_equals_measured(record):
     for key in ("macs", "executed_macs", "peak_bytes"):
         assert record["predicted"][key] == record["measured"][key]
     assert record["measured"]["executed_macs"] > record["measured"]["macs"]  # vectors of seven classes, for one
-    ran, costs = record["course"]["ran"], record["recipe_macs"]
-    assert record["ok"] and record["steps"] == sum(end - first for first, end in ran) and ran[0][0] == ran[1][0] == 0
-    assert len(costs) == 4 and all(part["predicted"] == part["measured"] > 0 for part in costs.values())
+    course, costs = record["course"], record["recipe_macs"]
+    made = sum(end - first for first, end in course["ran"]) + course["again"]["made"]
+    assert record["ok"] and record["steps"] == made and course["ran"][0][0] == course["ran"][1][0] == 0
+    assert costs["looks"]["predicted"] == costs["looks"]["measured"] > 0 and course["first"] is None
     assert record["weights"] == "pre-trained"
     assert record["accuracy_after"] >= record["accuracy_before"] - 0.02
 
@@ -150,7 +151,9 @@ def test_own_data_trains_from_an_npz(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["weights"] == "random"
+    assert found["weights"] == "random" and found["course"]["first"]["after"]["loss"] < np.log(10)
+    costs = found["recipe_macs"]
+    assert len(costs) == 4 and all(part["predicted"] == part["measured"] > 0 for part in costs.values())
     assert found["predicted"]["peak_bytes"] == found["measured"]["peak_bytes"]
 
 

@@ -412,7 +412,8 @@ def judge(record: dict) -> dict:
             }  # fmt: skip
         for one in GOALS:
             if one in rows:
-                least = -1.0 if record["name"] in (WATCH, ENHANCEMENTS) and mode == "classifier" else -5.0  # points, as asked
+                probing = record["name"] in (WATCH, ENHANCEMENTS) and mode == "classifier"
+                least = -1.0 if probing else -5.0  # points, as asked
                 gaps = [x - y for x, y in zip(rows[one]["by_seed"], rows[BACKPROP]["by_seed"], strict=True)]
                 goals.append(judged(f"{mode}: {one}, points to back-propagation", gaps, least))
     return {

@@ -5,6 +5,7 @@ import numpy as np
 HEIGHT = 3.6  # inches of a mode's row
 MARKERS = "osD^"  # of the modes, among bytes
 BACKPROP = "backprop"
+PALETTE = [f"C{i}" for i in range(10)] + ["black", "gold", "deepskyblue", "lime", "hotpink"]
 
 
 def draw(record: dict, figure) -> None:
@@ -13,8 +14,8 @@ def draw(record: dict, figure) -> None:
     figure.set_size_inches(16, HEIGHT * len(measured) + 1)
     grid = figure.add_gridspec(len(measured), 3)
     names = list(dict.fromkeys(way for ways in measured.values() for way in ways))
-    colors = {way: "0.3" if way == BACKPROP else f"C{names.index(way) % 10}" for way in names}
-    lines = {way: "--" if names.index(way) > 10 else "-" for way in names}
+    colors = {way: "0.3" if way == BACKPROP else PALETTE[i % len(PALETTE)] for i, way in enumerate(names)}
+    lines = {way: "--" if i > 10 else "-" for i, way in enumerate(names)}
     shared = figure.add_subplot(grid[:, 2])
     for row, (mode, ways) in enumerate(measured.items()):
         passes, macs = (figure.add_subplot(grid[row, i]) for i in (0, 1))
@@ -39,7 +40,9 @@ def draw(record: dict, figure) -> None:
                 label=way if (r, marker) == found[0] else None,
             )  # fmt: skip
     modes = ", ".join(f"{MARKERS[i]} {mode}" for i, mode in enumerate(measured))
-    shared.set_xscale("log", base=2)
+    needed = [(r["arena_bytes"] + r["state_bytes"]) for ways in measured.values() for r in ways.values()]
+    if max(needed) > 3 * min(needed):
+        shared.set_xscale("log", base=2)
     shared.xaxis.set_major_formatter("{x:,.0f}")
     shared.set(xlabel="KiB that a step needs: arena and weights that change", ylabel="accuracy, %")
     shared.set_title(f"at the end, mean ± std of {len(record['seeds'])} seeds; {modes}")
