@@ -88,12 +88,12 @@ class Adaptation:
             state = run_state.read(self.output) if resume else None
             self.saved = len(state.step_seconds) if state else None
             self.job = prepare(beside_resume(state.settings, settings, given) if state else settings)
-            with contextlib.suppress(OSError):  # whoever reads has read enough
-                self.see(data.describe(self.job.dataset))
             self.stop.check()
             if device.profile_path().is_file():  # the record will need it: a damaged one is told now
                 options.device(device.HERE)
             self.folder.make(needed(self.job))
+            with contextlib.suppress(OSError):  # whoever reads has read enough
+                self.see(data.describe(self.job.dataset))
             self.identity = run_state.identity(self.job)
             self.notes = describe.notes(self.job) | {"run": self.identity.run}
             self.begin(state)

@@ -36,7 +36,8 @@ class Identity:
 def identity(job: "Job") -> Identity:
     """Whose results and state these are. The number of threads, which changes no bit, and paths do not enter."""
     d, graph = job.dataset, job.program.graph
-    arrays = {name: getattr(d, name) for name in ("x_train", "y_train", "x_test", "y_test")}
+    labels = {f"y_{part.removeprefix('x_')}" for part in d.maps}
+    arrays = d.maps | {name: getattr(d, name) for name in sorted(labels)}
     made = {n: a.made_of() for n, a in arrays.items() if isinstance(a, OnDemand)}
     notes = {n: words for n, (_, words) in made.items()} | {"classes": f"{d.classes}"}
     found = checkpoint.digest(arrays | {n: a for n, (a, _) in made.items()}, notes)

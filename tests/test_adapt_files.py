@@ -80,7 +80,10 @@ def test_options(refused, args, message):
         ({"x": np.zeros((30, 12))}, "must be (N, H, W, C) or (N, H, W), but its shape is (30, 12)"),
         ({"x": np.zeros((29, 12, 12))}, "has 30 labels, but x has 29 samples"),
         ({"x": np.zeros((0, 12, 12))}, "is empty: its shape is (0, 12, 12)"),
-        ({"y": np.zeros((30, 3), int)}, "must be (N,), one class number for each sample, but its shape is (30, 3)"),
+        (
+            {"y": np.zeros((30, 3), int)},
+            "is (30, 3), but row 0 is not one-hot: labels must be (N,), or (N, K) with one 1 a",
+        ),
         ({"y": np.arange(30) % 3 - 1}, "has the label -1 at index 0, but labels must number the classes from 0"),
         ({"y": np.arange(30) * 10**6}, "has the label 1000000 at index 1"),
         ({"y": np.arange(30) % 3 + 0.5}, "holds float64, but labels must be integers"),
