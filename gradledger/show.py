@@ -279,7 +279,10 @@ def adapted(record: dict) -> None:
     who = f", person {record['subject']} held out" if record.get("subject") else ""
     on = escape(record["data_name"])
     console.print(f"\n{record['model']} on {on}{who}: {record['method']}, {record['steps']} steps")
-    for line in (f"first weights: {record['weights']}", *record["by_default"]):
+    from . import show_course
+
+    course = show_course.sentences(record) if "course" in record else []
+    for line in (f"first weights: {record['weights']}", *record["by_default"], *course):
         console.print(line, highlight=False, soft_wrap=True)
     console.print()
     table = Table(box=None, pad_edge=False, header_style="bold")
