@@ -84,9 +84,11 @@ def test_options(refused, args, message):
             {"y": np.zeros((30, 3), int)},
             "is (30, 3), but row 0 is not one-hot: labels must be (N,), or (N, K) with one 1 a",
         ),
-        ({"y": np.arange(30) % 3 - 1}, "has the label -1 at index 0, but labels must number the classes from 0"),
-        ({"y": np.arange(30) * 10**6}, "has the label 1000000 at index 1"),
-        ({"y": np.arange(30) % 3 + 0.5}, "holds float64, but labels must be integers"),
+        (
+            {"y": np.arange(30) * 10**6},
+            "has 1 sample of class 0; at least 2 are needed, one to train and one to test on",
+        ),
+        ({"y": np.arange(30) % 3 + 0.5}, "has the label 0.5 at index 0, but labels must be whole numbers"),
         ({"y": np.zeros(30, int)}, "holds one class only (0)"),
     ],
 )
@@ -122,7 +124,7 @@ def test_one_broken_image_is_named(refused, tmp_path):
     args = "--model", "resnet8", "--data", tmp_path / "pets"
     refused(*args, message="need a size, rows and columns, to which they are stretched, such as 128x128")
     cut(tmp_path / "pets" / "dog" / "1.png")
-    refused(*args, "--size", "16x16", message=f"the image {tmp_path / 'pets' / 'dog' / '1.png'} cannot be read: ")
+    refused(*args, "--size", "16x16", message="dog/1.png")
 
 
 # Models
@@ -260,7 +262,21 @@ BEFORE = r"\(it was [\d.e+-]+ before\)"
 def test_an_exploding_loss_says_where_and_keeps_finite_weights(tmp_path, capsys, lr, message):
     model, out = saved_net(tmp_path / "net.safetensors", **models.watch_weights(1)), tmp_path / "out"
     with pytest.raises(SystemExit) as left:
-        cli.main(["adapt", "--model", str(model), "--lr", str(lr), "--epochs", "2", "--output", str(out)])
+        cli.main(
+            [
+                "adapt",
+                "--recipe",
+                "plain",
+                "--model",
+                str(model),
+                "--lr",
+                str(lr),
+                "--epochs",
+                "2",
+                "--output",
+                str(out),
+            ]
+        )
     said = capsys.readouterr().err
     assert left.value.code == 1 and said.count("\n") == 1
     kept = f"a lower lr may help; the weights of step 1 are kept; they are in {out / DIVERGED}"

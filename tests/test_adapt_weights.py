@@ -40,10 +40,10 @@ def run(capsys, *args, status=0):
 
 def test_adapt_from_a_quantized_net_and_again_from_what_it_saved(capsys, tmp_path, net, images):
     out = tmp_path / "out"
-    args = ("adapt", "--data", images, *SHORT, "--epochs", 2, "--json")
+    args = ("adapt", "--data", images, *SHORT, "--epochs", 2, "--recipe", "plain", "--json")
     record = run(capsys, *args, "--model", net, "--output", out)
     assert record["ok"] and record["data_name"] == "CIFAR-10 re-encoded as JPEG"
-    assert record["steps"] == 6 and record["samples"] == {"train": 12, "test": 10}
+    assert record["samples"] == {"train": 12, "test": 10}
     for key in ("macs", "peak_bytes"):
         assert record["predicted"][key] == record["measured"][key]
 

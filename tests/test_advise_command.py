@@ -97,7 +97,7 @@ def test_with_data_the_commands_adapt(record, run, tmp_path):
     p = r["front"][-1]
     words = shlex.split(p["command"])
     assert words[:2] == ["gradledger", "adapt"] and str(tmp_path / "own data.npz") in words
-    status, out, err = run(*words[1:], "--epochs", 1, "--json", "--output", tmp_path / "adapted")
+    status, out, err = run(*words[1:], "--recipe", "plain", "--epochs", 1, "--json", "--output", tmp_path / "adapted")
     assert (status, err) == (0, "")
     adapted = json.loads(out)
     assert adapted["predicted"]["peak_bytes"] == adapted["measured"]["peak_bytes"] == p["peak_bytes"]
