@@ -97,6 +97,7 @@ def test_a_data_set_is_used_by_its_own_names(fitted):
     maps = x.astype(np.float32) / 255
     d = Dataset("own", maps, numbers, maps.copy(), numbers, turned, pixels=True)
     assert model.evaluate(d).accuracy == 1.0
+    np.testing.assert_allclose(model.predict_proba(d), model.predict_proba(x), rtol=1e-4)
     np.testing.assert_array_equal(maps, d.x_test)  # which stay as they are
     again = Model(net(), PIXELS).fit(d, epochs=10, lr=0.05, batch=10)
     assert again.score(d) > 0.9 and again.score(x, y) > 0.9
