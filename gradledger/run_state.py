@@ -74,7 +74,7 @@ class SavedRun:
                 )
         if found.run != self.identity.run:
             raise Malformed(f"{path} is the state of another run than its settings say: leave --resume out")
-        made, most = len(self.step_seconds), job.course.most
+        made, most = max(self.step, len(self.step_seconds)), job.course.most
         if made > most:
             raise Malformed(f"{path} is at step {made}, but its plan ends after {most}: leave --resume out")
 

@@ -364,7 +364,7 @@ def test_a_save_that_fails_is_told_and_the_training_goes_on(finished, tmp_path, 
     monkeypatch.setattr(adapt, "SAVE_SHARE", 1)
     record = adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, nothing)
     said = "gradledger: cannot write here: No space left on device; step 0 stays saved\n"
-    assert capsys.readouterr().err == said * 2 and len(calls) == 11
+    assert capsys.readouterr().err == said * 2 and len(calls) == record["steps"] + 2  # the first and the last state
     assert record["losses"] == finished[1]["losses"] and names(tmp_path) == {WEIGHTS, RECORD, PLOT}
 
 
@@ -389,7 +389,8 @@ def test_a_record_that_fails_keeps_the_weights(finished, tmp_path, monkeypatch, 
         patch.setattr(f"gradledger.adapt.{failing}", fail)
         adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, nothing)
     assert names(tmp_path) == {WEIGHTS, RESUME}
-    assert (tmp_path / WEIGHTS).read_bytes() == (finished[0] / WEIGHTS).read_bytes()
+    ours, theirs = (checkpoint.load(folder / WEIGHTS)[0] for folder in (tmp_path, finished[0]))
+    assert ours.keys() == theirs.keys() and all(np.array_equal(a, theirs[name]) for name, a in ours.items())
     assert adapt.run(adapt.AdaptSettings(), tmp_path, True, nothing)["weights_sha256"] == finished[1]["weights_sha256"]
 
 

@@ -92,7 +92,8 @@ class Rehearsed:
             raise ValueError(f"the course of a rehearsed run lacks or has too much: {e}") from None
         begin = f"{BEGIN}/"
         self.begin = {n.removeprefix(begin): a for n, a in arrays.items() if n.startswith(begin)}
-        self.watched.check("begin", self.begin)
+        if self.begin:  # else it was saved before the first step
+            self.watched.check(BEGIN, self.begin)
         self.watched.resume({n: a for n, a in arrays.items() if not n.startswith(begin)}, own)
 
     def told(self) -> dict:
