@@ -48,15 +48,18 @@ def preprocessing(job: "Job") -> Preprocessing:
 
 
 def totals(record: dict) -> dict:
-    """What a run took in all, of its record: mini-batches, samples, multiply-adds, bytes."""
+    """What a run took in all, of its record: mini-batches, samples, multiply-adds, bytes.
+
+    The arena is left out: scratch of every thread is in it.
+    """
     measured = record["measured"]
     return {
         "steps": record["steps"],
         "samples": sum(samples * times for samples, times in record["launched"]["batches"]),
         "macs": measured["macs"],
         "executed_macs": measured["executed_macs"],
-        "peak_bytes": record["predicted"]["peak_bytes"],
         "state_bytes": record["memory"]["state_bytes"],
+        "saved_bytes": record["memory"]["saved_bytes"],
     }
 
 
