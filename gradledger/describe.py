@@ -48,9 +48,9 @@ def preprocessing(job: "Job") -> Preprocessing:
 
 
 def totals(record: dict) -> dict:
-    """What a run took in all, of its record: mini-batches, samples, multiply-adds, bytes of state.
+    """What a run took in all, of its record: mini-batches, samples, multiply-adds, bytes.
 
-    Nothing that depends on the number of threads, as the arena does.
+    The arena is left out: scratch of every thread is in it.
     """
     measured = record["measured"]
     return {
@@ -59,6 +59,7 @@ def totals(record: dict) -> dict:
         "macs": measured["macs"],
         "executed_macs": measured["executed_macs"],
         "state_bytes": record["memory"]["state_bytes"],
+        "saved_bytes": record["memory"]["saved_bytes"],
     }
 
 

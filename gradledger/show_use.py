@@ -75,6 +75,8 @@ def trained(recipe: dict, ledger: dict) -> str:
         parts.append(f"{ledger['steps']:,} steps")
     if ledger.get("macs"):
         parts.append(operations(ledger["macs"], "MAC"))
+    if ledger.get("saved_bytes"):
+        parts.append(f"{size(ledger['saved_bytes'])} kept for a backward pass")
     return ", ".join(parts)
 
 

@@ -49,6 +49,7 @@ REASONS = {
     "refimpl/ops/dropout.py": "what stands for it at inference",
     "refimpl/surgery/prune.py": "block pruning is done by it",
     "gradledger/doctor.py": "a kernel to try",
+    "gradledger/recipe.py": "the optimizers of --optimizer, called as their operators",
     "validation/instruments/snapshot.py": "names of its cases",
     "validation/instruments/torch_flops.py": "what PyTorch's counter counts",
 }
