@@ -86,7 +86,7 @@ class Model:
     def predictions(self, x: Samples, subject: int | None = None):
         """A batch at a time: names of its samples, and the share of each class (n, K). For more than memory holds."""
         for names, maps in self._batches(x, "test", subject):
-            yield names, shares(self.trainer.predict(maps))
+            yield names, shares(np.asarray(self.trainer.predict(maps)))
 
     def _batches(self, x: Samples, part: str, subject: int | None = None) -> Iterator[samples.Batch]:
         if isinstance(x, Dataset):
@@ -201,6 +201,7 @@ class Model:
             recipe, totals = self.recipe, {"steps": self.steps, "samples": self.samples}
         self.trainer.save(
             path,
+            False,
             **said(
                 preprocessing=self.preprocessing.to_json(), adapted_from=came_from, recipe=recipe, ledger=totals,
                 accuracy=known.accuracy if known and not self.steps else {},

@@ -57,9 +57,7 @@ class Verdict:
     def __str__(self) -> str:
         rows = [f"accuracy {100 * self.accuracy:.1f} % of {self.samples:,} samples"]
         for name, of in self.per_class.items():
-            shown = ", ".join(
-                f"{k} {'-' if of[k] is None else f'{100 * of[k]:.1f} %'}" for k in ("precision", "recall")
-            )
+            shown = ", ".join(f"{k} {_percent(of[k])}" for k in ("precision", "recall"))
             rows.append(f"  {name}: {shown}, {of['samples']:,} samples")
         return "\n".join(rows)
 
@@ -73,6 +71,10 @@ def judged(classes: tuple[str, ...], true: np.ndarray, told: np.ndarray) -> Verd
         ((i, j) for i, j in np.argwhere(table).tolist() if i != j), key=lambda pair: (-table[pair], pair)
     )  # fmt: skip
     return Verdict(classes, table, {pair: np.flatnonzero((true == pair[0]) & (told == pair[1])) for pair in pairs})
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def _share(part, whole) -> float | None:
