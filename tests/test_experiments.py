@@ -169,7 +169,16 @@ def test_what_is_held_out_comes_from_the_training_images(d):
     assert pairs[0] == pairs[1]
 
 
-@pytest.mark.parametrize("name", reproduce.JUDGED)
+# Experiments that are written and were not run to their end yet; their pages say so.
+PENDING = {"forward-gradient-layers", "forward-gradient-digits"}
+RECORDED = [name for name in reproduce.JUDGED if name not in PENDING]
+
+
+def test_only_what_is_pending_has_no_record():
+    assert {name for name in reproduce.JUDGED if not (RESULTS / f"{name}.json").exists()} == PENDING
+
+
+@pytest.mark.parametrize("name", RECORDED)
 def test_a_committed_record_is_what_judging_its_runs_gives(name, tmp_path, capsys):
     """No training, and no other machine, versions or command than those of the runs."""
     committed = json.loads((RESULTS / f"{name}.json").read_text())
@@ -183,7 +192,7 @@ def test_a_committed_record_is_what_judging_its_runs_gives(name, tmp_path, capsy
     assert f"goals {found['verdict']}; record in {tmp_path}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", [*reproduce.JUDGED, "watch-adapt"])
+@pytest.mark.parametrize("name", [*RECORDED, "watch-adapt"])
 def test_a_record_of_several_seeds_says_what_its_settings_were_chosen_on(name):
     chosen = json.loads((RESULTS / f"{name}.json").read_text())["settings_chosen_on"]
     said = (
