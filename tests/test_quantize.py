@@ -391,8 +391,9 @@ def test_another_size_is_refused_where_a_mean_was_made_for_one():
 def test_maps_and_weights_take_a_fourth():
     g = models.watch_net()
     g.weights = models.watch_weights(1)
-    whole = ri.compile(ri.surgery.quantize(g, g.weights, samples(g, 4)), None, 8)
-    floats = ri.compile(g, None, 8)
+    quantized = ri.surgery.quantize(g, g.weights, samples(g, 4))
+    # what tuned kernels lay out anew depends on the processor's own dot products
+    whole, floats = (ri.compile(net, None, 8, backend="reference") for net in (quantized, g))
     maps = {b.name: b.nbytes for b in whole.lifetimes}
     assert maps["conv1"] == 8 * 100 * 32 and maps["pool2"] == 8 * 25 * 64 and maps["fc.sums"] == 4 * 8 * 7
     assert maps["input"] == 4 * 8 * 600 and whole.peak_bytes < floats.peak_bytes / 2
