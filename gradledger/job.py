@@ -64,7 +64,7 @@ def prepare(settings: AdaptSettings) -> Job:
         dataset = data.validation_split(dataset, recipe.share(len(dataset.x_train)), settings.seed)
     if settings.augment is not None:
         dataset, whole = (data.augmented(d, settings.augment) for d in (dataset, whole))
-    program, method = compiled(settings, dataset, graph, dataset.x_train)
+    program, method = compiled(settings, dataset, graph, whole.x_train)
     trainer = trainer_of(program, settings.seed)
     settings = decided(settings, program.plan)
     head = head_of(settings, graph, program)

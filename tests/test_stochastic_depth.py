@@ -425,7 +425,8 @@ def test_adapt_trains_with_it_and_counts_what_ran(tmp_path):
     with pytest.raises(options.Malformed, match="but lenet5 has none$"):
         adapt.prepare(adapt.AdaptSettings("lenet5", "fashion-mnist", method=["stochastic-depth"]))
     method = ["stochastic-depth:survival=0.4", "gradient-filter:patch=2"]
-    settings = adapt.AdaptSettings("resnet8", str(tmp_path / "own.npz"), method=method, epochs=3, batch=8)
+    data = str(tmp_path / "own.npz")
+    settings = adapt.AdaptSettings("resnet8", data, method=method, epochs=3, batch=8, recipe="plain")
     record = adapt.run(settings, tmp_path / "out", False, lambda progress: None)
     assert record["method"] == "stochastic-depth:survival=0.4 + gradient-filter:patch=2,align=centre"
     job = adapt.prepare(settings)
