@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from costmodel.device import device
 from refimpl import data
-from refimpl.recipes.plain import Plain
+from refimpl.recipes.plain import Unwatched
 from refimpl.recipes.watched import KEPT, Event
 from refimpl.storage import checkpoint
 from refimpl.storage.checkpoint import CheckpointError
@@ -213,5 +213,5 @@ def needed(job: Job) -> int:
     """The most bytes that a run has on the disk at once, but for earlier results: two states, and the results."""
     state = sum(a.nbytes for a in job.trainer.resume_arrays().values())
     weights = sum(job.program.step.parameters[name].nbytes for name in job.program.graph.parameters)
-    kept = 0 if isinstance(job.course, Plain) else 1 + len(KEPT)
+    kept = 0 if isinstance(job.course, Unwatched) else 1 + len(KEPT)
     return 2 * (1 + kept) * state + weights + ROOM + 64 * job.course.most

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from refimpl.recipes.watched import Event, Look
+from refimpl.recipes.watched import Event, Glance
 
 from . import ledger
 from .job import Job
@@ -36,6 +36,6 @@ def fit(job: Job, show: Callable[[Event], None], check: Callable[[], None]) -> d
     }
 
 
-def told(look: Look) -> dict:
+def told(look: Glance) -> dict:
     """A look as JSON takes it."""
     return look._asdict()

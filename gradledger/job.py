@@ -6,7 +6,7 @@ import refimpl as ri
 from refimpl import data
 from refimpl.graph import Graph
 from refimpl.recipes.head import Head
-from refimpl.recipes.plain import Plain
+from refimpl.recipes.plain import Unwatched
 from refimpl.recipes.rehearsed import Rehearsed
 from refimpl.recipes.watched import PROBES, Watched
 from refimpl.surgery.for_step import is_quantized, made_for, outlined_for, weights_that_train
@@ -33,7 +33,7 @@ class Job:
     trainer: ri.Trainer
     method: str
     weights: str  # where the first ones are from
-    course: Watched | Rehearsed | Plain
+    course: Watched | Rehearsed | Unwatched
     head: Head | None
     pixels: bool = False  # were the samples pixels before the net's own values for them took their place?
 
@@ -74,10 +74,10 @@ def prepare(settings: AdaptSettings) -> Job:
 
 def course(
     settings: AdaptSettings, trainer: ri.Trainer, d: data.Dataset, whole: data.Dataset
-) -> Watched | Rehearsed | Plain:  # fmt: skip
+) -> Watched | Rehearsed | Unwatched:  # fmt: skip
     """How the run goes through its steps. whole: the data before samples were held out of them, or d."""
     if settings.recipe == recipe.PLAIN:
-        return Plain(trainer, d.x_train, d.y_train, settings.epochs)
+        return Unwatched(trainer, d.x_train, d.y_train, settings.epochs)
     probes = PROBES if settings.probe else (1.0,)
     part, held = (d.x_train, d.y_train), (d.x_val, d.y_val)
     if whole.x_val is None and len(whole.x_train) < recipe.SMALL:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from refimpl import data
-from refimpl.data import Reading
+from refimpl.data import ReadOptions
 
 from . import options, recipe
 from .errors import Malformed
@@ -55,9 +55,9 @@ class AdaptSettings:
     probe: bool | None = None
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> ReadOptions:
         """How the data are to be read."""
-        return Reading(**{f.name: getattr(self, f.name) for f in fields(Reading)})
+        return ReadOptions(**{f.name: getattr(self, f.name) for f in fields(ReadOptions)})
 
     def resolved(self) -> "AdaptSettings":
         """The same with absolute paths, so that the folder in which a run is resumed does not matter."""

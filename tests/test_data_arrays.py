@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from refimpl import data
-from refimpl.data import DataError, Reading, validation_split
+from refimpl.data import DataError, ReadOptions, validation_split
 from refimpl.data.labels import read_labels
 from refimpl.data.mapped import Mapped
 from refimpl.data.recordings import cut
@@ -118,13 +118,13 @@ def test_every_order_of_a_windows_axes_gives_the_same_maps(tmp_path, x):
 def test_axes_that_were_given_are_taken(tmp_path):
     square = RNG.standard_normal((24, 6, 6)).astype(np.float32)
     path = npz(tmp_path, x=square, y=NUMBERS)
-    assert data.load(path).size == (6, 6) and data.load(path, reading=Reading(axes="ntc")).size == (1, 6)
-    across = data.load(path, reading=Reading(axes="NCT", values="keep"))
-    along = data.load(path, reading=Reading(axes="NTC", values="keep"))
+    assert data.load(path).size == (6, 6) and data.load(path, reading=ReadOptions(axes="ntc")).size == (1, 6)
+    across = data.load(path, reading=ReadOptions(axes="NCT", values="keep"))
+    along = data.load(path, reading=ReadOptions(axes="NTC", values="keep"))
     assert np.array_equal(across.x_train[:, 0], along.x_train[:, 0].transpose(0, 2, 1))
     for axes, message in (("NTW", "--axes must name each axis"), ("NHWC", r"x of .* must be \(N, H, W, C\), but its")):
         with pytest.raises(DataError, match=message):
-            data.load(path, reading=Reading(axes=axes))
+            data.load(path, reading=ReadOptions(axes=axes))
 
 
 def test_images_whose_channels_come_first(tmp_path):
@@ -146,7 +146,7 @@ def test_counts_are_standardised_and_new_samples_get_the_same_bits(tmp_path):
     again = {m.tobytes() for m in np.concatenate([found.x_train, found.x_test])}
     assert again == {made(counts[i : i + 1])[0].tobytes() for i in range(24)}
     assert "int16 counts are standardised" in found.origin.said and found.origin.values == (counts.min(), counts.max())
-    kept = data.load(npz(tmp_path, x=counts, y=NUMBERS), reading=Reading(values="keep"))
+    kept = data.load(npz(tmp_path, x=counts, y=NUMBERS), reading=ReadOptions(values="keep"))
     assert kept.x_train.max() > 1000 and not kept.origin.preprocessing.mean
 
 
@@ -160,7 +160,7 @@ def test_the_means_are_those_of_the_training_samples(tmp_path):
 def test_floats_that_are_fit_keep_their_bits(tmp_path):
     found = data.load(npz(tmp_path, x=WINDOWS[:, None], y=NUMBERS, x_test=WINDOWS[:6, None], y_test=NUMBERS[:6]))
     assert np.array_equal(found.x_train[:, 0], WINDOWS) and not found.origin.preprocessing.mean
-    asked = data.load(npz(tmp_path, x=WINDOWS, y=NUMBERS), reading=Reading(values="standardise"))
+    asked = data.load(npz(tmp_path, x=WINDOWS, y=NUMBERS), reading=ReadOptions(values="standardise"))
     np.testing.assert_allclose(asked.x_train.std((0, 1, 2)), 1, atol=1e-5)
 
 
@@ -189,9 +189,9 @@ def test_values_that_are_no_pixels_stay_and_may_be_asked_for(tmp_path):
     found = data.load(npz(tmp_path, x=x, y=NUMBERS, x_test=x, y_test=NUMBERS))
     assert not found.pixels and np.array_equal(found.with_pixels(-1.0, 1.0).x_test, x)
     with pytest.raises(DataError, match="--values pixels: values from -1 to 1 of float32 are no pixels"):
-        data.load(npz(tmp_path, x=x, y=NUMBERS), reading=Reading(values="pixels"))
+        data.load(npz(tmp_path, x=x, y=NUMBERS), reading=ReadOptions(values="pixels"))
     with pytest.raises(DataError, match="--values must be keep, standardise or pixels, got 'raw'"):
-        data.load(npz(tmp_path, x=x, y=NUMBERS), reading=Reading(values="raw"))
+        data.load(npz(tmp_path, x=x, y=NUMBERS), reading=ReadOptions(values="raw"))
 
 
 # Groups
@@ -207,7 +207,7 @@ def test_nobody_is_on_both_sides(tmp_path):
     again = validation_split(found, 0.3)
     assert not set(again.groups.tolist()) & {held} and len(again.x_val) == 6
     with pytest.raises(DataError, match="has no array who, the groups: it holds x, y"):
-        data.load(npz(tmp_path, x=WINDOWS, y=NUMBERS), reading=Reading(group="who"))
+        data.load(npz(tmp_path, x=WINDOWS, y=NUMBERS), reading=ReadOptions(group="who"))
     with pytest.raises(
         DataError, match=r"groups must name the group of each of the 24 samples, but it is int64 \(3,\)"
     ):
@@ -228,14 +228,14 @@ def test_a_long_recording_is_cut_and_split_in_time(tmp_path):
     x = RNG.integers(-500, 500, (4000, 3), dtype=np.int16)
     y = np.repeat([3, 8], 2000)
     path = npz(tmp_path, x=x, y=y)
-    found = data.load(path, reading=Reading(window="2s", stride="0.5s", rate=50.0))
+    found = data.load(path, reading=ReadOptions(window="2s", stride="0.5s", rate=50.0))
     assert found.size == (1, 100) and found.channels == 3 and found.classes == ("3", "8")
     made = found.origin.preprocessing
     assert (made.kind, made.window, made.stride, made.rate) == ("window", 100, 25, 50.0)
     assert "windows that overlap it dropped" in found.origin.split
     ends = [found.spans[found.y_train == c][:, 2].max() for c in (0, 1)]
     assert ends[0] <= 1700 and ends[1] <= 3700 and len(found.x_test) == 30
-    assert data.load(path, reading=Reading(window="100")).spans[1, 1] == 50  # half a window is the default stride
+    assert data.load(path, reading=ReadOptions(window="100")).spans[1, 1] == 50  # half a window is the default stride
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_a_long_recording_is_cut_and_split_in_time(tmp_path):
 def test_windows_that_cannot_be_cut_are_refused(tmp_path, options, message):
     path = npz(tmp_path, x=np.zeros((4000, 3)), y=np.repeat([0, 1], 2000))
     with pytest.raises(DataError, match=message):
-        data.load(path, reading=Reading(**options))
+        data.load(path, reading=ReadOptions(**options))
 
 
 # On the disk

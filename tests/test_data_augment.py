@@ -20,7 +20,7 @@ def pictures(text, x=PICTURES):
 
 def windows(text, wide=True):
     x = RNG.standard_normal((64, 1, 50, 3) if wide else (64, 50, 8, 1)).astype(np.float32)
-    origin = data.Origin(preprocessing=Preprocessing("window" if wide else "sound"))
+    origin = data.SampleOrigin(preprocessing=Preprocessing("window" if wide else "sound"))
     return augmented(Dataset("own", x, ALL % 2, x[:2].copy(), ALL[:2] % 2, ("a", "b"), origin=origin), text)
 
 

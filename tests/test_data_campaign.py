@@ -11,7 +11,7 @@ from PIL import Image
 
 from gradledger.show_data import lines
 from refimpl import data
-from refimpl.data import DataError, Preprocessing, Reading, describe
+from refimpl.data import DataError, Preprocessing, ReadOptions, describe
 
 RNG = np.random.default_rng(7)
 Y = np.arange(24) % 2
@@ -379,7 +379,7 @@ def load(root, case, pictures):
     channels = ask.pop("channels", None)
     path = laid if isinstance(laid, os.PathLike) else root / "own.csv"
     path = path if path.exists() else root
-    return data.load(path, size=SIZE if pictures else None, channels=channels, reading=Reading(**ask))
+    return data.load(path, size=SIZE if pictures else None, channels=channels, reading=ReadOptions(**ask))
 
 
 def test_there_are_enough_cases():

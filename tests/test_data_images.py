@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from refimpl import data
-from refimpl.data import DataError, Reading
+from refimpl.data import DataError, ReadOptions
 from refimpl.data.images import FORMATS, depth, read_image
 
 RNG = np.random.default_rng(0)
-SKIP = Reading(skip_bad=True)
+SKIP = ReadOptions(skip_bad=True)
 
 
 def save(path, image=None, **options):
@@ -28,7 +28,7 @@ def pets(root, classes=("cat", "dog"), count=5):
 
 
 def load(root, skip=False):
-    return data.load(root, size=(4, 4), reading=Reading(skip_bad=skip))
+    return data.load(root, size=(4, 4), reading=ReadOptions(skip_bad=skip))
 
 
 def refused(root, message, skip=False):
@@ -243,6 +243,6 @@ def test_images_without_class_folders_say_so(tmp_path):
 
 def test_options_that_mean_nothing_for_images_are_refused(tmp_path):
     with pytest.raises(DataError, match="--window means nothing for a folder of images: leave it out"):
-        data.load(pets(tmp_path), size=(4, 4), reading=Reading(window="2s"))
+        data.load(pets(tmp_path), size=(4, 4), reading=ReadOptions(window="2s"))
     with pytest.raises(DataError, match="--skip-bad means nothing for embedded data: leave it out"):
         data.load("watch", reading=SKIP)

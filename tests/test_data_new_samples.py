@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from refimpl import data
-from refimpl.data import DataError, Preprocessing, Reading, read_samples
+from refimpl.data import DataError, Preprocessing, ReadOptions, read_samples
 from refimpl.storage.files import InputError
 
 RNG = np.random.default_rng(0)
@@ -96,7 +96,7 @@ def test_a_row_of_a_table_whatever_the_order_of_its_columns(tmp_path):
 def test_a_recording_is_cut_as_the_training_one(tmp_path):
     values = RNG.standard_normal((400, 2)).round(3) * 90
     rows = [f"{a},{b},{'walk' if i < 200 else 'sit'}" for i, (a, b) in enumerate(values.tolist())]
-    d = data.load(table(tmp_path / "a.csv", rows, "ax,ay,activity"), reading=Reading(window="20", stride="10"))
+    d = data.load(table(tmp_path / "a.csv", rows, "ax,ay,activity"), reading=ReadOptions(window="20", stride="10"))
     found = read_samples(table(tmp_path / "b.csv", [r.rsplit(",", 1)[0] for r in rows[:200]], "ax,ay"), stored(d))
     assert len(found.x) == 19 and found.names[1] == "lines 12 to 31"
     assert bits(d.x_train[d.y_train == 1]) < bits(found.x)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from gradledger import cli, show, show_data
 from refimpl import data
-from refimpl.data import Preprocessing, Reading, augmented, describe, validation_split
+from refimpl.data import Preprocessing, ReadOptions, augmented, describe, validation_split
 
 RNG = np.random.default_rng(0)
 KEYS = {
@@ -51,7 +51,7 @@ def test_counts_are_described_and_the_preprocessing_comes_back(tmp_path):
 
 
 def test_what_was_left_out_is_listed_and_names_steer_no_terminal(tmp_path):
-    d = data.load(pets(tmp_path / "pets"), size=(6, 6), reading=Reading(skip_bad=True))
+    d = data.load(pets(tmp_path / "pets"), size=(6, 6), reading=ReadOptions(skip_bad=True))
     found = describe(augmented(d, "flip,rotate").with_pixels(-1.0, 1.0))
     (bad,), (foreign,) = found["skipped"], found["ignored"]
     assert bad["what"].endswith("bad\\x1b.png") and bad["why"] == "cannot be read: it is empty"
@@ -82,7 +82,7 @@ def test_a_person_sees_classes_decisions_and_what_was_left_out(tmp_path, capsys,
     assert "data own: arrays, maps of 1x50x3, values from -9" in said and "all         32     8" in said
     assert "int16 counts are standardised" in said and "labels 3, 8 are classes 0 to 1" in said
     assert "20 % of each class judges, drawn by the seed" in said
-    show_data.described(describe(data.load(pets(tmp_path / "p"), size=(6, 6), reading=Reading(skip_bad=True))))
+    show_data.described(describe(data.load(pets(tmp_path / "p"), size=(6, 6), reading=ReadOptions(skip_bad=True))))
     said = capsys.readouterr().out
     assert (
         "left out: " in said and "cannot be read: it is empty" in said and "no sample: " in said and "\x1b" not in said

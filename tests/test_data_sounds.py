@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from refimpl import data
-from refimpl.data import DataError, Reading
+from refimpl.data import DataError, ReadOptions
 from refimpl.data.log_mel import BANDS, log_mel
 from refimpl.data.sounds import frames_of
 from refimpl.data.wav import read_wav, resampled
@@ -125,7 +125,7 @@ def test_a_folder_of_clips_becomes_log_mel_maps(tmp_path):
 
 
 def test_clips_of_several_rates_end_at_one(tmp_path):
-    found = data.load(clips(tmp_path / "tones", (8000, 16000, 44100)), reading=Reading(rate=16000.0))
+    found = data.load(clips(tmp_path / "tones", (8000, 16000, 44100)), reading=ReadOptions(rate=16000.0))
     assert found.x_train.shape[1] == 40 and found.origin.preprocessing.rate == 16000
     assert "2 clips of 44,100 Hz resampled to 16,000 Hz" in found.origin.said
     assert "4 clips of 8,000 Hz resampled to 16,000 Hz" in found.origin.said
@@ -142,7 +142,7 @@ def test_problems_and_foreign_files_are_those_of_images(tmp_path):
     (root / "low" / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="2 problems with the 11 clips of .*tones: low/b.mp3 is sound that is not read"):
         data.load(root)
-    found = data.load(root, reading=Reading(skip_bad=True))
+    found = data.load(root, reading=ReadOptions(skip_bad=True))
     assert len(found.x_train) + len(found.x_test) == 10 and len(found.origin.skipped) == 2
     assert found.origin.ignored == ((str(root / "low" / "notes.txt"), "is no WAV file"),)
     for name in ("train", "val", "test"):
@@ -153,4 +153,4 @@ def test_problems_and_foreign_files_are_those_of_images(tmp_path):
 
 def test_rates_that_are_none_are_refused(tmp_path):
     with pytest.raises(DataError, match="--rate of sound must be from 1,000 to 384,000 samples a second, got 50"):
-        data.load(clips(tmp_path), reading=Reading(rate=50.0))
+        data.load(clips(tmp_path), reading=ReadOptions(rate=50.0))

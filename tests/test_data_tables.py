@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from refimpl import data
-from refimpl.data import DataError, Reading
+from refimpl.data import DataError, ReadOptions
 from refimpl.data.cells import read_cells
 
 RNG = np.random.default_rng(0)
@@ -24,7 +24,7 @@ def rows(values=VALUES, *columns):
 
 
 def load(path, **options):
-    return data.load(path, reading=Reading(**options))
+    return data.load(path, reading=ReadOptions(**options))
 
 
 def refused(path, message, **options):

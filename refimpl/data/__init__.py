@@ -1,8 +1,8 @@
 """Data sets: the embedded ones and the user's own. `load` is the one way in; shuffling and batching are the trainer's.
 
 Every source ends as a `Dataset`: samples that train, that judge and, where the source has them, that tell when to stop
-(`validation_split` takes them from those that train); its `Origin` says how labels were numbered, how samples were
-split, what was left out and why, and holds the `Preprocessing`, plain data that make the same maps of new samples.
+(`validation_split` takes them from those that train); its `SampleOrigin` says how labels were numbered, how samples
+were split, what was left out and why, and holds the `Preprocessing`, plain data that make the same maps of new samples.
 
 Bad data ends in a `DataError`, one sentence that says what is wrong, where, and what would be right.
 """
@@ -22,7 +22,7 @@ from .cells import SUFFIXES
 from .cifar import cifar, cifar_files
 from .cifar_jpeg import cifar_jpeg, is_jpeg
 from .clips import clips, clips_of_others, is_clips
-from .dataset import DataError, Dataset, Origin, with_channels
+from .dataset import DataError, Dataset, SampleOrigin, with_channels
 from .describe import describe
 from .idx import idx, is_idx
 from .images import image_folder
@@ -30,7 +30,7 @@ from .new_samples import NewSamples, read_samples
 from .npy import is_npy, npy
 from .npz import npz
 from .preprocessing import Preprocessing
-from .reading import PLAIN, Reading
+from .reading import PLAIN, ReadOptions
 from .resized import Resized
 from .sounds import is_sounds, sound_folder
 from .splits import validation_split
@@ -56,7 +56,7 @@ def load(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     seed: int = 0,
-    reading: Reading = PLAIN,
+    reading: ReadOptions = PLAIN,
 ) -> Dataset:
     """The data set of an embedded name (`watch`, `fashion-mnist`) or of the user's path.
 
@@ -157,7 +157,7 @@ def _from_folder(path, size, channels, seed, reading) -> Dataset:
 
 
 __all__ = [
-    "DataError", "Dataset", "NewSamples", "Origin", "Preprocessing", "Reading", "Resized", "augmented", "clips",
-    "clips_of_others", "describe", "fashion_mnist", "from_arrays", "load", "read_samples", "validation_split", "watch",
+    "DataError", "Dataset", "NewSamples", "SampleOrigin", "Preprocessing", "ReadOptions", "Resized", "augmented",
+    "clips", "clips_of_others", "describe", "fashion_mnist", "from_arrays", "load", "read_samples", "validation_split", "watch",
     "watch_others",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from .dataset import (
     TEST_SHARE,
     DataError,
     Dataset,
-    Origin,
+    SampleOrigin,
     check_classes,
     check_finite,
     plural,
@@ -25,7 +25,7 @@ from .dataset import (
 from .labels import Labels, read_labels
 from .mapped import Mapped
 from .preprocessing import Preprocessing, moments, standardise, to_maps
-from .reading import PLAIN, Reading
+from .reading import PLAIN, ReadOptions
 from .scale import KEEP, PIXELS, axes_of, divisor_of, ends_of, may_measure, measured
 from .splits import TEST_GROUPS, chosen
 
@@ -44,8 +44,8 @@ class Beside:
     y_val: np.ndarray | None = None
     groups: np.ndarray | None = None
     spans: np.ndarray | None = None
-    origin: Origin = Origin("arrays")
-    reading: Reading = PLAIN
+    origin: SampleOrigin = SampleOrigin("arrays")
+    reading: ReadOptions = PLAIN
     measures: bool = False
     mapped: bool = False
 

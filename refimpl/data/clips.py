@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .arrays import class_names, read_npz
-from .dataset import DataError, Dataset, Origin, check_classes, check_labels
+from .dataset import DataError, Dataset, SampleOrigin, check_classes, check_labels
 from .log_mel import BANDS, log_mel
 from .preprocessing import Preprocessing
 
@@ -117,5 +117,5 @@ def _dataset(name: str, arrays: Mapping[str, np.ndarray], train: np.ndarray, tes
 
     names = class_names(arrays.get("class_names"), int(labels.max()) + 1, "class_names")
     made = Preprocessing("sound", rate=float(rate), frames=FRAMES)
-    origin = Origin("clips of sound", "the first clips of each class train, the rest judge", preprocessing=made)
+    origin = SampleOrigin("clips of sound", "the first clips of each class train, the rest judge", preprocessing=made)
     return Dataset(name, maps(train), labels[train], maps(test), labels[test], names, origin=origin)

@@ -26,7 +26,7 @@ class DataError(InputError):
 
 
 @dataclass(frozen=True)
-class Origin:
+class SampleOrigin:
     """Where samples are from and what was done to them; `describe` tells it.
 
     kind: of source, in words; split: how test and validation samples were chosen, a sentence; labels: label as it was
@@ -70,7 +70,7 @@ class Dataset:
     y_val: np.ndarray | None = None
     groups: np.ndarray | None = None
     spans: np.ndarray | None = None
-    origin: Origin = Origin()
+    origin: SampleOrigin = SampleOrigin()
 
     def __post_init__(self):
         """Names come from files and folders and go to terminals and records."""

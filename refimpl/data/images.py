@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..storage import files
-from .dataset import DataError, Dataset, Origin, plural, to_float
+from .dataset import DataError, Dataset, SampleOrigin, plural, to_float
 from .folders import Foreign, Listing, divided, listing
 from .preprocessing import Preprocessing
 
@@ -146,7 +146,7 @@ def image_folder(
     parts, how = divided(usable, root, seed)
     place = {path: i for i, path in enumerate(p for p in found.files if p not in bad)}
     made = Preprocessing("image", divisor=255.0, channels=channels, size=tuple(size), bits=bits)
-    origin = Origin(
+    origin = SampleOrigin(
         "folder of images", how, tuple((name, i) for i, name in enumerate(usable.classes)), skipped,
         tuple(found.ignored), (0, largest or 255), tuple(found.said), preprocessing=made,
         files={part: tuple(str(path) for path, _ in samples) for part, samples in parts.items()},

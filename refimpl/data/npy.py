@@ -6,8 +6,8 @@ import numpy as np
 
 from ..storage import files
 from .arrays import Beside, from_arrays
-from .dataset import DataError, Dataset, Origin
-from .reading import PLAIN, Reading
+from .dataset import DataError, Dataset, SampleOrigin
+from .reading import PLAIN, ReadOptions
 
 X, Y = ("x", "x_train"), ("y", "y_train")
 MORE = ("x_val", "y_val", "x_test", "y_test", "groups", "classes")
@@ -36,7 +36,7 @@ def read_npy(path: Path, mapped: bool = False) -> np.ndarray:
         return array
 
 
-def npy(folder: Path, seed: int = 0, reading: Reading = PLAIN) -> Dataset:
+def npy(folder: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dataset:
     """Data set of a folder with `x.npy` and `y.npy`, or `x_train.npy` and `y_train.npy`, and what else `.npz` have.
 
     The samples stay on the disk and become maps a batch at a time. Raises DataError.
@@ -51,7 +51,7 @@ def npy(folder: Path, seed: int = 0, reading: Reading = PLAIN) -> Dataset:
         found[names[0]] = read_npy(paths[key], names is X)
     found |= {name: read_npy(paths[name], name.startswith("x")) for name in MORE if name in paths}
     beside = Beside(
-        found.get("x_val"), found.get("y_val"), found.get("groups"), origin=Origin("arrays on the disk"),
+        found.get("x_val"), found.get("y_val"), found.get("groups"), origin=SampleOrigin("arrays on the disk"),
         reading=reading, mapped=True,
     )  # fmt: skip
     given = [found.get(name) for name in ("x", "y", "x_test", "y_test", "classes")]

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from ..storage import files
 from .arrays import Beside, from_arrays, read_npz
-from .dataset import DataError, Dataset, Origin
-from .reading import PLAIN, Reading
+from .dataset import DataError, Dataset, SampleOrigin
+from .reading import PLAIN, ReadOptions
 from .recordings import from_recording
 
 GROUPS = ("groups", "group", "subject", "subjects", "person", "participant", "recording", "speaker")
 
 
-def npz(path: Path, seed: int = 0, reading: Reading = PLAIN) -> Dataset:
+def npz(path: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dataset:
     """Data set of a `.npz` with `x` and `y`, and optionally `x_test` and `y_test`, and `classes` (names).
 
     Shapes, dtypes and the split are as in `from_arrays`. `x_train`, `y_train`, `x_val`, `y_val` and capitals are
@@ -36,7 +36,7 @@ def npz(path: Path, seed: int = 0, reading: Reading = PLAIN) -> Dataset:
     groups = arrays.get(key) if reading.window is None or key is None else arrays[key]
     said = (f"groups are those of the array {key}",) if key else ()
     beside = Beside(
-        arrays.get("x_val"), arrays.get("y_val"), groups, origin=Origin("arrays", said=said), reading=reading
+        arrays.get("x_val"), arrays.get("y_val"), groups, origin=SampleOrigin("arrays", said=said), reading=reading
     )
     if reading.window is not None:
         return from_recording(path.stem, arrays["x"], arrays["y"], beside, arrays.get("classes"), seed, str(path))

@@ -12,7 +12,7 @@ FLAGS = {"skip_bad": "--skip-bad"}  # where it is not the name of the field
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """What was asked for; None leaves it to the source.
 
     skip_bad: leave out what cannot be used, and say so; axes: letters of an array's axes, such as `NCT`; window,
@@ -78,4 +78,4 @@ class Reading:
         return self.rate
 
 
-PLAIN = Reading()
+PLAIN = ReadOptions()

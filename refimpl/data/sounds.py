@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from ..storage import files
-from .dataset import DataError, Dataset, Origin, plural
+from .dataset import DataError, Dataset, SampleOrigin, plural
 from .folders import Foreign, divided, listing
 from .images import SUFFIXES as IMAGES
 from .log_mel import BANDS, HOP, log_mel
 from .preprocessing import Preprocessing
-from .reading import PLAIN, Reading
+from .reading import PLAIN, ReadOptions
 from .wav import read_wav, resampled
 
 SUFFIXES = (".wav", ".wave")
@@ -42,7 +42,7 @@ def look(path: Path) -> None:
         raise Foreign("is no WAV file")
 
 
-def sound_folder(root: Path, seed: int = 0, reading: Reading = PLAIN) -> Dataset:
+def sound_folder(root: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dataset:
     """Data set of a folder of class folders with WAV files: log-mel maps (N, frames, BANDS, 1), as `clips` have them.
 
     Every clip is brought to `reading.rate`, default RATE. A map has as many frames as the longest training clip needs,
@@ -69,7 +69,7 @@ def sound_folder(root: Path, seed: int = 0, reading: Reading = PLAIN) -> Dataset
     frames = frames_of([len(sounds[path]) for path, _ in parts["train"]])
     said = (*found.said, *_said(sounds, rates, rate, frames))
     names = tuple((name, i) for i, name in enumerate(usable.classes))
-    origin = Origin(
+    origin = SampleOrigin(
         "folder of sounds", how, names, skipped, tuple(found.ignored), (-1, 1), said,
         preprocessing=Preprocessing("sound", rate=float(rate), frames=frames),
     )  # fmt: skip

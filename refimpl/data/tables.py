@@ -9,10 +9,10 @@ import numpy as np
 from ..storage.files import quoted
 from .arrays import Beside, from_arrays
 from .cells import LABELS, MISSING, Cells, read_cells
-from .dataset import DataError, Dataset, Origin, plural
+from .dataset import DataError, Dataset, SampleOrigin, plural
 from .folders import Problems
 from .preprocessing import Preprocessing
-from .reading import PLAIN, Reading
+from .reading import PLAIN, ReadOptions
 from .recordings import from_recording
 
 GROUPS = ("subject", "person", "user", "participant", "recording", "session", "group", "patient")
@@ -38,7 +38,7 @@ class Table:
     skipped: tuple[tuple[str, str], ...]
 
 
-def table(path: Path, seed: int = 0, reading: Reading = PLAIN) -> Dataset:
+def table(path: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dataset:
     """Data set of a table: with `reading.window` of the windows of one long recording, else a sample a row.
 
     Columns `ax_0, ax_1, …, ay_0, …` are a channel each in time; others are features, a channel each; whole numbers of
@@ -49,7 +49,7 @@ def table(path: Path, seed: int = 0, reading: Reading = PLAIN) -> Dataset:
     found = read_table(path, reading)
     labels = numeric(found.labels)
     made = Preprocessing("window", columns=found.columns)
-    origin = Origin("table", said=found.said, skipped=found.skipped, preprocessing=made)
+    origin = SampleOrigin("table", said=found.said, skipped=found.skipped, preprocessing=made)
     beside = Beside(groups=found.groups, origin=origin, reading=reading, measures=reading.values is None)
     if reading.window is not None:
         return from_recording(
@@ -65,7 +65,7 @@ def table(path: Path, seed: int = 0, reading: Reading = PLAIN) -> Dataset:
     return from_arrays(path.stem, x, labels, seed=seed, where=str(path), beside=beside)
 
 
-def read_table(path: Path, reading: Reading, labelled: bool = True) -> Table:
+def read_table(path: Path, reading: ReadOptions, labelled: bool = True) -> Table:
     """Numbers, labels and groups of a table; what is wrong with rows is told at once or left out.
 
     The label's column is `reading.label`, else the one of a name in LABELS, else the only one of text, else the last;

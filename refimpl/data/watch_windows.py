@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from .. import assets
-from .dataset import DataError, Dataset, Origin
+from .dataset import DataError, Dataset, SampleOrigin
 from .preprocessing import Preprocessing
 
 SUBJECTS = range(1, 11)
@@ -125,7 +125,7 @@ def watch_others(subject: int, stride: int = 25, held_out: float = 0.15) -> Data
 def _dataset(name, subject, first, y_train, rest, y_test, part: str) -> Dataset:
     mean, deviation = (tuple(values.tolist()) for values in moments(subject))
     recording = np.searchsorted(recordings()["offsets"], first, side="right") - 1
-    origin = Origin(
+    origin = SampleOrigin(
         "recordings of movement", f"{part} of each recording trains, the rest judges; no window crosses the border",
         preprocessing=Preprocessing("window", mean=mean, std=deviation, rate=RATE, window=WINDOW, columns=AXES),
     )  # fmt: skip

@@ -18,7 +18,7 @@ from ..surgery.cut import cut, frozen_until
 from ..training.guard import NonFiniteError
 from ..training.inputs import Inputs, samples
 from ..training.trainer import Trainer
-from .watched import Event, Look, looked
+from .watched import Event, Glance, looked
 
 RATES = (0.01, 0.003, 0.001)
 PASSES = 60  # over the maps, for each rate
@@ -44,8 +44,8 @@ class HeadFit:
     """
 
     weights: dict[str, np.ndarray]
-    before: Look
-    after: Look
+    before: Glance
+    after: Glance
     rate: float | None
     passes: int
     steps: int

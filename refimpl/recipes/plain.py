@@ -10,7 +10,7 @@ from ..training.trainer import Trainer
 from .watched import Event, sizes_of
 
 
-class Plain:
+class Unwatched:
     """A trainer's run over x (M, …), y (M, …), as `Watched` without an eye on it."""
 
     def __init__(self, trainer: Trainer, x: Inputs, y: np.ndarray, epochs: int):

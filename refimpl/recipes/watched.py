@@ -37,7 +37,7 @@ KEPT = FIRST, WINNER, BEST = "first", "winner", "best"  # weights that are kept
 STEP, LOSSES = "step", "losses"  # what is kept beside the arrays of a trainer
 
 
-class Look(NamedTuple):
+class Glance(NamedTuple):
     """What was seen after `step` steps: the loss on the samples held out, and the main measure, such as accuracy."""
 
     step: int
@@ -45,11 +45,11 @@ class Look(NamedTuple):
     measure: float
 
 
-def looked(trainer: Trainer, x: Inputs, y: np.ndarray) -> Look:
+def looked(trainer: Trainer, x: Inputs, y: np.ndarray) -> Glance:
     """Judge a trainer's net by samples that it does not train on."""
     found = trainer.measures(x, y)
     loss = found["loss"]
-    return Look(trainer.step, loss if math.isfinite(loss) else math.inf, next(iter(found.values())))
+    return Glance(trainer.step, loss if math.isfinite(loss) else math.inf, next(iter(found.values())))
 
 
 def far(loss: float, best: float) -> bool:
@@ -73,7 +73,7 @@ class Event(NamedTuple):
     step: int
     steps: int
     loss: float
-    look: Look | None
+    look: Glance | None
     seconds: float = 0.0
     part: str = ""
 
@@ -116,8 +116,8 @@ class Course:
     """
 
     factor: float = 1.0
-    probed: list[Look] = field(default_factory=list)
-    looks: list[Look] = field(default_factory=list)
+    probed: list[Glance] = field(default_factory=list)
+    looks: list[Glance] = field(default_factory=list)
     best: int = 0
     lowered: int = 0
     ran: list[list[int]] = field(default_factory=list)
@@ -140,7 +140,7 @@ class Course:
     def of(cls, found: Mapping) -> "Course":
         """The course of `as_json`; KeyError, TypeError or ValueError for what is none."""
         looks = {
-            name: [Look(int(step), math.inf if loss is None else float(loss), float(measure))
+            name: [Glance(int(step), math.inf if loss is None else float(loss), float(measure))
                    for step, loss, measure in found[name]]
             for name in ("probed", "looks")
         }  # fmt: skip
@@ -254,12 +254,12 @@ class Watched:
             done, look = time.perf_counter(), self.look() if trainer.step >= due else None
         except NonFiniteError:
             self._steps = None
-            done, loss, look = time.perf_counter(), math.inf, Look(due, math.inf, 0.0)
+            done, loss, look = time.perf_counter(), math.inf, Glance(due, math.inf, 0.0)
         if look is not None:
             (self._probed if self.probing else self._looked)(look)
         return Event(course.made, pace.most, loss, look, time.perf_counter() - done)
 
-    def _probed(self, look: Look) -> None:
+    def _probed(self, look: Glance) -> None:
         """A probe is done: make the next one, or go on where the best of them stands."""
         course = self.course
         if look.loss < min((k.loss for k in course.probed), default=math.inf):
@@ -278,7 +278,7 @@ class Watched:
         del self.kept[WINNER]
         self._looked(course.probed[best])
 
-    def _looked(self, look: Look) -> None:
+    def _looked(self, look: Glance) -> None:
         """A look of the run: keep the weights, go back to the best ones, or end."""
         course, pace = self.course, self.pace
         self._judge(look)
@@ -288,7 +288,7 @@ class Watched:
             self.put(BEST, self.trainer.step)
             course.ended = True
 
-    def look(self) -> Look:
+    def look(self) -> Glance:
         """Judge the net by the samples held out."""
         made = self.trainer.evaluator.runner.made
         before = sum(made.values(), Counter())
@@ -296,7 +296,7 @@ class Watched:
         self.course.seen.update(sum(made.values(), Counter()) - before)
         return look
 
-    def _judge(self, look: Look) -> None:
+    def _judge(self, look: Glance) -> None:
         """Put a look to the others, and keep the weights where it is the best."""
         course = self.course
         course.looks.append(look)

@@ -83,7 +83,7 @@ class Model:
         """
         return np.concatenate([shares for _, shares in self.predictions(x)])
 
-    def predictions(self, x: Samples, subject: int | None = None):
+    def predictions(self, x: Samples, subject: int | None = None) -> Iterator[samples.Batch]:
         """A batch at a time: names of its samples, and the share of each class (n, K). For more than memory holds."""
         for names, maps in self._batches(x, "test", subject):
             yield names, shares(np.asarray(self.trainer.predict(maps)))

@@ -62,7 +62,7 @@ def _of_images(paths: list[Path], root: Path, made: Preprocessing, batch: int) -
     pillow()
     for start in range(0, len(paths), batch):
         part = paths[start : start + batch]
-        maps = made(np.stack([read_image(path, made.size, made.channels) for path in part]))
+        maps = made(np.stack([read_image(path, made.size, made.channels, made.bits) for path in part]))
         yield [str(path.relative_to(root)) for path in part], maps
 
 
