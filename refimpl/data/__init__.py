@@ -157,7 +157,7 @@ def _from_folder(path, size, channels, seed, reading) -> Dataset:
 
 
 __all__ = [
-    "DataError", "Dataset", "NewSamples", "SampleOrigin", "Preprocessing", "ReadOptions", "Resized", "augmented",
-    "clips", "clips_of_others", "describe", "fashion_mnist", "from_arrays", "load", "read_samples", "validation_split", "watch",
-    "watch_others",
+    "DataError", "Dataset", "NewSamples", "Preprocessing", "ReadOptions", "Resized", "SampleOrigin", "augmented",
+    "clips", "clips_of_others", "describe", "fashion_mnist", "from_arrays", "load", "read_samples",
+    "validation_split", "watch", "watch_others",
 ]  # fmt: skip
