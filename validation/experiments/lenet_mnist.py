@@ -129,8 +129,7 @@ class Protocol:
 
     def sgd_macs(self, count: int) -> float:
         """Multiply-adds of all iterations of SGD on `count` images, predicted: what is measured is equal to it."""
-        whole, rest = divmod(count, self.batch)
-        return predict.run_macs(self.program("SGD"), ([self.batch] * whole + [rest] * bool(rest)) * self.epochs)
+        return saving.dense_macs(self.program("SGD"), count, self.epochs)
 
 
 def train(d: data.Dataset, protocol: Protocol, method: str, seed: int, watch: Callable[[str], None]) -> dict:

@@ -6,7 +6,8 @@ A point of a run is [steps, multiply-adds, share of the test images named right]
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from refimpl.training.trainer import Trainer
+import refimpl as ri
+from costmodel import predict
 
 from ..instruments import measured
 from .runs import judged, percents, spread
@@ -14,12 +15,18 @@ from .runs import judged, percents, spread
 Points = Sequence[Sequence[float]]  # one of each seed
 
 
-def weighed_macs(trainer: Trainer) -> float:
+def weighed_macs(trainer: ri.Trainer) -> float:
     """Multiply-adds of every launch that a trainer made, counted; a product of whole numbers as its bits' share."""
     return measured.run_flops(trainer.program, trainer.made[frozenset()], measured.weighed_flops) / 2
 
 
-def entered(trainer: Trainer) -> Counter:
+def dense_macs(program: ri.Program, samples: int, epochs: int) -> float:
+    """Multiply-adds of all steps of a dense run, predicted: what such a run is counted to have made is equal to it."""
+    whole, rest = divmod(samples, program.batch)
+    return predict.run_macs(program, ([program.batch] * whole + [rest] * bool(rest)) * epochs)
+
+
+def entered(trainer: ri.Trainer) -> Counter:
     """Section → instances that entered it, over all steps."""
     found = Counter()
     for (section, n), times in trainer.made[frozenset()].items():
@@ -27,7 +34,7 @@ def entered(trainer: Trainer) -> Counter:
     return found
 
 
-def shares(trainer: Trainer) -> dict[str, float]:
+def shares(trainer: ri.Trainer) -> dict[str, float]:
     """Shares of the mini-batches' instances that trained the main net, and that ran forward as uncertain."""
     found = entered(trainer)
     seen = trainer.step * trainer.program.batch
