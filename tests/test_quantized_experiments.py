@@ -90,7 +90,7 @@ def test_resnet_counts_products_of_eight_bits_for_less(resnet):
     _, _, found = resnet
     _, floats, whole = found["runs"]
     assert floats["shares"]["forward"] == pytest.approx(whole["shares"]["forward"], abs=0.2)
-    assert whole["point"][1] < 0.6 * floats["point"][1]
+    assert 0.25 < whole["point"][1] / floats["point"][1] < 0.5
 
 
 def test_resnet_s_table_says_what_was_measured_beside_the_paper_s(resnet, tmp_path, monkeypatch):
@@ -119,7 +119,7 @@ def test_resnet_chooses_on_training_images_what_saves_enough_and_is_accurate(tmp
     def train(d, protocol, method, seed, watch):
         seen.append((method, seed, protocol.lr, protocol.share, protocol.epochs, len(d.x_train), len(d.x_test)))
         made = 1.0 if method == "SGD" else protocol.share  # the larger, the less is saved
-        correct = {0.05: 0.2, 0.1: 0.4}[protocol.lr] if method == "SGD" else accuracy[protocol.share]
+        correct = {0.05: 0.4, 0.1: 0.2}[protocol.lr] if method == "SGD" else accuracy[protocol.share]
         return {"point": [1, made * dense, correct], "shares": {}, "train_seconds": 0.0}
 
     monkeypatch.setattr(quantized_resnet, "train", train)
@@ -128,12 +128,12 @@ def test_resnet_chooses_on_training_images_what_saves_enough_and_is_accurate(tmp
     found = quantized_resnet.run(tmp_path, still, d, base, candidates)
     trials, finals = seen[:5], seen[5:]
     assert [t[:4] for t in trials] == [
-        ("SGD", 9, 0.05, 0.2), ("SGD", 9, 0.1, 0.2), *(("EIF+EMP", 9, 0.1, s) for s in (0.3, 0.2, 0.4)),
+        ("SGD", 9, 0.05, 0.2), ("SGD", 9, 0.1, 0.2), *(("EIF+EMP", 9, 0.05, s) for s in (0.3, 0.2, 0.4)),
     ]  # fmt: skip
     assert {t[4:] for t in trials} == {(1, 54, 6)}
-    assert finals == [(m, 3, 0.1, 0.2, 2, 60, 20) for m in quantized_resnet.METHODS]
+    assert finals == [(m, 3, 0.05, 0.2, 2, 60, 20) for m in quantized_resnet.METHODS]
     where = "6 training images held out of trial runs of seed 9, the best of"
-    assert found["settings_chosen_on"] == {"lr": f"0.1: {where} 2", "share": f"0.2: {where} 3"}
+    assert found["settings_chosen_on"] == {"lr": f"0.05: {where} 2", "share": f"0.2: {where} 3"}
 
 
 def test_what_saves_too_little_in_a_trial_is_the_better_the_more_it_saves():
