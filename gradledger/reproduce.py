@@ -16,6 +16,7 @@ from validation.experiments import (
     noniid,
     quantized_lenet,
     quantized_noniid,
+    quantized_resnet,
     quantized_scaling,
     sparse_mobilenet,
     tables,
@@ -41,6 +42,7 @@ EXPERIMENTS = {
     lenet_mnist.NAME: lenet_mnist.run,
     quantized_lenet.NAME: quantized_lenet.run,
     quantized_noniid.NAME: quantized_noniid.run,
+    quantized_resnet.NAME: quantized_resnet.run,
     filter_shares.NAME: filter_shares.run,
     sparse_mobilenet.NAME: sparse_mobilenet.run,
     timing.NAME: timing.run,
@@ -48,7 +50,9 @@ EXPERIMENTS = {
     quantized_scaling.NAME: quantized_scaling.run,
     **{name: partial(forward_gradients.run, name) for name in forward_gradients.TASKS},
 }
-MANY_RUNS = (noniid, lenet_mnist, quantized_lenet, quantized_noniid, quantized_scaling, sparse_mobilenet)
+MANY_RUNS = (
+    noniid, lenet_mnist, quantized_lenet, quantized_noniid, quantized_resnet, quantized_scaling, sparse_mobilenet,
+)  # fmt: skip
 JUDGED = {module.NAME: module for module in MANY_RUNS} | dict.fromkeys(forward_gradients.TASKS, forward_gradients)
 
 

@@ -9,6 +9,7 @@ import refimpl as ri
 from refimpl.compiler import grouping
 from refimpl.compiler.compose import derive
 from refimpl.compiler.lower import BACKENDS, Lowering, register_backend
+from refimpl.ops import batch_norm
 from validation.instruments import measured
 
 MOMENTUM = {"step": nets.MOMENTUM, "train_bias": True}
@@ -22,6 +23,7 @@ PLANS = {
     "by gradient": ri.Plan(rules=[ri.SparseUpdate(0.5, order="gradient")]),
     "depth": ri.Plan(depth=ri.StochasticDepth(0.5), batch_norm="train"),
     "instances": ri.Plan(instances=ri.InstanceFilter(keep=0.4)),
+    "instances, train": ri.Plan(**MOMENTUM, instances=ri.InstanceFilter(keep=0.4), batch_norm="train"),
 }
 
 
@@ -170,6 +172,14 @@ def test_the_later_of_two_norms_does_the_sum_of_their_branches():
     conv = grouping.beside(low, call(low, "conv2 conv2d.grad_x"))
     assert conv.after is later and conv.before is known.by_call[call(low, "bn1 batch_norm.mean")]
     assert [c.name for c in conv.gradients] == ["conv2 conv2d.grad_w", "conv2 conv2d.grad_x"]
+
+
+def test_a_norm_is_a_group_where_a_forward_pass_in_inference_mode_reads_its_running_statistics():
+    low = Lowering(ri.compile(nets.residual(), PLANS["instances, train"], 4).step, 1)
+    update = call(low, "bn1 batch_norm.update_mean")
+    assert "uncertain" in {c.section for c in low.readers(update.writes[0])}
+    known = grouping.norms(low).by_call
+    assert update in known and all(c in known for c in low.calls if c.passed is batch_norm.mean)
 
 
 def test_a_norm_whose_gradients_some_steps_do_without_is_no_group(backend):

@@ -259,8 +259,9 @@ def norms(lowering: Lowering) -> Norms:
                 if "var" not in norm.calls or any(c.when != call.when for c in norm.calls.values()):
                     continue  # a rule has its own variance, or steps may need some of its gradients and not others
                 own = {*norm.calls.values()}
-                if any(c not in own for s in norm.statistics for b in s.writes for c in lowering.readers(b)):
-                    continue  # a tangent needs the statistics themselves
+                batch = (b for s in norm.statistics for b in s.writes if b.region == "arena")
+                if any(c not in own for b in batch for c in lowering.readers(b)):
+                    continue  # a tangent needs the statistics of the batch; running ones are kept in any case
                 known.by_raw[norm.raw.root] = known.by_z[norm.map.y.root] = norm
                 following = given(norm.map.sum, norm.map.rectifier, norm.rectifier_grad)
                 known.by_call |= dict.fromkeys((*norm.calls.values(), *following), norm)

@@ -199,6 +199,17 @@ def quantized_lenet() -> str:
     return table(head, rows, right=1)
 
 
+def quantized_resnet() -> str:
+    """What each method saves over the same epochs, and its accuracy, beside the paper's figures."""
+    found, rows = record("quantized-resnet"), []
+    for name, v in found["measured"].items():
+        nets = (found["published"][name], found["published"]["ResNet-110"][name])
+        printed = [" / ".join(f"{net[key]:.2f}" for net in nets) for key in ("saved", "accuracy")]
+        rows.append([name, spread(v["saved"]), printed[0], spread(v["accuracy"]), printed[1], spread(v["gain"], "+")])
+    head = ["", "computation saved, %", "the paper's", "accuracy, %", "the paper's", "points to SGD of the same seed"]
+    return table(head, rows, right=1)
+
+
 def gradient_errors() -> str:
     """The errors of every method that was measured."""
     methods = dict.fromkeys(re.split("[:,] ?", name)[1] for name in record("gradient-errors")["measured"])
@@ -383,6 +394,7 @@ TABLES = {
     "resident": resident, "seconds": seconds, "instance-filter-shares": instance_filter_shares, "mutants": mutants,
     "equations": equation_table, "equal-accuracy": equal_accuracy, "memory-terms": memory_terms, "coverage": coverage,
     "quantized-noniid": quantized_noniid, "quantized-lenet": quantized_lenet, "quantized-scaling": quantized_scaling,
+    "quantized-resnet": quantized_resnet,
 }  # fmt: skip
 
 

@@ -13,7 +13,6 @@ wrong threefold, and is not judged.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -28,7 +27,7 @@ from refimpl.data import Dataset
 from refimpl.methods.filter_shares import first_losses
 
 from ..instruments import measured
-from . import datasets
+from . import datasets, saving
 from .runs import Runs, spread
 
 NAME = "instance-filter-shares"
@@ -103,9 +102,7 @@ def train(case: Case, d: data.Dataset, seed: int, watch: Callable[[str], None]) 
     for p in trainer.steps(d.x_train, d.y_train, -(-case.steps // per_epoch)):
         high += int(trainer.memory["true_high"][(p.step - 1) % rule.window])
         if p.step % (case.steps // case.points) == 0:
-            made, entered = trainer.made[frozenset()], Counter()
-            for (section, n), times in made.items():
-                entered[section] += n * times
+            made, entered = trainer.made[frozenset()], saving.entered(trainer)
             shares = [round(n / entered["filter"], 4) for n in (entered["forward"], entered["uncertain"], high)]
             points.append([p.step, predict.as_macs(measured.run_flops(program, made)), *shares])
             watch(f"{p.step} of {case.steps} steps")

@@ -31,7 +31,6 @@ filter): so its figures of EIF are somewhat optimistic, those of seed 0 more tha
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -44,8 +43,8 @@ from costmodel import predict
 from refimpl import data
 
 from ..instruments import measured
-from . import datasets
-from .runs import FRESH, TRIAL_SEED, Runs, best_of, chosen_on, held_out, judged, percents, spread, verdicts
+from . import datasets, saving
+from .runs import FRESH, TRIAL_SEED, Runs, chosen, held_out, judged, verdicts
 
 NAME = "lenet-mnist"
 PUBLISHED = {
@@ -130,8 +129,7 @@ class Protocol:
 
     def sgd_macs(self, count: int) -> float:
         """Multiply-adds of all iterations of SGD on `count` images, predicted: what is measured is equal to it."""
-        whole, rest = divmod(count, self.batch)
-        return predict.run_macs(self.program("SGD"), ([self.batch] * whole + [rest] * bool(rest)) * self.epochs)
+        return saving.dense_macs(self.program("SGD"), count, self.epochs)
 
 
 def train(d: data.Dataset, protocol: Protocol, method: str, seed: int, watch: Callable[[str], None]) -> dict:
@@ -152,11 +150,7 @@ def train(d: data.Dataset, protocol: Protocol, method: str, seed: int, watch: Ca
         curve.append([p.step, macs, trainer.evaluate(d.x_test, d.y_test)])
         watch(f"{method}, seed {seed}: {p.step} of {steps} steps, {100 * curve[-1][2]:.2f} %")
         started = time.perf_counter()
-    entered = Counter()
-    for (section, n), times in trainer.made[frozenset()].items():
-        entered[section] += n * times
-    shares = {s: round(entered[s] / (trainer.step * protocol.batch), 4) for s in ("forward", "uncertain") if entered[s]}
-    return {"curve": curve, "shares": shares, "train_seconds": round(seconds, 1)}
+    return {"curve": curve, "shares": saving.shares(trainer), "train_seconds": round(seconds, 1)}
 
 
 def mnist() -> data.Dataset:
@@ -169,19 +163,14 @@ def choose(
 ) -> tuple[dict, dict]:
     """The best candidate settings of each method by trial runs on training images; and what each was chosen on."""
     count = min(HELD_OUT, len(d.x_train) // 10)
-    apart, settings, sources = held_out(d, count), {}, {}
+    apart = held_out(d, count)
     runs = Runs(output, f"{NAME}-trials", asdict(protocol) | {"seeds": 0, "train": len(d.x_train), "held": count})
-    for method, tried in candidates.items():
-        tell = partial(watch, 0, len(tried))
 
-        def trial(given: dict, method=method, tell=tell) -> float:
-            one = train(apart, replace(protocol, **given), method, TRIAL_SEED, tell)
-            return one["curve"][-1][2]
+    def trial(method: str, given: dict) -> float:
+        tell = partial(watch, 0, len(candidates[method]))
+        return train(apart, replace(protocol, **given), method, TRIAL_SEED, tell)["curve"][-1][2]
 
-        best = best_of(runs, method, tried, trial)
-        settings |= best
-        sources |= chosen_on(best, count, tried)
-    return settings, sources
+    return chosen(runs, candidates, count, trial)
 
 
 def run(
@@ -271,18 +260,9 @@ def record(runs: list[dict], protocol: Protocol) -> dict:
         name: {s: within(curve, protocol.budget * sgd[s][1]) for s, curve in curves[m].items()}
         for name, m in (("OHEM, same computation", "OHEM"), ("SMB, same computation", "SGD"))
     }
-    rows = {
-        name: {
-            "saved": percents([1 - found[s][1] / sgd[s][1] for s in sgd]),
-            "accuracy": percents([found[s][2] for s in sgd]),
-            "gain": percents([found[s][2] - sgd[s][2] for s in sgd]),
-            "steps": spread([found[s][0] for s in sgd]),
-        }
-        for name, found in (ends | same).items()
-    }
-    both = ends["EIF+EMP"]
-    saved = [100 * (1 - both[s][1] / sgd[s][1]) for s in sgd]
-    gain = [100 * (both[s][2] - sgd[s][2]) for s in sgd]
+    base = list(sgd.values())
+    rows = {name: saving.row([found[s] for s in sgd], base) for name, found in (ends | same).items()}
+    both = [ends["EIF+EMP"][s] for s in sgd]
     return {
         "name": NAME,
         "published": PUBLISHED,
@@ -291,8 +271,12 @@ def record(runs: list[dict], protocol: Protocol) -> dict:
         "SGD of the same seed; curve: step, multiply-adds, share of the test images",
         **verdicts(
             [
-                judged("EIF+EMP saves computation, %", saved, GOAL["saved"]),
-                judged("accuracy of EIF+EMP to SGD of the same seed, points", gain, GOAL["gain"]),
+                judged("EIF+EMP saves computation, %", [100 * x for x in saving.saved(both, base)], GOAL["saved"]),
+                judged(
+                    "accuracy of EIF+EMP to SGD of the same seed, points",
+                    [100 * x for x in saving.gained(both, base)],
+                    GOAL["gain"],
+                ),
             ]
         ),
         "protocol": asdict(protocol),

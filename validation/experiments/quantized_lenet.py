@@ -26,9 +26,8 @@ from pathlib import Path
 import refimpl as ri
 from refimpl import data
 
-from ..instruments import measured
-from . import lenet_mnist
-from .runs import Runs, judged, percents, spread, verdicts
+from . import lenet_mnist, saving
+from .runs import Runs, verdicts
 
 NAME = "quantized-lenet"
 PUBLISHED = {
@@ -76,7 +75,7 @@ def train(d: data.Dataset, protocol: Protocol, seed: int, watch: Callable[[str],
     for p in trainer.steps(d.x_train, d.y_train, protocol.epochs):
         if p.step % EVERY and p.step < steps:
             continue
-        before, macs = macs, measured.run_flops(program, trainer.made[frozenset()], measured.weighed_flops) / 2
+        before, macs = macs, saving.weighed_macs(trainer)
         watch(f"{METHOD}, seed {seed}: {p.step} steps, {100 * macs / whole:.2f} % of SGD's computation")
         if 2 * macs - before > protocol.budgets[len(points)] * whole or p.step == steps:
             seconds += time.perf_counter() - started
@@ -119,28 +118,13 @@ def judge(given: dict) -> dict:
 
 def record(runs: list[dict], protocol: Protocol) -> dict:
     """The result record of finished runs: a row for each budget, and the goals at the first."""
-    points = {"SGD": [r["sgd"] for r in runs]}
-    points |= {f"{METHOD}, {100 * b:g} %": [r["points"][i] for r in runs] for i, b in enumerate(protocol.budgets)}
-    saved = {n: [1 - p[1] / r["sgd"][1] for p, r in zip(found, runs, strict=True)] for n, found in points.items()}
-    gain = {n: [p[2] - r["sgd"][2] for p, r in zip(found, runs, strict=True)] for n, found in points.items()}
-    goals = []
-    for name in list(points)[1:]:
-        goals += [
-            judged(f"{name}: saves computation, %", [100 * x for x in saved[name]], GOAL["saved"]),
-            judged(f"{name}: accuracy to SGD of the same seed, points", [100 * x for x in gain[name]], GOAL["gain"]),
-        ]
+    sgd = [r["sgd"] for r in runs]
+    points = {f"{METHOD}, {100 * b:g} %": [r["points"][i] for r in runs] for i, b in enumerate(protocol.budgets)}
+    goals = [goal for name, found in points.items() for goal in saving.goals(name, found, sgd, GOAL)]
     return {
         "name": NAME,
         "published": PUBLISHED,
-        "measured": {
-            name: {
-                "saved": percents(saved[name]),
-                "accuracy": percents([p[2] for p in found]),
-                "gain": percents(gain[name]),
-                "steps": spread([p[0] for p in found]),
-            }
-            for name, found in points.items()
-        },
+        "measured": {name: saving.row(found, sgd) for name, found in ({"SGD": sgd} | points).items()},
         "units": "saved: percent of SGD's multiply-adds, a product of whole numbers of a×b bits as max(a, b)/32 "
         "of one; accuracy: percent of the test images; gain: points over SGD of the same seed",
         **verdicts(goals),

@@ -10,8 +10,9 @@ are of one goal each, not of several at once.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,21 @@ def chosen_on(settings: dict, count: int, candidates: Sequence[dict]) -> dict[st
     """What each of these chosen settings was chosen on, for a record."""
     where = f"{count:,} training images held out of trial runs of seed {TRIAL_SEED}, the best of {len(candidates)}"
     return {name: f"{value:g}: {where}" for name, value in settings.items()}
+
+
+def chosen(
+    runs: Runs, candidates: Mapping[str, Sequence[dict]], count: int, trial: Callable[[str, dict], float]
+) -> tuple[dict, dict]:
+    """The best candidate settings of each method, all together, and what each of them was chosen on.
+
+    count: training images held out; trial: accuracy of a run of a method with these settings on them.
+    """
+    settings, sources = {}, {}
+    for method, tried in candidates.items():
+        best = best_of(runs, method, tried, partial(trial, method))
+        settings |= best
+        sources |= chosen_on(best, count, tried)
+    return settings, sources
 
 
 def judged(goal: str, values: Sequence[float], least: float) -> dict:
