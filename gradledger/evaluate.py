@@ -36,7 +36,7 @@ def run(
     seed = recipe.get("seed", 0) if seed is None else seed
     options.seed(seed)
     subject = recipe.get("subject") if subject is None and source == "watch" else subject
-    d = samples.dataset(source, model.preprocessing, subject, seed)
+    d = samples.dataset(source, model.preprocessing, subject, seed, recipe)
     names, true, told = told_of(model, d, file, PARTS[:3] if part == "all" else (part,))
     make_folder(output)
     verdict = judged(model.classes, true, told)

@@ -3,10 +3,11 @@
 import os
 import typing
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from refimpl import data
 from refimpl.data import ReadOptions
+from refimpl.data.reading import OPTIONS
 
 from . import options, recipe
 from .errors import Malformed
@@ -57,7 +58,7 @@ class AdaptSettings:
     @property
     def reading(self) -> ReadOptions:
         """How the data are to be read."""
-        return ReadOptions(**{f.name: getattr(self, f.name) for f in fields(ReadOptions)})
+        return ReadOptions(**{name: getattr(self, name) for name in OPTIONS})
 
     def resolved(self) -> "AdaptSettings":
         """The same with absolute paths, so that the folder in which a run is resumed does not matter."""

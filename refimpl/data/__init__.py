@@ -60,11 +60,11 @@ def load(
 ) -> Dataset:
     """The data set of an embedded name (`watch`, `fashion-mnist`) or of the user's path.
 
-    A path is a `.npz` with `x` and `y`, with CIFAR-10 as JPEG or with clips of sound; a folder of class folders with
-    images; a folder of IDX files or CIFAR batches. subject: the held-out person of `watch` (1 to 10) or speaker of the
-    clips, default 1. size: (H, W), to which JPEG
-    images and those of a folder are stretched and which other maps must have. channels: grey images are repeated to it.
-    seed: draws the test set where there is none; reading: what the files do not say. Raises DataError.
+    A path is a `.npz` with `x` and `y`, with CIFAR-10 as JPEG or with clips of sound; a table (.csv); a folder of class
+    folders with images or WAV files, with `x.npy` and `y.npy`, of IDX files or of CIFAR batches. subject: the held-out
+    person of `watch` (1 to 10) or speaker of the clips, default 1. size: (H, W), to which JPEG images and those of a
+    folder are stretched and which other maps must have. channels: grey images are repeated to it. seed: draws the test
+    set where there is none; reading: what the files do not say. Raises DataError.
     """
     if subject is not None and source != "watch" and not _has_speakers(source):
         raise DataError(f"only the watch data and clips of sound have subjects; {source} takes none")
@@ -128,11 +128,10 @@ def _from_path(source, subject, size, channels, seed, reading) -> Dataset:
             if is_jpeg(path):
                 reading.allow("CIFAR-10 as JPEG")
                 return cifar_jpeg(path, size)
-            reading.allow("arrays", "axes", "group", "window", "stride", "rate", "values")
-            return npz(path, seed, reading)
+            return npz(path, seed, reading.allow("arrays", "axes", "group", "window", "stride", "rate", "values"))
         if path.suffix.lower() in SUFFIXES:
-            reading.allow("a table", "skip_bad", "window", "stride", "rate", "label", "group", "values")
-            return table(path, seed, reading)
+            taken = ("skip_bad", "window", "stride", "rate", "label", "group", "values")
+            return table(path, seed, reading.allow("a table", *taken))
     raise DataError(
         f"{path} is no data set: a .npz with x and y, a table (.csv), a folder of class folders with images, or a "
         "folder of IDX files or CIFAR batches is needed"
@@ -147,13 +146,10 @@ def _from_folder(path, size, channels, seed, reading) -> Dataset:
         reading.allow("CIFAR batches")
         return cifar(path)
     if is_npy(path):
-        reading.allow("arrays on the disk", "axes", "values")
-        return npy(path, seed, reading)
+        return npy(path, seed, reading.allow("arrays on the disk", "axes", "values"))
     if is_sounds(path):
-        reading.allow("a folder of sounds", "skip_bad", "rate")
-        return sound_folder(path, seed, reading)
-    reading.allow("a folder of images", "skip_bad")
-    return image_folder(path, size, channels, seed, reading.skip_bad)
+        return sound_folder(path, seed, reading.allow("a folder of sounds", "skip_bad", "rate"))
+    return image_folder(path, size, channels, seed, reading.allow("a folder of images", "skip_bad").skip_bad)
 
 
 __all__ = [

@@ -145,6 +145,9 @@ def _divided(maps, y_of, beside: Beside, seed: int, what: str, classes):
         parts = "x_val validates, x_test judges" if "val" in maps else "x_test judges"
         return everything, parts, groups, beside.spans
     y = y_of["train"]
+    if beside.reading.made is not None and (alone := _alone(y, groups, beside.spans, seed, what)):
+        none = np.zeros(0, np.int64)
+        return everything | {"train": none, "test": everything["train"]}, alone, None, None
     if groups is None and beside.spans is None:
         train, test = split(y, seed, what, classes)
         how = f"{100 * TEST_SHARE:g} % of each class judges, drawn by the seed"
@@ -155,6 +158,18 @@ def _divided(maps, y_of, beside: Beside, seed: int, what: str, classes):
             how += f": {', '.join(names[i] for i in np.unique(groups[test])[:6])}"
     left = [None if a is None else a[train] for a in (groups, beside.spans)]
     return everything | {"train": train, "test": test}, how, *left
+
+
+def _alone(y, groups, spans, seed: int, what: str) -> str:
+    """Why all samples judge a net that is trained already; empty where some of them can be parted from the others."""
+    try:
+        if groups is None and spans is None:
+            split(y, seed, what)
+        else:
+            chosen(y, groups, spans, TEST_SHARE, seed, TEST_GROUPS, what)
+    except DataError:
+        return "all samples judge: none can be parted from the others"
+    return ""
 
 
 def _groups(groups, samples: int, what: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
@@ -177,7 +192,12 @@ def _preprocessing(maps, train, beside: Beside, axes: str):
     x, values = maps["train"], beside.reading.checked_values()
     ends = [ends_of(part) for part in maps.values()]
     ends = min(low for low, _ in ends), max(high for _, high in ends)
-    made = replace(beside.origin.preprocessing, axes=axes)
+    made, known = replace(beside.origin.preprocessing, axes=axes), beside.reading.made
+    if known is not None and known.mean:
+        if len(known.mean) != x.shape[3]:
+            raise DataError(f"the samples have C={x.shape[3]} channels, but the net was made for C={len(known.mean)}")
+        made = replace(made, divisor=known.divisor, mean=known.mean, std=known.std)
+        return made, False, ends, "values are standardised as those that the net was trained on"
     divisor, why = (None, "") if beside.measures else divisor_of(x, ends)
     if values == PIXELS and divisor is None:
         raise DataError(
@@ -188,7 +208,7 @@ def _preprocessing(maps, train, beside: Beside, axes: str):
     if x.dtype == np.uint8:
         made = replace(made, divisor=255.0)
     asked = "--values says so" if values else "measurements are standardised" if beside.measures else ""
-    if values == KEEP or not asked and not may_measure(x):
+    if values == KEEP or known is not None or not asked and not may_measure(x):
         return made, False, ends, "values are kept: --values says so" if values else ""
     mean, std = (tuple(v / made.divisor for v in found) for found in moments(Blocks(x, train)))
     why = asked or measured(x, mean, std)

@@ -1,11 +1,11 @@
 """How the user wants a source to be read, where its files do not say."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from ..storage.files import quoted
 from .dataset import DataError
-from .preprocessing import axes_fit
+from .preprocessing import Preprocessing, axes_fit
 from .scale import VALUES
 
 FLAGS = {"skip_bad": "--skip-bad"}  # where it is not the name of the field
@@ -18,6 +18,8 @@ class ReadOptions:
     skip_bad: leave out what cannot be used, and say so; axes: letters of an array's axes, such as `NCT`; window,
     stride: of a long recording, in samples (`100`) or seconds (`2s`); rate: samples a second; label, group: columns of
     a table by name or number from 1; group is also the name of an array; values: VALUES, what is done to them.
+    made: of a net that the data are to judge: they are read as its training data were, and its means and deviations are
+    theirs; what a source does not take of those options is no mistake then.
     """
 
     skip_bad: bool = False
@@ -28,13 +30,17 @@ class ReadOptions:
     label: str | None = None
     group: str | None = None
     values: str | None = None
+    made: Preprocessing | None = None
 
-    def allow(self, what: str, *names: str) -> None:
-        """DataError where an option was given that `what`, a source in words, does not take; names: those it takes."""
-        for field in fields(self):
-            if field.name not in names and getattr(self, field.name) not in (None, False):
-                flag = FLAGS.get(field.name, f"--{field.name}")
-                raise DataError(f"{flag} means nothing for {what}: leave it out")
+    def allow(self, what: str, *names: str) -> "ReadOptions":
+        """These options; DataError where one was given that `what`, a source in words, does not take.
+
+        names: those that it takes. Of a net's own options (`made`) the others are left out.
+        """
+        wrong = [name for name in OPTIONS if name not in names and getattr(self, name) not in (None, False)]
+        if wrong and self.made is None:
+            raise DataError(f"{FLAGS.get(wrong[0], f'--{wrong[0]}')} means nothing for {what}: leave it out")
+        return replace(self, **{name: DEFAULTS[name] for name in wrong})
 
     def checked_axes(self) -> str | None:
         """The letters of the axes in capitals; DataError where they are none."""
@@ -79,3 +85,5 @@ class ReadOptions:
 
 
 PLAIN = ReadOptions()
+DEFAULTS = {f.name: f.default for f in fields(ReadOptions)}
+OPTIONS = tuple(name for name in DEFAULTS if name != "made")  # that a user gives

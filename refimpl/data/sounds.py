@@ -48,7 +48,8 @@ def sound_folder(root: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dat
     Every clip is brought to `reading.rate`, default RATE. A map has as many frames as the longest training clip needs,
     at most MOST; a longer one is cut at both ends. Layouts and problems are those of folders of images. DataError.
     """
-    rate = RATE if reading.rate is None else int(reading.checked_rate())
+    known = reading.made if reading.made is not None and reading.made.kind == "sound" else None
+    rate = int((known and known.rate) or reading.checked_rate() or RATE)
     if not 1000 <= rate <= 384_000:
         raise DataError(f"--rate of sound must be from 1,000 to 384,000 samples a second, got {reading.rate:g}")
     found = listing(root, look, "clip")
@@ -66,7 +67,7 @@ def sound_folder(root: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dat
     if len(usable.classes) < 2:
         raise DataError(f"{root} has {plural(len(usable.classes), 'class')} with clips that can be used; 2 are needed")
     parts, how = divided(usable, root, seed)
-    frames = frames_of([len(sounds[path]) for path, _ in parts["train"]])
+    frames = (known and known.frames) or frames_of([len(sounds[path]) for path, _ in parts["train"]])
     said = (*found.said, *_said(sounds, rates, rate, frames))
     names = tuple((name, i) for i, name in enumerate(usable.classes))
     origin = SampleOrigin(

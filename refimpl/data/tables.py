@@ -47,6 +47,8 @@ def table(path: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dataset:
     """
     reading.checked_values()
     found = read_table(path, reading)
+    if reading.made is not None and reading.made.columns:
+        found = arranged(found, reading.made.columns, path)
     labels = numeric(found.labels)
     made = Preprocessing("window", columns=found.columns)
     origin = SampleOrigin("table", said=found.said, skipped=found.skipped, preprocessing=made)
@@ -63,6 +65,14 @@ def table(path: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dataset:
     measures, inner = not picture and reading.values is None, replace(reading, axes="NHWC")
     beside = replace(beside, origin=origin, measures=measures, reading=inner)
     return from_arrays(path.stem, x, labels, seed=seed, where=str(path), beside=beside)
+
+
+def arranged(found: Table, columns: tuple[str, ...], path: Path) -> Table:
+    """A table whose columns are those of another one, in its order; DataError where one is missing."""
+    missing = [name for name in columns if name not in found.columns]
+    if missing:
+        raise DataError(f"{path} has no column {quoted(missing[0])!r}, which the net was trained on")
+    return replace(found, x=found.x[:, [found.columns.index(name) for name in columns]], columns=columns)
 
 
 def read_table(path: Path, reading: ReadOptions, labelled: bool = True) -> Table:

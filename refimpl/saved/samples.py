@@ -4,7 +4,7 @@ They are read a batch at a time, so that a folder may hold more images than memo
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +12,11 @@ import numpy as np
 
 from .. import data
 from ..data.arrays import read_npz
+from ..data.cells import SUFFIXES as TABLES
 from ..data.dataset import DataError, check_finite, check_maps
 from ..data.images import SUFFIXES, pillow, read_image
 from ..data.preprocessing import Preprocessing, with_ends
+from ..data.reading import OPTIONS
 from ..data.resized import as_dtype
 from ..storage import files
 
@@ -25,14 +27,17 @@ Batch = tuple[list[str], np.ndarray]  # what each sample is called, and maps (n,
 def batches(source: str | os.PathLike | np.ndarray, made: Preprocessing, batch: int, subject=None) -> Iterator[Batch]:
     """The samples of a source, a batch at a time: names, and maps as the net takes them.
 
-    source: an array, an image, a folder of images at any depth, a `.npy`, a `.npz` with `x`, or what `data.load` takes,
-    of which it is the test samples (`subject` as there). DataError where it is none of these or does not fit.
+    source: an array, an image, a folder of images at any depth, a WAV file or a folder of them, a table with columns
+    as the training one's, a `.npy`, a `.npz` with `x`, or what `data.load` takes, of which it is the test samples
+    (`subject` as there). DataError where it is none of these or does not fit.
     """
     if isinstance(source, np.ndarray):
         return _of_array(source, made, batch, "sample", "the array")
     path, name = Path(source), str(source)
     if name in data.NAMES or not path.exists():
         return _of_data_set(name, made, batch, subject)
+    if made.kind == "sound" and path.suffix != ".npz" or path.suffix.lower() in TABLES:
+        return _of_files(path, made, batch)
     if path.is_dir() and (images := below(path)):
         return _of_images(images, path, made, batch)
     if path.suffix.lower() in SUFFIXES:
@@ -97,6 +102,13 @@ def _read_npy(path: Path) -> np.ndarray:
         return np.load(file, allow_pickle=False)
 
 
+def _of_files(path: Path, made: Preprocessing, batch: int) -> Iterator[Batch]:
+    """What one reader of all new samples takes at once: sounds and tables."""
+    found = data.read_samples(path, made)
+    for start in range(0, len(found.x), batch):
+        yield list(found.names[start : start + batch]), found.x[start : start + batch]
+
+
 def _of_data_set(name: str, made: Preprocessing, batch: int, subject: int | None) -> Iterator[Batch]:
     return of_part(dataset(name, made, subject), "test", made, batch)
 
@@ -112,10 +124,17 @@ def of_part(d: data.Dataset, part: str, made: Preprocessing, batch: int) -> Iter
         yield list(names), maps
 
 
-def dataset(name: str, made: Preprocessing, subject: int | None = None, seed: int = 0) -> data.Dataset:
-    """The data set of a source, in the size that the net takes; DataError where it cannot be used."""
+def dataset(
+    name: str, made: Preprocessing, subject: int | None = None, seed: int = 0, options: Mapping | None = None
+) -> data.Dataset:  # fmt: skip
+    """The data set of a source, read as the training data of a net were; DataError where it cannot be used.
+
+    options: by which those were read (`data.ReadOptions`); what else is among them does not count.
+    """
     size = made.size if data.stretches(name) else None
-    d = data.load(name, subject, size, made.channels if size else None, seed)
+    given = {key: value for key, value in (options or {}).items() if key in OPTIONS}
+    reading = data.ReadOptions(**given, made=made)
+    d = data.load(name, subject, size, made.channels if size else None, seed, reading)
     if made.size and (d.size, d.channels) != (made.size, made.channels or d.channels):
         shapes = ["x".join(map(str, s)) for s in ((*d.size, d.channels), (*made.size, made.channels))]
         raise DataError(f"{d.name} has maps of {shapes[0]}, but the net takes {shapes[1]}")
