@@ -61,7 +61,10 @@ def prepare(settings: AdaptSettings) -> Job:
     graph, pixels = net(settings, dataset), dataset.pixels
     whole = dataset = dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
     if settings.recipe == recipe.AUTO:
-        dataset = data.validation_split(dataset, recipe.share(len(dataset.x_train)), settings.seed)
+        try:
+            dataset = data.validation_split(dataset, recipe.share(len(dataset.x_train)), settings.seed)
+        except data.DataError as e:
+            raise Malformed(f"{e}; --recipe {recipe.PLAIN} trains on all samples, and nothing watches") from None
     if settings.augment is not None:
         dataset, whole = (data.augmented(d, settings.augment) for d in (dataset, whole))
     program, method = compiled(settings, dataset, graph, whole.x_train)

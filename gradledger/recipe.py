@@ -19,7 +19,7 @@ Decided from the options and the net alone, before the run:
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command line reads the constants for its help, and must not wait for kernels
@@ -72,7 +72,7 @@ def with_parts(plan: Plan, settings: AdaptSettings) -> Plan:
         optimizer = Adam(six_digits(optimizer.lr), schedule=optimizer.schedule)
     step = replace(step, optimizer=optimizer)
     if settings.clip is not None:
-        if not hasattr(step, "clip_norm"):
+        if all(field.name != "clip_norm" for field in fields(step)):
             raise ValueError(f"{step.method} clips no gradient: leave --clip out")
         step = replace(step, clip_norm=settings.clip or None)
     return replace(plan, step=step, batch_norm=settings.batch_norm, label_smoothing=settings.label_smoothing)

@@ -24,7 +24,7 @@ def drawn_up(record: dict, settings: AdaptSettings, program: ri.Program) -> dict
     if not course.get("looks"):
         return {}
     train, held = record["samples"]["train"], record["samples"]["validation"]
-    looks = len(course["looks"]) + max(0, len(course["probed"]) - 1) + (course.get("again", {}).get("loss") is not None)
+    looks = seen(course)
     infers = inference(program)
     found = {"looks": both(infers, parts(held, program.batch) * looks, listed(course["seen"]))}
     if first := course["first"]:
@@ -39,6 +39,13 @@ def drawn_up(record: dict, settings: AdaptSettings, program: ri.Program) -> dict
         ):
             found[part] = both(of, expected, made(ran[key]))
     return found
+
+
+def seen(course: dict) -> int:
+    """How often the held-out samples were looked at; a step that fails stands for a look that was not made."""
+    probed, run = ([loss for _, loss, _ in course[key] if loss is not None] for key in ("probed", "looks"))
+    last = course.get("again", {}).get("loss") is not None
+    return len(run) + len(probed) - bool(probed) + last  # the best probe is a look of the run too
 
 
 def parts(count: int, batch: int) -> list[int]:

@@ -278,7 +278,7 @@ def adapted(record: dict) -> None:
     """The table at the end of `adapt`."""
     who = f", person {record['subject']} held out" if record.get("subject") else ""
     on = escape(record["data_name"])
-    console.print(f"\n{record['model']} on {on}{who}: {record['method']}, {record['steps']} steps")
+    console.print(f"\n{record['model']} on {on}{who}: {record['method']}, {record['steps']} steps", soft_wrap=True)
     from . import show_course
 
     course = show_course.sentences(record) if "course" in record else []

@@ -49,6 +49,7 @@ FOREIGN = {
     "npy": (b"\x93NUMPY\x01\x00" + bytes(40), "is a NumPy array"),
     "zip": (zipped("readme.txt"), "is a ZIP archive: unpack it first"),
     "jpeg": (b"\xff\xd8\xff\xe0" + bytes(40), "is an image: an image is no net"),
+    "text": ("a,b\n1,2 µ\n".encode(), "is a text file: a text is no net; a table of samples is data"),
 }
 
 

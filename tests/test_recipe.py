@@ -8,6 +8,7 @@ import pytest
 
 import refimpl as ri
 from gradledger import adapt, cost, recipe
+from gradledger.errors import Malformed
 from gradledger.settings import AdaptSettings
 from refimpl import data
 from refimpl.methods.optim import CLIP_NORM
@@ -114,6 +115,51 @@ def test_a_run_that_is_not_worse_gets_no_sentence():
         "the run ended worse than it began: accuracy 50.00% before, 47.50% after, on 40 samples; the weights that it "
         "began with are kept; a smaller --lr (it was 0.01), a smaller --train-last or more --epochs may help"
     )
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"method": ["niti"], "clip": 2.0}, "niti clips no gradient: leave --clip out"),
+        ({"recipe": "fast"}, "there is no --recipe 'fast'; known: auto, plain"),
+        ({"optimizer": "lion"}, "there is no --optimizer 'lion'"),
+        ({"batch_norm": "open"}, "there is no --batch-norm 'open'; did you mean 'frozen'?"),
+        ({"class_weights": "heavy"}, "there is no --class-weights 'heavy'; known: balanced"),
+        ({"clip": -1.0}, "--clip must be the most that the norm"),
+        ({"warmup": -1}, "--warmup must be a number of steps"),
+        ({"label_smoothing": 1.5}, "label_smoothing must be at least 0"),
+    ],
+)
+def test_a_part_of_a_recipe_that_is_none_is_refused(given, message):
+    with pytest.raises(Malformed, match=message):
+        adapt.prepare(AdaptSettings(**given))
+
+
+def test_data_of_which_nothing_can_be_held_out_say_what_can_be_done(tmp_path):
+    x, y = np.random.default_rng(0).random((6, 12, 12, 1)).astype("f"), np.arange(3)
+    np.savez(tmp_path / "one.npz", x=x[:3], y=y, x_test=x[3:], y_test=y)
+    settings = AdaptSettings("lenet5", str(tmp_path / "one.npz"), method=["backprop"])
+    with pytest.raises(Malformed, match="none can be held out; --recipe plain trains on all samples"):
+        adapt.prepare(settings)
+    assert len(adapt.prepare(dataclasses.replace(settings, recipe="plain")).dataset.x_train) == 3
+
+
+def test_the_parts_of_a_recipe_reach_the_plan(tmp_path):
+    x, y = np.random.default_rng(0).random((40, 12, 12, 1)).astype("f"), np.arange(40) % 4 // 2
+    y[:10] = 0
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    settings = AdaptSettings(
+        "lenet5", str(tmp_path / "own.npz"), method=["backprop"], optimizer="adam", clip=0.5, warmup=3,
+        label_smoothing=0.1, class_weights="balanced",
+    )  # fmt: skip
+    job = adapt.prepare(settings)
+    plan, labels = job.program.plan, job.dataset.y_train
+    assert isinstance(plan.step.optimizer, ri.Adam) and plan.step.optimizer.lr == pytest.approx(0.001)
+    assert plan.step.clip_norm == 0.5 and plan.step.optimizer.schedule.warmup == 3 and plan.label_smoothing == 0.1
+    counts = np.bincount(labels)
+    assert np.array(plan.class_weights) * counts == pytest.approx([len(labels) / 2] * 2)
+    assert adapt.prepare(dataclasses.replace(settings, clip=0.0)).program.plan.step.clip_norm is None
+    assert adapt.prepare(job.settings).settings == job.settings
 
 
 def test_a_deep_net_without_weights_does_not_diverge(tmp_path):

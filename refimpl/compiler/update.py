@@ -28,7 +28,10 @@ def update(net: "Derivation", nodes: "list[Resolved]") -> None:
     optimizer = net.plan.step.optimizer
     op = operator(optimizer.operator)
     passed = next(p for p in op.passes.values() if set(p.writes) == {"w", *optimizer.state})
-    rate = lambda updates, planned, seed, factor: factor * optimizer.rate(updates, planned, seed)  # noqa: E731
+
+    def rate(updates: int, planned: int, seed: int, factor: float) -> float:
+        return factor * optimizer.rate(updates, planned, seed)
+
     shared = {"lr": net.scalar("lr", net.dtype, rate, rate=True)}
     if net.plan.step.clip_norm is not None:
         shared["clip"] = clip(net, net.plan.step.clip_norm)

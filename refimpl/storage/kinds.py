@@ -5,6 +5,7 @@ from typing import BinaryIO
 
 TAKEN = "read are .safetensors of this library, and .npz of Keras's MobileNetV2 and of quantized microcontroller nets"
 NPZ = "a .npz of arrays"
+TEXT = "a text file"
 KERAS = "of Keras, MobileNetV2's arrays in a .npz are read (numpy.savez)"
 CONVERT = {  # what a file is → what to do with it
     "an ONNX model": (
@@ -27,6 +28,7 @@ CONVERT = {  # what a file is → what to do with it
     "a ZIP archive": "unpack it first",
     "a gzip file": "unpack it first",
     "an image": "an image is no net; as data, give it to --data",
+    TEXT: "a text is no net; a table of samples is data: give it to --data",
 }
 STARTS = {
     b"\x89HDF\r\n\x1a\n": "an HDF5 file, such as Keras's .h5", b"\x93NUMPY": "a NumPy array (.npy)",
@@ -65,7 +67,16 @@ def _kind(file: BinaryIO) -> str | None:
         return "a Python pickle, such as of an older torch.save or of joblib"
     if len(begin) > 2 and begin[0] == 0x08 and 0 < begin[1] <= LONGEST_VERSION and begin[2] in ONNX_FIELDS:
         return "an ONNX model"
-    return None
+    return TEXT if _is_text((begin + file.read(4096)).rpartition(b"\n")[0]) else None
+
+
+def _is_text(lines: bytes) -> bool:
+    """Are whole lines, at least one, text that can be printed?"""
+    try:
+        text = lines.decode()
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and all(c.isprintable() or c in "\t\r\n" for c in text)
 
 
 def _zipped(file: BinaryIO) -> str | None:
