@@ -59,15 +59,11 @@ def prepare(settings: AdaptSettings) -> Job:
         settings.data, subject=watched(settings), size=size, seed=settings.seed, reading=settings.reading
     )
     graph, pixels = net(settings, dataset), dataset.pixels
-    whole = dataset = dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
-    if settings.recipe == recipe.AUTO:
-        try:
-            dataset = data.validation_split(dataset, recipe.share(len(dataset.x_train)), settings.seed)
-        except data.DataError as e:
-            raise Malformed(f"{e}; --recipe {recipe.PLAIN} trains on all samples, and nothing watches") from None
+    dataset = dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
+    dataset, whole = parted(settings, dataset)
     if settings.augment is not None:
-        dataset, whole = (data.augmented(d, settings.augment) for d in (dataset, whole))
-    program, method = compiled(settings, dataset, graph, whole.x_train)
+        dataset, whole = (d and data.augmented(d, settings.augment) for d in (dataset, whole))
+    program, method = compiled(settings, dataset, graph, (whole or dataset).x_train)
     trainer = trainer_of(program, settings.seed)
     settings = decided(settings, program.plan)
     head = head_of(settings, graph, program)
@@ -75,15 +71,30 @@ def prepare(settings: AdaptSettings) -> Job:
     return Job(settings, dataset, program, trainer, method, origin(graph), run, head, pixels)
 
 
+def parted(settings: AdaptSettings, d: data.Dataset) -> tuple[data.Dataset, data.Dataset | None]:
+    """The data with samples held out as the recipe wants them; and, where they are few, the data as they were.
+
+    Of many samples the maps move within their memory: a copy might not fit beside them.
+    """
+    if settings.recipe == recipe.PLAIN:
+        return d, None
+    few = d.x_val is None and len(d.x_train) < recipe.SMALL
+    try:
+        found = data.validation_split(d, recipe.share(len(d.x_train)), settings.seed, reuse=not few)
+    except data.DataError as e:
+        raise Malformed(f"{e}; --recipe {recipe.PLAIN} trains on all samples, and nothing watches") from None
+    return found, d if few else None
+
+
 def course(
-    settings: AdaptSettings, trainer: ri.Trainer, d: data.Dataset, whole: data.Dataset
+    settings: AdaptSettings, trainer: ri.Trainer, d: data.Dataset, whole: data.Dataset | None
 ) -> Watched | Rehearsed | Unwatched:  # fmt: skip
-    """How the run goes through its steps. whole: the data before samples were held out of them, or d."""
+    """How the run goes through its steps. whole: the data before samples were held out, where they train in the end."""
     if settings.recipe == recipe.PLAIN:
         return Unwatched(trainer, d.x_train, d.y_train, settings.epochs)
     probes = PROBES if settings.probe else (1.0,)
     part, held = (d.x_train, d.y_train), (d.x_val, d.y_val)
-    if whole.x_val is None and len(whole.x_train) < recipe.SMALL:
+    if whole is not None:
         return Rehearsed(trainer, part, held, (whole.x_train, whole.y_train), settings.epochs, probes)
     return Watched(trainer, *part, *held, settings.epochs, probes)
 

@@ -12,6 +12,8 @@ from gradledger.errors import Malformed
 from gradledger.settings import AdaptSettings
 from refimpl import data
 from refimpl.methods.optim import CLIP_NORM
+from refimpl.recipes.rehearsed import Rehearsed
+from refimpl.recipes.watched import Watched
 from refimpl.saved.labels import HEAD_GAIN
 from refimpl.training.trainer import initial
 
@@ -142,6 +144,26 @@ def test_data_of_which_nothing_can_be_held_out_say_what_can_be_done(tmp_path):
     with pytest.raises(Malformed, match="none can be held out; --recipe plain trains on all samples"):
         adapt.prepare(settings)
     assert len(adapt.prepare(dataclasses.replace(settings, recipe="plain")).dataset.x_train) == 3
+
+
+@pytest.mark.parametrize("count, kind", [(300, Rehearsed), (3000, Watched)])
+def test_samples_that_watch_are_none_of_those_that_train(tmp_path, count, kind):
+    """Of many samples the maps move within their memory; each keeps its label."""
+    x, y = np.random.default_rng(0).random((count, 12, 12, 1)).astype("f"), np.arange(count) % 3
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    job = adapt.prepare(AdaptSettings("lenet5", str(tmp_path / "own.npz"), method=["backprop"]))
+    d, label = job.dataset, {maps.tobytes(): k for maps, k in zip(x, y, strict=True)}
+    parts = [(getattr(d, f"x_{part}"), getattr(d, f"y_{part}")) for part in ("train", "val", "test")]
+    found = [(maps.tobytes(), int(k)) for maps, labels in parts for maps, k in zip(maps, labels, strict=True)]
+    assert isinstance(job.course, kind) and len(found) == len(dict(found)) == count
+    assert all(label[maps] == k for maps, k in found)
+    share = len(d.x_val) / (len(d.x_train) + len(d.x_val))
+    assert share == pytest.approx(0.2 if kind is Rehearsed else 0.1, abs=0.01)
+    if kind is Rehearsed:
+        whole = {maps.tobytes() for maps in job.course.whole[0]}
+        assert whole == {maps.tobytes() for maps, _ in zip(d.x_train, d.y_train, strict=True)} | {
+            maps.tobytes() for maps in d.x_val
+        }
 
 
 def test_the_parts_of_a_recipe_reach_the_plan(tmp_path):

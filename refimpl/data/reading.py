@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from ..storage.files import quoted
 from .dataset import DataError
@@ -85,5 +86,5 @@ class ReadOptions:
 
 
 PLAIN = ReadOptions()
-DEFAULTS = {f.name: f.default for f in fields(ReadOptions)}
+DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(ReadOptions)}
 OPTIONS = tuple(name for name in DEFAULTS if name != "made")  # that a user gives
