@@ -104,6 +104,8 @@ class Preprocessing:
 
     def _fits(self) -> bool:
         """Are the values such as a data set could have?"""
+        if not all(isinstance(v, tuple) for v in (self.mean, self.std, self.columns, self.size or ())):
+            return False
         numbers = (self.divisor, self.black, self.white, *self.mean, *self.std)
         counts = (self.channels, self.window, self.stride, self.frames, *(self.size or ()), self.bits)
         return (
@@ -111,6 +113,7 @@ class Preprocessing:
             and all(v is None or type(v) is int and v > 0 for v in counts)
             and (self.size is None or len(self.size) == 2)
             and all(isinstance(v, str) for v in (self.kind, self.axes, self.dtype, *self.columns))
+            and (self.rate is None or type(self.rate) in (int, float) and 0 < self.rate < math.inf)
             and len(self.mean) == len(self.std)
             and all(v > 0 for v in (*self.std, self.divisor))
             and axes_fit(self.axes)
