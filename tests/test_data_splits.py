@@ -164,7 +164,8 @@ def test_samples_that_do_not_fit_are_refused(samples, message):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"columns": True}, {"mean": 1.5}, {"size": "12"}, {"rate": "50"}, {"rate": -1.0}, {"std": [0.0]}, {"std": [1.0, 1.0]}, {"axes": "NN"}, {"axes": "NTW"}, {"size": [3]}, {"dtype": "O"},
+    [{"columns": True}, {"mean": 1.5}, {"size": "12"}, {"rate": "50"}, {"rate": -1.0}, {"std": [0.0]},
+     {"std": [1.0, 1.0]}, {"axes": "NN"}, {"axes": "NTW"}, {"size": [3]}, {"dtype": "O"},
      {"mean": ["a"]}, {"divisor": float("nan")}, {"window": -1}, {"other": 1}],
 )  # fmt: skip
 def test_stored_preprocessing_that_is_none_is_refused(changed):

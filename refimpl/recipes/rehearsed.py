@@ -15,7 +15,7 @@ import numpy as np
 from ..training.guard import NonFiniteError
 from ..training.inputs import Inputs, samples
 from ..training.trainer import Progress, Trainer
-from .watched import BEST, PROBES, Event, Watched, far, sizes_of
+from .watched import BEST, PROBES, Event, Watched, counted, far, sizes_of
 
 BEGIN = "begin"  # the weights from which both begin
 REHEARSAL = 2  # the epochs are divided by this
@@ -86,10 +86,13 @@ class Rehearsed:
     def resume(self, arrays: Mapping[str, np.ndarray], course: Mapping) -> None:
         """Go on from what `saved` gave; the trainer is resumed already. ValueError for what is of another plan."""
         try:
-            self.again = Again(**course["again"])
-            own = course["course"]
+            self.again, own = Again(**course["again"]), course["course"]
+            counted(self.again.made)
         except (KeyError, TypeError) as e:
             raise ValueError(f"the course of a rehearsed run lacks or has too much: {e}") from None
+        flags = (self.again.begun, self.again.ended, self.again.kept)
+        if any(type(flag) is not bool for flag in flags) or type(self.again.loss) not in (float, type(None)):
+            raise ValueError("no run on all samples stands so")
         begin = f"{BEGIN}/"
         self.begin = {n.removeprefix(begin): a for n, a in arrays.items() if n.startswith(begin)}
         if self.begin:  # else it was saved before the first step

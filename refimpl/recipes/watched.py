@@ -34,6 +34,7 @@ PATIENCE = 0.4  # share of the looks of a run
 LOWER = 0.25  # factor on the learning rate where the best weights are put back
 FAR, MORE = 1.5, 0.2  # a loss above FAR·best + MORE is far above the best one
 KEPT = FIRST, WINNER, BEST = "first", "winner", "best"  # weights that are kept
+MOST = 10**12  # that may be counted
 STEP, LOSSES = "step", "losses"  # what is kept beside the arrays of a trainer
 
 
@@ -50,6 +51,13 @@ def looked(trainer: Trainer, x: Inputs, y: np.ndarray) -> Glance:
     found = trainer.measures(x, y)
     loss = found["loss"]
     return Glance(trainer.step, loss if math.isfinite(loss) else math.inf, next(iter(found.values())))
+
+
+def counted(value) -> int:
+    """A number of steps or of times; ValueError for anything else."""
+    if type(value) is not int or not 0 <= value <= MOST:
+        raise ValueError(f"{value!r:.40} counts nothing")
+    return value
 
 
 def far(loss: float, best: float) -> bool:
@@ -140,15 +148,19 @@ class Course:
     def of(cls, found: Mapping) -> "Course":
         """The course of `as_json`; KeyError, TypeError or ValueError for what is none."""
         looks = {
-            name: [Glance(int(step), math.inf if loss is None else float(loss), float(measure))
+            name: [Glance(counted(step), math.inf if loss is None else float(loss), float(measure))
                    for step, loss, measure in found[name]]
             for name in ("probed", "looks")
         }  # fmt: skip
-        ran = [[int(first), int(end)] for first, end in found["ran"]]
-        seen = Counter({(str(section), int(n)): int(times) for section, n, times in found["seen"]})
+        ran = [[counted(first), counted(end)] for first, end in found["ran"]]
+        seen = Counter({(str(section), counted(n)): counted(times) for section, n, times in found["seen"]})
         course = cls(**{**found, **looks, "ran": ran, "seen": seen})
-        if not 0 <= course.best < max(1, len(course.looks)):
+        if counted(course.best) >= max(1, len(course.looks)):
             raise ValueError(f"there is no look {course.best}")
+        if not (counted(course.lowered) <= len(course.looks) and 0 < float(course.factor) < math.inf):
+            raise ValueError(f"no run lowers a rate to {course.factor} of it in {course.lowered} times")
+        if type(course.ended) is not bool or any(first >= end for first, end in ran):
+            raise ValueError("no run ends so, or makes such steps")
         return course
 
     def as_json(self) -> dict:
@@ -206,8 +218,20 @@ class Watched:
         for key, array in arrays.items():
             of, _, name = key.partition("/")
             self.kept.setdefault(of, {})[name] = array
+        begun = bool(self.course.looks)
+        needed = {BEST} | ({FIRST} if self.probing else set()) if begun else set()
+        if not needed <= self.kept.keys() <= {*KEPT} or not begun and (self.course.probed or self.course.ended):
+            raise ValueError(
+                f"a watched run that stands there keeps other weights than {', '.join(self.kept) or 'none'}"
+            )
         for of, kept in self.kept.items():
             self.check(of, kept)
+            if STEP not in kept or LOSSES not in kept or kept[STEP].shape != (1,) or kept[LOSSES].ndim != 1:
+                raise ValueError(f"the weights kept as {of} do not say after which step")
+            if counted(int(kept[STEP][0])) != len(kept[LOSSES]):
+                raise ValueError(
+                    f"the weights kept as {of} are of {kept[STEP][0]} steps with {len(kept[LOSSES])} losses"
+                )
 
     def check(self, of: str, kept: Mapping[str, np.ndarray]) -> None:
         """ValueError where kept weights are not of this trainer's plan."""
