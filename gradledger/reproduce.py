@@ -14,6 +14,7 @@ from validation.experiments import (
     lenet_mnist,
     loss_landscape,
     noniid,
+    outcomes,
     quantized_lenet,
     quantized_noniid,
     quantized_resnet,
@@ -48,10 +49,12 @@ EXPERIMENTS = {
     timing.NAME: timing.run,
     loss_landscape.NAME: loss_landscape.run,
     quantized_scaling.NAME: quantized_scaling.run,
+    outcomes.NAME: outcomes.run,
     **{name: partial(forward_gradients.run, name) for name in forward_gradients.TASKS},
 }
 MANY_RUNS = (
     noniid, lenet_mnist, quantized_lenet, quantized_noniid, quantized_resnet, quantized_scaling, sparse_mobilenet,
+    outcomes,
 )  # fmt: skip
 JUDGED = {module.NAME: module for module in MANY_RUNS} | dict.fromkeys(forward_gradients.TASKS, forward_gradients)
 

@@ -370,6 +370,32 @@ def forward_gradient_runs(name: str) -> str:
     return "\n\n".join(parts)
 
 
+def outcomes() -> str:
+    """What each method makes of each pair beside head alone and the search by hand; then minutes and memory."""
+    parts = []
+    for name, found in record("outcomes")["measured"].items():
+        ways, refused = found["ways"], []
+        rows = []
+        for way, r in ways.items():
+            if "refused" in r:
+                refused.append(f"- {way}: {r['refused']}")
+                continue
+            after = r["after"]
+            rows.append([
+                way, f"{r['before']['mean']:.1f}", f"{after['mean']:.1f} ± {after['std']:.1f}",
+                *(f"{after['mean'] - ways[other]['after']['mean']:+.1f}" for other in ("head alone", "by hand")),
+                r["ended_worse"] or "", f"{r['minutes']:.2f}", f"{r['macs'] / 1e9:,.1f}",
+                f"{r['arena_bytes'] / 2**20:,.1f}", f"{r['resident_bytes'] / 2**20:,.0f}",
+            ])  # fmt: skip
+        head = [
+            name, "before, %", "after, %", "points to head alone", "to by hand", "ended worse", "minutes", "GMAC",
+            "arena, MiB", "process, MiB",
+        ]  # fmt: skip
+        lines = [f"### {found['about']}", table(head, rows, right=1)]
+        parts += [*lines, "Refused:\n\n" + "\n".join(refused)] if refused else lines
+    return "\n\n".join(parts)
+
+
 def curves(ways: dict) -> str:
     """Accuracy against forward passes, in percent, of the ways without a backward pass."""
     shown = {way: r for way, r in ways.items() if way != "backprop"}
@@ -394,7 +420,7 @@ TABLES = {
     "resident": resident, "seconds": seconds, "instance-filter-shares": instance_filter_shares, "mutants": mutants,
     "equations": equation_table, "equal-accuracy": equal_accuracy, "memory-terms": memory_terms, "coverage": coverage,
     "quantized-noniid": quantized_noniid, "quantized-lenet": quantized_lenet, "quantized-scaling": quantized_scaling,
-    "quantized-resnet": quantized_resnet,
+    "quantized-resnet": quantized_resnet, "outcomes": outcomes,
 }  # fmt: skip
 
 

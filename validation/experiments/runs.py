@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from refimpl.data import DataError, Dataset
+from refimpl.data import DataError
 from refimpl.data.on_demand import taken
 from refimpl.kernels import random
 from refimpl.storage import checkpoint, files
@@ -26,6 +27,7 @@ CONFIDENCE = 0.95
 REACHED, MISSED, OPEN = "reached", "not reached", "not decided by these seeds"
 FRESH = (10, 11, 12, 13, 14)  # seeds that nobody looked at while settings were chosen; with five a sign test can tell
 TRIAL_SEED = 9  # of the runs that settings are chosen by
+D = TypeVar("D", bound=Any)
 MOST = 2**26  # bytes of a file of runs
 
 
@@ -67,8 +69,11 @@ class Runs:
         checkpoint.write_atomic(self.path, [line.encode() + b"\n" for line in self.lines])
 
 
-def held_out(d: Dataset, count: int) -> Dataset:
-    """Training data of a trial run: `count` of the training images, drawn by TRIAL_SEED, are its test images."""
+def held_out(d: D, count: int) -> D:
+    """Training data of a trial run: `count` of the training images, drawn by TRIAL_SEED, are its test images.
+
+    d: a data set, or another dataclass with the arrays of one.
+    """
     order = random.permutation(TRIAL_SEED, random.SPLIT, 1 << 20, len(d.x_train))
     held, rest = np.sort(order[:count]), np.sort(order[count:])
     x = [taken(d.x_train, index) for index in (rest, held)]

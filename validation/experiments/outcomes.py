@@ -1,0 +1,152 @@
+"""What a person gets: nets that know something, small real data, and `gradledger adapt` as it comes.
+
+gradledger reproduce outcomes
+
+For each pair of `outcome_pairs`, each method and each seed `gradledger adapt` runs with no option but the method (and
+the size of photographs), in a process of its own, from files. Beside these runs stand, for each pair:
+
+- head alone: the same with `--train-last 0`.
+- by hand: back-propagation without a recipe, with the layers and the learning rate of SEARCH that were best on a
+  quarter of the training samples of a seed of its own, TRIAL_SEED. Every method is judged by it.
+
+The samples that evaluate are others than those that a recipe or the search chooses by; `adapt` looks at them before the
+first step and after the last one. A run that ended below where it began counts as it ended, though its file holds the
+weights that it began with. A method that refuses a pair is listed with its sentence.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from refimpl.methods import registry
+
+from .adapt_command import LONGEST, Samples, commanded
+from .outcome_pairs import PAIRS, Pair
+from .runs import FRESH, TRIAL_SEED, Runs, best_of, certain, held_out, percents, verdicts
+
+NAME = "outcomes"
+HEAD, HAND = "head alone", "by hand"
+SEARCH = tuple(
+    {"train_last": last, "lr": lr}
+    for last, rates in (("0", (0.1, 0.03, 0.01)), ("all", (0.03, 0.01, 0.003, 0.001)))
+    for lr in rates
+)
+HELD_OUT = 0.25  # of the training samples of a trial
+BELOW_HEAD, BELOW_HAND = -1.0, -2.0  # points of accuracy that a method may lack, in each cell and on average
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is run. epochs: None is what the command takes; longest: seconds after which a run is stopped."""
+
+    pairs: tuple[str, ...] = tuple(PAIRS)
+    methods: tuple[str, ...] = tuple(registry.known())
+    seeds: tuple[int, ...] = FRESH[:3]
+    epochs: int | None = None
+    longest: int = LONGEST
+
+
+def options_of(way: str, settings: Mapping) -> list[str]:
+    """What the command is given for a way: a method by its name, HEAD or HAND with settings of SEARCH."""
+    if way == HEAD:
+        return ["--train-last", "0"]
+    if way == HAND:
+        return ["--recipe", "plain", "--method", "backprop", "--train-last", settings["train_last"],
+                "--lr", f"{settings['lr']:g}"]  # fmt: skip
+    return ["--method", way]
+
+
+def one(pair: Pair, way: str, settings: Mapping, seed: int, s: Samples, folder: Path, protocol: Protocol) -> dict:
+    """A run of the command, and what a table says of it; accuracy in shares.
+
+    `error` where it made no net; `ended_worse` where it ended below where it began.
+    """
+    options = ["--model", str(pair.net(folder, seed)), *pair.options, "--seed", str(seed), *options_of(way, settings)]
+    if protocol.epochs is not None:
+        options += ["--epochs", str(protocol.epochs)]
+    with commanded(s, folder, options, protocol.longest) as (r, weights):
+        if weights is None:
+            return {"error": r.get("error") or r.get("reason") or f"exit status {r.get('status')}"}
+        return {
+            "before": r["accuracy_before"],
+            "after": r["accuracy_after"],
+            "ended_worse": not r["ok"],
+            "steps": r["steps"],
+            "train_seconds": r["seconds"],
+            "macs": r["measured"]["macs"] + sum(part["measured"] for part in r.get("recipe_macs", {}).values()),
+            "arena_bytes": r["measured"]["peak_bytes"],
+            "resident_bytes": r["measured"]["resident_peak_bytes"],
+        }
+
+
+def run(output: Path, watch: Callable[[int, int, str], None], protocol: Protocol | None = None) -> dict:
+    """Run every way on every pair; the record. Finished runs are kept in `output` and not run again."""
+    protocol = protocol or Protocol()
+    settings = {"epochs": protocol.epochs, "longest": protocol.longest, "search": SEARCH}
+    runs, folder = Runs(output, NAME, settings), output / NAME
+    ways = (HEAD, HAND, *protocol.methods)
+    work = [(name, way, seed) for name in protocol.pairs for way in ways for seed in protocol.seeds]
+
+    def trial(name: str, tried: dict) -> float:
+        pair = PAIRS[name]
+        whole = pair.samples(TRIAL_SEED)
+        s = held_out(whole, max(1, int(HELD_OUT * len(whole.x_train))))
+        return one(pair, HAND, tried, TRIAL_SEED, s, folder, protocol).get("after", 0.0)
+
+    for i, (name, way, seed) in enumerate(work):
+        watch(i, len(work), f"{name}, {way}, seed {seed}")
+        best = best_of(runs, name, SEARCH, partial(trial, name)) if way == HAND else {}
+        key = {"pair": name, "way": way, "seed": seed, "settings": best}
+        if not runs.get(**key):
+            pair = PAIRS[name]
+            runs.add(**key, **one(pair, way, best, seed, pair.samples(seed), folder, protocol))
+    return {"name": NAME, **judge({"protocol": asdict(protocol), "runs": [r for r in runs.found if "pair" in r]})}
+
+
+def judge(record: dict) -> dict:
+    """What the runs of a record show: by pair and way accuracies, seconds and bytes; and whether the goals hold."""
+    protocol, measured = record["protocol"], dict[str, dict]()
+    for name in protocol["pairs"]:
+        rows = measured[name] = {"about": PAIRS[name].about, "ways": {}}
+        for way in (HEAD, HAND, *protocol["methods"]):
+            own = [r for r in record["runs"] if (r["pair"], r["way"]) == (name, way) and r["seed"] in protocol["seeds"]]
+            refused = [r["error"] for r in own if "error" in r]
+            rows["ways"][way] = {"refused": refused[0]} if refused else {
+                "before": percents([r["before"] for r in own]),
+                "after": percents([r["after"] for r in own]),
+                "ended_worse": sum(r["ended_worse"] for r in own),
+                "settings": own[0]["settings"],
+                "minutes": round(sum(r["train_seconds"] for r in own) / len(own) / 60, 2),
+                "macs": round(sum(r["macs"] for r in own) / len(own)),
+                "arena_bytes": max(r["arena_bytes"] for r in own),
+                "resident_bytes": max(r["resident_bytes"] for r in own),
+            }  # fmt: skip
+    return {
+        "protocol": protocol,
+        "seeds": list(protocol["seeds"]),
+        "measured": measured,
+        **verdicts(goals(measured)),
+        "settings_chosen_on": {"by hand": f"{HELD_OUT:.0%} of the training samples of seed {TRIAL_SEED}"},
+        "runs": record["runs"],
+    }
+
+
+def goals(measured: dict) -> list[dict]:
+    """Three goals: the worst cell against its beginning and against the head alone; the mean against the search."""
+    cells = [
+        (rows["ways"], row)
+        for rows in measured.values()
+        for way, row in rows["ways"].items()
+        if way not in (HEAD, HAND) and "refused" not in row
+    ]
+
+    def after(row: dict) -> float:
+        return row["after"]["mean"]
+
+    by_hand = [after(row) - after(ways[HAND]) for ways, row in cells]
+    return [
+        certain("worst cell, points above its beginning", min(after(r) - r["before"]["mean"] for _, r in cells), 0.0),
+        certain("worst cell, points above head alone", min(after(r) - after(w[HEAD]) for w, r in cells), BELOW_HEAD),
+        certain("mean of the cells, points above the search by hand", sum(by_hand) / len(by_hand), BELOW_HAND),
+    ]  # fmt: skip
