@@ -15,11 +15,12 @@ from refimpl.compiler.lower import BACKENDS
 from refimpl.storage import checkpoint
 from validation.instruments.provenance import provenance
 
-from . import options
+from . import options, trials
 from .errors import Malformed, Refused
 from .finish import plot
 from .models import described, pretrained
 from .output import make_folder
+from .settings import AdaptSettings
 
 NAME = "advise"
 SUBJECT = 1  # the held-out person where the data are the watch recordings, as for `adapt`
@@ -39,12 +40,14 @@ class AdviseSettings:
     data: str | None = None
     backend: str = "fast"
     threads: int | None = None
+    trial_seconds: float | None = None
 
 
 def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str], None]) -> dict:
     """Search for plans, write record and plot into `output`; returns the record.
 
-    Runs no kernel and compiles none. Malformed for a bad value, Refused where no plan keeps to the limits; the refusal
+    Without data it runs no kernel and compiles none; with data some plans of the front are tried on them (`trials`).
+    Malformed for a bad value, Refused where no plan keeps to the limits; the refusal
     says which limit binds, what is the best that can be had, and which limit would do.
     """
     for name in ("classes", "threads", "samples"):
@@ -58,6 +61,11 @@ def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str],
         )
     if settings.samples is not None and settings.data is not None:
         raise Malformed("--samples and --data both tell how many samples an epoch has: give one of them")
+    seconds = trials.SECONDS if settings.trial_seconds is None else settings.trial_seconds
+    if not 0 <= seconds < math.inf:
+        raise Malformed(f"--trial-seconds must be a number of seconds, 0 for no trial, got {seconds:g}")
+    if settings.data is None and settings.trial_seconds is not None:
+        raise Malformed("--trial-seconds tries plans on data: give --data in place of --samples")
     if settings.backend not in BACKENDS:
         raise Malformed(f"backend must be one of {', '.join(BACKENDS)}, got {settings.backend!r}")
     on = options.device(settings.device)
@@ -73,6 +81,9 @@ def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str],
         raise
     except ValueError as e:
         raise Malformed(str(e)) from None
+    front = [entry(p, settings, limit) for p in found.front]
+    if settings.data is not None and seconds:
+        try_out(front, settings, seconds, watch)
     on_data = search.table.nets[search.table.nearest(graph.name, search.convolutions)]
     record = {
         "ok": bool(found.front),
@@ -100,7 +111,7 @@ def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str],
             "net": search.table.nearest(graph.name, search.convolutions),
             **{key: on_data[key] for key in ("data", "weights")},
         },
-        "front": [entry(p, settings, limit) for p in found.front],
+        "front": front,
         "others": [entry(p, settings, limit) for p in found.others],
         **provenance(),
     }
@@ -125,6 +136,23 @@ def net(settings: AdviseSettings) -> tuple[ri.Graph, int]:
     return pretrained(settings.model, d, subject, settings.classes), len(d.x_train)
 
 
+def try_out(
+    front: list[dict], settings: AdviseSettings, seconds: float, watch: Callable[[int, int, str], None]
+) -> None:
+    """Put what a trial on the data reached to some plans of the front, as `trial`."""
+    places = trials.spread(len(front))
+    plans = [
+        AdaptSettings(
+            settings.model, settings.data, method=[front[i]["as_given"]], train_last=str(front[i]["train_last"]),
+            batch=front[i]["batch"], size=settings.size, classes=settings.classes, backend=settings.backend,
+            threads=settings.threads,
+        )
+        for i in places
+    ]  # fmt: skip
+    for i, found in zip(places, trials.tried(plans, seconds, watch), strict=True):
+        front[i]["trial"] = found
+
+
 def entry(p: Priced, settings: AdviseSettings, limit: int | None) -> dict:
     """A compiled candidate as the record holds it."""
     c = p.candidate
@@ -146,6 +174,7 @@ def entry(p: Priced, settings: AdviseSettings, limit: int | None) -> dict:
         "cosine": p.error.cosine,
         "relative_error": p.error.relative_error,
         "fits": p.fits,
+        "trial": None,
         "command": command(p, settings, limit),
     }
 

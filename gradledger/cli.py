@@ -237,6 +237,14 @@ def cost(
     data: Annotated[
         str | None, typer.Option(help="With --advise: the data, as for adapt, in place of --samples.")
     ] = None,
+    trial_seconds: Annotated[
+        float | None,
+        typer.Option(
+            parser=REAL,
+            help="With --advise and --data: seconds in which plans of the front are tried on the data, here, to tell "
+            "which ends best; default 60, 0 for none.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", help="With --advise: folder for record and plot; default gradledger-out.")
     ] = None,
@@ -251,11 +259,13 @@ def cost(
             {"--batch": batch != 1, "--method": list(method) != ["backprop"], "--train-last": train_last is not None,
              "--convention": convention != "macs", "--fit": fit is not None, "--momentum": momentum is not None,
              "--integer-ratio": integer_ratio != "width", "--whole": whole},
-            (model, classes, size, device, memory_limit, seconds_per_epoch, samples, data, backend, threads),
+            (model, classes, size, device, memory_limit, seconds_per_epoch, samples, data, backend, threads,
+             trial_seconds),
             output or Path("gradledger-out"), as_json,
         )  # fmt: skip
     needed = {
-        "--seconds-per-epoch": seconds_per_epoch, "--samples": samples, "--data": data, "--output": output
+        "--seconds-per-epoch": seconds_per_epoch, "--samples": samples, "--data": data, "--output": output,
+        "--trial-seconds": trial_seconds,
     }  # fmt: skip
     for option, value in needed.items():
         if value is not None:

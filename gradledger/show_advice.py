@@ -23,11 +23,13 @@ def advised(record: dict) -> None:
         f"\n{record['model']}, input {rows}x{columns}, {record['classes']} classes, {record['samples']:,} samples an "
         f"epoch on {escape(record['device'])}{measured}; within {' and '.join(limits) or 'no limits'}\n"
     )
+    tried = [p for p in record["front"] if p["trial"]]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (
         ("", "right"), ("method", "left"), ("layers", "right"), ("batch", "right"), ("memory", "right"),
         ("in bytes", "right"), ("an epoch", "right"), ("from", "right"), ("to", "right"),
         ("RAM there", "right"), ("gradient error", "right"), ("cosine", "right"),
+        *((("held out", "right"),) if tried else ()),
     ):  # fmt: skip
         table.add_column(name, justify=justify, no_wrap=True)
     for number, p in enumerate(record["front"], start=1):
@@ -36,7 +38,7 @@ def advised(record: dict) -> None:
         table.add_row(
             str(number), p["as_given"], str(p["train_last"]), str(p["batch"]), size(p["memory_bytes"]),
             f"{p['memory_bytes']:,}", *times, size(p["fits"]["needs"]["ram"]), f"{p['gradient_error']:.3f}",
-            f"{p['cosine']:.3f}",
+            f"{p['cosine']:.3f}", *((reached(p["trial"]),) if tried else ()),
         )  # fmt: skip
     wide.print(table, highlight=False)
     on = record["error_measured_on"]
@@ -51,11 +53,35 @@ def advised(record: dict) -> None:
         f"{MOMENTUM:g}, {plain_sgd()} without",
         "gradient error: expected √(1 − cosine²) to the gradient of the whole net, what is frozen counted as 0; "
         f"measured on {on['net']} ({on['data']}; {on['weights']})\n",
+        *verdict(record["front"]),
     ):
         console.print(escape(line), highlight=False, soft_wrap=True)
-    for number, p in enumerate(record["front"], start=1):
-        console.print(f"{number:3d}  {escape(p['command'])}", highlight=False, soft_wrap=True)
+    shown = sorted(enumerate(record["front"], start=1), key=lambda found: (found[1]["trial"] or {}).get("rank", 0))
+    for number, p in shown:
+        if p["trial"] or not tried:
+            console.print(f"{number:3d}  {escape(p['command'])}", highlight=False, soft_wrap=True)
+    if tried:
+        console.print("\nbest first; the commands of plans that were not tried are in the record", highlight=False)
     console.print()
     for kind, path in record["files"].items():
         if path:
             console.print(f"  {kind:8s} {path}", highlight=False, soft_wrap=True)
+
+
+def reached(trial: dict | None) -> str:
+    """The accuracy that a trial reached, and its rank among them."""
+    return "" if trial is None else f"{trial['accuracy']:.1%} #{trial['rank']}"
+
+
+def verdict(front: list[dict]) -> list[str]:
+    """A sentence that says which plan was best on the person's own data; none where nothing was tried."""
+    tried = [(number, p["trial"]) for number, p in enumerate(front, start=1) if p["trial"]]
+    if not tried:
+        return []
+    number, best = min(tried, key=lambda found: found[1]["rank"])
+    seconds = sum(trial["seconds"] for _, trial in tried)
+    return [
+        f"held out: accuracy on {best['held_out']:,} of your samples after a trial, {seconds:.0f} s for {len(tried)} "
+        f"plans; best is plan {number}: {best['before']:.1%} before, {best['accuracy']:.1%} after {best['steps']:,} "
+        "steps; trials tell the order of plans, a whole run goes further\n"
+    ]

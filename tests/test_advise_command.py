@@ -15,7 +15,7 @@ DEVICE = ("--device", "raspberry-pi-4")
 KEYS = {
     "method", "as_given", "train_last", "batch", "precision", "momentum", "memory_bytes", "state_bytes", "peak_bytes",
     "constant_bytes", "seconds_per_epoch", "steps", "step_seconds", "gradient_error", "cosine", "relative_error",
-    "fits", "command",
+    "fits", "trial", "command",
 }  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def test_with_data_the_commands_adapt(record, run, tmp_path):
     y = np.arange(60) % 3
     x = rng.normal(size=(60, 12, 12, 2)).astype(np.float32) + y[:, None, None, None]  # easily learnt
     np.savez(tmp_path / "own data.npz", x=x, y=y)
-    r = record("--model", "lenet5", "--data", tmp_path / "own data.npz", "--threads", 1)
+    r = record("--model", "lenet5", "--data", tmp_path / "own data.npz", "--threads", 1, "--trial-seconds", 0)
     assert r["samples"] < 60 and r["classes"] == 3 and r["size"] == [12, 12]
     p = r["front"][-1]
     words = shlex.split(p["command"])

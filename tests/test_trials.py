@@ -1,0 +1,98 @@
+"""Plans that are tried on a person's data: `gradledger cost --advise --data`."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import refimpl as ri
+from gradledger import advise, trials
+from gradledger.cli import main
+from gradledger.settings import AdaptSettings
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A net that knows four classes of small maps, and data of three others, whose places tell them."""
+    folder, rng = tmp_path_factory.mktemp("tried"), np.random.default_rng(0)
+    y = np.arange(180) % 3
+    x = rng.normal(0, 0.3, (180, 12, 12, 2)).astype(np.float32)
+    for i, label in enumerate(y):
+        x[i, :, 4 * label : 4 * label + 4] += 1
+    np.savez(folder / "data.npz", x=x, y=y)
+    graph = ri.models.build("lenet5", classes=4, size=(12, 12), channels=2)
+    trainer = ri.Trainer(ri.compile(graph, ri.Plan("all"), batch=8))
+    trainer.save(folder / "net.safetensors")
+    return folder
+
+
+@pytest.fixture
+def plan(files):
+    """What `adapt` would be given."""
+    return AdaptSettings(
+        str(files / "net.safetensors"),
+        str(files / "data.npz"),
+        method=["backprop"],
+        train_last="all",
+        batch=16,
+        threads=1,
+    )
+
+
+def test_places_are_spread_with_both_ends():
+    assert trials.spread(3) == [0, 1, 2] and trials.spread(49) == [0, 10, 19, 29, 38, 48]
+    assert trials.spread(7, 2) == [0, 6]
+
+
+def test_the_better_plan_is_ranked_first(plan):
+    useless = replace(plan, lr=1e-9)
+    seen = []
+    found = trials.tried([useless, plan], 60, lambda i, n, about: seen.append((i, n, about)))
+    assert seen == [(0, 2, "trying backprop, last all"), (1, 2, "trying backprop, last all")]
+    assert [row["rank"] for row in found] == [2, 1]
+    assert found[1]["accuracy"] >= found[0]["accuracy"] == found[0]["before"] == found[1]["before"]
+    assert found[1]["loss"] < found[0]["loss"] and {row["held_out"] for row in found} == {29}
+
+
+def test_a_trial_ends_with_its_seconds(plan):
+    (short,), (whole,) = trials.tried([plan], 0.0), trials.tried([plan], 60)
+    assert short["steps"] == 1 and whole["steps"] > 50
+
+
+def test_a_new_classifier_is_shared(plan, monkeypatch):
+    fitted, starts = trials.fitted, []
+    monkeypatch.setattr(trials, "fitted", lambda job: starts.append(1) or fitted(job))
+    found = trials.tried([replace(plan, train_last="1"), plan], 0.0)
+    assert starts == [1] and found[0]["before"] == found[1]["before"] > 0.4
+
+
+def test_advice_on_data_puts_the_best_first(files, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(advise, "plot", lambda output, name: None)
+    net, data = files / "net.safetensors", files / "data.npz"
+    args = ["cost", "--advise", "--model", str(net), "--data", str(data), "--device", "raspberry-pi-4", "--output"]
+    with pytest.raises(SystemExit) as left:
+        main([*args, str(tmp_path), "--trial-seconds", "2"])
+    out = capsys.readouterr().out
+    front = json.loads((tmp_path / "advise.json").read_text())["front"]
+    tried = {i: p["trial"] for i, p in enumerate(front, start=1) if p["trial"]}
+    assert left.value.code == 0 and 1 < len(tried) <= trials.MOST < len(front)
+    assert {1, len(front)} <= tried.keys() and sorted(t["rank"] for t in tried.values()) == [*range(1, len(tried) + 1)]
+    best = min(tried, key=lambda i: tried[i]["rank"])
+    assert f"best is plan {best}: " in out
+    commands = [line for line in out.splitlines() if "gradledger adapt" in line]
+    assert len(commands) == len(tried) and commands[0].split() == [str(best), *front[best - 1]["command"].split()]
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (("--advise", "--samples", "9", "--trial-seconds", "-1"), "--trial-seconds must be a number of seconds, 0 for"),
+        (("--trial-seconds", "5"), "--trial-seconds goes with --advise"),
+        (("--advise", "--samples", "9", "--trial-seconds", "5"), "--trial-seconds tries plans on data: give --data"),
+    ],
+)
+def test_seconds_of_trials_are_checked(args, message, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["cost", *args])
+    assert left.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
