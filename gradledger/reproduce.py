@@ -8,6 +8,7 @@ from pathlib import Path
 
 from refimpl.storage import checkpoint
 from validation.experiments import (
+    advice_outcomes,
     filter_shares,
     forward_gradients,
     gradient_errors,
@@ -50,11 +51,12 @@ EXPERIMENTS = {
     loss_landscape.NAME: loss_landscape.run,
     quantized_scaling.NAME: quantized_scaling.run,
     outcomes.NAME: outcomes.run,
+    advice_outcomes.NAME: advice_outcomes.run,
     **{name: partial(forward_gradients.run, name) for name in forward_gradients.TASKS},
 }
 MANY_RUNS = (
     noniid, lenet_mnist, quantized_lenet, quantized_noniid, quantized_resnet, quantized_scaling, sparse_mobilenet,
-    outcomes,
+    outcomes, advice_outcomes,
 )  # fmt: skip
 JUDGED = {module.NAME: module for module in MANY_RUNS} | dict.fromkeys(forward_gradients.TASKS, forward_gradients)
 

@@ -10,7 +10,7 @@ import pytest
 from gradledger import plot
 from refimpl import data
 from validation.experiments import datasets, outcome_pairs, outcomes
-from validation.experiments.adapt_command import Samples, commanded
+from validation.experiments.command_line import Samples, commanded
 from validation.experiments.outcome_pairs import Pair, decoded, drawn, of_classes, of_dataset
 from validation.experiments.runs import held_out
 

@@ -18,7 +18,7 @@ from refimpl.data.cifar_jpeg import decode
 from refimpl.kernels import random
 
 from . import datasets
-from .adapt_command import Samples, commanded
+from .command_line import Samples, commanded
 
 DRAWN = 1 << 23  # step of the stream by which a seed draws samples
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

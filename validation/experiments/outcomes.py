@@ -21,7 +21,7 @@ from pathlib import Path
 
 from refimpl.methods import registry
 
-from .adapt_command import LONGEST, Samples, commanded
+from .command_line import LONGEST, Samples, commanded
 from .outcome_pairs import PAIRS, Pair
 from .runs import FRESH, TRIAL_SEED, Runs, best_of, certain, held_out, percents, verdicts
 
