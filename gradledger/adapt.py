@@ -213,5 +213,5 @@ def needed(job: Job) -> int:
     """The most bytes that a run has on the disk at once, but for earlier results: two states, and the results."""
     state = sum(a.nbytes for a in job.trainer.resume_arrays().values())
     weights = sum(job.program.step.parameters[name].nbytes for name in job.program.graph.parameters)
-    kept = 0 if isinstance(job.course, Unwatched) else 1 + len(KEPT)
+    kept = 0 if isinstance(job.course, Unwatched) else len(KEPT)
     return 2 * (1 + kept) * state + weights + ROOM + 64 * job.course.most

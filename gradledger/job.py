@@ -8,7 +8,7 @@ from refimpl.graph import Graph
 from refimpl.recipes.head import Head
 from refimpl.recipes.plain import Unwatched
 from refimpl.recipes.rehearsed import Rehearsed
-from refimpl.recipes.watched import PROBES, Watched
+from refimpl.recipes.watched import GIVEN, SAFE, SEARCH, Watched
 from refimpl.surgery.for_step import is_quantized, made_for, outlined_for, weights_that_train
 from refimpl.training.inputs import Inputs
 
@@ -92,11 +92,11 @@ def course(
     """How the run goes through its steps. whole: the data before samples were held out, where they train in the end."""
     if settings.recipe == recipe.PLAIN:
         return Unwatched(trainer, d.x_train, d.y_train, settings.epochs)
-    probes = PROBES if settings.probe else (1.0,)
     part, held = (d.x_train, d.y_train), (d.x_val, d.y_val)
     if whole is not None:
-        return Rehearsed(trainer, part, held, (whole.x_train, whole.y_train), settings.epochs, probes)
-    return Watched(trainer, *part, *held, settings.epochs, probes)
+        factors = SEARCH if settings.probe else SAFE
+        return Rehearsed(trainer, part, held, (whole.x_train, whole.y_train), settings.epochs, factors)
+    return Watched(trainer, *part, *held, settings.epochs, SEARCH if settings.probe else GIVEN)
 
 
 def head_of(settings: AdaptSettings, graph: Graph, program: ri.Program) -> Head | None:

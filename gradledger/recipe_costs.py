@@ -43,9 +43,9 @@ def drawn_up(record: dict, settings: AdaptSettings, program: ri.Program) -> dict
 
 def seen(course: dict) -> int:
     """How often the held-out samples were looked at; a step that fails stands for a look that was not made."""
-    probed, run = ([loss for _, loss, _ in course[key] if loss is not None] for key in ("probed", "looks"))
+    looks = [*course["looks"], *(look for probe in course["probed"] for look in probe)]
     last = course.get("again", {}).get("loss") is not None
-    return len(run) + len(probed) - bool(probed) + last  # the best probe is a look of the run too
+    return sum(loss is not None for _, loss, _ in looks) + last
 
 
 def parts(count: int, batch: int) -> list[int]:

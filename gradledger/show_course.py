@@ -6,28 +6,31 @@ def sentences(record: dict) -> list[str]:
     course, lr = record["course"], record["settings"]["lr"]
     if not course.get("looks"):
         return []
-    held, found = record["samples"]["validation"], []
+    held, looks, best, found = record["samples"]["validation"], course["looks"], course["best"], []
     if first := course["first"]:
         gain = f"accuracy {share(first['before']['measure'])} to {share(first['after']['measure'])}"
         how = f"at a rate of {first['rate']:g}" if first["rate"] else "no rate improved it"
         found.append(f"the classifier first, alone: {gain} on the {held} samples held out, {how}")
-    if len(course["probed"]) > 1:
-        losses = ", ".join("not finite" if loss is None else f"{loss:.3g}" for _, loss, _ in course["probed"])
-        found.append(f"rates tried, the default and less: loss {losses} on the samples held out")
-    looks, best = course["looks"], course["best"]
+    if tried := course["tried"]:
+        losses = ", ".join(f"{factor * lr:.3g} → {shown(loss)}" for factor, loss in tried)
+        found.append(f"learning rates tried, and the loss on samples held out, {shown(looks[0][1])} before: {losses}")
     lowered = f", lowered {times(course['lowered'])}" if course["lowered"] else ""
-    again = course.get("again")
-    run = "the rehearsal" if again else "the run"
+    if again := course.get("again"):
+        if not again["made"]:
+            return [*found, "none was better than what it began with, whose weights are kept"]
+        end = "its weights are kept" if again["kept"] else "it ended worse, the weights of the best probe are kept"
+        return [*found, f"then all samples, {again['made']} steps at {course['factor'] * lr:.3g}: {end}"]
     if best == 0:
-        found.append(f"{run} found nothing better than it began with, and ended after {looks[-1][0]} steps{lowered}")
+        found.append(f"the run found nothing better than it began with, and ended after {looks[-1][0]} steps{lowered}")
         return found
     seen = f"loss {looks[0][1]:.3g} to {looks[best][1]:.3g}, accuracy {share(looks[0][2])} to {share(looks[best][2])}"
-    found.append(f"the best of {len(looks)} looks in {run}, after {looks[best][0]} steps{lowered}: {seen}")
-    if again:
-        rate = f"at {course['factor'] * lr:g}" if again["begun"] else ""
-        end = "its weights are kept" if again["kept"] else "it ended worse, the rehearsal's weights are kept"
-        found.append(f"then all samples, {again['made']} steps {rate}: {end}")
+    found.append(f"the best of {len(looks)} looks in the run, after {looks[best][0]} steps{lowered}: {seen}")
     return found
+
+
+def shown(loss: float | None) -> str:
+    """A loss; None is one that was not finite."""
+    return "not finite" if loss is None else f"{loss:.3g}"
 
 
 def share(value: float) -> str:

@@ -68,21 +68,21 @@ def trial(job: Job, seconds: float) -> dict:
     watched = course.watched if isinstance(course, Rehearsed) else course
     if not isinstance(watched, Watched):
         raise Malformed("a plan without a recipe holds no samples out to judge it by")
-    best, ended, started = None, 0.0, None
-    for event in watched.run():
+    ended, started = 0.0, None
+    for _ in watched.run():
         if started is None:  # the first step may have compiled kernels
             started = time.perf_counter()
         ended = time.perf_counter() - started
-        if event.look and (best is None or event.look.loss < best.loss):
-            best = event.look
         if ended > seconds:
             break
-    best = min(filter(None, (watched.course.looks[0], best, watched.look())), key=lambda look: look.loss)
+    course = watched.course
+    seen = [*course.looks, *(look for probe in course.probed for look in probe), watched.look()]
+    best = min(seen, key=lambda look: look.loss)
     return {
         "accuracy": best.measure,
         "loss": best.loss,
-        "before": watched.course.looks[0].measure,
-        "steps": watched.course.made,
+        "before": course.looks[0].measure,
+        "steps": course.made,
         "seconds": ended,
         "held_out": len(job.dataset.y_val),
     }

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import refimpl as ri
-from refimpl.recipes import head, watched
+from refimpl.recipes import head
 from refimpl.recipes.rehearsed import Rehearsed
-from refimpl.recipes.watched import Course, Pace, Watched
+from refimpl.recipes.watched import GIVEN, PROBES, SAFE, SEARCH, Course, Pace, Watched, following
 
 CLASSES = 3
 
@@ -46,9 +46,37 @@ def all_of(run):
 
 
 def test_the_pace_of_a_run():
-    assert Pace.of(70, 16, 20, 3) == Pace(100, 5, 10, 8, 3) and Pace.of(70, 16, 20, 3).most == 120
-    assert Pace.of(7, 16, 1, 3) == Pace(1, 1, 1, 3, 3)  # one step in all: each probe makes it
-    assert Pace.of(50_000, 32, 2, 1) == Pace(3126, 312, 312, 4, 1) and Pace.of(50_000, 32, 2, 1).most == 3126
+    assert Pace.of(70, 16, 20) == Pace(100, 5, 25, 8)
+    assert Pace.of(7, 16, 1) == Pace(1, 1, 1, 3)  # one step in all: each probe makes it
+    assert Pace.of(50_000, 32, 2) == Pace(3126, 312, 300, 4) and Pace.of(50_000, 32, 2, GIVEN).probe == 0
+
+
+INF = math.inf
+
+
+@pytest.mark.parametrize(
+    "factors, first, losses, tried, then",
+    [
+        (SEARCH, 2.0, [1.0, 1.2, 1.2], [1, 4, 0.25], None),  # neither way is better
+        (SEARCH, 2.0, [1.0, 1.09], [1, 4], 16),  # that may be chance
+        (SEARCH, 2.0, [1.0, 1.09, 1.3], [1, 4, 16], 0.25),
+        (SEARCH, 2.0, [1.0, 0.9, 0.8], [1, 4, 16], None),  # the highest
+        (SEARCH, 2.0, [1.0, 0.9, INF], [1, 4, 16], None),
+        (SEARCH, 2.0, [1.0, 1.2, 0.9], [1, 4, 0.25], 1 / 16),  # down while it gets better
+        (SEARCH, 2.0, [1.0, 1.2, 0.9, 0.8, 0.7], [1, 4, 0.25, 1 / 16, 1 / 64], None),
+        (SEARCH, 2.0, [1.0], [1], 4),
+        (SEARCH, 2.0, [3.0], [1], 0.25),  # no way up from what does harm
+        (SEARCH, 2.0, [INF, INF, 2.5], [1, 0.25, 1 / 16], 1 / 64),
+        (SEARCH, 2.0, [3.0, 2.5, 2.4, 2.3], [1, 0.25, 1 / 16, 1 / 64], None),
+        (SEARCH, 2.0, [], [], 1),
+        (SAFE, 2.0, [1.0], [1], None),
+        (SAFE, 2.0, [3.0, 1.9], [1, 0.25], None),
+        (SAFE, 2.0, [3.0], [1], 0.25),
+        (GIVEN, 2.0, [], [], None),
+    ],
+)
+def test_which_factor_is_tried_next(factors, first, losses, tried, then):
+    assert following(first, losses, factors) == (dict(zip(tried, losses, strict=True)), then)
 
 
 def test_the_best_weights_are_in_place_and_are_no_worse_than_those_of_the_beginning():
@@ -56,30 +84,39 @@ def test_the_best_weights_are_in_place_and_are_no_worse_than_those_of_the_beginn
     events = all_of(run)
     course, best = run.course, run.course.looks[run.course.best]
     assert course.ended and best.loss == min(look.loss for look in course.looks) < course.looks[0].loss
-    assert run.trainer.measures(X_VAL, Y_VAL)["loss"] == best.loss and best.measure > 0.9
+    assert run.trainer.measures(X_VAL, Y_VAL)["loss"] == min(best.loss, course.won.loss) and best.measure > 0.9
     assert [e.step for e in events] == list(range(1, len(events) + 1)) and events[-1].step == course.made
-    assert len(events) <= events[0].steps == run.pace.most
+    assert len(events) <= events[-1].steps <= run.most
     made = sum(times for ran in run.trainer.made.values() for (section, _), times in ran.items() if section == "update")
     assert made == course.made  # what probes do is done by the trainer, and counted there
-    looks = len(course.looks) + len(watched.PROBES) - 1  # one of the probes is a look of the run
+    looks = len(course.looks) + sum(map(len, course.probed))
     assert course.seen == {("forward", 16): looks, ("forward", 14): looks}
 
 
-def test_the_probes_begin_alike_and_the_run_goes_on_from_the_best():
-    run = Watched(trainer(), X, Y, X_VAL, Y_VAL, 20)
+def test_probes_begin_alike_and_their_rate_falls_to_nothing():
+    run = Watched(trainer(0.01), X, Y, X_VAL, Y_VAL, 20)
     events = all_of(run)
-    losses = [e.loss for e in events]
-    pace, probed = run.pace, run.course.probed
-    assert run.sizes()[:5] == [16, 16, 16, 16, 6] and len(run.sizes()) == run.course.made
-    assert run.course.ran[:2] == [[0, pace.probe]] * 2 and run.course.ran[2][0] == 0
-    assert losses[0] == losses[pace.probe] == losses[2 * pace.probe]  # one batch, the same weights
-    assert len({look.loss for look in probed}) == 3 and all(look.step == pace.probe for look in probed)
-    assert run.course.looks[1] == min(probed, key=lambda look: look.loss)
-    chosen = watched.PROBES[probed.index(run.course.looks[1])]
-    plain = trainer(0.05 * chosen)
+    pace, course = run.pace, run.course
+    tried = dict(run.told()["tried"])
+    probes = len(course.probed)
+    assert course.ran[:probes] == [[0, pace.probe]] * probes and course.ran[probes][0] == 0 and probes == len(tried) > 2
+    assert {e.part for e in events[: probes * pace.probe]} == {PROBES} and events[probes * pace.probe].part == ""
+    assert len({events[i * pace.probe].loss for i in range(probes + 1)}) == 1  # one batch, the same weights
+    assert [[look.step for look in probe] for probe in course.probed] == [[5, 10, 15, 20, 25]] * probes
+    assert run.sizes()[:5] == [16, 16, 16, 16, 6] and len(run.sizes()) == course.made
+    factor = min(tried, key=tried.get)
+    assert course.lowered or course.factor == factor
+    plain = trainer(0.01 * factor)
     plain.fit(X, Y, 20)
     ran = run.trainer.step
-    assert run.course.lowered or run.trainer.losses[:ran] == pytest.approx(plain.losses[:ran], rel=1e-5)
+    assert course.lowered or run.trainer.losses[:ran] == pytest.approx(plain.losses[:ran], rel=1e-5)
+    for i, factor in enumerate(tried):
+        alone = trainer(0.01)
+        steps = alone.steps(X, Y, 20)
+        for k in range(pace.probe):
+            alone.factor = factor * (1 + math.cos(math.pi * k / pace.probe)) / 2
+            next(steps)
+        assert alone.measures(X_VAL, Y_VAL)["loss"] == course.probed[i][-1].loss
 
 
 @pytest.mark.parametrize("lr", [3.0, 300.0])
@@ -88,14 +125,14 @@ def test_a_rate_that_ruins_a_net_is_lowered_or_nothing_is_lost(lr):
     before = run.trainer.measures(X_VAL, Y_VAL)["loss"]
     all_of(run)
     assert run.trainer.measures(X_VAL, Y_VAL)["loss"] <= before and np.isfinite(run.trainer.predict(X)).all()
-    assert run.course.factor < 1 or run.course.lowered
+    assert run.course.factor < 1
     json.dumps(run.course.as_json(), allow_nan=False)
 
 
 def test_it_ends_where_nothing_improves():
     run = Watched(trainer(0.05), X, np.roll(Y, 1), X_VAL, Y_VAL, 40)  # labels that say nothing about the others
     events = all_of(run)
-    assert len(events) < run.pace.most and len(run.course.looks) - 1 - run.course.best == run.pace.patience
+    assert len(events) < events[-1].steps and len(run.course.looks) - 1 - run.course.best == run.pace.patience
 
 
 STEPS = {
@@ -116,7 +153,8 @@ RUNS = {
 def test_a_run_that_is_taken_up_after_any_step_ends_with_the_same_bits(kind, run):
     whole = RUNS[run](trainer(**STEPS[kind]))
     events = all_of(whole)
-    for stop in {0, 1, 9, 10, 11, 20, 29, 30, 31, 35, len(events) - 1}:
+    probe = Pace.of(len(X), 16, 8).probe
+    for stop in {0, 1, 4, 5, probe - 1, probe, probe + 1, 2 * probe, 3 * probe, 3 * probe + 1, len(events) - 1}:
         if stop >= len(events):
             continue
         first = RUNS[run](trainer(**STEPS[kind]))
@@ -136,38 +174,51 @@ def test_a_run_that_is_taken_up_after_any_step_ends_with_the_same_bits(kind, run
         assert again.told() == whole.told() and again.sizes() == whole.sizes()
 
 
-def test_after_the_rehearsal_all_samples_train_from_the_beginning():
-    run = Rehearsed(trainer(), (X, Y), (X_VAL, Y_VAL), ALL, 20)
+def test_after_the_probes_all_samples_train_from_the_beginning():
+    run = Rehearsed(trainer(0.01), (X, Y), (X_VAL, Y_VAL), ALL, 20)
     events = all_of(run)
-    watched_steps, course = run.watched.course.made, run.watched.course
+    course = run.watched.course
     again = [e for e in events if e.part == ""]
-    assert len(again) == run.again.made == 20 * 7 and run.again.kept and again[0].step == watched_steps + 1
-    plain = trainer(0.05 * course.factor)
+    assert len(again) == run.again.made == 20 * 7 and run.again.kept and again[0].step == course.made + 1
+    assert course.made == 25 * len(course.probed) and len(course.looks) == 1  # a quarter of the steps of the part
+    plain = trainer(0.01 * course.factor)
     plain.fit(*ALL, 20)
     assert [e.loss for e in again] == pytest.approx(plain.losses, rel=1e-5)
-    assert run.sizes()[-7:] == [16] * 6 + [4] and len(run.sizes()) == len(events) <= run.most
-    assert run.watched.pace.total == 10 * 5  # half of the epochs
+    assert run.sizes()[-7:] == [16] * 6 + [4] and len(run.sizes()) == len(events) == events[-1].steps <= run.most
 
 
-def test_the_rehearsal_decides_what_is_kept():
-    run = Rehearsed(
-        trainer(), (X, np.roll(Y, 1)), (X_VAL, Y_VAL), ALL, 20
-    )  # it finds nothing better than the beginning
+def test_the_probes_decide_what_is_kept():
+    wrong = (X_VAL, (Y_VAL + 1) % 3)
+    begins = trainer(0.05)
+    begins.fit(*wrong, 40)  # a net that is used to what it is judged by
+    run = Rehearsed(trainer(), (X, Y), wrong, ALL, 20)
+    run.trainer.resume({**run.trainer.resume_arrays(), **begins.parameters}, 0, [])
     first = run.watched.look().loss
-    all_of(run)
-    assert run.watched.course.best or (not run.again.made and run.watched.look().loss == first)
+    events = all_of(run)
+    assert run.again.made == 0 and events and run.watched.look().loss == first and not run.again.kept
+    assert [factor for factor, _ in run.told()["tried"]] == [1, 1 / 4, 1 / 16, 1 / 64]
     run = Rehearsed(trainer(), (X, Y), (X_VAL, Y_VAL), (ALL[0], (ALL[1] + 1) % 3), 20)  # labels that are wrong
     all_of(run)
-    best = run.watched.course.looks[run.watched.course.best].loss
-    assert run.again.made and not run.again.kept and run.watched.look().loss == best
+    assert run.again.made and not run.again.kept and run.watched.look().loss == run.watched.course.won.loss
+
+
+def test_a_rate_that_is_given_is_left_where_it_does_no_harm():
+    run = Rehearsed(trainer(0.01), (X, Y), (X_VAL, Y_VAL), ALL, 20, SAFE)
+    all_of(run)
+    assert [factor for factor, _ in run.told()["tried"]] == [1] and run.watched.course.factor == 1
+    run = Watched(trainer(0.01), X, Y, X_VAL, Y_VAL, 20, GIVEN)
+    all_of(run)
+    assert run.told()["tried"] == [] and run.course.made == 100 and run.most == 100
 
 
 def test_what_is_of_another_run_is_refused():
     run = Watched(trainer(), X, Y, X_VAL, Y_VAL, 2)
     next(run.run())
     arrays, course = run.saved()
-    with pytest.raises(ValueError, match="kept as first have no array conv1.w"):
-        run.resume({k: v for k, v in arrays.items() if k != "first/conv1.w"}, course)
+    with pytest.raises(ValueError, match="kept as best have no array conv1.w"):
+        run.resume({k: v for k, v in arrays.items() if k != "best/conv1.w"}, course)
+    with pytest.raises(ValueError, match="keeps other weights than none"):
+        run.resume({}, course)
     with pytest.raises(ValueError, match="lacks or has too much"):
         run.resume(arrays, course | {"more": 1})
     assert course["ran"] == [[0, 1]] and run.course.made == 1

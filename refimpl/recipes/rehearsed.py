@@ -1,10 +1,9 @@
-"""A run over few samples: a watched one as a rehearsal, then the steps of the epochs on all of them.
+"""A run over few samples: probes that others watch, then the steps of the epochs on all of them.
 
-Of few samples none can be spared. So the watched run (`watched`), which holds some out, is made over half of the epochs
-to find a learning rate that does no harm; then the training begins again, from the same weights, on all samples, those
-that were held out among them, at the rate that was found. The best weights of the rehearsal are kept instead where it
-found nothing better than the beginning, and where the end is far above its best loss on the samples held out, although
-it has been trained on them.
+Of few samples none can be spared. So some are held out for the probes (`watched`) that find a learning rate; then the
+training begins again, from the same weights, on all samples, those that were held out among them, at that rate. Where
+no probe improved on the beginning, nothing trains. Where the end is far above the best probe's loss on the samples held
+out, although it has been trained on them, that probe's weights are kept instead.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,21 +14,17 @@ import numpy as np
 from ..training.guard import NonFiniteError
 from ..training.inputs import Inputs, samples
 from ..training.trainer import Progress, Trainer
-from .watched import BEST, PROBES, Event, Watched, counted, far, sizes_of
-
-BEGIN = "begin"  # the weights from which both begin
-REHEARSAL = 2  # the epochs are divided by this
+from .watched import SEARCH, WINNER, Event, Watched, counted, far, sizes_of
 
 
 @dataclass
 class Again:
     """The training on all samples.
 
-    begun, ended: has it? made: steps; loss: at the end, on the samples that were held out,
-    None where it was not finite; kept: are its weights those of the run?
+    ended: has it? made: steps; loss: at the end, on the samples that were held out, None where it was not finite or no
+    step was made; kept: are its weights those of the run?
     """
 
-    begun: bool = False
     ended: bool = False
     made: int = 0
     loss: float | None = None
@@ -37,24 +32,27 @@ class Again:
 
 
 class Rehearsed:
-    """A new trainer's run over all of the samples, after one over a part of them that the others watch."""
+    """A new trainer's run over all of the samples, after probes over a part of them that the others watch."""
 
     def __init__(
         self, trainer: Trainer, part: tuple[Inputs, np.ndarray], held: tuple[Inputs, np.ndarray],
-        whole: tuple[Inputs, np.ndarray], epochs: int, probes: tuple[float, ...] = PROBES,
+        whole: tuple[Inputs, np.ndarray], epochs: int, factors: str = SEARCH,
     ):  # fmt: skip
-        """part, held, whole: maps (M, …) and labels (M, …) to rehearse on, to watch by and to train on in the end."""
+        """part, held, whole: maps (M, …) and labels (M, …) to probe on, to watch by and to train on in the end.
+
+        factors: on the learning rate that are tried, SEARCH or SAFE.
+        """
         trainer.check(*whole)
         self.trainer, self.whole, self.epochs = trainer, whole, epochs
-        self.watched = Watched(trainer, *part, *held, -(-epochs // REHEARSAL), probes)
-        self.again, self.begin = Again(), dict[str, np.ndarray]()
+        self.watched = Watched(trainer, *part, *held, epochs, factors)
+        self.again = Again()
         self.total = epochs * -(-samples(whole[0]) // trainer.program.batch)
         self._steps: Iterator[Progress] | None = None
 
     @property
     def most(self) -> int:
         """The most steps that are made."""
-        return self.watched.most + self.total
+        return self.watched.most - self.watched.pace.total + self.total
 
     def sizes(self) -> list[int]:
         """The mini-batches of the steps that were made."""
@@ -63,25 +61,16 @@ class Rehearsed:
 
     def run(self) -> Iterator[Event]:
         """Train to the end, a step at a time; the weights that are kept are in place when it ends."""
-        if not self.begin:
-            self.begin = self.watched.changing()
-        for event in self.watched.run():
-            yield event._replace(steps=self.most, part="rehearsal")
-        if not self.again.begun and not self.again.ended:
-            if self.watched.course.best == 0:
-                self.again.ended = True
-            else:
-                self._begin()
+        for event in self.watched.choose():
+            yield event._replace(steps=self.watched.probes + self.total)
+        self.again.ended = self.again.ended or not self.watched.improves
         while not self.again.ended:
             yield self._on()
 
     def saved(self) -> tuple[dict[str, np.ndarray], dict]:
         """What `resume` needs beside the trainer's own state: arrays by name, and what JSON takes."""
         arrays, course = self.watched.saved()
-        return arrays | {f"{BEGIN}/{n}": a for n, a in self.begin.items()}, {
-            "course": course,
-            "again": asdict(self.again),
-        }
+        return arrays, {"course": course, "again": asdict(self.again)}
 
     def resume(self, arrays: Mapping[str, np.ndarray], course: Mapping) -> None:
         """Go on from what `saved` gave; the trainer is resumed already. ValueError for what is of another plan."""
@@ -90,23 +79,14 @@ class Rehearsed:
             counted(self.again.made)
         except (KeyError, TypeError) as e:
             raise ValueError(f"the course of a rehearsed run lacks or has too much: {e}") from None
-        flags = (self.again.begun, self.again.ended, self.again.kept)
+        flags = (self.again.ended, self.again.kept)
         if any(type(flag) is not bool for flag in flags) or type(self.again.loss) not in (float, type(None)):
             raise ValueError("no run on all samples stands so")
-        begin = f"{BEGIN}/"
-        self.begin = {n.removeprefix(begin): a for n, a in arrays.items() if n.startswith(begin)}
-        if self.begin:  # else it was saved before the first step
-            self.watched.check(BEGIN, self.begin)
-        self.watched.resume({n: a for n, a in arrays.items() if not n.startswith(begin)}, own)
+        self.watched.resume(arrays, own)
 
     def told(self) -> dict:
         """What came of it, as JSON takes it."""
         return self.watched.told() | {"again": asdict(self.again)}
-
-    def _begin(self) -> None:
-        """The weights of the beginning again."""
-        self.trainer.resume({**self.trainer.resume_arrays(), **self.begin}, 0, [])
-        self.again.begun = True
 
     def _on(self) -> Event:
         """Make one step on all samples; after the last one decide which weights are kept."""
@@ -122,10 +102,10 @@ class Rehearsed:
         look = None
         if again.ended:
             look = self.watched.look() if np.isfinite(loss) else None
-            best = self.watched.course.looks[self.watched.course.best].loss
+            won = self.watched.course.won
+            assert won is not None  # else nothing would have trained
             again.loss = look.loss if look and np.isfinite(look.loss) else None
-            again.kept = again.loss is not None and not far(again.loss, best)
+            again.kept = again.loss is not None and not far(again.loss, won.loss)
             if not again.kept:
-                self.watched.put(BEST)
-        made = self.watched.course.made + again.made
-        return Event(made, self.most, loss, look)
+                self.watched.put(WINNER)
+        return Event(self.watched.course.made + again.made, self.watched.probes + self.total, loss, look)

@@ -1,10 +1,15 @@
-"""A training that is watched: short probes choose the learning rate, and the best weights are kept.
+"""A training that is watched: probes choose the learning rate, and the best weights are kept.
 
-Before the first step, and then after every `every` steps, the net is judged by its loss on samples that it does not
-train on. The first steps are made once for each factor of PROBES on the learning rate, from the same weights on the
-same mini-batches, and the training goes on from those that were judged best. A look far above the best one, or a loss
+The net is judged by its loss on samples that it does not train on: before the first step, and then after every `every`
+steps. Each probe begins with the weights that training begins with and makes the first PART of the run's steps, with a
+factor of its own on the learning rate, which falls to 0 along a cosine as that of a whole run does: what a rate reaches
+in a few steps at its full height says little about where it ends, and favours low ones. From 1 the factor rises
+while that is not clearly worse, and falls where 1 stays the best, while that is better or nothing improves on the
+beginning.
+
+The training then begins again with the factor whose probe saw the lowest loss. A look far above the best one, or a loss
 that is not finite, puts the best weights back and lowers the learning rate; after `patience` looks without a better one
-the training ends. Then the best weights are in place, which may be those that it began with.
+the training ends. Then the best weights are in place, which may be those of a probe or those that it began with.
 
 What is decided follows from the seed, and nothing waits between two steps to be decided, so a run that is taken up
 again after any step (`Watched.resume`) ends with the same bits.
@@ -16,7 +21,7 @@ models.
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,14 +32,18 @@ from ..training.guard import NonFiniteError
 from ..training.inputs import Inputs, samples
 from ..training.trainer import Progress, Trainer
 
-PROBES = (1.0, 0.25, 0.0625)  # factors on the learning rate that are tried
-LEAST_PROBE = 10  # steps of a probe
+SEARCH, SAFE, GIVEN = "search", "safe", "given"  # factors that are tried: both ways; down where 1 does harm; none
+STEP_UP, STEP_DOWN, MOST, LEAST = 4.0, 0.25, 16.0, 1 / 64  # from factor to factor, and how far they go
+NEAR = 1.1  # a loss of so many times the lowest one may be chance, of a few samples held out
+PART, LEAST_PROBE, MOST_PROBE = 0.25, 10, 300  # share of the run's steps that a probe makes, between these
+USUAL = {SEARCH: 3, SAFE: 1, GIVEN: 0}  # probes
 LOOKS = 10  # at least so many in a run
 PATIENCE = 0.4  # share of the looks of a run
+PROBES = "learning rate"  # the part of a recipe that chooses it
 LOWER = 0.25  # factor on the learning rate where the best weights are put back
 FAR, MORE = 1.5, 0.2  # a loss above FAR·best + MORE is far above the best one
-KEPT = FIRST, WINNER, BEST = "first", "winner", "best"  # weights that are kept
-MOST = 10**12  # that may be counted
+KEPT = WINNER, BEST = "winner", "best"  # weights that are kept: the best of the probes, and of the run
+COUNTS = 10**12  # more is no number of steps
 STEP, LOSSES = "step", "losses"  # what is kept beside the arrays of a trainer
 
 
@@ -55,7 +64,7 @@ def looked(trainer: Trainer, x: Inputs, y: np.ndarray) -> Glance:
 
 def counted(value) -> int:
     """A number of steps or of times; ValueError for anything else."""
-    if type(value) is not int or not 0 <= value <= MOST:
+    if type(value) is not int or not 0 <= value <= COUNTS:
         raise ValueError(f"{value!r:.40} counts nothing")
     return value
 
@@ -63,6 +72,33 @@ def counted(value) -> int:
 def far(loss: float, best: float) -> bool:
     """Is a loss far above the best one?"""
     return not loss <= FAR * best + MORE
+
+
+def following(first: float, losses: Sequence[float], factors: str) -> tuple[dict[float, float], float | None]:
+    """Factor → loss of the probes that were made, and the factor of the next probe; None where there is no other.
+
+    first: the loss before any step; losses: the lowest of each probe, in their order; factors: SEARCH, SAFE or GIVEN.
+    """
+    tried: dict[float, float] = {}
+    left = list(losses)
+    while factors != GIVEN:
+        factor = _next(first, tried, factors)
+        if factor is None or not left:
+            return tried, factor
+        tried[factor] = left.pop(0)
+    return tried, None
+
+
+def _next(first: float, tried: dict[float, float], factors: str) -> float | None:
+    if not tried:
+        return 1.0
+    best, lowest, highest = min(tried, key=lambda f: tried[f]), min(tried), max(tried)
+    improves, near = tried[best] < first, tried[highest] <= NEAR * tried[best]
+    if factors == SEARCH and improves and near and highest < MOST and lowest == 1:
+        return highest * STEP_UP
+    if (not improves or factors == SEARCH and best == lowest) and lowest > LEAST:
+        return lowest * STEP_DOWN
+    return None
 
 
 def sizes_of(ran: list[list[int]], count: int, batch: int) -> list[int]:
@@ -75,7 +111,7 @@ def sizes_of(ran: list[list[int]], count: int, batch: int) -> list[int]:
 class Event(NamedTuple):
     """A step that was made: number `step` of at most `steps`, its loss, and the look after it where there was one.
 
-    seconds: that the look took; part: of a recipe, "" where it is the run itself.
+    seconds: that the look took; part: of a recipe, such as PROBES, "" where it is the run itself.
     """
 
     step: int
@@ -90,47 +126,54 @@ class Event(NamedTuple):
 class Pace:
     """The steps of a watched training.
 
-    total: of the run; every: from look to look; probe: of a probe; patience: looks; probes: how many. `most` is what
-    is made at most: the run, and the probes with which it did not go on.
+    total: of the run; every: from look to look; probe: of a probe, 0 where there is none; patience: looks.
     """
 
     total: int
     every: int
     probe: int
     patience: int
-    probes: int
 
     @classmethod
-    def of(cls, count: int, batch: int, epochs: int, probes: int) -> "Pace":
+    def of(cls, count: int, batch: int, epochs: int, factors: str = SEARCH) -> "Pace":
         """For so many passes over `count` samples in mini-batches of `batch`."""
         per_epoch = -(-count // batch)
         total = epochs * per_epoch
         every = max(1, min(per_epoch, total // LOOKS))
-        return cls(total, every, min(total, max(every, LEAST_PROBE)), max(3, round(PATIENCE * total / every)), probes)
-
-    @property
-    def most(self) -> int:
-        """The most steps that are made."""
-        return self.total + (self.probes - 1) * self.probe
+        probe = min(total, MOST_PROBE, max(LEAST_PROBE, round(PART * total)))
+        return cls(total, every, 0 if factors == GIVEN else probe, max(3, round(PATIENCE * total / every)))
 
 
 @dataclass
 class Course:
     """What a watched training has been through.
 
-    factor: on the learning rate, now; probed: the look after each probe; looks: of the run; best: place of the best of
-    them; lowered: how often the best weights were put back; ran: the steps that were made, as ranges [first, end) of
-    those of the run; seen: (section, samples) → how often the looks ran it; ended: is it done?
+    factor: on the learning rate of the run, now; probed: the looks of each probe; looks: of the run, the first before
+    any step; best: place of the best of these; lowered: how often the best weights were put back; ran: the steps that
+    were made, as ranges [first, end) of those of the run; seen: (section, samples) → how often the looks ran it;
+    chosen: is the factor? ended: is all done?
     """
 
     factor: float = 1.0
-    probed: list[Glance] = field(default_factory=list)
+    probed: list[list[Glance]] = field(default_factory=list)
     looks: list[Glance] = field(default_factory=list)
     best: int = 0
     lowered: int = 0
     ran: list[list[int]] = field(default_factory=list)
     seen: Counter = field(default_factory=Counter)
+    chosen: bool = False
     ended: bool = False
+
+    @property
+    def won(self) -> Glance | None:
+        """The best look of all probes; None where none was finite."""
+        finite = [look for probe in self.probed for look in probe if math.isfinite(look.loss)]
+        return min(finite, key=lambda look: look.loss, default=None)
+
+    def losses(self, steps: int) -> list[float]:
+        """The lowest loss of each probe that made its `steps`; infinite where one was not finite."""
+        done = [probe for probe in self.probed if probe[-1].step >= steps]
+        return [min(look.loss for look in probe) if math.isfinite(probe[-1].loss) else math.inf for probe in done]
 
     @property
     def made(self) -> int:
@@ -147,11 +190,12 @@ class Course:
     @classmethod
     def of(cls, found: Mapping) -> "Course":
         """The course of `as_json`; KeyError, TypeError or ValueError for what is none."""
-        looks = {
-            name: [Glance(counted(step), math.inf if loss is None else float(loss), float(measure))
-                   for step, loss, measure in found[name]]
-            for name in ("probed", "looks")
-        }  # fmt: skip
+
+        def glances(rows) -> list[Glance]:
+            return [Glance(counted(step), math.inf if loss is None else float(loss), float(measure))
+                    for step, loss, measure in rows]  # fmt: skip
+
+        looks = {"probed": [glances(probe) for probe in found["probed"]], "looks": glances(found["looks"])}
         ran = [[counted(first), counted(end)] for first, end in found["ran"]]
         seen = Counter({(str(section), counted(n)): counted(times) for section, n, times in found["seen"]})
         course = cls(**{**found, **looks, "ran": ran, "seen": seen})
@@ -159,16 +203,20 @@ class Course:
             raise ValueError(f"there is no look {course.best}")
         if not (counted(course.lowered) <= len(course.looks) and 0 < float(course.factor) < math.inf):
             raise ValueError(f"no run lowers a rate to {course.factor} of it in {course.lowered} times")
-        if type(course.ended) is not bool or any(first >= end for first, end in ran):
+        flags = (course.chosen, course.ended)
+        if any(type(flag) is not bool for flag in flags) or any(first >= end for first, end in ran):
             raise ValueError("no run ends so, or makes such steps")
+        if not all(course.probed):
+            raise ValueError("there is no probe without a look")
         return course
 
     def as_json(self) -> dict:
         """As JSON takes it; a loss that is not finite is None."""
-        looks = {
-            name: [[k.step, k.loss if math.isfinite(k.loss) else None, k.measure] for k in getattr(self, name)]
-            for name in ("probed", "looks")
-        }
+
+        def rows(glances: list[Glance]) -> list[list]:
+            return [[k.step, k.loss if math.isfinite(k.loss) else None, k.measure] for k in glances]
+
+        looks = {"probed": [rows(probe) for probe in self.probed], "looks": rows(self.looks)}
         return {**vars(self), **looks, "seen": [[section, n, times] for (section, n), times in self.seen.items()]}
 
 
@@ -177,9 +225,9 @@ class Watched:
 
     def __init__(
         self, trainer: Trainer, x: Inputs, y: np.ndarray, x_val: Inputs, y_val: np.ndarray, epochs: int,
-        probes: tuple[float, ...] = PROBES,
+        factors: str = SEARCH,
     ):  # fmt: skip
-        """epochs: the most passes over x; probes: factors on the learning rate, one alone needs no probe.
+        """epochs: the most passes over x; factors: on the learning rate that are tried, SEARCH, SAFE or GIVEN.
 
         ValueError without samples to judge by, and for data that do not fit the program.
         """
@@ -189,19 +237,30 @@ class Watched:
         trainer.check(x, y)
         trainer.check(x_val, y_val)
         self.trainer, self.x, self.y, self.x_val, self.y_val, self.epochs = trainer, x, y, x_val, y_val, epochs
-        self.probes = probes
-        self.pace = Pace.of(samples(x), trainer.program.batch, epochs, len(probes))
-        self.course, self.kept = Course(), dict[str, dict[str, np.ndarray]]()
+        self.factors = factors
+        self.pace = Pace.of(samples(x), trainer.program.batch, epochs, factors)
+        self.course, self.kept = Course(chosen=factors == GIVEN), dict[str, dict[str, np.ndarray]]()
         self._fixed = {n for n, b in trainer.program.step.parameters.items() if b.region != "state"}
         self._steps: Iterator[Progress] | None = None
 
     def run(self) -> Iterator[Event]:
         """Train to the end, a step at a time; the best weights are in place when it ends."""
-        if not self.course.looks:
-            self._keep(FIRST)
-            self._judge(self.look())
+        yield from self.choose()
         while not self.course.ended:
             yield self._on()
+
+    def choose(self) -> Iterator[Event]:
+        """Make the probes, a step at a time; the weights that it began with are in place when they end."""
+        if not self.course.looks:
+            self._judge(self.look())
+        while not self.course.chosen:
+            yield self._probe()
+
+    @property
+    def improves(self) -> bool:
+        """Did a probe improve on the beginning?"""
+        won = self.course.won
+        return won is not None and won.loss < self.course.looks[0].loss
 
     def saved(self) -> tuple[dict[str, np.ndarray], dict]:
         """What `resume` needs beside the trainer's own state: arrays by name, and what JSON takes."""
@@ -211,37 +270,28 @@ class Watched:
     def resume(self, arrays: Mapping[str, np.ndarray], course: Mapping) -> None:
         """Go on from what `saved` gave; the trainer is resumed already. ValueError for what is of another plan."""
         try:
-            self.course = Course.of(course)
+            self.course = found = Course.of(course)
         except (KeyError, TypeError) as e:
             raise ValueError(f"the course of a watched run lacks or has too much: {e}") from None
         self.kept = {}
         for key, array in arrays.items():
             of, _, name = key.partition("/")
             self.kept.setdefault(of, {})[name] = array
-        begun = bool(self.course.looks)
-        needed = {BEST} | ({FIRST} if self.probing else set()) if begun else set()
-        if not needed <= self.kept.keys() <= {*KEPT} or not begun and (self.course.probed or self.course.ended):
+        needed = {name for name, there in ((BEST, found.looks), (WINNER, found.won)) if there}
+        if self.kept.keys() != needed or not found.looks and (found.probed or found.ended):
             raise ValueError(
                 f"a watched run that stands there keeps other weights than {', '.join(self.kept) or 'none'}"
             )
         for of, kept in self.kept.items():
-            self.check(of, kept)
+            for name, a in self._changing():
+                if name not in kept or kept[name].shape != a.shape or kept[name].dtype != a.dtype:
+                    raise ValueError(f"the weights kept as {of} have no array {name} of {a.dtype} {a.shape}")
             if STEP not in kept or LOSSES not in kept or kept[STEP].shape != (1,) or kept[LOSSES].ndim != 1:
                 raise ValueError(f"the weights kept as {of} do not say after which step")
             if counted(int(kept[STEP][0])) != len(kept[LOSSES]):
                 raise ValueError(
                     f"the weights kept as {of} are of {kept[STEP][0]} steps with {len(kept[LOSSES])} losses"
                 )
-
-    def check(self, of: str, kept: Mapping[str, np.ndarray]) -> None:
-        """ValueError where kept weights are not of this trainer's plan."""
-        for name, a in self._changing():
-            if name not in kept or kept[name].shape != a.shape or kept[name].dtype != a.dtype:
-                raise ValueError(f"the weights kept as {of} have no array {name} of {a.dtype} {a.shape}")
-
-    def changing(self) -> dict[str, np.ndarray]:
-        """A copy of what training changes."""
-        return {name: a.copy() for name, a in self._changing()}
 
     def _changing(self) -> Iterator[tuple[str, np.ndarray]]:
         return ((name, a) for name, a in self.trainer.resume_arrays().items() if name not in self._fixed)
@@ -251,56 +301,81 @@ class Watched:
         return sizes_of(self.course.ran, samples(self.x), self.trainer.program.batch)
 
     def told(self) -> dict:
-        """What came of it, as JSON takes it."""
-        return self.course.as_json()
+        """What came of it, as JSON takes it; tried: [factor, lowest loss] of each probe."""
+        tried, _ = self._tried()
+        return self.course.as_json() | {
+            "tried": [[factor, loss if math.isfinite(loss) else None] for factor, loss in tried.items()]
+        }
+
+    @property
+    def probes(self) -> int:
+        """The steps that all probes take, as far as that is known: the usual number of them, or more."""
+        begun = len(self.course.probed)
+        return self.pace.probe * (begun if self.course.chosen else max(begun, USUAL[self.factors]))
 
     @property
     def most(self) -> int:
         """The most steps that are made."""
-        return self.pace.most
+        longest = {SEARCH: 6, SAFE: 4, GIVEN: 0}[self.factors]
+        return self.pace.total + self.pace.probe * longest
 
-    @property
-    def probing(self) -> bool:
-        """Is the learning rate yet to be chosen?"""
-        return len(self.course.probed) < len(self.probes)
+    def _tried(self) -> tuple[dict[float, float], float | None]:
+        """Factor → loss of the probes that are done, and the next factor."""
+        course = self.course
+        return following(course.looks[0].loss, course.losses(self.pace.probe), self.factors)
+
+    def _probe(self) -> Event:
+        """Make one step of a probe, and decide what follows where it ends."""
+        course, pace = self.course, self.pace
+        tried, factor = self._tried()
+        assert factor is not None
+        at = self.trainer.step
+        loss, look, seconds = self._step(
+            factor * (1 + math.cos(math.pi * at / pace.probe)) / 2, min(pace.probe, (at // pace.every + 1) * pace.every)
+        )
+        if look is not None:
+            won = course.won
+            if not math.isfinite(look.loss):
+                look = look._replace(step=pace.probe)
+            elif won is None or look.loss < won.loss:
+                self._keep(WINNER)
+            if len(course.probed) == len(tried):
+                course.probed.append([])
+            course.probed[-1].append(look)
+            if look.step >= pace.probe:
+                tried, factor = self._tried()
+                best = min(tried, key=lambda f: tried[f])
+                course.factor = best if math.isfinite(tried[best]) else min(tried)
+                course.chosen = factor is None
+                self.put(BEST)
+        return Event(course.made, self.probes + pace.total, loss, look, seconds, PROBES)
 
     def _on(self) -> Event:
-        """Make one step, and decide what follows where a look is due."""
-        course, trainer, pace = self.course, self.trainer, self.pace
-        if self.probing:
-            course.factor = self.probes[len(course.probed)]
-        due = pace.probe if self.probing else min(pace.total, (trainer.step // pace.every + 1) * pace.every)
-        trainer.factor = course.factor
+        """Make one step of the run, and decide what follows where a look is due."""
+        course, pace = self.course, self.pace
+        due = min(pace.total, (self.trainer.step // pace.every + 1) * pace.every)
+        loss, look, seconds = self._step(course.factor, due)
+        if look is not None:
+            self._looked(look)
+        return Event(course.made, self.probes + pace.total, loss, look, seconds)
+
+    def _step(self, factor: float, due: int) -> tuple[float, Glance | None, float]:
+        """Make one step: its loss, and the look after step `due` and the seconds that it took.
+
+        A loss that is not finite stands for a look, as of step `due`.
+        """
+        trainer = self.trainer
+        trainer.factor = factor
         self._steps = self._steps or trainer.steps(self.x, self.y, self.epochs)
         try:
             loss = next(self._steps).loss
-            course.count(trainer.step - 1)
-            done, look = time.perf_counter(), self.look() if trainer.step >= due else None
         except NonFiniteError:
             self._steps = None
-            done, loss, look = time.perf_counter(), math.inf, Glance(due, math.inf, 0.0)
-        if look is not None:
-            (self._probed if self.probing else self._looked)(look)
-        return Event(course.made, pace.most, loss, look, time.perf_counter() - done)
-
-    def _probed(self, look: Glance) -> None:
-        """A probe is done: make the next one, or go on where the best of them stands."""
-        course = self.course
-        if look.loss < min((k.loss for k in course.probed), default=math.inf):
-            self._keep(WINNER)
-        course.probed.append(look)
-        if self.probing:
-            self.put(FIRST)
-            return
-        del self.kept[FIRST]
-        if WINNER not in self.kept:  # every rate failed
-            self._lower(look.step)
-            return
-        best = min(range(len(self.probes)), key=lambda i: course.probed[i].loss)
-        course.factor = self.probes[best]
-        self.put(WINNER)
-        del self.kept[WINNER]
-        self._looked(course.probed[best])
+            return math.inf, Glance(due, math.inf, 0.0), 0.0
+        self.course.count(trainer.step - 1)
+        done = time.perf_counter()
+        look = self.look() if trainer.step >= due else None
+        return loss, look, time.perf_counter() - done
 
     def _looked(self, look: Glance) -> None:
         """A look of the run: keep the weights, go back to the best ones, or end."""
@@ -309,7 +384,8 @@ class Watched:
         if far(look.loss, course.looks[course.best].loss):
             self._lower(look.step)
         if self.trainer.step >= pace.total or len(course.looks) - 1 - course.best >= pace.patience:
-            self.put(BEST, self.trainer.step)
+            won = course.won
+            self.put(WINNER if won and won.loss < course.looks[course.best].loss else BEST, self.trainer.step)
             course.ended = True
 
     def look(self) -> Glance:
@@ -337,7 +413,7 @@ class Watched:
     def _keep(self, name: str) -> None:
         """Copy what training changes."""
         steps = {STEP: np.array([self.trainer.step]), LOSSES: np.array(self.trainer.losses)}
-        self.kept[name] = self.changing() | steps
+        self.kept[name] = {n: a.copy() for n, a in self._changing()} | steps
 
     def put(self, name: str, step: int | None = None) -> None:
         """Put kept weights back. step: where the run is, None is where they are from; counts of updates go with it."""

@@ -46,19 +46,22 @@ READERS = {
 
 def child(kind: str, path: str, said: int) -> None:
     """Read and leave with the status that the command line would have; its words go to the pipe `said`."""
-    os.dup2(said, 2)
-    signal.alarm(WAIT)
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
+    status = 3  # as a traceback is no answer
     try:
+        os.dup2(said, 2)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(WAIT)
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
         READERS[kind](path)
         status = 0
     except Exception as e:
         status = cli.refuse(e, as_json=False)
         if status is None:
             sys.__stderr__.write("".join(traceback.format_exception(e)))
-            status = 3  # as a traceback is no answer
-    sys.stderr.flush()
-    os._exit(status)
+            status = 3
+    finally:  # whatever it is: the child must not go on with what its parent was at
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def read(kind: str, path: str) -> tuple[int, str, float, int]:

@@ -33,6 +33,9 @@ class Watch:
     @contextmanager
     def within(self):
         """Raise TooLong inside once the time is over: that of the processor, or WAITS times as much by the clock."""
+        if not self.limit:  # a test may have an alarm of its own
+            yield
+            return
 
         def stop(*_):
             raise TooLong(f"not done after {self.limit:g} s")
