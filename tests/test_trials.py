@@ -52,7 +52,7 @@ def test_the_better_plan_is_ranked_first(plan):
     assert seen == [(0, 2, "trying backprop, last all"), (1, 2, "trying backprop, last all")]
     assert [row["rank"] for row in found] == [2, 1]
     assert found[1]["accuracy"] >= found[0]["accuracy"] == found[0]["before"] == found[1]["before"]
-    assert found[1]["loss"] < found[0]["loss"] and {row["held_out"] for row in found} == {29}
+    assert found[1]["loss"] < found[0]["loss"] and {row["held_out"] for row in found} == {30}
 
 
 def test_a_trial_ends_with_its_seconds(plan):
