@@ -10,6 +10,7 @@ from costmodel.advice.energy import ACCESSES
 from costmodel.advice.integers import RATIOS
 from refimpl.methods.filter_shares import STEPS
 
+from .recipe import ADAM
 from .show import console, operations, seconds, size
 
 ENDS = ("", "_low", "_high")  # of the record's keys for what is expected, and its bounds
@@ -24,6 +25,7 @@ def priced(record: dict) -> None:
     trained = {"all": "all convolutions", 0: "the classifier alone", 1: "the last convolution"}
     wide = Console(width=max(console.width, 200))  # a narrow terminal breaks lines, and a pipe has no width to cut at
     optimizer = f"SGD with momentum {record['momentum']:g}" if record["momentum"] else "plain SGD"
+    optimizer = "Adam" if record["optimizer"] == ADAM else optimizer
     wide.print(
         f"\n{record['model']}, input {rows}x{columns}, {record['classes']} classes, batch {record['batch']}: "
         f"{record['method']}, training {trained.get(k, f'the last {k} convolutions')}, "
@@ -86,6 +88,41 @@ def priced(record: dict) -> None:
         console.print(line, highlight=False, soft_wrap=True)
     if "memory_limit" in record:
         budgeted(record, wide)
+    if "run" in record:
+        whole_run(record["run"], wide)
+
+
+def whole_run(run: dict, wide: Console) -> None:
+    """The parts of a run that seconds are made of, its memory, disk and energy, and the verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("the whole run", "left"), ("launched", "right"), ("seconds", "right"), ("from", "right"),
+                          ("to", "right")):  # fmt: skip
+        table.add_column(name, justify=justify)
+    for name, part in run["parts"].items():
+        times = (f"{part['seconds'][end]:.1f}" for end in ("mid", "low", "high"))
+        table.add_row(name, f"{part['launched']:,}", *times)
+    table.add_row("in all", "", *(f"{run['seconds'][end]:.1f}" for end in ("mid", "low", "high")), style="bold")
+    wide.print()
+    wide.print(table)
+    board, counted = run["joules"]["board"], run["joules"]["counted"]
+    of = board or counted
+    rows = {
+        "memory of the process" if run["resident_bytes"] else "memory": ", ".join(
+            f"{size(needed)} of {kind.replace('ram', 'RAM')}" for kind, needed in run["fits"]["needs"].items()
+        ),
+        **({} if run["disk_bytes"] is None else {"most on the disk": size(run["disk_bytes"])}),
+        "energy, estimated": f"{joules(of['low'])} to {joules(of['high'])}{'' if board else ', at least'}",
+    }
+    summary = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in rows.items():
+        summary.add_row(name, value)
+    wide.print(summary)
+    notes = ["reading the data is not in it"]
+    notes += ["kernels are compiled already (gradledger warmup)"] if run["disk_bytes"] else []
+    if run["steps_least"] < run["steps"]:
+        notes.append(f"a run that stops improving ends earlier, after {run['steps_least']:,} steps at the earliest")
+    wide.print(f"run: {'; '.join(notes)}\n")
+    wide.print(f"{run['verdict']}", style="bold", highlight=False, soft_wrap=True)
 
 
 def expected(mid: float, low: float, high: float) -> str:
@@ -151,8 +188,8 @@ def energy(record: dict) -> str:
 
 
 def joules(value: float) -> str:
-    """An energy in J, mJ or µJ."""
-    for unit, factor in (("J", 1.0), ("mJ", 1e-3)):
+    """An energy in kJ, J, mJ or µJ."""
+    for unit, factor in (("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3)):
         if value >= factor:
             return f"{value / factor:.3g} {unit}"
     return f"{value / 1e-6:.3g} µJ"

@@ -5,6 +5,8 @@ from importlib.resources import files
 
 import pytest
 
+from costmodel.device import device as devices
+
 DEVICES = (
     "jetson-nano",
     "jetson-orin-nano",
@@ -20,7 +22,7 @@ SECTIONS = {
     "bandwidth": {"memory_bytes_per_second", "l1_bytes", "l2_bytes", "l3_bytes"},
     "power": {"idle_watts", "load_watts"},
 }
-TOP = {"name", "title", "measured_here", "process_nanometres", "measured_peak_flops", *SECTIONS}
+TOP = {"name", "title", "names", "measured_here", "process_nanometres", "measured_peak_flops", *SECTIONS}
 MAY_BE_NULL = {
     "memory.flash_bytes",
     "bandwidth.l1_bytes",
@@ -52,7 +54,9 @@ def check_figure(path, figure):
 
 
 def check_device(name, device):
-    assert set(device) == TOP, f"{name} has keys {sorted(device)}"
+    assert set(device) - {"note"} == TOP, f"{name} has keys {sorted(device)}"
+    assert ("note" in device) == bool(device["memory"]["flash_bytes"]), f"{name} must say what runs there"
+    assert device["names"] and all(isinstance(n, str) and n.strip() for n in device["names"]), f"{name} has no names"
     assert device["name"] == name, f"{name}.json names itself {device['name']}"
     assert isinstance(device["title"], str) and device["title"].strip(), f"{name} has no title"
     assert device["measured_here"] is False, f"{name} comes from data sheets, not from a measurement here"
@@ -94,6 +98,39 @@ def test_figures_of_a_device_agree_with_each_other(name):
     # The energies of energy.json can be carried over to the process of every device that names one.
     if device["process_nanometres"]:
         assert str(device["process_nanometres"]["value"]) in read_energy()["energy_factor_from_45_nanometres"]
+
+
+@pytest.mark.parametrize("asked, found", [
+    ("Pi Zero 2", "raspberry-pi-zero-2"), ("rpi4", "raspberry-pi-4"), ("pi5", "raspberry-pi-5"),
+    ("Raspberry Pi 4 Model B", "raspberry-pi-4"), ("Orin Nano", "jetson-orin-nano"), ("jetson nano", "jetson-nano"),
+    ("NVIDIA JETSON_NANO", "jetson-nano"), ("raspberry pi 3B+", "raspberry-pi-3b-plus"),
+    ("nRF52840", "microcontroller-256k"), ("raspberry-pi-4", "raspberry-pi-4"), ("Reference", "reference"),
+])  # fmt: skip
+def test_boards_by_the_names_that_people_use(asked, found):
+    assert devices.find(asked).name == found
+
+
+def test_no_two_devices_have_a_name_in_common():
+    keys = {}
+    for name in DEVICES:
+        for other in (name, *read_device(name)["names"]):
+            assert keys.setdefault(devices.key(other), name) == name, f"{other} is two devices"
+            assert devices.find(other).name == name
+
+
+@pytest.mark.parametrize("asked, near", [
+    ("raspbery-pi-4", ["raspberry-pi-4"]), ("orin", ["jetson-orin-nano"]), ("toaster", []),
+    ("jetson xavier", ["jetson-nano", "jetson-orin-nano"]), ("pi zero", ["raspberry-pi-zero-2"]),
+])  # fmt: skip
+def test_the_nearest_few_of_an_unknown_name(asked, near):
+    assert devices.nearest(asked) == near
+    with pytest.raises(KeyError, match="there is no device"):
+        devices.find(asked)
+
+
+def test_what_people_call_a_device():
+    called = [devices.find(name).called for name in ("rpi4", "nrf52840", "reference")]
+    assert called == ["a Raspberry Pi 4", "an nRF52840", "the reference machine"]
 
 
 def test_energy_file():

@@ -11,6 +11,7 @@ Three kinds of profile, all JSON files:
   a quick measurement of a matrix product and a copy.
 """
 
+import difflib
 import json
 import math
 import os
@@ -38,6 +39,8 @@ QUICK = 1.6  # our assumption: the same for a machine of which a product and a c
 IN_ORDER = 2.0  # our assumption: interpreted code and calls take so many times the reference's cycles on a small core
 VECTOR_BITS = 512  # of the reference machine
 MOST_CORES, MOST_BYTES, MOST_FACTOR = 1024, 2**50, 1000  # that a profile may tell
+ALIKE, CLOSE, SAME_NUMBERS = 0.6, 0.15, 0.1  # how like a name must be to be named: at least, to the best, and more for
+AN = re.compile("[AEIOUaeiou]|n?[FHLMNRSX][A-Z0-9]")  # names before which people say "an"
 _MISSING = object()
 HERE, REFERENCE = "this-machine", "reference"
 
@@ -50,7 +53,8 @@ class ProfileError(InputError):
 class Device:
     """Rates of a device by thread count, its caches and its memory in bytes; None where it has no such memory.
 
-    measured: were its kernels timed on it? watts: (idle, load), None where not known. nanometres: of its process. base:
+    measured: were its kernels timed on it? names: that people use, the usual one first; note: what can and cannot run
+    there, a sentence. watts: (idle, load), None where not known. nanometres: of its process. base:
     what Python and its libraries take of the memory; None where no Python runs, or nobody measured it.
     """
 
@@ -65,6 +69,15 @@ class Device:
     watts: tuple[float, float] | None = None
     nanometres: float | None = None
     base: Base | None = None
+    names: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def called(self) -> str:
+        """How people call it, with an article, as in `on a Raspberry Pi 4`."""
+        if not self.names:
+            return {HERE: "this machine", REFERENCE: "the reference machine"}.get(self.name, self.name)
+        return f"{'an' if AN.match(self.names[0]) else 'a'} {self.names[0]}"
 
     def at(self, threads: int) -> tuple[Rates, Caches]:
         """Rates and caches for a number of threads: those of the next lower number that it has, shared by more."""
@@ -78,28 +91,55 @@ class Device:
 
 
 def names() -> list[str]:
-    """Every device that is known by name."""
+    """Every device by the name of its profile."""
     shipped = (f.name for f in files("costmodel.device.devices").iterdir() if f.name.endswith(".json"))
     return [HERE, REFERENCE, *sorted({Path(n).stem for n in shipped} - {REFERENCE})]
 
 
+def key(name: str) -> str:
+    """A name as it is looked up: without case, blanks and punctuation, but for a plus."""
+    return "".join(c for c in name.casefold() if c.isalnum() or c == "+")
+
+
+@cache
+def known_as() -> dict[str, str]:
+    """Key of every name that people use → name of the profile, which states them (`names`)."""
+    found = {key(name): name for name in names()}
+    for name in names()[2:]:
+        found |= {key(other): name for other in _profile(name)["names"]}
+    return found
+
+
+def nearest(name: str, most: int = 3) -> list[str]:
+    """Names of the profiles one of whose names is most like `name`: by letters in their order, a few at most.
+
+    Numbers tell boards apart: a name with other numbers is less like it than one with other letters.
+    """
+    asked, best = key(name[:100]), dict[str, float]()
+    for known, profile in known_as().items():
+        like = difflib.SequenceMatcher(None, asked, known).ratio()
+        same = set(re.findall("[0-9]+", asked)) == set(re.findall("[0-9]+", known))
+        best[profile] = max(best.get(profile, 0.0), like + (SAME_NUMBERS if same else 0))
+    order = sorted(best, key=lambda profile: -best[profile])
+    return [profile for profile in order if best[profile] >= max(ALIKE, best[order[0]] - CLOSE)][:most]
+
+
 def find(name: str) -> Device:
-    """The device of a name or of a profile's path.
+    """The device of a name, of which case and punctuation do not matter, or of a profile's path.
 
     KeyError where there is none, ProfileError for a file that is no profile.
     """
-    if name == HERE:
-        return this_machine()
-    if name in names():
-        return _shipped(name)
     if name.endswith(".json") or os.sep in name:
         return load(Path(name))
+    found = known_as().get(key(name))
+    if found is not None:
+        return this_machine() if found == HERE else _shipped(found)
     raise KeyError(f"there is no device {name!r}; known: {', '.join(names())}")
 
 
 @cache
 def _shipped(name: str) -> Device:
-    profile = json.loads(files("costmodel.device.devices").joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    profile = _profile(name)
     return _measured(profile, f"{name}.json") if profile["measured_here"] else _from_data_sheet(profile)
 
 
@@ -234,12 +274,18 @@ def _from_data_sheet(profile: dict) -> Device:
     return Device(
         profile["name"], profile["title"], {1: one}, {1: caches}, cores, False, ram, flash,
         (idle, load) if idle and load else None, node["value"] if node else None, None if flash else known.base,
+        tuple(profile["names"]), profile.get("note", ""),
     )  # fmt: skip
 
 
-@cache
 def _reference() -> dict:
-    return json.loads(files("costmodel.device.devices").joinpath("reference.json").read_text(encoding="utf-8"))
+    return _profile(REFERENCE)
+
+
+@cache
+def _profile(name: str) -> dict:
+    """What the file of a profile that comes with the package holds."""
+    return json.loads(files("costmodel.device.devices").joinpath(f"{name}.json").read_text(encoding="utf-8"))
 
 
 def profile_path() -> Path:

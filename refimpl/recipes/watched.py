@@ -113,6 +113,18 @@ class Pace:
         """The most steps that are made."""
         return self.total + (self.probes - 1) * self.probe
 
+    @property
+    def most_looks(self) -> int:
+        """The most looks that are made: before the first step, after each probe, and in the run."""
+        later = -(-self.total // self.every) - self.probe // self.every if self.probe < self.total else 0
+        return 1 + self.probes + later
+
+    @property
+    def least(self) -> int:
+        """The steps of a run in which no look is better than that before the first step, and none fails."""
+        ended = (self.probe // self.every + self.patience - 1) * self.every
+        return (self.probes - 1) * self.probe + min(self.total, ended)
+
 
 @dataclass
 class Course:
