@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 import refimpl as ri
 from costmodel import predict
 from costmodel.advice import budget, energy, integers
-from costmodel.device import process
+from costmodel.device import device, process
 from costmodel.device.device import HERE
 from costmodel.formulas import paper
 from refimpl.methods import registry
 from refimpl.surgery.for_step import outlined_for, weights_that_train
 
-from . import called, options, recipe, whole_run
+from . import called, options, recipe, smaller, whole_run
 from .errors import Malformed, Refused, unknown
 from .job import checked, planned
 from .settings import AdaptSettings
@@ -62,10 +62,10 @@ def run(settings: CostSettings) -> dict:
     fitted = {}
     try:
         plan = recipe.with_layers(with_weights(plan, settings, given, samples), given, settings.train_last)
-        graph = outlined_for(plan.step, given, weights_that_train(plan, given))
         if settings.fit is None:
-            program = ri.compile(graph, plan, batch, backend=settings.backend, threads=settings.threads)
+            program = smaller.compiled(settings, given, plan, batch)
         else:
+            graph = outlined_for(plan.step, given, weights_that_train(plan, given))
             program, fitted = fit(settings, graph, methods, plan, limit, batch)
             plan = program.plan
             made = [rule for rule in (plan.instances, *plan.rules, plan.depth) if rule]
@@ -101,18 +101,36 @@ def run(settings: CostSettings) -> dict:
             try:
                 program.check_memory(limit)
             except ri.MemoryLimitError as e:
-                raise refused(e, limit, record, budget.sentence(program)) from None
+                words, found = smaller.than_limit(settings, given, plan, program, limit)
+                raise refused(e, limit, record | {"would_fit": found}, words) from None
     estimate = predict.estimate(program, device=on)
     record |= priced(estimate) | {"integers": whole_numbers(estimate, settings.integer_ratio)}
     resident = process.with_a_batch(program, on.base)
     peak = resident and sum(resident.values())
     record |= {"resident_bytes": peak, "resident": resident, "fits": budget.fits(program, on, peak)}
+    if record["fits"]["ok"] is False:
+        record["would_fit"] = smaller.Search(settings, given, plan, batch, lambda p, n: on_device(p, on)).found()
     record |= {"energy": energy.joules(estimate)}
     if settings.convention == "paper":
         record |= counted_as_paper(program)
     if samples is not None:
         record["run"] = whole_run.priced(settings, given, estimate, samples)
+        if record["fits"]["ok"] and record["run"]["ok"] is False:
+            need = lambda p, n: of_fits(whole_run.fits(settings, given, p, samples, on)[1])  # noqa: E731
+            record["would_fit"] = smaller.Search(settings, given, plan, batch, need).found()
     return {"ok": True, **record}
+
+
+def on_device(program: ri.Program, on: device.Device) -> tuple[int, bool]:
+    """The bytes of the scarcest memory of a device that a step needs, and whether all of them suffice."""
+    resident = process.with_a_batch(program, on.base)
+    return of_fits(budget.fits(program, on, resident and sum(resident.values())))
+
+
+def of_fits(fits: dict) -> tuple[int, bool]:
+    """The bytes that are needed of the scarcest memory, and whether they are there as far as it is known."""
+    scarcest = max(fits["needs"], key=lambda kind: fits["needs"][kind] / (fits["has"][kind] or 1))
+    return fits["needs"][scarcest], fits["ok"] is not False
 
 
 def with_weights(plan: ri.Plan, settings: CostSettings, graph, samples: whole_run.Samples | None) -> ri.Plan:

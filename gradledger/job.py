@@ -186,7 +186,7 @@ def compiled(
     if settings.class_weights == recipe.BALANCED:
         plan = replace(plan, class_weights=recipe.balanced(dataset.y_train, graph.shape(graph.output)[-1]))
     limit = options.byte_count(settings.memory_limit)
-    plan = recipe.with_layers(plan, graph, settings.train_last)
+    plan, given = recipe.with_layers(plan, graph, settings.train_last), graph
     try:
         plan = recipe.with_rate(plan, graph, settings.lr)
         trained = weights_that_train(plan, graph)
@@ -204,7 +204,9 @@ def compiled(
         if limit is not None:
             program.check_memory(limit)
     except ri.MemoryLimitError as e:
-        from costmodel.advice import budget
+        from . import smaller
 
-        raise Refused(f"{e}; {budget.sentence(program)}", {"model": settings.model, "method": method}) from None
+        words, found = smaller.than_limit(settings, given, plan, program, limit)
+        told = {"model": settings.model, "method": method, "would_fit": found}
+        raise Refused(f"{e}; {words}", told) from None
     return program, method

@@ -12,6 +12,7 @@ from refimpl.methods.filter_shares import STEPS
 
 from .recipe import ADAM
 from .show import console, operations, seconds, size
+from .smaller import sentence
 
 ENDS = ("", "_low", "_high")  # of the record's keys for what is expected, and its bounds
 
@@ -83,6 +84,8 @@ def priced(record: dict) -> None:
         summary.add_row(f"{kind.replace('ram', 'RAM')} that it needs there", f"{least}{size(needed)}{verdict}")
     console.print()
     wide.print(summary)
+    if "would_fit" in record:
+        wide.print(f"{sentence(record['would_fit'])}", highlight=False, soft_wrap=True)
     console.print()
     for line in notes(record):
         console.print(line, highlight=False, soft_wrap=True)

@@ -166,9 +166,7 @@ def priced(settings: "CostSettings", graph: Graph, step: predict.Estimate, sampl
         ends = {"low": around / factor, "mid": around, "high": around * factor}
         found["start, report and picture"] = {"launched": 1, "seconds": ends}
     seconds = {end: sum(part["seconds"][end] for part in found.values()) for end in ENDS}
-    resident = memory(settings, program, judge, head, samples, on)
-    peak = resident and sum(resident.values())
-    fits = budget.fits(program, on, peak)
+    resident, fitting = fits(settings, graph, program, samples, on)
     record = {
         "samples": {"train": samples.train, "validation": samples.held, "test": samples.test},
         "epochs": settings.epochs,
@@ -178,16 +176,16 @@ def priced(settings: "CostSettings", graph: Graph, step: predict.Estimate, sampl
         "looks": course.looks,
         "parts": found,
         "seconds": seconds,
-        "resident_bytes": peak,
+        "resident_bytes": resident and sum(resident.values()),
         "resident": resident,
-        "fits": fits,
+        "fits": fitting,
         "joules": {
             "board": on.watts and {end: on.watts[1] * s for end, s in seconds.items()},
             "counted": dict(joules),
         },
         "disk_bytes": None if on.flash_bytes else disk(settings, program, course),
     }
-    return record | {"ok": fits["ok"], "verdict": verdict(record, samples, on)}
+    return record | {"ok": fitting["ok"], "verdict": verdict(record, samples, on)}
 
 
 def split(count: int, batch: int) -> list[int]:
@@ -199,6 +197,15 @@ def slower(on: devices.Device) -> float:
     """How many times the reference machine's seconds calls and interpreted code take on a device."""
     host, reference = (d.at(1)[0].by_kernel[kernels.HOST]["call"] for d in (on, devices.find(devices.REFERENCE)))
     return host / reference
+
+
+def fits(
+    settings: "CostSettings", graph: Graph, program: ri.Program, samples: Samples, on: devices.Device
+) -> tuple[dict[str, int] | None, dict]:  # fmt: skip
+    """The terms of the run's resident memory, None where unknown, and whether it fits (`budget.fits`)."""
+    head = job.head_programs(settings, graph, program)
+    resident = memory(settings, program, inference(program), head, samples, on)
+    return resident, budget.fits(program, on, resident and sum(resident.values()))
 
 
 def memory(
