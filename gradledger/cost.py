@@ -216,6 +216,7 @@ def priced(estimate: predict.Estimate) -> dict:
         "weight_bytes": sum(weights.values()),
         "device": estimate.device.name,
         "device_measured": estimate.device.measured,
+        "device_note": estimate.device.note,
         "seconds": estimate.seconds,
         "layers": layers,
     }

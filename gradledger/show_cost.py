@@ -160,6 +160,7 @@ def notes(record: dict) -> list[str]:
     )
     units = [] if record["convention"] == "paper" else other_units(record)
     found = [mean, counted, *units, f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
+    found += [f"{record['device']}: {record['device_note']}"] if record["device_note"] else []
     return [note for note in found if note]
 
 

@@ -413,3 +413,23 @@ def test_what_is_left_of_a_limit_is_told(record, run):
 def test_a_folder_is_for_advice_alone(run):
     status, out, err = run("--output", "somewhere")
     assert (status, out) == (2, "") and "--output goes with --advise, which was not given" in err
+
+
+@pytest.mark.parametrize("name", ["rp2040", "rp2350", "esp32-s3", "stm32h743", "microcontroller-256k"])
+def test_a_microcontroller_says_what_runs_there(run, record, name):
+    found = record("--device", name, "--batch", "1", "--train-last", "0")
+    assert "Python and this library do not run there" in found["device_note"] and found["fits"]["ok"] is True
+    assert set(found["fits"]["needs"]) == {"ram", "flash"} and found["resident"] is None
+    out = run("--device", name, "--batch", "1")[1]
+    assert f"{name}: {found['device_note']}" in out
+    assert record("--device", "raspberry-pi-4", "--batch", "1")["device_note"] == ""
+
+
+def test_whole_numbers_are_the_way_where_floats_have_no_unit(record):
+    def seconds(name, *args):
+        return record("--device", name, "--model", "lenet5", "--batch", "4", "--threads", "1", *args)["seconds"]["mid"]
+
+    whole = ("--method", "niti")
+    slower = {name: seconds(name) / seconds("rp2350") for name in ("rp2040", "stm32h743")}
+    with_integers = {name: seconds(name, *whole) / seconds("rp2350", *whole) for name in slower}
+    assert slower["rp2040"] > 10 > 5 > with_integers["rp2040"] > 1 > slower["stm32h743"]

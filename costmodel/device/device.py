@@ -53,9 +53,10 @@ class ProfileError(InputError):
 class Device:
     """Rates of a device by thread count, its caches and its memory in bytes; None where it has no such memory.
 
-    measured: were its kernels timed on it? names: that people use, the usual one first; note: what can and cannot run
-    there, a sentence. watts: (idle, load), None where not known. nanometres: of its process. base:
-    what Python and its libraries take of the memory; None where no Python runs, or nobody measured it.
+    measured: were its kernels timed on it? watts: (idle, load), None where not known. nanometres: of its process. base:
+    what Python and its libraries take of the memory; None where no Python runs, or nobody measured it. names: that
+    people use, the usual one first. note: what can and cannot run there, a sentence. whole: the seconds of a
+    multiply-add of whole numbers as a share of those of floats, where they are not measured apart.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Device:
     base: Base | None = None
     names: tuple[str, ...] = ()
     note: str = ""
+    whole: float = 1.0
 
     @property
     def called(self) -> str:
@@ -256,7 +258,8 @@ def _from_data_sheet(profile: dict) -> Device:
 
     reference = _reference()
     cores, clock = int(figure("compute", "cores")), figure("compute", "clock_hz")
-    per_cycle, lanes = figure("compute", "flops_per_cycle"), 1 if cores == 1 else 4  # NEON, or a scalar unit
+    per_cycle, integers = (figure("compute", name) for name in ("flops_per_cycle", "int8_macs_per_cycle"))
+    lanes = 1 if figure("memory", "flash_bytes") else 4  # of a microcontroller, or NEON
     slower = reference["clock_hz"] / clock
     factors = {
         "compute": reference["core_flops"] / (clock * per_cycle),
@@ -274,7 +277,7 @@ def _from_data_sheet(profile: dict) -> Device:
     return Device(
         profile["name"], profile["title"], {1: one}, {1: caches}, cores, False, ram, flash,
         (idle, load) if idle and load else None, node["value"] if node else None, None if flash else known.base,
-        tuple(profile["names"]), profile.get("note", ""),
+        tuple(profile["names"]), profile.get("note", ""), per_cycle / 2 / integers if integers else 1.0,
     )  # fmt: skip
 
 
