@@ -263,6 +263,14 @@ def calibrate(
     output: Annotated[
         Path | None, typer.Option("--output", help="File of the profile; default where the other commands look.")
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="A probe: about 3 s of a few layers for each number of threads, by which the reference "
+            "machine's rates are scaled; it does not count as measured.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure what each kernel's work costs this device, in at most five minutes, and keep it as a profile."""
@@ -270,7 +278,7 @@ def calibrate(
     from . import show
 
     with show.counter("calibrating", quiet=as_json) as watch:
-        record = work.run(threads, output, watch)
+        record = (work.quick if quick else work.run)(threads, output, watch)
     if as_json:
         emit(record)
     else:

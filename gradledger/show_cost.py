@@ -14,6 +14,7 @@ from .recipe import ADAM
 from .show import console, operations, seconds, size
 from .smaller import sentence
 
+HOW = "; gradledger calibrate measures them, with --quick it probes a few in seconds"
 ENDS = ("", "_low", "_high")  # of the record's keys for what is expected, and its bounds
 
 
@@ -140,7 +141,7 @@ def notes(record: dict) -> list[str]:
     else:
         factor = record["seconds"]["high"] / record["seconds"]["mid"]
         time = f"its kernels were not measured, a factor of {factor:.2g} either way is assumed"
-        time += "; gradledger calibrate measures them" if record["device"] == "this-machine" else ""
+        time += HOW if record["device"] == "this-machine" else ""
     left_out = ", ".join(record["energy"]["counted"]["left_out"])
     source = "board power times seconds" if record["energy"]["board"] else (
         f"operations and memory alone{f', without {left_out}' if left_out else ''}, so at least"

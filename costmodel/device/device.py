@@ -7,8 +7,9 @@ Three kinds of profile, all JSON files:
   machine (`reference.json`, measured), each multiplied by how the two compare in what it depends on: arithmetic, first
   and second cache, memory, or the cost of a call. Every figure names its source; seconds are marked as not measured.
   Our assumption: Python and its libraries take as many bytes there as on the reference machine.
-- `this-machine`: the measured profile that `gradledger calibrate` left here; without one, the reference rates scaled by
-  a quick measurement of a matrix product and a copy.
+- `this-machine`: the measured profile that `gradledger calibrate` left here; without one, the one that `gradledger
+  calibrate --quick` left, the reference rates scaled by timing a few layers, which does not count as measured; without
+  either, those rates scaled by a matrix product and a copy.
 """
 
 import difflib
@@ -209,7 +210,8 @@ def _measured(profile: dict, source: str) -> Device:
     caches = {t: _caches(one["caches"]) for t, one in threads.items()}
     memory, runtime = top["memory_bytes"], top["runtime_bytes"]
     return Device(
-        top["name"].text(), top["title"].text(), rates, caches, top["cores"].number(1, MOST_CORES, "cores", int), True,
+        top["name"].text(), top["title"].text(), rates, caches, top["cores"].number(1, MOST_CORES, "cores", int),
+        profile.get("measured_here") is not False,
         memory.number(1, MOST_BYTES, "bytes", int) if memory.given() else None,
         base=Base(*(runtime[part].number(0, MOST_BYTES, "bytes", int) for part in ("fixed", "launch")))
         if runtime.given() else None,
@@ -296,13 +298,18 @@ def profile_path() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "gradledger" / f"{HERE}.json"
 
 
+def quick_path() -> Path:
+    """Where `gradledger calibrate --quick` leaves what it found: beside the profile, which goes before it."""
+    return profile_path().with_name(f"{HERE}-quick.json")
+
+
 def this_machine(most: float = math.inf) -> Device:
-    """The calibrated profile of this machine, or the reference rates scaled by a quick measurement.
+    """The calibrated profile of this machine, else the probed one, else reference rates scaled by a quick measurement.
 
     most: bytes that this process may hold meanwhile, what it holds already included.
     """
-    path = profile_path()
-    return load(path) if path.is_file() else _quick(most)
+    kept = next((path for path in (profile_path(), quick_path()) if path.is_file()), None)
+    return load(kept) if kept else _quick(most)
 
 
 @cache
