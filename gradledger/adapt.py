@@ -12,7 +12,7 @@ from typing import NoReturn
 from costmodel.device import device
 from refimpl import data
 from refimpl.recipes.plain import Unwatched
-from refimpl.recipes.watched import Event
+from refimpl.recipes.watched import KEPT, Event
 from refimpl.storage import checkpoint
 from refimpl.storage.checkpoint import CheckpointError
 from refimpl.training.trainer import NonFiniteError
@@ -212,4 +212,5 @@ def needed(job: Job) -> int:
     """The most bytes that a run has on the disk at once, but for earlier results: two states, and the results."""
     state = sum(a.nbytes for a in job.trainer.resume_arrays().values())
     weights = sum(job.program.step.parameters[name].nbytes for name in job.program.graph.parameters)
-    return most_bytes(state, weights, not isinstance(job.course, Unwatched), job.course.most)
+    kept = 0 if isinstance(job.course, Unwatched) else 1 + len(KEPT)
+    return most_bytes(state, weights, kept, job.course.most)

@@ -195,8 +195,10 @@ def split(count: int, batch: int) -> list[int]:
 
 def slower(on: devices.Device) -> float:
     """How many times the reference machine's seconds calls and interpreted code take on a device."""
-    host, reference = (d.at(1)[0].by_kernel[kernels.HOST]["call"] for d in (on, devices.find(devices.REFERENCE)))
-    return host / reference
+    call = {"call": 1.0}
+    return on.at(1)[0].seconds(kernels.HOST, call) / devices.find(devices.REFERENCE).at(1)[0].seconds(
+        kernels.HOST, call
+    )
 
 
 def fits(
@@ -235,7 +237,8 @@ def disk(settings: "CostSettings", program: ri.Program, course: Course) -> int:
     parameters = program.step.parameters
     state = sum(b.nbytes for b in (*parameters.values(), *program.step.state.values()))
     weights = sum(parameters[name].nbytes for name in program.graph.parameters)
-    return most_bytes(state, weights, settings.recipe != recipe.PLAIN, len(course.sizes))
+    kept = 0 if settings.recipe == recipe.PLAIN else 1 + len(KEPT)
+    return most_bytes(state, weights, kept, len(course.sizes))
 
 
 def verdict(record: dict, samples: Samples, on: devices.Device) -> str:
