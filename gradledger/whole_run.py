@@ -4,8 +4,9 @@ Nothing is trained: data are read to be counted. What is priced is the run to it
 one that stops improving ends earlier (`steps_least`). Kernels are in their cache: to compile them is another matter
 (`gradledger warmup`).
 
-Our assumption: to load libraries, and to draw up costs and picture at the end, takes the reference machine AROUND
-seconds, another one as many times that as its calls take. How long it takes to read the data is not predicted.
+Our assumption: to load libraries, and to draw up costs and picture at the end, takes AROUND seconds on a machine such
+as the reference, another one as many times that as its calls take longer. How long it takes to read the data is not
+predicted.
 """
 
 import math
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from .cost import CostSettings
 
 COMMAND = 16 << 20  # bytes of the command line beside `Base.fixed`: three runs took 14 to 20 million
-AROUND = 6.0  # seconds of the reference machine for start and end: processor time of three short runs, less their steps
+AROUND = 6.0  # seconds for start and end: processor time of three short runs on an AMD EPYC, less their steps
 ENDS = ("low", "mid", "high")
 PHOTOS = "folder of images"
 UNITS = {"MiB": 2**20, "KiB": 2**10, "B": 1}
@@ -194,11 +195,12 @@ def split(count: int, batch: int) -> list[int]:
 
 
 def slower(on: devices.Device) -> float:
-    """How many times the reference machine's seconds calls and interpreted code take on a device."""
-    call = {"call": 1.0}
-    return on.at(1)[0].seconds(kernels.HOST, call) / devices.find(devices.REFERENCE).at(1)[0].seconds(
-        kernels.HOST, call
-    )
+    """How many times the reference machine's seconds interpreted code takes on a device: as its calls, never fewer.
+
+    Calls of kernels may be faster by what a probe or a calibration finds; the code around them was not seen to be.
+    """
+    here, there = (d.at(1)[0].seconds(kernels.HOST, {"call": 1.0}) for d in (on, devices.find(devices.REFERENCE)))
+    return max(1.0, here / there)
 
 
 def fits(

@@ -1,5 +1,6 @@
 """`gradledger cost` with data: the whole run, its defaults those of `adapt`, its steps those that a run makes."""
 
+import dataclasses
 import inspect
 import json
 import math
@@ -215,3 +216,11 @@ def test_nothing_is_run(monkeypatch):
     monkeypatch.setattr(ri.training.runner.Runner, "run", fail)
     priced = cost.run(cost.CostSettings(data="watch", device="reference"))
     assert priced["run"]["steps"] and priced["method"].startswith(recipe.METHOD)
+
+
+def test_start_and_end_take_longer_where_calls_do_and_are_never_faster():
+    board, reference = devices.find("Pi Zero 2"), devices.find(devices.REFERENCE)
+    clocks = devices._reference()["clock_hz"] / 1e9  # its cores run at 1 GHz
+    assert whole_run.slower(board) == pytest.approx(clocks * devices.IN_ORDER) and whole_run.slower(reference) == 1
+    rates = {1: reference.rates[1].scaled(dict.fromkeys(("compute", "cache", "memory", "call"), 0.25), 1.5)}
+    assert whole_run.slower(dataclasses.replace(reference, rates=rates)) == 1
