@@ -171,6 +171,8 @@ class Estimate:
         rates, _ = self.device.at(program.threads)
         found = []
         for (section, launch, occurs), terms in zip(self._likely(), self.work, strict=True):
+            if self.device.whole != 1 and any(self.calls[call]["imul"] for call in launch.covers):
+                terms = {t: v * self.device.whole if t in kernels.GROUPS["compute"] else v for t, v in terms.items()}
             if any(b.batched for b in launch.buffers):
                 share = self.turns[section].samples / program.batch
                 terms = {t: v if t in ("call", "cold") else v * share for t, v in terms.items()}

@@ -21,7 +21,7 @@ from . import called, describe, finish, head_first, options, run_state
 from .adapt_record import confusion, make_record, measure_arena
 from .errors import Malformed, Refused
 from .job import Job, prepare
-from .run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder
+from .run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder, most_bytes
 from .settings import AdaptSettings, beside_resume
 from .signals import Stop
 from .streams import tell
@@ -29,7 +29,6 @@ from .streams import tell
 called.can_be(__name__)
 SAVE_AFTER = 5.0  # least seconds between saves of the state that --resume goes on from
 SAVE_SHARE = 0.05  # most of the time that they may take
-ROOM = 1 << 19  # bytes that record and plot may take, beside 64 a step
 
 
 class Interrupted(Exception):
@@ -214,4 +213,4 @@ def needed(job: Job) -> int:
     state = sum(a.nbytes for a in job.trainer.resume_arrays().values())
     weights = sum(job.program.step.parameters[name].nbytes for name in job.program.graph.parameters)
     kept = 0 if isinstance(job.course, Unwatched) else len(KEPT)
-    return 2 * (1 + kept) * state + weights + ROOM + 64 * job.course.most
+    return most_bytes(state, weights, kept, job.course.most)

@@ -23,11 +23,7 @@ def run(
 
     seconds: for all of them together. Malformed for bad numbers of threads; the folder of the profile is made.
     """
-    about = machine()
-    threads = sorted(set(threads or (1, about["cores"])))
-    for count in threads:
-        options.at_least_1("threads", count)
-        options.threads(count)
+    about, threads = machine(), checked(threads)
     before = state()
     flops, core_flops, bandwidth = devices.measure()
     measured = {}
@@ -42,7 +38,6 @@ def run(
             "steadiness": steadiness,
         }
     watch(0, 1, "memory of a training process")
-    path = output or devices.profile_path()
     record = {
         "ok": True,
         "name": devices.HERE,
@@ -60,6 +55,60 @@ def run(
         "threads": measured,
         **provenance(),
     }
+    return written(record, output or devices.profile_path())
+
+
+def quick(
+    threads: list[int] | None, output: Path | None, watch: Callable[[int, int, str], None], seconds: float = 3.0
+) -> dict:
+    """Scale the reference machine's rates to this one by timing a few layers, and write that; returns the record.
+
+    Marked as not measured, and beside the profile of `run`, which is used where both are there.
+    seconds: with each number of threads, beside those in which kernels are loaded.
+    """
+    about, counts = machine(), checked(threads)
+    known, probed = devices.find(devices.REFERENCE), {}
+    for count in counts:
+        caches = devices.caches_of(count)
+        tell = lambda i, n, what, count=count: watch(i, n, f"{count} threads, {what}")  # noqa: E731
+        rates, steadiness = calibration.probe(count, caches, known.at(count)[0], tell, seconds)
+        probed[str(count)] = {
+            "caches": {"fast": caches.fast, "last": caches.last},
+            "factor": rounded(rates.factor),
+            "rates": table(rates),
+            "steadiness": steadiness,
+        }
+    flops, core_flops, bandwidth = devices.measure()
+    record = {
+        "ok": True,
+        "name": devices.HERE,
+        "device": devices.HERE,
+        "title": f"{about['processor']}, probed",
+        "measured_here": False,
+        "cores": about["cores"],
+        "memory_bytes": about["memory_bytes"],
+        "clock_hz": clock(),
+        "peak_flops": rounded(flops),
+        "core_flops": rounded(max(flops / about["cores"], core_flops)),
+        "bandwidth": rounded(bandwidth),
+        "runtime_bytes": vars(known.base),
+        "threads": probed,
+        **provenance(),
+    }
+    return written(record, output or devices.quick_path())
+
+
+def checked(threads: list[int] | None) -> list[int]:
+    """The numbers of threads to measure with, default 1 and all cores; Malformed for bad ones."""
+    counts = sorted(set(threads or (1, machine()["cores"])))
+    for count in counts:
+        options.at_least_1("threads", count)
+        options.threads(count)
+    return counts
+
+
+def written(record: dict, path: Path) -> dict:
+    """Write a profile, whose folder is made; the record with its file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(path, record)
     devices.find(str(path))  # it must be readable

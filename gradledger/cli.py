@@ -43,6 +43,7 @@ from .command import (
     settings_of,
 )
 from .exits import Exit, emit, forget_output, refuse
+from .pricing import cost
 from .streams import open_streams, tell
 from .use import COMMANDS
 
@@ -84,8 +85,8 @@ def adapt(
     subject: Subject = None,
     method: Method = [recipe.METHOD],  # noqa: B006 (typer reads the default, nobody changes it)
     train_last: TrainLast = None,
-    epochs: Annotated[int, typer.Option(parser=WHOLE, help="Passes over the training data.")] = 20,
-    batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = 32,
+    epochs: Annotated[int, typer.Option(parser=WHOLE, help="Passes over the training data.")] = recipe.EPOCHS,
+    batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = recipe.SAMPLES,
     lr: LearningRate = None,
     momentum: Momentum = None,
     classes: Annotated[
@@ -110,7 +111,7 @@ def adapt(
     optimizer: Optimizer = recipe.SGD,
     clip: Clip = None,
     warmup: Warmup = 0,
-    batch_norm: BatchNorm = "frozen",
+    batch_norm: BatchNorm = recipe.FROZEN,
     label_smoothing: LabelSmoothing = 0.0,
     class_weights: ClassWeights = None,
     output: Output = None,
@@ -160,7 +161,7 @@ def warmup(
     data: Annotated[str, typer.Option(help="As for adapt.")] = "watch",
     method: Annotated[list[str], typer.Option(help="As for adapt.")] = [recipe.METHOD],  # noqa: B006
     train_last: Annotated[str | None, typer.Option(help="As for adapt.")] = None,
-    batch: Annotated[int, typer.Option(parser=WHOLE, help="As for adapt.")] = 32,
+    batch: Annotated[int, typer.Option(parser=WHOLE, help="As for adapt.")] = recipe.SAMPLES,
     classes: Annotated[int | None, typer.Option(parser=WHOLE, help="As for adapt.")] = None,
     size: Annotated[str | None, typer.Option(help="As for adapt.")] = None,
     backend: Backend = "fast",
@@ -184,116 +185,7 @@ def warmup(
         )
 
 
-@app.command(cls=Command)
-def cost(
-    model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
-    classes: Annotated[int | None, typer.Option(parser=WHOLE, help="Classes of the model; default its own.")] = None,
-    size: Annotated[str | None, typer.Option(help="Input size HxW; default the model's own.")] = None,
-    batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a step.")] = 1,
-    method: Method = ["backprop"],  # noqa: B006 (typer reads the default, nobody changes it)
-    train_last: TrainLast = None,
-    momentum: Momentum = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="Device whose seconds and memory are asked: this-machine, reference, a board's name (an unknown one "
-            "lists them) or the file of a profile."
-        ),
-    ] = "this-machine",
-    memory_limit: MemoryLimit = None,
-    convention: Annotated[
-        str, typer.Option(help="macs, flops, or paper: the backward pass as arXiv 2301.00330 counts it.")
-    ] = "macs",
-    fit: Annotated[
-        str | None,
-        typer.Option(
-            help="Choose layers and ratio of {fitted} for --memory-limit, which covers the arena and all trained "
-            "weights (trained), or only those that one step updates (updated: the others wait in flash)."
-        ),
-    ] = None,
-    integer_ratio: Annotated[
-        str,
-        typer.Option(
-            help="As which share of a multiply-add of floats one of whole numbers counts, by the bits a and b of its "
-            "factors: width, max(a, b)/32, or area, a·b/32²."
-        ),
-    ] = "width",
-    backend: Backend = "fast",
-    threads: Threads = None,
-    whole: Whole = False,
-    advise: Annotated[
-        bool,
-        typer.Option(
-            "--advise",
-            help="Search method, layers and batch instead: the Pareto front of memory, seconds of an epoch and "
-            "expected gradient error within --memory-limit and --seconds-per-epoch.",
-        ),
-    ] = False,
-    seconds_per_epoch: Annotated[
-        float | None,
-        typer.Option(parser=REAL, help="With --advise: most seconds that an epoch may take, as they are predicted."),
-    ] = None,
-    samples: Annotated[int | None, typer.Option(parser=WHOLE, help="With --advise: samples of an epoch.")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="With --advise: the data, as for adapt, in place of --samples.")
-    ] = None,
-    trial_seconds: Annotated[
-        float | None,
-        typer.Option(
-            parser=REAL,
-            help="With --advise and --data: seconds in which plans of the front are tried on the data, here, to tell "
-            "which ends best; default 60, 0 for none.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="With --advise: folder for record and plot; default gradledger-out.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Price one training step, layer by layer, before any data or run."""
-    from . import cost as job
-    from . import show_cost
-
-    if advise:
-        return advised(
-            {"--batch": batch != 1, "--method": list(method) != ["backprop"], "--train-last": train_last is not None,
-             "--convention": convention != "macs", "--fit": fit is not None, "--momentum": momentum is not None,
-             "--integer-ratio": integer_ratio != "width", "--whole": whole},
-            (model, classes, size, device, memory_limit, seconds_per_epoch, samples, data, backend, threads,
-             trial_seconds),
-            output or Path("gradledger-out"), as_json,
-        )  # fmt: skip
-    needed = {
-        "--seconds-per-epoch": seconds_per_epoch, "--samples": samples, "--data": data, "--output": output,
-        "--trial-seconds": trial_seconds,
-    }  # fmt: skip
-    for option, value in needed.items():
-        if value is not None:
-            raise typer.BadParameter(f"{option} goes with --advise, which was not given")
-    settings = job.CostSettings(
-        model, classes, size, batch, list(method), train_last, device, memory_limit, convention, backend, threads, fit,
-        momentum, integer_ratio, whole,
-    )  # fmt: skip
-    record = job.run(settings)
-    if as_json:
-        emit(record)
-    else:
-        show_cost.priced(record)
-
-
-def advised(chosen: dict[str, bool], given: tuple, output: Path, as_json: bool) -> None:
-    """Run `cost --advise`; chosen: option → was it given, though it is what the search chooses?"""
-    from . import advise, show, show_advice
-
-    for option, was_given in chosen.items():
-        if was_given:
-            raise typer.BadParameter(f"--advise chooses method, layers and batch: leave {option} out")
-    with show.counter("searching", quiet=as_json) as watch:
-        record = advise.run(advise.AdviseSettings(*given), output, watch)
-    if as_json:
-        emit(record)
-    else:
-        show_advice.advised(record)
+app.command(cls=Command)(cost)
 
 
 @app.command(cls=Command)
@@ -303,7 +195,7 @@ def validate(
     subject: Subject = None,
     method: Method = [recipe.METHOD],  # noqa: B006 (typer reads the default, nobody changes it)
     train_last: TrainLast = None,
-    batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a batch.")] = 32,
+    batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in a batch.")] = recipe.SAMPLES,
     batches: Annotated[int, typer.Option(parser=WHOLE, help="Batches on which gradients are compared.")] = 8,
     epochs: Annotated[
         int, typer.Option(parser=WHOLE, help="Training first, for a model that comes without weights; 0 leaves it.")
@@ -371,6 +263,14 @@ def calibrate(
     output: Annotated[
         Path | None, typer.Option("--output", help="File of the profile; default where the other commands look.")
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="A probe: about 3 s of a few layers for each number of threads, by which the reference "
+            "machine's rates are scaled; it does not count as measured.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure what each kernel's work costs this device, in at most five minutes, and keep it as a profile."""
@@ -378,7 +278,7 @@ def calibrate(
     from . import show
 
     with show.counter("calibrating", quiet=as_json) as watch:
-        record = work.run(threads, output, watch)
+        record = (work.quick if quick else work.run)(threads, output, watch)
     if as_json:
         emit(record)
     else:

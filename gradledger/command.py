@@ -76,7 +76,8 @@ Momentum = Annotated[float | None, typer.Option(parser=REAL, help="Momentum of S
 MemoryLimit = Annotated[
     str | None,
     typer.Option(
-        help="Most that state (trained weights, optimizer) and arena may take, as 256KiB; frozen weights come on top."
+        help="Most that the arrays of a step may take, its state (trained weights, optimizer) and arena, as 256KiB; "
+        "it is not of the process: Python with its libraries, frozen weights and data come on top."
     ),
 ]
 Backend = Annotated[

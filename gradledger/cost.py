@@ -1,20 +1,21 @@
-"""`gradledger cost`: price a training step before any data or run."""
+"""`gradledger cost`: price a training step, and the run that it belongs to, before any run."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import refimpl as ri
 from costmodel import predict
 from costmodel.advice import budget, energy, integers
-from costmodel.device import process
+from costmodel.device import device, process
 from costmodel.device.device import HERE
 from costmodel.formulas import paper
 from refimpl.methods import registry
 from refimpl.surgery.for_step import outlined_for, weights_that_train
 
-from . import called, options, recipe
+from . import called, options, recipe, smaller, whole_run
 from .errors import Malformed, Refused, unknown
-from .models import described, stays_whole
+from .job import checked, planned
+from .settings import AdaptSettings
 
 called.can_be(__name__)
 CONVENTIONS = ("macs", "flops", "paper")
@@ -22,64 +23,57 @@ ARITHMETIC = ("mul", "add")
 
 
 @dataclass
-class CostSettings:
-    """What decides the price of a step."""
+class CostSettings(AdaptSettings):
+    """What decides a price: what decides the run of `adapt`, with its defaults, and how and where it is priced.
 
-    model: str = "watch"
-    classes: int | None = None
-    size: str | None = None
-    batch: int = 1
-    method: list[str] = field(default_factory=lambda: ["backprop"])
-    train_last: str | None = None
+    data: None prices a step alone, unless `samples` says how many would train.
+    """
+
+    data: str | None = None
+    samples: int | None = None
     device: str = HERE
-    memory_limit: str | None = None
     convention: str = "macs"
-    backend: str = "fast"
-    threads: int | None = None
     fit: str | None = None
-    momentum: float | None = None
     integer_ratio: str = "width"
-    whole: bool = False
 
 
 def run(settings: CostSettings) -> dict:
-    """Price one training step with SGD, by default with momentum where a method takes it; returns the record.
+    """Price a training step of `adapt` with the same settings and, with data, the whole run; returns the record.
 
     Runs no kernel and compiles none. Raises Malformed for a bad value, Refused where the memory limit does not hold.
     """
-    methods = options.methods(settings.method)
-    plan, method = (
-        options.plan(methods, settings.train_last, options.plain_of(settings.momentum, settings.whole)),
-        methods.text,
-    )
-    limit = options.byte_count(settings.memory_limit)
     if settings.convention not in CONVENTIONS:
         raise unknown("convention", settings.convention, CONVENTIONS)
     if settings.integer_ratio not in integers.RATIOS:
         raise unknown("value of --integer-ratio", settings.integer_ratio, tuple(integers.RATIOS))
-    for name in ("batch", "classes", "threads"):
+    for name in ("samples", "threads"):
         options.at_least_1(name, getattr(settings, name))
-    on = options.device(settings.device)
-    threads = options.threads_of(settings.device, on, settings.threads)
+    if settings.samples is not None and settings.data is not None:
+        raise Malformed("--samples and --data both tell how many samples train: give one of them")
+    checked(settings)
+    methods, limit = options.methods(settings.method), options.byte_count(settings.memory_limit)
     if settings.fit is not None:
         check_fit(settings, methods)
-    whole = stays_whole(settings.model, settings.whole, plan.step.quantizes is not None)
-    graph = described(settings.model, settings.classes, options.size(settings.size), whole)
-    plan = recipe.with_layers(plan, graph, settings.train_last)
+    on = options.device(settings.device)
+    settings = replace(settings, threads=options.threads_of(settings.device, on, settings.threads))
+    settings, given, samples = whole_run.read(settings)
+    batch = settings.batch if samples is None else min(settings.batch, samples.part)
+    plan, method = planned(settings)
     fitted = {}
     try:
-        graph = outlined_for(plan.step, graph, weights_that_train(plan, graph))
+        plan = recipe.with_layers(with_weights(plan, settings, given, samples), given, settings.train_last)
         if settings.fit is None:
-            program = ri.compile(graph, plan, settings.batch, backend=settings.backend, threads=threads)
+            program = smaller.compiled(settings, given, plan, batch)
         else:
-            program, fitted = fit(settings, graph, methods, plan, limit, threads)
+            graph = outlined_for(plan.step, given, weights_that_train(plan, given))
+            program, fitted = fit(settings, graph, methods, plan, limit, batch)
             plan = program.plan
             made = [rule for rule in (plan.instances, *plan.rules, plan.depth) if rule]
             method = " + ".join(map(options.describe, made))
     except ri.ShapeError:
         raise
     except ri.MemoryLimitError as e:
-        about = {"model": settings.model, "batch": settings.batch, "method": method, "fit": {"weights": settings.fit}}
+        about = {"model": settings.model, "batch": batch, "method": method, "fit": {"weights": settings.fit}}
         raise refused(e, limit, about) from None
     except ValueError as e:
         raise Malformed(str(e)) from None
@@ -87,10 +81,12 @@ def run(settings: CostSettings) -> dict:
         "model": settings.model,
         "classes": program.step.host_reads["output"].shape[1],
         "size": list(program.size),
-        "batch": settings.batch,
+        "batch": batch,
         "method": method,
         "train_last": plan.train_last,
-        "momentum": plan.step.optimizer.momentum,
+        "optimizer": settings.optimizer,
+        "momentum": getattr(plan.step.optimizer, "momentum", None),
+        "batch_norm": settings.batch_norm,
         "threads": program.threads,
         "convention": settings.convention,
         "peak_bytes": program.peak_bytes,
@@ -105,16 +101,45 @@ def run(settings: CostSettings) -> dict:
             try:
                 program.check_memory(limit)
             except ri.MemoryLimitError as e:
-                raise refused(e, limit, record, budget.sentence(program)) from None
+                words, found = smaller.than_limit(settings, given, plan, program, limit)
+                raise refused(e, limit, record | {"would_fit": found}, words) from None
     estimate = predict.estimate(program, device=on)
     record |= priced(estimate) | {"integers": whole_numbers(estimate, settings.integer_ratio)}
     resident = process.with_a_batch(program, on.base)
     peak = resident and sum(resident.values())
     record |= {"resident_bytes": peak, "resident": resident, "fits": budget.fits(program, on, peak)}
+    if record["fits"]["ok"] is False:
+        record["would_fit"] = smaller.Search(settings, given, plan, batch, lambda p, n: on_device(p, on)).found()
     record |= {"energy": energy.joules(estimate)}
     if settings.convention == "paper":
         record |= counted_as_paper(program)
+    if samples is not None:
+        record["run"] = whole_run.priced(settings, given, estimate, samples)
+        if record["fits"]["ok"] and record["run"]["ok"] is False:
+            need = lambda p, n: of_fits(whole_run.fits(settings, given, p, samples, on)[1])  # noqa: E731
+            record["would_fit"] = smaller.Search(settings, given, plan, batch, need).found()
     return {"ok": True, **record}
+
+
+def on_device(program: ri.Program, on: device.Device) -> tuple[int, bool]:
+    """The bytes of the scarcest memory of a device that a step needs, and whether all of them suffice."""
+    resident = process.with_a_batch(program, on.base)
+    return of_fits(budget.fits(program, on, resident and sum(resident.values())))
+
+
+def of_fits(fits: dict) -> tuple[int, bool]:
+    """The bytes that are needed of the scarcest memory, and whether they are there as far as it is known."""
+    scarcest = max(fits["needs"], key=lambda kind: fits["needs"][kind] / (fits["has"][kind] or 1))
+    return fits["needs"][scarcest], fits["ok"] is not False
+
+
+def with_weights(plan: ri.Plan, settings: CostSettings, graph, samples: whole_run.Samples | None) -> ri.Plan:
+    """The plan with weights of classes where they are asked for: of the data, else 1 for each."""
+    if settings.class_weights != recipe.BALANCED:
+        return plan
+    classes = graph.shape(graph.output)[-1]
+    known = samples is not None and samples.labels is not None
+    return replace(plan, class_weights=recipe.balanced(samples.labels, classes) if known else (1.0,) * classes)
 
 
 def refused(e: ri.MemoryLimitError, limit: int, record: dict, terms: str = "") -> Refused:
@@ -135,7 +160,7 @@ def check_fit(settings: CostSettings, methods: options.Methods) -> None:
 
 
 def fit(
-    settings: CostSettings, graph, methods: options.Methods, plan: ri.Plan, limit: int, threads: int | None
+    settings: CostSettings, graph, methods: options.Methods, plan: ri.Plan, limit: int, batch: int
 ) -> tuple[ri.Program, dict]:
     """The program that fits, and what was chosen. A ratio that was given stays; layers given are the most to take."""
     chosen = budget.fitted_rule(plan)
@@ -144,8 +169,8 @@ def fit(
     ratios = (given[setting],) if setting in given else budget.RATIOS
     most = None if plan.train_last == "all" else plan.train_last
     found = budget.fit(
-        graph, limit, settings.batch, ratios=ratios, max_layers=most, plan=plan, weights=settings.fit,
-        backend=settings.backend, threads=threads,
+        graph, limit, batch, ratios=ratios, max_layers=most, plan=plan, weights=settings.fit,
+        backend=settings.backend, threads=settings.threads,
     )  # fmt: skip
     share = getattr(budget.fitted_rule(found.plan), setting)
     fitted = {"weights": settings.fit, "layers": found.plan.train_last, "ratio": share, "needed": found.needed}
@@ -191,6 +216,7 @@ def priced(estimate: predict.Estimate) -> dict:
         "weight_bytes": sum(weights.values()),
         "device": estimate.device.name,
         "device_measured": estimate.device.measured,
+        "device_note": estimate.device.note,
         "seconds": estimate.seconds,
         "layers": layers,
     }

@@ -1,7 +1,7 @@
 """The two ways in which a command ends without a result, and their exit status."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from refimpl.kernels.passes import ShapeError
 from refimpl.storage.files import InputError, quoted
@@ -22,9 +22,9 @@ class Refused(ValueError):
 MALFORMED = (InputError, ShapeError)
 
 
-def unknown(what: str, got: str, known: Iterable[str]) -> Malformed:
-    """An error that names the nearest known value."""
+def unknown(what: str, got: str, known: Iterable[str], near: Sequence[str] | None = None) -> Malformed:
+    """An error that names the nearest known value; near: the nearest ones, where there is a better way to find them."""
     known = list(known)
-    near = difflib.get_close_matches(got[:100], known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = difflib.get_close_matches(got[:100], known, n=1) if near is None else near
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return Malformed(f"there is no {what} {quoted(got)!r}; {hint}known: {', '.join(known)}")

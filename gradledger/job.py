@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import refimpl as ri
 from refimpl import data
 from refimpl.graph import Graph
-from refimpl.recipes.head import Head
+from refimpl.recipes.head import Head, parts_of
 from refimpl.recipes.plain import Unwatched
 from refimpl.recipes.rehearsed import Rehearsed
 from refimpl.recipes.watched import GIVEN, SAFE, SEARCH, Watched
@@ -18,7 +18,7 @@ from .models import origin, own_size, pretrained, stays_whole
 from .settings import AdaptSettings
 
 CHOICES = {  # option → what it may be
-    "recipe": tuple(recipe.RECIPES), "optimizer": tuple(recipe.OPTIMIZERS), "batch_norm": ("frozen", "train"),
+    "recipe": tuple(recipe.RECIPES), "optimizer": tuple(recipe.OPTIMIZERS), "batch_norm": (recipe.FROZEN, "train"),
     "class_weights": (None, recipe.BALANCED),
 }  # fmt: skip
 
@@ -40,26 +40,9 @@ class Job:
 
 def prepare(settings: AdaptSettings) -> Job:
     """Load data and model, compile; every bad value ends here, before anything is written."""
-    for name in ("epochs", "batch", "classes"):
-        options.at_least_1(name, getattr(settings, name))
     options.threads(settings.threads)
-    options.seed(settings.seed)
-    for option, known in CHOICES.items():
-        if (value := getattr(settings, option)) not in known:
-            raise unknown(f"--{option.replace('_', '-')}", value, [k for k in known if k])
-    options.parts(settings.clip, settings.warmup)
-    # what else is wrong with an option is said before data are read
-    planned(settings)
-    settings = settings.resolved()
-    options.byte_count(settings.memory_limit)
-    size = options.size(settings.size)
-    if size is None and data.stretches(settings.data) and (size := own_size(settings.model)):
-        settings = replace(settings, size="x".join(map(str, size)))
-    dataset = data.load(
-        settings.data, subject=watched(settings), size=size, seed=settings.seed, reading=settings.reading
-    )
-    graph, pixels = net(settings, dataset), dataset.pixels
-    dataset = dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
+    checked(settings)
+    settings, dataset, graph, pixels = read(settings)
     dataset, whole = parted(settings, dataset)
     if settings.augment is not None:
         dataset, whole = (d and data.augmented(d, settings.augment) for d in (dataset, whole))
@@ -69,6 +52,32 @@ def prepare(settings: AdaptSettings) -> Job:
     head = head_of(settings, graph, program)
     run = course(settings, trainer, dataset, whole)
     return Job(settings, dataset, program, trainer, method, origin(graph), run, head, pixels)
+
+
+def checked(settings: AdaptSettings) -> None:
+    """Malformed for a bad value of an option, as far as no data are needed to tell."""
+    for name in ("epochs", "batch", "classes"):
+        options.at_least_1(name, getattr(settings, name))
+    options.seed(settings.seed)
+    for option, known in CHOICES.items():
+        if (value := getattr(settings, option)) not in known:
+            raise unknown(f"--{option.replace('_', '-')}", value, [k for k in known if k])
+    options.parts(settings.clip, settings.warmup)
+    planned(settings)
+    options.byte_count(settings.memory_limit)
+
+
+def read(settings: AdaptSettings) -> tuple[AdaptSettings, data.Dataset, Graph, bool]:
+    """The settings with paths and size as they are found, the data, the net, and whether samples are pixels."""
+    settings = settings.resolved()
+    size = options.size(settings.size)
+    if size is None and data.stretches(settings.data) and (size := own_size(settings.model)):
+        settings = replace(settings, size="x".join(map(str, size)))
+    dataset = data.load(
+        settings.data, subject=watched(settings), size=size, seed=settings.seed, reading=settings.reading
+    )
+    graph, pixels = net(settings, dataset), dataset.pixels
+    return settings, dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype), graph, pixels
 
 
 def parted(settings: AdaptSettings, d: data.Dataset) -> tuple[data.Dataset, data.Dataset | None]:
@@ -100,7 +109,13 @@ def course(
 
 
 def head_of(settings: AdaptSettings, graph: Graph, program: ri.Program) -> Head | None:
-    """What trains the classifier of a net of floats first, before more layers train.
+    """What trains the classifier of a net of floats first; None where nothing does (`head_programs`)."""
+    made = head_programs(settings, graph, program)
+    return made and Head(*made, settings.seed)
+
+
+def head_programs(settings: AdaptSettings, graph: Graph, program: ri.Program) -> tuple[ri.Program, ri.Program] | None:
+    """The programs that train the classifier of a net of floats first, before more layers train.
 
     None where the recipe has no such part, where the classifier has weights already or nothing else trains, where the
     net is one of whole numbers, or where its classifier does not stand on one map.
@@ -111,7 +126,7 @@ def head_of(settings: AdaptSettings, graph: Graph, program: ri.Program) -> Head 
     if settings.recipe == recipe.PLAIN or known or alone or plan.step.quantizes is not None or is_quantized(graph):
         return None
     try:
-        return Head(graph, plan, program.batch, settings.seed, settings.backend, settings.threads)
+        return parts_of(graph, plan, program.batch, settings.backend, settings.threads)
     except ValueError:
         return None
 
@@ -171,7 +186,7 @@ def compiled(
     if settings.class_weights == recipe.BALANCED:
         plan = replace(plan, class_weights=recipe.balanced(dataset.y_train, graph.shape(graph.output)[-1]))
     limit = options.byte_count(settings.memory_limit)
-    plan = recipe.with_layers(plan, graph, settings.train_last)
+    plan, given = recipe.with_layers(plan, graph, settings.train_last), graph
     try:
         plan = recipe.with_rate(plan, graph, settings.lr)
         trained = weights_that_train(plan, graph)
@@ -189,7 +204,9 @@ def compiled(
         if limit is not None:
             program.check_memory(limit)
     except ri.MemoryLimitError as e:
-        from costmodel.advice import budget
+        from . import smaller
 
-        raise Refused(f"{e}; {budget.sentence(program)}", {"model": settings.model, "method": method}) from None
+        words, found = smaller.than_limit(settings, given, plan, program, limit)
+        told = {"model": settings.model, "method": method, "would_fit": found}
+        raise Refused(f"{e}; {words}", told) from None
     return program, method

@@ -231,7 +231,7 @@ def threads_of(name: str, device: devices.Device, count: int | None) -> int | No
     elsewhere = device.name not in (devices.HERE, devices.REFERENCE)
     if count is not None and elsewhere and not 1 <= count <= device.cores:
         raise Malformed(f"--threads must be from 1 to {device.cores}, the cores of {device.name}, got {count}")
-    return count or (None if name == devices.HERE else device.cores)
+    return count or (None if devices.key(name) == devices.key(devices.HERE) else device.cores)
 
 
 def seed(value: int) -> None:
@@ -258,7 +258,7 @@ def device(name: str) -> devices.Device:
     try:
         return devices.find(name)
     except KeyError:
-        raise unknown("device", name, devices.names()) from None
+        raise unknown("device", name, devices.names(), devices.nearest(name)) from None
     except devices.ProfileError as e:
         raise Malformed(str(e)) from None
 

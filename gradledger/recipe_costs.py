@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import refimpl as ri
 from costmodel import predict
-from refimpl.recipes.head import Head
+from refimpl.recipes.head import parts_of, parts_of_fit
 from refimpl.training.evaluator import inference
 from validation.instruments import measured
 
@@ -28,16 +28,9 @@ def drawn_up(record: dict, settings: AdaptSettings, program: ri.Program) -> dict
     infers = inference(program)
     found = {"looks": both(infers, parts(held, program.batch) * looks, listed(course["seen"]))}
     if first := course["first"]:
-        head = Head(program.graph, program.plan, program.batch, settings.seed, settings.backend, settings.threads)
-        tail, ran = head.tail, first["ran"]
-        sizes, held_sizes = parts(train, program.batch), parts(held, program.batch)
-        passes = first["steps"] // len(sizes)  # but for one that ended early
-        for part, of, expected, key in (
-            ("maps of the layers before the classifier", inference(head.frozen), sizes + held_sizes, "maps"),
-            ("steps of the classifier alone", tail, sizes * passes, "steps"),
-            ("looks at the classifier alone", inference(tail), held_sizes * (1 + passes), "looks"),
-        ):
-            found[part] = both(of, expected, made(ran[key]))
+        made_of = parts_of(program.graph, program.plan, program.batch, settings.backend, settings.threads)
+        for part, key, of, expected in parts_of_fit(*made_of, train, held, first["steps"]):
+            found[part] = both(of, expected, made(first["ran"][key]))
     return found
 
 

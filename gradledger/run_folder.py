@@ -25,6 +25,17 @@ FILES = (DIVERGED, RESUME, PLOT, WEIGHTS, RECORD)
 NEW, COMMITTED = ".adapt.new", ".adapt.commit"  # the first with the process id: a killed run's plot may yet be drawn
 
 
+ROOM = 1 << 19  # bytes that record and plot may take, beside 64 a step
+
+
+def most_bytes(state: int, weights: int, kept: int, steps: int) -> int:
+    """The most bytes that a run has on the disk at once, but for earlier results: two states, and the results.
+
+    state: of all that a later run needs; kept: how often its weights are kept beside it, to go back to.
+    """
+    return 2 * (1 + kept) * state + weights + ROOM + 64 * steps
+
+
 def settled(path: Path) -> Path:
     """Where a run's file is now: a crash right after a commit leaves the new one in the folder that was committed."""
     new = path.parent / COMMITTED / path.name

@@ -26,8 +26,8 @@ class AdaptSettings:
     subject: int | None = None
     method: list[str] = field(default_factory=lambda: [recipe.METHOD])
     train_last: str | None = None
-    epochs: int = 20
-    batch: int = 32
+    epochs: int = recipe.EPOCHS
+    batch: int = recipe.SAMPLES
     lr: float | None = None
     momentum: float | None = None
     seed: int = 0
@@ -49,7 +49,7 @@ class AdaptSettings:
     optimizer: str = recipe.SGD
     clip: float | None = None
     warmup: int = 0
-    batch_norm: str = "frozen"
+    batch_norm: str = recipe.FROZEN
     label_smoothing: float = 0.0
     class_weights: str | None = None
     recipe: str = recipe.AUTO  # last of those that read the module of this name

@@ -10,8 +10,11 @@ from costmodel.advice.energy import ACCESSES
 from costmodel.advice.integers import RATIOS
 from refimpl.methods.filter_shares import STEPS
 
+from .recipe import ADAM
 from .show import console, operations, seconds, size
+from .smaller import sentence
 
+HOW = "; gradledger calibrate measures them, with --quick it probes a few in seconds"
 ENDS = ("", "_low", "_high")  # of the record's keys for what is expected, and its bounds
 
 
@@ -24,6 +27,7 @@ def priced(record: dict) -> None:
     trained = {"all": "all convolutions", 0: "the classifier alone", 1: "the last convolution"}
     wide = Console(width=max(console.width, 200))  # a narrow terminal breaks lines, and a pipe has no width to cut at
     optimizer = f"SGD with momentum {record['momentum']:g}" if record["momentum"] else "plain SGD"
+    optimizer = "Adam" if record["optimizer"] == ADAM else optimizer
     wide.print(
         f"\n{record['model']}, input {rows}x{columns}, {record['classes']} classes, batch {record['batch']}: "
         f"{record['method']}, training {trained.get(k, f'the last {k} convolutions')}, "
@@ -81,11 +85,48 @@ def priced(record: dict) -> None:
         summary.add_row(f"{kind.replace('ram', 'RAM')} that it needs there", f"{least}{size(needed)}{verdict}")
     console.print()
     wide.print(summary)
+    if "would_fit" in record:
+        wide.print(f"{sentence(record['would_fit'])}", highlight=False, soft_wrap=True)
     console.print()
     for line in notes(record):
         console.print(line, highlight=False, soft_wrap=True)
     if "memory_limit" in record:
         budgeted(record, wide)
+    if "run" in record:
+        whole_run(record["run"], wide)
+
+
+def whole_run(run: dict, wide: Console) -> None:
+    """The parts of a run that seconds are made of, its memory, disk and energy, and the verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("the whole run", "left"), ("launched", "right"), ("seconds", "right"), ("from", "right"),
+                          ("to", "right")):  # fmt: skip
+        table.add_column(name, justify=justify)
+    for name, part in run["parts"].items():
+        times = (f"{part['seconds'][end]:.1f}" for end in ("mid", "low", "high"))
+        table.add_row(name, f"{part['launched']:,}", *times)
+    table.add_row("in all", "", *(f"{run['seconds'][end]:.1f}" for end in ("mid", "low", "high")), style="bold")
+    wide.print()
+    wide.print(table)
+    board, counted = run["joules"]["board"], run["joules"]["counted"]
+    of = board or counted
+    rows = {
+        "memory of the process" if run["resident_bytes"] else "memory": ", ".join(
+            f"{size(needed)} of {kind.replace('ram', 'RAM')}" for kind, needed in run["fits"]["needs"].items()
+        ),
+        **({} if run["disk_bytes"] is None else {"most on the disk": size(run["disk_bytes"])}),
+        "energy, estimated": f"{joules(of['low'])} to {joules(of['high'])}{'' if board else ', at least'}",
+    }
+    summary = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in rows.items():
+        summary.add_row(name, value)
+    wide.print(summary)
+    notes = ["reading the data is not in it"]
+    notes += ["kernels are compiled already (gradledger warmup)"] if run["disk_bytes"] else []
+    if run["steps_least"] < run["steps"]:
+        notes.append(f"a run that stops improving ends earlier, after {run['steps_least']:,} steps at the earliest")
+    wide.print(f"run: {'; '.join(notes)}\n")
+    wide.print(f"{run['verdict']}", style="bold", highlight=False, soft_wrap=True)
 
 
 def expected(mid: float, low: float, high: float) -> str:
@@ -100,7 +141,7 @@ def notes(record: dict) -> list[str]:
     else:
         factor = record["seconds"]["high"] / record["seconds"]["mid"]
         time = f"its kernels were not measured, a factor of {factor:.2g} either way is assumed"
-        time += "; gradledger calibrate measures them" if record["device"] == "this-machine" else ""
+        time += HOW if record["device"] == "this-machine" else ""
     left_out = ", ".join(record["energy"]["counted"]["left_out"])
     source = "board power times seconds" if record["energy"]["board"] else (
         f"operations and memory alone{f', without {left_out}' if left_out else ''}, so at least"
@@ -120,6 +161,7 @@ def notes(record: dict) -> list[str]:
     )
     units = [] if record["convention"] == "paper" else other_units(record)
     found = [mean, counted, *units, f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
+    found += [f"{record['device']}: {record['device_note']}"] if record["device_note"] else []
     return [note for note in found if note]
 
 
@@ -151,8 +193,8 @@ def energy(record: dict) -> str:
 
 
 def joules(value: float) -> str:
-    """An energy in J, mJ or µJ."""
-    for unit, factor in (("J", 1.0), ("mJ", 1e-3)):
+    """An energy in kJ, J, mJ or µJ."""
+    for unit, factor in (("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3)):
         if value >= factor:
             return f"{value / factor:.3g} {unit}"
     return f"{value / 1e-6:.3g} µJ"

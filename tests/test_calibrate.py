@@ -1,13 +1,15 @@
 """`gradledger calibrate`: the profile that it writes, and what is done with profiles that are not right."""
 
+import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 
 import costmodel
 import refimpl as ri
-from costmodel.device import calibration, device
+from costmodel.device import calibration, device, rates
 from costmodel.device.kernels import Caches
 from costmodel.device.process import Base
 from gradledger import calibrate
@@ -59,8 +61,8 @@ def test_without_a_profile_the_reference_rates_follow_one_core_and_the_memory(ho
     monkeypatch.setattr(device.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
     found, known = device._quick.__wrapped__(), device.find(device.REFERENCE)
     assert found.rates.keys() == found.caches.keys() == {1, 2}
-    for threads, rates in found.rates.items():
-        before, after = known.rates[threads].by_kernel["any"], rates.by_kernel["any"]
+    for threads, own in found.rates.items():
+        before, after = known.rates[threads].by_kernel["any"], own.by_kernel["any"]
         assert after["mac"] == pytest.approx(2 * before["mac"]) and after["far"] == pytest.approx(4 * before["far"])
         assert found.caches[threads] == Caches(2.0**18 * threads, 2.0**20)
 
@@ -149,7 +151,7 @@ def test_every_shipped_device_prices_a_step(name):
     assert 1e-5 < seconds["low"] < seconds["mid"] < seconds["high"] < 100
     assert found.measured == (name == device.REFERENCE)
     if name != device.REFERENCE:
-        assert found.ram_bytes and found.watts[0] < found.watts[1]
+        assert found.ram_bytes and (found.flash_bytes or found.watts[0] < found.watts[1])
 
 
 def test_more_threads_than_were_measured_share_the_work():
@@ -173,3 +175,35 @@ def test_where_the_system_does_not_tell_memory_a_profile_has_none(home, monkeypa
     record = json.loads(capsys.readouterr().out)
     arrays = sum(record[f"{kind}_bytes"] for kind in ("peak", "state", "constant"))
     assert record["resident_bytes"] is None and record["fits"]["needs"] == {"ram": arrays}
+
+
+def test_a_probe_is_used_until_the_machine_is_calibrated_and_does_not_count_as_measured(home, capsys, monkeypatch):
+    monkeypatch.setattr(calibration, "PROBED", calibration.PROBED[2:4])
+    monkeypatch.setattr(calibrate.quick, "__defaults__", (0.1,))
+    assert command("calibrate", "--quick", "--threads", "1", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["file"] == str(home / "gradledger" / "this-machine-quick.json") and not record["measured_here"]
+    found = device.this_machine()
+    assert (found.name, found.measured, found.title) == ("this-machine", False, record["title"])
+    assert found.rates[1].by_kernel == record["threads"]["1"]["rates"] and found.rates[1].factor >= rates.PROBED
+    p = ri.compile(LAYERS[0][0].graph(), calibration.DENSE, 2, threads=1)
+    assert 0 < costmodel.estimate(p, device="this-machine").seconds["mid"] < 1
+    assert command("calibrate", "--threads", "1") == 0
+    assert device.this_machine().measured and device.quick_path().is_file()
+
+
+def test_a_probe_finds_what_each_group_of_terms_costs():
+    known, rng = device.find(device.REFERENCE).rates[1], np.random.default_rng(0)
+    true = {"compute": 2.0, "cache": 3.0, "memory": 5.0, "call": 4.0}
+    slower, samples = known.scaled(true, 1.0), []
+    for i, kernel in enumerate([k for k in known.by_kernel if k != rates.ANY][:40]):
+        terms = {t: float(rng.uniform(0.3, 3) / r) for t, r in known.by_kernel[kernel].items() if r}
+        samples.append(rates.TimedLaunch(kernel, terms, slower.seconds(kernel, terms), i))
+    found = rates.scaled_by(samples, known)
+    assert found.factor == rates.PROBED
+    for kernel, own in slower.by_kernel.items():
+        assert found.by_kernel[kernel] == pytest.approx(own, rel=1e-3)
+    noisy = [
+        dataclasses.replace(s, seconds=s.seconds * f) for s, f in zip(samples, rng.uniform(0.3, 3, 40), strict=True)
+    ]
+    assert rates.scaled_by(noisy, known).factor > 1.5

@@ -15,6 +15,7 @@ from refimpl.training.trainer import initial
 from validation.experiments.papers import GRADIENT_FILTERING
 
 FILTERED = "gradient-filter:patch=2"
+FULL = f"{FILTERED},align=centre"
 
 
 @pytest.fixture
@@ -102,6 +103,8 @@ def test_convention_paper(record, row):
         str(row.train_last),
         "--method",
         method,
+        "--batch",
+        "1",
     )
     r = record(*args, "--convention", "paper")
     assert r["flops"] == pytest.approx(row.flops, rel=row.tolerance)
@@ -253,12 +256,13 @@ def test_a_memory_limit_that_does_not_hold(run, record):
     assert f"the memory limit is {64 * 1024:,} bytes" in err and "the largest sum of live arrays is" in err
     assert refused["smallest_limit_bytes"] == need
     assert refused["lower_bound_bytes"] <= need
-    assert (refused["model"], refused["method"], refused["peak_bytes"]) == ("watch", "backprop", free["peak_bytes"])
+    assert "--memory-limit is of the arrays of a step, not of the process" in err
+    assert (refused["model"], refused["method"], refused["peak_bytes"]) == ("watch", FULL, free["peak_bytes"])
 
 
 def test_methods_combine(record):
     several = ("sparse-update:ratio=0.5,layers=2", "error-map-pruning", "gradient-filter")
-    r = record("--model", "resnet8", *(arg for m in several for arg in ("--method", m)))
+    r = record("--model", "resnet8", "--batch", "1", *(arg for m in several for arg in ("--method", m)))
     assert r["method"] == (
         "sparse-update:ratio=0.5,order=norm,fixed_first=0.1,fixed_last=0.2,layers=2 + "
         "error-map-pruning:keep=0.5,gamma_w=1.0,gamma_dy=1.0 + gradient-filter:patch=2,align=centre"
@@ -270,14 +274,14 @@ def test_methods_combine(record):
 
 
 def test_bias_only(record):
-    r, dense = record("--method", "bias-only"), record()
+    r, dense = record("--method", "bias-only", "--batch", "1"), record("--method", "backprop", "--batch", "1")
     p = ri.compile(ri.models.build("watch"), ri.Plan(bias_only=True, step=ri.Backprop(ri.SGD(0.01, 0.9))), 1)
     assert r["method"] == "bias-only" and r["saved_bytes"] == p.saved_bytes < dense["saved_bytes"] / 4
 
 
 @pytest.mark.parametrize("weights, limit", [("trained", 420_000), ("updated", 250_000)])
 def test_fit_chooses_what_fits(record, run, weights, limit):
-    args = ("--model", "resnet8", "--size", "16", "--method", "sparse-update", "--fit", weights)
+    args = ("--model", "resnet8", "--size", "16", "--batch", "1", "--method", "sparse-update", "--fit", weights)
     r = record(*args, "--memory-limit", str(limit))
     fit, memory = r["fit"], r["memory"]
     assert fit["weights"] == weights and fit["needed"] <= r["memory_limit"] == limit
@@ -290,6 +294,8 @@ def test_fit_chooses_what_fits(record, run, weights, limit):
         "resnet8",
         "--size",
         "16",
+        "--batch",
+        "1",
         "--method",
         f"sparse-update:ratio={fit['ratio']},layers={fit['layers']}",
     )
@@ -407,3 +413,23 @@ def test_what_is_left_of_a_limit_is_told(record, run):
 def test_a_folder_is_for_advice_alone(run):
     status, out, err = run("--output", "somewhere")
     assert (status, out) == (2, "") and "--output goes with --advise, which was not given" in err
+
+
+@pytest.mark.parametrize("name", ["rp2040", "rp2350", "esp32-s3", "stm32h743", "microcontroller-256k"])
+def test_a_microcontroller_says_what_runs_there(run, record, name):
+    found = record("--device", name, "--batch", "1", "--train-last", "0")
+    assert "Python and this library do not run there" in found["device_note"] and found["fits"]["ok"] is True
+    assert set(found["fits"]["needs"]) == {"ram", "flash"} and found["resident"] is None
+    out = run("--device", name, "--batch", "1")[1]
+    assert f"{name}: {found['device_note']}" in out
+    assert record("--device", "raspberry-pi-4", "--batch", "1")["device_note"] == ""
+
+
+def test_whole_numbers_are_the_way_where_floats_have_no_unit(record):
+    def seconds(name, *args):
+        return record("--device", name, "--model", "lenet5", "--batch", "4", "--threads", "1", *args)["seconds"]["mid"]
+
+    whole = ("--method", "niti")
+    slower = {name: seconds(name) / seconds("rp2350") for name in ("rp2040", "stm32h743")}
+    with_integers = {name: seconds(name, *whole) / seconds("rp2350", *whole) for name in slower}
+    assert slower["rp2040"] > 10 > 5 > with_integers["rp2040"] > 1 > slower["stm32h743"]

@@ -5,7 +5,10 @@ from importlib.resources import files
 
 import pytest
 
+from costmodel.device import device as devices
+
 DEVICES = (
+    "esp32-s3",
     "jetson-nano",
     "jetson-orin-nano",
     "microcontroller-256k",
@@ -13,6 +16,9 @@ DEVICES = (
     "raspberry-pi-4",
     "raspberry-pi-5",
     "raspberry-pi-zero-2",
+    "rp2040",
+    "rp2350",
+    "stm32h743",
 )
 SECTIONS = {
     "memory": {"ram_bytes", "flash_bytes"},
@@ -20,7 +26,7 @@ SECTIONS = {
     "bandwidth": {"memory_bytes_per_second", "l1_bytes", "l2_bytes", "l3_bytes"},
     "power": {"idle_watts", "load_watts"},
 }
-TOP = {"name", "title", "measured_here", "process_nanometres", "measured_peak_flops", *SECTIONS}
+TOP = {"name", "title", "names", "measured_here", "process_nanometres", "measured_peak_flops", *SECTIONS}
 MAY_BE_NULL = {
     "memory.flash_bytes",
     "bandwidth.l1_bytes",
@@ -52,18 +58,22 @@ def check_figure(path, figure):
 
 
 def check_device(name, device):
-    assert set(device) == TOP, f"{name} has keys {sorted(device)}"
+    assert set(device) - {"note"} == TOP, f"{name} has keys {sorted(device)}"
+    assert ("note" in device) == bool(device["memory"]["flash_bytes"]), f"{name} must say what runs there"
+    assert device["names"] and all(isinstance(n, str) and n.strip() for n in device["names"]), f"{name} has no names"
     assert device["name"] == name, f"{name}.json names itself {device['name']}"
     assert isinstance(device["title"], str) and device["title"].strip(), f"{name} has no title"
     assert device["measured_here"] is False, f"{name} comes from data sheets, not from a measurement here"
     figures = {key: device[key] for key in ("process_nanometres", "measured_peak_flops")}
+    chip = device["memory"]["flash_bytes"]
     for section, keys in SECTIONS.items():
         gpu = {"gpu_peak_flops"} if section == "compute" and name.startswith("jetson-") else set()
+        gpu |= {"int8_macs_per_cycle"} if section == "compute" and chip else set()
         assert set(device[section]) == keys | gpu, f"{name} {section} has keys {sorted(device[section])}"
         figures |= {f"{section}.{key}": figure for key, figure in device[section].items()}
     for path, figure in figures.items():
         if figure is None:
-            assert path in MAY_BE_NULL, f"{name} {path} is null"
+            assert path in MAY_BE_NULL or chip and path.startswith("power."), f"{name} {path} is null"
         else:
             check_figure(f"{name} {path}", figure)
 
@@ -90,10 +100,47 @@ def test_figures_of_a_device_agree_with_each_other(name):
     sizes = [caches[key]["value"] for key in ("l1_bytes", "l2_bytes", "l3_bytes") if caches[key]]
     sizes.append(device["memory"]["ram_bytes"]["value"])
     assert sizes == sorted(sizes)
-    assert device["power"]["idle_watts"]["value"] < device["power"]["load_watts"]["value"]
+    idle, load = (device["power"][f"{when}_watts"] for when in ("idle", "load"))
+    assert idle["value"] < load["value"] if idle or load else name in ("rp2040", "rp2350", "esp32-s3", "stm32h743")
     # The energies of energy.json can be carried over to the process of every device that names one.
     if device["process_nanometres"]:
         assert str(device["process_nanometres"]["value"]) in read_energy()["energy_factor_from_45_nanometres"]
+
+
+@pytest.mark.parametrize("asked, found", [
+    ("Pi Zero 2", "raspberry-pi-zero-2"), ("rpi4", "raspberry-pi-4"), ("pi5", "raspberry-pi-5"),
+    ("Raspberry Pi 4 Model B", "raspberry-pi-4"), ("Orin Nano", "jetson-orin-nano"), ("jetson nano", "jetson-nano"),
+    ("NVIDIA JETSON_NANO", "jetson-nano"), ("raspberry pi 3B+", "raspberry-pi-3b-plus"),
+    ("nRF52840", "microcontroller-256k"), ("raspberry-pi-pico", "rp2040"), ("Pi Pico", "rp2040"), ("Pico 2", "rp2350"),
+    ("ESP32-S3", "esp32-s3"), ("stm32h7", "stm32h743"), ("raspberry-pi-4", "raspberry-pi-4"),
+    ("Reference", "reference"),
+])  # fmt: skip
+def test_boards_by_the_names_that_people_use(asked, found):
+    assert devices.find(asked).name == found
+
+
+def test_no_two_devices_have_a_name_in_common():
+    keys = {}
+    for name in DEVICES:
+        for other in (name, *read_device(name)["names"]):
+            assert keys.setdefault(devices.key(other), name) == name, f"{other} is two devices"
+            assert devices.find(other).name == name
+
+
+@pytest.mark.parametrize("asked, near", [
+    ("raspbery-pi-4", ["raspberry-pi-4"]), ("orin", ["jetson-orin-nano"]), ("toaster", []),
+    ("jetson xavier", ["jetson-nano", "jetson-orin-nano"]), ("pi zero", ["raspberry-pi-zero-2"]),
+    ("esp32", ["esp32-s3"]), ("stm32f4", ["stm32h743"]),
+])  # fmt: skip
+def test_the_nearest_few_of_an_unknown_name(asked, near):
+    assert devices.nearest(asked) == near
+    with pytest.raises(KeyError, match="there is no device"):
+        devices.find(asked)
+
+
+def test_what_people_call_a_device():
+    called = [devices.find(name).called for name in ("rpi4", "nrf52840", "reference")]
+    assert called == ["a Raspberry Pi 4", "an nRF52840", "the reference machine"]
 
 
 def test_energy_file():

@@ -95,7 +95,7 @@ def test_the_choice_of_layers_is_told():
 def test_the_price_is_that_of_the_clipped_step():
     job = adapt.prepare(AdaptSettings(method=["backprop"], batch=4))
     assert job.program.plan.step.clip_norm == CLIP_NORM
-    priced = cost.run(cost.CostSettings("watch", batch=4))
+    priced = cost.run(cost.CostSettings("watch", method=["backprop"], batch=4))
     assert (priced["peak_bytes"], priced["state_bytes"]) == (job.program.peak_bytes, job.program.state_bytes)
 
 

@@ -228,7 +228,7 @@ def test_size_is_that_of_the_file(said, file, photos, tmp_path, settings):
 
 def test_the_door(tmp_path):
     assert gradledger.cost(model="lenet5", batch=4)["model"] == "lenet5"
-    with pytest.raises(TypeError, match="there is no option 'modle'; known: model, classes, size"):
+    with pytest.raises(TypeError, match="there is no option 'modle'; known: model, data"):
         gradledger.cost(modle="lenet5")
     with pytest.raises(AttributeError, match="has no attribute 'lod'; it offers adapt, cost, load"):
         gradledger.lod  # noqa: B018

@@ -247,7 +247,7 @@ def test_the_classifier_alone_learns_on_maps_that_are_computed_once():
     graph = net()
     weights = {name: a for name, a in trainer().parameters.items() if not name.startswith("fc")}
     graph.weights = weights
-    fits = head.Head(graph, ri.Plan("all"), 16, seed=2)
+    fits = head.Head(*head.parts_of(graph, ri.Plan("all"), 16), seed=2)
     events = list(fits.fit(X, Y, X_VAL, Y_VAL))
     found = fits.fitted
     assert set(found.weights) == {"fc.w", "fc.b"} and found.after.loss < found.before.loss and found.after.measure > 0.6
@@ -260,7 +260,7 @@ def test_the_classifier_alone_learns_on_maps_that_are_computed_once():
 
 
 def test_a_classifier_that_cannot_improve_stays():
-    fits = head.Head(net(), ri.Plan("all"), 16)
+    fits = head.Head(*head.parts_of(net(), ri.Plan("all"), 16))
     list(fits.fit(X, Y, X_VAL, (Y_VAL + 1) % 3))
     found = fits.fitted
     assert found.after.loss <= found.before.loss

@@ -308,16 +308,44 @@ def measure(
     return layers.fitted()
 
 
-class LayerTimer:
-    """Every case of LAYERS, timed in turns. To be made and used where `threads` threads run."""
+PROBED = [
+    (LayerCase(*of), (DENSE,)) for of in (
+        ("plain", 8, 28, 32, 64, 3, 2), ("plain", 1, 14, 256, 512, 1), ("residual", 8, 16, 32, 32),
+        ("residual", 4, 14, 128, 128), ("separable", 8, 24, 144, 24, 1), ("separable", 8, 3, 960, 160, 1),
+        ("depthwise", 8, 24, 144, 144), ("linear", 32, 5, 16, 120), ("first", 8, 96, 3, 32, 3, 2),
+    )
+]  # fmt: skip
 
-    def __init__(self, threads: int, caches: Caches, watch: Callable[[int, int, str], None]):
+
+def probe(
+    threads: int, caches: Caches, known: Rates, watch: Callable[[int, int, str], None], seconds: float = 3.0
+) -> tuple[Rates, dict]:
+    """The rates of another machine, scaled to this one by timing the layers of PROBED for some seconds; how steady.
+
+    Each group of terms (`kernels.GROUPS`) has a factor of its own, fitted to all launches (`rates.scales`).
+    """
+    with running(threads):
+        layers = LayerTimer(threads, caches, watch, PROBED)
+        began = time.perf_counter()
+        while layers.rounds < WANTED or time.perf_counter() - began < seconds:
+            layers.turn(layers.rounds + 1, watch)
+    samples, steadiness = layers.timed_launches()
+    return rates.scaled_by(samples, known), steadiness
+
+
+class LayerTimer:
+    """Every case of some layers, timed in turns. To be made and used where `threads` threads run."""
+
+    def __init__(
+        self, threads: int, caches: Caches, watch: Callable[[int, int, str], None], layers: list | None = None
+    ):
         self.began, self.caches, self.rounds = time.perf_counter(), caches, 0
         self.ways = [Emptier(0.0), Emptier(1.5 * caches.fast)]
         self.beyond = Emptier(2.0 * caches.last) if caches.last > caches.fast else None
         self.reference, self.timed = SpeedReference(threads, caches), []
-        total = sum(len(plans) for _, plans in LAYERS)
-        for layer, plans in LAYERS:
+        layers = LAYERS if layers is None else layers
+        total = sum(len(plans) for _, plans in layers)
+        for layer, plans in layers:
             for plan in plans:
                 watch(len(self.timed), total, "compile")
                 self.timed.append(Timed(layer.program(plan, threads)))
@@ -349,6 +377,11 @@ class LayerTimer:
 
     def fitted(self) -> tuple[Rates, list[TimedLaunch], dict]:
         """Rates, what they are fitted to, and how steady the machine was."""
+        samples, steadiness = self.timed_launches()
+        return Rates(rates.fit(samples, _memory(self.beyond)), rates.spread(samples)), samples, steadiness
+
+    def timed_launches(self) -> tuple[list[TimedLaunch], dict]:
+        """The launches that were timed, and how steady the machine was."""
         limit = self.limit
         samples = [s for i, one in enumerate(self.timed) for s in one.samples(self.caches, WAYS * i, limit)]
         steadiness = {
@@ -359,7 +392,7 @@ class LayerTimer:
             "rounds": self.rounds,
             "seconds": time.perf_counter() - self.began,
         }
-        return Rates(rates.fit(samples, _memory(self.beyond)), rates.spread(samples)), samples, steadiness
+        return samples, steadiness
 
 
 def own_speed(timed: list[Timed]) -> np.ndarray:

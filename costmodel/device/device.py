@@ -7,10 +7,12 @@ Three kinds of profile, all JSON files:
   machine (`reference.json`, measured), each multiplied by how the two compare in what it depends on: arithmetic, first
   and second cache, memory, or the cost of a call. Every figure names its source; seconds are marked as not measured.
   Our assumption: Python and its libraries take as many bytes there as on the reference machine.
-- `this-machine`: the measured profile that `gradledger calibrate` left here; without one, the reference rates scaled by
-  a quick measurement of a matrix product and a copy.
+- `this-machine`: the measured profile that `gradledger calibrate` left here; without one, the one that `gradledger
+  calibrate --quick` left, the reference rates scaled by timing a few layers, which does not count as measured; without
+  either, those rates scaled by a matrix product and a copy.
 """
 
+import difflib
 import json
 import math
 import os
@@ -38,6 +40,8 @@ QUICK = 1.6  # our assumption: the same for a machine of which a product and a c
 IN_ORDER = 2.0  # our assumption: interpreted code and calls take so many times the reference's cycles on a small core
 VECTOR_BITS = 512  # of the reference machine
 MOST_CORES, MOST_BYTES, MOST_FACTOR = 1024, 2**50, 1000  # that a profile may tell
+ALIKE, CLOSE, SAME_NUMBERS = 0.6, 0.15, 0.1  # how like a name must be to be named: at least, to the best, and more for
+AN = re.compile("[AEIOUaeiou]|n?[FHLMNRSX][A-Z0-9]")  # names before which people say "an"
 _MISSING = object()
 HERE, REFERENCE = "this-machine", "reference"
 
@@ -51,7 +55,9 @@ class Device:
     """Rates of a device by thread count, its caches and its memory in bytes; None where it has no such memory.
 
     measured: were its kernels timed on it? watts: (idle, load), None where not known. nanometres: of its process. base:
-    what Python and its libraries take of the memory; None where no Python runs, or nobody measured it.
+    what Python and its libraries take of the memory; None where no Python runs, or nobody measured it. names: that
+    people use, the usual one first. note: what can and cannot run there, a sentence. whole: the seconds of a
+    multiply-add of whole numbers as a share of those of floats, where they are not measured apart.
     """
 
     name: str
@@ -65,6 +71,16 @@ class Device:
     watts: tuple[float, float] | None = None
     nanometres: float | None = None
     base: Base | None = None
+    names: tuple[str, ...] = ()
+    note: str = ""
+    whole: float = 1.0
+
+    @property
+    def called(self) -> str:
+        """How people call it, with an article, as in `on a Raspberry Pi 4`."""
+        if not self.names:
+            return {HERE: "this machine", REFERENCE: "the reference machine"}.get(self.name, self.name)
+        return f"{'an' if AN.match(self.names[0]) else 'a'} {self.names[0]}"
 
     def at(self, threads: int) -> tuple[Rates, Caches]:
         """Rates and caches for a number of threads: those of the next lower number that it has, shared by more."""
@@ -78,28 +94,55 @@ class Device:
 
 
 def names() -> list[str]:
-    """Every device that is known by name."""
+    """Every device by the name of its profile."""
     shipped = (f.name for f in files("costmodel.device.devices").iterdir() if f.name.endswith(".json"))
     return [HERE, REFERENCE, *sorted({Path(n).stem for n in shipped} - {REFERENCE})]
 
 
+def key(name: str) -> str:
+    """A name as it is looked up: without case, blanks and punctuation, but for a plus."""
+    return "".join(c for c in name.casefold() if c.isalnum() or c == "+")
+
+
+@cache
+def known_as() -> dict[str, str]:
+    """Key of every name that people use → name of the profile, which states them (`names`)."""
+    found = {key(name): name for name in names()}
+    for name in names()[2:]:
+        found |= {key(other): name for other in _profile(name)["names"]}
+    return found
+
+
+def nearest(name: str, most: int = 3) -> list[str]:
+    """Names of the profiles one of whose names is most like `name`: by letters in their order, a few at most.
+
+    Numbers tell boards apart: a name with other numbers is less like it than one with other letters.
+    """
+    asked, best = key(name[:100]), dict[str, float]()
+    for known, profile in known_as().items():
+        like = difflib.SequenceMatcher(None, asked, known).ratio()
+        same = set(re.findall("[0-9]+", asked)) == set(re.findall("[0-9]+", known))
+        best[profile] = max(best.get(profile, 0.0), like + (SAME_NUMBERS if same else 0))
+    order = sorted(best, key=lambda profile: -best[profile])
+    return [profile for profile in order if best[profile] >= max(ALIKE, best[order[0]] - CLOSE)][:most]
+
+
 def find(name: str) -> Device:
-    """The device of a name or of a profile's path.
+    """The device of a name, of which case and punctuation do not matter, or of a profile's path.
 
     KeyError where there is none, ProfileError for a file that is no profile.
     """
-    if name == HERE:
-        return this_machine()
-    if name in names():
-        return _shipped(name)
     if name.endswith(".json") or os.sep in name:
         return load(Path(name))
+    found = known_as().get(key(name))
+    if found is not None:
+        return this_machine() if found == HERE else _shipped(found)
     raise KeyError(f"there is no device {name!r}; known: {', '.join(names())}")
 
 
 @cache
 def _shipped(name: str) -> Device:
-    profile = json.loads(files("costmodel.device.devices").joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    profile = _profile(name)
     return _measured(profile, f"{name}.json") if profile["measured_here"] else _from_data_sheet(profile)
 
 
@@ -167,7 +210,8 @@ def _measured(profile: dict, source: str) -> Device:
     caches = {t: _caches(one["caches"]) for t, one in threads.items()}
     memory, runtime = top["memory_bytes"], top["runtime_bytes"]
     return Device(
-        top["name"].text(), top["title"].text(), rates, caches, top["cores"].number(1, MOST_CORES, "cores", int), True,
+        top["name"].text(), top["title"].text(), rates, caches, top["cores"].number(1, MOST_CORES, "cores", int),
+        profile.get("measured_here") is not False,
         memory.number(1, MOST_BYTES, "bytes", int) if memory.given() else None,
         base=Base(*(runtime[part].number(0, MOST_BYTES, "bytes", int) for part in ("fixed", "launch")))
         if runtime.given() else None,
@@ -216,7 +260,8 @@ def _from_data_sheet(profile: dict) -> Device:
 
     reference = _reference()
     cores, clock = int(figure("compute", "cores")), figure("compute", "clock_hz")
-    per_cycle, lanes = figure("compute", "flops_per_cycle"), 1 if cores == 1 else 4  # NEON, or a scalar unit
+    per_cycle, integers = (figure("compute", name) for name in ("flops_per_cycle", "int8_macs_per_cycle"))
+    lanes = 1 if figure("memory", "flash_bytes") else 4  # of a microcontroller, or NEON
     slower = reference["clock_hz"] / clock
     factors = {
         "compute": reference["core_flops"] / (clock * per_cycle),
@@ -234,12 +279,18 @@ def _from_data_sheet(profile: dict) -> Device:
     return Device(
         profile["name"], profile["title"], {1: one}, {1: caches}, cores, False, ram, flash,
         (idle, load) if idle and load else None, node["value"] if node else None, None if flash else known.base,
+        tuple(profile["names"]), profile.get("note", ""), per_cycle / 2 / integers if integers else 1.0,
     )  # fmt: skip
 
 
-@cache
 def _reference() -> dict:
-    return json.loads(files("costmodel.device.devices").joinpath("reference.json").read_text(encoding="utf-8"))
+    return _profile(REFERENCE)
+
+
+@cache
+def _profile(name: str) -> dict:
+    """What the file of a profile that comes with the package holds."""
+    return json.loads(files("costmodel.device.devices").joinpath(f"{name}.json").read_text(encoding="utf-8"))
 
 
 def profile_path() -> Path:
@@ -247,13 +298,18 @@ def profile_path() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "gradledger" / f"{HERE}.json"
 
 
+def quick_path() -> Path:
+    """Where `gradledger calibrate --quick` leaves what it found: beside the profile, which goes before it."""
+    return profile_path().with_name(f"{HERE}-quick.json")
+
+
 def this_machine(most: float = math.inf) -> Device:
-    """The calibrated profile of this machine, or the reference rates scaled by a quick measurement.
+    """The calibrated profile of this machine, else the probed one, else reference rates scaled by a quick measurement.
 
     most: bytes that this process may hold meanwhile, what it holds already included.
     """
-    path = profile_path()
-    return load(path) if path.is_file() else _quick(most)
+    kept = next((path for path in (profile_path(), quick_path()) if path.is_file()), None)
+    return load(kept) if kept else _quick(most)
 
 
 @cache

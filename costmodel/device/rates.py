@@ -18,6 +18,8 @@ from .kernels import GROUP, LEVELS, Caches
 ROUNDS = 8  # of reweighting
 ENOUGH = 8  # samples that mostly read memory itself, for a rate of it
 ALIKE = 0.05  # relative errors below this weigh alike
+PROBED = 1.4  # our assumption: factor of the interval of rates that a probe scaled, at least
+FURTHEST = 8.0  # that one group of terms may be from all of them, where a probe scales them
 ANY = "any"  # stands for a kernel that was not timed
 
 
@@ -107,6 +109,41 @@ def _fitted(samples: Sequence[TimedLaunch]) -> dict[str, float]:
         error = np.abs(scaled @ x / seconds - 1)
         weight = 1 / (seconds * np.sqrt(np.maximum(error, ALIKE)))
     return {name: float(r) for name, r in zip(names, x / size, strict=True) if r > 0}
+
+
+def scaled_by(samples: Sequence[TimedLaunch], known: Rates, folds: int = 5) -> Rates:
+    """The rates of another machine, scaled group by group to launches that were timed on this one.
+
+    The factor of the interval is that of cases left out of the fit (`spread`), at least PROBED.
+    """
+    cases, ratios = sorted({s.case for s in samples}), []
+    for fold in range(folds):
+        left_out = set(cases[fold::folds])
+        found = known.scaled(_scales([s for s in samples if s.case not in left_out], known), 1.0)
+        for case in left_out:
+            own = [s for s in samples if s.case == case]
+            ratios.append(sum(found.seconds(s.kernel, s.terms) for s in own) / sum(s.seconds for s in own))
+    factor = float(np.exp(np.quantile(np.abs(np.log(ratios)), 0.95)))
+    return known.scaled(_scales(samples, known), max(PROBED, factor))
+
+
+def _scales(samples: Sequence[TimedLaunch], known: Rates) -> dict[str, float]:
+    """Group of terms → how many times the seconds of known rates, none further than FURTHEST from them all."""
+    from scipy.optimize import lsq_linear
+
+    groups = sorted(set(GROUP.values()))
+    by_group = [
+        [known.seconds(s.kernel, {t: a for t, a in s.terms.items() if GROUP[t] == group}) for group in groups]
+        for s in samples
+    ]
+    seconds, predicted = np.array([s.seconds for s in samples]), np.array(by_group)
+    middle = float(np.median(seconds / predicted.sum(axis=1)))
+    bounds, weight = (middle / FURTHEST, middle * FURTHEST), 1 / seconds
+    for _ in range(ROUNDS):
+        x = lsq_linear(predicted * weight[:, None], seconds * weight, bounds).x
+        error = np.abs(predicted @ x / seconds - 1)
+        weight = 1 / (seconds * np.sqrt(np.maximum(error, ALIKE)))
+    return dict(zip(groups, x.tolist(), strict=True))
 
 
 def spread(samples: Sequence[TimedLaunch], folds: int = 5, share: float = 0.95) -> float:

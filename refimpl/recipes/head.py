@@ -11,14 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..compiler.compile import compile
+from ..compiler.program import Program
 from ..graph import Graph
 from ..methods.optim import Adam, Schedule
 from ..plan.plan import Backprop, Plan
 from ..surgery.cut import cut, frozen_until
+from ..training.evaluator import inference
 from ..training.guard import NonFiniteError
 from ..training.inputs import Inputs, samples
 from ..training.trainer import Trainer
-from .watched import Event, Glance, looked
+from .watched import Event, Glance, looked, sizes_of
 
 RATES = (0.01, 0.003, 0.001)
 PASSES = 60  # over the maps, for each rate
@@ -33,6 +35,43 @@ def plan_of(plan: Plan) -> Plan:
         0, step=step, train_bias=True, loss=plan.loss, label_smoothing=plan.label_smoothing,
         class_weights=plan.class_weights, ignored_label=plan.ignored_label,
     )  # fmt: skip
+
+
+def parts_of(
+    graph: Graph, plan: Plan, batch: int, backend: str | None = None, threads: int | None = None
+) -> tuple[Program, Program]:  # fmt: skip
+    """What makes the maps before a net's classifier, and what trains the classifier on them.
+
+    plan: of the training that follows. ValueError for a net whose classifier does not stand on one map.
+    """
+    alone = plan_of(plan)
+    place = frozen_until(graph, alone, features=True)
+    if place is None:
+        raise ValueError(f"the classifier of {graph.name} does not stand on one map of the layers before it")
+    frozen, tail = cut(graph, place)
+    return tuple(compile(*part, batch, backend=backend, threads=threads) for part in ((frozen, None), (tail, alone)))
+
+
+def passes_of(count: int, batch: int) -> int:
+    """Passes over `count` samples that each of RATES makes."""
+    return max(1, min(PASSES, MOST_STEPS // -(-count // batch)))
+
+
+def parts_of_fit(
+    frozen: Program, tail: Program, count: int, held: int, steps: int | None = None
+) -> list[tuple[str, str, Program, list[int]]]:  # fmt: skip
+    """What the programs of `parts_of` run to train on `count` samples and look at `held`, a row for each part.
+
+    (name, key as `adapt` records what ran, program, mini-batches). steps: of the classifier that were made, default
+    all of them.
+    """
+    ran = [sizes_of([[0, -(-n // tail.batch)]], n, tail.batch) for n in (count, held)]
+    passes = len(RATES) * passes_of(count, tail.batch) if steps is None else steps // len(ran[0])
+    return [
+        ("maps of the layers before the classifier", "maps", inference(frozen), ran[0] + ran[1]),
+        ("steps of the classifier alone", "steps", tail, ran[0] * passes),
+        ("looks at the classifier alone", "looks", inference(tail), ran[1] * (1 + passes)),
+    ]
 
 
 @dataclass
@@ -54,24 +93,15 @@ class HeadFit:
 class Head:
     """What trains a net's classifier alone: `frozen` makes the maps before it, `tail` learns from them."""
 
-    def __init__(
-        self, graph: Graph, plan: Plan, batch: int, seed: int = 0, backend: str | None = None,
-        threads: int | None = None,
-    ):  # fmt: skip
-        """plan: of the training that follows. ValueError for a net whose classifier does not stand on one map."""
-        alone = plan_of(plan)
-        place = frozen_until(graph, alone, features=True)
-        if place is None:
-            raise ValueError(f"the classifier of {graph.name} does not stand on one map of the layers before it")
-        frozen, tail = cut(graph, place)
-        self.frozen = compile(frozen, None, batch, backend=backend, threads=threads)
-        self.tail = compile(tail, alone, batch, backend=backend, threads=threads)
+    def __init__(self, frozen: Program, tail: Program, seed: int = 0):
+        """frozen, tail: of `parts_of`."""
+        self.frozen, self.tail = frozen, tail
         self.maps, self.trainer = Trainer(self.frozen, seed), Trainer(self.tail, seed)
         self.fitted: HeadFit | None = None
 
     def passes(self, count: int) -> int:
         """Passes over `count` samples that each rate makes."""
-        return max(1, min(PASSES, MOST_STEPS // -(-count // self.tail.batch)))
+        return passes_of(count, self.tail.batch)
 
     def steps(self, count: int) -> int:
         """Steps that all rates make on `count` samples, where no loss becomes infinite."""

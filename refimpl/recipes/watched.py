@@ -36,7 +36,6 @@ SEARCH, SAFE, GIVEN = "search", "safe", "given"  # factors that are tried: both 
 STEP_UP, STEP_DOWN, MOST, LEAST = 4.0, 0.25, 16.0, 1 / 64  # from factor to factor, and how far they go
 NEAR = 1.1  # a loss of so many times the lowest one may be chance, of a few samples held out
 PART, LEAST_PROBE, MOST_PROBE = 0.25, 10, 300  # share of the run's steps that a probe makes, between these
-USUAL = {SEARCH: 3, SAFE: 1, GIVEN: 0}  # probes
 LOOKS = 10  # at least so many in a run
 PATIENCE = 0.4  # share of the looks of a run
 PROBES = "learning rate"  # the part of a recipe that chooses it
@@ -124,15 +123,17 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Pace:
-    """The steps of a watched training.
+    """The steps and looks of a watched training.
 
-    total: of the run; every: from look to look; probe: of a probe, 0 where there is none; patience: looks.
+    total: steps of the run; every: from look to look; probe: steps of a probe, 0 where there is none; patience: looks;
+    factors: that are tried.
     """
 
     total: int
     every: int
     probe: int
     patience: int
+    factors: str = SEARCH
 
     @classmethod
     def of(cls, count: int, batch: int, epochs: int, factors: str = SEARCH) -> "Pace":
@@ -141,7 +142,31 @@ class Pace:
         total = epochs * per_epoch
         every = max(1, min(per_epoch, total // LOOKS))
         probe = min(total, MOST_PROBE, max(LEAST_PROBE, round(PART * total)))
-        return cls(total, every, 0 if factors == GIVEN else probe, max(3, round(PATIENCE * total / every)))
+        return cls(total, every, 0 if factors == GIVEN else probe, max(3, round(PATIENCE * total / every)), factors)
+
+    def looks(self, steps: int) -> int:
+        """The looks in so many steps from a beginning."""
+        return -(-steps // self.every)
+
+    @property
+    def usual(self) -> int:
+        """The probes that are usually made, and the fewest where none fails."""
+        return {SEARCH: 3, SAFE: 1, GIVEN: 0}[self.factors]
+
+    @property
+    def most(self) -> int:
+        """The most probes that are made."""
+        return {SEARCH: 6, SAFE: 4, GIVEN: 0}[self.factors]
+
+    @property
+    def none(self) -> int:
+        """The probes that are made where none improves on the beginning."""
+        return 0 if self.factors == GIVEN else 4
+
+    @property
+    def least(self) -> int:
+        """The steps of a run in which no look is better than that before the first step, and none fails."""
+        return self.none * self.probe + min(self.total, self.patience * self.every)
 
 
 @dataclass
@@ -311,13 +336,12 @@ class Watched:
     def probes(self) -> int:
         """The steps that all probes take, as far as that is known: the usual number of them, or more."""
         begun = len(self.course.probed)
-        return self.pace.probe * (begun if self.course.chosen else max(begun, USUAL[self.factors]))
+        return self.pace.probe * (begun if self.course.chosen else max(begun, self.pace.usual))
 
     @property
     def most(self) -> int:
         """The most steps that are made."""
-        longest = {SEARCH: 6, SAFE: 4, GIVEN: 0}[self.factors]
-        return self.pace.total + self.pace.probe * longest
+        return self.pace.total + self.pace.most * self.pace.probe
 
     def _tried(self) -> tuple[dict[float, float], float | None]:
         """Factor → loss of the probes that are done, and the next factor."""

@@ -198,8 +198,11 @@ def devices() -> str:
         if name == device.HERE:
             continue
         found = device.find(name)
-        rows.append([f"`{name}`", found.cores, "measured" if found.measured else "from data sheets"])
-    return table(["`--device`", "cores", "rates"], rows)
+        memory = f"{found.ram_bytes / 2**20:,.3g} MiB"
+        flash = f" and {found.flash_bytes / 2**20:,.3g} MiB flash" if found.flash_bytes else ""
+        rates = "measured" if found.measured else "from data sheets"
+        rows.append([f"`{name}`", ", ".join(found.names), found.cores, memory + flash, rates])
+    return table(["`--device`", "or", "cores", "RAM", "rates"], rows)
 
 
 def experiments() -> str:
