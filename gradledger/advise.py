@@ -18,7 +18,7 @@ from validation.instruments.provenance import provenance
 from . import options
 from .errors import Malformed, Refused
 from .finish import plot
-from .models import described, pretrained
+from .models import RANDOM, described, origin, pretrained, stretched
 from .output import make_folder
 
 NAME = "advise"
@@ -62,6 +62,7 @@ def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str],
         raise Malformed(f"backend must be one of {', '.join(BACKENDS)}, got {settings.backend!r}")
     on = options.device(settings.device)
     graph, samples = net(settings)
+    scratch = origin(graph) == RANDOM
     make_folder(output)
     threads = options.threads_of(settings.device, on, settings.threads)
     limits = Limits(math.inf if limit is None else limit, math.inf if most is None else most)
@@ -100,8 +101,8 @@ def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str],
             "net": search.table.nearest(graph.name, search.convolutions),
             **{key: on_data[key] for key in ("data", "weights")},
         },
-        "front": [entry(p, settings, limit) for p in found.front],
-        "others": [entry(p, settings, limit) for p in found.others],
+        "front": [entry(p, settings, limit, scratch) for p in found.front],
+        "others": [entry(p, settings, limit, scratch) for p in found.others],
         **provenance(),
     }
     reason = None
@@ -121,12 +122,12 @@ def net(settings: AdviseSettings) -> tuple[ri.Graph, int]:
     if settings.data is None:
         return described(settings.model, settings.classes, size), settings.samples
     subject = SUBJECT if settings.data == "watch" else None
-    d = data.load(settings.data, subject=subject, size=size)
+    d = data.load(settings.data, subject=subject, size=stretched(size, settings.model, settings.data))
     return pretrained(settings.model, d, subject, settings.classes), len(d.x_train)
 
 
-def entry(p: Priced, settings: AdviseSettings, limit: int | None) -> dict:
-    """A compiled candidate as the record holds it."""
+def entry(p: Priced, settings: AdviseSettings, limit: int | None, scratch: bool) -> dict:
+    """A compiled candidate as the record holds it. scratch: would the net begin with random weights?"""
     c = p.candidate
     return {
         "method": options.methods([c.text]).text,
@@ -146,11 +147,11 @@ def entry(p: Priced, settings: AdviseSettings, limit: int | None) -> dict:
         "cosine": p.error.cosine,
         "relative_error": p.error.relative_error,
         "fits": p.fits,
-        "command": command(p, settings, limit),
+        "command": command(p, settings, limit, scratch),
     }
 
 
-def command(p: Priced, settings: AdviseSettings, limit: int | None) -> str:
+def command(p: Priced, settings: AdviseSettings, limit: int | None, scratch: bool) -> str:
     """What to run: `adapt` where the data are known, else `cost`, which prices the step again.
 
     A limit that the candidate does not keep is left out.
@@ -165,6 +166,8 @@ def command(p: Priced, settings: AdviseSettings, limit: int | None) -> str:
     given |= {"--threads": settings.threads, "--backend": None if settings.backend == "fast" else settings.backend}
     for option, value in given.items():
         parts += [] if value is None else [option, str(value)]
+    if scratch and settings.data is not None:
+        parts.append("--from-scratch")
     return shlex.join(parts)
 
 

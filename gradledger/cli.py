@@ -19,6 +19,7 @@ from .command import (
     ClassWeights,
     Clip,
     Command,
+    FromScratch,
     Group,
     Json,
     Label,
@@ -97,6 +98,7 @@ def adapt(
     backend: Backend = "fast",
     threads: Threads = None,
     whole: Whole = False,
+    from_scratch: FromScratch = False,
     skip_bad: SkipBad = False,
     axes: Axes = None,
     window: Window = None,
@@ -254,9 +256,7 @@ def cost(
             (model, classes, size, device, memory_limit, seconds_per_epoch, samples, data, backend, threads),
             output or Path("gradledger-out"), as_json,
         )  # fmt: skip
-    needed = {
-        "--seconds-per-epoch": seconds_per_epoch, "--samples": samples, "--data": data, "--output": output
-    }  # fmt: skip
+    needed = {"--seconds-per-epoch": seconds_per_epoch, "--samples": samples, "--data": data, "--output": output}
     for option, value in needed.items():
         if value is not None:
             raise typer.BadParameter(f"{option} goes with --advise, which was not given")

@@ -85,6 +85,9 @@ Backend = Annotated[
 Whole = Annotated[
     bool, typer.Option("--whole", help="A quantized .npz stays one of whole numbers, and trains in them.")
 ]
+FromScratch = Annotated[
+    bool, typer.Option("--from-scratch", help="Begin with random weights, where a model comes without any.")
+]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out files, rows and classes that cannot be used, and list them.")
 ]

@@ -14,7 +14,7 @@ from refimpl.training.inputs import Inputs
 
 from . import options, recipe
 from .errors import Malformed, Refused, unknown
-from .models import origin, own_size, pretrained, stays_whole
+from .models import RANDOM, is_file, origin, pretrained, stays_whole, stretched, without_weights
 from .settings import AdaptSettings
 
 CHOICES = {  # option → what it may be
@@ -48,12 +48,17 @@ def prepare(settings: AdaptSettings) -> Job:
         if (value := getattr(settings, option)) not in known:
             raise unknown(f"--{option.replace('_', '-')}", value, [k for k in known if k])
     options.parts(settings.clip, settings.warmup)
+    if settings.from_scratch and is_file(settings.model):
+        raise Malformed(
+            f"--from-scratch begins with random weights, but {settings.model} brings its own: leave --from-scratch "
+            "out, or name a model"
+        )
     # what else is wrong with an option is said before data are read
     planned(settings)
     settings = settings.resolved()
     options.byte_count(settings.memory_limit)
-    size = options.size(settings.size)
-    if size is None and data.stretches(settings.data) and (size := own_size(settings.model)):
+    size = stretched(options.size(settings.size), settings.model, settings.data)
+    if settings.size is None and size:
         settings = replace(settings, size="x".join(map(str, size)))
     dataset = data.load(
         settings.data, subject=watched(settings), size=size, seed=settings.seed, reading=settings.reading
@@ -69,6 +74,12 @@ def prepare(settings: AdaptSettings) -> Job:
     head = head_of(settings, graph, program)
     run = course(settings, trainer, dataset, whole)
     return Job(settings, dataset, program, trainer, method, origin(graph), run, head, pixels)
+
+
+def check_weights(job: Job) -> None:
+    """Malformed where the net would begin with random weights and --from-scratch was not said."""
+    if job.weights == RANDOM and not job.settings.from_scratch:
+        raise Malformed(without_weights(job.settings.model, job.settings.data))
 
 
 def parted(settings: AdaptSettings, d: data.Dataset) -> tuple[data.Dataset, data.Dataset | None]:
@@ -157,7 +168,8 @@ def planned(settings: AdaptSettings) -> tuple[ri.Plan, str]:
 def net(settings: AdaptSettings, dataset: data.Dataset) -> Graph:
     """The net that a run begins with."""
     whole = stays_whole(settings.model, settings.whole, planned(settings)[0].step.quantizes is not None)
-    return pretrained(settings.model, dataset, watched(settings), settings.classes, whole, settings.seed)
+    begun = settings.from_scratch
+    return pretrained(settings.model, dataset, watched(settings), settings.classes, whole, settings.seed, begun)
 
 
 def compiled(

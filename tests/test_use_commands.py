@@ -82,6 +82,19 @@ def test_info_of_a_file_of_another_program(said, tmp_path):
     assert "there is no file" in said("info", tmp_path / "b.safetensors", status=2)
 
 
+def test_predict_one_sample_of_many(said, capsys, file, photos):
+    every = said("predict", file, "--data", photos)
+    for number in (0, 17):  # of the first batch of ten and of the second
+        one = said("predict", file, "--data", photos, "--sample", number, "--top", 2)
+        assert one["predictions"] == [p | {"top": p["top"][:2]} for p in every["predictions"][number : number + 1]]
+    p = every["predictions"][17]
+    told = shown(capsys, "predict", file, "--data", photos, "--sample", 17)
+    rows = " ".join(f"{t['class']} {100 * t['probability']:.1f} %" for t in p["top"])
+    assert told == f"{p['source']} sure {rows}"
+    assert "photos holds no sample of number 99" in said("predict", file, "--data", photos, "--sample", 99, status=2)
+    assert "--sample must be a number from 0 up" in said("predict", file, "--data", photos, "--sample", -1, status=2)
+
+
 def test_predict_one_image_a_folder_and_arrays(said, capsys, file, photos, tmp_path):
     one = said("predict", file, "--data", photos / "ant" / "00.png")
     (p,) = one["predictions"]

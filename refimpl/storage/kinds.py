@@ -3,7 +3,10 @@
 import zipfile
 from typing import BinaryIO
 
-TAKEN = "read are .safetensors of this library, and .npz of Keras's MobileNetV2 and of quantized microcontroller nets"
+TAKEN = (
+    "read are .safetensors of this library, and .npz of Keras's MobileNetV2, of EfficientNet-Lite0 and of quantized "
+    "microcontroller nets"
+)
 NPZ = "a .npz of arrays"
 TEXT = "a text file"
 KERAS = "of Keras, MobileNetV2's arrays in a .npz are read (numpy.savez)"
