@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 import refimpl as ri
 from refimpl import data
+from refimpl.data.on_demand import ends
+from refimpl.data.scale import check_range
 from refimpl.graph import Graph
 from refimpl.recipes.head import Head
 from refimpl.recipes.plain import Unwatched
@@ -14,7 +16,7 @@ from refimpl.training.inputs import Inputs
 
 from . import options, recipe
 from .errors import Malformed, Refused, unknown
-from .models import RANDOM, is_file, origin, pretrained, stays_whole, stretched, without_weights
+from .models import RANDOM, is_file, origin, pixel_range, pretrained, stays_whole, stretched, without_weights
 from .settings import AdaptSettings
 
 CHOICES = {  # option → what it may be
@@ -64,6 +66,8 @@ def prepare(settings: AdaptSettings) -> Job:
         settings.data, subject=watched(settings), size=size, seed=settings.seed, reading=settings.reading
     )
     graph, pixels = net(settings, dataset), dataset.pixels
+    if not pixels and (net_range := pixel_range(graph, settings.model)):
+        check_range(settings.data, ends(dataset.x_train), *net_range)
     dataset = dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
     dataset, whole = parted(settings, dataset)
     if settings.augment is not None:

