@@ -8,10 +8,12 @@ import shutil
 
 import numpy as np
 import pytest
+import typer
 from small_model import NAMES, PIXELS, SIDE, images, net
 
 import gradledger
 from gradledger import adapt, cli, finish, numbered
+from gradledger.command import GROUPS
 from gradledger.run_folder import RECORD, RESUME
 from gradledger.settings import AdaptSettings
 from refimpl.saved.model import Model
@@ -252,3 +254,14 @@ def test_the_door(tmp_path):
 def test_short_help(capsys, command):
     told = [shown(capsys, *filter(None, [command, flag])) for flag in ("-h", "--help")]
     assert told[0] == told[1] and "-h, --help" in told[0]
+
+
+def test_the_help_of_many_options_tells_the_common_ones_first(capsys):
+    told = shown(capsys, "adapt", "--help")
+    first, *others = (told.index(f"{head}: ") for head in ("Options", *GROUPS))
+    assert first < min(others) and others == sorted(others)
+    place = {option: told.index(f" {option} ") for option in ("--model", "--data", "--output", "--resume", "--json")}
+    assert all(first < at < others[0] for at in place.values())
+    assert others[0] < told.index(" --skip-bad ") < others[1] < told.index(" --clip ") < others[2]
+    known = {p.name.removesuffix("_") for p in typer.main.get_command(cli.app).commands["adapt"].params}
+    assert {name for names in GROUPS.values() for name in names} <= known
