@@ -22,6 +22,7 @@ from refimpl.kernels.running import threads
 from refimpl.models.efficientnet_lite import PIXELS, STAGES
 from refimpl.storage.checkpoint import CheckpointError
 from refimpl.training.trainer import Runner, initial
+from validation.instruments import approximation
 
 SHARED = Path(__file__).parents[2] / "shared" / "weights" / "efficientnet_lite0_imagenet.npz"
 
@@ -106,6 +107,16 @@ def test_it_equals_pytorch(state, size, dtype, backend, bound):
     check_equal(state, size, dtype, backend, bound)
 
 
+@pytest.mark.parametrize("method", [None, ri.GradientFilter(2)])
+def test_its_gradients_are_those_of_float64_and_the_slopes_of_the_loss(state, method):
+    graph = efficientnet_names.from_efficientnet(state, size=(32, 32))
+    plan = ri.Plan(4, [] if method is None else [method], ri.Backprop(ri.SGD(lr=0.1)), train_bias=True)
+    x = np.random.default_rng(1).uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32)
+    y = np.arange(3)
+    assert max(approximation.kernel_errors(graph, plan, x, y).values()) < 1e-4
+    assert max(approximation.slopes(graph, plan, x, y, 0).values()) < 1e-4
+
+
 def test_with_the_weights_of_imagenet_it_equals_pytorch():
     check_equal(shared_state(), (96, 96), np.float32, "fast", 1e-4)
 
@@ -185,6 +196,21 @@ def test_a_damaged_file_is_refused(tmp_path, change, reason):
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(CheckpointError, match=reason):
         torch_file.read_state(path)
+
+
+def test_no_damage_does_more_than_raise_a_sentence(tmp_path):
+    whole = saved(tmp_path / "net.pth", torch.nn.Conv2d(3, 5, 3).state_dict()).read_bytes()
+    rng, taken = np.random.default_rng(0), 0
+    for _ in range(400):
+        raw = bytearray(whole)
+        for place in rng.integers(0, len(raw), rng.integers(1, 4)):
+            raw[place] = rng.integers(256)
+        (tmp_path / "net.pth").write_bytes(raw)
+        try:
+            taken += bool(torch_file.read_state(tmp_path / "net.pth"))
+        except CheckpointError as e:
+            assert "\n" not in str(e)
+    assert 0 < taken < 400  # what strikes a weight is not seen here
 
 
 @pytest.fixture
