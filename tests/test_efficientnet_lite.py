@@ -251,6 +251,13 @@ def test_the_name_brings_the_weights_of_the_package(package, photos, state, tmp_
     assert not models.pretrained("efficientnet_lite0", found, None, None, scratch=True).weights
 
 
+def test_its_size_need_not_be_given_for_pictures(tmp_path):
+    assert models.stretched(None, "efficientnet_lite0", str(tmp_path)) == (224, 224)
+    assert models.stretched((96, 64), "efficientnet_lite0", str(tmp_path)) == (96, 64)
+    assert models.stretched(None, "lenet5", str(tmp_path)) is None  # it has no weights, and takes any
+    assert models.stretched(None, "efficientnet_lite0", "fashion-mnist") is None  # whose size is as it is
+
+
 def test_a_package_that_was_changed_is_refused(package, photos):
     raw = bytearray(package.read_bytes())
     raw[-40] ^= 1  # a bit of a weight
