@@ -5,7 +5,8 @@ BIN := .venv/bin
 .PHONY: demo test campaign nightly coverage format notebooks docs clean
 
 demo: .venv/.installed
-	$(BIN)/gradledger adapt
+	$(BIN)/gradledger adapt --output gradledger-out/demo
+	$(BIN)/gradledger predict gradledger-out/demo/adapted.safetensors --data watch --sample 652
 
 test: .venv/.installed-test
 	$(BIN)/ruff check .

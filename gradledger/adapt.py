@@ -20,7 +20,7 @@ from refimpl.training.trainer import NonFiniteError
 from . import called, describe, finish, head_first, options, run_state
 from .adapt_record import confusion, make_record, measure_arena
 from .errors import Malformed, Refused
-from .job import Job, prepare
+from .job import Job, check_weights, prepare
 from .run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder, most_bytes
 from .settings import AdaptSettings, beside_resume
 from .signals import Stop
@@ -87,6 +87,7 @@ class Adaptation:
             state = run_state.read(self.output) if resume else None
             self.saved = len(state.step_seconds) if state else None
             self.job = prepare(beside_resume(state.settings, settings, given) if state else settings)
+            check_weights(self.job)
             self.stop.check()
             if device.profile_path().is_file():  # the record will need it: a damaged one is told now
                 options.device(device.HERE)

@@ -18,7 +18,7 @@ from validation.instruments.provenance import provenance
 from . import options, trials
 from .errors import Malformed, Refused
 from .finish import plot
-from .models import described, pretrained
+from .models import RANDOM, described, origin, pretrained, stretched
 from .output import make_folder
 from .settings import AdaptSettings
 
@@ -70,6 +70,7 @@ def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str],
         raise Malformed(f"backend must be one of {', '.join(BACKENDS)}, got {settings.backend!r}")
     on = options.device(settings.device)
     graph, samples = net(settings)
+    scratch = origin(graph) == RANDOM
     make_folder(output)
     threads = options.threads_of(settings.device, on, settings.threads)
     limits = Limits(math.inf if limit is None else limit, math.inf if most is None else most)
@@ -81,9 +82,9 @@ def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str],
         raise
     except ValueError as e:
         raise Malformed(str(e)) from None
-    front = [entry(p, settings, limit) for p in found.front]
+    front = [entry(p, settings, limit, scratch) for p in found.front]
     if settings.data is not None and seconds:
-        try_out(front, settings, seconds, watch)
+        try_out(front, settings, seconds, watch, scratch)
     on_data = search.table.nets[search.table.nearest(graph.name, search.convolutions)]
     record = {
         "ok": bool(found.front),
@@ -112,7 +113,7 @@ def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str],
             **{key: on_data[key] for key in ("data", "weights")},
         },
         "front": front,
-        "others": [entry(p, settings, limit) for p in found.others],
+        "others": [entry(p, settings, limit, scratch) for p in found.others],
         **provenance(),
     }
     reason = None
@@ -132,12 +133,12 @@ def net(settings: AdviseSettings) -> tuple[ri.Graph, int]:
     if settings.data is None:
         return described(settings.model, settings.classes, size), settings.samples
     subject = SUBJECT if settings.data == "watch" else None
-    d = data.load(settings.data, subject=subject, size=size)
+    d = data.load(settings.data, subject=subject, size=stretched(size, settings.model, settings.data))
     return pretrained(settings.model, d, subject, settings.classes), len(d.x_train)
 
 
 def try_out(
-    front: list[dict], settings: AdviseSettings, seconds: float, watch: Callable[[int, int, str], None]
+    front: list[dict], settings: AdviseSettings, seconds: float, watch: Callable[[int, int, str], None], scratch: bool
 ) -> None:
     """Put what a trial on the data reached to some plans of the front, as `trial`."""
     places = trials.spread(len(front))
@@ -145,7 +146,7 @@ def try_out(
         AdaptSettings(
             settings.model, settings.data, method=[front[i]["as_given"]], train_last=str(front[i]["train_last"]),
             batch=front[i]["batch"], size=settings.size, classes=settings.classes, backend=settings.backend,
-            threads=settings.threads,
+            threads=settings.threads, from_scratch=scratch,
         )
         for i in places
     ]  # fmt: skip
@@ -153,8 +154,8 @@ def try_out(
         front[i]["trial"] = found
 
 
-def entry(p: Priced, settings: AdviseSettings, limit: int | None) -> dict:
-    """A compiled candidate as the record holds it."""
+def entry(p: Priced, settings: AdviseSettings, limit: int | None, scratch: bool) -> dict:
+    """A compiled candidate as the record holds it. scratch: would the net begin with random weights?"""
     c = p.candidate
     return {
         "method": options.methods([c.text]).text,
@@ -175,11 +176,11 @@ def entry(p: Priced, settings: AdviseSettings, limit: int | None) -> dict:
         "relative_error": p.error.relative_error,
         "fits": p.fits,
         "trial": None,
-        "command": command(p, settings, limit),
+        "command": command(p, settings, limit, scratch),
     }
 
 
-def command(p: Priced, settings: AdviseSettings, limit: int | None) -> str:
+def command(p: Priced, settings: AdviseSettings, limit: int | None, scratch: bool) -> str:
     """What to run: `adapt` where the data are known, else `cost`, which prices the step again.
 
     A limit that the candidate does not keep is left out.
@@ -194,6 +195,8 @@ def command(p: Priced, settings: AdviseSettings, limit: int | None) -> str:
     given |= {"--threads": settings.threads, "--backend": None if settings.backend == "fast" else settings.backend}
     for option, value in given.items():
         parts += [] if value is None else [option, str(value)]
+    if scratch and settings.data is not None:
+        parts.append("--from-scratch")
     return shlex.join(parts)
 
 

@@ -1,10 +1,14 @@
 """The picture of a record of `cost --advise`; `gradledger.plot` draws it in a process of its own."""
 
+import textwrap
+from pathlib import Path
+
 import numpy as np
 
 from refimpl.methods.registry import known
 
 MIB = 2**20
+HEAD_CHARACTERS = 80  # in a line of the head
 LABEL = {"textcoords": "offset points", "color": "tab:red", "fontsize": 8}
 
 
@@ -62,10 +66,9 @@ def draw(record: dict, figure) -> None:
     if shown:
         figure.colorbar(shown, ax=axes, label="expected gradient error (0: exact, 1: unrelated)")
     rows, columns = record["size"]
-    axes.set_title(
-        f"{record['model']}, {rows}x{columns}, on {record['device']}: {record['samples']:,} samples an epoch",
-        fontsize=10,
-    )
+    net = f"{Path(record['model']).name}, {rows}x{columns}"
+    text = f"{net}, on {record['device']}: {record['samples']:,} samples an epoch"
+    axes.set_title(textwrap.fill(text, HEAD_CHARACTERS, break_on_hyphens=False), fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="best")
 
 

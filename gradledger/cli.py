@@ -19,6 +19,7 @@ from .command import (
     ClassWeights,
     Clip,
     Command,
+    FromScratch,
     Group,
     Json,
     Label,
@@ -80,7 +81,7 @@ def common(
 @app.command(cls=Command)
 def adapt(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
+    model: Annotated[str, typer.Option(help="watch, efficientnet_lite0, our .safetensors or a known .npz.")] = "watch",
     data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
     subject: Subject = None,
     method: Method = [recipe.METHOD],  # noqa: B006 (typer reads the default, nobody changes it)
@@ -98,6 +99,7 @@ def adapt(
     backend: Backend = "fast",
     threads: Threads = None,
     whole: Whole = False,
+    from_scratch: FromScratch = False,
     skip_bad: SkipBad = False,
     axes: Axes = None,
     window: Window = None,

@@ -23,13 +23,42 @@ def number(kind: type, name: str):
     return parse
 
 
+GROUPS = {  # under which heading, after the common options, the help tells an option
+    "How data are read": (
+        "subject", "skip_bad", "axes", "window", "stride", "rate", "label", "group", "values", "augment",
+    ),
+    "How the net trains": (
+        "lr", "recipe", "momentum", "optimizer", "clip", "warmup", "batch_norm", "label_smoothing", "class_weights",
+        "seed", "classes", "from_scratch", "whole",
+    ),
+    "What the machine gives": ("memory_limit", "backend", "threads"),
+}  # fmt: skip
+MANY = 20  # options from which on they are told in groups
+
+
 class Command(typer.core.TyperCommand):
-    """A command whose help names the methods. They are asked when it is: to import them takes a second and Numba."""
+    """A command whose help names the methods. They are asked when it is: to import them takes a second and Numba.
+
+    Of many options it tells the common ones first, the others under the headings of GROUPS.
+    """
 
     def format_help(self, ctx, formatter) -> None:
         """Print the help, told in full."""
         told(self)
         super().format_help(ctx, formatter)
+
+    def format_options(self, ctx, formatter) -> None:
+        """Print the options, in groups where they are many."""
+        if len(self.params) < MANY:
+            return super().format_options(ctx, formatter)
+        group = {name: head for head, names in GROUPS.items() for name in names}
+        told: dict[str, list] = {head: [] for head in ("Options", *GROUPS)}
+        for param in self.get_params(ctx):
+            told[group.get(param.name.removesuffix("_"), "Options")].append(param.get_help_record(ctx))
+        for head, rows in told.items():
+            if rows:
+                with formatter.section(head):
+                    formatter.write_dl(rows)
 
 
 def told(command):
@@ -85,6 +114,9 @@ Backend = Annotated[
 ]
 Whole = Annotated[
     bool, typer.Option("--whole", help="A quantized .npz stays one of whole numbers, and trains in them.")
+]
+FromScratch = Annotated[
+    bool, typer.Option("--from-scratch", help="Begin with random weights, where a model comes without any.")
 ]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out files, rows and classes that cannot be used, and list them.")

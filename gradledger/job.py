@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 import refimpl as ri
 from refimpl import data
+from refimpl.data.on_demand import ends
+from refimpl.data.scale import check_range
 from refimpl.graph import Graph
 from refimpl.recipes.head import Head, parts_of
 from refimpl.recipes.plain import Unwatched
@@ -14,7 +16,7 @@ from refimpl.training.inputs import Inputs
 
 from . import options, recipe
 from .errors import Malformed, Refused, unknown
-from .models import origin, own_size, pretrained, stays_whole
+from .models import RANDOM, is_file, origin, pixel_range, pretrained, stays_whole, stretched, without_weights
 from .settings import AdaptSettings
 
 CHOICES = {  # option → what it may be
@@ -63,6 +65,11 @@ def checked(settings: AdaptSettings) -> None:
         if (value := getattr(settings, option)) not in known:
             raise unknown(f"--{option.replace('_', '-')}", value, [k for k in known if k])
     options.parts(settings.clip, settings.warmup)
+    if settings.from_scratch and is_file(settings.model):
+        raise Malformed(
+            f"--from-scratch begins with random weights, but {settings.model} brings its own: leave --from-scratch "
+            "out, or name a model"
+        )
     planned(settings)
     options.byte_count(settings.memory_limit)
 
@@ -70,14 +77,22 @@ def checked(settings: AdaptSettings) -> None:
 def read(settings: AdaptSettings) -> tuple[AdaptSettings, data.Dataset, Graph, bool]:
     """The settings with paths and size as they are found, the data, the net, and whether samples are pixels."""
     settings = settings.resolved()
-    size = options.size(settings.size)
-    if size is None and data.stretches(settings.data) and (size := own_size(settings.model)):
+    size = stretched(options.size(settings.size), settings.model, settings.data)
+    if settings.size is None and size:
         settings = replace(settings, size="x".join(map(str, size)))
     dataset = data.load(
         settings.data, subject=watched(settings), size=size, seed=settings.seed, reading=settings.reading
     )
     graph, pixels = net(settings, dataset), dataset.pixels
+    if not pixels and (net_range := pixel_range(graph, settings.model)):
+        check_range(settings.data, ends(dataset.x_train), *net_range)
     return settings, dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype), graph, pixels
+
+
+def check_weights(job: Job) -> None:
+    """Malformed where the net would begin with random weights and --from-scratch was not said."""
+    if job.weights == RANDOM and not job.settings.from_scratch:
+        raise Malformed(without_weights(job.settings.model, job.settings.data))
 
 
 def parted(settings: AdaptSettings, d: data.Dataset) -> tuple[data.Dataset, data.Dataset | None]:
@@ -172,7 +187,8 @@ def planned(settings: AdaptSettings) -> tuple[ri.Plan, str]:
 def net(settings: AdaptSettings, dataset: data.Dataset) -> Graph:
     """The net that a run begins with."""
     whole = stays_whole(settings.model, settings.whole, planned(settings)[0].step.quantizes is not None)
-    return pretrained(settings.model, dataset, watched(settings), settings.classes, whole, settings.seed)
+    begun = settings.from_scratch
+    return pretrained(settings.model, dataset, watched(settings), settings.classes, whole, settings.seed, begun)
 
 
 def compiled(

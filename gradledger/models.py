@@ -4,26 +4,37 @@ import os
 from pathlib import Path
 
 from refimpl import data, models
+from refimpl.formats import efficientnet_names
 from refimpl.formats.npz import holds_whole, load_npz
 from refimpl.graph import Graph
 from refimpl.saved import described as reader
 from refimpl.saved import labels
 from refimpl.saved.described import Saved
+from refimpl.saved.model import PIXEL
 
 from .errors import Malformed
 from .recipe import start_small
 from .run_folder import settled
 
+PACKAGES = {"efficientnet_lite0": efficientnet_names.from_package}  # a net's name → its graph, of an optional package
+RANDOM = "random"  # where first weights are from
+FILES = (
+    "a .safetensors of an earlier run, a .npz of Keras's MobileNetV2, of EfficientNet-Lite0 or of a quantized "
+    "microcontroller net"
+)
+
 
 def pretrained(
-    name: str, dataset: data.Dataset, subject: int | None, classes: int | None, whole: bool = False, seed: int = 0
+    name: str, dataset: data.Dataset, subject: int | None, classes: int | None, whole: bool = False, seed: int = 0,
+    scratch: bool = False,
 ) -> Graph:  # fmt: skip
     """The graph for a data set: `watch` comes with weights trained without `subject`; a file brings its own.
 
-    A `.npz` is a net of another program (`refimpl.formats.npz`), any other file is ours. whole: a quantized one stays
-    one of whole numbers. The classifier of a file that names its classes follows those of the data by name; seed: draws
-    what is new of it. Raises ModelError for an unknown name, CheckpointError for a file that cannot be used, Malformed
-    where the model does not fit the data.
+    A name of PACKAGES has weights where its package is installed. A `.npz` is a net of another program
+    (`refimpl.formats.npz`), any other file is ours. whole: a quantized one stays one of whole numbers. The classifier
+    of a file that names its classes follows those of the data by name; seed: draws what is new of it. scratch: a net
+    that is built by name brings no weights. Raises ModelError for an unknown name, CheckpointError for a file that
+    cannot be used, Malformed where the model does not fit the data.
     """
     found = classes or len(dataset.classes)
     if found < len(dataset.classes):
@@ -31,14 +42,18 @@ def pretrained(
     height, width, channels = dataset.x_train.shape[1:]
     if is_file(name) and not name.endswith(".npz"):
         return by_names(saved(name), dataset, classes, seed)
+    graph = None
     if name.endswith(".npz"):
         graph = load_npz(name, found, (height, width), whole)
+    elif name in PACKAGES and not scratch:
+        graph = PACKAGES[name](found, (height, width))
+    if graph is not None:
         if graph.channels != channels:
             raise Malformed(f"{name} takes maps with C={graph.channels}, but {dataset.name} has C={channels}")
         start_small(graph)
     else:
         graph = models.build(name, classes=found, size=(height, width), channels=channels)
-        if name == "watch" and dataset.name == "watch":
+        if name == "watch" and dataset.name == "watch" and not scratch:
             graph.weights = models.watch_weights(subject)
     graph.classes = (*dataset.classes, *[None] * (found - len(dataset.classes)))
     return graph
@@ -67,6 +82,17 @@ def by_names(file: Saved, dataset: data.Dataset, classes: int | None, seed: int)
     return graph
 
 
+def pixel_range(graph: Graph, name: str) -> tuple[float, float] | None:
+    """What a net that was trained takes for pixels of 0 and of 255; None where it takes none, or that is not known."""
+    if not graph.weights or graph.channels not in (1, 3):
+        return None
+    if is_file(name) and not name.endswith(".npz"):
+        made = saved(name).preprocessing
+        if made.get("divisor") != PIXEL or made.get("mean"):
+            return None
+    return graph.pixels
+
+
 def origin(graph: Graph) -> str:
     """Where the first weights of a graph are from, in words."""
     if graph.origin:
@@ -74,7 +100,24 @@ def origin(graph: Graph) -> str:
     missing = [name for name in graph.parameters if name not in graph.weights]
     if not missing:
         return "pre-trained"
-    return f"pre-trained but for {', '.join(missing)}, which are random" if graph.weights else "random"
+    return f"pre-trained but for {', '.join(missing)}, which are random" if graph.weights else RANDOM
+
+
+def without_weights(name: str, dataset: str) -> str:
+    """The sentence about a net that has nothing to adapt: where weights are to be had, and how it trains without."""
+    scratch = f"--from-scratch trains {name} from random weights"
+    if name in PACKAGES:
+        return (
+            f"{name} would begin with random weights: those of ImageNet are in a package that is not installed, pip "
+            f"install 'gradledger[weights]'; {scratch}"
+        )
+    own = f"has weights for the watch recordings only, and for {dataset} random ones" if name == "watch" else (
+        "comes without weights, and would begin with random ones"
+    )  # fmt: skip
+    return (
+        f"{name} {own}: give a net that was trained, --model efficientnet_lite0 for pictures (ImageNet's weights, pip "
+        f"install 'gradledger[weights]') or a file ({FILES}); {scratch}"
+    )
 
 
 def stays_whole(name: str, asked: bool, quantizes: bool) -> bool:
@@ -100,15 +143,22 @@ def described(name: str, classes: int | None, size: tuple[int, int] | None, whol
 
 
 def own_size(name: str) -> tuple[int, int] | None:
-    """The size that a file's net was trained for; None for a net without a file, which takes any."""
+    """The size that a net's weights were trained for; None for a net without weights of its own, which takes any."""
     if name.endswith(".npz"):
         return load_npz(name).size
+    if name in PACKAGES:
+        return models.build(name).size
     return saved(name).size if is_file(name) else None
 
 
+def stretched(size: tuple[int, int] | None, name: str, source: str) -> tuple[int, int] | None:
+    """The size for the samples of a source: as given, else that of the net where images are stretched to any."""
+    return size or (own_size(name) if data.stretches(source) else None)
+
+
 def is_file(name: str) -> bool:
-    """Does a model's name mean a file of ours?"""
-    return name.endswith(".safetensors") or Path(name).is_file()
+    """Does a model's name mean a file, of ours or a `.npz`?"""
+    return name.endswith((".safetensors", ".npz")) or Path(name).is_file()
 
 
 def saved(name: str | os.PathLike) -> Saved:

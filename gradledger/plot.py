@@ -6,6 +6,7 @@
 import io
 import json
 import sys
+import textwrap
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from refimpl.storage import checkpoint
 
+HEAD_CHARACTERS = 110  # in a line of a head
 EXPERIMENTS = {  # record's name → the module whose `draw` draws it, imported only for that
     "advise": "gradledger.advise_plot",
     "evaluate": "gradledger.evaluate_plot",
@@ -34,6 +36,7 @@ def draw(record: dict, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False  # a class or a file may have any name
     from matplotlib import pyplot as plt
 
     height = max(4.2, 0.7 * len(record.get("gradients", {}).get("errors", ())))
@@ -47,8 +50,16 @@ def draw(record: dict, path: Path) -> None:
     checkpoint.write_atomic(path, [picture.getvalue()])
 
 
+def headed(record: dict, figure) -> None:
+    """Head a picture with net, data and method, on as many lines as they need; of files their names."""
+    model, data = (Path(record[key]).name for key in ("model", "data"))
+    text = textwrap.fill(f"{model} on {data}, {record['method']}", HEAD_CHARACTERS, break_on_hyphens=False)
+    figure.suptitle(text, fontsize=11)
+
+
 def learning(record: dict, figure) -> None:
     """The loss of each step, and the recall of each class before and after."""
+    headed(record, figure)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     loss = np.array(record["losses"])
     steps = np.arange(1, len(loss) + 1)
@@ -58,8 +69,9 @@ def learning(record: dict, figure) -> None:
         smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
         left.plot(steps[window - 1 :], smooth, color="tab:blue", label=f"mean of the last {window} steps")
         left.legend(frameon=False)
-    left.set(xlabel="step", ylabel="training loss", title=f"{record['model']} on {record['data']}, {record['method']}")
+    left.set(xlabel="step", ylabel="training loss")
     left.set_ylim(bottom=0)
+    left.xaxis.get_major_locator().set_params(integer=True)
 
     names = list(record["recall"])
     place = np.arange(len(names))
@@ -74,6 +86,7 @@ def learning(record: dict, figure) -> None:
 
 def errors(record: dict, figure) -> None:
     """The relative error of each layer's dw and dx, and what a filter leaves of dy and dx; or what an estimate is."""
+    headed(record, figure)
     found = record["gradients"]["errors"]
     snrs = {
         "dy, measured": "snr_dy", "dy, closed form": "snr_dy_closed_form", "dx": "snr_dx_full_kernel",
@@ -87,13 +100,11 @@ def errors(record: dict, figure) -> None:
     if of := record["gradients"]["estimator"]:
         for axes, key in ((left, "cosine"), (right, "variance")):
             bars(axes, [key], {"measured": [of[key]], "by theory": [of[f"{key}_by_theory"]]}, ("tab:blue", "0.75"))
-        left.set(title=f"{record['model']} on {record['data']}, {record['method']}")
-        right.set(title="of the estimated gradient, against back-propagation")
+        right.set(title="of the estimated gradient,\nagainst back-propagation")
         return
     names = [e["layer"] for e in found]
     bars(left, names, series, ("tab:blue", "lightsteelblue", "tab:orange", "moccasin"))
-    what = f"{record['model']} on {record['data']}, {record['method']}"
-    left.set(xlabel="relative error of the gradient", title=what)
+    left.set(xlabel="relative error of the gradient")
     if not any(e["filter"] for e in found):
         bars(right, names, {"dw, local": [e["local"]["dw"]["cosine"] for e in found]}, ("tab:blue",))
         right.set(xlabel="cosine similarity")

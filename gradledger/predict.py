@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -16,21 +17,29 @@ from .errors import Malformed
 TOP = 3  # classes that are told of each sample
 
 
-def run(file: str, data: str, top: int, to_csv: Path | None, subject: int | None, threads: int | None) -> dict:
+def run(
+    file: str, data: str, top: int, to_csv: Path | None, subject: int | None, threads: int | None,
+    sample: int | None = None,
+) -> dict:  # fmt: skip
     """The record: of each sample its source, the likeliest class, its share, and the `top` likeliest.
 
-    to_csv: a file for them too. CheckpointError, DataError or Malformed where file, samples or options cannot be used.
+    to_csv: a file for them too. sample: the number of the only one that is told, from 0. CheckpointError, DataError or
+    Malformed where file, samples or options cannot be used.
     """
     options.at_least_1("top", top)
     options.threads(threads)
+    if sample is not None and sample < 0:
+        raise Malformed(f"--sample must be a number from 0 up, got {sample}")
     model = door.load(file, threads=threads)
     if subject is None and model.saved and data == "watch":
         subject = model.saved.recipe.get("subject")
-    found = []
-    for names, shares in model.predictions(data, subject):
-        found += [told(model, name, share, top) for name, share in zip(names, shares, strict=True)]
+    batches = model.predictions(data, subject)
+    every = (pair for names, shares in batches for pair in zip(names, shares, strict=True))
+    if sample is not None:
+        every = itertools.islice(every, sample, sample + 1)
+    found = [told(model, name, share, top) for name, share in every]
     if not found:
-        raise Malformed(f"{data} holds no samples")
+        raise Malformed(f"{data} holds no samples" if sample is None else f"{data} holds no sample of number {sample}")
     if to_csv is not None:
         checkpoint.write_atomic(to_csv, [written(found).encode()])
     return {

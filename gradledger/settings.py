@@ -37,6 +37,7 @@ class AdaptSettings:
     backend: str = "fast"
     threads: int | None = None
     whole: bool = False
+    from_scratch: bool = False
     skip_bad: bool = False
     axes: str | None = None
     window: str | None = None
@@ -62,7 +63,7 @@ class AdaptSettings:
 
     def resolved(self) -> "AdaptSettings":
         """The same with absolute paths, so that the folder in which a run is resumed does not matter."""
-        model = os.path.abspath(self.model) if is_file(self.model) or self.model.endswith(".npz") else self.model
+        model = os.path.abspath(self.model) if is_file(self.model) else self.model
         own = self.data not in data.NAMES and os.path.exists(self.data)
         return replace(self, model=model, data=os.path.abspath(self.data) if own else self.data)
 

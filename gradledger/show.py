@@ -1,6 +1,7 @@
 """What a person sees: progress bars and tables."""
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterator
 
@@ -8,9 +9,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 console = Console()
 UNITS = ("B", "KiB", "MiB", "GiB")
+
+
+class Count(MofNCompleteColumn):
+    """How many of all are done; nothing as long as it is not known how many there are."""
+
+    def __init__(self, unit: str = ""):
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task) -> Text:
+        """`3/40 steps`."""
+        return Text("") if task.total is None else super().render(task).append(self.unit)
 
 
 @contextlib.contextmanager
@@ -20,8 +34,8 @@ def bar(what: str, quiet: bool) -> Iterator[Callable]:
         yield lambda progress: None
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
-        TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.description}"), BarColumn(), Count(" steps"), TimeElapsedColumn(), TextColumn("ETA"),
+        TimeRemainingColumn(), TextColumn("{task.fields[loss]}"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as display:
         task = display.add_task("preparing", total=None, loss="")
@@ -32,10 +46,12 @@ def bar(what: str, quiet: bool) -> Iterator[Callable]:
             if event.part != part:
                 mean, part, seen = None, event.part, ""
                 display.reset(task, total=event.steps, description=f"{what}: {part}" if part else what)
-            mean = event.loss if mean is None else 0.95 * mean + 0.05 * event.loss
+            if math.isfinite(event.loss):  # where a choice of instances left none yet, there is no loss
+                mean = event.loss if mean is None else 0.95 * mean + 0.05 * event.loss
             if event.look:
                 seen = f", held out: loss {event.look.loss:.4f}, accuracy {percent(event.look.measure)}"
-            display.update(task, total=event.steps, completed=event.step, loss=f"loss {mean:.4f}{seen}")
+            loss = "" if mean is None else f"loss {mean:.4f}"
+            display.update(task, total=event.steps, completed=event.step, loss=f"{loss}{seen}")
 
         yield watch
 
@@ -47,7 +63,7 @@ def counter(what: str, quiet: bool) -> Iterator[Callable]:
         yield lambda done, total, name: None
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"),
+        TextColumn("{task.description}"), BarColumn(), Count(), TimeElapsedColumn(), TextColumn("ETA"),
         TimeRemainingColumn(), TextColumn("{task.fields[name]}"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as display:

@@ -92,7 +92,16 @@ def accuracy(found: dict) -> str:
 
 
 def predicted(record: dict) -> None:
-    """The table of `predict`."""
+    """The table of `predict`: a row a sample, or of one sample a row a class."""
+    if record["samples"] == 1:
+        only = record["predictions"][0]
+        made = table((escape(only["source"]), "left"), ("sure", "right"))
+        for likely in only["top"]:
+            made.add_row(escape(likely["class"]), percent(likely["probability"]))
+        console.print(made, highlight=False)
+        if record["csv"]:
+            line(f"saved: {record['csv']}")
+        return
     more = len(record["predictions"][0]["top"]) - 1
     made = table(("sample", "left"), ("class", "left"), ("sure", "right"), *[("then", "left")] * bool(more))
     for p in record["predictions"][:MOST]:
@@ -101,9 +110,8 @@ def predicted(record: dict) -> None:
     console.print(made, highlight=False)
     if (left := record["samples"] - MOST) > 0:
         line(f"and {left:,} more: --csv FILE or --json has all")
-    if record["samples"] > 1:
-        counts = ", ".join(f"{name} {count:,}" for name, count in record["counts"].items())
-        line(f"\n{record['samples']:,} samples: {counts}")
+    counts = ", ".join(f"{name} {count:,}" for name, count in record["counts"].items())
+    line(f"\n{record['samples']:,} samples: {counts}")
     if record["csv"]:
         line(f"saved: {record['csv']}")
 

@@ -29,6 +29,7 @@ def predict(
     file: File,
     data: Data,
     top: Annotated[int, typer.Option(parser=WHOLE, help="Likeliest classes that are told of each sample.")] = 3,
+    sample: Annotated[int | None, typer.Option(parser=WHOLE, help="Number of the one that is told, from 0.")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="File for a table of comma-separated values.")] = None,
     subject: Subject = None,
     threads: Threads = None,
@@ -38,7 +39,7 @@ def predict(
     from . import predict as work
     from . import show_use
 
-    record = work.run(file, data, top, csv, subject, threads)
+    record = work.run(file, data, top, csv, subject, threads, sample)
     if as_json:
         emit(record)
     else:

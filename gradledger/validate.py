@@ -23,7 +23,7 @@ from .checks import all_checks
 from .errors import Malformed, Refused
 from .finish import plot, report
 from .job import watched
-from .models import pretrained
+from .models import pretrained, stretched
 from .output import make_folder
 
 TOLERANCE = 1e-4  # largest relative error of float32 kernels against float64 that passes
@@ -112,7 +112,7 @@ def run(settings: ValidateSettings, output: Path, watch: Watch) -> dict:
     options.seed(settings.seed)
     methods = options.methods(settings.method)
     plan = options.plan(methods, settings.train_last, None)
-    size = options.size(settings.size)
+    size = stretched(options.size(settings.size), settings.model, settings.data)
     d = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
     graph = pretrained(settings.model, d, watched(settings), settings.classes)
     plan = recipe.with_layers(plan, graph, settings.train_last)

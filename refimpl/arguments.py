@@ -12,6 +12,13 @@ def whole(name: str, value, least: int = 1) -> None:
         raise ValueError(f"{name} must be a whole number from {least} up, got {plain!r}")
 
 
+def numbers(**values) -> None:
+    """Numbers by name, whatever their size; also those of a formula."""
+    for name, value in values.items():
+        if value is None or isinstance(value, (str, bytes, bool, list, tuple, dict)):
+            raise ValueError(f"{name} must be a number, got {value!r}")
+
+
 def offers(name: str, value, attribute: str, wanted: str) -> None:
     """An object that has `attribute`, as those do that are `wanted`."""
     if isinstance(value, type) or not hasattr(value, attribute):

@@ -147,7 +147,7 @@ def test_own_data_trains_from_an_npz(tmp_path):
     np.savez(tmp_path / "own.npz", x=x, y=y)
     done = gradledger(
         "adapt", "--json", "--model", "resnet8", "--data", tmp_path / "own.npz", "--epochs", 1, "--train-last", 1,
-        "--method", "backprop", "--output", tmp_path / "out",
+        "--from-scratch", "--method", "backprop", "--output", tmp_path / "out",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -161,7 +161,7 @@ def test_a_model_may_have_more_classes_than_the_data(tmp_path):
     x = np.random.default_rng(0).normal(size=(20, 28, 28, 1)).astype(np.float32)
     np.savez(tmp_path / "own.npz", x=x, y=np.arange(20) % 2)
     settings = adapt.AdaptSettings(
-        "lenet5", str(tmp_path / "own.npz"), method=["backprop"], epochs=1, batch=8, classes=40
+        "lenet5", str(tmp_path / "own.npz"), method=["backprop"], epochs=1, batch=8, classes=40, from_scratch=True
     )
     record = adapt.run(settings, tmp_path / "out", False, lambda progress: None)
     assert 0 <= record["accuracy_before"] <= 1 and len(record["recall"]) == 2

@@ -15,7 +15,7 @@ from validation.instruments import measured
 from validation.instruments.counting import count_call
 
 BACKENDS = ("reference", "fast")
-SIZES = {"mobilenet_v2": (64, 64), "resnet18": (64, 64)}
+SIZES = {"mobilenet_v2": (64, 64), "resnet18": (64, 64), "efficientnet_lite0": (64, 64)}
 BIASES = {"b", "beta"}
 PLAIN = ri.Backprop(ri.SGD(lr=0.1))
 

@@ -104,6 +104,7 @@ def test_adapt_reports_the_data_before_it_trains_and_keeps_it(tmp_path, capsys, 
     path = counts(tmp_path)
     out = tmp_path / "out"
     given = ["adapt", "--data", str(path), "--epochs", "1", "--output", str(out), "--augment", "jitter,time-shift"]
+    given.append("--from-scratch")
     with pytest.raises(SystemExit):
         cli.main(given)
     said = capsys.readouterr().out

@@ -1,7 +1,9 @@
 """Files of other programs are told by their first bytes, in one sentence that says what to do; never "damaged"."""
 
+import gzip
 import io
 import pickle
+import tarfile
 import zipfile
 
 import numpy as np
@@ -31,6 +33,13 @@ def torched(**settings):
     return held.getvalue()
 
 
+def tarred():
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as file:
+        file.addfile(tarfile.TarInfo("net"), io.BytesIO())
+    return held.getvalue()
+
+
 def arrays():
     held = io.BytesIO()
     np.savez(held, x=np.zeros(3))
@@ -47,8 +56,22 @@ FOREIGN = {
     "h5": (b"\x89HDF\r\n\x1a\n" + bytes(40), "is an HDF5 file, such as Keras's .h5: of Keras, MobileNetV2"),
     "npz": (arrays(), "is a .npz of arrays: as a net it must bear the suffix .npz"),
     "npy": (b"\x93NUMPY\x01\x00" + bytes(40), "is a NumPy array"),
-    "zip": (zipped("readme.txt"), "is a ZIP archive: unpack it first"),
+    "zip": (zipped("readme.txt"), "is an archive: unpack it first"),
     "jpeg": (b"\xff\xd8\xff\xe0" + bytes(40), "is an image: an image is no net"),
+    "bmp": (b"BM\x46\x00\x00\x00" + bytes(60), "is an image: an image is no net"),
+    "webp": (b"RIFF\x40\0\0\0WEBPVP8 " + bytes(60), "is an image"),
+    "heic": (b"\0\0\0\x18ftypheic" + bytes(60), "is an image"),
+    "wav": (b"RIFF\x40\0\0\0WAVEfmt " + bytes(60), "is a recording of sound or video: it is no net; as data, put WAV"),
+    "mp4": (b"\0\0\0\x18ftypmp42" + bytes(60), "is a recording of sound or video"),
+    "gzip": (gzip.compress(b"weights"), "is an archive: unpack it first"),
+    "tar": (tarred(), "is an archive: unpack it first"),
+    "core ml": (b"\x08\x04\x12\x20\x0a\x1e" + bytes(60), "is a Core ML model or a TensorFlow SavedModel: "),
+    "saved model": (b"\x08\x01\x12\x95\x01\x0a\x20" + bytes(60), "is a Core ML model or a TensorFlow SavedModel: "),
+    "ort": (b"\x20\0\0\0ORTM" + bytes(60), r"is an ONNX Runtime model \(.ort\): it was built for inference"),
+    "tensorrt": (b"ftrt" + bytes(60), "is a TensorRT engine: it was built for inference on one kind of device"),
+    "program": (b"\x7fELF\x02\x01\x01" + bytes(60), "is a program or a library: it is no net, and is never run"),
+    "pdf": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" + bytes(60), "is a PDF document: it is no net"),
+    "parquet": (b"PAR1" + bytes(60), "is a Parquet file: a table is no net; as data, save it as .csv"),
     "text": ("a,b\n1,2 µ\n".encode(), "is a text file: a text is no net; a table of samples is data"),
 }
 

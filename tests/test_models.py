@@ -61,6 +61,7 @@ def infer(graph, arrays, x):
         ("vgg11", {}, 9_228_362),  # published nets have biases in front of the norms: 2,752 and 4,224 more
         ("vgg16", {}, 14_724_042),
         ("mobilenet_v2", {}, 3_504_872),
+        ("efficientnet_lite0", {}, 4_652_008),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, options, count):
@@ -109,6 +110,7 @@ def test_output_has_one_value_for_each_class(name, classes):
         ("resnet18", (1, 1), (1, 1)),
         ("mobilenet_v2", (129, 33), (5, 2)),
         ("mobilenet_v2", (1, 1), (1, 1)),
+        ("efficientnet_lite0", (129, 33), (5, 2)),
     ],
 )
 def test_odd_sizes(name, size, last):
@@ -205,7 +207,7 @@ def test_a_state_that_does_not_fit_is_refused_by_its_first_array():
         (
             "transformer",
             {},
-            "there is no model 'transformer'; there are watch, lenet, .*, mobilenet_v2, mobilenet_folded$",
+            "there is no model 'transformer'; there are watch, lenet, .*, mobilenet_folded, efficientnet_lite0$",
         ),
         ("lenet5", {"clases": 3}, "the model lenet5 has no option 'clases'; did you mean 'classes'?"),
         ("resnet18", {"width": 0.5}, "the model resnet18 has no option 'width'"),

@@ -59,7 +59,7 @@ OTHER_WORDS = {
     "add": r"costmodel/formulas/cost.py|gradledger/cost.py|refimpl/compiler/executed.py|refimpl/kernels/traced.py"
     r"|validation/instruments/(counted_numbers|executing|measured).py|costmodel/predict.py"
     r"|validation/instruments/approximation.py",
-    "batch_norm": r"gradledger/(cost|job|recipe).py",  # settings of a step, which these options are called by
+    "batch_norm": r"gradledger/(command|cost|job|recipe).py",  # settings of a step, which these options are called by
     "clip_norm": r"gradledger/recipe.py",
     "identity": r"gradledger/run_state.py",  # of a run
     "quantize": r"refimpl/surgery/(__init__|for_step).py",  # a net

@@ -34,8 +34,8 @@ def records(folder):
     found = []
     for method in (METHOD, "backprop"):
         done = gradledger(
-            "adapt", "--json", "--model", "lenet5", "--data", folder / "stripes.npz", "--epochs", "6", "--method",
-            method, "--output", folder / method.partition(":")[0],
+            "adapt", "--json", "--model", "lenet5", "--data", folder / "stripes.npz", "--epochs", "6", "--from-scratch",
+            "--method", method, "--output", folder / method.partition(":")[0],
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         found.append(json.loads(done.stdout))

@@ -426,7 +426,7 @@ def test_adapt_trains_with_it_and_counts_what_ran(tmp_path):
         adapt.prepare(adapt.AdaptSettings("lenet5", "fashion-mnist", method=["stochastic-depth"]))
     method = ["stochastic-depth:survival=0.4", "gradient-filter:patch=2"]
     data = str(tmp_path / "own.npz")
-    settings = adapt.AdaptSettings("resnet8", data, method=method, epochs=3, batch=8, recipe="plain")
+    settings = adapt.AdaptSettings("resnet8", data, method=method, epochs=3, batch=8, recipe="plain", from_scratch=True)
     record = adapt.run(settings, tmp_path / "out", False, lambda progress: None)
     assert record["method"] == "stochastic-depth:survival=0.4 + gradient-filter:patch=2,align=centre"
     job = adapt.prepare(settings)

@@ -19,7 +19,8 @@ MODULES = [
     "refimpl.data", "refimpl.data.dataset", "refimpl.graph", "refimpl.storage.checkpoint", "refimpl.surgery.prune",
     "refimpl.surgery.cut", "refimpl.models.lenet", "refimpl.models.resnet", "refimpl.models.vgg",
     "refimpl.models.watch",
-    "refimpl.models.mobilenet_v2", "refimpl.models.mobilenet_folded", "costmodel.predict", "costmodel.closed_form",
+    "refimpl.models.mobilenet_v2", "refimpl.models.mobilenet_folded", "refimpl.models.efficientnet_lite",
+    "costmodel.predict", "costmodel.closed_form",
     "costmodel.device.device", "costmodel.device.rates", "costmodel.advice", "costmodel.advice.advice",
     "costmodel.advice.budget", "costmodel.advice.convergence", "costmodel.advice.energy", "costmodel.advice.questions",
 ]  # fmt: skip

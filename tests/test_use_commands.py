@@ -8,10 +8,12 @@ import shutil
 
 import numpy as np
 import pytest
+import typer
 from small_model import NAMES, PIXELS, SIDE, images, net
 
 import gradledger
 from gradledger import adapt, cli, finish, numbered
+from gradledger.command import GROUPS
 from gradledger.run_folder import RECORD, RESUME
 from gradledger.settings import AdaptSettings
 from refimpl.saved.model import Model
@@ -80,6 +82,19 @@ def test_info_of_a_file_of_another_program(said, tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"\x08\x07\x12\x07pytorch" + bytes(40))
     assert "a.onnx is an ONNX model: " in said("info", tmp_path / "a.onnx", status=2)
     assert "there is no file" in said("info", tmp_path / "b.safetensors", status=2)
+
+
+def test_predict_one_sample_of_many(said, capsys, file, photos):
+    every = said("predict", file, "--data", photos)
+    for number in (0, 17):  # of the first batch of ten and of the second
+        one = said("predict", file, "--data", photos, "--sample", number, "--top", 2)
+        assert one["predictions"] == [p | {"top": p["top"][:2]} for p in every["predictions"][number : number + 1]]
+    p = every["predictions"][17]
+    told = shown(capsys, "predict", file, "--data", photos, "--sample", 17)
+    rows = " ".join(f"{t['class']} {100 * t['probability']:.1f} %" for t in p["top"])
+    assert told == f"{p['source']} sure {rows}"
+    assert "photos holds no sample of number 99" in said("predict", file, "--data", photos, "--sample", 99, status=2)
+    assert "--sample must be a number from 0 up" in said("predict", file, "--data", photos, "--sample", -1, status=2)
 
 
 def test_predict_one_image_a_folder_and_arrays(said, capsys, file, photos, tmp_path):
@@ -239,3 +254,14 @@ def test_the_door(tmp_path):
 def test_short_help(capsys, command):
     told = [shown(capsys, *filter(None, [command, flag])) for flag in ("-h", "--help")]
     assert told[0] == told[1] and "-h, --help" in told[0]
+
+
+def test_the_help_of_many_options_tells_the_common_ones_first(capsys):
+    told = shown(capsys, "adapt", "--help")
+    first, *others = (told.index(f"{head}: ") for head in ("Options", *GROUPS))
+    assert first < min(others) and others == sorted(others)
+    place = {option: told.index(f" {option} ") for option in ("--model", "--data", "--output", "--resume", "--json")}
+    assert all(first < at < others[0] for at in place.values())
+    assert others[0] < told.index(" --skip-bad ") < others[1] < told.index(" --clip ") < others[2]
+    known = {p.name.removesuffix("_") for p in typer.main.get_command(cli.app).commands["adapt"].params}
+    assert {name for names in GROUPS.values() for name in names} <= known

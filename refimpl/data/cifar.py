@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from ..storage import files
+from ..storage.pickles import arrays_of
 from .arrays import from_arrays
 from .dataset import DataError, Dataset
-from .pickles import arrays_of
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PIXELS = 3 * 32 * 32

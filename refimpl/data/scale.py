@@ -9,6 +9,7 @@ LONGER = 3  # times as long as its channels are many
 MEAN, LEAST, MOST = 3.0, 0.2, 5.0  # of channels that are as a net wants them: largest mean, deviations
 KEEP, STANDARDISE, PIXELS = VALUES = ("keep", "standardise", "pixels")
 IMAGE_CHANNELS = (1, 3)
+BEYOND = 0.1  # of the range of a net's pixels by which values may leave it: resizing may overshoot
 
 
 def axes_of(shape: tuple[int, ...], dtype: np.dtype, what: str) -> tuple[str, str]:
@@ -62,6 +63,20 @@ def divisor_of(x: np.ndarray, ends: tuple[float, float]) -> tuple[float | None, 
         bits = next(b for b in (10, 12, 14, 16) if high < 2**b)
         return float(2**bits - 1), f"uint16 values up to {high:g} are pixels of {bits} bits"
     return None, ""
+
+
+def check_range(what: str, ends: tuple[float, float], black: float, white: float) -> None:
+    """DataError unless values with these ends may be maps of a net that takes `black` to `white` for pixels.
+
+    For values that are not known to be pixels: what is, has the net's range. what: how messages call the samples.
+    """
+    low, high = ends
+    room = BEYOND * (white - black)
+    if low < black - room or high > white + room:
+        raise DataError(
+            f"{what} has values from {low:.4g} to {high:.4g}, but the net takes pixels: give them from 0 to 255, from "
+            f"0 to 1, or as they enter the net, from {black:.4g} to {white:.4g}"
+        )
 
 
 def may_measure(x: np.ndarray) -> bool:

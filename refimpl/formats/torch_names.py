@@ -61,14 +61,20 @@ def from_torch(graph: Graph, state: Mapping[str, np.ndarray], head: bool = True)
     head: with False the last linear layer is left out, for a net with other classes. `num_batches_tracked` is ignored.
     Raises CheckpointError that names the first array that is missing, has another shape, or is not known.
     """
-    names = torch_names(graph)
+    return from_state(graph, state, torch_names(graph), f"the PyTorch state of {graph.name}", head)
+
+
+def from_state(
+    graph: Graph, state: Mapping[str, np.ndarray], names: dict[str, str], what: str, head: bool = True
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """As `from_torch`, by other names. names: our parameter → its name in the state; what: how messages call that."""
     state = {name: array for name, array in state.items() if not name.endswith("num_batches_tracked")}
     if not head:
         last = [n for n in graph.nodes if n.op == "linear"][-1]
         for parameter in last.params.values():
             state.pop(names.pop(parameter), None)
     shapes = {names[p]: _torch_shape(graph.parameters[p].shape) for p in names}
-    check_arrays(state, shapes, f"the PyTorch state of {graph.name}")
+    check_arrays(state, shapes, what)
     maps = _linear_maps(graph)
     parameters = {}
     for parameter, name in names.items():

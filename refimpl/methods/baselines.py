@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from .. import arguments
 from ..kernels import random
 from ..kernels.traced import part
 from .registry import JUDGED_WHOLE, ONE_CHOICE, Other, Pick, Statement, register_method
@@ -44,6 +45,7 @@ class HardExamples(Modifier):
     priced: ClassVar[tuple[str, ...]] = ("keep",)  # settings that costs depend on
 
     def __post_init__(self):
+        arguments.numbers(keep=self.keep)
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep must be a share above 0 and at most 1, got {self.keep}")
 
@@ -98,6 +100,7 @@ class RandomSkip(Modifier):
     priced: ClassVar[tuple[str, ...]] = ("skip",)  # settings that costs depend on
 
     def __post_init__(self):
+        arguments.numbers(skip=self.skip)
         if not 0 <= self.skip < 1:
             raise ValueError(f"skip must be a probability from 0 to below 1, got {self.skip}")
 

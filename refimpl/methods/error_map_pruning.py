@@ -28,6 +28,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from .. import arguments
 from ..kernels.geometry import CONV_MAP, CONV_TAP, conv_derive
 from ..kernels.passes import Bound, declare
 from ..kernels.traced import part
@@ -247,6 +248,7 @@ class ErrorMapPruning(Rule):
     priced: ClassVar[tuple[str, ...]] = ("keep",)
 
     def __post_init__(self):
+        arguments.numbers(keep=self.keep, gamma_w=self.gamma_w, gamma_dy=self.gamma_dy)
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep must be a share above 0 and at most 1, got {self.keep}")
         for name in ("gamma_w", "gamma_dy"):

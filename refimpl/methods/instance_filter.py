@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .. import models
+from .. import arguments, models
 from ..graph import Graph
 from ..kernels import traced
 from ..kernels.passes import declare
@@ -147,6 +147,7 @@ class InstanceFilter(Modifier):
     def __post_init__(self):
         if self.graph is not None and not isinstance(self.graph, Graph):
             raise ValueError(f"graph must be a Graph with two outputs, or None for the paper's, got {self.graph!r}")
+        arguments.numbers(keep=self.keep)
         if not 0 < self.keep < 1:
             raise ValueError(f"keep must be a share between 0 and 1, got {self.keep}")
         if not 0 < self.fall < 1 < self.rise < math.inf:

@@ -90,6 +90,7 @@ class SGD:
     def __post_init__(self):
         _positive("lr", self.lr)
         _unit("momentum", self.momentum)
+        _number("weight_decay", self.weight_decay)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
 
@@ -130,6 +131,7 @@ class Adam:
 
     def __post_init__(self):
         _positive("lr", self.lr)
+        _number("weight_decay", self.weight_decay)
         for beta in self.betas:
             _unit("betas", beta)
 

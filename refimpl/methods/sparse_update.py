@@ -37,6 +37,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from .. import arguments
 from ..kernels import random
 from ..kernels.geometry import CONV_TAP, conv_derive
 from ..kernels.passes import declare
@@ -163,6 +164,7 @@ class SparseUpdate(Rule):
     priced: ClassVar[tuple[str, ...]] = ("ratio",)
 
     def __post_init__(self):
+        arguments.numbers(ratio=self.ratio, fixed_first=self.fixed_first, fixed_last=self.fixed_last)
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must be a share above 0 and at most 1, got {self.ratio}")
         if self.order not in ORDERS:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from .. import arguments
 from ..graph import Graph
 from ..kernels import random
 from ..ops import operator, operators
@@ -95,6 +96,7 @@ class StochasticDepth(Modifier):
     priced: ClassVar[tuple[str, ...]] = ("survival",)  # settings that sizes and costs depend on
 
     def __post_init__(self):
+        arguments.numbers(survival=self.survival)
         if not 0 < self.survival <= 1:
             raise ValueError(f"survival must be a probability above 0 and at most 1, got {self.survival}")
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..graph import Graph
 from ..kernels.passes import ShapeError
 from ..storage.files import InputError, quoted
+from .efficientnet_lite import efficientnet_lite0
 from .lenet import lenet, lenet5, slim_lenet
 from .mobilenet_folded import mobilenet_folded
 from .mobilenet_v2 import VARIANTS, mobilenet_v2
@@ -20,6 +21,7 @@ __all__ = [
     "MODELS",
     "ModelError",
     "build",
+    "efficientnet_lite0",
     "lenet",
     "lenet5",
     "mobilenet_folded",
@@ -54,6 +56,7 @@ MODELS: dict[str, Callable[..., Graph]] = {
     "vgg16": vgg16,
     "mobilenet_v2": mobilenet_v2,
     "mobilenet_folded": mobilenet_folded,
+    "efficientnet_lite0": efficientnet_lite0,
 }
 
 

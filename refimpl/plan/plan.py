@@ -52,6 +52,8 @@ class Backprop(Strategy):
 
     def __post_init__(self):
         arguments.offers("optimizer", self.optimizer, "rate", "an optimizer, such as SGD(lr=0.01)")
+        if self.clip_norm is not None:
+            arguments.numbers(clip_norm=self.clip_norm)
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be a norm above 0, got {self.clip_norm}")
 
@@ -151,6 +153,7 @@ class Plan:
         self._check_loss("loss must be", "loss")
         if self.instances is not None:
             self._check_loss(f"{self.instances!r} chooses by", "labels")
+        arguments.numbers(label_smoothing=self.label_smoothing)
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and less than 1, got {self.label_smoothing}")
         if self.class_weights is not None:

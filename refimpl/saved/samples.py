@@ -15,9 +15,11 @@ from ..data.arrays import read_npz
 from ..data.cells import SUFFIXES as TABLES
 from ..data.dataset import DataError, check_finite, check_maps
 from ..data.images import SUFFIXES, pillow, read_image
-from ..data.preprocessing import Preprocessing, with_ends
+from ..data.on_demand import ends
+from ..data.preprocessing import Preprocessing, to_maps, with_ends
 from ..data.reading import OPTIONS
 from ..data.resized import as_dtype
+from ..data.scale import check_range, divisor_of, ends_of
 from ..storage import files
 
 PIXEL = 255.0  # divisor of a net that was trained on pixels
@@ -80,19 +82,33 @@ def _of_array(x: np.ndarray, made: Preprocessing, batch: int, name: str, what: s
     if len(made.axes) == 4:
         x = check_maps(x, what)
         check_finite(x, what)
+    made = fitted(x, made, what)
     for start in range(0, len(x), batch):
-        maps = fitted(x[start : start + batch], made)
+        maps = made(x[start : start + batch])
         yield [f"{name} {start + i}" for i in range(len(maps))], maps
 
 
-def fitted(x: np.ndarray, made: Preprocessing) -> np.ndarray:
-    """Maps of some samples. Of a net of pixels uint8 are pixels, and other numbers are taken as they are."""
-    if made.divisor == PIXEL and x.dtype != np.uint8:
-        made = replace(made, divisor=1.0, black=0.0, white=1.0)
-        if made.size and x.shape[1:3] != made.size:
-            shape = "x".join(map(str, x.shape[1:3]))
-            raise DataError(f"the samples have maps of {shape}, but the net takes {'x'.join(map(str, made.size))}")
-    return made(x)
+def fitted(x: np.ndarray, made: Preprocessing, what: str) -> Preprocessing:
+    """What makes maps of these samples, whose axes are `made.axes`. Of a net of pixels uint8 are pixels.
+
+    So are other numbers that `scale.divisor_of` takes for pixels, as it does where they are data to train on; what
+    else lies in the range of the net's pixels is taken as it is. DataError for other values or another size.
+    """
+    if made.divisor != PIXEL or x.dtype == np.uint8 or not len(x):
+        return made
+    x = to_maps(x, made.axes)
+    if made.size and x.shape[1:3] != made.size:
+        shape = "x".join(map(str, x.shape[1:3]))
+        raise DataError(f"the samples have maps of {shape}, but the net takes {'x'.join(map(str, made.size))}")
+    as_it_is = replace(made, divisor=1.0, black=0.0, white=1.0)
+    if made.mean:  # measurements, which may be of any size
+        return as_it_is
+    found = ends_of(x)
+    divisor, _ = divisor_of(x, found)
+    if divisor is not None:
+        return replace(made, divisor=divisor)
+    check_range(what, found, made.black, made.white)
+    return as_it_is
 
 
 def _read_npy(path: Path) -> np.ndarray:
@@ -138,4 +154,8 @@ def dataset(
     if made.size and (d.size, d.channels) != (made.size, made.channels or d.channels):
         shapes = ["x".join(map(str, s)) for s in ((*d.size, d.channels), (*made.size, made.channels))]
         raise DataError(f"{d.name} has maps of {shapes[0]}, but the net takes {shapes[1]}")
+    if made.divisor == PIXEL and not made.mean and not d.pixels:
+        for x in d.maps.values():
+            if len(x):
+                check_range(d.name, ends(x), made.black, made.white)
     return d

@@ -111,8 +111,9 @@ def trained(name: str, model: str, samples: Callable[[], Samples], epochs: int, 
     """A net of ours, trained on what it is to know, its batch norm too; once, whatever the seed."""
     path = folder / "nets" / f"{name}.safetensors"
     if not path.exists():
-        options = "--method backprop --recipe plain --batch-norm train --lr 0.05 --batch 64 --epochs".split()
-        with commanded(samples(), folder, ("--model", model, *options, str(epochs))) as (record, weights):
+        options = "--from-scratch --method backprop --recipe plain --batch-norm train --lr 0.05 --batch 64".split()
+        given = ("--model", model, "--epochs", str(epochs), *options)
+        with commanded(samples(), folder, given) as (record, weights):
             if weights is None:
                 raise RuntimeError(f"the net {name} was not trained: {record.get('error')}")
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -41,9 +41,9 @@ BATCH, SAMPLES, THREADS = 3, 14, 2
 BACKENDS = ("fast", "reference")
 SMALL = {  # models of larger maps, at a size that their layers still fit
     "resnet10": (32, 32), "resnet18": (32, 32), "resnet34": (32, 32), "resnet74": (16, 16), "resnet110": (16, 16),
-    "mobilenet_v2": (32, 32), "mobilenet_folded": (32, 32),
+    "mobilenet_v2": (32, 32), "mobilenet_folded": (32, 32), "efficientnet_lite0": (32, 32),
 }  # fmt: skip
-DEEP = ("resnet34", "resnet74", "resnet110", "vgg16")  # more of the same layers: without the combinations
+DEEP = ("resnet34", "resnet74", "resnet110", "vgg16", "efficientnet_lite0")  # the same layers: no combinations
 FEW = ("lenet5", "resnet8")  # where methods that say so are combined with others, and tried with other settings
 CLASSES = 5
 TOLERANCE = 1e-3

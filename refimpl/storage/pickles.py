@@ -3,17 +3,19 @@
 A pickle is a program that may call anything, and even one that may only make arrays can make one of pointers. So ours
 is a machine that knows the few instructions of pickled arrays, lists, texts and numbers, and calls nothing: where the
 file names a function it notes the name and the arguments. Arrays are then made from what was noted, of plain numbers
-only and of exactly the bytes that their shape and dtype ask for. The text of an instruction is read by `pickletools`.
+only and of exactly the bytes that their shape and dtype ask for (`formats.torch_file` makes those of PyTorch). The text
+of an instruction is read by `pickletools`.
 """
 
 import math
 import pickletools
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..storage.files import quoted
+from .files import quoted
 
 REBUILD, NDARRAY, DTYPE = "numpy._core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"
 ENCODE = "_codecs encode"  # by which Python 3 writes bytes for Python 2
@@ -25,6 +27,8 @@ OLD_TEXTS = ("BINSTRING", "SHORT_BINSTRING", "STRING")  # of Python 2: bytes
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
 SKIPPED = ("PROTO", "FRAME")
+ORDERED = "collections OrderedDict"
+PERSISTENT = "persistent"  # the name of a call that asks for what lies outside the pickle
 
 
 @dataclass(eq=False)
@@ -60,8 +64,12 @@ def arrays_of(raw: bytes) -> dict[str, np.ndarray]:
     return made
 
 
-def load(raw: bytes):
-    """What a pickle holds, each call in it a `PickledCall`; ValueError for what arrays do not need."""
+def load(raw: bytes | BinaryIO, names: Collection[str] = NAMES):
+    """What a pickle holds, each call in it a `PickledCall`; ValueError for what arrays do not need.
+
+    raw: the pickle, or a file that stands at its beginning, and at its end afterwards. names: of functions and classes
+    that it may name. An ordered dictionary is a plain one, and attributes that it is given are left out.
+    """
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[Any, Any] = {}
@@ -108,13 +116,19 @@ def load(raw: bytes):
         elif op in ("GLOBAL", "STACK_GLOBAL"):
             text = value if op == "GLOBAL" else f"{_of(stack.pop(-2), str)} {_of(stack.pop(), str)}"
             text = text.replace("numpy.core.", "numpy._core.")  # its old name
-            if text not in NAMES:
+            if text not in names:
                 raise ValueError(f"it holds {quoted(text.replace(' ', '.'))}, and only arrays are allowed")
             stack.append(Name(text))
         elif op == "REDUCE":
             name, arguments = _of(stack.pop(-2), Name).text, _of(stack.pop(), tuple)
-            encoded = name == ENCODE and arguments[1:] == ("latin1",)
-            stack.append(_of(arguments[0], str).encode("latin-1") if encoded else PickledCall(name, arguments))
+            if name == ENCODE and arguments[1:] == ("latin1",):
+                stack.append(_of(arguments[0], str).encode("latin-1"))
+            else:
+                stack.append({} if name == ORDERED and not arguments else PickledCall(name, arguments))
+        elif op == "BINPERSID":
+            stack.append(PickledCall(PERSISTENT, _of(stack.pop(), tuple)))
+        elif op == "BUILD" and isinstance(stack[-2], dict):
+            stack.pop()
         elif op == "BUILD":
             state = _of(stack.pop(), tuple)
             _of(stack[-1], PickledCall).state = state
@@ -158,4 +172,4 @@ def _text(value) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else _of(value, str)
 
 
-__all__ = ["arrays_of"]
+__all__ = ["ORDERED", "PERSISTENT", "Name", "PickledCall", "arrays_of", "load"]
