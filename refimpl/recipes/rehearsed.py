@@ -2,8 +2,8 @@
 
 Of few samples none can be spared. So some are held out for the probes (`watched`) that find a learning rate; then the
 training begins again, from the same weights, on all samples, those that were held out among them, at that rate. Where
-no probe improved on the beginning, nothing trains. Where the end is far above the best probe's loss on the samples held
-out, although it has been trained on them, that probe's weights are kept instead.
+no probe improved on the beginning, nothing trains. Where the end is clearly above the best probe's loss on the samples
+held out, although it has been trained on them, that probe's weights are kept instead.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ import numpy as np
 from ..training.guard import NonFiniteError
 from ..training.inputs import Inputs, samples
 from ..training.trainer import Progress, Trainer
-from .watched import SEARCH, WINNER, Event, Watched, counted, far, sizes_of
+from .watched import NEAR, SEARCH, WINNER, Event, Watched, counted, sizes_of
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Rehearsed:
             won = self.watched.course.won
             assert won is not None  # else nothing would have trained
             again.loss = look.loss if look and np.isfinite(look.loss) else None
-            again.kept = again.loss is not None and not far(again.loss, won.loss)
+            again.kept = again.loss is not None and again.loss <= NEAR * won.loss
             if not again.kept:
                 self.watched.put(WINNER)
         return Event(self.watched.course.made + again.made, self.watched.probes + self.total, loss, look)
