@@ -114,7 +114,7 @@ def test_probes_begin_alike_and_their_rate_falls_to_nothing():
         alone = trainer(0.01)
         steps = alone.steps(X, Y, 20)
         for k in range(pace.probe):
-            alone.factor = factor * (1 + math.cos(math.pi * k / pace.probe)) / 2
+            alone.factor = 4 * factor * (1 + math.cos(math.pi * k / pace.probe)) / 2
             next(steps)
         assert alone.measures(X_VAL, Y_VAL)["loss"] == course.probed[i][-1].loss
 

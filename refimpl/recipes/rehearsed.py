@@ -14,7 +14,7 @@ import numpy as np
 from ..training.guard import NonFiniteError
 from ..training.inputs import Inputs, samples
 from ..training.trainer import Progress, Trainer
-from .watched import NEAR, SEARCH, WINNER, Event, Watched, counted, sizes_of
+from .watched import SEARCH, WINNER, Event, Watched, counted, near, sizes_of
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Rehearsed:
             won = self.watched.course.won
             assert won is not None  # else nothing would have trained
             again.loss = look.loss if look and np.isfinite(look.loss) else None
-            again.kept = again.loss is not None and again.loss <= NEAR * won.loss
+            again.kept = again.loss is not None and near(again.loss, won.loss)
             if not again.kept:
                 self.watched.put(WINNER)
         return Event(self.watched.course.made + again.made, self.watched.probes + self.total, loss, look)

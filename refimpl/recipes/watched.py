@@ -1,11 +1,11 @@
 """A training that is watched: probes choose the learning rate, and the best weights are kept.
 
 The net is judged by its loss on samples that it does not train on: before the first step, and then after every `every`
-steps. Each probe begins with the weights that training begins with and makes the first PART of the run's steps, with a
-factor of its own on the learning rate, which falls to 0 along a cosine as that of a whole run does: what a rate reaches
-in a few steps at its full height says little about where it ends, and favours low ones. From 1 the factor rises
-while that is not clearly worse, and falls where 1 stays the best, while that is better or nothing improves on the
-beginning.
+steps. Each probe of a factor on the learning rate begins with the weights that training begins with and makes the first
+PART of the run's steps, at REACH times that rate, so that it goes about as far as the whole run would, and falling to 0
+along a cosine as in a whole run: what a rate reaches in a few steps at its full height says little about where it ends,
+and favours low ones. From 1 the factor rises while that is not clearly worse, and falls where 1 stays the best, while
+that is better or nothing improves on the beginning.
 
 The training then begins again with the factor whose probe saw the lowest loss. A look far above the best one, or a loss
 that is not finite, puts the best weights back and lowers the learning rate; after `patience` looks without a better one
@@ -34,8 +34,9 @@ from ..training.trainer import Progress, Trainer
 
 SEARCH, SAFE, GIVEN = "search", "safe", "given"  # factors that are tried: both ways; down where 1 does harm; none
 STEP_UP, STEP_DOWN, MOST, LEAST = 4.0, 0.25, 16.0, 1 / 64  # from factor to factor, and how far they go
-NEAR = 1.1  # a loss of so many times the lowest one may be chance, of a few samples held out
+NEAR, LITTLE = 1.1, 0.02  # a loss up to NEAR·best + LITTLE may be as good as the best one, of a few samples held out
 PART, LEAST_PROBE, MOST_PROBE = 0.25, 10, 300  # share of the run's steps that a probe makes, between these
+REACH = 1 / PART  # on the rate of a probe
 LOOKS = 10  # at least so many in a run
 PATIENCE = 0.4  # share of the looks of a run
 PROBES = "learning rate"  # the part of a recipe that chooses it
@@ -92,12 +93,17 @@ def _next(first: float, tried: dict[float, float], factors: str) -> float | None
     if not tried:
         return 1.0
     best, lowest, highest = min(tried, key=lambda f: tried[f]), min(tried), max(tried)
-    improves, near = tried[best] < first, tried[highest] <= NEAR * tried[best]
-    if factors == SEARCH and improves and near and highest < MOST and lowest == 1:
+    improves = tried[best] < first
+    if factors == SEARCH and improves and near(tried[highest], tried[best]) and highest < MOST and lowest == 1:
         return highest * STEP_UP
     if (not improves or factors == SEARCH and best == lowest) and lowest > LEAST:
         return lowest * STEP_DOWN
     return None
+
+
+def near(loss: float, best: float) -> bool:
+    """May a loss be as good as the best one?"""
+    return loss <= NEAR * best + LITTLE
 
 
 def sizes_of(ran: list[list[int]], count: int, batch: int) -> list[int]:
@@ -355,7 +361,8 @@ class Watched:
         assert factor is not None
         at = self.trainer.step
         loss, look, seconds = self._step(
-            factor * (1 + math.cos(math.pi * at / pace.probe)) / 2, min(pace.probe, (at // pace.every + 1) * pace.every)
+            REACH * factor * (1 + math.cos(math.pi * at / pace.probe)) / 2,
+            min(pace.probe, (at // pace.every + 1) * pace.every),
         )
         if look is not None:
             won = course.won
