@@ -50,15 +50,16 @@ EXPERIMENTS = {
     timing.NAME: timing.run,
     loss_landscape.NAME: loss_landscape.run,
     quantized_scaling.NAME: quantized_scaling.run,
-    outcomes.NAME: outcomes.run,
+    **{name: partial(outcomes.run, name) for name in outcomes.PROTOCOLS},
     advice_outcomes.NAME: advice_outcomes.run,
     **{name: partial(forward_gradients.run, name) for name in forward_gradients.TASKS},
 }
 MANY_RUNS = (
     noniid, lenet_mnist, quantized_lenet, quantized_noniid, quantized_resnet, quantized_scaling, sparse_mobilenet,
-    outcomes, advice_outcomes,
+    advice_outcomes,
 )  # fmt: skip
-JUDGED = {module.NAME: module for module in MANY_RUNS} | dict.fromkeys(forward_gradients.TASKS, forward_gradients)
+JUDGED = {module.NAME: module for module in MANY_RUNS}
+JUDGED |= dict.fromkeys(forward_gradients.TASKS, forward_gradients) | dict.fromkeys(outcomes.PROTOCOLS, outcomes)
 
 
 def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict:

@@ -155,7 +155,7 @@ def test_a_short_experiment_goes_on_from_what_it_kept(pair, tmp_path, monkeypatc
     monkeypatch.setattr(outcomes, "SEARCH", outcomes.SEARCH[2:4])
     protocol = outcomes.Protocol(("some",), ("backprop",), (10,), epochs=2)
     seen = []
-    record = outcomes.run(tmp_path, lambda i, n, about: seen.append(about), protocol)
+    record = outcomes.run(outcomes.NAME, tmp_path, lambda i, n, about: seen.append(about), protocol)
     ways = record["measured"]["some"]["ways"]
     assert seen == [f"some, {way}, seed 10" for way in ("head alone", "by hand", "backprop")]
     assert all(0 <= row["after"]["mean"] <= 100 and row["macs"] > 0 for row in ways.values())
@@ -166,7 +166,7 @@ def test_a_short_experiment_goes_on_from_what_it_kept(pair, tmp_path, monkeypatc
         raise AssertionError("a run is made again")
 
     monkeypatch.setattr(outcomes, "one", never)
-    assert outcomes.run(tmp_path, lambda *_: None, protocol) == record
+    assert outcomes.run(outcomes.NAME, tmp_path, lambda *_: None, protocol) == record
     assert outcomes.judge(record) == {key: value for key, value in record.items() if key != "name"}
 
 

@@ -5,7 +5,8 @@ steps. Each probe of a factor on the learning rate begins with the weights that 
 PART of the run's steps, at REACH times that rate, so that it goes about as far as the whole run would, and falling to 0
 along a cosine as in a whole run: what a rate reaches in a few steps at its full height says little about where it ends,
 and favours low ones. From 1 the factor rises while that is not clearly worse, and falls where 1 stays the best, while
-that is better or nothing improves on the beginning.
+that is better or nothing improves on the beginning. A rate that is given is tried as it is, and lowered while nothing
+improves.
 
 The training then begins again with the factor whose probe saw the lowest loss. A look far above the best one, or a loss
 that is not finite, puts the best weights back and lowers the learning rate; after `patience` looks without a better one
@@ -359,9 +360,9 @@ class Watched:
         course, pace = self.course, self.pace
         tried, factor = self._tried()
         assert factor is not None
-        at = self.trainer.step
+        at, reach = self.trainer.step, REACH if self.factors == SEARCH else 1.0  # a rate that is given is tried itself
         loss, look, seconds = self._step(
-            REACH * factor * (1 + math.cos(math.pi * at / pace.probe)) / 2,
+            reach * factor * (1 + math.cos(math.pi * at / pace.probe)) / 2,
             min(pace.probe, (at // pace.every + 1) * pace.every),
         )
         if look is not None:

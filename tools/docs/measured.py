@@ -370,10 +370,10 @@ def forward_gradient_runs(name: str) -> str:
     return "\n\n".join(parts)
 
 
-def outcomes() -> str:
+def outcomes(of: str = "outcomes") -> str:
     """What each method makes of each pair beside head alone and the search by hand; then minutes and memory."""
     parts = []
-    for name, found in record("outcomes")["measured"].items():
+    for name, found in record(of)["measured"].items():
         ways, refused = found["ways"], []
         rows = []
         for way, r in ways.items():

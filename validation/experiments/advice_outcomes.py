@@ -32,7 +32,7 @@ DEVICE = "raspberry-pi-4"  # whose prices are the same on every machine
 class Protocol:
     """What is run. seconds: of the trials of a pair and seed; epochs: of a run, None is what the command takes."""
 
-    pairs: tuple[str, ...] = tuple(PAIRS)
+    pairs: tuple[str, ...] = ("watch", "digits", "garments", "written", "classes", "mobilenet")
     seeds: tuple[int, ...] = FRESH[:1]
     seconds: float = SECONDS
     epochs: int | None = None

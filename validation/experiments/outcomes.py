@@ -1,6 +1,7 @@
 """What a person gets: nets that know something, small real data, and `gradledger adapt` as it comes.
 
-gradledger reproduce outcomes
+gradledger reproduce outcomes                 small nets, most of them ours: under an hour on two cores
+gradledger reproduce outcomes-photographs     nets by others on photographs: hours
 
 For each pair of `outcome_pairs`, each method and each seed `gradledger adapt` runs with no option but the method (and
 the size of photographs), in a process of its own, from files. Beside these runs stand, for each pair:
@@ -25,7 +26,7 @@ from .command_line import LONGEST, Samples, commanded
 from .outcome_pairs import PAIRS, Pair
 from .runs import FRESH, TRIAL_SEED, Runs, best_of, certain, held_out, percents, verdicts
 
-NAME = "outcomes"
+NAME, PHOTOGRAPHS = "outcomes", "outcomes-photographs"
 HEAD, HAND = "head alone", "by hand"
 SEARCH = tuple(
     {"train_last": last, "lr": lr}
@@ -40,11 +41,15 @@ BELOW_HEAD, BELOW_HAND = -1.0, -2.0  # points of accuracy that a method may lack
 class Protocol:
     """What is run. epochs: None is what the command takes; longest: seconds after which a run is stopped."""
 
-    pairs: tuple[str, ...] = tuple(PAIRS)
+    pairs: tuple[str, ...]
     methods: tuple[str, ...] = tuple(registry.known())
     seeds: tuple[int, ...] = FRESH[:3]
     epochs: int | None = None
     longest: int = LONGEST
+
+
+OTHERS = ("mobilenet", "efficientnet", "small mobilenet", "mcunet")
+PROTOCOLS = {NAME: Protocol(tuple(name for name in PAIRS if name not in OTHERS)), PHOTOGRAPHS: Protocol(OTHERS)}
 
 
 def options_of(way: str, settings: Mapping) -> list[str]:
@@ -80,28 +85,29 @@ def one(pair: Pair, way: str, settings: Mapping, seed: int, s: Samples, folder: 
         }
 
 
-def run(output: Path, watch: Callable[[int, int, str], None], protocol: Protocol | None = None) -> dict:
+def run(name: str, output: Path, watch: Callable[[int, int, str], None], protocol: Protocol | None = None) -> dict:
     """Run every way on every pair; the record. Finished runs are kept in `output` and not run again."""
-    protocol = protocol or Protocol()
+    protocol = protocol or PROTOCOLS[name]
     settings = {"epochs": protocol.epochs, "longest": protocol.longest, "search": SEARCH}
-    runs, folder = Runs(output, NAME, settings), output / NAME
+    runs, folder = Runs(output, name, settings), output / NAME
     ways = (HEAD, HAND, *protocol.methods)
-    work = [(name, way, seed) for name in protocol.pairs for way in ways for seed in protocol.seeds]
+    work = [(of, way, seed) for of in protocol.pairs for way in ways for seed in protocol.seeds]
 
-    def trial(name: str, tried: dict) -> float:
-        pair = PAIRS[name]
+    def trial(of: str, tried: dict) -> float:
+        pair = PAIRS[of]
         whole = pair.samples(TRIAL_SEED)
         s = held_out(whole, max(1, int(HELD_OUT * len(whole.x_train))))
         return one(pair, HAND, tried, TRIAL_SEED, s, folder, protocol).get("after", 0.0)
 
-    for i, (name, way, seed) in enumerate(work):
-        watch(i, len(work), f"{name}, {way}, seed {seed}")
-        best = best_of(runs, name, SEARCH, partial(trial, name)) if way == HAND else {}
-        key = {"pair": name, "way": way, "seed": seed, "settings": best}
+    for i, (of, way, seed) in enumerate(work):
+        watch(i, len(work), f"{of}, {way}, seed {seed}")
+        best = best_of(runs, of, SEARCH, partial(trial, of)) if way == HAND else {}
+        key = {"pair": of, "way": way, "seed": seed, "settings": best}
         if not runs.get(**key):
-            pair = PAIRS[name]
+            pair = PAIRS[of]
             runs.add(**key, **one(pair, way, best, seed, pair.samples(seed), folder, protocol))
-    return {"name": NAME, **judge({"protocol": asdict(protocol), "runs": [r for r in runs.found if "pair" in r]})}
+    found = [r for r in runs.found if r.get("pair") in protocol.pairs]
+    return {"name": name, **judge({"protocol": asdict(protocol), "runs": found})}
 
 
 def judge(record: dict) -> dict:
