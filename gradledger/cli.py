@@ -113,7 +113,7 @@ def adapt(
     optimizer: Optimizer = recipe.SGD,
     clip: Clip = None,
     warmup: Warmup = 0,
-    batch_norm: BatchNorm = recipe.FROZEN,
+    batch_norm: BatchNorm = None,
     label_smoothing: LabelSmoothing = 0.0,
     class_weights: ClassWeights = None,
     output: Output = None,

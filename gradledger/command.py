@@ -157,7 +157,10 @@ Clip = Annotated[
     float | None, typer.Option(parser=REAL, help="Most that the gradient's norm may be, 0 for no limit; default 1.")
 ]
 Warmup = Annotated[int, typer.Option(parser=WHOLE, help="Steps in which the learning rate rises to its start.")]
-BatchNorm = Annotated[str, typer.Option(help="frozen, or train: batch statistics, and its factors learn.")]
+BatchNorm = Annotated[
+    str | None,
+    typer.Option(help="frozen, or train: batch statistics, and its factors learn; default train with --from-scratch."),
+]
 LabelSmoothing = Annotated[
     float, typer.Option(parser=REAL, help="Share of a label that is spread over all classes, from 0 to below 1.")
 ]

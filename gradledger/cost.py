@@ -86,7 +86,7 @@ def run(settings: CostSettings) -> dict:
         "train_last": plan.train_last,
         "optimizer": settings.optimizer,
         "momentum": getattr(plan.step.optimizer, "momentum", None),
-        "batch_norm": settings.batch_norm,
+        "batch_norm": plan.batch_norm,
         "threads": program.threads,
         "convention": settings.convention,
         "peak_bytes": program.peak_bytes,

@@ -20,7 +20,7 @@ from .models import RANDOM, is_file, origin, pixel_range, pretrained, stays_whol
 from .settings import AdaptSettings
 
 CHOICES = {  # option → what it may be
-    "recipe": tuple(recipe.RECIPES), "optimizer": tuple(recipe.OPTIMIZERS), "batch_norm": (recipe.FROZEN, "train"),
+    "recipe": tuple(recipe.RECIPES), "optimizer": tuple(recipe.OPTIMIZERS), "batch_norm": (None, *recipe.NORMS),
     "class_weights": (None, recipe.BALANCED),
 }  # fmt: skip
 
@@ -161,7 +161,7 @@ def decided(settings: AdaptSettings, plan: ri.Plan) -> AdaptSettings:
     probe = settings.lr is None if settings.probe is None else settings.probe
     return replace(
         settings, train_last=str(plan.train_last), momentum=momentum, lr=optimizer.lr, subject=subject,
-        probe=probe,
+        probe=probe, batch_norm=plan.batch_norm,
     )  # fmt: skip
 
 

@@ -97,7 +97,7 @@ def cost(
     lr: LearningRate = None,
     clip: Clip = None,
     warmup: Warmup = 0,
-    batch_norm: BatchNorm = recipe.FROZEN,
+    batch_norm: BatchNorm = None,
     label_smoothing: LabelSmoothing = 0.0,
     class_weights: ClassWeights = None,
     subject: Subject = None,

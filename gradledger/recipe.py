@@ -45,7 +45,7 @@ SMALL, SHARES = 2_000, (0.2, 0.1)  # below so many samples the first share of th
 # Defaults of `adapt` and of what goes with it
 METHOD = "gradient-filter:patch=2"
 EPOCHS, SAMPLES = 20, 32  # of a run, and of a step
-FROZEN = "frozen"  # batch norms
+NORMS = FROZEN, TRAINED = "frozen", "train"  # batch norms
 
 
 def share(count: int) -> float:
@@ -78,7 +78,15 @@ def with_parts(plan: Plan, settings: AdaptSettings) -> Plan:
         if all(field.name != "clip_norm" for field in fields(step)):
             raise ValueError(f"{step.method} clips no gradient: leave --clip out")
         step = replace(step, clip_norm=settings.clip or None)
-    return replace(plan, step=step, batch_norm=settings.batch_norm, label_smoothing=settings.label_smoothing)
+    return replace(plan, step=step, batch_norm=norms(plan, settings), label_smoothing=settings.label_smoothing)
+
+
+def norms(plan: Plan, settings: AdaptSettings) -> str:
+    """What batch norms do unless somebody says it: those of random weights train, where every method lets them."""
+    from refimpl.methods.registry import known
+
+    train = settings.from_scratch and all(known()[name].states.norms for name in plan.methods)
+    return settings.batch_norm or (TRAINED if train else FROZEN)
 
 
 def balanced(labels: np.ndarray, classes: int) -> tuple[float, ...]:

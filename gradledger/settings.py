@@ -50,7 +50,7 @@ class AdaptSettings:
     optimizer: str = recipe.SGD
     clip: float | None = None
     warmup: int = 0
-    batch_norm: str = recipe.FROZEN
+    batch_norm: str | None = None
     label_smoothing: float = 0.0
     class_weights: str | None = None
     recipe: str = recipe.AUTO  # last of those that read the module of this name

@@ -1,6 +1,7 @@
 """What a run begins with: weights that were trained, or random ones where `--from-scratch` says so."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import gradledger
 from gradledger import adapt, cli, models, numbered
 from gradledger.errors import Malformed
+from gradledger.job import prepare
 from gradledger.settings import AdaptSettings
 from refimpl import data
 
@@ -97,3 +99,12 @@ def test_advice_for_a_net_without_weights_says_so(own, tmp_path):
         asked = advise.AdviseSettings(model, data="watch" if model == "watch" else str(own), device="reference")
         found = advise.run(asked, tmp_path, lambda *a: None)
         assert all(("--from-scratch" in entry["command"]) == given for entry in found["front"]) and found["front"]
+
+
+@pytest.mark.parametrize("model, method, norms", [
+    ("resnet8", "backprop", "train"), ("resnet8", "forward-gradient", "frozen"), ("lenet5", "niti", "frozen"),
+])  # fmt: skip
+def test_batch_norms_of_random_weights_train_where_the_method_lets_them(model, method, norms):
+    settings = AdaptSettings(model=model, data="fashion-mnist", from_scratch=True, method=[method], epochs=1)
+    assert prepare(settings).settings.batch_norm == norms
+    assert prepare(replace(settings, batch_norm="frozen")).settings.batch_norm == "frozen"

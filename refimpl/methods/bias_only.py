@@ -11,7 +11,7 @@ class BiasOnly:
 
     method: ClassVar[str] = "bias-only"
     states: ClassVar[Statement] = Statement(
-        "bias", 70, "bias-only", combines={"instances": "the chosen instances train biases"},
+        "bias", 70, "bias-only", norms=False, combines={"instances": "the chosen instances train biases"},
         refuses={
             "rule": "bias-only trains no weights of convolutions, whose gradients the other replaces"
         },

@@ -196,6 +196,7 @@ class ForwardGradient(Strategy):
             "normalize": NORMS, "sharpness": float, "sparse": SPARSE, "share": float, "threshold": float,
             "alpha": float, "beta": float, "backprop_last": int, "bits": tuple(BITS), "z_max": float,
         },
+        norms=False,
         combines={
             "instances": "the chosen instances are looked at",
             "bias": "biases alone are perturbed",

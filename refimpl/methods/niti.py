@@ -71,6 +71,7 @@ class Niti(Strategy):
     states: ClassVar[Statement] = Statement(
         "step", 95, "niti:rounding=pseudo-stochastic (whole numbers alone, or rounding stochastic, nearest)",
         {"rounding": WORDS},
+        norms=False,
         combines={"instances": "the chosen instances train in whole numbers"},
         refuses={
             "rule": "a rule replaces gradients of floats, and here are none",

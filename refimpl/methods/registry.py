@@ -71,7 +71,8 @@ class Statement:
     plain_sgd: why it takes no optimizer with state; None where it takes any. momentum: of a command's optimizer unless
     asked; None: as for any other method. rate: factor on a command's own learning rate, which falls
     with the root of the weights that train where these are more than rate_weights. at_most: the most last
-    convolutions that train unless somebody asks for more, and why; None: all. fitted: the setting, a share, that
+    convolutions that train unless somebody asks for more, and why; None: all. norms: can batch norms train with it, on
+    statistics of the batch? fitted: the setting, a share, that
     `cost --fit` chooses for a memory limit, with the number of layers. grid: for the advice; None: not searched. mark:
     of the advice's plot. tried: settings of checks and measurements. ValueError for another kind or trait, or a grid
     without a mark.
@@ -91,6 +92,7 @@ class Statement:
     grid: Grid | None = None
     mark: str | None = None
     at_most: tuple[int, str] | None = None
+    norms: bool = True
     fitted: str | None = None
     tried: Tried = Tried()
 
