@@ -145,13 +145,17 @@ def test_own_data_trains_from_an_npz(tmp_path):
     y = np.arange(60) % 3
     x = rng.normal(size=(60, 12, 12, 1)).astype(np.float32) + y[:, None, None, None]
     np.savez(tmp_path / "own.npz", x=x, y=y)
-    done = gradledger(
-        "adapt", "--json", "--model", "resnet8", "--data", tmp_path / "own.npz", "--epochs", 1, "--train-last", 1,
-        "--from-scratch", "--method", "backprop", "--output", tmp_path / "out",
-    )  # fmt: skip
+    graph = ri.models.build("resnet8", classes=4, size=(12, 12), channels=1)
+    ri.Trainer(ri.compile(graph, None, 1)).save(tmp_path / "net.safetensors")
+    args = ("--data", tmp_path / "own.npz", "--epochs", 1, "--train-last", 1, "--method", "backprop", "--output")
+    scratch = gradledger("adapt", "--json", "--model", "resnet8", "--from-scratch", *args, tmp_path / "scratch")
+    assert scratch.returncode == 0, scratch.stderr
+    random = json.loads(scratch.stdout)
+    assert (random["weights"], random["course"]["first"], random["settings"]["batch_norm"]) == ("random", None, "train")
+    done = gradledger("adapt", "--json", "--model", tmp_path / "net.safetensors", *args, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["weights"] == "random" and found["course"]["first"]["after"]["loss"] < np.log(10)
+    assert "fc.w" in found["weights"] and found["course"]["first"]["after"]["loss"] < np.log(10)
     costs = found["recipe_macs"]
     assert len(costs) == 4 and all(part["predicted"] == part["measured"] > 0 for part in costs.values())
     assert found["predicted"]["peak_bytes"] == found["measured"]["peak_bytes"]
