@@ -132,13 +132,18 @@ def head_of(settings: AdaptSettings, graph: Graph, program: ri.Program) -> Head 
 def head_programs(settings: AdaptSettings, graph: Graph, program: ri.Program) -> tuple[ri.Program, ri.Program] | None:
     """The programs that train the classifier of a net of floats first, before more layers train.
 
-    None where the recipe has no such part, where the classifier has weights already or all are random, where nothing
-    else trains, where the net is one of whole numbers, or where its classifier does not stand on one map.
+    None where the recipe has no such part, where all weights are random, where nothing else trains, where the net is
+    one of whole numbers, or where its classifier does not stand on one map.
     """
     plan = program.plan
     alone = plan.trained(graph).keys() == ri.Plan(0).trained(graph).keys()
-    known = settings.from_scratch or all(name in graph.weights for name in graph.parameters)
-    if settings.recipe == recipe.PLAIN or known or alone or plan.step.quantizes is not None or is_quantized(graph):
+    if (
+        settings.recipe == recipe.PLAIN
+        or settings.from_scratch
+        or alone
+        or plan.step.quantizes is not None
+        or is_quantized(graph)
+    ):
         return None
     try:
         return parts_of(graph, plan, program.batch, settings.backend, settings.threads)

@@ -44,7 +44,8 @@ def test_predicted_equals_measured(record):
     course, costs = record["course"], record["recipe_macs"]
     made = sum(end - first for first, end in course["ran"]) + course["again"]["made"]
     assert record["ok"] and record["steps"] == made and course["ran"][0][0] == course["ran"][1][0] == 0
-    assert costs["looks"]["predicted"] == costs["looks"]["measured"] > 0 and course["first"] is None
+    assert len(costs) == 4 and all(part["predicted"] == part["measured"] > 0 for part in costs.values())
+    assert course["first"]["after"]["loss"] <= course["first"]["before"]["loss"]
     assert record["weights"] == "pre-trained"
     assert record["accuracy_after"] >= record["accuracy_before"] - 0.02
 

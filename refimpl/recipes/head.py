@@ -1,5 +1,6 @@
 """The classifier first and alone: a new one knows nothing yet, and its gradients would spoil the layers below.
 
+One that knows its classes comes so, too, to what a linear probe gives, whatever the method makes of the layers below.
 The maps before it are computed once (`surgery.cut`), so that many passes over them cost next to nothing. Each of RATES
 is tried to the end, by Adam with a rate that falls along a cosine, and the weights whose loss on the samples held out
 was lowest after any pass are the result; they may be those that it began with.
