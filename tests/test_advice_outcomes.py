@@ -32,8 +32,10 @@ def test_trials_and_errors_are_compared_with_what_came_of_plans():
 
 
 def test_plans_that_end_alike_have_no_order():
-    found = experiment.correlation([1.0, 2.0, 3.0], [0.5, 0.5, 0.5])
-    assert found is None
+    assert experiment.correlation([1.0, 2.0, 3.0], [0.5, 0.5, 0.5]) is None
+    found = judged([0.5, 0.5, 0.5], [1, 2, 3], [1.0, 0.5, 0.0])
+    assert not found["ok"] and found["goals"][0]["verdict"] == "not decided by these seeds"
+    assert found["mean"]["trials"] is None and found["mean"]["chosen"]["mean"] == 0
 
 
 def test_what_is_advised_is_run_as_it_is_printed(tmp_path, monkeypatch):

@@ -396,6 +396,23 @@ def outcomes(of: str = "outcomes") -> str:
     return "\n\n".join(parts)
 
 
+def advice_outcomes() -> str:
+    """How trials, and the expected gradient error, order plans by what came of them."""
+    found = record("advice-outcomes")
+    shown = ("plans", "trials", "gradient_error", "spread", "chosen")
+    rows = [
+        [name, *("" if row[key] is None else f"{row[key]:g}" for key in shown)]
+        for name, row in found["measured"].items()
+    ]
+    means = {key: f"{found['mean'][key]['mean']:g}" for key in ("trials", "gradient_error", "chosen")}
+    rows.append(["mean", "", means["trials"], means["gradient_error"], "", means["chosen"]])
+    head = [
+        "pair", "plans", "rank correlation of trials with outcomes", "of the expected gradient error",
+        "points from best to worst plan", "points that the first of the trials lies below the best",
+    ]  # fmt: skip
+    return table(head, rows, right=1)
+
+
 def curves(ways: dict) -> str:
     """Accuracy against forward passes, in percent, of the ways without a backward pass."""
     shown = {way: r for way, r in ways.items() if way != "backprop"}
@@ -421,6 +438,7 @@ TABLES = {
     "equations": equation_table, "equal-accuracy": equal_accuracy, "memory-terms": memory_terms, "coverage": coverage,
     "quantized-noniid": quantized_noniid, "quantized-lenet": quantized_lenet, "quantized-scaling": quantized_scaling,
     "quantized-resnet": quantized_resnet, "outcomes": outcomes,
+    "advice-outcomes": advice_outcomes,
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from .command_line import LONGEST, laid_out, printed
 from .outcome_pairs import PAIRS
-from .runs import FRESH, Runs, certain, spread, verdicts
+from .runs import FRESH, OPEN, Runs, certain, spread, verdicts
 
 NAME = "advice-outcomes"
 SECONDS = 60.0
@@ -99,16 +99,21 @@ def judge(record: dict) -> dict:
             "spread": round(max(after) - min(after), 2),
             "chosen": round(max(after) - 100 * first["after"], 2),
         }
-    found = [row["trials"] for row in measured.values() if row["trials"] is not None]
-    errors = [row["gradient_error"] for row in measured.values() if row["gradient_error"] is not None]
+    columns = {
+        key: [row[key] for row in measured.values() if row[key] is not None]
+        for key in ("trials", "gradient_error", "chosen")
+    }
     goal = "mean rank correlation of trials and outcomes"
+    if columns["trials"]:
+        judgement = certain(goal, round(float(np.mean(columns["trials"])), 3), CORRELATION)
+    else:
+        judgement = {"goal": f"{goal}, of which no pair has one", "least": CORRELATION, "value": 0.0, "verdict": OPEN}
     return {
         "protocol": record["protocol"],
         "seeds": list(record["protocol"]["seeds"]),
         "measured": measured,
-        "mean": {"trials": spread(found), "gradient_error": spread(errors),
-                 "chosen": spread([row["chosen"] for row in measured.values()])},
-        **verdicts([certain(goal, round(float(np.mean(found)), 3), CORRELATION)]),
+        "mean": {key: spread(values) if values else None for key, values in columns.items()},
+        **verdicts([judgement]),
         "settings_chosen_on": {"plans": "samples held out of the training samples of each pair and seed"},
         "runs": record["runs"],
     }  # fmt: skip
