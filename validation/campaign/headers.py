@@ -12,6 +12,7 @@ import numpy as np
 from gradledger import adapt, run_state
 from gradledger.errors import MALFORMED
 from gradledger.run_folder import RESUME, WEIGHTS
+from refimpl.recipes.head import PART
 from refimpl.storage import checkpoint
 
 from . import Outcome
@@ -24,7 +25,7 @@ def saved(folder: Path) -> tuple[Path, Path]:
     job = adapt.prepare(adapt.AdaptSettings(epochs=1))
 
     def watch(progress):
-        if progress.step == 3:
+        if progress.step == 3 and progress.part != PART:  # the state is there once the classifier has trained
             signal.raise_signal(signal.SIGTERM)
 
     try:
