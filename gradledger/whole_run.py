@@ -141,7 +141,7 @@ def course_of(settings: "CostSettings", samples: Samples, batch: int) -> Course:
     each, looks = pace.looks(pace.probe), pace.usual * pace.looks(pace.probe)
     if samples.rehearsed:
         sizes = sizes_of(probe * pace.usual, samples.part, batch) + whole
-        least, looks = min(pace.none * pace.probe, len(sizes)), 1 + looks + 1
+        least, looks = min(pace.vain * pace.probe, len(sizes)), 1 + looks + 1
     else:
         sizes = sizes_of([*probe * pace.usual, [0, pace.total]], samples.part, batch)
         least, looks = min(pace.least, len(sizes)), 1 + looks + pace.looks(pace.total)

@@ -91,7 +91,7 @@ def test_a_run_makes_the_steps_and_looks_that_its_pace_tells(epochs, factors):
     losses = iter(range(100, 200))
     worse.look = lambda: Glance(worse.trainer.step, next(losses) / 100, 0.0)  # a little worse each time
     list(worse.run())
-    assert worse.course.best == 0 and len(worse.course.probed) == pace.none
+    assert worse.course.best == 0 and len(worse.course.probed) == pace.vain
     assert worse.course.made == pace.least <= worse.most
 
 

@@ -166,14 +166,14 @@ class Pace:
         return {SEARCH: 6, SAFE: 4, GIVEN: 0}[self.factors]
 
     @property
-    def none(self) -> int:
+    def vain(self) -> int:
         """The probes that are made where none improves on the beginning."""
         return 0 if self.factors == GIVEN else 4
 
     @property
     def least(self) -> int:
         """The steps of a run in which no look is better than that before the first step, and none fails."""
-        return self.none * self.probe + min(self.total, self.patience * self.every)
+        return self.vain * self.probe + min(self.total, self.patience * self.every)
 
 
 @dataclass
