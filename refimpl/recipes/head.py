@@ -50,7 +50,8 @@ def parts_of(
     if place is None:
         raise ValueError(f"the classifier of {graph.name} does not stand on one map of the layers before it")
     frozen, tail = cut(graph, place)
-    return tuple(compile(*part, batch, backend=backend, threads=threads) for part in ((frozen, None), (tail, alone)))
+    made = compile(frozen, None, batch, backend=backend, threads=threads)
+    return made, compile(tail, alone, batch, backend=backend, threads=threads)
 
 
 def passes_of(count: int, batch: int) -> int:
