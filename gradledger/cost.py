@@ -109,7 +109,7 @@ def run(settings: CostSettings) -> dict:
     peak = resident and sum(resident.values())
     record |= {"resident_bytes": peak, "resident": resident, "fits": budget.fits(program, on, peak)}
     if record["fits"]["ok"] is False:
-        record["would_fit"] = smaller.Search(settings, given, plan, batch, lambda p, n: on_device(p, on)).found()
+        record["would_fit"] = smaller.SmallerSearch(settings, given, plan, batch, lambda p, n: on_device(p, on)).found()
     record |= {"energy": energy.joules(estimate)}
     if settings.convention == "paper":
         record |= counted_as_paper(program)
@@ -117,7 +117,7 @@ def run(settings: CostSettings) -> dict:
         record["run"] = whole_run.priced(settings, given, estimate, samples)
         if record["fits"]["ok"] and record["run"]["ok"] is False:
             need = lambda p, n: of_fits(whole_run.fits(settings, given, p, samples, on)[1])  # noqa: E731
-            record["would_fit"] = smaller.Search(settings, given, plan, batch, need).found()
+            record["would_fit"] = smaller.SmallerSearch(settings, given, plan, batch, need).found()
     return {"ok": True, **record}
 
 
@@ -133,7 +133,7 @@ def of_fits(fits: dict) -> tuple[int, bool]:
     return fits["needs"][scarcest], fits["ok"] is not False
 
 
-def with_weights(plan: ri.Plan, settings: CostSettings, graph, samples: whole_run.Samples | None) -> ri.Plan:
+def with_weights(plan: ri.Plan, settings: CostSettings, graph, samples: whole_run.SampleCounts | None) -> ri.Plan:
     """The plan with weights of classes where they are asked for: of the data, else 1 for each."""
     if settings.class_weights != recipe.BALANCED:
         return plan

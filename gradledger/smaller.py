@@ -32,7 +32,7 @@ def compiled(settings: "AdaptSettings", graph: Graph, plan: ri.Plan, batch: int)
     return ri.compile(made, plan, batch, backend=settings.backend, threads=settings.threads)
 
 
-class Search:
+class SmallerSearch:
     """Tries of smaller steps, until SECONDS have passed."""
 
     def __init__(self, settings: "AdaptSettings", graph: Graph, plan: ri.Plan, batch: int, need: Need):
@@ -104,7 +104,7 @@ def than_limit(
         needed = budget.needed(tried)
         return needed, needed <= limit
 
-    found = Search(settings, graph, plan, program.batch, need).found()
+    found = SmallerSearch(settings, graph, plan, program.batch, need).found()
     return f"{LIMITED}; {sentence(found)}; {budget.sentence(program)}", found
 
 

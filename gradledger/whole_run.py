@@ -48,7 +48,7 @@ TIMES = (("days", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))  # from on
 
 
 @dataclass(frozen=True)
-class Samples:
+class SampleCounts:
     """The samples of a run.
 
     train: that train in the end; part: of these, those that train while others are held out; held; test; nbytes: of
@@ -70,7 +70,7 @@ class Samples:
         return self.part < self.train
 
 
-def read(settings: "CostSettings") -> tuple["CostSettings", Graph, Samples | None]:
+def read(settings: "CostSettings") -> tuple["CostSettings", Graph, SampleCounts | None]:
     """The settings as the data complete them, the net, and the samples of the run; None where a step alone is asked.
 
     Raises Malformed, DataError or what `models.described` does.
@@ -83,7 +83,7 @@ def read(settings: "CostSettings") -> tuple["CostSettings", Graph, Samples | Non
     return settings, graph, None if settings.samples is None else as_many(settings, graph)
 
 
-def of_data(settings: "CostSettings", dataset: data.Dataset) -> Samples:
+def of_data(settings: "CostSettings", dataset: data.Dataset) -> SampleCounts:
     """The samples of a data set, parted as `adapt` parts them."""
     labels, test = dataset.y_train, len(dataset.x_test)
     split, whole = job.parted(settings, dataset)
@@ -91,22 +91,22 @@ def of_data(settings: "CostSettings", dataset: data.Dataset) -> Samples:
     maps = [*split.maps.values(), *([whole.x_train] if whole else [])]
     count = len((whole or split).x_train)
     word = "photos" if dataset.origin.kind == PHOTOS else "samples"
-    return Samples(count, len(split.x_train), held, test, sum(map(nbytes, maps)), labels[:count], word)
+    return SampleCounts(count, len(split.x_train), held, test, sum(map(nbytes, maps)), labels[:count], word)
 
 
-def as_many(settings: "CostSettings", graph: Graph) -> Samples:
+def as_many(settings: "CostSettings", graph: Graph) -> SampleCounts:
     """`--samples` samples, as many of each class, as float32 maps; none judges in the end."""
     count, classes = settings.samples, graph.shape(graph.output)[-1]
     each = 4 * math.prod((*graph.size, graph.channels))
     if settings.recipe == recipe.PLAIN:
-        return Samples(count, count, 0, 0, count * each, None, "samples")
+        return SampleCounts(count, count, 0, 0, count * each, None, "samples")
     labels = np.arange(count) % classes
     try:
         held = len(chosen(labels, None, None, recipe.share(count), settings.seed, VALIDATION, f"--samples {count}")[1])
     except data.DataError as e:
         raise Malformed(f"{e}; --recipe {recipe.PLAIN} trains on all samples") from None
     few = count < recipe.SMALL
-    return Samples(
+    return SampleCounts(
         count if few else count - held, count - held, held, 0, count * each * (1 + few), None, "samples"
     )  # fmt: skip
 
@@ -117,7 +117,7 @@ def nbytes(x: np.ndarray | OnDemand) -> int:
 
 
 @dataclass(frozen=True)
-class Course:
+class PlannedCourse:
     """A run to its end: mini-batches of its steps, looks at the samples held out; and the fewest steps of one.
 
     more, more_looks: of further probes, where the usual ones do not choose the learning rate.
@@ -130,11 +130,11 @@ class Course:
     more_looks: int
 
 
-def course_of(settings: "CostSettings", samples: Samples, batch: int) -> Course:
+def course_of(settings: "CostSettings", samples: SampleCounts, batch: int) -> PlannedCourse:
     """The course of a run that goes to its end."""
     whole = sizes_of([[0, settings.epochs * -(-samples.train // batch)]], samples.train, batch)
     if settings.recipe == recipe.PLAIN:
-        return Course(whole, 0, len(whole), [], 0)
+        return PlannedCourse(whole, 0, len(whole), [], 0)
     probing = settings.lr is None if settings.probe is None else settings.probe
     pace = Pace.of(samples.part, batch, settings.epochs, SEARCH if probing else SAFE if samples.rehearsed else GIVEN)
     probe, more = [[0, pace.probe]], pace.most - pace.usual
@@ -145,10 +145,10 @@ def course_of(settings: "CostSettings", samples: Samples, batch: int) -> Course:
     else:
         sizes = sizes_of([*probe * pace.usual, [0, pace.total]], samples.part, batch)
         least, looks = min(pace.least, len(sizes)), 1 + looks + pace.looks(pace.total)
-    return Course(sizes, looks, least, sizes_of(probe * more, samples.part, batch), more * each)
+    return PlannedCourse(sizes, looks, least, sizes_of(probe * more, samples.part, batch), more * each)
 
 
-def priced(settings: "CostSettings", graph: Graph, step: predict.Estimate, samples: Samples) -> dict:
+def priced(settings: "CostSettings", graph: Graph, step: predict.Estimate, samples: SampleCounts) -> dict:
     """The price of the run of which `step` is a full step; graph: before it was made for the step."""
     program, on = step.program, step.device
     course, judge = course_of(settings, samples, program.batch), inference(program)
@@ -223,7 +223,7 @@ def slower(on: devices.Device) -> float:
 
 
 def fits(
-    settings: "CostSettings", graph: Graph, program: ri.Program, samples: Samples, on: devices.Device
+    settings: "CostSettings", graph: Graph, program: ri.Program, samples: SampleCounts, on: devices.Device
 ) -> tuple[dict[str, int] | None, dict]:  # fmt: skip
     """The terms of the run's resident memory, None where unknown, and whether it fits (`budget.fits`)."""
     head = job.head_programs(settings, graph, program)
@@ -233,7 +233,7 @@ def fits(
 
 def memory(
     settings: "CostSettings", program: ri.Program, judge: ri.Program, head: tuple[ri.Program, ri.Program] | None,
-    samples: Samples, on: devices.Device,
+    samples: SampleCounts, on: devices.Device,
 ) -> dict[str, int] | None:  # fmt: skip
     """Terms of the resident memory of the run in bytes, those of `process.terms` and its recipe's; None where unknown.
 
@@ -253,7 +253,7 @@ def memory(
     return found | {"recipe": max(course, first), "command": COMMAND}
 
 
-def disk(settings: "CostSettings", program: ri.Program, course: Course) -> int:
+def disk(settings: "CostSettings", program: ri.Program, course: PlannedCourse) -> int:
     """The most bytes that the run has on the disk at once, but for a few that count its updates."""
     parameters = program.step.parameters
     state = sum(b.nbytes for b in (*parameters.values(), *program.step.state.values()))
@@ -262,7 +262,7 @@ def disk(settings: "CostSettings", program: ri.Program, course: Course) -> int:
     return most_bytes(state, weights, kept, len(course.sizes) + len(course.more))
 
 
-def verdict(record: dict, samples: Samples, on: devices.Device) -> str:
+def verdict(record: dict, samples: SampleCounts, on: devices.Device) -> str:
     """The answer in one line."""
     low, high = record["seconds"]["low"], record["seconds"]["high"]
     of = sum(record["samples"].values()) - (record["samples"]["validation"] if samples.rehearsed else 0)
