@@ -72,7 +72,9 @@ def run(name: str, output: Path, watch: Callable[[int, int, str], None]) -> dict
     make_folder(output)
     started = time.perf_counter()
     record = EXPERIMENTS[name](output, watch)
-    runs = [r["train_seconds"] for r in record.get("runs", ())]  # also of those that an earlier call made
+    runs = [
+        r["train_seconds"] for r in record.get("runs", ()) if "train_seconds" in r
+    ]  # also of those that an earlier call made
     trained = {"train_seconds": sum(runs)} if runs else {}
     return _write(output, name, {**record, "seconds": time.perf_counter() - started, **trained, **provenance()})
 

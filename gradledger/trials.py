@@ -1,8 +1,8 @@
 """Which of some plans a person's own data favour: each trains for a while, judged by samples that it does not train on.
 
 The gradient error of a plan does not tell its outcome: a classifier that trains alone has the largest error there is,
-and is often the better one on few samples. What a short training reaches on samples held out does tell it (measured:
-`gradledger reproduce advice-outcomes`).
+and is often the better one on few samples. What a short training reaches on samples held out tells it better, where
+outcomes differ at all (`gradledger reproduce advice-outcomes`).
 
 A trial is the first part of what `adapt` would do: a new classifier first, which all plans share, then the probes of
 the learning rate and the run, until the plan's share of the seconds is over. Its figure is that of the best weights.

@@ -69,6 +69,7 @@ def followed(name: str, seed: int, folder: Path, protocol: Protocol) -> dict:
                 **{key: plan["trial"][key] for key in ("accuracy", "loss", "rank", "before", "steps", "seconds")},
                 "gradient_error": plan["gradient_error"],
                 "after": r.get("accuracy_after"),
+                "run_seconds": r.get("seconds"),
                 "error": None if "accuracy_after" in r else r.get("error") or r.get("reason"),
             })  # fmt: skip
     return {"plans": plans}
@@ -110,6 +111,7 @@ def judge(record: dict) -> dict:
         judgement = {"goal": f"{goal}, of which no pair has one", "least": CORRELATION, "value": 0.0, "verdict": OPEN}
     return {
         "protocol": record["protocol"],
+        "published": {},
         "seeds": list(record["protocol"]["seeds"]),
         "measured": measured,
         "mean": {key: spread(values) if values else None for key, values in columns.items()},

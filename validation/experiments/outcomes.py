@@ -130,6 +130,7 @@ def judge(record: dict) -> dict:
             }  # fmt: skip
     return {
         "protocol": protocol,
+        "published": {},
         "seeds": list(protocol["seeds"]),
         "measured": measured,
         **verdicts(goals(measured)),
