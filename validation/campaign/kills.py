@@ -77,7 +77,8 @@ class Trial:
         results = self.results(self.out)
         older = self.results(self.starts / start)
         new = self.is_new(results)
-        state = run_state.read(self.out).step if (self.out / RESUME).exists() else None
+        # steps that were made, those of probes too, of which a run tells
+        state = len(run_state.read(self.out).step_seconds) if (self.out / RESUME).exists() else None
         if left:
             return f"it leaves {sorted(left)}"
         if not new and results != older:
