@@ -109,23 +109,28 @@ class Adaptation:
     def begin(self, state: run_state.SavedRun | None) -> None:
         """Take up a saved run, or save a new one at its start, which gives an older one up."""
         trainer, path = self.job.trainer, self.output / RESUME
-        if not state:
+        if state:
+            state.check(self.job, self.identity, path)
+            self.before, self.step_seconds, self.first = state.before, state.step_seconds, state.first
+            self.begun = [*state.begun, len(state.step_seconds)]
+            try:
+                trainer.resume(state.arrays, state.step, state.losses)
+                self.job.course.resume(state.kept, state.course)
+            except ValueError as e:
+                raise Malformed(f"{path} cannot be resumed: {e}") from None
+            for dropped, ran in state.made.items():
+                trainer.made.setdefault(dropped, Counter()).update(ran)
+        else:
             self.before, self.step_seconds, self.begun = confusion(trainer, self.job.dataset), [], [0]
-            self.first = head_first.fit(self.job, self.show, self.stop.check)
+            self.first = None
             if path.exists():
                 tell(f"the interrupted run in {self.output} is given up for this one")
-            self.save()
-            return
-        state.check(self.job, self.identity, path)
-        self.before, self.step_seconds, self.first = state.before, state.step_seconds, state.first
-        self.begun = [*state.begun, len(state.step_seconds)]
-        try:
-            trainer.resume(state.arrays, state.step, state.losses)
-            self.job.course.resume(state.kept, state.course)
-        except ValueError as e:
-            raise Malformed(f"{path} cannot be resumed: {e}") from None
-        for dropped, ran in state.made.items():
-            trainer.made.setdefault(dropped, Counter()).update(ran)
+            self.save()  # the maps before a classifier may take minutes: an interrupted run is one already
+        if self.first or self.step_seconds:  # the classifier has trained
+            self.job.head = None
+        elif self.job.head:
+            self.first = head_first.fit(self.job, self.show, self.stop.check)
+            self.save_if_possible()
 
     def train(self) -> None:
         """Take the steps that are left and append the seconds of each; a signal saves and raises KeyboardInterrupt."""

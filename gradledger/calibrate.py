@@ -6,6 +6,7 @@ from pathlib import Path
 
 from costmodel.device import calibration
 from costmodel.device import device as devices
+from costmodel.device.kernels import Caches
 from costmodel.device.rates import Rates
 from refimpl.storage import checkpoint
 from validation.instruments import resident
@@ -13,89 +14,82 @@ from validation.instruments.provenance import machine, provenance
 
 from . import doctor, options
 
+Watch = Callable[[int, int, str], None]
 DIGITS = 4  # of a rate: more would be noise
 
 
-def run(
-    threads: list[int] | None, output: Path | None, watch: Callable[[int, int, str], None], seconds: float = 240.0
-) -> dict:
+def run(threads: list[int] | None, output: Path | None, watch: Watch, seconds: float = 240.0) -> dict:
     """Measure with each number of threads (default 1 and all cores) and write the profile; returns the record.
 
     seconds: for all of them together. Malformed for bad numbers of threads; the folder of the profile is made.
     """
-    about, threads = machine(), checked(threads)
-    before = state()
-    flops, core_flops, bandwidth = devices.measure()
-    measured = {}
-    for count in threads:
-        caches = devices.caches_of(count)
-        tell = lambda i, n, what, count=count: watch(i, n, f"{count} threads, {what}")  # noqa: E731
-        rates, _, steadiness = calibration.measure(count, caches, tell, seconds / len(threads))
-        measured[str(count)] = {
-            "caches": {"fast": caches.fast, "last": caches.last},
-            "factor": rounded(rates.factor),
-            "rates": table(rates),
-            "steadiness": steadiness,
-        }
+    counts, before, speed = checked(threads), state(), devices.measure()
+
+    def measure(count: int, caches: Caches, tell: Watch) -> tuple[Rates, dict]:
+        rates, _, steadiness = calibration.measure(count, caches, tell, seconds / len(counts))
+        return rates, steadiness
+
+    measured = timed(counts, measure, watch)
     watch(0, 1, "memory of a training process")
-    record = {
-        "ok": True,
-        "name": devices.HERE,
-        "device": devices.HERE,
-        "title": about["processor"],
-        "measured_here": True,
-        "cores": about["cores"],
-        "memory_bytes": about["memory_bytes"],
-        "clock_hz": clock(),
-        "peak_flops": rounded(flops),
-        "core_flops": rounded(max(flops / about["cores"], core_flops)),
-        "bandwidth": rounded(bandwidth),
-        "runtime_bytes": runtime(),
-        "state": {"before": before, "after": state()},
-        "threads": measured,
-        **provenance(),
-    }
-    return written(record, output or devices.profile_path())
+    about = {"measured_here": True, "runtime_bytes": runtime(), "state": {"before": before, "after": state()}}
+    return written(profile(speed, measured, about), output or devices.profile_path())
 
 
-def quick(
-    threads: list[int] | None, output: Path | None, watch: Callable[[int, int, str], None], seconds: float = 3.0
-) -> dict:
+def quick(threads: list[int] | None, output: Path | None, watch: Watch, seconds: float = 3.0) -> dict:
     """Scale the reference machine's rates to this one by timing a few layers, and write that; returns the record.
 
     Marked as not measured, and beside the profile of `run`, which is used where both are there.
     seconds: with each number of threads, beside those in which kernels are loaded.
     """
-    about, counts = machine(), checked(threads)
-    known, probed = devices.find(devices.REFERENCE), {}
+    counts, known = checked(threads), devices.find(devices.REFERENCE)
+
+    def probe(count: int, caches: Caches, tell: Watch) -> tuple[Rates, dict]:
+        return calibration.probe(count, caches, known.at(count)[0], tell, seconds)
+
+    probed = timed(counts, probe, watch)
+    about = {"measured_here": False, "runtime_bytes": vars(known.base)}
+    return written(profile(devices.measure(), probed, about, ", probed"), output or devices.quick_path())
+
+
+def timed(
+    counts: list[int], find: Callable[[int, Caches, Watch], tuple[Rates, dict]], watch: Watch
+) -> dict[str, dict]:  # fmt: skip
+    """What is found with each number of threads, as a profile holds it."""
+    found = {}
     for count in counts:
         caches = devices.caches_of(count)
-        tell = lambda i, n, what, count=count: watch(i, n, f"{count} threads, {what}")  # noqa: E731
-        rates, steadiness = calibration.probe(count, caches, known.at(count)[0], tell, seconds)
-        probed[str(count)] = {
+
+        def tell(done: int, total: int, what: str, count: int = count) -> None:
+            watch(done, total, f"{count} threads, {what}")
+
+        rates, steadiness = find(count, caches, tell)
+        found[str(count)] = {
             "caches": {"fast": caches.fast, "last": caches.last},
             "factor": rounded(rates.factor),
             "rates": table(rates),
             "steadiness": steadiness,
         }
-    flops, core_flops, bandwidth = devices.measure()
-    record = {
+    return found
+
+
+def profile(speed: tuple[float, float, float], threads: dict[str, dict], more: dict, called: str = "") -> dict:
+    """The profile of this machine. speed: of `devices.measure`; threads: of `timed`; called: behind its title."""
+    about, (flops, core_flops, bandwidth) = machine(), speed
+    return {
         "ok": True,
         "name": devices.HERE,
         "device": devices.HERE,
-        "title": f"{about['processor']}, probed",
-        "measured_here": False,
+        "title": f"{about['processor']}{called}",
         "cores": about["cores"],
         "memory_bytes": about["memory_bytes"],
         "clock_hz": clock(),
         "peak_flops": rounded(flops),
         "core_flops": rounded(max(flops / about["cores"], core_flops)),
         "bandwidth": rounded(bandwidth),
-        "runtime_bytes": vars(known.base),
-        "threads": probed,
+        "threads": threads,
+        **more,
         **provenance(),
     }
-    return written(record, output or devices.quick_path())
 
 
 def checked(threads: list[int] | None) -> list[int]:

@@ -116,7 +116,10 @@ def run(settings: CostSettings) -> dict:
     if samples is not None:
         record["run"] = whole_run.priced(settings, given, estimate, samples)
         if record["fits"]["ok"] and record["run"]["ok"] is False:
-            need = lambda p, n: of_fits(whole_run.fits(settings, given, p, samples, on)[1])  # noqa: E731
+
+            def need(p: ri.Program, n: int) -> tuple[int, bool]:
+                return of_fits(whole_run.fits(settings, given, p, samples, on)[1])
+
             record["would_fit"] = smaller.SmallerSearch(settings, given, plan, batch, need).found()
     return {"ok": True, **record}
 

@@ -16,6 +16,7 @@ from gradledger.errors import Malformed, Refused
 from gradledger.run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder
 from gradledger.signals import Stop
 from refimpl import models
+from refimpl.recipes.head import PART
 from refimpl.storage import checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +30,7 @@ def at(step, number=signal.SIGINT, times=1):
     """A watcher that sends this process a signal after a step."""
 
     def watch(progress):
-        if progress.part != "classifier" and progress.step == step:
+        if progress.part != PART and progress.step == step:
             for _ in range(times):
                 signal.raise_signal(number)
 
@@ -93,6 +94,20 @@ def interrupted(folder, step=3, **settings):
 
 def names(folder):
     return {p.name for p in folder.iterdir()}
+
+
+def test_a_run_that_is_interrupted_while_its_classifier_trains_goes_on_to_the_same_bytes(finished, tmp_path):
+    def watch(event):
+        assert event.part == PART and event.step <= 4
+        if event.step == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(adapt.Interrupted, match="interrupted; step 0 is saved, go on with: gradledger adapt"):
+        adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, watch)
+    assert names(tmp_path) == {RESUME}
+    record = adapt.run(adapt.AdaptSettings(), tmp_path, True, nothing)
+    assert (tmp_path / WEIGHTS).read_bytes() == (finished[0] / WEIGHTS).read_bytes()
+    assert record["course"]["first"] == finished[1]["course"]["first"] and record["recipe_macs"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -364,7 +379,7 @@ def test_a_save_that_fails_is_told_and_the_training_goes_on(finished, tmp_path, 
     monkeypatch.setattr(adapt, "SAVE_SHARE", 1)
     record = adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, nothing)
     said = "gradledger: cannot write here: No space left on device; step 0 stays saved\n"
-    assert capsys.readouterr().err == said * 2 and len(calls) == record["steps"] + 2  # the first and the last state
+    assert capsys.readouterr().err == said * 2 and len(calls) == record["steps"] + 3  # two before the first step, and the last
     assert record["losses"] == finished[1]["losses"] and names(tmp_path) == {WEIGHTS, RECORD, PLOT}
 
 

@@ -22,7 +22,7 @@ from .forks import Forks
 
 RUN = ["adapt", "--epochs", "1", "--batch", "64", "--seed", "0"]  # five steps
 BEFORE = ["adapt", "--epochs", "1", "--batch", "64", "--seed", "1"]  # the run whose results lie there already
-AT = 11  # the call after which the run is killed that is resumed: its third save lies there
+AT = 14  # the call after which the run is killed that is resumed: its fourth save lies there
 RANDOM = 100  # kills at random instants; those at calls are as many as there are calls, before and after each
 SHORT = 3  # of each kind, in the short form
 SIGNALS = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
