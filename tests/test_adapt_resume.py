@@ -379,7 +379,9 @@ def test_a_save_that_fails_is_told_and_the_training_goes_on(finished, tmp_path, 
     monkeypatch.setattr(adapt, "SAVE_SHARE", 1)
     record = adapt.run(adapt.AdaptSettings(epochs=1), tmp_path, False, nothing)
     said = "gradledger: cannot write here: No space left on device; step 0 stays saved\n"
-    assert capsys.readouterr().err == said * 2 and len(calls) == record["steps"] + 3  # two before the first step, and the last
+    assert (
+        capsys.readouterr().err == said * 2 and len(calls) == record["steps"] + 3
+    )  # two before the first step, and the last
     assert record["losses"] == finished[1]["losses"] and names(tmp_path) == {WEIGHTS, RECORD, PLOT}
 
 

@@ -222,6 +222,10 @@ def test_what_is_of_another_run_is_refused():
     with pytest.raises(ValueError, match="lacks or has too much"):
         run.resume(arrays, course | {"more": 1})
     assert course["ran"] == [[0, 1]] and run.course.made == 1
+    for changed in ({"chosen": True}, {"probed": [[[2, 0.5, 0.5]], [[10, 0.4, 0.5]]]}):
+        with pytest.raises(ValueError, match="no search for a learning rate stands so"):
+            run.resume(arrays | {k.replace("best", "winner"): a for k, a in arrays.items()}
+                       if "probed" in changed else arrays, course | changed)  # fmt: skip
     with pytest.raises(ValueError, match="no look 7"):
         run.resume(arrays, course | {"best": 7})
     with pytest.raises(ValueError, match="needs samples that it does not train on, got none"):

@@ -314,6 +314,15 @@ class Watched:
             raise ValueError(
                 f"a watched run that stands there keeps other weights than {', '.join(self.kept) or 'none'}"
             )
+        if found.looks:
+            tried, factor = self._tried()
+            whole = all(probe[-1].step >= self.pace.probe for probe in found.probed[:-1])
+            if (
+                not whole
+                or found.chosen != (factor is None)
+                or not 0 <= len(found.probed) - len(tried) <= (not found.chosen)
+            ):
+                raise ValueError("no search for a learning rate stands so")
         for of, kept in self.kept.items():
             for name, a in self._changing():
                 if name not in kept or kept[name].shape != a.shape or kept[name].dtype != a.dtype:

@@ -372,13 +372,13 @@ def forward_gradient_runs(name: str) -> str:
 
 def outcomes(of: str = "outcomes") -> str:
     """What each method makes of each pair beside head alone and the search by hand; then minutes and memory."""
-    parts = []
-    for name, found in record(of)["measured"].items():
-        ways, refused = found["ways"], []
+    found, parts = record(of), []
+    for name, about in found["pairs"].items():
+        ways = {way: found["measured"][f"{name}, {way}"]
+                for way in ("head alone", "by hand", *found["protocol"]["methods"])}  # fmt: skip
         rows = []
         for way, r in ways.items():
             if "refused" in r:
-                refused.append(f"- {way}: {r['refused']}")
                 continue
             after = r["after"]
             rows.append([
@@ -391,8 +391,9 @@ def outcomes(of: str = "outcomes") -> str:
             name, "before, %", "after, %", "points to head alone", "to by hand", "ended worse", "minutes", "GMAC",
             "arena, MiB", "process, MiB",
         ]  # fmt: skip
-        lines = [f"### {found['about']}", table(head, rows, right=1)]
-        parts += [*lines, "Refused:\n\n" + "\n".join(refused)] if refused else lines
+        refused = [f"- {way}: {r['refused']}" for way, r in ways.items() if "refused" in r]
+        parts += [f"### {about}", table(head, rows, right=1)]
+        parts += ["Refused:\n\n" + "\n".join(refused)] if refused else []
     return "\n\n".join(parts)
 
 

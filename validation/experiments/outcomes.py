@@ -114,46 +114,52 @@ def judge(record: dict) -> dict:
     """What the runs of a record show: by pair and way accuracies, seconds and bytes; and whether the goals hold."""
     protocol, measured = record["protocol"], dict[str, dict]()
     for name in protocol["pairs"]:
-        rows = measured[name] = {"about": PAIRS[name].about, "ways": {}}
         for way in (HEAD, HAND, *protocol["methods"]):
             own = [r for r in record["runs"] if (r["pair"], r["way"]) == (name, way) and r["seed"] in protocol["seeds"]]
             refused = [r["error"] for r in own if "error" in r]
-            rows["ways"][way] = {"refused": refused[0]} if refused else {
+            measured[row_of(name, way)] = {"refused": refused[0]} if refused else {
                 "before": percents([r["before"] for r in own]),
                 "after": percents([r["after"] for r in own]),
                 "ended_worse": sum(r["ended_worse"] for r in own),
-                "settings": own[0]["settings"],
                 "minutes": round(sum(r["train_seconds"] for r in own) / len(own) / 60, 2),
                 "macs": round(sum(r["macs"] for r in own) / len(own)),
                 "arena_bytes": max(r["arena_bytes"] for r in own),
                 "resident_bytes": max(r["resident_bytes"] for r in own),
+                "settings": " ".join(f"{key}={value}" for key, value in own[0]["settings"].items()),
             }  # fmt: skip
     return {
         "protocol": protocol,
         "published": {},
         "seeds": list(protocol["seeds"]),
+        "pairs": {name: PAIRS[name].about for name in protocol["pairs"]},
         "measured": measured,
-        **verdicts(goals(measured)),
+        **verdicts(goals(measured, protocol)),
         "settings_chosen_on": {"by hand": f"{HELD_OUT:.0%} of the training samples of seed {TRIAL_SEED}"},
         "runs": record["runs"],
     }
 
 
-def goals(measured: dict) -> list[dict]:
+def row_of(pair: str, way: str) -> str:
+    """The name of a row of `measured`."""
+    return f"{pair}, {way}"
+
+
+def goals(measured: dict, protocol: Mapping) -> list[dict]:
     """Three goals: the worst cell against its beginning and against the head alone; the mean against the search."""
-    cells = [
-        (rows["ways"], row)
-        for rows in measured.values()
-        for way, row in rows["ways"].items()
-        if way not in (HEAD, HAND) and "refused" not in row
-    ]
-
-    def after(row: dict) -> float:
-        return row["after"]["mean"]
-
-    by_hand = [after(row) - after(ways[HAND]) for ways, row in cells]
+    over_before, over_head, over_hand = [], [], []
+    for pair in protocol["pairs"]:
+        beside = [measured[row_of(pair, way)] for way in (HEAD, HAND)]
+        if any("refused" in row for row in beside):
+            continue
+        head, hand = (row["after"]["mean"] for row in beside)
+        for row in (measured[row_of(pair, method)] for method in protocol["methods"]):
+            if "refused" not in row:
+                after = row["after"]["mean"]
+                over_before.append(after - row["before"]["mean"])
+                over_head.append(after - head)
+                over_hand.append(after - hand)
     return [
-        certain("worst cell, points above its beginning", min(after(r) - r["before"]["mean"] for _, r in cells), 0.0),
-        certain("worst cell, points above head alone", min(after(r) - after(w[HEAD]) for w, r in cells), BELOW_HEAD),
-        certain("mean of the cells, points above the search by hand", sum(by_hand) / len(by_hand), BELOW_HAND),
-    ]  # fmt: skip
+        certain("worst cell, points above its beginning", min(over_before), 0.0),
+        certain("worst cell, points above the head alone", min(over_head), BELOW_HEAD),
+        certain("mean of the cells, points above the search by hand", sum(over_hand) / len(over_hand), BELOW_HAND),
+    ]

@@ -8,13 +8,12 @@ LINES = {"head alone": ("tab:orange", "--"), "by hand": ("tab:green", ":")}
 
 def draw(record: dict, figure) -> None:
     """For each pair a row a method: accuracy before, after with its spread, and lines for head alone and by hand."""
-    measured = record["measured"]
-    methods = record["protocol"]["methods"]
-    rows = math.ceil(len(measured) / COLUMNS)
+    measured, pairs, methods = record["measured"], record["pairs"], record["protocol"]["methods"]
+    rows = math.ceil(len(pairs) / COLUMNS)
     figure.set_size_inches(5 * COLUMNS, rows * (1.1 + 0.24 * len(methods)))
     panels = figure.subplots(rows, COLUMNS, squeeze=False, sharey=True).flat
-    for axes, (name, found) in zip(panels, measured.items(), strict=False):
-        ways = found["ways"]
+    for axes, name in zip(panels, pairs, strict=False):
+        ways = {way: measured[f"{name}, {way}"] for way in (*LINES, *methods)}
         for way, (color, style) in LINES.items():
             if "after" in ways[way]:
                 axes.axvline(ways[way]["after"]["mean"], color=color, linestyle=style, label=way)
@@ -33,7 +32,7 @@ def draw(record: dict, figure) -> None:
                 label="after, mean ± std of the seeds" if i == 0 else None,
             )  # fmt: skip
         axes.set(yticks=range(len(methods)), yticklabels=methods, xlabel="accuracy, %", title=name)
-    for axes in list(figure.axes)[len(measured) :]:
+    for axes in list(figure.axes)[len(pairs) :]:
         axes.set_axis_off()
     figure.axes[0].invert_yaxis()
     handles, labels = figure.axes[0].get_legend_handles_labels()
