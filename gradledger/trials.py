@@ -4,7 +4,7 @@ The gradient error of a plan does not tell its outcome: a classifier that trains
 and is often the better one on few samples. What a short training reaches on samples held out tells it better, where
 outcomes differ at all (`gradledger reproduce advice-outcomes`).
 
-A trial is the first part of what `adapt` would do: a new classifier first, which all plans share, then the probes of
+A trial is the first part of what `adapt` would do: the classifier first, which all plans share, then the probes of
 the learning rate and the run, until the plan's share of the seconds is over. Its figure is that of the best weights.
 """
 
@@ -53,7 +53,7 @@ def tried(
 
 
 def fitted(job: Job) -> dict:
-    """The weights of a new classifier that trained alone."""
+    """The weights of the classifier after it trained alone."""
     head, d = job.head, job.dataset
     assert head is not None
     for _ in head.fit(d.x_train, d.y_train, d.x_val, d.y_val):

@@ -1,12 +1,12 @@
 """A training that is watched: probes choose the learning rate, and the best weights are kept.
 
-The net is judged by its loss on samples that it does not train on: before the first step, and then after every `every`
-steps. Each probe of a factor on the learning rate begins with the weights that training begins with and makes the first
-PART of the run's steps, at REACH times that rate, so that it goes about as far as the whole run would, and falling to 0
-along a cosine as in a whole run: what a rate reaches in a few steps at its full height says little about where it ends,
-and favours low ones. From 1 the factor rises while that is not clearly worse, and falls where 1 stays the best, while
-that is better or nothing improves on the beginning. A rate that is given is tried as it is, and lowered while nothing
-improves.
+The net is judged by its loss on samples that it does not train on: before the first step, and then after every
+`every` steps. Each probe of a factor on the learning rate begins with the weights that training begins with and makes
+the first PART of the run's steps, at REACH times that rate, so that it goes about as far as the whole run would (less
+far, where the run makes more than MOST_PROBE/PART steps), and falling to 0 along a cosine as in a whole run: what a
+rate reaches in a few steps at its full height says little about where it ends, and favours low ones. From 1 the
+factor rises while that is not clearly worse, and falls where 1 stays the best, while that is better or nothing
+improves on the beginning. A rate that is given is tried as it is, and lowered while nothing improves.
 
 The training then begins again with the factor whose probe saw the lowest loss. A look far above the best one, or a loss
 that is not finite, puts the best weights back and lowers the learning rate; after `patience` looks without a better one
