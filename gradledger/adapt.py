@@ -11,7 +11,9 @@ from typing import NoReturn
 
 from costmodel.device import device
 from refimpl import data
+from refimpl.recipes.head import kept_bytes
 from refimpl.recipes.plain import Unwatched
+from refimpl.recipes.rehearsed import Rehearsed
 from refimpl.recipes.watched import KEPT, Event
 from refimpl.storage import checkpoint
 from refimpl.storage.checkpoint import CheckpointError
@@ -219,4 +221,5 @@ def needed(job: Job) -> int:
     state = sum(a.nbytes for a in job.trainer.resume_arrays().values())
     weights = sum(job.program.step.parameters[name].nbytes for name in job.program.graph.parameters)
     kept = 0 if isinstance(job.course, Unwatched) else len(KEPT)
-    return most_bytes(state, weights, kept, job.course.most)
+    instead = kept_bytes(job.head.tail) if job.head and isinstance(job.course, Rehearsed) else 0
+    return most_bytes(state, weights, kept, instead, job.course.most)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from refimpl.recipes.rehearsed import Rehearsed
 from refimpl.recipes.watched import Event, Glance
 
 from . import ledger
@@ -16,11 +17,13 @@ def fit(job: Job, show: Callable[[Event], None], check: Callable[[], None]) -> d
     head, d = job.head, job.dataset
     if head is None:
         return None
-    for event in head.fit(d.x_train, d.y_train, d.x_val, d.y_val):
+    for event in head.fit(d.x_train, d.y_train, d.x_val, d.y_val, whole=isinstance(job.course, Rehearsed)):
         show(event)
         check()
     found, trainer = head.fitted, job.trainer
     trainer.resume({**trainer.resume_arrays(), **found.weights}, 0, [])
+    if isinstance(job.course, Rehearsed):
+        job.course.instead = found.whole
     job.head = None  # its maps and its memory are needed no more
     return {
         "before": told(found.before),
@@ -28,6 +31,7 @@ def fit(job: Job, show: Callable[[Event], None], check: Callable[[], None]) -> d
         "rate": found.rate,
         "passes": found.passes,
         "steps": found.steps,
+        "again": found.again,
         "ran": {
             "maps": ledger.listed(head.maps.evaluator.runner.made),
             "steps": ledger.listed(head.trainer.made),

@@ -29,7 +29,7 @@ def drawn_up(record: dict, settings: AdaptSettings, program: ri.Program) -> dict
     found = {"looks": both(infers, parts(held, program.batch) * looks, listed(course["seen"]))}
     if first := course["first"]:
         made_of = parts_of(program.graph, program.plan, program.batch, settings.backend, settings.threads)
-        for part, key, of, expected in parts_of_fit(*made_of, train, held, first["steps"]):
+        for part, key, of, expected in parts_of_fit(*made_of, train, held, first["again"], first["steps"]):
             found[part] = both(of, expected, made(first["ran"][key]))
     return found
 

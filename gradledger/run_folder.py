@@ -28,12 +28,13 @@ NEW, COMMITTED = ".adapt.new", ".adapt.commit"  # the first with the process id:
 ROOM = 1 << 19  # bytes that record and plot may take, beside 64 a step
 
 
-def most_bytes(state: int, weights: int, kept: int, steps: int) -> int:
+def most_bytes(state: int, weights: int, kept: int, instead: int, steps: int) -> int:
     """The most bytes that a run has on the disk at once, but for earlier results: two states, and the results.
 
-    state: of all that a later run needs; kept: how often its weights are kept beside it, to go back to.
+    state: of all that a later run needs; kept: how often its weights are kept beside it, to go back to; instead: of a
+    classifier that takes the place of another.
     """
-    return 2 * (1 + kept) * state + weights + ROOM + 64 * steps
+    return 2 * ((1 + kept) * state + instead) + weights + ROOM + 64 * steps
 
 
 def settled(path: Path) -> Path:

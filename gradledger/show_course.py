@@ -10,6 +10,8 @@ def sentences(record: dict) -> list[str]:
     if first := course["first"]:
         gain = f"accuracy {share(first['before']['measure'])} to {share(first['after']['measure'])}"
         how = f"at a rate of {first['rate']:g}" if first["rate"] else "no rate improved it"
+        if passes := first["again"]:
+            how += f"; once more, {passes} passes over all samples, for when the probes are over"
         found.append(f"the classifier first, alone: {gain} on the {held} samples held out, {how}")
     if tried := course["tried"]:
         losses = ", ".join(f"{factor * lr:.3g} → {shown(loss)}" for factor, loss in tried)
@@ -17,7 +19,8 @@ def sentences(record: dict) -> list[str]:
     lowered = f", lowered {times(course['lowered'])}" if course["lowered"] else ""
     if again := course.get("again"):
         if not again["made"]:
-            return [*found, "none was better than what it began with, whose weights are kept"]
+            which = ", the classifier as all samples trained it" if first and first["again"] else ""
+            return [*found, f"none was better than what it began with, whose weights are kept{which}"]
         end = "its weights are kept" if again["kept"] else "it ended worse, the weights of the best probe are kept"
         return [*found, f"then all samples, {again['made']} steps at {course['factor'] * lr:.3g}: {end}"]
     if best == 0:

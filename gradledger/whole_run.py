@@ -26,7 +26,7 @@ from refimpl import data
 from refimpl.data.on_demand import OnDemand
 from refimpl.data.splits import VALIDATION, chosen
 from refimpl.graph import Graph
-from refimpl.recipes.head import parts_of_fit
+from refimpl.recipes.head import kept_bytes, parts_of_fit, passes_of
 from refimpl.recipes.watched import GIVEN, KEPT, SAFE, SEARCH, Pace, sizes_of
 from refimpl.training.evaluator import inference
 
@@ -153,11 +153,13 @@ def priced(settings: "CostSettings", graph: Graph, step: predict.Estimate, sampl
     program, on = step.program, step.device
     course, judge = course_of(settings, samples, program.batch), inference(program)
     head = job.head_programs(settings, graph, program)
+    instead = kept_bytes(head[1]) if head and samples.rehearsed else 0
     parts = [("steps", program, course.sizes)]
     held, test = (split(count, program.batch) for count in (samples.held, samples.test))
     parts += [("looks at samples held out", judge, held * course.looks), ("test before and after", judge, 2 * test)]
     if head:
-        parts += [(name, p, sizes) for name, _, p, sizes in parts_of_fit(*head, samples.part, samples.held)]
+        again = passes_of(samples.part, program.batch) if samples.rehearsed else 0
+        parts += [(name, p, sizes) for name, _, p, sizes in parts_of_fit(*head, samples.part, samples.held, again)]
     further = [(program, course.more), (judge, held * course.more_looks)]
     around = AROUND * slower(on)
     found, joules = {}, Counter()
@@ -203,7 +205,7 @@ def priced(settings: "CostSettings", graph: Graph, step: predict.Estimate, sampl
             "board": on.watts and {end: on.watts[1] * s for end, s in seconds.items()},
             "counted": dict(joules),
         },
-        "disk_bytes": None if on.flash_bytes else disk(settings, program, course),
+        "disk_bytes": None if on.flash_bytes else disk(settings, program, course, instead),
     }
     return record | {"ok": fitting["ok"], "verdict": verdict(record, samples, on)}
 
@@ -237,8 +239,9 @@ def memory(
 ) -> dict[str, int] | None:  # fmt: skip
     """Terms of the resident memory of the run in bytes, those of `process.terms` and its recipe's; None where unknown.
 
-    recipe: weights that are kept to go back to, or what trains the classifier first, with its maps; it has left before
-    weights are kept, so the larger one of both counts. command: what the command line takes.
+    recipe: weights that are kept to go back to, or what trains the classifier first, with its maps, of all samples
+    once more where it trains on these in the end; it has left before weights are kept, so the larger one of both
+    counts. command: what the command line takes.
     """
     if on.base is None or program.plan.depth:
         return None
@@ -248,18 +251,20 @@ def memory(
     if head:
         frozen, tail = head
         maps = 4 * math.prod(frozen.graph.shape(frozen.graph.output)[1:]) * (samples.part + samples.held)
+        maps *= 1 + samples.rehearsed
+        course += kept_bytes(tail) if samples.rehearsed else 0
         first = maps + sum(p.peak_bytes + p.constant_bytes for p in head) + 4 * tail.state_bytes
         found["launches"] += on.base.launch * sum(len(p.order) for p in head)
     return found | {"recipe": max(course, first), "command": COMMAND}
 
 
-def disk(settings: "CostSettings", program: ri.Program, course: PlannedCourse) -> int:
+def disk(settings: "CostSettings", program: ri.Program, course: PlannedCourse, instead: int) -> int:
     """The most bytes that the run has on the disk at once, but for a few that count its updates."""
     parameters = program.step.parameters
     state = sum(b.nbytes for b in (*parameters.values(), *program.step.state.values()))
     weights = sum(parameters[name].nbytes for name in program.graph.parameters)
     kept = 0 if settings.recipe == recipe.PLAIN else len(KEPT)
-    return most_bytes(state, weights, kept, len(course.sizes) + len(course.more))
+    return most_bytes(state, weights, kept, instead, len(course.sizes) + len(course.more))
 
 
 def verdict(record: dict, samples: SampleCounts, on: devices.Device) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from gradledger.show_course import sentences
 
-FIRST = {"before": {"measure": 0.073}, "after": {"measure": 0.659}, "rate": 0.003}
+FIRST = {"before": {"measure": 0.073}, "after": {"measure": 0.659}, "rate": 0.003, "again": 0}
 LOOKS = [[0, 1.05, 0.659], [10, 0.9, 0.7], [20, 0.8, 0.72]]
 COURSE = {
     "first": None, "tried": [[1.0, 0.9], [4.0, None]], "looks": LOOKS, "best": 2, "lowered": 0, "factor": 0.25,
@@ -25,6 +25,10 @@ def record(**course):
     ({"again": {"made": 70, "kept": True}}, [TRIED, "then all samples, 70 steps at 0.0025: its weights are kept"]),
     ({"again": {"made": 70, "kept": False}},
      [TRIED, "then all samples, 70 steps at 0.0025: it ended worse, the weights of the best probe are kept"]),
+    ({"first": FIRST | {"again": 12}, "tried": [], "again": {"made": 0, "kept": False}},
+     ["the classifier first, alone: accuracy 7.3 % to 65.9 % on the 41 samples held out, at a rate of 0.003; once more, "
+      "12 passes over all samples, for when the probes are over",
+      "none was better than what it began with, whose weights are kept, the classifier as all samples trained it"]),
     ({"again": {"made": 0, "kept": False}}, [TRIED, "none was better than what it began with, whose weights are kept"]),
 ])  # fmt: skip
 def test_the_sentences(given, said):

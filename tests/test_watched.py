@@ -142,9 +142,20 @@ STEPS = {
     "forward": {"step": ri.ForwardGradient(m=1, optimizer=ri.SGD(0.01))},
 }
 ALL = np.concatenate([X, X_VAL]), np.concatenate([Y, Y_VAL])
+OTHER = {name: a.copy() for name, a in trainer().resume_arrays().items() if name.startswith("fc")}
+OTHER["fc.w"] += 0.25
+
+
+def exchanged(t):
+    run = Rehearsed(t, (X, Y), (X_VAL, Y_VAL), ALL, 8)
+    run.instead = {name: a.copy() for name, a in OTHER.items()}
+    return run
+
+
 RUNS = {
     "watched": lambda t: Watched(t, X, Y, X_VAL, Y_VAL, 8),
     "rehearsed": lambda t: Rehearsed(t, (X, Y), (X_VAL, Y_VAL), ALL, 8),
+    "another classifier": exchanged,
 }
 
 
@@ -200,6 +211,44 @@ def test_the_probes_decide_what_is_kept():
     run = Rehearsed(trainer(), (X, Y), (X_VAL, Y_VAL), (ALL[0], (ALL[1] + 1) % 3), 20)  # labels that are wrong
     all_of(run)
     assert run.again.made and not run.again.kept and run.watched.look().loss == run.watched.course.won.loss
+
+
+def test_a_classifier_that_knows_all_samples_takes_its_place_after_the_probes():
+    run, plain = exchanged(trainer(0.01)), Rehearsed(trainer(0.01), (X, Y), (X_VAL, Y_VAL), ALL, 8)
+    events, others = all_of(run), all_of(plain)
+    probes = [e.loss for e in events if e.part]
+    assert probes == [e.loss for e in others if e.part] and run.again.kept  # they do not see it
+    begins = trainer(0.01 * run.watched.course.factor)
+    begins.resume({**begins.resume_arrays(), **OTHER}, 0, [])
+    begins.fit(*ALL, 8)
+    assert [e.loss for e in events if not e.part] == pytest.approx(begins.losses, rel=1e-5)
+
+
+def test_a_classifier_that_knows_all_samples_is_kept_where_no_probe_improves():
+    wrong = (X_VAL, (Y_VAL + 1) % 3)
+    begins = trainer(0.05)
+    begins.fit(*wrong, 40)
+    run = Rehearsed(trainer(), (X, Y), wrong, ALL, 20)
+    run.trainer.resume({**run.trainer.resume_arrays(), **begins.parameters}, 0, [])
+    run.instead = {name: a.copy() for name, a in OTHER.items()}
+    all_of(run)
+    assert run.again.made == 0 and run.again.ended
+    for name, a in run.trainer.parameters.items():
+        assert np.array_equal(a, OTHER.get(name, begins.parameters[name])), name
+
+
+def test_where_the_end_is_worse_the_best_probe_is_kept_whole():
+    """Of weights that do not train, too: those that the probe saw."""
+    graph = net()
+    begins = ri.Trainer(ri.compile(graph, ri.Plan(1, step=ri.Backprop(ri.SGD(0.05))), 16), 3)
+    before = begins.parameters["conv1.w"].copy()
+    run = Rehearsed(begins, (X, Y), (X_VAL, Y_VAL), (ALL[0], (ALL[1] + 1) % 3), 20)
+    run.instead = {"conv1.w": before + 1, "fc.w": OTHER["fc.w"].copy()}
+    for event in run.run():
+        if not event.part and event.look is None:
+            assert np.array_equal(begins.parameters["conv1.w"], before + 1)
+    assert not run.again.kept and np.array_equal(begins.parameters["conv1.w"], before)
+    assert run.watched.look().loss == run.watched.course.won.loss
 
 
 def test_a_rate_that_is_given_is_left_where_it_does_no_harm():
@@ -263,10 +312,26 @@ def test_the_classifier_alone_learns_on_maps_that_are_computed_once():
     assert whole.measures(X_VAL, Y_VAL)["loss"] == pytest.approx(found.after.loss, rel=1e-5)
 
 
+def test_the_classifier_trains_again_on_all_samples():
+    fits = head.Head(*head.parts_of(net(), ri.Plan("all"), 16), seed=2)
+    events = list(fits.fit(X, Y, X_VAL, Y_VAL, whole=True))
+    found, per_pass = fits.fitted, 5
+    assert found.again == found.after.step // per_pass and found.steps == 3 * 60 * per_pass
+    assert len(events) == found.steps + 7 * found.again == events[-1].step == events[-1].steps
+    maps, tail = fits.maps.predict(ALL[0]), ri.Trainer(fits.tail, 2)
+    tail.factor = found.rate / head.RATES[0]
+    for step in tail.steps(maps, ALL[1], 60):
+        if step.step == 7 * found.again:
+            break
+    for name, a in found.whole.items():
+        assert np.array_equal(a, tail.parameters[name]) and not np.array_equal(a, found.weights[name])
+
+
 def test_a_classifier_that_cannot_improve_stays():
     fits = head.Head(*head.parts_of(net(), ri.Plan("all"), 16))
-    list(fits.fit(X, Y, X_VAL, (Y_VAL + 1) % 3))
+    list(fits.fit(X, Y, X_VAL, (Y_VAL + 1) % 3, whole=True))
     found = fits.fitted
+    assert (found.rate is None) == (found.again == 0) == (not found.whole)
     assert found.after.loss <= found.before.loss
     if found.rate is None:
         assert found.after == found.before

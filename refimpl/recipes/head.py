@@ -3,9 +3,12 @@
 One that knows its classes comes so, too, to what a linear probe gives, whatever the method makes of the layers below.
 The maps before it are computed once (`surgery.cut`), so that many passes over them cost next to nothing. Each of RATES
 is tried to the end, by Adam with a rate that falls along a cosine, and the weights whose loss on the samples held out
-was lowest after any pass are the result; they may be those that it began with.
+was lowest after any pass are the result; they may be those that it began with. Where the net is to train on all
+samples in the end, the classifier then trains once more on all of them, for as many passes at that rate.
 """
 
+import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -60,36 +63,44 @@ def passes_of(count: int, batch: int) -> int:
 
 
 def parts_of_fit(
-    frozen: Program, tail: Program, count: int, held: int, steps: int | None = None
+    frozen: Program, tail: Program, count: int, held: int, again: int, steps: int | None = None
 ) -> list[tuple[str, str, Program, list[int]]]:  # fmt: skip
     """What the programs of `parts_of` run to train on `count` samples and look at `held`, a row for each part.
 
-    (name, key as `adapt` records what ran, program, mini-batches). steps: of the classifier that were made, default
-    all of them.
+    (name, key as `adapt` records what ran, program, mini-batches). again: passes over all samples after that; steps: on
+    the `count` that were made, default all of them.
     """
-    ran = [sizes_of([[0, -(-n // tail.batch)]], n, tail.batch) for n in (count, held)]
+    ran = [sizes_of([[0, -(-n // tail.batch)]], n, tail.batch) for n in (count, held, count + held)]
     passes = len(RATES) * passes_of(count, tail.batch) if steps is None else steps // len(ran[0])
     return [
         ("maps of the layers before the classifier", "maps", inference(frozen), ran[0] + ran[1]),
-        ("steps of the classifier alone", "steps", tail, ran[0] * passes),
+        ("steps of the classifier alone", "steps", tail, ran[0] * passes + ran[2] * again),
         ("looks at the classifier alone", "looks", inference(tail), ran[1] * (1 + passes)),
     ]
+
+
+def kept_bytes(tail: Program) -> int:
+    """Bytes of the weights that train on the maps."""
+    return sum(tail.step.parameters[name].nbytes for name in tail.step.gradients)
 
 
 @dataclass
 class HeadFit:
     """What training the classifier alone gave.
 
-    weights: of its parameters, by name; before, after: the looks before the first step and of the best weights; rate:
-    of these, None where they are those of the beginning; passes: over the maps, of each rate; steps: of all rates.
+    weights: of its parameters, by name; whole: the same after training again on all samples, empty where it did not;
+    before, after: the looks before the first step and of the best weights; rate: of these, None where they are those of
+    the beginning; passes: over the maps, of each rate; steps: of all rates; again: passes over all samples.
     """
 
     weights: dict[str, np.ndarray]
+    whole: dict[str, np.ndarray]
     before: Glance
     after: Glance
     rate: float | None
     passes: int
     steps: int
+    again: int
 
 
 class Head:
@@ -109,11 +120,16 @@ class Head:
         """Steps that all rates make on `count` samples, where no loss becomes infinite."""
         return len(RATES) * self.passes(count) * -(-count // self.tail.batch)
 
-    def fit(self, x: Inputs, y: np.ndarray, x_val: Inputs, y_val: np.ndarray) -> Iterator[Event]:
-        """Train on x (M, H, W, C), y (M,), a step at a time; `fitted` has the result when it ends."""
+    def fit(
+        self, x: Inputs, y: np.ndarray, x_val: Inputs, y_val: np.ndarray, whole: bool = False
+    ) -> Iterator[Event]:  # fmt: skip
+        """Train on x (M, H, W, C), y (M,), a step at a time; `fitted` has the result when it ends.
+
+        whole: train again on these and on the samples held out, x_val and y_val.
+        """
         trainer, passes, most = self.trainer, self.passes(samples(x)), self.steps(samples(x))
         x, x_val = self.maps.predict(x), self.maps.predict(x_val)
-        first, per_pass = trainer.state(), -(-len(x) // self.tail.batch)
+        first, per_pass = trainer.state(), self._per_pass(x)
         before = best = looked(trainer, x_val, y_val)
         kept, found, made = first, None, 0
         for rate in RATES:
@@ -129,5 +145,20 @@ class Head:
             except NonFiniteError:
                 continue
         trainer.restore(kept)
-        weights = {name: trainer.parameters[name].copy() for name in self.tail.step.gradients}
-        self.fitted = HeadFit(weights, before, best, found, passes, made)
+        weights, again, on_all = self._weights(), 0, dict[str, np.ndarray]()
+        if whole and found is not None:
+            x, y = np.concatenate([x, x_val]), np.concatenate([y, y_val])
+            again, end = best.step // per_pass, best.step // per_pass * self._per_pass(x)
+            trainer.restore(first)
+            trainer.factor = found / RATES[0]
+            with contextlib.suppress(NonFiniteError):
+                for progress in itertools.islice(trainer.steps(x, y, passes), end):
+                    yield Event(made + progress.step, made + end, progress.loss, None, part=PART)
+                on_all = self._weights()
+        self.fitted = HeadFit(weights, on_all, before, best, found, passes, made, again)
+
+    def _per_pass(self, x: np.ndarray) -> int:
+        return -(-len(x) // self.tail.batch)
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        return {name: self.trainer.parameters[name].copy() for name in self.tail.step.gradients}

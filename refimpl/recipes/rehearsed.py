@@ -2,7 +2,9 @@
 
 Of few samples none can be spared. So some are held out for the probes (`watched`) that find a learning rate; then the
 training begins again, from the same weights, on all samples, those that were held out among them, at that rate. Where
-no probe improved on the beginning, nothing trains. Where the end is clearly above the best probe's loss on the samples
+no probe improved on the beginning, nothing trains. A classifier that trained alone before the probes did so on a part
+too: before the samples held out have been looked at for the last time it must not know them, then it gives way to one
+that trained on all of them (`instead`). Where the end is clearly above the best probe's loss on the samples
 held out, although it has been trained on them, that probe's weights are kept instead.
 """
 
@@ -15,6 +17,8 @@ from ..training.guard import NonFiniteError
 from ..training.inputs import Inputs, samples
 from ..training.trainer import Progress, Trainer
 from .watched import SEARCH, WINNER, Event, Watched, counted, near, sizes_of
+
+INSTEAD = "instead"  # before the names of arrays that are kept beside those of the others
 
 
 @dataclass
@@ -43,6 +47,7 @@ class Rehearsed:
         factors: on the learning rate that are tried, SEARCH or SAFE.
         """
         trainer.check(*whole)
+        self.instead: dict[str, np.ndarray] = {}  # arrays that take their place when the probes are over
         self.trainer, self.whole, self.epochs = trainer, whole, epochs
         self.watched = Watched(trainer, *part, *held, epochs, factors)
         self.again = Again()
@@ -63,13 +68,16 @@ class Rehearsed:
         """Train to the end, a step at a time; the weights that are kept are in place when it ends."""
         for event in self.watched.choose():
             yield event._replace(steps=self.watched.probes + self.total)
-        self.again.ended = self.again.ended or not self.watched.improves
+        if not self.again.ended and not self.watched.improves:
+            self._exchange()
+            self.again.ended = True
         while not self.again.ended:
             yield self._on()
 
     def saved(self) -> tuple[dict[str, np.ndarray], dict]:
         """What `resume` needs beside the trainer's own state: arrays by name, and what JSON takes."""
         arrays, course = self.watched.saved()
+        arrays |= {f"{INSTEAD}/{name}": a for name, a in self.instead.items()}
         return arrays, {"course": course, "again": asdict(self.again)}
 
     def resume(self, arrays: Mapping[str, np.ndarray], course: Mapping) -> None:
@@ -82,7 +90,14 @@ class Rehearsed:
         flags = (self.again.ended, self.again.kept)
         if any(type(flag) is not bool for flag in flags) or type(self.again.loss) not in (float, type(None)):
             raise ValueError("no run on all samples stands so")
-        self.watched.resume(arrays, own)
+        found, there = {}, self.trainer.resume_arrays()
+        for key in (key for key in arrays if key.startswith(f"{INSTEAD}/")):
+            name = key.removeprefix(f"{INSTEAD}/")
+            found[name] = a = arrays[key]
+            if name not in there or (there[name].shape, there[name].dtype) != (a.shape, a.dtype):
+                raise ValueError(f"{name} of {a.dtype} {a.shape} is no array of the classifier")
+        self.instead = found
+        self.watched.resume({key: a for key, a in arrays.items() if not key.startswith(f"{INSTEAD}/")}, own)
 
     def told(self) -> dict:
         """What came of it, as JSON takes it."""
@@ -91,6 +106,8 @@ class Rehearsed:
     def _on(self) -> Event:
         """Make one step on all samples; after the last one decide which weights are kept."""
         again, trainer = self.again, self.trainer
+        if not again.made:
+            self._exchange()
         trainer.factor = self.watched.course.factor
         self._steps = self._steps or trainer.steps(*self.whole, self.epochs)
         try:
@@ -107,5 +124,13 @@ class Rehearsed:
             again.loss = look.loss if look and np.isfinite(look.loss) else None
             again.kept = again.loss is not None and near(again.loss, won.loss)
             if not again.kept:
+                self._exchange()
                 self.watched.put(WINNER)
         return Event(self.watched.course.made + again.made, self.watched.probes + self.total, loss, look)
+
+    def _exchange(self) -> None:
+        """Put the arrays of `instead` into the trainer, and keep those that were there."""
+        now = self.trainer.resume_arrays()
+        kept = {name: now[name].copy() for name in self.instead}
+        self.trainer.resume({**now, **self.instead}, self.trainer.step, self.trainer.losses)
+        self.instead = kept
