@@ -26,8 +26,8 @@ def record(**course):
     ({"again": {"made": 70, "kept": False}},
      [TRIED, "then all samples, 70 steps at 0.0025: it ended worse, the weights of the best probe are kept"]),
     ({"first": FIRST | {"again": 12}, "tried": [], "again": {"made": 0, "kept": False}},
-     ["the classifier first, alone: accuracy 7.3 % to 65.9 % on the 41 samples held out, at a rate of 0.003; once more, "
-      "12 passes over all samples, for when the probes are over",
+     ["the classifier first, alone: accuracy 7.3 % to 65.9 % on the 41 samples held out, at a rate of 0.003; once "
+      "more, 12 passes over all samples, for when the probes are over",
       "none was better than what it began with, whose weights are kept, the classifier as all samples trained it"]),
     ({"again": {"made": 0, "kept": False}}, [TRIED, "none was better than what it began with, whose weights are kept"]),
 ])  # fmt: skip
