@@ -23,6 +23,7 @@ from . import called, describe, finish, head_first, options, run_state
 from .adapt_record import confusion, make_record, measure_arena
 from .errors import Malformed, Refused
 from .job import Job, check_weights, prepare
+from .models import results
 from .run_folder import DIVERGED, PLOT, RECORD, RESUME, WEIGHTS, RunFolder, most_bytes
 from .settings import AdaptSettings, beside_resume
 from .signals import Stop
@@ -85,7 +86,7 @@ class Adaptation:
         with Stop() as self.stop, self.folder:
             if resume and self.folder.rolled_forward and not (self.output / RESUME).exists():
                 record = json.loads((self.output / RECORD).read_text(encoding="utf-8"))
-                return record | {"files": finish.files(self.output, (self.output / PLOT).exists())}
+                return record | {"files": finish.files(self.output)}
             state = run_state.read(self.output) if resume else None
             self.saved = len(state.step_seconds) if state else None
             self.job = prepare(beside_resume(state.settings, settings, given) if state else settings)
@@ -222,4 +223,4 @@ def needed(job: Job) -> int:
     weights = sum(job.program.step.parameters[name].nbytes for name in job.program.graph.parameters)
     kept = 0 if isinstance(job.course, Unwatched) else len(KEPT)
     instead = kept_bytes(job.head.tail) if job.head and isinstance(job.course, Rehearsed) else 0
-    return most_bytes(state, weights, kept, instead, job.course.most)
+    return most_bytes(state, results(job.settings.model, weights), kept, instead, job.course.most)

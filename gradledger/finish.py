@@ -72,21 +72,31 @@ def draw_up(record: Path) -> bool:
 def commit(folder: "RunFolder", drawn: bool, stop: Stop) -> dict:
     """Put what is staged in its places; the record with the files. CheckpointError where that fails."""
     from . import describe
-    from .run_folder import DIVERGED, PLOT, RESUME
+    from .run_folder import DIVERGED, EXPORTED, PLOT, RESUME
 
     record = describe.complete(folder.staged)
+    model = Path(record["settings"]["model"])
+    made = {PLOT: drawn, EXPORTED: model.suffix == ".onnx" and exported(folder.staged, model)}
     with stop.hold():
-        folder.commit(gone=(RESUME, DIVERGED) if drawn else (RESUME, DIVERGED, PLOT))
+        folder.commit(gone=(RESUME, DIVERGED, *(name for name, there in made.items() if not there)))
         folder.finished = True
-    return record | {"files": files(folder.path, drawn)}
+    return record | {"files": files(folder.path)}
 
 
-def files(output: Path, drawn: bool) -> dict[str, str | None]:
-    """Where the results are."""
-    from .run_folder import PLOT, RECORD, WEIGHTS
+def exported(staged: Path, model: Path) -> bool:
+    """Write the adapted net as the ONNX model that it came from; is it there?"""
+    from . import export
 
-    weights, record, picture = (str(output / name) for name in (WEIGHTS, RECORD, PLOT))
-    return {"weights": weights, "record": record, "plot": picture if drawn else None}
+    return export.beside(staged, model)
+
+
+def files(output: Path) -> dict[str, str | None]:
+    """Where the results are; None for a picture that there is not."""
+    from .run_folder import EXPORTED, PLOT, RECORD, WEIGHTS
+
+    weights, record, picture, model = (output / name for name in (WEIGHTS, RECORD, PLOT, EXPORTED))
+    found = {"weights": str(weights), "record": str(record), "plot": str(picture) if picture.exists() else None}
+    return found | ({"onnx": str(model)} if model.exists() else {})
 
 
 def done(output: Path) -> str:

@@ -9,7 +9,7 @@ from refimpl.formats.npz import holds_whole, load_npz
 from refimpl.graph import Graph
 from refimpl.saved import described as reader
 from refimpl.saved import labels
-from refimpl.saved.described import Saved
+from refimpl.saved.described import ONNX, Saved
 from refimpl.saved.model import PIXEL
 
 from .errors import Malformed
@@ -19,8 +19,8 @@ from .run_folder import settled
 PACKAGES = {"efficientnet_lite0": efficientnet_names.from_package}  # a net's name → its graph, of an optional package
 RANDOM = "random"  # where first weights are from
 FILES = (
-    "a .safetensors of an earlier run, a .npz of Keras's MobileNetV2, of EfficientNet-Lite0 or of a quantized "
-    "microcontroller net"
+    "a .safetensors of an earlier run, an ONNX model, a .npz of Keras's MobileNetV2, of EfficientNet-Lite0 or of a "
+    "quantized microcontroller net"
 )
 
 
@@ -31,10 +31,10 @@ def pretrained(
     """The graph for a data set: `watch` comes with weights trained without `subject`; a file brings its own.
 
     A name of PACKAGES has weights where its package is installed. A `.npz` is a net of another program
-    (`refimpl.formats.npz`), any other file is ours. whole: a quantized one stays one of whole numbers. The classifier
-    of a file that names its classes follows those of the data by name; seed: draws what is new of it. scratch: a net
-    that is built by name brings no weights. Raises ModelError for an unknown name, CheckpointError for a file that
-    cannot be used, Malformed where the model does not fit the data.
+    (`refimpl.formats.npz`), any other file is ours or an ONNX model. whole: a quantized one stays one of whole numbers.
+    The classifier of a file that names its classes follows those of the data by name; seed: draws what is new of it.
+    scratch: a net that is built by name brings no weights. Raises ModelError for an unknown name, CheckpointError for a
+    file that cannot be used, Malformed where the model does not fit the data.
     """
     found = classes or len(dataset.classes)
     if found < len(dataset.classes):
@@ -156,11 +156,16 @@ def stretched(size: tuple[int, int] | None, name: str, source: str) -> tuple[int
     return size or (own_size(name) if data.stretches(source) else None)
 
 
+def results(name: str, weights: int) -> int:
+    """Bytes of the weights that a run writes in the end, of `weights` bytes: once more where an ONNX model came."""
+    return weights * (2 if name.endswith(ONNX) else 1)
+
+
 def is_file(name: str) -> bool:
     """Does a model's name mean a file, of ours or a `.npz`?"""
-    return name.endswith((".safetensors", ".npz")) or Path(name).is_file()
+    return name.endswith((".safetensors", ".npz", ONNX)) or Path(name).is_file()
 
 
 def saved(name: str | os.PathLike) -> Saved:
-    """A file of ours as it describes itself, where a crash may have left it (`run_folder.settled`)."""
+    """A file of ours, or an ONNX model, as it describes itself; where a crash may have left it (`run_folder`)."""
     return reader.described(settled(Path(name)), str(name))

@@ -19,9 +19,10 @@ from .errors import Malformed
 from .output import PROBE, make_folder
 
 WEIGHTS, RECORD, PLOT = "adapted.safetensors", "adapt.json", "adapt.png"
+EXPORTED = "adapted.onnx"  # of a net that came as an ONNX model
 RESUME = "adapt.resume.safetensors"  # the state that --resume goes on from
 DIVERGED = "diverged.safetensors"  # the last good weights of a run whose loss became infinite
-FILES = (DIVERGED, RESUME, PLOT, WEIGHTS, RECORD)
+FILES = (DIVERGED, RESUME, PLOT, EXPORTED, WEIGHTS, RECORD)
 NEW, COMMITTED = ".adapt.new", ".adapt.commit"  # the first with the process id: a killed run's plot may yet be drawn
 
 

@@ -1,4 +1,4 @@
-"""The commands that use what was trained: `info`, `predict`, `evaluate`, `runs`; `cli` registers them."""
+"""The commands about files of nets: `info`, `predict`, `evaluate`, `runs`, `check`, `export`; `cli` registers them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -84,4 +84,46 @@ def runs(
         show_use.listed(record)
 
 
-COMMANDS: tuple[Callable, ...] = (info, predict, evaluate, runs)
+def check(
+    model: Annotated[str, typer.Argument(help="An ONNX model, one of our files, a known .npz, or a model's name.")],
+    size: Annotated[str | None, typer.Option(help="Size HxW of its maps, default its own.")] = None,
+    batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in the step that is priced.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Can a model be trained? Every operator, the layers, what each method takes; status 1 where one is missing."""
+    from . import check as work
+    from . import show_check
+    from .errors import Refused
+
+    try:
+        record = work.run(model, size, batch)
+    except Refused as e:
+        if not as_json:
+            show_check.operators(e.record)
+        raise
+    if as_json:
+        emit(record)
+    else:
+        show_check.checked(record)
+
+
+def export(
+    file: Annotated[str, typer.Argument(help="A .safetensors of adapt, of a net that came as an ONNX model.")],
+    like: Annotated[
+        str | None, typer.Option(help="The ONNX model that it came from; default beside it, or here.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="File to write; default FILE with .onnx.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write an adapted net as the ONNX model that it came from: same graph and names, the weights of now."""
+    from . import export as work
+    from . import show_check
+
+    record = work.run(file, like, output)
+    if as_json:
+        emit(record)
+    else:
+        show_check.exported(record)
+
+
+COMMANDS: tuple[Callable, ...] = (info, predict, evaluate, runs, check, export)

@@ -32,7 +32,7 @@ from refimpl.training.evaluator import inference
 
 from . import job, options, recipe
 from .errors import Malformed
-from .models import described, stays_whole
+from .models import described, results, stays_whole
 from .run_folder import most_bytes
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def disk(settings: "CostSettings", program: ri.Program, course: PlannedCourse, i
     state = sum(b.nbytes for b in (*parameters.values(), *program.step.state.values()))
     weights = sum(parameters[name].nbytes for name in program.graph.parameters)
     kept = 0 if settings.recipe == recipe.PLAIN else len(KEPT)
-    return most_bytes(state, weights, kept, instead, len(course.sizes) + len(course.more))
+    return most_bytes(state, results(settings.model, weights), kept, instead, len(course.sizes) + len(course.more))
 
 
 def verdict(record: dict, samples: SampleCounts, on: devices.Device) -> str:

@@ -107,6 +107,7 @@ class Graph:
         self.pixels = (0.0, 1.0)  # input values that stand for a pixel of 0 and of 255
         self.classes: tuple[str | None, ...] = ()  # names of the classes that its output tells apart, where known
         self.origin = ""  # where its weights are from, in words, where the weights alone do not tell
+        self.stored: dict[str, dict] = {}  # parameter → where the file of another program has it (`formats.onnx`)
         self._places: dict[str, int] = {}
         self._outputs: tuple[str, ...] = ()
         self.size: tuple[int, int] | None = None
@@ -401,6 +402,10 @@ class Graph:
     def flatten(self, name: str, x: str) -> str:
         """(N, …) to (N, D)."""
         return self.add_node(name, "flatten", (x,), {}, {})
+
+    def as_map(self, name: str, x: str) -> str:
+        """Features (N, C) as a map of one pixel, (N, 1, 1, C)."""
+        return self.add_node(name, "as_map", (x,), {}, {})
 
     def dropout(self, name: str, x: str, rate: float = 0.5) -> str:
         """Zero with probability `rate` in training, identity otherwise."""

@@ -47,7 +47,10 @@ def arrays():
 
 
 FOREIGN = {
-    "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0" + bytes(40), "is an ONNX model: ONNX graphs are not read: name a"),
+    "onnx": (
+        b"\x08\x07\x12\x07pytorch\x1a\x052.1.0" + bytes(40),
+        "is an ONNX model: such are read under the suffix .onnx",
+    ),
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(40), "is a TensorFlow Lite model: "),
     "torch": (torched(), r"is a PyTorch file \(torch.save\): it holds a pickle, which is never run"),
     "old torch": (torched(_use_new_zipfile_serialization=False), "is a Python pickle"),

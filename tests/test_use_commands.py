@@ -81,7 +81,9 @@ def test_info(said, capsys, file):
 
 def test_info_of_a_file_of_another_program(said, tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"\x08\x07\x12\x07pytorch" + bytes(40))
-    assert "a.onnx is an ONNX model: " in said("info", tmp_path / "a.onnx", status=2)
+    (tmp_path / "a.bin").write_bytes((tmp_path / "a.onnx").read_bytes())
+    assert "a.bin is an ONNX model: such are read under the suffix" in said("info", tmp_path / "a.bin", status=2)
+    assert "a.onnx is damaged: " in said("info", tmp_path / "a.onnx", status=2)
     assert "there is no file" in said("info", tmp_path / "b.safetensors", status=2)
 
 

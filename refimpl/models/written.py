@@ -44,6 +44,7 @@ def written(graph: Graph) -> str:
         "outputs": graph.outputs,
         "pixels": graph.pixels,
         "options": graph.options,
+        "stored": graph.stored,
     })  # fmt: skip
 
 
@@ -96,6 +97,7 @@ def _read(said: Mapping) -> Graph:
     graph.outputs = tuple(said["outputs"])
     black, white = said["pixels"]
     graph.pixels, graph.options = (float(black), float(white)), dict(said["options"])
+    graph.stored = {str(name): dict(where) for name, where in said.get("stored", {}).items()}
     return graph
 
 

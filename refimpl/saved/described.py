@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from .. import models
-from ..graph import INPUT, Graph, Parameter
+from ..formats import onnx
+from ..graph import Graph
 from ..models import written
 from ..storage import checkpoint, files
 from ..storage.checkpoint import CheckpointError
 from ..storage.files import quoted
-from . import labels
+from ..surgery.classifier import changed, of_classifier
 
 PARTS = {  # what a file says beside its model → the words for it
     "preprocessing": "what a sample goes through before it enters: pixels [black, white] or null, size, channels",
@@ -30,6 +31,8 @@ PARTS = {  # what a file says beside its model → the words for it
     "ledger": "totals of its training: steps, samples, multiply-adds, bytes",
     "accuracy": "the share that it told right: of these weights, before the training, samples, data",
 }
+ONNX = ".onnx"  # what the models of another program that are read as if they were ours end with
+OPEN = (224, 224)  # rows and columns of a model that takes any
 SIZE = re.compile(r"\((\d{1,9}), (\d{1,9})\)", re.ASCII)
 
 
@@ -83,7 +86,7 @@ class Saved:
         own = self.own_classes
         if classes is None or classes == own:
             return self._checked(graph)
-        left_out = labels.of_classifier(graph)
+        left_out = of_classifier(graph)
         kept = {name: a for name, a in self.weights.items() if name not in left_out}
         shapes = {name: p.shape for name, p in graph.parameters.items() if name not in left_out}
         checkpoint.check_arrays(kept, shapes, self.path)
@@ -139,9 +142,12 @@ class Saved:
 def described(path: str | os.PathLike, name: str | None = None) -> Saved:
     """A file of ours; CheckpointError in one sentence where it is none, is damaged, or does not say what it holds.
 
-    name: how messages call it, default the path.
+    name: how messages call it, default the path. An ONNX model says what it is by its graph, and by what we wrote into
+    its metadata when it was exported.
     """
     what = str(path if name is None else name)
+    if what.endswith(ONNX):
+        return of_onnx(path, what)
     weights, notes = checkpoint.load(path)
     if "model" not in notes:
         first = quoted(", ".join(sorted(weights)[:3]) or "none")
@@ -158,6 +164,17 @@ def described(path: str | os.PathLike, name: str | None = None) -> Saved:
         )
     parts = {part: _object(notes[part], part, what) for part in PARTS if part in notes}
     return Saved(what, weights, notes, _classes(notes, what), **parts, sha256=checkpoint.sha256(path))
+
+
+def of_onnx(path: str | os.PathLike, what: str) -> Saved:
+    """An ONNX model as a file of ours; CheckpointError as `formats.onnx.load_onnx`."""
+    own = onnx.own_map(path)
+    graph = onnx.load_onnx(path, size=None if own else OPEN)
+    notes = onnx.said_in(path) | {"model": graph.name, "graph": written.written(graph)}
+    if own:
+        notes["size"] = f"{own}"
+    parts = {part: _object(notes[part], part, what) for part in PARTS if part in notes}
+    return Saved(what, graph.weights, notes, _classes(notes, what), **parts, sha256=checkpoint.sha256(path))
 
 
 def said(**parts: Mapping[str, Any]) -> dict[str, str]:
@@ -211,27 +228,6 @@ def _as_it_is(saved: Saved, classes: int | None, size: tuple[int, int] | None, c
 def _told(value) -> str:
     """A number, or a size as 128x96."""
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def changed(graph: Graph, classes: int | None, size: tuple[int, int] | None, channels: int | None, what: str) -> Graph:
-    """A graph of floats with another size of its maps, or another number of classes; its channels are its own."""
-    if channels not in (None, graph.channels):
-        raise CheckpointError(f"{what} takes maps with C={graph.channels}, not C={channels}")
-    heads = {}
-    if classes is not None and classes != graph.shape(graph.output)[-1]:
-        for name in labels.of_classifier(graph):
-            parameter = graph.parameters[name]
-            heads[name] = Parameter((*parameter.shape[:-1], classes), parameter.init, parameter.fan_in)
-    if not heads and size in (None, graph.size):
-        return graph
-    new = Graph(graph.name, size or graph.size, graph.channels)
-    if new.inputs != graph.inputs or graph.tensors[INPUT].dtype is not None:
-        raise CheckpointError(f"{what} has inputs of its own, so that it can be used as it is only")
-    new.options, new.pixels, new.classes = graph.options, graph.pixels, graph.classes
-    for node in graph.nodes:
-        new.copy_node(graph, node, node.inputs, heads)
-    new.outputs = graph.outputs
-    return new
 
 
 def elements(graph: Graph) -> int:

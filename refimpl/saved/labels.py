@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..graph import Graph
+from ..surgery.classifier import of_classifier
 from ..training.state import drawn
 
 HEAD_GAIN = 0.01  # factor on the first weights of a new classifier, or of its new rows
@@ -59,19 +60,6 @@ def listed(names: Sequence[str | None]) -> str:
     """Some of the names."""
     shown = ", ".join("(no name)" if name is None else name for name in names[:SHOWN])
     return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown
-
-
-def of_classifier(graph: Graph) -> list[str]:
-    """The parameters with a value, or a row of them, for each class: those of the last node with any, and their scales.
-
-    Their last axis is that of the classes.
-    """
-    classes = graph.shape(graph.output)[-1]
-    node = next((node for node in reversed(graph.nodes) if node.params), None)
-    names = list(node.params.values()) if node else []
-    for q in (graph.parameters[name].quantized for name in tuple(names)):
-        names += [n for n in (q.scale, q.zero_point) if n in graph.parameters] if q else []
-    return [n for n in dict.fromkeys(names) if graph.parameters[n].shape[-1:] == (classes,)]
 
 
 def with_rows(graph: Graph, weights: dict[str, np.ndarray], match: Match, seed: int) -> None:

@@ -22,9 +22,10 @@ from ..graph import Graph
 from ..methods.optim import CLIP_NORM, MOMENTUM, SGD
 from ..plan.plan import Backprop, Plan
 from ..storage.files import quoted
+from ..surgery.classifier import changed
 from ..training.trainer import Trainer
 from . import labels, samples
-from .described import Saved, changed, described, elements, said
+from .described import Saved, described, elements, said
 from .samples import PIXEL
 from .verdict import Verdict, judged
 
@@ -226,7 +227,7 @@ class Model:
 
 
 def load(path: str | os.PathLike, seed: int = 0, threads: int | None = None) -> Model:
-    """The model of a file: a `.safetensors` of this library, or a known `.npz` (`formats.npz`).
+    """The model of a file: a `.safetensors` of this library, an ONNX model, or a known `.npz` (`formats.npz`).
 
     CheckpointError in one sentence where it is neither.
     """

@@ -4,8 +4,8 @@ import zipfile
 from typing import BinaryIO
 
 TAKEN = (
-    "read are .safetensors of this library, and .npz of Keras's MobileNetV2, of EfficientNet-Lite0 and of quantized "
-    "microcontroller nets"
+    "read are .safetensors of this library, .onnx, and .npz of Keras's MobileNetV2, of EfficientNet-Lite0 and of "
+    "quantized microcontroller nets"
 )
 NPZ = "a .npz of arrays"
 TEXT = "a text file"
@@ -14,10 +14,7 @@ PROTO = "a Core ML model or a TensorFlow SavedModel"
 BUILT = "it was built for inference on one kind of device: give the net that it was made from"
 KERAS = "of Keras, MobileNetV2's arrays in a .npz are read (numpy.savez)"
 CONVERT = {  # what a file is → what to do with it
-    "an ONNX model": (
-        "ONNX graphs are not read: name a bundled architecture to train, or save the weights of one of them under our "
-        "names (refimpl.formats)"
-    ),
+    "an ONNX model": ("such are read under the suffix .onnx, and gradledger check tells whether they can be trained"),
     "a TensorFlow Lite model": "its weights are whole numbers for inference: give the net that it was made from",
     "a PyTorch file (torch.save)": (
         "it holds a pickle, which is never run: in PyTorch, pass the arrays of the state_dict to "

@@ -12,6 +12,7 @@ import typer
 
 from gradledger import cli, options
 from gradledger.command import told
+from refimpl.formats.onnx.importing import converters
 from refimpl.methods.registry import known
 from refimpl.plan import combinations as pairs
 from validation.instruments.counted_numbers import UNITS
@@ -136,6 +137,13 @@ def combinations() -> str:
     return pairs.combinations_table()
 
 
+def onnx() -> str:
+    """A table of the operators of ONNX that are read, and of what is made of them."""
+    rows = [[f"`{op}`", inspect.getdoc(module).split("\n\n")[0].replace("\n", " ")] for op, module in
+            sorted(converters().items())]  # fmt: skip
+    return table(["operator", "is read as"], rows)
+
+
 @cache
 def commands() -> dict:
     """The commands that a user is shown, by name."""
@@ -217,5 +225,5 @@ DIRECTIVES = {
     "combines": combines,
     "method_links": method_links, "combinations": combinations, "commands": command_list, "arguments": arguments,
     "api": api, "modules": modules, "module": module, "devices": devices, "experiments": experiments,
-    "functions": functions,
+    "functions": functions, "onnx": onnx,
 }  # fmt: skip

@@ -1,0 +1,105 @@
+"""`gradledger check`: can a model be trained? Of each operator, layer and method; and what a step would take."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from refimpl.formats.onnx import Imported, imported, load_onnx
+from refimpl.graph import Graph
+from refimpl.methods import registry
+from refimpl.saved.described import ONNX, elements
+from refimpl.storage.checkpoint import CheckpointError
+
+from . import cost
+from .cost import CostSettings
+from .errors import MALFORMED, Malformed, Refused
+from .models import described, is_file
+from .options import size as read_size
+
+TRAINS, MISSING = "trains", "missing"
+
+
+def run(model: str, size: str | None, batch: int) -> dict:
+    """The record of a model: its operators, layers, what each method could train of it, and the cost of a step.
+
+    Refused, with the record, where an operator is missing; Malformed or CheckpointError where it is no model.
+    """
+    if is_file(model) and not Path(model).exists():
+        raise Malformed(f"there is no file {model}")
+    found = imported(model, read_size(size)) if model.endswith(ONNX) else None
+    record: dict = {"model": model, "trainable": False, "operators": operators(found) if found else []}
+    if found:
+        record |= {"opset": found.file.opset, "notes": found.notes, "folded": found.folded}
+        if found.graph is None:
+            lost = sorted({t.op for t in found.missing})
+            raise Refused(f"{model} cannot be trained: there is no way yet for {', '.join(lost)}", record)
+        graph = load_onnx(model, size=read_size(size))
+    else:
+        graph = described(model, None, read_size(size))
+        record["operators"] = own_operators(graph)
+    settings = CostSettings(model=model, size=size, batch=batch, from_scratch=not is_file(model))
+    return {
+        "ok": True,
+        **record,
+        "trainable": True,
+        "size": list(graph.size or ()),
+        "channels": graph.channels,
+        "outputs": graph.shape(graph.output)[-1],
+        "parameters": elements(graph),
+        "layers": layers(graph),
+        "batch": batch,
+        "methods": list(methods(settings)),
+    }
+
+
+def operators(found: Imported) -> list[dict]:
+    """What becomes of the operators of a file: how many there are of each, and of which nodes it is not so."""
+    rows: dict[str, dict] = {}
+    for told in found.told:
+        row = rows.setdefault(told.op, {"op": told.op, "count": 0, "missing": [], "behind": 0})
+        row["count"] += 1
+        if told.what == MISSING:
+            row["missing"].append({"node": told.name, "why": told.why})
+        elif told.what != TRAINS:
+            row["behind"] += 1
+    return list(rows.values())
+
+
+def own_operators(graph: Graph) -> list[dict]:
+    """The same of a net of ours, of which every operator trains."""
+    rows: dict[str, dict] = {}
+    for node in graph.nodes:
+        rows.setdefault(node.op, {"op": node.op, "count": 0, "missing": [], "behind": 0})["count"] += 1
+    return list(rows.values())
+
+
+def layers(graph: Graph) -> list[dict]:
+    """The layers with weights, in their order: what `--train-last` counts, and the classifier."""
+    return [
+        {
+            "name": node.name,
+            "op": node.op,
+            "parameters": [list(graph.parameters[p].shape) for p in node.params.values()],
+            "trains": node.operator.trains,
+        }
+        for node in graph.nodes
+        if node.params
+    ]
+
+
+def methods(settings: CostSettings) -> Iterator[dict]:
+    """What a step of each method takes, with its own settings; or why it cannot be used."""
+    for name in registry.known():
+        try:
+            found = cost.run(CostSettings(**{**vars(settings), "method": [name]}))
+        except (*MALFORMED, Refused, CheckpointError) as e:
+            yield {"method": name, "refused": str(e)}
+            continue
+        yield {
+            "method": name,
+            "settings": found["method"],
+            "train_last": found["train_last"],
+            "macs": found["macs"],
+            "seconds": found["seconds"],
+            "bytes": found["peak_bytes"] + found["state_bytes"],
+            "resident_bytes": found["resident_bytes"],
+        }

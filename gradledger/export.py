@@ -1,0 +1,86 @@
+"""`gradledger export`: an adapted net back into the ONNX model that it came from, under the names of that file."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from refimpl.formats.onnx import imported
+from refimpl.formats.onnx.exporting import exported
+from refimpl.saved.described import ONNX, PARTS, Saved, described
+from refimpl.storage import checkpoint
+
+from .errors import Malformed
+from .models import saved
+from .output import make_folder
+from .run_folder import EXPORTED, WEIGHTS
+from .streams import tell
+
+
+def run(file: str, like: str | None, output: Path | None) -> dict:
+    """Write the ONNX model of a file of ours; the record.
+
+    like: the model that it was adapted from, default a file of its name beside `file` or where the command runs.
+    output: default `file` with .onnx at its end. Malformed where the net came from no ONNX model, or that model is
+    missing or another one; CheckpointError where a file cannot be read or written.
+    """
+    found = saved(file)
+    original = source(found, like)
+    target = Path(file).with_suffix(ONNX) if output is None else output
+    if target.exists() and os.path.samefile(target, original):
+        raise Malformed(
+            f"{target} is the model that {file} was adapted from, and stays as it is: name another --output"
+        )
+    make_folder(target.parent)
+    written = write(found, original, target)
+    return {
+        "ok": True,
+        "file": str(target),
+        "of": file,
+        "like": str(original),
+        "classes": list(found.classes),
+        **written,
+    }
+
+
+def source(found: Saved, like: str | None) -> Path:
+    """The ONNX model that a file was adapted from; Malformed where there is none, or it is another one."""
+    name = found.adapted_from.get("model", "")
+    if not name.endswith(ONNX):
+        raise Malformed(
+            f"{found.path} was adapted from {name or 'a net'}, which is no ONNX model: what came as one leaves as one"
+        )
+    places = [Path(like)] if like else [Path(found.path).parent / name, Path(name)]
+    path = next((p for p in places if p.is_file()), None)
+    if path is None:
+        where = f"there is no file {like}" if like else f"{name}, from which {found.path} was adapted, is not here"
+        raise Malformed(f"{where}: give it by --like")
+    if checkpoint.sha256(path) != found.adapted_from.get("sha256"):
+        raise Malformed(f"{path} is not the {name} from which {found.path} was adapted: its content is another")
+    return path
+
+
+def write(found: Saved, original: Path, target: Path) -> dict:
+    """Write the model, and read it again: its weights must be those of the net."""
+    graph = found.graph()
+    said = {part: found.notes[part] for part in (*PARTS, "classes") if part in found.notes}
+    content = exported(original, graph.stored, graph.weights, said, graph.size)
+    checkpoint.write_atomic(target, [content])
+    again = imported(target, graph.size)
+    assert again.graph is not None
+    for name, array in graph.weights.items():
+        if not np.array_equal(again.graph.weights[name], array):
+            target.unlink()
+            raise Malformed(f"{name} of {found.path} could not be written into {original}")
+    return {"bytes": len(content), "sha256": checkpoint.sha256(target)}
+
+
+def beside(staged: Path, original: Path) -> bool:
+    """Write the model beside the weights of a run that is about to end; False, and a sentence, where that fails."""
+    try:
+        found = described(staged / WEIGHTS)
+        write(found, source(found, str(original)), staged / EXPORTED)
+    except Exception as e:  # of whatever kind: the weights are there
+        tell(f"the ONNX model was not written ({e}); everything else is saved")
+        return False
+    return True

@@ -1,0 +1,100 @@
+"""An adapted net back into the ONNX file that it came from: the same graph and names, with the weights that it has now.
+
+Only initializers change, and where the classes are others the classifier's own with the last axis of the output. What
+a file of ours says of itself (`saved.described`) travels in the model's `metadata_props`.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from ...storage import checkpoint
+from ...storage.checkpoint import CheckpointError
+from ...storage.files import quoted
+from . import model_file
+from .importing import TAG
+from .value import Stored
+
+MOST_BYTES = 2**31 - 1  # of a file of ONNX with its weights in it
+
+
+def exported(
+    original: str | os.PathLike, stored: Mapping[str, Mapping], weights: Mapping[str, np.ndarray],
+    said: Mapping[str, str], size: tuple[int, int] | None = None,
+) -> bytes:  # fmt: skip
+    """The file `original` with these weights.
+
+    stored: parameter → where the file has it, as `Graph.stored`; weights: by the names of parameters; said: metadata;
+    size: rows and columns of the maps that the net takes, where they may be others than the file's. CheckpointError
+    where the file is not the one that the net is from.
+    """
+    from onnx import numpy_helper
+
+    file = model_file.read(original)
+    proto, what = file.proto, f"the ONNX model {original}"
+    places = {tensor.name: tensor for tensor in proto.graph.initializer}
+    written = {name: tensor for name, tensor in places.items() if tensor.HasField("data_location")}
+    classes = None
+    for name, where in stored.items():
+        at = Stored(**{**where, "axes": tuple(where["axes"]), "split": tuple(where["split"])})
+        if at.name not in places:
+            raise CheckpointError(f"{what} has no {quoted(at.name)!r}, from which {name} is: it is another model")
+        if name not in weights:
+            raise CheckpointError(f"the net has no weights {name}, which {what} needs")
+        old = file.constants[at.name]
+        array = as_stored(at, weights[name], old.shape, f"{name} of {what}")
+        if array.shape != old.shape:
+            classes = array.shape[next(i for i, n in enumerate(old.shape) if array.shape[i] != n)]
+        places[at.name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array, old.dtype), at.name))
+        written.pop(at.name, None)
+    for name, tensor in written.items():  # weights that lie in a file beside it
+        tensor.CopyFrom(numpy_helper.from_array(file.constants[name], name))
+    if classes is not None:
+        del proto.graph.value_info[:]
+        dims = proto.graph.output[0].type.tensor_type.shape.dim
+        if dims:
+            dims[len(dims) - 1].dim_value = classes
+    if size is not None:
+        sized(file, size)
+    for key, text in said.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = f"{TAG}{key}", text
+    if proto.ByteSize() > MOST_BYTES:
+        raise CheckpointError(f"{what} would take {proto.ByteSize():,} bytes, a file of ONNX at most {MOST_BYTES:,}")
+    return proto.SerializeToString()
+
+
+def as_stored(at: Stored, array: np.ndarray, old: tuple[int, ...], what: str) -> np.ndarray:
+    """An array of ours as the file arranges it; old: the shape that the file has, which may have other classes.
+
+    CheckpointError where more than the classes, our last axis, is another.
+    """
+    split = list(at.split or old)
+    own = [split[axis] for axis in at.axes]
+    if array.size % max(1, math.prod(own[:-1])):
+        raise CheckpointError(f"{what} has the shape {array.shape}, the file's {quoted(at.name)!r} has {old}")
+    own[-1] = split[at.axes[-1]] = array.size // max(1, math.prod(own[:-1]))
+    shape = list(old)
+    if at.split and len(split) != len(old):  # some axes of `split` are one of the file's, those of the classes are not
+        shape[0 if at.axes[-1] == 0 else -1] = own[-1]
+    else:
+        shape[at.axes[-1]] = own[-1]
+    return at.theirs(array.reshape(own), shape)
+
+
+def sized(file: model_file.ModelFile, size: tuple[int, int]) -> None:
+    """Let the input of a file say the size that the net takes now."""
+    dims = file.inputs[0].type.tensor_type.shape.dim
+    last = any(n.op_type == "Transpose" for n in file.graph.node if file.inputs[0].name in n.input)
+    axes = (dims[1:-1] if last else dims[2:]) if len(dims) > 2 else ()
+    if [d.dim_value for d in axes if d.dim_value] not in ([], list(size), [size[1]]):
+        for dim, n in zip(axes, size if len(axes) == 2 else size[1:], strict=True):
+            dim.dim_value = n
+        del file.graph.value_info[:]
+
+
+def write(path: str | os.PathLike, content: bytes) -> None:
+    """Write a model at once, beside its place and renamed; CheckpointError where that fails."""
+    checkpoint.write_atomic(path, [content])

@@ -1,0 +1,202 @@
+"""The walk through an ONNX graph that makes a Graph of ours.
+
+ONNX arranges maps as (N, C, H, W), we as (N, H, W, C). A `Value` stands for a tensor of the ONNX graph: it names ours
+and says which of our axes each axis of ONNX is, so that a transpose is a change of words, and only a node that reads
+all axes in their order, where no converter knows better, makes one that runs.
+
+What depends on no input is computed at once: constants, and the shapes that an export computes with. The batch is an
+axis of its own: a graph whose nodes mix samples cannot be read.
+"""
+
+import importlib
+import os
+import pkgutil
+import re
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ...graph import INPUT, Graph
+from ...kernels.passes import ShapeError
+from ...storage import files
+from ...storage.checkpoint import CheckpointError, check_floats
+from ...storage.files import quoted
+from ...surgery.classifier import changed
+from . import model_file, operators
+from .model_file import STANDARD, ModelFile
+from .value import BEHIND, FLOATS, MAP, MISSING, ROW, TRAINS, Imported, Told, Unsupported, Value
+from .walk import Step, Walk
+
+TAG = "gradledger."  # before what we say in the metadata
+SHOWN = 3  # nodes that a sentence names
+
+
+@cache
+def converters() -> dict[str, ModuleType]:
+    """Operator of ONNX → the module that converts it."""
+    modules = [
+        importlib.import_module(f"{operators.__name__}.{m.name}") for m in pkgutil.iter_modules(operators.__path__)
+    ]
+    return {op: module for module in modules for op in module.OPERATORS}
+
+
+def entrance(file: ModelFile, size: tuple[int, int] | None, what: str) -> tuple[Graph, Value]:
+    """A graph with the input of the file, and what stands for it; CheckpointError where we take no such input."""
+    if len(file.inputs) != 1:
+        names = quoted(", ".join(i.name for i in file.inputs) or "none")
+        raise CheckpointError(f"{what} takes {len(file.inputs)} inputs ({names}), but one is read: samples")
+    given = file.inputs[0]
+    kind = given.type.tensor_type
+    dims = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
+    said = quoted("x".join(str(d.dim_param or d.dim_value or "?") for d in kind.shape.dim) or "none")
+    if kind.elem_type not in FLOATS or len(dims) not in (2, 3, 4):
+        raise CheckpointError(
+            f"the input {quoted(given.name)!r} of {what} has the shape {said} of {kind_named(kind.elem_type)}; "
+            "maps of floats (N, C, H, W), sequences (N, C, T) and features (N, D) are read"
+        )
+    last = any(n.op_type == "Transpose" for n in file.graph.node if given.name in n.input)  # (N, H, W, C), (N, T, C)
+    channels, axes = dims[-1] if last else dims[1], dims[1:-1] if last else dims[2:]
+    if not channels:
+        raise CheckpointError(f"the input {quoted(given.name)!r} of {what} has the shape {said}: its channels are open")
+    name = re.sub(r"\W+", "_", os.path.basename(file.path).removesuffix(".onnx"))
+    if len(dims) == 2:
+        graph = Graph(name)
+        return graph, Value(graph.add_input(INPUT, (channels,)), (0, 1))
+    if size is None and not all(axes):
+        raise CheckpointError(f"the input {quoted(given.name)!r} of {what} has the shape {said}: give its size, --size")
+    rows, columns = (1, *axes) if len(axes) == 1 else axes
+    height, width = size or (1, 1)
+    graph = Graph(name, (rows or height, columns or width), channels)
+    if len(dims) == 3:
+        return graph, Value(INPUT, (0, 2, 3) if last else ROW)
+    return graph, Value(INPUT, (0, 1, 2, 3) if last else MAP)
+
+
+def kind_named(elem_type: int) -> str:
+    """A dtype of ONNX, by its name."""
+    import onnx
+
+    with files.reading("the dtype", CheckpointError):
+        return onnx.TensorProto.DataType.Name(elem_type).lower()
+
+
+def needed(file: ModelFile) -> set[str]:
+    """The first output of each node that the graph's first output depends on."""
+    wanted, found = {file.graph.output[0].name}, set()
+    for node in reversed(file.graph.node):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            found.add(node.output[0])
+    return found
+
+
+def imported(path: str | os.PathLike, size: tuple[int, int] | None = None) -> Imported:
+    """Convert a file, as far as it goes. size: of the input's maps, where the file leaves it open.
+
+    CheckpointError where it cannot be read, or its input is none that we take.
+    """
+    file, what = model_file.read(path), f"the ONNX model {path}"
+    graph, value = entrance(file, size, what)
+    walk = Walk(file, what, Path(path).resolve().parent, graph, {**file.constants, file.inputs[0].name: value})
+    wanted, end = needed(file), file.graph.output[0].name
+    for node in file.graph.node:
+        for name in set(node.input):
+            walk.consumers.setdefault(name, []).append(node)
+    walk.consumers.setdefault(end, []).append(None)
+    with files.reading(what, CheckpointError, "cannot be read"):
+        for i, node in enumerate(file.graph.node):
+            if node.output[0] in wanted - walk.done:
+                converted(walk, node, i)
+    found = Imported(file, None, None, walk.told, walk.stored, walk.folded, walk.notes)
+    if end in walk.lost:
+        return found
+    last = walk.values.get(end)
+    if not isinstance(last, Value) or not graph.nodes:
+        raise CheckpointError(f"the output {quoted(end)!r} of {what} depends on no layer that we run")
+    graph.outputs = (last.tensor,)
+    check_floats(graph.weights, what)
+    return replace(found, graph=graph, end=last)
+
+
+def converted(walk: Walk, node: Any, place: int) -> None:
+    """Convert a node, or tell why it cannot be."""
+    name, outputs = quoted(node.name or f"{node.op_type}_{place}"), {n for n in node.output if n}
+    module = converters().get(node.op_type) if node.domain in STANDARD else None
+    behind, before = bool(walk.lost.intersection(node.input)), len(walk.graph.nodes)
+    try:
+        if not behind and walk.fold(node):
+            walk.folded += 1
+            return
+        if module is None:
+            domain = "" if node.domain in STANDARD else f" of the domain {quoted(node.domain)}"
+            raise Unsupported(f"there is no converter for {quoted(node.op_type)}{domain}")
+        if behind:
+            walk.told.append(Told(name, node.op_type, BEHIND))
+            walk.lost |= outputs
+            return
+        module.convert(Step(walk, node, name))
+    except (Unsupported, ShapeError) as e:
+        walk.told.append(Told(name, node.op_type, MISSING, str(e)))
+        walk.lost |= outputs
+        return
+    made = tuple(own.name for own in walk.graph.nodes[before:])
+    walk.told.append(Told(name, node.op_type, TRAINS, nodes=made))
+
+
+def load_onnx(
+    path: str | os.PathLike, classes: int | None = None, size: tuple[int, int] | None = None
+) -> Graph:  # fmt: skip
+    """The net of an ONNX file with its weights; with another number of classes its classifier starts from the seed.
+
+    size: (H, W), default the file's own. CheckpointError in one sentence where it cannot be read, or holds
+    operators that cannot be converted.
+    """
+    found = imported(path, size)
+    graph, end = found.graph, found.end
+    if graph is None or end is None:
+        raise CheckpointError(lacking(found))
+    if end.axes != (0, 1) or end.mixed or graph.size is None:
+        shape = "x".join(map(str, graph.shape(graph.output)[1:]))
+        raise CheckpointError(
+            f"the ONNX model {path} gives {shape} for a sample, or takes no maps: what trains takes maps or sequences "
+            "and gives a score for each class, (N, K)"
+        )
+    graph.stored = {name: asdict(stored) for name, stored in found.stored.items()}
+    graph.origin = f"pre-trained, of the ONNX model {os.path.basename(path)}"
+    try:
+        new = changed(graph, classes, size, None, str(path))
+    except ShapeError as e:
+        raise CheckpointError(f"{path} cannot take maps of {'x'.join(map(str, size or ()))}: {e}") from None
+    new.weights = {name: a for name, a in graph.weights.items() if a.shape == new.parameters[name].shape}
+    new.origin = graph.origin
+    return new
+
+
+def lacking(found: Imported) -> str:
+    """The sentence about nodes that cannot be converted."""
+    each = [f"{t.name} ({t.op}): {t.why}" for t in found.missing]
+    more = f"; and {len(each) - SHOWN} more" if len(each) > SHOWN else ""
+    return (
+        f"the ONNX model {found.file.path} cannot be trained: {'; '.join(each[:SHOWN])}{more} "
+        f"(gradledger check {quoted(found.file.path)} tells of every node)"
+    )
+
+
+def own_map(path: str | os.PathLike) -> tuple[int, int] | None:
+    """Rows and columns of the maps that a file takes; None where it leaves them open. CheckpointError as `imported`."""
+    file = model_file.read(path)
+    dims = [d.dim_value for d in file.inputs[0].type.tensor_type.shape.dim]
+    try:
+        return entrance(file, None, f"the ONNX model {path}")[0].size
+    except CheckpointError:
+        if len(dims) == 4 and 0 in dims[1:]:
+            return None
+        raise
+
+
+def said_in(path: str | os.PathLike) -> dict[str, str]:
+    """What `exporting` wrote into the metadata of a model."""
+    props = model_file.read(path).proto.metadata_props
+    return {p.key.removeprefix(TAG): p.value for p in props if p.key.startswith(TAG)}

@@ -1,0 +1,94 @@
+"""What stands for tensors, parameters and nodes of an ONNX graph while it is read, and what is told of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...graph import Graph
+from .model_file import ModelFile
+
+MAP = (0, 3, 1, 2)  # our axes, in ONNX's order, of a map (N, C, H, W) → (N, H, W, C)
+ROW = (0, 3, 2)  # of a sequence (N, C, T), a map of one row
+FLOATS = (1, 11)  # ONNX's numbers of float32 and float64
+TRAINS, FORWARD, MISSING, BEHIND = "trains", "forward only", "missing", "behind a missing one"
+
+
+class Unsupported(ValueError):
+    """A node that cannot be converted: why."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the ONNX graph.
+
+    tensor: of ours; axes: of our tensor, one for each of ONNX's, None for an axis of length 1 that ours lacks. mixed:
+    (C, H, W) where the features of our (N, D) are in the order (H, W, C), and those of ONNX in the order (C, H, W).
+    """
+
+    tensor: str
+    axes: tuple[int | None, ...]
+    mixed: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a parameter is in the ONNX file.
+
+    name: of the initializer; axes: its axes in our order; split: its shape before that, where one axis stands for
+    several; factor: ours is so many times it.
+    """
+
+    name: str
+    axes: tuple[int, ...]
+    split: tuple[int, ...] = ()
+    factor: float = 1.0
+
+    def ours(self, array: np.ndarray) -> np.ndarray:
+        """The initializer in our order, with as many axes as it has."""
+        found = array.reshape(self.split or array.shape).transpose(self.axes)
+        return found if self.factor == 1 else found * found.dtype.type(self.factor)
+
+    def theirs(self, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """What `ours` makes this array of; shape: of the initializer."""
+        split = [0] * len(self.axes)
+        for own, axis in enumerate(self.axes):
+            split[axis] = array.shape[own]
+        found = array.transpose(np.argsort(self.axes)).reshape(shape)
+        return found if self.factor == 1 else found / found.dtype.type(self.factor)
+
+
+@dataclass
+class Told:
+    """What became of one node. what: TRAINS, FORWARD, MISSING or BEHIND; why: in words, empty where nothing is to say.
+
+    nodes: of ours that it became.
+    """
+
+    name: str
+    op: str
+    what: str
+    why: str = ""
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass
+class Imported:
+    """What `imported` made of a file. graph, end: None where a node is missing; end stands for the file's output.
+
+    told: of each node that computes something. stored: parameter → where the file has it. folded: nodes that depend on
+    no input. notes: in words, for people.
+    """
+
+    file: ModelFile
+    graph: Graph | None
+    end: Value | None
+    told: list[Told]
+    stored: Mapping[str, Stored]
+    folded: int
+    notes: list[str]
+
+    @property
+    def missing(self) -> list[Told]:
+        """The nodes that cannot be converted."""
+        return [t for t in self.told if t.what == MISSING]

@@ -1,0 +1,338 @@
+"""ONNX models: read as onnxruntime runs them, trained as PyTorch trains them, and written back."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import refimpl as ri
+from refimpl.storage.checkpoint import CheckpointError
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from onnx_models import as_ours, by_reference, by_runtime, model, saved  # noqa: E402
+
+from refimpl.formats.onnx import imported, load_onnx  # noqa: E402
+from refimpl.formats.onnx.exporting import exported  # noqa: E402
+from refimpl.formats.onnx.importing import converters  # noqa: E402
+
+RNG = np.random.default_rng(0)
+
+
+def floats(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def ours(path, x, last=False):
+    """What we make of samples x, both in ONNX's layout. last: are the channels of x last there too?"""
+    found = imported(path)
+    assert found.graph is not None and not found.end.mixed, found.missing
+    y = ri.Trainer(ri.compile(found.graph, None, len(x))).predict(x if last else as_ours(x))
+    named = [a for a in found.end.axes if a is not None]
+    y = y.transpose(named + [a for a in range(y.ndim) if a not in named])
+    return y.reshape([1 if a is None else y.shape[named.index(a)] for a in found.end.axes])
+
+
+def conv(**attrs):
+    return "Conv", ["x", "w"], ["y"], attrs
+
+
+W3, W1D, DEPTHWISE = floats(8, 4, 3, 3), floats(8, 4, 5), floats(8, 1, 3, 3)
+NORM = {"s": floats(4), "b": floats(4), "m": floats(4), "v": np.abs(floats(4)) + 0.5}
+LOW, HIGH = np.float32(0), np.float32(6)
+CASES = {  # nodes, shape of the input, constants, opset
+    "conv": ([conv()], (4, 9, 7), {"w": W3}, 17),
+    "conv with everything": (
+        [conv(pads=[1, 0, 2, 3], strides=[2, 1], dilations=[1, 2], kernel_shape=[3, 3])], (4, 11, 13), {"w": W3}, 17),
+    "conv same upper": ([conv(auto_pad="SAME_UPPER", strides=[2, 2])], (4, 9, 8), {"w": W3}, 17),
+    "conv same lower": ([conv(auto_pad="SAME_LOWER", strides=[2, 2])], (4, 8, 9), {"w": W3}, 17),
+    "conv same lower, dilated": ([conv(auto_pad="SAME_LOWER", dilations=[2, 2])], (4, 8, 9), {"w": W3}, 17),
+    "conv valid": ([conv(auto_pad="VALID")], (4, 8, 9), {"w": W3}, 17),
+    "conv with bias": ([("Conv", ["x", "w", "b"], ["y"], {})], (4, 5, 5), {"w": W3, "b": floats(8)}, 17),
+    "depthwise": ([conv(group=4, pads=[1, 1, 1, 1])], (4, 5, 5), {"w": DEPTHWISE}, 17),
+    "groups": ([conv(group=2)], (4, 5, 5), {"w": floats(6, 2, 3, 3)}, 17),
+    "conv of a sequence": ([conv(pads=[2, 1], strides=[2])], (4, 20), {"w": W1D}, 17),
+    "linear": ([("Gemm", ["x", "w", "b"], ["y"], {})], (5,), {"w": floats(5, 3), "b": floats(3)}, 17),
+    "linear, transposed": ([("Gemm", ["x", "w"], ["y"], {"transB": 1})], (5,), {"w": floats(3, 5)}, 17),
+    "linear, scaled": (
+        [("Gemm", ["x", "w", "b"], ["y"], {"alpha": 0.5, "beta": -2.0})], (5,),
+        {"w": floats(5, 3), "b": floats(3)}, 17),
+    "matmul and add": (
+        [("MatMul", ["x", "w"], ["t"], {}), ("Add", ["b", "t"], ["y"], {})], (5,),
+        {"w": floats(5, 3), "b": floats(3)}, 17),
+    "batch norm": (
+        [("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], {"epsilon": 1e-3})], (4, 5, 6), NORM, 17),
+    "batch norm of features": ([("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], {})], (4,), NORM, 17),
+    "relu6 by inputs": ([("Clip", ["x", "l", "h"], ["y"], {})], (4, 5, 6), {"l": LOW, "h": HIGH}, 17),
+    "relu6 by attributes": ([("Clip", ["x"], ["y"], {"min": 0.0, "max": 6.0})], (4, 5, 6), {}, 10),
+    "relu by a clip": ([("Clip", ["x", "l"], ["y"], {})], (4, 5, 6), {"l": LOW}, 17),
+    "gelu": ([("Gelu", ["x"], ["y"], {"approximate": "tanh"})], (4, 5, 6), {}, 20),
+    "max pool": ([("MaxPool", ["x"], ["y"], {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]})],
+                 (4, 9, 8), {}, 17),
+    "max pool of a sequence": ([("MaxPool", ["x"], ["y"], {"kernel_shape": [2], "strides": [2]})], (4, 9), {}, 17),
+    "average pool": (
+        [("AveragePool", ["x"], ["y"], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]})], (4, 6, 7), {}, 17),
+    "average pool with padding counted": (
+        [("AveragePool", ["x"], ["y"], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1})],
+        (4, 6, 7), {}, 17),
+    "global mean": ([("GlobalAveragePool", ["x"], ["y"], {})], (4, 6, 7), {}, 17),
+    "mean of axes": ([("ReduceMean", ["x"], ["y"], {"axes": [2, 3], "keepdims": 0})], (4, 6, 7), {}, 17),
+    "mean of axes by an input": ([("ReduceMean", ["x", "a"], ["y"], {})], (4, 6, 7), {"a": np.array([-1, -2])}, 18),
+    "sum of branches": ([("Relu", ["x"], ["r"], {}), ("Add", ["x", "r"], ["y"], {})], (4, 6, 7), {}, 17),
+    "channels side by side": (
+        [("Relu", ["x"], ["r"], {}), ("Concat", ["r", "x"], ["y"], {"axis": 1})], (4, 6, 7), {}, 17),
+    "a mean as a map again": (
+        [("ReduceMean", ["x"], ["m"], {"axes": [2, 3]}), ("Conv", ["m", "w"], ["y"], {})], (4, 6, 7),
+        {"w": floats(3, 4, 1, 1)}, 17),
+    "maps behind a transpose": (
+        [("Transpose", ["x"], ["t"], {"perm": [0, 3, 1, 2]}), ("Conv", ["t", "w"], ["y"], {})], (9, 7, 4),
+        {"w": W3}, 17),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_operator_gives_what_onnxruntime_gives(tmp_path, case):
+    nodes, shape, constants, opset = CASES[case]
+    path = saved(tmp_path / "a.onnx", nodes, ("batch", *shape), opset, constants=constants)
+    x = 3 * floats(2, *shape)
+    wanted = by_reference(path, x) if "dilated" in case else by_runtime(path, x)  # the runtime has no such ones
+    y = ours(path, x, nodes[0][0] == "Transpose")
+    assert y.shape == wanted.shape
+    np.testing.assert_allclose(y, wanted, 1e-4, 1e-5)
+
+
+FLATTENED = {
+    "Flatten": (("Flatten", ["p"], ["f"], {}), {}),
+    "Reshape to −1": (("Reshape", ["p", "to"], ["f"], {}), {"to": np.array([0, -1])}),
+}
+
+
+@pytest.mark.parametrize("how", FLATTENED)
+def test_rows_of_a_classifier_follow_a_flattened_map(tmp_path, how):
+    node, more = FLATTENED[how]
+    nodes = [("MaxPool", ["x"], ["p"], {"kernel_shape": [2, 2], "strides": [2, 2]}), node,
+             ("Gemm", ["f", "w"], ["h"], {"transB": 1}), ("Relu", ["h"], ["r"], {}),
+             ("MatMul", ["r", "v"], ["y"], {})]  # fmt: skip
+    constants = {"w": floats(6, 4 * 3 * 2), "v": floats(6, 3)} | more
+    path, x = saved(tmp_path / "a.onnx", nodes, (1, 4, 6, 5), constants=constants), floats(1, 4, 6, 5)
+    np.testing.assert_allclose(ours(path, x), by_runtime(path, x), 1e-4, 1e-5)
+
+
+def test_shapes_that_an_export_computes_are_folded(tmp_path):
+    nodes = [("Shape", ["x"], ["s"], {}), ("Gather", ["s", "i"], ["n"], {}), ("Unsqueeze", ["n", "zero"], ["u"], {}),
+             ("Concat", ["u", "minus"], ["to"], {"axis": 0}), ("Relu", ["x"], ["r"], {}),
+             ("GlobalAveragePool", ["r"], ["g"], {}), ("Reshape", ["g", "to"], ["y"], {})]  # fmt: skip
+    constants = {"i": np.array(0), "zero": np.array([0]), "minus": np.array([-1])}
+    path, x = saved(tmp_path / "a.onnx", nodes, ("n", 4, 6, 5), constants=constants), floats(2, 4, 6, 5)
+    np.testing.assert_allclose(ours(path, x), by_runtime(path, x), 1e-4, 1e-5)
+    assert imported(path).folded == 4
+
+
+def test_a_function_is_inlined(tmp_path):
+    inner = onnx.helper.make_node("Relu", ["a"], ["b"])
+    imports = [onnx.helper.make_opsetid("", 17)]
+    function = onnx.helper.make_function("own", "Twice", ["a"], ["c"], [
+        inner, onnx.helper.make_node("Add", ["b", "b"], ["c"])], imports)  # fmt: skip
+    made = model([("Relu", ["x"], ["t"], {})], (1, 4, 6, 5), output="y", functions=[function],
+                 imports=[onnx.helper.make_opsetid("own", 1)])  # fmt: skip
+    made.graph.node.append(onnx.helper.make_node("Twice", ["t"], ["y"], domain="own"))
+    onnx.save(made, tmp_path / "a.onnx")
+    x = floats(1, 4, 6, 5)
+    np.testing.assert_allclose(ours(tmp_path / "a.onnx", x), 2 * np.maximum(x, 0), 1e-6)
+
+
+def test_the_official_tests_of_operators_that_are_converted(tmp_path):
+    """Where a case is converted it gives what the case says; inputs after the first become constants."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    right, ops = 0, set()
+    with warnings.catch_warnings(action="ignore"):
+        cases = collect_testcases(None)
+    for case in cases:
+        graph, (inputs, outputs) = case.model.graph, case.data_sets[0]
+        if len(graph.node) != 1 or graph.node[0].op_type not in converters() or len(graph.output) != 1:
+            continue
+        x, *rest = (np.asarray(a) for a in inputs)
+        if x.dtype != np.float32 or x.ndim not in (2, 3, 4):
+            continue
+        for given, array in zip(list(graph.input)[1:], rest, strict=True):
+            graph.initializer.append(onnx.numpy_helper.from_array(array, given.name))
+        onnx.save(case.model, tmp_path / "a.onnx")
+        try:
+            if imported(tmp_path / "a.onnx").graph is None:
+                continue
+        except CheckpointError:
+            continue
+        if graph.node[0].op_type == "Transpose" or x.size > 10_000:
+            continue
+        y = ours(tmp_path / "a.onnx", x)
+        np.testing.assert_allclose(y, outputs[0], 1e-4, 1e-5, err_msg=case.name)
+        right += 1
+        ops.add(graph.node[0].op_type)
+    assert right > 25 and {"Conv", "Gemm", "MaxPool", "AveragePool", "BatchNormalization"} - ops <= {"Gemm"}, (
+        right,
+        ops,
+    )
+
+
+NODES = [("Conv", ["x", "stem.weight", "stem.bias"], ["c"], {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
+         ("BatchNormalization", ["c", "s", "b", "m", "v"], ["n"], {}), ("Relu", ["n"], ["r"], {}),
+         ("Conv", ["r", "dw.weight"], ["d"], {"group": 8, "pads": [1, 1, 1, 1]}), ("Add", ["d", "r"], ["a"], {}),
+         ("GlobalAveragePool", ["a"], ["g"], {}), ("Flatten", ["g"], ["f"], {}),
+         ("Gemm", ["f", "fc.weight", "fc.bias"], ["y"], {"transB": 1})]  # fmt: skip
+
+
+def net(path, classes=5, **more):
+    """A small net with each kind of parameter."""
+    rng = np.random.default_rng(3)
+
+    def some(*shape):
+        return (0.5 * rng.normal(size=shape)).astype(np.float32)
+
+    constants = {
+        "stem.weight": some(8, 3, 3, 3), "stem.bias": some(8), "s": 1 + some(8), "b": some(8), "m": some(8),
+        "v": np.abs(some(8)) + 0.5, "dw.weight": some(8, 1, 3, 3), "fc.weight": some(classes, 8),
+        "fc.bias": some(classes),
+    }  # fmt: skip
+    return saved(path, NODES, ("n", 3, 12, 10), constants=constants, rank=2, **more)
+
+
+def test_layers_have_the_names_of_their_weights(tmp_path):
+    graph = load_onnx(net(tmp_path / "net.onnx"))
+    assert {"stem.w", "stem.b", "dw.w", "fc.w", "fc.b"} <= set(graph.parameters)
+    assert graph.size == (12, 10) and graph.channels == 3 and graph.name == "net"
+
+
+def test_gradients_are_those_of_pytorch(tmp_path):
+    torch = pytest.importorskip("torch")
+    graph = load_onnx(net(tmp_path / "net.onnx"))
+    plan = ri.Plan("all", step=ri.Backprop(ri.SGD(1.0)), train_bias=True)
+    trainer = ri.Trainer(ri.compile(graph, plan, 6), 0)
+    before = {name: a.copy() for name, a in trainer.parameters.items()}
+    x, y = floats(6, 3, 12, 10), RNG.integers(0, 5, 6)
+    trainer.train_step(as_ours(x), y, 1)
+    w = {n: torch.tensor(onnx.numpy_helper.to_array(t), requires_grad=True)
+         for t in onnx.load(tmp_path / "net.onnx").graph.initializer for n in [t.name]}  # fmt: skip
+    f = torch.nn.functional
+    c = f.conv2d(torch.tensor(x), w["stem.weight"], w["stem.bias"], 2, 1)
+    r = f.relu(f.batch_norm(c, w["m"].detach(), w["v"].detach(), w["s"], w["b"], False))
+    a = f.conv2d(r, w["dw.weight"], None, 1, 1, 1, 8) + r
+    f.cross_entropy(f.linear(a.mean((2, 3)), w["fc.weight"], w["fc.bias"]), torch.tensor(y)).backward()
+    for name, theirs in (("stem.w", "stem.weight"), ("stem.b", "stem.bias"), ("dw.w", "dw.weight"),
+                         ("fc.w", "fc.weight"), ("fc.b", "fc.bias")):  # fmt: skip
+        wanted = w[theirs].grad.numpy()
+        gradient = before[name] - trainer.parameters[name]
+        wanted = wanted.transpose(2, 3, 1, 0) if wanted.ndim == 4 else wanted.T
+        np.testing.assert_allclose(gradient, wanted, 1e-3, 1e-5 + 1e-4 * np.abs(wanted).max(), err_msg=name)
+
+
+@pytest.mark.parametrize("classes", [None, 3, 9])
+def test_what_is_written_back_computes_what_ours_does(tmp_path, classes):
+    path = net(tmp_path / "net.onnx")
+    graph = load_onnx(path, classes)
+    trainer = ri.Trainer(ri.compile(graph, None, 4), 5)
+    weights = {name: np.asarray(a) + np.float32(0.1) for name, a in trainer.parameters.items()}
+    trainer.resume({**trainer.resume_arrays(), **weights}, 0, [])
+    out = tmp_path / "out.onnx"
+    out.write_bytes(exported(path, graph.stored, weights, {"classes": '["a"]'}))
+    x = floats(4, 3, 12, 10)
+    np.testing.assert_allclose(by_runtime(out, x), trainer.predict(as_ours(x)), 1e-5, 1e-5)
+    first, second = onnx.load(path), onnx.load(out)
+    onnx.checker.check_model(second)
+    assert [n.SerializeToString() for n in first.graph.node] == [n.SerializeToString() for n in second.graph.node]
+    assert [t.name for t in first.graph.initializer] == [t.name for t in second.graph.initializer]
+    assert {p.key: p.value for p in second.metadata_props} == {"gradledger.classes": '["a"]'}
+
+
+def test_what_was_not_trained_is_written_back_to_the_bit(tmp_path):
+    path = net(tmp_path / "net.onnx")
+    graph = load_onnx(path)
+    out = onnx.ModelProto.FromString(exported(path, graph.stored, graph.weights, {}))
+    assert out.SerializeToString() == onnx.load(path).SerializeToString()
+
+
+def test_weights_in_a_file_beside_the_model(tmp_path):
+    made = onnx.load(net(tmp_path / "net.onnx"))
+    onnx.save(made, tmp_path / "apart.onnx", save_as_external_data=True, location="apart.data", size_threshold=0)
+    one, other = load_onnx(tmp_path / "net.onnx"), load_onnx(tmp_path / "apart.onnx")
+    assert all(np.array_equal(a, other.weights[n]) for n, a in one.weights.items()) and one.weights
+    back = onnx.ModelProto.FromString(exported(tmp_path / "apart.onnx", other.stored, other.weights, {}))
+    assert not any(t.HasField("data_location") and t.data_location for t in back.graph.initializer)
+    (tmp_path / "apart.data").write_bytes((tmp_path / "apart.data").read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="apart.data, which has 100"):
+        load_onnx(tmp_path / "apart.onnx")
+    (tmp_path / "apart.data").unlink()
+    with pytest.raises(CheckpointError, match="No such file"):
+        load_onnx(tmp_path / "apart.onnx")
+
+
+@pytest.mark.parametrize("where", ["../secret", "/etc/passwd", "link", ""])
+def test_weights_elsewhere_are_refused(tmp_path, where):
+    (tmp_path / "secret").write_bytes(bytes(10_000))
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "secret")
+    made = onnx.load(net(folder / "net.onnx"))
+    tensor = made.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", where
+    (folder / "bad.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(CheckpointError, match="which does not lie beside the model"):
+        load_onnx(folder / "bad.onnx")
+
+
+def test_each_node_that_is_missing_is_told(tmp_path):
+    nodes = [("Det", ["x"], ["d"], {}), ("Relu", ["d"], ["r"], {}), ("Sin", ["r"], ["y"], {})]
+    found = imported(saved(tmp_path / "a.onnx", nodes, (1, 4, 5, 5)))
+    assert found.graph is None and [(t.op, t.what) for t in found.told] == [
+        ("Det", "missing"), ("Relu", "behind a missing one"), ("Sin", "missing")
+    ]  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"cannot be trained: Det_0 \(Det\): there is no converter for Det; Sin"):
+        load_onnx(tmp_path / "a.onnx")
+
+
+def test_what_no_output_needs_is_not_read(tmp_path):
+    nodes = [("Relu", ["x"], ["y"], {}), ("Sin", ["x"], ["z"], {})]
+    assert imported(saved(tmp_path / "a.onnx", nodes, (1, 4, 5, 5))).graph is not None
+
+
+REFUSED = {
+    "an old opset": (dict(opset=7), "is of opset 7, but 9 to 23 are read"),
+    "no channels": (dict(shape=("n", "c", 5, 5)), "its channels are open"),
+    "no size": (dict(shape=("n", 4, "h", "w")), "give its size, --size"),
+    "five axes": (dict(shape=(1, 4, 5, 5, 5)), "has the shape 1x4x5x5x5 of float"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_bad_models_are_told_in_one_sentence(tmp_path, what):
+    changed, said = REFUSED[what]
+    path = saved(tmp_path / "a.onnx", **{"nodes": [("Relu", ["x"], ["y"], {})], "shape": (1, 4, 5, 5)} | changed)
+    with pytest.raises(CheckpointError, match=said) as e:
+        load_onnx(path)
+    assert "\n" not in str(e.value)
+
+
+def test_an_open_size_is_given(tmp_path):
+    nodes = [("GlobalAveragePool", ["x"], ["g"], {}), ("Flatten", ["g"], ["f"], {}), ("Gemm", ["f", "w"], ["y"], {})]
+    path = saved(tmp_path / "a.onnx", nodes, ("n", 4, "h", "w"), constants={"w": floats(4, 2)})
+    graph = load_onnx(path, size=(6, 7))
+    assert graph.size == (6, 7) and graph.shape(graph.output) == (1, 2)
+    assert load_onnx(net(tmp_path / "b.onnx"), size=(20, 24)).size == (20, 24)  # another one than the file's
+
+
+def test_damaged_bytes_are_told(tmp_path):
+    raw = net(tmp_path / "net.onnx").read_bytes()
+    rng = np.random.default_rng(1)
+    for i in range(60):
+        cut = bytearray(raw[: rng.integers(1, len(raw))] if i % 2 else raw)
+        for place in rng.integers(0, len(cut), 3):
+            cut[place] ^= int(rng.integers(1, 256))
+        (tmp_path / "bad.onnx").write_bytes(bytes(cut))
+        try:
+            load_onnx(tmp_path / "bad.onnx")
+        except CheckpointError as e:
+            assert "\n" not in str(e)

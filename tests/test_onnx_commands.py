@@ -1,0 +1,139 @@
+"""An ONNX model at the command line: checked, adapted, told of, used, and written back."""
+
+import json
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from onnx_models import by_runtime, saved  # noqa: E402
+from test_onnx import net  # noqa: E402
+
+from gradledger import cli  # noqa: E402
+from refimpl.saved.model import load  # noqa: E402
+
+NAMES = ("left", "middle", "right")
+
+
+@pytest.fixture
+def told(capsys):
+    """Run a command; its exit status, what it printed as JSON (else as text), and its sentence."""
+
+    def run(*args, as_json=True):
+        with pytest.raises(SystemExit) as left:
+            cli.main([*map(str, args), *(["--json"] if as_json else [])])
+        found = capsys.readouterr()
+        return left.value.code, json.loads(found.out) if as_json and found.out else found.out, found.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Maps of 12x10x3 whose brightest third tells the class, as a .npz with names."""
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    x = rng.normal(0, 0.3, (90, 12, 10, 3)).astype(np.float32)
+    for i, k in enumerate(y):
+        x[i, 4 * k : 4 * k + 4, :, k] += 2
+    path = tmp_path_factory.mktemp("data") / "data.npz"
+    np.savez(path, x_train=x[:60], y_train=y[:60], x_test=x[60:], y_test=y[60:], classes=np.array(NAMES))
+    return path
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory, data):
+    """The folder of a run of adapt on an ONNX model that knows other classes."""
+    folder = tmp_path_factory.mktemp("run")
+    path = net(folder / "mine.onnx")
+    with pytest.raises(SystemExit) as left:
+        cli.main(["adapt", "--model", str(path), "--data", str(data), "--epochs", "3", "--output", str(folder / "out")])
+    assert left.value.code == 0
+    return folder
+
+
+def test_a_model_that_trains_is_told_of(told, adapted):
+    status, found, _ = told("check", adapted / "mine.onnx", "--batch", 4)
+    assert status == 0 and found["trainable"] and found["opset"] == 17 and found["outputs"] == 5
+    assert {row["op"]: row["count"] for row in found["operators"]}["Conv"] == 2
+    assert [layer["name"] for layer in found["layers"]] == ["stem", "BatchNormalization_1", "dw", "fc"]
+    methods = {row["method"]: row for row in found["methods"]}
+    assert methods["backprop"]["bytes"] > methods["bias-only"]["bytes"] and "refused" in methods["niti"]
+    status, priced, _ = told("cost", "--model", adapted / "mine.onnx", "--batch", 4, "--method", "backprop")
+    assert priced["macs"] == methods["backprop"]["macs"]
+    status, text, _ = told("check", adapted / "mine.onnx", as_json=False)
+    assert "takes 12x10x3, tells 5 classes" in text and "not by niti" in text
+
+
+def test_a_model_that_does_not_train_has_status_1_and_every_reason(told, tmp_path):
+    nodes = [("Det", ["x"], ["d"], {}), ("Relu", ["d"], ["r"], {}), ("Sin", ["r"], ["y"], {})]
+    path = saved(tmp_path / "a.onnx", nodes, (1, 4, 5, 5))
+    status, found, sentence = told("check", path)
+    assert status == 1 and not found["trainable"] and not found["ok"]
+    assert sentence == f"gradledger: {path} cannot be trained: there is no way yet for Det, Sin\n"
+    assert {row["op"]: (len(row["missing"]), row["behind"]) for row in found["operators"]} == {
+        "Det": (1, 0), "Relu": (0, 1), "Sin": (1, 0)
+    }  # fmt: skip
+    status, text, _ = told("check", path, as_json=False)
+    assert status == 1 and "no: there is no converter for Det (Det_0)" in " ".join(text.split())
+
+
+def test_models_of_other_kinds_are_told_of_too(told, adapted):
+    for model in ("lenet5", adapted / "out" / "adapted.safetensors"):
+        status, found, _ = told("check", model)
+        assert status == 0 and found["trainable"] and found["operators"], model
+    assert told("check", adapted / "none.onnx")[0] == 2
+
+
+def test_adapt_writes_what_it_was_given(told, adapted, data):
+    out = adapted / "out"
+    record = json.loads((out / "adapt.json").read_text())
+    assert record["accuracy_after"] > 0.9 and record["weights"].startswith("pre-trained")
+    made, ours = onnx.load(out / "adapted.onnx"), load(out / "adapted.safetensors")
+    onnx.checker.check_model(made)
+    x = np.load(data)["x_test"]
+    scores = by_runtime(out / "adapted.onnx", np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+    np.testing.assert_allclose(scores, ours.trainer.predict(x), 1e-5, 1e-5)
+    said = {p.key: json.loads(p.value) for p in made.metadata_props}
+    assert said["gradledger.classes"] == list(NAMES) and said["gradledger.ledger"]["steps"] == record["steps"]
+    assert said["gradledger.adapted_from"]["model"] == "mine.onnx"
+
+
+def test_the_model_that_was_written_is_a_file_like_ours(told, adapted, data):
+    out = adapted / "out"
+    assert told("info", out / "adapted.onnx")[1]["classes"] == list(NAMES)
+    one, other = (told("evaluate", out / f"adapted.{kind}", "--data", data, "--output", adapted / kind)[1]
+                  for kind in ("safetensors", "onnx"))  # fmt: skip
+    assert one["accuracy"] == other["accuracy"] > 0.9 and one["confusion"] == other["confusion"]
+    status, found, _ = told("adapt", "--model", out / "adapted.onnx", "--data", data, "--epochs", 1,
+                            "--output", adapted / "again")  # fmt: skip
+    assert status == 0 and found["accuracy_before"] == one["accuracy"]  # its classes go by their names
+
+
+def test_export(told, adapted, tmp_path):
+    file = adapted / "out" / "adapted.safetensors"
+    status, found, _ = told("export", file, "--like", adapted / "mine.onnx", "--output", tmp_path / "a.onnx")
+    assert status == 0 and (tmp_path / "a.onnx").read_bytes() == (adapted / "out" / "adapted.onnx").read_bytes()
+    assert found["bytes"] == (tmp_path / "a.onnx").stat().st_size and found["classes"] == list(NAMES)
+    for args, said in (
+        ((file,), "mine.onnx, from which"),
+        ((file, "--like", tmp_path / "b.onnx"), "there is no file"),
+        ((file, "--like", tmp_path / "a.onnx"), "its content is another"),
+        ((file, "--like", adapted / "mine.onnx", "--output", adapted / "mine.onnx"), "name another --output"),
+    ):
+        status, _, sentence = told("export", *args)
+        assert status == 2 and said in sentence and sentence.count("\n") == 1, sentence
+
+
+def test_a_net_that_came_as_none_leaves_as_none(told, tmp_path):
+    told("adapt", "--epochs", 1, "--output", tmp_path / "out")
+    status, _, sentence = told("export", tmp_path / "out" / "adapted.safetensors")
+    assert status == 2 and "was adapted from watch, which is no ONNX model" in sentence
+    assert not (tmp_path / "out" / "adapted.onnx").exists()
+
+
+def test_python_takes_it_too(adapted):
+    net = load(adapted / "mine.onnx")
+    assert net.graph.size == (12, 10) and net.predict_proba(np.zeros((2, 12, 10, 3), np.uint8)).shape == (2, 5)
