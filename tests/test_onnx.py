@@ -50,6 +50,15 @@ CASES = {  # nodes, shape of the input, constants, opset
     "conv same lower, dilated": ([conv(auto_pad="SAME_LOWER", dilations=[2, 2])], (4, 8, 9), {"w": W3}, 17),
     "conv valid": ([conv(auto_pad="VALID")], (4, 8, 9), {"w": W3}, 17),
     "conv with bias": ([("Conv", ["x", "w", "b"], ["y"], {})], (4, 5, 5), {"w": W3, "b": floats(8)}, 17),
+    "zeros before a conv": (
+        [("Pad", ["x", "p"], ["t"], {}), ("Conv", ["t", "w"], ["y"], {"pads": [0, 1, 0, 0]})], (4, 5, 5),
+        {"w": W3, "p": np.array([0, 0, 1, 2, 0, 0, 0, 3])}, 17),
+    "zeros before a conv, by attributes": (
+        [("Pad", ["x"], ["t"], {"pads": [0, 0, 1, 2, 0, 0, 0, 3]}),
+         ("Conv", ["t", "w"], ["y"], {"auto_pad": "SAME_UPPER"})], (4, 5, 5), {"w": W3}, 9),
+    "a linear layer on a map of one pixel": (
+        [("Conv", ["x", "w"], ["t"], {}), ("Squeeze", ["t", "a"], ["f"], {}), ("Gemm", ["f", "v"], ["y"], {})],
+        (4, 3, 3), {"w": W3, "a": np.array([2, 3]), "v": floats(8, 3)}, 17),
     "depthwise": ([conv(group=4, pads=[1, 1, 1, 1])], (4, 5, 5), {"w": DEPTHWISE}, 17),
     "groups": ([conv(group=2)], (4, 5, 5), {"w": floats(6, 2, 3, 3)}, 17),
     "conv of a sequence": ([conv(pads=[2, 1], strides=[2])], (4, 20), {"w": W1D}, 17),
@@ -250,6 +259,29 @@ def test_what_was_not_trained_is_written_back_to_the_bit(tmp_path):
     graph = load_onnx(path)
     out = onnx.ModelProto.FromString(exported(path, graph.stored, graph.weights, {}))
     assert out.SerializeToString() == onnx.load(path).SerializeToString()
+
+
+def shared(path, copied):
+    """A net whose two convolutions read one bias, the second as a copy of it."""
+    nodes = [("Conv", ["x", "v", "b"], ["c"], {}), ("Identity", ["b"], ["b2"], {}),
+             ("Conv", ["c", "w", "b2" if copied else "b"], ["d"], {}), ("GlobalAveragePool", ["d"], ["g"], {}),
+             ("Flatten", ["g"], ["y"], {})]  # fmt: skip
+    constants = {"v": floats(4, 3, 1, 1), "w": floats(4, 4, 1, 1), "b": floats(4)}
+    return saved(path, nodes, (1, 3, 5, 5), constants=constants, rank=2)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_constant_of_two_layers_is_written_as_one_for_each(tmp_path, copied):
+    path = shared(tmp_path / "a.onnx", copied)
+    graph, x = load_onnx(path), floats(1, 3, 5, 5)
+    np.testing.assert_allclose(ours(path, x), by_runtime(path, x), 1e-4, 1e-5)
+    biases = [name for name in graph.weights if name.endswith(".b")]
+    weights = dict(graph.weights) | {biases[1]: graph.weights[biases[1]] + 1}
+    (tmp_path / "b.onnx").write_bytes(exported(path, graph.stored, weights, {}))
+    onnx.checker.check_model(onnx.load(tmp_path / "b.onnx"))
+    np.testing.assert_allclose(by_runtime(tmp_path / "b.onnx", x), by_runtime(path, x) + 1, 1e-4, 1e-5)
+    again = load_onnx(tmp_path / "b.onnx")
+    assert all(np.array_equal(a, again.weights[n]) for n, a in weights.items())
 
 
 def test_weights_in_a_file_beside_the_model(tmp_path):

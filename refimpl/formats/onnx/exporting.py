@@ -36,19 +36,26 @@ def exported(
     proto, what = file.proto, f"the ONNX model {original}"
     places = {tensor.name: tensor for tensor in proto.graph.initializer}
     written = {name: tensor for name, tensor in places.items() if tensor.HasField("data_location")}
-    classes = None
+    classes, own = None, set[str]()
+    nodes = {n.output[0]: n for n in proto.graph.node if n.output}
     for name, where in stored.items():
         at = Stored(**{**where, "axes": tuple(where["axes"]), "split": tuple(where["split"])})
-        if at.name not in places:
+        if at.node not in nodes or nodes[at.node].input[at.place : at.place + 1] != [at.name]:
             raise CheckpointError(f"{what} has no {quoted(at.name)!r}, from which {name} is: it is another model")
         if name not in weights:
             raise CheckpointError(f"the net has no weights {name}, which {what} needs")
-        old = file.constants[at.name]
+        old = constant(file, nodes, at.name)
         array = as_stored(at, weights[name], old.shape, f"{name} of {what}")
         if array.shape != old.shape:
             classes = array.shape[next(i for i, n in enumerate(old.shape) if array.shape[i] != n)]
-        places[at.name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array, old.dtype), at.name))
-        written.pop(at.name, None)
+        target = at.name
+        if at.name in own or at.name not in places:  # a constant of several layers, or a copy: each has its own now
+            target = fresh(at.name, places)
+            nodes[at.node].input[at.place] = target
+            places[target] = proto.graph.initializer.add()
+        own.add(at.name)
+        places[target].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array, old.dtype), target))
+        written.pop(target, None)
     for name, tensor in written.items():  # weights that lie in a file beside it
         tensor.CopyFrom(numpy_helper.from_array(file.constants[name], name))
     if classes is not None:
@@ -64,6 +71,23 @@ def exported(
     if proto.ByteSize() > MOST_BYTES:
         raise CheckpointError(f"{what} would take {proto.ByteSize():,} bytes, a file of ONNX at most {MOST_BYTES:,}")
     return proto.SerializeToString()
+
+
+def constant(file: model_file.ModelFile, nodes: Mapping, name: str) -> np.ndarray:
+    """The array that a layer reads: an initializer, one that an Identity copies, or that of a Constant."""
+    from onnx import numpy_helper
+
+    while name not in file.constants:
+        node = nodes[name]
+        if node.op_type == "Constant":
+            return numpy_helper.to_array(node.attribute[0].t)
+        name = node.input[0]
+    return file.constants[name]
+
+
+def fresh(name: str, places: Mapping) -> str:
+    """A name that no initializer has."""
+    return next(new for i in range(2, len(places) + 3) if (new := f"{name}.{i}") not in places)
 
 
 def as_stored(at: Stored, array: np.ndarray, old: tuple[int, ...], what: str) -> np.ndarray:

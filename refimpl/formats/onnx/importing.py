@@ -30,6 +30,10 @@ from .value import BEHIND, FLOATS, MAP, MISSING, ROW, TRAINS, Imported, Told, Un
 from .walk import Step, Walk
 
 TAG = "gradledger."  # before what we say in the metadata
+OF_SHAPES = {  # operators by which exports compute with shapes: what comes behind a missing one may be that
+    "Shape", "Gather", "Slice", "Ceil", "Floor", "Div", "Sub", "Cast", "ConstantOfShape", "Range", "Expand", "Where",
+    "Equal", "Max", "Min",
+}  # fmt: skip
 SHOWN = 3  # nodes that a sentence names
 
 
@@ -129,13 +133,14 @@ def converted(walk: Walk, node: Any, place: int) -> None:
         if not behind and walk.fold(node):
             walk.folded += 1
             return
-        if module is None:
+        if module is None and not (behind and node.op_type in OF_SHAPES):
             domain = "" if node.domain in STANDARD else f" of the domain {quoted(node.domain)}"
             raise Unsupported(f"there is no converter for {quoted(node.op_type)}{domain}")
         if behind:
             walk.told.append(Told(name, node.op_type, BEHIND))
             walk.lost |= outputs
             return
+        assert module is not None
         module.convert(Step(walk, node, name))
     except (Unsupported, ShapeError) as e:
         walk.told.append(Told(name, node.op_type, MISSING, str(e)))

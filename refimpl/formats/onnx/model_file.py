@@ -19,7 +19,6 @@ from ...storage.files import quoted
 OPSETS = range(9, 24)  # of the operators' standard domain that converters were written for
 STANDARD = ("", "ai.onnx")  # names of that domain
 MOST_NODES = 100_000
-BITS = 8
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def read(path: str | os.PathLike) -> ModelFile:
             proto = onnx.ModelProto.FromString(file.read())
     if not proto.graph.node or not proto.graph.output:
         raise CheckpointError(f"{what} holds no graph with nodes and an output")
-    opset = next((o.version for o in proto.opset_import if o.domain in STANDARD), None)
+    opset = next((o.version for o in proto.opset_import if o.domain in STANDARD), 0)
     if opset not in OPSETS:
         raise CheckpointError(
             f"{what} is of opset {opset}, but {OPSETS[0]} to {OPSETS[-1]} are read: export it again with one of these"
@@ -88,8 +87,8 @@ def array(tensor: Any, folder: Path, what: str) -> np.ndarray:
     import onnx
     from onnx import numpy_helper
 
-    name, most = f"{quoted(tensor.name)!r} of {what}", files.most_bytes(0)
-    if any(n < 0 for n in tensor.dims) or np.prod([float(n) for n in tensor.dims]) * BITS > most:
+    name = f"{quoted(tensor.name)!r} of {what}"
+    if any(n < 0 for n in tensor.dims):
         raise CheckpointError(f"{name} says it has the shape {quoted(list(tensor.dims))}, which cannot be")
     with files.reading(name, CheckpointError, "is damaged"):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -117,6 +116,7 @@ def external(tensor: Any, folder: Path, name: str) -> Any:
             raise CheckpointError(
                 f"{name} is said to be bytes {offset} to {offset + count} of {path.name}, which has {size}"
             )
+        files.check_size(2 * count, size, f"{path.name}, where {name} is", CheckpointError)
         file.seek(offset)
         found = onnx.TensorProto()
         found.CopyFrom(tensor)

@@ -10,6 +10,8 @@ from .model_file import ModelFile
 
 MAP = (0, 3, 1, 2)  # our axes, in ONNX's order, of a map (N, C, H, W) → (N, H, W, C)
 ROW = (0, 3, 2)  # of a sequence (N, C, T), a map of one row
+Sides = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right))
+NO_PAD: Sides = ((0, 0), (0, 0))
 FLOATS = (1, 11)  # ONNX's numbers of float32 and float64
 TRAINS, FORWARD, MISSING, BEHIND = "trains", "forward only", "missing", "behind a missing one"
 
@@ -24,22 +26,26 @@ class Value:
 
     tensor: of ours; axes: of our tensor, one for each of ONNX's, None for an axis of length 1 that ours lacks. mixed:
     (C, H, W) where the features of our (N, D) are in the order (H, W, C), and those of ONNX in the order (C, H, W).
+    pad: zeros around the map that ours lacks, for the convolution that follows.
     """
 
     tensor: str
     axes: tuple[int | None, ...]
     mixed: tuple[int, int, int] | None = None
+    pad: Sides = NO_PAD
 
 
 @dataclass(frozen=True)
 class Stored:
     """Where a parameter is in the ONNX file.
 
-    name: of the initializer; axes: its axes in our order; split: its shape before that, where one axis stands for
-    several; factor: ours is so many times it.
+    name: of the constant; node, place: what reads it, by its first output, and as which input; axes: its axes in our
+    order; split: its shape before that, where one axis stands for several; factor: ours is so many times it.
     """
 
     name: str
+    node: str
+    place: int
     axes: tuple[int, ...]
     split: tuple[int, ...] = ()
     factor: float = 1.0

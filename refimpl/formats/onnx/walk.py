@@ -1,5 +1,6 @@
 """The state of a walk through an ONNX graph, and a node of it as its converter sees it."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from ...graph import Graph
 from ...storage.files import quoted
 from . import model_file
 from .model_file import STANDARD, ModelFile
-from .value import MAP, ROW, Stored, Told, Unsupported, Value
+from .value import MAP, NO_PAD, ROW, Sides, Stored, Told, Unsupported, Value
 
 WEIGHT = ".weight"  # what PyTorch's names of weights end with: the rest is that of the layer
 MOST_FOLDED = 2**22  # elements of what is computed at once
@@ -62,13 +63,15 @@ class Step:
             raise Unsupported(f"its {what} depends on the input of the graph")
         return found
 
-    def initializer(self, i: int, what: str) -> str:
-        """Name of the constant that input number i is."""
-        self.constant(i, what)
-        return self.node.input[i]
-
     def tensor(self, i: int) -> Value:
-        """Input number i, which must depend on the input of the graph."""
+        """Input number i, which must depend on the input of the graph, and not be padded."""
+        found = self.padded(i)
+        if found.pad != NO_PAD:
+            raise Unsupported("its input is padded apart, which is read before a convolution alone")
+        return found
+
+    def padded(self, i: int) -> Value:
+        """Input number i, which must depend on the input of the graph, and may be padded with zeros."""
         found = self.value(i)
         if not isinstance(found, Value):
             raise Unsupported(f"its input {quoted(self.node.input[i])!r} is a constant")
@@ -79,8 +82,11 @@ class Step:
         return self.walk.shape(value)
 
     def map(self, i: int) -> str:
-        """Our tensor (N, H, W, C) of input number i, which is (N, C, H, W), or (N, C, T) as a map of one row."""
-        value = self.tensor(i)
+        """Our tensor (N, H, W, C) of input number i, which is (N, C, H, W), or (N, C, T) as a map of one row.
+
+        Without the padding that it may have.
+        """
+        value = self.padded(i)
         rank, wanted = len(value.axes), {4: MAP, 3: ROW}.get(len(value.axes))
         if wanted is None:
             raise Unsupported(f"its input has {rank} axes, maps have 4 (N, C, H, W), or 3 (N, C, T)")
@@ -99,15 +105,26 @@ class Step:
         value = self.tensor(i)
         if value.axes[:2] == (0, 1) and set(value.axes[2:]) <= {None}:
             return Value(value.tensor, (0, 1), value.mixed)
+        if value.axes[:2] == (0, 3) and math.prod(self.shape(value)[2:]) == 1:  # of a map of one pixel
+            return Value(self.factors(value), (0, 1))
         raise Unsupported(f"its input has the shape {self.shape(value)}, features are (N, D)")
 
-    def store(self, parameter: str, initializer: str, axes: Sequence[int], **more: Any) -> None:
-        """Parameter `parameter` of our graph is this constant of the file."""
-        self.walk.store(parameter, Stored(initializer, tuple(axes), **more))
+    def factors(self, value: Value) -> str:
+        """Our (N, C) of a value (N, C, 1, …)."""
+        if len(self.graph.shape(value.tensor)) == 2:
+            return value.tensor
+        return self.walk.once(value.tensor, "flat", lambda name: self.graph.flatten(name, value.tensor))
 
-    def give(self, tensor: str, axes: Sequence[int | None], mixed: tuple[int, int, int] | None = None) -> None:
+    def store(self, parameter: str, place: int, axes: Sequence[int], node: Any = None, **more: Any) -> None:
+        """Parameter `parameter` of our graph is input number `place`, a constant. node: whose, default this one's."""
+        node = node or self.node
+        self.walk.store(parameter, Stored(node.input[place], node.output[0], place, tuple(axes), **more))
+
+    def give(
+        self, tensor: str, axes: Sequence[int | None], mixed: tuple[int, int, int] | None = None, pad: Sides = NO_PAD
+    ) -> None:  # fmt: skip
         """Its first output is our tensor."""
-        self.walk.values[self.node.output[0]] = Value(tensor, tuple(axes), mixed)
+        self.walk.values[self.node.output[0]] = Value(tensor, tuple(axes), mixed, pad)
 
     def consumers(self) -> list[Any]:
         """The nodes that read its first output; the graph's own output is one, None."""
@@ -166,7 +183,10 @@ class Walk:
 
     def store(self, parameter: str, stored: Stored) -> None:
         """Give a parameter the value of a constant."""
-        array = np.asarray(stored.ours(self.file.constants[stored.name]))
+        constant = self.values[stored.name]
+        if isinstance(constant, Value):
+            raise Unsupported(f"{quoted(stored.name)!r} depends on the input of the graph")
+        array = np.asarray(stored.ours(constant))
         wanted = self.graph.parameters[parameter].shape
         self.graph.weights[parameter] = np.ascontiguousarray(array.reshape(wanted))
         self.stored[parameter] = stored

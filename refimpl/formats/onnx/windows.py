@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 
 from ...kernels.geometry import same_pad
-from .value import Unsupported
+from .value import Sides, Unsupported
 from .walk import Step
-
-Sides = tuple[tuple[int, int], tuple[int, int]]
 
 
 def two(numbers: Sequence[int], first: int) -> tuple[int, int]:

@@ -24,7 +24,7 @@ def convert(step: Step) -> None:
         step.name, own, float(step.attr("epsilon", 1e-5)), round(1 - float(step.attr("momentum", 0.9)), 6)
     )
     for i, name in enumerate(NAMES, start=1):
-        step.store(f"{step.name}.{name}", step.initializer(i, name), (0,))
+        step.store(f"{step.name}.{name}", i, (0,))
     if rank == 2:
         step.give(step.graph.flatten(step.walk.unique(f"{step.name}.features"), y), (0, 1))
     else:

@@ -13,8 +13,7 @@ OPERATORS = ("Conv",)
 def convert(step: Step) -> None:
     """A conv2d."""
     x = step.map(0)
-    name = step.initializer(1, "weights")
-    w, rank = step.constant(1, "weights"), len(step.tensor(0).axes)
+    w, rank = step.constant(1, "weights"), len(step.padded(0).axes)
     if w.ndim != rank:
         raise Unsupported(f"its weights have {w.ndim} axes, its input has {rank}")
     kernel = two(w.shape[2:], 1)
@@ -22,11 +21,14 @@ def convert(step: Step) -> None:
         two(step.attr("strides", (1,) * (rank - 2)), 1),
         two(step.attr("dilations", (1,) * (rank - 2)), 1),
     )
-    pad = pad_of(step, step.graph.shape(x)[1:3], kernel, stride, dilation)
+    size = [n + sum(own) for n, own in zip(step.graph.shape(x)[1:3], step.padded(0).pad, strict=True)]
+    pad = pad_of(step, size, kernel, stride, dilation)
+    (top, bottom), (left, right) = step.padded(0).pad
+    pad = ((pad[0][0] + top, pad[0][1] + bottom), (pad[1][0] + left, pad[1][1] + right))
     bias = step.given(2)
     y = step.graph.conv2d(step.name, x, w.shape[0], kernel, stride, pad, dilation, step.attr("group", 1), bias)
     shape = w.shape if rank == 4 else (*w.shape[:2], 1, w.shape[2])
-    step.store(f"{step.name}.w", name, (2, 3, 1, 0), split=shape)
+    step.store(f"{step.name}.w", 1, (2, 3, 1, 0), split=shape)
     if bias:
-        step.store(f"{step.name}.b", step.initializer(2, "bias"), (0,))
+        step.store(f"{step.name}.b", 2, (0,))
     step.give(y, MAP if rank == 4 else ROW)

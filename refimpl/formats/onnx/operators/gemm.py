@@ -15,5 +15,5 @@ def convert(step: Step) -> None:
     if step.attr("transA", 0):
         raise Unsupported("it transposes its input, which mixes samples")
     alpha, beta = float(step.attr("alpha", 1.0)), float(step.attr("beta", 1.0))
-    bias = step.initializer(2, "bias") if step.given(2) and beta else None
+    bias = (step.node, 2) if step.given(2) and beta else None
     linear(step, 1, bool(step.attr("transB", 0)), bias, alpha, beta)
