@@ -121,29 +121,32 @@ def those_of(where: Path, cells: Cells, names: tuple[str, ...]) -> list[int]:
 
 def table_of(cells: Cells, columns: Columns, problems: Problems, at: str = "") -> Table:
     """Numbers, labels and groups of a table; rows that are wrong enter `problems`, with their line after `at`."""
-    good = [i for i in range(len(cells.rows)) if _check(cells, i, columns, problems, at)]
-    x = np.array([[cells.number(cells.rows[i][j]) for j in columns.used] for i in good])
+    texts = [c for c in (columns.label, columns.group) if c is not None]
+    found, good = [], []
+    for i, row in enumerate(cells.rows):
+        numbers = [cells.number(row[j]) for j in columns.used] if len(row) == len(cells.names) else [None]
+        if None in numbers or any(row[j].strip().lower() in MISSING for j in texts):
+            problems.add(f"{at}line {cells.lines[i]}", _wrong(cells, row, columns))
+        else:
+            found.append(numbers)
+            good.append(i)
     gaps = np.cumsum(np.diff(good, prepend=good[:1]) > 1)
     of = (columns.label, columns.group)
-    texts = [None if c is None else np.array([cells.rows[i][c].strip() for i in good]) for c in of]
-    return Table(x, *texts, gaps, [cells.lines[i] for i in good])
+    named = [None if c is None else np.array([cells.rows[i][c].strip() for i in good]) for c in of]
+    return Table(np.array(found), *named, gaps, [cells.lines[i] for i in good])
 
 
-def _check(cells: Cells, i: int, columns: Columns, problems: Problems, at: str) -> bool:
-    """Can a row be used? What is wrong with it enters `problems`, with its line."""
-    row, where, count = cells.rows[i], f"{at}line {cells.lines[i]}", len(cells.names)
-    if len(row) != count:
-        problems.add(where, f"has {plural(len(row), 'cell')}, but the table has {count} columns")
-        return False
+def _wrong(cells: Cells, row: list[str], columns: Columns) -> str:
+    """What is wrong with a row that cannot be used."""
+    if len(row) != len(cells.names):
+        return f"has {plural(len(row), 'cell')}, but the table has {len(cells.names)} columns"
     for j in columns.needed:
         cell, name = row[j].strip(), quoted(cells.names[j])
         if cell.lower() in MISSING:
-            problems.add(where, f"has no value in column {name}")
-            return False
+            return f"has no value in column {name}"
         if j in columns.used and cells.number(cell) is None:
-            problems.add(where, f"has {quoted(cell)!r} in column {name}, which is no finite number")
-            return False
-    return True
+            return f"has {quoted(cell)!r} in column {name}, which is no finite number"
+    raise AssertionError("the row can be used")
 
 
 def _is_text(cells: Cells, column: int) -> bool:
