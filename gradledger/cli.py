@@ -82,7 +82,9 @@ def common(
 def adapt(
     context: typer.Context,
     model: Annotated[str, typer.Option(help="watch, efficientnet_lite0, our .safetensors or a known .npz.")] = "watch",
-    data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
+    data: Annotated[
+        str, typer.Option(help="A data set's name, a .npz, a table, or a folder of class folders or of tables.")
+    ] = "watch",
     subject: Subject = None,
     method: Method = [recipe.METHOD],  # noqa: B006 (typer reads the default, nobody changes it)
     train_last: TrainLast = None,

@@ -135,7 +135,10 @@ Rate = Annotated[
 Label = Annotated[str | None, typer.Option(help="Column of a table with the labels, by name or number from 1.")]
 Group = Annotated[
     str | None,
-    typer.Option(help="Column of a table, or array, with the person or recording: nobody trains and judges."),
+    typer.Option(
+        help="Who or what samples are of, so that nobody trains and judges: a column of a table, an array, or for "
+        "files a regular expression with the group in parentheses, found in their names, as '(.+)_'."
+    ),
 ]
 Values = Annotated[
     str | None,

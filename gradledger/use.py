@@ -10,7 +10,9 @@ from .command import WHOLE, Json, Subject, Threads
 from .exits import emit
 
 File = Annotated[str, typer.Argument(help="A file of weights: .safetensors of adapt, or a known .npz.")]
-Data = Annotated[str, typer.Option(help="An image, a folder of images, a .npy, a .npz, or a data set's name.")]
+Data = Annotated[
+    str, typer.Option(help="An image, a WAV file, a table, a folder of them, a .npy, a .npz, or a data set's name.")
+]
 
 
 def info(file: File, as_json: Json = False) -> None:

@@ -132,6 +132,11 @@ PHOTOGRAPHS = {
         pets(*(put(f"cat/{n}", b"x") for n in (".DS_Store", "Thumbs.db", "desktop.ini", "._0.png"))),
         says="is hidden, or a file of the system",
     ),
+    "people in folders": Case(
+        pets(*(put(f"{c}/{who}/{i}.png", picture()) for c in ("cat", "dog") for who in "abcd" for i in range(5)),
+             count=0),
+        count=(30, 0, 10), says="4 groups by --group '(.+)/': none of them trains and judges", ask={"group": "(.+)/"},
+    ),
     "texts among pictures": Case(pets(put("cat/labels.txt", b"x"), put("readme.md", b"x")), says="is no image"),
     "train and test": Case(parts(train=4, test=1), count=(8, 0, 2), says="train/ trains, test/ judges"),
     "train and val": Case(parts(train=4, val=1), count=(8, 0, 2), says="val/ judges"),
@@ -172,6 +177,8 @@ PHOTOGRAPHS = {
         "test/cat holds no image",
     ),
     "two folders for one purpose": Refused(parts(train=4, val=1, valid=1), "has the folders val and valid for one"),
+    "a name without a group": Refused(pets(), "cat/0.png has no group: --group '.*' finds none", {"group": "(.+)_"}),
+    "no pattern": Refused(pets(), "--group '.\\*' is no regular expression|one part in parentheses", {"group": "name"}),
     "floats without a range": Refused(
         pets(put("cat/f.tif", Image.fromarray(np.ones((9, 9), np.float32)))), "cat/f.tif cannot be read: its pixels are"
     ),
@@ -337,6 +344,132 @@ TABLES = {
 }  # fmt: skip
 
 
+# Folders of tables
+
+
+def text_of(rows=60, header="ax,ay", values=None, **columns):
+    """A table of a recording; columns: name → value of a row."""
+    x = RNG.standard_normal((rows, 2)).round(3) if values is None else values
+    lines = [",".join([*map(str, row), *(str(value(i)) for value in columns.values())]) for i, row in enumerate(x)]
+    return "\n".join([",".join(filter(None, (header, *columns))), *lines]) if header else "\n".join(lines)
+
+
+def recordings(*more, classes=("sit", "walk"), count=5, under="", **options):
+    """Lays class folders of tables; more: functions of the folder that add to them."""
+
+    def lay(root):
+        for name in classes:
+            for i in range(count):
+                put(f"{under}/{name}/{i}.csv".lstrip("/"), text_of(**options).encode())(root)
+        for add in more:
+            add(root)
+        return root
+
+    return lay
+
+
+def labelled(*more, count=6, suffix="csv"):
+    """Lays tables with a column of labels."""
+
+    def lay(root):
+        for i in range(count):
+            put(f"{i}.{suffix}", text_of(activity=lambda _, i=i: ("sit", "walk")[i % 2]).encode())(root)
+        for add in more:
+            add(root)
+        return root
+
+    return lay
+
+
+def csv(path, **options):
+    return put(path, text_of(**options).encode())
+
+
+def timed(step):
+    return {"time": lambda i: round(i * step, 6)}
+
+
+F = {"classes": ("sit", "walk"), "count": (24, 0, 6), "shape": (1, 20, 2), "ask": {"window": "20", "stride": "20"}}
+LEFT = F["ask"] | {"skip_bad": True}
+FOLDERS = {
+    "class folders": Case(recordings(), **F, says="each of the 10 tables is a recording, and a group of its own"),
+    "whole tables": Case(recordings(), **F | {"count": (8, 0, 2), "shape": (1, 60, 2), "ask": {}}),
+    "columns of labels": Case(labelled(), **F | {"count": (12, 0, 6)}, says="labels are those of column activity"),
+    "texts with labels": Case(labelled(suffix="txt"), **F | {"count": (12, 0, 6)}),
+    "no headers": Case(recordings(header=None), **F),
+    "columns in another order": Case(
+        recordings(lambda root: [
+            p.write_text("\n".join(",".join(reversed(line.split(","))) for line in p.read_text().split("\n")))
+            for p in root.rglob("1.csv")
+        ] and None), **F,
+    ),
+    "one of decimal commas": Case(
+        recordings(put("sit/9.csv", text_of().replace(",", ";").replace(".", ",").encode())),
+        **F | {"count": (27, 0, 6)},
+    ),
+    "more columns in one": Case(recordings(csv("sit/9.csv", temp=lambda i: 20.5)), **F | {"count": (27, 0, 6)}),
+    "times and notes": Case(recordings(note=lambda i: "ok", **timed(0.02)), **F, says="column 'time' holds time and"),
+    "rows that begin again": Case(recordings(id=lambda i: i), **F, says="column 'id' holds numbers of rows and is not"),
+    "other lengths": Case(recordings(csv("sit/9.csv", rows=200)), **F | {"count": (31, 0, 9)}),
+    "train and test of tables": Case(
+        lambda root: [recordings(under="train", count=4)(root), recordings(under="test", count=1)(root)][0],
+        **F, says="train/ trains, test/ judges",
+    ),
+    "people by name": Case(
+        recordings(lambda root: [p.rename(p.with_name(f"ann_{p.name}" if p.stem in "12" else f"bob_{p.name}"))
+                                 for p in root.rglob("*.csv")] and None),
+        **F | {"count": (18, 0, 12), "ask": F["ask"] | {"group": "(.+)_"}}, says="2 groups by --group '(.+)_'",
+    ),
+    "notes beside": Case(recordings(put("sit/a.md", b"x"), put("readme.txt", b"x")), **F, says="is no table"),
+    "broken ones left out of tables": Case(
+        recordings(put("sit/8.csv", bytes(range(99))), put("sit/9.csv"), csv("sit/a.csv", header="ax,az")),
+        **F | {"ask": LEFT}, says="a.csv has no column ay, which the others have",
+    ),
+    "wrong rows of a table left out": Case(
+        recordings(lambda root: (root / "sit/2.csv").write_text(spoilt(31, "1,x")((root / "sit/2.csv").read_text()))),
+        **F | {"count": (23, 0, 6), "ask": LEFT}, says="sit/2.csv, line 31 has 'x' in column ay",
+    ),
+    "another rate left out": Case(
+        recordings(csv("sit/9.csv", **timed(0.01)), **timed(0.02)), **F | {"ask": LEFT}, says="another rate"
+    ),
+    "a broken table": Refused(
+        recordings(put("sit/9.csv", b"hello\nworld\n")), "^.*sit/9.csv is no table: its lines hold no cells", F["ask"]
+    ),
+    "a table of bytes": Refused(recordings(put("sit/9.csv", bytes(99))), "sit/9.csv is no table of text: ", F["ask"]),
+    "an empty table": Refused(recordings(put("walk/9.csv")), "walk/9.csv is empty; --skip-bad leaves", F["ask"]),
+    "a table of a header": Refused(recordings(put("sit/9.csv", b"ax,ay\n")), "9.csv has no rows below its", F["ask"]),
+    "a column that one lacks": Refused(
+        recordings(csv("sit/9.csv", header="ax,az")), "sit/9.csv has no column ay, which the others have; --s", F["ask"]
+    ),
+    "one without a header": Refused(
+        recordings(csv("sit/9.csv", header=None)), "sit/9.csv has no column ax, which the others have", F["ask"]
+    ),
+    "a word in a cell": Refused(
+        recordings(lambda root: (root / "sit/2.csv").write_text(spoilt(4, "1,x")((root / "sit/2.csv").read_text()))),
+        "sit/2.csv, line 4 has 'x' in column ay, which is no finite number; --skip-bad", F["ask"],
+    ),
+    "other rates": Refused(
+        recordings(csv("sit/9.csv", **timed(0.01)), **timed(0.02)),
+        "sit/9.csv has a row every 0.01 by its column time, others every 0.02: another rate; --skip", F["ask"],
+    ),
+    "one too short": Refused(
+        recordings(csv("sit/9.csv", rows=7)), "sit/9.csv has 7 rows, and a window is 20 samples long; --", F["ask"]
+    ),
+    "many problems": Refused(
+        recordings(put("sit/8.csv"), csv("sit/9.csv", rows=7), csv("walk/9.csv", header="a,b")),
+        "3 problems with the 13 tables of .*own: sit/8.csv is empty; walk/9.csv has no column ax, .*; sit/9.csv has 7 |"
+        "3 problems with the 13 tables of .*own: sit/8.csv is empty; sit/9.csv has 7 rows, .*; walk/9.csv has no colum",
+        F["ask"],
+    ),
+    "lengths without windows": Refused(recordings(csv("sit/9.csv", rows=70)), "have from 60 rows .* as --window 60"),
+    "tables of Excel": Refused(recordings(put("sit/9.xlsx", b"")), "sit/9.xlsx is a table that is not read", F["ask"]),
+    "no labels anywhere": Refused(
+        lambda root: [csv(f"{i}.csv")(root) for i in range(4)][0], "no column that is known as that of labels", F["ask"]
+    ),
+    "no such group": Refused(recordings(), "sit/0.csv has no group: --group", F["ask"] | {"group": "(p)_"}),
+}  # fmt: skip
+
+
 # Sound
 
 
@@ -366,11 +499,25 @@ SOUNDS = {
     "texts among sounds": Case(sounds(put("low/a.txt", b"x")), **S, says="is no WAV file"),
     "a sound cut short": Refused(sounds(cut("low/3.wav", 300)), "low/3.wav is cut off: it states 4,000 bytes"),
     "a sound that is none": Refused(sounds(put("low/x.wav", b"no")), "low/x.wav cannot be read: it is no WAV file"),
+    "windows": Case(
+        sounds(),
+        **S | {"count": (72, 0, 18)},
+        says="90 windows of 0.05 s, one every 0.025 s, of 10 clips",
+        ask={"window": "0.05s"},
+    ),
+    "groups of sounds": Case(
+        sounds(), **S | {"count": (8, 0, 2)}, says="5 groups by --group '(.)': none", ask={"group": "(.)"}
+    ),
+    "a window that no map holds": Refused(
+        sounds(), "--window 9s is longer than a map of sound, at most 4.10 s", {"window": "9s"}
+    ),
+    "a stride alone": Refused(sounds(), "--stride goes with --window", {"stride": "1s"}),
     "sound that is not read": Refused(sounds(put("low/x.mp3", b"no")), "low/x.mp3 is sound that is not read"),
 }
 
-USED = {n: c for group in (PHOTOGRAPHS, ARRAYS, TABLES, SOUNDS) for n, c in group.items() if isinstance(c, Case)}
-REFUSED = {n: c for group in (PHOTOGRAPHS, ARRAYS, TABLES, SOUNDS) for n, c in group.items() if isinstance(c, Refused)}
+SOURCES = (PHOTOGRAPHS, ARRAYS, TABLES, FOLDERS, SOUNDS)
+USED = {n: c for group in SOURCES for n, c in group.items() if isinstance(c, Case)}
+REFUSED = {n: c for group in SOURCES for n, c in group.items() if isinstance(c, Refused)}
 
 
 def load(root, case, pictures):
@@ -383,8 +530,8 @@ def load(root, case, pictures):
 
 
 def test_there_are_enough_cases():
-    assert len(USED) + len(REFUSED) == sum(map(len, (PHOTOGRAPHS, ARRAYS, TABLES, SOUNDS))) >= 60
-    assert len(USED) > 60 and len(REFUSED) > 30
+    assert len(USED) + len(REFUSED) == sum(map(len, SOURCES)) >= 60
+    assert len(USED) > 90 and len(REFUSED) > 50
 
 
 @pytest.mark.parametrize("name", USED)

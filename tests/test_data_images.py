@@ -246,3 +246,76 @@ def test_options_that_mean_nothing_for_images_are_refused(tmp_path):
         data.load(pets(tmp_path), size=(4, 4), reading=ReadOptions(window="2s"))
     with pytest.raises(DataError, match="--skip-bad means nothing for embedded data: leave it out"):
         data.load("watch", reading=SKIP)
+
+
+# Photographs that belong together
+
+
+def people(root, form, count=4):
+    """Pictures of six people in two classes, each of one grey of its own."""
+    for c, name in enumerate(("cat", "dog")):
+        for who in range(6):
+            for i in range(count):
+                save(root / name / form.format(who=f"p{who}", i=i), Image.new("L", (6, 6), 40 * who + 5 * i + c))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("form", "group"),
+    [
+        ("{who}_{i}.png", "(.+)_"),
+        ("{who}/{i}.png", "(.+)/"),
+        ("x-{who}-{i}.jpeg", "-(p[0-9])-"),
+        ("{who}{i}.png", "(p.)"),
+    ],
+)
+def test_nobody_trains_and_judges(tmp_path, form, group):
+    root = people(tmp_path / "pets", form)
+    found = data.load(root, size=(6, 6), channels=1, reading=ReadOptions(group=group))
+    held = data.validation_split(found, 0.2)
+
+    def who(x):
+        return {round(255 * float(m[0, 0, 0])) // 40 for m in x}
+
+    train, val, test = who(held.x_train), who(held.x_val), who(found.x_test)
+    assert not train & val and not (train | val) & test and train | val | test == set(range(6)) and len(test) == 1
+    assert f"6 groups by --group {group!r}: none of them trains and judges" in found.origin.said
+    assert found.origin.split == f"judging: 1 whole group, drawn: p{min(test)}"
+    assert who(held.x_train[held.groups == held.groups[0]]) == {round(255 * float(held.x_train[0, 0, 0, 0])) // 40}
+    alone = data.load(root, size=(6, 6), channels=1)
+    hint = "6 folders below the class folders: --group '(.+)/' keeps each of them on one side"
+    assert (hint in alone.origin.said) == ("/" in form)
+    assert alone.groups is None and who(alone.x_train) & who(alone.x_test)  # which the groups keep apart
+
+
+def test_groups_are_kept_where_files_are_left_out(tmp_path):
+    root = people(tmp_path / "pets", "{who}_{i}.png")
+    save(root / "cat" / "a.png", Image.new("L", (6, 6), 255))
+    (root / "cat" / "b.png").write_bytes(b"no")
+    (root / "cat" / "p1_x.png").write_bytes(b"no")
+    with pytest.raises(
+        DataError, match="3 problems with the 51 images of .*; cat/a.png has no group: --group .*; --skip"
+    ):
+        data.load(root, size=(6, 6), reading=ReadOptions(group="(.+)_"))
+    found = data.load(root, size=(6, 6), channels=1, reading=ReadOptions(group="(.+)_", skip_bad=True))
+    greys = [round(255 * float(m[0, 0, 0])) for m in (*found.x_train, *found.x_test)]
+    files = [name.rsplit("/")[-1] for part in ("train", "test") for name in found.origin.files[part]]
+    assert [f"p{g // 40}" for g in greys] == [name[:2] for name in files] and len(files) == 48
+
+
+def test_groups_on_both_sides_of_folders_are_told(tmp_path):
+    for part in ("train", "val"):
+        people(tmp_path / "pets" / part, "{who}_{i}.png", 1)
+    save(tmp_path / "pets" / "train" / "cat" / "q_1.png")
+    found = data.load(tmp_path / "pets", size=(6, 6), reading=ReadOptions(group="(.+)_"))
+    assert found.origin.split == "train/ trains, val/ judges" and len(np.unique(found.groups)) == 7
+    assert "7 groups by --group '(.+)_', split by the folders" in found.origin.said
+    assert "6 groups of train/ also in val/: p0, p1, p2, …" in found.origin.said
+
+
+def test_one_group_of_each_class_cannot_be_split(tmp_path):
+    root = people(tmp_path / "pets", "{who}_{i}.png")
+    with pytest.raises(
+        DataError, match="pets has too few groups or recordings to hold some out: every class needs two"
+    ):
+        data.load(root, size=(6, 6), reading=ReadOptions(group="(.)"))

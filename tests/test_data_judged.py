@@ -125,3 +125,33 @@ def test_sounds_get_maps_of_the_size_that_the_net_takes(tmp_path):
     assert len(names) == 1 and maps.shape[1:] == d.x_test.shape[1:]
     _, maps = zip(*samples.batches(tmp_path / "short", made, 3), strict=True)
     assert [len(m) for m in maps] == [3, 3, 2]
+
+
+def test_what_is_judged_needs_no_groups_of_the_training_data(tmp_path, trained):
+    made, options = trained
+    text = recording(tmp_path / "own.csv").read_text(encoding="utf-8").replace("person", "device")
+    (tmp_path / "own.csv").write_text(text, encoding="utf-8")
+    assert len(samples.dataset(str(tmp_path / "own.csv"), made, options=options | {"group": "person"}).x_test)
+    with pytest.raises(DataError, match="own.csv has no column 'person' for --group"):
+        data.load(tmp_path / "own.csv", reading=ReadOptions(window="10", group="person"))
+    for i in range(4):
+        for name, hertz in (("low", 300), ("high", 2000)):
+            tone(tmp_path / "tones" / name / f"ann_{i}.wav", hertz + 10 * i, 0.3)
+            tone(tmp_path / "other" / name / f"{i}.wav", hertz + 10 * i, 0.3)
+    for window, count in ((None, 8), ("0.2s", 16)):
+        made = data.load(tmp_path / "tones", reading=ReadOptions(window=window)).origin.preprocessing
+        d = samples.dataset(str(tmp_path / "other"), made, options={"group": "(.+)_", "window": window})
+        assert 0 < len(d.x_test) < count  # each file is a group of its own
+        d = samples.dataset(str(tmp_path / "tones"), made, options={"group": "(.+)_", "window": window})
+        assert len(d.x_train) == 0 and len(d.x_test) == count and "none can be parted" in d.origin.split
+
+
+def test_photographs_of_one_group_judge_with_all_samples(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for name in ("cat", "dog"):
+        for i in range(3):
+            (tmp_path / "pets" / name).mkdir(parents=True, exist_ok=True)
+            image.fromarray(np.full((5, 5, 3), 50 * i, np.uint8)).save(tmp_path / "pets" / name / f"ann_{i}.png")
+    made = data.load(tmp_path / "pets", size=(4, 4)).origin.preprocessing
+    d = samples.dataset(str(tmp_path / "pets"), made, options={"group": "(.+)_"})
+    assert d.x_train.shape == (0, 4, 4, 3) and len(d.x_test) == 6 and "none can be parted" in d.origin.split

@@ -89,7 +89,7 @@ def test_a_row_of_a_table_whatever_the_order_of_its_columns(tmp_path):
     new = table(tmp_path / "new.csv", [f"{b};{a}" for a, b in values[:5].tolist()], "ay;ax")
     found = read_samples(new, stored(d))
     assert bits(found.x) < bits(d.x_train, d.x_test) and found.names[0] == "line 2"
-    with pytest.raises(DataError, match="b.csv has no column ay, which the net was trained on: it has ax"):
+    with pytest.raises(DataError, match="b.csv has no column 'ay', which the net was trained on: it has ax"):
         read_samples(table(tmp_path / "b.csv", ["1,2"], "ax,az"), stored(d))
 
 

@@ -119,3 +119,33 @@ def test_adapt_reports_the_data_before_it_trains_and_keeps_it(tmp_path, capsys, 
     with pytest.raises(SystemExit):
         cli.main([*given, "--json"])
     assert json.loads(capsys.readouterr().out)["data_report"]["name"] == "own"
+
+
+def test_a_folder_of_tables_goes_through_every_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for k, kind in enumerate(("sit", "walk")):
+        for i in range(5):
+            (tmp_path / "own" / kind).mkdir(parents=True, exist_ok=True)
+            x = RNG.standard_normal((90 + 10 * i, 2)) + 40 * k
+            (tmp_path / "own" / kind / f"{i}.csv").write_text("\n".join(["ax,ay", *(f"{a:.2f},{b:.2f}" for a, b in x)]))
+
+    def told(*args):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*args, "--json"])
+        said = capsys.readouterr()
+        assert ended.value.code == 0, said.err
+        return json.loads(said.out)
+
+    options = ["--window", "1s", "--stride", "0.5s", "--rate", "20", "--from-scratch", "--recipe", "plain"]
+    record = told("adapt", "--data", "own", *options, "--epochs", "6", "--method", "backprop", "--output", "run")
+    report = record["data_report"]
+    assert report["kind"] == "folder of tables" and report["groups"] == 8 and report["samples"]["test"] >= 16
+    judged = told("evaluate", "run/adapted.safetensors", "--data", "own")
+    assert judged["samples"] == report["samples"]["test"] and judged["accuracy"] == record["accuracy_after"] > 0.9
+    found = told("predict", "run/adapted.safetensors", "--data", "own")["predictions"]
+    assert len(found) == sum(report["samples"].values()) and found[0]["source"] == "sit/0.csv, lines 2 to 21"
+    right = [p["class"] == p["source"].split("/")[0] for p in found]
+    assert sum(right) / len(right) > 0.9
+    alone = told("predict", "run/adapted.safetensors", "--data", "own/walk/1.csv")["predictions"]
+    of_folder = [p for p in found if p["source"].startswith("walk/1.csv")]
+    assert [p["probability"] for p in alone] == [p["probability"] for p in of_folder]

@@ -1,5 +1,6 @@
 """WAV files: every width and rate, resampling against the sine that it should be, folders, and what is wrong."""
 
+import json
 import struct
 import wave
 
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 
 from refimpl import data
-from refimpl.data import DataError, ReadOptions
+from refimpl.data import DataError, Preprocessing, ReadOptions
 from refimpl.data.log_mel import BANDS, log_mel
 from refimpl.data.sounds import frames_of
 from refimpl.data.wav import read_wav, resampled
+from refimpl.saved import samples
 
 RNG = np.random.default_rng(0)
 
@@ -154,3 +156,70 @@ def test_problems_and_foreign_files_are_those_of_images(tmp_path):
 def test_rates_that_are_none_are_refused(tmp_path):
     with pytest.raises(DataError, match="--rate of sound must be from 1,000 to 384,000 samples a second, got 50"):
         data.load(clips(tmp_path), reading=ReadOptions(rate=50.0))
+
+
+# Windows of long clips
+
+
+def long_clips(root, seconds=(1.0, 2.5, 4.0)):
+    for i, name in enumerate(("high", "low")):
+        for j, length in enumerate(seconds):
+            write(root / name / f"{j}.wav", sine(2000 - 1500 * i + 30 * j, length))
+    return root
+
+
+def test_long_clips_are_cut_into_windows_of_which_none_is_on_both_sides(tmp_path):
+    root = long_clips(tmp_path / "tones")
+    d = data.load(root, reading=ReadOptions(window="1s", stride="0.5s"))
+    assert d.x_train.shape[1:] == (64, BANDS, 1) and len(d.x_train) + len(d.x_test) == 2 * (1 + 4 + 7)
+    clip = {part: {name.split(", ")[0] for name in d.origin.files[part]} for part in ("train", "test")}
+    assert not clip["train"] & clip["test"] and len(clip["test"]) == 2 == len({c.split("/")[-2] for c in clip["test"]})
+    assert d.origin.split.startswith("judging: 2 whole groups, drawn: high/") and len(np.unique(d.groups)) == 4
+    assert "24 windows of 1 s, one every 0.5 s, of 6 clips" in d.origin.said
+    for name, window in zip(d.origin.files["train"], d.x_train, strict=True):
+        path, times = name.split(", ")
+        first, last = (round(8000 * float(t.removesuffix(" s"))) for t in times.split(" to "))
+        assert np.array_equal(window[..., 0], log_mel(read_wav(path)[0][first:last], 8000, 64))
+    made = d.origin.preprocessing
+    assert (made.window, made.stride, made.frames) == (8000, 4000, 64)
+    held = data.validation_split(d, 0.2)
+    assert len(np.unique(held.groups)) < 4 and len(held.x_val)
+
+
+def test_a_long_recording_is_told_window_by_window_with_its_time(tmp_path):
+    d = data.load(long_clips(tmp_path / "tones"), reading=ReadOptions(window="1s", stride="0.5s"))
+    made = Preprocessing.from_json(json.loads(json.dumps(d.origin.preprocessing.to_json())))
+    path = write(tmp_path / "street.wav", sine(500, 2.2, 16000), 16000)
+    found = data.read_samples(path, made)
+    assert found.names == tuple(
+        f"{path}, {a} s to {b} s" for a, b in (("0.00", "1.00"), ("0.50", "1.50"), ("1.00", "2.00"))
+    )
+    sound = resampled(*read_wav(path), 8000)
+    assert np.array_equal(found.x[1, ..., 0], log_mel(sound[4000:12000], 8000, 64))
+    short = data.read_samples(write(tmp_path / "s.wav", sine(500, 0.3)), made)
+    assert short.names[0].endswith(", 0.00 s to 0.30 s") and len(short.x) == 1
+    judged = samples.dataset(str(tmp_path / "tones"), made, options={"window": "1s", "stride": "0.5s"})
+    assert np.array_equal(judged.x_test, d.x_test) and judged.origin.files == d.origin.files
+    (names, maps), *_ = samples.batches(path, made, 2)
+    assert names == list(found.names[:2]) and np.array_equal(maps, found.x[:2])
+
+
+def test_one_clip_of_each_class_is_split_in_time(tmp_path):
+    d = data.load(long_clips(tmp_path / "tones", (6.0,)), reading=ReadOptions(window="0.5s"))
+    assert set(d.y_test.tolist()) == {0, 1} and "the end of each stretch of one class" in d.origin.split
+    last = [float(n.rsplit(" ", 2)[1]) for n in d.origin.files["train"]]
+    first = [float(n.split(", ")[1].split(" ")[0]) for n in d.origin.files["test"]]
+    assert max(last) <= min(first)
+    with pytest.raises(DataError, match="high holds 1 clip; at least 2 are needed"):
+        data.load(tmp_path / "tones")
+
+
+def test_clips_of_one_speaker_stay_together(tmp_path):
+    root = clips(tmp_path / "tones", count=6)
+    for path in root.rglob("*.wav"):
+        path.rename(path.with_name(f"p{int(path.stem) % 3}-{path.name}"))
+    for options in ({}, {"window": "0.1s"}):
+        d = data.load(root, reading=ReadOptions(group="(p[0-9])-", **options))
+        who = [{name.rsplit("/")[-1][:2] for name in d.origin.files[part]} for part in ("train", "test")]
+        assert len(who[0]) == 2 and len(who[1]) == 1 and not who[0] & who[1]
+        assert "3 groups by --group '(p[0-9])-': none of them trains and judges" in d.origin.said

@@ -191,7 +191,8 @@ def test_all_rows_that_are_wrong_are_told_at_once(tmp_path):
     ("text", "message", "options"),
     [
         ("alone\n1\n2\n", "is no table: its lines hold no cells parted by", {}),
-        ("", "is no table: its lines hold no cells", {}),
+        ("", "a.csv is empty$", {}),
+        (" \n\n", "a.csv is empty$", {}),
         ("a,label\n", "has 1 row only|has no rows below its header", {}),
         ("a,a,label\n1,2,x\n3,4,y\n", "has two columns 'a': give each a name of its own", {}),
         ("a,label\nx,1\ny,2\n", "has no column of numbers beside the label", {}),

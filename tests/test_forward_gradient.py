@@ -300,7 +300,7 @@ def test_a_resumed_run_is_the_same_run(name):
         pass
     again = ri.Trainer(compiled(METHODS[name]), seed=5)
     again.restore(saved)
-    again.fit(x, y, 2)
+    list(again.steps(x, y, 2))
     for t in (part, again):
         assert t.losses == whole.losses
         assert all((a == whole.parameters[name]).all() for name, a in t.parameters.items())

@@ -41,6 +41,18 @@ def test_each_fit_trains_more_to_the_bits_of_one_that_trains_all():
     assert one.history == two.history and one.steps == two.steps == 9
 
 
+def test_a_schedule_ends_with_each_fit():
+    x, y = images(5)
+    model = Model(net(), PIXELS, seed=1)
+    cosine = ri.Plan(step=ri.Backprop(ri.SGD(0.1, schedule=ri.Schedule("cosine"))))
+    for _ in range(2):
+        before = model.predict_proba(x)
+        model.fit(x, y, epochs=2, batch=6, plan=cosine)
+        assert float(model.trainer.runner.host("lr", 1)[0]) == pytest.approx(cosine.step.optimizer.rate(5, 6))
+        assert (model.predict_proba(x) != before).any()
+    assert len(model.history["loss"]) == 4 and model.steps == model.trainer.step == 12
+
+
 def test_other_settings_go_on_from_the_weights_that_are_there():
     x, y = images(5)
     model = Model(net(), PIXELS, seed=1).fit(x, y, epochs=2, batch=6)

@@ -117,7 +117,7 @@ def test_an_augmented_run_goes_on_to_the_same_bits():
     for _ in range(4):
         next(steps)
     rest.resume(first.resume_arrays(), first.step, first.losses)
-    assert rest.fit(x, y, 3) == losses
+    assert len(list(rest.steps(x, y, 3))) == len(losses) - 4 and rest.losses == losses
     assert all(np.array_equal(a, rest.parameters[n]) for n, a in whole.parameters.items())
 
 

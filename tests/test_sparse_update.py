@@ -91,6 +91,8 @@ def test_stages_fixed_dynamic_fixed():
     assert [dynamic.block(i, 7) for i in range(7)] == list(range(7))
     assert [fixed.block(i, 7) for i in range(7)] == [0] * 7
     assert [rule.block(0, 1), SparseUpdate(fixed_first=0.5, fixed_last=0.5).block(1, 3)] == [0, 0]
+    # a second run has the stages again, and its cycle goes on
+    assert [rule.block(i, 10, before=50) for i in range(10)] == [0, *range(50, 57), 0, 0]
 
 
 def test_stages_reach_the_kernels():
@@ -178,7 +180,7 @@ def test_a_resumed_run_keeps_its_order_by_gradient():
         if progress.step == 2:
             break
     second.resume({name: a.copy() for name, a in first.resume_arrays().items()}, first.step, first.losses)
-    second.fit(x, y, 2)
+    list(second.steps(x, y, 2))
     assert second.losses == whole.losses
 
 

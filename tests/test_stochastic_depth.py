@@ -160,7 +160,7 @@ def test_steps_are_those_of_the_net_built_without_the_blocks(backend, left_out, 
     for name, a in after.items():
         np.testing.assert_array_equal(a, theirs.get(name, before[name]), err_msg=name)
     changed = {name for name in theirs if (after[name] != before[name]).any()}
-    assert changed == set(theirs)
+    assert changed == {name for name in theirs if not name.startswith("begun")}
     assert {name for name in after if name.removeprefix("optimizer/")[:1] in "abc"} - changed or not left_out
     assert deep.made[left_out] == {(s, 8): 3 for s in ("forward", "backward", "update")}
 
@@ -382,7 +382,7 @@ def test_resuming_gives_the_bits_of_an_uninterrupted_run():
             if progress.step == 5:
                 break
         runs[2].resume({n: a.copy() for n, a in runs[1].resume_arrays().items()}, 5, runs[1].losses)
-        runs[2].fit(x, y, 4)
+        list(runs[2].steps(x, y, 4))
         assert runs[2].losses == runs[0].losses
         for name, a in runs[0].resume_arrays().items():
             np.testing.assert_array_equal(runs[2].resume_arrays()[name], a, err_msg=name)

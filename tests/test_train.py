@@ -35,7 +35,8 @@ def program(rules=(), backend="fast", batch=8, threads=None, dtype=np.float32, *
 
 def bits(trainer: Trainer) -> bytes:
     """Everything that kernels change from step to step."""
-    return b"".join(a.tobytes() for name, a in trainer.resume_arrays().items() if not name.startswith("updates/"))
+    arrays = trainer.resume_arrays().items()
+    return b"".join(a.tobytes() for name, a in arrays if not name.startswith(("updates/", "begun")))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -136,7 +137,7 @@ def test_resuming_gives_the_bits_of_an_uninterrupted_run():
         if progress.step == 5:  # in the middle of an epoch
             break
     second.resume({n: a.copy() for n, a in first.resume_arrays().items()}, first.step, first.losses)
-    second.fit(x, y, epochs=4)
+    list(second.steps(x, y, epochs=4))
     assert bits(second) == bits(whole)
     assert second.losses == whole.losses
 
@@ -218,11 +219,52 @@ def test_epochs_are_whole(epochs):
         Trainer(program()).fit(*samples(), epochs)
 
 
-def test_fit_goes_on_to_the_passes_in_all():
-    trainer, (x, y) = Trainer(program()), samples()
-    first = list(trainer.fit(x, y, 1))
-    assert trainer.fit(x, y, 1) == first and trainer.fit(x, y, 2)[: len(first)] == first
-    assert len(trainer.losses) == trainer.step == 2 * len(first)
+def test_each_fit_trains_more_and_steps_finish_the_run_at_hand():
+    """At a constant rate, two calls give the bits of one of as many passes."""
+    one, two, (x, y) = Trainer(program()), Trainer(program()), samples()
+    one.fit(x, y, 3)
+    first = list(two.fit(x, y, 1))
+    assert not list(two.steps(x, y, 1))
+    assert two.fit(x, y, 2)[: len(first)] == first
+    assert bits(one) == bits(two) and one.losses == two.losses and two.step == 3 * len(first)
+    assert [p.step for p in two.steps(x, y, 3)] == [*range(3 * len(first) + 1, 4 * len(first) + 1)]  # a third pass
+    before = two.step
+    two.fit(x[:9], y[:9], 1)  # other samples: whole passes over them
+    assert two.step == before + 2
+
+
+@pytest.mark.parametrize("instances", [None, ri.RandomSkip(0.5)], ids=["every", "skip"])
+def test_a_schedule_begins_anew_with_each_fit_and_a_resumed_one_goes_on(instances):
+    optimizer = ri.Adam(lr=0.1, schedule=ri.Schedule("cosine", warmup=2))
+    p = ri.compile(small_net(), ri.Plan(step=ri.Backprop(optimizer), instances=instances), 8)
+    trainer, (x, y) = Trainer(p), samples()
+    rates = []
+    for epochs in (3, 2):
+        planned = trainer.strategy.updates(trainer.step + epochs * 3, 0) - int(trainer.updates[""][0])
+        trainer.restart()
+        for progress in trainer.steps(x, y, epochs):
+            if progress.step == 12:  # in the middle of the second run
+                half = trainer.state()
+            rates.append(float(trainer.runner.host("lr", 1)[0]))
+        made = int(trainer.updates[""][0] - trainer.before[""][0])
+        assert made == planned and rates[-1] == pytest.approx(optimizer.rate(made - 1, planned))
+    assert pytest.approx(0.05) in rates[9:]  # the first update of the second run: half of its warm-up
+    resumed = Trainer(p)
+    resumed.restore(half)
+    assert resumed.step == 12 and len(list(resumed.steps(x, y, 2))) == 3
+    assert bits(resumed) == bits(trainer) and resumed.losses == trainer.losses
+
+
+def test_a_state_without_the_beginning_of_its_run_is_of_one_run_and_a_wrong_one_is_refused():
+    first, second, (x, y) = Trainer(program()), Trainer(program()), samples()
+    first.fit(x, y, 2)
+    arrays = {name: a.copy() for name, a in first.resume_arrays().items()}
+    second.restart()
+    second.resume({name: a for name, a in arrays.items() if not name.startswith("begun")}, first.step, first.losses)
+    assert not second.begun[0] and not second.before[""][0] and not list(second.steps(x, y, 2))
+    for name in ("begun", "begun/"):
+        with pytest.raises(ValueError, match=f"^the saved run says 7 in {name}, but it has made 6$"):
+            second.resume(arrays | {name: np.array([7])}, first.step, first.losses)
 
 
 @pytest.mark.parametrize("weights, message", [

@@ -265,7 +265,7 @@ def test_a_resumed_run_goes_on_counting(plan):
             break
     second.resume({name: a.copy() for name, a in first.resume_arrays().items()}, 9, first.losses)
     assert second.updates == first.updates and second.skipped == first.skipped
-    second.fit(x, y, 4)
+    list(second.steps(x, y, 4))
     for name, a in whole.resume_arrays().items():
         np.testing.assert_array_equal(second.resume_arrays()[name], a, err_msg=name)
     assert second.losses == whole.losses

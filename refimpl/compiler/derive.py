@@ -466,11 +466,11 @@ class Derivation:
         section = self.names[self.section]
         self.calls[self.section].append(Call(section, self.prefix + node, passed, arrays, attrs, sizes, when=self.when))
 
-    def scalar(self, name: str, dtype, value, block: str = "", rate: bool = False) -> Buffer:
-        """A one-element array that the host fills before each step with `value(updates, planned, seed)` (`Scalar`)."""
+    def scalar(self, name: str, dtype, value, block: str = "") -> Buffer:
+        """A one-element array that the host fills before each step with `value(moment)` (`Scalar`)."""
         if name not in self.host_writes:
             self.host_writes[name] = self.buffer(name, (1,), dtype)
-            self.scalars[name] = Scalar(value, self.prefix, block, rate)
+            self.scalars[name] = Scalar(value, self.prefix, block)
         return self.host_writes[name]
 
     def host_array(self, name: str, shape: tuple[int, ...], dtype) -> Buffer:
@@ -481,12 +481,12 @@ class Derivation:
 
     def seed_write(self) -> Buffer:
         """The seed of the run."""
-        return self.scalar("seed", np.int64, lambda updates, planned, seed: seed)
+        return self.scalar("seed", np.int64, lambda now: now.seed)
 
     def count_write(self, block: str = "") -> Buffer:
         """The number of the update, from 1: of the net, or of a residual block."""
         name = f"{block}.step" if block else "step"
-        return self.scalar(name, np.int64, lambda updates, planned, seed: updates + 1, block)
+        return self.scalar(name, np.int64, lambda now: now.updates + 1, block)
 
 
 Operand = Callable[[Derivation, str, Buffer], Buffer]

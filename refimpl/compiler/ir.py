@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -201,21 +202,35 @@ class Constant:
     make: Callable[[Mapping[str, np.ndarray], int], np.ndarray]
 
 
-@dataclass(frozen=True)
-class Scalar:
-    """What the host writes into an array of one element before a step: `value(updates, planned, seed)`.
+class Moment(NamedTuple):
+    """What the host knows before a step, by which it tells a scalar.
 
-    updates: of the net, or of a residual block that steps may leave out; planned: updates of the net in the whole run.
-    A learning rate (`rate`) is given one more, the factor on it (`Trainer.factor`).
+    updates: of the net, or of a residual block that steps may leave out, in all; planned: updates of the net in this
+    run; seed: of the trainer; factor: on every learning rate (`Trainer.factor`); before: updates before this run.
     """
 
-    value: Callable[..., float]
+    updates: int
+    planned: int
+    seed: int
+    factor: float = 1.0
+    before: int = 0
+
+    @property
+    def made(self) -> int:
+        """Updates in this run, by which schedules go."""
+        return self.updates - self.before
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """What the host writes into an array of one element before a step: `value(moment)`."""
+
+    value: Callable[[Moment], float]
     net: str = ""  # prefix of the net
     block: str = ""  # the residual block whose updates count, "" those of the net
-    rate: bool = False
 
-    def __call__(self, updates: int, planned: int, seed: int, factor: float = 1.0) -> float:
-        return self.value(updates, planned, seed, *((factor,) if self.rate else ()))
+    def __call__(self, updates: int, planned: int, seed: int, factor: float = 1.0, before: int = 0) -> float:
+        return self.value(Moment(updates, planned, seed, factor, before))
 
 
 @dataclass

@@ -9,7 +9,7 @@ from ..kernels.passes import Pass, dtypes_of
 from ..kernels.random import UPDATE
 from ..ops import operator, quantized_sgd
 from .backward import side_by_side
-from .ir import ALWAYS, Buffer
+from .ir import ALWAYS, Buffer, Moment
 
 if TYPE_CHECKING:
     from .derive import Derivation, Resolved
@@ -29,10 +29,10 @@ def update(net: "Derivation", nodes: "list[Resolved]") -> None:
     op = operator(optimizer.operator)
     passed = next(p for p in op.passes.values() if set(p.writes) == {"w", *optimizer.state})
 
-    def rate(updates: int, planned: int, seed: int, factor: float) -> float:
-        return factor * optimizer.rate(updates, planned, seed)
+    def rate(now: Moment) -> float:
+        return now.factor * optimizer.rate(now.made, now.planned, now.seed)
 
-    shared = {"lr": net.scalar("lr", net.dtype, rate, rate=True)}
+    shared = {"lr": net.scalar("lr", net.dtype, rate)}
     if net.plan.step.clip_norm is not None:
         shared["clip"] = clip(net, net.plan.step.clip_norm)
     factors: dict[str, Buffer] = {}

@@ -22,6 +22,7 @@ from .cells import SUFFIXES
 from .cifar import cifar, cifar_files
 from .cifar_jpeg import cifar_jpeg, is_jpeg
 from .clips import clips, clips_of_others, is_clips
+from .contents import kind_of
 from .dataset import DataError, Dataset, SampleOrigin, with_channels
 from .describe import describe
 from .idx import idx, is_idx
@@ -32,8 +33,9 @@ from .npz import npz
 from .preprocessing import Preprocessing
 from .reading import PLAIN, ReadOptions
 from .resized import Resized
-from .sounds import is_sounds, sound_folder
+from .sounds import sound_folder
 from .splits import validation_split
+from .table_folder import table_folder
 from .tables import table
 from .watch_windows import watch, watch_others
 
@@ -61,7 +63,8 @@ def load(
     """The data set of an embedded name (`watch`, `fashion-mnist`) or of the user's path.
 
     A path is a `.npz` with `x` and `y`, with CIFAR-10 as JPEG or with clips of sound; a table (.csv); a folder of class
-    folders with images or WAV files, with `x.npy` and `y.npy`, of IDX files or of CIFAR batches. subject: the held-out
+    folders with images, WAV files or tables, of tables with labels, with `x.npy` and `y.npy`, of IDX files or of CIFAR
+    batches. subject: the held-out
     person of `watch` (1 to 10) or speaker of the clips, default 1. size: (H, W), to which JPEG images and those of a
     folder are stretched and which other maps must have. channels: grey images are repeated to it. seed: draws the test
     set where there is none; reading: what the files do not say. Raises DataError.
@@ -100,7 +103,7 @@ def stretches(source: str | os.PathLike) -> bool:
     if str(source) in NAMES or not path.exists():
         return False
     if path.is_dir():
-        return not is_idx(path) and not cifar_files(path)[0]
+        return not is_idx(path) and not cifar_files(path)[0] and kind_of(path) != "table"
     return path.suffix == ".npz" and is_jpeg(path)
 
 
@@ -147,9 +150,14 @@ def _from_folder(path, size, channels, seed, reading) -> Dataset:
         return cifar(path)
     if is_npy(path):
         return npy(path, seed, reading.allow("arrays on the disk", "axes", "values"))
-    if is_sounds(path):
-        return sound_folder(path, seed, reading.allow("a folder of sounds", "skip_bad", "rate"))
-    return image_folder(path, size, channels, seed, reading.allow("a folder of images", "skip_bad").skip_bad)
+    kind = kind_of(path)
+    if kind == "sound":
+        taken = ("skip_bad", "window", "stride", "rate", "group")
+        return sound_folder(path, seed, reading.allow("a folder of sounds", *taken))
+    if kind == "table":
+        taken = ("skip_bad", "window", "stride", "rate", "label", "group", "values")
+        return table_folder(path, seed, reading.allow("a folder of tables", *taken))
+    return image_folder(path, size, channels, seed, reading.allow("a folder of images", "skip_bad", "group"))
 
 
 __all__ = [

@@ -1,8 +1,8 @@
 """Data from arrays: checked, converted, split."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,13 @@ from .dataset import (
     split_maps,
     to_float,
 )
+from .folders import ALL_JUDGE
 from .labels import Labels, read_labels
 from .mapped import Mapped
 from .preprocessing import Preprocessing, moments, standardise, to_maps
 from .reading import PLAIN, ReadOptions
 from .scale import KEEP, PIXELS, axes_of, divisor_of, ends_of, may_measure, measured
-from .splits import TEST_GROUPS, chosen
+from .splits import judging, numbered
 
 VALUES_AT_ONCE = 1 << 18  # in a block of samples whose sums are taken
 PARTS = ("train", "val", "test")
@@ -37,13 +38,18 @@ PARTS = ("train", "val", "test")
 class Beside:
     """What an array comes with: validation samples, what belongs together, where it is from, how to read it.
 
-    measures: are the values measurements, which are always standardised? mapped: do arrays stay on the disk?
+    groups: of each sample, its name or its number in `group_names`; spans: of windows (`Dataset`); names: part → what
+    each of its samples is called; split: how a test set that is given was chosen, in words. measures: are the values
+    measurements, which are always standardised? mapped: do arrays stay on the disk?
     """
 
     x_val: np.ndarray | None = None
     y_val: np.ndarray | None = None
     groups: np.ndarray | None = None
+    group_names: tuple[str, ...] = ()
     spans: np.ndarray | None = None
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    split: str = ""
     origin: SampleOrigin = SampleOrigin("arrays")
     reading: ReadOptions = PLAIN
     measures: bool = False
@@ -68,7 +74,8 @@ def from_arrays(
     _check_pairs(given, labels, where)
     maps, axes, why = _maps({part: np.asarray(x) for part, x in given.items() if x is not None}, of, beside)
     read = _labels({part: labels[part] for part in maps}, maps, classes, of)
-    check_classes(read.parts[0], f"y{of}", read.classes)
+    if beside.reading.made is None:  # what is only judged may be of one class
+        check_classes(read.parts[0], f"y{of}", read.classes)
     for part, values in maps.items():
         check_finite(values, f"{_key('x', part)}{of}")
     y_of = dict(zip(maps, read.parts, strict=True))
@@ -78,8 +85,9 @@ def from_arrays(
         x_of = {part: Mapped(_of(given, part), index, made, ends) for part, index in taken.items()}
     else:
         x_of = _converted(maps, taken, made, reuse)
+    names = {part: tuple(_of(beside.names, part)[i] for i in index) for part, index in taken.items() if beside.names}
     origin = replace(
-        beside.origin, split=how, labels=read.given, values=ends, preprocessing=made,
+        beside.origin, split=how, labels=read.given, values=ends, preprocessing=made, files=names,
         said=tuple(filter(None, (*beside.origin.said, why, *read.said, reason))),
     )  # fmt: skip
     fields = {f"x_{part}": x for part, x in x_of.items()}
@@ -141,8 +149,10 @@ def _divided(maps, y_of, beside: Beside, seed: int, what: str, classes):
     """Indices of each part into its array, how they were chosen, and groups and spans of those that train."""
     everything = {part: np.arange(len(x)) for part, x in maps.items()}
     groups, names = _groups(beside.groups, len(maps["train"]), beside.reading.group or "groups")
+    if beside.group_names:
+        names = tuple(beside.group_names[int(number)] for number in names)
     if "test" in maps:
-        parts = "x_val validates, x_test judges" if "val" in maps else "x_test judges"
+        parts = beside.split or ("x_val validates, x_test judges" if "val" in maps else "x_test judges")
         return everything, parts, groups, beside.spans
     y = y_of["train"]
     if beside.reading.made is not None and (alone := _alone(y, groups, beside.spans, seed, what)):
@@ -152,10 +162,7 @@ def _divided(maps, y_of, beside: Beside, seed: int, what: str, classes):
         train, test = split(y, seed, what, classes)
         how = f"{100 * TEST_SHARE:g} % of each class judges, drawn by the seed"
     else:
-        train, test, words = chosen(y, groups, beside.spans, TEST_SHARE, seed, TEST_GROUPS, what)
-        how = f"judging: {words}"
-        if names and words.startswith(plural(len(np.unique(groups[test])), "whole group")):
-            how += f": {', '.join(names[i] for i in np.unique(groups[test])[:6])}"
+        train, test, how = judging(y, groups, beside.spans, seed, what, names)
     left = [None if a is None else a[train] for a in (groups, beside.spans)]
     return everything | {"train": train, "test": test}, how, *left
 
@@ -166,9 +173,9 @@ def _alone(y, groups, spans, seed: int, what: str) -> str:
         if groups is None and spans is None:
             split(y, seed, what)
         else:
-            chosen(y, groups, spans, TEST_SHARE, seed, TEST_GROUPS, what)
+            judging(y, groups, spans, seed, what)
     except DataError:
-        return "all samples judge: none can be parted from the others"
+        return ALL_JUDGE
     return ""
 
 
@@ -183,8 +190,7 @@ def _groups(groups, samples: int, what: str) -> tuple[np.ndarray | None, tuple[s
         raise DataError(
             f"{what} must name the group of each of the {samples} samples, but it is {groups.dtype} {groups.shape}"
         )
-    names, number = np.unique(groups, return_inverse=True)
-    return number.astype(np.int64), tuple(map(str, names.tolist()))
+    return numbered(groups)
 
 
 def _preprocessing(maps, train, beside: Beside, axes: str):

@@ -40,6 +40,8 @@ class Cells:
 def read_cells(path: Path) -> Cells:
     """The table in a file; DataError where it is none: one column, or no rows."""
     text, encoding = _text(path)
+    if not text.strip():
+        raise DataError(f"{path} is empty")
     lines = text.splitlines(keepends=True)  # a cell in quotation marks may hold line ends
     used = [line for line in lines if line.strip() and not line.startswith("#")][:LOOKED_AT]
     delimiter = next((d for d in DELIMITERS if _columns(used, d) > 1), None)
@@ -98,8 +100,12 @@ def _decimal_comma(rows: list[list[str]]) -> bool:
 
 
 def _is_header(first: list[str], second: list[str], number) -> bool:
-    """Are the first cells names? Where a number stands below a text, or one of them is a label's name."""
+    """Are the first cells names? Where a number stands below a text, or one of them is a label's name, or where there
+    is nothing below them (`second` is `first`) and none is a number.
+    """
     if any(cell.strip().lower() in LABELS[:-1] for cell in first):
         return True
+    if second is first:
+        return not any(number(cell) is not None for cell in first)
     texts = [number(cell) is None and cell.strip().lower() not in MISSING for cell in first]
     return any(text and number(below) is not None for text, below in zip(texts, second, strict=False))

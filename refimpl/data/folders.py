@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .dataset import DataError, plural, split
+from .splits import judging, numbered
 
 ROLES = {
     "train": ("train", "training"),
@@ -21,6 +22,7 @@ ROLES = {
 USES = {"train": "trains", "val": "validates", "test": "judges"}
 SYSTEM = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "icon\r")  # what systems leave in folders
 SKIP = "; --skip-bad leaves such out"
+ALL_JUDGE = "all samples judge: none can be parted from the others"
 TOLD = 3  # problems that a sentence names; the report has all
 
 
@@ -59,9 +61,10 @@ class Problems:
 
 @dataclass
 class Listing:
-    """The samples of a folder: parts (train, val, test) → files and their class numbers; and what else lies there.
+    """The files of a folder: parts (train, val, test) → files and their class numbers; and what else lies there.
 
-    folders: part → the folder that holds it, empty where there is one part; noun: what a sample is.
+    classes: names of the class folders, empty where there are none; folders: part → the folder that holds it, empty
+    where there is one part; noun: what a file is.
     """
 
     root: Path
@@ -78,15 +81,28 @@ class Listing:
         """Every file, part after part."""
         return [path for part in self.parts.values() for path, _ in part]
 
-    def usable(self, bad: set[Path]) -> "Listing":
+    def names(self) -> dict[Path, str]:
+        """Of every file its path below its class folder, or below that of its part."""
+        found = {}
+        for part, files in self.parts.items():
+            for path, label in files:
+                folder = self.root / self.folders.get(part, "")
+                below = path.relative_to(folder / self.classes[label] if self.classes else folder)
+                found[path] = below.as_posix()
+        return found
+
+    def usable(self, bad: set[Path], alone: bool = False) -> "Listing":
         """Without the files in `bad`, and without the classes that are too few then, which become problems.
 
-        A class needs a sample in every part; where there is one part, two, of which one will judge.
+        A class needs a file in every part; where there is one part, two, of which one will judge, unless a file may be
+        `alone`, for it is cut into several samples.
         """
         parts = {
             name: [(path, label) for path, label in files if path not in bad] for name, files in self.parts.items()
         }
-        least = 2 if len(parts) == 1 else 1
+        if not self.classes:
+            return replace(self, parts=parts)
+        least = 2 if len(parts) == 1 and not alone else 1
         thin = set()
         for label, name in enumerate(self.classes):
             for part, files in parts.items():
@@ -134,6 +150,23 @@ def listing(root: Path, look: Callable[[Path], None], noun: str) -> Listing:
     return found
 
 
+def without_classes(root: Path, look: Callable[[Path], None], noun: str, asked: bool = False) -> Listing | None:
+    """The files of `root`, or of its folders for training and test, at any depth; None where these are class folders.
+
+    asked: they are none, for something else tells the classes. look, noun: as of `listing`.
+    """
+    base, roles = _base(root)
+    folder = base / roles["train"] if roles else base
+    inside = [any(_is_sample(q, look) for q in _below(p, Problems(""))) for p in _folders(folder)]
+    among = any(_is_sample(p, look) for p in folder.iterdir() if not p.is_dir())
+    if not asked and (sum(inside) > 1 or len(inside) > 1 and any(inside) and not among):
+        return None
+    found = Listing(base, [], noun, roles, {}, Problems(str(root)))
+    for part, name in (roles or {"train": ""}).items():
+        found.parts[part] = [(path, 0) for path in _samples(base / name, base / name, found, look)]
+    return found
+
+
 def _base(root: Path) -> tuple[Path, dict[str, str]]:
     """The folder that holds class folders, or folders of them for training and test, and these by their role."""
     while True:
@@ -156,20 +189,32 @@ def _part(folder: Path, train: Path, found: Listing, look: Callable[[Path], None
     """The samples of the class folders of `folder`; what else is there enters `found`."""
     files = []
     for label, name in enumerate(found.classes):
-        for path in _below(folder / name, found.problems):
-            try:
-                if hidden(path.relative_to(folder)):
-                    raise Foreign("is hidden, or a file of the system")
-                look(path)
-                files.append((path, label))
-            except Foreign as e:
-                found.ignored.append((str(path), str(e)))
-            except DataError as e:
-                found.problems.add(path, str(e))
+        files += [(path, label) for path in _samples(folder / name, folder, found, look)]
     for p in _folders(folder):
         if p.name not in found.classes:
             found.problems.add(folder, f"has the class {p.name}, which {train} does not have")
     return files
+
+
+def _samples(folder: Path, root: Path, found: Listing, look: Callable[[Path], None]) -> list[Path]:
+    """The files below `folder` that may be used; others enter `found`, by what is hidden below `root` too."""
+    files = []
+    for path in _below(folder, found.problems):
+        try:
+            if hidden(path.relative_to(root)):
+                raise Foreign("is hidden, or a file of the system")
+            look(path)
+            files.append(path)
+        except Foreign as e:
+            found.ignored.append((str(path), str(e)))
+        except DataError as e:
+            found.problems.add(path, str(e))
+    return files
+
+
+def files_below(root: Path) -> list[Path]:
+    """Every file below a folder, in order, but what is hidden."""
+    return [p for p in _below(root, Problems(str(root))) if not hidden(p.relative_to(root))]
 
 
 def hidden(path: Path) -> bool:
@@ -204,15 +249,53 @@ def _below(folder: Path, problems: Problems) -> list[Path]:
     return sorted(Path(at) / name for at, _, names in os.walk(folder, onerror=unreadable) for name in names)
 
 
-def divided(found: Listing, root: Path, seed: int) -> tuple[dict[str, list[tuple[Path, int]]], str]:
-    """Samples by part, always with `train` and `test`, and how they were divided, in words."""
-    parts, folders = found.parts, found.folders
+@dataclass(frozen=True)
+class Division:
+    """Samples by part, always with `train` and `test`; how they were divided, in words; groups and spans (of windows)
+    of those that train, None where there are none.
+    """
+
+    parts: dict[str, list]
+    how: str
+    groups: np.ndarray | None = None
+    spans: np.ndarray | None = None
+
+
+def by_folders(found: Listing) -> str:
+    """How the folders of a listing divide its files, in words."""
+    words = [f"{found.folders[part]}/ {use}" for part, use in USES.items() if part in found.parts]
+    if "test" not in found.parts:
+        words = [f"{found.folders['train']}/ trains", f"{found.folders['val']}/ judges"]
+    return ", ".join(words)
+
+
+def divided(
+    found: Listing, root: Path, seed: int, parts: dict[str, list] | None = None,
+    groups: Sequence[str] | None = None, spans: np.ndarray | None = None, judged: bool = False,
+) -> Division:  # fmt: skip
+    """The samples divided by their folders, or else by the seed.
+
+    parts: samples of each part with their class numbers, default the files; groups: of those of `train` the name of
+    the group (N,), of which none is split; spans: of those that are windows (`splits.by_time`); judged: is it for a net
+    that is trained already, by all of them where they cannot be parted?
+    """
+    parts = found.parts if parts is None else parts
+    numbers, names = (None, ()) if groups is None else numbered(groups)
     if "test" in parts:
-        words = [f"{folders[part]}/ {use}" for part, use in USES.items() if part in parts]
-        return parts, ", ".join(words)
+        return Division(parts, by_folders(found), numbers, spans)
     if "val" in parts:
-        return {"train": parts["train"], "test": parts["val"]}, f"{folders['train']}/ trains, {folders['val']}/ judges"
-    files = parts["train"]
-    train, test = split(np.array([label for _, label in files]), seed, f"the folder {root}")
-    chosen = {"train": [files[i] for i in train], "test": [files[i] for i in test]}
-    return chosen, "a fifth of each class judges, drawn by the seed"
+        return Division({"train": parts["train"], "test": parts["val"]}, by_folders(found), numbers, spans)
+    y, what = np.array([label for _, label in parts["train"]]), f"the folder {root}"
+    try:
+        if groups is None:
+            train, test = split(y, seed, what, tuple(found.classes))
+            how = "a fifth of each class judges, drawn by the seed"
+        else:
+            train, test, how = judging(y, numbers, spans, seed, what, names)
+    except DataError:
+        if not judged:
+            raise
+        train, test, how = np.zeros(0, np.int64), np.arange(len(y)), ALL_JUDGE
+    chosen = {part: [parts["train"][i] for i in index] for part, index in (("train", train), ("test", test))}
+    left = [None if a is None else a[train] for a in (numbers, spans)]
+    return Division(chosen, how, *left)

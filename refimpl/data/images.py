@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from ..storage import files
+from . import groups
 from .dataset import DataError, Dataset, SampleOrigin, plural, to_float
 from .folders import Foreign, Listing, divided, listing
 from .preprocessing import Preprocessing
+from .reading import PLAIN, ReadOptions
 
 FORMATS = {  # Pillow's names and the bytes that such files begin with
     "JPEG": (b"\xff\xd8\xff",), "PNG": (b"\x89PNG\r\n\x1a\n",), "GIF": (b"GIF87a", b"GIF89a"), "BMP": (b"BM",),
@@ -113,14 +115,14 @@ def depth(largest: int) -> int:
 
 
 def image_folder(
-    root: Path, size: tuple[int, int] | None, channels: int | None = None, seed: int = 0, skip_bad: bool = False
+    root: Path, size: tuple[int, int] | None, channels: int | None = None, seed: int = 0, reading: ReadOptions = PLAIN
 ) -> Dataset:
     """Data set of a folder of class folders with images; the classes are the folders' names in order.
 
     size: (H, W) to which every image is stretched; channels: 3 (default) or 1. A folder with the folders `train` and
     `test` or `val`, each of them holding the class folders, is split so (where there are all three, `val` holds the
-    validation samples); any other by `seed`, a fifth of each class for the test. Values are 0 to 1. skip_bad: leave
-    out what cannot be used. Raises DataError.
+    validation samples); any other by `seed`, a fifth of each class for the test, or whole groups of `reading.group`, a
+    pattern of file names (`groups`). Values are 0 to 1. Raises DataError.
     """
     channels = 3 if channels is None else channels
     if channels not in (1, 3):
@@ -139,23 +141,29 @@ def image_folder(
     if moving := sum(h.moves for h in heads):
         found.said.append(f"{plural(moving, 'image')} of several frames: the first is used")
     images, bad = decoded(found, size, channels, bits)
+    unread = set(bad)
+    group_of = groups.of_files(found, reading.group, bad, reading.made is not None)
     usable = found.usable(bad)
-    skipped = found.problems.tell(skip_bad, len(heads), "images")
+    skipped = found.problems.tell(reading.skip_bad, len(heads), "images")
     if len(usable.classes) < 2:
         raise DataError(f"{root} has {plural(len(usable.classes), 'class')} with images that can be used; 2 are needed")
-    parts, how = divided(usable, root, seed)
-    place = {path: i for i, path in enumerate(p for p in found.files if p not in bad)}
+    together = groups.of_part(usable, group_of)
+    parted = divided(usable, root, seed, groups=together, judged=reading.made is not None)
+    found.said += groups.told(usable, group_of, reading.group)
+    place = {path: i for i, path in enumerate(p for p in found.files if p not in unread)}
     made = Preprocessing("image", divisor=255.0, channels=channels, size=tuple(size), bits=bits)
     origin = SampleOrigin(
-        "folder of images", how, tuple((name, i) for i, name in enumerate(usable.classes)), skipped,
+        "folder of images", parted.how, tuple((name, i) for i, name in enumerate(usable.classes)), skipped,
         tuple(found.ignored), (0, largest or 255), tuple(found.said), preprocessing=made,
-        files={part: tuple(str(path) for path, _ in samples) for part, samples in parts.items()},
+        files={part: tuple(str(path) for path, _ in samples) for part, samples in parted.parts.items()},
     )  # fmt: skip
     maps = {}
-    for part, samples in parts.items():
-        maps[f"x_{part}"] = to_float(images, np.array([place[path] for path, _ in samples]))
+    for part, samples in parted.parts.items():
+        maps[f"x_{part}"] = to_float(images, np.array([place[path] for path, _ in samples], np.int64))
         maps[f"y_{part}"] = np.array([label for _, label in samples], np.int64)
-    return Dataset(root.resolve().name, classes=tuple(usable.classes), pixels=True, origin=origin, **maps)
+    return Dataset(
+        root.resolve().name, classes=tuple(usable.classes), pixels=True, groups=parted.groups, origin=origin, **maps
+    )
 
 
 def decoded(

@@ -18,7 +18,8 @@ class ReadOptions:
 
     skip_bad: leave out what cannot be used, and say so; axes: letters of an array's axes, such as `NCT`; window,
     stride: of a long recording, in samples (`100`) or seconds (`2s`); rate: samples a second; label, group: columns of
-    a table by name or number from 1; group is also the name of an array; values: VALUES, what is done to them.
+    a table by name or number from 1; group is also the name of an array, and of files a regular expression with one
+    part in parentheses, which is found in their names (`groups`); values: VALUES, what is done to them.
     made: of a net that the data are to judge: they are read as its training data were, and its means and deviations are
     theirs; what a source does not take of those options is no mistake then.
     """
@@ -43,6 +44,13 @@ class ReadOptions:
             raise DataError(f"{FLAGS.get(wrong[0], f'--{wrong[0]}')} means nothing for {what}: leave it out")
         return replace(self, **{name: DEFAULTS[name] for name in wrong})
 
+    def as_trained(self) -> "ReadOptions":
+        """These options; where no window was given, with that of the net that the data are to judge."""
+        made = self.made
+        if made is None or made.window is None or self.window is not None:
+            return self
+        return replace(self, window=str(made.window), stride=str(made.stride or made.window), rate=made.rate)
+
     def checked_axes(self) -> str | None:
         """The letters of the axes in capitals; DataError where they are none."""
         axes = self.axes and self.axes.upper()
@@ -58,6 +66,13 @@ class ReadOptions:
         if self.values is not None and self.values not in VALUES:
             raise DataError(f"--values must be {', '.join(VALUES[:-1])} or {VALUES[-1]}, got {quoted(self.values)!r}")
         return self.values
+
+    def windowed(self) -> int | None:
+        """The samples of a window, None where none was asked for; DataError for what goes with one alone."""
+        for name in ("stride", "rate"):
+            if self.window is None and getattr(self, name) is not None:
+                raise DataError(f"--{name} goes with --window, which cuts long recordings: give it, or leave it out")
+        return self.samples("window")
 
     def samples(self, name: str) -> int | None:
         """The samples of `window` or `stride`; DataError where they are none, or are seconds of an unknown rate."""

@@ -8,15 +8,18 @@ Three ways, each a function of the labels, of what belongs together and of the s
   samples would be known by heart.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..kernels import random
-from .dataset import DataError, Dataset, plural, split_maps
+from ..storage.files import quoted
+from .dataset import TEST_SHARE, DataError, Dataset, plural, split_maps
 from .on_demand import OnDemand, still, taken
 
 VALIDATION_SHARE = 0.1
+TOLD = 6  # groups that judge, which are named
 VALIDATION, TEST_GROUPS, GROUPS = 1 << 21, 1 << 22, 1 << 23  # steps of the stream SPLIT, which `split` begins at 0
 
 
@@ -73,6 +76,28 @@ def chosen(
     if not held.any():
         raise DataError(f"{what} has 1 sample of each class: none can be held out")
     return np.flatnonzero(~held), np.flatnonzero(held), f"{100 * share:g} % of each class, drawn"
+
+
+def judging(
+    y: np.ndarray, groups: np.ndarray | None, spans: np.ndarray | None, seed: int, what: str,
+    names: Sequence[str] = (),
+) -> tuple[np.ndarray, np.ndarray, str]:  # fmt: skip
+    """Indices (ascending) of the samples that train and of a fifth that judges, by group or time, and how, in words.
+
+    groups: numbers (N,) of `names`. DataError where none can judge.
+    """
+    train, test, words = chosen(y, groups, spans, TEST_SHARE, seed, TEST_GROUPS, what)
+    how = f"judging: {words}"
+    if len(names) and words.startswith(plural(len(np.unique(groups[test])), "whole group")):
+        held = [names[i] for i in np.unique(groups[test])]
+        how += f": {quoted(', '.join(held[:TOLD]), 120)}{', …' if len(held) > TOLD else ''}"
+    return train, test, how
+
+
+def numbered(groups: Sequence[str] | np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Numbers (N,) int64 of groups, and their names."""
+    names, numbers = np.unique(np.asarray(groups), return_inverse=True)
+    return numbers.reshape(-1).astype(np.int64), tuple(map(str, names.tolist()))
 
 
 def by_class(y: np.ndarray, share: float, seed: int, step: int) -> np.ndarray:

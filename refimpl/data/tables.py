@@ -23,99 +23,130 @@ LEAST_PICTURE = 64  # pixels
 
 
 @dataclass(frozen=True)
-class Table:
-    """Numbers of a table: x (N, F), what their columns are called, labels and groups (N,) as texts, None where none.
+class Columns:
+    """Which columns of a table are used: numbers of those with measurements, of the label's and the group's, None
+    where there is none; said: why these.
+    """
 
-    gaps: (N,) int64, which rises where rows were left out before a row.
+    used: list[int]
+    label: int | None = None
+    group: int | None = None
+    said: tuple[str, ...] = ()
+
+    @property
+    def needed(self) -> list[int]:
+        """All of them."""
+        return [*self.used, *(c for c in (self.label, self.group) if c is not None)]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers of a table: x (N, F), labels and groups (N,) as texts, None where none.
+
+    gaps: (N,) int64, which rises where rows were left out before a row; lines: of the rows.
     """
 
     x: np.ndarray
-    columns: tuple[str, ...]
     labels: np.ndarray | None
     groups: np.ndarray | None
     gaps: np.ndarray
-    said: tuple[str, ...]
-    skipped: tuple[tuple[str, str], ...]
+    lines: list[int]
 
 
 def table(path: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dataset:
     """Data set of a table: with `reading.window` of the windows of one long recording, else a sample a row.
 
     Columns `ax_0, ax_1, …, ay_0, …` are a channel each in time; others are features, a channel each; whole numbers of
-    0 to 255 that fill a square are a picture. The label's and the group's columns are found by name; see `read_table`.
+    0 to 255 that fill a square are a picture. The label's and the group's columns are found by name; see `columns_of`.
     Raises DataError.
     """
     reading.checked_values()
-    found = read_table(path, reading)
-    if reading.made is not None and reading.made.columns:
-        found = arranged(found, reading.made.columns, path)
-    labels = numeric(found.labels)
-    made = Preprocessing("window", columns=found.columns)
-    origin = SampleOrigin("table", said=found.said, skipped=found.skipped, preprocessing=made)
+    reading, cells, problems = reading.as_trained(), read_cells(path), Problems(str(path))
+    columns = columns_of(path, cells, reading)
+    found = table_of(cells, columns, problems)
+    skipped = problems.tell(reading.skip_bad, len(cells.rows), "rows")
+    if not len(found.x):
+        raise DataError(f"{path} has no row that can be used")
+    labels, names = numeric(found.labels), tuple(cells.names[j] for j in columns.used)
+    made = Preprocessing("window", columns=names)
+    origin = SampleOrigin("table", said=(*cells.said, *columns.said), skipped=skipped, preprocessing=made)
     beside = Beside(groups=found.groups, origin=origin, reading=reading, measures=reading.values is None)
-    if reading.window is not None:
+    if reading.windowed() is not None:
         return from_recording(
             path.stem, found.x, labels, beside, seed=seed, where=str(path), recording=found.gaps
         )  # fmt: skip
-    for name in ("stride", "rate"):
-        if getattr(reading, name) is not None:
-            raise DataError(f"--{name} goes with --window, which cuts one long recording: give it, or leave it out")
-    x, said, picture = samples(found.x, found.columns)
+    x, said, picture = samples(found.x, names)
     origin = replace(origin, said=(*origin.said, *said))
     measures, inner = not picture and reading.values is None, replace(reading, axes="NHWC")
     beside = replace(beside, origin=origin, measures=measures, reading=inner)
     return from_arrays(path.stem, x, labels, seed=seed, where=str(path), beside=beside)
 
 
-def arranged(found: Table, columns: tuple[str, ...], path: Path) -> Table:
-    """A table whose columns are those of another one, in its order; DataError where one is missing."""
-    missing = [name for name in columns if name not in found.columns]
-    if missing:
-        raise DataError(f"{path} has no column {quoted(missing[0])!r}, which the net was trained on")
-    return replace(found, x=found.x[:, [found.columns.index(name) for name in columns]], columns=columns)
-
-
-def read_table(path: Path, reading: ReadOptions, labelled: bool = True) -> Table:
-    """Numbers, labels and groups of a table; what is wrong with rows is told at once or left out.
+def columns_of(
+    where: Path, cells: Cells, reading: ReadOptions, folders: bool = False, several: bool = False, grouped: bool = False
+) -> Columns:
+    """The columns of a table that are used.
 
     The label's column is `reading.label`, else the one of a name in LABELS, else the only one of text, else the last;
     the group's is `reading.group`, else the one of a name in GROUPS. Columns of time, of numbers of rows and of text
-    are no measurements. labelled: must there be labels? DataError.
+    are no measurements; those of a net that the data are to judge are. folders: a class is a folder, no label; several:
+    the label's column is known by name or as the only one of text, not as the last; grouped: something else tells the
+    groups. DataError.
     """
-    cells, said = read_cells(path), []
-    text = {i for i in range(len(cells.names)) if _is_text(cells, i)}
-    label = _label(path, cells, reading.label, text, said) if labelled or reading.label else None
-    group = _group(path, cells, reading.group, label, said)
-    used = [i for i in range(len(cells.names)) if i not in (label, group) and _measures(cells, i, text, said)]
+    text, said = {i for i in range(len(cells.names)) if _is_text(cells, i)}, []
+    known = those_of(where, cells, reading.made.columns) if reading.made is not None else []
+    label = None
+    if reading.label or not folders:
+        label = _label(where, cells, reading.label, text - {*known}, known, several, said)
+    group = _group(where, cells, reading, label, said)
+    if grouped and group is not None:
+        said[-1] = f"column {quoted(cells.names[group])} is not used, for --group tells the groups"
+    used = known or [
+        i for i in range(len(cells.names)) if i not in (label, group) and _measures(cells, i, text, folders, said)
+    ]
     if not used:
-        raise DataError(f"{path} has no column of numbers beside {'the label' if label is not None else 'others'}")
-    problems = Problems(str(path))
-    good = [i for i in range(len(cells.rows)) if _check(cells, i, used, label, group, problems)]
-    skipped = problems.tell(reading.skip_bad, len(cells.rows), "rows")
-    if not good:
-        raise DataError(f"{path} has no row that can be used")
-    x = np.array([[cells.number(cells.rows[i][j]) for j in used] for i in good])
-    gaps = np.cumsum(np.diff(good, prepend=good[0]) > 1)
-    texts = [None if c is None else np.array([cells.rows[i][c].strip() for i in good]) for c in (label, group)]
-    columns = tuple(cells.names[j] for j in used)
-    return Table(x, columns, *texts, gaps, (*cells.said, *said), skipped)
+        raise DataError(f"{where} has no column of numbers beside {'the label' if label is not None else 'others'}")
+    return Columns(used, label, None if grouped else group, tuple(said))
 
 
-def _check(cells: Cells, i: int, used: list[int], label, group, problems: Problems) -> bool:
-    """Can a row be used? What is wrong with it enters `problems`, with its line."""
-    row, where, count = cells.rows[i], f"line {cells.lines[i]}", len(cells.names)
-    if len(row) != count:
-        problems.add(where, f"has {plural(len(row), 'cell')}, but the table has {count} columns")
-        return False
-    for j in (*used, *(c for c in (label, group) if c is not None)):
+def those_of(where: Path, cells: Cells, names: tuple[str, ...]) -> list[int]:
+    """The columns of these names; DataError where one is missing."""
+    if missing := [name for name in names if name not in cells.names]:
+        listed = quoted(", ".join(cells.names), 120)
+        raise DataError(
+            f"{where} has no column {quoted(missing[0])!r}, which the net was trained on: it has {listed}"
+        )  # fmt: skip
+    return [cells.names.index(name) for name in names]
+
+
+def table_of(cells: Cells, columns: Columns, problems: Problems, at: str = "") -> Table:
+    """Numbers, labels and groups of a table; rows that are wrong enter `problems`, with their line after `at`."""
+    texts = [c for c in (columns.label, columns.group) if c is not None]
+    found, good = [], []
+    for i, row in enumerate(cells.rows):
+        numbers = [cells.number(row[j]) for j in columns.used] if len(row) == len(cells.names) else [None]
+        if None in numbers or any(row[j].strip().lower() in MISSING for j in texts):
+            problems.add(f"{at}line {cells.lines[i]}", _wrong(cells, row, columns))
+        else:
+            found.append(numbers)
+            good.append(i)
+    gaps = np.cumsum(np.diff(good, prepend=good[:1]) > 1)
+    of = (columns.label, columns.group)
+    named = [None if c is None else np.array([cells.rows[i][c].strip() for i in good]) for c in of]
+    return Table(np.array(found), *named, gaps, [cells.lines[i] for i in good])
+
+
+def _wrong(cells: Cells, row: list[str], columns: Columns) -> str:
+    """What is wrong with a row that cannot be used."""
+    if len(row) != len(cells.names):
+        return f"has {plural(len(row), 'cell')}, but the table has {len(cells.names)} columns"
+    for j in columns.needed:
         cell, name = row[j].strip(), quoted(cells.names[j])
         if cell.lower() in MISSING:
-            problems.add(where, f"has no value in column {name}")
-            return False
-        if j in used and cells.number(cell) is None:
-            problems.add(where, f"has {quoted(cell)!r} in column {name}, which is no finite number")
-            return False
-    return True
+            return f"has no value in column {name}"
+        if j in columns.used and cells.number(cell) is None:
+            return f"has {quoted(cell)!r} in column {name}, which is no finite number"
+    raise AssertionError("the row can be used")
 
 
 def _is_text(cells: Cells, column: int) -> bool:
@@ -137,23 +168,37 @@ def _place(path: Path, cells: Cells, asked: str, flag: str) -> int:
     raise DataError(f"{path} has no column {quoted(asked)!r} for {flag}: it has {listed}")
 
 
-def _label(path: Path, cells: Cells, asked: str | None, text: set[int], said: list[str]) -> int:
+def _label(
+    path: Path, cells: Cells, asked: str | None, text: set[int], taken: list[int], several: bool, said: list[str]
+) -> int:  # fmt: skip
     if asked is not None:
         return _place(path, cells, asked, "--label")
     lower = [name.lower() for name in cells.names]
     known = LABELS[:-1] if "z" in lower else LABELS  # beside x and z, y is an axis
-    found = next((lower.index(name) for name in known if name in lower), None)
+    found = next((lower.index(name) for name in known if name in lower and lower.index(name) not in taken), None)
     why = "by its name"
     if found is None:
         others = [i for i in text if lower[i] not in (*GROUPS, *TIMES)]
-        found, why = (others[0], "the only one of text") if len(others) == 1 else (len(lower) - 1, "the last one")
+        free = [i for i in range(len(lower)) if i not in taken]
+        if several and len(others) != 1:
+            raise DataError(
+                f"{path} holds no class folders, and its tables have no column that is known as that of labels: "
+                f"--label says which of {quoted(', '.join(cells.names), 120)}, or make a folder for each class"
+            )
+        if not free:
+            raise DataError(f"{path} has no column of labels: it has {quoted(', '.join(cells.names), 120)}")
+        found, why = (others[0], "the only one of text") if len(others) == 1 else (free[-1], "the last one")
     said.append(f"labels are those of column {quoted(cells.names[found])}, {why}")
     return found
 
 
-def _group(path: Path, cells: Cells, asked: str | None, label: int | None, said: list[str]) -> int | None:
-    if asked is not None:
-        return _place(path, cells, asked, "--group")
+def _group(path: Path, cells: Cells, reading: ReadOptions, label: int | None, said: list[str]) -> int | None:
+    if reading.group is not None:
+        try:
+            return _place(path, cells, reading.group, "--group")
+        except DataError:
+            if reading.made is None:  # what is only judged needs no groups
+                raise
     for i, name in enumerate(cells.names):
         stem = re.sub(r"[\s_\-]*(id|no|number|name)$", "", name.lower())
         if cells.header and stem in GROUPS and i != label:
@@ -162,11 +207,13 @@ def _group(path: Path, cells: Cells, asked: str | None, label: int | None, said:
     return None
 
 
-def _measures(cells: Cells, column: int, text: set[int], said: list[str]) -> bool:
-    """Does a column hold measurements? Why it does not is said."""
+def _measures(cells: Cells, column: int, text: set[int], folders: bool, said: list[str]) -> bool:
+    """Does a column hold measurements? Why it does not is said. folders: is a class a folder?"""
     name = cells.names[column]
     why = ""
-    if column in text:
+    if folders and name.lower() in LABELS[:-1]:
+        why = "labels, but the class is the folder (--label takes the column),"
+    elif column in text:
         why = "text"
     elif cells.header and name.lower() in TIMES:
         why = "time"
@@ -178,8 +225,10 @@ def _measures(cells: Cells, column: int, text: set[int], said: list[str]) -> boo
 
 
 def _counts(cells: Cells, column: int) -> bool:
+    """Does a column count the rows, and begin again with each recording?"""
     values = [cells.number(row[column]) for row in cells.rows if column < len(row)]
-    return None not in values and bool((np.diff(np.array(values)) == 1).all())
+    counted = np.array(values, float)  # what is no number becomes NaN
+    return bool(((np.diff(counted) == 1) | (counted[1:] == counted[:1])).all())
 
 
 def numeric(labels: np.ndarray) -> np.ndarray:
@@ -191,26 +240,6 @@ def numeric(labels: np.ndarray) -> np.ndarray:
     if not np.isfinite(found).all():
         return labels
     return found.astype(np.int64) if (found == np.rint(found)).all() and np.abs(found).max() < 2**53 else found
-
-
-def numbers_of(
-    path: Path, cells: Cells, columns: tuple[str, ...], skip_bad: bool
-) -> tuple[np.ndarray, list[int], tuple[tuple[str, str], ...]]:
-    """Numbers (N, F) of these columns, the line of each row, and the rows that were left out; DataError without them.
-
-    The columns of a table without a header go by their number.
-    """
-    missing = [name for name in columns if name not in cells.names]
-    if missing:
-        listed = quoted(", ".join(cells.names), 120)
-        raise DataError(f"{path} has no column {quoted(missing[0])}, which the net was trained on: it has {listed}")
-    used, problems = [cells.names.index(name) for name in columns], Problems(str(path))
-    good = [i for i in range(len(cells.rows)) if _check(cells, i, used, None, None, problems)]
-    skipped = problems.tell(skip_bad, len(cells.rows), "rows")
-    if not good:
-        raise DataError(f"{path} has no row that can be used")
-    x = np.array([[cells.number(cells.rows[i][j]) for j in used] for i in good])
-    return x, [cells.lines[i] for i in good], skipped
 
 
 def samples(

@@ -58,7 +58,7 @@ class Perturbed:
         scales = {"ascended": {}, "update": {}}
         self.scales: dict[str, dict[str, Buffer]] = scales  # section → parameter → ‖w‖/‖z‖ of its draws
         if method.beta < 1 and names:
-            share = learner.scalar("share", learner.dtype, lambda updates, *_: method.beta if updates else 1.0)
+            share = learner.scalar("share", learner.dtype, lambda now: method.beta if now.updates else 1.0)
             for name in names:
                 shape = learner.parameters[name].shape
                 learner.state[f"{name}.guide"] = guide = learner.buffer(f"{name}.guide", shape, region="state")
@@ -66,7 +66,7 @@ class Perturbed:
         if method.sparse == "random":
             self._give("step", lambda name: learner.count_write())
         elif method.sparse == "threshold":
-            self._give("least", lambda name: learner.scalar("least", learner.dtype, lambda *_: method.threshold))
+            self._give("least", lambda name: learner.scalar("least", learner.dtype, lambda now: method.threshold))
         self.draws = {
             section: {
                 "draws": told,

@@ -157,7 +157,8 @@ def of_each(program: "Program", name: str, values: np.ndarray) -> np.ndarray:
 
 def tell(method: "ForwardGradient", trainer: "Trainer", n: int, total: int) -> None:
     """Write the learning rate for a step on n samples of a run of `total`: arXiv 2411.04036 eq. (8)."""
-    rate = trainer.factor * method.optimizer.rate(int(trainer.updates[""][0]), trainer.planned(total), trainer.seed)
+    now = trainer.moment("", total)
+    rate = now.factor * method.optimizer.rate(now.made, now.planned, now.seed)
     trainer.runner.write(RATE, n, [perturbation.rate_length(rate, method.m, method.z_max, method.mean8)])
 
 

@@ -17,6 +17,7 @@ from ..ops import conv2d, linear, quantized_conv2d
 from .registry import Statement
 
 if TYPE_CHECKING:
+    from ..compiler.ir import Moment
     from ..graph import Graph, Node
 
 # Operators whose gradients the rules put together: of floats, and of whole numbers.
@@ -129,8 +130,8 @@ class Rule:
         """
         return {}
 
-    def scalars(self) -> dict[str, Callable[[int, int, int], float]]:
-        """What the host tells its passes before a step: name → `value(updates, planned, seed)`, a `Scalar`."""
+    def scalars(self) -> dict[str, Callable[["Moment"], float]]:
+        """What the host tells its passes before a step: name → `value(moment)`, a `Scalar`."""
         return {}
 
     def learnt(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ from .strategy import Strategy, Turn, turns
 if TYPE_CHECKING:
     from ..compiler.compose import Composer
     from ..compiler.derive import Derivation
-    from ..compiler.ir import Step
+    from ..compiler.ir import Moment, Step
     from ..compiler.program import Program
     from ..plan.plan import Plan
     from ..training.trainer import Trainer
@@ -145,10 +145,10 @@ class Niti(Strategy):
         """The calls that change each trained parameter."""
         always = net.when
 
-        def bits_of(updates: int, planned: int, seed: int, factor: float) -> int:
-            return rate_bits(factor * self.optimizer.rate(updates, planned))
+        def bits_of(now: "Moment") -> int:
+            return rate_bits(now.factor * self.optimizer.rate(now.made, now.planned))
 
-        bits = net.scalar("rate_bits", np.int32, bits_of, rate=True)
+        bits = net.scalar("rate_bits", np.int32, bits_of)
         told = {"step": net.count_write(), "seed": net.seed_write(), "rate_bits": bits}
         places = {name: i for i, name in enumerate(net.graph.parameters)}
         for name, when in net.updated.items():

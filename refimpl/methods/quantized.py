@@ -33,7 +33,7 @@ and K output channels, R S kernel rows and columns, G groups. Any float dtype.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -45,6 +45,9 @@ from ..kernels.rounding import LEVELS, WORDS, clip, fits, floor, larger, scale_o
 from . import quantized_norm
 from .layer import CONVOLUTION, DENSE, LINEAR, Rule, TrainedLayer
 from .registry import Other, Pick, Statement, Tried, register_method
+
+if TYPE_CHECKING:
+    from ..compiler.ir import Moment
 
 SHAPES = {
     "v": "N E*", "dy": "N E*", "q": "int8: N E*", "wide": "int16: N E*", "most": "N", "scale": "1", "scales": "N",
@@ -313,9 +316,9 @@ class QuantizedTraining(Rule):
         """The largest whole number of an operand of 8 bits."""
         return {"levels": self.levels}
 
-    def scalars(self) -> dict[str, Callable[[int, int, int], float]]:
+    def scalars(self) -> dict[str, Callable[["Moment"], float]]:
         """The number of the update and the seed of the run, for rounding at random."""
-        return {"step": lambda updates, planned, seed: updates + 1, "seed": lambda updates, planned, seed: seed}
+        return {"step": lambda now: now.updates + 1, "seed": lambda now: now.seed}
 
     def statistics(self) -> tuple[Pass, ...]:
         """Range batch norm where the forward pass is quantized."""

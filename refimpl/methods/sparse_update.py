@@ -33,7 +33,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -45,6 +45,9 @@ from ..kernels.traced import part
 from . import sparse_update_whole
 from .layer import CONVOLUTION, WHOLE, Rule, TrainedLayer
 from .registry import LAYERS, Grid, Other, Pick, Statement, Tried, register_method
+
+if TYPE_CHECKING:
+    from ..compiler.ir import Moment
 
 SHAPES = {
     "x": "N H W C", "w": "R S C/G K", "dy": "N P Q K", "x_chosen": "N H W M", "dw": "R S M K/G",
@@ -203,9 +206,9 @@ class SparseUpdate(Rule):
         """The order of a layer's channels."""
         return {"order": lambda w, groups, seed, stream: order(w, groups, self.order, seed, stream)}
 
-    def scalars(self) -> dict[str, Callable[[int, int, int], float]]:
+    def scalars(self) -> dict[str, Callable[["Moment"], float]]:
         """The number of the block that an update trains."""
-        return {"block": lambda updates, planned, seed: self.block(updates, planned)}
+        return {"block": lambda now: self.block(now.made, now.planned, now.before)}
 
     def learnt(self) -> tuple[str, ...]:
         """The order, where it is that of the gradients."""
@@ -216,10 +219,13 @@ class SparseUpdate(Rule):
         right = np.array_equal(np.sort(values), np.arange(len(values)))
         return None if right else f"is no order of {len(values)} channels"
 
-    def block(self, step: int, steps: int) -> int:
-        """Block that update `step` (from 0) of a run of `steps` trains, by the three stages."""
+    def block(self, step: int, steps: int, before: int = 0) -> int:
+        """Block that update `step` (from 0) of a run of `steps` trains, by the three stages.
+
+        before: updates before the run, by which its cycle goes on: short runs would never come to the last channels.
+        """
         first, last = round(self.fixed_first * steps), steps - round(self.fixed_last * steps)
-        return step - first if first <= step < last else 0
+        return before + step - first if first <= step < last else 0
 
     def cycle(self, channels: int) -> int:
         """Steps in which each of `channels` is visited."""

@@ -115,8 +115,9 @@ class Model:
         y: names, or numbers of `classes`; a Dataset has its own and its training samples are meant.
         Names that the net does not know become new classes, beside those that it knows; where it knows none of them,
         they take the place of its own. plan: default all layers, SGD with a constant rate `lr`, momentum 0.9 and the
-        gradient clipped at norm 1. validation: samples and classes on which accuracy is told after each epoch. The
-        optimizer's momentum goes on while x is as long and the settings are the same, else it starts anew.
+        gradient clipped at norm 1; its schedule begins anew with each call and ends with it. validation: samples and
+        classes on which accuracy is told after each epoch. The optimizer's momentum goes on while x is as long and the
+        settings are the same, else it starts anew.
         """
         arguments.whole("epochs", epochs, 0)
         y = _labels(x, y, "train")
@@ -127,8 +128,9 @@ class Model:
         trainer = self._training(plan, min(batch, len(maps)), len(maps))
         per_epoch = -(-len(maps) // trainer.program.batch)
         begun = trainer.step
-        for progress in trainer.steps(maps, numbers, begun // per_epoch + epochs):
-            if progress.step % per_epoch == 0:
+        trainer.restart()
+        for progress in trainer.steps(maps, numbers, epochs):
+            if (progress.step - begun) % per_epoch == 0:
                 self.history["loss"].append(float(np.mean(trainer.losses[progress.step - per_epoch : progress.step])))
                 if validation is not None:
                     self.history.setdefault("val_accuracy", []).append(self.score(*validation))

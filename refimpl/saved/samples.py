@@ -13,6 +13,7 @@ import numpy as np
 from .. import data
 from ..data.arrays import read_npz
 from ..data.cells import SUFFIXES as TABLES
+from ..data.contents import kind_of
 from ..data.dataset import DataError, check_finite, check_maps
 from ..data.images import SUFFIXES, pillow, read_image
 from ..data.on_demand import ends
@@ -38,7 +39,7 @@ def batches(source: str | os.PathLike | np.ndarray, made: Preprocessing, batch: 
     path, name = Path(source), str(source)
     if name in data.NAMES or not path.exists():
         return _of_data_set(name, made, batch, subject)
-    if made.kind == "sound" and path.suffix != ".npz" or path.suffix.lower() in TABLES:
+    if made.kind == "sound" and path.suffix != ".npz" or path.suffix.lower() in TABLES or _tables(path, made):
         return _of_files(path, made, batch)
     if path.is_dir() and (images := below(path)):
         return _of_images(images, path, made, batch)
@@ -51,6 +52,11 @@ def batches(source: str | os.PathLike | np.ndarray, made: Preprocessing, batch: 
         if "x" in arrays:
             return _of_array(arrays["x"], made, batch, path.name, f"x of {path}")
     return _of_data_set(name, made, batch, subject)
+
+
+def _tables(path: Path, made: Preprocessing) -> bool:
+    """Is it a folder of tables, for a net that was trained on such?"""
+    return path.is_dir() and bool(made.columns) and kind_of(path) == "table"
 
 
 def below(folder: Path) -> list[Path]:

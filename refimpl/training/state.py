@@ -15,6 +15,7 @@ from .learnt_constants import check_saved, learnt_constants
 if TYPE_CHECKING:
     from .trainer import Trainer
 
+BEGUN = "begun"  # the name of the mini-batches before the run at hand, and the beginning of those of updates
 CHUNK = 1 << 16  # values drawn at a time: NumPy makes arrays of all of them in between
 
 
@@ -89,11 +90,16 @@ class State(NamedTuple):
 
 
 def arrays(trainer: "Trainer") -> dict[str, np.ndarray]:
-    """Parameters, optimizer arrays, counts of updates and what the strategy remembers, by name; they are no copies."""
+    """Parameters, optimizer arrays, counts of updates and what the strategy remembers, by name; they are no copies.
+
+    Names with BEGUN: mini-batches and updates before the run at hand.
+    """
     trainer.runner.fetch()
     kept = {name: trainer.backend.read(array) for name, array in _kept(trainer).items()}
     counts = {f"updates/{name}": count for name, count in trainer.updates.items()}
-    return trainer.parameters | kept | counts | {f"instances/{name}": array for name, array in trainer.memory.items()}
+    memory = {f"instances/{name}": array for name, array in trainer.memory.items()}
+    begun = {BEGUN: trainer.begun} | {f"{BEGUN}/{name}": count for name, count in trainer.before.items()}
+    return trainer.parameters | kept | counts | begun | memory
 
 
 def _kept(trainer: "Trainer") -> dict[str, object]:
@@ -104,14 +110,24 @@ def _kept(trainer: "Trainer") -> dict[str, object]:
     return kept | {constant.saved: owned[step.constants[constant.name].buffer] for constant in learnt}
 
 
+def _of_run(name: str) -> bool:
+    return name == BEGUN or name.startswith(f"{BEGUN}/")
+
+
 def check(trainer: "Trainer", given: Mapping[str, np.ndarray], step: int) -> None:
     """ValueError where arrays are not those that `arrays` gives after `step` steps of the trainer's plan."""
     mine = arrays(trainer)
     for name, own in mine.items():
+        if _of_run(name) and name not in given:  # of a version whose trainers made one run
+            continue
         if name not in given or given[name].shape != own.shape or given[name].dtype.kind != own.dtype.kind:
             raise ValueError(f"the saved run has no array {name} of {own.dtype} {own.shape}: it is of another plan")
         if name.startswith("updates/") and not 0 <= given[name][0] <= step:
             raise ValueError(f"the saved run counts {given[name][0]} in {name}, but it has made {step} steps")
+        if _of_run(name):
+            most = step if name == BEGUN else int(given[f"updates{name.removeprefix(BEGUN)}"][0])
+            if not 0 <= given[name][0] <= most:
+                raise ValueError(f"the saved run says {given[name][0]} in {name}, but it has made {most}")
     if more := [name for name in given if name not in mine]:
         raise ValueError(f"the saved run has an array {more[0]}, which this plan does not need: it is of another plan")
     check_saved(trainer.program, given)
@@ -124,7 +140,7 @@ def put(trainer: "Trainer", given: State) -> None:
         if name in kept:
             trainer.backend.write(kept[name], given.arrays[name])
         else:
-            own[...] = given.arrays[name]
+            own[...] = given.arrays.get(name, 0)
     trainer.runner.push()
     trainer.step, trainer.losses = given.step, list(given.losses)
     trainer.guard.keep(trainer.runner, trainer.step, trainer.updates)

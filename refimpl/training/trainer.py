@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import arguments
 from ..backends.finite import all_finite
+from ..compiler.ir import Moment
 from ..compiler.lower import BACKENDS
 from ..compiler.program import Program
 from ..data.on_demand import OnDemand
@@ -51,7 +52,8 @@ class Trainer:
 
     step: mini-batches looked at. updates: net (its prefix, "" for the main one), and residual block where steps leave
     some out → how often its parameters were updated. Optimizers, schedules, warm-up and the channels of sparse update
-    go by updates, so a mini-batch that is skipped, or of which nothing is chosen, leaves them where they are.
+    go by updates, so a mini-batch that is skipped, or of which nothing is chosen, leaves them where they are. A run is
+    what one call of `fit` makes, or `steps` from where `restart` was called last, else from the first step on.
 
     Every call sets the threads that it needs. A trainer works in one block of memory: one thread at a time may use it,
     and a second one is refused with RuntimeError; trainers of their own may run in threads of their own. It can be
@@ -84,11 +86,13 @@ class Trainer:
         self.factor = 1.0  # on every learning rate, for who watches a run; no part of its state
         self.step = 0  # mini-batches looked at
         self.updates = {name: np.zeros(1, np.int64) for name in (*prefixes, *(block.name for block in program.blocks))}
+        self.begun = np.zeros(1, np.int64)  # mini-batches before the run at hand
+        self.before = {name: np.zeros(1, np.int64) for name in self.updates}  # updates before it
         self.losses: list[float] = []
         self._given: dict[str, Given] = {}  # net → what it is told of the current step's mini-batch
         self._batch: Any = None  # the mini-batch of the current step
-        self._planned: dict[int, int] = {}  # mini-batches of the run at hand → updates that are planned of it
-        self._lock = threading.Lock()
+        self._planned: dict[int, int] = {}  # mini-batches → updates that are planned of so many
+        self._lock, self._run = threading.Lock(), threading.Lock()  # of a step, and of a whole `fit`
         self.guard = Guard(program, self.parameters)
         self.guard.keep(self.runner, self.step, self.updates)
 
@@ -98,31 +102,44 @@ class Trainer:
         return self.step - int(self.updates[""][0])
 
     def fit(self, x: Inputs, y: np.ndarray, epochs: int) -> list[float]:
-        """Train until `epochs` passes over x (M, H, W, C) and y (M,) are done in all; the loss of each step so far.
+        """Train `epochs` more passes over x (M, H, W, C) and y (M,); the loss of each step so far.
 
-        A trainer that has done some of them goes on from there. y: class numbers, whole; of a plan with the loss mse
+        As in Keras every call trains on, from the weights that are there. Learning-rate schedules, warm-up and the
+        stages of sparse update begin anew and end with the call; the optimizer's moments, the orders of samples, the
+        cycles of channels and every other draw go on, so that at a constant rate two calls give the bits of one of as
+        many passes. `steps` finishes a run that was interrupted. y: class numbers, whole; of a plan with the loss mse
         the targets. Where the choice of instances left none for a step, its loss is that of the step before.
         """
-        for _ in self.steps(x, y, epochs):
-            pass
+        self._check_run(x, y, epochs)
+        with self._alone(self._run):
+            self.restart()
+            for _ in self.steps(x, y, epochs):
+                pass
         return self.losses
 
+    def restart(self) -> None:
+        """Let a run begin with the next step: its schedules go by what is trained from here on, as do its passes."""
+        with self._alone():
+            self.begun[0] = self.step
+            for name, count in self.updates.items():
+                self.before[name][:] = count
+
     def steps(self, x: Inputs, y: np.ndarray, epochs: int) -> Iterator[Progress]:
-        """Like `fit`, one step at a time, going on from the steps that are done already."""
-        self._trains()
-        self.check(x, y)
-        arguments.whole("epochs", epochs, 0)
-        batch = self.program.batch
+        """Train the run at hand until it has made `epochs` passes in all, one step at a time.
+
+        What it has made of them already, before it was resumed too, is not made again.
+        """
+        self._check_run(x, y, epochs)
+        batch, begun = self.program.batch, int(self.begun[0])
         per_epoch = -(-samples(x) // batch)
-        total = epochs * per_epoch
-        inputs.check_batches(self.program, samples(x))
+        total, passes = begun + epochs * per_epoch, -(-begun // per_epoch)
         with self.backend.session():
             shuffled = None
             while self.step < total:
                 with self._alone(), self.backend.work(self.program.threads):
-                    epoch, i = divmod(self.step, per_epoch)
+                    epoch, i = divmod(self.step - begun, per_epoch)
                     if epoch != shuffled:
-                        order = random.permutation(self.seed, random.SHUFFLE, epoch, samples(x))
+                        order = random.permutation(self.seed, random.SHUFFLE, passes + epoch, samples(x))
                         shuffled = epoch
                         self.guard.keep(self.runner, self.step, self.updates)
                     chosen = order[i * batch : (i + 1) * batch]
@@ -136,26 +153,37 @@ class Trainer:
         return x.draw(chosen, self.seed, self.step) if isinstance(x, OnDemand) else x[chosen]
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """RuntimeError where another thread, or a call that this one interrupted, is at work with this trainer."""
-        if not self._lock.acquire(blocking=False):
+    def _alone(self, lock: Any = None) -> Iterator[None]:
+        """RuntimeError where another thread, or a call that this one interrupted, is at work with this trainer.
+
+        lock: of what is done alone, default that of a step.
+        """
+        lock = lock or self._lock
+        if not lock.acquire(blocking=False):
             raise RuntimeError(
                 "this Trainer is at work in another call: use it from one thread at a time, or make one for each thread"
             )
         try:
             yield
         finally:
-            self._lock.release()
+            lock.release()
 
     def train_step(self, x: np.ndarray, y: np.ndarray, total: int) -> float:
         """One step on n ≤ batch samples; returns the loss. NonFiniteError, before any update, names the layer.
 
-        total: mini-batches of the whole run, which schedules go by. ValueError for data that do not fit the program.
-        Where the plan's choice of instances leaves none for a step, its loss is that of the step before.
+        total: the mini-batch with which the run ends, which schedules go by. ValueError for data that do not fit the
+        program. Where the plan's choice of instances leaves none for a step, its loss is that of the step before.
         """
         self._check_batch(x, y)
         with self._alone(), self.backend.work(self.program.threads):
             return self._step(x, y, total)
+
+    def _check_run(self, x: Inputs, y: np.ndarray, epochs: int) -> None:
+        """ValueError for samples or passes that no run of this program takes."""
+        self._trains()
+        self.check(x, y)
+        arguments.whole("epochs", epochs, 0)
+        inputs.check_batches(self.program, samples(x))
 
     def _trains(self) -> None:
         """ValueError for a program that only infers."""
@@ -259,14 +287,19 @@ class Trainer:
         """Fill what the host tells a net's sections before a step on n samples: rate, number of the update, seed."""
         for name, scalar in self.runner.program.step.scalars.items():
             if scalar.net == net:
-                done = int(self.updates[scalar.block or net][0])
-                self.runner.write(name, n, scalar(done, self.planned(total), self.seed, self.factor))
+                self.runner.write(name, n, scalar.value(self.moment(scalar.block or net, total)))
+
+    def moment(self, of: str, total: int) -> Moment:
+        """What is known before a step of a run that ends after mini-batch `total`. of: a net, or a residual block."""
+        updates, before = (int(counts[of][0]) for counts in (self.updates, self.before))
+        return Moment(updates, self.planned(total), self.seed, self.factor, before)
 
     def planned(self, total: int) -> int:
-        """Updates that a run of `total` mini-batches makes, as far as the plan tells that ahead."""
-        if total not in self._planned:
-            self._planned = {total: self.strategy.updates(total, self.seed)}
-        return self._planned[total]
+        """Updates that the run at hand makes until mini-batch `total`, as far as the plan tells that ahead."""
+        ends = int(self.begun[0]), total
+        if self._planned.keys() != set(ends):
+            self._planned = {end: self.strategy.updates(end, self.seed) if end else 0 for end in ends}
+        return self._planned[total] - self._planned[ends[0]]
 
     def stop(self, what: str, net: str, n: int, total: int, *phases: str) -> None:
         """Find the first bad layer in these phases of a net, put the last good weights back, raise NonFiniteError.

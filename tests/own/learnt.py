@@ -36,7 +36,7 @@ class Learnt(Rule):
 
     def scalars(self):
         """The number of the update, from 1."""
-        return {"turn": lambda updates, planned, seed: updates + 1}
+        return {"turn": lambda now: now.updates + 1}
 
     def learnt(self):
         """The sums, of the gradient."""

@@ -44,7 +44,7 @@ class TwoPoints(Strategy):
         trained = {name: b for name, b in learner.parameters.items() if b.region == "state"}
         common = {"seed": learner.seed_write(), "step": learner.count_write()}
         move, slope = (learner.scalar(name, learner.dtype, lambda *_: 0.0) for name in ("move", "slope"))
-        rate = learner.scalar("lr", learner.dtype, self.optimizer.rate)
+        rate = learner.scalar("lr", learner.dtype, lambda now: self.optimizer.rate(now.made, now.planned))
         for section in ("plus", "minus", "back", "learn"):
             learner.begin(section)
             for i, (name, w) in enumerate(trained.items()):
