@@ -1,5 +1,7 @@
 """An operator from a folder of its own: everything that the library does with operators, it does with this one."""
 
+import itertools
+
 import numpy as np
 import pytest
 from own import softplus, softplus_cost  # noqa: F401 (its cost registers itself)
@@ -115,7 +117,8 @@ def test_what_it_cannot_state_is_refused(monkeypatch, statement, value, wrong):
 
 
 def test_drawn_nets_have_it_and_do_what_is_predicted():
-    seeds = [s for s in range(60) if "softplus" in {n.op for n in drawn_nets.net_case(s).program.graph.nodes}]
-    assert len(seeds) > 5
-    for seed in seeds[:6]:
+    having = (s for s in range(1000) if "softplus" in {n.op for n in drawn_nets.net_case(s).program.graph.nodes})
+    seeds = list(itertools.islice(having, 5))
+    assert len(seeds) == 5
+    for seed in seeds:
         assert drawn.show("net", seed)
