@@ -375,6 +375,36 @@ class Graph:
         """x·Φ(x), Φ the normal distribution function; approximate: its form with a tanh."""
         return self.add_node(name, "gelu", (x,), {"approximate": approximate}, {})
 
+    def sigmoid(self, name: str, x: str) -> str:
+        """1 / (1 + exp(−x))."""
+        return self.add_node(name, "sigmoid", (x,), {}, {})
+
+    def silu(self, name: str, x: str) -> str:
+        """x / (1 + exp(−x)), also called swish."""
+        return self.add_node(name, "silu", (x,), {}, {})
+
+    def tanh(self, name: str, x: str) -> str:
+        """Hyperbolic tangent."""
+        return self.add_node(name, "tanh", (x,), {}, {})
+
+    def hard_sigmoid(self, name: str, x: str, alpha: float = 1 / 6, beta: float = 0.5) -> str:
+        """min(max(alpha·x + beta, 0), 1); the defaults are PyTorch's."""
+        return self.add_node(name, "hard_sigmoid", (x,), {"alpha": alpha, "beta": beta}, {})
+
+    def hard_swish(self, name: str, x: str) -> str:
+        """x·min(max(x/6 + 1/2, 0), 1)."""
+        return self.add_node(name, "hard_swish", (x,), {}, {})
+
+    def leaky_relu(self, name: str, x: str, slope: float = 0.01) -> str:
+        """x where it is above 0, else slope·x."""
+        return self.add_node(name, "leaky_relu", (x,), {"slope": slope}, {})
+
+    def clip(self, name: str, x: str, low: float = -math.inf, high: float = math.inf) -> str:
+        """min(max(x, low), high); ShapeError where low is above high."""
+        bounds = {"low": low} if low != -math.inf else {}
+        bounds |= {"high": high} if high != math.inf else {}
+        return self.add_node(name, "clip", (x,), bounds, {})  # a file says no number that is not finite
+
     def block_prune(self, name: str, x: str, block: Pair = 2, threshold: float = 0.0) -> str:
         """Zero where a whole block of a channel is below `threshold` in magnitude, identity elsewhere."""
         return self.add_node(name, "block_prune", (x,), {"block": block, "threshold": threshold}, {})

@@ -99,6 +99,44 @@ def gelu(a, attrs):
     return {"y": x * phi, "dx": a["dy"] * (phi + x * density)} if "dy" in a else {"y": x * phi}
 
 
+def sigmoid(a, attrs):
+    y = special.expit(a["x"])
+    return {"y": y, "dx": a["dy"] * y * special.expit(-a["x"])} if "dy" in a else {"y": y}
+
+
+def silu(a, attrs):
+    x, s = a["x"], special.expit(a["x"])
+    return {"y": x * s, "dx": a["dy"] * (s + x * s * special.expit(-x))}
+
+
+def tanh(a, attrs):
+    return {"y": 2 * special.expit(2 * a["x"]) - 1, "dx": a["dy"] / np.cosh(a["x"]) ** 2}
+
+
+def hard_sigmoid(a, attrs):
+    line = attrs["alpha"] * a["x"] + attrs["beta"]
+    inside = (line > 0) & (line < 1)
+    return {"y": np.clip(line, 0, 1), "mask": _bits(inside), "dx": attrs["alpha"] * inside * a["dy"]}
+
+
+def hard_swish(a, attrs):
+    x = a["x"]
+    return {
+        "y": np.select([x <= -3, x < 3], [0, x * (x + 3) / 6], x),
+        "dx": a["dy"] * np.select([x <= -3, x < 3], [0, x / 3 + 0.5], 1),
+    }
+
+
+def leaky_relu(a, attrs):
+    factor = np.where(a["x"] > 0, 1, attrs["slope"])
+    return {"y": factor * a["x"], "mask": _bits(a["x"] > 0), "dx": factor * a["dy"]}
+
+
+def clip(a, attrs):
+    inside = (a["x"] >= attrs["low"]) & (a["x"] <= attrs["high"])
+    return {"y": np.clip(a["x"], attrs["low"], attrs["high"]), "mask": _bits(inside), "dx": inside * a["dy"]}
+
+
 def block_prune(a, attrs):
     (n, h, w, c), (rows, columns) = a["x"].shape, attrs["block"]
     padded = np.pad(np.abs(a["x"]), ((0, 0), (0, -h % rows), (0, -w % columns), (0, 0)))

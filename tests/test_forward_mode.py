@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from nets import NETS
-from own import extremes, priced, silu, silu_cost  # noqa: F401 (its cost registers itself)
+from own import extremes, priced, softplus, softplus_cost  # noqa: F401 (its cost registers itself)
 
 import refimpl as ri
 from costmodel import predict
@@ -17,7 +17,7 @@ from refimpl.ops import add, forget_operator, operator, register_operator
 from refimpl.training.runner import Runner
 from refimpl.training.state import initial
 
-register_operator(silu)
+register_operator(softplus)
 BACKENDS = ("reference", "fast")
 
 
@@ -153,7 +153,7 @@ def test_an_operator_of_two_outputs(names, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_operator_of_ones_own(backend):
     g = Graph("own", (3, 3), 2)
-    x = g.add_node("act", "silu", (g.conv2d("c", "input", 3, 3, pad=1),), {}, {})
+    x = g.add_node("act", "softplus", (g.conv2d("c", "input", 3, 3, pad=1),), {}, {})
     g.linear("fc", g.global_avg_pool("mean", x), 3)
     rng = np.random.default_rng(1)
     x, y, v = rng.normal(size=(2, 3, 3, 2)), np.array([2, 0]), rng.normal(size=(3, 3, 2, 3))
@@ -165,15 +165,15 @@ def test_an_operator_of_ones_own(backend):
 
 
 def test_an_operator_that_states_no_tangent_is_refused(monkeypatch):
-    monkeypatch.delattr(silu, "TANGENT")
+    monkeypatch.delattr(softplus, "TANGENT")
     operator.cache_clear()
     g = Graph("own", (3, 3), 2)
-    x = g.add_node("act", "silu", (g.conv2d("c", "input", 3, 3),), {}, {})
+    x = g.add_node("act", "softplus", (g.conv2d("c", "input", 3, 3),), {}, {})
     g.linear("fc", g.flatten("flat", x), 3)
     try:
         wrong = (
-            "there is no derivative through node act in forward mode: its operator silu states no TANGENT that tells "
-            "how ty follows from tx"
+            "there is no derivative through node act in forward mode: its operator softplus states no TANGENT that "
+            "tells how ty follows from tx"
         )
         with pytest.raises(ValueError, match=wrong):
             compiled(g, ["c.w"])
@@ -183,10 +183,10 @@ def test_an_operator_that_states_no_tangent_is_refused(monkeypatch):
 
 
 def test_a_term_that_is_none_is_refused(monkeypatch):
-    monkeypatch.setattr(silu, "TANGENT", ("ta",))
-    wrong = "each of TANGENT of the operator silu must be a pass, a bound one, or 'tx', got 'ta'"
+    monkeypatch.setattr(softplus, "TANGENT", ("ta",))
+    wrong = "each of TANGENT of the operator softplus must be a pass, a bound one, or 'tx', got 'ta'"
     with pytest.raises(ValueError, match=wrong):
-        operator.__wrapped__("silu")
+        operator.__wrapped__("softplus")
 
 
 def test_a_tangent_costs_what_its_linear_maps_do():

@@ -60,8 +60,13 @@ OTHER_WORDS = {
     r"|validation/instruments/(counted_numbers|executing|measured).py|costmodel/predict.py"
     r"|validation/instruments/approximation.py",
     "batch_norm": r"gradledger/(command|cost|job|recipe).py",  # settings of a step, which these options are called by
+    # the factor that gradients are clipped by, an option and a recording; what NumPy's arrays call it
+    "clip": r"(refimpl|costmodel/formulas)/(ops|methods)/(adam|clip_norm|sgd|quantized_sgd|sparse_update\w*).py"
+    r"|refimpl/(compiler/update|data/new_samples|data/sounds|kernels/quantized).py"
+    r"|gradledger/(command|job|recipe).py|validation/instruments/approximation.py",
     "clip_norm": r"gradledger/recipe.py",
     "identity": r"gradledger/run_state.py",  # of a run
+    "tanh": r"validation/instruments/counted_numbers.py",  # a unit of cost
     "quantize": r"refimpl/surgery/(__init__|for_step).py",  # a net
 }
 

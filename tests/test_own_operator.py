@@ -1,8 +1,10 @@
 """An operator from a folder of its own: everything that the library does with operators, it does with this one."""
 
+import itertools
+
 import numpy as np
 import pytest
-from own import silu, silu_cost  # noqa: F401 (its cost registers itself)
+from own import softplus, softplus_cost  # noqa: F401 (its cost registers itself)
 
 import refimpl as ri
 from checks import Case, Subject, map_shape, rng_of
@@ -13,15 +15,14 @@ from refimpl.ops import operator, operators, register_operator
 from refimpl.surgery import prune
 from validation.instruments import approximation, counting, drawn, drawn_nets, drawn_passes, measured
 
-register_operator(silu)
+register_operator(softplus)
 BACKENDS = ("reference", "fast")
 
 
 def by_numpy(a, attrs):
-    """y, and dx by the derivative of tanh."""
+    """y by a sum of exponentials, and dx by the derivative of tanh."""
     x = a["x"]
-    s = (1 + np.tanh(x / 2)) / 2
-    return {"y": x * s, "dx": a["dy"] * (s + x / (4 * np.cosh(x / 2) ** 2))}
+    return {"y": np.logaddexp(0, x), "dx": a["dy"] * (1 + np.tanh(x / 2)) / 2}
 
 
 def case(pick):
@@ -29,14 +30,14 @@ def case(pick):
     return Case({"x": rng_of(pick).normal(size=shape)})
 
 
-subject = Subject("silu", case, by_numpy, lambda F, t, a: F.silu(t["x"]))
+subject = Subject("softplus", case, by_numpy, lambda F, t, a: F.softplus(t["x"]))
 test_oracle, test_slope, test_torch, test_counts, test_threads = subject.tests()
 
 
 def net() -> Graph:
     """It stands behind a convolution, behind a sum and behind a linear layer."""
     g = Graph("own", (6, 5), 3)
-    act = lambda name, x: g.add_node(name, "silu", (x,), {}, {})  # noqa: E731
+    act = lambda name, x: g.add_node(name, "softplus", (x,), {}, {})  # noqa: E731
     x = act("a1", g.batch_norm("bn", g.conv2d("c1", INPUT, 4, 3, pad=1)))
     x = act("a2", g.add("sum", g.conv2d("c2", x, 4, 3, pad=1, bias=True), x))
     g.linear("fc", act("a3", g.linear("hidden", g.global_avg_pool("mean", x), 6)), 3)
@@ -77,9 +78,9 @@ def test_its_closed_form_is_what_a_step_counts():
         assert counts["exp"] == sum(counting.count_call(call, n).get("exp", 0) for call in p.step) > 0
 
 
-@pytest.mark.parametrize("name", ["silu.forward", "silu.grad_x"])
+@pytest.mark.parametrize("name", ["softplus.forward", "softplus.grad_x"])
 def test_it_is_drawn_counted_and_shown_with_the_others(name, capsys, monkeypatch):
-    assert "silu" in operators() and name in drawn_passes.passes()
+    assert "softplus" in operators() and name in drawn_passes.passes()
     assert all(drawn.compare_pass(name, seed).ok for seed in range(20))
     assert drawn.main([name, "3"]) == 0 and capsys.readouterr().out.startswith(f"{name}\n")
     key = tuple(name.split("."))
@@ -102,21 +103,22 @@ def test_channels_pass_through_it_when_others_are_pruned():
 @pytest.mark.parametrize(
     "statement, value, wrong",
     [
-        ("CHANNELS", "swapped", "CHANNELS of the operator silu must be left out or 'kept' or 'made' or 'flattened', "),
-        ("TRAINS", "always", "TRAINS of the operator silu must be left out, got 'always'"),
-        ("BIAS", "b", "BIAS of the operator silu must be left out, got 'b'"),
-        ("SCALES", ("w",), "each of SCALES of the operator silu must be one of its PARAMS, got 'w'"),
-        ("PARAMS", ("w",), "TRAINS of the operator silu must be 'always' or 'counted' or 'statistics', got None"),
+        ("CHANNELS", "swapped", "CHANNELS of the operator softplus must be left out or 'kept' or 'made' or 'flat"),
+        ("TRAINS", "always", "TRAINS of the operator softplus must be left out, got 'always'"),
+        ("BIAS", "b", "BIAS of the operator softplus must be left out, got 'b'"),
+        ("SCALES", ("w",), "each of SCALES of the operator softplus must be one of its PARAMS, got 'w'"),
+        ("PARAMS", ("w",), "TRAINS of the operator softplus must be 'always' or 'counted' or 'statistics', got None"),
     ],
 )
 def test_what_it_cannot_state_is_refused(monkeypatch, statement, value, wrong):
-    monkeypatch.setattr(silu, statement, value, raising=False)
+    monkeypatch.setattr(softplus, statement, value, raising=False)
     with pytest.raises(ValueError, match=wrong):
-        operator.__wrapped__("silu")
+        operator.__wrapped__("softplus")
 
 
 def test_drawn_nets_have_it_and_do_what_is_predicted():
-    seeds = [s for s in range(60) if "silu" in {n.op for n in drawn_nets.net_case(s).program.graph.nodes}]
-    assert len(seeds) > 5
-    for seed in seeds[:6]:
+    having = (s for s in range(1000) if "softplus" in {n.op for n in drawn_nets.net_case(s).program.graph.nodes})
+    seeds = list(itertools.islice(having, 5))
+    assert len(seeds) == 5
+    for seed in seeds:
         assert drawn.show("net", seed)

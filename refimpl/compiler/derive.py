@@ -216,8 +216,9 @@ class Derivation:
             resolved = self.resolve(node)
             nodes.append(resolved)
             for local, tensor in zip(resolved.op.outputs, node.outputs, strict=True):
-                if tensor in read:
-                    self.tensors[tensor] = self.demand(resolved, local).reshape(self.shapes[tensor])
+                if tensor in read:  # what reads it has all its axes, the node's own gradients too
+                    whole = self.demand(resolved, local).reshape(self.shapes[tensor])
+                    self.tensors[tensor] = resolved.arrays[local] = whole
             for tensor in read.intersection(node.outputs):
                 view: Buffer | None = self.tensors[tensor]
                 scaled = self.scaled(self.graph.tensors[tensor])

@@ -153,13 +153,13 @@ def padding(g: Graph, pick: Pick, x: str, kernel: tuple[int, int]):
 
 
 def activated(g: Graph, pick: Pick, name: str, y: str) -> str:
-    """The map after batch norm, rectifier or block pruning, each of them there or not."""
+    """The map after batch norm, rectifier, block pruning or what draws itself, each of them there or not."""
     if pick(0, 2):
         y = g.batch_norm(f"{name}.bn", y)
-    others = [node for node in (getattr(operator_module(op), "drawn_in", None) for op in operators()) if node]
-    kind = pick(0, 5 + len(others))
+    kind = pick(0, 7)
     if kind > 5:
-        return others[kind - 6](g, pick, f"{name}.other", y)
+        others = [node for node in (getattr(operator_module(op), "drawn_in", None) for op in operators()) if node]
+        return others[pick(0, len(others) - 1)](g, pick, f"{name}.other", y)
     if kind < 3:
         return g.relu(f"{name}.relu", y)
     if kind == 3:

@@ -1,0 +1,32 @@
+import pytest
+from activation_cases import FAR, any_shape, check_in_a_net, check_values
+
+import oracles
+from checks import Case, Subject, rng_of
+from refimpl.graph import Graph
+from refimpl.ops import sigmoid
+
+
+def case(pick):
+    return Case({"x": 3 * rng_of(pick).normal(size=any_shape(pick))})
+
+
+def by_torch(F, t, attrs):
+    return t["x"].sigmoid()
+
+
+subject = Subject("sigmoid", case, oracles.sigmoid, by_torch)
+test_oracle, test_slope, test_torch, test_counts, test_threads = subject.tests()
+
+
+def test_far_out_and_for_nan_as_torch():
+    check_values("sigmoid", (*FAR, float("inf"), float("-inf")), lambda F, x: x.sigmoid())
+
+
+def test_backward_reads_y_alone():
+    assert sigmoid.grad_x.reads == ["dy", "y"]
+
+
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+def test_a_net_with_it(backend):
+    check_in_a_net(Graph.sigmoid, backend)
