@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from validation.instruments import drawn, resident
 
 INSIDE = 0.9  # share of measured times inside their intervals; with less the machine may be busy, and nothing is judged
+SLOPES = "|(L(w + h·d) − L(w − h·d)) / 2h − Σ g₆₄·d| / Σ |g₆₄·d|, d = sign(g₆₄), L the loss, h a small step"
 SHOWN = 3  # mismatches that a sentence names; the record has all
 
 
@@ -44,27 +45,40 @@ def all_checks(record: dict) -> list[Check]:
 
 
 def gradients(record: dict) -> list[Check]:
-    """Kernels against float64, and float64 against slopes of the loss."""
+    """Kernels against float64, and float64 against slopes of the loss; of whole numbers, a step of both kernels."""
     g, slope = record["gradients"], record["gradients"]["slope"]
+    value, command = f"at most {slope['tolerance']:.0e}", record["command"]
+    if g["step"]:
+        unasked = Check("gradients", "slopes of the loss", SLOPES, value, f"not asked: {slope['note']}", None, command)
+        return [whole_step(g["step"], command), unasked]
     return [
         Check(
             "gradients", f"{g['checked']} gradients of the fast kernels",
             "‖g − g₆₄‖ / ‖g₆₄‖, g of the float32 kernels, g₆₄ of the float64 reference",
             f"at most {g['tolerance']:.0e}", f"{g['max_rel_err']:.1e} at most", g["max_rel_err"] <= g["tolerance"],
-            record["command"],
+            command,
             f"a gradient of the fast kernels is off by {g['max_rel_err']:.1e} of the float64 reference, where at most "
             f"{g['tolerance']:.0e} is rounding",
         ),
         Check(
-            "gradients", f"{slope['checked']} slopes of the loss",
-            "|(L(w + h·d) − L(w − h·d)) / 2h − Σ g₆₄·d| / Σ |g₆₄·d|, d = sign(g₆₄), "
-            "L the loss, h a small step",
-            f"at most {slope['tolerance']:.0e}", f"{slope['max_rel_err']:.1e} at most",
-            slope["max_rel_err"] <= slope["tolerance"], record["command"],
+            "gradients", f"{slope['checked']} slopes of the loss", SLOPES, value, f"{slope['max_rel_err']:.1e} at most",
+            slope["max_rel_err"] <= slope["tolerance"], command,
             f"a gradient is off by {slope['max_rel_err']:.1e} of the slope of the loss, where at most "
             f"{slope['tolerance']:.0e} is rounding",
         ),
     ]  # fmt: skip
+
+
+def whole_step(step: dict, command: str) -> Check:
+    """Weights of whole numbers after a step of the fast kernels against those of the reference kernels."""
+    off, may = step["mismatches"], step["allowed"]
+    return Check(
+        "gradients", f"{step['checked']:,} whole weights after a step",
+        "weights after a step of the fast kernels = those after the same step of the reference kernels",
+        f"at most {may:,} differ" if may else "0 differ", f"{off:,} differ", off <= may, command,
+        f"{off:,} of {step['checked']:,} whole weights differ after a step of the fast and of the reference kernels, "
+        f"where {may:,} may",
+    )  # fmt: skip
 
 
 def named(wrong: list[dict]) -> str:

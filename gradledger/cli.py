@@ -208,6 +208,8 @@ def validate(
     size: Annotated[str | None, typer.Option(help="As for adapt.")] = None,
     seed: Annotated[int, typer.Option(parser=WHOLE, help="Decides the samples and every random number.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer drawn cases, no processes: under two minutes.")] = False,
+    whole: Whole = False,
+    lr: Annotated[float | None, typer.Option(parser=REAL, help="As for adapt.")] = None,
     output: Annotated[Path, typer.Option("--output", help="Folder for record, plot and report.")] = Path(
         "gradledger-out"
     ),
@@ -222,7 +224,7 @@ def validate(
     from .errors import Refused
 
     settings = work.ValidateSettings(
-        model, data, subject, list(method), train_last, batch, batches, epochs, classes, size, seed, quick
+        model, data, subject, list(method), train_last, batch, batches, epochs, classes, size, seed, quick, whole, lr
     )
     try:
         with show.counter("validating", quiet=as_json) as watch:

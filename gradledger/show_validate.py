@@ -18,8 +18,10 @@ def validated(record: dict) -> None:
     wide = Console(width=max(console.width, 160))
     if record["gradients"]["estimator"]:
         estimator(record["gradients"]["estimator"])
-    else:
+    elif record["gradients"]["errors"]:
         errors(record, wide)
+    if record["gradients"]["note"]:
+        console.print(record["gradients"]["note"], highlight=False, soft_wrap=True)
     wide.print()
     (console if console.is_terminal else wide).print(verdicts(record["checks"]))  # a terminal wraps the cells
     console.print(

@@ -1,5 +1,6 @@
 """`gradledger validate`: what the approximate gradients cost in error, and is the rest true on this machine?"""
 
+import math
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -12,22 +13,25 @@ from refimpl import data
 from refimpl.graph import Graph
 from refimpl.plan.plan import kind_of
 from refimpl.storage import checkpoint
+from refimpl.surgery.for_step import is_quantized
 from refimpl.training.trainer import NonFiniteError, initial
 from validation.experiments import tables, timing
 from validation.instruments import approximation, drawn, estimators, measured, resident, torch_flops
 from validation.instruments import gradient_filter_spectrum as spectrum
 from validation.instruments.provenance import provenance
 
-from . import options, recipe
+from . import job, options, recipe
 from .checks import all_checks
 from .errors import Malformed, Refused
 from .finish import plot, report
-from .job import watched
-from .models import pretrained, stretched
 from .output import make_folder
+from .settings import AdaptSettings
 
 TOLERANCE = 1e-4  # largest relative error of float32 kernels against float64 that passes
 SLOPE = 1e-4  # the same of exact gradients against slopes of the loss
+TURNED = 1e-3  # share of whole weights that a step may change otherwise where floats are rounded to them at random
+NO_SLOPE = "the weights that train are whole numbers, and between those a loss has no slope"
+SHARED = ("model", "data", "subject", "method", "train_last", "batch", "classes", "size", "seed", "whole", "lr")
 PRETRAINING_BATCH = 64
 ESTIMATES, QUICK_ESTIMATES = 400, 50  # steps by which estimated gradients are judged
 SLOPE_BATCH = 4  # samples of which the slopes are taken
@@ -68,6 +72,13 @@ class ValidateSettings:
     size: str | None = None
     seed: int = 0
     quick: bool = False
+    whole: bool = False
+    lr: float | None = None
+
+    @property
+    def adapted(self) -> AdaptSettings:
+        """The settings of an adaptation whose step is looked at."""
+        return AdaptSettings(**{name: getattr(self, name) for name in SHARED})
 
     @property
     def command(self) -> str:
@@ -105,31 +116,18 @@ def run(settings: ValidateSettings, output: Path, watch: Watch) -> dict:
 
     Malformed for a bad value, Refused where a check fails.
     """
-    for name in ("batch", "batches", "classes"):
-        options.at_least_1(name, getattr(settings, name))
+    options.at_least_1("batches", settings.batches)
     if settings.epochs < 0:
         raise Malformed(f"--epochs must be at least 0, got {settings.epochs}")
-    options.seed(settings.seed)
-    methods = options.methods(settings.method)
-    plan = options.plan(methods, settings.train_last, None)
-    size = stretched(options.size(settings.size), settings.model, settings.data)
-    d = data.load(settings.data, subject=watched(settings), size=size, seed=settings.seed)
-    graph = pretrained(settings.model, d, watched(settings), settings.classes)
-    plan = recipe.with_layers(plan, graph, settings.train_last)
-    d = d.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype)
+    adapted = settings.adapted
+    job.checked(adapted)
+    adapted, d, graph, _ = job.read(adapted)
     try:
-        program = ri.compile(graph, plan, settings.batch)
         approximation.check_samples(settings.batch, settings.batches, len(d.x_train))
-        if not estimated(plan):
-            approximation.convolutions(graph, plan)
-        elif plan.instances or plan.depth:
-            raise ValueError(f"estimates are those of a whole batch and net: name {plan.step.method} alone")
-    except ri.ShapeError:
-        raise
     except ValueError as e:
         raise Malformed(str(e)) from None
+    job.compiled(adapted, d, graph)
     device = options.device("this-machine")
-    make_folder(output)
     scale = QUICK if settings.quick else FULL
     weights = {
         "training first": 5, "gradients": 15, "counts": max(1, scale.calls), "nets": max(1, scale.nets // 10),
@@ -137,16 +135,19 @@ def run(settings: ValidateSettings, output: Path, watch: Watch) -> dict:
     }  # fmt: skip
     phases = Phases(watch, weights)
     trained = train_missing(graph, d, settings, phases.phase("training first"))
-    found = gradients(graph, plan, d, settings, phases.phase("gradients"))
+    program, method = job.compiled(adapted, d, graph, d.x_train)
+    job.trainer_of(program, settings.seed)
+    make_folder(output)
+    found = gradients(program, d, settings, phases.phase("gradients"))
     passes = drawn.run_passes(scale.calls, settings.seed, phases.phase("counts"))
     nets, arenas = drawn.run_nets(scale.nets, settings.seed, phases.phase("nets"))
     record = {
         "ok": True,
         "model": settings.model,
         "data": settings.data,
-        "subject": watched(settings),
-        "method": methods.text,
-        "train_last": plan.train_last,
+        "subject": job.watched(adapted),
+        "method": method,
+        "train_last": program.plan.train_last,
         "weights": trained,
         "batch": settings.batch,
         "batches": settings.batches,
@@ -174,7 +175,8 @@ def run(settings: ValidateSettings, output: Path, watch: Watch) -> dict:
     record["ok"] = not failed
     path = output / "validate.json"
     checkpoint.write_json(path, record)
-    picture = plot(output, "validate")
+    drawable = record["gradients"]["errors"] or record["gradients"]["estimator"]
+    picture = plot(output, "validate") if drawable else None
     record["files"] = {"record": str(path), "plot": picture, "report": report(output, "validate")}
     if failed:
         raise Refused("; ".join(failed), record)
@@ -186,35 +188,73 @@ def estimated(plan: ri.Plan) -> bool:
     return kind_of(plan.step) == "step"
 
 
-def gradients(graph: Graph, plan: ri.Plan, d: data.Dataset, settings: ValidateSettings, watch: Watch) -> dict:
-    """The part of the record that tells of gradients: kernels, slopes, and what the methods cost in error."""
-    x, y, n = d.x_train, d.y_train, settings.batch
-    found, estimator, exact = [], None, plan
+def gradients(program: ri.Program, d: data.Dataset, settings: ValidateSettings, watch: Watch) -> dict:
+    """The part of the record that tells of gradients: kernels, slopes, and what the methods cost in error.
+
+    Of a step that trains whole numbers: its weights by fast and by reference kernels. note: why a part is missing.
+    """
+    plan, notes = approximation.comparable(program.plan)
+    found = {
+        "checked": 0, "max_rel_err": None, "tolerance": max([TOLERANCE, *(rule.rounding for rule in plan.rules)]),
+        "kernels": {}, "slope": {"checked": 0, "max_rel_err": None, "tolerance": SLOPE, "parameters": {}, "note": ""},
+        "step": None, "errors": [], "estimator": None, "energy_ratio": None,
+        "energy_ratio_published": spectrum.TABLE_5,
+    }  # fmt: skip
+    notes = [f"{note}: what stands here is of a step without it" for note in notes]
+    if whole := approximation.whole_trained(program):
+        found["step"] = whole_step(program, plan, whole, d, settings)
+        found["slope"]["note"] = NO_SLOPE
+        notes.append(NO_SLOPE)
+    else:
+        notes += compared(found, program.graph, plan, d, settings, watch)
+    return found | {"note": "; ".join(notes)}
+
+
+def whole_step(
+    program: ri.Program, plan: ri.Plan, names: list[str], d: data.Dataset, settings: ValidateSettings
+) -> dict:  # fmt: skip
+    """Weights of the parameters `names`, how many of them differ after a step by other kernels, and how many may."""
+    x, y, parameters = d.x_train, d.y_train, program.graph.parameters
+    checked = sum(math.prod(parameters[name].shape) for name in names)
+    differing = approximation.step_differences(
+        program.graph, plan, x[: settings.batch], y[: settings.batch], settings.seed
+    )
+    floats = any(b.dtype.kind == "f" for b in program.step.gradients.values())
+    return {
+        "checked": checked, "mismatches": sum(differing.values()), "allowed": math.ceil(TURNED * checked) * floats,
+        "parameters": differing,
+    }  # fmt: skip
+
+
+def compared(
+    found: dict, graph: Graph, plan: ri.Plan, d: data.Dataset, settings: ValidateSettings, watch: Watch
+) -> list[str]:  # fmt: skip
+    """Put into `found` what gradients of floats are beside exact ones; why there are no errors of layers."""
+    x, y, n, notes, exact = d.x_train, d.y_train, settings.batch, [], plan
     if estimated(plan):
         watch(0, 1, "estimates")
         exact = replace(plan, step=ri.Backprop(plan.step.optimizer))
         steps = QUICK_ESTIMATES if settings.quick else ESTIMATES
-        estimator = estimators.report(graph, plan, x[:n], y[:n], steps, settings.seed)
+        found["estimator"] = estimators.report(graph, plan, x[:n], y[:n], steps, settings.seed)
     else:
-        found = approximation.gradient_errors(graph, plan, x, y, n, settings.batches, settings.seed, watch)
+        try:
+            approximation.convolutions(graph, plan)
+        except ValueError as e:
+            notes.append(str(e))
+        else:
+            found["errors"] = approximation.gradient_errors(
+                graph, plan, x, y, n, settings.batches, settings.seed, watch
+            )
     watch(settings.batches, settings.batches, "checks")
     kernels = approximation.kernel_errors(graph, exact, x[:n], y[:n], seed=settings.seed)
     few = min(n, SLOPE_BATCH)
     slopes = approximation.slopes(graph, exact, x[:few], y[:few], settings.seed)
-    ratios = [e["filter"]["energy_ratio"] for e in found if e["filter"] and e["filter"]["energy_ratio"] is not None]
-    return {
-        "checked": len(kernels),
-        "max_rel_err": max(kernels.values()),
-        "tolerance": max([TOLERANCE, *(rule.rounding for rule in plan.rules)]),
-        "kernels": kernels,
-        "slope": {
-            "checked": len(slopes), "max_rel_err": max(slopes.values()), "tolerance": SLOPE, "parameters": slopes,
-        },
-        "errors": found,
-        "estimator": estimator,
-        "energy_ratio": float(np.mean(ratios)) if ratios else None,
-        "energy_ratio_published": spectrum.TABLE_5,
-    }  # fmt: skip
+    filters = [e["filter"]["energy_ratio"] for e in found["errors"] if e["filter"]]
+    ratios = [ratio for ratio in filters if ratio is not None]
+    found |= {"checked": len(kernels), "max_rel_err": max(kernels.values()), "kernels": kernels}
+    found["slope"] |= {"checked": len(slopes), "max_rel_err": max(slopes.values()), "parameters": slopes}
+    found["energy_ratio"] = float(np.mean(ratios)) if ratios else None
+    return notes
 
 
 def totals(model: dict, passes: dict, nets: dict) -> dict[str, int]:
@@ -286,7 +326,8 @@ def train_missing(
     origin = f"pre-trained but for {', '.join(missing)}, which are " if graph.weights else ""
     if not settings.epochs:
         return f"{origin}random, from the seed: --epochs 1 trains them first"
-    step = ri.Backprop(ri.SGD(lr=0.05, momentum=0.9, schedule=ri.Schedule("cosine")))
+    momentum = 0.0 if is_quantized(graph) else 0.9
+    step = ri.Backprop(ri.SGD(lr=0.05, momentum=momentum, schedule=ri.Schedule("cosine")))
     plan = ri.Plan(0, step=step) if graph.weights else ri.Plan("all", step=step, batch_norm="train", train_bias=True)
     try:
         trainer = ri.Trainer(ri.compile(graph, plan, min(PRETRAINING_BATCH, len(d.x_train))), settings.seed)
@@ -304,7 +345,7 @@ def train_missing(
 def counts(program: ri.Program, settings: ValidateSettings) -> dict:
     """How many calls of a full batch were compared with counted loops, how many disagree, and what was `wrong`."""
     n = program.batch
-    found = [drawn.compare(c.name, c.passed, c.sizes_at(n), c.attrs, c.present, full=False) for c in program.step]
+    found = drawn.compare_calls(program, n)
     again = {"seed": settings.seed, "command": settings.command}
     wrong = [{"case": settings.model, "what": str(c), **again} for c in found if not c.ok]
     return {"checked": len(found), "mismatches": len(wrong), "wrong": wrong, "kernels": kernels(program, again)}

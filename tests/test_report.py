@@ -53,6 +53,7 @@ def record():
         "checks": [{**CHECK, "section": name} for name in report.SECTIONS],
         "gradients": {
             "kernels": {"conv1.w": 1e-6}, "slope": {"parameters": {"conv1.w": 1e-9}}, "estimator": {},
+            "step": None, "note": "",
             "errors": [{"layer": "conv1", "local": {"dw": SUMMARY}, "whole": {"dw": SUMMARY}, "filter": None}],
         },
         "counts": {
@@ -157,6 +158,14 @@ def test_mismatches_stand_with_their_seeds_and_are_not_endless(record):
     )
     assert "10 more are in the record." in text and "1 of 5 checks failed, 4 passed." in text
     assert text.count("1 of 2 drawn calls differ") == 1 and "FAILED 1" in text
+
+
+def test_a_step_of_whole_numbers_has_its_weights_and_the_reason_in_place_of_gradients(record):
+    step = {"checked": 3, "mismatches": 1, "allowed": 0, "parameters": {"fc.w": 1, "fc.b": 0}}
+    record["gradients"] |= {"kernels": {}, "errors": [], "step": step, "note": "between those a <loss> has no slope"}
+    text = Reader(report.page(record)).text
+    assert "between those a <loss> has no slope." in text and "elements that differ\nfc.w1\nfc.b0" in text
+    assert "What the method costs in error" not in text and "Relative errors, parameter by parameter" not in text
 
 
 def test_what_was_not_measured_is_told(record):

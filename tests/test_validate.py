@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pretrained_files import saved
 from rich.console import Console
 
 import refimpl as ri
@@ -18,8 +19,9 @@ from refimpl import data
 from refimpl.compiler.ir import PHASES
 from refimpl.training.trainer import initial
 from validation.experiments import papers, tables, timing
-from validation.instruments import resident, torch_flops
+from validation.instruments import int8_files, resident, torch_flops
 
+EIGHT = "forward-gradient:m=1,bits=8w8a"
 SHORT = ("--batch", "8", "--batches", "2")
 FULL, QUICK = validate.FULL, validate.QUICK
 TINY = validate.Scale(calls=1, nets=2, layers=1, processes=(), timed=())
@@ -281,7 +283,7 @@ def test_an_arena_has_one_word_for_its_unit():
 def test_no_word_of_a_verdict_is_cut(monkeypatch, capsys, width, terminal):
     monkeypatch.setattr(show_validate, "console", Console(width=width, force_terminal=terminal, color_system=None))
     check = {"section": "counts", "name": "n" * 36, "value": "v " * 20, "measured": "m " * 28, "verdict": "not judged"}
-    gradients = {"errors": [], "estimator": {}, "energy_ratio": None, "energy_ratio_published": {}}
+    gradients = {"errors": [], "estimator": {}, "energy_ratio": None, "energy_ratio_published": {}, "note": ""}
     show_validate.validated({
         "subject": None, "model": "watch", "data": "watch", "method": "backprop", "batches": 1, "batch": 1, "seed": 0,
         "weights": "pre-trained", "command": "c", "gradients": gradients, "counts": {"drawn": 0}, "checks": [check],
@@ -348,8 +350,11 @@ def test_pytorch_that_fails_judges_nothing(monkeypatch):
         (("--batch", "x"), "must be a whole number, got 'x'"),
         (("--epochs", -1), "--epochs must be at least 0, got -1"),
         (("--seed", -1), "--seed must be from 0"),
-        (("--train-last", 0), "no convolution of watch trains its weights under this plan"),
-        (("--method", "bias-only"), "no convolution of watch trains its weights under this plan"),
+        (("--method", "stochastic-depth"), "leaves residual blocks out of a step, but watch has none"),
+        (("--method", "niti"), "node bn1 (batch_norm) of watch has no form in whole numbers that share exponents"),
+        (("--method", EIGHT), "epsilon=0.001 of forward-gradient is lost in 100% of the weights, whose last digit is"),
+        (("--lr", "0"), "lr must be a positive number that float32 can hold, got 0.0"),
+        (("--whole",), "--whole trains a quantized .npz in its own whole numbers, but --model is watch"),
         (("--train-last", 9), "train_last is 9, but watch has 3 convolutions"),
         (("--data", "nowhere.npz"), "there is no file or folder nowhere.npz"),
     ],
@@ -381,6 +386,83 @@ def test_a_step_that_estimates_gradients_is_judged_by_them(run, monkeypatch, cap
     assert "variance" in table and "by theory" in table and "relative error" not in table
 
 
-def test_estimates_are_judged_alone(run):
-    status, _, err = run("--method", "forward-gradient:m=1", "--method", "hard-examples", "--quick")
-    assert status == 2 and "estimates are those of a whole batch and net: name forward-gradient alone" in err
+@pytest.mark.parametrize(
+    ("args", "told", "layers"),
+    [
+        (("hard-examples",), "hard-examples chooses which samples enter, it approximates no layer's gradient", 3),
+        (("random-skip", "error-map-pruning"), "random-skip chooses which samples enter, it approximates no", 3),
+        (("hard-examples", "forward-gradient:m=1"), "hard-examples chooses which samples enter", 0),
+        (("bias-only",), "no convolution of watch trains its weights under this plan, so there is none whose", 0),
+    ],
+)
+def test_what_changes_no_gradient_is_validated_with_the_rest(run, monkeypatch, args, told, layers):
+    monkeypatch.setattr(validate, "QUICK_ESTIMATES", 6)
+    status, out, err = run("--quick", "--json", *(w for method in args for w in ("--method", method)))
+    assert (status, err) == (0, "")
+    r = json.loads(out)
+    g = r["gradients"]
+    assert g["note"].startswith(told) and len(g["errors"]) == layers and g["checked"] == g["slope"]["checked"] == 5
+    assert (g["estimator"] is None) == ("forward-gradient:m=1" not in args)
+    assert r["memory"]["predicted_peak_bytes"] == r["memory"]["measured_peak_bytes"]
+    own = r["counts"]["model"]
+    sections = {x["section"] for x in own["kernels"]["launches"]}
+    assert ("judge" in sections) == ("hard-examples" in args)  # counted is the step as it is
+    assert own["mismatches"] == 0 and own["checked"] > 40
+
+
+@pytest.fixture
+def stripes(tmp_path):
+    """A file of images of three kinds of stripes."""
+    rng = np.random.default_rng(0)
+    y = np.arange(48) % 3
+    x = rng.uniform(0, 0.4, (48, 16, 16, 1)).astype(np.float32)
+    x[y == 0, ::4] += 0.6
+    np.savez(tmp_path / "stripes.npz", x=(255 * x).astype(np.uint8), y=y)
+    return tmp_path / "stripes.npz"
+
+
+WHOLE_STEPS = {
+    "niti": ("--model", "lenet5", "--data", "stripes", "--method", "niti:rounding=stochastic"),
+    "16w8a": ("--method", "forward-gradient:m=1,bits=16w8a"),
+    "8w8a": ("--method", "forward-gradient:m=1,bits=8w8a,epsilon=0.01", "--train-last", 0, "--lr", 0.02),
+    "backprop": ("--model", "net", "--data", "pictures", "--whole", "--method", "sparse-update:ratio=0.5"),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_STEPS)
+def test_a_step_of_whole_numbers_is_validated_on_the_net_that_adapt_trains(run, stripes, tmp_path, name, capsys):
+    files = {"stripes": stripes, "net": tmp_path / "net.npz", "pictures": tmp_path / "pictures.npz"}
+    saved(files["net"], *int8_files.int8_arrays())
+    x = np.random.default_rng(0).integers(0, 256, (48, 16, 16, 3), np.uint8)
+    np.savez(files["pictures"], x=x, y=np.arange(48) % 2)
+    status, out, err = run("--json", "--quick", *(files.get(a, a) for a in WHOLE_STEPS[name]))
+    assert (status, err) == (0, "")
+    r = json.loads(out)
+    g = r["gradients"]
+    assert g["step"]["checked"] > 300 and g["step"]["mismatches"] == 0 and g["note"] == validate.NO_SLOPE
+    assert (g["step"]["allowed"] > 0) == (name == "backprop") and (g["checked"], g["errors"]) == (0, [])
+    step, slopes = (c for c in r["checks"] if c["section"] == "gradients")
+    assert step["verdict"] == "ok" and "whole weights after a step" in step["name"]
+    assert (slopes["verdict"], slopes["measured"]) == ("not judged", f"not asked: {validate.NO_SLOPE}")
+    assert r["counts"]["model"]["checked"] >= 20 and not r["counts"]["mismatches"]
+    assert r["counts"]["model"]["kernels"]["checked"] > 0 and not r["counts"]["model"]["kernels"]["mismatches"]
+    assert r["memory"]["predicted_peak_bytes"] == r["memory"]["measured_peak_bytes"]
+    assert r["files"]["plot"] is None
+    show_validate.validated(r)
+    assert validate.NO_SLOPE in capsys.readouterr().out
+
+
+def test_whole_weights_that_differ_are_a_no(run, monkeypatch):
+    """A step of the reference kernels moves one weight by one more."""
+    true = ri.Trainer.train_step
+
+    def step(trainer, *args):
+        loss = true(trainer, *args)
+        if trainer.program.backend == "reference":
+            trainer.parameters["fc.w"].reshape(-1)[0] += 1
+        return loss
+
+    monkeypatch.setattr(ri.Trainer, "train_step", step)
+    status, _, err = run("--quick", *WHOLE_STEPS["16w8a"])
+    assert status == 1
+    assert "1 of 32,519 whole weights differ after a step of the fast and of the reference kernels, where 0 may" in err

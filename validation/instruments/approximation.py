@@ -43,6 +43,10 @@ COLUMNS = (  # what a reader of a table of errors is told
     "over the batches. Bias: what is left of the error after averaging over them, as a share of the mean gradient; "
     "variance: the error around that, noise: the exact gradient's own variance, both as shares of its squared norm."
 )
+BESIDE = {  # part of a plan that changes no gradient → why
+    "instances": "chooses which samples enter, it approximates no layer's gradient",
+    "depth": "leaves blocks out of a step, what remains has its exact gradient",
+}
 Arrays = dict[tuple[str, str], np.ndarray]  # (node, array) → values
 
 
@@ -171,17 +175,17 @@ def check_samples(batch: int, batches: int, samples: int) -> None:
         )
 
 
+def comparable(plan: Plan) -> tuple[Plan, list[str]]:
+    """The plan without what changes no gradient, and of each part that is left out the sentence that says why."""
+    found = [f"{chosen.method} {why}" for name, why in BESIDE.items() if (chosen := getattr(plan, name)) is not None]
+    return replace(plan, **dict.fromkeys(BESIDE)), found
+
+
 def convolutions(graph: Graph, plan: Plan) -> list[str]:
     """The convolutions whose weights train, in node order; ValueError where there is none."""
-    if plan.instances is not None:
-        raise ValueError(
-            f"{plan.instances.method} chooses which samples enter, it approximates no layer's gradient: "
-            "compare without it"
-        )
-    if plan.depth is not None:
-        raise ValueError(
-            f"{plan.depth.method} leaves blocks out of a step, what remains has its exact gradient: compare without it"
-        )
+    _, beside = comparable(plan)
+    if beside:
+        raise ValueError(f"{beside[0]}: compare without it")
     if kind_of(plan.step) == "step":
         raise ValueError(
             f"{plan.step.method} makes a step without the gradients of back-propagation: compare without it"
@@ -190,7 +194,8 @@ def convolutions(graph: Graph, plan: Plan) -> list[str]:
     names = [name for name, arrays in plan.trained(graph).items() if name in layers and "w" in arrays]
     if not names:
         raise ValueError(
-            f"no convolution of {graph.name} trains its weights under this plan, so there is no gradient to compare"
+            f"no convolution of {graph.name} trains its weights under this plan, so there is none whose gradient could "
+            "be approximated"
         )
     return names
 
@@ -308,6 +313,26 @@ def kernel_errors(
     norms = {name: float(np.linalg.norm(g)) for name, g in true.items()}
     least = max(norms.values()) / 1000
     return {name: float(np.linalg.norm(ours[name] - g)) / max(norms[name], least) for name, g in true.items()}
+
+
+def step_differences(graph: Graph, plan: Plan, x: np.ndarray, y: np.ndarray, seed: int = 0) -> dict[str, int]:
+    """Do fast and reference kernels train whole numbers alike? Elements that differ after a step, by parameter's name.
+
+    Both begin with the same weights and make one step of `plan` on the batch x, y, in float32 where floats are.
+    """
+    after = []
+    for backend in ("fast", "reference"):
+        trainer = Trainer(compile(graph, plan, len(x), backend=backend), seed)
+        learn_constants(trainer, x, y)
+        trainer.train_step(x, y, 1)
+        after.append({name: trainer.parameters[name] for name in whole_trained(trainer.program)})
+    ours, true = after
+    return {name: int(np.count_nonzero(ours[name] != a)) for name, a in true.items()}
+
+
+def whole_trained(program: Program) -> list[str]:
+    """Names of the parameters of whole numbers that a step of a program changes."""
+    return [name for name, b in program.step.parameters.items() if b.region == "state" and b.dtype.kind in "iu"]
 
 
 def slopes(graph: Graph, plan: Plan, x: np.ndarray, y: np.ndarray, seed: int = 0, h: float = 1e-8) -> dict[str, float]:

@@ -78,12 +78,10 @@ def compare_pass(name: str, seed: int) -> Compared:
     return compare(str(case), case.passed, case.sizes, case.attrs, case.present, full=True, dtypes=case.dtypes)
 
 
-def compare_calls(case: drawn_nets.NetCase) -> list[Compared]:
-    """Every call of a drawn net's step on `case.n` samples."""
-    n = case.n
+def compare_calls(program: Program, n: int) -> list[Compared]:
+    """Every call of a step on n samples."""
     return [
-        compare(c.name, c.passed, c.sizes_at(n), c.attrs, c.present, False, counting.several(c))
-        for c in case.program.step
+        compare(c.name, c.passed, c.sizes_at(n), c.attrs, c.present, False, counting.several(c)) for c in program.step
     ]
 
 
@@ -177,7 +175,8 @@ def _net(seed: int) -> tuple[list[Compared], list[Compared], int, int | None, st
     end, problem = touched(case)
     if end is not None:
         problem = beside(case.program, end)
-    return compare_calls(case), compare_kernels(case.program, case.n), case.program.peak_bytes, end, problem
+    program = case.program
+    return compare_calls(program, case.n), compare_kernels(program, case.n), program.peak_bytes, end, problem
 
 
 def beside(program: Program, end: int) -> str:

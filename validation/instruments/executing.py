@@ -61,6 +61,9 @@ class _Number(_Scored):
     def sqrt(self):
         return self
 
+    def rint(self):
+        return self
+
     def __abs__(self):
         return self
 

@@ -202,7 +202,12 @@ def gradients(record: dict, picture: bytes | None) -> str:
     g = record["gradients"]
     rows = [(name, figure(error), figure(g["slope"]["parameters"].get(name))) for name, error in g["kernels"].items()]
     heads = ("parameter", "float32 kernels against float64", "gradient against slope")
-    parts = ["<h3>Relative errors, parameter by parameter</h3>", table(heads, rows, "|".join(heads[1:]))]
+    parts = [f'<p class="note">{text(g["note"])}.</p>'] if g["note"] else []
+    if rows:
+        parts += ["<h3>Relative errors, parameter by parameter</h3>", table(heads, rows, "|".join(heads[1:]))]
+    if g["step"]:
+        heads = ("parameter", "elements that differ")
+        parts += ["<h3>Whole weights after a step</h3>", table(heads, g["step"]["parameters"].items(), heads[1])]
     if of := g["estimator"]:
         keys = estimators.FIGURES
         rows = [(name, figure(of[key]), figure(of.get(f"{key}_by_theory"))) for name, key in keys.items()]
@@ -212,6 +217,7 @@ def gradients(record: dict, picture: bytes | None) -> str:
             image(picture, "png", "cosine and variance of the estimate") if picture else "",
             table(("estimate", "measured", "by theory"), rows, "measured|by theory"),
         ]
+    if not g["errors"]:
         return "\n".join(parts)
     names = ("cosine", "relative error", "bias", "variance", "noise")
     rows = [
