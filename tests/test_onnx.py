@@ -59,6 +59,8 @@ CASES = {  # nodes, shape of the input, constants, opset
     "a linear layer on a map of one pixel": (
         [("Conv", ["x", "w"], ["t"], {}), ("Squeeze", ["t", "a"], ["f"], {}), ("Gemm", ["f", "v"], ["y"], {})],
         (4, 3, 3), {"w": W3, "a": np.array([2, 3]), "v": floats(8, 3)}, 17),
+    "a map of one pixel that ends as features": (
+        [("Conv", ["x", "w"], ["t"], {}), ("Flatten", ["t"], ["y"], {})], (4, 3, 3), {"w": W3}, 17),
     "depthwise": ([conv(group=4, pads=[1, 1, 1, 1])], (4, 5, 5), {"w": DEPTHWISE}, 17),
     "groups": ([conv(group=2)], (4, 5, 5), {"w": floats(6, 2, 3, 3)}, 17),
     "conv of a sequence": ([conv(pads=[2, 1], strides=[2])], (4, 20), {"w": W1D}, 17),
@@ -73,6 +75,14 @@ CASES = {  # nodes, shape of the input, constants, opset
     "batch norm": (
         [("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], {"epsilon": 1e-3})], (4, 5, 6), NORM, 17),
     "batch norm of features": ([("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], {})], (4,), NORM, 17),
+    "a clip": ([("Clip", ["x", "l", "h"], ["y"], {})], (4, 5, 6), {"l": np.float32(-1), "h": np.float32(2)}, 17),
+    "silu": ([("Sigmoid", ["x"], ["s"], {}), ("Mul", ["x", "s"], ["y"], {})], (4, 5, 6), {}, 17),
+    "sigmoid": ([("Sigmoid", ["x"], ["y"], {})], (4, 5, 6), {}, 17),
+    "hard sigmoid": ([("HardSigmoid", ["x"], ["y"], {})], (4, 5, 6), {}, 17),
+    "hard sigmoid of PyTorch": ([("HardSigmoid", ["x"], ["y"], {"alpha": 1 / 6})], (4, 5, 6), {}, 17),
+    "hard swish": ([("HardSwish", ["x"], ["y"], {})], (4, 5, 6), {}, 17),
+    "leaky relu": ([("LeakyRelu", ["x"], ["y"], {"alpha": 0.2})], (4, 5, 6), {}, 17),
+    "tanh": ([("Tanh", ["x"], ["y"], {})], (7,), {}, 17),
     "relu6 by inputs": ([("Clip", ["x", "l", "h"], ["y"], {})], (4, 5, 6), {"l": LOW, "h": HIGH}, 17),
     "relu6 by attributes": ([("Clip", ["x"], ["y"], {"min": 0.0, "max": 6.0})], (4, 5, 6), {}, 10),
     "relu by a clip": ([("Clip", ["x", "l"], ["y"], {})], (4, 5, 6), {"l": LOW}, 17),

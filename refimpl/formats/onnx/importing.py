@@ -119,6 +119,8 @@ def imported(path: str | os.PathLike, size: tuple[int, int] | None = None) -> Im
     last = walk.values.get(end)
     if not isinstance(last, Value) or not graph.nodes:
         raise CheckpointError(f"the output {quoted(end)!r} of {what} depends on no layer that we run")
+    if len(last.axes) == 2:
+        last = walk.features(last)
     graph.outputs = (last.tensor,)
     check_floats(graph.weights, what)
     return replace(found, graph=graph, end=last)

@@ -102,18 +102,10 @@ class Step:
 
     def features(self, i: int) -> Value:
         """Input number i as (N, D): axes of length 1 are left out."""
-        value = self.tensor(i)
-        if value.axes[:2] == (0, 1) and set(value.axes[2:]) <= {None}:
-            return Value(value.tensor, (0, 1), value.mixed)
-        if value.axes[:2] == (0, 3) and math.prod(self.shape(value)[2:]) == 1:  # of a map of one pixel
-            return Value(self.factors(value), (0, 1))
+        value = self.walk.features(self.tensor(i))
+        if value.axes == (0, 1):
+            return value
         raise Unsupported(f"its input has the shape {self.shape(value)}, features are (N, D)")
-
-    def factors(self, value: Value) -> str:
-        """Our (N, C) of a value (N, C, 1, …)."""
-        if len(self.graph.shape(value.tensor)) == 2:
-            return value.tensor
-        return self.walk.once(value.tensor, "flat", lambda name: self.graph.flatten(name, value.tensor))
 
     def store(self, parameter: str, place: int, axes: Sequence[int], node: Any = None, **more: Any) -> None:
         """Parameter `parameter` of our graph is input number `place`, a constant. node: whose, default this one's."""
@@ -164,6 +156,15 @@ class Walk:
         """The shape of a value in ONNX's order, at a batch of one."""
         own = self.graph.shape(value.tensor)
         return tuple(1 if axis is None else own[axis] for axis in value.axes)
+
+    def features(self, value: Value) -> Value:
+        """A value (N, C, 1, …) as (N, C), where it is one; else as it is."""
+        if value.axes[:2] == (0, 1) and set(value.axes[2:]) <= {None}:
+            return Value(value.tensor, (0, 1), value.mixed)
+        if value.axes[:2] == (0, 3) and math.prod(self.shape(value)[2:]) == 1:  # of a map of one pixel
+            flat = self.once(value.tensor, "flat", lambda name: self.graph.flatten(name, value.tensor))
+            return Value(flat, (0, 1))
+        return value
 
     def once(self, tensor: str, what: str, make) -> str:
         """A tensor that is made of another one, the same for all that want it. make: of its name."""

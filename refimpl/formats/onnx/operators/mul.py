@@ -18,4 +18,4 @@ def convert(step: Step) -> None:
         a, b = b, a
     if step.shape(a)[:2] != step.shape(b)[:2] or set(step.shape(b)[2:]) != {1} or a.axes not in (MAP, ROW):
         raise Unsupported(f"it multiplies shapes {step.shape(a)} and {step.shape(b)}")
-    step.give(step.graph.scale_channels(step.name, a.tensor, step.factors(b)), a.axes)
+    step.give(step.graph.scale_channels(step.name, a.tensor, step.walk.features(b).tensor), a.axes)
