@@ -70,7 +70,7 @@ def table_folder(root: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dat
     if window is None:
         length = _length(root, usable, tables)
         reading = replace(reading, window=str(length), stride=str(length))
-    return _of(root, usable, tables, same, columns, group_of, by_name, skipped, seed, reading, window is None)
+    return _dataset(root, usable, tables, same, columns, group_of, by_name, skipped, seed, reading, window is None)
 
 
 def _read(found: Listing, bad: set[Path]) -> dict[Path, Cells]:
@@ -162,7 +162,7 @@ def _length(root: Path, found: Listing, tables: Mapping[Path, Table]) -> int:
     return lengths[least]
 
 
-def _of(
+def _dataset(
     root: Path, found: Listing, tables: Mapping[Path, Table], same: Cells, columns: Columns,
     group_of: Mapping[Path, str], by_name: str | None, skipped, seed: int, reading: ReadOptions, whole: bool,
 ) -> Dataset:  # fmt: skip
