@@ -366,6 +366,19 @@ def test_an_open_size_is_given(tmp_path):
     assert load_onnx(net(tmp_path / "b.onnx"), size=(20, 24)).size == (20, 24)  # another one than the file's
 
 
+def test_weights_of_16_bits_train_in_32_and_leave_in_16(tmp_path):
+    made = onnx.load(net(tmp_path / "net.onnx"))
+    for tensor in made.graph.initializer:
+        tensor.CopyFrom(
+            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name)
+        )
+    onnx.save(made, tmp_path / "half.onnx")
+    graph = load_onnx(tmp_path / "half.onnx")
+    assert {a.dtype for a in graph.weights.values()} == {np.dtype(np.float32)}
+    out = onnx.ModelProto.FromString(exported(tmp_path / "half.onnx", graph.stored, graph.weights, {}))
+    assert out.SerializeToString() == made.SerializeToString()
+
+
 def test_damaged_bytes_are_told(tmp_path):
     raw = net(tmp_path / "net.onnx").read_bytes()
     rng = np.random.default_rng(1)

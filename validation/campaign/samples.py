@@ -18,6 +18,8 @@ from refimpl.formats import keras_names
 from refimpl.storage import checkpoint
 from validation.instruments.int8_files import int8_arrays
 
+from . import onnx_samples
+
 LABELS = np.arange(12, dtype=np.uint8) % 10
 ODD = (None, True, -1, 0, 0.5, 1e308, float("nan"), 10**30, "", "\x1b[2J\x07", "9" * 5000, [], {}, [[]], {"a": 1})
 
@@ -99,6 +101,7 @@ def all_samples(folder: Path) -> dict[str, Sample]:
     rows = np.hstack([y[:, None].astype(np.uint8), np.zeros((12, 3072), np.uint8)]).tobytes()
     batch = pickle.dumps({b"data": np.zeros((12, 3072), np.uint8), b"labels": y.tolist()}, 2)
     arrays, structure = int8_arrays()
+    onnx, weights = onnx_samples.apart()
     graph = models.build("lenet5", classes=3)
     net = {n: np.ones(p.shape, np.float32) for n, p in graph.parameters.items()}
     checkpoint.save(folder / "net", net, {"model": "lenet5", "size": str(graph.size), "options": "{}"})
@@ -123,6 +126,9 @@ def all_samples(folder: Path) -> dict[str, Sample]:
         "npz, int8": Sample(
             "weights", "int8.npz", npz(arrays | {"structure": np.array(json.dumps(structure))}), {}, inner=in_zip
         ),
+        "ONNX": Sample("weights", "net.onnx", onnx_samples.model().SerializeToString(), {}, inner=onnx_samples.changed),
+        "ONNX, weights apart": Sample("weights", "net.onnx", onnx, {"net.data": weights}, inner=onnx_samples.changed),
+        "ONNX's weights": Sample("weights", "net.data", weights, {"net.onnx": onnx}),
         "device profile": Sample("device", "profile.json", json.dumps(profile).encode(), {}, inner=in_json),
         "record": Sample("record", "record.json", json.dumps(record()).encode(), {}, inner=in_json),
         "runs": Sample("runs", "runs.jsonl", line + b"\n" + line, {}, True, in_json_line),

@@ -61,6 +61,8 @@ class Step:
         found = self.value(i)
         if isinstance(found, Value):
             raise Unsupported(f"its {what} depends on the input of the graph")
+        if found.dtype.kind not in "iuf":
+            raise Unsupported(f"its {what} is of {found.dtype}")
         return found
 
     def tensor(self, i: int) -> Value:
@@ -187,6 +189,8 @@ class Walk:
         constant = self.values[stored.name]
         if isinstance(constant, Value):
             raise Unsupported(f"{quoted(stored.name)!r} depends on the input of the graph")
+        if constant.dtype.kind == "f" and constant.dtype.itemsize < 4:
+            constant = constant.astype(np.float32)
         array = np.asarray(stored.ours(constant))
         wanted = self.graph.parameters[parameter].shape
         self.graph.weights[parameter] = np.ascontiguousarray(array.reshape(wanted))
