@@ -45,9 +45,22 @@ def draw(record: dict, path: Path) -> None:
         import_module(EXPERIMENTS[record["name"]]).draw(record, figure)
     else:
         (errors if "gradients" in record else learning)(record, figure)
+    name_powers(figure)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=130)
     checkpoint.write_atomic(path, [picture.getvalue()])
+
+
+def name_powers(figure) -> None:
+    """Let logarithmic axes say 20 k in place of powers of ten, which are mathematics, and that is not read."""
+    from matplotlib.ticker import EngFormatter, LogFormatter, LogLocator, NullFormatter
+
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log"):
+        axis.set_minor_formatter(NullFormatter())
+        if isinstance(axis.get_major_formatter(), LogFormatter):
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(10, (1, 2, 5) if high < 1000 * low else (1,), numticks=20))
+            axis.set_major_formatter(EngFormatter())
 
 
 def headed(record: dict, figure) -> None:

@@ -54,3 +54,15 @@ def test_the_process_of_its_own_draws_names_with_any_character(tmp_path):
     path = tmp_path / "picture.png"
     plot.draw(json.loads(json.dumps(LONG | LEARNT)), Path(path))
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_powers_of_ten_are_named():
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = Figure(layout="constrained")
+        for limits in ((1, 1e9), (300, 20_000)):
+            axes = figure.add_subplot()
+            axes.set(xscale="log", xlim=limits)
+            plot.name_powers(figure)
+            FigureCanvasAgg(figure).draw()
+            labels = [text.get_text() for text in axes.get_xticklabels()]
+            assert "10 k" in labels and not any("$" in label for label in labels)
