@@ -115,7 +115,8 @@ def bare(pick: Pick) -> Graph:
     for i in range(pick(1, 3)):
         channels = g.shape(x)[3]
         groups = (1, channels)[pick(0, 1)]
-        kernel, pad = (pick(1, 3), pick(1, 3)), pick(0, 1)
+        pad = pick(0, 1)
+        kernel = tuple(pick(1, min(3, n + 2 * pad)) for n in g.shape(x)[1:3])
         y = g.conv2d(f"b{i}", x, groups * pick(1, 3), kernel, pad=pad, groups=groups, bias=bool(pick(0, 1)))
         x = g.relu(f"b{i}.relu", y) if pick(0, 1) else y
     if pick(0, 1):
