@@ -425,6 +425,18 @@ class Graph:
         """Sum of two branches."""
         return self.add_node(name, "add", (a, b), {}, {})
 
+    def sub(self, name: str, a: str, b: str) -> str:
+        """a − b, of one shape."""
+        return self.add_node(name, "sub", (a, b), {}, {})
+
+    def mul(self, name: str, a: str, b: str) -> str:
+        """Product of two branches of one shape, element by element."""
+        return self.add_node(name, "mul", (a, b), {}, {})
+
+    def scale_channels(self, name: str, x: str, scale: str) -> str:
+        """A map x (N, H, W, C) times scale (N, C), one factor for each channel of a sample."""
+        return self.add_node(name, "scale_channels", (x, scale), {}, {})
+
     def concat(self, name: str, *inputs: str) -> str:
         """Tensors that differ in their last axis only, side by side along it."""
         return self.add_node(name, "concat", inputs, {}, {})

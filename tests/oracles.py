@@ -73,6 +73,19 @@ def add(a, attrs):
     return {"y": a["a"] + a["b"]}
 
 
+def sub(a, attrs):
+    return {"y": a["a"] - a["b"], "db": -1 * a["dy"]}
+
+
+def mul(a, attrs):
+    return {"y": np.multiply(a["a"], a["b"]), "da": a["dy"] * a["b"], "db": a["dy"] * a["a"]}
+
+
+def scale_channels(a, attrs):
+    y, dx = (np.einsum("nhwc,nc->nhwc", of, a["s"]) for of in (a["x"], a["dy"]))
+    return {"y": y, "dx": dx, "ds": np.einsum("nhwc,nhwc->nc", a["dy"], a["x"])}
+
+
 def _bits(inside):
     """One bit an element, the first element of a sample in the lowest bit of its first byte."""
     return np.packbits(inside.reshape(inside.shape[0], -1), axis=1, bitorder="little")

@@ -1,5 +1,5 @@
 import pytest
-from activation_cases import FAR, any_shape, check_in_a_net, check_values
+from node_cases import FAR, any_shape, check_in_a_net, check_values
 
 import oracles
 from checks import Case, Subject, apart, rng_of

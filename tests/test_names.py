@@ -53,12 +53,16 @@ REASONS = {
     "validation/instruments/snapshot.py": "names of its cases",
     "validation/instruments/torch_flops.py": "what PyTorch's counter counts",
 }
+ARITHMETIC = (
+    r"costmodel/(formulas/cost|predict).py|gradledger/cost.py|refimpl/compiler/executed.py|refimpl/kernels/traced.py"
+    r"|validation/instruments/(counted_numbers|executing|measured).py"
+)
 # Words that are names of operators by chance.
 OTHER_WORDS = {
-    # the unit of cost; what adds to a sum
-    "add": r"costmodel/formulas/cost.py|gradledger/cost.py|refimpl/compiler/executed.py|refimpl/kernels/traced.py"
-    r"|validation/instruments/(counted_numbers|executing|measured).py|costmodel/predict.py"
-    r"|validation/instruments/approximation.py",
+    # units of cost, and what Python calls its operators; what adds to a sum
+    "add": rf"{ARITHMETIC}|validation/instruments/approximation.py",
+    "mul": ARITHMETIC,
+    "sub": ARITHMETIC,
     "batch_norm": r"gradledger/(command|cost|job|recipe).py",  # settings of a step, which these options are called by
     # the factor that gradients are clipped by, an option and a recording; what NumPy's arrays call it
     "clip": r"(refimpl|costmodel/formulas)/(ops|methods)/(adam|clip_norm|sgd|quantized_sgd|sparse_update\w*).py"

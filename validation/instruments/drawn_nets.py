@@ -88,7 +88,7 @@ def net_case(seed: int) -> NetCase:
 def net(pick: Pick, residual: bool) -> Graph:
     """A small net of one to four blocks and a classifier; residual: one of them must be a residual block."""
     g = Graph("drawn", (pick(1, 9), pick(2, 10)), pick(1, 4))
-    kinds = [(plain, plain, depthwise, shortcut, pooled)[pick(0, 4)] for _ in range(pick(1, 4))]
+    kinds = [(plain, plain, depthwise, shortcut, pooled, gated)[pick(0, 5)] for _ in range(pick(1, 4))]
     if residual and shortcut not in kinds:
         kinds.append(shortcut)
     x = INPUT
@@ -115,7 +115,8 @@ def bare(pick: Pick) -> Graph:
     for i in range(pick(1, 3)):
         channels = g.shape(x)[3]
         groups = (1, channels)[pick(0, 1)]
-        kernel, pad = (pick(1, 3), pick(1, 3)), pick(0, 1)
+        pad = pick(0, 1)
+        kernel = tuple(pick(1, min(3, n + 2 * pad)) for n in g.shape(x)[1:3])
         y = g.conv2d(f"b{i}", x, groups * pick(1, 3), kernel, pad=pad, groups=groups, bias=bool(pick(0, 1)))
         x = g.relu(f"b{i}.relu", y) if pick(0, 1) else y
     if pick(0, 1):
@@ -191,6 +192,15 @@ def pooled(g: Graph, pick: Pick, name: str, x: str) -> str:
     window = tuple(pick(1, min(3, n)) for n in g.shape(x)[1:3])
     pad = tuple((pick(0, w // 2), pick(0, w // 2)) for w in window)
     return (g.max_pool, g.avg_pool)[pick(0, 1)](name, x, window, (pick(1, 2), pick(1, 2)), pad)
+
+
+def gated(g: Graph, pick: Pick, name: str, x: str) -> str:
+    """A squeeze-and-excitation block, or the product or the difference of two branches."""
+    channels, kind = g.shape(x)[3], pick(0, 3)
+    if kind > 1:
+        return (g.mul, g.sub)[kind - 2](name, x, plain(g, pick, f"{name}.branch", x, channels, stride=False))
+    y = g.relu(f"{name}.relu", g.linear(f"{name}.squeeze", g.global_avg_pool(f"{name}.mean", x), pick(1, 3)))
+    return g.scale_channels(name, x, g.sigmoid(f"{name}.gate", g.linear(f"{name}.excite", y, channels)))
 
 
 def judge(g: Graph, pick: Pick, outputs: int) -> Graph:

@@ -1,7 +1,4 @@
-"""What every activation is put through beside its Subject: values far out, and a net that has it twice.
-
-`act(graph, name, x)` adds a node of it on the tensor x and returns its output.
-"""
+"""What an operator is put through beside its Subject: values far out, and nets that have it."""
 
 import numpy as np
 
@@ -50,13 +47,28 @@ def net(act) -> Graph:
     return g
 
 
+def branches(join) -> Graph:
+    """Two branches of a net, which `join(graph, name, a, b)` makes one, twice: of maps and of features."""
+    g = Graph("net", (6, 5), 3)
+    x = join(g, "map", g.conv2d("a", "input", 4, 3, pad=1), g.conv2d("b", "input", 4, 1))
+    x = g.global_avg_pool("mean", x)
+    g.linear("fc", join(g, "features", g.linear("c", x, 6), g.linear("d", x, 6)), 3)
+    return g
+
+
 def check_in_a_net(act, backend):
+    """`check_net` of an activation: `act(graph, name, x)` adds it on the tensor x and returns its output."""
+    check_net(net(act), backend, "c.w", "hidden.w")
+
+
+def check_net(g, backend, *weights_before):
     """The net trains, its calls count what their formulas say, its arena is as large as told.
 
-    Gradients are slopes, and the derivative along a direction is theirs.
+    Gradients are slopes, and the derivative along a direction is theirs. weights_before: weights that reach the output
+    through what is looked at, and no other way.
     """
-    g, rng = net(act), np.random.default_rng(2)
-    x, y = rng.normal(size=(8, 6, 5, 3)).astype(np.float32), rng.integers(0, 3, 8)
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(8, *g.size, g.channels)).astype(np.float32), rng.integers(0, 3, 8)
     p = ri.compile(g, ri.Plan(step=ri.Backprop(ri.SGD(lr=0.1))), 8, backend=backend)
     trainer = ri.Trainer(p, seed=1)
     first, *_, last = (trainer.train_step(x, y, 60) for _ in range(60))
@@ -66,11 +78,11 @@ def check_in_a_net(act, backend):
         assert dict(predict.call_counts(call, 5)) == counting.count_call(call, 5), call.name
     assert closed_form.of(g, ri.Plan()).at(N=8) == predict.estimate(p).units
     gaps = approximation.slopes(g, ri.Plan(), x, y, h=1e-6)
-    assert gaps.keys() >= {"c.w", "hidden.w"} and max(gaps.values()) < 1e-6, gaps
+    assert gaps.keys() >= {*weights_before} and max(gaps.values()) < 1e-6, gaps
     t = ri.Trainer(ri.compile(g, ri.Plan(step=ri.Backprop(ri.SGD(lr=1.0))), 8, backend=backend, dtype=np.float64), 1)
     weights = {name: w.copy() for name, w in t.parameters.items()}
     t.train_step(x.astype(float), y, 1)
-    along = {name: rng.normal(size=weights[name].shape) for name in ("c.w", "hidden.w")}
+    along = {name: rng.normal(size=weights[name].shape) for name in weights_before}
     found = ri.directional_derivative(g, x.astype(float), y, along, parameters=weights, backend=backend)
     wanted = sum(np.vdot(weights[name] - t.parameters[name], v) for name, v in along.items())
     np.testing.assert_allclose(found.derivative, wanted, rtol=1e-9)
