@@ -77,6 +77,10 @@ CASES = {  # nodes, shape of the input, constants, opset
     "batch norm of features": ([("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], {})], (4,), NORM, 17),
     "a clip": ([("Clip", ["x", "l", "h"], ["y"], {})], (4, 5, 6), {"l": np.float32(-1), "h": np.float32(2)}, 17),
     "silu": ([("Sigmoid", ["x"], ["s"], {}), ("Mul", ["x", "s"], ["y"], {})], (4, 5, 6), {}, 17),
+    "product of branches": ([("Relu", ["x"], ["r"], {}), ("Mul", ["x", "r"], ["y"], {})], (4, 5, 6), {}, 17),
+    "factors of channels": (
+        [("GlobalAveragePool", ["x"], ["g"], {}), ("Conv", ["g", "w"], ["c"], {}), ("Sigmoid", ["c"], ["s"], {}),
+         ("Mul", ["s", "x"], ["y"], {})], (4, 5, 6), {"w": floats(4, 4, 1, 1)}, 17),
     "sigmoid": ([("Sigmoid", ["x"], ["y"], {})], (4, 5, 6), {}, 17),
     "hard sigmoid": ([("HardSigmoid", ["x"], ["y"], {})], (4, 5, 6), {}, 17),
     "hard sigmoid of PyTorch": ([("HardSigmoid", ["x"], ["y"], {"alpha": 1 / 6})], (4, 5, 6), {}, 17),
