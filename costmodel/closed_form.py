@@ -273,10 +273,13 @@ def _cost(call: Call, samples, known: dict) -> sp.Expr:
     values |= {f"has_{a}": int(a in call.present) for a in call.passed.optional}
     formula = formulas.cost(call.passed.operator, call.passed.name)
     letters = sorted(formula.free_symbols - set(UNITS), key=str)
+    batched = next((b for b in call.arrays.values() if b.batched), None)
+    if batched is not None and "N" in values:  # rows of a sample: N may stand for its pixels too
+        rows = values["N"] * expression(batched.batched) / expression(batched.shape[0])
 
     def at(n) -> sp.Expr:
-        if "N" in values and any(b.batched for b in call.arrays.values()):
-            values["N"] = n
+        if "N" in values and batched is not None:
+            values["N"] = rows * n
         key = (call.passed, *(values[s.name] for s in letters))
         if key not in known:
             known[key] = formula.xreplace({s: _exact(values[s.name]) for s in letters})

@@ -441,6 +441,14 @@ class Graph:
         """Tensors that differ in their last axis only, side by side along it."""
         return self.add_node(name, "concat", inputs, {}, {})
 
+    def channel_slice(self, name: str, x: str, start: int, count: int) -> str:
+        """The channels start … start + count − 1 of the last axis."""
+        return self.add_node(name, "channel_slice", (x,), {"start": start, "count": count}, {})
+
+    def channel_shuffle(self, name: str, x: str, groups: int) -> str:
+        """The channels of `groups` groups, dealt out in turn."""
+        return self.add_node(name, "channel_shuffle", (x,), {"groups": groups}, {})
+
     def flatten(self, name: str, x: str) -> str:
         """(N, …) to (N, D)."""
         return self.add_node(name, "flatten", (x,), {}, {})

@@ -254,6 +254,21 @@ def softmax_cross_entropy(a, attrs):
     return {"lse": lse, "losses": losses, "total_weight": [total], "loss": [losses.sum() / total], "dx": dx}
 
 
+def channel_slice(a, attrs):
+    start, end = attrs["start"], attrs["start"] + attrs["count"]
+    dx = np.zeros_like(a["x"])
+    dx[..., start:end] = a["dy"]
+    return {"y": a["x"][..., start:end], "dx": dx}
+
+
+def channel_shuffle(a, attrs):
+    *rows, c = a["x"].shape
+    groups = attrs["groups"]
+    dealt = a["x"].reshape(*rows, groups, c // groups).swapaxes(-1, -2)
+    back = a["dy"].reshape(*rows, c // groups, groups).swapaxes(-1, -2)
+    return {"y": dealt.reshape(*rows, c), "dx": back.reshape(*rows, c)}
+
+
 def mse(a, attrs):
     d = a["x"] - a["target"]
     return {"loss": [np.mean(d**2)], "dx": 2 * d / d.size}

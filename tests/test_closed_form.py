@@ -241,3 +241,13 @@ def test_taps_in_closed_form(size, window, stride, dilation, pad, standard):
     found = cost.taps(H, sp.Integer(window), out, sp.Integer(stride), sp.Integer(dilation), *map(sp.Integer, pad))
     wanted = cost.count_taps(size, window, number, stride, dilation, *pad)
     assert found.subs(H, size) == found.doit().subs(H, size) == wanted
+
+
+def test_rows_of_maps_are_counted_with_their_pixels():
+    g = ri.Graph("net", (6, 5), 3)
+    x = g.conv2d("c", "input", 6, 3, pad=1)
+    x = g.concat("both", x, g.linear("each pixel", x, 4))
+    g.linear("fc", g.global_avg_pool("mean", x), 3)
+    program = ri.compile(g, ri.Plan(), 8)
+    assert closed_form.of(g, ri.Plan()).at(N=8) == priced(program, 8).units
+    assert closed_form.of(g, ri.Plan()).at(N=3) == priced(program, 3).units

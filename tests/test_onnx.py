@@ -77,6 +77,25 @@ CASES = {  # nodes, shape of the input, constants, opset
     "batch norm of features": ([("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], {})], (4,), NORM, 17),
     "a clip": ([("Clip", ["x", "l", "h"], ["y"], {})], (4, 5, 6), {"l": np.float32(-1), "h": np.float32(2)}, 17),
     "silu": ([("Sigmoid", ["x"], ["s"], {}), ("Mul", ["x", "s"], ["y"], {})], (4, 5, 6), {}, 17),
+    "sum with 0": (
+        [("Relu", ["x"], ["r"], {}), ("Add", ["zero", "r"], ["y"], {})], (4, 5, 6), {"zero": np.float32(0)}, 17),
+    "gelu as exports write it": (
+        [("Div", ["x", "root"], ["d"], {}), ("Erf", ["d"], ["e"], {}), ("Add", ["e", "one"], ["a"], {}),
+         ("Mul", ["x", "a"], ["m"], {}), ("Mul", ["m", "half"], ["y"], {})], (4, 5, 6),
+        {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}, 17),
+    "some channels": (
+        [("Slice", ["x", "s", "e", "a"], ["y"], {})], (6, 4, 5),
+        {"s": np.array([1]), "e": np.array([-2]), "a": np.array([1])}, 17),
+    "channels in parts": (
+        [("Split", ["x", "n"], ["p", "q"], {"axis": 1}), ("Relu", ["q"], ["r"], {}),
+         ("Concat", ["r", "p"], ["y"], {"axis": 1})], (6, 4, 5), {"n": np.array([4, 2])}, 17),
+    "channels in equal parts": (
+        [("Split", ["x"], ["p", "q"], {"axis": 1, "num_outputs": 2}), ("Sub", ["q", "p"], ["y"], {})],
+        (6, 4, 5), {}, 18),
+    "channels of groups in turn": (
+        [("Reshape", ["x", "a"], ["r"], {}), ("Transpose", ["r"], ["t"], {"perm": [0, 2, 1, 3, 4]}),
+         ("Reshape", ["t", "b"], ["y"], {})], (6, 4, 5),
+        {"a": np.array([0, 2, 3, 4, 5]), "b": np.array([0, 6, 4, 5])}, 17),
     "product of branches": ([("Relu", ["x"], ["r"], {}), ("Mul", ["x", "r"], ["y"], {})], (4, 5, 6), {}, 17),
     "factors of channels": (
         [("GlobalAveragePool", ["x"], ["g"], {}), ("Conv", ["g", "w"], ["c"], {}), ("Sigmoid", ["c"], ["s"], {}),

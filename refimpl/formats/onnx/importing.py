@@ -8,6 +8,7 @@ What depends on no input is computed at once: constants, and the shapes that an 
 axis of its own: a graph whose nodes mix samples cannot be read.
 """
 
+import contextlib
 import importlib
 import os
 import pkgutil
@@ -17,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from ...graph import INPUT, Graph
 from ...kernels.passes import ShapeError
@@ -110,6 +113,12 @@ def imported(path: str | os.PathLike, size: tuple[int, int] | None = None) -> Im
             walk.consumers.setdefault(name, []).append(node)
     walk.consumers.setdefault(end, []).append(None)
     with files.reading(what, CheckpointError, "cannot be read"):
+        for node in file.graph.node:  # constants of nodes that are converted together may stand behind the first
+            if node.output[0] in wanted and all(isinstance(walk.values.get(n), np.ndarray) for n in node.input if n):
+                with contextlib.suppress(Unsupported):
+                    if walk.fold(node):
+                        walk.folded += 1
+                        walk.done.add(node.output[0])
         for i, node in enumerate(file.graph.node):
             if node.output[0] in wanted - walk.done:
                 converted(walk, node, i)

@@ -115,19 +115,31 @@ class Step:
         self.walk.store(parameter, Stored(node.input[place], node.output[0], place, tuple(axes), **more))
 
     def give(
-        self, tensor: str, axes: Sequence[int | None], mixed: tuple[int, int, int] | None = None, pad: Sides = NO_PAD
+        self, tensor: str, axes: Sequence[int | None], mixed: tuple[int, int, int] | None = None, pad: Sides = NO_PAD,
+        output: int = 0,
     ) -> None:  # fmt: skip
-        """Its first output is our tensor."""
-        self.walk.values[self.node.output[0]] = Value(tensor, tuple(axes), mixed, pad)
+        """Its output, the first or number `output`, is our tensor."""
+        self.walk.values[self.node.output[output]] = Value(tensor, tuple(axes), mixed, pad)
 
-    def consumers(self) -> list[Any]:
-        """The nodes that read its first output; the graph's own output is one, None."""
-        return self.walk.consumers.get(self.node.output[0], [])
+    def consumers(self, node: Any = None) -> list[Any]:
+        """The nodes that read its first output, or another node's; the graph's own output is one, None."""
+        return self.walk.consumers.get((node or self.node).output[0], [])
 
-    def only_consumer(self, op: str) -> Any:
-        """The only node that reads its first output, where it is an `op`; else None."""
-        found = self.consumers()
+    def only_consumer(self, op: str, node: Any = None) -> Any:
+        """The only node that reads its first output, or another node's, where it is an `op`; else None."""
+        found = self.consumers(node)
         return found[0] if len(found) == 1 and found[0] is not None and found[0].op_type == op else None
+
+    def number(self, node: Any, but: str) -> float | None:
+        """The one number that a node of two inputs takes beside `but`; None where that is no constant, or several."""
+        other = next((name for name in node.input if name != but), None)
+        found = self.walk.values.get(other) if other else None
+        return float(found.reshape(-1)[0]) if isinstance(found, np.ndarray) and found.size == 1 else None
+
+    def alone(self) -> float | None:
+        """The one number that this node of two inputs takes beside a tensor; None where it takes something else."""
+        tensor = next((n for n in self.node.input if isinstance(self.walk.values[n], Value)), "")
+        return self.number(self.node, tensor)
 
     def taken_with(self, node: Any) -> None:
         """Another node is converted together with this one, and gives what this one gives."""

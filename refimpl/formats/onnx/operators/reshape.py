@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from ..value import MAP, ROW, Unsupported, Value
 from ..walk import Step
 
@@ -16,6 +18,8 @@ def convert(step: Step) -> None:
     if [n for n in wanted if n != 1] == [n for n in shape if n != 1] and wanted[:1] == (1,):
         step.give(x.tensor, axes_of(x, shape, wanted), x.mixed)
         return
+    if shuffled(step, x, shape, wanted):
+        return
     if len(wanted) != 2 or wanted != (1, math.prod(shape)):
         raise Unsupported(f"it makes {wanted} of {shape}, which mixes axes")
     if x.axes not in (MAP, ROW):
@@ -23,6 +27,22 @@ def convert(step: Step) -> None:
     own = step.graph.shape(x.tensor)
     one = own[3] == 1 or own[1:3] == (1, 1)  # both orders are the same
     step.give(step.graph.flatten(step.name, x.tensor), (0, 1), None if one else (own[3], own[1], own[2]))
+
+
+def shuffled(step: Step, x: Value, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Is it the first of three nodes that deal the channels of groups out in turn? Then it is a channel_shuffle."""
+    turned = step.only_consumer("Transpose")
+    back = turned and step.only_consumer("Reshape", turned)
+    if not back or len(wanted) != 5 or x.axes != MAP or (wanted[1] * wanted[2], *wanted[3:]) != shape[1:]:
+        return False
+    perm = next((tuple(a.ints) for a in turned.attribute if a.name == "perm"), ())
+    end = step.walk.values.get(back.input[1])
+    if perm != (0, 2, 1, 3, 4) or not isinstance(end, np.ndarray) or len(end) != 4 or end[1] not in (-1, shape[1]):
+        return False
+    step.give(step.graph.channel_shuffle(step.name, x.tensor, wanted[1]), x.axes)
+    for node in (turned, back):
+        step.taken_with(node)
+    return True
 
 
 def target(step: Step, shape: tuple[int, ...]) -> tuple[int, ...]:
