@@ -3,31 +3,30 @@
 import math
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import refimpl as ri
 from costmodel.advice import advice
 from costmodel.advice.advice import BindingConstraints, Limits, Priced, Search
 from costmodel.device.device import HERE
-from refimpl import data
 from refimpl.compiler.lower import BACKENDS
 from refimpl.storage import checkpoint
 from validation.instruments.provenance import provenance
 
-from . import options, trials
+from . import job, options, trials
 from .errors import Malformed, Refused
 from .finish import plot
-from .models import RANDOM, described, origin, pretrained, stretched
+from .models import RANDOM, described, origin, taking
 from .output import make_folder
-from .settings import AdaptSettings
+from .settings import READ, AdaptSettings, ReadSettings
 
 NAME = "advise"
-SUBJECT = 1  # the held-out person where the data are the watch recordings, as for `adapt`
+SHARED = ("model", "data", "classes", "size", "backend", "threads", *READ)  # with `adapt`
 
 
 @dataclass
-class AdviseSettings:
+class AdviseSettings(ReadSettings):
     """What decides the advice; None is an option that was not given."""
 
     model: str = "watch"
@@ -41,6 +40,11 @@ class AdviseSettings:
     backend: str = "fast"
     threads: int | None = None
     trial_seconds: float | None = None
+
+    @property
+    def adapted(self) -> AdaptSettings:
+        """The settings of an adaptation of the same net on the same data."""
+        return AdaptSettings(**{name: getattr(self, name) for name in SHARED})
 
 
 def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str], None]) -> dict:
@@ -129,12 +133,11 @@ def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str],
 
 def net(settings: AdviseSettings) -> tuple[ri.Graph, int]:
     """The graph, and the samples of an epoch: as given, or those of the training part of the data."""
-    size = options.size(settings.size)
     if settings.data is None:
-        return described(settings.model, settings.classes, size), settings.samples
-    subject = SUBJECT if settings.data == "watch" else None
-    d = data.load(settings.data, subject=subject, size=stretched(size, settings.model, settings.data))
-    return pretrained(settings.model, d, subject, settings.classes), len(d.x_train)
+        graph = described(settings.model, settings.classes, options.size(settings.size))
+        return taking(graph, settings.model, settings.pixels), settings.samples
+    _, d, graph, _ = job.read(settings.adapted)
+    return graph, len(d.x_train)
 
 
 def try_out(
@@ -143,10 +146,9 @@ def try_out(
     """Put what a trial on the data reached to some plans of the front, as `trial`."""
     places = trials.spread(len(front))
     plans = [
-        AdaptSettings(
-            settings.model, settings.data, method=[front[i]["as_given"]], train_last=str(front[i]["train_last"]),
-            batch=front[i]["batch"], size=settings.size, classes=settings.classes, backend=settings.backend,
-            threads=settings.threads, from_scratch=scratch,
+        replace(
+            settings.adapted, method=[front[i]["as_given"]], train_last=str(front[i]["train_last"]),
+            batch=front[i]["batch"], from_scratch=scratch,
         )
         for i in places
     ]  # fmt: skip
@@ -193,8 +195,9 @@ def command(p: Priced, settings: AdviseSettings, limit: int | None, scratch: boo
     if limit is not None and p.memory_bytes <= limit:
         given["--memory-limit"] = settings.memory_limit
     given |= {"--threads": settings.threads, "--backend": None if settings.backend == "fast" else settings.backend}
+    given |= {f"--{name.replace('_', '-')}": getattr(settings, name) for name in READ}
     for option, value in given.items():
-        parts += [] if value is None else [option, str(value)]
+        parts += [] if value is None or value is False else [option] if value is True else [option, str(value)]
     if scratch and settings.data is not None:
         parts.append("--from-scratch")
     return shlex.join(parts)

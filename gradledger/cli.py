@@ -30,6 +30,7 @@ from .command import (
     Momentum,
     Optimizer,
     Output,
+    Pixels,
     Rate,
     Recipe,
     SkipBad,
@@ -110,6 +111,7 @@ def adapt(
     label: Label = None,
     group: Group = None,
     values: Values = None,
+    pixels: Pixels = None,
     augment: Augment = None,
     recipe_: Recipe = recipe.AUTO,
     optimizer: Optimizer = recipe.SGD,
@@ -194,6 +196,7 @@ app.command(cls=Command)(cost)
 
 @app.command(cls=Command)
 def validate(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
     data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
     subject: Subject = None,
@@ -210,6 +213,15 @@ def validate(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer drawn cases, no processes: under two minutes.")] = False,
     whole: Whole = False,
     lr: Annotated[float | None, typer.Option(parser=REAL, help="As for adapt.")] = None,
+    skip_bad: SkipBad = False,
+    axes: Axes = None,
+    window: Window = None,
+    stride: Stride = None,
+    rate: Rate = None,
+    label: Label = None,
+    group: Group = None,
+    values: Values = None,
+    pixels: Pixels = None,
     output: Annotated[Path, typer.Option("--output", help="Folder for record, plot and report.")] = Path(
         "gradledger-out"
     ),
@@ -223,9 +235,7 @@ def validate(
     from . import validate as work
     from .errors import Refused
 
-    settings = work.ValidateSettings(
-        model, data, subject, list(method), train_last, batch, batches, epochs, classes, size, seed, quick, whole, lr
-    )
+    settings, _ = settings_of(context, work.ValidateSettings)
     try:
         with show.counter("validating", quiet=as_json) as watch:
             record = work.run(settings, output, watch)

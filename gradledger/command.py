@@ -25,7 +25,7 @@ def number(kind: type, name: str):
 
 GROUPS = {  # under which heading, after the common options, the help tells an option
     "How data are read": (
-        "subject", "skip_bad", "axes", "window", "stride", "rate", "label", "group", "values", "augment",
+        "subject", "skip_bad", "axes", "window", "stride", "rate", "label", "group", "values", "pixels", "augment",
     ),
     "How the net trains": (
         "lr", "recipe", "momentum", "optimizer", "clip", "warmup", "batch_norm", "label_smoothing", "class_weights",
@@ -143,6 +143,13 @@ Group = Annotated[
 Values = Annotated[
     str | None,
     typer.Option(help="keep, standardise or pixels: what is done to the values of arrays and tables; default by them."),
+]
+Pixels = Annotated[
+    str | None,
+    typer.Option(
+        help="What a model of another program takes for pixels of 0 and of 255, where it does not say: imagenet, each "
+        "channel by the mean and deviation of ImageNet's photographs, or LOW,HIGH, as -1,1; default 0,1."
+    ),
 ]
 Augment = Annotated[
     str | None,

@@ -9,16 +9,21 @@ from refimpl.saved import model
 from refimpl.saved.model import Model
 
 
-def load(path: str | os.PathLike, seed: int = 0, threads: int | None = None) -> Model:
+def load(path: str | os.PathLike, seed: int = 0, threads: int | None = None, pixels: str | None = None) -> Model:
     """The model of a file, with `predict`, `evaluate`, `fit`, `save` and `summary` (`refimpl.saved.model`).
 
-    CheckpointError in one sentence where it is none.
+    pixels: as `--pixels`, `imagenet` or `LOW,HIGH`, where the file does not say what it takes. CheckpointError in one
+    sentence where it is none, Malformed where it takes other pixels.
     """
-    from .models import saved
+    from .models import saved, taking
 
-    if str(path).endswith(".npz"):
-        return model.load(path, seed, threads)
-    return model.of_saved(saved(path), seed, threads)
+    name = str(path)
+    found = model.load(name, seed, threads) if name.endswith(".npz") else model.of_saved(saved(path), seed, threads)
+    if pixels is not None:
+        graph = taking(found.graph, name, pixels)
+        if found.saved is None or found.saved.pixels is None:
+            found.preprocessing = model.plain(graph)
+    return found
 
 
 def adapt(output: str | os.PathLike | None = None, resume: bool = False, **settings: Any) -> Model:

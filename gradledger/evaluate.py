@@ -21,17 +21,18 @@ RECORD, PICTURE = "evaluate.json", "confusion.png"
 
 
 def run(
-    file: str, source: str, part: str, subject: int | None, seed: int | None, threads: int | None, output: Path
-) -> dict:
+    file: str, source: str, part: str, subject: int | None, seed: int | None, threads: int | None, output: Path,
+    pixels: str | None = None,
+) -> dict:  # fmt: skip
     """The record, which is written into `output` with a picture of the confusion table.
 
     part: of the data, test, train, val or all; a source that is not split is split by the seed, default that of the
-    net's own training. Classes go by name. Raises CheckpointError, DataError, Malformed.
+    net's own training; pixels: as `door.load`. Classes go by name. Raises CheckpointError, DataError, Malformed.
     """
     if part not in PARTS:
         raise unknown("part", part, PARTS)
     options.threads(threads)
-    model = door.load(file, threads=threads)
+    model = door.load(file, threads=threads, pixels=pixels)
     recipe = model.saved.recipe if model.saved else {}
     seed = recipe.get("seed", 0) if seed is None else seed
     options.seed(seed)

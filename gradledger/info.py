@@ -4,7 +4,6 @@ import shlex
 from pathlib import Path
 
 from refimpl.data import NAMES
-from refimpl.data.preprocessing import Preprocessing
 from refimpl.formats.npz import load_npz
 from refimpl.graph import Graph
 from refimpl.saved.described import Saved, elements
@@ -30,8 +29,8 @@ def run(file: str) -> dict:
 
 def described(file: str, graph: Graph, found: Saved | None) -> dict:
     """The record of a net. found: what its file says of it, None for one of another program."""
-    said = dict(found.preprocessing) if found else {}
-    made = Preprocessing.from_json(said) if said else plain(graph)
+    said = found.made if found else None
+    made = said or plain(graph)
     classes = graph.classes if any(graph.classes) else ()
     return {
         "ok": True,

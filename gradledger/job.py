@@ -16,7 +16,18 @@ from refimpl.training.inputs import Inputs
 
 from . import options, recipe
 from .errors import Malformed, Refused, unknown
-from .models import RANDOM, is_file, origin, pixel_range, pretrained, stays_whole, stretched, without_weights
+from .models import (
+    RANDOM,
+    assumed,
+    is_file,
+    origin,
+    pixel_range,
+    pretrained,
+    stays_whole,
+    stretched,
+    taking,
+    without_weights,
+)
 from .settings import AdaptSettings
 
 CHOICES = {  # option → what it may be
@@ -65,6 +76,7 @@ def checked(settings: AdaptSettings) -> None:
         if (value := getattr(settings, option)) not in known:
             raise unknown(f"--{option.replace('_', '-')}", value, [k for k in known if k])
     options.parts(settings.clip, settings.warmup)
+    options.pixels(settings.pixels)
     if settings.from_scratch and is_file(settings.model):
         raise Malformed(
             f"--from-scratch begins with random weights, but {settings.model} brings its own: leave --from-scratch "
@@ -83,8 +95,11 @@ def read(settings: AdaptSettings) -> tuple[AdaptSettings, data.Dataset, Graph, b
     dataset = data.load(
         settings.data, subject=watched(settings), size=size, seed=settings.seed, reading=settings.reading
     )
-    graph, pixels = net(settings, dataset), dataset.pixels
-    if not pixels and (net_range := pixel_range(graph, settings.model)):
+    graph, pixels, model = net(settings, dataset), dataset.pixels, (settings.model, settings.pixels)
+    if pixels:
+        told = (*dataset.origin.said, *assumed(graph, *model))
+        dataset = replace(dataset, origin=replace(dataset.origin, said=told))
+    elif net_range := pixel_range(graph, *model):
         check_range(settings.data, ends(dataset.x_train), *net_range)
     return settings, dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype), graph, pixels
 
@@ -193,7 +208,8 @@ def net(settings: AdaptSettings, dataset: data.Dataset) -> Graph:
     """The net that a run begins with."""
     whole = stays_whole(settings.model, settings.whole, planned(settings)[0].step.quantizes is not None)
     begun = settings.from_scratch
-    return pretrained(settings.model, dataset, watched(settings), settings.classes, whole, settings.seed, begun)
+    graph = pretrained(settings.model, dataset, watched(settings), settings.classes, whole, settings.seed, begun)
+    return taking(graph, settings.model, settings.pixels)
 
 
 def compiled(

@@ -4,14 +4,16 @@ import os
 from pathlib import Path
 
 from refimpl import data, models
+from refimpl.data.pixels import Level, each, suit, words
+from refimpl.data.scale import IMAGE_CHANNELS
 from refimpl.formats import efficientnet_names
 from refimpl.formats.npz import holds_whole, load_npz
 from refimpl.graph import Graph
 from refimpl.saved import described as reader
 from refimpl.saved import labels
 from refimpl.saved.described import ONNX, Saved
-from refimpl.saved.model import PIXEL
 
+from . import options
 from .errors import Malformed
 from .recipe import start_small
 from .run_folder import settled
@@ -40,7 +42,7 @@ def pretrained(
     if found < len(dataset.classes):
         raise Malformed(f"--classes {found} is too few: {dataset.name} has {len(dataset.classes)} classes")
     height, width, channels = dataset.x_train.shape[1:]
-    if is_file(name) and not name.endswith(".npz"):
+    if describes_itself(name):
         return by_names(saved(name), dataset, classes, seed)
     graph = None
     if name.endswith(".npz"):
@@ -82,14 +84,52 @@ def by_names(file: Saved, dataset: data.Dataset, classes: int | None, seed: int)
     return graph
 
 
-def pixel_range(graph: Graph, name: str) -> tuple[float, float] | None:
-    """What a net that was trained takes for pixels of 0 and of 255; None where it takes none, or that is not known."""
-    if not graph.weights or graph.channels not in (1, 3):
+def taking(graph: Graph, name: str, asked: str | None) -> Graph:
+    """The graph of a model, which takes for pixels what `--pixels` asks for where the model itself does not say.
+
+    Malformed where that is no range, is not of its channels, or the model says that it takes something else.
+    """
+    if (pixels := options.pixels(asked)) is None:
+        return graph
+    if graph.channels not in IMAGE_CHANNELS:
+        raise Malformed(f"--pixels is of nets of pixels, of 1 or 3 channels, but {name} takes C={graph.channels}")
+    if not suit(*pixels, graph.channels):
+        raise Malformed(f"--pixels {asked} is of {len(each(pixels[0]))} channels, but {name} takes C={graph.channels}")
+    made = saved(name).made if describes_itself(name) else None
+    if made and made.mean:
+        raise Malformed(f"--pixels is of nets of pixels, but {name} takes numbers that it standardises")
+    if says_pixels(name) and pixels != graph.pixels:
+        takes = words(*graph.pixels)
+        raise Malformed(f"--pixels {asked} is not what {name} takes, which is {takes}: leave --pixels out")
+    graph.pixels = pixels
+    return graph
+
+
+def says_pixels(name: str) -> bool:
+    """Does a model say what it takes for pixels? One of ONNX does where a run of ours wrote it."""
+    return not name.endswith(ONNX) or saved(name).pixels is not None
+
+
+def assumed(graph: Graph, name: str, asked: str | None) -> tuple[str, ...]:
+    """A sentence about what is taken for pixels where neither the model nor --pixels says it."""
+    if asked is not None or says_pixels(name):
+        return ()
+    most = "imagenet, as most nets of photographs take it, or --pixels " if graph.channels == 3 else ""
+    return (
+        f"{Path(name).name} does not say what it takes for pixels: {words(*graph.pixels)} is assumed, --pixels "
+        f"{most}LOW,HIGH says otherwise",
+    )
+
+
+def pixel_range(graph: Graph, name: str, asked: str | None = None) -> tuple[Level, Level] | None:
+    """What a net that was trained takes for pixels of 0 and of 255; None where it takes none, or that is not known.
+
+    asked: by --pixels.
+    """
+    if not graph.weights or graph.channels not in IMAGE_CHANNELS:
         return None
-    if is_file(name) and not name.endswith(".npz"):
-        made = saved(name).preprocessing
-        if made.get("divisor") != PIXEL or made.get("mean"):
-            return None
+    if asked is None and describes_itself(name) and saved(name).pixels is None:
+        return None
     return graph.pixels
 
 
@@ -164,6 +204,11 @@ def results(name: str, weights: int) -> int:
 def is_file(name: str) -> bool:
     """Does a model's name mean a file, of ours or a `.npz`?"""
     return name.endswith((".safetensors", ".npz", ONNX)) or Path(name).is_file()
+
+
+def describes_itself(name: str) -> bool:
+    """Is it a file that `saved` reads?"""
+    return is_file(name) and not name.endswith(".npz")
 
 
 def saved(name: str | os.PathLike) -> Saved:

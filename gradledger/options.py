@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numba
 
 from costmodel.device import device as devices
+from refimpl.data.pixels import IMAGENET, Level
 from refimpl.methods.optim import CLIP_NORM, MOMENTUM, SGD, Schedule
 from refimpl.methods.registry import LAYERS, fitted, known
 from refimpl.models import MOST_PIXELS, MOST_SIDE
@@ -251,6 +252,22 @@ def size(text: str | None) -> tuple[int, int] | None:
     if max(height, width) > MOST_SIDE or height * width > MOST_PIXELS:
         raise Malformed(f"--size must be at most {MOST_SIDE:,} pixels a side and {MOST_PIXELS:,} in all, got {text!r}")
     return int(height), int(width)
+
+
+def pixels(text: str | None) -> tuple[Level, Level] | None:
+    """What a net takes for pixels of 0 and of 255: `imagenet`, or `LOW,HIGH`."""
+    if text is None or text == "imagenet":
+        return text and IMAGENET
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not -MOST <= low < high <= MOST:
+        raise Malformed(
+            "--pixels must be imagenet, or what the net takes for pixels of 0 and of 255, the lower number first, such "
+            f"as 0,1 or -1,1 or 0,255, got {text!r}"
+        )
+    return low, high
 
 
 def device(name: str) -> devices.Device:

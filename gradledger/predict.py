@@ -19,18 +19,18 @@ TOP = 3  # classes that are told of each sample
 
 def run(
     file: str, data: str, top: int, to_csv: Path | None, subject: int | None, threads: int | None,
-    sample: int | None = None,
+    sample: int | None = None, pixels: str | None = None,
 ) -> dict:  # fmt: skip
     """The record: of each sample its source, the likeliest class, its share, and the `top` likeliest.
 
-    to_csv: a file for them too. sample: the number of the only one that is told, from 0. CheckpointError, DataError or
-    Malformed where file, samples or options cannot be used.
+    to_csv: a file for them too. sample: the number of the only one that is told, from 0. pixels: as `door.load`.
+    CheckpointError, DataError or Malformed where file, samples or options cannot be used.
     """
     options.at_least_1("top", top)
     options.threads(threads)
     if sample is not None and sample < 0:
         raise Malformed(f"--sample must be a number from 0 up, got {sample}")
-    model = door.load(file, threads=threads)
+    model = door.load(file, threads=threads, pixels=pixels)
     if subject is None and model.saved and data == "watch":
         subject = model.saved.recipe.get("subject")
     batches = model.predictions(data, subject)

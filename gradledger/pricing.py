@@ -25,6 +25,7 @@ from .command import (
     Method,
     Momentum,
     Optimizer,
+    Pixels,
     Rate,
     Recipe,
     SkipBad,
@@ -110,6 +111,7 @@ def cost(
     label: Label = None,
     group: Group = None,
     values: Values = None,
+    pixels: Pixels = None,
     augment: Augment = None,
     advise: Annotated[
         bool,

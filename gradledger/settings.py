@@ -3,7 +3,7 @@
 import os
 import typing
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from refimpl import data
 from refimpl.data import ReadOptions
@@ -14,8 +14,31 @@ from .errors import Malformed
 from .models import is_file
 
 
+@dataclass(kw_only=True)
+class ReadSettings:
+    """How a command reads data, and what its net takes for their pixels; None leaves it to the data and to the net."""
+
+    skip_bad: bool = False
+    axes: str | None = None
+    window: str | None = None
+    stride: str | None = None
+    rate: float | None = None
+    label: str | None = None
+    group: str | None = None
+    values: str | None = None
+    pixels: str | None = None
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How the data are to be read."""
+        return ReadOptions(**{name: getattr(self, name) for name in OPTIONS})
+
+
+READ = tuple(f.name for f in fields(ReadSettings))
+
+
 @dataclass
-class AdaptSettings:
+class AdaptSettings(ReadSettings):
     """What decides an adaptation's result; kept with a saved run, so that --resume needs no other option.
 
     What follows from the methods and the net where it is not given is None here, and filled in by `adapt.prepare`.
@@ -38,14 +61,6 @@ class AdaptSettings:
     threads: int | None = None
     whole: bool = False
     from_scratch: bool = False
-    skip_bad: bool = False
-    axes: str | None = None
-    window: str | None = None
-    stride: str | None = None
-    rate: float | None = None
-    label: str | None = None
-    group: str | None = None
-    values: str | None = None
     augment: str | None = None
     optimizer: str = recipe.SGD
     clip: float | None = None
@@ -55,11 +70,6 @@ class AdaptSettings:
     class_weights: str | None = None
     recipe: str = recipe.AUTO  # last of those that read the module of this name
     probe: bool | None = None
-
-    @property
-    def reading(self) -> ReadOptions:
-        """How the data are to be read."""
-        return ReadOptions(**{name: getattr(self, name) for name in OPTIONS})
 
     def resolved(self) -> "AdaptSettings":
         """The same with absolute paths, so that the folder in which a run is resumed does not matter."""
@@ -74,6 +84,7 @@ class AdaptSettings:
             "method": options.methods(known.method).text,
             "size": options.size(known.size),
             "memory_limit": options.byte_count(known.memory_limit),
+            "pixels": options.pixels(known.pixels),
         }
 
 

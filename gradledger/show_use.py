@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from refimpl.data.pixels import level_of, words
+
 from .show import console, operations, percent, seconds, size
 
 MOST = 40  # rows of a table of samples
@@ -52,7 +54,7 @@ def processed(made: dict) -> str:
     """How samples are prepared, in words."""
     parts = []
     if made.get("divisor", 1) != 1:
-        parts.append(f"0 to 255 becomes {made['black']:g} to {made['white']:g}")
+        parts.append(f"0 to 255 becomes {words(*map(level_of, (made['black'], made['white'])))}")
     if made.get("mean"):
         parts.append("each channel less its mean, over its deviation")
     return f"; {', '.join(parts)}" if parts else ""

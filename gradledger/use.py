@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .command import WHOLE, Json, Subject, Threads
+from .command import WHOLE, Json, Pixels, Subject, Threads
 from .exits import emit
 
 File = Annotated[str, typer.Argument(help="A file of weights: .safetensors of adapt, or a known .npz.")]
@@ -34,6 +34,7 @@ def predict(
     sample: Annotated[int | None, typer.Option(parser=WHOLE, help="Number of the one that is told, from 0.")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="File for a table of comma-separated values.")] = None,
     subject: Subject = None,
+    pixels: Pixels = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -41,7 +42,7 @@ def predict(
     from . import predict as work
     from . import show_use
 
-    record = work.run(file, data, top, csv, subject, threads, sample)
+    record = work.run(file, data, top, csv, subject, threads, sample, pixels)
     if as_json:
         emit(record)
     else:
@@ -57,6 +58,7 @@ def evaluate(
         int | None,
         typer.Option(parser=WHOLE, help="Splits data that are not split; default that of the net's training."),
     ] = None,
+    pixels: Pixels = None,
     threads: Threads = None,
     output: Annotated[Path, typer.Option("--output", help="Folder for record and picture.")] = Path("gradledger-out"),
     as_json: Json = False,
@@ -65,7 +67,7 @@ def evaluate(
     from . import evaluate as work
     from . import show_use
 
-    record = work.run(file, data, part, subject, seed, threads, output)
+    record = work.run(file, data, part, subject, seed, threads, output, pixels)
     if as_json:
         emit(record)
     else:

@@ -25,13 +25,15 @@ from .checks import all_checks
 from .errors import Malformed, Refused
 from .finish import plot, report
 from .output import make_folder
-from .settings import AdaptSettings
+from .settings import READ, AdaptSettings, ReadSettings
 
 TOLERANCE = 1e-4  # largest relative error of float32 kernels against float64 that passes
 SLOPE = 1e-4  # the same of exact gradients against slopes of the loss
 TURNED = 1e-3  # share of whole weights that a step may change otherwise where floats are rounded to them at random
 NO_SLOPE = "the weights that train are whole numbers, and between those a loss has no slope"
-SHARED = ("model", "data", "subject", "method", "train_last", "batch", "classes", "size", "seed", "whole", "lr")
+SHARED = (  # with `adapt`
+    "model", "data", "subject", "method", "train_last", "batch", "classes", "size", "seed", "whole", "lr", *READ,
+)  # fmt: skip
 PRETRAINING_BATCH = 64
 ESTIMATES, QUICK_ESTIMATES = 400, 50  # steps by which estimated gradients are judged
 SLOPE_BATCH = 4  # samples of which the slopes are taken
@@ -57,7 +59,7 @@ QUICK = Scale(calls=5, nets=60, layers=12, timed=timing.QUICK, processes=())
 
 
 @dataclass
-class ValidateSettings:
+class ValidateSettings(ReadSettings):
     """What decides the figures."""
 
     model: str = "watch"

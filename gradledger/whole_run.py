@@ -32,7 +32,7 @@ from refimpl.training.evaluator import inference
 
 from . import job, options, recipe
 from .errors import Malformed
-from .models import described, results, stays_whole
+from .models import described, results, stays_whole, taking
 from .run_folder import most_bytes
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def read(settings: "CostSettings") -> tuple["CostSettings", Graph, SampleCounts 
         return settings, graph, of_data(settings, dataset)
     whole = stays_whole(settings.model, settings.whole, job.planned(settings)[0].step.quantizes is not None)
     graph = described(settings.model, settings.classes, options.size(settings.size), whole)
+    graph = taking(graph, settings.model, settings.pixels)
     return settings, graph, None if settings.samples is None else as_many(settings, graph)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import arguments
+from .data.pixels import Level
 from .kernels.geometry import same_pad
 from .kernels.passes import ShapeError, canonical, dtypes_of, full_shape, read_sizes, starred_axes
 from .kernels.quantized import Quantized, check_quantized
@@ -104,7 +105,7 @@ class Graph:
         self.parameters: dict[str, Parameter] = {}
         self.weights: dict[str, np.ndarray] = {}  # pre-trained values; parameters without one start from the seed
         self.options: dict = {}  # what `models.build` needs beside classes, size and channels to build it again
-        self.pixels = (0.0, 1.0)  # input values that stand for a pixel of 0 and of 255
+        self.pixels: tuple[Level, Level] = (0.0, 1.0)  # what stands for a pixel of 0 and of 255 (`data.pixels`)
         self.classes: tuple[str | None, ...] = ()  # names of the classes that its output tells apart, where known
         self.origin = ""  # where its weights are from, in words, where the weights alone do not tell
         self.stored: dict[str, dict] = {}  # parameter → where the file of another program has it (`formats.onnx`)

@@ -14,6 +14,7 @@ from ..kernels import random
 from ..storage.files import quoted
 from .dataset import DataError, Dataset
 from .on_demand import OnDemand, ends, still, taken
+from .pixels import Level
 from .preprocessing import with_ends
 from .resized import as_dtype
 
@@ -85,7 +86,7 @@ class Augmented(OnDemand):
 
     base: np.ndarray | OnDemand
     draws: tuple[tuple[str, float], ...]
-    span: tuple[float, float] | None = None
+    span: tuple[Level, Level] | None = None
     wide: bool = False
 
     @property
@@ -118,9 +119,9 @@ class Augmented(OnDemand):
             x *= (1 + amounts["scale"] * drawn.pair("scale")[0])[:, None, None, None].astype(np.float32)
         if "jitter" in amounts:
             low, high = self.span or (0.0, 1.0)
-            x += np.float32(amounts["jitter"] * abs(high - low)) * drawn.noise(x.shape)
+            x += (amounts["jitter"] * np.abs(np.subtract(high, low))).astype(np.float32) * drawn.noise(x.shape)
         if self.span:
-            np.clip(x, min(self.span), max(self.span), out=x)
+            np.clip(x, *(end(*self.span).astype(np.float32) for end in (np.minimum, np.maximum)), out=x)
         return as_dtype(x, self.dtype)
 
     def take(self, index: np.ndarray) -> "Augmented":
@@ -131,7 +132,7 @@ class Augmented(OnDemand):
         """The samples as they are."""
         return still(self.base)
 
-    def with_pixels(self, black: float, white: float, dtype: DTypeLike = np.float32) -> "Augmented":
+    def with_pixels(self, black: Level, white: Level, dtype: DTypeLike = np.float32) -> "Augmented":
         """The same samples with other values for black and white; those of an array change in place."""
         held, base = np.dtype(dtype), self.base
         base = (
@@ -204,12 +205,12 @@ def sampled(x: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return upper + lower * (under - upper)
 
 
-def recolour(x: np.ndarray, amount: float, black: float, white: float, drawn: Drawn) -> None:
+def recolour(x: np.ndarray, amount: float, black: Level, white: Level, drawn: Drawn) -> None:
     """Pixels (n, H, W, C) with other brightness and contrast, and each channel brighter or darker, in place."""
     bright, _ = drawn.pair("colour")
     contrast, _ = drawn.pair("contrast")
     red, blue = drawn.pair("channels")
-    range_, middle = white - black, (white + black) / 2
+    range_, middle = np.subtract(white, black), np.add(white, black) / 2  # () or (C,)
     each = np.zeros((len(x), x.shape[3]))
     if x.shape[3] > 1:
         each[:, 0], each[:, -1] = red, blue

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 from ..kernels import random
 from ..storage.files import InputError, quoted
 from .on_demand import OnDemand
+from .pixels import Level
 from .preprocessing import Preprocessing, with_ends
 from .resized import as_dtype
 
@@ -93,10 +94,11 @@ class Dataset:
         parts = {name: getattr(self, name) for name in ("x_train", "x_val", "x_test")}
         return {name: x for name, x in parts.items() if x is not None}
 
-    def with_pixels(self, black: float, white: float, dtype: DTypeLike | None = None) -> "Dataset":
+    def with_pixels(self, black: Level, white: Level, dtype: DTypeLike | None = None) -> "Dataset":
         """The data for a model that takes `black` for a pixel of 0 and `white` for one of 255, such as -1 and 1.
 
-        dtype: of what it takes, None is float32; for an integer one values are rounded, a half to the even one.
+        black, white: one number, or one for each channel (`data.pixels`); dtype: of what the model takes, None is
+        float32; for an integer one values are rounded, a half to the even one.
 
         Only what is known to be pixels changes: maps of other values are for the user to scale. The maps of this data
         set are changed in place, so call it once.

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .on_demand import OnDemand
+from .pixels import Level, reached
 from .preprocessing import Preprocessing, to_maps
 
 
@@ -41,7 +42,7 @@ class Mapped(OnDemand):
         """Some of the samples; nothing is read."""
         return replace(self, index=self.index[index])
 
-    def with_pixels(self, black: float, white: float, dtype: DTypeLike = np.float32) -> "Mapped":
+    def with_pixels(self, black: Level, white: Level, dtype: DTypeLike = np.float32) -> "Mapped":
         """The same samples with other values for black and white."""
         return replace(self, made=self.made.with_pixels(black, white, np.dtype(dtype)))
 
@@ -52,8 +53,7 @@ class Mapped(OnDemand):
     def ends(self) -> tuple[float, float]:
         """Bounds of what the least and the largest value become."""
         ends = np.array(self.bounds, np.float64) / self.made.divisor
-        if self.made.mean:
-            ends = np.subtract.outer(ends, self.made.mean) / self.made.std
-        else:
-            ends = self.made.black + ends * (self.made.white - self.made.black)
+        if not self.made.mean:
+            return reached(tuple(ends), self.made.black, self.made.white)
+        ends = np.subtract.outer(ends, self.made.mean) / self.made.std
         return float(ends.min()), float(ends.max())

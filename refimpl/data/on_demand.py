@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .pixels import Level
+
 
 class OnDemand(ABC):
     """Samples (N, H, W, C): `x[indices]` and slices are maps, with the same bits alone and in any batch."""
@@ -39,7 +41,7 @@ class OnDemand(ABC):
         return self
 
     @abstractmethod
-    def with_pixels(self, black: float, white: float, dtype: DTypeLike = np.float32) -> "OnDemand":
+    def with_pixels(self, black: Level, white: Level, dtype: DTypeLike = np.float32) -> "OnDemand":
         """The same samples with other values for black and white."""
 
     @abstractmethod

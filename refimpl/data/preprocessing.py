@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..storage.files import InputError, quoted
+from .pixels import Level, each, level_of, placed, suit, words
 from .resized import Resized, as_dtype
 
 AXES = "NHWC"  # of maps inside
@@ -31,7 +32,7 @@ class Preprocessing:
     kind: what a sample is: maps (of an array), image, window (of a recording) or sound. In the order of work:
     axes: letters of an array's axes, `NTC` is (samples, time, channels); divisor: of every value; mean, std: of each
     channel, which are subtracted and divided by; channels: to which one is repeated; size: (H, W) to which images are
-    stretched; black, white: values for a pixel of 0 and of 1 after the division; dtype: of the maps.
+    stretched; black, white: what 0 and 1 become after the division (`pixels`); dtype: of the maps.
     How files are read: bits: that a pixel of more than eight uses; rate: samples a second; window, stride: samples;
     frames: rows of a map of sound; columns: names of a table's channels.
     """
@@ -43,8 +44,8 @@ class Preprocessing:
     std: tuple[float, ...] = ()
     channels: int | None = None
     size: tuple[int, int] | None = None
-    black: float = 0.0
-    white: float = 1.0
+    black: Level = 0.0
+    white: Level = 1.0
     dtype: str = "float32"
     bits: int = 16
     rate: float | None = None
@@ -63,12 +64,18 @@ class Preprocessing:
             raise PreprocessingError(
                 f"the samples have C={x.shape[3]} channels, but the net was made for C={len(self.mean)}"
             )
+        channels = x.shape[3] if x.shape[3] != 1 else self.channels or 1
+        if not suit(self.black, self.white, channels):
+            raise PreprocessingError(
+                f"the samples have C={x.shape[3]} channels, but the net takes pixels of {words(self.black, self.white)}"
+            )
         if self.size is None or x.shape[1:3] == self.size:
             return self.finished(self.begun(x))
         if x.dtype != np.uint8 or self.mean or self.divisor != 255:
             has, wants = ("x".join(map(str, size)) for size in (x.shape[1:3], self.size))
             raise PreprocessingError(f"the samples have maps of {has}, but the net takes {wants}")
-        return repeated(Resized(x, self.size, self.black, self.white, dtype=np.dtype(self.dtype))[:], self.channels)
+        x = repeated(x, self.channels)
+        return Resized(x, self.size, self.black, self.white, dtype=np.dtype(self.dtype))[:]
 
     def begun(self, x: np.ndarray) -> np.ndarray:
         """Float32 maps of maps of any dtype: divided, standardised, repeated; a new array."""
@@ -82,9 +89,9 @@ class Preprocessing:
         """Float32 maps, changed in place, with the net's black and white and its dtype."""
         return as_dtype(with_ends(out, self.black, self.white), np.dtype(self.dtype))
 
-    def with_pixels(self, black: float, white: float, dtype: np.dtype) -> "Preprocessing":
+    def with_pixels(self, black: Level, white: Level, dtype: np.dtype) -> "Preprocessing":
         """The same, ending in other values for black and white."""
-        return replace(self, black=float(black), white=float(white), dtype=dtype.name)
+        return replace(self, black=level_of(black), white=level_of(white), dtype=dtype.name)
 
     def to_json(self) -> dict:
         """A dict of plain numbers, texts and lists."""
@@ -106,7 +113,7 @@ class Preprocessing:
         """Are the values such as a data set could have?"""
         if not all(isinstance(v, tuple) for v in (self.mean, self.std, self.columns, self.size or ())):
             return False
-        numbers = (self.divisor, self.black, self.white, *self.mean, *self.std)
+        numbers = (self.divisor, *each(self.black), *each(self.white), *self.mean, *self.std)
         counts = (self.channels, self.window, self.stride, self.frames, *(self.size or ()), self.bits)
         return (
             all(type(v) in (int, float) and math.isfinite(v) for v in numbers)
@@ -115,6 +122,8 @@ class Preprocessing:
             and all(isinstance(v, str) for v in (self.kind, self.axes, self.dtype, *self.columns))
             and (self.rate is None or type(self.rate) in (int, float) and 0 < self.rate < math.inf)
             and len(self.mean) == len(self.std)
+            and all(map(each, (self.black, self.white)))
+            and suit(self.black, self.white, self.channels)
             and all(v > 0 for v in (*self.std, self.divisor))
             and axes_fit(self.axes)
             and self.dtype in ("float32", "float64", "int8", "int16", "int32", "uint8")
@@ -148,12 +157,9 @@ def repeated(x: np.ndarray, channels: int | None) -> np.ndarray:
     return x if channels is None or channels == x.shape[3] else np.repeat(x, channels, axis=3)
 
 
-def with_ends(x: np.ndarray, black: float, white: float) -> np.ndarray:
-    """Float32 values of which 0 is black and 1 is white, in place those of another black and white."""
-    if (black, white) != (0, 1):
-        x *= white - black
-        x += black
-    return x
+def with_ends(x: np.ndarray, black: Level, white: Level) -> np.ndarray:
+    """Float32 values (…, C) of which 0 is black and 1 is white, in place those of another black and white."""
+    return x if (black, white) == (0, 1) else placed(x, black, white)
 
 
 def moments(blocks: Iterable[np.ndarray]) -> tuple[tuple[float, ...], tuple[float, ...]]:

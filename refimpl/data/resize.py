@@ -10,11 +10,12 @@ import numpy as np
 from ..kernels.kernel import fast
 
 
-def serial_resize(out, wide, images, rows, row_shares, columns, column_shares, scale, offset):
+def serial_resize(out, wide, images, rows, row_shares, columns, column_shares, scales, offsets):
     """`out` (N, P, Q·C) float32 of `images` (N, H, W·C) uint8, through `wide` (N, H, Q·C) float32.
 
     rows (2, P) and columns (2, Q·C) int64: the items between which an output item lies, row_shares (P,) and
-    column_shares (Q·C,) float32 how far it is from the first to the second. scale, offset: float32, of the values.
+    column_shares (Q·C,) float32 how far it is from the first to the second. scales, offsets (Q·C,) float32: what
+    values are multiplied by, and what is added.
     """
     n, h, q = wide.shape
     p = out.shape[1]
@@ -27,7 +28,7 @@ def serial_resize(out, wide, images, rows, row_shares, columns, column_shares, s
         i, r = t // p, t % p
         above, below, share, target = wide[i, rows[0, r]], wide[i, rows[1, r]], row_shares[r], out[i, r]
         for j in range(q):
-            target[j] = (above[j] + share * (below[j] - above[j])) * scale + offset
+            target[j] = (above[j] + share * (below[j] - above[j])) * scales[j] + offsets[j]
 
 
 resize = fast(serial_resize, parallel=False, fastmath=False)

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 
 from ..kernels import random
 from .on_demand import OnDemand
+from .pixels import Level, placed, reached, steps
 from .resize import resize
 
 
@@ -32,9 +33,10 @@ def between(before: int, after: int, copies: int = 1) -> tuple[np.ndarray, np.nd
 class Resized(OnDemand):
     """Samples (N, *size, C) made on demand of images (N, H, W, C) uint8: `x[indices]` are maps, as are slices.
 
-    size: rows and columns to which every image is stretched, default its own; black, white: values for a pixel of 0
-    and of 255; dtype: of the samples, of an integer one they are rounded, a half to the even one. `draw` is for
-    training: with crop or flip it shifts and mirrors the images at random.
+    size: rows and columns to which every image is stretched, default its own; black, white: what pixels of 0 and of
+    255 become, one number or one for each channel (`pixels`); dtype: of the samples, of an integer one they are
+    rounded, a half to the even one. `draw` is for training: with crop or flip it shifts and mirrors the images at
+    random.
     crop: each image is moved by up to so many of its own pixels along each axis, its border repeated where nothing is
     left (a crop from the padded image); flip: every second one is mirrored left to right (arXiv 1512.03385 section
     4.2, which pads with zeros).
@@ -42,8 +44,8 @@ class Resized(OnDemand):
 
     images: np.ndarray
     size: tuple[int, int] | None = None
-    black: float = 0.0
-    white: float = 1.0
+    black: Level = 0.0
+    white: Level = 1.0
     crop: int = 0
     flip: bool = False
     dtype: np.dtype = np.dtype(np.float32)
@@ -70,7 +72,7 @@ class Resized(OnDemand):
             images = images[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
         return self._maps(images)
 
-    def with_pixels(self, black: float, white: float, dtype: DTypeLike = np.float32) -> "Resized":
+    def with_pixels(self, black: Level, white: Level, dtype: DTypeLike = np.float32) -> "Resized":
         """The same images with other values for black and white."""
         return replace(self, black=black, white=white, dtype=np.dtype(dtype))
 
@@ -88,10 +90,7 @@ class Resized(OnDemand):
 
     def ends(self) -> tuple[float, float]:
         """Bounds: the values of the darkest and of the brightest pixel, which stretching does not leave."""
-        found = sorted(
-            self.black + (self.white - self.black) / 255 * int(p) for p in (self.images.min(), self.images.max())
-        )
-        return found[0], found[1]
+        return reached((int(self.images.min()), int(self.images.max())), self.black, self.white, 255)
 
     def _maps(self, images: np.ndarray) -> np.ndarray:
         return as_dtype(self._floats(images), self.dtype)
@@ -99,15 +98,14 @@ class Resized(OnDemand):
     def _floats(self, images: np.ndarray) -> np.ndarray:
         n, h, w, c = images.shape
         _, p, q, _ = self.shape
-        scale, offset = np.float32((self.white - self.black) / 255), np.float32(self.black)
         if (p, q) == (h, w):
-            x = images.astype(np.float32)
-            x *= scale
-            x += offset
-            return x
+            return placed(images.astype(np.float32), self.black, self.white, 255)
+        scales, offsets = (
+            np.tile(np.broadcast_to(v.astype(np.float32), c), q) for v in steps(self.black, self.white, 255)
+        )
         out, wide = np.empty((n, p, q * c), np.float32), np.empty((n, h, q * c), np.float32)
         images = np.ascontiguousarray(images).reshape(n, h, w * c)
-        resize(out, wide, images, *between(h, p), *between(w, q, c), scale, offset)
+        resize(out, wide, images, *between(h, p), *between(w, q, c), scales, offsets)
         return out.reshape(n, p, q, c)
 
 

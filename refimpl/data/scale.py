@@ -3,6 +3,7 @@
 import numpy as np
 
 from .dataset import BLOCK, DataError
+from .pixels import Level, span_of
 
 MOST_CHANNELS = 32  # of a window of measurements, whose other axis is time
 LONGER = 3  # times as long as its channels are many
@@ -65,17 +66,17 @@ def divisor_of(x: np.ndarray, ends: tuple[float, float]) -> tuple[float | None, 
     return None, ""
 
 
-def check_range(what: str, ends: tuple[float, float], black: float, white: float) -> None:
+def check_range(what: str, ends: tuple[float, float], black: Level, white: Level) -> None:
     """DataError unless values with these ends may be maps of a net that takes `black` to `white` for pixels.
 
     For values that are not known to be pixels: what is, has the net's range. what: how messages call the samples.
     """
-    low, high = ends
-    room = BEYOND * (white - black)
-    if low < black - room or high > white + room:
+    (low, high), (least, most) = ends, span_of(black, white)
+    room = BEYOND * (most - least)
+    if low < least - room or high > most + room:
         raise DataError(
             f"{what} has values from {low:.4g} to {high:.4g}, but the net takes pixels: give them from 0 to 255, from "
-            f"0 to 1, or as they enter the net, from {black:.4g} to {white:.4g}"
+            f"0 to 1, or as they enter the net, from {least:.4g} to {most:.4g}"
         )
 
 

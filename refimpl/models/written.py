@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from ..data.pixels import level_of, suit, words
 from ..graph import DTYPES, INPUT, Graph, Parameter
 from ..kernels.quantized import Quantized
 from ..ops import operators
@@ -95,8 +96,10 @@ def _read(said: Mapping) -> Graph:
         params = {local: str(name) for local, name in node["params"].items()}
         graph.add_node(node["name"], node["op"], tuple(node["inputs"]), attrs, params, stands)
     graph.outputs = tuple(said["outputs"])
-    black, white = said["pixels"]
-    graph.pixels, graph.options = (float(black), float(white)), dict(said["options"])
+    black, white = map(level_of, said["pixels"])
+    if not suit(black, white, graph.channels):
+        raise ValueError(f"{words(black, white)} is not of C={graph.channels} channels")
+    graph.pixels, graph.options = (black, white), dict(said["options"])
     graph.stored = {str(name): dict(where) for name, where in said.get("stored", {}).items()}
     return graph
 

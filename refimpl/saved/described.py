@@ -10,12 +10,14 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .. import models
+from ..data.pixels import Level
+from ..data.preprocessing import Preprocessing
 from ..formats import onnx
 from ..graph import Graph
 from ..models import written
@@ -23,6 +25,7 @@ from ..storage import checkpoint, files
 from ..storage.checkpoint import CheckpointError
 from ..storage.files import quoted
 from ..surgery.classifier import changed, of_classifier
+from .samples import PIXEL
 
 PARTS = {  # what a file says beside its model → the words for it
     "preprocessing": "what a sample goes through before it enters: pixels [black, white] or null, size, channels",
@@ -71,6 +74,17 @@ class Saved:
         """Rows and columns of its input, where it says so."""
         found = SIZE.fullmatch(self.notes.get("size", ""))
         return (int(found[1]), int(found[2])) if found else None
+
+    @property
+    def made(self) -> Preprocessing | None:
+        """What makes its samples; None where it does not say. PreprocessingError where it says what is none."""
+        return Preprocessing.from_json(dict(self.preprocessing)) if self.preprocessing else None
+
+    @property
+    def pixels(self) -> tuple[Level, Level] | None:
+        """What it takes for pixels of 0 and of 255; None where it takes none, or does not say."""
+        made = self.made
+        return (made.black, made.white) if made and made.divisor == PIXEL and not made.mean else None
 
     def graph(
         self, classes: int | None = None, size: tuple[int, int] | None = None, channels: int | None = None
@@ -169,12 +183,12 @@ def described(path: str | os.PathLike, name: str | None = None) -> Saved:
 def of_onnx(path: str | os.PathLike, what: str) -> Saved:
     """An ONNX model as a file of ours; CheckpointError as `formats.onnx.load_onnx`."""
     own = onnx.own_map(path)
-    graph = onnx.load_onnx(path, size=None if own else OPEN)
-    notes = onnx.said_in(path) | {"model": graph.name, "graph": written.written(graph)}
-    if own:
-        notes["size"] = f"{own}"
+    graph, notes = onnx.load_onnx(path, size=None if own else OPEN), onnx.said_in(path)
     parts = {part: _object(notes[part], part, what) for part in PARTS if part in notes}
-    return Saved(what, graph.weights, notes, _classes(notes, what), **parts, sha256=checkpoint.sha256(path))
+    found = Saved(what, graph.weights, notes, _classes(notes, what), **parts, sha256=checkpoint.sha256(path))
+    graph.pixels = found.pixels or graph.pixels
+    told = {"model": graph.name, "graph": written.written(graph)} | ({"size": f"{own}"} if own else {})
+    return replace(found, notes=notes | told)
 
 
 def said(**parts: Mapping[str, Any]) -> dict[str, str]:

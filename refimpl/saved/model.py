@@ -241,8 +241,7 @@ def load(path: str | os.PathLike, seed: int = 0, threads: int | None = None) -> 
 def of_saved(file: Saved, seed: int = 0, threads: int | None = None) -> Model:
     """The model of a file that was read."""
     graph = file.graph()
-    made = Preprocessing.from_json(dict(file.preprocessing)) if file.preprocessing else plain(graph)
-    return Model(graph, made, seed, threads, file)
+    return Model(graph, file.made or plain(graph), seed, threads, file)
 
 
 def plain(graph: Graph) -> Preprocessing:
