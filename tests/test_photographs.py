@@ -10,6 +10,7 @@ from refimpl.data.dataset import Dataset
 from refimpl.data.resized import Resized
 from refimpl.formats.int8_nets import from_int8
 from refimpl.formats.int8_whole import whole_from_int8
+from refimpl.training.guard import NonFiniteError
 from validation.experiments import forward_gradients as experiment
 
 NAME = "forward-gradient-mcunet"
@@ -70,3 +71,21 @@ def test_a_short_run_and_its_record(few, tmp_path, monkeypatch):
     assert [goal["least"] for goal in found["goals"]] == [-5.0, -5.0, -5.0]
     monkeypatch.setattr(experiment, "adapt", lambda *a: pytest.fail("a finished run was run again"))
     assert experiment.run(NAME, tmp_path, lambda *a: None, short)["measured"] == found["measured"]
+
+
+def test_a_rate_at_which_the_loss_becomes_infinite_is_not_chosen(few, tmp_path, monkeypatch):
+    adapt, rates = experiment.adapt, []
+
+    def diverges(graph, d, mode, step, *args):
+        rates.append(step.optimizer.lr)
+        if len(rates) == 1:
+            raise NonFiniteError("the loss is nan")
+        return adapt(graph, d, mode, step, *args)
+
+    monkeypatch.setattr(experiment, "adapt", diverges)
+    protocol = experiment.Protocol(
+        seeds=(10,), passes=8, steps=4, batch=8, points=1, trials=1, modes={"classifier": ("backprop",)}
+    )
+    record = experiment.run(NAME, tmp_path, lambda *_: None, protocol)
+    tried = experiment.WAYS["backprop"].rates
+    assert rates[: len(tried)] == list(tried) and record["measured"]["classifier"]["backprop"]["lr"] != tried[0]

@@ -349,7 +349,10 @@ def run(name: str, output: Path, watch: Callable[[int, int, str], None], protoco
             step = way(one).step(lr)
             net = task.net(subject, output, step.quantizes is not None)
             maps = kept.setdefault((mode, TRIAL_SEED), {}) if task.fixed else None
-            found.append(adapt(net, d, mode, step, protocol, TRIAL_SEED, 1, maps)["curve"][-1][1])
+            try:
+                found.append(adapt(net, d, mode, step, protocol, TRIAL_SEED, 1, maps)["curve"][-1][1])
+            except ri.NonFiniteError:  # no rate for these layers
+                return 0.0
         return float(np.mean(found))
 
     for i, (mode, one, seed, subject) in enumerate(work):
