@@ -129,7 +129,7 @@ class Head:
         """
         trainer, passes, most = self.trainer, self.passes(samples(x)), self.steps(samples(x))
         x, x_val = self.maps.predict(x), self.maps.predict(x_val)
-        first, per_pass = trainer.state(), self._per_pass(x)
+        first, per_pass = trainer.state(), self._per_pass(len(y))
         before = best = looked(trainer, x_val, y_val)
         kept, found, made = first, None, 0
         for rate in RATES:
@@ -148,7 +148,7 @@ class Head:
         weights, again, on_all = self._weights(), 0, dict[str, np.ndarray]()
         if whole and found is not None:
             x, y = np.concatenate([x, x_val]), np.concatenate([y, y_val])
-            again, end = best.step // per_pass, best.step // per_pass * self._per_pass(x)
+            again, end = best.step // per_pass, best.step // per_pass * self._per_pass(len(y))
             trainer.restore(first)
             trainer.factor = found / RATES[0]
             with contextlib.suppress(NonFiniteError):
@@ -157,8 +157,8 @@ class Head:
                 on_all = self._weights()
         self.fitted = HeadFit(weights, on_all, before, best, found, passes, made, again)
 
-    def _per_pass(self, x: np.ndarray) -> int:
-        return -(-len(x) // self.tail.batch)
+    def _per_pass(self, count: int) -> int:
+        return -(-count // self.tail.batch)
 
     def _weights(self) -> dict[str, np.ndarray]:
         return {name: self.trainer.parameters[name].copy() for name in self.tail.step.gradients}

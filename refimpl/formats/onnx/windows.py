@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ...kernels.geometry import same_pad
 from .value import Sides, Unsupported
-from .walk import Step
+from .walk import Place
 
 
 def two(numbers: Sequence[int], first: int) -> tuple[int, int]:
@@ -14,10 +14,10 @@ def two(numbers: Sequence[int], first: int) -> tuple[int, int]:
 
 
 def pad_of(
-    step: Step, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1)
+    here: Place, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1)
 ) -> Sides:  # fmt: skip
     """((top, bottom), (left, right)) of a node on maps of `size`, from `pads` or `auto_pad`."""
-    auto = step.attr("auto_pad", "NOTSET")
+    auto = here.attr("auto_pad", "NOTSET")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         found = [same_pad(*each) for each in zip(size, kernel, stride, dilation, strict=True)]
         if auto == "SAME_LOWER":  # the odd row above or to the left
@@ -25,7 +25,7 @@ def pad_of(
         return found[0], found[1]
     if auto not in ("NOTSET", "VALID"):
         raise Unsupported(f"there is no padding {auto}")
-    pads = tuple(step.attr("pads", ())) if auto == "NOTSET" else ()
+    pads = tuple(here.attr("pads", ())) if auto == "NOTSET" else ()
     pads = pads or (0, 0, 0, 0)
     if any(n < 0 for n in pads):
         raise Unsupported(f"its padding {pads} cuts the map")

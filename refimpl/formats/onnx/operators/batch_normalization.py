@@ -4,28 +4,28 @@ ONNX's momentum is the share of the old statistics, ours that of the new ones.
 """
 
 from ..value import MAP, ROW, Unsupported
-from ..walk import Step
+from ..walk import Place
 
 OPERATORS = ("BatchNormalization",)
 NAMES = ("gamma", "beta", "running_mean", "running_var")
 
 
-def convert(step: Step) -> None:
+def convert(here: Place) -> None:
     """A batch_norm, trainable as any of ours."""
-    rank = len(step.tensor(0).axes)
+    rank = len(here.tensor(0).axes)
     if rank == 2:
-        x = step.features(0)
+        x = here.features(0)
         if x.mixed:
             raise Unsupported("it normalises a flattened map")
-        own = step.walk.once(x.tensor, "map", lambda name: step.graph.as_map(name, x.tensor))
+        own = here.walk.once(x.tensor, "map", lambda name: here.graph.as_map(name, x.tensor))
     else:
-        own = step.map(0)
-    y = step.graph.batch_norm(
-        step.name, own, float(step.attr("epsilon", 1e-5)), round(1 - float(step.attr("momentum", 0.9)), 6)
+        own = here.map(0)
+    y = here.graph.batch_norm(
+        here.name, own, float(here.attr("epsilon", 1e-5)), round(1 - float(here.attr("momentum", 0.9)), 6)
     )
     for i, name in enumerate(NAMES, start=1):
-        step.store(f"{step.name}.{name}", i, (0,))
+        here.store(f"{here.name}.{name}", i, (0,))
     if rank == 2:
-        step.give(step.graph.flatten(step.walk.unique(f"{step.name}.features"), y), (0, 1))
+        here.give(here.graph.flatten(here.walk.unique(f"{here.name}.features"), y), (0, 1))
     else:
-        step.give(y, MAP if rank == 4 else ROW)
+        here.give(y, MAP if rank == 4 else ROW)

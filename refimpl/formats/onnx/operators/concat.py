@@ -1,18 +1,18 @@
 """Concat along channels, or along features."""
 
 from ..value import Unsupported
-from ..walk import Step
+from ..walk import Place
 
 OPERATORS = ("Concat",)
 
 
-def convert(step: Step) -> None:
+def convert(here: Place) -> None:
     """A concat along our last axis."""
-    values = [step.tensor(i) for i in range(len(step))]
+    values = [here.tensor(i) for i in range(len(here))]
     first = values[0]
-    axis = int(step.attr("axis")) % len(first.axes)
+    axis = int(here.attr("axis")) % len(first.axes)
     if any(v.axes != first.axes or v.mixed for v in values):
         raise Unsupported("its inputs are arranged in several ways")
-    if first.axes[axis] != len(step.graph.shape(first.tensor)) - 1:
+    if first.axes[axis] != len(here.graph.shape(first.tensor)) - 1:
         raise Unsupported(f"it joins along axis {axis}, which is none of channels")
-    step.give(step.graph.concat(step.name, *(v.tensor for v in values)), first.axes)
+    here.give(here.graph.concat(here.name, *(v.tensor for v in values)), first.axes)

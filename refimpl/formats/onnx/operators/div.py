@@ -3,36 +3,36 @@
 import math
 
 from ..value import Unsupported
-from ..walk import Step
+from ..walk import Place
 
 OPERATORS = ("Div",)
 CLOSE = 1e-5
 
 
-def convert(step: Step) -> None:
+def convert(here: Place) -> None:
     """A gelu, or what it divides."""
-    x, by = step.tensor(0), step.alone()
+    x, by = here.tensor(0), here.alone()
     if by == 1:
-        step.give(x.tensor, x.axes, x.mixed)
+        here.give(x.tensor, x.axes, x.mixed)
         return
-    chain = gelu(step) if by is not None and math.isclose(by, math.sqrt(2), rel_tol=CLOSE) else None
+    chain = gelu(here) if by is not None and math.isclose(by, math.sqrt(2), rel_tol=CLOSE) else None
     if chain is None:
         raise Unsupported("it divides by what is not 1, and begins no gelu")
-    step.give(step.graph.gelu(step.name, x.tensor), x.axes, x.mixed)
+    here.give(here.graph.gelu(here.name, x.tensor), x.axes, x.mixed)
     for node in chain:
-        step.taken_with(node)
+        here.taken_with(node)
 
 
-def gelu(step: Step) -> list | None:
+def gelu(here: Place) -> list | None:
     """The four nodes behind it that make a gelu; None where there are others."""
-    erf = step.only_consumer("Erf")
-    plus = erf and step.only_consumer("Add", erf)
-    if not plus or step.number(plus, erf.output[0]) != 1:
+    erf = here.only_consumer("Erf")
+    plus = erf and here.only_consumer("Add", erf)
+    if not plus or here.number(plus, erf.output[0]) != 1:
         return None
-    times = step.only_consumer("Mul", plus)
+    times = here.only_consumer("Mul", plus)
     if not times:
         return None
-    x, halved = step.node.input[0], step.only_consumer("Mul", times)
-    if x in times.input and halved and step.number(halved, times.output[0]) == 0.5:
+    x, halved = here.node.input[0], here.only_consumer("Mul", times)
+    if x in times.input and halved and here.number(halved, times.output[0]) == 0.5:
         return [erf, plus, times, halved]
     return None

@@ -5,15 +5,15 @@ Where x is a flattened map our features are in the order (H, W, C), and ONNX's i
 
 from ..layers import linear
 from ..value import Unsupported
-from ..walk import Step
+from ..walk import Place
 
 OPERATORS = ("Gemm",)
 
 
-def convert(step: Step) -> None:
+def convert(here: Place) -> None:
     """A linear layer."""
-    if step.attr("transA", 0):
+    if here.attr("transA", 0):
         raise Unsupported("it transposes its input, which mixes samples")
-    alpha, beta = float(step.attr("alpha", 1.0)), float(step.attr("beta", 1.0))
-    bias = (step.node, 2) if step.given(2) and beta else None
-    linear(step, 1, bool(step.attr("transB", 0)), bias, alpha, beta)
+    alpha, beta = float(here.attr("alpha", 1.0)), float(here.attr("beta", 1.0))
+    bias = (here.node, 2) if here.given(2) and beta else None
+    linear(here, 1, bool(here.attr("transB", 0)), bias, alpha, beta)

@@ -4,20 +4,20 @@ import numpy as np
 
 from ..layers import linear
 from ..value import Unsupported, Value
-from ..walk import Step
+from ..walk import Place
 
 OPERATORS = ("MatMul",)
 
 
-def convert(step: Step) -> None:
+def convert(here: Place) -> None:
     """A linear layer."""
-    if isinstance(step.value(1), Value) or not isinstance(step.value(0), Value):
+    if isinstance(here.value(1), Value) or not isinstance(here.value(0), Value):
         raise Unsupported("it multiplies two tensors that depend on the input, or weights from the left")
-    add = step.only_consumer("Add")
+    add = here.only_consumer("Add")
     for place, name in enumerate(add.input if add else ()):
-        bias = step.walk.values.get(name)
-        if isinstance(bias, np.ndarray) and bias.shape == step.constant(1, "weights").shape[-1:]:
-            linear(step, 1, False, (add, place))
-            step.taken_with(add)
+        bias = here.walk.values.get(name)
+        if isinstance(bias, np.ndarray) and bias.shape == here.constant(1, "weights").shape[-1:]:
+            linear(here, 1, False, (add, place))
+            here.taken_with(add)
             return
-    linear(step, 1, False, None)
+    linear(here, 1, False, None)

@@ -3,27 +3,27 @@
 import numpy as np
 
 from ..value import MAP, ROW, Unsupported
-from ..walk import Step
+from ..walk import Place
 
 OPERATORS = ("Pad",)
 
 
-def convert(step: Step) -> None:
+def convert(here: Place) -> None:
     """No node of ours, but for the convolution's."""
-    x = step.tensor(0)
+    x = here.tensor(0)
     rank = len(x.axes)
-    pads = step.attr("pads") if step.opset < 11 else step.constant(1, "pads").tolist()
-    axes = step.constant(3, "axes", np.arange(rank)).tolist()
-    value = step.attr("value", 0.0) if step.opset < 11 else float(np.sum(step.constant(2, "value", 0.0)))
+    pads = here.attr("pads") if here.opset < 11 else here.constant(1, "pads").tolist()
+    axes = here.constant(3, "axes", np.arange(rank)).tolist()
+    value = here.attr("value", 0.0) if here.opset < 11 else float(np.sum(here.constant(2, "value", 0.0)))
     before, after = [0] * rank, [0] * rank
     for i, axis in enumerate(axes):
         before[axis], after[axis] = int(pads[i]), int(pads[i + len(axes)])
     if not any(before + after):
-        step.give(x.tensor, x.axes, x.mixed)
+        here.give(x.tensor, x.axes, x.mixed)
         return
-    if step.attr("mode", "constant") != "constant" or value or min(before + after) < 0 or any((before + after)[:2]):
+    if here.attr("mode", "constant") != "constant" or value or min(before + after) < 0 or any((before + after)[:2]):
         raise Unsupported("it pads with what are no zeros, along channels, or cuts")
-    if x.axes not in (MAP, ROW) or any(n is None or n.op_type != "Conv" for n in step.consumers()):
+    if x.axes not in (MAP, ROW) or any(n is None or n.op_type != "Conv" for n in here.consumers()):
         raise Unsupported("zeros around a map are read before convolutions alone")
     rows = (before[2], after[2]) if rank == 4 else (0, 0)
-    step.give(x.tensor, x.axes, pad=(rows, (before[-1], after[-1])))
+    here.give(x.tensor, x.axes, pad=(rows, (before[-1], after[-1])))

@@ -1,18 +1,18 @@
 """Operators that give what they get: Identity, Dropout in inference, Cast between floats, a Softmax at the end."""
 
 from ..value import FLOATS, Unsupported
-from ..walk import Step
+from ..walk import Place
 
 OPERATORS = ("Identity", "Dropout", "Cast", "Softmax", "LogSoftmax")
 
 
-def convert(step: Step) -> None:
+def convert(here: Place) -> None:
     """No node of ours."""
-    x = step.tensor(0)
-    if step.op == "Cast" and step.attr("to") not in FLOATS:
+    x = here.tensor(0)
+    if here.op == "Cast" and here.attr("to") not in FLOATS:
         raise Unsupported("it casts to what is no float")
-    if step.op in ("Softmax", "LogSoftmax"):
-        if step.consumers() != [None]:
+    if here.op in ("Softmax", "LogSoftmax"):
+        if here.consumers() != [None]:
             raise Unsupported("a softmax is read at the end of the net alone")
-        step.walk.notes.append(f"the net ends with {step.op}; it trains, and gives scores, before it")
-    step.give(x.tensor, x.axes, x.mixed)
+        here.walk.notes.append(f"the net ends with {here.op}; it trains, and gives scores, before it")
+    here.give(x.tensor, x.axes, x.mixed)

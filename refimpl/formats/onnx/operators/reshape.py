@@ -5,63 +5,63 @@ import math
 import numpy as np
 
 from ..value import MAP, ROW, Unsupported, Value
-from ..walk import Step
+from ..walk import Place
 
 OPERATORS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
 
-def convert(step: Step) -> None:
+def convert(here: Place) -> None:
     """A flatten, or no node."""
-    x = step.tensor(0)
-    shape = step.shape(x)
-    wanted = target(step, shape)
+    x = here.tensor(0)
+    shape = here.shape(x)
+    wanted = target(here, shape)
     if [n for n in wanted if n != 1] == [n for n in shape if n != 1] and wanted[:1] == (1,):
-        step.give(x.tensor, axes_of(x, shape, wanted), x.mixed)
+        here.give(x.tensor, axes_of(x, shape, wanted), x.mixed)
         return
-    if shuffled(step, x, shape, wanted):
+    if shuffled(here, x, shape, wanted):
         return
     if len(wanted) != 2 or wanted != (1, math.prod(shape)):
         raise Unsupported(f"it makes {wanted} of {shape}, which mixes axes")
     if x.axes not in (MAP, ROW):
         raise Unsupported(f"it flattens what is arranged as {x.axes}")
-    own = step.graph.shape(x.tensor)
+    own = here.graph.shape(x.tensor)
     one = own[3] == 1 or own[1:3] == (1, 1)  # both orders are the same
-    step.give(step.graph.flatten(step.name, x.tensor), (0, 1), None if one else (own[3], own[1], own[2]))
+    here.give(here.graph.flatten(here.name, x.tensor), (0, 1), None if one else (own[3], own[1], own[2]))
 
 
-def shuffled(step: Step, x: Value, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+def shuffled(here: Place, x: Value, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     """Is it the first of three nodes that deal the channels of groups out in turn? Then it is a channel_shuffle."""
-    turned = step.only_consumer("Transpose")
-    back = turned and step.only_consumer("Reshape", turned)
+    turned = here.only_consumer("Transpose")
+    back = turned and here.only_consumer("Reshape", turned)
     if not back or len(wanted) != 5 or x.axes != MAP or (wanted[1] * wanted[2], *wanted[3:]) != shape[1:]:
         return False
     perm = next((tuple(a.ints) for a in turned.attribute if a.name == "perm"), ())
-    end = step.walk.values.get(back.input[1])
+    end = here.walk.values.get(back.input[1])
     if perm != (0, 2, 1, 3, 4) or not isinstance(end, np.ndarray) or len(end) != 4 or end[1] not in (-1, shape[1]):
         return False
-    step.give(step.graph.channel_shuffle(step.name, x.tensor, wanted[1]), x.axes)
+    here.give(here.graph.channel_shuffle(here.name, x.tensor, wanted[1]), x.axes)
     for node in (turned, back):
-        step.taken_with(node)
+        here.taken_with(node)
     return True
 
 
-def target(step: Step, shape: tuple[int, ...]) -> tuple[int, ...]:
+def target(here: Place, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that a node makes, at a batch of one."""
-    if step.op == "Flatten":
-        axis = int(step.attr("axis", 1)) % (len(shape) + 1)
+    if here.op == "Flatten":
+        axis = int(here.attr("axis", 1)) % (len(shape) + 1)
         if axis != 1:
             raise Unsupported(f"it flattens from axis {axis}, samples are along axis 0")
         return (shape[0], math.prod(shape[1:]))
-    if step.op == "Reshape":
-        said = [int(n) for n in step.constant(1, "shape")]
-        zero = bool(step.attr("allowzero", 0))
+    if here.op == "Reshape":
+        said = [int(n) for n in here.constant(1, "shape")]
+        zero = bool(here.attr("allowzero", 0))
         found = [shape[i] if n == 0 and not zero else n for i, n in enumerate(said)]
         if -1 in found:
             rest = math.prod(n for n in found if n != -1)
             found[found.index(-1)] = math.prod(shape) // rest
         return tuple(found)
-    axes = step.attr("axes") if step.opset < 13 else step.constant(1, "axes")
-    if step.op == "Squeeze":
+    axes = here.attr("axes") if here.opset < 13 else here.constant(1, "axes")
+    if here.op == "Squeeze":
         axes = range(1, len(shape)) if axes is None else axes
         gone = {int(a) % len(shape) for a in axes}
         return tuple(n for i, n in enumerate(shape) if i not in gone or n != 1)

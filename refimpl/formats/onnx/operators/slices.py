@@ -3,35 +3,35 @@
 import numpy as np
 
 from ..value import Unsupported
-from ..walk import Step
+from ..walk import Place
 
 OPERATORS = ("Slice", "Split")
 FAR = 2**31
 
 
-def convert(step: Step) -> None:
+def convert(here: Place) -> None:
     """A channel_slice for each part; none where a part is all."""
-    x = step.tensor(0)
-    if step.op == "Split":
-        axis = int(step.attr("axis", 0)) % len(x.axes)
-        parts = split(step, step.shape(x)[axis])
+    x = here.tensor(0)
+    if here.op == "Split":
+        axis = int(here.attr("axis", 0)) % len(x.axes)
+        parts = split(here, here.shape(x)[axis])
     else:
-        axis, first, end = cut(step, step.shape(x))
+        axis, first, end = cut(here, here.shape(x))
         parts = [(first, end - first)]
-    last = len(step.graph.shape(x.tensor)) - 1
-    whole = step.shape(x)[axis]
+    last = len(here.graph.shape(x.tensor)) - 1
+    whole = here.shape(x)[axis]
     if x.mixed or x.axes[axis] != last and parts != [(0, whole)]:
         raise Unsupported(f"it cuts along axis {axis}, which is none of channels")
     for i, (start, count) in enumerate(parts):
-        name = step.name if len(parts) == 1 else step.walk.unique(f"{step.name}.{i}")
-        part = x.tensor if count == whole else step.graph.channel_slice(name, x.tensor, start, count)
-        step.give(part, x.axes, output=i)
+        name = here.name if len(parts) == 1 else here.walk.unique(f"{here.name}.{i}")
+        part = x.tensor if count == whole else here.graph.channel_slice(name, x.tensor, start, count)
+        here.give(part, x.axes, output=i)
 
 
-def split(step: Step, whole: int) -> list[tuple[int, int]]:
+def split(here: Place, whole: int) -> list[tuple[int, int]]:
     """(start, count) of each part."""
-    given = step.attr("split") if step.opset < 13 else step.constant(1, "lengths")
-    outputs = len(step.node.output)
+    given = here.attr("split") if here.opset < 13 else here.constant(1, "lengths")
+    outputs = len(here.node.output)
     if given is None:
         each = -(-whole // outputs)
         given = [min(each, whole - i * each) for i in range(outputs)]
@@ -41,10 +41,10 @@ def split(step: Step, whole: int) -> list[tuple[int, int]]:
     return [(sum(counts[:i]), n) for i, n in enumerate(counts)]
 
 
-def cut(step: Step, shape: tuple[int, ...]) -> tuple[int, int, int]:
+def cut(here: Place, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Axis, first index and end of a Slice along one axis."""
     names = ("starts", "ends", "axes", "steps")
-    given = [step.attr(n) if step.opset < 10 else step.constant(i, n) for i, n in enumerate(names, start=1)]
+    given = [here.attr(n) if here.opset < 10 else here.constant(i, n) for i, n in enumerate(names, start=1)]
     starts, ends = (np.asarray(a).reshape(-1) for a in given[:2])
     axes = range(len(starts)) if given[2] is None else [int(a) % len(shape) for a in np.asarray(given[2]).reshape(-1)]
     if given[3] is not None and any(int(n) != 1 for n in np.asarray(given[3]).reshape(-1)):

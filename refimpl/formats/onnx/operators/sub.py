@@ -1,14 +1,14 @@
 """A difference of two tensors of one shape."""
 
 from ..value import Unsupported
-from ..walk import Step
+from ..walk import Place
 
 OPERATORS = ("Sub",)
 
 
-def convert(step: Step) -> None:
+def convert(here: Place) -> None:
     """A sub."""
-    a, b = step.tensor(0), step.tensor(1)
-    if step.shape(a) != step.shape(b) or (a.axes, a.mixed) != (b.axes, b.mixed):
-        raise Unsupported(f"it takes shapes {step.shape(a)} and {step.shape(b)}, or two arrangements")
-    step.give(step.graph.sub(step.name, a.tensor, b.tensor), a.axes, a.mixed)
+    a, b = here.tensor(0), here.tensor(1)
+    if here.shape(a) != here.shape(b) or (a.axes, a.mixed) != (b.axes, b.mixed):
+        raise Unsupported(f"it takes shapes {here.shape(a)} and {here.shape(b)}, or two arrangements")
+    here.give(here.graph.sub(here.name, a.tensor, b.tensor), a.axes, a.mixed)
