@@ -19,10 +19,19 @@ from .backend import Host
 @cache
 def fast_rules() -> dict[Pass, list[Callable]]:
     """Pass → the rules that may begin at a call of it, in the order in which they are tried."""
-    from .cpu import conv_rules, norm_rules, pool_rules, quantized_rules, quantized_training_rules, rules
+    from .cpu import (
+        conv_rules,
+        norm_rules,
+        pool_rules,
+        quantized_norm_rules,
+        quantized_rules,
+        quantized_training_rules,
+        rules,
+    )
 
     found: dict[Pass, list[Callable]] = {}
-    own = (norm_rules, conv_rules, pool_rules, quantized_rules, quantized_training_rules, rules)
+    norms = (norm_rules, quantized_norm_rules)
+    own = (*norms, conv_rules, pool_rules, quantized_rules, quantized_training_rules, rules)
     for room in (*rules_of_methods(), *own):
         for rule, passes in room.RULES.items():
             for passed in passes:

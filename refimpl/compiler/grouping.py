@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..kernels.passes import Pass
+from ..methods import quantized_norm
 from ..ops import add, batch_norm, conv2d, frozen_batch_norm, linear, max_pool, relu, relu6
 from .ir import Buffer, Call, Condition
 from .lower import Lowering
@@ -31,9 +32,12 @@ GRADIENTS = (*GRAD_X, *GRAD_W, *GRAD_B)
 RECTIFIERS = {relu.forward: relu, relu6.forward: relu6}  # pass → operator
 MASKED = (relu.grad_x, relu6.grad_x)
 PASSED = (*MASKED, frozen_batch_norm.grad_x)  # of what a gradient passes on its way
-NORM_GRADIENTS = (batch_norm.grad_gamma, batch_norm.grad_beta, batch_norm.grad_x)
+NORM_GRADIENTS = (
+    batch_norm.grad_gamma, batch_norm.grad_beta, quantized_norm.slope, batch_norm.grad_x, quantized_norm.grad_x
+)  # fmt: skip
 NORM_STATISTICS = (
-    batch_norm.mean, batch_norm.var, batch_norm.inv_std, batch_norm.update_mean, batch_norm.update_var
+    batch_norm.mean, batch_norm.var, quantized_norm.ends, batch_norm.inv_std, batch_norm.update_mean,
+    batch_norm.update_var,
 )  # fmt: skip
 
 
@@ -203,7 +207,10 @@ def arrival(lowering: Lowering, call: Call, *passes: Pass) -> Arrival:
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """A batch norm with the statistics of the batch, and what belongs to it."""
+    """A batch norm with the statistics of the batch, and what belongs to it.
+
+    One that is `ranged` takes the range of the batch in place of its variance (`methods.quantized_norm`).
+    """
 
     calls: Mapping[str, Call]  # its own, by the names of their passes
     map: Chain  # its result and what follows
@@ -214,6 +221,11 @@ class Norm:
     def raw(self) -> Buffer:
         """What it normalises, (N, H, W, C)."""
         return self.calls["mean"].arrays["x"]
+
+    @property
+    def ranged(self) -> bool:
+        """Does it go by the ends of the map?"""
+        return quantized_norm.ends.name in self.calls
 
     @property
     def when(self) -> Condition:
@@ -237,7 +249,8 @@ class Norm:
 
     def receives(self, dy: Buffer) -> bool:
         """Is dy the whole gradient that reaches the norm?"""
-        return bool(self.gradients) and all(c.arrays["dy"].root is dy.root for c in self.gradients)
+        arrived = [c.arrays["dy"] for c in self.gradients if "dy" in c.arrays]
+        return bool(arrived) and all(b.root is dy.root for b in arrived)
 
 
 @dataclass
@@ -256,8 +269,10 @@ def norms(lowering: Lowering) -> Norms:
         for call in lowering.calls:
             if call.passed is batch_norm.mean:
                 norm = _norm(lowering, call)
-                if "var" not in norm.calls or any(c.when != call.when for c in norm.calls.values()):
-                    continue  # a rule has its own variance, or steps may need some of its gradients and not others
+                if any(c.when != call.when for c in norm.calls.values()):
+                    continue  # steps may need some of its gradients and not others
+                if not (norm.ranged or batch_norm.var.name in norm.calls):
+                    continue  # a rule has its own variance
                 own = {*norm.calls.values()}
                 batch = (b for s in norm.statistics for b in s.writes if b.region == "arena")
                 if any(c not in own for b in batch for c in lowering.readers(b)):

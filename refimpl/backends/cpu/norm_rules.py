@@ -56,7 +56,7 @@ def tables(lowering: Lowering, norm: Norm | None) -> Tables | None:
     if norm not in known:
         mean, dtype, channels = norm.calls["mean"], norm.map.y.dtype, norm.raw.shape[3]
         affine = lowering.scratch(mean, "affine", (2, channels), dtype)
-        moments = lowering.scratch(mean, "moments", (2, channels), np.float64)
+        moments = lowering.scratch(mean, "moments", (2 + norm.ranged, channels), np.float64)
         known[norm] = Tables(norm, affine, moments, virtual(norm))
     return known[norm]
 
@@ -64,7 +64,8 @@ def tables(lowering: Lowering, norm: Norm | None) -> Tables | None:
 def virtual(norm: Norm) -> bool:
     """Is the map of a norm read by one convolution alone, whose kernels do it through the table?"""
     return (
-        norm.map.sum is None
+        not norm.ranged
+        and norm.map.sum is None
         and None not in norm.readers
         and len({c.node for c in norm.readers}) == 1
         and all(kernel_of(c) and c.passed in (conv2d.forward, conv2d.grad_w) for c in norm.readers)
@@ -158,7 +159,7 @@ def convolve(lowering: Lowering, call: Call) -> list[Launch] | None:
     conv = grouping.ConvolutionGroup(call) if call.renamed else grouping.beside(lowering, call)
     y, w = call.arrays["y"], call.arrays["w"]
     x, affine, act, before = source(lowering, call.arrays["x"], conv.before)
-    after = tables(lowering, conv.after)
+    after = None if conv.after and conv.after.ranged else tables(lowering, conv.after)
     if kernel is pointwise and before is None and after is None:
         return None  # no table on either side
     sums = absent(3, np.float64)
@@ -202,7 +203,7 @@ def finished(lowering: Lowering, call: Call) -> Finish:
 def table(lowering: Lowering, call: Call) -> list[Launch] | None:
     """Statistics of the batch, the table of the norm and its running statistics; a virtual norm ends here."""
     norm = grouping.norms(lowering).by_call.get(call)
-    if norm is None:
+    if norm is None or norm.ranged:
         return None
     known, covers, launches = tables(lowering, norm), norm.statistics, []
     if known.sums is None:
@@ -215,16 +216,20 @@ def table(lowering: Lowering, call: Call) -> list[Launch] | None:
         covers = covers[1:]
     if known.virtual:
         covers += norm.map.calls
-    a = norm.calls["forward"].arrays
-    updates = [norm.calls[p].arrays[f"running_{p[7:]}"] for p in ("update_mean", "update_var") if p in norm.calls]
-    running = updates or [absent(1, a["y"].dtype)] * 2
-    momentum = norm.calls["update_mean"].attrs["momentum"] if updates else 0.0
+    a, (kept, momentum) = norm.calls["forward"].arrays, running(norm)
     eps = norm.calls["inv_std"].attrs["eps"]
-    args = (known.affine, known.moments, *running, known.sums, a["gamma"], a["beta"], known.count, eps, momentum)
-    reads = (*buffers(known.sums), a["gamma"], a["beta"], *updates)
-    name = f"{call.node} batch_norm table"
-    launches.append(Launch(name, fast_bn.training_table, args, reads, (known.affine, known.moments, *updates), covers))
+    args = (known.affine, known.moments, *kept, known.sums, a["gamma"], a["beta"], known.count, eps, momentum)
+    reads, writes = buffers(known.sums, a["gamma"], a["beta"], *kept), buffers(known.affine, known.moments, *kept)
+    launches.append(Launch(f"{call.node} batch_norm table", fast_bn.training_table, args, reads, writes, covers))
     return launches
+
+
+def running(norm: Norm) -> tuple[list, float]:
+    """The running statistics of a norm, mean and variance, and their momentum; empty arrays where none are kept."""
+    updates = [norm.calls[p].arrays[f"running_{p[7:]}"] for p in ("update_mean", "update_var") if p in norm.calls]
+    if not updates:
+        return [absent(1, norm.raw.dtype)] * 2, 0.0
+    return updates, norm.calls["update_mean"].attrs["momentum"]
 
 
 def normalize(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -267,16 +272,23 @@ def rectified_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [own_gradient(lowering, known, dy, call, call.name)]
 
 
+def summed(lowering: Lowering, known: Tables, call: Call) -> tuple[list[Launch], tuple[Call, ...]]:
+    """What sums the gradient that reaches a norm, where nothing has; and its gradients that are left to do."""
+    left = known.norm.gradients
+    if known.grad_sums is not None:  # behind an activation, or by a kernel on its way
+        return [], left
+    known.dz = call.arrays["dy"]
+    launch = own_gradient(lowering, known, known.dz, call, f"{call.node} sums of the gradient")
+    return [launch], tuple(c for c in left if c is not call)
+
+
 def norm_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     """dγ, dβ and the table through which the convolution before reads ∂L/∂y; written out where it cannot."""
     norm = grouping.norms(lowering).by_call.get(call)
-    if norm is None:
+    if norm is None or norm.ranged:
         return None
-    known, covers, launches = tables(lowering, norm), norm.gradients, []
-    if known.grad_sums is None:  # no activation, and no kernel has summed on its way
-        known.dz = call.arrays["dy"]
-        launches.append(own_gradient(lowering, known, known.dz, call, f"{call.node} sums of the gradient"))
-        covers = tuple(c for c in covers if c is not call)
+    known = tables(lowering, norm)
+    launches, covers = summed(lowering, known, call)
     dtype, channels = norm.map.y.dtype, norm.raw.shape[3]
     known.coef = lowering.scratch(call, "coef", (3, channels), dtype)
     dgamma, dbeta = (norm.calls[p].arrays[a] if p in norm.calls else absent(1, dtype)
