@@ -104,6 +104,23 @@ def test_with_data_the_commands_adapt(record, run, tmp_path):
     assert (adapted["method"], adapted["steps"]) == (p["method"], p["steps"])
 
 
+def test_data_are_read_as_adapt_reads_them(record, run, tmp_path, monkeypatch):
+    rng, path = np.random.default_rng(0), tmp_path / "walk.csv"
+    rows = [f"{'ab'[i // 40 % 2]},{x:.3f},{y:.3f}" for i, (x, y) in enumerate(rng.normal(size=(640, 2)))]
+    path.write_text("\n".join(["what,left,right", *rows]))
+    given, plans = ("--window", "20", "--stride", "5", "--label", "what", "--skip-bad"), []
+    monkeypatch.setattr(advise.trials, "tried", lambda found, *_: plans.extend(found) or [{}] * len(found))
+    r = record("--model", "watch", "--data", path, "--threads", 1, *given)
+    assert r["size"] == [1, 20] and r["classes"] == 2 and 40 < r["samples"] < 100
+    assert plans and {(p.window, p.stride, p.label, p.skip_bad) for p in plans} == {("20", "5", "what", True)}
+    words = shlex.split(r["front"][-1]["command"])
+    assert [words[words.index(option) + 1] for option in given[:6:2]] == ["20", "5", "what"] and "--skip-bad" in words
+    status, out, _ = run(*words[1:], "--recipe", "plain", "--epochs", 1, "--json", "--output", tmp_path / "adapted")
+    assert json.loads(out)["samples"]["train"] == r["samples"] and json.loads(out)["steps"] == r["front"][-1]["steps"]
+    status, _, err = run("cost", "--advise", "--data", "watch", "--window", "20")
+    assert (status, err) == (2, "gradledger: --window means nothing for embedded data: leave it out\n")
+
+
 @pytest.mark.parametrize("limits, binding", [
     (("--memory-limit", "8KiB"), ["memory"]),
     (("--seconds-per-epoch", "0.0001"), ["time"]),

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import sys
 from functools import cache
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from gradledger import checks, finish, show_validate, validate
 from gradledger.cli import main
 from refimpl import data
 from refimpl.compiler.ir import PHASES
+from refimpl.data import ReadOptions
 from refimpl.training.trainer import initial
 from validation.experiments import papers, tables, timing
 from validation.instruments import int8_files, resident, torch_flops
@@ -320,6 +322,16 @@ def test_the_command_has_what_is_not_as_by_default():
         "gradledger", "validate", "--data", "my data.npz", "--method", "backprop", "--method", "random-skip:skip=0.5",
         "--train-last", "2", "--quick",
     ]  # fmt: skip
+
+
+def test_data_are_read_as_adapt_reads_them(run, monkeypatch):
+    seen, given = [], {"window": "2s", "rate": 50.0, "label": "what", "group": "(.+)_", "values": "keep", "axes": "NTC"}
+    monkeypatch.setattr(validate.job, "read", lambda settings: seen.append(settings) or sys.exit(7))
+    words = [word for name, value in given.items() for word in (f"--{name}", value)]
+    run("--skip-bad", *words, "--stride", "1s", "--pixels", "0,1")
+    assert seen[0].reading == ReadOptions(skip_bad=True, stride="1s", **given) and seen[0].pixels == "0,1"
+    again = validate.ValidateSettings(window="2s", skip_bad=True).command
+    assert sorted(shlex.split(again)) == ["--skip-bad", "--window", "2s", "gradledger", "validate"]
 
 
 def test_progress_runs_once_over_all_phases():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import refimpl as ri
+from refimpl.data import Resized
 from refimpl.formats.int8_nets import from_int8
 from refimpl.formats.int8_whole import whole_from_int8
 from refimpl.training.runner import Runner
@@ -36,8 +37,7 @@ class IntegerCase:
         """A forward pass on random pixels, ready to be called again; it returns the logits."""
         runner, n, graph = Runner(program, initial(program, 0)), program.batch, program.graph
         pixels = np.random.default_rng(0).integers(0, 256, (n, *graph.size, graph.channels), np.uint8)
-        black, white = graph.pixels
-        x = (pixels * ((white - black) / 255) + black).astype(graph.tensors["input"].dtype or np.float32)
+        x = Resized(pixels).with_pixels(*graph.pixels, graph.tensors["input"].dtype or np.float32)[:]
 
         def forward() -> np.ndarray:
             runner.write("input", n, x)

@@ -65,6 +65,9 @@ def exported(
             dims[len(dims) - 1].dim_value = classes
     if size is not None:
         sized(file, size)
+    others = [entry for entry in proto.metadata_props if not entry.key.startswith(TAG)]  # not those of an earlier run
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(others)
     for key, text in said.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = f"{TAG}{key}", text
