@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from . import arguments
 from .data.pixels import Level
-from .kernels.geometry import same_pad
+from .kernels.geometry import ceil_pad, same_pad
 from .kernels.passes import ShapeError, canonical, dtypes_of, full_shape, read_sizes, starred_axes
 from .kernels.quantized import Quantized, check_quantized
 from .ops import Operator, operator
@@ -410,13 +410,28 @@ class Graph:
         """Zero where a whole block of a channel is below `threshold` in magnitude, identity elsewhere."""
         return self.add_node(name, "block_prune", (x,), {"block": block, "threshold": threshold}, {})
 
-    def max_pool(self, name: str, x: str, window: Pair, stride: Pair | None = None, pad: Pad = 0) -> str:
-        """Maximum of each window; the stride defaults to the window."""
-        return self.add_node(name, "max_pool", (x,), {"window": window, "stride": stride or window, "pad": pad}, {})
+    def max_pool(
+        self, name: str, x: str, window: Pair, stride: Pair | None = None, pad: Pad = 0, ceil: bool = False
+    ) -> str:
+        """Maximum of each window; the stride defaults to the window.
 
-    def avg_pool(self, name: str, x: str, window: Pair, stride: Pair | None = None, pad: Pad = 0) -> str:
-        """Mean of each window; the stride defaults to the window."""
-        return self.add_node(name, "avg_pool", (x,), {"window": window, "stride": stride or window, "pad": pad}, {})
+        ceil: as many windows as begin before the map ends, not only those that fit with the padding.
+        """
+        attrs, _ = _pooling(window, stride or window, pad, ceil)  # nothing of the padding counts
+        return self.add_node(name, "max_pool", (x,), attrs, {})
+
+    def avg_pool(
+        self, name: str, x: str, window: Pair, stride: Pair | None = None, pad: Pad = 0, ceil: bool = False,
+        count_include_pad: bool = True,
+    ) -> str:  # fmt: skip
+        """Mean of each window; the stride defaults to the window. ceil: as in `max_pool`.
+
+        count_include_pad: do elements of the padding count, as zeros? What lies beyond it never does.
+        """
+        attrs, overhang = _pooling(window, stride or window, pad, ceil)
+        attrs |= {"overhang": overhang} if any(overhang) else {}
+        attrs |= {} if count_include_pad is True else {"count_include_pad": count_include_pad}
+        return self.add_node(name, "avg_pool", (x,), attrs, {})
 
     def global_avg_pool(self, name: str, x: str) -> str:
         """Mean of the whole map: (N, H, W, C) to (N, C)."""
@@ -461,6 +476,17 @@ class Graph:
     def dropout(self, name: str, x: str, rate: float = 0.5) -> str:
         """Zero with probability `rate` in training, identity otherwise."""
         return self.add_node(name, "dropout", (x,), {"rate": rate}, {})
+
+
+def _pooling(window: Pair, stride: Pair, pad: Pad, ceil: bool) -> tuple[dict, tuple[int, int]]:
+    """Attributes of a pooling, and the rows and columns by which a ceil mode adds to the padding."""
+    attrs = {"window": window, "stride": stride, "pad": pad}
+    if not ceil or pad == "same":  # which is rounded up as it is
+        return attrs, (0, 0)
+    sides = canonical("pad", 0 if pad == "valid" else pad, ((0, 0), (0, 0)))
+    windows, strides = canonical("window", window, (1, 1)), canonical("stride", stride, (1, 1))
+    rows, columns = (ceil_pad(*axis) for axis in zip(windows, strides, sides, strict=True))
+    return attrs | {"pad": (rows, columns)}, (rows[1] - sides[0][1], columns[1] - sides[1][1])
 
 
 def output_shapes(

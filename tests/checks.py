@@ -289,7 +289,7 @@ def window_attrs(pick, dilation=True, most=2) -> SimpleNamespace:
     window = pick(1, 3), pick(1, 3)
     stride = pick(1, 4), pick(1, 4)
     step = (pick(1, 2), pick(1, 2)) if dilation else (1, 1)
-    pad = tuple(tuple(pick(0, min(most, w if dilation else w // 2)) for _ in range(2)) for w in window)
+    pad = tuple(tuple(pick(0, min(most, w if dilation else w - 1)) for _ in range(2)) for w in window)
     least = [max(1, step[i] * (window[i] - 1) + 1 - sum(pad[i])) for i in range(2)]
     size = tuple(n + pick(0, 4) for n in least)
     return SimpleNamespace(window=window, stride=stride, dilation=step, pad=pad, size=size)

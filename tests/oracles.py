@@ -170,12 +170,18 @@ def max_pool(a, attrs):
 
 def avg_pool(a, attrs):
     windows = Windows(a["x"], attrs["window"], attrs["stride"], pad=attrs["pad"])
-    ones = Windows(np.ones_like(a["x"]), attrs["window"], attrs["stride"], pad=attrs["pad"]).values
-    weight = ones / ones.sum((3, 4), keepdims=True)
+    counted = np.ones_like(a["x"])
     if attrs.get("count_include_pad", True):
-        weight = np.ones_like(ones) / (ones.shape[3] * ones.shape[4])
+        counted = np.pad(counted, ((0, 0), *attrs["pad"], (0, 0)), constant_values=1)
+        rows, columns = attrs.get("overhang", (0, 0))
+        counted[:, counted.shape[1] - rows :], counted[:, :, counted.shape[2] - columns :] = 0, 0
+        counts = Windows(counted, attrs["window"], attrs["stride"]).values
+    else:
+        counts = Windows(counted, attrs["window"], attrs["stride"], pad=attrs["pad"]).values
+    counts = counts.sum((3, 4), keepdims=True)
     dy = a["dy"][:, :, :, None, None, :]
-    return {"y": (windows.values * weight).sum((3, 4)), "dx": windows.back(weight * dy)}
+    spread = np.broadcast_to(dy / counts, windows.values.shape)
+    return {"y": (windows.values / counts).sum((3, 4)), "dx": windows.back(spread)}
 
 
 def global_avg_pool(a, attrs):

@@ -78,9 +78,14 @@ def sums(x, w, b, x_zero):
     return total if b is None else total + b.astype(object)
 
 
-def windows(x, window, stride, pad, fill=None):
-    """(index of the output, list of the elements of its window), `fill` outside the map, or nothing."""
+def windows(x, window, stride, pad, fill=None, overhang=(0, 0)):
+    """(index of the output, list of the elements of its window), `fill` outside the map, or nothing.
+
+    overhang: rows and columns at the end of the padding where there is nothing in any case.
+    """
     wide = padded(x, pad, fill)
+    wide[:, wide.shape[1] - overhang[0] :] = None
+    wide[:, :, wide.shape[2] - overhang[1] :] = None
     for n, c in np.ndindex(x.shape[0], x.shape[3]):
         for p in range((wide.shape[1] - window[0]) // stride[0] + 1):
             for q in range((wide.shape[2] - window[1]) // stride[1] + 1):
@@ -141,7 +146,7 @@ def _concat(a, p, *xs):
 def _pool(of_taps):
     def pool(a, p, x):
         fill = a["x_zero"] if a.get("count_include_pad") else None
-        found = dict(windows(x, a["window"], a["stride"], a["pad"], fill))
+        found = dict(windows(x, a["window"], a["stride"], a["pad"], fill, a.get("overhang", (0, 0))))
         y = np.zeros([1 + max(side) for side in zip(*found, strict=True)], np.int8)
         for at, taps in found.items():
             y[at] = clip(of_taps(taps), a["low"], a["high"])

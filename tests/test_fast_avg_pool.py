@@ -21,16 +21,17 @@ def near(ours, theirs, scale, dtype):
 @given(cases(), st.sampled_from(["float32", "float64"]), st.integers(0, 2**32 - 1), st.booleans())
 def test_equals_the_reference(case, dtype, seed, count_include_pad):
     shape, attrs = case
-    attrs |= {"count_include_pad": count_include_pad}
     rng = np.random.default_rng(seed)
+    overhang = tuple(int(rng.integers(0, after + 1)) for _, after in attrs["pad"])
+    attrs |= {"count_include_pad": count_include_pad, "overhang": overhang}
     x = rng.standard_normal(shape).astype(dtype)
     want = reference.forward(x.astype("float64"), **attrs)
     y = np.full(want.shape, np.nan, dtype)
-    avg_pool.forward(y, x, geometry(attrs), count_include_pad)
+    avg_pool.forward(y, x, geometry(attrs), avg_pool.margin(attrs))
     assert near(y, want, reference.forward(abs(x).astype("float64"), **attrs), dtype)
     dy = rng.standard_normal(y.shape).astype(dtype)
     dx = np.full(shape, np.nan, dtype)
-    avg_pool.grad_x(dx, dy, geometry(attrs), count_include_pad)
+    avg_pool.grad_x(dx, dy, geometry(attrs), avg_pool.margin(attrs))
     known = {"H": shape[1], "W": shape[2], **attrs}
     want = reference.grad_x(dy.astype("float64"), **known)
     assert near(dx, want, reference.grad_x(abs(dy).astype("float64"), **known), dtype)

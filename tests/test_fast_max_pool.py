@@ -17,7 +17,7 @@ def cases(draw):
     shape = [draw(st.integers(1, 3))]
     for _ in range(2):
         window = draw(st.integers(1, 4))
-        pad = (draw(st.integers(0, window // 2)), draw(st.integers(0, window // 2)))
+        pad = (draw(st.integers(0, window - 1)), draw(st.integers(0, window - 1)))
         attrs["window"].append(window)
         attrs["stride"].append(draw(st.integers(1, 5)))
         attrs["pad"].append(pad)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 
 import oracles
 from checks import Case, Subject, apart, nchw, nhwc, padding, rng_of, window_attrs
+from refimpl.graph import Graph
 from refimpl.kernels.passes import ShapeError
 from refimpl.ops import max_pool
 
@@ -62,7 +65,7 @@ def test_ties_and_special_values_as_torch(special):
         ({"window": 0}, r"window must be at least 1, got \(0, 0\)", "kernel size should be greater than zero"),
         ({"stride": 0}, r"stride must be at least 1, got \(0, 0\)", "stride should not be zero"),
         ({"pad": -1}, "pad must be at least 0", "pad must be non-negative"),
-        ({"pad": 2}, r"pad must be at most half of the window, got pad \(2, 2\) for window 2", "at most half of"),
+        ({"pad": 2}, r"pad must be less than the window, got pad \(2, 2\) for window 2", "at most half of"),
         ({"window": 6}, "window 6 does not fit into x with H=5", "Output size is too small"),
     ],
 )
@@ -83,3 +86,17 @@ def test_a_window_beyond_one_byte_is_refused():
     x = np.zeros((1, 16, 16, 1))
     x[0, 15, 15] = 1
     assert max_pool.argmax(x, window=16, stride=1).item() == 255
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 4])
+def test_a_ceil_mode_for_every_geometry_as_torch(window):
+    """The net is of another size: its padding is right for any."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(window)
+    for stride, pad in itertools.product(range(1, 5), range(window // 2 + 1)):
+        g = Graph("net", (11, 12), 1)
+        attrs = g.node(g.max_pool("y", "input", window, stride, pad, ceil=True)).attrs
+        for size in range(max(1, window - 2 * pad), 9):
+            x = rng.normal(size=(1, size, size + 3, 1))
+            theirs = torch.nn.functional.max_pool2d(nchw(torch.tensor(x)), window, stride, pad, ceil_mode=True)
+            np.testing.assert_array_equal(max_pool.forward(x, **attrs), nhwc(theirs).numpy())

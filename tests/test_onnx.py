@@ -113,6 +113,10 @@ CASES = {  # nodes, shape of the input, constants, opset
     "max pool": ([("MaxPool", ["x"], ["y"], {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]})],
                  (4, 9, 8), {}, 17),
     "max pool of a sequence": ([("MaxPool", ["x"], ["y"], {"kernel_shape": [2], "strides": [2]})], (4, 9), {}, 17),
+    "max pool over the edge": (
+        [("MaxPool", ["x"], ["y"], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1})], (4, 8, 7), {}, 17),
+    "average pool over the edge": (
+        [("AveragePool", ["x"], ["y"], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1})], (4, 8, 6), {}, 19),
     "average pool": (
         [("AveragePool", ["x"], ["y"], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]})], (4, 6, 7), {}, 17),
     "average pool with padding counted": (

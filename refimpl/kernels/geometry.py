@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .kernel import helper
 from .passes import ShapeError
 from .traced import larger
 
@@ -21,6 +22,15 @@ def same_pad(size: int, window: int, stride: int, dilation: int = 1) -> tuple[in
     """TensorFlow's "same": P = ⌈H / stride⌉, the odd row of padding below or to the right."""
     total = larger((-(-size // stride) - 1) * stride + dilation * (window - 1) + 1 - size, 0)
     return total // 2, total - total // 2
+
+
+def ceil_pad(window: int, stride: int, pad: tuple[int, int]) -> tuple[int, int]:
+    """A pooling's padding with which P is rounded up, as in a ceil mode: as many windows as begin before the map ends.
+
+    It grows below or to the right, by no more than leaves each window an element of the map; so for maps of any size.
+    """
+    before, after = pad
+    return before, after + max(0, min(stride - 1, window - 1 - after))
 
 
 def inside(size: int, window: int, out: int, stride: int, dilation: int, pad: tuple[int, int]) -> np.ndarray:
@@ -104,8 +114,13 @@ def pool_derive(sizes, attrs):
     derived = {}
     for size, out, axis in (("H", "P", 0), ("W", "Q", 1)):
         window, pad = attrs["window"][axis], attrs["pad"][axis]
-        if any(n > window // 2 for n in pad):
-            raise ShapeError(f"pad must be at most half of the window, got pad {pad} for window {window}")
+        if any(n >= window for n in pad):
+            raise ShapeError(f"pad must be less than the window, got pad {pad} for window {window}")
+        if "overhang" in attrs and not 0 <= attrs["overhang"][axis] <= pad[1]:
+            raise ShapeError(
+                f"overhang must lie in the padding below and to the right, got overhang {attrs['overhang']} for pad "
+                f"{attrs['pad']}"
+            )
         if size in sizes:
             derived[out] = out_size(sizes[size], window, attrs["stride"][axis], 1, pad)
             if derived[out] < 1:
@@ -117,15 +132,28 @@ POOL_OUT = items_alike("PQ", inside, pool_axis)
 POOL_MAP = items_alike("HW", hits, pool_axis)
 
 
+@helper
+def counted_taps(start, window, size, pad, overhang, include_pad):
+    """Taps of a window from index `start` along one axis by which a mean divides: those inside a map of `size`.
+
+    include_pad: and those in the padding, but for the last `overhang` of it.
+    """
+    low, high = (-pad[0], size + pad[1] - overhang) if include_pad else (0, size)
+    first = start if start > low else low
+    end = start + window if start + window < high else high
+    return end - first
+
+
 def drawn_pool(pick, large):
     """Letters and attributes of a pooling for tests (`drawn`, graph)."""
     window, stride = ((pick(1, 4), pick(1, 4)) for _ in range(2))
-    pad = tuple((pick(0, w // 2), pick(0, w // 2)) for w in window)
+    pad = tuple((pick(0, w - 1), pick(0, w - 1)) for w in window)
     size = [max(1, window[i] - sum(pad[i])) + pick(0, 20 if large else 6) for i in range(2)]
     out = [out_size(size[i], window[i], stride[i], 1, pad[i]) for i in range(2)]
     channels = pick(1, 256 if large else 5)
     letters = {"N": pick(1, 32 if large else 3), "H": size[0], "W": size[1], "P": out[0], "Q": out[1], "C": channels}
-    return letters, {"window": window, "stride": stride, "pad": pad}
+    overhang = tuple(pick(0, after) for _, after in pad)
+    return letters, {"window": window, "stride": stride, "pad": pad, "overhang": overhang}
 
 
 def mask_bytes(sizes, attrs):

@@ -191,7 +191,8 @@ def pooled(g: Graph, pick: Pick, name: str, x: str) -> str:
     """A maximum or mean of windows."""
     window = tuple(pick(1, min(3, n)) for n in g.shape(x)[1:3])
     pad = tuple((pick(0, w // 2), pick(0, w // 2)) for w in window)
-    return (g.max_pool, g.avg_pool)[pick(0, 1)](name, x, window, (pick(1, 2), pick(1, 2)), pad)
+    kind = (g.max_pool, g.avg_pool)[pick(0, 1)]
+    return kind(name, x, window, (pick(1, 2), pick(1, 2)), pad, ceil=bool(pick(0, 1)))
 
 
 def gated(g: Graph, pick: Pick, name: str, x: str) -> str:

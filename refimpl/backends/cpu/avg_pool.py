@@ -1,21 +1,39 @@
 """Average pooling, a row of the map at a time: taps in the outer loops, channels in the inner one, which vectorises.
 
 Letters as in `ops.avg_pool`; `global_` kernels are those of `ops.global_avg_pool`. geometry: of `max_pool.geometry`.
+margin: rows above and below, columns left and right of the map whose taps count too.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 from numba import prange
 
 from ...compiler.executed import ADD, NOTHING, executes
-from ...kernels.kernel import fast
+from ...kernels.kernel import fast, inline
 from .max_pool import pairs
 
 
-@executes(lambda y, x, geometry, count_include_pad: ADD * pairs(x, y, geometry))
+def margin(attrs: Mapping) -> tuple[int, ...]:
+    """The padding whose taps count, as the kernels take it."""
+    if not attrs["count_include_pad"]:
+        return (0, 0, 0, 0)
+    (top, bottom), (left, right) = attrs["pad"]
+    return (top, bottom - attrs["overhang"][0], left, right - attrs["overhang"][1])
+
+
+@inline
+def taps(start, window, size, before, after):
+    """Taps of a window from index `start` along one axis that count."""
+    return min(start + window, size + after) - max(start, -before)
+
+
+@executes(lambda y, x, geometry, margin: ADD * pairs(x, y, geometry))
 @fast
-def forward(y, x, geometry, count_include_pad):
+def forward(y, x, geometry, margin):
     """Output y, (N, P, Q, C), from x, (N, H, W, C)."""
     window_h, window_w, stride_h, stride_w, top, left = geometry
+    above, below, west, east = margin
     height, across, width = y.shape[1], y.shape[2], y.shape[3]
     high, wide = x.shape[1], x.shape[2]
     zero = y.dtype.type(0)
@@ -23,10 +41,11 @@ def forward(y, x, geometry, count_include_pad):
         n, p = np.int64(t) // height, np.int64(t) % height
         h0 = p * stride_h - top
         r0, r1 = max(0, -h0), min(window_h, high - h0)
+        rows = taps(h0, window_h, high, above, below)
         for q in range(across):
             col0 = q * stride_w - left
             s0, s1 = max(0, -col0), min(window_w, wide - col0)
-            count = y.dtype.type(window_h * window_w if count_include_pad else max(r1 - r0, 0) * max(s1 - s0, 0))
+            count = y.dtype.type(rows * taps(col0, window_w, wide, west, east))
             for c in range(width):
                 y[n, p, q, c] = zero
             for r in range(r0, r1):
@@ -37,11 +56,12 @@ def forward(y, x, geometry, count_include_pad):
                 y[n, p, q, c] /= count
 
 
-@executes(lambda dx, dy, geometry, count_include_pad: ADD * pairs(dx, dy, geometry))
+@executes(lambda dx, dy, geometry, margin: ADD * pairs(dx, dy, geometry))
 @fast
-def grad_x(dx, dy, geometry, count_include_pad):
+def grad_x(dx, dy, geometry, margin):
     """Gradient of x, (N, H, W, C), from dy, (N, P, Q, C): each row collects from the windows that lie over it."""
     window_h, window_w, stride_h, stride_w, top, left = geometry
+    above, below, west, east = margin
     high, wide, width = dx.shape[1], dx.shape[2], dx.shape[3]
     zero = dx.dtype.type(0)
     for t in prange(dx.shape[0] * high):
@@ -53,11 +73,11 @@ def grad_x(dx, dy, geometry, count_include_pad):
             p = (h + top - r) // stride_h
             if p * stride_h != h + top - r or p < 0 or p >= dy.shape[1]:
                 continue
-            rows = min(window_h, high - (h - r)) - max(0, r - h)
+            rows = taps(h - r, window_h, high, above, below)
             for q in range(dy.shape[2]):
                 col0 = q * stride_w - left
                 s0, s1 = max(0, -col0), min(window_w, wide - col0)
-                count = dx.dtype.type(window_h * window_w if count_include_pad else rows * (s1 - s0))
+                count = dx.dtype.type(rows * taps(col0, window_w, wide, west, east))
                 for col in range(col0 + s0, col0 + s1):
                     for c in range(width):
                         dx[n, h, col, c] += dy[n, p, q, c] / count

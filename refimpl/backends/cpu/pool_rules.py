@@ -36,7 +36,7 @@ def mean(lowering: Lowering, call: Call) -> list[Launch]:
     out, given = call.arrays[out], call.arrays[given]
     more = ()
     if call.passed.operator == "avg_pool":
-        more = (fast_max_pool.geometry(call.attrs), call.attrs["count_include_pad"])
+        more = (fast_max_pool.geometry(call.attrs), fast_avg_pool.margin(call.attrs))
     return [Launch(call.name, kernel, (out, given, *more), (given,), (out,), (call,))]
 
 

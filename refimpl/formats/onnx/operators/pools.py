@@ -16,17 +16,12 @@ def convert(here: Place) -> None:
         raise Unsupported(f"its windows are dilated by {here.attr('dilations')}")
     size = here.graph.shape(x)[1:3]
     pad = pad_of(here, size, window, stride)
-    if here.attr("ceil_mode", 0):
-        for n, w, s, sides in zip(size, window, stride, pad, strict=True):
-            if (n + sum(sides) - w) % s:
-                raise Unsupported("its last windows reach over the edge (ceil_mode)")
+    ceil = bool(here.attr("ceil_mode", 0))
     if len(here.node.output) > 1 and here.node.output[1]:
         raise Unsupported("it gives the places of the maxima")
     if here.op == "MaxPool":
-        y = here.graph.max_pool(here.name, x, window, stride, pad)
+        y = here.graph.max_pool(here.name, x, window, stride, pad, ceil)
     else:
-        attrs = {"window": window, "stride": stride, "pad": pad}
-        y = here.graph.add_node(
-            here.name, "avg_pool", (x,), {**attrs, "count_include_pad": bool(here.attr("count_include_pad", 0))}, {}
-        )
+        counts = bool(here.attr("count_include_pad", 0))
+        y = here.graph.avg_pool(here.name, x, window, stride, pad, ceil, counts)
     here.give(y, MAP if rank == 4 else ROW)
