@@ -116,7 +116,8 @@ CASES = {  # nodes, shape of the input, constants, opset
     "max pool over the edge": (
         [("MaxPool", ["x"], ["y"], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1})], (4, 8, 7), {}, 17),
     "average pool over the edge": (
-        [("AveragePool", ["x"], ["y"], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1})], (4, 8, 6), {}, 19),
+        [("AveragePool", ["x"], ["y"], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1})],
+        (4, 8, 6), {}, 19),
     "average pool": (
         [("AveragePool", ["x"], ["y"], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]})], (4, 6, 7), {}, 17),
     "average pool with padding counted": (
