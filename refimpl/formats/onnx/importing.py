@@ -30,7 +30,7 @@ from ...surgery.classifier import changed
 from . import model_file, operators
 from .model_file import STANDARD, ModelFile
 from .value import BEHIND, FLOATS, MAP, MISSING, ROW, TRAINS, Imported, Told, Unsupported, Value
-from .walk import Place, Walk
+from .walk import OnnxNode, Walk
 
 TAG = "gradledger."  # before what we say in the metadata
 OF_SHAPES = {  # operators by which exports compute with shapes: what comes behind a missing one may be that
@@ -152,7 +152,7 @@ def converted(walk: Walk, node: Any, place: int) -> None:
             walk.lost |= outputs
             return
         assert module is not None
-        module.convert(Place(walk, node, name))
+        module.convert(OnnxNode(walk, node, name))
     except (Unsupported, ShapeError) as e:
         walk.told.append(Told(name, node.op_type, MISSING, str(e)))
         walk.lost |= outputs

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from .value import Unsupported
-from .walk import Place
+from .walk import OnnxNode
 
 
 def linear(
-    here: Place, place: int, transposed: bool, bias: tuple[Any, int] | None, alpha: float = 1.0, beta: float = 1.0
+    here: OnnxNode, place: int, transposed: bool, bias: tuple[Any, int] | None, alpha: float = 1.0, beta: float = 1.0
 ) -> None:  # fmt: skip
     """Add a linear layer whose weights are input number `place`: (K, D) where they are transposed, else (D, K).
 

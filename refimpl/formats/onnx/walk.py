@@ -18,7 +18,7 @@ WEIGHT = ".weight"  # what PyTorch's names of weights end with: the rest is that
 MOST_FOLDED = 2**22  # elements of what is computed at once
 
 
-class Place:
+class OnnxNode:
     """A node of the ONNX graph, as its converter sees it."""
 
     def __init__(self, walk: "Walk", node: Any, name: str):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ...kernels.geometry import same_pad
 from .value import Sides, Unsupported
-from .walk import Place
+from .walk import OnnxNode
 
 
 def two(numbers: Sequence[int], first: int) -> tuple[int, int]:
@@ -14,7 +14,7 @@ def two(numbers: Sequence[int], first: int) -> tuple[int, int]:
 
 
 def pad_of(
-    here: Place, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1)
+    here: OnnxNode, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1)
 ) -> Sides:  # fmt: skip
     """((top, bottom), (left, right)) of a node on maps of `size`, from `pads` or `auto_pad`."""
     auto = here.attr("auto_pad", "NOTSET")

@@ -1,12 +1,12 @@
 """A sum of two tensors of one shape; of a tensor and 0, as a sum of a list begins, no node."""
 
 from ..value import Unsupported, Value
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("Add",)
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """An add, or what 0 is added to."""
     if here.alone() == 0:
         x = next(v for v in (here.value(0), here.value(1)) if isinstance(v, Value))

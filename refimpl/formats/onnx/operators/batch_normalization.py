@@ -4,13 +4,13 @@ ONNX's momentum is the share of the old statistics, ours that of the new ones.
 """
 
 from ..value import MAP, ROW, Unsupported
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("BatchNormalization",)
 NAMES = ("gamma", "beta", "running_mean", "running_var")
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """A batch_norm, trainable as any of ours."""
     rank = len(here.tensor(0).axes)
     if rank == 2:

@@ -1,12 +1,12 @@
 """Concat along channels, or along features."""
 
 from ..value import Unsupported
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("Concat",)
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """A concat along our last axis."""
     values = [here.tensor(i) for i in range(len(here))]
     first = values[0]

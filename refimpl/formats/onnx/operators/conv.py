@@ -4,13 +4,13 @@ W  (K, C/G, R, S)  →  w  (R, S, C/G, K)
 """
 
 from ..value import MAP, ROW, Unsupported
-from ..walk import Place
+from ..walk import OnnxNode
 from ..windows import pad_of, two
 
 OPERATORS = ("Conv",)
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """A conv2d."""
     x = here.map(0)
     w, rank = here.constant(1, "weights"), len(here.padded(0).axes)

@@ -3,13 +3,13 @@
 import math
 
 from ..value import Unsupported
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("Div",)
 CLOSE = 1e-5
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """A gelu, or what it divides."""
     x, by = here.tensor(0), here.alone()
     if by == 1:
@@ -23,7 +23,7 @@ def convert(here: Place) -> None:
         here.taken_with(node)
 
 
-def gelu(here: Place) -> list | None:
+def gelu(here: OnnxNode) -> list | None:
     """The four nodes behind it that make a gelu; None where there are others."""
     erf = here.only_consumer("Erf")
     plus = erf and here.only_consumer("Add", erf)

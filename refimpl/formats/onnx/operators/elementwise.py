@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 
 from ..value import Unsupported
-from ..walk import Place
+from ..walk import OnnxNode
 
-Make = Callable[[Place, str], str]
+Make = Callable[[OnnxNode, str], str]
 
 
-def bounds(here: Place) -> tuple[float | None, float | None]:
+def bounds(here: OnnxNode) -> tuple[float | None, float | None]:
     """Lower and upper bound of a Clip: inputs, or attributes before opset 11; None where there is none."""
     found = [here.attr(name) if here.opset < 11 else here.constant(i, "bound") for i, name in ((1, "min"), (2, "max"))]
     low, high = (None if b is None else float(np.asarray(b).reshape(-1)[0]) for b in found)
     return low, high
 
 
-def clip(here: Place, x: str) -> str:
+def clip(here: OnnxNode, x: str) -> str:
     """A relu, a relu6, or a clip."""
     low, high = bounds(here)
     if (low, high) == (0.0, 6.0):
@@ -30,7 +30,7 @@ def clip(here: Place, x: str) -> str:
     return here.graph.clip(here.name, x, low, high)
 
 
-def attribute(here: Place, name: str, default: Any) -> float:
+def attribute(here: OnnxNode, name: str, default: Any) -> float:
     """An attribute that is a number."""
     return float(here.attr(name, default))
 
@@ -49,7 +49,7 @@ MAKE: dict[str, Make] = {
 OPERATORS = tuple(MAKE)
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """The same operator of ours."""
     x = here.tensor(0)
     here.give(MAKE[here.op](here, x.tensor), x.axes, x.mixed)

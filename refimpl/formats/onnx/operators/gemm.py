@@ -5,12 +5,12 @@ Where x is a flattened map our features are in the order (H, W, C), and ONNX's i
 
 from ..layers import linear
 from ..value import Unsupported
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("Gemm",)
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """A linear layer."""
     if here.attr("transA", 0):
         raise Unsupported("it transposes its input, which mixes samples")

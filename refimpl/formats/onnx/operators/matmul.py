@@ -4,12 +4,12 @@ import numpy as np
 
 from ..layers import linear
 from ..value import Unsupported, Value
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("MatMul",)
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """A linear layer."""
     if isinstance(here.value(1), Value) or not isinstance(here.value(0), Value):
         raise Unsupported("it multiplies two tensors that depend on the input, or weights from the left")

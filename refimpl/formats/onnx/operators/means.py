@@ -1,12 +1,12 @@
 """GlobalAveragePool, and ReduceMean over a whole map."""
 
 from ..value import Unsupported
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("GlobalAveragePool", "ReduceMean")
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """A global_avg_pool, whose axes of length 1 are not stored."""
     x, rank = here.map(0), len(here.tensor(0).axes)
     keeps = True

@@ -1,12 +1,12 @@
 """A product of two tensors of one shape, or of a map and a factor for each of its channels."""
 
 from ..value import MAP, ROW, Unsupported
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("Mul",)
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """A mul, or a scale_channels."""
     a, b = here.tensor(0), here.tensor(1)
     if here.shape(a) == here.shape(b):

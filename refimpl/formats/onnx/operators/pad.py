@@ -3,12 +3,12 @@
 import numpy as np
 
 from ..value import MAP, ROW, Unsupported
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("Pad",)
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """No node of ours, but for the convolution's."""
     x = here.tensor(0)
     rank = len(x.axes)

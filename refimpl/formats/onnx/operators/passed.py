@@ -1,12 +1,12 @@
 """Operators that give what they get: Identity, Dropout in inference, Cast between floats, a Softmax at the end."""
 
 from ..value import FLOATS, Unsupported
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("Identity", "Dropout", "Cast", "Softmax", "LogSoftmax")
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """No node of ours."""
     x = here.tensor(0)
     if here.op == "Cast" and here.attr("to") not in FLOATS:

@@ -1,13 +1,13 @@
 """MaxPool and AveragePool."""
 
 from ..value import MAP, ROW, Unsupported
-from ..walk import Place
+from ..walk import OnnxNode
 from ..windows import pad_of, two
 
 OPERATORS = ("MaxPool", "AveragePool")
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """A max_pool or an avg_pool."""
     x, rank = here.map(0), len(here.tensor(0).axes)
     window = two(here.attr("kernel_shape"), 1)

@@ -5,12 +5,12 @@ import math
 import numpy as np
 
 from ..value import MAP, ROW, Unsupported, Value
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """A flatten, or no node."""
     x = here.tensor(0)
     shape = here.shape(x)
@@ -29,7 +29,7 @@ def convert(here: Place) -> None:
     here.give(here.graph.flatten(here.name, x.tensor), (0, 1), None if one else (own[3], own[1], own[2]))
 
 
-def shuffled(here: Place, x: Value, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+def shuffled(here: OnnxNode, x: Value, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     """Is it the first of three nodes that deal the channels of groups out in turn? Then it is a channel_shuffle."""
     turned = here.only_consumer("Transpose")
     back = turned and here.only_consumer("Reshape", turned)
@@ -45,7 +45,7 @@ def shuffled(here: Place, x: Value, shape: tuple[int, ...], wanted: tuple[int, .
     return True
 
 
-def target(here: Place, shape: tuple[int, ...]) -> tuple[int, ...]:
+def target(here: OnnxNode, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that a node makes, at a batch of one."""
     if here.op == "Flatten":
         axis = int(here.attr("axis", 1)) % (len(shape) + 1)

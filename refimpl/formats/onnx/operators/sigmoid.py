@@ -1,11 +1,11 @@
 """A sigmoid; with the product of its input and its output behind it, a silu."""
 
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("Sigmoid",)
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """A sigmoid, or a silu where nothing but that product reads it."""
     x, product = here.tensor(0), here.only_consumer("Mul")
     if product is not None and set(product.input) == {here.node.input[0], here.node.output[0]}:

@@ -3,13 +3,13 @@
 import numpy as np
 
 from ..value import Unsupported
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("Slice", "Split")
 FAR = 2**31
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """A channel_slice for each part; none where a part is all."""
     x = here.tensor(0)
     if here.op == "Split":
@@ -28,7 +28,7 @@ def convert(here: Place) -> None:
         here.give(part, x.axes, output=i)
 
 
-def split(here: Place, whole: int) -> list[tuple[int, int]]:
+def split(here: OnnxNode, whole: int) -> list[tuple[int, int]]:
     """(start, count) of each part."""
     given = here.attr("split") if here.opset < 13 else here.constant(1, "lengths")
     outputs = len(here.node.output)
@@ -41,7 +41,7 @@ def split(here: Place, whole: int) -> list[tuple[int, int]]:
     return [(sum(counts[:i]), n) for i, n in enumerate(counts)]
 
 
-def cut(here: Place, shape: tuple[int, ...]) -> tuple[int, int, int]:
+def cut(here: OnnxNode, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Axis, first index and end of a Slice along one axis."""
     names = ("starts", "ends", "axes", "steps")
     given = [here.attr(n) if here.opset < 10 else here.constant(i, n) for i, n in enumerate(names, start=1)]

@@ -1,12 +1,12 @@
 """A difference of two tensors of one shape."""
 
 from ..value import Unsupported
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("Sub",)
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """A sub."""
     a, b = here.tensor(0), here.tensor(1)
     if here.shape(a) != here.shape(b) or (a.axes, a.mixed) != (b.axes, b.mixed):

@@ -1,12 +1,12 @@
 """Transpose: another order of the axes, which nothing of ours has to follow."""
 
 from ..value import Unsupported
-from ..walk import Place
+from ..walk import OnnxNode
 
 OPERATORS = ("Transpose",)
 
 
-def convert(here: Place) -> None:
+def convert(here: OnnxNode) -> None:
     """No node of ours."""
     x = here.tensor(0)
     perm = here.attr("perm", tuple(reversed(range(len(x.axes)))))
