@@ -90,7 +90,7 @@ def statistics(sums, ends, runs, x):
 
 
 @inline
-def place(x, value, start, rows, channels, c):
+def place_of(x, value, start, rows, channels, c):
     """The first row from `start` on, of a run, in which channel c of x, by address, has the value."""
     for row in range(start, min(start + SUM_ROWS, rows)):
         if x[row * channels + c] == value:
@@ -127,8 +127,8 @@ def table(affine, moments, low, high, running_mean, running_var, sums, ends, run
                 if ends[part, 1, c] > ends[highest, 1, c]:
                     highest = part
             least, most = ends[lowest, 0, c], ends[highest, 1, c]
-            low[c] = place(values, least, runs[lowest, 0, c], rows, channels, c)
-            high[c] = place(values, most, runs[highest, 1, c], rows, channels, c)
+            low[c] = place_of(values, least, runs[lowest, 0, c], rows, channels, c)
+            high[c] = place_of(values, most, runs[highest, 1, c], rows, channels, c)
             mean, deviation = total / rows, (np.float64(most) - np.float64(least)) / span
             var = deviation * deviation
             rstd = 1.0 / np.sqrt(var + eps)
