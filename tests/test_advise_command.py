@@ -10,6 +10,7 @@ import pytest
 
 from gradledger import advise, options
 from gradledger.cli import main
+from refimpl import data
 
 DEVICE = ("--device", "raspberry-pi-4")
 KEYS = {
@@ -106,12 +107,13 @@ def test_with_data_the_commands_adapt(record, run, tmp_path):
 
 def test_data_are_read_as_adapt_reads_them(record, run, tmp_path, monkeypatch):
     rng, path = np.random.default_rng(0), tmp_path / "walk.csv"
-    rows = [f"{'ab'[i // 40 % 2]},{x:.3f},{y:.3f}" for i, (x, y) in enumerate(rng.normal(size=(640, 2)))]
+    rows = [f"{'ab'[i // 160 % 2]},{x:.3f},{y:.3f}" for i, (x, y) in enumerate(rng.normal(size=(640, 2)))]
     path.write_text("\n".join(["what,left,right", *rows]))
     given, plans = ("--window", "20", "--stride", "5", "--label", "what", "--skip-bad"), []
     monkeypatch.setattr(advise.trials, "tried", lambda found, *_: plans.extend(found) or [{}] * len(found))
     r = record("--model", "watch", "--data", path, "--threads", 1, *given)
-    assert r["size"] == [1, 20] and r["classes"] == 2 and 40 < r["samples"] < 100
+    read = data.load(path, reading=data.ReadOptions(window="20", stride="5", label="what"))
+    assert r["size"] == [1, 20] and r["classes"] == 2 and r["samples"] == len(read.x_train) > 40
     assert plans and {(p.window, p.stride, p.label, p.skip_bad) for p in plans} == {("20", "5", "what", True)}
     words = shlex.split(r["front"][-1]["command"])
     assert [words[words.index(option) + 1] for option in given[:6:2]] == ["20", "5", "what"] and "--skip-bad" in words
