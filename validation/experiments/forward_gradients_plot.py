@@ -45,5 +45,5 @@ def draw(record: dict, figure) -> None:
         shared.set_xscale("log", base=2)
     shared.xaxis.set_major_formatter("{x:,.0f}")
     shared.set(xlabel="KiB that a step needs: arena and weights that change", ylabel="accuracy, %")
-    shared.set_title(f"at the end, mean ± std of {len(record['seeds'])} seeds; {modes}")
+    shared.set_title(f"at the end, mean ± std of {len(record['seeds'])} seeds\n{modes}")
     shared.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12 / len(measured)), ncols=3)
