@@ -29,6 +29,7 @@ class Sample:
     """A whole file. kind: of `reader.READERS`; name: of the file that is damaged; others: what lies beside it.
 
     folder: is the folder given to the reader, and not the file? inner: damages that keep what surrounds them whole.
+    given: the file that the reader gets, where it is another one.
     """
 
     kind: str
@@ -37,13 +38,14 @@ class Sample:
     others: dict[str, bytes]
     folder: bool = False
     inner: Callable[[bytes, np.random.Generator], bytes] | None = None
+    given: str = ""
 
     def write(self, raw: bytes, folder: Path) -> Path:
         """Lay the files into a folder, with `raw` for the damaged one; returns what is given to the reader."""
         for name, content in {**self.others, self.name: raw}.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
-        return folder if self.folder else folder / self.name
+        return folder if self.folder else folder / (self.given or self.name)
 
 
 def npz(arrays: dict[str, np.ndarray], compressed: bool = False) -> bytes:
@@ -128,7 +130,7 @@ def all_samples(folder: Path) -> dict[str, Sample]:
         ),
         "ONNX": Sample("weights", "net.onnx", onnx_samples.model().SerializeToString(), {}, inner=onnx_samples.changed),
         "ONNX, weights apart": Sample("weights", "net.onnx", onnx, {"net.data": weights}, inner=onnx_samples.changed),
-        "ONNX's weights": Sample("weights", "net.data", weights, {"net.onnx": onnx}),
+        "ONNX's weights": Sample("weights", "net.data", weights, {"net.onnx": onnx}, given="net.onnx"),
         "device profile": Sample("device", "profile.json", json.dumps(profile).encode(), {}, inner=in_json),
         "record": Sample("record", "record.json", json.dumps(record()).encode(), {}, inner=in_json),
         "runs": Sample("runs", "runs.jsonl", line + b"\n" + line, {}, True, in_json_line),
