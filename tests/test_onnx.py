@@ -214,7 +214,8 @@ def test_the_official_tests_of_operators_that_are_converted(tmp_path):
         if graph.node[0].op_type == "Transpose" or x.size > 10_000:
             continue
         y = ours(tmp_path / "a.onnx", x)
-        np.testing.assert_allclose(y, outputs[0], 1e-4, 1e-5, err_msg=case.name)
+        # some cases state their outputs in four decimals
+        np.testing.assert_allclose(y, outputs[0], 1e-4, 6e-5, err_msg=case.name)
         right += 1
         ops.add(graph.node[0].op_type)
     assert right > 25 and {"Conv", "Gemm", "MaxPool", "AveragePool", "BatchNormalization"} - ops <= {"Gemm"}, (

@@ -78,7 +78,7 @@ def test_drawn_nets_have_it_and_do_what_is_predicted(monkeypatch):
     for seed in own:
         assert Comb in map(type, drawn_nets.net_case(seed).program.plan.rules) and drawn.show("net", seed)
     monkeypatch.setattr(Comb, "drawn", classmethod(lambda cls, pick, other: cls(pick(3, 5))), raising=False)
-    drawn_settings = {drawn_nets.net_case(own[0] + i * len(sets)).program.plan.rules[0].every for i in range(9)}
+    drawn_settings = {drawn_nets.net_case(own[0] + i * len(sets)).program.plan.rules[0].every for i in range(20)}
     assert drawn_settings == {3, 4, 5}
 
 
