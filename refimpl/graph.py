@@ -473,6 +473,38 @@ class Graph:
         """Features (N, C) as a map of one pixel, (N, 1, 1, C)."""
         return self.add_node(name, "as_map", (x,), {}, {})
 
+    def reshape(self, name: str, x: str, size: tuple[int, int]) -> str:
+        """(N, …) as maps of `size` rows and columns, the elements of a sample in their order."""
+        return self.add_node(name, "reshape", (x,), {"size": size}, {})
+
+    def rearrange(
+        self, name: str, x: str, size: tuple[int, int], lengths: Sequence[int], steps: Sequence[int]
+    ) -> str:  # fmt: skip
+        """The elements of a sample in the order of digits, as maps of `size`: at most six `lengths` and `steps`."""
+        fill = len(operator("rearrange").defaults["lengths"]) - len(lengths)
+        attrs = {"lengths": (*lengths, *(1,) * fill), "steps": (*steps, *(0,) * fill), "size": size}
+        return self.add_node(name, "rearrange", (x,), attrs, {})
+
+    def layer_norm(self, name: str, x: str, eps: float = 1e-5) -> str:
+        """Layer normalisation along the last axis of x (N, …, C)."""
+        c = (self.shape(x)[-1],)
+        params = {"gamma": Parameter(c, "ones"), "beta": Parameter(c, "zeros")}
+        return self.add_node(name, "layer_norm", (x,), {"eps": eps}, params)
+
+    def softmax(self, name: str, x: str) -> str:
+        """Softmax along the last axis of x (N, …, C)."""
+        return self.add_node(name, "softmax", (x,), {}, {})
+
+    def matmul(self, name: str, a: str, b: str, transposed: bool = False) -> str:
+        """Products a · b of (N, G, P, D) and (N, G, D, K), for each sample and group; transposed: b is (…, K, D)."""
+        return self.add_node(name, "matmul", (a, b), {"transposed": transposed}, {})
+
+    def attach(self, name: str, x: str, count: int, after: bool = False) -> str:
+        """`count` weights before the elements of each row of a map (N, H, W, C), or behind them: a class token."""
+        arguments.whole(f"count of {name}", count)
+        w = Parameter((*self.shape(x)[1:3], count), "zeros")
+        return self.add_node(name, "attach", (x,), {"after": after} if after else {}, {"w": w})
+
     def dropout(self, name: str, x: str, rate: float = 0.5) -> str:
         """Zero with probability `rate` in training, identity otherwise."""
         return self.add_node(name, "dropout", (x,), {"rate": rate}, {})

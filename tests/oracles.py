@@ -275,6 +275,78 @@ def channel_shuffle(a, attrs):
     return {"y": dealt.reshape(*rows, c), "dx": back.reshape(*rows, c)}
 
 
+def rearrange(a, attrs):
+    n = len(a["x"])
+    places = np.zeros(1, int)
+    for length, step in zip(attrs["lengths"], attrs["steps"], strict=True):
+        places = np.add.outer(places, step * np.arange(length)).reshape(-1)
+    y, dx = a["x"].reshape(n, -1)[:, places], np.zeros((n, len(places)))
+    dx[:, places] = a["dy"].reshape(n, -1)
+    return {"y": y.reshape(n, *attrs["size"], -1), "dx": dx.reshape(a["x"].shape)}
+
+
+def layer_norm(a, attrs):
+    x, dy = a["x"], a["dy"]
+    rows = tuple(range(x.ndim - 1))
+    root = np.sqrt(x.var(-1, keepdims=True) + attrs.get("eps", 1e-5))
+    centred = x - x.mean(-1, keepdims=True)
+    normal, g = centred / root, dy * a["gamma"]
+    dvar = -(g * centred).sum(-1, keepdims=True) / (2 * root**3)  # the chain rule through the variance and the mean
+    dmean = -(g / root).sum(-1, keepdims=True) - dvar * 2 * centred.mean(-1, keepdims=True)
+    return {
+        "y": normal * a["gamma"] + a["beta"],
+        "mean": x.mean(-1),
+        "inv_std": 1 / root[..., 0],
+        "dx": g / root + (dvar * 2 * centred + dmean) / x.shape[-1],
+        "dgamma": (dy * normal).sum(rows),
+        "dbeta": dy.sum(rows),
+    }
+
+
+def layer_norm_scale(a, attrs):
+    """Absolute values of every term of layer_norm's formulas."""
+    x, dy = np.abs(a["x"]), np.abs(a["dy"])
+    rows = tuple(range(x.ndim - 1))
+    root = np.sqrt(a["x"].var(-1, keepdims=True) + attrs.get("eps", 1e-5))
+    normal, g = (x + x.mean(-1, keepdims=True)) / root, dy * np.abs(a["gamma"])
+    along = (g.sum(-1, keepdims=True) + normal * (g * normal).sum(-1, keepdims=True)) / x.shape[-1]
+    return {
+        "y": normal * np.abs(a["gamma"]) + np.abs(a["beta"]),
+        "mean": x.mean(-1),
+        "inv_std": 1 / root[..., 0] * np.maximum(1, (x**2).mean(-1) / root[..., 0] ** 2),
+        "dx": (g + along) / root,
+        "dgamma": (dy * normal).sum(rows),
+        "dbeta": dy.sum(rows),
+    }
+
+
+def softmax(a, attrs):
+    e = np.exp(a["x"] - a["x"].max(-1, keepdims=True))
+    y = e / e.sum(-1, keepdims=True)
+    jacobian = np.einsum("...i,ij->...ij", y, np.eye(y.shape[-1])) - np.einsum("...i,...j->...ij", y, y)
+    return {"y": y, "dx": np.einsum("...ij,...j->...i", jacobian, a["dy"])}
+
+
+def matmul(a, attrs):
+    b = a["b"].swapaxes(-1, -2) if attrs["transposed"] else a["b"]
+    db = np.einsum("ngpd,ngpk->ngdk", a["a"], a["dy"])
+    return {
+        "y": np.einsum("ngpd,ngdk->ngpk", a["a"], b),
+        "da": np.einsum("ngpk,ngdk->ngpd", a["dy"], b),
+        "db": db.swapaxes(-1, -2) if attrs["transposed"] else db,
+    }
+
+
+def attach(a, attrs):
+    w = np.broadcast_to(a["w"], (len(a["x"]), *a["w"].shape))
+    r = w.shape[-1]
+    if attrs["after"]:
+        parts, dx, dw = (a["x"], w), a["dy"][..., :-r], a["dy"][..., -r:]
+    else:
+        parts, dx, dw = (w, a["x"]), a["dy"][..., r:], a["dy"][..., :r]
+    return {"y": np.concatenate(parts, -1), "dx": dx, "dw": dw.sum(0)}
+
+
 def mse(a, attrs):
     d = a["x"] - a["target"]
     return {"loss": [np.mean(d**2)], "dx": 2 * d / d.size}

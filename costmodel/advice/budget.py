@@ -135,7 +135,13 @@ def _constants(program: Program) -> dict[str, int]:
 
 def _owners(program: Program) -> dict[str, str]:
     """The term of each parameter of the main net: that of the first node that uses it."""
-    terms = {"counted": "convolutions", "always": "classifier", "statistics": "norms", None: "others"}
+    terms = {
+        "counted": "convolutions",
+        "always": "classifier",
+        "statistics": "norms",
+        "behind": "norms",
+        None: "others",
+    }
     users = program.graph.users()
     return {name: terms[used[0][0].operator.trains if used else None] for name, used in users.items()}
 

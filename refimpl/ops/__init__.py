@@ -22,6 +22,7 @@ For plans, methods and surgery, which ask no operator for its name:
 TRAINS, when its PARAMS train; there is none without it.
     "always"      as a classifier does, whatever the plan
     "counted"     if it is among the last that `Plan.train_last` counts; the rules of a plan are for such layers
+    "behind"      if it stands behind a counted one that trains, so that its gradient lies on the way
     "statistics"  if the plan trains with the statistics of the batch
 BIAS, the one of PARAMS that is added to the output, which a plan can train or leave by itself.
 SCALES, the PARAMS that all together multiply the output by a factor when they are multiplied by it.
@@ -109,7 +110,7 @@ def passes_of(module: ModuleType) -> dict[str, Pass]:
     return {name: p for name, p in vars(module).items() if isinstance(p, Pass) and p.body.__module__ == module.__name__}
 
 
-TRAINS = ("always", "counted", "statistics")
+TRAINS = ("always", "counted", "behind", "statistics")
 CHANNELS = ("kept", "made", "flattened")
 _REGISTERED: dict[str, ModuleType] = {}  # operators of other packages
 

@@ -214,20 +214,21 @@ class Plan:
             if self.train_last > len(layers):
                 raise ValueError(f"train_last is {self.train_last}, but {graph.name} has {len(layers)} convolutions")
             layers = layers[len(layers) - self.train_last :]
-        chosen = set(layers)
-        found = {}
+        chosen, reached, found = set(layers), every, dict[str, list[str]]()
         for node in graph.nodes:
             op = node.operator
             own = [p for p in op.params if p in node.params]
+            reached |= node.name in chosen
             if op.trains == "always":
                 found[node.name] = own
             elif self.bias_only:
                 behind = op.trains == "statistics" and (node.inputs[0] in chosen or every)
+                behind |= op.trains == "behind" and reached
                 if op.bias in own and (node.name in chosen or behind):
                     found[node.name] = [op.bias]
             elif node.name in chosen:
                 found[node.name] = [p for p in own if p != op.bias or self.train_bias]
-            elif op.trains == "statistics" and self.batch_norm == "train":
+            elif op.trains == "behind" and reached or op.trains == "statistics" and self.batch_norm == "train":
                 found[node.name] = own
         return found
 

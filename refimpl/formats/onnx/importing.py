@@ -28,6 +28,7 @@ from ...storage.checkpoint import CheckpointError, check_floats
 from ...storage.files import quoted
 from ...surgery.classifier import changed
 from . import model_file, operators
+from .layout import of_axes
 from .model_file import STANDARD, ModelFile
 from .value import BEHIND, FLOATS, MAP, MISSING, ROW, TRAINS, Imported, Told, Unsupported, Value
 from .walk import OnnxNode, Walk
@@ -70,15 +71,21 @@ def entrance(file: ModelFile, size: tuple[int, int] | None, what: str) -> tuple[
     name = re.sub(r"\W+", "_", os.path.basename(file.path).removesuffix(".onnx"))
     if len(dims) == 2:
         graph = Graph(name)
-        return graph, Value(graph.add_input(INPUT, (channels,)), (0, 1))
+        return graph, arranged(graph, graph.add_input(INPUT, (channels,)), (0, 1))
     if size is None and not all(axes):
         raise CheckpointError(f"the input {quoted(given.name)!r} of {what} has the shape {said}: give its size, --size")
     rows, columns = (1, *axes) if len(axes) == 1 else axes
     height, width = size or (1, 1)
     graph = Graph(name, (rows or height, columns or width), channels)
     if len(dims) == 3:
-        return graph, Value(INPUT, (0, 2, 3) if last else ROW)
-    return graph, Value(INPUT, (0, 1, 2, 3) if last else MAP)
+        return graph, arranged(graph, INPUT, (0, 2, 3) if last else ROW)
+    return graph, arranged(graph, INPUT, (0, 1, 2, 3) if last else MAP)
+
+
+def arranged(graph: Graph, tensor: str, axes: tuple[int, ...]) -> Value:
+    """A tensor of ours, each axis of ONNX one of its own."""
+    own = graph.shape(tensor)[1:]
+    return Value(tensor, own, of_axes(axes, own))
 
 
 def kind_named(elem_type: int) -> str:
@@ -106,7 +113,9 @@ def imported(path: str | os.PathLike, size: tuple[int, int] | None = None) -> Im
     """
     file, what = model_file.read(path), f"the ONNX model {path}"
     graph, value = entrance(file, size, what)
-    walk = Walk(file, what, Path(path).resolve().parent, graph, {**file.constants, file.inputs[0].name: value})
+    given = file.inputs[0]
+    batch = max(1, given.type.tensor_type.shape.dim[0].dim_value)
+    walk = Walk(file, what, Path(path).resolve().parent, graph, batch, {**file.constants, given.name: value})
     wanted, end = needed(file), file.graph.output[0].name
     for node in file.graph.node:
         for name in set(node.input):
@@ -128,8 +137,8 @@ def imported(path: str | os.PathLike, size: tuple[int, int] | None = None) -> Im
     last = walk.values.get(end)
     if not isinstance(last, Value) or not graph.nodes:
         raise CheckpointError(f"the output {quoted(end)!r} of {what} depends on no layer that we run")
-    if len(last.axes) == 2:
-        last = walk.features(last)
+    if len(last.layout) == 2:
+        last = walk.features(last) or last
     graph.outputs = (last.tensor,)
     check_floats(graph.weights, what)
     return replace(found, graph=graph, end=last)
@@ -173,7 +182,7 @@ def load_onnx(
     graph, end = found.graph, found.end
     if graph is None or end is None:
         raise CheckpointError(lacking(found))
-    if end.axes != (0, 1) or end.mixed or graph.size is None:
+    if end.axes != (0, 1) or graph.size is None:
         shape = "x".join(map(str, graph.shape(graph.output)[1:]))
         raise CheckpointError(
             f"the ONNX model {path} gives {shape} for a sample, or takes no maps: what trains takes maps or sequences "

@@ -1,10 +1,12 @@
 """Layers that several operators of ONNX stand for."""
 
+import math
 from typing import Any
 
 import numpy as np
 
-from .value import Unsupported
+from .layout import packed
+from .value import Unsupported, Value
 from .walk import OnnxNode
 
 
@@ -23,9 +25,12 @@ def linear(
     if own != depth:
         raise Unsupported(f"its weights take {own} features, its input has {depth}")
     y = here.graph.linear(here.name, x.tensor, features, bias is not None)
-    if x.mixed:  # (C, H, W) to our (H, W, C)
-        split = (features, *x.mixed) if transposed else (*x.mixed, features)
-        axes = (2, 3, 1, 0) if transposed else (1, 2, 0, 3)
+    digits = x.layout[1]
+    if len(digits) > 1:  # (C, H, W) to our (H, W, C): features in our order
+        lengths = tuple(length for length, _ in digits)
+        ours = sorted(range(len(digits)), key=lambda i: -digits[i][1])
+        split = (features, *lengths) if transposed else (*lengths, features)
+        axes = (*(i + 1 for i in ours), 0) if transposed else (*ours, len(digits))
         here.store(f"{here.name}.w", place, axes, split=split, factor=alpha)
     else:
         here.store(f"{here.name}.w", place, (1, 0) if transposed else (0, 1), factor=alpha)
@@ -35,3 +40,19 @@ def linear(
             raise Unsupported(f"its bias is no constant of {features} numbers")
         here.store(f"{here.name}.b", bias[1], tuple(range(value.ndim)), node=bias[0], factor=beta)
     here.give(y, (0, 1))
+
+
+def of_rows(here: OnnxNode, place: int, transposed: bool, bias: tuple[Any, int] | None) -> None:
+    """A linear layer along the last axis of tokens (N, …, T, D), as a convolution of 1×1, which trains as one does."""
+    x, w = here.rows(0), here.constant(place, "weights")
+    if w.ndim != 2 or w.shape[int(transposed)] != x.shape[-1]:
+        raise Unsupported(f"it multiplies {x.shape} and weights of {w.shape}")
+    channels = w.shape[1 - int(transposed)]
+    own = x.own if len(x.own) == 3 else (1, math.prod(x.own) // x.shape[-1], x.shape[-1])
+    tensor = here.walk.placed(x, ((math.prod(own), 1),), own)
+    y = here.graph.conv2d(here.name, tensor, channels, 1, bias=bias is not None)
+    here.store(f"{here.name}.w", place, (1, 0) if transposed else (0, 1))
+    if bias is not None:
+        here.store(f"{here.name}.b", bias[1], (0,), node=bias[0])
+    layout = tuple(tuple((n, step // own[2] * channels) for n, step in axis) for axis in x.layout[:-1])
+    here.give_value(Value(y, (*own[:2], channels), (*layout, packed([(channels, 1)]))))

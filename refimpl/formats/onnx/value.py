@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...graph import Graph
+from . import layout as layouts
+from .layout import SAMPLES, Layout
 from .model_file import ModelFile
 
 MAP = (0, 3, 1, 2)  # our axes, in ONNX's order, of a map (N, C, H, W) → (N, H, W, C)
@@ -24,15 +26,36 @@ class Unsupported(ValueError):
 class Value:
     """A tensor of the ONNX graph.
 
-    tensor: of ours; axes: of our tensor, one for each of ONNX's, None for an axis of length 1 that ours lacks. mixed:
-    (C, H, W) where the features of our (N, D) are in the order (H, W, C), and those of ONNX in the order (C, H, W).
-    pad: zeros around the map that ours lacks, for the convolution that follows.
+    tensor: of ours; own: its shape, without the batch; layout: of its elements. pad: zeros around the map that ours
+    lacks, for the convolution that follows.
     """
 
     tensor: str
-    axes: tuple[int | None, ...]
-    mixed: tuple[int, int, int] | None = None
+    own: tuple[int, ...]
+    layout: Layout
     pad: Sides = NO_PAD
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape in ONNX's order, at a batch of one."""
+        return layouts.shape_of(self.layout)
+
+    @property
+    def axes(self) -> tuple[int | layouts.Axis | None, ...]:
+        """Of our tensor, one for each of ONNX's, None for an axis of length 1; digits where it is no whole one."""
+        return layouts.axes_of(self.layout, self.own)
+
+    def theirs(self, array: np.ndarray) -> np.ndarray:
+        """Values of our tensor (N, …) as ONNX has them, (N, …); Unsupported where samples are not along its axis 0."""
+        if SAMPLES not in self.layout[0]:
+            raise Unsupported("samples are not along its first axis")
+        places = np.zeros((), int)
+        for axis in self.layout:
+            along = np.zeros(1, int)
+            for length, step in axis:
+                along = np.add.outer(along, step * np.arange(length)).reshape(-1)
+            places = np.add.outer(places, along)
+        return array.reshape(len(array), -1)[:, places].reshape(-1, *places.shape[1:])
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from ...graph import Graph
+from ...ops import operator
 from ...storage.files import quoted
 from . import model_file
+from .layout import SAMPLES, Axis, Layout, Unshaped, of_axes, packed, paired, reshaped, row_major
 from .model_file import STANDARD, ModelFile
 from .value import MAP, NO_PAD, ROW, Sides, Stored, Told, Unsupported, Value
 
@@ -81,7 +83,7 @@ class OnnxNode:
 
     def shape(self, value: Value) -> tuple[int, ...]:
         """The shape of a value in ONNX's order, at a batch of one."""
-        return self.walk.shape(value)
+        return value.shape
 
     def map(self, i: int) -> str:
         """Our tensor (N, H, W, C) of input number i, which is (N, C, H, W), or (N, C, T) as a map of one row.
@@ -89,25 +91,35 @@ class OnnxNode:
         Without the padding that it may have.
         """
         value = self.padded(i)
-        rank, wanted = len(value.axes), {4: MAP, 3: ROW}.get(len(value.axes))
-        if wanted is None:
-            raise Unsupported(f"its input has {rank} axes, maps have 4 (N, C, H, W), or 3 (N, C, T)")
-        if None in value.axes[2:]:  # what is of length 1 there may be an axis of ours that has no name
-            rest = iter(sorted(set(range(len(self.graph.shape(value.tensor)))) - set(value.axes)))
-            axes = tuple(next(rest, None) if axis is None else axis for axis in value.axes)
-            value = value if None in axes else replace(value, axes=axes)
-        if value.axes == wanted:
-            return value.tensor
-        if value.mixed is None and value.axes[:2] == (0, 1) and set(value.axes[2:]) == {None}:
-            return self.walk.once(value.tensor, "map", lambda name: self.graph.as_map(name, value.tensor))
-        raise Unsupported(f"its input is arranged as {value.axes}, which would need a transpose")
+        order = {4: (2, 3, 1), 3: (2, 1)}.get(len(value.layout))
+        if order is None:
+            raise Unsupported(f"its input has {len(value.layout)} axes, maps have 4 (N, C, H, W), or 3 (N, C, T)")
+        rows, columns, channels = (*(1,) * (4 - len(value.layout)), *(value.shape[axis] for axis in order))
+        return self.walk.laid(value, order, (rows, columns, channels))
+
+    def give_map(self, tensor: str, rank: int, output: int = 0) -> None:
+        """Its output, the first or number `output`, is our map: (N, C, H, W), or (N, C, T) where `rank` is 3."""
+        self.give(tensor, MAP if rank == 4 else ROW, output=output)
 
     def features(self, i: int) -> Value:
-        """Input number i as (N, D): axes of length 1 are left out."""
-        value = self.walk.features(self.tensor(i))
-        if value.axes == (0, 1):
-            return value
-        raise Unsupported(f"its input has the shape {self.shape(value)}, features are (N, D)")
+        """Input number i as (N, D), D elements in ONNX's order of ours: axes of length 1 are left out."""
+        found = self.walk.features(self.tensor(i))
+        if found is None:
+            raise Unsupported(f"its input has the shape {self.tensor(i).shape}, features are (N, D)")
+        return found
+
+    def rows(self, i: int, axis: int = -1) -> Value:
+        """Input number i so that `axis` is the last of our tensor: in its own order where it is, else copied."""
+        return self.walk.rows(self.tensor(i), axis)
+
+    def pair(self) -> tuple[str, str, Value]:
+        """Its two inputs, of one shape, in the arrangement of the first, which is the third; Unsupported else."""
+        a, b = self.tensor(0), self.tensor(1)
+        if a.shape != b.shape:
+            raise Unsupported(f"it takes shapes {a.shape} and {b.shape}")
+        if (a.own, a.layout) == (b.own, b.layout):
+            return a.tensor, b.tensor, a
+        return a.tensor, self.walk.laid_as(b, a), a
 
     def store(self, parameter: str, place: int, axes: Sequence[int], node: Any = None, **more: Any) -> None:
         """Parameter `parameter` of our graph is input number `place`, a constant. node: whose, default this one's."""
@@ -115,11 +127,19 @@ class OnnxNode:
         self.walk.store(parameter, Stored(node.input[place], node.output[0], place, tuple(axes), **more))
 
     def give(
-        self, tensor: str, axes: Sequence[int | None], mixed: tuple[int, int, int] | None = None, pad: Sides = NO_PAD,
-        output: int = 0,
+        self, tensor: str, axes: Sequence[int | Axis | None], pad: Sides = NO_PAD, output: int = 0
     ) -> None:  # fmt: skip
-        """Its output, the first or number `output`, is our tensor."""
-        self.walk.values[self.node.output[output]] = Value(tensor, tuple(axes), mixed, pad)
+        """Its output, the first or number `output`, is our tensor, arranged so."""
+        own = self.graph.shape(tensor)[1:]
+        self.give_value(Value(tensor, own, of_axes(axes, own), pad), output)
+
+    def give_value(self, value: Value, output: int = 0) -> None:
+        """Its output, the first or number `output`."""
+        self.walk.values[self.node.output[output]] = value
+
+    def like(self, tensor: str, value: Value, output: int = 0) -> None:
+        """Its output is our tensor, arranged as `value`, whose shape it has."""
+        self.give_value(replace(value, tensor=tensor, pad=NO_PAD), output)
 
     def consumers(self, node: Any = None) -> list[Any]:
         """The nodes that read its first output, or another node's; the graph's own output is one, None."""
@@ -155,6 +175,7 @@ class Walk:
     what: str
     folder: Any
     graph: Graph
+    batch: int = 1  # of the file, where it says one
     values: dict[str, Value | np.ndarray] = field(default_factory=dict)
     consumers: dict[str, list] = field(default_factory=dict)
     stored: dict[str, Stored] = field(default_factory=dict)
@@ -166,19 +187,93 @@ class Walk:
     _once: dict[tuple[str, str], str] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
 
-    def shape(self, value: Value) -> tuple[int, ...]:
-        """The shape of a value in ONNX's order, at a batch of one."""
-        own = self.graph.shape(value.tensor)
-        return tuple(1 if axis is None else own[axis] for axis in value.axes)
+    def samples_first(self, value: Value) -> None:
+        """Unsupported where the elements of a sample do not follow each other in a value."""
+        before = [d for axis in value.layout for d in axis]
+        if before and before[0] != SAMPLES:
+            raise Unsupported(f"samples are not along the first axis of its input, {value.shape}")
 
-    def features(self, value: Value) -> Value:
-        """A value (N, C, 1, …) as (N, C), where it is one; else as it is."""
-        if value.axes[:2] == (0, 1) and set(value.axes[2:]) <= {None}:
-            return Value(value.tensor, (0, 1), value.mixed)
-        if value.axes[:2] == (0, 3) and math.prod(self.shape(value)[2:]) == 1:  # of a map of one pixel
-            flat = self.once(value.tensor, "flat", lambda name: self.graph.flatten(name, value.tensor))
-            return Value(flat, (0, 1))
-        return value
+    def laid(self, value: Value, order: Sequence[int], shape: tuple[int, ...]) -> str:
+        """Our tensor (N, *shape) with the elements of a value in the order of its axes, the first slowest.
+
+        order: of all axes but that of samples. The tensor itself where it is so, or the same memory where only its
+        shape is another. Unsupported where samples are elsewhere, or a copy would need too many digits.
+        """
+        self.samples_first(value)
+        digits = [d for axis in (0, *order) for d in value.layout[axis] if d != SAMPLES]
+        return self.placed(value, packed(digits), shape)
+
+    def laid_as(self, value: Value, other: Value) -> str:
+        """Our tensor of a value with the elements where those of another one of the same shape are."""
+        pairs = []
+        for mine, theirs in zip(value.layout, other.layout, strict=True):
+            try:
+                pairs += paired([d for d in mine if d != SAMPLES], [d for d in theirs if d != SAMPLES])
+            except Unshaped as e:
+                raise Unsupported(str(e)) from None
+        pairs.sort(key=lambda p: -p[2])
+        return self.placed(value, packed([(length, step) for length, step, _ in pairs]), other.own)
+
+    def placed(self, value: Value, digits: Axis, shape: tuple[int, ...]) -> str:
+        """Our tensor (N, *shape) with the elements of a value in the order of digits of its tensor."""
+        graph, x = self.graph, value.tensor
+        if len(digits) < 2:  # in their order
+            if value.own == shape:
+                return x
+            if len(shape) == 1:
+                return self.once(x, "flat", lambda name: graph.flatten(name, x))
+            if shape == (1, 1, *value.own):
+                return self.once(x, "map", lambda name: graph.as_map(name, x))
+            return self.once(x, f"shape{shape}", lambda name: graph.reshape(name, x, shape[:2]))
+        lengths, steps = zip(*digits, strict=True)
+        if len(digits) > len(operator("rearrange").defaults["lengths"]):
+            raise Unsupported(f"its input is arranged as {value.axes}, too many parts to be put in order")
+        size = (1, 1) if len(shape) == 1 else shape[:2]
+        found = self.once(
+            x, f"order{digits}{size}", lambda name: graph.rearrange(name, x, size, lengths, steps)
+        )  # fmt: skip
+        return found if len(shape) > 1 else self.once(found, "flat", lambda name: graph.flatten(name, found))
+
+    def rows(self, value: Value, axis: int = -1) -> Value:
+        """A value so that `axis` is the last of our tensor: in its own order where it is, else copied."""
+        axis %= len(value.layout)
+        length = value.shape[axis]
+        if packed(value.layout[axis]) == packed([(length, 1)]) and value.own[-1] == length:
+            return value
+        others = [n for n in range(len(value.layout)) if n != axis]
+        own = (1, math.prod(value.shape) // length, length)
+        tensor = self.laid(value, (*others[1:], axis), own)
+        return Value(tensor, own, self.in_order(value.layout, row_major(value.shape), (*others, axis)))
+
+    def in_order(self, layout: Layout, digits: Axis, order: Sequence[int] = ()) -> Layout:
+        """The layout of a tensor whose elements are in the order of the axes, or in `order` of them.
+
+        layout: says where samples stand; digits: a digit for each axis, as `row_major` of their lengths.
+        """
+        lengths, steps = [n for n, _ in digits], [0] * len(digits)
+        step = math.prod(lengths)
+        for axis in order or range(len(digits)):
+            step //= lengths[axis]
+            steps[axis] = step
+        each = zip(layout, lengths, steps, strict=True)
+        return tuple(packed([SAMPLES] * (SAMPLES in axis) + [(n, step)]) for axis, n, step in each)
+
+    def split(self, value: Value, shape: Sequence[int]) -> Value:
+        """A value under another shape; Unsupported where it cuts across axes."""
+        try:
+            return replace(value, layout=reshaped(value.layout, shape))
+        except Unshaped as e:
+            raise Unsupported(str(e)) from None
+
+    def features(self, value: Value) -> Value | None:
+        """A value (N, D, 1, …) as (N, D); None where it is none."""
+        first, *rest = value.layout
+        long = [axis for axis in rest if axis]
+        if first != (SAMPLES,) or len(long) > 1 or long and not value.layout[1]:
+            return None
+        size = math.prod(value.own)
+        flat = self.placed(value, ((size, 1),), (size,))
+        return Value(flat, (size,), ((SAMPLES,), long[0] if long else ()))
 
     def once(self, tensor: str, what: str, make) -> str:
         """A tensor that is made of another one, the same for all that want it. make: of its name."""
@@ -212,7 +307,7 @@ class Walk:
         """Compute a node that depends on no input; is it such a one?"""
         inputs = [self.values.get(name) for name in node.input if name]
         if node.op_type == "Shape" and isinstance(inputs[0], Value):
-            shape = self.shape(inputs[0])
+            shape = inputs[0].shape
             first, last = (next((a.i for a in node.attribute if a.name == n), None) for n in ("start", "end"))
             self.values[node.output[0]] = np.array(shape[first:last], np.int64)
             return True

@@ -3,7 +3,7 @@
 ONNX's momentum is the share of the old statistics, ours that of the new ones.
 """
 
-from ..value import MAP, ROW, Unsupported
+from ..value import Unsupported
 from ..walk import OnnxNode
 
 OPERATORS = ("BatchNormalization",)
@@ -12,12 +12,12 @@ NAMES = ("gamma", "beta", "running_mean", "running_var")
 
 def convert(here: OnnxNode) -> None:
     """A batch_norm, trainable as any of ours."""
-    rank = len(here.tensor(0).axes)
+    rank = len(here.tensor(0).layout)
     if rank == 2:
         x = here.features(0)
-        if x.mixed:
+        if len(x.layout[1]) > 1:
             raise Unsupported("it normalises a flattened map")
-        own = here.walk.once(x.tensor, "map", lambda name: here.graph.as_map(name, x.tensor))
+        own = here.walk.placed(x, x.layout[1], (1, 1, *x.own))
     else:
         own = here.map(0)
     y = here.graph.batch_norm(
@@ -28,4 +28,4 @@ def convert(here: OnnxNode) -> None:
     if rank == 2:
         here.give(here.graph.flatten(here.walk.unique(f"{here.name}.features"), y), (0, 1))
     else:
-        here.give(y, MAP if rank == 4 else ROW)
+        here.give_map(y, rank)

@@ -1,18 +1,73 @@
-"""Concat along channels, or along features."""
+"""Concat along any axis: a concat of our last axis, or of what lies behind the axis; an attach of a constant."""
 
-from ..value import Unsupported
+import math
+
+import numpy as np
+
+from ..layout import SAMPLES, row_major
+from ..value import Unsupported, Value
 from ..walk import OnnxNode
 
 OPERATORS = ("Concat",)
 
 
 def convert(here: OnnxNode) -> None:
-    """A concat along our last axis."""
-    values = [here.tensor(i) for i in range(len(here))]
+    """A concat, where our tensors are arranged alike, and else of the elements in ONNX's order."""
+    inputs = [here.value(i) for i in range(len(here))]
+    values = [here.tensor(i) for i, v in enumerate(inputs) if isinstance(v, Value)]
     first = values[0]
-    axis = int(here.attr("axis")) % len(first.axes)
-    if any(v.axes != first.axes or v.mixed for v in values):
-        raise Unsupported("its inputs are arranged in several ways")
-    if first.axes[axis] != len(here.graph.shape(first.tensor)) - 1:
-        raise Unsupported(f"it joins along axis {axis}, which is none of channels")
-    here.give(here.graph.concat(here.name, *(v.tensor for v in values)), first.axes)
+    axis = int(here.attr("axis")) % len(first.layout)
+    if any([*v.shape[:axis], *v.shape[axis + 1 :]] != [*first.shape[:axis], *first.shape[axis + 1 :]] for v in inputs):
+        shapes = ", ".join(str(tuple(v.shape)) for v in inputs)
+        raise Unsupported(f"it joins shapes {shapes} along axis {axis}")
+    if SAMPLES in first.layout[axis]:
+        raise Unsupported("it joins samples")
+    at = first.axes[axis]
+    if len(values) == len(inputs) and isinstance(at, int) and at and all(v.axes == first.axes for v in values):
+        alike(here, values, at)
+    else:
+        in_order(here, inputs, axis)
+
+
+def alike(here: OnnxNode, values: list[Value], at: int) -> None:
+    """Join along axis `at` of our tensors."""
+    graph, own = here.graph, values[0].own
+    if at == len(own):
+        here.give(graph.concat(here.name, *(v.tensor for v in values)), values[0].axes)
+        return
+    before = math.prod(own[: at - 1])
+    rows = [here.walk.placed(v, ((math.prod(v.own), 1),), (before, 1, math.prod(v.own) // before)) for v in values]
+    joined = graph.concat(here.name, *rows)
+    own = (*own[: at - 1], sum(v.own[at - 1] for v in values), *own[at:])
+    here.give(graph.reshape(here.walk.unique(f"{here.name}.map"), joined, own[:2]), values[0].axes)
+
+
+def in_order(here: OnnxNode, inputs: list[Value | np.ndarray], axis: int) -> None:
+    """Join the elements in ONNX's order."""
+    graph, shape = here.graph, list(inputs[0].shape)
+    before, behind = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    made, front = "", list[int]()  # constants that come before the first tensor
+    for i, value in enumerate(inputs):
+        width = value.shape[axis] * behind
+        if isinstance(value, Value):
+            own = here.walk.laid(value, range(1, len(shape)), (before, 1, width))
+            for place in reversed(front):
+                own = attached(here, own, place, inputs[place], before, after=False)
+            front = []
+            made = own if not made else graph.concat(here.walk.unique(here.name), made, own)
+        elif made:
+            made = attached(here, made, i, value, before, after=True)
+        else:
+            front.append(i)
+    shape[axis] = sum(v.shape[axis] for v in inputs)
+    wide = (before, 1, shape[axis] * behind)
+    samples = next(v for v in inputs if isinstance(v, Value)).layout
+    here.give_value(Value(made, wide, here.walk.in_order(samples, row_major(shape))))
+
+
+def attached(here: OnnxNode, x: str, place: int, constant: np.ndarray, before: int, after: bool) -> str:
+    """A constant beside our tensor (N, before, 1, …), as a parameter."""
+    name = here.walk.unique(f"{here.name}.w")
+    y = here.graph.attach(name, x, constant.size // before, after)
+    here.store(f"{name}.w", place, tuple(range(constant.ndim)))
+    return y

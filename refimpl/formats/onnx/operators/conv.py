@@ -3,7 +3,7 @@
 W  (K, C/G, R, S)  →  w  (R, S, C/G, K)
 """
 
-from ..value import MAP, ROW, Unsupported
+from ..value import Unsupported
 from ..walk import OnnxNode
 from ..windows import pad_of, two
 
@@ -31,4 +31,4 @@ def convert(here: OnnxNode) -> None:
     here.store(f"{here.name}.w", 1, (2, 3, 1, 0), split=shape)
     if bias:
         here.store(f"{here.name}.b", 2, (0,))
-    here.give(y, MAP if rank == 4 else ROW)
+    here.give_map(y, rank)

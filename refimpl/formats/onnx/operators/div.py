@@ -13,12 +13,12 @@ def convert(here: OnnxNode) -> None:
     """A gelu, or what it divides."""
     x, by = here.tensor(0), here.alone()
     if by == 1:
-        here.give(x.tensor, x.axes, x.mixed)
+        here.like(x.tensor, x)
         return
     chain = gelu(here) if by is not None and math.isclose(by, math.sqrt(2), rel_tol=CLOSE) else None
     if chain is None:
         raise Unsupported("it divides by what is not 1, and begins no gelu")
-    here.give(here.graph.gelu(here.name, x.tensor), x.axes, x.mixed)
+    here.like(here.graph.gelu(here.name, x.tensor), x)
     for node in chain:
         here.taken_with(node)
 

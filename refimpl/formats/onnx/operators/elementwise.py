@@ -52,4 +52,4 @@ OPERATORS = tuple(MAKE)
 def convert(here: OnnxNode) -> None:
     """The same operator of ours."""
     x = here.tensor(0)
-    here.give(MAKE[here.op](here, x.tensor), x.axes, x.mixed)
+    here.like(MAKE[here.op](here, x.tensor), x)

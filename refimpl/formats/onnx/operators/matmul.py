@@ -1,8 +1,13 @@
-"""MatMul with weights: a linear layer, with the bias that a following Add brings."""
+"""MatMul: of a tensor with weights a linear layer, of tokens a convolution of 1×1, with the bias that a following Add
+brings; of two tensors a matmul.
+"""
+
+import math
 
 import numpy as np
 
-from ..layers import linear
+from ..layers import linear, of_rows
+from ..layout import SAMPLES, packed, row_major
 from ..value import Unsupported, Value
 from ..walk import OnnxNode
 
@@ -10,14 +15,36 @@ OPERATORS = ("MatMul",)
 
 
 def convert(here: OnnxNode) -> None:
-    """A linear layer."""
-    if isinstance(here.value(1), Value) or not isinstance(here.value(0), Value):
-        raise Unsupported("it multiplies two tensors that depend on the input, or weights from the left")
-    add = here.only_consumer("Add")
+    """A linear layer, a conv2d or a matmul."""
+    if not isinstance(here.value(0), Value):
+        raise Unsupported("it multiplies weights from the left")
+    if isinstance(here.value(1), Value):
+        products(here)
+        return
+    add, layer = here.only_consumer("Add"), linear if here.walk.features(here.tensor(0)) else of_rows
     for place, name in enumerate(add.input if add else ()):
         bias = here.walk.values.get(name)
         if isinstance(bias, np.ndarray) and bias.shape == here.constant(1, "weights").shape[-1:]:
-            linear(here, 1, False, (add, place))
+            layer(here, 1, False, (add, place))
             here.taken_with(add)
             return
-    linear(here, 1, False, None)
+    layer(here, 1, False, None)
+
+
+def products(here: OnnxNode) -> None:
+    """A matmul for each of what is before the last two axes."""
+    a, b = here.tensor(0), here.tensor(1)
+    if len(a.shape) < 3 or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
+        raise Unsupported(f"it multiplies {a.shape} and {b.shape}")
+    groups, (rows, depth), columns = math.prod(a.shape[:-2]), a.shape[-2:], b.shape[-1]
+    order = range(1, len(a.shape))
+    turned = (*order[:-2], order[-1], order[-2])
+    straight, crossed = (len(packed(d for i in (0, *o) for d in b.layout[i] if d != SAMPLES)) for o in (order, turned))
+    transposed = crossed < straight
+    one, other = here.walk.laid(a, order, (groups, rows, depth)), (depth, columns)
+    if transposed:
+        order, other = turned, (columns, depth)
+    two = here.walk.laid(b, order, (groups, *other))
+    y = here.graph.matmul(here.name, one, two, transposed)
+    layout = here.walk.in_order(a.layout, row_major((*a.shape[:-1], columns)))
+    here.give_value(Value(y, (groups, rows, columns), layout))

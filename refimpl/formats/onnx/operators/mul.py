@@ -1,6 +1,6 @@
 """A product of two tensors of one shape, or of a map and a factor for each of its channels."""
 
-from ..value import MAP, ROW, Unsupported
+from ..value import Unsupported
 from ..walk import OnnxNode
 
 OPERATORS = ("Mul",)
@@ -9,13 +9,14 @@ OPERATORS = ("Mul",)
 def convert(here: OnnxNode) -> None:
     """A mul, or a scale_channels."""
     a, b = here.tensor(0), here.tensor(1)
-    if here.shape(a) == here.shape(b):
-        if (a.axes, a.mixed) != (b.axes, b.mixed):
-            raise Unsupported("its inputs are arranged in two ways")
-        here.give(here.graph.mul(here.name, a.tensor, b.tensor), a.axes, a.mixed)
+    if a.shape == b.shape:
+        one, two, x = here.pair()
+        here.like(here.graph.mul(here.name, one, two), x)
         return
-    if set(here.shape(a)[2:]) == {1}:
-        a, b = b, a
-    if here.shape(a)[:2] != here.shape(b)[:2] or set(here.shape(b)[2:]) != {1} or a.axes not in (MAP, ROW):
-        raise Unsupported(f"it multiplies shapes {here.shape(a)} and {here.shape(b)}")
-    here.give(here.graph.scale_channels(here.name, a.tensor, here.walk.features(b).tensor), a.axes)
+    place = 0
+    if set(a.shape[2:]) == {1}:
+        a, b, place = b, a, 1
+    scale = here.walk.features(b)
+    if a.shape[:2] != b.shape[:2] or set(b.shape[2:]) != {1} or scale is None:
+        raise Unsupported(f"it multiplies shapes {a.shape} and {b.shape}")
+    here.give_map(here.graph.scale_channels(here.name, here.map(place), scale.tensor), len(a.shape))

@@ -19,11 +19,11 @@ def convert(here: OnnxNode) -> None:
     for i, axis in enumerate(axes):
         before[axis], after[axis] = int(pads[i]), int(pads[i + len(axes)])
     if not any(before + after):
-        here.give(x.tensor, x.axes, x.mixed)
+        here.like(x.tensor, x)
         return
     if here.attr("mode", "constant") != "constant" or value or min(before + after) < 0 or any((before + after)[:2]):
         raise Unsupported("it pads with what are no zeros, along channels, or cuts")
-    if x.axes not in (MAP, ROW) or any(n is None or n.op_type != "Conv" for n in here.consumers()):
+    if any(n is None or n.op_type != "Conv" for n in here.consumers()):
         raise Unsupported("zeros around a map are read before convolutions alone")
     rows = (before[2], after[2]) if rank == 4 else (0, 0)
-    here.give(x.tensor, x.axes, pad=(rows, (before[-1], after[-1])))
+    here.give(here.map(0), MAP if rank == 4 else ROW, pad=(rows, (before[-1], after[-1])))

@@ -1,6 +1,6 @@
 """MaxPool and AveragePool."""
 
-from ..value import MAP, ROW, Unsupported
+from ..value import Unsupported
 from ..walk import OnnxNode
 from ..windows import pad_of, two
 
@@ -24,4 +24,4 @@ def convert(here: OnnxNode) -> None:
     else:
         counts = bool(here.attr("count_include_pad", 0))
         y = here.graph.avg_pool(here.name, x, window, stride, pad, ceil, counts)
-    here.give(y, MAP if rank == 4 else ROW)
+    here.give_map(y, rank)

@@ -1,31 +1,87 @@
-"""Parts of the channels of a map, or of features: a channel_slice each."""
+"""Slice, Split and Gather: parts of an axis. A channel_slice each: of our channels, or of what lies behind an axis."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from ..value import Unsupported
+from ..layout import packed
+from ..value import Unsupported, Value
 from ..walk import OnnxNode
 
-OPERATORS = ("Slice", "Split")
-FAR = 2**31
+OPERATORS = ("Slice", "Split", "Gather")
 
 
 def convert(here: OnnxNode) -> None:
-    """A channel_slice for each part; none where a part is all."""
+    """A channel_slice for each part of each axis; none where a part is all."""
     x = here.tensor(0)
     if here.op == "Split":
-        axis = int(here.attr("axis", 0)) % len(x.axes)
-        parts = split(here, here.shape(x)[axis])
+        axis = int(here.attr("axis", 0)) % len(x.layout)
+        for i, (start, count) in enumerate(split(here, x.shape[axis])):
+            here.give_value(part(here, x, axis, start, count), output=i)
+    elif here.op == "Gather":
+        here.give_value(gathered(here, x))
     else:
-        axis, first, end = cut(here, here.shape(x))
-        parts = [(first, end - first)]
-    last = len(here.graph.shape(x.tensor)) - 1
-    whole = here.shape(x)[axis]
-    if x.mixed or x.axes[axis] != last and parts != [(0, whole)]:
-        raise Unsupported(f"it cuts along axis {axis}, which is none of channels")
-    for i, (start, count) in enumerate(parts):
-        name = here.name if len(parts) == 1 else here.walk.unique(f"{here.name}.{i}")
-        part = x.tensor if count == whole else here.graph.channel_slice(name, x.tensor, start, count)
-        here.give(part, x.axes, output=i)
+        for axis, start, count, step in cuts(here, x.shape):
+            x = every(here, x, axis, start, count, step)
+        here.give_value(x)
+
+
+def part(here: OnnxNode, x: Value, axis: int, start: int, count: int) -> Value:
+    """`count` elements of an axis from `start` on."""
+    whole, digits = x.shape[axis], packed(x.layout[axis])
+    if count == whole:
+        return x
+    here.walk.samples_first(x)
+    if count < 1 or not digits or digits[0][1] == 0:
+        raise Unsupported(f"it takes nothing, or samples, along axis {axis} of {x.shape}")
+    (length, step), rest = digits[0], whole // digits[0][0]  # of several digits the slowest is cut
+    if start % rest or count % rest:
+        raise Unsupported(f"it cuts {start} to {start + count} of an axis that is arranged as {digits}")
+    start, count = start // rest, count // rest
+    name = here.walk.unique(here.name)
+    if step == 1 and x.own[-1] == length:
+        tensor, own = here.graph.channel_slice(name, x.tensor, start, count), (*x.own[:-1], count)
+    else:
+        before = math.prod(x.own) // (length * step)
+        rows = here.walk.placed(x, ((math.prod(x.own), 1),), (before, 1, length * step))
+        tensor, own = here.graph.channel_slice(name, rows, start * step, count * step), (before, 1, count * step)
+    layout = tuple(tuple((n, s if s < length * step else s // length * count) for n, s in a) for a in x.layout)
+    cut = packed([(count, step), *layout[axis][1:]])
+    return Value(tensor, own, (*layout[:axis], cut, *layout[axis + 1 :]))
+
+
+def every(here: OnnxNode, x: Value, axis: int, start: int, count: int, step: int) -> Value:
+    """`count` elements of an axis from `start` on, of every `step` one."""
+    if step == 1:
+        return part(here, x, axis, start, count)
+    whole, shape = x.shape[axis], x.shape
+    if whole % step or start >= step or count != whole // step:
+        raise Unsupported(f"it takes every {step} of {whole} elements along axis {axis} from {start} on")
+    x = here.walk.split(x, (*shape[:axis], count, step, *shape[axis + 1 :]))
+    x = part(here, x, axis + 1, start, 1)
+    return replace(x, layout=(*x.layout[: axis + 1], *x.layout[axis + 2 :]))
+
+
+def gathered(here: OnnxNode, x: Value) -> Value:
+    """One index, whose axis goes, or indices that follow each other."""
+    axis = int(here.attr("axis", 0)) % len(x.layout)
+    indices = np.asarray(here.constant(1, "indices"))
+    places = [int(i) % x.shape[axis] for i in indices.reshape(-1)]
+    if indices.ndim > 1 or not places or places != list(range(places[0], places[0] + len(places))):
+        raise Unsupported(f"it gathers indices that do not follow each other along axis {axis}")
+    x = part(here, x, axis, places[0], len(places))
+    return x if indices.ndim else replace(x, layout=without(x.layout, axis))
+
+
+def without(layout: tuple, axis: int) -> tuple:
+    """A layout without an axis of length 1; where samples stand in it they go to the next one."""
+    left = [*layout[:axis], *layout[axis + 1 :]]
+    if layout[axis] and left:
+        at = min(axis, len(left) - 1)
+        left[at] = (*layout[axis], *left[at])
+    return tuple(left)
 
 
 def split(here: OnnxNode, whole: int) -> list[tuple[int, int]]:
@@ -41,18 +97,20 @@ def split(here: OnnxNode, whole: int) -> list[tuple[int, int]]:
     return [(sum(counts[:i]), n) for i, n in enumerate(counts)]
 
 
-def cut(here: OnnxNode, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Axis, first index and end of a Slice along one axis."""
+def cuts(here: OnnxNode, shape: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """Axis, first index, count and step of each axis that a Slice cuts."""
     names = ("starts", "ends", "axes", "steps")
     given = [here.attr(n) if here.opset < 10 else here.constant(i, n) for i, n in enumerate(names, start=1)]
     starts, ends = (np.asarray(a).reshape(-1) for a in given[:2])
     axes = range(len(starts)) if given[2] is None else [int(a) % len(shape) for a in np.asarray(given[2]).reshape(-1)]
-    if given[3] is not None and any(int(n) != 1 for n in np.asarray(given[3]).reshape(-1)):
-        raise Unsupported("it leaves elements out between those that it takes")
-    found = [
-        (axis, *slice(int(s), int(e)).indices(shape[axis])[:2]) for axis, s, e in zip(axes, starts, ends, strict=True)
-    ]
-    cutting = [f for f in found if f[1:] != (0, shape[f[0]])] or found[:1]
-    if len(cutting) != 1 or cutting[0][0] == 0 or cutting[0][1] >= cutting[0][2]:
-        raise Unsupported("it cuts along several axes, takes samples, or nothing")
-    return cutting[0]
+    steps = [1] * len(starts) if given[3] is None else [int(n) for n in np.asarray(given[3]).reshape(-1)]
+    if min(steps) < 1:
+        raise Unsupported("it takes elements backwards")
+    found = []
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        if axis == 0 and 0 <= end < here.walk.batch:
+            raise Unsupported("it takes some of the samples")
+        taken = range(*slice(int(start), int(end), step).indices(shape[axis]))
+        if len(taken) != shape[axis]:
+            found.append((axis, taken.start, len(taken), step))
+    return found
