@@ -2,7 +2,8 @@
 
 As a transformer's class token stands before the tokens of a picture (arXiv 2010.11929 eq. (1)), where the tokens of a
 sample are one row. dx is the part of dy that x became, dw[p,q] the sum over n of that which w became. Attribute
-`after`: w follows x. Dimensions: N samples, P Q rows and columns, C elements of x, R of w, K = C + R of y. Any float dtype.
+`after`: w follows x. Dimensions: N samples, P Q rows and columns, C elements of x, R of w, K = C + R of y. Any float
+dtype.
 """
 
 from ..kernels.passes import ShapeError, declare

@@ -33,7 +33,6 @@ def part(here: OnnxNode, x: Value, axis: int, start: int, count: int) -> Value:
     whole, digits = x.shape[axis], packed(x.layout[axis])
     if count == whole:
         return x
-    here.walk.samples_first(x)
     if count < 1 or not digits or digits[0][1] == 0:
         raise Unsupported(f"it takes nothing, or samples, along axis {axis} of {x.shape}")
     (length, step), rest = digits[0], whole // digits[0][0]  # of several digits the slowest is cut
