@@ -114,8 +114,7 @@ def as_stored(at: Stored, array: np.ndarray, old: tuple[int, ...], what: str) ->
 def sized(file: model_file.ModelFile, size: tuple[int, int]) -> None:
     """Let the input of a file say the size that the net takes now."""
     dims = file.inputs[0].type.tensor_type.shape.dim
-    last = any(n.op_type == "Transpose" for n in file.graph.node if file.inputs[0].name in n.input)
-    axes = (dims[1:-1] if last else dims[2:]) if len(dims) > 2 else ()
+    axes = (dims[1:-1] if model_file.channels_last(file) else dims[2:]) if len(dims) > 2 else ()
     if [d.dim_value for d in axes if d.dim_value] not in ([], list(size), [size[1]]):
         for dim, n in zip(axes, size if len(axes) == 2 else size[1:], strict=True):
             dim.dim_value = n

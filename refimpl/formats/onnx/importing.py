@@ -28,7 +28,7 @@ from ...storage.checkpoint import CheckpointError, check_floats
 from ...storage.files import quoted
 from ...surgery.classifier import changed
 from . import model_file, operators
-from .layout import of_axes
+from .layout import SAMPLES, of_axes
 from .model_file import STANDARD, ModelFile
 from .value import BEHIND, FLOATS, MAP, MISSING, ROW, TRAINS, Imported, Told, Unsupported, Value
 from .walk import OnnxNode, Walk
@@ -64,7 +64,7 @@ def entrance(file: ModelFile, size: tuple[int, int] | None, what: str) -> tuple[
             f"the input {quoted(given.name)!r} of {what} has the shape {said} of {kind_named(kind.elem_type)}; "
             "maps of floats (N, C, H, W), sequences (N, C, T) and features (N, D) are read"
         )
-    last = any(n.op_type == "Transpose" for n in file.graph.node if given.name in n.input)  # (N, H, W, C), (N, T, C)
+    last = model_file.channels_last(file)
     channels, axes = dims[-1] if last else dims[1], dims[1:-1] if last else dims[2:]
     if not channels:
         raise CheckpointError(f"the input {quoted(given.name)!r} of {what} has the shape {said}: its channels are open")
@@ -135,6 +135,8 @@ def imported(path: str | os.PathLike, size: tuple[int, int] | None = None) -> Im
     if end in walk.lost:
         return found
     last = walk.values.get(end)
+    if isinstance(last, Value) and SAMPLES not in last.layout[0]:
+        raise CheckpointError(f"the output {quoted(end)!r} of {what} has samples along another axis than its first")
     if not isinstance(last, Value) or not graph.nodes:
         raise CheckpointError(f"the output {quoted(end)!r} of {what} depends on no layer that we run")
     if len(last.layout) == 2:

@@ -65,6 +65,8 @@ def shape_of(layout: Layout) -> tuple[int, ...]:
 
 def reshaped(layout: Layout, shape: Sequence[int]) -> Layout:
     """The layout of the same elements in the same order under another shape; Unshaped where no digit can be cut so."""
+    if math.prod(shape) != math.prod(shape_of(layout)):
+        raise Unshaped(f"it makes {tuple(shape)} of {shape_of(layout)}, which has not as many elements")
     rest = [digit for axis in layout for digit in axis]
     found: list[list[Digit]] = []
     for n in shape:
@@ -81,8 +83,6 @@ def reshaped(layout: Layout, shape: Sequence[int]) -> Layout:
             left //= length
         found.append(axis)
     found[-1] += rest[:1] if rest[:1] == [SAMPLES] else []
-    if math.prod(shape) != math.prod(shape_of(layout)):
-        raise Unshaped(f"it makes {tuple(shape)} of {shape_of(layout)}, which has not as many elements")
     return tuple(map(packed, found))
 
 

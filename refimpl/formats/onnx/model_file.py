@@ -124,3 +124,10 @@ def external(tensor: Any, folder: Path, name: str) -> Any:
         found.data_location = onnx.TensorProto.DEFAULT
         found.raw_data = file.read(count)
     return found
+
+
+def channels_last(file: ModelFile) -> bool:
+    """Takes it (N, H, W, C), or (N, T, C)? So where the input is read by transposes that bring its channels forward."""
+    readers = [n for n in file.graph.node if file.inputs[0].name in n.input]
+    perms = [tuple(a.ints) for n in readers if n.op_type == "Transpose" for a in n.attribute if a.name == "perm"]
+    return bool(readers) and len(perms) == len(readers) and set(perms) <= {(0, 3, 1, 2), (0, 2, 1)}

@@ -238,6 +238,8 @@ class Walk:
         """A value so that `axis` is the last of our tensor: in its own order where it is, else copied."""
         axis %= len(value.layout)
         length = value.shape[axis]
+        if SAMPLES in value.layout[axis]:
+            raise Unsupported("it works along samples")
         if packed(value.layout[axis]) == packed([(length, 1)]) and value.own[-1] == length:
             return value
         others = [n for n in range(len(value.layout)) if n != axis]

@@ -1,0 +1,189 @@
+"""Nodes of ONNX that give samples another shape or order, attention and norms of tokens: held against onnxruntime."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx_models import by_runtime, saved
+from test_onnx import floats, ours
+
+import refimpl as ri
+from refimpl.formats.onnx import imported, layout, load_onnx
+from refimpl.formats.onnx.exporting import exported
+
+RNG = np.random.default_rng(1)
+
+
+def dense(found: layout.Layout, x: np.ndarray) -> np.ndarray:
+    """The elements of one sample x of ours as a layout has them."""
+    places = np.zeros((), int)
+    for axis in found:
+        along = np.zeros(1, int)
+        for length, step in axis:
+            along = np.add.outer(along, step * np.arange(length)).reshape(-1)
+        places = np.add.outer(places, along)
+    return x.reshape(-1)[places]
+
+
+SHAPES = [(1, 8, 24), (1, 2, 4, 24), (1, 192), (8, 4, 6), (1, 1, 8, 2, 2, 3, 2), (1, 8, 2, 12), (2, 4, 1, 24)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_layout_under_another_shape(shape):
+    x = np.arange(4 * 6 * 8)
+    before = layout.of_axes((0, 3, 1, 2), (4, 6, 8))
+    y = x.reshape(4, 6, 8).transpose(2, 0, 1)[None]
+    after = layout.reshaped(before, shape)
+    np.testing.assert_array_equal(dense(after, x), y.reshape(shape))
+    assert layout.shape_of(after) == shape
+    assert sum(axis.count(layout.SAMPLES) for axis in after) == 1
+    np.testing.assert_array_equal(dense(layout.reshaped(after, y.shape), x), y)
+
+
+def test_a_layout_that_cannot_be():
+    before = layout.of_axes((0, 3, 1, 2), (4, 6, 8))
+    with pytest.raises(layout.Unshaped, match="cuts across its axes"):
+        layout.reshaped(before, (1, 12, 16))
+    with pytest.raises(layout.Unshaped, match="has not as many elements"):
+        layout.reshaped(before, (1, 8, 4, 5))
+
+
+def reshape(x, y, shape):
+    """A Reshape to a constant shape."""
+    return "Reshape", [x, f"{y}.shape"], [y], {}, np.array(shape)
+
+
+def nodes_of(steps):
+    """Nodes, and the constants of their shapes."""
+    constants = {ins[1]: more[0] for _, ins, _, _, *more in steps if more}
+    return [step[:4] for step in steps], constants
+
+
+MOVES = {
+    "heads": [reshape("x", "a", (0, 2, 3, 20)), ("Transpose", ["a"], ["b"], {"perm": [0, 1, 3, 2]}),
+              ("Relu", ["b"], ["c"], {}), reshape("c", "y", (0, 2, 60))],
+    "windows": [("Transpose", ["x"], ["a"], {"perm": [0, 2, 3, 1]}), reshape("a", "b", (-1, 2, 2, 5, 1, 6)),
+                ("Transpose", ["b"], ["c"], {"perm": [0, 1, 3, 2, 4, 5]}), reshape("c", "d", (-1, 2, 6)),
+                ("Softmax", ["d"], ["e"], {"axis": 1}), reshape("e", "f", (-1, 2, 5, 2, 1, 6)),
+                ("Transpose", ["f"], ["g"], {"perm": [0, 1, 3, 2, 4, 5]}), reshape("g", "h", (-1, 4, 5, 6)),
+                ("Transpose", ["h"], ["i"], {"perm": [0, 3, 1, 2]}), ("Add", ["x", "i"], ["y"], {})],
+    "samples in between": [reshape("x", "a", (-1, 3, 2, 20)), ("Transpose", ["a"], ["b"], {"perm": [1, 0, 3, 2]}),
+                           ("Gather", ["b", "one"], ["c"], {"axis": 0}), ("Tanh", ["c"], ["y"], {})],
+    "rows of features": [("Flatten", ["x"], ["a"], {}), reshape("a", "b", (0, 6, 20)), ("Sigmoid", ["b"], ["y"], {})],
+    "a sum of two orders": [("Transpose", ["x"], ["a"], {"perm": [0, 1, 3, 2]}), reshape("a", "b", (0, 6, 20)),
+                            reshape("x", "c", (0, 6, 20)), ("Add", ["b", "c"], ["d"], {}), ("Relu", ["d"], ["y"], {})],
+    "joined rows": [("Relu", ["x"], ["a"], {}), ("Concat", ["x", "a"], ["y"], {"axis": 2})],
+    "joined columns": [("Relu", ["x"], ["a"], {}), ("Concat", ["x", "a", "x"], ["y"], {"axis": -1})],
+    "joined in another order": [("Transpose", ["x"], ["a"], {"perm": [0, 1, 3, 2]}), reshape("a", "b", (0, 6, 20)),
+                                reshape("x", "c", (0, 6, 20)), ("Concat", ["b", "c"], ["y"], {"axis": 1})],
+    "a part of the rows": [("Slice", ["x", "one1", "three", "two"], ["a"], {}), ("Relu", ["a"], ["y"], {})],
+    "every second pixel": [("Slice", ["x", "zeros", "far", "maps", "steps"], ["a"], {}), ("Relu", ["a"], ["y"], {})],
+    "one row": [("Gather", ["x", "one"], ["a"], {"axis": 2}), ("Relu", ["a"], ["y"], {})],
+    "columns apart": [("Split", ["x", "counts"], ["a", "b"], {"axis": 3}), ("Mul", ["b", "b"], ["c"], {}),
+                      ("Concat", ["c", "a"], ["y"], {"axis": 3})],
+    "softmax along channels": [("Softmax", ["x"], ["a"], {"axis": 1}), ("Relu", ["a"], ["y"], {})],
+    "softmax along columns": [("Softmax", ["x"], ["a"], {"axis": 3}), ("Relu", ["a"], ["y"], {})],
+    "a map with itself": [reshape("x", "a", (0, 6, 20)), ("Transpose", ["a"], ["b"], {"perm": [0, 2, 1]}),
+                          ("MatMul", ["a", "b"], ["c"], {}), ("Relu", ["c"], ["y"], {})],
+    "itself with a map": [reshape("x", "a", (0, 6, 20)), ("Transpose", ["a"], ["b"], {"perm": [0, 2, 1]}),
+                          ("MatMul", ["b", "a"], ["c"], {}), ("Relu", ["c"], ["y"], {})],
+}  # fmt: skip
+CONSTANTS = {
+    "one": np.array(1), "one1": np.array([1]), "three": np.array([3]), "two": np.array([2]), "zeros": np.array([1, 0]),
+    "far": np.array([2**31, 2**31]), "maps": np.array([2, 3]), "steps": np.array([2, 5]), "counts": np.array([1, 4]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("of", MOVES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_moves(of, batch, tmp_path):
+    nodes, shapes = nodes_of(MOVES[of])
+    used = {name for _, ins, _, _ in nodes for name in ins}
+    constants = shapes | {name: a for name, a in CONSTANTS.items() if name in used}
+    path = saved(tmp_path / "a.onnx", nodes, ("n", 6, 4, 5), constants=constants)
+    x = floats(batch, 6, 4, 5)
+    np.testing.assert_allclose(ours(path, x), by_runtime(path, x), 1e-4, 1e-6)
+
+
+def test_a_batch_of_the_file_itself(tmp_path):
+    nodes, constants = nodes_of([reshape("x", "a", (2, 6, 20)), ("Relu", ["a"], ["y"], {})])
+    path, x = saved(tmp_path / "a.onnx", nodes, (2, 6, 4, 5), constants=constants), floats(2, 6, 4, 5)
+    np.testing.assert_allclose(ours(path, x), by_runtime(path, x), 1e-6)
+    assert ours(path, floats(5, 6, 4, 5)).shape == (5, 6, 20)
+    nodes, constants = nodes_of([reshape("x", "a", (3, 4, 20)), ("Relu", ["a"], ["y"], {})])
+    found = imported(saved(tmp_path / "b.onnx", nodes, (2, 6, 4, 5), constants=constants))
+    assert "of a batch of 2, which mixes samples" in found.missing[0].why
+
+
+REFUSED = {
+    "joins samples": [("Concat", ["x", "x"], ["y"], {"axis": 0})],
+    "backwards": [("Slice", ["x", "far1", "zero1", "two", "minus"], ["y"], {})],
+    "do not follow each other": [("Gather", ["x", "apart"], ["y"], {"axis": 1})],
+    "cuts across its axes": [("Reshape", ["x", "odd"], ["y"], {})],
+    "works along samples": [("Transpose", ["x"], ["a"], {"perm": [1, 0, 2, 3]}), ("Softmax", ["a"], ["b"], {"axis": 1}),
+                            ("Relu", ["b"], ["y"], {})],
+    "samples are not along the first axis": [("Transpose", ["x"], ["a"], {"perm": [1, 0, 2, 3]}),
+                                             ("MatMul", ["a", "turned"], ["y"], {})],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_what_cannot_be_read(why, tmp_path):
+    constants = {"far1": np.array([3]), "zero1": np.array([0]), "two": np.array([2]), "minus": np.array([-1]),
+                 "apart": np.array([0, 2]), "odd": np.array([1, 8, 15]), "turned": floats(5, 2)}  # fmt: skip
+    used = {name for _, ins, _, _ in REFUSED[why] for name in ins}
+    kept = {name: a for name, a in constants.items() if name in used}
+    found = imported(saved(tmp_path / "a.onnx", REFUSED[why], (1, 6, 4, 5), constants=kept))
+    assert found.missing and any(why in told.why for told in found.missing), found.missing
+
+
+def transformer(path, tokens=6, width=8, heads=2, batch="n"):
+    """A patch embedding, a class token, one block of attention and of a linear layer, and a classifier of the token."""
+    each, w = width // heads, lambda *shape: (RNG.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32)
+    constants = {
+        "stem.weight": w(width, 3, 2, 2), "token": w(1, 1, width), "norm.weight": w(width), "norm.bias": w(width),
+        "qkv.weight": w(width, 3 * width), "qkv.bias": w(3 * width), "proj.weight": w(width, width),
+        "proj.bias": w(width), "head.weight": w(4, width), "head.bias": w(4), "tokens": np.array([0, width, tokens]),
+        "cut": np.array([0, tokens + 1, 3, heads, each]), "back": np.array([0, tokens + 1, width]), "zero": np.array(0),
+        "many": np.array([1, 1, 1]),
+    }  # fmt: skip
+    expanded = "token" if batch == 1 else "tokens.all"
+    constants[expanded] = constants["token"]
+    nodes = [
+        ("Conv", ["x", "stem.weight"], ["a"], {"strides": [2, 2]}), ("Reshape", ["a", "tokens"], ["b"], {}),
+        ("Transpose", ["b"], ["c"], {"perm": [0, 2, 1]}), ("Concat", [expanded, "c"], ["d"], {"axis": 1}),
+        ("LayerNormalization", ["d", "norm.weight", "norm.bias"], ["e"], {"axis": -1}),
+        ("MatMul", ["e", "qkv.weight"], ["f"], {}), ("Add", ["qkv.bias", "f"], ["g"], {}),
+        ("Reshape", ["g", "cut"], ["h"], {}), ("Transpose", ["h"], ["i"], {"perm": [2, 0, 3, 1, 4]}),
+        ("Split", ["i"], ["q5", "k5", "v5"], {"axis": 0, "num_outputs": 3}),
+        ("Squeeze", ["q5", "first"], ["q"], {}), ("Squeeze", ["k5", "first"], ["k"], {}),
+        ("Squeeze", ["v5", "first"], ["v"], {}), ("Transpose", ["k"], ["kt"], {"perm": [0, 1, 3, 2]}),
+        ("MatMul", ["q", "kt"], ["s"], {}), ("Softmax", ["s"], ["p"], {"axis": -1}), ("MatMul", ["p", "v"], ["o"], {}),
+        ("Transpose", ["o"], ["ot"], {"perm": [0, 2, 1, 3]}), ("Reshape", ["ot", "back"], ["j"], {}),
+        ("MatMul", ["j", "proj.weight"], ["l"], {}), ("Add", ["l", "proj.bias"], ["m"], {}),
+        ("Add", ["d", "m"], ["r"], {}), ("Gather", ["r", "zero"], ["t"], {"axis": 1}),
+        ("Gemm", ["t", "head.weight", "head.bias"], ["y"], {"transB": 1}),
+    ]  # fmt: skip
+    constants["first"] = np.array([0])
+    return saved(path, nodes, (batch, 3, 4, 6), opset=18, constants=constants)
+
+
+def test_a_transformer_trains_and_goes_back(tmp_path):
+    path, x = transformer(tmp_path / "a.onnx", batch=1), floats(1, 3, 4, 6)
+    np.testing.assert_allclose(ours(path, x), by_runtime(path, x), 1e-4, 1e-5)
+    graph = load_onnx(path)
+    ops = [node.op for node in graph.nodes]
+    assert ops.count("conv2d") == 3 and ops.count("matmul") == 2 and ops.count("attach") == 1, ops
+    assert set(graph.parameters) <= set(graph.stored)
+    trainer = ri.Trainer(ri.compile(graph, ri.Plan(train_bias=True), 4), 0)
+    rng = np.random.default_rng(3)
+    samples, y = rng.normal(size=(4, 4, 6, 3)).astype(np.float32), np.array([0, 1, 2, 3])
+    first, *_, last = (trainer.train_step(samples, y, 40) for _ in range(40))
+    assert last < 0.9 * first
+    weights = {name: a for name, a in trainer.parameters.items() if name in graph.parameters}
+    content = exported(path, graph.stored, weights, {})
+    (tmp_path / "b.onnx").write_bytes(content)
+    changed = onnx.load(tmp_path / "b.onnx")
+    assert [n.name for n in changed.graph.node] == [n.name for n in onnx.load(path).graph.node]
+    again, told = by_runtime(tmp_path / "b.onnx", x), trainer.predict(np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+    np.testing.assert_allclose(again, told, 1e-4, 1e-5)
+    assert np.abs(again - by_runtime(path, x)).max() > 1e-3
