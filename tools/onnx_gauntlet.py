@@ -1,6 +1,7 @@
 """52 nets of torchvision and timm as ONNX files: exported, read, and held against onnxruntime.
 
 python tools/onnx_gauntlet.py export FOLDER [classic|dynamo]   by a Python that has torchvision, timm and onnxscript
+python tools/onnx_gauntlet.py gradients FOLDER                 by the first again: NAME.npz beside each NAME.onnx
 python tools/onnx_gauntlet.py check FOLDER                     by one that has gradledger and onnxruntime
 
 Each net has random weights, and takes 1×3×224×224. `check` prints a line a file: the largest error of its output as a
@@ -67,6 +68,22 @@ def export(folder: Path, exporter: str) -> None:
                 print(f"{path.name}: {type(e).__name__}: {str(e).splitlines()[0][:100]}")
 
 
+def gradients(folder: Path) -> None:
+    """What PyTorch makes of a sample, and of a random gradient of the output, where that is not there yet."""
+    import numpy as np
+    from onnx_by_torch import run
+
+    for path in sorted(folder.glob("*.onnx")):
+        if path.with_suffix(".npz").exists():
+            continue
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(1, 3, SIZE, SIZE)).astype(np.float32)
+        dy = rng.normal(size=run(path, x)[0].shape).astype(np.float32)
+        y, found = run(path, x, dy)
+        np.savez(path.with_suffix(".npz"), x=x, dy=dy, y=y, **{f"gradient:{name}": a for name, a in found.items()})
+        print(f"{path.stem:48} {len(found)} gradients", flush=True)
+
+
 def check(folder: Path) -> None:
     """Read every file; compare its output on one sample with that of onnxruntime."""
     import numpy as np
@@ -97,5 +114,7 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     if sys.argv[1] == "export":
         export(Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "classic")
+    elif sys.argv[1] == "gradients":
+        gradients(Path(sys.argv[2]))
     else:
         check(Path(sys.argv[2]))
