@@ -259,8 +259,8 @@ PROTOCOLS = {
         trials=1,
         modes={
             "classifier": SIGNS,
-            "last block": (BACKPROP, "sign, m = 1", "16w8a, m = 1"),
-            "whole net": (BACKPROP, "sign, m = 1", "16w8a, m = 1"),
+            "last block": (BACKPROP, "sign, m = 1", "16w8a, m = 1", *HYBRID),
+            "whole net": (BACKPROP, "sign, m = 1", "16w8a, m = 1", *HYBRID),
         },
         shares={"last block": 1 / 9, "whole net": 1 / 90},
         rates=(0.0003, 0.001, 0.003),
