@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from . import arguments
 from .data.pixels import Level
-from .kernels.geometry import ceil_pad, same_pad
+from .kernels.geometry import MOST_DIGITS, ceil_pad, same_pad
 from .kernels.passes import ShapeError, canonical, dtypes_of, full_shape, read_sizes, starred_axes
 from .kernels.quantized import Quantized, check_quantized
 from .ops import Operator, operator
@@ -481,7 +481,7 @@ class Graph:
         self, name: str, x: str, size: tuple[int, int], lengths: Sequence[int], steps: Sequence[int]
     ) -> str:  # fmt: skip
         """The elements of a sample in the order of digits, as maps of `size`: at most six `lengths` and `steps`."""
-        fill = len(operator("rearrange").defaults["lengths"]) - len(lengths)
+        fill = MOST_DIGITS - len(lengths)
         attrs = {"lengths": (*lengths, *(1,) * fill), "steps": (*steps, *(0,) * fill), "size": size}
         return self.add_node(name, "rearrange", (x,), attrs, {})
 

@@ -71,6 +71,7 @@ OTHER_WORDS = {
     "clip_norm": r"gradledger/recipe.py",
     "identity": r"gradledger/run_state.py",  # of a run
     "tanh": r"validation/instruments/counted_numbers.py",  # a unit of cost
+    "matmul": r"validation/instruments/executing.py",  # NumPy's
     "quantize": r"refimpl/surgery/(__init__|for_step).py",  # a net
 }
 

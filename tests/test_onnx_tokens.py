@@ -9,19 +9,9 @@ from test_onnx import floats, ours
 import refimpl as ri
 from refimpl.formats.onnx import imported, layout, load_onnx
 from refimpl.formats.onnx.exporting import exported
+from refimpl.formats.onnx.value import Value
 
 RNG = np.random.default_rng(1)
-
-
-def dense(found: layout.Layout, x: np.ndarray) -> np.ndarray:
-    """The elements of one sample x of ours as a layout has them."""
-    places = np.zeros((), int)
-    for axis in found:
-        along = np.zeros(1, int)
-        for length, step in axis:
-            along = np.add.outer(along, step * np.arange(length)).reshape(-1)
-        places = np.add.outer(places, along)
-    return x.reshape(-1)[places]
 
 
 SHAPES = [(1, 8, 24), (1, 2, 4, 24), (1, 192), (8, 4, 6), (1, 1, 8, 2, 2, 3, 2), (1, 8, 2, 12), (2, 4, 1, 24)]
@@ -33,10 +23,18 @@ def test_a_layout_under_another_shape(shape):
     before = layout.of_axes((0, 3, 1, 2), (4, 6, 8))
     y = x.reshape(4, 6, 8).transpose(2, 0, 1)[None]
     after = layout.reshaped(before, shape)
-    np.testing.assert_array_equal(dense(after, x), y.reshape(shape))
+    np.testing.assert_array_equal(x[layout.places(after)], y.reshape(shape))
     assert layout.shape_of(after) == shape
     assert sum(axis.count(layout.SAMPLES) for axis in after) == 1
-    np.testing.assert_array_equal(dense(layout.reshaped(after, y.shape), x), y)
+    np.testing.assert_array_equal(x[layout.places(layout.reshaped(after, y.shape))], y)
+
+
+def test_values_go_there_and_back():
+    value = Value("x", (4, 6, 8), layout.reshaped(layout.of_axes((0, 3, 1, 2), (4, 6, 8)), (8, 24)))
+    x = floats(3, 4, 6, 8)
+    theirs = value.theirs(x)
+    np.testing.assert_array_equal(theirs, x.transpose(0, 3, 1, 2).reshape(24, 24))
+    np.testing.assert_array_equal(value.ours(theirs), x)
 
 
 def test_a_layout_that_cannot_be():

@@ -107,7 +107,7 @@ def test_channels_pass_through_it_when_others_are_pruned():
         ("TRAINS", "always", "TRAINS of the operator softplus must be left out, got 'always'"),
         ("BIAS", "b", "BIAS of the operator softplus must be left out, got 'b'"),
         ("SCALES", ("w",), "each of SCALES of the operator softplus must be one of its PARAMS, got 'w'"),
-        ("PARAMS", ("w",), "TRAINS of the operator softplus must be 'always' or 'counted' or 'statistics', got None"),
+        ("PARAMS", ("w",), "TRAINS of the operator softplus must be 'always' or 'counted' or 'behind' or 'statistics'"),
     ],
 )
 def test_what_it_cannot_state_is_refused(monkeypatch, statement, value, wrong):

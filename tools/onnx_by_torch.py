@@ -208,31 +208,30 @@ REDUCE = {
 
 
 def run(path, x: np.ndarray, dy: np.ndarray | None = None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The first output on samples x, and the gradients of Σ dy·output for each float constant, by its name."""
+    """The first output on samples x, and the gradients of Σ dy·output, one for each place that reads a constant.
+
+    Places are named NODE:INPUT, a node by its first output: a constant that several nodes read has one for each.
+    """
     model = load(str(path))
     made = {t.name: torch.from_numpy(np.array(numpy_helper.to_array(t))) for t in model.graph.initializer}
-    constant = set(made)
-    inputs = [i.name for i in model.graph.input if i.name not in made]
-    leaves = {name: t.requires_grad_() for name, t in made.items() if t.is_floating_point() and t.ndim}
-    made[inputs[0]] = torch.from_numpy(x)
-    with torch.enable_grad():
-        for node in model.graph.node:
-            a, given = attributes(node), [made[n] if n else None for n in node.input]
-            if node.op_type == "Split" and "split" not in a:
-                a["num_outputs"] = len(node.output)
-            if node.op_type in REDUCE:
-                found = REDUCE[node.op_type](given[0], *reduced(a, given))
-            else:
-                found = RUN[node.op_type](a, *given)
-            outputs = found if isinstance(found, tuple) else (found,)
-            for name, value in zip(node.output, outputs, strict=False):
-                made[name] = value
-                if all(n in constant for n in node.input if n):
-                    constant.add(name)
-                    if value.is_floating_point() and value.ndim:
-                        leaves[name] = value if value.requires_grad else value.requires_grad_()
-                        value.retain_grad()
-        y = made[model.graph.output[0].name]
-        if dy is not None:
-            y.backward(torch.from_numpy(dy))
+    constant, leaves = set(made), dict[str, torch.Tensor]()
+    made[next(i.name for i in model.graph.input if i.name not in made)] = torch.from_numpy(x)
+    for node in model.graph.node:
+        a, given = attributes(node), [made[n] if n else None for n in node.input]
+        if node.op_type == "Split" and "split" not in a:
+            a["num_outputs"] = len(node.output)
+        if all(n in constant for n in node.input if n):
+            constant.update(node.output)
+        else:
+            for place, name in enumerate(node.input):
+                if name in constant and made[name].is_floating_point():
+                    given[place] = leaves[f"{node.output[0]}:{place}"] = made[name].clone().requires_grad_()
+        if node.op_type in REDUCE:
+            found = REDUCE[node.op_type](given[0], *reduced(a, given))
+        else:
+            found = RUN[node.op_type](a, *given)
+        made.update(zip(node.output, found if isinstance(found, tuple) else (found,), strict=False))
+    y = made[model.graph.output[0].name]
+    if dy is not None:
+        y.backward(torch.from_numpy(dy))
     return y.detach().numpy(), {name: t.grad.numpy() for name, t in leaves.items() if t.grad is not None}

@@ -33,6 +33,17 @@ def ceil_pad(window: int, stride: int, pad: tuple[int, int]) -> tuple[int, int]:
     return before, after + max(0, min(stride - 1, window - 1 - after))
 
 
+MOST_DIGITS = 6  # of the order of a sample's elements
+
+
+def parted(elements: int, size) -> dict[str, int]:
+    """P, Q and R of a sample's elements as a map of P×Q = `size`; ShapeError where they cannot be shared out so."""
+    p, q = (int(n) for n in size)
+    if p < 1 or q < 1 or elements % (p * q):
+        raise ShapeError(f"D={elements} elements are no {p}x{q}xR")
+    return {"P": p, "Q": q, "R": elements // (p * q)}
+
+
 def inside(size: int, window: int, out: int, stride: int, dilation: int, pad: tuple[int, int]) -> np.ndarray:
     """Boolean (out, window): does tap r of window p fall inside the map of `size`?"""
     index = np.arange(out)[:, None] * stride - pad[0] + np.arange(window)[None, :] * dilation

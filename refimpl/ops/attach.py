@@ -104,10 +104,3 @@ def tangent_w(t, ty, tw, after=False):
 
 
 TANGENT = (tangent_x, tangent_w)
-
-
-def drawn_in(g, pick, name, x):
-    """A node of it on the tensor x of a drawn net."""
-    if len(g.shape(x)) != 4:
-        return g.softmax(name, x)
-    return g.attach(name, x, pick(1, 3), bool(pick(0, 1)))

@@ -85,10 +85,3 @@ def grad_b(t, db, dy, a, transposed=False):
 
 
 TANGENT = (Bound(forward, {"y": "ty", "a": "ta"}), Bound(forward, {"y": "ty", "b": "tb"}))  # ty = ta·b + a·tb
-
-
-def drawn_in(g, pick, name, x):
-    """A map with itself transposed, pixel by pixel of a row: a product of queries and keys."""
-    if len(g.shape(x)) != 4:
-        return g.softmax(name, x)
-    return g.matmul(name, x, x, True)

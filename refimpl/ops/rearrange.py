@@ -11,12 +11,11 @@ Attribute `size`: P and Q. Dimensions: N samples, D elements a sample. Any float
 
 import math
 
+from ..kernels.geometry import MOST_DIGITS, parted
 from ..kernels.passes import Bound, ShapeError, declare
-from . import reshape
 
 SHAPES = {"x": "N D*", "y": "N P Q R", "dy": "N P Q R", "dx": "N D*"}
-DIGITS = 6
-ONES, NO_STEPS = (1,) * DIGITS, (0,) * DIGITS
+ONES, NO_STEPS = (1,) * MOST_DIGITS, (0,) * MOST_DIGITS
 
 
 def derive(sizes, attrs):
@@ -32,7 +31,7 @@ def derive(sizes, attrs):
         below *= length
     if below != sizes["D"]:
         raise ShapeError(f"lengths {lengths} and steps {steps} do not give each of D={sizes['D']} elements once")
-    return {"D": sizes["D"], **reshape.derive(sizes, attrs)}
+    return {"D": sizes["D"], **parted(sizes["D"], attrs["size"])}
 
 
 def drawn(pick, large):
@@ -78,6 +77,6 @@ TANGENT = (Bound(forward, {"y": "ty", "x": "tx"}),)  # the same elements
 
 
 def drawn_in(g, pick, name, x):
-    """A node of it on the tensor x of a drawn net: rows and columns change places."""
-    n, h, w, c = (1, *([1] * (4 - len(g.shape(x)))), *g.shape(x)[1:])[-4:]
-    return g.rearrange(name, x, (w, h), (w, h, c), (c, w * c, 1))
+    """A node of it on the tensor x of a drawn net: pixels column by column in a map of the same rows."""
+    _, h, w, c = g.shape(x)
+    return g.rearrange(name, x, (h, w), (w, h, c), (c, w * c, 1))

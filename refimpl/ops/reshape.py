@@ -4,9 +4,7 @@ Attribute `size`: P and Q; R is what is left of the elements. Dimensions: N samp
 dtype.
 """
 
-import math
-
-from ..kernels.passes import ShapeError
+from ..kernels.geometry import parted
 
 SHAPES = {"x": "N D*", "y": "N P Q R", "dy": "N P Q R", "dx": "N D*"}
 ALIASES = {"y": "x", "dx": "dy"}
@@ -15,7 +13,4 @@ TANGENT = ("tx",)  # ty = tx
 
 def derive(sizes, attrs):
     """P, Q and R; ShapeError where the elements cannot be shared out so."""
-    p, q = (int(n) for n in attrs["size"])
-    if p < 1 or q < 1 or sizes["D"] % (p * q):
-        raise ShapeError(f"D={sizes['D']} elements are no {p}x{q}xR")
-    return {"P": p, "Q": q, "R": sizes["D"] // math.prod((p, q))}
+    return parted(sizes["D"], attrs["size"])

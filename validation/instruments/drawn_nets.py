@@ -88,7 +88,7 @@ def net_case(seed: int) -> NetCase:
 def net(pick: Pick, residual: bool) -> Graph:
     """A small net of one to four blocks and a classifier; residual: one of them must be a residual block."""
     g = Graph("drawn", (pick(1, 9), pick(2, 10)), pick(1, 4))
-    kinds = [(plain, plain, depthwise, shortcut, pooled, gated)[pick(0, 5)] for _ in range(pick(1, 4))]
+    kinds = [(plain, plain, depthwise, shortcut, pooled, gated, attended)[pick(0, 6)] for _ in range(pick(1, 4))]
     if residual and shortcut not in kinds:
         kinds.append(shortcut)
     x = INPUT
@@ -202,6 +202,15 @@ def gated(g: Graph, pick: Pick, name: str, x: str) -> str:
         return (g.mul, g.sub)[kind - 2](name, x, plain(g, pick, f"{name}.branch", x, channels, stride=False))
     y = g.relu(f"{name}.relu", g.linear(f"{name}.squeeze", g.global_avg_pool(f"{name}.mean", x), pick(1, 3)))
     return g.scale_channels(name, x, g.sigmoid(f"{name}.gate", g.linear(f"{name}.excite", y, channels)))
+
+
+def attended(g: Graph, pick: Pick, name: str, x: str) -> str:
+    """Pixels of a row that attend to each other, or weights beside the channels, some of which are left out again."""
+    channels = g.shape(x)[3]
+    if pick(0, 1):
+        return g.matmul(name, g.softmax(f"{name}.shares", g.matmul(f"{name}.scores", x, x, True)), x)
+    count = pick(1, 3)
+    return g.channel_slice(name, g.attach(f"{name}.beside", x, count, bool(pick(0, 1))), pick(0, count), channels)
 
 
 def judge(g: Graph, pick: Pick, outputs: int) -> Graph:

@@ -11,6 +11,8 @@ sample wherever something runs; in between it may stand in any axis.
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 Digit = tuple[int, int]
 Axis = tuple[Digit, ...]
 Layout = tuple[Axis, ...]
@@ -61,6 +63,17 @@ def axes_of(layout: Layout, own: Sequence[int]) -> tuple[int | Axis | None, ...]
 def shape_of(layout: Layout) -> tuple[int, ...]:
     """The shape in ONNX's order, at a batch of one."""
     return tuple(math.prod(length for length, _ in axis) for axis in layout)
+
+
+def places(layout: Layout) -> np.ndarray:
+    """Of each element in ONNX's shape, its number among the elements of a sample of ours."""
+    found = np.zeros((), int)
+    for axis in layout:
+        along = np.zeros(1, int)
+        for length, step in axis:
+            along = np.add.outer(along, step * np.arange(length)).reshape(-1)
+        found = np.add.outer(found, along)
+    return found
 
 
 def reshaped(layout: Layout, shape: Sequence[int]) -> Layout:

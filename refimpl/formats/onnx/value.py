@@ -7,7 +7,7 @@ import numpy as np
 
 from ...graph import Graph
 from . import layout as layouts
-from .layout import SAMPLES, Layout
+from .layout import Layout
 from .model_file import ModelFile
 
 MAP = (0, 3, 1, 2)  # our axes, in ONNX's order, of a map (N, C, H, W) → (N, H, W, C)
@@ -46,16 +46,16 @@ class Value:
         return layouts.axes_of(self.layout, self.own)
 
     def theirs(self, array: np.ndarray) -> np.ndarray:
-        """Values of our tensor (N, …) as ONNX has them, (N, …); Unsupported where samples are not along its axis 0."""
-        if SAMPLES not in self.layout[0]:
-            raise Unsupported("samples are not along its first axis")
-        places = np.zeros((), int)
-        for axis in self.layout:
-            along = np.zeros(1, int)
-            for length, step in axis:
-                along = np.add.outer(along, step * np.arange(length)).reshape(-1)
-            places = np.add.outer(places, along)
+        """Values of our tensor (N, …) as ONNX has them, where samples are along its first axis."""
+        places = layouts.places(self.layout)
         return array.reshape(len(array), -1)[:, places].reshape(-1, *places.shape[1:])
+
+    def ours(self, array: np.ndarray) -> np.ndarray:
+        """What `theirs` makes this array of."""
+        places = layouts.places(self.layout)
+        found = np.empty((array.size // places.size, places.size), array.dtype)
+        found[:, places.reshape(-1)] = array.reshape(len(found), -1)
+        return found.reshape(-1, *self.own)
 
 
 @dataclass(frozen=True)

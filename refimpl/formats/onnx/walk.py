@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...graph import Graph
-from ...ops import operator
+from ...kernels.geometry import MOST_DIGITS
 from ...storage.files import quoted
 from . import model_file
 from .layout import SAMPLES, Axis, Layout, Unshaped, of_axes, packed, paired, reshaped, row_major
@@ -224,11 +224,11 @@ class Walk:
                 return self.once(x, "flat", lambda name: graph.flatten(name, x))
             if shape == (1, 1, *value.own):
                 return self.once(x, "map", lambda name: graph.as_map(name, x))
-            return self.once(x, f"shape{shape}", lambda name: graph.reshape(name, x, shape[:2]))
+            return self.once(x, f"shape{shape}", lambda name: graph.reshape(name, x, (shape[0], shape[1])))
         lengths, steps = zip(*digits, strict=True)
-        if len(digits) > len(operator("rearrange").defaults["lengths"]):
+        if len(digits) > MOST_DIGITS:
             raise Unsupported(f"its input is arranged as {value.axes}, too many parts to be put in order")
-        size = (1, 1) if len(shape) == 1 else shape[:2]
+        size = (1, 1) if len(shape) == 1 else (shape[0], shape[1])
         found = self.once(
             x, f"order{digits}{size}", lambda name: graph.rearrange(name, x, size, lengths, steps)
         )  # fmt: skip

@@ -39,26 +39,26 @@ def alike(here: OnnxNode, values: list[Value], at: int) -> None:
     rows = [here.walk.placed(v, ((math.prod(v.own), 1),), (before, 1, math.prod(v.own) // before)) for v in values]
     joined = graph.concat(here.name, *rows)
     own = (*own[: at - 1], sum(v.own[at - 1] for v in values), *own[at:])
-    here.give(graph.reshape(here.walk.unique(f"{here.name}.map"), joined, own[:2]), values[0].axes)
+    here.give(graph.reshape(here.walk.unique(f"{here.name}.map"), joined, (own[0], own[1])), values[0].axes)
 
 
 def in_order(here: OnnxNode, inputs: list[Value | np.ndarray], axis: int) -> None:
     """Join the elements in ONNX's order."""
     graph, shape = here.graph, list(inputs[0].shape)
     before, behind = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
-    made, front = "", list[int]()  # constants that come before the first tensor
+    made, front = "", list[tuple[int, np.ndarray]]()  # constants that come before the first tensor
     for i, value in enumerate(inputs):
         width = value.shape[axis] * behind
         if isinstance(value, Value):
             own = here.walk.laid(value, range(1, len(shape)), (before, 1, width))
-            for place in reversed(front):
-                own = attached(here, own, place, inputs[place], before, after=False)
+            for place, constant in reversed(front):
+                own = attached(here, own, place, constant, before, after=False)
             front = []
             made = own if not made else graph.concat(here.walk.unique(here.name), made, own)
         elif made:
             made = attached(here, made, i, value, before, after=True)
         else:
-            front.append(i)
+            front.append((i, value))
     shape[axis] = sum(v.shape[axis] for v in inputs)
     wide = (before, 1, shape[axis] * behind)
     samples = next(v for v in inputs if isinstance(v, Value)).layout

@@ -37,7 +37,7 @@ def products(here: OnnxNode) -> None:
     if len(a.shape) < 3 or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
         raise Unsupported(f"it multiplies {a.shape} and {b.shape}")
     groups, (rows, depth), columns = math.prod(a.shape[:-2]), a.shape[-2:], b.shape[-1]
-    order = range(1, len(a.shape))
+    order = tuple(range(1, len(a.shape)))
     turned = (*order[:-2], order[-1], order[-2])
     straight, crossed = (len(packed(d for i in (0, *o) for d in b.layout[i] if d != SAMPLES)) for o in (order, turned))
     transposed = crossed < straight

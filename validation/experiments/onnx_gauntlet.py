@@ -1,0 +1,158 @@
+"""Other people's nets: 52 of torchvision and timm as two exporters of PyTorch write them, read, run and trained.
+
+python tools/onnx_gauntlet.py export OUTPUT/onnx-gauntlet classic       by a Python that has torchvision and timm
+python tools/onnx_gauntlet.py export OUTPUT/onnx-gauntlet dynamo
+python tools/onnx_gauntlet.py gradients OUTPUT/onnx-gauntlet
+gradledger reproduce onnx-gauntlet --output OUTPUT                      by one that has gradledger[onnx], onnxruntime
+
+Random weights, one sample of 3×224×224. Of each file that is read:
+
+- forward: the largest difference of its outputs from onnxruntime's, as a share of the largest of these.
+- gradients: of each weight that trains, ‖ours − PyTorch's‖ / ‖PyTorch's‖ for a random gradient of the outputs, the
+  worst one; PyTorch runs the file itself, node by node (`tools/onnx_by_torch.py`), batch norms by their running
+  statistics.
+- memory: the bytes of the arena that a step changes, against those predicted.
+- operations: calls of a step whose loops count other operations than their formulas say.
+- methods: one step with each of them; those that do not apply, with their sentence.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import refimpl as ri
+from costmodel import predict
+from refimpl.formats.onnx import imported
+from refimpl.formats.onnx.value import Imported
+from refimpl.kernels.passes import ShapeError
+from refimpl.methods import registry
+from refimpl.storage.checkpoint import CheckpointError
+
+from ..instruments import approximation, counting, measured, snapshot
+from .runs import Runs, certain, verdicts
+
+NAME = "onnx-gauntlet"
+FORWARD, GRADIENT = 1e-4, 1e-3  # of the largest output; of the norm of a gradient
+FILES, READ = 104, 95  # files, and how many are to be read
+HOLDS = {  # what is said of a file that is read → does it hold?
+    "forward": lambda r: r["forward"] <= FORWARD,
+    "gradients": lambda r: r["gradient"] <= GRADIENT,
+    "memory": lambda r: r["arena_bytes"] == r["touched_bytes"],
+    "operations": lambda r: r["miscounted"] == 0,
+    "methods": lambda r: not r["failed"],
+}
+
+
+def plan() -> ri.Plan:
+    """Every weight trains, by running statistics, on a loss whose gradient can be chosen."""
+    return ri.Plan("all", step=ri.Backprop(ri.SGD(lr=1e-9)), batch_norm="frozen", train_bias=True, loss="mse")
+
+
+def compared(found: Imported, beside: np.lib.npyio.NpzFile, path: Path) -> dict:
+    """Forward, gradients, memory and operations of a file that was read."""
+    import onnxruntime
+
+    graph, end = found.graph, found.end
+    assert graph is not None and end is not None
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    x = beside["x"]
+    wanted = session.run(None, {session.get_inputs()[0].name: x})[0]
+    program = ri.compile(graph, plan(), len(x))
+    trainer = ri.Trainer(program, 0)
+    own = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    y = trainer.predict(own)
+    dy = end.ours(beside["dy"])
+    target = y - dy * np.float32(dy.size / 2)  # 2·(y − target) / elements is dy
+    approximation.fill(trainer, own, target, 0, 1)
+    with trainer.backend.work(program.threads):
+        for section in ("forward", "backward"):
+            trainer.runner.run(section, len(x))
+    theirs = {name.removeprefix("gradient:"): beside[name] for name in beside.files if name.startswith("gradient:")}
+    errors = {}
+    for name in program.step.gradients:
+        at = found.stored[name]
+        exact = at.ours(theirs[f"{at.node}:{at.place}"]) / at.factor**2
+        gradient = approximation.full_gradient(program, trainer.runner, name).reshape(exact.shape)
+        least = np.finfo(np.float32).tiny
+        errors[name] = float(np.linalg.norm(gradient - exact) / max(np.linalg.norm(exact), least))
+    worst = max(errors, key=errors.__getitem__)
+    return {
+        "forward": float(np.abs(end.theirs(y) - wanted).max() / np.abs(wanted).max()),
+        "gradients": len(errors),
+        "gradient": errors[worst],
+        "worst": worst,
+        "arena_bytes": program.peak_bytes,
+        "touched_bytes": measured.touched_bytes(program, own, target, trainer.parameters),
+        "miscounted": sum(
+            dict(predict.call_counts(call, len(x))) != counting.count_call(call, len(x)) for call in program.step
+        ),
+        "calls": len(list(program.step)),
+    }
+
+
+def trained(found: Imported) -> dict:
+    """One step with each method: `steps`, those that did; `refused` and `failed`, method → sentence."""
+    graph = found.graph
+    assert graph is not None
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *(graph.size or ()), graph.channels)).astype(np.float32)
+    shape = graph.shape(graph.output)
+    y = rng.integers(0, shape[-1], (2, *shape[1:-1]))
+    steps, refused, failed = [], {}, {}
+    for method in registry.known():
+        try:
+            program = ri.compile(graph, snapshot.plan_of((method,)), 2)
+            loss = ri.Trainer(program, 0).train_step(x, y, 1)
+            if np.isfinite(loss):
+                steps.append(method)
+            else:
+                failed[method] = f"the loss is {loss}"
+        except (ShapeError, ValueError) as e:
+            refused[method] = str(e)
+        except Exception as e:  # what must not happen
+            failed[method] = f"{type(e).__name__}: {e}"
+    return {"steps": steps, "refused": refused, "failed": failed}
+
+
+def of_file(path: Path) -> dict:
+    """What becomes of one file."""
+    try:
+        found = imported(path)
+    except CheckpointError as e:
+        return {"error": str(e)}
+    if found.graph is None:
+        return {"missing": {t.op: t.why for t in found.missing}}
+    with np.load(path.with_suffix(".npz")) as beside:
+        r = compared(found, beside, path)
+    return {"nodes": len(found.graph.nodes), **r, **trained(found)}
+
+
+def run(output: Path, watch: Callable[[int, int, str], None]) -> dict:
+    """Every file of `output`/onnx-gauntlet; the record. Files that are done are kept in `output` and not run again.
+
+    CheckpointError where there are none, or one has no gradients beside it.
+    """
+    folder = output / NAME
+    paths = sorted(folder.glob("*.onnx"))
+    lacking = [p.name for p in paths if not p.with_suffix(".npz").exists()]
+    if lacking or not paths:
+        what = f"{len(lacking)} files have no gradients" if paths else "there are no ONNX files"
+        raise CheckpointError(f"{what} in {folder}: run tools/onnx_gauntlet.py export and gradients first")
+    runs = Runs(output, NAME, {})
+    for i, path in enumerate(paths):
+        watch(i, len(paths), path.stem)
+        if not runs.get(file=path.stem):
+            runs.add(file=path.stem, **of_file(path))
+    return {"name": NAME, **judge({"runs": [r for r in runs.found if (folder / f"{r['file']}.onnx").exists()]})}
+
+
+def judge(record: dict) -> dict:
+    """What the files show, and whether the goals hold."""
+    read = [r for r in record["runs"] if "forward" in r]
+    goals = [certain("files that are read", float(len(read)), float(READ))]
+    goals += [
+        certain(f"share of them where {what} holds", sum(map(holds, read)) / max(1, len(read)), 1.0)
+        for what, holds in HOLDS.items()
+    ]
+    return {"protocol": {"files": FILES}, "published": {}, "seeds": [0], **verdicts(goals), "runs": record["runs"]}
