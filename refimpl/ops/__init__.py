@@ -22,7 +22,7 @@ For plans, methods and surgery, which ask no operator for its name:
 TRAINS, when its PARAMS train; there is none without it.
     "always"      as a classifier does, whatever the plan
     "counted"     if it is among the last that `Plan.train_last` counts; the rules of a plan are for such layers
-    "statistics"  if the plan trains with the statistics of the batch
+    "statistics"  if the plan trains with the statistics of the batch, as a norm does; so do weights apart from layers
 BIAS, the one of PARAMS that is added to the output, which a plan can train or leave by itself.
 SCALES, the PARAMS that all together multiply the output by a factor when they are multiplied by it.
 CHANNELS, what the channels of the output (its last axis) are; without it nothing can be pruned around it.

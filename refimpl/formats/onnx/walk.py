@@ -206,7 +206,8 @@ class Walk:
         array = np.asarray(stored.ours(constant))
         wanted = self.graph.parameters[parameter].shape
         self.graph.weights[parameter] = np.ascontiguousarray(array.reshape(wanted))
-        self.stored[parameter] = stored
+        computed = stored.name not in self.file.constants
+        self.stored[parameter] = replace(stored, shape=constant.shape) if computed else stored
 
     def fold(self, node: Any) -> bool:
         """Compute a node that depends on no input; is it such a one?"""

@@ -1,20 +1,24 @@
-"""A sum of two tensors of one shape; of a tensor and 0, as a sum of a list begins, no node."""
+"""A sum: of two tensors, one of which may be spread along axes of length 1; of a tensor and a constant.
 
-from ..value import Unsupported, Value
+What 0 is added to, as a sum of a list begins, is no node.
+"""
+
+from ..arithmetic import beside, line, pair, spread, weights
 from ..walk import OnnxNode
 
 OPERATORS = ("Add",)
 
 
 def convert(here: OnnxNode) -> None:
-    """An add, or what 0 is added to."""
-    if here.alone() == 0:
-        x = next(v for v in (here.value(0), here.value(1)) if isinstance(v, Value))
-        here.give(x.tensor, x.axes, x.mixed)
-        return
-    a, b = here.tensor(0), here.tensor(1)
-    if here.shape(a) != here.shape(b):
-        raise Unsupported(f"it adds shapes {here.shape(a)} and {here.shape(b)}")
-    if (a.axes, a.mixed) != (b.axes, b.mixed):
-        raise Unsupported("its inputs are arranged in two ways")
-    here.give(here.graph.add(here.name, a.tensor, b.tensor), a.axes, a.mixed)
+    """An add, an add_spread, an add_weight, or an affine."""
+    if found := beside(here):
+        if found.number is not None:
+            line(here, found.x, 1.0, found.number)
+        else:
+            weights(here, found, found.x, here.graph.add_weight)
+    elif wide := spread(here):
+        x, own, other = wide
+        here.give(here.graph.add_spread(here.name, own, other), x.axes)
+    else:
+        x, a, b = pair(here)
+        here.give(here.graph.add(here.name, a, b), x.axes, x.mixed)
