@@ -406,6 +406,46 @@ class Graph:
         bounds |= {"high": high} if high != math.inf else {}
         return self.add_node(name, "clip", (x,), bounds, {})  # a file says no number that is not finite
 
+    def reciprocal(self, name: str, x: str) -> str:
+        """1/x, element by element."""
+        return self.add_node(name, "reciprocal", (x,), {}, {})
+
+    def square_root(self, name: str, x: str) -> str:
+        """√x, element by element."""
+        return self.add_node(name, "square_root", (x,), {}, {})
+
+    def exponential(self, name: str, x: str) -> str:
+        """exp(x), element by element."""
+        return self.add_node(name, "exponential", (x,), {}, {})
+
+    def logarithm(self, name: str, x: str) -> str:
+        """The natural logarithm of x, element by element."""
+        return self.add_node(name, "logarithm", (x,), {}, {})
+
+    def absolute_value(self, name: str, x: str) -> str:
+        """|x|, element by element."""
+        return self.add_node(name, "absolute_value", (x,), {}, {})
+
+    def error_function(self, name: str, x: str) -> str:
+        """erf(x), element by element."""
+        return self.add_node(name, "error_function", (x,), {}, {})
+
+    def smooth_relu(self, name: str, x: str) -> str:
+        """log(1 + exp(x)), also called softplus."""
+        return self.add_node(name, "smooth_relu", (x,), {}, {})
+
+    def softsign(self, name: str, x: str) -> str:
+        """x/(1 + |x|)."""
+        return self.add_node(name, "softsign", (x,), {}, {})
+
+    def elu(self, name: str, x: str, alpha: float = 1.0) -> str:
+        """x where it is above 0, else alpha·(exp(x) − 1)."""
+        return self.add_node(name, "elu", (x,), {"alpha": alpha}, {})
+
+    def prelu(self, name: str, x: str, shape: Sequence[int]) -> str:
+        """x where it is above 0, else w·x, w the same for every sample; shape: as in `add_weight`."""
+        return self.add_node(name, "prelu", (x,), {}, {"w": Parameter(tuple(shape), "zeros")})
+
     def block_prune(self, name: str, x: str, block: Pair = 2, threshold: float = 0.0) -> str:
         """Zero where a whole block of a channel is below `threshold` in magnitude, identity elsewhere."""
         return self.add_node(name, "block_prune", (x,), {"block": block, "threshold": threshold}, {})
@@ -433,6 +473,41 @@ class Graph:
         attrs |= {} if count_include_pad is True else {"count_include_pad": count_include_pad}
         return self.add_node(name, "avg_pool", (x,), attrs, {})
 
+    def resize(
+        self, name: str, x: str, size: Pair = 0, scale: tuple[tuple[int, int], tuple[int, int]] = ((1, 1), (1, 1)),
+        linear: bool = False, grid: Pair = 0, rounding: int = 0,
+    ) -> str:  # fmt: skip
+        """A map in another size: `size` rows and columns, or where that is 0, `scale` times as many, as a quotient.
+
+        linear: between neighbours, else the nearest; grid: how places correspond, 0 by halves of pixels, 1 corners on
+        corners, 2 first on first; rounding, of the nearest: 0 half down, 1 half up, 2 down, 3 up.
+        """
+        attrs = {"size": size, "scale": scale, "linear": linear, "grid": grid, "rounding": rounding}
+        return self.add_node(name, "resize", (x,), attrs, {})
+
+    def pad(
+        self,
+        name: str,
+        x: str,
+        border: Sequence[tuple[int, int]],
+        channels: tuple[int, int] = (0, 0),
+        value: float = 0.0,
+    ) -> str:
+        """A map in a border of `value`: ((top, bottom), (left, right)), and channels before and behind its own."""
+        return self.add_node(name, "pad", (x,), {"border": (*border, channels), "value": value}, {})
+
+    def sum_over(self, name: str, x: str, over: tuple[int, int, int] = (1, 1, 0), mean: bool = False) -> str:
+        """Sums, or means, over rows, columns and channels of a map where `over` says 1; these stay with length 1."""
+        return self.add_node(name, "sum_over", (x,), {"over": over, "mean": mean}, {})
+
+    def norm_over(self, name: str, x: str, over: tuple[int, int, int] = (1, 1, 0)) -> str:
+        """Euclidean norms, over axes as in `sum_over`."""
+        return self.add_node(name, "norm_over", (x,), {"over": over}, {})
+
+    def max_over(self, name: str, x: str, over: tuple[int, int, int] = (1, 1, 0)) -> str:
+        """Maxima, over axes as in `sum_over`."""
+        return self.add_node(name, "max_over", (x,), {"over": over}, {})
+
     def global_avg_pool(self, name: str, x: str) -> str:
         """Mean of the whole map: (N, H, W, C) to (N, C)."""
         return self.add_node(name, "global_avg_pool", (x,), {}, {})
@@ -452,6 +527,26 @@ class Graph:
     def scale_channels(self, name: str, x: str, scale: str) -> str:
         """A map x (N, H, W, C) times scale (N, C), one factor for each channel of a sample."""
         return self.add_node(name, "scale_channels", (x, scale), {}, {})
+
+    def affine(self, name: str, x: str, factor: float = 1.0, offset: float = 0.0) -> str:
+        """factor·x + offset, two numbers that do not train."""
+        return self.add_node(name, "affine", (x,), {"factor": factor, "offset": offset}, {})
+
+    def add_weight(self, name: str, x: str, shape: Sequence[int]) -> str:
+        """x + w, w the same for every sample; shape: that of w, each axis of a sample, or 1 where all share one."""
+        return self.add_node(name, "add_weight", (x,), {}, {"w": Parameter(tuple(shape), "zeros")})
+
+    def mul_weight(self, name: str, x: str, shape: Sequence[int]) -> str:
+        """x·w, w the same for every sample; shape: as in `add_weight`."""
+        return self.add_node(name, "mul_weight", (x,), {}, {"w": Parameter(tuple(shape), "ones")})
+
+    def add_spread(self, name: str, x: str, other: str) -> str:
+        """x + other, which has the axes of x, each whole or of length 1, where one number stands for all."""
+        return self.add_node(name, "add_spread", (x, other), {}, {})
+
+    def mul_spread(self, name: str, x: str, other: str) -> str:
+        """x·other, which is as in `add_spread`; one factor for each channel of a map is `scale_channels`."""
+        return self.add_node(name, "mul_spread", (x, other), {}, {})
 
     def concat(self, name: str, *inputs: str) -> str:
         """Tensors that differ in their last axis only, side by side along it."""

@@ -16,6 +16,12 @@ def any_shape(pick) -> tuple[int, ...]:
     return map_shape(pick) if pick(0, 1) else (pick(1, 3), pick(1, 20))
 
 
+def whole_or_one(pick) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape of a map, and the same with some of its axes of length 1."""
+    n, *sample = map_shape(pick)
+    return (n, *sample), (n, *((1, length)[pick(0, 1)] for length in sample))
+
+
 def check_values(name, values, by_torch, attrs=None, bounds=(1e-6, 1e-14)):
     """y and dx at single values are PyTorch's, and finite where the values are.
 
@@ -61,25 +67,27 @@ def check_in_a_net(act, backend):
     check_net(net(act), backend, "c.w", "hidden.w")
 
 
-def check_net(g, backend, *weights_before):
+def check_net(g, backend, *weights_before, **plan):
     """The net trains, its calls count what their formulas say, its arena is as large as told.
 
     Gradients are slopes, and the derivative along a direction is theirs. weights_before: weights that reach the output
-    through what is looked at, and no other way.
+    through what is looked at, and no other way. plan: settings of it.
     """
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(8, *g.size, g.channels)).astype(np.float32), rng.integers(0, 3, 8)
-    p = ri.compile(g, ri.Plan(step=ri.Backprop(ri.SGD(lr=0.1))), 8, backend=backend)
+    p = ri.compile(g, ri.Plan(step=ri.Backprop(ri.SGD(lr=0.1)), **plan), 8, backend=backend)
     trainer = ri.Trainer(p, seed=1)
     first, *_, last = (trainer.train_step(x, y, 60) for _ in range(60))
     assert last < 0.9 * first
     assert measured.touched_bytes(p, x, y, trainer.parameters) == p.peak_bytes
     for call in p.step:
         assert dict(predict.call_counts(call, 5)) == counting.count_call(call, 5), call.name
-    assert closed_form.of(g, ri.Plan()).at(N=8) == predict.estimate(p).units
-    gaps = approximation.slopes(g, ri.Plan(), x, y, h=1e-6)
+    assert closed_form.of(g, ri.Plan(**plan)).at(N=8) == predict.estimate(p).units
+    gaps = approximation.slopes(g, ri.Plan(**plan), x, y, h=1e-6)
     assert gaps.keys() >= {*weights_before} and max(gaps.values()) < 1e-6, gaps
-    t = ri.Trainer(ri.compile(g, ri.Plan(step=ri.Backprop(ri.SGD(lr=1.0))), 8, backend=backend, dtype=np.float64), 1)
+    t = ri.Trainer(
+        ri.compile(g, ri.Plan(step=ri.Backprop(ri.SGD(lr=1.0)), **plan), 8, backend=backend, dtype=np.float64), 1
+    )
     weights = {name: w.copy() for name, w in t.parameters.items()}
     t.train_step(x.astype(float), y, 1)
     along = {name: rng.normal(size=weights[name].shape) for name in weights_before}

@@ -86,6 +86,35 @@ def scale_channels(a, attrs):
     return {"y": y, "dx": dx, "ds": np.einsum("nhwc,nhwc->nc", a["dy"], a["x"])}
 
 
+def _summed(a, shape):
+    """The sum of an array over the axes along which `shape`, which may lack the first, has length 1."""
+    lead = a.ndim - len(shape)
+    axes = [*range(lead), *(i + lead for i, n in enumerate(shape) if n == 1)]
+    return a.sum(tuple(axes), keepdims=True).reshape(shape)
+
+
+def affine(a, attrs):
+    return {"y": a["x"] * attrs["factor"] + attrs["offset"], "dx": a["dy"] * attrs["factor"]}
+
+
+def add_weight(a, attrs):
+    return {"y": a["x"] + a["w"], "dw": _summed(a["dy"], a["w"].shape)}
+
+
+def mul_weight(a, attrs):
+    w = np.broadcast_to(a["w"], a["x"].shape)
+    return {"y": w * a["x"], "dx": w * a["dy"], "dw": _summed(a["x"] * a["dy"], a["w"].shape)}
+
+
+def add_spread(a, attrs):
+    return {"y": a["x"] + a["s"], "ds": np.stack([_summed(dy, s.shape) for dy, s in zip(a["dy"], a["s"], strict=True)])}
+
+
+def mul_spread(a, attrs):
+    s, pairs = np.broadcast_to(a["s"], a["x"].shape), zip(a["x"] * a["dy"], a["s"], strict=True)
+    return {"y": s * a["x"], "dx": s * a["dy"], "ds": np.stack([_summed(dy, own.shape) for dy, own in pairs])}
+
+
 def _bits(inside):
     """One bit an element, the first element of a sample in the lowest bit of its first byte."""
     return np.packbits(inside.reshape(inside.shape[0], -1), axis=1, bitorder="little")
@@ -150,6 +179,50 @@ def clip(a, attrs):
     return {"y": np.clip(a["x"], attrs["low"], attrs["high"]), "mask": _bits(inside), "dx": inside * a["dy"]}
 
 
+def reciprocal(a, attrs):
+    return {"y": a["x"] ** -1.0, "dx": -a["dy"] * a["x"] ** -2.0}
+
+
+def square_root(a, attrs):
+    return {"y": a["x"] ** 0.5, "dx": 0.5 * a["dy"] * a["x"] ** -0.5}
+
+
+def exponential(a, attrs):
+    return {"y": np.e ** a["x"], "dx": a["dy"] * np.e ** a["x"]}
+
+
+def logarithm(a, attrs):
+    return {"y": np.log2(a["x"]) * np.log(2), "dx": a["dy"] * a["x"] ** -1.0}
+
+
+def absolute_value(a, attrs):
+    return {"y": np.maximum(a["x"], -a["x"]), "dx": np.sign(a["x"]) * a["dy"]}
+
+
+def error_function(a, attrs):
+    return {"y": 1 - special.erfc(a["x"]), "dx": a["dy"] * np.exp(-(a["x"] ** 2)) / special.gamma(1.5)}
+
+
+def smooth_relu(a, attrs):
+    return {"y": np.logaddexp(0, a["x"]), "dx": a["dy"] * special.expit(a["x"])}
+
+
+def softsign(a, attrs):
+    return {"y": np.sign(a["x"]) - np.sign(a["x"]) / (1 + np.abs(a["x"])), "dx": a["dy"] * (1 + np.abs(a["x"])) ** -2.0}
+
+
+def elu(a, attrs):
+    x, low = a["x"], np.minimum(a["x"], 0)
+    below = attrs["alpha"] * np.exp(low)
+    return {"y": np.where(x > 0, x, below - attrs["alpha"]), "dx": a["dy"] * np.where(x > 0, 1, below)}
+
+
+def prelu(a, attrs):
+    factor = np.where(a["x"] > 0, 1, a["w"])
+    dw = _summed(np.minimum(a["x"], 0) * a["dy"], a["w"].shape)
+    return {"y": factor * a["x"], "dx": factor * a["dy"], "dw": dw}
+
+
 def block_prune(a, attrs):
     (n, h, w, c), (rows, columns) = a["x"].shape, attrs["block"]
     padded = np.pad(np.abs(a["x"]), ((0, 0), (0, -h % rows), (0, -w % columns), (0, 0)))
@@ -182,6 +255,58 @@ def avg_pool(a, attrs):
     dy = a["dy"][:, :, :, None, None, :]
     spread = np.broadcast_to(dy / counts, windows.values.shape)
     return {"y": (windows.values / counts).sum((3, 4)), "dx": windows.back(spread)}
+
+
+def resize_matrices(shape, attrs):
+    """What each output row takes of the input's, (P, H), and each output column, (Q, W)."""
+    found = []
+    for axis, size in enumerate(shape[1:3]):
+        over, under = attrs["scale"][axis]
+        out = attrs["size"][axis] or size * over // under
+        scale = out / size if attrs["size"][axis] else over / under
+        p, grid = np.arange(out), attrs["grid"][axis]
+        place = [(p + 0.5) / scale - 0.5, np.linspace(0, size - 1, out), p / scale][grid]
+        place = np.where(np.abs(2 * place - (2 * place).round()) < 1e-9, (2 * place).round() / 2, place)  # exact halves
+        if attrs["linear"]:
+            share = np.maximum(0, 1 - np.abs(place.clip(0, size - 1)[:, None] - np.arange(size)))
+        else:
+            rounded = [np.ceil(place - 0.5), np.floor(place + 0.5), np.floor(place), np.ceil(place)][attrs["rounding"]]
+            share = (rounded.clip(0, size - 1)[:, None] == np.arange(size)).astype(float)
+        found.append(share)
+    return found
+
+
+def resize(a, attrs):
+    rows, columns = resize_matrices(a["x"].shape, attrs)
+    found = {"y": np.einsum("ph,qw,nhwc->npqc", rows, columns, a["x"])}
+    return found | {"dx": np.einsum("ph,qw,npqc->nhwc", rows, columns, a["dy"])} if "dy" in a else found
+
+
+def pad(a, attrs):
+    border = ((0, 0), *attrs["border"])
+    part = tuple(slice(before, n - behind) for (before, behind), n in zip(border, a["dy"].shape, strict=True))
+    return {"y": np.pad(a["x"], border, constant_values=attrs["value"]), "dx": a["dy"][part]}
+
+
+def _axes(attrs):
+    """The axes that `over` names."""
+    return tuple(i for i, gone in enumerate(attrs["over"], start=1) if gone)
+
+
+def sum_over(a, attrs):
+    y = a["x"].sum(_axes(attrs), keepdims=True)
+    share = y.size / a["x"].size if attrs["mean"] else 1.0
+    return {"y": y * share, "dx": np.broadcast_to(a["dy"] * share, a["x"].shape)}
+
+
+def norm_over(a, attrs):
+    y = (a["x"] ** 2).sum(_axes(attrs), keepdims=True) ** 0.5
+    return {"y": y, "dx": np.divide(a["x"], y) * a["dy"]}
+
+
+def max_over(a, attrs):
+    y = a["x"].max(_axes(attrs), keepdims=True)
+    return {"y": y, "dx": (a["x"] == y) * a["dy"]}
 
 
 def global_avg_pool(a, attrs):

@@ -81,6 +81,105 @@ CASES = {  # nodes, shape of the input, constants, opset
         [("Div", ["x", "root"], ["d"], {}), ("Erf", ["d"], ["e"], {}), ("Add", ["e", "one"], ["a"], {}),
          ("Mul", ["x", "a"], ["m"], {}), ("Mul", ["m", "half"], ["y"], {})], (4, 5, 6),
         {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}, 17),
+    "gelu of a half of its input": (
+        [("Mul", ["half", "x"], ["h"], {}), ("Mul", ["x", "root"], ["d"], {}), ("Erf", ["d"], ["e"], {}),
+         ("Add", ["one", "e"], ["a"], {}), ("Mul", ["h", "a"], ["y"], {})], (4, 5, 6),
+        {"root": np.float32(0.5**0.5), "one": np.float32(1), "half": np.float32(0.5)}, 17),
+    "gelu of a half of its factor": (
+        [("Div", ["x", "root"], ["d"], {}), ("Erf", ["d"], ["e"], {}), ("Add", ["e", "one"], ["a"], {}),
+         ("Div", ["a", "two"], ["h"], {}), ("Mul", ["x", "h"], ["y"], {})], (4, 5, 6),
+        {"root": np.float32(2**0.5), "one": np.float32(1), "two": np.float32(2)}, 17),
+    "an error function alone": (
+        [("Mul", ["x", "root"], ["d"], {}), ("Erf", ["d"], ["y"], {})], (4, 5, 6), {"root": np.float32(0.5**0.5)}, 17),
+    "numbers": (
+        [("Mul", ["x", "a"], ["p"], {}), ("Add", ["b", "p"], ["q"], {}), ("Sub", ["a", "q"], ["r"], {}),
+         ("Sub", ["r", "b"], ["s"], {}), ("Div", ["s", "b"], ["y"], {})], (4, 5, 6),
+        {"a": np.float32(0.3), "b": np.array([[[1.7]]], np.float32)}, 17),
+    "pixels by mean and deviation": (
+        [("Sub", ["x", "m"], ["c"], {}), ("Div", ["c", "d"], ["s"], {}), ("Conv", ["s", "w"], ["y"], {})], (4, 5, 6),
+        {"m": floats(1, 4, 1, 1), "d": 1 + np.abs(floats(4, 1, 1)), "w": W3}, 17),
+    "weights of each channel, row, column and element": (
+        [("Mul", ["c", "x"], ["p"], {}), ("Add", ["p", "r"], ["q"], {}), ("Mul", ["q", "l"], ["s"], {}),
+         ("Sub", ["s", "e"], ["t"], {}), ("Sub", ["r", "t"], ["u"], {}), ("Div", ["u", "k"], ["y"], {})], (4, 5, 6),
+        {"c": floats(4, 1, 1), "r": floats(5, 1), "l": floats(1, 1, 1, 6), "e": floats(4, 5, 6),
+         "k": 1 + np.abs(floats(1, 4, 5, 1))}, 17),
+    "weights of features and of a sequence": (
+        [("Mul", ["x", "c"], ["m"], {}), ("GlobalAveragePool", ["m"], ["g"], {}), ("Flatten", ["g"], ["f"], {}),
+         ("Add", ["f", "b"], ["a"], {}), ("Mul", ["a", "s"], ["y"], {})], (4, 9),
+        {"c": floats(4, 9), "b": floats(4), "s": floats(1, 4)}, 17),
+    "weights of a flattened map": (
+        [("Flatten", ["x"], ["f"], {}), ("Add", ["f", "b"], ["a"], {}), ("Gemm", ["a", "w"], ["y"], {})], (4, 3, 2),
+        {"b": floats(24), "w": floats(24, 3)}, 17),
+    "a bias apart": (
+        [("Conv", ["x", "w"], ["c"], {}), ("Add", ["b", "c"], ["y"], {})], (4, 5, 5),
+        {"w": W3, "b": floats(8, 1, 1)}, 17),
+    "a constant by a tensor": (
+        [("Exp", ["x"], ["e"], {}), ("Div", ["one", "e"], ["r"], {}), ("Div", ["c", "r"], ["y"], {})], (4, 5, 6),
+        {"one": np.float32(2), "c": floats(4, 1, 1)}, 17),
+    "a quotient of tensors": ([("Exp", ["x"], ["e"], {}), ("Div", ["x", "e"], ["y"], {})], (4, 5, 6), {}, 17),
+    "tensors spread along channels and along places": (
+        [("GlobalAveragePool", ["x"], ["g"], {}), ("Add", ["g", "x"], ["a"], {}), ("Sub", ["g", "a"], ["b"], {}),
+         ("Conv", ["b", "w"], ["c"], {}), ("Mul", ["c", "b"], ["m"], {}), ("Sub", ["m", "c"], ["s"], {}),
+         ("Exp", ["c"], ["e"], {}), ("Div", ["s", "e"], ["d"], {}), ("Div", ["e", "d"], ["y"], {})], (4, 5, 6),
+        {"w": floats(1, 4, 1, 1)}, 17),
+    "means and a map of one pixel": (
+        [("GlobalAveragePool", ["x"], ["g"], {}), ("Conv", ["g", "w"], ["c"], {}), ("Add", ["g", "c"], ["y"], {})],
+        (4, 5, 6), {"w": floats(4, 4, 1, 1)}, 17),
+    "powers": (
+        [(op, [x, f"p{i}"], [y], {}) for i, (op, x, y) in enumerate([
+            ("Pow", "x", "a"), ("Add", "a", "b"), ("Pow", "b", "c"), ("Pow", "c", "d"), ("Pow", "d", "y")])],
+        (4, 5, 6), {"p0": np.float32(2), "p1": np.float32(0.5), "p2": np.float32(-0.5), "p3": np.float32(3),
+                    "p4": np.float32(-2)}, 17),
+    "one bound of a clip": ([("Clip", ["x", "l"], ["y"], {})], (4, 5, 6), {"l": np.float32(-1)}, 17),
+    "the other bound of a clip": ([("Clip", ["x", "", "h"], ["y"], {})], (4, 5, 6), {"h": np.float32(1)}, 17),
+    "prelu": ([("PRelu", ["x", "s"], ["y"], {})], (4, 5, 6), {"s": floats(4, 1, 1)}, 17),
+    "prelu of one slope": ([("PRelu", ["x", "s"], ["y"], {})], (4, 5, 6), {"s": floats(1)}, 17),
+    "Abs": ([("Abs", ["x"], ["y"], {})], (4, 5, 6), {}, 18),
+    "Celu": ([("Celu", ["x"], ["y"], {"alpha": 0.7})], (4, 5, 6), {}, 18),
+    "Elu": ([("Elu", ["x"], ["y"], {"alpha": 1.3})], (4, 5, 6), {}, 18),
+    "Exp": ([("Exp", ["x"], ["y"], {})], (4, 5, 6), {}, 18),
+    "Mish": ([("Mish", ["x"], ["y"], {})], (4, 5, 6), {}, 18),
+    "Neg": ([("Neg", ["x"], ["y"], {})], (4, 5, 6), {}, 18),
+    "Reciprocal": ([("Reciprocal", ["x"], ["y"], {})], (4, 5, 6), {}, 18),
+    "Selu": ([("Selu", ["x"], ["y"], {})], (4, 5, 6), {}, 18),
+    "Softplus": ([("Softplus", ["x"], ["y"], {})], (4, 5, 6), {}, 18),
+    "Softsign": ([("Softsign", ["x"], ["y"], {})], (4, 5, 6), {}, 18),
+    "logarithm of a root": (
+        [("Exp", ["x"], ["e"], {}), ("Sqrt", ["e"], ["r"], {}), ("Log", ["r"], ["y"], {})], (4, 5, 6), {}, 17),
+    "upsampled": ([("Upsample", ["x", "f"], ["y"], {})], (4, 5, 6), {"f": np.array([1, 1, 2, 3], np.float32)}, 9),
+    "resized of an old opset": (
+        [("Resize", ["x", "f"], ["y"], {})], (4, 5, 6), {"f": np.array([1, 1, 1.5, 2], np.float32)}, 10),
+    "a sequence resized": (
+        [("Resize", ["x", "", "f"], ["y"], {"mode": "linear"})], (4, 9), {"f": np.array([1, 1, 1.7], np.float32)}, 13),
+    "zeros before a pool": (
+        [("Pad", ["x", "p"], ["t"], {}), ("MaxPool", ["t"], ["y"], {"kernel_shape": [3, 3]})], (4, 5, 5),
+        {"p": np.array([0, 0, 1, 2, 0, 0, 0, 3])}, 17),
+    "a border and channels": (
+        [("Pad", ["x", "p", "v"], ["y"], {})], (4, 5, 5),
+        {"p": np.array([0, 1, 1, 2, 0, 2, 0, 3]), "v": np.float32(1.5)}, 17),
+    "zeros before a conv that another reads": (
+        [("Pad", ["x", "p"], ["t"], {}), ("Conv", ["t", "w"], ["c"], {}),
+         ("ReduceMax", ["t"], ["m"], {"axes": [1, 2, 3]}), ("Mul", ["c", "m"], ["y"], {})], (4, 5, 5),
+        {"w": W3, "p": np.array([0, 0, 1, 2, 0, 0, 0, 3])}, 17),
+    "zeros around a sequence": (
+        [("Pad", ["x", "p"], ["t"], {}), ("Relu", ["t"], ["y"], {})], (4, 5), {"p": np.array([0, 0, 1, 0, 0, 2])}, 17),
+    "global maximum": ([("GlobalMaxPool", ["x"], ["y"], {})], (4, 6, 7), {}, 17),
+    "mean over channels": ([("ReduceMean", ["x"], ["y"], {"axes": [1]})], (4, 6, 7), {}, 17),
+    "mean over all but samples": (
+        [("ReduceMean", ["x", "a"], ["y"], {"keepdims": 0})], (4, 6, 7), {"a": np.array([1, 2, 3])}, 18),
+    "sum over rows, left out": (
+        [("ReduceSum", ["x", "a"], ["y"], {"keepdims": 0})], (4, 6, 7), {"a": np.array([2])}, 17),
+    "sum over a map as features": (
+        [("ReduceSum", ["x", "a"], ["f"], {"keepdims": 0}), ("Gemm", ["f", "w"], ["y"], {})], (4, 6, 7),
+        {"a": np.array([2, 3]), "w": floats(4, 3)}, 17),
+    "norm of channels that divides": (
+        [("ReduceL2", ["x"], ["n"], {"axes": [2, 3]}), ("ReduceMean", ["n"], ["m"], {"axes": [1]}),
+         ("Add", ["m", "e"], ["a"], {}), ("Div", ["n", "a"], ["d"], {}), ("Mul", ["x", "d"], ["y"], {})], (4, 6, 7),
+        {"e": np.float32(1e-6)}, 17),
+    "norm of features": ([("ReduceL2", ["x", "a"], ["y"], {})], (9,), {"a": np.array([-1])}, 18),
+    "maximum over channels": ([("ReduceMax", ["x", "a"], ["y"], {})], (4, 6, 7), {"a": np.array([1])}, 18),
+    "minimum over columns of a sequence": ([("ReduceMin", ["x", "a"], ["y"], {})], (4, 7), {"a": np.array([2])}, 18),
+    "sum of squares": ([("ReduceSumSquare", ["x", "a"], ["y"], {})], (4, 6, 7), {"a": np.array([1, 3])}, 18),
     "some channels": (
         [("Slice", ["x", "s", "e", "a"], ["y"], {})], (6, 4, 5),
         {"s": np.array([1]), "e": np.array([-2]), "a": np.array([1])}, 17),
@@ -145,6 +244,24 @@ def test_an_operator_gives_what_onnxruntime_gives(tmp_path, case):
     y = ours(path, x, nodes[0][0] == "Transpose")
     assert y.shape == wanted.shape
     np.testing.assert_allclose(y, wanted, 1e-4, 1e-5)
+
+
+GRIDS = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
+RESIZED = [{"mode": m, "coordinate_transformation_mode": t} for m in ("nearest", "linear") for t in GRIDS]
+RESIZED += [{"nearest_mode": m} for m in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")]
+RESIZED += [{"axes": [2, 3], "mode": "linear"}, {"coordinate_transformation_mode": "half_pixel_symmetric"}]
+
+
+@pytest.mark.parametrize("attrs", RESIZED, ids=lambda attrs: " ".join(map(str, attrs.values())))
+@pytest.mark.parametrize("size", [(8, 4), (1, 13), (10, 3), (5, 1)])
+def test_a_map_is_resized_as_onnxruntime_does(tmp_path, attrs, size):
+    for given, constant in (("scales", (size[0] / 5, size[1] / 6)), ("sizes", size)):
+        whole = constant if "axes" in attrs else (1, 4 if given == "sizes" else 1, *constant)
+        inputs = ["x", "", "c"] if given == "scales" else ["x", "", "", "c"]
+        constants = {"c": np.array(whole, np.float32 if given == "scales" else np.int64)}
+        nodes, x = [("Resize", inputs, ["y"], attrs)], floats(1, 4, 5, 6)
+        path = saved(tmp_path / "a.onnx", nodes, (1, 4, 5, 6), 19, constants=constants)
+        np.testing.assert_allclose(ours(path, x), by_runtime(path, x), 1e-4, 1e-5, err_msg=given)
 
 
 FLATTENED = {
@@ -319,6 +436,44 @@ def test_a_constant_of_two_layers_is_written_as_one_for_each(tmp_path, copied):
     np.testing.assert_allclose(by_runtime(tmp_path / "b.onnx", x), by_runtime(path, x) + 1, 1e-4, 1e-5)
     again = load_onnx(tmp_path / "b.onnx")
     assert all(np.array_equal(a, again.weights[n]) for n, a in weights.items())
+
+
+APART = {  # nodes between a map and its mean, and their constants
+    "added": ([("Add", ["x", "a"], ["t"], {})], {"a": floats(3, 1, 1)}),
+    "taken off": ([("Sub", ["x", "a"], ["t"], {})], {"a": floats(1, 3, 5, 1)}),
+    "multiplied": ([("Mul", ["a", "x"], ["t"], {})], {"a": floats(3, 5, 6)}),
+    "divided by": ([("Div", ["x", "a"], ["t"], {})], {"a": 2 + np.abs(floats(3, 1, 1))}),
+    "slopes": ([("PRelu", ["x", "a"], ["t"], {})], {"a": floats(3, 1, 1)}),
+    "of another shape": (
+        [("Reshape", ["a", "to"], ["b"], {}), ("Mul", ["x", "b"], ["t"], {})],
+        {"a": floats(3), "to": np.array([3, 1, 1])}),
+    "turned": (
+        [("Transpose", ["a"], ["b"], {}), ("Add", ["x", "b"], ["t"], {})], {"a": floats(6, 5)}),
+    "a bias behind a convolution": (
+        [("Conv", ["x", "w"], ["c"], {}), ("Unsqueeze", ["a", "to"], ["b"], {}), ("Add", ["c", "b"], ["t"], {})],
+        {"w": floats(3, 3, 1, 1), "a": floats(3), "to": np.array([1, 2])}),
+    "a turned matrix": (
+        [("Transpose", ["a"], ["b"], {}), ("GlobalAveragePool", ["x"], ["g"], {}), ("Flatten", ["g"], ["f"], {}),
+         ("MatMul", ["f", "b"], ["m"], {}), ("Unsqueeze", ["m", "to"], ["t"], {})],
+        {"a": floats(3, 3), "to": np.array([2, 3])}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", APART)
+def test_constants_that_trained_are_written_back(tmp_path, case):
+    nodes, constants = APART[case]
+    behind = [("GlobalAveragePool", ["t"], ["g2"], {}), ("Flatten", ["g2"], ["y"], {})]
+    path = saved(tmp_path / "a.onnx", [*nodes, *behind], (1, 3, 5, 6), constants=constants, rank=2)
+    graph, x = load_onnx(path), floats(1, 3, 5, 6)
+    np.testing.assert_allclose(ours(path, x), by_runtime(path, x), 1e-4, 1e-5)
+    assert graph.weights.keys() == graph.parameters.keys() != set()
+    weights = {name: a + floats(*a.shape) for name, a in graph.weights.items()}
+    (tmp_path / "b.onnx").write_bytes(exported(path, graph.stored, weights, {}))
+    onnx.checker.check_model(onnx.load(tmp_path / "b.onnx"))
+    assert np.abs(by_runtime(tmp_path / "b.onnx", x) - by_runtime(path, x)).max() > 1e-3
+    again = load_onnx(tmp_path / "b.onnx")
+    for name, a in weights.items():
+        np.testing.assert_allclose(again.weights[name], a, 1e-5)
 
 
 def test_weights_in_a_file_beside_the_model(tmp_path):

@@ -326,7 +326,7 @@ class Derivation:
         if op.bind:
             binding = op.bind([arrays[local] for local in op.locals(len(node.inputs))])
             passes, tangent = list(binding.passes), tangent_terms(binding.tangent)
-        if op.trains == "statistics" and self.statistics_change(node):
+        if op.statistics and self.statistics_change(node):
             passes = [Bound(p) for rule in self.plan.rules for p in rule.statistics()] + passes
         rules = rules_for(self.plan.rules, self.graph, node) if "w" in self.trained.get(node.name, ()) else []
         if rules:

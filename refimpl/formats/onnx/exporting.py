@@ -45,6 +45,8 @@ def exported(
         if name not in weights:
             raise CheckpointError(f"the net has no weights {name}, which {what} needs")
         old = constant(file, nodes, at.name)
+        if old is None:  # computed by other nodes, whose place the array takes
+            old = np.empty(at.shape, np.float32)
         array = as_stored(at, weights[name], old.shape, f"{name} of {what}")
         if array.shape != old.shape:
             classes = array.shape[next(i for i, n in enumerate(old.shape) if array.shape[i] != n)]
@@ -76,14 +78,16 @@ def exported(
     return proto.SerializeToString()
 
 
-def constant(file: model_file.ModelFile, nodes: Mapping, name: str) -> np.ndarray:
-    """The array that a layer reads: an initializer, one that an Identity copies, or that of a Constant."""
+def constant(file: model_file.ModelFile, nodes: Mapping, name: str) -> np.ndarray | None:
+    """The array that a layer reads: an initializer, one that an Identity copies, or that of a Constant; else None."""
     from onnx import numpy_helper
 
     while name not in file.constants:
         node = nodes[name]
         if node.op_type == "Constant":
             return numpy_helper.to_array(node.attribute[0].t)
+        if node.op_type != "Identity":
+            return None
         name = node.input[0]
     return file.constants[name]
 

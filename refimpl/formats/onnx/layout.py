@@ -109,3 +109,17 @@ def paired(mine: Sequence[Digit], theirs: Sequence[Digit]) -> list[tuple[int, in
             length //= n
             found.append((n, mine_step, step * length))
     return found
+
+
+def shrunk(layout: Iterable[Axis], own: Sequence[int], gone: Sequence[int]) -> list[Axis]:
+    """The layout in a tensor of which some axes are 1 now. gone: 1 for those, which no digit is of, else 0."""
+    left = row_major([1 if one else n for n, one in zip(own, gone, strict=True)])
+
+    def moved(digit: Digit) -> Digit:
+        if digit == SAMPLES:
+            return digit
+        length, step = digit
+        at = next(i for i, (_, each) in enumerate(row_major(own)) if each <= step and own[i] > 1)
+        return length, step // row_major(own)[at][1] * left[at][1]
+
+    return [tuple(map(moved, axis)) for axis in layout]

@@ -63,7 +63,8 @@ class Stored:
     """Where a parameter is in the ONNX file.
 
     name: of the constant; node, place: what reads it, by its first output, and as which input; axes: its axes in our
-    order; split: its shape before that, where one axis stands for several; factor: ours is so many times it.
+    order; split: its shape before that, where one axis stands for several; factor: ours is so many times it; inverse:
+    ours is that of the inverse of each number; shape: of a constant that nodes compute.
     """
 
     name: str
@@ -72,10 +73,13 @@ class Stored:
     axes: tuple[int, ...]
     split: tuple[int, ...] = ()
     factor: float = 1.0
+    inverse: bool = False
+    shape: tuple[int, ...] = ()
 
     def ours(self, array: np.ndarray) -> np.ndarray:
         """The initializer in our order, with as many axes as it has."""
         found = array.reshape(self.split or array.shape).transpose(self.axes)
+        found = 1 / found if self.inverse else found
         return found if self.factor == 1 else found * found.dtype.type(self.factor)
 
     def theirs(self, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -84,7 +88,8 @@ class Stored:
         for own, axis in enumerate(self.axes):
             split[axis] = array.shape[own]
         found = array.transpose(np.argsort(self.axes)).reshape(shape)
-        return found if self.factor == 1 else found / found.dtype.type(self.factor)
+        found = found if self.factor == 1 else found / found.dtype.type(self.factor)
+        return 1 / found if self.inverse else found
 
 
 @dataclass

@@ -90,12 +90,7 @@ class OnnxNode:
 
         Without the padding that it may have.
         """
-        value = self.padded(i)
-        order = {4: (2, 3, 1), 3: (2, 1)}.get(len(value.layout))
-        if order is None:
-            raise Unsupported(f"its input has {len(value.layout)} axes, maps have 4 (N, C, H, W), or 3 (N, C, T)")
-        rows, columns, channels = (*(1,) * (4 - len(value.layout)), *(value.shape[axis] for axis in order))
-        return self.walk.laid(value, order, (rows, columns, channels))
+        return self.walk.map(self.padded(i))
 
     def give_map(self, tensor: str, rank: int, output: int = 0) -> None:
         """Its output, the first or number `output`, is our map: (N, C, H, W), or (N, C, T) where `rank` is 3."""
@@ -267,6 +262,36 @@ class Walk:
         except Unshaped as e:
             raise Unsupported(str(e)) from None
 
+    def map(self, value: Value) -> str:
+        """Our tensor (N, H, W, C) of a value (N, C, H, W), or (N, C, T) as a map of one row; Unsupported else."""
+        rank = len(value.layout)
+        order = {4: (2, 3, 1), 3: (2, 1)}.get(rank)
+        if order is None:
+            raise Unsupported(f"its input has {rank} axes, maps have 4 (N, C, H, W), or 3 (N, C, T)")
+        if value.shape[0] != 1:
+            raise Unsupported(f"its input has the shape {value.shape}, whose first axis is more than samples")
+        sides = (*(1,) * (4 - rank), *(value.shape[axis] for axis in order))
+        return self.laid(value, order, sides)
+
+    def grouped(self, value: Value, flags: Sequence[bool]) -> tuple[Value, list[bool]]:
+        """A value as a tensor of three axes in ONNX's order, each of neighbours with one flag, and their flags.
+
+        Unsupported where there are more than three groups of them.
+        """
+        groups: list[tuple[bool, int]] = []
+        for length, flag in zip(value.shape, flags, strict=True):
+            if groups and (groups[-1][0] == flag or length == 1):
+                groups[-1] = (groups[-1][0], groups[-1][1] * length)
+            elif length > 1:
+                groups.append((flag, length))
+        if len(groups) > 3:
+            raise Unsupported(f"its input {value.shape} would be a tensor of {len(groups)} axes, three are run")
+        groups = [(False, 1)] * (3 - len(groups)) + groups
+        own = tuple(length for _, length in groups)
+        tensor = self.laid(value, range(1, len(value.layout)), own)
+        layout = self.in_order(value.layout, row_major(value.shape))
+        return Value(tensor, own, layout), [flag for flag, _ in groups]
+
     def features(self, value: Value) -> Value | None:
         """A value (N, D, 1, …) as (N, D); None where it is none."""
         first, *rest = value.layout
@@ -303,7 +328,8 @@ class Walk:
         array = np.asarray(stored.ours(constant))
         wanted = self.graph.parameters[parameter].shape
         self.graph.weights[parameter] = np.ascontiguousarray(array.reshape(wanted))
-        self.stored[parameter] = stored
+        computed = stored.name not in self.file.constants
+        self.stored[parameter] = replace(stored, shape=constant.shape) if computed else stored
 
     def fold(self, node: Any) -> bool:
         """Compute a node that depends on no input; is it such a one?"""

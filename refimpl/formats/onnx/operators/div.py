@@ -1,38 +1,52 @@
-"""A division by one: no node. By √2 at the beginning of x·(1 + erf(x/√2))/2, as exports write it: a gelu."""
+"""A quotient: of two tensors a product with the reciprocal; of a tensor and a constant, with the inverse as weights.
 
-import math
+By √2 at the beginning of x·(1 + erf(x/√2))/2, as exports write it: a gelu.
+"""
 
+from dataclasses import replace
+
+from ..arithmetic import WithConstant, beside, line, spread, weights
+from ..gelu import gelu
 from ..value import Unsupported
 from ..walk import OnnxNode
 
 OPERATORS = ("Div",)
-CLOSE = 1e-5
 
 
 def convert(here: OnnxNode) -> None:
-    """A gelu, or what it divides."""
-    x, by = here.tensor(0), here.alone()
-    if by == 1:
-        here.like(x.tensor, x)
+    """A gelu, a mul_weight or an affine; a mul, or a mul_spread, of the reciprocal of what divides."""
+    if found := beside(here):
+        constant(here, found)
+    elif wide := spread(here):
+        x, own, other, first = wide
+        if first == 0:
+            other = reciprocal(here, other)
+        else:
+            own = reciprocal(here, own)
+        here.like(here.graph.mul_spread(here.name, own, other), x)
+    else:
+        a, b, x = here.pair()
+        here.like(here.graph.mul(here.name, a, reciprocal(here, b)), x)
+
+
+def constant(here: OnnxNode, found: WithConstant) -> None:
+    """A tensor by a constant, or a constant by a tensor."""
+    x = found.x
+    if found.place == 0:
+        x = replace(x, tensor=reciprocal(here, x.tensor))
+        if found.number is None:
+            weights(here, found, x, here.graph.mul_weight)
+        else:
+            line(here, x, found.number, 0.0)
         return
-    chain = gelu(here) if by is not None and math.isclose(by, math.sqrt(2), rel_tol=CLOSE) else None
-    if chain is None:
-        raise Unsupported("it divides by what is not 1, and begins no gelu")
-    here.like(here.graph.gelu(here.name, x.tensor), x)
-    for node in chain:
-        here.taken_with(node)
+    if not found.array.all():
+        raise Unsupported("it divides by 0")
+    if found.number is None:
+        weights(here, found, x, here.graph.mul_weight, inverse=True)
+    elif not gelu(here, found.number):
+        line(here, x, 1 / found.number, 0.0)
 
 
-def gelu(here: OnnxNode) -> list | None:
-    """The four nodes behind it that make a gelu; None where there are others."""
-    erf = here.only_consumer("Erf")
-    plus = erf and here.only_consumer("Add", erf)
-    if not plus or here.number(plus, erf.output[0]) != 1:
-        return None
-    times = here.only_consumer("Mul", plus)
-    if not times:
-        return None
-    x, halved = here.node.input[0], here.only_consumer("Mul", times)
-    if x in times.input and halved and here.number(halved, times.output[0]) == 0.5:
-        return [erf, plus, times, halved]
-    return None
+def reciprocal(here: OnnxNode, tensor: str) -> str:
+    """1/x, made once."""
+    return here.walk.once(tensor, "reciprocal", lambda name: here.graph.reciprocal(name, tensor))

@@ -1,5 +1,6 @@
 """The same operator of ours on each element alone, whatever its axes stand for."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,9 +26,44 @@ def clip(here: OnnxNode, x: str) -> str:
         return here.graph.relu6(here.name, x)
     if low == 0.0 and (high is None or high >= np.finfo(np.float32).max):
         return here.graph.relu(here.name, x)
-    if low is None or high is None:
-        raise Unsupported(f"it limits on one side, to {low if high is None else high}")
-    return here.graph.clip(here.name, x, low, high)
+    return here.graph.clip(here.name, x, -math.inf if low is None else low, math.inf if high is None else high)
+
+
+def power(here: OnnxNode, x: str) -> str:
+    """A power that other operators make: −2, −1, −½, ½, 1, 2, 3 or 4."""
+    exponent = here.constant(1, "exponent")
+    n = float(exponent.reshape(-1)[0]) if exponent.size == 1 else math.nan
+    if abs(n) not in (0.5, 1, 2, 3, 4) or n < -2:
+        raise Unsupported(f"its exponent is {n:g}, but −2, −1, −½, ½, 1, 2, 3 and 4 are read")
+    y, named = x, here.walk.unique
+    if abs(n) == 0.5:
+        y = here.graph.square_root(here.name if n > 0 else named(f"{here.name}.root"), x)
+    elif abs(n) > 1:
+        y = square = here.graph.mul(here.name if n == 2 else named(f"{here.name}.square"), x, x)
+        if n > 2:
+            y = here.graph.mul(here.name, square, x if n == 3 else square)
+    return y if n > 0 else here.graph.reciprocal(here.name, y)
+
+
+def selu(here: OnnxNode, x: str) -> str:
+    """An elu, times gamma."""
+    y = here.graph.elu(here.walk.unique(f"{here.name}.elu"), x, attribute(here, "alpha", 1.6732632423543772))
+    return here.graph.affine(here.name, y, attribute(here, "gamma", 1.0507009873554805))
+
+
+def celu(here: OnnxNode, x: str) -> str:
+    """alpha·(an elu of x/alpha)."""
+    alpha = attribute(here, "alpha", 1.0)
+    if alpha <= 0:
+        raise Unsupported(f"its alpha is {alpha}, which must be above 0")
+    part = here.graph.affine(here.walk.unique(f"{here.name}.part"), x, 1 / alpha)
+    return here.graph.affine(here.name, here.graph.elu(here.walk.unique(f"{here.name}.elu"), part), alpha)
+
+
+def mish(here: OnnxNode, x: str) -> str:
+    """x·tanh(log(1 + exp(x)))."""
+    soft = here.graph.smooth_relu(here.walk.unique(f"{here.name}.softplus"), x)
+    return here.graph.mul(here.name, x, here.graph.tanh(here.walk.unique(f"{here.name}.tanh"), soft))
 
 
 def attribute(here: OnnxNode, name: str, default: Any) -> float:
@@ -36,6 +72,20 @@ def attribute(here: OnnxNode, name: str, default: Any) -> float:
 
 
 MAKE: dict[str, Make] = {
+    "Abs": lambda here, x: here.graph.absolute_value(here.name, x),
+    "Celu": celu,
+    "Elu": lambda here, x: here.graph.elu(here.name, x, attribute(here, "alpha", 1.0)),
+    "Erf": lambda here, x: here.graph.error_function(here.name, x),
+    "Exp": lambda here, x: here.graph.exponential(here.name, x),
+    "Log": lambda here, x: here.graph.logarithm(here.name, x),
+    "Mish": mish,
+    "Neg": lambda here, x: here.graph.affine(here.name, x, -1.0),
+    "Pow": power,
+    "Reciprocal": lambda here, x: here.graph.reciprocal(here.name, x),
+    "Selu": selu,
+    "Softplus": lambda here, x: here.graph.smooth_relu(here.name, x),
+    "Softsign": lambda here, x: here.graph.softsign(here.name, x),
+    "Sqrt": lambda here, x: here.graph.square_root(here.name, x),
     "Relu": lambda here, x: here.graph.relu(here.name, x),
     "Clip": clip,
     "Gelu": lambda here, x: here.graph.gelu(here.name, x, here.attr("approximate", "none") == "tanh"),

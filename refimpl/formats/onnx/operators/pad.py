@@ -1,4 +1,7 @@
-"""Zeros around a map before a convolution, which then has them as its own padding."""
+"""A border of zeros, or of another number, around a map, or channels beside it.
+
+Zeros before convolutions become the convolutions' own padding.
+"""
 
 import numpy as np
 
@@ -9,7 +12,7 @@ OPERATORS = ("Pad",)
 
 
 def convert(here: OnnxNode) -> None:
-    """No node of ours, but for the convolution's."""
+    """A pad; no node where a convolution has it."""
     x = here.tensor(0)
     rank = len(x.axes)
     pads = here.attr("pads") if here.opset < 11 else here.constant(1, "pads").tolist()
@@ -21,9 +24,15 @@ def convert(here: OnnxNode) -> None:
     if not any(before + after):
         here.like(x.tensor, x)
         return
-    if here.attr("mode", "constant") != "constant" or value or min(before + after) < 0 or any((before + after)[:2]):
-        raise Unsupported("it pads with what are no zeros, along channels, or cuts")
-    if any(n is None or n.op_type != "Conv" for n in here.consumers()):
-        raise Unsupported("zeros around a map are read before convolutions alone")
-    rows = (before[2], after[2]) if rank == 4 else (0, 0)
-    here.give(here.map(0), MAP if rank == 4 else ROW, pad=(rows, (before[-1], after[-1])))
+    if here.attr("mode", "constant") != "constant" or min(before + after) < 0 or before[0] or after[0]:
+        raise Unsupported("it pads with what lies in the map, pads samples, or cuts")
+    places = MAP if rank == 4 else ROW
+    if not value and not before[1] + after[1]:
+        if all(n is not None and n.op_type == "Conv" for n in here.consumers()):
+            rows = (before[2], after[2]) if rank == 4 else (0, 0)
+            here.give(here.map(0), places, pad=(rows, (before[-1], after[-1])))
+            return
+    own = here.map(0)
+    sides = {places[axis]: (before[axis], after[axis]) for axis in range(1, rank)}
+    border = (sides.get(1, (0, 0)), sides[2])
+    here.give(here.graph.pad(here.name, own, border, sides[3], value), places)

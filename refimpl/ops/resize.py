@@ -1,0 +1,172 @@
+"""A map in another size: y[n,p,q,c] is x at row r(p) and column s(q), at the nearest one or linear between neighbours.
+
+Along rows, with scale = P/H or as it is given (columns alike), a line that is cut off at the first and the last row:
+
+    grid 0, half of a pixel:  r(p) = (p + ½)/scale − ½       grid 1, corners on corners:  r(p) = p·(H − 1)/(P − 1)
+    grid 2, asymmetric:  r(p) = p/scale
+
+rounding, for the nearest: 0 half down, 1 half up, 2 down, 3 up. With dy = ∂L/∂y, dx[n,h,w,c] = Σ dy[n,p,q,c] times the
+share that x[n,h,w,c] has in y[n,p,q,c]. Places are whole numbers over a common denominator, so nothing is rounded.
+Dimensions: N samples, H W input rows and columns, C channels, P Q output rows and columns. Any float dtype.
+"""
+
+import numpy as np
+
+from ..kernels.kernel import helper
+from ..kernels.passes import Bound, ShapeError, declare
+
+SHAPES = {"x": "N H W C", "y": "N P Q C", "dy": "N P Q C", "dx": "N H W C"}
+CHANNELS = "kept"
+
+
+def derive(sizes, attrs):
+    """P and Q: what `size` says, or ⌊H·scale⌋ and ⌊W·scale⌋; ShapeError where that is none, or a setting is unknown."""
+    if "grid" in attrs and not all(0 <= n <= 2 for n in attrs["grid"]) or not 0 <= attrs.get("rounding", 0) <= 3:
+        raise ShapeError(f"grid must be 0 to 2 and rounding 0 to 3, got {attrs['grid']} and {attrs['rounding']}")
+    found = {}
+    for axis, (size, out) in enumerate(("HP", "WQ")):
+        over, under = attrs["scale"][axis]
+        if min(over, under) < 1 or attrs["size"][axis] < 0:
+            raise ShapeError(f"scale must be of numbers above 0 and size of such from 0, got {attrs['scale']}")
+        if attrs["size"][axis]:
+            found[out] = attrs["size"][axis]
+        elif size in sizes:
+            found[out] = sizes[size] * over // under
+            if found[out] < 1:
+                raise ShapeError(f"{size}={sizes[size]} times {over}/{under} is less than 1")
+    return found
+
+
+def drawn(pick, large):
+    """A map of any size, in another size or by a scale."""
+    most = 24 if large else 6
+    letters = {"N": pick(1, most), "H": pick(1, most), "W": pick(1, most), "C": pick(1, 2 * most)}
+    attrs = {"size": (0, 0), "scale": ((pick(2, 5), pick(1, 2)), (pick(2, 5), pick(1, 2)))}
+    if pick(0, 1):
+        attrs["size"] = (pick(1, most), pick(1, most))
+    attrs |= {"linear": bool(pick(0, 1)), "grid": (pick(0, 2), pick(0, 2)), "rounding": pick(0, 3)}
+    return letters | derive(letters, attrs), attrs
+
+
+@helper
+def line(size, out, given, scale, grid):
+    """Numbers a, b and c of the line r(p) = (a·p + b) / c along an axis of `size` and `out` elements."""
+    over, under = scale[0], scale[1]
+    if given > 0:
+        over, under = out, size
+    if grid == 1:
+        return size - 1, 0, (out - 1 if out > 1 else 1)
+    if grid == 2:
+        return under, 0, over
+    return 2 * under, under - over, 2 * over
+
+
+@helper
+def nearest(top, bottom, size, rounding):
+    """The index of `size` nearest to the place top/bottom."""
+    if rounding == 0:
+        index = -((bottom - 2 * top) // (2 * bottom))
+    elif rounding == 1:
+        index = (2 * top + bottom) // (2 * bottom)
+    elif rounding == 2:
+        index = top // bottom
+    else:
+        index = -(-top // bottom)
+    return min(max(index, 0), size - 1)
+
+
+@helper
+def between(top, bottom, size):
+    """The index of `size` before the place top/bottom, and how far behind it the place is, over bottom."""
+    index = top // bottom
+    if index < 0:
+        return 0, 0
+    if index >= size - 1:
+        return size - 1, 0
+    return index, top - index * bottom
+
+
+@helper
+def readers(h, size, out, a, b, c):
+    """The first and the end of the indices p, of `out`, whose places may lie less than 1 from h."""
+    if a == 0:
+        return 0, out
+    first = 0 if h == 0 else min(max(((h - 1) * c - b) // a, 0), out)
+    end = out if h == size - 1 else min(max(-((b - (h + 1) * c) // a) + 1, 0), out)
+    return first, end
+
+
+def pairs(axis):
+    """How often each row (axis 0) or column (axis 1) of x is read, by which items of its gradient cost alike."""
+
+    def classes(sizes, attrs):
+        (size, out), settings = ("HP", "WQ")[axis], [attrs[name][axis] for name in ("size", "scale", "grid")]
+        a, b, c = line(sizes[size], sizes[out], *settings)
+        places = [a * p + b for p in range(sizes[out])]
+        if attrs["linear"]:
+            low = np.array([between(top, c, sizes[size])[0] for top in places])
+            read = np.concatenate([low, np.minimum(low + 1, sizes[size] - 1)])
+        else:
+            read = np.array([nearest(top, c, sizes[size], attrs["rounding"]) for top in places])
+        return np.bincount(read, minlength=sizes[size])
+
+    return classes
+
+
+@declare(SHAPES, items="N P Q C", writes="y", derive=derive)
+def forward(t, y, x, size=(0, 0), scale=((1, 1), (1, 1)), linear=False, grid=(0, 0), rounding=0):
+    """Output y, (N, P, Q, C), of x, (N, H, W, C): the nearest element, or a mean of four."""
+    rest, c = divmod(t, y.shape[3])
+    rest, q = divmod(rest, y.shape[2])
+    n, p = divmod(rest, y.shape[1])
+    a, b, over = line(x.shape[1], y.shape[1], size[0], scale[0], grid[0])
+    top = a * p + b
+    a, b, across = line(x.shape[2], y.shape[2], size[1], scale[1], grid[1])
+    left = a * q + b
+    if linear:
+        float_ = y.dtype.type
+        h, down = between(top, over, x.shape[1])
+        col, right = between(left, across, x.shape[2])
+        below, beside = min(h + 1, x.shape[1] - 1), min(col + 1, x.shape[2] - 1)
+        upper = float_((across - right) / across) * x[n, h, col, c] + float_(right / across) * x[n, h, beside, c]
+        lower = (
+            float_((across - right) / across) * x[n, below, col, c] + float_(right / across) * x[n, below, beside, c]
+        )
+        y[n, p, q, c] = float_((over - down) / over) * upper + float_(down / over) * lower
+    else:
+        h, col = nearest(top, over, x.shape[1], rounding), nearest(left, across, x.shape[2], rounding)
+        y[n, p, q, c] = x[n, h, col, c]
+
+
+@declare(SHAPES, items="N H W C", writes="dx", derive=derive, alike={"H": pairs(0), "W": pairs(1)})
+def grad_x(t, dx, dy, size=(0, 0), scale=((1, 1), (1, 1)), linear=False, grid=(0, 0), rounding=0):
+    """Gradient of x, (N, H, W, C), from dy, (N, P, Q, C). H and W must be given: several sizes give one P."""
+    # forward: y[n,p,q,c] is x at the place of p and q, the nearest or linear between its neighbours
+    rest, c = divmod(t, dx.shape[3])
+    rest, col = divmod(rest, dx.shape[2])
+    n, h = divmod(rest, dx.shape[1])
+    a, b, over = line(dx.shape[1], dy.shape[1], size[0], scale[0], grid[0])
+    u, v, across = line(dx.shape[2], dy.shape[2], size[1], scale[1], grid[1])
+    first, end = readers(h, dx.shape[1], dy.shape[1], a, b, over)
+    start, stop = readers(col, dx.shape[2], dy.shape[2], u, v, across)
+    total = dx.dtype.type(0)
+    for p in range(first, end):
+        if linear:
+            low, down = between(a * p + b, over, dx.shape[1])
+            for row in range(2):  # of the two rows that it reads
+                if h == min(low + row, dx.shape[1] - 1):
+                    vertical = down if row else over - down
+                    for q in range(start, stop):
+                        left, right = between(u * q + v, across, dx.shape[2])
+                        for side in range(2):
+                            if col == min(left + side, dx.shape[2] - 1):
+                                share = (vertical / over) * ((right if side else across - right) / across)
+                                total += dx.dtype.type(share) * dy[n, p, q, c]
+        elif h == nearest(a * p + b, over, dx.shape[1], rounding):
+            for q in range(start, stop):
+                if col == nearest(u * q + v, across, dx.shape[2], rounding):
+                    total += dy[n, p, q, c]
+    dx[n, h, col, c] = total
+
+
+TANGENT = (Bound(forward, {"y": "ty", "x": "tx"}),)  # tx in the other size
