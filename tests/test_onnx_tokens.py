@@ -75,6 +75,18 @@ MOVES = {
                                 reshape("x", "c", (0, 6, 20)), ("Concat", ["b", "c"], ["y"], {"axis": 1})],
     "a part of the rows": [("Slice", ["x", "one1", "three", "two"], ["a"], {}), ("Relu", ["a"], ["y"], {})],
     "every second pixel": [("Slice", ["x", "zeros", "far", "maps", "steps"], ["a"], {}), ("Relu", ["a"], ["y"], {})],
+    "every third row of four": [("Slice", ["x", "zero1", "far1", "two", "three"], ["a"], {}),
+                                ("Relu", ["a"], ["y"], {})],
+    "every second of five columns": [("Slice", ["x", "one1", "far1", "three", "two"], ["a"], {}),
+                                     ("Relu", ["a"], ["y"], {})],
+    "indices of another shape": [("Gather", ["x", "square"], ["a"], {"axis": 1}), ("Relu", ["a"], ["y"], {})],
+    "spread before a quotient": [("ReduceL2", ["x"], ["a"], {"axes": [3]}), ("Expand", ["a", "all"], ["b"], {}),
+                                 ("Div", ["x", "b"], ["y"], {})],
+    "means of tokens": [("Transpose", ["x"], ["a"], {"perm": [0, 2, 3, 1]}), reshape("a", "b", (0, 20, 6)),
+                        ("ReduceMean", ["b"], ["y"], {"axes": [1], "keepdims": 0})],
+    "weights of tokens": [("Transpose", ["x"], ["a"], {"perm": [0, 2, 3, 1]}), reshape("a", "b", (0, 20, 6)),
+                          ("Add", ["b", "place"], ["c"], {}), reshape("c", "d", (0, 20, 2, 3)),
+                          ("Mul", ["head", "d"], ["e"], {}), ("Tanh", ["e"], ["y"], {})],
     "one row": [("Gather", ["x", "one"], ["a"], {"axis": 2}), ("Relu", ["a"], ["y"], {})],
     "columns apart": [("Split", ["x", "counts"], ["a", "b"], {"axis": 3}), ("Mul", ["b", "b"], ["c"], {}),
                       ("Concat", ["c", "a"], ["y"], {"axis": 3})],
@@ -87,6 +99,9 @@ MOVES = {
 }  # fmt: skip
 CONSTANTS = {
     "one": np.array(1), "one1": np.array([1]), "three": np.array([3]), "two": np.array([2]), "zeros": np.array([1, 0]),
+    "zero1": np.array([0]), "far1": np.array([2**31]), "square": np.arange(2, 6).reshape(2, 2),
+    "all": np.array([1, 6, 4, 5]),
+    "place": floats(1, 20, 6), "head": floats(2, 1),
     "far": np.array([2**31, 2**31]), "maps": np.array([2, 3]), "steps": np.array([2, 5]), "counts": np.array([1, 4]),
 }  # fmt: skip
 

@@ -292,6 +292,12 @@ class Walk:
         layout = self.in_order(value.layout, row_major(value.shape))
         return Value(tensor, own, layout), [flag for flag, _ in groups]
 
+    def pixels(self, value: Value) -> Value:
+        """A value whose tensor (1, B, C) has its elements in ONNX's order, as (B, C, 1)."""
+        _, rows, columns = value.own
+        digits = ((math.prod(value.own), 1),)
+        return replace(value, tensor=self.placed(value, digits, (rows, columns, 1)), own=(rows, columns, 1))
+
     def features(self, value: Value) -> Value | None:
         """A value (N, D, 1, …) as (N, D); None where it is none."""
         first, *rest = value.layout

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..layout import packed
+from ..layout import SAMPLES, packed, row_major
 from ..value import Unsupported, Value
 from ..walk import OnnxNode
 
@@ -56,22 +56,36 @@ def every(here: OnnxNode, x: Value, axis: int, start: int, count: int, step: int
     if step == 1:
         return part(here, x, axis, start, count)
     whole, shape = x.shape[axis], x.shape
-    if whole % step or start >= step or count != whole // step:
-        raise Unsupported(f"it takes every {step} of {whole} elements along axis {axis} from {start} on")
+    if whole % step or start >= step or count != whole // step:  # as a pool of windows of one element does
+        x = part(here, x, axis, start, whole - start)
+        flags = [i == axis for i in range(len(shape))]
+        x, along = here.walk.grouped(x, flags)
+        if SAMPLES in x.layout[axis] or True not in along:
+            raise Unsupported(f"it takes every {step} of {whole} elements along axis {axis} of {shape}")
+        at = along.index(True)
+        if at == 2:
+            x = here.walk.pixels(x)
+            at = 1
+        strides = (step, 1) if at == 0 else (1, step)
+        y = here.graph.max_pool(here.walk.unique(here.name), x.tensor, 1, strides)
+        cut = (*shape[:axis], -(-(whole - start) // step), *shape[axis + 1 :])
+        return Value(y, here.graph.shape(y)[1:], here.walk.in_order(x.layout, row_major(cut)))
     x = here.walk.split(x, (*shape[:axis], count, step, *shape[axis + 1 :]))
     x = part(here, x, axis + 1, start, 1)
     return replace(x, layout=(*x.layout[: axis + 1], *x.layout[axis + 2 :]))
 
 
 def gathered(here: OnnxNode, x: Value) -> Value:
-    """One index, whose axis goes, or indices that follow each other."""
+    """One index, whose axis goes, or indices that follow each other, of any shape."""
     axis = int(here.attr("axis", 0)) % len(x.layout)
     indices = np.asarray(here.constant(1, "indices"))
     places = [int(i) % x.shape[axis] for i in indices.reshape(-1)]
-    if indices.ndim > 1 or not places or places != list(range(places[0], places[0] + len(places))):
+    if not places or places != list(range(places[0], places[0] + len(places))):
         raise Unsupported(f"it gathers indices that do not follow each other along axis {axis}")
     x = part(here, x, axis, places[0], len(places))
-    return x if indices.ndim else replace(x, layout=without(x.layout, axis))
+    if not indices.ndim:
+        return replace(x, layout=without(x.layout, axis))
+    return here.walk.split(x, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 def without(layout: tuple, axis: int) -> tuple:
