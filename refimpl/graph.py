@@ -364,6 +364,12 @@ class Graph:
         params = {"gamma": ones, "beta": zeros, "running_mean": zeros, "running_var": ones}
         return self.add_node(name, "batch_norm", (x,), {"eps": eps, "momentum": momentum}, params)
 
+    def group_norm(self, name: str, x: str, groups: int = 1, eps: float = 1e-5) -> str:
+        """Normalisation of each sample over a map and the channels of each of `groups`; one a channel: of instances."""
+        c = (self.shape(x)[3],)
+        params = {"gamma": Parameter(c, "ones"), "beta": Parameter(c, "zeros")}
+        return self.add_node(name, "group_norm", (x,), {"groups": groups, "eps": eps}, params)
+
     def relu(self, name: str, x: str) -> str:
         """max(x, 0)."""
         return self.add_node(name, "relu", (x,), {}, {})

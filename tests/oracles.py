@@ -371,6 +371,20 @@ def batch_norm_scale(a, attrs):
     }
 
 
+def group_norm(a, attrs):
+    (n, h, w, _), groups = a["x"].shape, attrs["groups"]
+    x = a["x"].reshape(n, h * w, groups, -1)
+    root = np.sqrt(x.var((1, 3), keepdims=True) + attrs["eps"])
+    normal = (x - x.mean((1, 3), keepdims=True)) / root
+    found = {"y": normal.reshape(a["x"].shape) * a["gamma"] + a["beta"], "inv_std": 1 / root.reshape(n, groups)}
+    if "dy" in a:
+        given = (a["dy"] * a["gamma"]).reshape(x.shape)
+        means = given.mean((1, 3), keepdims=True) + normal * (given * normal).mean((1, 3), keepdims=True)
+        found |= {"dx": ((given - means) / root).reshape(a["x"].shape), "dbeta": a["dy"].sum((0, 1, 2))}
+        found["dgamma"] = (a["dy"] * normal.reshape(a["x"].shape)).sum((0, 1, 2))
+    return found
+
+
 def softmax_cross_entropy(a, attrs):
     x, smoothing = a["x"], attrs.get("label_smoothing", 0.0)
     classes = x.shape[1]

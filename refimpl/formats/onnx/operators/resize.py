@@ -68,11 +68,13 @@ def asked(here: OnnxNode, rank: int) -> tuple[list[float] | None, list[int] | No
 
 def grid_of(transform: str, size: int, scale: Fraction, out: int) -> int:
     """Our grid along an axis."""
-    if transform == "align_corners" and size * scale == out:
+    if transform == "align_corners":
+        if size * scale != out:  # runtimes and ONNX's own statement then place the last corner differently
+            raise Unsupported(f"it aligns corners, but {size} times {float(scale):g} is no whole number")
         return CORNERS
     if transform == "asymmetric" or transform == "pytorch_half_pixel" and out == 1:
         return FIRST
     symmetric = transform == "half_pixel_symmetric" and size * scale == out
     if transform in ("half_pixel", "pytorch_half_pixel") or symmetric or scale == 1:
         return HALF
-    raise Unsupported(f"its coordinates are {transform}, from {size} to {float(size * scale):g}")
+    raise Unsupported(f"its coordinates are {transform}")
