@@ -3,7 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from refimpl.data.pixels import words
+from refimpl.formats.layouts import Fit, Misfit
+from refimpl.formats.npz import holds_whole, read_npz
 from refimpl.formats.onnx import Imported, imported, load_onnx
+from refimpl.formats.weight_files import of_arrays
 from refimpl.graph import Graph
 from refimpl.methods import registry
 from refimpl.saved.described import ONNX, elements
@@ -12,7 +16,7 @@ from refimpl.storage.checkpoint import CheckpointError
 from . import cost
 from .cost import CostSettings
 from .errors import MALFORMED, Malformed, Refused
-from .models import described, is_file
+from .models import described, describes_itself, is_file, saved
 from .options import size as read_size
 
 TRAINS, MISSING = "trains", "missing"
@@ -25,10 +29,19 @@ def run(model: str, size: str | None, batch: int) -> dict:
     """
     if is_file(model) and not Path(model).exists():
         raise Malformed(f"there is no file {model}")
+    record: dict = {"model": model, "trainable": False, "operators": []}
+    try:
+        record |= weights(model)
+    except Misfit as e:
+        raise Refused(str(e), record | {"weights": fit_of(e.fit) if e.fit else {}}) from None
     found = imported(model, read_size(size)) if model.endswith(ONNX) else None
-    record: dict = {"model": model, "trainable": False, "operators": operators(found) if found else []}
     if found:
-        record |= {"opset": found.file.opset, "notes": found.notes, "folded": found.folded}
+        record |= {
+            "operators": operators(found),
+            "opset": found.file.opset,
+            "notes": found.notes,
+            "folded": found.folded,
+        }
         if found.graph is None:
             lost = sorted({t.op for t in found.missing})
             raise Refused(f"{model} cannot be trained: there is no way yet for {', '.join(lost)}", record)
@@ -48,6 +61,34 @@ def run(model: str, size: str | None, batch: int) -> dict:
         "layers": layers(graph),
         "batch": batch,
         "methods": list(methods(settings)),
+    }
+
+
+def weights(model: str) -> dict:
+    """Of a file of another program's weights: `weights`, the net that it fits, and `notes`; else nothing.
+
+    Misfit where it fits none.
+    """
+    if model.endswith(".npz") and not holds_whole(model):
+        foreign = of_arrays(read_npz(model), model)
+    elif not describes_itself(model) or model.endswith(ONNX) or not (foreign := saved(model).foreign):
+        return {}
+    pixels = f"pixels from {words(*foreign.fit.pixels)} are assumed, as such nets mostly take them"
+    notes = [f"the arrays fit {foreign.fit.net}", *foreign.told, pixels]
+    return {"weights": fit_of(foreign.fit), "notes": notes}
+
+
+def fit_of(fit: Fit) -> dict:
+    """A net beside the arrays of a file, for `--json`."""
+    return {
+        "net": fit.graph.name,
+        "program": fit.layout.program,
+        "width": fit.graph.options.get("width"),
+        "classes": fit.classes,
+        "arrays": len(fit.arrays),
+        "missing": list(fit.missing),
+        "unexpected": list(fit.unexpected),
+        "mismatched": [{"name": m.name, "shape": list(m.shape), "wanted": list(m.wanted)} for m in fit.mismatched],
     }
 
 

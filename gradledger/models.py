@@ -6,7 +6,7 @@ from pathlib import Path
 from refimpl import data, models
 from refimpl.data.pixels import Level, each, suit, words
 from refimpl.data.scale import IMAGE_CHANNELS
-from refimpl.formats import efficientnet_names
+from refimpl.formats import efficientnet_names, weight_files
 from refimpl.formats.npz import holds_whole, load_npz
 from refimpl.graph import Graph
 from refimpl.saved import described as reader
@@ -21,9 +21,10 @@ from .run_folder import settled
 PACKAGES = {"efficientnet_lite0": efficientnet_names.from_package}  # a net's name → its graph, of an optional package
 RANDOM = "random"  # where first weights are from
 FILES = (
-    "a .safetensors of an earlier run, an ONNX model, a .npz of Keras's MobileNetV2, of EfficientNet-Lite0 or of a "
-    "quantized microcontroller net"
+    "a .safetensors of an earlier run, an ONNX model, weights of PyTorch, timm or Keras that gradledger check knows, a "
+    ".npz of a quantized microcontroller net"
 )
+SUFFIXES = (".safetensors", ".npz", ONNX, *weight_files.SUFFIXES)
 
 
 def pretrained(
@@ -33,10 +34,10 @@ def pretrained(
     """The graph for a data set: `watch` comes with weights trained without `subject`; a file brings its own.
 
     A name of PACKAGES has weights where its package is installed. A `.npz` is a net of another program
-    (`refimpl.formats.npz`), any other file is ours or an ONNX model. whole: a quantized one stays one of whole numbers.
-    The classifier of a file that names its classes follows those of the data by name; seed: draws what is new of it.
-    scratch: a net that is built by name brings no weights. Raises ModelError for an unknown name, CheckpointError for a
-    file that cannot be used, Malformed where the model does not fit the data.
+    (`refimpl.formats.npz`), any other file says what it is (`refimpl.saved.described`). whole: a quantized one stays
+    one of whole numbers. The classifier of a file that names its classes follows those of the data by name; seed: draws
+    what is new of it. scratch: a net that is built by name brings no weights. Raises ModelError for an unknown name,
+    CheckpointError for a file that cannot be used, Malformed where the model does not fit the data.
     """
     found = classes or len(dataset.classes)
     if found < len(dataset.classes):
@@ -106,8 +107,11 @@ def taking(graph: Graph, name: str, asked: str | None) -> Graph:
 
 
 def says_pixels(name: str) -> bool:
-    """Does a model say what it takes for pixels? One of ONNX does where a run of ours wrote it."""
-    return not name.endswith(ONNX) or saved(name).pixels is not None
+    """Does a model say what it takes for pixels? One of another program does where a run of ours wrote it."""
+    if not describes_itself(name):
+        return True
+    file = saved(name)
+    return file.pixels is not None or not (name.endswith(ONNX) or file.foreign)
 
 
 def assumed(graph: Graph, name: str, asked: str | None) -> tuple[str, ...]:
@@ -203,7 +207,7 @@ def results(name: str, weights: int) -> int:
 
 def is_file(name: str) -> bool:
     """Does a model's name mean a file, of ours or a `.npz`?"""
-    return name.endswith((".safetensors", ".npz", ONNX)) or Path(name).is_file()
+    return name.endswith(SUFFIXES) or Path(name).is_file()
 
 
 def describes_itself(name: str) -> bool:

@@ -89,7 +89,12 @@ def runs(
 
 
 def check(
-    model: Annotated[str, typer.Argument(help="An ONNX model, one of our files, a known .npz, or a model's name.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="An ONNX model, a file of weights (.pth, .h5, .keras, .safetensors, .npz), or a model's name."
+        ),
+    ],
     size: Annotated[str | None, typer.Option(help="Size HxW of its maps, default its own.")] = None,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in the step that is priced.")] = 1,
     as_json: Json = False,
@@ -102,7 +107,7 @@ def check(
     try:
         record = work.run(model, size, batch)
     except Refused as e:
-        if not as_json:
+        if not as_json and e.record["operators"]:
             show_check.operators(e.record)
         raise
     if as_json:

@@ -38,6 +38,15 @@ def torch_module(node: str) -> str:
     return f"_blocks.{int(block) - 1}.{NORMS[part] if bn else f'_{part}_conv'}"
 
 
+def efficientnet_names(graph: Graph) -> dict[str, str]:
+    """The PyTorch net's name for each of the graph's parameters and running statistics."""
+    return {
+        parameter: f"{torch_module(node.name)}.{LOCAL.get(local, local)}"
+        for node in graph.nodes
+        for local, parameter in node.params.items()
+    }
+
+
 def from_efficientnet(
     arrays: Mapping[str, np.ndarray],
     classes: int | None = None,
@@ -55,11 +64,7 @@ def from_efficientnet(
     arrays = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
     check_floats(arrays, what)
     graph = build(NAME, classes=own if classes is None else classes, size=size)
-    names = {
-        parameter: f"{torch_module(node.name)}.{LOCAL.get(local, local)}"
-        for node in graph.nodes
-        for local, parameter in node.params.items()
-    }
+    names = efficientnet_names(graph)
     state = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
     graph.weights = from_state(graph, state, names, what, classes in (None, own))
     return graph
@@ -87,4 +92,4 @@ def from_package(classes: int | None = None, size: tuple[int, int] | None = None
     return from_efficientnet(state, classes, size, f"the weights {path}")
 
 
-__all__ = ["FIRST", "from_efficientnet", "from_package", "package_file"]
+__all__ = ["FIRST", "efficientnet_names", "from_efficientnet", "from_package", "package_file"]

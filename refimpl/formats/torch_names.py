@@ -49,7 +49,9 @@ def _linear_maps(graph: Graph) -> dict[str, tuple[int, int, int]]:
     return {n.params["w"]: flat[n.inputs[0]] for n in graph.nodes if n.op == "linear" and n.inputs[0] in flat}
 
 
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def torch_shape(graph: Graph, parameter: str) -> tuple[int, ...]:
+    """Shape of PyTorch's array for one parameter."""
+    shape = graph.parameters[parameter].shape
     if len(shape) == 4:
         return (shape[3], shape[2], shape[0], shape[1])
     return shape[::-1]
@@ -73,19 +75,21 @@ def from_state(
         last = [n for n in graph.nodes if n.op == "linear"][-1]
         for parameter in last.params.values():
             state.pop(names.pop(parameter), None)
-    shapes = {names[p]: _torch_shape(graph.parameters[p].shape) for p in names}
-    check_arrays(state, shapes, what)
-    maps = _linear_maps(graph)
-    parameters = {}
-    for parameter, name in names.items():
-        array = np.asarray(state[name])
-        if array.ndim == 4:
-            array = array.transpose(2, 3, 1, 0)
-        elif parameter in maps:
-            h, w, c = maps[parameter]
-            array = array.reshape(-1, c, h, w).transpose(2, 3, 1, 0).reshape(h * w * c, -1)
-        parameters[parameter] = np.ascontiguousarray(array.T if array.ndim == 2 and parameter not in maps else array)
-    return parameters
+    check_arrays(state, {names[p]: torch_shape(graph, p) for p in names}, what)
+    return {parameter: from_torch_layout(graph, parameter, state[name]) for parameter, name in names.items()}
+
+
+def from_torch_layout(graph: Graph, parameter: str, array: np.ndarray) -> np.ndarray:
+    """Our array of PyTorch's for one parameter, contiguous."""
+    array, maps = np.asarray(array), _linear_maps(graph)
+    if array.ndim == 4:
+        array = array.transpose(2, 3, 1, 0)
+    elif parameter in maps:
+        h, w, c = maps[parameter]
+        array = array.reshape(-1, c, h, w).transpose(2, 3, 1, 0).reshape(h * w * c, -1)
+    elif array.ndim == 2:
+        array = array.T
+    return np.ascontiguousarray(array)
 
 
 def to_torch(graph: Graph, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -106,4 +110,4 @@ def to_torch(graph: Graph, arrays: Mapping[str, np.ndarray]) -> dict[str, np.nda
     return state
 
 
-__all__ = ["CheckpointError", "from_torch", "to_torch", "torch_names"]
+__all__ = ["CheckpointError", "from_torch", "from_torch_layout", "to_torch", "torch_names", "torch_shape"]

@@ -4,6 +4,8 @@ The two differ in three things: torchvision pads both sides of a map with half o
 Keras pads as TensorFlow does ("same": the odd row below or to the right), adds 1e-3, and takes pixels from -1 to 1.
 """
 
+from collections.abc import Sequence
+
 from ..graph import INPUT, Graph
 from ..kernels.traced import larger, opaque
 
@@ -11,6 +13,7 @@ from ..kernels.traced import larger, opaque
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
+WIDTHS = (1.0, *(n / 100 for n in range(10, 201, 5)))  # that files are looked at for, the usual one first
 VARIANTS = ("torchvision", "keras")
 
 
@@ -19,6 +22,19 @@ def round_channels(wanted: float, divisor: int = 8) -> int:
     """The multiple of `divisor` nearest to `wanted` (halves up), at least one, and not more than 10 % below it."""
     rounded = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * wanted else rounded
+
+
+def width_of(stem: int, projects: Sequence[int]) -> float:
+    """The width multiplier, of two decimals, of a net with these channels of its first convolution and of each block.
+
+    Where no width makes them, the one that makes the nearest ones.
+    """
+
+    def distance(width: float) -> int:
+        made = [round_channels(c * width) for _, c, blocks, _ in STAGES for _ in range(blocks)]
+        return abs(round_channels(32 * width) - stem) + sum(abs(a - b) for a, b in zip(made, projects, strict=False))
+
+    return min(WIDTHS, key=distance)
 
 
 def _conv_bn(g: Graph, name: str, x: str, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> str:

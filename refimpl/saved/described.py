@@ -19,6 +19,7 @@ from .. import models
 from ..data.pixels import Level
 from ..data.preprocessing import Preprocessing
 from ..formats import onnx
+from ..formats.weight_files import ForeignWeights, of_arrays, read_foreign
 from ..graph import Graph
 from ..models import written
 from ..storage import checkpoint, files
@@ -44,8 +45,8 @@ class Saved:
     """A file of ours, read.
 
     path: as it was named. weights: its arrays. notes: all of its metadata. classes: a name for each output, None where
-    one has none; () where the file names none. sha256: digest of the file. The others are those of PARTS, empty where
-    the file lacks them.
+    one has none; () where the file names none. sha256: digest of the file. foreign: what is known of a file of another
+    program, None for one of ours. The others are those of PARTS, empty where the file lacks them.
     """
 
     path: str
@@ -58,6 +59,7 @@ class Saved:
     ledger: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    foreign: ForeignWeights | None = None
 
     @property
     def model(self) -> str:
@@ -97,8 +99,7 @@ class Saved:
         if self.whole:
             return self._checked(_as_it_is(self, classes, size, channels))
         graph = self._plain(classes, size, channels)
-        own = self.own_classes
-        if classes is None or classes == own:
+        if self.own_classes and classes in (None, self.own_classes):
             return self._checked(graph)
         left_out = of_classifier(graph)
         kept = {name: a for name, a in self.weights.items() if name not in left_out}
@@ -108,7 +109,9 @@ class Saved:
 
     @property
     def own_classes(self) -> int:
-        """How many classes its net tells apart."""
+        """How many classes its net tells apart; 0 where it came without a classifier."""
+        if self.foreign and self.foreign.fit.headless:
+            return 0
         if "graph" in self.notes:
             return _written(self).shape(_written(self).output)[-1]
         return self._array(-1).shape[-1]
@@ -117,7 +120,7 @@ class Saved:
         size = size or self.size
         if "graph" in self.notes:
             return changed(_written(self), classes, size, channels, self.path)
-        classes, channels = classes or self.own_classes, channels or self._array(0).shape[2]
+        classes, channels = classes or self.own_classes or None, channels or self._array(0).shape[2]
         return models.build(self.model, **self._options(), classes=classes, size=size, channels=channels)
 
     def _array(self, place: int) -> np.ndarray:
@@ -150,6 +153,8 @@ class Saved:
         whole = {n: p.dtype for n, p in graph.parameters.items() if p.dtype is not None and p.dtype.kind in "iu"}
         checkpoint.check_floats(weights, self.path, whole)
         graph.weights, graph.classes = dict(weights), self.classes
+        if self.foreign:
+            graph.pixels = self.foreign.fit.pixels
         return graph
 
 
@@ -157,34 +162,38 @@ def described(path: str | os.PathLike, name: str | None = None) -> Saved:
     """A file of ours; CheckpointError in one sentence where it is none, is damaged, or does not say what it holds.
 
     name: how messages call it, default the path. An ONNX model says what it is by its graph, and by what we wrote into
-    its metadata when it was exported.
+    its metadata when it was exported; weights of another program by the names and shapes of their arrays.
     """
     what = str(path if name is None else name)
     if what.endswith(ONNX):
         return of_onnx(path, what)
+    if foreign := read_foreign(path, what):
+        return of_foreign(foreign, path, what)
     weights, notes = checkpoint.load(path)
     if "model" not in notes:
-        first = quoted(", ".join(sorted(weights)[:3]) or "none")
-        raise CheckpointError(
-            f"{what} does not say which model it holds: it has no 'model' in its metadata, as a safetensors file of "
-            f"another program (its first arrays are {first}); PyTorch's arrays get our names by "
-            "refimpl.formats.torch_names.from_torch, and a Trainer saves them"
-        )
+        return of_foreign(of_arrays(weights, what), path, what)
     if "graph" not in notes and notes["model"] not in models.MODELS:
         model = quoted(notes["model"])
         raise CheckpointError(
             f"{what} holds weights of {model!r}, which the command line cannot build (a program that does "
             f"takes them by refimpl.storage.checkpoint.load){models.suggestion(model, models.MODELS)}"
         )
-    parts = {part: _object(notes[part], part, what) for part in PARTS if part in notes}
+    parts: dict[str, Any] = {part: _object(notes[part], part, what) for part in PARTS if part in notes}
     return Saved(what, weights, notes, _classes(notes, what), **parts, sha256=checkpoint.sha256(path))
+
+
+def of_foreign(foreign: ForeignWeights, path: str | os.PathLike, what: str) -> Saved:
+    """Weights of another program as a file of ours; CheckpointError where they are no floats that are finite."""
+    graph = foreign.fit.graph
+    notes = {"model": graph.name, "options": json.dumps(graph.options), "size": f"{foreign.size or graph.size}"}
+    return Saved(what, foreign.fit.weights(what), notes, sha256=checkpoint.sha256(path), foreign=foreign)
 
 
 def of_onnx(path: str | os.PathLike, what: str) -> Saved:
     """An ONNX model as a file of ours; CheckpointError as `formats.onnx.load_onnx`."""
     own = onnx.own_map(path)
     graph, notes = onnx.load_onnx(path, size=None if own else OPEN), onnx.said_in(path)
-    parts = {part: _object(notes[part], part, what) for part in PARTS if part in notes}
+    parts: dict[str, Any] = {part: _object(notes[part], part, what) for part in PARTS if part in notes}
     found = Saved(what, graph.weights, notes, _classes(notes, what), **parts, sha256=checkpoint.sha256(path))
     graph.pixels = found.pixels or graph.pixels
     told = {"model": graph.name, "graph": written.written(graph)} | ({"size": f"{own}"} if own else {})

@@ -21,6 +21,7 @@ from ..formats.npz import load_npz
 from ..graph import Graph
 from ..methods.optim import CLIP_NORM, MOMENTUM, SGD
 from ..plan.plan import Backprop, Plan
+from ..storage.checkpoint import CheckpointError
 from ..storage.files import quoted
 from ..surgery.classifier import changed
 from ..training.trainer import Trainer
@@ -229,9 +230,10 @@ class Model:
 
 
 def load(path: str | os.PathLike, seed: int = 0, threads: int | None = None) -> Model:
-    """The model of a file: a `.safetensors` of this library, an ONNX model, or a known `.npz` (`formats.npz`).
+    """The model of a file: a `.safetensors` of this library, an ONNX model, weights of PyTorch, timm or Keras that are
+    those of a known net (`formats.weight_files`), or a known `.npz` (`formats.npz`).
 
-    CheckpointError in one sentence where it is neither.
+    CheckpointError in one sentence where it is none of these, or has no classifier.
     """
     if str(path).endswith(".npz"):
         return Model(load_npz(path), seed=seed, threads=threads)
@@ -239,7 +241,9 @@ def load(path: str | os.PathLike, seed: int = 0, threads: int | None = None) -> 
 
 
 def of_saved(file: Saved, seed: int = 0, threads: int | None = None) -> Model:
-    """The model of a file that was read."""
+    """The model of a file that was read; CheckpointError where it has no classifier."""
+    if not file.own_classes:
+        raise CheckpointError(f"{file.path} has no classifier, so that it tells nothing: adapt it to data first")
     graph = file.graph()
     return Model(graph, file.made or plain(graph), seed, threads, file)
 

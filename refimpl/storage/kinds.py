@@ -3,35 +3,28 @@
 import zipfile
 from typing import BinaryIO
 
-TAKEN = (
-    "read are .safetensors of this library, .onnx, and .npz of Keras's MobileNetV2, of EfficientNet-Lite0 and of "
-    "quantized microcontroller nets"
-)
+TAKEN = "read are .safetensors, .onnx, .pth and .pt of PyTorch, .h5 and .keras of Keras, and .npz of known nets' arrays"
+TORCH, PICKLE = "a PyTorch file (torch.save)", "a Python pickle, such as of an older torch.save or of joblib"
+KERAS_ARCHIVE, HDF5 = "a Keras model (.keras)", "an HDF5 file, such as Keras's .h5"
 NPZ = "a .npz of arrays"
 TEXT = "a text file"
 IMAGE, SOUND, PACKED = "an image", "a recording of sound or video", "an archive"
 PROTO = "a Core ML model or a TensorFlow SavedModel"
 BUILT = "it was built for inference on one kind of device: give the net that it was made from"
-KERAS = "of Keras, MobileNetV2's arrays in a .npz are read (numpy.savez)"
 CONVERT = {  # what a file is → what to do with it
     "an ONNX model": ("such are read under the suffix .onnx, and gradledger check tells whether they can be trained"),
     "a TensorFlow Lite model": "its weights are whole numbers for inference: give the net that it was made from",
-    "a PyTorch file (torch.save)": (
-        "it holds a pickle, which is never run: in PyTorch, pass the arrays of the state_dict to "
-        "refimpl.formats.torch_names.from_torch, and save them with a Trainer"
-    ),
-    "a Python pickle, such as of an older torch.save or of joblib": (
-        "it is never run: save its arrays from the program that wrote it"
-    ),
-    "a Keras model (.keras)": KERAS,
-    "an HDF5 file, such as Keras's .h5": KERAS,
+    TORCH: "as a net it must bear a suffix of its own, such as .pth",
+    PICKLE: "as a net of torch.save it must bear a suffix of its own, such as .pth",
+    KERAS_ARCHIVE: "as a net it must bear the suffix .keras",
+    HDF5: "as a net it must bear the suffix .h5",
     NPZ: "as a net it must bear the suffix .npz",
     "a NumPy array (.npy)": "an array is no net; as data, give it to --data",
     "a GGUF file": "its tensors are those of a language model",
     PACKED: "unpack it first",
     IMAGE: "an image is no net; as data, put it into a folder of its class and give that to --data",
     SOUND: "it is no net; as data, put WAV files into folders of their classes and give the folder of these to --data",
-    PROTO: "give MobileNetV2's arrays in a .npz (numpy.savez)",
+    PROTO: "export the model to ONNX, or save its weights with Keras (.h5, .keras)",
     "an ONNX Runtime model (.ort)": BUILT,
     "an ExecuTorch program (.pte)": BUILT,
     "a TensorRT engine": BUILT,
@@ -44,7 +37,7 @@ CONVERT = {  # what a file is → what to do with it
     TEXT: "a text is no net; a table of samples is data: give it to --data",
 }
 STARTS = {
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file, such as Keras's .h5", b"\x93NUMPY": "a NumPy array (.npy)",
+    b"\x89HDF\r\n\x1a\n": HDF5, b"\x93NUMPY": "a NumPy array (.npy)",
     b"GGUF": "a GGUF file", b"\x89PNG\r\n": IMAGE, b"\xff\xd8\xff": IMAGE, b"GIF8": IMAGE, b"II*\0": IMAGE,
     b"MM\0*": IMAGE, b"8BPS": IMAGE, b"\x1f\x8b": PACKED, b"BZh": PACKED, b"\xfd7zXZ": PACKED, b"7z\xbc\xaf": PACKED,
     b"Rar!": PACKED, b"\x28\xb5\x2f\xfd": PACKED, b"\x04\x22\x4d\x18": PACKED,
@@ -61,8 +54,7 @@ LATER = {  # place and bytes there
 }  # fmt: skip
 MOST_BEGIN = 272  # bytes that tell what a file is
 ZIPPED = {  # a member's name ends with it → what the archive is
-    "data.pkl": "a PyTorch file (torch.save)", "constants.pkl": "a PyTorch file (torch.save)",
-    "model.weights.h5": "a Keras model (.keras)",
+    "data.pkl": TORCH, "constants.pkl": TORCH, "model.weights.h5": KERAS_ARCHIVE,
 }  # fmt: skip
 ONNX_FIELDS = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)  # of a ModelProto after its version: field numbers 2 to 8
 LONGEST_VERSION = 32  # of ONNX's format
@@ -73,9 +65,15 @@ def foreign(file: BinaryIO, but: str | None = None) -> str | None:
 
     file: open for reading, at its beginning, where it stands again afterwards. but: a kind that is looked for.
     """
+    kind = kind_of(file)
+    return None if kind in (None, but) else f"is {kind}: {CONVERT[kind]}; {TAKEN}"
+
+
+def kind_of(file: BinaryIO) -> str | None:
+    """What a file of another program is, by its first bytes; None for any other. file: as `foreign` has it."""
     kind = _kind(file)
     file.seek(0)
-    return None if kind in (None, but) else f"is {kind}: {CONVERT[kind]}; {TAKEN}"
+    return kind
 
 
 def _kind(file: BinaryIO) -> str | None:
@@ -93,7 +91,7 @@ def _kind(file: BinaryIO) -> str | None:
     if begin.startswith(b"PK\x03\x04"):
         return _zipped(file)
     if len(begin) > 2 and begin[0] == 0x80 and begin[1] in range(2, 6):
-        return "a Python pickle, such as of an older torch.save or of joblib"
+        return PICKLE
     if len(begin) > 2 and begin[0] == 0x08 and 0 < begin[1] <= LONGEST_VERSION and begin[2] in ONNX_FIELDS:
         return PROTO if begin[2] == 0x12 and 0x0A in (begin[4:5] + begin[5:6]) else "an ONNX model"
     return TEXT if _is_text((begin + file.read(4096)).rpartition(b"\n")[0]) else None

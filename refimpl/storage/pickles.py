@@ -22,13 +22,15 @@ ENCODE = "_codecs encode"  # by which Python 3 writes bytes for Python 2
 NAMES = (REBUILD, NDARRAY, DTYPE, ENCODE)
 DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 TEXTS = ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
-NUMBERS = ("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1")
+NUMBERS = ("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "BINFLOAT")
 OLD_TEXTS = ("BINSTRING", "SHORT_BINSTRING", "STRING")  # of Python 2: bytes
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
 SKIPPED = ("PROTO", "FRAME")
 ORDERED = "collections OrderedDict"
 PERSISTENT = "persistent"  # the name of a call that asks for what lies outside the pickle
+MOST_STEPS = 10**6  # instructions of a pickle: a checkpoint of a thousand arrays and Adam's has some 150,000
+MOST_KEY = 2**31  # of a whole number as a key: larger ones can be made to collide with each other
 
 
 @dataclass(eq=False)
@@ -44,7 +46,15 @@ class PickledCall:
 
     name: str
     arguments: tuple
-    state: tuple = field(default=())
+    state: Any = field(default=())
+
+
+class RefusedName(ValueError):
+    """A pickle names what it would run. name: `os.system`; first: does it begin so, as one of a single object does?"""
+
+    def __init__(self, name: str, first: bool):
+        super().__init__(f"it holds {quoted(name)}, and only arrays are allowed")
+        self.name, self.first = name, first
 
 
 def arrays_of(raw: bytes) -> dict[str, np.ndarray]:
@@ -64,11 +74,12 @@ def arrays_of(raw: bytes) -> dict[str, np.ndarray]:
     return made
 
 
-def load(raw: bytes | BinaryIO, names: Collection[str] = NAMES):
+def load(raw: bytes | BinaryIO, names: Collection[str] = NAMES, outside: list[PickledCall] | None = None):
     """What a pickle holds, each call in it a `PickledCall`; ValueError for what arrays do not need.
 
     raw: the pickle, or a file that stands at its beginning, and at its end afterwards. names: of functions and classes
-    that it may name. An ordered dictionary is a plain one, and attributes that it is given are left out.
+    that it may name, RefusedName for another. outside: a list to which each call is added that asks for what lies
+    outside the pickle. An ordered dictionary is a plain one, and attributes that it is given are left out.
     """
     stack: list[Any] = []
     marks: list[int] = []
@@ -81,8 +92,10 @@ def load(raw: bytes | BinaryIO, names: Collection[str] = NAMES):
         del stack[begin:]
         return items
 
-    for code, value, _ in pickletools.genops(raw):
+    for step, (code, value, _) in enumerate(pickletools.genops(raw)):
         op = code.name
+        if step == MOST_STEPS:
+            raise ValueError(f"it has more than {MOST_STEPS:,} instructions")
         if op in NUMBERS or op in TEXTS:
             stack.append(value)
         elif op in OLD_TEXTS:
@@ -107,7 +120,7 @@ def load(raw: bytes | BinaryIO, names: Collection[str] = NAMES):
             items = [stack.pop(-2), stack.pop()] if op == "SETITEM" else since_mark()
             if op == "DICT":
                 stack.append({})
-            keys = [_of(key, (str, bytes)) for key in items[::2]]
+            keys = [_key(key) for key in items[::2]]
             _of(stack[-1], dict).update(zip(keys, items[1::2], strict=True))
         elif op in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if op == "MEMOIZE" else value] = stack[-1]
@@ -117,9 +130,9 @@ def load(raw: bytes | BinaryIO, names: Collection[str] = NAMES):
             text = value if op == "GLOBAL" else f"{_of(stack.pop(-2), str)} {_of(stack.pop(), str)}"
             text = text.replace("numpy.core.", "numpy._core.")  # its old name
             if text not in names:
-                raise ValueError(f"it holds {quoted(text.replace(' ', '.'))}, and only arrays are allowed")
+                raise RefusedName(text.replace(" ", "."), not any(isinstance(v, dict | list) for v in stack))
             stack.append(Name(text))
-        elif op == "REDUCE":
+        elif op in ("REDUCE", "NEWOBJ"):
             name, arguments = _of(stack.pop(-2), Name).text, _of(stack.pop(), tuple)
             if name == ENCODE and arguments[1:] == ("latin1",):
                 stack.append(_of(arguments[0], str).encode("latin-1"))
@@ -127,16 +140,25 @@ def load(raw: bytes | BinaryIO, names: Collection[str] = NAMES):
                 stack.append({} if name == ORDERED and not arguments else PickledCall(name, arguments))
         elif op == "BINPERSID":
             stack.append(PickledCall(PERSISTENT, _of(stack.pop(), tuple)))
+            if outside is not None:
+                outside.append(stack[-1])
         elif op == "BUILD" and isinstance(stack[-2], dict):
             stack.pop()
         elif op == "BUILD":
-            state = _of(stack.pop(), tuple)
+            state = stack.pop()
             _of(stack[-1], PickledCall).state = state
         elif op == "STOP":
             return stack.pop()
         elif op not in SKIPPED:
             raise ValueError(f"it holds the instruction {op}, which arrays do not need")
     raise ValueError("it ends too early")
+
+
+def _key(value) -> str | bytes | int:
+    """A value as the key of a dictionary: a text, or a number by which an optimizer knows its arrays."""
+    if type(value) is int and 0 <= value < MOST_KEY:
+        return value
+    return _of(value, (str, bytes))
 
 
 def _of(value, kind):
@@ -161,7 +183,7 @@ def array(call: PickledCall) -> np.ndarray:
 
 def _dtype(call: PickledCall) -> np.dtype:
     """The dtype that a call would make: numbers of a byte order."""
-    text, order = (_text(part[0]) if part else "" for part in (call.arguments, call.state[1:]))
+    text, order = (_text(part[0]) if part else "" for part in (call.arguments, _of(call.state, tuple)[1:]))
     if call.name != DTYPE or text not in DTYPES or order not in ("<", ">", "|"):
         raise ValueError(f"it holds an array of {quoted(order + text)!r}, and plain numbers are needed")
     return np.dtype(order + text)
@@ -172,4 +194,4 @@ def _text(value) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else _of(value, str)
 
 
-__all__ = ["ORDERED", "PERSISTENT", "Name", "PickledCall", "arrays_of", "load"]
+__all__ = ["ORDERED", "PERSISTENT", "Name", "PickledCall", "RefusedName", "arrays_of", "load"]

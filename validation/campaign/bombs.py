@@ -13,8 +13,21 @@ from pathlib import Path
 import numpy as np
 
 from refimpl.storage import checkpoint
+from validation.instruments.hdf5_files import hdf5
 
-from .samples import LABELS, cifar_arrays, idx, int8_arrays, npz, picture
+from .samples import (
+    LABELS,
+    cifar_arrays,
+    idx,
+    int8_arrays,
+    npz,
+    picture,
+    text,
+    torch_old,
+    torch_pickle,
+    torch_zip,
+    whole,
+)
 
 CHUNK = 2**26  # zeros that a bomb repeats
 GIB = 2**30
@@ -90,6 +103,9 @@ def wide_jpeg() -> bytes:
     return raw[: at + 5] + struct.pack(">HH", 60_000, 60_000) + raw[at + 9 :]
 
 
+DEEP = b"[" * 100_000
+
+
 class Ran:
     """Pickled, it asks for a command to be run."""
 
@@ -108,6 +124,60 @@ STATE = (
     GLOBAL["array"] + GLOBAL["class"] + b"K\x00\x85U\x01b\x87R(K\x01" + SHAPE
     + GLOBAL["dtype"] + b"U\x01O\x85R" + ORDER + b"\x89" + POINTERS + b"tb"
 )  # fmt: skip
+
+
+def torch_files() -> dict[str, bytes]:
+    """Files of torch.save that harm, by what they do."""
+    one = {"conv1.weight": np.ones((6, 1, 3, 3), np.float32)}
+    plain = torch_pickle(one)
+    call = b"cposix\nsystem\n" + text("touch harm") + b"\x85R"
+    many = b"".join(text(f"a{i}") + b"N" for i in range(600_000))
+    deep = text("a") + b"]" * 300_000 + b"a" * 299_999
+    shared = text("a") + b"](K\0K\0eq\0" + b"".join(
+        b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(60)
+    )  # fmt: skip
+    circle = text("a") + b"]q\0h\0a"
+    wide = plain.replace(whole(54) + b"tQ", whole(2**31 - 1) + b"tQ").replace(whole(6), whole(2**31 - 1))
+    number = lambda n: b"\x8a\x08" + n.to_bytes(8, "little")  # noqa: E731
+    strided = plain.replace(whole(9), number(2**62), 1)
+    found = {
+        f"{how}, {says}": make(raw, one)
+        for how, make in (("zipped", torch_zip), ("older", torch_old))
+        for says, raw in {
+            "runs a command": torch_pickle(one, text("a") + call), "has 600,000 entries": torch_pickle(one, many),
+            "nests 300,000 lists": torch_pickle(one, deep), "multiplies itself": torch_pickle(one, shared),
+            "holds itself": torch_pickle(one, circle), "states 2³¹ channels": wide, "strides 2⁶² elements": strided,
+        }.items()
+    }  # fmt: skip
+    member = torch_pickle(one)
+    return found | {
+        "of 3 GiB of zeros": zip_of({"net/data.pkl": (member, len(member), 0), "net/data/0": packed(b"", 48)}),
+        "with a pickle of 3 GiB": zip_of({"net/data.pkl": packed(b"\x80\x02", 48)}),
+        "that states 2⁶² elements": torch_old(member, one).replace(
+            (54).to_bytes(8, "little"), (2**62).to_bytes(8, "little")
+        ),
+    }
+
+
+def keras_files() -> dict[str, tuple[str, bytes]]:
+    """Files of Keras that harm: what they do → name and bytes."""
+    raw = hdf5({"g/a": np.ones(3, np.float32), "g/b": np.ones(3, np.float32)})
+    entry_at = raw.index(b"SNOD") + 16
+    circle = bytearray(raw)
+    circle[entry_at : entry_at + 8] = raw[64:72]
+    tree = bytearray(raw)
+    tree[(at := raw.index(b"TREE") + 32) : at + 8] = raw.index(b"TREE").to_bytes(8, "little")
+    first = b"\x01\x01\0\0\0\0\0\0" + (3).to_bytes(8, "little")
+    wide = raw.replace(first, first[:8] + (2**62).to_bytes(8, "little"))
+    header = raw.rindex(b"\x11\0\x10\0\0\0\0\0")
+    endless = raw[:header] + b"\x10\0\x10\0\0\0\0\0" + struct.pack("<QQ", header, 24) + raw[header + 24 :]
+    words = zip_of({"model.weights.h5": (raw, len(raw), 0), "config.json": (DEEP, len(DEEP), 0)})
+    return {
+        "whose group holds itself": ("net.h5", bytes(circle)), "whose tree holds itself": ("net.h5", bytes(tree)),
+        "that states 2⁶² numbers": ("net.h5", wide), "whose header goes on in itself": ("net.h5", endless),
+        "whose words are nested": ("net.keras", words),
+        "of 3 GiB of zeros": ("net.keras", zip_of({"model.weights.h5": packed(raw[:8], 48)})),
+    }  # fmt: skip
 
 
 def entry(value: bytes) -> bytes:
@@ -133,7 +203,6 @@ PICKLES = {
     "has an array that is shorter than its shape": pickle.dumps(
         {b"data": np.zeros((12, 3072), np.uint8), b"labels": Y.tolist()}, 2).replace(b"M\x00\x0c", b"M\xff\xff"),
 }  # fmt: skip
-DEEP = b"[" * 100_000
 
 
 def net(folder: Path, **notes) -> bytes:
@@ -224,6 +293,8 @@ def all_bombs(folder: Path) -> dict[str, tuple[str, Callable[[Path], str]]]:
         "a record whose runs are a number": ("record", laid("x.json", b'{"name": "lenet-mnist", "runs": 1}')),
         "runs that are nested": ("runs", laid("runs.jsonl", DEEP, whole=True)),
     }  # fmt: skip
+    found |= {f"a file of torch.save, {says}": ("weights", laid("net.pth", raw)) for says, raw in torch_files().items()}
+    found |= {f"a file of Keras {says}": ("weights", laid(*given)) for says, given in keras_files().items()}
     found |= {f"a pickle that {says}": data(".", raw, "data_batch_1", {"test_batch": raw})
               for says, raw in PICKLES.items()}  # fmt: skip
     return found

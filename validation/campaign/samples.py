@@ -14,8 +14,9 @@ from PIL import Image
 
 from costmodel.device import device
 from refimpl import models
-from refimpl.formats import keras_names
+from refimpl.formats import keras_names, torch_file, torch_names
 from refimpl.storage import checkpoint
+from validation.instruments.hdf5_files import hdf5
 from validation.instruments.int8_files import int8_arrays
 
 from . import onnx_samples
@@ -81,7 +82,79 @@ def keras_arrays() -> dict[str, np.ndarray]:
     """A MobileNetV2 of Keras, all ones."""
     graph = models.build("mobilenet_v2", classes=3, size=(32, 32), variant="keras")
     names = keras_names.keras_names(graph)
-    return {names[p]: np.ones(keras_names._keras_shape(graph, p), np.float32) for p in names}
+    return {names[p]: np.ones(keras_names.keras_shape(graph, p), np.float32) for p in names}
+
+
+def torch_pickle(tensors: dict[str, np.ndarray], more: bytes = b"") -> bytes:
+    """The pickle of a state dict, as torch.save writes it; more: instructions that leave an entry's name and value."""
+    items = b""
+    for i, (name, array) in enumerate(tensors.items()):
+        kind = b"ctorch\nFloatStorage\n"
+        storage = b"(" + text("storage") + kind + text(str(i)) + text("cpu") + whole(array.size) + b"tQ"
+        strides = [n // array.itemsize for n in array.strides]
+        shape, steps = (b"(" + b"".join(map(whole, ns)) + b"t" for ns in (array.shape, strides))
+        hooks = b"ccollections\nOrderedDict\n)R"
+        items += (
+            text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\0" + shape + steps + b"\x89" + hooks
+        )
+        items += b"tR"
+    return b"\x80\x02ccollections\nOrderedDict\n)R(" + items + more + b"u."
+
+
+def text(value: str) -> bytes:
+    """The instruction of a pickle that leaves a text."""
+    raw = value.encode()
+    return b"X" + len(raw).to_bytes(4, "little") + raw
+
+
+def whole(value: int) -> bytes:
+    """The instruction of a pickle that leaves a whole number."""
+    return b"J" + value.to_bytes(4, "little")
+
+
+def torch_zip(pickled: bytes, tensors: dict[str, np.ndarray]) -> bytes:
+    """The bytes of a `.pth` of these tensors."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("net/data.pkl", pickled)
+        archive.writestr("net/byteorder", b"little")
+        for i, array in enumerate(tensors.values()):
+            archive.writestr(f"net/data/{i}", array.tobytes())
+    return out.getvalue()
+
+
+def torch_old(pickled: bytes, tensors: dict[str, np.ndarray]) -> bytes:
+    """The same as older versions write it."""
+    keys = [str(i) for i in range(len(tensors))]
+    before = [pickle.dumps(v, 2) for v in (torch_file.MAGIC, torch_file.VERSION, {"little_endian": True})]
+    behind = b"".join(a.size.to_bytes(8, "little") + a.tobytes() for a in tensors.values())
+    return b"".join(before) + pickled + pickle.dumps(keys, 2) + behind
+
+
+def torch_arrays() -> dict[str, np.ndarray]:
+    """A small LeNet of PyTorch, all ones."""
+    graph = models.build("slim_lenet", classes=3)
+    plain = {name: np.ones(p.shape, np.float32) for name, p in graph.parameters.items()}
+    return torch_names.to_torch(graph, plain)
+
+
+def keras_paths() -> dict[str, np.ndarray]:
+    """A narrow MobileNetV2 of Keras, all ones, by the paths of an .h5."""
+    graph = models.build("mobilenet_v2", classes=3, size=(32, 32), variant="keras", width=0.1)
+    names = keras_names.counted_names(graph)
+    return {
+        f"layers/{name.replace('.', '/vars/')}": np.ones(keras_names.keras_shape(graph, p), np.float32)
+        for p, name in names.items()
+    }
+
+
+def keras_zip(raw: bytes) -> bytes:
+    """The bytes of a `.keras` of an .h5."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", json.dumps({"class_name": "Functional", "config": {"layers": []}}))
+        archive.writestr("model.weights.h5", raw)
+    return out.getvalue()
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -110,6 +183,8 @@ def all_samples(folder: Path) -> dict[str, Sample]:
     other = {"b.png": picture("PNG"), "c.png": picture("PNG")}
     pictures = {f"{c}/{n}": raw for c in ("cat", "dog") for n, raw in other.items()}
     labels = {"train-labels-idx1-ubyte": idx(y.astype(np.uint8))}
+    tensors, kept = torch_arrays(), hdf5(keras_paths(), json.dumps({"class_name": "Functional", "config": {}}))
+    pickled = torch_pickle(tensors)
     profile = json.loads(Path(device.__file__).with_name("devices").joinpath("reference.json").read_text())
     line = json.dumps({"digest": "44136fa355b3", "seed": 0, "accuracy": 0.5}).encode()
     return {
@@ -131,6 +206,10 @@ def all_samples(folder: Path) -> dict[str, Sample]:
         "ONNX": Sample("weights", "net.onnx", onnx_samples.model().SerializeToString(), {}, inner=onnx_samples.changed),
         "ONNX, weights apart": Sample("weights", "net.onnx", onnx, {"net.data": weights}, inner=onnx_samples.changed),
         "ONNX's weights": Sample("weights", "net.data", weights, {"net.onnx": onnx}, given="net.onnx"),
+        "PyTorch": Sample("weights", "net.pth", torch_zip(pickled, tensors), {}, inner=in_pickle),
+        "PyTorch, older": Sample("weights", "net.pth", torch_old(pickled, tensors), {}, inner=early),
+        "Keras": Sample("weights", "net.h5", kept, {}, inner=in_structure),
+        "Keras, zipped": Sample("weights", "net.keras", keras_zip(kept), {}),
         "device profile": Sample("device", "profile.json", json.dumps(profile).encode(), {}, inner=in_json),
         "record": Sample("record", "record.json", json.dumps(record()).encode(), {}, inner=in_json),
         "runs": Sample("runs", "runs.jsonl", line + b"\n" + line, {}, True, in_json_line),
@@ -180,6 +259,28 @@ def in_zip(raw: bytes, rng: np.random.Generator) -> bytes:
         for name, content in members.items():
             archive.writestr(name, content)
     return out.getvalue()
+
+
+def in_pickle(raw: bytes, rng: np.random.Generator) -> bytes:
+    """Damage the pickle of a `.pth` and leave the archive whole."""
+    tensors = torch_arrays()
+    return torch_zip(damaged(torch_pickle(tensors), rng), tensors)
+
+
+def early(raw: bytes, rng: np.random.Generator) -> bytes:
+    """Change bytes of the pickles that begin a file."""
+    out = bytearray(raw)
+    for at in rng.integers(0, 3000, rng.integers(1, 4)):
+        out[at] = rng.integers(256)
+    return bytes(out)
+
+
+def in_structure(raw: bytes, rng: np.random.Generator) -> bytes:
+    """Change bytes of the structures of an HDF5 file, not of its numbers."""
+    out, places = bytearray(raw), [i for i in range(len(raw)) if raw[i] and raw[i : i + 4] != raw[i + 4 : i + 8]]
+    for at in rng.choice(places, rng.integers(1, 4)):
+        out[at] = rng.integers(256)
+    return bytes(out)
 
 
 def in_gzip(raw: bytes, rng: np.random.Generator) -> bytes:
