@@ -502,15 +502,15 @@ class Graph:
         """A map in a border of `value`: ((top, bottom), (left, right)), and channels before and behind its own."""
         return self.add_node(name, "pad", (x,), {"border": (*border, channels), "value": value}, {})
 
-    def sum_over(self, name: str, x: str, over: tuple[int, int, int] = (1, 1, 0), mean: bool = False) -> str:
+    def sum_over(self, name: str, x: str, over: Sequence[int] = (1, 1, 0), mean: bool = False) -> str:
         """Sums, or means, over rows, columns and channels of a map where `over` says 1; these stay with length 1."""
         return self.add_node(name, "sum_over", (x,), {"over": over, "mean": mean}, {})
 
-    def norm_over(self, name: str, x: str, over: tuple[int, int, int] = (1, 1, 0)) -> str:
+    def norm_over(self, name: str, x: str, over: Sequence[int] = (1, 1, 0)) -> str:
         """Euclidean norms, over axes as in `sum_over`."""
         return self.add_node(name, "norm_over", (x,), {"over": over}, {})
 
-    def max_over(self, name: str, x: str, over: tuple[int, int, int] = (1, 1, 0)) -> str:
+    def max_over(self, name: str, x: str, over: Sequence[int] = (1, 1, 0)) -> str:
         """Maxima, over axes as in `sum_over`."""
         return self.add_node(name, "max_over", (x,), {"over": over}, {})
 

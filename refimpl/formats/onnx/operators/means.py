@@ -3,6 +3,7 @@
 The mean over rows and columns is a global_avg_pool.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..layout import SAMPLES, shrunk
@@ -27,15 +28,14 @@ def convert(here: OnnxNode) -> None:
         raise Unsupported("it makes one of all samples")
     if len(x.own) == 3 and all(axis is None or isinstance(axis, int) for axis in x.axes):
         places = {x.axes[axis] for axis in gone} - {None}
-        over = tuple(int(own in places) for own in (1, 2, 3))
+        over = [axis in places for axis in (1, 2, 3)]
     else:
-        x, flags = here.walk.grouped(x, [axis in gone for axis in range(len(x.shape))])
-        over = tuple(map(int, flags))
-    whole = [n == 1 or bool(o) for n, o in zip(x.own, over, strict=True)]
+        x, over = here.walk.grouped(x, [axis in gone for axis in range(len(x.shape))])
+    whole = [n == 1 or o for n, o in zip(x.own, over, strict=True)]
     if here.op in ("GlobalAveragePool", "ReduceMean") and whole[:2] == [True, True] and not over[2]:
         y = here.graph.global_avg_pool(here.name, x.tensor)
     else:
-        y = made(here, x.tensor, over)
+        y = made(here, x.tensor, tuple(map(int, over)))
     layout = shrunk([() if axis in gone else digits for axis, digits in enumerate(x.layout)], x.own, over)
     if not keeps:
         layout = [digits for axis, digits in enumerate(layout) if axis not in gone]
@@ -56,7 +56,7 @@ def asked(here: OnnxNode, rank: int) -> tuple[set[int], bool]:
     return found, bool(here.attr("keepdims", 1))
 
 
-def made(here: OnnxNode, x: str, over: tuple[int, int, int]) -> str:
+def made(here: OnnxNode, x: str, over: Sequence[int]) -> str:
     """What a node makes of our map."""
     graph, part = here.graph, here.walk.unique
     if here.op == "ReduceL2":

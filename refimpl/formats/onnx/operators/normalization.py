@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..value import MAP, ROW, Unsupported
+from ..value import Unsupported
 from ..walk import OnnxNode
 
 OPERATORS = ("InstanceNormalization", "GroupNormalization")
@@ -19,4 +19,4 @@ def convert(here: OnnxNode) -> None:
     y = here.graph.group_norm(here.name, x, groups, float(here.attr("epsilon", 1e-5)))
     for i, name in enumerate(("gamma", "beta"), start=1):
         here.store(f"{here.name}.{name}", i, (0,))
-    here.give(y, MAP if rank == 4 else ROW)
+    here.give_map(y, rank)

@@ -5,6 +5,8 @@ By scales where the file gives such, else to the rows and columns that it says.
 
 from fractions import Fraction
 
+import numpy as np
+
 from ..value import Unsupported
 from ..walk import OnnxNode
 
@@ -20,11 +22,11 @@ def convert(here: OnnxNode) -> None:
     size = here.graph.shape(x)[1:3]
     scales, sizes = asked(here, rank)
     if sizes is not None:
-        wanted, scale, out = sizes, [Fraction(n, old) for n, old in zip(sizes, size, strict=True)], sizes
+        scale, out = [Fraction(n, old) for n, old in zip(sizes, size, strict=True)], sizes
     else:
         assert scales is not None
         scale = [Fraction(s).limit_denominator(MOST) for s in scales]
-        wanted, out = [0, 0], [int(n * s) for n, s in zip(size, scale, strict=True)]
+        out = [int(n * s) for n, s in zip(size, scale, strict=True)]
     if set(scale) == {Fraction(1)}:
         here.give_map(x, rank)
         return
@@ -36,11 +38,10 @@ def convert(here: OnnxNode) -> None:
     modern = here.op == "Resize" and here.opset > 10
     transform = here.attr("coordinate_transformation_mode", "half_pixel") if modern else "asymmetric"
     rounding = ROUNDINGS.index(here.attr("nearest_mode", "round_prefer_floor")) if modern else 2
-    grid = tuple(grid_of(transform, *each) for each in zip(size, scale, out, strict=True))
-    y = here.graph.resize(
-        here.name, x, tuple(wanted), tuple((s.numerator, s.denominator) for s in scale) if not any(wanted) else 1,
-        mode != "nearest", grid, rounding,
-    )  # fmt: skip
+    rows, columns = (grid_of(transform, *each) for each in zip(size, scale, out, strict=True))
+    wanted = (0, 0) if sizes is None else (sizes[0], sizes[1])
+    ratio = [(1, 1) if sizes else (s.numerator, s.denominator) for s in scale]
+    y = here.graph.resize(here.name, x, wanted, (ratio[0], ratio[1]), mode != "nearest", (rows, columns), rounding)
     here.give_map(y, rank)
 
 
@@ -55,7 +56,7 @@ def asked(here: OnnxNode, rank: int) -> tuple[list[float] | None, list[int] | No
     if here.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise Unsupported("it keeps the ratio of rows and columns")
     by_size = sizes is not None and sizes.size > 0
-    given = sizes if by_size else found
+    given = np.asarray(sizes if by_size else found)
     whole = here.shape(here.padded(0)) if by_size else (1,) * rank
     full = list(whole)
     for axis, n in zip(here.attr("axes", range(rank)), given, strict=True):
