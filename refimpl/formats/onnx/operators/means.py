@@ -3,6 +3,7 @@
 The mean over rows and columns is a global_avg_pool.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..value import MAP, ROW, Unsupported, Value
@@ -19,6 +20,7 @@ def convert(here: OnnxNode) -> None:
     """A global_avg_pool, a sum_over, a norm_over or a max_over."""
     x = here.tensor(0)
     rank = len(x.axes)
+    places: tuple[int, ...]
     axes, keeps = asked(here, rank)
     if not axes:
         here.give(x.tensor, x.axes, x.mixed)
@@ -57,7 +59,7 @@ def asked(here: OnnxNode, rank: int) -> tuple[set[int], bool]:
     return found, bool(here.attr("keepdims", 1))
 
 
-def made(here: OnnxNode, x: str, over: tuple[int, int, int]) -> str:
+def made(here: OnnxNode, x: str, over: Sequence[int]) -> str:
     """What a node makes of our map."""
     graph, part = here.graph, here.walk.unique
     if here.op == "ReduceL2":
