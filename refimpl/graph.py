@@ -485,8 +485,8 @@ class Graph:
     ) -> str:  # fmt: skip
         """A map in another size: `size` rows and columns, or where that is 0, `scale` times as many, as a quotient.
 
-        smooth: linear between neighbours, else the nearest; grid: how places correspond, 0 by halves of pixels, 1 corners on
-        corners, 2 first on first; rounding, of the nearest: 0 half down, 1 half up, 2 down, 3 up.
+        smooth: linear between neighbours, else the nearest; grid: how places correspond, 0 by halves of pixels, 1
+        corners on corners, 2 first on first; rounding, of the nearest: 0 half down, 1 half up, 2 down, 3 up.
         """
         attrs = {"size": size, "scale": scale, "smooth": smooth, "grid": grid, "rounding": rounding}
         return self.add_node(name, "interpolate", (x,), attrs, {})
