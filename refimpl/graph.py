@@ -479,28 +479,28 @@ class Graph:
         attrs |= {} if count_include_pad is True else {"count_include_pad": count_include_pad}
         return self.add_node(name, "avg_pool", (x,), attrs, {})
 
-    def resize(
+    def interpolate(
         self, name: str, x: str, size: Pair = 0, scale: tuple[tuple[int, int], tuple[int, int]] = ((1, 1), (1, 1)),
-        linear: bool = False, grid: Pair = 0, rounding: int = 0,
+        smooth: bool = False, grid: Pair = 0, rounding: int = 0,
     ) -> str:  # fmt: skip
         """A map in another size: `size` rows and columns, or where that is 0, `scale` times as many, as a quotient.
 
-        linear: between neighbours, else the nearest; grid: how places correspond, 0 by halves of pixels, 1 corners on
-        corners, 2 first on first; rounding, of the nearest: 0 half down, 1 half up, 2 down, 3 up.
+        smooth: linear between neighbours, else the nearest; grid: how places correspond, 0 by halves of pixels, 1
+        corners on corners, 2 first on first; rounding, of the nearest: 0 half down, 1 half up, 2 down, 3 up.
         """
-        attrs = {"size": size, "scale": scale, "linear": linear, "grid": grid, "rounding": rounding}
-        return self.add_node(name, "resize", (x,), attrs, {})
+        attrs = {"size": size, "scale": scale, "smooth": smooth, "grid": grid, "rounding": rounding}
+        return self.add_node(name, "interpolate", (x,), attrs, {})
 
-    def pad(
+    def border(
         self,
         name: str,
         x: str,
-        border: Sequence[tuple[int, int]],
+        sides: Sequence[tuple[int, int]],
         channels: tuple[int, int] = (0, 0),
         value: float = 0.0,
     ) -> str:
         """A map in a border of `value`: ((top, bottom), (left, right)), and channels before and behind its own."""
-        return self.add_node(name, "pad", (x,), {"border": (*border, channels), "value": value}, {})
+        return self.add_node(name, "border", (x,), {"sides": (*sides, channels), "value": value}, {})
 
     def sum_over(self, name: str, x: str, over: Sequence[int] = (1, 1, 0), mean: bool = False) -> str:
         """Sums, or means, over rows, columns and channels of a map where `over` says 1; these stay with length 1."""

@@ -257,7 +257,7 @@ def avg_pool(a, attrs):
     return {"y": (windows.values / counts).sum((3, 4)), "dx": windows.back(spread)}
 
 
-def resize_matrices(shape, attrs):
+def interpolation(shape, attrs):
     """What each output row takes of the input's, (P, H), and each output column, (Q, W)."""
     found = []
     for axis, size in enumerate(shape[1:3]):
@@ -267,7 +267,7 @@ def resize_matrices(shape, attrs):
         p, grid = np.arange(out), attrs["grid"][axis]
         place = [(p + 0.5) / scale - 0.5, np.linspace(0, size - 1, out), p / scale][grid]
         place = np.where(np.abs(2 * place - (2 * place).round()) < 1e-9, (2 * place).round() / 2, place)  # exact halves
-        if attrs["linear"]:
+        if attrs["smooth"]:
             share = np.maximum(0, 1 - np.abs(place.clip(0, size - 1)[:, None] - np.arange(size)))
         else:
             rounded = [np.ceil(place - 0.5), np.floor(place + 0.5), np.floor(place), np.ceil(place)][attrs["rounding"]]
@@ -276,16 +276,16 @@ def resize_matrices(shape, attrs):
     return found
 
 
-def resize(a, attrs):
-    rows, columns = resize_matrices(a["x"].shape, attrs)
+def interpolate(a, attrs):
+    rows, columns = interpolation(a["x"].shape, attrs)
     found = {"y": np.einsum("ph,qw,nhwc->npqc", rows, columns, a["x"])}
     return found | {"dx": np.einsum("ph,qw,npqc->nhwc", rows, columns, a["dy"])} if "dy" in a else found
 
 
-def pad(a, attrs):
-    border = ((0, 0), *attrs["border"])
-    part = tuple(slice(before, n - behind) for (before, behind), n in zip(border, a["dy"].shape, strict=True))
-    return {"y": np.pad(a["x"], border, constant_values=attrs["value"]), "dx": a["dy"][part]}
+def border(a, attrs):
+    sides = ((0, 0), *attrs["sides"])
+    part = tuple(slice(before, n - behind) for (before, behind), n in zip(sides, a["dy"].shape, strict=True))
+    return {"y": np.pad(a["x"], sides, constant_values=attrs["value"]), "dx": a["dy"][part]}
 
 
 def _axes(attrs):

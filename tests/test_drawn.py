@@ -31,7 +31,7 @@ def test_every_pass_does_what_its_formula_says():
     assert found["passes"].keys() == drawn_passes.passes().keys() and len(found["passes"]) > 70
     assert all(n["cases"] == 3 for n in found["passes"].values())
     assert found["cases"] == 3 * len(found["passes"]) == told[-1][1] > found["full"] > found["cases"] / 2
-    assert told[0] == (0, found["cases"], "adam.bias_correction")
+    assert told[0] == (0, found["cases"], "absolute_value.forward")
 
 
 def test_a_wrong_formula_is_found_with_its_seed(formula, capsys):

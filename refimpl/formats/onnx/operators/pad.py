@@ -12,7 +12,7 @@ OPERATORS = ("Pad",)
 
 
 def convert(here: OnnxNode) -> None:
-    """A pad; no node where a convolution has it."""
+    """A border; no node where a convolution has it."""
     x = here.tensor(0)
     rank = len(x.axes)
     pads = here.attr("pads") if here.opset < 11 else here.constant(1, "pads").tolist()
@@ -34,5 +34,5 @@ def convert(here: OnnxNode) -> None:
             return
     own = here.map(0)
     sides = {places[axis]: (before[axis], after[axis]) for axis in range(1, rank)}
-    border = (sides.get(1, (0, 0)), sides[2])
-    here.give(here.graph.pad(here.name, own, border, sides[3], value), places)
+    rows = sides.get(1, (0, 0))
+    here.give(here.graph.border(here.name, own, (rows, sides[2]), sides[3], value), places)

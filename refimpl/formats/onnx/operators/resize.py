@@ -3,9 +3,8 @@
 By scales where the file gives such, else to the rows and columns that it says.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
-
-import numpy as np
 
 from ..value import Unsupported
 from ..walk import OnnxNode
@@ -17,65 +16,77 @@ MOST = 10_000  # of the lower number of a scale, as a quotient
 
 
 def convert(here: OnnxNode) -> None:
-    """A resize, or no node where the size stays."""
+    """An interpolate, or no node where the size stays."""
     x, rank = here.map(0), len(here.tensor(0).axes)
-    size = here.graph.shape(x)[1:3]
-    scales, sizes = asked(here, rank)
-    if sizes is not None:
-        scale, out = [Fraction(n, old) for n, old in zip(sizes, size, strict=True)], sizes
-    else:
-        assert scales is not None
-        scale = [Fraction(s).limit_denominator(MOST) for s in scales]
-        out = [int(n * s) for n, s in zip(size, scale, strict=True)]
-    if set(scale) == {Fraction(1)}:
+    height, width = here.graph.shape(x)[1:3]
+    rows, columns = (Side(n, *asked(here, rank, axis)) for n, axis in ((height, rank - 2), (width, rank - 1)))
+    if rank == 3:  # of one row
+        rows = Side(1, Fraction(1), columns.by_size)
+    if rows.scale == columns.scale == 1:
         here.give_map(x, rank)
         return
     mode = here.attr("mode", "nearest")
     if mode not in ("nearest", "linear", "bilinear"):
         raise Unsupported(f"its mode is {mode}, but nearest and linear are read")
-    if here.attr("antialias", 0) and min(scale) < 1:
+    if here.attr("antialias", 0) and min(rows.scale, columns.scale) < 1:
         raise Unsupported("it makes a map smaller with antialiasing")
     modern = here.op == "Resize" and here.opset > 10
     transform = here.attr("coordinate_transformation_mode", "half_pixel") if modern else "asymmetric"
     rounding = ROUNDINGS.index(here.attr("nearest_mode", "round_prefer_floor")) if modern else 2
-    rows, columns = (grid_of(transform, *each) for each in zip(size, scale, out, strict=True))
-    wanted = (0, 0) if sizes is None else (sizes[0], sizes[1])
-    ratio = [(1, 1) if sizes else (s.numerator, s.denominator) for s in scale]
-    y = here.graph.resize(here.name, x, wanted, (ratio[0], ratio[1]), mode != "nearest", (rows, columns), rounding)
+    y = here.graph.interpolate(
+        here.name, x, (rows.out, columns.out) if columns.by_size else 0,
+        (rows.scale.as_integer_ratio(), columns.scale.as_integer_ratio()), mode != "nearest",
+        (grid_of(transform, rows), grid_of(transform, columns)), rounding,
+    )  # fmt: skip
     here.give_map(y, rank)
 
 
-def asked(here: OnnxNode, rank: int) -> tuple[list[float] | None, list[int] | None]:
-    """Scales of rows and columns, or their sizes; Unsupported where samples or channels change."""
+@dataclass(frozen=True)
+class Side:
+    """Rows or columns: how many a map has, their scale, and whether the file says a size."""
+
+    size: int
+    scale: Fraction
+    by_size: bool
+
+    @property
+    def out(self) -> int:
+        """How many the new map has."""
+        return int(self.size * self.scale)
+
+
+def asked(here: OnnxNode, rank: int, axis: int) -> tuple[Fraction, bool]:
+    """The scale of an axis, and whether it follows from a size; Unsupported where samples or channels change."""
     if here.op == "Upsample" or here.opset < 11:
         found, sizes = here.constant(1, "scales"), None
     else:
         found, sizes = here.constant(2, "scales"), here.constant(3, "sizes")
-    if sizes is None and (found is None or not found.size):
-        raise Unsupported("it has neither scales nor sizes")
     if here.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise Unsupported("it keeps the ratio of rows and columns")
     by_size = sizes is not None and sizes.size > 0
-    given = np.asarray(sizes if by_size else found)
-    whole = here.shape(here.padded(0)) if by_size else (1,) * rank
-    full = list(whole)
-    for axis, n in zip(here.attr("axes", range(rank)), given, strict=True):
-        full[int(axis) % rank] = n
-    if full[1] != whole[1] or full[0] != 1:
+    given = sizes if by_size else found
+    if given is None or not given.size:
+        raise Unsupported("it has neither scales nor sizes")
+    whole = here.shape(here.tensor(0))
+    full: list[float] = [*whole] if by_size else [1] * rank
+    for place, n in zip(here.attr("axes", range(rank)), given.tolist(), strict=True):
+        full[int(place) % rank] = n
+    if full[0] != 1 or full[1] != (whole[1] if by_size else 1):
         raise Unsupported(f"it changes samples or channels: {given.tolist()}")
-    places = full[2:] if rank == 4 else [1, full[2]]
-    return (None, [int(n) for n in places]) if by_size else ([float(n) for n in places], None)
+    if by_size:
+        return Fraction(int(full[axis]), whole[axis]), True
+    return Fraction(full[axis]).limit_denominator(MOST), False
 
 
-def grid_of(transform: str, size: int, scale: Fraction, out: int) -> int:
+def grid_of(transform: str, side: Side) -> int:
     """Our grid along an axis."""
+    exact = side.size * side.scale == side.out
     if transform == "align_corners":
-        if size * scale != out:  # runtimes and ONNX's own statement then place the last corner differently
-            raise Unsupported(f"it aligns corners, but {size} times {float(scale):g} is no whole number")
+        if not exact:  # runtimes and ONNX's own statement then place the last corner differently
+            raise Unsupported(f"it aligns corners, but {side.size} times {float(side.scale):g} is no whole number")
         return CORNERS
-    if transform == "asymmetric" or transform == "pytorch_half_pixel" and out == 1:
+    if transform == "asymmetric" or transform == "pytorch_half_pixel" and side.out == 1:
         return FIRST
-    symmetric = transform == "half_pixel_symmetric" and size * scale == out
-    if transform in ("half_pixel", "pytorch_half_pixel") or symmetric or scale == 1:
+    if transform in ("half_pixel", "pytorch_half_pixel") or transform == "half_pixel_symmetric" and exact:
         return HALF
     raise Unsupported(f"its coordinates are {transform}")

@@ -44,7 +44,7 @@ def drawn(pick, large):
     attrs = {"size": (0, 0), "scale": ((pick(2, 5), pick(1, 2)), (pick(2, 5), pick(1, 2)))}
     if pick(0, 1):
         attrs["size"] = (pick(1, most), pick(1, most))
-    attrs |= {"linear": bool(pick(0, 1)), "grid": (pick(0, 2), pick(0, 2)), "rounding": pick(0, 3)}
+    attrs |= {"smooth": bool(pick(0, 1)), "grid": (pick(0, 2), pick(0, 2)), "rounding": pick(0, 3)}
     return letters | derive(letters, attrs), attrs
 
 
@@ -103,7 +103,7 @@ def pairs(axis):
         (size, out), settings = ("HP", "WQ")[axis], [attrs[name][axis] for name in ("size", "scale", "grid")]
         a, b, c = line(sizes[size], sizes[out], *settings)
         places = [a * p + b for p in range(sizes[out])]
-        if attrs["linear"]:
+        if attrs["smooth"]:
             low = np.array([between(top, c, sizes[size])[0] for top in places])
             read = np.concatenate([low, np.minimum(low + 1, sizes[size] - 1)])
         else:
@@ -114,7 +114,7 @@ def pairs(axis):
 
 
 @declare(SHAPES, items="N P Q C", writes="y", derive=derive)
-def forward(t, y, x, size=(0, 0), scale=((1, 1), (1, 1)), linear=False, grid=(0, 0), rounding=0):
+def forward(t, y, x, size=(0, 0), scale=((1, 1), (1, 1)), smooth=False, grid=(0, 0), rounding=0):
     """Output y, (N, P, Q, C), of x, (N, H, W, C): the nearest element, or a mean of four."""
     rest, c = divmod(t, y.shape[3])
     rest, q = divmod(rest, y.shape[2])
@@ -123,7 +123,7 @@ def forward(t, y, x, size=(0, 0), scale=((1, 1), (1, 1)), linear=False, grid=(0,
     top = a * p + b
     a, b, across = line(x.shape[2], y.shape[2], size[1], scale[1], grid[1])
     left = a * q + b
-    if linear:
+    if smooth:
         float_ = y.dtype.type
         h, down = between(top, over, x.shape[1])
         col, right = between(left, across, x.shape[2])
@@ -139,7 +139,7 @@ def forward(t, y, x, size=(0, 0), scale=((1, 1), (1, 1)), linear=False, grid=(0,
 
 
 @declare(SHAPES, items="N H W C", writes="dx", derive=derive, alike={"H": pairs(0), "W": pairs(1)})
-def grad_x(t, dx, dy, size=(0, 0), scale=((1, 1), (1, 1)), linear=False, grid=(0, 0), rounding=0):
+def grad_x(t, dx, dy, size=(0, 0), scale=((1, 1), (1, 1)), smooth=False, grid=(0, 0), rounding=0):
     """Gradient of x, (N, H, W, C), from dy, (N, P, Q, C). H and W must be given: several sizes give one P."""
     # forward: y[n,p,q,c] is x at the place of p and q, the nearest or linear between its neighbours
     rest, c = divmod(t, dx.shape[3])
@@ -151,7 +151,7 @@ def grad_x(t, dx, dy, size=(0, 0), scale=((1, 1), (1, 1)), linear=False, grid=(0
     start, stop = readers(col, dx.shape[2], dy.shape[2], u, v, across)
     total = dx.dtype.type(0)
     for p in range(first, end):
-        if linear:
+        if smooth:
             low, down = between(a * p + b, over, dx.shape[1])
             for row in range(2):  # of the two rows that it reads
                 if h == min(low + row, dx.shape[1] - 1):

@@ -6,32 +6,32 @@ import oracles
 from checks import Case, Subject, map_shape, rng_of
 from refimpl.graph import Graph
 from refimpl.kernels.passes import ShapeError
-from refimpl.ops import pad
+from refimpl.ops import border
 
 
 def case(pick):
-    attrs = {"border": tuple((pick(0, 2), pick(0, 2)) for _ in range(3)), "value": pick(-2, 2) / 2}
+    attrs = {"sides": tuple((pick(0, 2), pick(0, 2)) for _ in range(3)), "value": pick(-2, 2) / 2}
     return Case({"x": rng_of(pick).normal(size=map_shape(pick))}, attrs)
 
 
 def by_torch(F, t, attrs):
-    rows, columns, channels = attrs["border"]
+    rows, columns, channels = attrs["sides"]
     return F.pad(t["x"], (*channels, *columns, *rows), value=attrs["value"])
 
 
-subject = Subject("pad", case, oracles.pad, by_torch)
+subject = Subject("border", case, oracles.border, by_torch)
 test_oracle, test_slope, test_torch, test_counts, test_threads = subject.tests()
 
 
 @pytest.mark.parametrize("backend", ["reference", "fast"])
 def test_a_net_with_it(backend):
     g = Graph("net", (6, 5), 3)
-    x = g.pad("wider", g.conv2d("c", "input", 4, 3), ((1, 0), (0, 2)), (1, 0), 0.5)
+    x = g.border("wider", g.conv2d("c", "input", 4, 3), ((1, 0), (0, 2)), (1, 0), 0.5)
     g.linear("fc", g.global_avg_pool("mean", g.max_pool("pool", g.conv2d("d", x, 5, 1), 2, 1)), 3)
     assert g.shape("wider") == (1, 5, 5, 5)
     check_net(g, backend, "c.w", "d.w")
 
 
 def test_refused():
-    with pytest.raises(ShapeError, match="border must be at least 0 on every side"):
-        pad.forward(np.ones((1, 2, 2, 3)), border=((0, -1), (0, 0), (0, 0)))
+    with pytest.raises(ShapeError, match="sides must be at least 0 on every side"):
+        border.forward(np.ones((1, 2, 2, 3)), sides=((0, -1), (0, 0), (0, 0)))
