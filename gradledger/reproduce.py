@@ -15,6 +15,7 @@ from validation.experiments import (
     lenet_mnist,
     loss_landscape,
     noniid,
+    onnx_gauntlet,
     outcomes,
     quantized_lenet,
     quantized_noniid,
@@ -52,6 +53,7 @@ EXPERIMENTS = {
     quantized_scaling.NAME: quantized_scaling.run,
     **{name: partial(outcomes.run, name) for name in outcomes.PROTOCOLS},
     advice_outcomes.NAME: advice_outcomes.run,
+    onnx_gauntlet.NAME: onnx_gauntlet.run,
     **{name: partial(forward_gradients.run, name) for name in forward_gradients.TASKS},
 }
 MANY_RUNS = (
@@ -59,6 +61,7 @@ MANY_RUNS = (
     advice_outcomes,
 )  # fmt: skip
 JUDGED = {module.NAME: module for module in MANY_RUNS}
+JUDGED |= {onnx_gauntlet.NAME: onnx_gauntlet}
 JUDGED |= dict.fromkeys(forward_gradients.TASKS, forward_gradients) | dict.fromkeys(outcomes.PROTOCOLS, outcomes)
 
 
