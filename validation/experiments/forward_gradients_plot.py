@@ -43,7 +43,10 @@ def draw(record: dict, figure) -> None:
     needed = [(r["arena_bytes"] + r["state_bytes"]) for ways in measured.values() for r in ways.values()]
     if max(needed) > 3 * min(needed):
         shared.set_xscale("log", base=2)
-    shared.xaxis.set_major_formatter("{x:,.0f}")
-    shared.set(xlabel="KiB that a step needs: arena and weights that change", ylabel="accuracy, %")
+    shared.xaxis.set_major_formatter(lambda kib, place: next(
+        f"{kib / 1024**i:,g} {unit}" for i, unit in ((2, "GiB"), (1, "MiB"), (0, "KiB")) if kib >= 1024**i or not i
+    ))  # fmt: skip
+    shared.tick_params("x", labelrotation=30)
+    shared.set(xlabel="what a step needs: arena and weights that change", ylabel="accuracy, %")
     shared.set_title(f"at the end, mean ± std of {len(record['seeds'])} seeds\n{modes}")
     shared.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12 / len(measured)), ncols=3)

@@ -48,7 +48,7 @@ class Protocol:
     longest: int = LONGEST
 
 
-OTHERS = ("mobilenet", "efficientnet", "small mobilenet", "mcunet")
+OTHERS = ("mcunet", "small mobilenet", "efficientnet", "mobilenet")
 PROTOCOLS = {NAME: Protocol(tuple(name for name in PAIRS if name not in OTHERS)), PHOTOGRAPHS: Protocol(OTHERS)}
 
 
