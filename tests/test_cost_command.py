@@ -264,7 +264,7 @@ def test_methods_combine(record):
     several = ("sparse-update:ratio=0.5,layers=2", "error-map-pruning", "gradient-filter")
     r = record("--model", "resnet8", "--batch", "1", *(arg for m in several for arg in ("--method", m)))
     assert r["method"] == (
-        "sparse-update:ratio=0.5,order=norm,fixed_first=0.1,fixed_last=0.2,layers=2 + "
+        "sparse-update:ratio=0.5,order=norm,fixed_first=0.1,fixed_last=0.2,scaling=aware,layers=2 + "
         "error-map-pruning:keep=0.5,gamma_w=1.0,gamma_dy=1.0 + gradient-filter:patch=2,align=centre"
     )
     rules = (ri.SparseUpdate(0.5), ri.ErrorMapPruning(), ri.GradientFilter())

@@ -10,7 +10,19 @@ import pytest
 from numba import njit
 
 from refimpl.backends.cpu import integers
-from refimpl.backends.cpu.integers import OFFSET, dot, every, narrow, packed, spread, widen
+from refimpl.backends.cpu.integers import (
+    OFFSET,
+    dot,
+    every,
+    narrow,
+    packed,
+    requantized_once,
+    requantized_right,
+    rightwards,
+    spread,
+    under,
+    widen,
+)
 from refimpl.backends.cpu.simd import LANES, address
 
 
@@ -71,6 +83,51 @@ def test_lanes_beyond_the_last_are_left_alone(dtype, n):
     want = np.full(LANES + 4, 7, dtype)
     want[2 : 2 + count] = (x[1 : 1 + count].astype(np.int64) * 5 + w[:count] - 3).astype(dtype)
     assert np.array_equal(y, want)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("n", [1, 9, LANES])
+def test_four_runs_are_woven_in_the_first_lanes(n, paired, monkeypatch):
+    monkeypatch.setattr(integers, "PAIRED", paired)
+
+    @njit
+    def woven(y, x, n):
+        narrow(address(y), 0, under(address(x), 3, 40, 21, 60, n), LANES)
+
+    x = ends(np.int8, 60 + LANES, np.random.default_rng(n))
+    y = np.empty(LANES, np.int32)
+    woven(y, x, n)
+    found = y.view(np.uint8).reshape(LANES, 4)[:n].astype(int) - OFFSET
+    want = np.stack([x[at : at + n] for at in (3, 40, 21, 60)], axis=1).astype(int)
+    assert np.array_equal((found - want) % 256, np.zeros((n, 4)))
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_lanes_are_requantized_as_plain_python_says(paired, monkeypatch):
+    """Shifts to the right, to the left and mixed; `rightwards` tells which."""
+    monkeypatch.setattr(integers, "PAIRED", paired)
+
+    @njit
+    def requantize(y, z, x, m, s, zero, low, high):
+        v, by, to = widen(address(x), 0, LANES), widen(address(m), 0, LANES), widen(address(s), 0, LANES)
+        narrow(address(y), 0, requantized_once(v, by, to, zero, low, high), LANES)
+        narrow(address(z), 0, requantized_right(v, by, to, zero, low, high), LANES)
+        return rightwards(to)
+
+    rng = np.random.default_rng(1)
+    for i in range(400):
+        x, m = ends(np.int32, LANES, rng), rng.integers(2**30, 2**31, LANES).astype(np.int32)
+        if i % 2:  # of sizes that are not saturated
+            x >>= rng.integers(0, 31, LANES).astype(np.int32)
+        s = rng.integers(-30, (0, 31)[i % 3 == 0], LANES).astype(np.int32)
+        zero, low, high = int(rng.integers(-128, 128)), int(rng.integers(-128, 0)), int(rng.integers(0, 128))
+        y, z = np.empty(LANES, np.int32), np.empty(LANES, np.int32)
+        is_right = requantize(y, z, x, m, s, zero, low, high)
+        values = [(int(v) * int(f) + (1 << (30 - int(k)))) >> (31 - int(k)) for v, f, k in zip(x, m, s, strict=True)]
+        want = [min(max(v + zero, low), high) for v in values]
+        assert y.tolist() == want
+        assert is_right == (s < 0).all()
+        assert not is_right or z.tolist() == want
 
 
 @pytest.mark.skipif(not integers.VNNI, reason="the processor has no instruction to be left out")

@@ -16,6 +16,7 @@ from refimpl.backends.cpu import (
     add,
     batch_norm,
     conv2d,
+    dequantize,
     matmul,
     product,
     quantize,
@@ -25,6 +26,7 @@ from refimpl.backends.cpu import (
     quantized_perturbation,
     quantized_pools,
     quantized_rows,
+    quantized_taps,
 )
 from refimpl.compiler import executed, two_stage
 from refimpl.compiler.executed import ADD, MAC, MUL, NOTHING, Ops
@@ -52,6 +54,7 @@ def test_every_kernel_states_what_its_body_does_in_drawn_nets():
     unused = {batch_norm.frozen_table, two_stage.ADD_SLICES.cpu, two_stage.AVERAGE_SLICES.cpu}  # no rule launches them
     # of nets in whole numbers: tests/test_fast_quantized.py
     unused |= {quantized_add.forward, quantized_conv2d.dense, quantized_conv2d.depthwise, quantize.forward}
+    unused |= {quantized_taps.forward, dequantize.forward}
     unused |= {quantized_pools.maximum, quantized_pools.mean}
     unused |= {quantized_perturbation.perturbed, quantized_perturbation.stepped}  # test_fast_quantized_perturbation.py
     # tests/test_quantized_gradients.py

@@ -4,15 +4,22 @@ import numpy as np
 import pytest
 
 import refimpl as ri
-from refimpl.backends.cpu import quantized_add, quantized_pools
+from refimpl.backends.cpu import dequantize, quantized_add, quantized_pools, quantized_taps
 from refimpl.backends.cpu import quantized_conv2d as fast
-from refimpl.backends.cpu.quantized_product import COLUMNS, ROWS
+from refimpl.backends.cpu.quantized_product import COLUMNS, NARROW_ROWS, each
 from refimpl.compiler.executed import executed
 from refimpl.graph import Graph, Parameter
 from refimpl.ops import quantized_add as op
 from validation.instruments import executing
 
-TUNED = (fast.dense, fast.depthwise, quantized_add.forward, quantized_pools.maximum, quantized_pools.mean)
+TUNED = (
+    fast.dense,
+    fast.depthwise,
+    quantized_taps.forward,
+    quantized_add.forward,
+    quantized_pools.maximum,
+    quantized_pools.mean,
+)
 KINDS = ("dense", "in groups", "depthwise", "pointwise")
 
 
@@ -108,6 +115,35 @@ def test_sums(seed):
     assert_the_same(net, drawn(rng, (pick(1, 9), *net.tensors["input"].shape[1:]), np.int8))
 
 
+@pytest.mark.parametrize("scales", [1, 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_whole_numbers_are_made_real(scales, dtype):
+    rng = np.random.default_rng(scales)
+    net = Graph("dequantize")
+    net.add_input("input", (7, 5), np.dtype(np.int8))
+    net.add_node("layer", "dequantize", ("input",), {"zero": -3}, {"scale": Parameter((scales,), "zeros")})
+    net.weights = {"layer.scale": rng.uniform(0.01, 1, scales).astype(np.float32)}
+    x, found = drawn(rng, (4, 7, 5), np.int8), []
+    for backend in ("reference", "fast"):
+        program = ri.compile(net, None, len(x), backend=backend, threads=2, dtype=dtype)
+        found.append(ri.Trainer(program).predict(x))
+    np.testing.assert_array_equal(*found)
+    (launch,) = program.order
+    assert launch.function is dequantize.forward and found[0].dtype == dtype
+    assert executing.launched(launch, 3) == executed(launch, 3, None)
+
+
+@pytest.mark.parametrize("shift", [-3, 0, 4])
+def test_sums_by_any_factors(shift):
+    """Factors that `settings` never gives take another way."""
+    rng = np.random.default_rng(9)
+    net = Graph("one sum")
+    net.add_input("input", (3, 5, 7), np.dtype(np.int8))
+    attrs = {f"{name}_multiplier": (1 << 30) + 12345 for name in "aby"} | {"a_shift": shift, "y_shift": -18 - shift}
+    net.add_node("layer", "quantized_add", ("input", "input"), attrs, {})
+    assert_the_same(net, drawn(rng, (4, 3, 5, 7), np.int8))
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_poolings(seed):
     rng = np.random.default_rng(seed)
@@ -142,6 +178,33 @@ def test_real_numbers_are_made_whole(dtype):
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel", "attrs", "tuned"),
+    [
+        ((5, 150, 20), (3, 3), {"pad": 1}, True),  # a row is more than one strip
+        ((6, 70, 17), (7, 7), {"pad": 3}, True),
+        ((9, 30, 40), (5, 5), {"stride": 2, "pad": 2}, True),
+        ((3, 9, 33), (5, 3), {"pad": (3, 1)}, True),  # rows of outputs that no tap reaches
+        ((4, 40, 16), (2, 9), {"dilation": (1, 4), "pad": 4}, True),
+        ((3, 60, 16), (3, 4), {"dilation": (1, 42), "pad": (1, 63)}, False),  # too wide for the stack
+        ((18, 18, 9), (17, 17), {"pad": 8}, False),  # too many weights for it
+    ],
+)
+def test_depthwise_kernels_of_any_size(size, kernel, attrs, tuned):
+    rng = np.random.default_rng(size)
+    net = Graph("one layer")
+    net.add_input("input", size, np.dtype(np.int8))
+    c = size[2]
+    attrs = attrs | {"x_zero": -77, "y_zero": 5, "low": -120, "high": 110, "twice": False}
+    _add(net, "quantized_conv2d", rng, attrs, (*kernel, 1, c), c, np.int8)
+    net.weights["layer.shift"][::2] = 2  # to the left, as no net has it
+    x = drawn(rng, (2, *size), np.int8)
+    assert_the_same(net, x)
+    (launch,) = ri.compile(net, None, 2, backend="fast", threads=2).order
+    if each(np.int8) == 4:
+        assert launch.function is (quantized_taps.forward if tuned else fast.depthwise)
+
+
 def test_many_channels_and_rows():
     for seed, kind in enumerate(("dense", "pointwise", "in groups")):
         net, x = convolution(np.random.default_rng([seed, 9]), kind, np.int8, large=True)
@@ -153,7 +216,7 @@ def test_few_rows_are_shared_by_panels():
     sizes = dict.fromkeys("NHWPQRSG", 1) | {"C": 64, "K": 10 * COLUMNS}
     assert fast.cut(sizes, np.int8)[1] < fast.panels_of(sizes) == 10
     assert fast.cut(sizes | {"N": 4096}, np.int8)[1] == 10
-    assert fast.cut(sizes | {"R": 9, "S": 9, "C": 999}, np.int8)[0] == ROWS
+    assert fast.cut(sizes | {"R": 9, "S": 9, "C": 999}, np.int8)[0] == NARROW_ROWS
 
 
 def test_one_thread_gives_the_same():

@@ -39,7 +39,9 @@ def update(net: "Derivation", nodes: "list[Resolved]") -> None:
     if writer := op.writer("factors"):
         blocks = dict.fromkeys(block_of(net, name) for name in net.updated)
         factors = {block: factors_of(net, block, writer, shared["lr"]) for block in blocks}
-    by_rule = rule_updates(net, nodes)
+    by_rule, settled = rule_updates(net, nodes), dict(optimizer.attrs)
+    for rule in net.plan.rules:
+        settled |= rule.updating()
     for name, when in net.updated.items():
         net.when = when
         gradient = net.gradient(name)
@@ -49,7 +51,7 @@ def update(net: "Derivation", nodes: "list[Resolved]") -> None:
         if name in by_rule:
             resolved, own = by_rule[name]
             groups = {letter: size for letter, size in resolved.sizes.items() if letter == "G"}
-            attrs = optimizer.attrs
+            attrs = settled
             if "scale" in own.reads:
                 more, settings = of_whole(net, name, own)
                 arrays, attrs = arrays | more, attrs | settings
@@ -58,7 +60,7 @@ def update(net: "Derivation", nodes: "list[Resolved]") -> None:
         if net.graph.parameters[name].quantized and optimizer.whole:
             own = next(p for p in operator(optimizer.whole).passes.values() if p.inplace == ["w"])
             more, settings = of_whole(net, name, own)
-            net.emit(name, own, arrays | more, optimizer.attrs | settings)
+            net.emit(name, own, arrays | more, settled | settings)
             continue
         if net.parameters[name].dtype != net.dtype:
             raise ValueError(
@@ -69,7 +71,7 @@ def update(net: "Derivation", nodes: "list[Resolved]") -> None:
             key = f"{name}.{array}"
             net.state[key] = net.buffer(key, gradient.shape, region="state")
             arrays[array] = net.state[key]
-        net.emit(name, passed, arrays, optimizer.attrs)
+        net.emit(name, passed, arrays, settled)
     net.when = ALWAYS
 
 

@@ -47,6 +47,11 @@ def inline(function: Callable) -> Callable:
     return njit(fastmath=FASTMATH, error_model="numpy", inline="never")(function)
 
 
+def inlined(function: Callable) -> Callable:
+    """The same, put in the place of each call: where handing on the arguments would take longer than the work."""
+    return njit(fastmath=FASTMATH, error_model="numpy", forceinline=True)(function)
+
+
 def helper(function: Callable) -> Callable:
     """Let bodies call `function`: it is compiled with them on CPU and CUDA, and stays plain Python in plain Python."""
     return register_jitable(function)

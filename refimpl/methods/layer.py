@@ -111,6 +111,10 @@ class Rule:
         """The attributes that its passes take beside those of the layer."""
         return {}
 
+    def updating(self) -> dict:
+        """Attributes of the optimizer's updates that it sets for the whole step; none by default."""
+        return {}
+
     def letters(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Letters of its own, of a node with these sizes, that no array tells."""
         return {}

@@ -54,6 +54,7 @@ SHAPES = {
     "order": "int32: C", "block": "int64: 1", "chosen": "int32: M", "lr": "1", "clip": "1",
 }  # fmt: skip
 ORDERS = ("norm", "random", "gradient")
+SCALINGS = ("aware", "none")
 
 
 @declare(SHAPES, items="M", writes="chosen")
@@ -136,19 +137,23 @@ class SparseUpdate(Rule):
     ratio: share of the input channels that is trained at once, above 0 and at most 1. order: "norm", "random" or
     "gradient".
     fixed_first, fixed_last: shares of the steps, at the beginning and at the end, that train block 0; between them each
-    step trains the next block. (0, 0) is dynamic throughout, (1, 0) fixed throughout. ValueError for other values.
+    step trains the next block. (0, 0) is dynamic throughout, (1, 0) fixed throughout. scaling: of gradients of whole
+    numbers, "aware" as the optimizer's `scaled` says, "none" without (`ops.quantized_sgd`); floats have none.
+    ValueError for other values.
     """
 
     ratio: float = 0.02
     order: str = "norm"
     fixed_first: float = 0.1
     fixed_last: float = 0.2
+    scaling: str = "aware"
 
     method: ClassVar[str] = "sparse-update"
     states: ClassVar[Statement] = Statement(
         "rule", 60,
         "sparse-update:ratio=0.02,order=norm (or random, gradient; layers=K: the last K convolutions)",
-        {"ratio": float, LAYERS: int, "order": ORDERS, "fixed_first": float, "fixed_last": float},
+        {"ratio": float, LAYERS: int, "order": ORDERS, "fixed_first": float, "fixed_last": float,
+         "scaling": SCALINGS},
         {
             "instances": "the chosen instances train the chosen channels",
             "prunes":
@@ -172,6 +177,8 @@ class SparseUpdate(Rule):
             raise ValueError(f"ratio must be a share above 0 and at most 1, got {self.ratio}")
         if self.order not in ORDERS:
             raise ValueError(f"order must be {', '.join(ORDERS[:-1])} or {ORDERS[-1]}, got {self.order!r}")
+        if self.scaling not in SCALINGS:
+            raise ValueError(f"scaling must be {' or '.join(SCALINGS)}, got {self.scaling!r}")
         for name in ("fixed_first", "fixed_last"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a share of the steps from 0 to 1, got {getattr(self, name)}")
@@ -205,6 +212,10 @@ class SparseUpdate(Rule):
     def constants(self) -> dict[str, Callable[[np.ndarray, int, int, int], np.ndarray]]:
         """The order of a layer's channels."""
         return {"order": lambda w, groups, seed, stream: order(w, groups, self.order, seed, stream)}
+
+    def updating(self) -> dict:
+        """No scaling of gradients, biases of whole numbers included, where it is switched off."""
+        return {"scaled": False} if self.scaling == "none" else {}
 
     def scalars(self) -> dict[str, Callable[["Moment"], float]]:
         """The number of the block that an update trains."""

@@ -166,6 +166,8 @@ class _Memory:
 
 
 def _address(array) -> _Memory:
+    if isinstance(array, _Memory):  # on the stack
+        return array
     if isinstance(array, _Array):
         return _Memory(NUMBER, array.size > 0)
     of = array.array.dtype
@@ -254,13 +256,18 @@ STAND_INS = {
         (simd.inside, lambda vector, lo, hi: 2**LANES - 1),
         (simd.accumulate, lambda pointer, index, vector, n: _count(add=LANES)),
         *((of, _nothing) for of in (simd.store, simd.stream, simd.prefetch, simd.prefetch_write)),
-        *((of, lambda *_: WHOLE) for of in (integers.widen, integers.every, integers.packed, integers.spread)),
+        *(
+            (of, lambda *_: WHOLE)
+            for of in (integers.widen, integers.every, integers.packed, integers.spread, integers.under)
+        ),
         *((of, lambda *_: WHOLE) for of in (integers.join2, integers.join4)),
         *((of, lambda *_: WHOLE) for of in (integers.larger, integers.smaller)),
-        (integers.requantized_once, _rescaled(4)),
+        (integers.rightwards, lambda shift: True),
+        *((of, _rescaled(4)) for of in (integers.requantized_once, integers.requantized_right)),
         (integers.requantized_twice, _rescaled(6)),
+        (integers.shifted, lambda vector, bits: vector),
         (integers.as_floats, lambda vector, like: VECTOR),
-        *((of, _nothing) for of in (integers.narrow, integers.scatter)),
+        *((of, _nothing) for of in (integers.narrow, integers.move, integers.scatter)),
         (quantized_rounding.magnitude, lambda value: 0),
         (quantized_rounding.of_bits, lambda bits, like: NUMBER),
         (integers.operands, _operands),

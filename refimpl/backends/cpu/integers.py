@@ -2,15 +2,18 @@
 
     v = widen(x, i, n)   elements i … i+n−1 of int8, int16 or int32 x; lanes n … are zero
     narrow(y, i, v, n)   the low bits of the first n lanes to elements i … of int8, int16 or int32 y
+    move(y, j, x, i, n)  elements i … i+n−1 of x to elements j … of y, whose dtype may be wider
     a + b, a − b, a · b  modulo 2³²
-    every(s)             the int32 s in every lane
+    every(s)             the int32 s in every lane; shifted(v, n): v·2ⁿ
     b = packed(w, i)     from element i of w on, in each lane: 4 int8 or 2 int16
     a = spread(x, i)     in every lane the same 4 int8, each with OFFSET added, or the same 2 int16
+    a = under(x, i, j, k, l, n)   in each of the first n lanes the int8 from four places on, each with OFFSET added
     s = dot(s, a, b, x)  s + Σ of the 4 products of int8 x, or the 2 of int16 x, in each lane
     larger(a, b)         lane by lane; smaller(a, b)
     as_floats(v, x)      the numbers as floats of the dtype of x, as `simd` has them
     scatter(y, i, step, v, n)   the words of the first n lanes, as `packed` reads them, to elements i, i + step … of y
     requantized_once(v, m, s, zero, low, high), requantized_twice: as `kernels.requantize`, plus zero, saturated
+    requantized_right: as requantized_once, for shifts all of which are below 0, as `rightwards` tells
     join4(a, b, c, d)    in each lane four int8, the low bytes of four vectors; join2(a, b): two int16
 
 Sums are exact modulo 2³², so whatever comes in between, the end is right where it fits into an int32.
@@ -32,13 +35,14 @@ FEATURES = frozenset((codegen.get_host_cpu_features() if _STATED is None else _S
 VNNI = next((bits for bits, name in ((512, "+avx512vnni"), (256, "+avxvnni")) if name in FEATURES), 0)
 DOT4 = bool(VNNI) or "+dotprod" in FEATURES
 OFFSET = 128 if VNNI else 0
+PAIRED = "+sse4.1" in FEATURES  # x86 multiplies every second lane of 32 bits to 64, ARM lanes that lie together
 
 
 def _integers(bits: int, lanes: int = LANES) -> ir.VectorType:
     return ir.VectorType(ir.IntType(bits), lanes)
 
 
-WIDE = _integers(32)
+WIDE, EIGHT = _integers(32), _integers(64, LANES // 2)
 
 
 def _masked(builder, kind, pointer, n, value=None):
@@ -104,6 +108,33 @@ def narrow(typingctx, pointer, index, vector, n):
 
 
 @intrinsic
+def move(typingctx, to, place, pointer, index, n):
+    """Write the first n of LANES elements from index on to those from place on, whose integers are no narrower."""
+    if not (_whole(to) and _whole(pointer) and to.dtype.bitwidth >= pointer.dtype.bitwidth):
+        return None
+    kinds = tuple(_integers(p.dtype.bitwidth) for p in (to, pointer))
+
+    def generate(context, builder, sig, args):
+        written, read = (
+            builder.bitcast(builder.gep(start, [at]), kind.as_pointer())
+            for start, at, kind in zip(args[0:4:2], args[1:4:2], kinds, strict=True)
+        )
+
+        def widened(value):
+            return value if kinds[0] == kinds[1] else builder.sext(value, kinds[0])
+
+        with builder.if_else(builder.icmp_signed(">=", args[4], ir.Constant(args[4].type, LANES))) as (full, part):
+            with full:
+                loaded = builder.load(read, align=kinds[1].element.width // 8)
+                builder.store(widened(loaded), written, align=kinds[0].element.width // 8)
+            with part:
+                _masked(builder, kinds[0], written, args[4], widened(_masked(builder, kinds[1], read, args[4])))
+        return context.get_dummy_value()
+
+    return types.none(to, types.int64, pointer, types.int64, types.int64), generate
+
+
+@intrinsic
 def as_floats(typingctx, vector, like):
     """The number of each lane as a float, rounded where it has more digits; like: an address of such floats."""
     if not (vector == INT32 and isinstance(like, types.CPointer) and isinstance(like.dtype, types.Float)):
@@ -154,6 +185,19 @@ def every(typingctx, scalar):
 
 
 @intrinsic
+def shifted(typingctx, vector, bits):
+    """v·2^bits, modulo 2³²."""
+    if vector != INT32:
+        return None
+
+    def generate(context, builder, sig, args):
+        number = context.cast(builder, args[1], bits, types.int32)
+        return builder.shl(args[0], spread_lanes(builder, number, WIDE))
+
+    return INT32(vector, bits), generate
+
+
+@intrinsic
 def packed(typingctx, pointer, index):
     """The 64 bytes from element index on: in each lane 4 int8 or 2 int16."""
     if not _whole(pointer):
@@ -181,6 +225,48 @@ def spread(typingctx, pointer, index):
         return spread_lanes(builder, value, WIDE)
 
     return INT32(pointer, types.int64), generate
+
+
+@intrinsic
+def under(typingctx, pointer, first, second, third, fourth, n):
+    """In each of the first n lanes four int8, an element of the runs from four places on, each with OFFSET added.
+
+    The first is the lowest byte, as `join4` has it; lanes n … are of zeros.
+    """
+    if not (_whole(pointer) and pointer.dtype == types.int8):
+        return None
+
+    def generate(context, builder, sig, args):
+        run = _integers(8)
+        places = [builder.bitcast(builder.gep(args[0], [at]), run.as_pointer()) for at in args[1:5]]
+        result = cgutils.alloca_once(builder, WIDE)
+        with builder.if_else(builder.icmp_signed(">=", args[5], ir.Constant(args[5].type, LANES))) as (full, part):
+            with full:
+                builder.store(_woven(builder, [builder.load(where, align=1) for where in places]), result)
+            with part:
+                builder.store(_woven(builder, [_masked(builder, run, where, args[5]) for where in places]), result)
+        value = builder.load(result)
+        return builder.xor(value, ir.Constant(WIDE, [-0x7F7F7F80] * LANES)) if OFFSET else value
+
+    at = types.int64
+    return INT32(pointer, at, at, at, at, at), generate
+
+
+def _woven(builder, runs):
+    """Four vectors of bytes as one of words: byte k of word i is element i of vector k."""
+    if not PAIRED:  # ARM weaves two vectors at a time
+        pairs = [_zipped(builder, *pair) for pair in (runs[:2], runs[2:])]
+        return builder.bitcast(_zipped(builder, *(builder.bitcast(p, _integers(16)) for p in pairs)), WIDE)
+    both = ir.Constant(_integers(32, 2 * LANES), list(range(2 * LANES)))
+    low, high = (builder.shuffle_vector(*pair, both) for pair in (runs[:2], runs[2:]))
+    order = ir.Constant(_integers(32, 4 * LANES), [LANES * k + i for i in range(LANES) for k in range(4)])
+    return builder.bitcast(builder.shuffle_vector(low, high, order), WIDE)
+
+
+def _zipped(builder, a, b):
+    """Elements of two vectors in turns."""
+    order = ir.Constant(_integers(32, 2 * LANES), [LANES * k + i for i in range(LANES) for k in range(2)])
+    return builder.shuffle_vector(a, b, order)
 
 
 def _by_parts(builder, total, a, b, lanes, emit):
@@ -327,15 +413,36 @@ def _between(builder, value, low, high):
 
 
 def _once(builder, value, multiplier, shift):
-    """`kernels.requantize.single` of each lane, in 64 bits."""
+    """`kernels.requantize.single` of each lane, in 64 bits, saturated."""
     right = builder.sub(_number(31), _long(builder, shift))
     half = builder.shl(_number(1), builder.sub(right, _number(1)))
     product = builder.mul(_long(builder, value), _long(builder, multiplier))
-    return builder.ashr(builder.add(product, half), right)
+    return _saturated(builder, builder.ashr(builder.add(product, half), right))
+
+
+def _right(builder, value, multiplier, shift):
+    """The same where every shift is below 0: the lower 32 bits of a product then matter for nothing but rounding."""
+    one, pairs = ir.Constant(EIGHT, [1] * EIGHT.count), []
+    for v, m, s in zip(*(_split(builder, vector) for vector in (value, multiplier, shift)), strict=True):
+        half = builder.shl(one, builder.sub(ir.Constant(EIGHT, [30] * EIGHT.count), s))
+        pairs.append(builder.bitcast(builder.add(builder.mul(v, m), half), WIDE))
+    word = [i + 1 if i % 2 == 0 else LANES + i for i in range(LANES)] if PAIRED else range(1, 2 * LANES, 2)
+    high = builder.shuffle_vector(*pairs, ir.Constant(WIDE, list(word)))
+    return builder.ashr(high, builder.sub(ir.Constant(WIDE, [-1] * LANES), shift))
+
+
+def _split(builder, vector):
+    """The lanes as two vectors of 64 bits: the even ones and the odd ones where PAIRED, else the first and the last."""
+    if PAIRED:
+        words, half = builder.bitcast(vector, EIGHT), ir.Constant(EIGHT, [32] * EIGHT.count)
+        return builder.ashr(builder.shl(words, half), half), builder.ashr(words, half)
+    undefined, halves = ir.Constant(WIDE, ir.Undefined), (range(LANES // 2), range(LANES // 2, LANES))
+    chosen = (ir.Constant(_integers(32, LANES // 2), list(half)) for half in halves)
+    return tuple(builder.sext(builder.shuffle_vector(vector, undefined, lanes), EIGHT) for lanes in chosen)
 
 
 def _twice(builder, value, multiplier, shift):
-    """`kernels.requantize.double` of each lane, in 64 bits."""
+    """`kernels.requantize.double` of each lane, in 64 bits, saturated."""
     shift, zero = _long(builder, shift), _number(0)
     left = builder.select(builder.icmp_signed(">", shift, zero), shift, zero)
     right = builder.sub(left, shift)
@@ -348,7 +455,12 @@ def _twice(builder, value, multiplier, shift):
     negative = builder.zext(builder.icmp_signed("<", high, zero), _integers(64))
     threshold = builder.add(builder.lshr(mask, _number(1)), negative)
     up = builder.zext(builder.icmp_signed(">", builder.and_(high, mask), threshold), _integers(64))
-    return builder.add(builder.ashr(high, right), up)
+    return _saturated(builder, builder.add(builder.ashr(high, right), up))
+
+
+def _saturated(builder, value):
+    """Lanes of 64 bits as int32, saturated, which processors do at once; what follows takes half the vectors."""
+    return builder.trunc(_between(builder, value, _number(-(2**31)), _number(2**31 - 1)), WIDE)
 
 
 def _requantized(typingctx, value, multiplier, shift, rounded):
@@ -360,8 +472,7 @@ def _requantized(typingctx, value, multiplier, shift, rounded):
             spread_lanes(builder, context.cast(builder, a, kind, types.int32), WIDE)
             for a, kind in zip(args[3:], sig.args[3:], strict=True)
         )
-        found = _between(builder, rounded(builder, *args[:3]), _number(-(2**31)), _number(2**31 - 1))
-        short = builder.trunc(found, WIDE)  # saturated, which processors do at once; the rest takes half the vectors
+        short = rounded(builder, *args[:3])
         low, high = builder.sub(low, zero), builder.sub(high, zero)
         return builder.add(_between(builder, short, low, high), zero)
 
@@ -373,6 +484,27 @@ def requantized_once(typingctx, value, multiplier, shift, zero, low, high):
     """`kernels.requantize`: single, plus zero, saturated at low and high, lane by lane."""
     generate = _requantized(typingctx, value, multiplier, shift, _once)
     return generate and (INT32(value, multiplier, shift, zero, low, high), generate)
+
+
+@intrinsic
+def requantized_right(typingctx, value, multiplier, shift, zero, low, high):
+    """The same, and faster, where all shifts are `rightwards`."""
+    generate = _requantized(typingctx, value, multiplier, shift, _right)
+    return generate and (INT32(value, multiplier, shift, zero, low, high), generate)
+
+
+@intrinsic
+def rightwards(typingctx, shift):
+    """Is every lane below 0?"""
+    if shift != INT32:
+        return None
+
+    def generate(context, builder, sig, args):
+        other, none = ir.Constant(WIDE, [0] * LANES), ir.Constant(ir.IntType(LANES), 0)
+        left = builder.icmp_signed(">=", args[0], other)
+        return builder.icmp_unsigned("==", builder.bitcast(left, none.type), none)
+
+    return types.boolean(shift), generate
 
 
 @intrinsic

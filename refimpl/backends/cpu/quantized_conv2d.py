@@ -14,8 +14,8 @@ from numba import get_thread_id, prange
 from ...compiler.executed import IADD, IMAC, IMUL, Ops, executes, pieces
 from ...kernels.kernel import fast, inline
 from . import tiles
-from .integers import OFFSET, every, narrow, operands, requantized_once, requantized_twice, widen
-from .quantized_product import COLUMNS, ROWS, block, each, operand, pack, words
+from .integers import OFFSET, every, move, narrow, operands, requantized_once, requantized_twice, widen
+from .quantized_product import COLUMNS, NARROW_ROWS, ROWS, block, each, finish, narrow_block, operand, pack, words
 from .simd import LANES, address
 
 TILE_BYTES = 1 << 15  # of a gathered tile: it stays in the first or second cache
@@ -26,7 +26,7 @@ ITEMS = 8  # tiles wanted at least, so that a few threads share them evenly
 def cut(sizes: Mapping, dtype) -> tuple[int, int]:
     """(rows of a tile, panels of an item) of a call whose weights are of `dtype`."""
     depth = words(_depth(sizes), each(dtype)) * 4
-    rows = max(ROWS, min(MOST_ROWS, TILE_BYTES // depth // ROWS * ROWS))
+    rows = max(NARROW_ROWS, min(MOST_ROWS, TILE_BYTES // depth // NARROW_ROWS * NARROW_ROWS))
     tiles_, panels = tiles.ceil_div(sizes["N"] * sizes["P"] * sizes["Q"], rows), panels_of(sizes)
     return rows, tiles.ceil_div(panels, min(panels, tiles.ceil_div(ITEMS, tiles_)))
 
@@ -65,8 +65,8 @@ def put_executes(twice: bool) -> Ops:
 
 
 def finish_executes(y, twice: bool) -> Ops:
-    """Of one sum that is added to where it started and, but for one of 32 bits, requantized."""
-    return IADD if y.dtype == np.int32 else IADD + put_executes(twice)
+    """Of one sum, which is requantized but where it is an output of 32 bits."""
+    return Ops() if y.dtype == np.int32 else put_executes(twice)
 
 
 def dense_executes(
@@ -76,12 +76,12 @@ def dense_executes(
     """Packing, whole blocks of rows and columns, and the outputs."""
     per, depth = each(w.dtype), w.shape[0] * w.shape[1] * w.shape[2]
     count, groups = words(depth, per), x.shape[3] // w.shape[2]
-    all_panels = groups * tiles.ceil_div(w.shape[3] // groups, COLUMNS)
-    total = IADD * (per * all_panels * count * COLUMNS) + (IMUL + IADD * bool(b.size)) * w.shape[3]
-    rows = y.shape[0] * y.shape[1] * y.shape[2]
-    blocks = sum(tiles.ceil_div(n, ROWS) * times for n, times in pieces(rows, cut[0]))
-    total += IMAC * (blocks * all_panels * ROWS * COLUMNS * count * per)
-    width = w.shape[3] // (x.shape[3] // w.shape[2])
+    rows, width, total = y.shape[0] * y.shape[1] * y.shape[2], w.shape[3] // groups, Ops()
+    for columns, panels_ in pieces(width, COLUMNS):
+        across, together = (LANES, NARROW_ROWS) if columns <= LANES else (COLUMNS, ROWS)
+        multiplied = sum(tiles.ceil_div(n, together) * together * times for n, times in pieces(rows, cut[0]))
+        total += (IADD + IMAC * multiplied) * (groups * panels_ * per * count * across)
+    total += (IMUL + IADD * bool(b.size)) * w.shape[3]
     numbers = sum(tiles.ceil_div(n, LANES) * times for n, times in pieces(width, COLUMNS)) * LANES
     return total + finish_executes(y, twice) * (rows * numbers * (w.shape[3] // width))
 
@@ -93,6 +93,12 @@ def put(y, at, value, multiplier, shift, lanes, y_zero, low, high, twice):
         narrow(y, at, requantized_twice(value, multiplier, shift, y_zero, low, high), lanes)
     else:
         narrow(y, at, requantized_once(value, multiplier, shift, y_zero, low, high), lanes)
+
+
+@inline
+def filled(n):
+    """Columns of a panel of n that are multiplied."""
+    return LANES if n <= LANES else COLUMNS
 
 
 @inline
@@ -114,31 +120,47 @@ def gather(tile, start, x, row0, rows, pad_value, group, depth, stride, channels
     rest, q = divmod(row0, out[1])
     n, p = divmod(rest, out[0])
     for m in range(rows):
-        to, col0 = start + m * stride, q * stride_w - left
-        for r in range(taps[0]):
-            h = p * stride_h - top + r * dilation_h
-            line = (n * shape[0] + h) * shape[1]
-            if h < 0 or h >= shape[0]:
-                fill(tile, to, pad_value, taps[1] * depth)
-            elif together:
-                first = min(max(0, -col0), taps[1])
-                end = max(min(taps[1], shape[1] - col0), first)
-                fill(tile, to, pad_value, first * depth)
-                take(tile, to + first * depth, x, (line + col0 + first) * channels, (end - first) * depth)
-                fill(tile, to + end * depth, pad_value, (taps[1] - end) * depth)
-            else:
-                for s in range(taps[1]):
-                    col = col0 + s * dilation_w
-                    if 0 <= col and col < shape[1]:
-                        take(tile, to + s * depth, x, (line + col) * channels + group * depth, depth)
-                    else:
-                        fill(tile, to + s * depth, pad_value, depth)
-            to += taps[1] * depth
+        to, col0, row = start + m * stride, q * stride_w - left, p * stride_h - top
+        clear = 0 <= col0 and col0 + taps[1] <= shape[1] and 0 <= row and row + (taps[0] - 1) * dilation_h < shape[0]
+        if together and clear:
+            at = ((n * shape[0] + row) * shape[1] + col0) * channels
+            for _ in range(taps[0]):
+                take(tile, to, x, at, taps[1] * depth)
+                to, at = to + taps[1] * depth, at + dilation_h * shape[1] * channels
+        else:
+            sides(tile, to, x, n, row, col0, pad_value, group, depth, channels, shape, taps, dilation_h, dilation_w)
         q += 1
         if q == out[1]:
             q, p = 0, p + 1
         if p == out[0]:
             p, n = 0, n + 1
+
+
+@inline
+def sides(tile, to, x, n, row, col0, pad_value, group, depth, channels, shape, taps, dilation_h, dilation_w):
+    """Fill tile[to:] with what lies under one pixel, some of whose taps may lie beside the map.
+
+    n, row, col0: sample, row and column of its first tap; the rest as in `gather`.
+    """
+    for r in range(taps[0]):
+        h = row + r * dilation_h
+        line = (n * shape[0] + h) * shape[1]
+        if h < 0 or h >= shape[0]:
+            fill(tile, to, pad_value, taps[1] * depth)
+        elif dilation_w == 1 and depth == channels:
+            first = min(max(0, -col0), taps[1])
+            end = max(min(taps[1], shape[1] - col0), first)
+            fill(tile, to, pad_value, first * depth)
+            take(tile, to + first * depth, x, (line + col0 + first) * channels, (end - first) * depth)
+            fill(tile, to + end * depth, pad_value, (taps[1] - end) * depth)
+        else:
+            for s in range(taps[1]):
+                col = col0 + s * dilation_w
+                if 0 <= col and col < shape[1]:
+                    take(tile, to + s * depth, x, (line + col) * channels + group * depth, depth)
+                else:
+                    fill(tile, to + s * depth, pad_value, depth)
+        to += taps[1] * depth
 
 
 @inline
@@ -153,7 +175,7 @@ def take(tile, to, x, at, count):
     """tile[to : to + count] = x[at : at + count]."""
     for c in range(0, count, LANES):
         lanes = min(LANES, count - c)
-        narrow(tile, to + c, widen(x, at + c, lanes), lanes)
+        move(tile, to + c, x, at + c, lanes)
 
 
 @executes(dense_executes)
@@ -182,7 +204,7 @@ def dense(
         group, place = divmod(np.int64(t), each_group)
         n, k = min(COLUMNS, width - place * COLUMNS), group * width + place * COLUMNS
         at, to = np.int64(t) * count * COLUMNS, np.int64(t) * COLUMNS
-        pack(address(panels), at, address(starts), to, address(w), k, across, depth, n, per)
+        pack(address(panels), at, address(starts), to, address(w), k, across, depth, n, per, filled(n))
         begin(address(starts), to, b, k, n, x_zero + offset)
     step, together = cut
     chunks = (all_panels + together - 1) // together
@@ -201,7 +223,7 @@ def dense(
             n, k, slot = min(COLUMNS, width - place * COLUMNS), group * width + place * COLUMNS, panel
             if each_packs:
                 slot, to = thread, thread * COLUMNS
-                pack(address(panels), to * count, address(starts), to, address(w), k, across, depth, n, per)
+                pack(address(panels), to * count, address(starts), to, address(w), k, across, depth, n, per, filled(n))
                 begin(address(starts), to, b, k, n, x_zero + offset)
             at, stride = (row0 * channels, channels) if as_it_lies else (own, count * per)
             multiply(
@@ -222,28 +244,27 @@ def multiply(
     starts: what the sum of each column of a panel begins with. multiplier, shift: of each channel, empty where y is the
     sums.
     """
-    last = rows - 1
-    for m in range(0, rows, ROWS):
-        block(
-            totals, total + m * COLUMNS, x, at + m * stride, at + min(m + 1, last) * stride,
-            at + min(m + 2, last) * stride, at + min(m + 3, last) * stride, panels, panel * count * COLUMNS, count, per,
-        )  # fmt: skip
+    last, words = rows - 1, panel * count * COLUMNS
+    start = widen(starts, panel * COLUMNS, LANES)
+    if n <= LANES:
+        for m in range(0, rows, NARROW_ROWS):
+            to, row = total + m * COLUMNS, at + m * stride
+            narrow_block(totals, to, x, row, stride, last - m, panels, words, count, per, start)
+    else:
+        other = widen(starts, panel * COLUMNS + LANES, LANES)
+        for m in range(0, rows, ROWS):
+            block(
+                totals, total + m * COLUMNS, x, at + m * stride, at + min(m + 1, last) * stride,
+                at + min(m + 2, last) * stride, at + min(m + 3, last) * stride, panels, words, count, per, start, other,
+            )  # fmt: skip
     for v in range(0, n, LANES):
         lanes, to, of = min(LANES, n - v), row0 * across + k + v, total + v
-        start = widen(starts, panel * COLUMNS + v, LANES)
         if not multiplier.size:
             for r in range(rows):
-                narrow(y, to + r * across, widen(totals, of + r * COLUMNS, LANES) + start, lanes)
+                narrow(y, to + r * across, widen(totals, of + r * COLUMNS, LANES), lanes)
             continue
         scale, right = widen(address(multiplier), k + v, lanes), widen(address(shift), k + v, lanes)
-        if twice:
-            for r in range(rows):
-                value = widen(totals, of + r * COLUMNS, LANES) + start
-                narrow(y, to + r * across, requantized_twice(value, scale, right, y_zero, low, high), lanes)
-        else:
-            for r in range(rows):
-                value = widen(totals, of + r * COLUMNS, LANES) + start
-                narrow(y, to + r * across, requantized_once(value, scale, right, y_zero, low, high), lanes)
+        finish(y, to, across, totals, of, COLUMNS, rows, scale, right, lanes, y_zero, low, high, twice)
 
 
 def inner(size: int, out: int, window: int, stride: int, dilation: int, before: int) -> tuple[int, int]:

@@ -202,7 +202,7 @@ def product(
                     address(totals), total + m * COLUMNS, address(source), begin + m * stride,
                     begin + min(m + 1, last) * stride, begin + min(m + 2, last) * stride,
                     begin + min(m + 3, last) * stride, address(panels), (at * all_panels + panel * count) * COLUMNS,
-                    count, per,
+                    count, per, every(0), every(0),
                 )  # fmt: skip
             n, k = min(COLUMNS, width - place * COLUMNS), group * width + place * COLUMNS
             finish(
@@ -455,7 +455,7 @@ def add(
     for m in range(0, width, ROWS):
         block(
             totals, total + m * COLUMNS, rows, at + m * row, at + min(m + 1, last) * row, at + min(m + 2, last) * row,
-            at + min(m + 3, last) * row, panel, own, count, per,
+            at + min(m + 3, last) * row, panel, own, count, per, every(0), every(0),
         )  # fmt: skip
     factor = splat(partials, scale)
     for v in range(0, n, LANES):

@@ -6,6 +6,7 @@ from ...compiler import grouping
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import (
+    dequantize,
     quantize,
     quantized_add,
     quantized_conv2d,
@@ -13,12 +14,14 @@ from ...ops import (
     quantized_linear,
     quantized_max_pool,
 )
+from . import dequantize as fast_dequantize
 from . import max_pool as fast_max_pool
 from . import quantize as fast_quantize
 from . import quantized_add as fast_add
 from . import quantized_conv2d as fast_quantized
 from . import quantized_gradients as fast_gradients
 from . import quantized_pools as fast_pools
+from . import quantized_taps as fast_taps
 from . import tiles
 from .rules import absent, flat, present
 
@@ -31,8 +34,10 @@ def forward(lowering: Lowering, call: Call) -> list[Launch]:
     numbers = tuple(call.attrs.get(name, 0) for name in ("x_zero", "y_zero", "low", "high", "twice"))
     reads = present(x, w, b, multiplier, shift)
     if 1 < sizes["G"] == sizes["C"] == sizes["K"]:
-        args = (out, x, w, b, multiplier, shift, tiles.geometry(attrs), *numbers)
-        return [Launch(call.name, fast_quantized.depthwise, args, reads, (out,), (call,))]
+        geometry = tiles.geometry(attrs)
+        args = (out, x, w, b, multiplier, shift, geometry, *numbers)
+        kernel = fast_taps.forward if fast_taps.fits(w, geometry[1], geometry[3]) else fast_quantized.depthwise
+        return [Launch(call.name, kernel, args, reads, (out,), (call,))]
     needed = fast_quantized.scratch(sizes, attrs, w.dtype, lowering.threads)
     own = {n: lowering.scratch(call, n, shape, dtype) for n, (shape, dtype) in needed.items() if np.prod(shape)}
     cut = fast_quantized.cut(sizes, w.dtype)
@@ -88,6 +93,14 @@ def whole(lowering: Lowering, call: Call) -> list[Launch]:
     return [Launch(call.name, fast_quantize.forward, args, (x, scale), (y,), (call,))]
 
 
+def real(lowering: Lowering, call: Call) -> list[Launch]:
+    """Whole numbers made real."""
+    y, x, scale = (call.arrays[name] for name in ("y", "x", "scale"))
+    rows = (int(np.prod(x.shape[:-1])), x.shape[-1])
+    args = (y.reshape(rows), x.reshape(rows), scale, call.attrs["zero"])
+    return [Launch(call.name, fast_dequantize.forward, args, (x, scale), (y,), (call,))]
+
+
 def gradient_x(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The gradient of the input of a 1×1 or a depthwise convolution, in float32."""
     dx, error, w, scale = (call.arrays[name] for name in ("dx", "error", "w", "error_scale"))
@@ -118,6 +131,7 @@ RULES = {  # rule → the passes of the calls that it begins at
     total: (quantized_add.forward,),
     pooled: (quantized_max_pool.forward, quantized_global_avg_pool.forward),
     whole: (quantize.forward,),
+    real: (dequantize.forward,),
     gradient_x: (quantized_conv2d.grad_x,),
     rounded: (quantized_conv2d.round_error, quantized_conv2d.round_w_error),
 }
