@@ -1,16 +1,17 @@
 """`gradledger check`: can a model be trained? Of each operator, layer and method; and what a step would take."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from refimpl.data.pixels import words
 from refimpl.formats.layouts import Fit, Misfit
 from refimpl.formats.npz import holds_whole, read_npz
 from refimpl.formats.onnx import Imported, imported, load_onnx
+from refimpl.formats.tflite import Unconverted, read_tflite
 from refimpl.formats.weight_files import of_arrays
 from refimpl.graph import Graph
 from refimpl.methods import registry
-from refimpl.saved.described import ONNX, elements
+from refimpl.saved.described import LITE, ONNX, elements
 from refimpl.storage.checkpoint import CheckpointError
 
 from . import cost
@@ -34,6 +35,8 @@ def run(model: str, size: str | None, batch: int) -> dict:
         record |= weights(model)
     except Misfit as e:
         raise Refused(str(e), record | {"weights": fit_of(e.fit) if e.fit else {}}) from None
+    except Unconverted as e:
+        raise Refused(str(e), record | {"operators": counted(e.counts, e.missing)}) from None
     found = imported(model, read_size(size)) if model.endswith(ONNX) else None
     if found:
         record |= {
@@ -48,7 +51,7 @@ def run(model: str, size: str | None, batch: int) -> dict:
         graph = load_onnx(model, size=read_size(size))
     else:
         graph = described(model, None, read_size(size))
-        record["operators"] = own_operators(graph)
+        record["operators"] = record["operators"] or own_operators(graph)
     settings = CostSettings(model=model, size=size, batch=batch, from_scratch=not is_file(model))
     return {
         "ok": True,
@@ -67,8 +70,13 @@ def run(model: str, size: str | None, batch: int) -> dict:
 def weights(model: str) -> dict:
     """Of a file of another program's weights: `weights`, the net that it fits, and `notes`; else nothing.
 
-    Misfit where it fits none.
+    Of a TensorFlow Lite model `operators` and `notes`. Misfit where it fits no net, Unconverted where operators have no
+    form here.
     """
+    if model.endswith(LITE):
+        lite = read_tflite(model, model)
+        pixels = f"pixels from {words(*lite.graph.pixels)} are assumed"
+        return {"operators": counted(lite.counts, {}), "notes": [*lite.told, pixels]}
     if model.endswith(".npz") and not holds_whole(model):
         foreign = of_arrays(read_npz(model), model)
     elif not describes_itself(model) or model.endswith(ONNX) or not (foreign := saved(model).foreign):
@@ -103,6 +111,19 @@ def operators(found: Imported) -> list[dict]:
         elif told.what != TRAINS:
             row["behind"] += 1
     return list(rows.values())
+
+
+def counted(counts: Mapping[str, int], missing: Mapping[str, str]) -> list[dict]:
+    """What becomes of the operators of a model of which only their numbers are known, and why some are missing."""
+    return [
+        {
+            "op": op,
+            "count": count,
+            "missing": [{"node": op, "why": missing[op]}] if op in missing else [],
+            "behind": 0,
+        }
+        for op, count in counts.items()
+    ]
 
 
 def own_operators(graph: Graph) -> list[dict]:

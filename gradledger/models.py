@@ -11,7 +11,7 @@ from refimpl.formats.npz import holds_whole, load_npz
 from refimpl.graph import Graph
 from refimpl.saved import described as reader
 from refimpl.saved import labels
-from refimpl.saved.described import ONNX, Saved
+from refimpl.saved.described import LITE, ONNX, Saved
 
 from . import options
 from .errors import Malformed
@@ -21,10 +21,10 @@ from .run_folder import settled
 PACKAGES = {"efficientnet_lite0": efficientnet_names.from_package}  # a net's name → its graph, of an optional package
 RANDOM = "random"  # where first weights are from
 FILES = (
-    "a .safetensors of an earlier run, an ONNX model, weights of PyTorch, timm or Keras that gradledger check knows, a "
-    ".npz of a quantized microcontroller net"
+    "a .safetensors of an earlier run, a model of ONNX or TensorFlow Lite, weights of PyTorch, timm or Keras that "
+    "gradledger check knows, a .npz of a quantized microcontroller net"
 )
-SUFFIXES = (".safetensors", ".npz", ONNX, *weight_files.SUFFIXES)
+SUFFIXES = (".safetensors", ".npz", ONNX, LITE, *weight_files.SUFFIXES)
 
 
 def pretrained(
@@ -111,7 +111,7 @@ def says_pixels(name: str) -> bool:
     if not describes_itself(name):
         return True
     file = saved(name)
-    return file.pixels is not None or not (name.endswith(ONNX) or file.foreign)
+    return file.pixels is not None or not file.other
 
 
 def assumed(graph: Graph, name: str, asked: str | None) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 from .. import models
 from ..data.pixels import Level
 from ..data.preprocessing import Preprocessing
-from ..formats import onnx
+from ..formats import onnx, tflite
 from ..formats.weight_files import ForeignWeights, of_arrays, read_foreign
 from ..graph import Graph
 from ..models import written
@@ -35,7 +35,7 @@ PARTS = {  # what a file says beside its model → the words for it
     "ledger": "totals of its training: steps, samples, multiply-adds, bytes",
     "accuracy": "the share that it told right: of these weights, before the training, samples, data",
 }
-ONNX = ".onnx"  # what the models of another program that are read as if they were ours end with
+ONNX, LITE = ".onnx", tflite.SUFFIX  # what models of other programs that are read as if they were ours end with
 OPEN = (224, 224)  # rows and columns of a model that takes any
 SIZE = re.compile(r"\((\d{1,9}), (\d{1,9})\)", re.ASCII)
 
@@ -70,6 +70,11 @@ class Saved:
     def whole(self) -> bool:
         """Does it hold whole numbers, which were found for its own classes, size and channels?"""
         return "graph" in self.notes and any(a.dtype.kind in "iu" for a in self.weights.values())
+
+    @property
+    def other(self) -> bool:
+        """Is it of another program, so that it says of pixels only what a run of ours may have written into it?"""
+        return self.foreign is not None or self.path.endswith((ONNX, LITE))
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -161,12 +166,15 @@ class Saved:
 def described(path: str | os.PathLike, name: str | None = None) -> Saved:
     """A file of ours; CheckpointError in one sentence where it is none, is damaged, or does not say what it holds.
 
-    name: how messages call it, default the path. An ONNX model says what it is by its graph, and by what we wrote into
-    its metadata when it was exported; weights of another program by the names and shapes of their arrays.
+    name: how messages call it, default the path. A model of ONNX or TensorFlow Lite says what it is by its graph, one
+    of ONNX also by what we wrote into its metadata when it was exported; weights of another program by the names and
+    shapes of their arrays.
     """
     what = str(path if name is None else name)
     if what.endswith(ONNX):
         return of_onnx(path, what)
+    if what.endswith(LITE):
+        return of_tflite(path, what)
     if foreign := read_foreign(path, what):
         return of_foreign(foreign, path, what)
     weights, notes = checkpoint.load(path)
@@ -198,6 +206,13 @@ def of_onnx(path: str | os.PathLike, what: str) -> Saved:
     graph.pixels = found.pixels or graph.pixels
     told = {"model": graph.name, "graph": written.written(graph)} | ({"size": f"{own}"} if own else {})
     return replace(found, notes=notes | told)
+
+
+def of_tflite(path: str | os.PathLike, what: str) -> Saved:
+    """A TensorFlow Lite model as a file of ours; CheckpointError as `formats.tflite.read_tflite`."""
+    graph = tflite.read_tflite(path, what).graph
+    notes = {"model": graph.name, "graph": written.written(graph), "size": f"{graph.size}"}
+    return Saved(what, graph.weights, notes, sha256=checkpoint.sha256(path))
 
 
 def said(**parts: Mapping[str, Any]) -> dict[str, str]:

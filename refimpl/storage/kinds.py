@@ -3,7 +3,7 @@
 import zipfile
 from typing import BinaryIO
 
-TAKEN = "read are .safetensors, .onnx, .pth and .pt of PyTorch, .h5 and .keras of Keras, and .npz of known nets' arrays"
+TAKEN = "read are .safetensors, .onnx, .tflite, .pth and .pt of PyTorch, .h5 and .keras of Keras, .npz of known nets"
 TORCH, PICKLE = "a PyTorch file (torch.save)", "a Python pickle, such as of an older torch.save or of joblib"
 KERAS_ARCHIVE, HDF5 = "a Keras model (.keras)", "an HDF5 file, such as Keras's .h5"
 NPZ = "a .npz of arrays"
@@ -13,7 +13,7 @@ PROTO = "a Core ML model or a TensorFlow SavedModel"
 BUILT = "it was built for inference on one kind of device: give the net that it was made from"
 CONVERT = {  # what a file is → what to do with it
     "an ONNX model": ("such are read under the suffix .onnx, and gradledger check tells whether they can be trained"),
-    "a TensorFlow Lite model": "its weights are whole numbers for inference: give the net that it was made from",
+    "a TensorFlow Lite model": "as a net it must bear the suffix .tflite",
     TORCH: "as a net it must bear a suffix of its own, such as .pth",
     PICKLE: "as a net of torch.save it must bear a suffix of its own, such as .pth",
     KERAS_ARCHIVE: "as a net it must bear the suffix .keras",

@@ -14,6 +14,7 @@ import numpy as np
 
 from refimpl.storage import checkpoint
 from validation.instruments.hdf5_files import hdf5
+from validation.instruments.tflite_files import Lite, Scalar, Vector, flatbuffer
 
 from .samples import (
     LABELS,
@@ -180,6 +181,29 @@ def keras_files() -> dict[str, tuple[str, bytes]]:
     }  # fmt: skip
 
 
+def lite_files() -> dict[str, bytes]:
+    """Models of TensorFlow Lite that harm, by what they do."""
+    plain = Lite()
+    begin = plain.tensor([1, 8, 8, 1])
+    raw = plain.file(begin, plain.operator("RELU", [begin], [1, 8, 8, 1]))
+    shared = {0: Scalar("I", 0), 1: Vector("i", [0]), 2: Vector("i", [1])}
+    endless = flatbuffer(
+        {0: Scalar("I", 3), 1: [{}], 2: [{1: Vector("i", [0]), 2: Vector("i", [1]), 3: [shared]}]}, b"TFL3"
+    )
+    counts = [i for i in range(0, len(raw) - 4, 4) if raw[i : i + 4] == struct.pack("<I", 1)]
+    found = {f"with a vector of 2³² items at {i}": raw[:i] + b"\xff\xff\xff\xff" + raw[i + 4 :] for i in counts[-4:]}
+    wide, chain = Lite(), Lite()
+    at = wide.tensor([1, 8, 8, 1])
+    pool = {1: Scalar("i", 1), 2: Scalar("i", 1), 3: Scalar("i", 2**31 - 1), 4: Scalar("i", 2**31 - 1)}
+    x = first = chain.tensor([1, 8, 8, 1])
+    for _ in range(20_000):
+        x = chain.operator("RELU", [x], [1, 8, 8, 1])
+    return found | {
+        "without tensors": endless, "of 20,000 nodes": chain.file(first, x),
+        "with a window of 2³¹": wide.file(at, wide.operator("MAX_POOL_2D", [at], [1, 1, 1, 1], pool)),
+    }  # fmt: skip
+
+
 def entry(value: bytes) -> bytes:
     """A pickled dictionary of a label and of data that the instructions `value` leave."""
     return b"\x80\x02}(U\x06labels]K\x00aU\x04data" + value + b"u."
@@ -295,6 +319,8 @@ def all_bombs(folder: Path) -> dict[str, tuple[str, Callable[[Path], str]]]:
     }  # fmt: skip
     found |= {f"a file of torch.save, {says}": ("weights", laid("net.pth", raw)) for says, raw in torch_files().items()}
     found |= {f"a file of Keras {says}": ("weights", laid(*given)) for says, given in keras_files().items()}
+    found |= {f"a model of TensorFlow Lite {says}": ("weights", laid("net.tflite", raw))
+              for says, raw in lite_files().items()}  # fmt: skip
     found |= {f"a pickle that {says}": data(".", raw, "data_batch_1", {"test_batch": raw})
               for says, raw in PICKLES.items()}  # fmt: skip
     return found

@@ -18,6 +18,7 @@ from refimpl.formats import keras_names, torch_file, torch_names
 from refimpl.storage import checkpoint
 from validation.instruments.hdf5_files import hdf5
 from validation.instruments.int8_files import int8_arrays
+from validation.instruments.tflite_files import small_lite
 
 from . import onnx_samples
 
@@ -209,6 +210,8 @@ def all_samples(folder: Path) -> dict[str, Sample]:
         "PyTorch": Sample("weights", "net.pth", torch_zip(pickled, tensors), {}, inner=in_pickle),
         "PyTorch, older": Sample("weights", "net.pth", torch_old(pickled, tensors), {}, inner=early),
         "Keras": Sample("weights", "net.h5", kept, {}, inner=in_structure),
+        "TensorFlow Lite": Sample("weights", "net.tflite", small_lite()[0], {}),
+        "TensorFlow Lite, int8": Sample("weights", "net.tflite", small_lite(True)[0], {}),
         "Keras, zipped": Sample("weights", "net.keras", keras_zip(kept), {}),
         "device profile": Sample("device", "profile.json", json.dumps(profile).encode(), {}, inner=in_json),
         "record": Sample("record", "record.json", json.dumps(record()).encode(), {}, inner=in_json),
