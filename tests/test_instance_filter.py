@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -324,3 +325,21 @@ def test_refuses(given_, message):
 def test_plan_refuses_another_loss():
     with pytest.raises(ValueError, match="chooses by niti_cross_entropy or softmax_cross_entropy, but the loss is mse"):
         ri.Plan(loss="mse", instances=ri.InstanceFilter(filter_net()))
+
+
+def test_maps_of_labels_have_the_mean_loss_of_their_pixels():
+    """Losses are those of rows; a sample's is their mean, and the two samples of the batch are told apart by it."""
+    g = ri.Graph("net", (4, 4), 3)
+    g.conv2d("out", g.relu("relu", g.conv2d("conv", "input", 4, 3, pad=1)), 3, 1)
+    small = ri.Graph("judge", (4, 4), 3)
+    small.linear("fc", small.global_avg_pool("mean", small.conv2d("c", "input", 2, 3)), 2)
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    y = np.random.default_rng(1).integers(0, 3, (2, 4, 4))
+    plan = ri.Plan(instances=ri.InstanceFilter(small, entropy=0.0), step=ri.Backprop(ri.SGD(lr=1e-9)))
+    trainer = ri.Trainer(ri.compile(g, plan, 2), 0)
+    with mock.patch.object(eif, "labels", wraps=eif.labels) as labelled:
+        trainer.train_step(x, y, 1)
+    losses = labelled.call_args.args[0]
+    z = ri.Trainer(ri.compile(g, ri.Plan(), 2), 0).predict(x).astype(float)
+    pixels = np.log(np.exp(z).sum(-1)) - np.take_along_axis(z, y[..., None], -1)[..., 0]
+    np.testing.assert_allclose(losses, pixels.mean((1, 2)), rtol=1e-5)

@@ -81,6 +81,11 @@ def entropy(t, entropy, logits):
     entropy[t] = math.log(total) - weighted / total
 
 
+def of_samples(losses: np.ndarray, n: int) -> np.ndarray:
+    """The loss of each of n samples, (n,): the mean of its rows, as of the pixels of a map that each have a label."""
+    return losses.reshape(n, -1).mean(1)
+
+
 def labels(losses: np.ndarray, threshold: float) -> np.ndarray:
     """Labels, (n,) int64, eq. (1): HIGH where losses, (n,), reach the threshold."""
     return np.where(losses >= threshold, HIGH, LOW).astype(np.int64)
@@ -287,7 +292,7 @@ class InstanceFilter(Modifier):
         if len(high):
             trainer.put(y[high], chosen=high)
             loss = inner.run(trainer, None, y[high], total, everything)
-            known[high] = runner.read("losses", len(high))
+            known[high] = of_samples(runner.read("losses", len(high)), len(high))
         unsure = np.union1d(unsure, low if everything else uncertain(doubt, low, self.entropy))
         least = 2 if trainer.thin("filter.forward") else 1
         while len(high) + len(unsure) < min(least, n):
@@ -295,7 +300,7 @@ class InstanceFilter(Modifier):
             unsure = np.union1d(unsure, others[[np.argmax(doubt[others])]])
         if len(unsure):
             trainer.put(y[unsure], "uncertain.", unsure)
-            known[unsure] = trainer.judge(len(unsure), "uncertain.")
+            known[unsure] = of_samples(trainer.judge(len(unsure), "uncertain."), len(unsure))
         labelled = np.flatnonzero(~np.isnan(known))
         truth = labels(known[labelled], memory["threshold"][0])
         if len(labelled):
