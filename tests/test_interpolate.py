@@ -3,7 +3,7 @@ import pytest
 from node_cases import check_net
 
 import oracles
-from checks import Case, Subject, map_shape, nchw, nhwc, rng_of
+from checks import Case, Subject, check_counts, map_shape, nchw, nhwc, rng_of
 from refimpl.graph import Graph
 from refimpl.kernels.passes import ShapeError
 from refimpl.ops import interpolate
@@ -61,3 +61,9 @@ def test_refused():
         Graph("net", (2, 2), 3).interpolate("y", "input", scale=((1, 3), (1, 1)))
     with pytest.raises(ShapeError, match="grid must be 0 to 2 and rounding 0 to 3, got"):
         Graph("net", (2, 2), 3).interpolate("y", "input", 4, rounding=5)
+
+
+def test_counts_of_a_map_eight_times_as_large():
+    """Several rows lie before the first one: they read the second one too, with a share of 0."""
+    attrs = {"size": (0, 0), "scale": ((8, 1), (8, 1)), "smooth": True, "grid": (0, 0), "rounding": 0}
+    check_counts(interpolate.grad_x, {"dy": np.ones((1, 24, 16, 2))}, attrs, {"H": 3, "W": 2})

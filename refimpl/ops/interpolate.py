@@ -88,10 +88,13 @@ def between(top, bottom, size):
 
 @helper
 def readers(h, size, out, a, b, c):
-    """The first and the end of the indices p, of `out`, whose places may lie less than 1 from h."""
+    """The first and the end of the indices p, of `out`, whose places may lie less than 1 from h.
+
+    What is cut off before the first row reads the second one too, with a share of 0.
+    """
     if a == 0:
         return 0, out
-    first = 0 if h == 0 else min(max(((h - 1) * c - b) // a, 0), out)
+    first = 0 if h < 2 else min(max(((h - 1) * c - b) // a, 0), out)
     end = out if h == size - 1 else min(max(-((b - (h + 1) * c) // a) + 1, 0), out)
     return first, end
 
