@@ -261,6 +261,15 @@ def test_keras_weights_by_layer_and_by_count(tmp_path, keras):
         assert saved(tmp_path / name).foreign.told == ("left out: what its optimizer kept",)
 
 
+def test_names_that_keras_counts():
+    names = keras_names.counted_names(ri.models.build("mobilenet_v2", variant="keras"))
+    norm = [names[f"stem.bn.{local}"] for local in ("gamma", "beta", "running_mean", "running_var")]
+    assert norm == [f"batch_normalization.{i}" for i in range(4)]
+    assert names["stem.w"] == "conv2d.0" and names["block1.project.w"] == "conv2d_1.0"
+    assert names["block1.depthwise.w"] == "depthwise_conv2d.0" and names["head.w"] == "conv2d_34.0"
+    assert (names["fc.w"], names["fc.b"]) == ("dense.0", "dense.1")
+
+
 def test_layers_of_python_are_refused(tmp_path, keras):
     graph, _, shaped = keras
     for layer in (
