@@ -82,7 +82,7 @@ def common(
 @app.command(cls=Command)
 def adapt(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="watch, efficientnet_lite0, our .safetensors or a known .npz.")] = "watch",
+    model: Annotated[str, typer.Option(help="watch, efficientnet_lite0, or a file that check takes.")] = "watch",
     data: Annotated[
         str, typer.Option(help="A data set's name, a .npz, a table, or a folder of class folders or of tables.")
     ] = "watch",
@@ -197,7 +197,7 @@ app.command(cls=Command)(cost)
 @app.command(cls=Command)
 def validate(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
+    model: Annotated[str, typer.Option(help="A model's name, or a file that check takes.")] = "watch",
     data: Annotated[str, typer.Option(help="A data set's name, a .npz, or a folder of class folders.")] = "watch",
     subject: Subject = None,
     method: Method = [recipe.METHOD],  # noqa: B006 (typer reads the default, nobody changes it)

@@ -61,5 +61,5 @@ def commands(file: str, graph: Graph, found: Saved | None, pixels: bool) -> list
     data = own if own in NAMES else "photos/" if pixels and graph.channels in (1, 3) else "DATA.npz"
     used = [f"gradledger predict {name} --data {data}", f"gradledger evaluate {name} --data {data}"]
     size = "" if found or not graph.size else f" --size {'x'.join(map(str, graph.size))}"
-    return [*(used if found else []), f"gradledger adapt --model {name} --data {data}{size}",
+    return [*(used if found and found.own_classes else []), f"gradledger adapt --model {name} --data {data}{size}",
             f"gradledger cost --model {name}"]  # fmt: skip

@@ -7,7 +7,7 @@ from refimpl import data, models
 from refimpl.data.pixels import Level, each, suit, words
 from refimpl.data.scale import IMAGE_CHANNELS
 from refimpl.formats import efficientnet_names, weight_files
-from refimpl.formats.npz import holds_whole, load_npz
+from refimpl.formats.npz import holds_whole, load_npz, read_npz
 from refimpl.graph import Graph
 from refimpl.saved import described as reader
 from refimpl.saved import labels
@@ -108,6 +108,8 @@ def taking(graph: Graph, name: str, asked: str | None) -> Graph:
 
 def says_pixels(name: str) -> bool:
     """Does a model say what it takes for pixels? One of another program does where a run of ours wrote it."""
+    if name.endswith(".npz"):
+        return holds_whole(name) or weight_files.of_arrays(read_npz(name), name).fit.layout.pixels is None
     if not describes_itself(name):
         return True
     file = saved(name)

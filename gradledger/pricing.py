@@ -44,7 +44,7 @@ from .exits import emit
 
 def cost(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="A model's name, our .safetensors or a known .npz.")] = "watch",
+    model: Annotated[str, typer.Option(help="A model's name, or a file that check takes.")] = "watch",
     data: Annotated[
         str | None,
         typer.Option(help="The data, as for adapt: the whole run on them is priced; with --advise, its epoch."),

@@ -9,7 +9,7 @@ import typer
 from .command import WHOLE, Json, Pixels, Subject, Threads
 from .exits import emit
 
-File = Annotated[str, typer.Argument(help="A file of weights: .safetensors of adapt, or a known .npz.")]
+File = Annotated[str, typer.Argument(help="A .safetensors of adapt, or another file that check takes.")]
 Data = Annotated[
     str, typer.Option(help="An image, a WAV file, a table, a folder of them, a .npy, a .npz, or a data set's name.")
 ]
@@ -91,9 +91,7 @@ def runs(
 def check(
     model: Annotated[
         str,
-        typer.Argument(
-            help="An ONNX model, a file of weights (.pth, .h5, .keras, .safetensors, .npz), or a model's name."
-        ),
+        typer.Argument(help="A file (.onnx, .tflite, .pth, .h5, .keras, .safetensors, .npz) or a model's name."),
     ],
     size: Annotated[str | None, typer.Option(help="Size HxW of its maps, default its own.")] = None,
     batch: Annotated[int, typer.Option(parser=WHOLE, help="Samples in the step that is priced.")] = 1,

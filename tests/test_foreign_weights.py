@@ -12,7 +12,7 @@ import torch
 
 import refimpl as ri
 from gradledger import cli, cost, door
-from gradledger.models import assumed, described, says_pixels
+from gradledger.models import assumed, described, says_pixels, taking
 from refimpl.data.pixels import IMAGENET
 from refimpl.formats import keras_names, timm_names, torch_file, torch_names
 from refimpl.formats.hdf5 import read_hdf5
@@ -261,6 +261,15 @@ def test_keras_weights_by_layer_and_by_count(tmp_path, keras):
         assert saved(tmp_path / name).foreign.told == ("left out: what its optimizer kept",)
 
 
+def test_names_that_keras_counts():
+    names = keras_names.counted_names(ri.models.build("mobilenet_v2", variant="keras"))
+    norm = [names[f"stem.bn.{local}"] for local in ("gamma", "beta", "running_mean", "running_var")]
+    assert norm == [f"batch_normalization.{i}" for i in range(4)]
+    assert names["stem.w"] == "conv2d.0" and names["block1.project.w"] == "conv2d_1.0"
+    assert names["block1.depthwise.w"] == "depthwise_conv2d.0" and names["head.w"] == "conv2d_34.0"
+    assert (names["fc.w"], names["fc.b"]) == ("dense.0", "dense.1")
+
+
 def test_layers_of_python_are_refused(tmp_path, keras):
     graph, _, shaped = keras
     for layer in (
@@ -452,6 +461,18 @@ def test_what_pixels_are_is_said_as_assumed(tmp_path, net):
         "net.pth does not say what it takes for pixels: (-2.1179" in assumed(described(path, None, None), path, None)[0]
     )
     assert assumed(described(path, None, None), path, "imagenet") == ()
+    path = str(tmp_path / "net.npz")
+    np.savez(path, **{name: t.numpy() for name, t in net[2].items()})
+    assert "net.npz does not say what it takes for pixels" in assumed(described(path, None, None), path, None)[0]
+    assert taking(described(path, None, None), path, "0,1").pixels == (0, 1)
+
+
+def test_what_pixels_are_is_known_of_keras(tmp_path, keras):
+    graph, _, shaped = keras
+    names = keras_names.keras_names(graph)
+    path = str(tmp_path / "net.npz")
+    np.savez(path, **{names[p]: a for p, a in shaped.items()})
+    assert says_pixels(path)
 
 
 def test_adapt_takes_weights_of_pytorch_and_predict_what_it_wrote(tmp_path, capsys):

@@ -15,7 +15,7 @@ from refimpl.formats.flatbuffer import FlatBuffer
 from refimpl.formats.tflite import OPERATORS, Unconverted, read_tflite
 from refimpl.saved.described import described as saved
 from refimpl.storage.checkpoint import CheckpointError
-from validation.instruments.tflite_files import SAME, Lite, Scalar, Vector, flatbuffer, small_lite
+from validation.instruments.tflite_files import SAME, FlatScalar, FlatVector, Lite, flatbuffer, small_lite
 
 
 def written(path, raw):
@@ -76,7 +76,7 @@ def test_what_has_no_form_is_named_all_at_once(tmp_path, capsys):
     path = str(written(tmp_path / "net.tflite", net.file(begin, x)))
     sentence = (
         "net.tflite cannot be imported: there is no way yet for RESIZE_BILINEAR (no converter); convert the model to "
-        "ONNX (python -m tf2onnx.convert --tflite FILE --output NEW.onnx) and give that"
+        "ONNX (the package tf2onnx takes such files) and give that"
     )
     with pytest.raises(SystemExit) as left:
         cli.main(["check", path, "--json"])
@@ -99,7 +99,7 @@ def of_one(name, shape, options, *constants):
     return net.file(begin, net.operator(name, reads, shape, options))
 
 
-STEPS = {0: Scalar("b", SAME), 1: Scalar("i", 1), 2: Scalar("i", 1)}
+STEPS = {0: FlatScalar("b", SAME), 1: FlatScalar("i", 1), 2: FlatScalar("i", 1)}
 PADS = np.array([[0, 0], [1, 1], [0, 0], [0, 0]], np.int32)
 
 
@@ -112,11 +112,11 @@ PADS = np.array([[0, 0], [1, 1], [0, 0], [0, 0]], np.int32)
         (of_one("PAD", [1, 4, 4, 2], {}, PADS[::-1] + PADS.T[:1, :2]), r"PAD \(of other axes than rows and columns\)"),
         (of_one("RELU6", [1, 4, 4, 2], {}), None),
         (
-            of_one("CONV_2D", [1, 4, 4, 1], STEPS | {3: Scalar("b", 5)}, np.ones((1, 1, 1, 2), np.float32)),
+            of_one("CONV_2D", [1, 4, 4, 1], STEPS | {3: FlatScalar("b", 5)}, np.ones((1, 1, 1, 2), np.float32)),
             r"CONV_2D \(an activation that is not known\)",
         ),
         (
-            of_one("FULLY_CONNECTED", [1, 3], {1: Scalar("b", 1)}, np.ones((3, 32), np.float32)),
+            of_one("FULLY_CONNECTED", [1, 3], {1: FlatScalar("b", 1)}, np.ones((3, 32), np.float32)),
             r"FULLY_CONNECTED \(its weights are kept in another way\)",
         ),
     ],
@@ -137,8 +137,8 @@ def test_files_that_are_none_or_damaged(tmp_path):
         (b"", "it does not begin as such a file"),
         (raw[:200], "is no TensorFlow Lite model, or is damaged: "),
         (raw[:8], "it points to what lies behind its 8 bytes"),
-        (flatbuffer({0: Scalar("I", 2)}, b"TFL3"), "its schema has version 2, and 3 is known"),
-        (flatbuffer({0: Scalar("I", 3), 2: [{1: Vector("i", [0, 1])}]}, b"TFL3"), "has 2 inputs and 0 outputs"),
+        (flatbuffer({0: FlatScalar("I", 2)}, b"TFL3"), "its schema has version 2, and 3 is known"),
+        (flatbuffer({0: FlatScalar("I", 3), 2: [{1: FlatVector("i", [0, 1])}]}, b"TFL3"), "has 2 inputs and 0 outputs"),
     ):
         with pytest.raises(CheckpointError, match=message):
             saved(written(path, changed))
@@ -161,7 +161,7 @@ def test_arrays_that_many_tensors_share_do_not_multiply(tmp_path):
     for _ in range(40):
         w = net.tensor([64, 1, 1, 64], kind="int8", scales=[1.0], zeros=[0])
         net.tensors[w][2] = net.tensors[first][2]
-        x = net.operator("CONV_2D", [x, w], [1, 1, 1, 64], {1: Scalar("i", 1), 2: Scalar("i", 1)})
+        x = net.operator("CONV_2D", [x, w], [1, 1, 1, 64], {1: FlatScalar("i", 1), 2: FlatScalar("i", 1)})
     with pytest.raises(CheckpointError, match="its arrays take more than 16 times its bytes"):
         saved(written(tmp_path / "net.tflite", net.file(begin, x)))
 

@@ -30,13 +30,13 @@ class FlatBuffer:
         self.inside(at, struct.calcsize("<" + kind))
         return struct.unpack_from("<" + kind, self.raw, at)[0]
 
-    def root(self) -> "Table":
+    def root(self) -> "FlatTable":
         """The table with which the file begins."""
-        return Table(self, int(self.number(0, "I")))
+        return FlatTable(self, int(self.number(0, "I")))
 
 
 @dataclass(frozen=True)
-class Table:
+class FlatTable:
     """A table at a place of the file; field: numbered from 0."""
 
     file: FlatBuffer
@@ -55,10 +55,10 @@ class Table:
         place = self.place(field)
         return default if place is None else int(self.file.number(place, kind))
 
-    def table(self, field: int) -> "Table | None":
+    def table(self, field: int) -> "FlatTable | None":
         """Another table."""
         place = self.place(field)
-        return None if place is None else Table(self.file, place + int(self.file.number(place, "I")))
+        return None if place is None else FlatTable(self.file, place + int(self.file.number(place, "I")))
 
     def span(self, field: int, size: int) -> tuple[int, int]:
         """Where the items of a vector begin, and how many there are; size: bytes of an item."""
@@ -75,10 +75,10 @@ class Table:
         begin, count = self.span(field, struct.calcsize("<" + kind))
         return struct.unpack_from(f"<{count}{kind}", self.file.raw, begin)
 
-    def tables(self, field: int) -> list["Table"]:
+    def tables(self, field: int) -> list["FlatTable"]:
         """The tables of a vector."""
         begin, _ = self.span(field, 4)
-        return [Table(self.file, begin + 4 * i + n) for i, n in enumerate(self.numbers(field, "I"))]
+        return [FlatTable(self.file, begin + 4 * i + n) for i, n in enumerate(self.numbers(field, "I"))]
 
 
-__all__ = ["FlatBuffer", "Table"]
+__all__ = ["FlatBuffer", "FlatTable"]

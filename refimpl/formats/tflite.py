@@ -21,7 +21,7 @@ from ..kernels.passes import ShapeError
 from ..models import MOST_SIDE
 from ..storage import files
 from ..storage.checkpoint import CheckpointError
-from .flatbuffer import FlatBuffer, Table
+from .flatbuffer import FlatBuffer, FlatTable
 
 SUFFIX, MARK, VERSION = ".tflite", b"TFL3", 3
 TYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 7: "<i2", 9: "i1"}  # of tensors that are numbers
@@ -43,7 +43,7 @@ UNPACK REDUCE_MIN FLOOR_DIV REDUCE_ANY SQUARE ZEROS_LIKE FILL FLOOR_MOD RANGE RE
 SQUARED_DIFFERENCE MIRROR_PAD ABS SPLIT_V UNIQUE CEIL REVERSE_V2 ADD_N GATHER_ND COS WHERE RANK ELU REVERSE_SEQUENCE
 MATRIX_DIAG QUANTIZE MATRIX_SET_DIAG ROUND HARD_SWISH""".split()
 QUANTIZED = "its weights were quantized: it trains in floats, which are not rounded as its own integers are"
-CONVERT = "convert the model to ONNX (python -m tf2onnx.convert --tflite FILE --output NEW.onnx) and give that"
+CONVERT = "convert the model to ONNX (the package tf2onnx takes such files) and give that"
 
 
 class Unconverted(CheckpointError):
@@ -71,10 +71,10 @@ class LiteModel:
 class _Reading:
     """A model on its way into a graph: its tensors, and which of them the graph has under which name."""
 
-    subgraph: Table
-    buffers: list[Table]
+    subgraph: FlatTable
+    buffers: list[FlatTable]
     graph: Graph
-    tensors: list[Table]
+    tensors: list[FlatTable]
     made: dict[int, str] = field(default_factory=dict)
     constants: dict[int, np.ndarray] = field(default_factory=dict)
     padding: dict[int, tuple] = field(default_factory=dict)  # tensor → what a PAD before it adds
@@ -156,7 +156,7 @@ def read_tflite(path: str | os.PathLike, what: str) -> LiteModel:
         return _converted(root, what)
 
 
-def _converted(root: Table, what: str) -> LiteModel:
+def _converted(root: FlatTable, what: str) -> LiteModel:
     subgraph, codes = root.tables(2)[0], root.tables(1)
     inputs, outputs = subgraph.numbers(1, "i"), subgraph.numbers(2, "i")
     tensors = subgraph.tables(0)
@@ -191,7 +191,7 @@ def _take_pixels(net: _Reading, tensor: int) -> None:
         net.graph.pixels = (float(scale * (ends[0] - zero)), float(scale * (ends[1] - zero)))
 
 
-def _convert(net: _Reading, operator: Table, codes: list[Table], missing: dict[str, str], end: int) -> None:
+def _convert(net: _Reading, operator: FlatTable, codes: list[FlatTable], missing: dict[str, str], end: int) -> None:
     """Add an operator to the graph, or note why not."""
     code = codes[operator.number(0, "I")]
     number = max(code.number(0, "b"), code.number(3, "i"))
@@ -200,7 +200,7 @@ def _convert(net: _Reading, operator: Table, codes: list[Table], missing: dict[s
     reads, writes = operator.numbers(1, "i"), operator.numbers(2, "i")
     if len(writes) == 1 and net.tensors[writes[0]].number(1, "b") in WHOLE and name != "CONV_2D":
         return  # it computes a shape, which its reader has
-    options = operator.table(4) or Table(FlatBuffer(bytes(8) + b"\4\0\4\0\4\0\0\0"), 12)
+    options = operator.table(4) or FlatTable(FlatBuffer(bytes(8) + b"\4\0\4\0\4\0\0\0"), 12)
     try:
         if name not in CONVERTERS:
             raise _Without("no converter")
@@ -239,7 +239,7 @@ def _activated(net: _Reading, label: str, x: str, kind: int) -> str:
     return getattr(net.graph, name)(f"{label}.{name}", x, *bounds)
 
 
-def _conv(net: _Reading, label: str, options: Table, reads, _, depthwise: bool = False) -> str:
+def _conv(net: _Reading, label: str, options: FlatTable, reads, _, depthwise: bool = False) -> str:
     w = net.weights(reads[1])
     pad: tuple | str = "same" if options.number(0, "b") == SAME else "valid"
     x = reads[0]
@@ -264,11 +264,11 @@ def _conv(net: _Reading, label: str, options: Table, reads, _, depthwise: bool =
     return _activated(net, label, label, options.number(at[2], "b"))
 
 
-def _depthwise(net: _Reading, label: str, options: Table, reads, writes: int) -> str:
+def _depthwise(net: _Reading, label: str, options: FlatTable, reads, writes: int) -> str:
     return _conv(net, label, options, reads, writes, True)
 
 
-def _linear(net: _Reading, label: str, options: Table, reads, _) -> str:
+def _linear(net: _Reading, label: str, options: FlatTable, reads, _) -> str:
     w, x = net.weights(reads[1]), net.given(reads[0])
     if len(net.graph.shape(x)) > 2:
         x = net.graph.flatten(f"{label}.flatten", x)
@@ -280,7 +280,7 @@ def _linear(net: _Reading, label: str, options: Table, reads, _) -> str:
     return _activated(net, label, label, options.number(0, "b"))
 
 
-def _pool(net: _Reading, label: str, options: Table, reads, _, mean: bool = False) -> str:
+def _pool(net: _Reading, label: str, options: FlatTable, reads, _, mean: bool = False) -> str:
     x, graph = net.given(reads[0]), net.graph
     window, stride = ((options.number(i, "i"), options.number(j, "i")) for i, j in ((4, 3), (2, 1)))
     pad = "same" if options.number(0, "b") == SAME else "valid"
@@ -293,11 +293,11 @@ def _pool(net: _Reading, label: str, options: Table, reads, _, mean: bool = Fals
     return _activated(net, label, made, options.number(5, "b"))
 
 
-def _avg_pool(net: _Reading, label: str, options: Table, reads, writes: int) -> str:
+def _avg_pool(net: _Reading, label: str, options: FlatTable, reads, writes: int) -> str:
     return _pool(net, label, options, reads, writes, True)
 
 
-def _mean(net: _Reading, label: str, options: Table, reads, _) -> str:
+def _mean(net: _Reading, label: str, options: FlatTable, reads, _) -> str:
     x, axes = net.given(reads[0]), net.constant(reads[1])
     rank = len(net.graph.shape(x))
     if axes is None or rank != 4 or sorted(int(a) % rank for a in axes.reshape(-1)) != [1, 2]:
@@ -309,7 +309,7 @@ def _mean(net: _Reading, label: str, options: Table, reads, _) -> str:
 def _two(method: str) -> Callable:
     """A converter of an operator on two tensors of one shape."""
 
-    def convert(net: _Reading, label: str, options: Table, reads, _) -> str:
+    def convert(net: _Reading, label: str, options: FlatTable, reads, _) -> str:
         a, b = (net.given(t) for t in reads)
         if net.graph.shape(a) != net.graph.shape(b):
             raise _Without("of two shapes")
@@ -318,7 +318,7 @@ def _two(method: str) -> Callable:
     return convert
 
 
-def _concat(net: _Reading, label: str, options: Table, reads, _) -> str:
+def _concat(net: _Reading, label: str, options: FlatTable, reads, _) -> str:
     inputs = [net.given(t) for t in reads]
     if options.number(0, "i") % len(net.graph.shape(inputs[0])) != len(net.graph.shape(inputs[0])) - 1:
         raise _Without("along another axis than the channels")
@@ -330,7 +330,7 @@ def _one(method: str) -> Callable:
     return lambda net, label, options, reads, _: getattr(net.graph, method)(label, net.given(reads[0]))
 
 
-def _reshape(net: _Reading, label: str, options: Table, reads, writes: int) -> str:
+def _reshape(net: _Reading, label: str, options: FlatTable, reads, writes: int) -> str:
     x = net.given(reads[0])
     has, wants = net.graph.shape(x), net.shape(writes)
     if tuple(wants[1:]) == has[1:]:
@@ -340,7 +340,7 @@ def _reshape(net: _Reading, label: str, options: Table, reads, writes: int) -> s
     raise _Without(f"to {files.quoted(wants)}")
 
 
-def _pad(net: _Reading, label: str, options: Table, reads, writes: int) -> str:
+def _pad(net: _Reading, label: str, options: FlatTable, reads, writes: int) -> str:
     sides = net.constant(reads[1])
     net.given(reads[0])
     if sides is None or sides.shape != (4, 2) or sides[[0, 3]].any() or sides.min() < 0:
@@ -350,7 +350,7 @@ def _pad(net: _Reading, label: str, options: Table, reads, writes: int) -> str:
     return net.given(reads[0])
 
 
-def _same(net: _Reading, label: str, options: Table, reads, writes: int) -> str:
+def _same(net: _Reading, label: str, options: FlatTable, reads, writes: int) -> str:
     """What changes the numbers' kind only."""
     if (found := net.constant(reads[0])) is not None and reads[0] not in net.made:
         net.constants[writes] = found

@@ -14,7 +14,7 @@ import numpy as np
 
 from refimpl.storage import checkpoint
 from validation.instruments.hdf5_files import hdf5
-from validation.instruments.tflite_files import Lite, Scalar, Vector, flatbuffer
+from validation.instruments.tflite_files import FlatScalar, FlatVector, Lite, flatbuffer
 
 from .samples import (
     LABELS,
@@ -186,15 +186,15 @@ def lite_files() -> dict[str, bytes]:
     plain = Lite()
     begin = plain.tensor([1, 8, 8, 1])
     raw = plain.file(begin, plain.operator("RELU", [begin], [1, 8, 8, 1]))
-    shared = {0: Scalar("I", 0), 1: Vector("i", [0]), 2: Vector("i", [1])}
+    shared = {0: FlatScalar("I", 0), 1: FlatVector("i", [0]), 2: FlatVector("i", [1])}
     endless = flatbuffer(
-        {0: Scalar("I", 3), 1: [{}], 2: [{1: Vector("i", [0]), 2: Vector("i", [1]), 3: [shared]}]}, b"TFL3"
+        {0: FlatScalar("I", 3), 1: [{}], 2: [{1: FlatVector("i", [0]), 2: FlatVector("i", [1]), 3: [shared]}]}, b"TFL3"
     )
     counts = [i for i in range(0, len(raw) - 4, 4) if raw[i : i + 4] == struct.pack("<I", 1)]
     found = {f"with a vector of 2³² items at {i}": raw[:i] + b"\xff\xff\xff\xff" + raw[i + 4 :] for i in counts[-4:]}
     wide, chain = Lite(), Lite()
     at = wide.tensor([1, 8, 8, 1])
-    pool = {1: Scalar("i", 1), 2: Scalar("i", 1), 3: Scalar("i", 2**31 - 1), 4: Scalar("i", 2**31 - 1)}
+    pool = {1: FlatScalar("i", 1), 2: FlatScalar("i", 1), 3: FlatScalar("i", 2**31 - 1), 4: FlatScalar("i", 2**31 - 1)}
     x = first = chain.tensor([1, 8, 8, 1])
     for _ in range(20_000):
         x = chain.operator("RELU", [x], [1, 8, 8, 1])

@@ -17,7 +17,7 @@ SAME, VALID = 0, 1
 
 
 @dataclass(frozen=True)
-class Scalar:
+class FlatScalar:
     """A field that is a number, of a kind of `struct`."""
 
     kind: str
@@ -25,7 +25,7 @@ class Scalar:
 
 
 @dataclass(frozen=True)
-class Vector:
+class FlatVector:
     """A field of numbers."""
 
     kind: str
@@ -33,7 +33,7 @@ class Vector:
 
 
 def flatbuffer(root: Mapping, mark: bytes) -> bytes:
-    """A FlatBuffer; a table is a dictionary of numbered fields: Scalar, Vector, table, or list of tables."""
+    """A FlatBuffer; a table is a dictionary of numbered fields: FlatScalar, FlatVector, table, or list of tables."""
     out = bytearray(4) + mark
 
     def put(raw: bytes) -> int:
@@ -46,7 +46,7 @@ def flatbuffer(root: Mapping, mark: bytes) -> bytes:
         out[at : at + 4] = struct.pack("<I", there - at)
 
     def write(value) -> int:
-        if isinstance(value, Vector):
+        if isinstance(value, FlatVector):
             return put(struct.pack(f"<I{len(value.values)}{value.kind}", len(value.values), *value.values))
         if isinstance(value, list):
             begin = put(struct.pack("<I", len(value)) + bytes(4 * len(value)))
@@ -55,7 +55,7 @@ def flatbuffer(root: Mapping, mark: bytes) -> bytes:
             return begin
         places, size = {}, 4
         for number, item in sorted(value.items()):
-            width = struct.calcsize("<" + item.kind) if isinstance(item, Scalar) else 4
+            width = struct.calcsize("<" + item.kind) if isinstance(item, FlatScalar) else 4
             size += -size % width
             places[number] = size
             size += width
@@ -65,7 +65,7 @@ def flatbuffer(root: Mapping, mark: bytes) -> bytes:
         out[begin - 4 :] = b"\0" * 4 + bytes(size)
         out[begin : begin + 4] = struct.pack("<i", begin - ways)
         for number, item in value.items():
-            if isinstance(item, Scalar):
+            if isinstance(item, FlatScalar):
                 struct.pack_into("<" + item.kind, out, begin + places[number], item.value)
             else:
                 point(begin + places[number], item)
@@ -90,10 +90,10 @@ class Lite:
         if array is not None:
             raw = np.ascontiguousarray(array)
             kind, number = raw.dtype.name, len(self.buffers)
-            self.buffers.append({0: Vector("B", raw.tobytes())})
-        made: dict = {0: Vector("i", shape), 1: Scalar("b", TYPES[kind]), 2: Scalar("I", number)}
+            self.buffers.append({0: FlatVector("B", raw.tobytes())})
+        made: dict = {0: FlatVector("i", shape), 1: FlatScalar("b", TYPES[kind]), 2: FlatScalar("I", number)}
         if len(scales):
-            made[4] = {2: Vector("f", scales), 3: Vector("q", zeros), 6: Scalar("i", axis)}
+            made[4] = {2: FlatVector("f", scales), 3: FlatVector("q", zeros), 6: FlatScalar("i", axis)}
         self.tensors.append(made)
         return len(self.tensors) - 1
 
@@ -101,20 +101,20 @@ class Lite:
         """An operator and the tensor that it writes."""
         if name not in self.codes:
             self.codes.append(name)
-        made: dict = {0: Scalar("I", self.codes.index(name)), 1: Vector("i", reads)}
-        made[2] = Vector("i", [self.tensor(shape, **quantized)])
+        made: dict = {0: FlatScalar("I", self.codes.index(name)), 1: FlatVector("i", reads)}
+        made[2] = FlatVector("i", [self.tensor(shape, **quantized)])
         if options is not None:
-            made |= {3: Scalar("B", OPTIONS.get(name, 0)), 4: dict(options)}
+            made |= {3: FlatScalar("B", OPTIONS.get(name, 0)), 4: dict(options)}
         self.operators.append(made)
         return len(self.tensors) - 1
 
     def file(self, begin: int, end: int) -> bytes:
         """The bytes of the model, from one tensor to another."""
-        codes = [{0: Scalar("b", min(n, 127)), 3: Scalar("i", n)} for n in map(OPERATORS.index, self.codes)]
+        codes = [{0: FlatScalar("b", min(n, 127)), 3: FlatScalar("i", n)} for n in map(OPERATORS.index, self.codes)]
         graph = {
-            0: self.tensors, 1: Vector("i", [begin]), 2: Vector("i", [end]), 3: self.operators,
+            0: self.tensors, 1: FlatVector("i", [begin]), 2: FlatVector("i", [end]), 3: self.operators,
         }  # fmt: skip
-        return flatbuffer({0: Scalar("I", 3), 1: codes, 2: [graph], 4: self.buffers}, b"TFL3")
+        return flatbuffer({0: FlatScalar("I", 3), 1: codes, 2: [graph], 4: self.buffers}, b"TFL3")
 
 
 def small_lite(quantized: bool = False, last: str = "SOFTMAX") -> tuple[bytes, dict[str, np.ndarray]]:
@@ -143,7 +143,7 @@ def small_lite(quantized: bool = False, last: str = "SOFTMAX") -> tuple[bytes, d
         held[f"{label}.w"], held[f"{label}.b"] = kept.transpose(order), bias
         return net.operator(name, [x, w, b], out, options, **_kind(quantized))
 
-    byte, number = (lambda v: Scalar("b", v)), (lambda v: Scalar("i", v))
+    byte, number = (lambda v: FlatScalar("b", v)), (lambda v: FlatScalar("i", v))
     relu6 = {0: byte(SAME), 1: number(2), 2: number(1), 3: byte(3)}
     x = weighted("CONV_2D", 1, (4, 3, 3, 2), 0, (1, 2, 3, 0), [1, 9, 4, 4], relu6)
     sides = net.tensor([4, 2], np.array([[0, 0], [0, 1], [1, 1], [0, 0]], np.int32))
@@ -158,7 +158,7 @@ def small_lite(quantized: bool = False, last: str = "SOFTMAX") -> tuple[bytes, d
     x = net.operator("RESHAPE", [x, flat], [1, 12], **_kind(quantized))
     x = weighted("FULLY_CONNECTED", 1, (5, 12), 0, (1, 0), [1, 5], {0: byte(1)})
     x = weighted("FULLY_CONNECTED", 2, (3, 5), 0, (1, 0), [1, 3], {0: byte(0)})
-    x = net.operator(last, [x], [1, 3], {0: Scalar("f", 1.0)}, **_kind(quantized))
+    x = net.operator(last, [x], [1, 3], {0: FlatScalar("f", 1.0)}, **_kind(quantized))
     return net.file(begin, x), held
 
 
