@@ -3,9 +3,16 @@ import json
 import math
 from importlib.resources import files
 
+import numpy as np
 import pytest
 
+import refimpl as ri
 from costmodel.device import device as devices
+from costmodel.device import kernels
+from refimpl.formats.int8_nets import from_int8
+from refimpl.formats.int8_whole import whole_from_int8
+from refimpl.surgery.for_step import made_for
+from validation.instruments import int8_files
 
 DEVICES = (
     "esp32-s3",
@@ -206,3 +213,20 @@ def change(path, value):
 def test_a_faulty_file_is_seen(path, value, message):
     with pytest.raises(AssertionError, match=message):
         check_device("raspberry-pi-4", change(path, value))
+
+
+def test_kernels_of_whole_numbers_have_rates_that_another_machine_lent():
+    profile = devices._reference()
+    lent, known = profile["lent"], devices.find("reference").rates
+    assert lent["machine"]["processor"] != profile["machine"]["processor"]
+    for one in known.values():
+        assert set(lent["kernels"]) <= set(one.by_kernel)
+    assert not set(lent["kernels"]) & set(devices.find("raspberry-pi-4").rates[1].by_kernel)
+    step = ri.ForwardGradient(m=1, bits="16w8a", optimizer=ri.SGD(lr=0.01))
+    arrays = int8_files.whole_size("mobilenet_v2_w0.35", 32)
+    whole, net = (read(arrays, 10, (32, 32)) for read in (whole_from_int8, from_int8))
+    x = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
+    for graph, plan in ((whole, None), (made_for(step, net, x), ri.Plan("all", step=step))):
+        launches = [p for p in ri.compile(graph, plan, 1, threads=1).order if "quant" in kernels.kernel(p)]
+        assert len(launches) > 40
+        assert {kernels.kernel(launch) for launch in launches} <= set(known[1].by_kernel)

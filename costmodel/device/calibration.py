@@ -281,6 +281,15 @@ LAYERS: list[tuple[LayerCase, tuple]] = [
     *((LayerCase("depthwise", *of, bits=bits), (None,)) for bits in WIDTHS for of in (
         (8, 48, 32, 32), (8, 24, 144, 144, 3, 2), (8, 6, 384, 384), (1, 28, 144, 144),
     )),
+    *((LayerCase("depthwise", *of, bits=8), (None,)) for of in (
+        (1, 64, 16, 16), (1, 8, 160, 160, 7), (1, 32, 48, 48, 7, 2), (1, 4, 384, 384, 5), (1, 16, 96, 96),
+        (1, 8, 144, 144), (1, 4, 336, 336), (1, 8, 192, 192, 3, 2),
+    )),
+    *((LayerCase("separable", *of, 1, bits=8), (None,)) for of in (
+        (1, 32, 8, 48), (1, 32, 48, 8), (1, 16, 16, 96), (1, 8, 24, 144), (1, 8, 144, 24), (1, 4, 56, 336),
+        (1, 4, 336, 56),
+    )),
+    *((LayerCase("residual", *of, 1, bits=8), (None,)) for of in ((1, 32, 8, 8), (1, 16, 16, 16), (1, 8, 24, 24))),
     *((LayerCase("pool", *of, bits=8), (None,)) for of in ((8, 32, 16, 0, 2, 2), (32, 24, 20, 0, 2, 2))),
 ]  # fmt: skip
 

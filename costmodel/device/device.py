@@ -270,7 +270,10 @@ def _from_data_sheet(profile: dict) -> Device:
         "call": slower * IN_ORDER,
     }
     known = _measured(reference, "reference.json")
-    one = known.rates[1].scaled(factors, UNMEASURED)
+    # another machine lent rates of whole numbers, for which a board has instructions of its own (`whole`)
+    lent = reference.get("lent", {}).get("kernels", ())
+    own = {kernel: of for kernel, of in known.rates[1].by_kernel.items() if kernel not in lent}
+    one = Rates(own, known.rates[1].factor).scaled(factors, UNMEASURED)
     l2, l3 = (figure("bandwidth", f"{level}_bytes") or 0 for level in ("l2", "l3"))
     caches = Caches(fast=l2 or figure("bandwidth", "l1_bytes") or 0, last=l3)
     idle, load = (figure("power", name) for name in ("idle_watts", "load_watts"))

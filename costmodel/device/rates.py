@@ -119,15 +119,15 @@ def scaled_by(samples: Sequence[TimedLaunch], known: Rates, folds: int = 5) -> R
     cases, ratios = sorted({s.case for s in samples}), []
     for fold in range(folds):
         left_out = set(cases[fold::folds])
-        found = known.scaled(_scales([s for s in samples if s.case not in left_out], known), 1.0)
+        found = known.scaled(scales([s for s in samples if s.case not in left_out], known), 1.0)
         for case in left_out:
             own = [s for s in samples if s.case == case]
             ratios.append(sum(found.seconds(s.kernel, s.terms) for s in own) / sum(s.seconds for s in own))
     factor = float(np.exp(np.quantile(np.abs(np.log(ratios)), 0.95)))
-    return known.scaled(_scales(samples, known), max(PROBED, factor))
+    return known.scaled(scales(samples, known), max(PROBED, factor))
 
 
-def _scales(samples: Sequence[TimedLaunch], known: Rates) -> dict[str, float]:
+def scales(samples: Sequence[TimedLaunch], known: Rates) -> dict[str, float]:
     """Group of terms → how many times the seconds of known rates, none further than FURTHEST from them all."""
     from scipy.optimize import lsq_linear
 

@@ -265,7 +265,7 @@ STAND_INS = {
         (integers.rightwards, lambda shift: True),
         *((of, _rescaled(4)) for of in (integers.requantized_once, integers.requantized_right)),
         (integers.requantized_twice, _rescaled(6)),
-        (integers.shifted, lambda vector, bits: vector),
+        (integers.raised, lambda vector, bits: vector),
         (integers.as_floats, lambda vector, like: VECTOR),
         *((of, _nothing) for of in (integers.narrow, integers.move, integers.scatter)),
         (quantized_rounding.magnitude, lambda value: 0),

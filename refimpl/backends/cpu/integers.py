@@ -4,7 +4,7 @@
     narrow(y, i, v, n)   the low bits of the first n lanes to elements i … of int8, int16 or int32 y
     move(y, j, x, i, n)  elements i … i+n−1 of x to elements j … of y, whose dtype may be wider
     a + b, a − b, a · b  modulo 2³²
-    every(s)             the int32 s in every lane; shifted(v, n): v·2ⁿ
+    every(s)             the int32 s in every lane; raised(v, n): v·2ⁿ
     b = packed(w, i)     from element i of w on, in each lane: 4 int8 or 2 int16
     a = spread(x, i)     in every lane the same 4 int8, each with OFFSET added, or the same 2 int16
     a = under(x, i, j, k, l, n)   in each of the first n lanes the int8 from four places on, each with OFFSET added
@@ -185,7 +185,7 @@ def every(typingctx, scalar):
 
 
 @intrinsic
-def shifted(typingctx, vector, bits):
+def raised(typingctx, vector, bits):
     """v·2^bits, modulo 2³²."""
     if vector != INT32:
         return None

@@ -8,7 +8,7 @@ from ...kernels.kernel import fast, inlined
 from ...kernels.requantize import HIGH, LOW, clipped, double, single
 from ...ops.quantized_add import BITS
 from . import tiles
-from .integers import every, narrow, requantized_right, shifted, widen
+from .integers import every, narrow, raised, requantized_right, widen
 from .simd import LANES, address
 
 RUN = 4096  # elements of an item
@@ -57,5 +57,5 @@ def forward(y, a, b, zeros, multipliers, shifts, low, high, twice):
 @inlined
 def scaled(x, at, n, zero, multiplier, shift):
     """The first n of LANES elements in the scale of the sum: twice the number by half the factor, which is below 1."""
-    twofold = shifted(widen(x, at, n) - every(zero), BITS + 1)
+    twofold = raised(widen(x, at, n) - every(zero), BITS + 1)
     return requantized_right(twofold, every(multiplier), every(shift - 1), 0, LOW, HIGH)
