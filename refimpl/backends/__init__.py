@@ -23,6 +23,7 @@ def fast_rules() -> dict[Pass, list[Callable]]:
         conv_rules,
         norm_rules,
         pool_rules,
+        product_rules,
         quantized_norm_rules,
         quantized_rules,
         quantized_training_rules,
@@ -31,7 +32,7 @@ def fast_rules() -> dict[Pass, list[Callable]]:
 
     found: dict[Pass, list[Callable]] = {}
     norms = (norm_rules, quantized_norm_rules)
-    own = (*norms, conv_rules, pool_rules, quantized_rules, quantized_training_rules, rules)
+    own = (*norms, conv_rules, pool_rules, product_rules, quantized_rules, quantized_training_rules, rules)
     for room in (*rules_of_methods(), *own):
         for rule, passes in room.RULES.items():
             for passed in passes:

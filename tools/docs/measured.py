@@ -414,6 +414,33 @@ def advice_outcomes() -> str:
     return table(head, rows, right=1)
 
 
+def onnx_gauntlet() -> str:
+    """A row a net: what both exporters wrote of it, the worse figure of the two."""
+    nets: dict[str, list[dict]] = {}
+    for r in record("onnx-gauntlet")["runs"]:
+        nets.setdefault(r["file"].rpartition("-")[0], []).append(r)
+    rows = []
+    for name, both in nets.items():
+        library, _, net = name.partition("-")
+        unread = [r for r in both if "forward" not in r]
+        if unread:
+            rows.append([net, library, *[""] * 6, "; ".join(unread[0].get("missing", {"": "refused"}))])
+            continue
+        rows.append([
+            net, library, " / ".join(f"{r['nodes']}" for r in both),
+            *(f"{max(r[key] for r in both):.1e}" for key in ("forward", "gradient")),
+            " / ".join(f"{r['arena_bytes'] / 2**20:.1f}" for r in both),
+            "yes" if all(r["arena_bytes"] == r["touched_bytes"] for r in both) else "no",
+            f"{sum(r['calls'] - r['miscounted'] for r in both):,} of {sum(r['calls'] for r in both):,}",
+            ", ".join(sorted({method for r in both for method in r["refused"]})),
+        ])  # fmt: skip
+    head = [
+        "net", "from", "nodes", "forward", "worst gradient", "arena of a step, MiB", "as predicted",
+        "calls whose operations are counted right", "methods that do not apply",
+    ]  # fmt: skip
+    return table(head, rows, right=2)
+
+
 def curves(ways: dict) -> str:
     """Accuracy against forward passes, in percent, of the ways without a backward pass."""
     shown = {way: r for way, r in ways.items() if way != "backprop"}
@@ -439,7 +466,7 @@ TABLES = {
     "equations": equation_table, "equal-accuracy": equal_accuracy, "memory-terms": memory_terms, "coverage": coverage,
     "quantized-noniid": quantized_noniid, "quantized-lenet": quantized_lenet, "quantized-scaling": quantized_scaling,
     "quantized-resnet": quantized_resnet, "outcomes": outcomes,
-    "advice-outcomes": advice_outcomes,
+    "advice-outcomes": advice_outcomes, "onnx-gauntlet": onnx_gauntlet,
 }  # fmt: skip
 
 

@@ -155,4 +155,13 @@ def judge(record: dict) -> dict:
         certain(f"share of them where {what} holds", sum(map(holds, read)) / max(1, len(read)), 1.0)
         for what, holds in HOLDS.items()
     ]
-    return {"protocol": {"files": FILES}, "published": {}, "seeds": [0], **verdicts(goals), "runs": record["runs"]}
+    shown = ("nodes", "forward", "gradient", "arena_bytes", "miscounted")
+    return {
+        "protocol": {"files": FILES, "least_read": READ, "forward": FORWARD, "gradient": GRADIENT},
+        "published": {},
+        "seeds": [0],
+        "measured": {r["file"]: {key: r[key] for key in shown} | {"steps": len(r["steps"])} for r in read},
+        **verdicts(goals),
+        "settings_chosen_on": {"none": "nothing is chosen, all weights are random"},
+        "runs": record["runs"],
+    }

@@ -23,7 +23,7 @@ from ...kernels.kernel import FASTMATH, KERNELS, cached, fast
 
 HELPERS: list = []  # every shared helper, in the order of definition
 OPTIONS = {"fastmath": FASTMATH, "error_model": "numpy"}
-PREPARED: set[str] = set()  # dtypes (their characters) whose helpers have an address
+PREPARED: dict[str, int] = {}  # dtype (its character) → how many of the helpers have an address for it
 
 
 class TileKernel:
@@ -37,24 +37,27 @@ class TileKernel:
     def compile(self, signature: tuple) -> None:
         """Compile for argument types, as a dispatcher does, or load from the disk cache."""
         kind = np.dtype(str(signature[0].dtype))
-        if kind.char not in PREPARED:
+        if PREPARED.get(kind.char) != len(HELPERS):
             prepare(kind)
         self.compiled.compile(signature)
 
     def __call__(self, first, *args) -> None:
         """Run; TypeError where the arrays are neither float32 nor float64."""
-        if first.dtype.char not in PREPARED:
+        if PREPARED.get(first.dtype.char) != len(HELPERS):
             prepare(first.dtype)
         self.compiled(first, *args)
 
 
 def prepare(dtype) -> None:
-    """Compile the shared helpers for float32 or float64, or load them from the disk cache, and make them callable."""
+    """Compile the shared helpers for float32 or float64, or load them from the disk cache, and make them callable.
+
+    Those that were imported since the last time are added.
+    """
     dtype = np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"fast kernels compute in float32 or float64, not {dtype}")
     kind = numba.from_dtype(dtype)
-    for helper in HELPERS:
+    for helper in HELPERS[PREPARED.get(dtype.char, 0) :]:
         signature = types.void(kind, *[types.intp] * (helper.arguments - 1))
         compiled = CFunc(helper.body, (signature.args, signature.return_type), {}, OPTIONS)
         cached(compiled, helper.body, OPTIONS)
@@ -62,7 +65,7 @@ def prepare(dtype) -> None:
         llvm.add_symbol(helper.symbol(kind), compiled.address)
         helper.compiled[kind] = compiled  # keeps the code alive
         helper.stats.cache_misses[kind] = 1 - compiled.cache_hits
-    PREPARED.add(dtype.char)
+    PREPARED[dtype.char] = len(HELPERS)
 
 
 def shared(body: Callable) -> Callable:
