@@ -9,8 +9,8 @@ Random weights, one sample of 3×224×224. Of each file that is read:
 
 - forward: the largest difference of its outputs from onnxruntime's, as a share of the largest of these.
 - gradients: of each weight that trains, ‖ours − PyTorch's‖ / ‖PyTorch's‖ for a random gradient of the outputs, the
-  worst one; PyTorch runs the file itself, node by node (`tools/onnx_by_torch.py`), batch norms by their running
-  statistics.
+  worst one; a norm below FLOOR of the net's largest counts as that, since some are 0 but for rounding. PyTorch runs the
+  file itself, node by node (`tools/onnx_by_torch.py`), batch norms by their running statistics.
 - memory: the bytes of the arena that a step changes, against those predicted.
 - operations: calls of a step whose loops count other operations than their formulas say.
 - methods: one step with each of them; those that do not apply, with their sentence.
@@ -34,6 +34,7 @@ from .runs import Runs, certain, verdicts
 
 NAME = "onnx-gauntlet"
 FORWARD, GRADIENT = 1e-4, 1e-3  # of the largest output; of the norm of a gradient
+FLOOR = 1e-6
 FILES, READ = 104, 95  # files, and how many are to be read
 HOLDS = {  # what is said of a file that is read → does it hold?
     "forward": lambda r: r["forward"] <= FORWARD,
@@ -69,13 +70,15 @@ def compared(found: Imported, beside: np.lib.npyio.NpzFile, path: Path) -> dict:
         for section in ("forward", "backward"):
             trainer.runner.run(section, len(x))
     theirs = {name.removeprefix("gradient:"): beside[name] for name in beside.files if name.startswith("gradient:")}
-    errors = {}
+    exact = {}
     for name in program.step.gradients:
         at = found.stored[name]
-        exact = at.ours(theirs[f"{at.node}:{at.place}"]) / at.factor**2
-        gradient = approximation.full_gradient(program, trainer.runner, name).reshape(exact.shape)
-        least = np.finfo(np.float32).tiny
-        errors[name] = float(np.linalg.norm(gradient - exact) / max(np.linalg.norm(exact), least))
+        exact[name] = at.ours(theirs[f"{at.node}:{at.place}"]) / at.factor**2
+    norms = {name: float(np.linalg.norm(a)) for name, a in exact.items()}
+    least, errors = FLOOR * max(norms.values()), {}
+    for name, wanted_gradient in exact.items():
+        own_gradient = approximation.full_gradient(program, trainer.runner, name).reshape(wanted_gradient.shape)
+        errors[name] = float(np.linalg.norm(own_gradient - wanted_gradient)) / max(norms[name], least)
     worst = max(errors, key=errors.__getitem__)
     return {
         "forward": float(np.abs(end.theirs(y) - wanted).max() / np.abs(wanted).max()),
