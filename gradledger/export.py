@@ -8,6 +8,7 @@ import numpy as np
 from refimpl.formats.onnx import imported
 from refimpl.formats.onnx.exporting import exported
 from refimpl.saved.described import ONNX, PARTS, Saved, described
+from refimpl.saved.model import load
 from refimpl.storage import checkpoint
 
 from .errors import Malformed
@@ -17,12 +18,13 @@ from .run_folder import EXPORTED, WEIGHTS
 from .streams import tell
 
 
-def run(file: str, like: str | None, output: Path | None) -> dict:
+def run(file: str, like: str | None, output: Path | None, int8: str | None = None) -> dict:
     """Write the ONNX model of a file of ours; the record.
 
     like: the model that it was adapted from, default a file of its name beside `file` or where the command runs.
-    output: default `file` with .onnx at its end. Malformed where the net came from no ONNX model, or that model is
-    missing or another one; CheckpointError where a file cannot be read or written.
+    output: default `file` with .onnx at its end. int8: samples by which its int8 form is made too, beside it.
+    Malformed where the net came from no ONNX model, or that model is missing or another one; CheckpointError where a
+    file cannot be read or written.
     """
     found = saved(file)
     original = source(found, like)
@@ -33,7 +35,7 @@ def run(file: str, like: str | None, output: Path | None) -> dict:
         )
     make_folder(target.parent)
     written = write(found, original, target)
-    return {
+    record = {
         "ok": True,
         "file": str(target),
         "of": file,
@@ -41,6 +43,12 @@ def run(file: str, like: str | None, output: Path | None) -> dict:
         "classes": list(found.classes),
         **written,
     }
+    if int8 is not None:
+        from .quantize import quantized
+
+        integers = target.with_name(f"{target.stem}.int8{ONNX}")
+        record["int8"] = {"file": str(integers), "data": int8, **quantized(target, load(file), int8, integers)}
+    return record
 
 
 def source(found: Saved, like: str | None) -> Path:

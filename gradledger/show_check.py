@@ -2,7 +2,7 @@
 
 from rich.markup import escape
 
-from .show import console, operations, seconds, size
+from .show import console, operations, percent, seconds, size
 from .show_use import line, table
 
 SHOWN = 5  # nodes that are named of an operator
@@ -61,3 +61,6 @@ def checked(record: dict) -> None:
 def exported(record: dict) -> None:
     """Where the model is."""
     line(f"{record['file']}, {size(record['bytes'])}: the graph of {record['like']} with the weights of {record['of']}")
+    if made := record.get("int8"):
+        line(f"{made['file']}, {size(made['bytes'])}: the same in int8, with ranges from {made['samples']} samples of "
+             f"{made['data']}, of which {percent(made['same_class'])} keep their class")  # fmt: skip

@@ -120,13 +120,16 @@ def export(
         str | None, typer.Option(help="The ONNX model that it came from; default beside it, or here.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", help="File to write; default FILE with .onnx.")] = None,
+    int8: Annotated[
+        str | None, typer.Option("--int8", help="Samples, as for predict, whose ranges make an int8 model beside it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write an adapted net as the ONNX model that it came from: same graph and names, the weights of now."""
     from . import export as work
     from . import show_check
 
-    record = work.run(file, like, output)
+    record = work.run(file, like, output, int8)
     if as_json:
         emit(record)
     else:

@@ -127,6 +127,30 @@ def test_export(told, adapted, tmp_path):
         assert status == 2 and said in sentence and sentence.count("\n") == 1, sentence
 
 
+def test_export_in_int8(told, adapted, data, tmp_path):
+    file = adapted / "out" / "adapted.safetensors"
+    status, found, _ = told("export", file, "--like", adapted / "mine.onnx", "--output", tmp_path / "a.onnx",
+                            "--int8", data)  # fmt: skip
+    made = found["int8"]
+    assert status == 0 and made["samples"] == 30 and made["same_class"] > 0.9
+    floats, integers = (onnx.load(path) for path in (tmp_path / "a.onnx", made["file"]))
+    ops = [node.op_type for node in integers.graph.node]
+    assert ops.count("QuantizeLinear") > 3 and {t.data_type for t in integers.graph.initializer} >= {
+        onnx.TensorProto.INT8
+    }
+    assert {p.key: p.value for p in integers.metadata_props} == {p.key: p.value for p in floats.metadata_props}
+    assert [i.name for i in integers.graph.input] == [i.name for i in floats.graph.input]
+    one, other = (told("evaluate", path, "--data", data, "--output", tmp_path / "e")[1]
+                  for path in (tmp_path / "a.onnx", made["file"]))  # fmt: skip
+    assert abs(one["accuracy"] - other["accuracy"]) < 0.1 and other["accuracy"] > 0.8
+    status, said, _ = told("export", file, "--like", adapted / "mine.onnx", "--output", tmp_path / "b.onnx",
+                           "--int8", data, as_json=False)  # fmt: skip
+    assert "the same in int8, with ranges from 30 samples" in " ".join(said.split())
+    status, _, sentence = told("export", file, "--like", adapted / "mine.onnx", "--output", tmp_path / "c.onnx",
+                               "--int8", tmp_path / "none.npz")  # fmt: skip
+    assert status == 2 and "none.npz" in sentence and not (tmp_path / "c.int8.onnx").exists()
+
+
 def test_a_net_that_came_as_none_leaves_as_none(told, tmp_path):
     told("adapt", "--epochs", 1, "--output", tmp_path / "out")
     status, _, sentence = told("export", tmp_path / "out" / "adapted.safetensors")

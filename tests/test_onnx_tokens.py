@@ -200,3 +200,32 @@ def test_a_transformer_trains_and_goes_back(tmp_path):
     again, told = by_runtime(tmp_path / "b.onnx", x), trainer.predict(np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
     np.testing.assert_allclose(again, told, 1e-4, 1e-5)
     assert np.abs(again - by_runtime(path, x)).max() > 1e-3
+
+
+def quantized(path, zero):
+    """A convolution as a quantized export has it, whose rectifier is the lower end of its integers."""
+    w = RNG.integers(-127, 128, (4, 3, 3, 3)).astype(np.int8)
+    constants = {
+        "in": np.float32(0.02), "mid": np.uint8(128), "w": w, "w.s": np.full(4, 0.01, np.float32),
+        "w.z": np.zeros(4, np.int8), "b": RNG.integers(-900, 900, 4).astype(np.int32),
+        "b.s": np.full(4, 2e-4, np.float32), "b.z": np.zeros(4, np.int32), "out": np.float32(0.01),
+        "zero": np.uint8(zero),
+    }  # fmt: skip
+    nodes = [
+        ("QuantizeLinear", ["x", "in", "mid"], ["q"], {}), ("DequantizeLinear", ["q", "in", "mid"], ["a"], {}),
+        ("DequantizeLinear", ["w", "w.s", "w.z"], ["wf"], {"axis": 0}),
+        ("DequantizeLinear", ["b", "b.s", "b.z"], ["bf"], {"axis": 0}), ("Conv", ["a", "wf", "bf"], ["c"], {}),
+        ("QuantizeLinear", ["c", "out", "zero"], ["r"], {}), ("DequantizeLinear", ["r", "out", "zero"], ["y"], {}),
+    ]  # fmt: skip
+    return saved(path, nodes, (1, 3, 6, 5), constants=constants)
+
+
+@pytest.mark.parametrize("zero", [0, 100])
+def test_a_quantized_model_is_read_as_floats_within_its_ranges(zero, tmp_path):
+    path, x = quantized(tmp_path / "a.onnx", zero), 2 * floats(1, 3, 6, 5)
+    y, wanted = ours(path, x), by_runtime(path, x)
+    assert np.abs(y - wanted).max() < 0.01 + 0.005 + 27 * 127 * 0.01 * 0.01  # a step out, half a step of each factor in
+    assert np.abs(y - wanted).mean() < 0.05 and (zero or y.min() == 0)
+    found = imported(path)
+    assert found.graph is not None and "clip" in {n.op for n in found.graph.nodes}
+    assert any("the rounding of its maps is left out" in note for note in found.notes)

@@ -90,6 +90,10 @@ class Model:
         for names, maps in self._batches(x, "test", subject):
             yield names, shares(np.asarray(self.trainer.predict(maps)))
 
+    def inputs(self, x: Samples, subject: int | None = None) -> Iterator[samples.Batch]:
+        """A batch at a time: names of samples, and the maps (n, H, W, C) that the net takes for them."""
+        return self._batches(x, "test", subject)
+
     def _batches(self, x: Samples, part: str, subject: int | None = None) -> Iterator[samples.Batch]:
         if isinstance(x, Dataset):
             return samples.of_part(x, part, self.preprocessing, BATCH)

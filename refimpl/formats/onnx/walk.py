@@ -358,7 +358,9 @@ class Walk:
             [helper.make_empty_tensor_value_info(n) for n in dict.fromkeys(of) if n] for of in (names, node.output)
         )
         graph = helper.make_graph([node], "constant", takes, gives)
-        one = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.file.opset)])
+        # the evaluator has no earlier form of these two, whose meaning did not change
+        opset = max(self.file.opset, 19) if node.op_type in ("QuantizeLinear", "DequantizeLinear") else self.file.opset
+        one = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
         outputs = ReferenceEvaluator(one).run(None, feed)
         for name, output in zip((n for n in node.output if n), outputs, strict=True):
             self.values[name] = np.asarray(output)
