@@ -150,6 +150,14 @@ def unary(of):
     return lambda a, x: of(x)
 
 
+def clip(a, x, low=None, high=None):
+    """Between two bounds as ReLU6 is: at a bound itself, where a dead map lies, its slope is 0 and that of clamp 1."""
+    low, high = a.get("min") if low is None else low, a.get("max") if high is None else high
+    if low is None or high is None or not x.is_floating_point():
+        return torch.clamp(x, low, high)
+    return F.hardtanh(x, float(low), float(high))
+
+
 def squeeze(a, x, axes=None):
     """Without axes of length 1."""
     axes = a.get("axes") if axes is None else axes.tolist()
@@ -174,12 +182,10 @@ RUN = {
     "Sqrt": unary(torch.sqrt), "Identity": unary(lambda x: x), "HardSwish": unary(F.hardswish), "Exp": unary(torch.exp),
     "Abs": unary(torch.abs), "Neg": unary(torch.neg), "Ceil": unary(torch.ceil), "Floor": unary(torch.floor),
     "Sin": unary(torch.sin), "Cos": unary(torch.cos), "Reciprocal": unary(torch.reciprocal),
-    "HardSigmoid": lambda a, x: torch.clamp(a.get("alpha", 0.2) * x + a.get("beta", 0.5), 0, 1),
+    "HardSigmoid": lambda a, x: F.hardtanh(a.get("alpha", 0.2) * x + a.get("beta", 0.5), 0.0, 1.0),
     "LeakyRelu": lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)),
     "Gelu": lambda a, x: F.gelu(x, approximate=a.get("approximate", "none")),
-    "Clip": lambda a, x, low=None, high=None: torch.clamp(
-        x, a.get("min") if low is None else low, a.get("max") if high is None else high
-    ),
+    "Clip": clip,
     "GlobalAveragePool": lambda a, x: x.mean(tuple(range(2, x.ndim)), keepdim=True),
     "GlobalMaxPool": lambda a, x: x.amax(tuple(range(2, x.ndim)), keepdim=True),
     "Flatten": lambda a, x: x.reshape(math.prod(x.shape[: a.get("axis", 1)]), -1),

@@ -64,7 +64,8 @@ def compared(found: Imported, beside: np.lib.npyio.NpzFile, path: Path) -> dict:
     own = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
     y = trainer.predict(own)
     dy = end.ours(beside["dy"])
-    target = y - dy * np.float32(dy.size / 2)  # 2·(y − target) / elements is dy
+    factor = max(1.0, 2 * float(np.abs(y).max()) / dy.size)  # as large as y, beside which it would be rounded off
+    target = y - dy * np.float32(factor * dy.size / 2)  # 2·(y − target) / elements is factor·dy
     approximation.fill(trainer, own, target, 0, 1)
     with trainer.backend.work(program.threads):
         for section in ("forward", "backward"):
@@ -76,9 +77,9 @@ def compared(found: Imported, beside: np.lib.npyio.NpzFile, path: Path) -> dict:
         exact[name] = at.ours(theirs[f"{at.node}:{at.place}"]) / at.factor**2
     norms = {name: float(np.linalg.norm(a)) for name, a in exact.items()}
     least, errors = FLOOR * max(norms.values()), {}
-    for name, wanted_gradient in exact.items():
-        own_gradient = approximation.full_gradient(program, trainer.runner, name).reshape(wanted_gradient.shape)
-        errors[name] = float(np.linalg.norm(own_gradient - wanted_gradient)) / max(norms[name], least)
+    for name, wanted_dw in exact.items():
+        own_dw = approximation.full_gradient(program, trainer.runner, name).reshape(wanted_dw.shape) / factor
+        errors[name] = float(np.linalg.norm(own_dw - wanted_dw)) / max(norms[name], least)
     worst = max(errors, key=errors.__getitem__)
     return {
         "forward": float(np.abs(end.theirs(y) - wanted).max() / np.abs(wanted).max()),
