@@ -1,4 +1,4 @@
-"""`gradledger export --int8 DATA`: the ONNX model of an adapted net in int8, its ranges those of samples of one's own.
+"""`gradledger export --quantize DATA`: the ONNX model of an adapted net in int8, its ranges those of one's own samples.
 
 Quantizing is onnxruntime's (`onnxruntime.quantization`, extra `int8`): QuantizeLinear and DequantizeLinear around what
 runs in integers, weights by channels, maps between the least and the largest value that a sample gives them.

@@ -121,7 +121,8 @@ def export(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", help="File to write; default FILE with .onnx.")] = None,
     int8: Annotated[
-        str | None, typer.Option("--int8", help="Samples, as for predict, whose ranges make an int8 model beside it.")
+        str | None,
+        typer.Option("--quantize", help="Samples, as for predict, whose ranges make an int8 model too."),
     ] = None,
     as_json: Json = False,
 ) -> None:

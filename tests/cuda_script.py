@@ -159,11 +159,11 @@ def ptx():
             for passed in passes_of(module).values():
                 attributes = [typeof(_typed(default, np.float32)) for default in passed.attributes.values()]
                 arrays = [array(passed.shapes[a], np.float32) for a in passed.arrays]
-                # rates are Python floats in dropout; Numba rounds float32 to whole numbers by way of float64, and a
-                # factor of requantization is made of whole attributes there
-                wide = passed.operator in ("dropout", "quantize", "niti_input", "sparse_update_whole") or any(
-                    "float64" in passed.shapes[a] for a in passed.arrays
-                )
+                # rates are Python floats in dropout, shares of neighbours quotients of whole numbers in interpolate;
+                # Numba rounds float32 to whole numbers by way of float64, and a factor of requantization is made of
+                # whole attributes there
+                wide = passed.operator in ("dropout", "interpolate", "quantize", "niti_input", "sparse_update_whole")
+                wide = wide or any("float64" in passed.shapes[a] for a in passed.arrays)
                 wide = wide or passed.operator.startswith("quantized_")
                 compiled(str(passed), passed.body, (*arrays, *attributes), wide)
                 for letter in passed.adds[:1] if passed.operator == "conv2d" else ():

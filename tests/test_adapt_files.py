@@ -145,7 +145,7 @@ def test_models_that_are_none(refused, tmp_path):
     path.write_bytes(b"x" * 1000)
     refused("--model", path, message=f"the weights {path} are no safetensors file or are damaged")
     save_file({"w": np.zeros(3)}, path)
-    refused("--model", path, message="does not say which model it holds")
+    refused("--model", path, message="holds no net that is known by the names of its arrays")
     saved_net(path, {"model": "wach"})
     refused("--model", path, message="holds weights of 'wach', which the command line cannot build (")
 

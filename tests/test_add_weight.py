@@ -43,9 +43,9 @@ def test_a_net_with_it(backend):
 
 @pytest.mark.parametrize(
     "plan, trained",
-    [({}, set()), ({"batch_norm": "train"}, WEIGHTS), ({"bias_only": True, "train_last": "all"}, WEIGHTS)],
+    [({"train_last": 0}, set()), ({"train_last": 1}, WEIGHTS), ({"bias_only": True, "train_last": "all"}, WEIGHTS)],
 )
-def test_it_trains_where_norms_do(plan, trained):
+def test_it_trains_behind_the_first_layer_that_does(plan, trained):
     trainer = ri.Trainer(ri.compile(net(), ri.Plan(**plan), 4, backend="reference"), 0)
     before = {name: w.copy() for name, w in trainer.parameters.items()}
     x = np.random.default_rng(1).normal(size=(4, 6, 5, 3)).astype(np.float32)

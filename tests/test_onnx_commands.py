@@ -130,7 +130,7 @@ def test_export(told, adapted, tmp_path):
 def test_export_in_int8(told, adapted, data, tmp_path):
     file = adapted / "out" / "adapted.safetensors"
     status, found, _ = told("export", file, "--like", adapted / "mine.onnx", "--output", tmp_path / "a.onnx",
-                            "--int8", data)  # fmt: skip
+                            "--quantize", data)  # fmt: skip
     made = found["int8"]
     assert status == 0 and made["samples"] == 30 and made["same_class"] > 0.9
     floats, integers = (onnx.load(path) for path in (tmp_path / "a.onnx", made["file"]))
@@ -144,10 +144,10 @@ def test_export_in_int8(told, adapted, data, tmp_path):
                   for path in (tmp_path / "a.onnx", made["file"]))  # fmt: skip
     assert abs(one["accuracy"] - other["accuracy"]) < 0.1 and other["accuracy"] > 0.8
     status, said, _ = told("export", file, "--like", adapted / "mine.onnx", "--output", tmp_path / "b.onnx",
-                           "--int8", data, as_json=False)  # fmt: skip
+                           "--quantize", data, as_json=False)  # fmt: skip
     assert "the same in int8, with ranges from 30 samples" in " ".join(said.split())
     status, _, sentence = told("export", file, "--like", adapted / "mine.onnx", "--output", tmp_path / "c.onnx",
-                               "--int8", tmp_path / "none.npz")  # fmt: skip
+                               "--quantize", tmp_path / "none.npz")  # fmt: skip
     assert status == 2 and "none.npz" in sentence and not (tmp_path / "c.int8.onnx").exists()
 
 

@@ -216,10 +216,15 @@ REDUCE = {
 def run(path, x: np.ndarray, dy: np.ndarray | None = None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The first output on samples x, and the gradients of Σ dy·output, one for each place that reads a constant.
 
-    Places are named NODE:INPUT, a node by its first output: a constant that several nodes read has one for each.
+    In float64 where x is. Places are named NODE:INPUT, a node by its first output: a constant that several nodes read
+    has one for each.
     """
     model = load(str(path))
-    made = {t.name: torch.from_numpy(np.array(numpy_helper.to_array(t))) for t in model.graph.initializer}
+
+    def wide(t: torch.Tensor) -> torch.Tensor:
+        return t.to(torch.from_numpy(x).dtype) if t.is_floating_point() else t
+
+    made = {t.name: wide(torch.from_numpy(np.array(numpy_helper.to_array(t)))) for t in model.graph.initializer}
     constant, leaves = set(made), dict[str, torch.Tensor]()
     made[next(i.name for i in model.graph.input if i.name not in made)] = torch.from_numpy(x)
     for node in model.graph.node:
@@ -236,7 +241,8 @@ def run(path, x: np.ndarray, dy: np.ndarray | None = None) -> tuple[np.ndarray, 
             found = REDUCE[node.op_type](given[0], *reduced(a, given))
         else:
             found = RUN[node.op_type](a, *given)
-        made.update(zip(node.output, found if isinstance(found, tuple) else (found,), strict=False))
+        outputs = found if isinstance(found, tuple) else (found,)
+        made.update(zip(node.output, map(wide, outputs), strict=False))
     y = made[model.graph.output[0].name]
     if dy is not None:
         y.backward(torch.from_numpy(dy))

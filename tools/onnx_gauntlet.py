@@ -2,6 +2,7 @@
 
 python tools/onnx_gauntlet.py export FOLDER [classic|dynamo]   by a Python that has torchvision, timm and onnxscript
 python tools/onnx_gauntlet.py gradients FOLDER                 by the first again: NAME.npz beside each NAME.onnx
+python tools/onnx_gauntlet.py float64 FOLDER NAME …            the same in float64, of these files: NAME.float64.npz
 python tools/onnx_gauntlet.py check FOLDER                     by one that has gradledger and onnxruntime
 
 Each net has random weights, and takes 1×3×224×224. `check` prints a line a file: the largest error of its output as a
@@ -84,6 +85,19 @@ def gradients(folder: Path) -> None:
         print(f"{path.stem:48} {len(found)} gradients", flush=True)
 
 
+def float64(folder: Path, names: list[str]) -> None:
+    """The same sample and gradient in float64."""
+    import numpy as np
+    from onnx_by_torch import run
+
+    for name in names:
+        path = folder / f"{name}.onnx"
+        with np.load(path.with_suffix(".npz")) as beside:
+            y, found = run(path, beside["x"].astype(np.float64), beside["dy"].astype(np.float64))
+        np.savez(folder / f"{name}.float64.npz", y=y, **{f"gradient:{place}": a for place, a in found.items()})
+        print(name, flush=True)
+
+
 def check(folder: Path) -> None:
     """Read every file; compare its output on one sample with that of onnxruntime."""
     import numpy as np
@@ -114,6 +128,8 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     if sys.argv[1] == "export":
         export(Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "classic")
+    elif sys.argv[1] == "float64":
+        float64(Path(sys.argv[2]), sys.argv[3:])
     elif sys.argv[1] == "gradients":
         gradients(Path(sys.argv[2]))
     else:

@@ -2,7 +2,7 @@
 layer, or an embedding of positions.
 
 With dy = ∂L/∂y:  dw = Σ dy over the samples and those axes;  dx is dy itself, so no kernel runs for it. Along a
-direction:  ty = tx + tw. It trains as the β of a norm does.
+direction:  ty = tx + tw. It trains behind the first layer that does.
 Dimensions: N samples, H W C rows, columns and channels (`kernels.broadcast`), U V D the same of w, each 1 or whole. Any
 float dtype.
 """

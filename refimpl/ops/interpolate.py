@@ -49,6 +49,13 @@ def drawn(pick, large):
 
 
 @helper
+def within(index, last):
+    """The number from 0 to `last` that is nearest to index."""
+    index = index if index > 0 else 0
+    return index if index < last else last
+
+
+@helper
 def line(size, out, given, scale, grid):
     """Numbers a, b and c of the line r(p) = (a·p + b) / c along an axis of `size` and `out` elements."""
     over, under = scale[0], scale[1]
@@ -72,7 +79,7 @@ def nearest(top, bottom, size, rounding):
         index = top // bottom
     else:
         index = -(-top // bottom)
-    return min(max(index, 0), size - 1)
+    return within(index, size - 1)
 
 
 @helper
@@ -94,8 +101,8 @@ def readers(h, size, out, a, b, c):
     """
     if a == 0:
         return 0, out
-    first = 0 if h < 2 else min(max(((h - 1) * c - b) // a, 0), out)
-    end = out if h == size - 1 else min(max(-((b - (h + 1) * c) // a) + 1, 0), out)
+    first = 0 if h < 2 else within(((h - 1) * c - b) // a, out)
+    end = out if h == size - 1 else within(1 - (b - (h + 1) * c) // a, out)
     return first, end
 
 
@@ -130,7 +137,7 @@ def forward(t, y, x, size=(0, 0), scale=((1, 1), (1, 1)), smooth=False, grid=(0,
         float_ = y.dtype.type
         h, down = between(top, over, x.shape[1])
         col, right = between(left, across, x.shape[2])
-        below, beside = min(h + 1, x.shape[1] - 1), min(col + 1, x.shape[2] - 1)
+        below, beside = within(h + 1, x.shape[1] - 1), within(col + 1, x.shape[2] - 1)
         upper = float_((across - right) / across) * x[n, h, col, c] + float_(right / across) * x[n, h, beside, c]
         lower = (
             float_((across - right) / across) * x[n, below, col, c] + float_(right / across) * x[n, below, beside, c]
@@ -157,12 +164,12 @@ def grad_x(t, dx, dy, size=(0, 0), scale=((1, 1), (1, 1)), smooth=False, grid=(0
         if smooth:
             low, down = between(a * p + b, over, dx.shape[1])
             for row in range(2):  # of the two rows that it reads
-                if h == min(low + row, dx.shape[1] - 1):
+                if h == within(low + row, dx.shape[1] - 1):
                     vertical = down if row else over - down
                     for q in range(start, stop):
                         left, right = between(u * q + v, across, dx.shape[2])
                         for side in range(2):
-                            if col == min(left + side, dx.shape[2] - 1):
+                            if col == within(left + side, dx.shape[2] - 1):
                                 share = (vertical / over) * ((right if side else across - right) / across)
                                 total += dx.dtype.type(share) * dy[n, p, q, c]
         elif h == nearest(a * p + b, over, dx.shape[1], rounding):

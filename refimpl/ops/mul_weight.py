@@ -1,7 +1,7 @@
 """Weights that multiply every sample: y = x·w, along axes of length 1 of w the same for all, as the scale of a layer.
 
 With dy = ∂L/∂y:  dx = dy·w,  dw = Σ dy·x over the samples and those axes. Along a direction:  ty = tx·w + x·tw. It
-trains as the γ of a norm does.
+trains behind the first layer that does.
 Dimensions: N samples, H W C rows, columns and channels (`kernels.broadcast`), U V D the same of w, each 1 or whole. Any
 float dtype.
 """

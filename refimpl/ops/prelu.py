@@ -1,7 +1,8 @@
 """Rectifier with a slope that trains: y = x where x > 0, else w·x (arXiv 1502.01852). NaN stays NaN.
 
 With dy = ∂L/∂y:  dx = dy where x > 0, else w·dy;  dw = Σ dy·x over what is not above 0, the samples and the axes along
-which w has length 1. Along a direction:  ty = tx where x > 0, else w·tx + tw·x. It trains as the γ of a norm does.
+which w has length 1. Along a direction:  ty = tx where x > 0, else w·tx + tw·x. It trains
+behind the first layer that does.
 Dimensions: N samples, H W C rows, columns and channels (`kernels.broadcast`), U V D the same of w, each 1 or whole. Any
 float dtype.
 """

@@ -17,7 +17,8 @@ def forward(t, y, x):
     """Output y = log(1 + exp(x)), (N, E), from x, (N, E)."""
     n, e = divmod(t, y.shape[1])
     v = x[n, e]
-    y[n, e] = max(v, y.dtype.type(0)) + math.log1p(math.exp(-abs(v)))
+    zero = y.dtype.type(0)
+    y[n, e] = (v if v > zero else zero) + math.log1p(math.exp(-abs(v)))
 
 
 @declare(SHAPES, items="N E", writes="dx")

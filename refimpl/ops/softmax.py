@@ -19,7 +19,8 @@ def scales(t, largest, total, x):
     """The largest element of each row and the sum of exp(x − largest), (N,), of x, (N, C)."""
     top, summed = x[t, 0], x.dtype.type(0)
     for c in range(x.shape[1]):
-        top = max(top, x[t, c])
+        value = x[t, c]
+        top = value if value > top else top
     for c in range(x.shape[1]):
         summed += math.exp(x[t, c] - top)
     largest[t] = top

@@ -3,6 +3,7 @@
 python tools/onnx_gauntlet.py export OUTPUT/onnx-gauntlet classic       by a Python that has torchvision and timm
 python tools/onnx_gauntlet.py export OUTPUT/onnx-gauntlet dynamo
 python tools/onnx_gauntlet.py gradients OUTPUT/onnx-gauntlet
+python tools/onnx_gauntlet.py float64 OUTPUT/onnx-gauntlet NAME …       files whose gradients are not within 1e-3
 gradledger reproduce onnx-gauntlet --output OUTPUT                      by one that has gradledger[onnx], onnxruntime
 
 Random weights, one sample of 3×224×224. Of each file that is read:
@@ -16,7 +17,7 @@ Random weights, one sample of 3×224×224. Of each file that is read:
 - methods: one step with each of them; those that do not apply, with their sentence.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from .runs import Runs, certain, verdicts
 NAME = "onnx-gauntlet"
 FORWARD, GRADIENT = 1e-4, 1e-3  # of the largest output; of the norm of a gradient
 FLOOR = 1e-6
+WIDE = 9.0  # digits in float64
 FILES, READ = 104, 95  # files, and how many are to be read
 HOLDS = {  # what is said of a file that is read → does it hold?
     "forward": lambda r: r["forward"] <= FORWARD,
@@ -50,6 +52,45 @@ def plan() -> ri.Plan:
     return ri.Plan("all", step=ri.Backprop(ri.SGD(lr=1e-9)), batch_norm="frozen", train_bias=True, loss="mse")
 
 
+def gradient_errors(
+    trainer: ri.Trainer, found: Imported, x: np.ndarray, dy: np.ndarray, theirs: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:  # fmt: skip
+    """Outputs and target for samples x, in the trainer's dtype, and by weight how far gradients are from theirs."""
+    program, end = trainer.program, found.end
+    assert end is not None
+    y = trainer.predict(x)
+    dy = end.ours(dy).astype(x.dtype)
+    factor = max(1.0, 2 * float(np.abs(y).max()) / dy.size)  # as large as y, beside which it would be rounded off
+    target = y - dy * x.dtype.type(factor * dy.size / 2)  # 2·(y − target) / elements is factor·dy
+    approximation.fill(trainer, x, target, 0, 1)
+    with trainer.backend.work(program.threads):
+        for section in ("forward", "backward"):
+            trainer.runner.run(section, len(x))
+    exact = {}
+    for name in program.step.gradients:
+        at = found.stored[name]
+        exact[name] = at.ours(theirs[f"gradient:{at.node}:{at.place}"]) / at.factor**2
+    norms = {name: float(np.linalg.norm(a)) for name, a in exact.items()}
+    least, errors = FLOOR * max(norms.values()), {}
+    for name, wanted_dw in exact.items():
+        own_dw = approximation.full_gradient(program, trainer.runner, name).reshape(wanted_dw.shape) / factor
+        errors[name] = float(np.linalg.norm(own_dw - wanted_dw)) / max(norms[name], least)
+    return y, target, errors
+
+
+def in_float64(path: Path) -> float | None:
+    """The worst gradient where both sides are in float64; None where PyTorch's are not there."""
+    wide = path.with_name(f"{path.stem}.float64.npz")
+    if not wide.exists():
+        return None
+    found = imported(path)
+    assert found.graph is not None
+    trainer = ri.Trainer(ri.compile(found.graph, plan(), 1, dtype=np.float64), 0)
+    with np.load(path.with_suffix(".npz")) as beside, np.load(wide) as theirs:
+        x = np.ascontiguousarray(beside["x"].transpose(0, 2, 3, 1)).astype(np.float64)
+        return max(gradient_errors(trainer, found, x, beside["dy"].astype(np.float64), theirs)[2].values())
+
+
 def compared(found: Imported, beside: np.lib.npyio.NpzFile, path: Path) -> dict:
     """Forward, gradients, memory and operations of a file that was read."""
     import onnxruntime
@@ -62,24 +103,7 @@ def compared(found: Imported, beside: np.lib.npyio.NpzFile, path: Path) -> dict:
     program = ri.compile(graph, plan(), len(x))
     trainer = ri.Trainer(program, 0)
     own = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    y = trainer.predict(own)
-    dy = end.ours(beside["dy"])
-    factor = max(1.0, 2 * float(np.abs(y).max()) / dy.size)  # as large as y, beside which it would be rounded off
-    target = y - dy * np.float32(factor * dy.size / 2)  # 2·(y − target) / elements is factor·dy
-    approximation.fill(trainer, own, target, 0, 1)
-    with trainer.backend.work(program.threads):
-        for section in ("forward", "backward"):
-            trainer.runner.run(section, len(x))
-    theirs = {name.removeprefix("gradient:"): beside[name] for name in beside.files if name.startswith("gradient:")}
-    exact = {}
-    for name in program.step.gradients:
-        at = found.stored[name]
-        exact[name] = at.ours(theirs[f"{at.node}:{at.place}"]) / at.factor**2
-    norms = {name: float(np.linalg.norm(a)) for name, a in exact.items()}
-    least, errors = FLOOR * max(norms.values()), {}
-    for name, wanted_dw in exact.items():
-        own_dw = approximation.full_gradient(program, trainer.runner, name).reshape(wanted_dw.shape) / factor
-        errors[name] = float(np.linalg.norm(own_dw - wanted_dw)) / max(norms[name], least)
+    y, target, errors = gradient_errors(trainer, found, own, beside["dy"], beside)
     worst = max(errors, key=errors.__getitem__)
     return {
         "forward": float(np.abs(end.theirs(y) - wanted).max() / np.abs(wanted).max()),
@@ -148,17 +172,29 @@ def run(output: Path, watch: Callable[[int, int, str], None]) -> dict:
         watch(i, len(paths), path.stem)
         if not runs.get(file=path.stem):
             runs.add(file=path.stem, **of_file(path))
-    return {"name": NAME, **judge({"runs": [r for r in runs.found if (folder / f"{r['file']}.onnx").exists()]})}
+        r = runs.get(file=path.stem)
+        if (
+            r.get("gradient", 0.0) > GRADIENT
+            and not runs.get(wide=path.stem)
+            and (error := in_float64(path)) is not None
+        ):
+            runs.add(wide=path.stem, gradient=error)
+    found = [r for r in runs.found if (folder / f"{r.get('file', r.get('wide'))}.onnx").exists()]
+    return {"name": NAME, **judge({"runs": found})}
 
 
 def judge(record: dict) -> dict:
     """What the files show, and whether the goals hold."""
     read = [r for r in record["runs"] if "forward" in r]
+    wide = {r["wide"]: r["gradient"] for r in record["runs"] if "wide" in r}
     goals = [certain("files that are read", float(len(read)), float(READ))]
     goals += [
         certain(f"share of them where {what} holds", sum(map(holds, read)) / max(1, len(read)), 1.0)
         for what, holds in HOLDS.items()
     ]
+    if wide:
+        worst = max(wide.values())
+        goals.append(certain("−log10 of the worst gradient of the others in float64", -float(np.log10(worst)), WIDE))
     shown = ("nodes", "forward", "gradient", "arena_bytes", "miscounted")
     return {
         "protocol": {"files": FILES, "least_read": READ, "forward": FORWARD, "gradient": GRADIENT},
