@@ -49,7 +49,7 @@ def drawn(pick, large):
 
 
 @helper
-def within(index, last):
+def limited(index, last):
     """The number from 0 to `last` that is nearest to index."""
     index = index if index > 0 else 0
     return index if index < last else last
@@ -79,7 +79,7 @@ def nearest(top, bottom, size, rounding):
         index = top // bottom
     else:
         index = -(-top // bottom)
-    return within(index, size - 1)
+    return limited(index, size - 1)
 
 
 @helper
@@ -101,8 +101,8 @@ def readers(h, size, out, a, b, c):
     """
     if a == 0:
         return 0, out
-    first = 0 if h < 2 else within(((h - 1) * c - b) // a, out)
-    end = out if h == size - 1 else within(1 - (b - (h + 1) * c) // a, out)
+    first = 0 if h < 2 else limited(((h - 1) * c - b) // a, out)
+    end = out if h == size - 1 else limited(1 - (b - (h + 1) * c) // a, out)
     return first, end
 
 
@@ -137,7 +137,7 @@ def forward(t, y, x, size=(0, 0), scale=((1, 1), (1, 1)), smooth=False, grid=(0,
         float_ = y.dtype.type
         h, down = between(top, over, x.shape[1])
         col, right = between(left, across, x.shape[2])
-        below, beside = within(h + 1, x.shape[1] - 1), within(col + 1, x.shape[2] - 1)
+        below, beside = limited(h + 1, x.shape[1] - 1), limited(col + 1, x.shape[2] - 1)
         upper = float_((across - right) / across) * x[n, h, col, c] + float_(right / across) * x[n, h, beside, c]
         lower = (
             float_((across - right) / across) * x[n, below, col, c] + float_(right / across) * x[n, below, beside, c]
@@ -164,12 +164,12 @@ def grad_x(t, dx, dy, size=(0, 0), scale=((1, 1), (1, 1)), smooth=False, grid=(0
         if smooth:
             low, down = between(a * p + b, over, dx.shape[1])
             for row in range(2):  # of the two rows that it reads
-                if h == within(low + row, dx.shape[1] - 1):
+                if h == limited(low + row, dx.shape[1] - 1):
                     vertical = down if row else over - down
                     for q in range(start, stop):
                         left, right = between(u * q + v, across, dx.shape[2])
                         for side in range(2):
-                            if col == within(left + side, dx.shape[2] - 1):
+                            if col == limited(left + side, dx.shape[2] - 1):
                                 share = (vertical / over) * ((right if side else across - right) / across)
                                 total += dx.dtype.type(share) * dy[n, p, q, c]
         elif h == nearest(a * p + b, over, dx.shape[1], rounding):
