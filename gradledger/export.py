@@ -44,7 +44,7 @@ def run(file: str, like: str | None, output: Path | None, int8: str | None = Non
         **written,
     }
     if int8 is not None:
-        from .quantize import quantized
+        from .int8_export import quantized
 
         integers = target.with_name(f"{target.stem}.int8{ONNX}")
         record["int8"] = {"file": str(integers), "data": int8, **quantized(target, load(file), int8, integers)}

@@ -21,7 +21,8 @@ WHOLE = ("quantized_", "dequantize", "niti_", "shared_exponent", "sparse_update_
 # Bodies that read these only to compare them, or to hand on what others index with.
 COMPARED = {("error_map_pruning", "keep", "rank"), ("error_map_pruning", "grad_w", "rank"),
             ("error_map_pruning", "grad_w", "kept"), ("sparse_update", "choose", "order"),
-            ("sparse_update", "grad_w", "order")}  # fmt: skip
+            ("sparse_update", "grad_w", "order"), ("max_over", "grad_x", "place"),
+            ("max_over", "tangent", "place")}  # fmt: skip
 
 
 def passes() -> list[Pass]:
