@@ -24,7 +24,7 @@ EXPERIMENTS = {  # record's name → the module whose `draw` draws it, imported 
     },
     "gradient-filter-noniid": "validation.experiments.noniid_plot",
     "loss-landscape": "validation.experiments.loss_landscape_plot",
-    **dict.fromkeys(("outcomes", "outcomes-photographs"), "validation.experiments.outcomes_plot"),
+    **dict.fromkeys(("outcomes", "outcomes-photographs", "outcomes-imagenet"), "validation.experiments.outcomes_plot"),
     "lenet-mnist": "validation.experiments.lenet_mnist_plot",
     "seconds": "validation.experiments.timing_plot",
     "sparse-update-mobilenet": "validation.experiments.sparse_mobilenet_plot",

@@ -1,7 +1,8 @@
 """What a person gets: nets that know something, small real data, and `gradledger adapt` as it comes.
 
 gradledger reproduce outcomes                 small nets, most of them ours: under an hour on two cores
-gradledger reproduce outcomes-photographs     nets by others on photographs: hours
+gradledger reproduce outcomes-photographs     int8 nets by others on photographs: an hour
+gradledger reproduce outcomes-imagenet        larger nets by others on photographs: hours
 
 For each pair of `outcome_pairs`, each method and each seed `gradledger adapt` runs with no option but the method (and
 the size of photographs), in a process of its own, from files. Beside these runs stand, for each pair:
@@ -26,7 +27,7 @@ from .command_line import LONGEST, Samples, commanded
 from .outcome_pairs import PAIRS, Pair
 from .runs import FRESH, TRIAL_SEED, Runs, best_of, certain, held_out, percents, verdicts
 
-NAME, PHOTOGRAPHS = "outcomes", "outcomes-photographs"
+NAME, PHOTOGRAPHS, IMAGENET = "outcomes", "outcomes-photographs", "outcomes-imagenet"
 HEAD, HAND = "head alone", "by hand"
 SEARCH = tuple(
     {"train_last": last, "lr": lr}
@@ -48,8 +49,12 @@ class Protocol:
     longest: int = LONGEST
 
 
-OTHERS = ("mcunet", "small mobilenet", "efficientnet", "mobilenet")
-PROTOCOLS = {NAME: Protocol(tuple(name for name in PAIRS if name not in OTHERS)), PHOTOGRAPHS: Protocol(OTHERS)}
+SMALL, LARGE = ("mcunet", "small mobilenet"), ("efficientnet", "mobilenet")
+PROTOCOLS = {
+    NAME: Protocol(tuple(name for name in PAIRS if name not in (*SMALL, *LARGE))),
+    PHOTOGRAPHS: Protocol(SMALL),
+    IMAGENET: Protocol(LARGE),
+}
 
 
 def options_of(way: str, settings: Mapping) -> list[str]:
