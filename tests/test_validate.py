@@ -81,7 +81,7 @@ def test_the_record_and_its_files(run, tmp_path):
     assert [c["section"] for c in r["checks"]] == ["gradients"] * 2 + ["counts"] * 5 + ["memory"] * 3 + ["tables"]
     assert {c["verdict"] for c in r["checks"]} == {"ok", "not judged"}
     assert {c["problem"] for c in r["checks"]} == {""} and all(c["value"] for c in r["checks"])
-    drawn = ["adam.bias_correction 0", "net 0", "net 0", "net 0"]
+    drawn = ["absolute_value.forward 0", "net 0", "net 0", "net 0"]
     kernels, launches = r["counts"]["model"]["kernels"], r["counts"]["model"]["kernels"]["launches"]
     assert kernels["checked"] > 10 and kernels["mismatches"] == r["counts"]["nets"]["kernels"]["mismatches"] == 0
     assert all(x["executed"] >= 0 for x in launches) and {x["section"] for x in launches} == set(PHASES)
