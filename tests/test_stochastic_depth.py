@@ -400,7 +400,7 @@ def test_refusals():
     g = ri.Graph("bent", (4, 4), 3)
     g.linear("fc", g.flatten("flat", g.add("sum", g.relu("relu", g.conv2d("conv", "input", 3, 1)), "input")), 3)
     scaled, bent = (
-        "branches that end in batch_norm or conv2d or linear",
+        "branches that end in batch_norm or conv2d or group_norm or layer_norm or linear or mul_weight",
         r"but that of sum in bent ends in relu \(relu\)$",
     )
     with pytest.raises(ValueError, match=f"needs {scaled}, which .*{bent}"):
