@@ -2,7 +2,7 @@
 
 import json
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from costmodel.advice import expected_error
@@ -466,6 +466,7 @@ TABLES = {
     "equations": equation_table, "equal-accuracy": equal_accuracy, "memory-terms": memory_terms, "coverage": coverage,
     "quantized-noniid": quantized_noniid, "quantized-lenet": quantized_lenet, "quantized-scaling": quantized_scaling,
     "quantized-resnet": quantized_resnet, "outcomes": outcomes,
+    "outcomes-photographs": partial(outcomes, "outcomes-photographs"),
     "advice-outcomes": advice_outcomes, "onnx-gauntlet": onnx_gauntlet,
 }  # fmt: skip
 

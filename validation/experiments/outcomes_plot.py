@@ -9,9 +9,10 @@ LINES = {"head alone": ("tab:orange", "--"), "by hand": ("tab:green", ":")}
 def draw(record: dict, figure) -> None:
     """For each pair a row a method: accuracy before, after with its spread, and lines for head alone and by hand."""
     measured, pairs, methods = record["measured"], record["pairs"], record["protocol"]["methods"]
-    rows = math.ceil(len(pairs) / COLUMNS)
-    figure.set_size_inches(5 * COLUMNS, rows * (1.1 + 0.24 * len(methods)))
-    panels = figure.subplots(rows, COLUMNS, squeeze=False, sharey=True).flat
+    columns = min(COLUMNS, len(pairs))
+    rows = math.ceil(len(pairs) / columns)
+    figure.set_size_inches(5 * columns, rows * (1.1 + 0.24 * len(methods)))
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
     for axes, name in zip(panels, pairs, strict=False):
         ways = {way: measured[f"{name}, {way}"] for way in (*LINES, *methods)}
         for way, (color, style) in LINES.items():
@@ -34,6 +35,6 @@ def draw(record: dict, figure) -> None:
         axes.set(yticks=range(len(methods)), yticklabels=methods, xlabel="accuracy, %", title=name)
     for axes in list(figure.axes)[len(pairs) :]:
         axes.set_axis_off()
-    figure.axes[0].invert_yaxis()
+    figure.axes[0].set_ylim(len(methods) - 0.4, -0.6)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
