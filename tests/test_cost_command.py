@@ -161,7 +161,7 @@ def test_a_file_that_says_nothing_is_refused(run, tmp_path):
     checkpoint.save(tmp_path / "other.safetensors", {}, {})
     status, out, err = run("--model", str(tmp_path / "other.safetensors"))
     assert (status, out) == (2, "")
-    assert "does not say which model it holds" in err
+    assert "holds no net that is known by the names of its arrays" in err
 
 
 @pytest.mark.parametrize(
