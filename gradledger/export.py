@@ -33,6 +33,11 @@ def run(file: str, like: str | None, output: Path | None, int8: str | None = Non
         raise Malformed(
             f"{target} is the model that {file} was adapted from, and stays as it is: name another --output"
         )
+    if int8 is not None:
+        from .int8_export import maps_of, quantized
+
+        net = load(file)
+        samples = maps_of(net, int8)
     make_folder(target.parent)
     written = write(found, original, target)
     record = {
@@ -44,10 +49,8 @@ def run(file: str, like: str | None, output: Path | None, int8: str | None = Non
         **written,
     }
     if int8 is not None:
-        from .int8_export import quantized
-
         integers = target.with_name(f"{target.stem}.int8{ONNX}")
-        record["int8"] = {"file": str(integers), "data": int8, **quantized(target, load(file), int8, integers)}
+        record["int8"] = {"file": str(integers), "data": int8, **quantized(target, net, samples, integers)}
     return record
 
 

@@ -5,7 +5,7 @@ runs in integers, weights by channels, maps between the least and the largest va
 """
 
 import tempfile
-from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,27 +22,22 @@ MOST = 256  # samples that ranges are from
 OPSET = 13  # the first in which weights have a scale a channel
 
 
-def quantized(model: Path, net: Model, data: str, target: Path) -> dict:
+def quantized(model: Path, net: Model, given: list[np.ndarray], target: Path) -> dict:
     """Write the int8 form of an ONNX model; what it does with the samples beside the model of floats.
 
-    net: the model as `refimpl.saved.model.load` gives it, for its preprocessing; data: samples, as `predict` takes
-    them, of which the first MOST count. Malformed where onnxruntime is missing or the model too old; DataError where
-    the data do not fit.
+    net: the model as `refimpl.saved.model.load` gives it; given: what `maps_of` gives. Malformed where the model is too
+    old.
     """
-    try:
-        from onnxruntime import InferenceSession
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError:
-        raise Malformed("int8 needs packages that are not installed: pip install 'gradledger[int8]'") from None
+    from onnxruntime import InferenceSession
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
     file = read(model)
     if file.opset < OPSET:
         raise Malformed(f"{model} is of opset {file.opset}, int8 with a scale a channel needs {OPSET}: export it anew")
     _, value = entrance(file, net.graph.size, str(model))
     name = file.inputs[0].name
-    samples = [{name: one} for maps in taken(net, data) for one in np.split(value.theirs(maps), len(maps))]
-    if not samples:
-        raise DataError(f"{data} has no samples that ranges could be from")
+    samples = [{name: one} for maps in given for one in np.split(value.theirs(maps), len(maps))]
 
     class Reader(CalibrationDataReader):
         """Hands out the samples, one at a time."""
@@ -76,14 +71,22 @@ def quantized(model: Path, net: Model, data: str, target: Path) -> dict:
     }
 
 
-def taken(net: Model, data: str) -> Iterator[np.ndarray]:
-    """Batches of maps, MOST samples at most."""
-    left = MOST
+def maps_of(net: Model, data: str) -> list[np.ndarray]:
+    """Batches of the maps that a net takes for samples, as `predict` reads them: the first MOST.
+
+    Before anything is written: Malformed where onnxruntime is missing, DataError where the data do not fit.
+    """
+    if find_spec("onnxruntime") is None:
+        raise Malformed("int8 needs packages that are not installed: pip install 'gradledger[int8]'")
+    found, left = list[np.ndarray](), MOST
     for _, maps in net.inputs(data):
-        if left <= 0:
-            return
-        yield np.asarray(maps[:left])
-        left -= len(maps)
+        found.append(np.asarray(maps[:left]))
+        left -= len(found[-1])
+        if not left:
+            break
+    if left == MOST:
+        raise DataError(f"{data} has no samples that ranges could be from")
+    return found
 
 
 def with_metadata(made: Path, model: Path) -> bytes:

@@ -148,7 +148,7 @@ def test_export_in_int8(told, adapted, data, tmp_path):
     assert "the same in int8, with ranges from 30 samples" in " ".join(said.split())
     status, _, sentence = told("export", file, "--like", adapted / "mine.onnx", "--output", tmp_path / "c.onnx",
                                "--quantize", tmp_path / "none.npz")  # fmt: skip
-    assert status == 2 and "none.npz" in sentence and not (tmp_path / "c.int8.onnx").exists()
+    assert status == 2 and "none.npz" in sentence and not list(tmp_path.glob("c.*"))
 
 
 def test_a_net_that_came_as_none_leaves_as_none(told, tmp_path):
