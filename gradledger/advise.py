@@ -10,11 +10,10 @@ import refimpl as ri
 from costmodel.advice import advice
 from costmodel.advice.advice import BindingConstraints, Limits, Priced, Search
 from costmodel.device.device import HERE
-from refimpl.compiler.lower import BACKENDS
 from refimpl.storage import checkpoint
 from validation.instruments.provenance import provenance
 
-from . import job, options, trials
+from . import job, options, recipe, trials
 from .errors import Malformed, Refused
 from .finish import plot
 from .models import RANDOM, described, origin, taking
@@ -37,7 +36,7 @@ class AdviseSettings(ReadSettings):
     seconds_per_epoch: float | None = None
     samples: int | None = None
     data: str | None = None
-    backend: str = "fast"
+    backend: str = recipe.BACKEND
     threads: int | None = None
     trial_seconds: float | None = None
 
@@ -70,9 +69,8 @@ def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str],
         raise Malformed(f"--trial-seconds must be a number of seconds, 0 for no trial, got {seconds:g}")
     if settings.data is None and settings.trial_seconds is not None:
         raise Malformed("--trial-seconds tries plans on data: give --data in place of --samples")
-    if settings.backend not in BACKENDS:
-        raise Malformed(f"backend must be one of {', '.join(BACKENDS)}, got {settings.backend!r}")
     on = options.device(settings.device)
+    settings = replace(settings, backend=options.backend(settings.backend, on))
     graph, samples = net(settings)
     scratch = origin(graph) == RANDOM
     make_folder(output)
@@ -194,7 +192,10 @@ def command(p: Priced, settings: AdviseSettings, limit: int | None, scratch: boo
         given["--device"] = settings.device
     if limit is not None and p.memory_bytes <= limit:
         given["--memory-limit"] = settings.memory_limit
-    given |= {"--threads": settings.threads, "--backend": None if settings.backend == "fast" else settings.backend}
+    given |= {
+        "--threads": settings.threads,
+        "--backend": None if settings.backend == recipe.BACKEND else settings.backend,
+    }
     given |= {f"--{name.replace('_', '-')}": getattr(settings, name) for name in READ}
     for option, value in given.items():
         parts += [] if value is None or value is False else [option] if value is True else [option, str(value)]

@@ -99,7 +99,7 @@ def adapt(
     size: Annotated[str | None, typer.Option(help="Size HxW to which images are stretched.")] = None,
     memory_limit: MemoryLimit = None,
     seed: Annotated[int, typer.Option(parser=WHOLE, help="Decides the order of samples and every random number.")] = 0,
-    backend: Backend = "fast",
+    backend: Backend = recipe.BACKEND,
     threads: Threads = None,
     whole: Whole = False,
     from_scratch: FromScratch = False,
@@ -170,7 +170,7 @@ def warmup(
     batch: Annotated[int, typer.Option(parser=WHOLE, help="As for adapt.")] = recipe.SAMPLES,
     classes: Annotated[int | None, typer.Option(parser=WHOLE, help="As for adapt.")] = None,
     size: Annotated[str | None, typer.Option(help="As for adapt.")] = None,
-    backend: Backend = "fast",
+    backend: Backend = recipe.BACKEND,
     whole: Whole = False,
     as_json: Json = False,
 ) -> None:

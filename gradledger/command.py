@@ -110,7 +110,11 @@ MemoryLimit = Annotated[
     ),
 ]
 Backend = Annotated[
-    str, typer.Option(help="fast or reference kernels, or rows: nets in whole numbers in the least memory.")
+    str,
+    typer.Option(
+        help="cuda, fast or reference kernels, or rows: nets in whole numbers in the least memory; auto, the default, "
+        "is cuda where there is an NVIDIA GPU and a package for it, else fast."
+    ),
 ]
 Whole = Annotated[
     bool, typer.Option("--whole", help="A quantized .npz stays one of whole numbers, and trains in them.")

@@ -55,7 +55,10 @@ def run(settings: CostSettings) -> dict:
     if settings.fit is not None:
         check_fit(settings, methods)
     on = options.device(settings.device)
-    settings = replace(settings, threads=options.threads_of(settings.device, on, settings.threads))
+    settings = replace(
+        settings, threads=options.threads_of(settings.device, on, settings.threads),
+        backend=options.backend(settings.backend, on),
+    )  # fmt: skip
     settings, given, samples = whole_run.read(settings)
     batch = settings.batch if samples is None else min(settings.batch, samples.part)
     plan, method = planned(settings)

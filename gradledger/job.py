@@ -55,6 +55,7 @@ def prepare(settings: AdaptSettings) -> Job:
     """Load data and model, compile; every bad value ends here, before anything is written."""
     options.threads(settings.threads)
     checked(settings)
+    settings = replace(settings, backend=options.backend(settings.backend))
     settings, dataset, graph, pixels = read(settings)
     dataset, whole = parted(settings, dataset)
     if settings.augment is not None:
@@ -77,6 +78,7 @@ def checked(settings: AdaptSettings) -> None:
             raise unknown(f"--{option.replace('_', '-')}", value, [k for k in known if k])
     options.parts(settings.clip, settings.warmup)
     options.pixels(settings.pixels)
+    options.backend(settings.backend)
     if settings.from_scratch and is_file(settings.model):
         raise Malformed(
             f"--from-scratch begins with random weights, but {settings.model} brings its own: leave --from-scratch "

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numba
 
 from costmodel.device import device as devices
+from refimpl.backends import best
+from refimpl.compiler.lower import BACKENDS
 from refimpl.data.pixels import IMAGENET, Level
 from refimpl.methods.optim import CLIP_NORM, MOMENTUM, SGD, Schedule
 from refimpl.methods.registry import LAYERS, fitted, known
@@ -14,6 +16,7 @@ from refimpl.models import MOST_PIXELS, MOST_SIDE
 from refimpl.plan.combinations import check_combination
 from refimpl.plan.plan import Backprop, Plan
 
+from . import recipe
 from .errors import Malformed, unknown
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -268,6 +271,15 @@ def pixels(text: str | None) -> tuple[Level, Level] | None:
             f"as 0,1 or -1,1 or 0,255, got {text!r}"
         )
     return low, high
+
+
+def backend(name: str, on: devices.Device | None = None) -> str:
+    """The backend of that name; recipe.BACKEND: that of a device's rates, without one what is best on this machine."""
+    if name == recipe.BACKEND:
+        return best() if on is None else on.backend
+    if name not in BACKENDS:
+        raise unknown("--backend", name, [recipe.BACKEND, *BACKENDS])
+    return name
 
 
 def device(name: str) -> devices.Device:

@@ -89,7 +89,7 @@ def cost(
             "factors: width, max(a, b)/32, or area, a·b/32²."
         ),
     ] = "width",
-    backend: Backend = "fast",
+    backend: Backend = recipe.BACKEND,
     threads: Threads = None,
     whole: Whole = False,
     from_scratch: FromScratch = False,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # the command line reads the constants for its help, and must
 
     from .settings import AdaptSettings
 
+BACKEND = "auto"  # what runs a program, unless it is named: what is best on the machine
 RATE, BATCH = 0.1, 32  # learning rate of plain SGD at this batch and above
 RATE_RULE = f"{RATE:g} * (1 - momentum) * sqrt(batch / {BATCH}), the root at most 1"
 RATE_HELP = f"Learning rate at the start, it falls along a cosine; auto, the default, is found from {RATE_RULE} down."

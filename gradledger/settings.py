@@ -57,7 +57,7 @@ class AdaptSettings(ReadSettings):
     classes: int | None = None
     size: str | None = None
     memory_limit: str | None = None
-    backend: str = "fast"
+    backend: str = recipe.BACKEND
     threads: int | None = None
     whole: bool = False
     from_scratch: bool = False

@@ -62,7 +62,10 @@ def cut(path, share=0.5):
         (("--lr", "nan"), "lr must be a positive number that float32 can hold, got nan"),
         (("--lr", "1e39"), "lr must be a positive number that float32 can hold, got 1e+39"),
         (("--momentum", "1.5"), "momentum must be"),
-        (("--backend", "fats"), "backend must be one of fast, reference, rows, got 'fats'"),
+        (
+            ("--backend", "fats"),
+            "there is no --backend 'fats'; did you mean 'fast'? known: auto, fast",
+        ),
         (("--size", "0x4"), "--size must be HxW in pixels, such as 128x128, got '0x4'"),
         (("--size", "4x4"), "watch has maps of 1x100, but 4x4 was asked for"),
     ],

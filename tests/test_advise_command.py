@@ -239,7 +239,7 @@ def test_the_picture(capsys, tmp_path):
         (("--samples", "10", "--memory-limit", "5XB"), "--memory-limit must be a number of bytes or one with KiB"),
         (("--samples", "10", "--device", "raspbery-pi-4"), "did you mean 'raspberry-pi-4'?"),
         (("--samples", "10", "--model", "resnet19"), "did you mean 'resnet18'?"),
-        (("--samples", "10", "--backend", "gpu"), "backend must be one of fast, reference, rows, got 'gpu'"),
+        (("--samples", "10", "--backend", "gpu"), "there is no --backend 'gpu'; known: auto, fast, reference, rows"),
         (("--samples", "10", "--threads", "0"), "--threads must be at least 1, got 0"),
         (("--samples", "10", *DEVICE, "--threads", "9"), "--threads must be from 1 to 4, the cores of raspberry-pi-4,"),
         (("--samples", "9" * 30), "--samples must be from 1 to 1,000,000,000, got 999"),

@@ -92,5 +92,5 @@ def test_the_host_cannot_touch_its_arrays(backend):
 def test_names_are_taken_once(backend):
     with pytest.raises(ValueError, match="there is a backend 'recording' already: give yours another name"):
         register_backend("recording", remote.Recording())
-    with pytest.raises(ValueError, match="backend must be one of fast, reference, rows, recording, got 'gpu'"):
+    with pytest.raises(ValueError, match="backend must be one of fast, reference, rows, cuda, recording, got 'gpu'"):
         ri.compile(ri.models.build("lenet"), ri.Plan(), 2, backend="gpu")

@@ -220,7 +220,7 @@ def test_a_file_that_says_nothing_is_refused(run, tmp_path):
         (("--model", "resnet18", "--size", "0x0"), "--size must be HxW in pixels"),
         (("--size", "1x2"), "watch cannot take maps of 1x2"),
         (("--memory-limit", "lots"), "--memory-limit must be a number of bytes"),
-        (("--backend", "gpu"), "backend must be one of fast, reference, rows, got 'gpu'"),
+        (("--backend", "gpu"), "there is no --backend 'gpu'; known: auto, fast, reference, rows, cuda"),
         (("--model", "nowhere.safetensors"), "cannot read the weights nowhere.safetensors"),
         (("--batches", "2"), "--batch"),
     ],

@@ -221,7 +221,7 @@ def test_the_arena_has_room_for_everything_at_once(net, plan, backend):
 def test_bad_values():
     with pytest.raises(ValueError, match="batch must be a whole number from 1 up, got 0"):
         program(batch=0)
-    with pytest.raises(ValueError, match="backend must be one of fast, reference, rows, got 'gpu'"):
+    with pytest.raises(ValueError, match="backend must be one of fast, reference, rows, cuda, got 'gpu'"):
         program(backend="gpu")
     with pytest.raises(ValueError, match="train_last must be a number of convolutions from 0 up, or 'all', got -1"):
         ri.Plan(-1)

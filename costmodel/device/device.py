@@ -57,7 +57,8 @@ class Device:
     measured: were its kernels timed on it? watts: (idle, load), None where not known. nanometres: of its process. base:
     what Python and its libraries take of the memory; None where no Python runs, or nobody measured it. names: that
     people use, the usual one first. note: what can and cannot run there, a sentence. whole: the seconds of a
-    multiply-add of whole numbers as a share of those of floats, where they are not measured apart.
+    multiply-add of whole numbers as a share of those of floats, where they are not measured apart. backend: whose
+    kernels the rates are of.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Device:
     names: tuple[str, ...] = ()
     note: str = ""
     whole: float = 1.0
+    backend: str = "fast"
 
     @property
     def called(self) -> str:

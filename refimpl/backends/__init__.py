@@ -11,9 +11,11 @@ from types import ModuleType
 
 from ..compiler.ir import Launch, Step
 from ..compiler.lower import Lowering, reference, register_backend
+from ..kernels.cuda import problem, simulated
 from ..kernels.passes import Pass
 from ..methods.registry import known
 from .backend import Host
+from .cuda.gpu import Gpu
 
 
 @cache
@@ -77,6 +79,15 @@ class Reference(Host):
         return {section: [reference(call) for call in calls] for section, calls in step.calls.items()}
 
 
+def best() -> str:
+    """The backend of who names none: a GPU where one can be used, else the tuned kernels of the CPU.
+
+    A simulated GPU is none.
+    """
+    return "fast" if simulated() or problem() else "cuda"
+
+
 register_backend("fast", Fast())
 register_backend("reference", Reference())
 register_backend("rows", Rows())
+register_backend("cuda", Gpu())

@@ -70,7 +70,8 @@ def stated(launch: Launch) -> Callable[..., Ops] | None:
         return _in_slices
     if function in STATED:
         return STATED[function]
-    if len(launch.covers) == 1 and function is launch.covers[0].passed.kernel.cpu:
+    kernel = launch.covers[0].passed.kernel
+    if len(launch.covers) == 1 and function in (kernel.cpu, kernel.gpu):
         return None
     name = getattr(function, "__name__", function)
     raise KeyError(f"the kernel {name} of {launch.name} does not state what it executes: add @executes(...) to it")

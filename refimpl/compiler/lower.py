@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..kernels.kernel import Kernel
 from ..kernels.passes import Pass
 from .executed import stated
 from .ir import AtBatch, Buffer, Call, Launch, Step
@@ -33,21 +34,27 @@ def lower(step: Step, backend: str, threads: int) -> dict[str, list[Launch]]:
     return BACKENDS[backend].lower(step, threads)
 
 
-def reference(call: Call) -> Launch:
-    """The launch of a call's own kernel."""
+def on_cpu(kernel: Kernel) -> Callable:
+    """The form of a kernel for threads of the CPU."""
+    return kernel.cpu
+
+
+def reference(call: Call, form: Callable[[Kernel], Callable] = on_cpu) -> Launch:
+    """The launch of a call's own kernel. form: what of it the backend launches."""
     passed = call.passed
     dtype = next((b.dtype for a, b in call.arrays.items() if ":" not in passed.shapes[a]), None)
     args = passed.arguments(call.arrays, call.attrs, dtype)
     items = AtBatch(lambda n: passed.count_items(call.sizes_at(n)))
     reads, writes = tuple(call.reads), tuple(call.writes)
-    return Launch(call.name, passed.kernel.cpu, (items, *args), reads, writes, covers=(call,), when=call.when)
+    return Launch(call.name, form(passed.kernel), (items, *args), reads, writes, covers=(call,), when=call.when)
 
 
 class Lowering:
     """The calls of a step, and who reads what, for the rules."""
 
-    def __init__(self, step: Step, threads: int):
-        self.step, self.threads = step, threads
+    def __init__(self, step: Step, threads: int, form: Callable[[Kernel], Callable] = on_cpu):
+        """form: what is launched of the kernel of a call that no rule takes."""
+        self.step, self.threads, self.form = step, threads, form
         self.batch = next(b.shape[0] // b.batched for b in step.host_writes.values() if b.batched)
         self.notes: dict = {}  # what rules find out once
         self.calls = list(step)
@@ -78,7 +85,8 @@ class Lowering:
             if call in self.groups:
                 continue
             made = next(filter(None, (rule(self, call) for rule in rules.get(call.passed, ()))), None)
-            group = [replace(launch, when=call.when) for launch in made or [reference(call)]]
+            made = made or [reference(call, self.form)]
+            group = [replace(launch, when=call.when) for launch in made]
             for launch in group:
                 if any(covered.when != call.when for covered in launch.covers):
                     raise AssertionError(f"{launch.name} covers calls that steps may leave out for themselves")

@@ -1,17 +1,77 @@
-"""The CUDA form of a reference kernel: the same body, called from a grid-stride loop.
+"""The one place that knows which package compiles for CUDA, and how its kernels are made, launched and waited for.
 
-Uses the package `numba-cuda` (extra `cuda`) where it is installed, else the older CUDA target inside Numba.
+`numba-cuda` is taken where it is installed, else its successor `numba-cuda-mlir`; the target that Numba itself once had
+is not used, but for its simulator (NUMBA_ENABLE_CUDASIM=1), which needs neither a GPU nor a toolkit.
+
+A reference kernel has the same body here as on the CPU, called from a loop over its items. Loops that stride over the
+grid are right for every number of blocks and threads.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 
-from numba import cuda
+import numpy as np
 
 from .loops import build
 
+PACKAGES = {"numba_cuda": "numba.cuda", "numba_cuda_mlir": "numba_cuda_mlir.cuda"}  # package → its interface
+THREADS = 128  # of a block of a reference kernel
+EXTRAS = "pip install 'gradledger[cuda12]', or gradledger[cuda13] for drivers of CUDA 13"
+
+
+class CudaError(RuntimeError):
+    """No GPU can be used, or the one at work failed; the message says why and what to do."""
+
+
+def simulated() -> bool:
+    """Do CUDA kernels run as Python, in Numba's simulator?"""
+    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+
+
+@cache
+def package() -> str:
+    """Which of `PACKAGES` compiles. CudaError where none is installed."""
+    found = next((name for name in PACKAGES if find_spec(name)), None)
+    if found is None and not simulated():
+        raise CudaError(f"no package compiles for CUDA here: {EXTRAS}")
+    return found or "numba_cuda"
+
+
+@cache
+def toolkit():
+    """The interface of that package: `jit`, `grid`, `shared`, `to_device`, …"""
+    return import_module(PACKAGES[package()])
+
+
+@cache
+def problem() -> str | None:
+    """Why no GPU can be used, in one sentence that says what to do; None where one can."""
+    try:
+        if simulated() or toolkit().is_available():
+            return None
+        # `is_available` hides why not
+        toolkit().current_context()
+        return "CUDA finds no GPU"
+    except CudaError as e:
+        return str(e)
+    except Exception as e:  # drivers, libraries and packages each have errors of their own
+        words = " ".join(str(e).split()) or type(e).__name__
+        return f"no GPU can be used ({words}): look at it with nvidia-smi, install its driver, or take another backend"
+
+
+def check() -> None:
+    """CudaError where no GPU can be used."""
+    if found := problem():
+        raise CudaError(found)
+
 
 def grid_function(body: Callable) -> Callable:
-    """The loop as a plain function `(items, *args)`, for `cuda.jit` and for compiling to PTX."""
+    """The loop as a plain function `(items, *args)`, for `jit` and for compiling to PTX."""
+    cuda = toolkit()
     item = cuda.jit(device=True)(body)
     header = "for t in range(cuda.grid(1), items, cuda.gridsize(1)):"
     return build(body, f"{body.__name__}_grid", header, item=item, cuda=cuda)
@@ -19,9 +79,83 @@ def grid_function(body: Callable) -> Callable:
 
 def grid_loop(body: Callable) -> Callable:
     """CUDA kernel `(items, *args)` that runs `body(t, *args)` for every t < items."""
-    return cuda.jit(grid_function(body))
+    return toolkit().jit(grid_function(body))
 
 
-def to_device(array):
-    """Copy a NumPy array to the GPU (or to Numba's simulator)."""
-    return cuda.to_device(array)
+def grid(items: int) -> tuple[int, int]:
+    """Blocks, and threads of each, for so many items.
+
+    A simulated thread is a thread of Python: a few of them show as much as one for each item would.
+    """
+    return (2, 2) if simulated() else (-(-items // THREADS), THREADS)
+
+
+def to_device(array: np.ndarray):
+    """Copy a NumPy array to the GPU."""
+    return toolkit().to_device(array)
+
+
+def empty(shape: tuple[int, ...], dtype):
+    """An array of the GPU, not filled."""
+    return toolkit().device_array(shape, dtype)
+
+
+def zeros(nbytes: int):
+    """Zeroed bytes of the GPU. MemoryError where it has not as many free."""
+    if simulated():
+        return toolkit().to_device(np.zeros(nbytes, np.uint8))
+    try:
+        found = toolkit().device_array(nbytes, np.uint8)
+    except Exception as e:
+        if not _out_of_memory(e):
+            raise
+        free, total = toolkit().current_context().get_memory_info()
+        raise MemoryError(
+            f"the GPU has {free:,} of its {total:,} bytes free, and {nbytes:,} are needed in one piece"
+        ) from None
+    import_module(PACKAGES[package()] + ".cudadrv.driver").device_memset(found, 0, nbytes)
+    return found
+
+
+def stream():
+    """A stream of its own; in the simulator there is none."""
+    if simulated():
+        return 0
+    device = import_module("cuda.core").Device()
+    device.set_current()
+    return device.create_stream()
+
+
+def captured(stream, queue: Callable[[], None]):
+    """The CUDA graph of what `queue()` queues in `stream`, on the GPU: `graph.launch(stream)` runs it."""
+    builder = stream.create_graph_builder()
+    builder.begin_building("thread_local")
+    try:
+        queue()
+    finally:
+        builder.end_building()
+    graph = builder.complete()
+    graph.upload(stream)
+    return graph
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """CudaError in the place of what a driver raises while launches run or are waited for."""
+    try:
+        yield
+    except Exception as e:
+        if simulated() or not _of_driver(e):
+            raise
+        words = " ".join(str(e).split())
+        raise CudaError(
+            f"the GPU stopped working ({words}): what was saved before is good, start the command again to go on"
+        ) from e
+
+
+def _of_driver(e: Exception) -> bool:
+    return type(e).__name__ in ("CudaAPIError", "CudaDriverError", "CUDAError", "CudaSupportError", "NvvmError")
+
+
+def _out_of_memory(e: Exception) -> bool:
+    return "OUT_OF_MEMORY" in str(e) or "out of memory" in str(e).lower()

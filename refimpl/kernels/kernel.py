@@ -5,17 +5,16 @@ run in any order, without atomics, and a rerun gives the same bits whatever the 
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 from numba import njit, prange
 from numba.extending import register_jitable
 
-from . import loops
+from . import cuda, loops
 from .kernel_cache import CACHE_DIR, KernelCache
 from .running import check_fork
 
-THREADS_PER_BLOCK = 128
 # Lets sums vectorise; NaN and infinity keep their meaning, which fastmath=True would take away. No "arcp": a vector's
 # reciprocal would be an estimate and that of the elements left over exact, so that bits would depend on the threads.
 FASTMATH = {"reassoc", "contract", "nsz"}
@@ -64,7 +63,7 @@ class Kernel:
         self.body = body
         self.name = f"{body.__module__}.{body.__name__}"
         self.cpu = _cpu_loop(body)
-        self._gpu: Any = None  # the CUDA kernel, compiled on first use
+        self.gpu = Grid(body)
 
     def __call__(self, items: int, *args) -> None:
         """Launch on the host for NumPy arrays, on the GPU for CUDA arrays; mixing them is a TypeError."""
@@ -77,14 +76,22 @@ class Kernel:
             check_fork()
             self.cpu(items, *args)
 
-    def gpu(self, items: int, *args) -> None:
-        """Launch on the GPU. CUDA refuses an empty grid, the simulator does not: nothing is launched for no items."""
-        if self._gpu is None:
-            from . import cuda
 
-            self._gpu = cuda.grid_loop(self.body)
+class Grid:
+    """The form of a kernel that runs on a GPU, compiled on first use: `grid(items, *args)`."""
+
+    def __init__(self, body: Callable):
+        self.body, self.__name__ = body, f"{body.__name__}_grid"
+
+    @cached_property
+    def loop(self):
+        """The CUDA kernel."""
+        return cuda.grid_loop(self.body)
+
+    def __call__(self, items: int, *args, stream=0) -> None:
+        """Launch it. CUDA refuses an empty grid, the simulator does not: nothing is launched for no items."""
         if items:
-            self._gpu[-(-items // THREADS_PER_BLOCK), THREADS_PER_BLOCK](items, *args)
+            self.loop[(*cuda.grid(items), stream)](items, *args)
 
 
 def _cpu_loop(body: Callable) -> Callable:

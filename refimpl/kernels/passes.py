@@ -25,6 +25,7 @@ from functools import cached_property
 
 import numpy as np
 
+from . import cuda
 from .kernel import Kernel
 from .traced import Traced
 
@@ -347,9 +348,7 @@ def empty(shape: tuple[int, ...], dtype, like=None):
     """Uninitialised array on the device of `like`; None is the host."""
     if like is None or isinstance(like, np.ndarray):
         return np.empty(shape, dtype)
-    from numba import cuda
-
-    return cuda.device_array(shape, dtype)
+    return cuda.empty(shape, dtype)
 
 
 def declare(

@@ -1,0 +1,323 @@
+"""Convolution and its gradients as products on tiles; a map's pixels are found where they lie, none is copied.
+
+Maps are seen as (pixels, channels). Of a convolution with kernel R×S in G groups a tile's sum goes tap by tap, over the
+channels of the group: for each tap a thread finds once which pixel each of its rows reads, or that it lies in the
+padding and counts as zero. The gradient of the weights sums over pixels, in slices where its tiles are too few.
+
+What follows forward (a frozen norm's scale and shift or a bias, another branch, a rectifier) is done on the results in
+registers; a gradient dy that comes through a rectifier's mask or a frozen norm's scale is read through them.
+"""
+
+import numpy as np
+
+from ...compiler.executed import NOTHING, Ops, executes
+from ...kernels import cuda as adapter
+from ..cpu.activation import RELU, RELU6
+from .tile import Tile, Tiled, tile_of, up
+
+BLOCKS = 512  # that keep the GPUs busy; fewer are made more by slices of the sum
+PIXELS = 512  # that a slice has at least
+
+
+class Geometry(tuple):
+    """(H, W, P, Q, G, R, S, rows apart, columns apart of outputs and of taps, rows above, columns left)."""
+
+    @classmethod
+    def of(cls, sizes: dict, attrs: dict) -> "Geometry":
+        """That of a convolution."""
+        letters = (sizes[letter] for letter in "HWPQGRS")
+        return cls(map(int, (*letters, *attrs["stride"], *attrs["dilation"], attrs["pad"][0][0], attrs["pad"][1][0])))
+
+
+def forward(tile: Tile, dtype):
+    """y (pixels, K) ← act(scale · (x ∗ w) + shift + residual), a tile of pixels and channels of a group a block."""
+    cuda = adapter.toolkit()
+    rows, columns, depth, each_row, each_column = tile
+    down, across, threads = tile.down, tile.across, tile.threads
+    loads, lanes = rows * depth // threads, threads // depth
+    more, line = columns * depth // threads, threads // columns
+    zero, six = dtype(0), dtype(6)
+
+    @cuda.jit
+    def kernel(y, x, w, scale, shift, residual, geometry, act):
+        height, width, out_h, out_w, groups, taps_h, taps_w, up_h, up_w, apart_h, apart_w, above, left = geometry
+        own, other = cuda.shared.array((depth, rows + 1), dtype), cuda.shared.array((depth, columns), dtype)
+        total = cuda.local.array((each_row, each_column), dtype)
+        first = cuda.local.array(loads, np.int64)
+        high, wide = cuda.local.array(loads, np.int64), cuda.local.array(loads, np.int64)
+        place = cuda.local.array(loads, np.int64)
+        t = cuda.threadIdx.x
+        top, side, group = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns, cuda.blockIdx.z
+        channels, outputs = w.shape[2], w.shape[3] // groups
+        for i in range(each_row):
+            for j in range(each_column):
+                total[i, j] = zero
+        for i in range(loads):
+            row = top + t // depth + lanes * i
+            first[i] = -1
+            if row < y.shape[0]:
+                rest, q = divmod(row, out_w)
+                n, p = divmod(rest, out_h)
+                first[i], high[i], wide[i] = n * height, p * up_h - above, q * up_w - left
+        for r in range(taps_h):
+            for s in range(taps_w):
+                for i in range(loads):
+                    h, v = high[i] + r * apart_h, wide[i] + s * apart_w
+                    inside = first[i] >= 0 and 0 <= h and h < height and 0 <= v and v < width
+                    place[i] = (first[i] + h) * width + v if inside else -1
+                for start in range(0, channels, depth):
+                    c = start + t % depth
+                    for i in range(loads):
+                        value = zero
+                        if place[i] >= 0 and c < channels:
+                            value = x[place[i], group * channels + c]
+                        own[t % depth, t // depth + lanes * i] = value
+                    k = side + t % columns
+                    for i in range(more):
+                        c = start + t // columns + line * i
+                        value = zero
+                        if c < channels and k < outputs:
+                            value = w[r, s, c, group * outputs + k]
+                        other[t // columns + line * i, t % columns] = value
+                    cuda.syncthreads()
+                    for d in range(depth):
+                        for i in range(each_row):
+                            value = own[d, t // across + down * i]
+                            for j in range(each_column):
+                                total[i, j] += value * other[d, t % across + across * j]
+                    cuda.syncthreads()
+        for i in range(each_row):
+            row = top + t // across + down * i
+            for j in range(each_column):
+                k = side + t % across + across * j
+                if row < y.shape[0] and k < outputs:
+                    k += group * outputs
+                    value = total[i, j]
+                    if scale.shape[0]:
+                        value *= scale[k]
+                    if shift.shape[0]:
+                        value += shift[k]
+                    if residual.shape[0]:
+                        value += residual[row, k]
+                    if act >= RELU:
+                        value = zero if value <= zero else value
+                    if act == RELU6:
+                        value = six if value >= six else value
+                    y[row, k] = value
+
+    return kernel
+
+
+def grad_x(tile: Tile, dtype):
+    """dx (pixels, C) ← the sum over taps and outputs of dy · w, a tile of pixels and channels of a group a block."""
+    cuda = adapter.toolkit()
+    rows, columns, depth, each_row, each_column = tile
+    down, across, threads = tile.down, tile.across, tile.threads
+    loads, lanes = rows * depth // threads, threads // depth
+    more = columns * depth // threads
+    zero = dtype(0)
+
+    @cuda.jit
+    def kernel(dx, dy, mask, scale, w, geometry):
+        height, width, out_h, out_w, groups, taps_h, taps_w, up_h, up_w, apart_h, apart_w, above, left = geometry
+        own, other = cuda.shared.array((depth, rows + 1), dtype), cuda.shared.array((depth, columns + 1), dtype)
+        total = cuda.local.array((each_row, each_column), dtype)
+        sample = cuda.local.array(loads, np.int64)
+        high, wide = cuda.local.array(loads, np.int64), cuda.local.array(loads, np.int64)
+        place = cuda.local.array(loads, np.int64)
+        t = cuda.threadIdx.x
+        top, side, group = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns, cuda.blockIdx.z
+        channels, outputs = w.shape[2], w.shape[3] // groups
+        for i in range(each_row):
+            for j in range(each_column):
+                total[i, j] = zero
+        for i in range(loads):
+            row = top + t // depth + lanes * i
+            sample[i] = -1
+            if row < dx.shape[0]:
+                rest, v = divmod(row, width)
+                n, h = divmod(rest, height)
+                sample[i], high[i], wide[i] = n, h + above, v + left
+        for r in range(taps_h):
+            for s in range(taps_w):
+                for i in range(loads):
+                    place[i] = -1
+                    h, v = high[i] - r * apart_h, wide[i] - s * apart_w
+                    if sample[i] >= 0 and h >= 0 and v >= 0:
+                        p, more_h = divmod(h, up_h)
+                        q, more_w = divmod(v, up_w)
+                        if more_h == 0 and more_w == 0 and p < out_h and q < out_w:
+                            place[i] = p * out_w + q
+                for start in range(0, outputs, depth):
+                    k = group * outputs + start + t % depth
+                    there = start + t % depth < outputs
+                    for i in range(loads):
+                        value = zero
+                        if place[i] >= 0 and there:
+                            value = dy[sample[i] * out_h * out_w + place[i], k]
+                            if scale.shape[0]:
+                                value *= scale[k]
+                            if mask.shape[0]:
+                                e = place[i] * dy.shape[1] + k
+                                value = value if (mask[sample[i], e >> 3] >> (e & 7)) & 1 else zero
+                        own[t % depth, t // depth + lanes * i] = value
+                    for i in range(more):
+                        c = side + t // depth + lanes * i
+                        value = zero
+                        if c < channels and there:
+                            value = w[r, s, c, k]
+                        other[t % depth, t // depth + lanes * i] = value
+                    cuda.syncthreads()
+                    for d in range(depth):
+                        for i in range(each_row):
+                            value = own[d, t // across + down * i]
+                            for j in range(each_column):
+                                total[i, j] += value * other[d, t % across + across * j]
+                    cuda.syncthreads()
+        for i in range(each_row):
+            row = top + t // across + down * i
+            for j in range(each_column):
+                c = side + t % across + across * j
+                if row < dx.shape[0] and c < channels:
+                    dx[row, group * channels + c] = total[i, j]
+
+    return kernel
+
+
+def grad_w(tile: Tile, dtype):
+    """dw (slices, R, S, C/G, K), each the sum over `length` output pixels; a tile of channels and outputs a block."""
+    cuda = adapter.toolkit()
+    rows, columns, depth, each_row, each_column = tile
+    down, across, threads = tile.down, tile.across, tile.threads
+    loads, lanes = rows * depth // threads, threads // rows
+    more, line = columns * depth // threads, threads // columns
+    zero = dtype(0)
+
+    @cuda.jit
+    def kernel(dw, dy, mask, scale, x, geometry, length):
+        height, width, out_h, out_w, groups, taps_h, taps_w, up_h, up_w, apart_h, apart_w, above, left = geometry
+        own, other = cuda.shared.array((depth, rows), dtype), cuda.shared.array((depth, columns), dtype)
+        place, sample = cuda.shared.array(threads, np.int64), cuda.shared.array(threads, np.int64)
+        total = cuda.local.array((each_row, each_column), dtype)
+        t = cuda.threadIdx.x
+        top, side = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns
+        rest, group = divmod(cuda.blockIdx.z, groups)
+        rest, s = divmod(rest, taps_w)
+        piece, r = divmod(rest, taps_h)
+        channels, outputs = dw.shape[3], dw.shape[4] // groups
+        for i in range(each_row):
+            for j in range(each_column):
+                total[i, j] = zero
+        end = (piece + 1) * length
+        if end > dy.shape[0]:
+            end = dy.shape[0]
+        for begin in range(piece * length, end, threads):
+            place[t], sample[t] = -1, 0
+            if begin + t < end:
+                rest, q = divmod(begin + t, out_w)
+                n, p = divmod(rest, out_h)
+                h, v = p * up_h - above + r * apart_h, q * up_w - left + s * apart_w
+                sample[t] = n
+                if 0 <= h and h < height and 0 <= v and v < width:
+                    place[t] = (n * height + h) * width + v
+            cuda.syncthreads()
+            for start in range(0, threads, depth):
+                if begin + start < end:
+                    c = top + t % rows
+                    for i in range(loads):
+                        d = t // rows + lanes * i
+                        value = zero
+                        if place[start + d] >= 0 and c < channels:
+                            value = x[place[start + d], group * channels + c]
+                        own[d, t % rows] = value
+                    k = group * outputs + side + t % columns
+                    for i in range(more):
+                        d = t // columns + line * i
+                        row = begin + start + d
+                        value = zero
+                        if row < end and side + t % columns < outputs:
+                            value = dy[row, k]
+                            if scale.shape[0]:
+                                value *= scale[k]
+                            if mask.shape[0]:
+                                n = sample[start + d]
+                                e = (row - n * out_h * out_w) * dy.shape[1] + k
+                                value = value if (mask[n, e >> 3] >> (e & 7)) & 1 else zero
+                        other[d, t % columns] = value
+                cuda.syncthreads()
+                if begin + start < end:
+                    for d in range(depth):
+                        for i in range(each_row):
+                            value = own[d, t // across + down * i]
+                            for j in range(each_column):
+                                total[i, j] += value * other[d, t % across + across * j]
+                cuda.syncthreads()
+        for i in range(each_row):
+            c = top + t // across + down * i
+            for j in range(each_column):
+                k = side + t % across + across * j
+                if c < channels and k < outputs:
+                    dw[piece, r, s, c, group * outputs + k] = total[i, j]
+
+    return kernel
+
+
+def slices_of(sizes: dict) -> tuple[int, int]:
+    """Into how many slices the sum of a gradient of weights is cut, and the output pixels of each."""
+    pixels, outputs = sizes["N"] * sizes["P"] * sizes["Q"], sizes["K"] // sizes["G"]
+    tile = tile_of(outputs)
+    blocks = up(sizes["C"] // sizes["G"], tile.rows) * up(outputs, tile.columns)
+    blocks *= sizes["R"] * sizes["S"] * sizes["G"]
+    most = 2 if adapter.simulated() else max(1, pixels // PIXELS)
+    length = up(up(pixels, min(up(BLOCKS, blocks), most)), tile.depth) * tile.depth
+    return up(pixels, length), length
+
+
+def _forward_executes(y, x, w, scale, shift, residual, geometry, act) -> Ops:
+    groups, outputs = geometry[4], w.shape[3] // geometry[4]
+    tile = tile_of(outputs)
+    terms = w.shape[0] * w.shape[1] * up(w.shape[2], tile.depth) * tile.depth
+    done = tile.macs(y.shape[0], outputs, terms) * groups
+    after = Ops(mul=bool(scale.shape[0]), add=bool(shift.shape[0]) + bool(residual.shape[0]))
+    return done + after * (y.shape[0] * y.shape[1])
+
+
+def _grad_x_executes(dx, dy, mask, scale, w, geometry) -> Ops:
+    groups, outputs = geometry[4], w.shape[3] // geometry[4]
+    tile = tile_of(w.shape[2])
+    taps, tiles = w.shape[0] * w.shape[1], up(dx.shape[0], tile.rows) * up(w.shape[2], tile.columns)
+    done = tile.macs(dx.shape[0], w.shape[2], taps * up(outputs, tile.depth) * tile.depth) * groups
+    return done + (Ops(mul=1) * (tiles * tile.rows * taps * w.shape[3]) if scale.shape[0] else NOTHING)
+
+
+def _grad_w_executes(dw, dy, mask, scale, x, geometry, length) -> Ops:
+    groups, outputs = geometry[4], dw.shape[4] // geometry[4]
+    tile = tile_of(outputs)
+    taps, tiles = dw.shape[1] * dw.shape[2], up(dw.shape[3], tile.rows) * up(outputs, tile.columns)
+    terms = sum(
+        up(min(length, dy.shape[0] - first), tile.depth) * tile.depth for first in range(0, dy.shape[0], length)
+    )
+    done = tile.macs(dw.shape[3], outputs, terms) * (taps * groups)
+    scaled = Ops(mul=1) * (tiles * taps * groups * dy.shape[0] * outputs)
+    return done + (scaled if scale.shape[0] else NOTHING)
+
+
+def _forward_grid(y, x, w, scale, shift, residual, geometry, act):
+    outputs = w.shape[3] // geometry[4]
+    return lambda tile: (up(y.shape[0], tile.rows), up(outputs, tile.columns), geometry[4]), outputs
+
+
+def _grad_x_grid(dx, dy, mask, scale, w, geometry):
+    channels = w.shape[2]
+    return lambda tile: (up(dx.shape[0], tile.rows), up(channels, tile.columns), geometry[4]), channels
+
+
+def _grad_w_grid(dw, dy, mask, scale, x, geometry, length):
+    outputs, channels = dw.shape[4] // geometry[4], dw.shape[3]
+    many = dw.shape[0] * dw.shape[1] * dw.shape[2] * geometry[4]
+    return lambda tile: (up(channels, tile.rows), up(outputs, tile.columns), many), outputs
+
+
+FORWARD = executes(_forward_executes)(Tiled(forward, _forward_grid))
+GRAD_X = executes(_grad_x_executes)(Tiled(grad_x, _grad_x_grid))
+GRAD_W = executes(_grad_w_executes)(Tiled(grad_w, _grad_w_grid))

@@ -1,0 +1,32 @@
+"""How the GPU does groups of calls: rule → the passes of the calls that it begins at, as for the CPU."""
+
+from collections.abc import Callable
+
+from ...compiler.ir import Call, Launch
+from ...compiler.lower import Lowering
+from ...compiler.two_stage import Pays, two_stage
+from ...kernels.passes import Pass
+from .gpu import on_gpu
+
+# Output items that keep a GPU busy, of which the smallest here has 512 lanes and the largest some 20,000; and terms of
+# a sum that are worth a thread: a slice costs a store and a load more.
+PAYS = Pays(items=1 << 14, terms=64)
+
+
+def in_stages(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """A call of few items with long sums: on slices, then their sum."""
+    return two_stage(call, PAYS, on_gpu)
+
+
+class Every(dict):
+    """Rules of each pass: those of its own, and `in_stages` after them."""
+
+    def __missing__(self, passed: Pass) -> list[Callable]:
+        return [in_stages]
+
+    def get(self, passed: Pass, default=()):
+        """Those of a pass."""
+        return self[passed]
+
+
+RULES = Every()

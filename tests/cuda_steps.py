@@ -1,0 +1,117 @@
+"""Run by test_cuda in a process of its own, under Numba's CUDA simulator: whole steps of small nets, every method.
+
+`nets`: three small nets under every method; `drawn FIRST LAST`: drawn nets and plans of these seeds. Each trains two
+steps on the simulated GPU and by the reference kernels of the CPU. Prints one line for each; the last line is `done`.
+"""
+
+import sys
+import time
+
+import numpy as np
+
+import refimpl as ri
+from refimpl.graph import INPUT, Graph
+from refimpl.methods.registry import known
+from refimpl.surgery.for_step import outlined_for
+from validation.instruments.drawn_nets import net_case, plan_of
+from validation.instruments.drawn_passes import picker
+
+CLASSES, BATCH = 3, 3
+
+
+def plain():
+    """Without norm: a strided convolution with uneven padding, maxima of windows, a linear layer."""
+    g = Graph("plain", (5, 5), 2)
+    x = g.relu("relu1", g.conv2d("conv1", INPUT, 3, 3, 2, pad=((0, 1), (1, 0))))
+    x = g.max_pool("pool", x, 2, 1)
+    g.linear("fc", g.flatten("flat", x), CLASSES)
+    return g
+
+
+def residual():
+    """Batch norm, a residual block, means of windows."""
+    g = Graph("residual", (4, 4), 2)
+    x = g.relu("relu1", g.batch_norm("bn1", g.conv2d("conv1", INPUT, 3, 3, pad=1)))
+    y = g.batch_norm("block.bn", g.conv2d("block.conv", x, 3, 3, pad=1))
+    x = g.relu("block.relu", g.add("block.sum", y, x))
+    g.linear("fc", g.global_avg_pool("mean", x), CLASSES)
+    return g
+
+
+def inverted():
+    """A depthwise convolution between pointwise ones, with ReLU6."""
+    g = Graph("inverted", (5, 4), 2)
+    x = g.relu6("relu1", g.batch_norm("bn1", g.conv2d("expand", INPUT, 4, 1, bias=False)))
+    x = g.relu6("relu2", g.batch_norm("bn2", g.conv2d("dw", x, 4, 3, 2, "same", groups=4, bias=False)))
+    x = g.batch_norm("bn3", g.conv2d("project", x, 3, 1, bias=False))
+    g.linear("fc", g.global_avg_pool("mean", x), CLASSES)
+    return g
+
+
+def whole():
+    """Of what has a form in whole numbers of every kind."""
+    g = Graph("whole", (4, 4), 2)
+    x = g.relu("relu1", g.conv2d("conv1", INPUT, 3, 3, pad=1))
+    x = g.add("sum", g.relu("relu2", g.conv2d("dw", x, 3, 3, pad=1, groups=3)), x)
+    g.linear("fc", g.flatten("flat", g.max_pool("pool", x, 2)), CLASSES)
+    return g
+
+
+def nets():
+    for name, method in known().items():
+        quantizes = method.states.kind == "step" and method().quantizes is not None
+        for build in (whole,) if quantizes else (plain, residual, inverted):
+            graph = build()
+            if method.states.kind == "depth" and build is not residual:
+                continue  # it needs residual blocks
+            plan = plan_of(picker(name, 0), graph, (name,))
+            graph = outlined_for(plan.step, graph)
+            rng = np.random.default_rng(1)
+            x = rng.normal(size=(BATCH + 1, *graph.size, graph.channels)).astype(np.float32)
+            y = rng.integers(0, CLASSES, len(x))
+            if plan.loss == "mse":
+                y = rng.normal(size=(len(x), CLASSES)).astype(np.float32)
+            for dtype in (np.float32,) if quantizes else (np.float64, np.float32)[: 1 + (build is plain)]:
+                program = ri.compile(graph, plan, BATCH, backend="reference", threads=1, dtype=dtype)
+                both(f"{graph.name} {name} {np.dtype(dtype)}", program, x, y)
+
+
+def drawn(first, last):
+    for seed in range(int(first), int(last)):
+        case = net_case(seed)
+        both(f"drawn {seed} {' + '.join(case.methods)}", case.program, case.x, case.y)
+
+
+def both(name, program, x, y):
+    """Train on both: the same losses, parameters and predictions, but for the order in which sums are rounded."""
+    started = time.perf_counter()
+    made = {backend: trained(program, backend, x, y) for backend in ("reference", "cuda")}
+    (theirs, predicted), (mine, found) = made["reference"], made["cuda"]
+    # in float32 a gradient that would be zero without rounding, and a difference of two losses, are of rounding alone
+    near = {"rtol": 1e-7, "atol": 1e-10} if program.dtype == np.float64 else {"rtol": 1e-2, "atol": 1e-4}
+    np.testing.assert_allclose(mine.losses, theirs.losses, rtol=1e-4, atol=1e-6, err_msg=name)
+    ours, reference = mine.resume_arrays() | found, theirs.resume_arrays() | predicted
+    assert ours.keys() == reference.keys()
+    for a, value in reference.items():
+        np.testing.assert_allclose(ours[a], value, **near, err_msg=f"{name}: {a}")
+    print(f"{name}: {len(mine.program.order)} launches, {time.perf_counter() - started:.1f} s", flush=True)
+
+
+def trained(program, backend, x, y):
+    """A trainer after an epoch, and what it predicts before and after."""
+    made = ri.compile(program.graph, program.plan, program.batch, backend=backend, threads=1, dtype=program.dtype)
+    t = ri.Trainer(made, seed=2)
+    before = t.predict(x)
+    t.fit(x, y, 1)
+    found = {"before": before, "after": t.predict(x)}
+    return t, {f"{when} {a}": v for when, given in found.items() for a, v in dict_of(given).items()}
+
+
+def dict_of(outputs):
+    return outputs if isinstance(outputs, dict) else {"output": outputs}
+
+
+if __name__ == "__main__":
+    mode, *arguments = sys.argv[1:]
+    {"nets": nets, "drawn": drawn}[mode](*arguments)
+    print("done")
