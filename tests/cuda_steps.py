@@ -30,7 +30,7 @@ def plain():
 
 def residual():
     """Batch norm, a residual block, means of windows."""
-    g = Graph("residual", (4, 4), 2)
+    g = Graph("residual", (3, 3), 2)
     x = g.relu("relu1", g.batch_norm("bn1", g.conv2d("conv1", INPUT, 3, 3, pad=1)))
     y = g.batch_norm("block.bn", g.conv2d("block.conv", x, 3, 3, pad=1))
     x = g.relu("block.relu", g.add("block.sum", y, x))

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from types import FunctionType
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +69,20 @@ def check() -> None:
     """CudaError where no GPU can be used."""
     if found := problem():
         raise CudaError(found)
+
+
+class Late:
+    """Stands for `toolkit()` in the modules of kernels, which are imported where no package compiles for CUDA too."""
+
+
+late: Any = Late()
+
+
+def jit(function: Callable):
+    """The CUDA kernel of a function in whose module `late` is called `cuda`."""
+    scope = function.__globals__ | {"cuda": toolkit()}
+    own = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+    return toolkit().jit(own)
 
 
 def grid_function(body: Callable) -> Callable:

@@ -11,7 +11,8 @@ registers; a gradient dy that comes through a rectifier's mask or a frozen norm'
 import numpy as np
 
 from ...compiler.executed import NOTHING, Ops, executes
-from ...kernels import cuda as adapter
+from ...kernels.cuda import jit, simulated
+from ...kernels.cuda import late as cuda
 from ..cpu.activation import RELU, RELU6
 from .tile import Tile, Tiled, tile_of, up
 
@@ -31,46 +32,42 @@ class Geometry(tuple):
 
 def forward(tile: Tile, dtype):
     """y (pixels, K) ← act(scale · (x ∗ w) + shift + residual), a tile of pixels and channels of a group a block."""
-    cuda = adapter.toolkit()
     rows, columns, depth, each_row, each_column = tile
     down, across, threads = tile.down, tile.across, tile.threads
     loads, lanes = rows * depth // threads, threads // depth
     more, line = columns * depth // threads, threads // columns
+    own_shape, other_shape, each = (depth, rows + 1), (depth, columns), (each_row, each_column)
     zero, six = dtype(0), dtype(6)
 
-    @cuda.jit
+    @jit
     def kernel(y, x, w, scale, shift, residual, geometry, act):
         height, width, out_h, out_w, groups, taps_h, taps_w, up_h, up_w, apart_h, apart_w, above, left = geometry
-        own, other = cuda.shared.array((depth, rows + 1), dtype), cuda.shared.array((depth, columns), dtype)
-        total = cuda.local.array((each_row, each_column), dtype)
-        first = cuda.local.array(loads, np.int64)
-        high, wide = cuda.local.array(loads, np.int64), cuda.local.array(loads, np.int64)
-        place = cuda.local.array(loads, np.int64)
+        own = cuda.shared.array(own_shape, dtype)  # each on a line of its own: the simulator tells them apart by it
+        other = cuda.shared.array(other_shape, dtype)
+        total = cuda.local.array(each, dtype)
+        place = cuda.shared.array(rows, np.int32)
         t = cuda.threadIdx.x
         top, side, group = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns, cuda.blockIdx.z
         channels, outputs = w.shape[2], w.shape[3] // groups
         for i in range(each_row):
             for j in range(each_column):
                 total[i, j] = zero
-        for i in range(loads):
-            row = top + t // depth + lanes * i
-            first[i] = -1
-            if row < y.shape[0]:
-                rest, q = divmod(row, out_w)
-                n, p = divmod(rest, out_h)
-                first[i], high[i], wide[i] = n * height, p * up_h - above, q * up_w - left
+        rest, q = divmod(top + t, out_w)
+        n, p = divmod(rest, out_h)
+        mine = t < rows and top + t < y.shape[0]
         for r in range(taps_h):
             for s in range(taps_w):
-                for i in range(loads):
-                    h, v = high[i] + r * apart_h, wide[i] + s * apart_w
-                    inside = first[i] >= 0 and 0 <= h and h < height and 0 <= v and v < width
-                    place[i] = (first[i] + h) * width + v if inside else -1
+                if t < rows:
+                    h, v = p * up_h - above + r * apart_h, q * up_w - left + s * apart_w
+                    inside = mine and 0 <= h and h < height and 0 <= v and v < width
+                    place[t] = (n * height + h) * width + v if inside else -1
+                cuda.syncthreads()
                 for start in range(0, channels, depth):
                     c = start + t % depth
                     for i in range(loads):
-                        value = zero
-                        if place[i] >= 0 and c < channels:
-                            value = x[place[i], group * channels + c]
+                        value, there = zero, place[t // depth + lanes * i]
+                        if there >= 0 and c < channels:
+                            value = x[there, group * channels + c]
                         own[t % depth, t // depth + lanes * i] = value
                     k = side + t % columns
                     for i in range(more):
@@ -110,56 +107,54 @@ def forward(tile: Tile, dtype):
 
 def grad_x(tile: Tile, dtype):
     """dx (pixels, C) ← the sum over taps and outputs of dy · w, a tile of pixels and channels of a group a block."""
-    cuda = adapter.toolkit()
     rows, columns, depth, each_row, each_column = tile
     down, across, threads = tile.down, tile.across, tile.threads
     loads, lanes = rows * depth // threads, threads // depth
     more = columns * depth // threads
+    own_shape, other_shape, each = (depth, rows + 1), (depth, columns + 1), (each_row, each_column)
     zero = dtype(0)
 
-    @cuda.jit
+    @jit
     def kernel(dx, dy, mask, scale, w, geometry):
         height, width, out_h, out_w, groups, taps_h, taps_w, up_h, up_w, apart_h, apart_w, above, left = geometry
-        own, other = cuda.shared.array((depth, rows + 1), dtype), cuda.shared.array((depth, columns + 1), dtype)
-        total = cuda.local.array((each_row, each_column), dtype)
-        sample = cuda.local.array(loads, np.int64)
-        high, wide = cuda.local.array(loads, np.int64), cuda.local.array(loads, np.int64)
-        place = cuda.local.array(loads, np.int64)
+        own = cuda.shared.array(own_shape, dtype)  # each on a line of its own: the simulator tells them apart by it
+        other = cuda.shared.array(other_shape, dtype)
+        total = cuda.local.array(each, dtype)
+        place = cuda.shared.array(rows, np.int32)
+        sample = cuda.shared.array(rows, np.int32)
         t = cuda.threadIdx.x
         top, side, group = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns, cuda.blockIdx.z
         channels, outputs = w.shape[2], w.shape[3] // groups
         for i in range(each_row):
             for j in range(each_column):
                 total[i, j] = zero
-        for i in range(loads):
-            row = top + t // depth + lanes * i
-            sample[i] = -1
-            if row < dx.shape[0]:
-                rest, v = divmod(row, width)
-                n, h = divmod(rest, height)
-                sample[i], high[i], wide[i] = n, h + above, v + left
+        rest, v = divmod(top + t, width)
+        n, h = divmod(rest, height)
+        if t < rows:
+            sample[t] = n
         for r in range(taps_h):
             for s in range(taps_w):
-                for i in range(loads):
-                    place[i] = -1
-                    h, v = high[i] - r * apart_h, wide[i] - s * apart_w
-                    if sample[i] >= 0 and h >= 0 and v >= 0:
-                        p, more_h = divmod(h, up_h)
-                        q, more_w = divmod(v, up_w)
-                        if more_h == 0 and more_w == 0 and p < out_h and q < out_w:
-                            place[i] = p * out_w + q
+                if t < rows:
+                    place[t] = -1
+                    p, more_h = divmod(h + above - r * apart_h, up_h)
+                    q, more_w = divmod(v + left - s * apart_w, up_w)
+                    if top + t < dx.shape[0] and more_h == 0 and more_w == 0:
+                        if 0 <= p and p < out_h and 0 <= q and q < out_w:
+                            place[t] = p * out_w + q
+                cuda.syncthreads()
                 for start in range(0, outputs, depth):
                     k = group * outputs + start + t % depth
                     there = start + t % depth < outputs
                     for i in range(loads):
-                        value = zero
-                        if place[i] >= 0 and there:
-                            value = dy[sample[i] * out_h * out_w + place[i], k]
+                        value, pixel = zero, place[t // depth + lanes * i]
+                        if pixel >= 0 and there:
+                            n = sample[t // depth + lanes * i]
+                            value = dy[n * out_h * out_w + pixel, k]
                             if scale.shape[0]:
                                 value *= scale[k]
                             if mask.shape[0]:
-                                e = place[i] * dy.shape[1] + k
-                                value = value if (mask[sample[i], e >> 3] >> (e & 7)) & 1 else zero
+                                e = pixel * dy.shape[1] + k
+                                value = value if (mask[n, e >> 3] >> (e & 7)) & 1 else zero
                         own[t % depth, t // depth + lanes * i] = value
                     for i in range(more):
                         c = side + t // depth + lanes * i
@@ -186,19 +181,21 @@ def grad_x(tile: Tile, dtype):
 
 def grad_w(tile: Tile, dtype):
     """dw (slices, R, S, C/G, K), each the sum over `length` output pixels; a tile of channels and outputs a block."""
-    cuda = adapter.toolkit()
     rows, columns, depth, each_row, each_column = tile
     down, across, threads = tile.down, tile.across, tile.threads
     loads, lanes = rows * depth // threads, threads // rows
     more, line = columns * depth // threads, threads // columns
+    own_shape, other_shape, each = (depth, rows), (depth, columns), (each_row, each_column)
     zero = dtype(0)
 
-    @cuda.jit
+    @jit
     def kernel(dw, dy, mask, scale, x, geometry, length):
         height, width, out_h, out_w, groups, taps_h, taps_w, up_h, up_w, apart_h, apart_w, above, left = geometry
-        own, other = cuda.shared.array((depth, rows), dtype), cuda.shared.array((depth, columns), dtype)
-        place, sample = cuda.shared.array(threads, np.int64), cuda.shared.array(threads, np.int64)
-        total = cuda.local.array((each_row, each_column), dtype)
+        own = cuda.shared.array(own_shape, dtype)  # each on a line of its own: the simulator tells them apart by it
+        other = cuda.shared.array(other_shape, dtype)
+        place = cuda.shared.array(threads, np.int32)
+        sample = cuda.shared.array(threads, np.int32)
+        total = cuda.local.array(each, dtype)
         t = cuda.threadIdx.x
         top, side = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns
         rest, group = divmod(cuda.blockIdx.z, groups)
@@ -268,7 +265,7 @@ def slices_of(sizes: dict) -> tuple[int, int]:
     tile = tile_of(outputs)
     blocks = up(sizes["C"] // sizes["G"], tile.rows) * up(outputs, tile.columns)
     blocks *= sizes["R"] * sizes["S"] * sizes["G"]
-    most = 2 if adapter.simulated() else max(1, pixels // PIXELS)
+    most = 2 if simulated() else max(1, pixels // PIXELS)
     length = up(up(pixels, min(up(BLOCKS, blocks), most)), tile.depth) * tile.depth
     return up(pixels, length), length
 

@@ -1,11 +1,10 @@
 """How the GPU does groups of calls: rule → the passes of the calls that it begins at, as for the CPU."""
 
-from collections.abc import Callable
-
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...compiler.two_stage import Pays, two_stage
 from ...kernels.passes import Pass
+from . import conv_rules, gradient_filter_rules, groups
 from .gpu import on_gpu
 
 # Output items that keep a GPU busy, of which the smallest here has 512 lanes and the largest some 20,000; and terms of
@@ -19,14 +18,15 @@ def in_stages(lowering: Lowering, call: Call) -> list[Launch] | None:
 
 
 class Every(dict):
-    """Rules of each pass: those of its own, and `in_stages` after them."""
-
-    def __missing__(self, passed: Pass) -> list[Callable]:
-        return [in_stages]
+    """Pass → the rules that may begin at a call of it, in their order; `in_stages` is the last of each."""
 
     def get(self, passed: Pass, default=()):
         """Those of a pass."""
-        return self[passed]
+        return [*super().get(passed, ()), in_stages]
 
 
 RULES = Every()
+for _room in (gradient_filter_rules, conv_rules, groups):
+    for _rule, _passes in _room.RULES.items():
+        for _passed in _passes:
+            RULES.setdefault(_passed, []).append(_rule)

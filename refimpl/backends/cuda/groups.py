@@ -1,0 +1,110 @@
+"""Products of two tensors on tiles, one for each sample and group; what is transposed is read where it lies."""
+
+import numpy as np
+
+from ...compiler.executed import Ops, executes
+from ...compiler.ir import Call, Launch
+from ...compiler.lower import Lowering
+from ...kernels.cuda import jit
+from ...kernels.cuda import late as cuda
+from ...ops import matmul
+from .tile import Tile, Tiled, tile_of, up
+
+
+def products(tile: Tile, dtype):
+    """c (N, G, m, n) ← a (N, G, m, k) · b (N, G, k, n), a tile of a group a block.
+
+    sizes: m, n and k; strides: elements from a row of a to the next and from a column, and the same of b. Threads that
+    load neighbouring elements of a factor go along the side on which its elements lie together.
+    """
+    rows, columns, depth, each_row, each_column = tile
+    down, across, threads = tile.down, tile.across, tile.threads
+    loads, more = rows * depth // threads, columns * depth // threads
+    own_shape, other_shape, each = (depth, rows + 1), (depth, columns + 1), (each_row, each_column)
+    zero = dtype(0)
+
+    @jit
+    def kernel(c, a, b, sizes, strides):
+        m, n, k = sizes
+        a_row, a_step, b_step, b_column = strides
+        own = cuda.shared.array(own_shape, dtype)  # each on a line of its own: the simulator tells them apart by it
+        other = cuda.shared.array(other_shape, dtype)
+        total = cuda.local.array(each, dtype)
+        t = cuda.threadIdx.x
+        top, side, group = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns, cuda.blockIdx.z
+        for i in range(each_row):
+            for j in range(each_column):
+                total[i, j] = zero
+        for start in range(0, k, depth):
+            for i in range(loads):
+                place = t + threads * i
+                row, d = (place // depth, place % depth) if a_step == 1 else (place % rows, place // rows)
+                value = zero
+                if top + row < m and start + d < k:
+                    value = a[group * m * k + (top + row) * a_row + (start + d) * a_step]
+                own[d, row] = value
+            for i in range(more):
+                place = t + threads * i
+                column, d = (place // depth, place % depth) if b_step == 1 else (place % columns, place // columns)
+                value = zero
+                if side + column < n and start + d < k:
+                    value = b[group * k * n + (start + d) * b_step + (side + column) * b_column]
+                other[d, column] = value
+            cuda.syncthreads()
+            for d in range(depth):
+                for i in range(each_row):
+                    value = own[d, t // across + down * i]
+                    for j in range(each_column):
+                        total[i, j] += value * other[d, t % across + across * j]
+            cuda.syncthreads()
+        for i in range(each_row):
+            row = top + t // across + down * i
+            for j in range(each_column):
+                column = side + t % across + across * j
+                if row < m and column < n:
+                    c[group * m * n + row * n + column] = total[i, j]
+
+    return kernel
+
+
+def _groups(c, sizes) -> int:
+    return c.shape[0] // (sizes[0] * sizes[1]) if sizes[0] * sizes[1] else 0
+
+
+def _executes(c, a, b, sizes, strides) -> Ops:
+    m, n, k = sizes
+    tile = tile_of(n)
+    return tile.macs(m, n, up(k, tile.depth) * tile.depth) * _groups(c, sizes)
+
+
+def _grid(c, a, b, sizes, strides):
+    m, n, _ = sizes
+    return lambda tile: (up(m, tile.rows), up(n, tile.columns), _groups(c, sizes)), n
+
+
+PRODUCTS = executes(_executes)(Tiled(products, _grid))
+
+
+def of_groups(lowering: Lowering, call: Call) -> list[Launch]:
+    """A product of two tensors, or one of its gradients."""
+    z, arrays, transposed = call.sizes, call.arrays, call.attrs["transposed"]
+    rows, depth, columns = z["P"], z["D"], z["K"]
+    if call.passed is matmul.forward:
+        c, a, b = "y", "a", "b"
+        sizes = rows, columns, depth
+        strides = (depth, 1, *((1, depth) if transposed else (columns, 1)))
+    elif call.passed is matmul.grad_a:
+        c, a, b = "da", "dy", "b"
+        sizes = rows, depth, columns
+        strides = (columns, 1, *((depth, 1) if transposed else (1, columns)))
+    elif transposed:
+        c, a, b = "db", "dy", "a"
+        sizes, strides = (columns, depth, rows), (1, columns, depth, 1)
+    else:
+        c, a, b = "db", "a", "dy"
+        sizes, strides = (depth, columns, rows), (1, depth, columns, 1)
+    flat = [arrays[name].reshape((int(np.prod(arrays[name].shape)),)) for name in (c, a, b)]
+    return [Launch(call.name, PRODUCTS, (*flat, sizes, strides), tuple(flat[1:]), (flat[0],), (call,))]
+
+
+RULES = {of_groups: (matmul.forward, matmul.grad_a, matmul.grad_b)}  # rule → the passes of the calls that it begins at
