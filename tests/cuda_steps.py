@@ -79,7 +79,10 @@ def nets():
 def drawn(first, last):
     for seed in range(int(first), int(last)):
         case = net_case(seed)
-        both(f"drawn {seed} {' + '.join(case.methods)}", case.program, case.x, case.y)
+        drawn, plan = case.program, case.program.plan
+        dtype = np.float64 if plan.step.quantizes is None else np.float32
+        program = ri.compile(drawn.graph, plan, drawn.batch, backend="reference", threads=1, dtype=dtype)
+        both(f"drawn {seed} {' + '.join(case.methods)}", program, case.x, case.y)
 
 
 def both(name, program, x, y):

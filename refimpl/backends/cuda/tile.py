@@ -70,7 +70,7 @@ class Tiled:
     """
 
     def __init__(self, make: Callable, grid: Callable[..., tuple[Callable[[Tile], tuple[int, int, int]], int]]):
-        self.make, self.grid = cache(make), grid
+        self.plain, self.make, self.grid = make, cache(make), grid
         self.__name__, self.__module__ = make.__name__, make.__module__
 
     def __call__(self, *args, stream=0) -> None:
