@@ -24,6 +24,7 @@ from ..data.scale import check_range, divisor_of, ends_of
 from ..storage import files
 
 PIXEL = 255.0  # divisor of a net that was trained on pixels
+ARRAYS = ("NHWC", "NCHW", "NTC", "NCT", "NHW")  # axes that arrays of samples have, by which a net's maps are known
 Batch = tuple[list[str], np.ndarray]  # what each sample is called, and maps (n, H, W, C)
 
 
@@ -32,10 +33,15 @@ def batches(source: str | os.PathLike | np.ndarray, made: Preprocessing, batch: 
 
     source: an array, an image, a folder of images at any depth, a WAV file or a folder of them, a table with columns
     as the training one's, a `.npy`, a `.npz` with `x`, or what `data.load` takes, of which it is the test samples
-    (`subject` as there). DataError where it is none of these or does not fit.
+    (`subject` as there). DataError where it is none of these or does not fit, TypeError for another type.
     """
     if isinstance(source, np.ndarray):
         return _of_array(source, made, batch, "sample", "the array")
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            f"samples must be a NumPy array, a path or a data set, got {type(source).__name__}: np.asarray makes an "
+            "array of an image in RGB, np.stack of several arrays"
+        )
     path, name = Path(source), str(source)
     if name in data.NAMES or not path.exists():
         return _of_data_set(name, made, batch, subject)
@@ -80,18 +86,40 @@ def _of_images(paths: list[Path], root: Path, made: Preprocessing, batch: int) -
 
 
 def _of_array(x: np.ndarray, made: Preprocessing, batch: int, name: str, what: str) -> Iterator[Batch]:
-    """Samples of an array; one without an axis of samples is a single one."""
-    if made.size and x.ndim == 3 and x.shape[:2] == made.size and x.shape[2] == made.channels:
-        x = x[None]
     if x.dtype.kind not in "uif":
         raise DataError(f"{what} holds {x.dtype}, but samples must be integers (uint8 for images) or floats")
+    if 0 in x.shape:
+        raise DataError(f"{what} is empty: its shape is {x.shape}")
+    x, made = arranged(x, made)
     if len(made.axes) == 4:
         x = check_maps(x, what)
-        check_finite(x, what)
+    to_maps(x, made.axes)  # of all samples, so that a message has their shape
+    check_finite(x, what)
     made = fitted(x, made, what)
     for start in range(0, len(x), batch):
         maps = made(x[start : start + batch])
         yield [f"{name} {start + i}" for i in range(len(maps))], maps
+
+
+def arranged(x: np.ndarray, made: Preprocessing) -> tuple[np.ndarray, Preprocessing]:
+    """`x` with an axis of samples, which a single one may lack, and the preprocessing with the axes that `x` has.
+
+    They are those of `made` where the sizes agree, else others in which they are those of the net's maps. Pixels,
+    which are stretched, need only the channels last. What fits in no way is left as it is.
+    """
+    rows, columns = made.size or (None, None)
+    lengths = {"H": rows, "W": columns, "T": columns, "C": made.channels}
+    for axes in dict.fromkeys((made.axes, made.axes[1:], *ARRAYS, *(axes[1:] for axes in ARRAYS))):
+        absent = set("HWC") - set(axes.replace("T", "W"))
+        if (
+            len(axes) == x.ndim
+            and all(n == lengths[letter] for letter, n in zip(axes, x.shape, strict=True) if letter != "N")
+            and all(lengths[letter] == 1 for letter in absent)
+        ):
+            return (x, replace(made, axes=axes)) if axes[0] == "N" else (x[None], replace(made, axes=f"N{axes}"))
+    if made.divisor == PIXEL and len(made.axes) == 4 and x.ndim == 3 and x.shape[2] == made.channels:
+        return x[None], made
+    return x, made
 
 
 def fitted(x: np.ndarray, made: Preprocessing, what: str) -> Preprocessing:
