@@ -259,6 +259,29 @@ def test_short_help(capsys, command):
     assert told[0] == told[1] and "-h, --help" in told[0]
 
 
+def test_commands_are_told_in_whole_sentences(capsys):
+    told = shown(capsys, "-h")
+    assert "predict Tell the class of new samples, by name, and how sure the net is. evaluate" in told
+    assert "..." not in told.partition("Commands:")[2] and "finish" not in told
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (
+            ("predict", "net.safetensors", "new photos"),
+            "'new photos' stands alone: data are given as --data 'new photos'",
+        ),
+        (("adapt", "photos"), "'photos' stands alone: data are given as --data photos"),
+        (("adapt", "photos", "--data", "watch"), "unexpected extra argument"),
+        (("predict", "net.safetensors"), "Missing option '--data'"),
+        (("adapt", "photos", "--modl"), "No such option: --modl"),
+    ],
+)
+def test_a_word_that_stands_alone_is_told_to_be_data(said, args, message):
+    assert message in said(*args, status=2)
+
+
 def test_the_help_of_many_options_tells_the_common_ones_first(capsys):
     told = shown(capsys, "adapt", "--help")
     first, *others = (told.index(f"{head}: ") for head in ("Options", *GROUPS))
