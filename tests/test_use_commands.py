@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -197,28 +198,37 @@ def test_runs_are_numbered_and_none_is_overwritten(said, settings, capsys):
     assert "run-1 worse" in told and "1.23 M" in told and "run-2 finished" in told
 
 
-def test_the_latest_interrupted_run_is_resumed(said, settings):
+def test_the_latest_interrupted_run_is_resumed(said, settings, capsys):
     def stop(progress):
-        if progress.step == 3 and progress.part != PART:
-            raise KeyboardInterrupt
+        nonlocal steps
+        steps += progress.part != PART
+        if steps == 9:  # of a second probe, which counts its own from 1
+            signal.raise_signal(signal.SIGINT)
 
+    saved = []
     for _ in range(2):
+        steps = 0
         with (
             numbered.run_folder(None, False) as folder,
-            pytest.raises(adapt.Interrupted, match="is saved, go on with: gradledger adapt --resume --output"),
+            pytest.raises(adapt.Interrupted, match="is saved, go on with: gradledger adapt --resume --output") as told,
         ):
             adapt.run(AdaptSettings(**settings), folder, False, stop)
+        saved.append(str(told.value).split("; ")[1].split(",")[0])
     states = [(r["folder"][-5:], r["state"], r["accuracy_after"]) for r in said("runs")["runs"]]
     assert states == [("run-1", "interrupted", None), ("run-2", "interrupted", None)]
+    assert [f"step {r['steps']} is saved" for r in said("runs")["runs"]] == saved == ["step 9 is saved"] * 2
     handle = os.open(numbered.BASE / "run-2", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     assert numbered.state(numbered.BASE / "run-2") == "running"
     assert numbered.interrupted(numbered.BASE) == numbered.BASE / "run-1"
     os.close(handle)
+    capsys.readouterr()
     again = gradledger.adapt(resume=True)
+    assert capsys.readouterr().err == "gradledger: the run in gradledger-out/run-2 goes on after step 9\n"
     assert again.record["files"]["weights"] == "gradledger-out/run-2/adapted.safetensors"
     assert [r["state"] for r in said("runs")["runs"]] == ["interrupted", "finished"]
     assert gradledger.adapt(resume=True).record["files"]["weights"].startswith("gradledger-out/run-1/")
+    capsys.readouterr()
     message = "gradledger-out holds no interrupted run to resume: leave --resume out to start one"
     assert message in said("adapt", "--resume", status=2)
 
