@@ -68,7 +68,7 @@ class Command(typer.core.TyperCommand):
             raise
 
     def data_without_option(self, ctx, args: list[str]) -> str:
-        """The first word that is neither an argument nor an option's, where --data is one and was not given, else ''."""
+        """The first word that is no argument and no option's, where --data could be given and was not, else ''."""
         try:
             found, rest, _ = self.make_parser(ctx).parse_args(args=args)
         except UsageError:

@@ -133,7 +133,8 @@ def row_of(folder: Path) -> dict | None:
             before = saved.before
             row |= {
                 "model": Path(saved.settings.model).name, "data": Path(saved.settings.data).name,
-                "method": " + ".join(saved.settings.method), "steps": len(saved.step_seconds), "seconds": sum(saved.step_seconds),
+                "method": " + ".join(saved.settings.method),
+                "steps": len(saved.step_seconds), "seconds": sum(saved.step_seconds),
                 "accuracy_before": float(before.trace() / before.sum()),
             }  # fmt: skip
         return row

@@ -9,6 +9,7 @@ from rich.table import Table
 from refimpl.data.pixels import level_of, words
 
 from .show import console, operations, percent, seconds, size
+from .show_data import each_of
 
 MOST = 40  # rows of a table of samples
 
@@ -101,8 +102,7 @@ def predicted(record: dict) -> None:
         for likely in only["top"]:
             made.add_row(escape(likely["class"]), percent(likely["probability"]))
         console.print(made, highlight=False)
-        if record["csv"]:
-            line(f"saved: {record['csv']}")
+        ends(record)
         return
     more = len(record["predictions"][0]["top"]) - 1
     made = table(("sample", "left"), ("class", "left"), ("sure", "right"), *[("then", "left")] * bool(more))
@@ -114,13 +114,23 @@ def predicted(record: dict) -> None:
         line(f"and {left:,} more: --csv FILE or --json has all")
     counts = ", ".join(f"{name} {count:,}" for name, count in record["counts"].items())
     line(f"\n{record['samples']:,} samples: {counts}")
+    ends(record)
+
+
+def ends(record: dict) -> None:
+    """What `predict` left out and wrote."""
+    for said in each_of("left out", record["skipped"]):
+        line(said)
     if record["csv"]:
         line(f"saved: {record['csv']}")
 
 
 def evaluated(record: dict) -> None:
     """The tables of `evaluate`."""
-    line(f"{record['model']} on {record['data_name']}, {record['part']}: {record['samples']:,} samples\n")
+    line(f"{record['model']} on {record['data_name']}, {record['part']}: {record['samples']:,} samples")
+    for said in each_of("left out", record["skipped"]):
+        line(said)
+    line("")
     made = table(("", "left"), ("precision", "right"), ("recall", "right"), ("samples", "right"))
     made.add_row("accuracy", "", percent(record["accuracy"]), f"{record['samples']:,}", style="bold")
     for name, of in record["per_class"].items():

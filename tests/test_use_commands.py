@@ -97,7 +97,9 @@ def test_predict_one_sample_of_many(said, capsys, file, photos):
     told = shown(capsys, "predict", file, "--data", photos, "--sample", 17)
     rows = " ".join(f"{t['class']} {100 * t['probability']:.1f} %" for t in p["top"])
     assert told == f"{p['source']} sure {rows}"
-    assert "photos holds no sample of number 99" in said("predict", file, "--data", photos, "--sample", 99, status=2)
+    assert "photos holds no sample of number 99: it has those of 0 to 29" in said(
+        "predict", file, "--data", photos, "--sample", 99, status=2
+    )
     assert "--sample must be a number from 0 up" in said("predict", file, "--data", photos, "--sample", -1, status=2)
 
 
@@ -301,3 +303,19 @@ def test_the_help_of_many_options_tells_the_common_ones_first(capsys):
     assert others[0] < told.index(" --skip-bad ") < others[1] < told.index(" --clip ") < others[2]
     known = {p.name.removesuffix("_") for p in typer.main.get_command(cli.app).commands["adapt"].params}
     assert {name for names in GROUPS.values() for name in names} <= known
+
+
+def test_skip_bad_leaves_out_what_cannot_be_used(said, capsys, file, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "mine")
+    for name in ("ant/broken.png", "bee/phone.heic"):
+        (tmp_path / "mine" / name).write_bytes(b"\x89PNG\r\n\x1a\n")
+    for command in ("predict", "evaluate"):
+        assert "--skip-bad leaves such out" in said(command, file, "--data", tmp_path / "mine", status=2)
+    found = said("predict", file, "--data", tmp_path / "mine", "--skip-bad")
+    assert found["samples"] == 30 and found["counts"] == {"bee": 20, "ant": 10}
+    assert [one["what"].rpartition("/")[2] for one in found["skipped"]] == ["broken.png", "phone.heic"]
+    assert "phone.heic is an image that is not read (.heic; " in shown(
+        capsys, "predict", file, "--data", tmp_path / "mine", "--skip-bad"
+    )
+    told = shown(capsys, "evaluate", file, "--data", tmp_path / "mine", "--skip-bad", "--output", tmp_path)
+    assert "test: 6 samples left out: " in told and "broken.png cannot be read" in told

@@ -87,19 +87,26 @@ class Model:
         """
         return np.concatenate([shares for _, shares in self.predictions(x)])
 
-    def predictions(self, x: Samples, subject: int | None = None) -> Iterator[samples.Batch]:
-        """A batch at a time: names of its samples, and the share of each class (n, K). For more than memory holds."""
-        for names, maps in self._batches(x, "test", subject):
+    def predictions(
+        self, x: Samples, subject: int | None = None, left: samples.Left | None = None
+    ) -> Iterator[samples.Batch]:
+        """A batch at a time: names of its samples, and the share of each class (n, K). For more than memory holds.
+
+        left: a list for files and rows that cannot be used, and why; without it they are refused.
+        """
+        for names, maps in self._batches(x, "test", subject, left):
             yield names, shares(np.asarray(self.trainer.predict(maps)))
 
     def inputs(self, x: Samples, subject: int | None = None) -> Iterator[samples.Batch]:
         """A batch at a time: names of samples, and the maps (n, H, W, C) that the net takes for them."""
         return self._batches(x, "test", subject)
 
-    def _batches(self, x: Samples, part: str, subject: int | None = None) -> Iterator[samples.Batch]:
+    def _batches(
+        self, x: Samples, part: str, subject: int | None = None, left: samples.Left | None = None
+    ) -> Iterator[samples.Batch]:
         if isinstance(x, Dataset):
             return samples.of_part(x, part, self.preprocessing, BATCH)
-        return samples.batches(x, self.preprocessing, BATCH, subject)
+        return samples.batches(x, self.preprocessing, BATCH, subject, left)
 
     def evaluate(self, x: Samples, y: Sequence | np.ndarray | None = None) -> Verdict:
         """How the net tells samples x whose classes are y: names, or numbers of `classes`. See `Verdict`.

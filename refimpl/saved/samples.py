@@ -15,7 +15,9 @@ from ..data.arrays import read_npz
 from ..data.cells import SUFFIXES as TABLES
 from ..data.contents import kind_of
 from ..data.dataset import DataError, check_finite, check_maps
-from ..data.images import SUFFIXES, pillow, read_image
+from ..data.folders import Problems
+from ..data.images import OTHERS, SUFFIXES, look, pillow, read_image
+from ..data.new_samples import reason
 from ..data.on_demand import ends
 from ..data.preprocessing import Preprocessing, to_maps, with_ends
 from ..data.reading import OPTIONS
@@ -25,15 +27,20 @@ from ..storage import files
 
 PIXEL = 255.0  # divisor of a net that was trained on pixels
 ARRAYS = ("NHWC", "NCHW", "NTC", "NCT", "NHW")  # axes that arrays of samples have, by which a net's maps are known
+IMAGES = (*SUFFIXES, *OTHERS)  # of files that are images, be they read or not
 Batch = tuple[list[str], np.ndarray]  # what each sample is called, and maps (n, H, W, C)
+Left = list[tuple[str, str]]  # what was left out, and why
 
 
-def batches(source: str | os.PathLike | np.ndarray, made: Preprocessing, batch: int, subject=None) -> Iterator[Batch]:
+def batches(
+    source: str | os.PathLike | np.ndarray, made: Preprocessing, batch: int, subject=None, left: Left | None = None
+) -> Iterator[Batch]:
     """The samples of a source, a batch at a time: names, and maps as the net takes them.
 
     source: an array, an image, a folder of images at any depth, a WAV file or a folder of them, a table with columns
     as the training one's, a `.npy`, a `.npz` with `x`, or what `data.load` takes, of which it is the test samples
-    (`subject` as there). DataError where it is none of these or does not fit, TypeError for another type.
+    (`subject` as there). left: a list for files and rows that cannot be used, and why; without it they are refused.
+    DataError where it is none of these or does not fit, TypeError for another type.
     """
     if isinstance(source, np.ndarray):
         return _of_array(source, made, batch, "sample", "the array")
@@ -46,11 +53,11 @@ def batches(source: str | os.PathLike | np.ndarray, made: Preprocessing, batch: 
     if name in data.NAMES or not path.exists():
         return _of_data_set(name, made, batch, subject)
     if made.kind == "sound" and path.suffix != ".npz" or path.suffix.lower() in TABLES or _tables(path, made):
-        return _of_files(path, made, batch)
+        return _of_files(path, made, batch, left)
     if path.is_dir() and (images := below(path)):
-        return _of_images(images, path, made, batch)
-    if path.suffix.lower() in SUFFIXES:
-        return _of_images([path], path.parent, made, batch)
+        return _of_images(images, path, made, batch, left)
+    if path.suffix.lower() in IMAGES:
+        return _of_images([path], path.parent, made, batch, left)
     if path.suffix == ".npy":
         return _of_array(_read_npy(path), made, batch, path.name, name)
     if path.suffix == ".npz":
@@ -66,23 +73,37 @@ def _tables(path: Path, made: Preprocessing) -> bool:
 
 
 def below(folder: Path) -> list[Path]:
-    """The images of a folder at any depth, in the order of their paths; hidden files and folders are left out."""
+    """The images of a folder at any depth, in the order of their paths, also of formats that are not read.
+
+    Hidden files and folders are left out.
+    """
     found = []
     for at, folders, names in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [Path(at) / n for n in names if Path(n).suffix.lower() in SUFFIXES and not n.startswith(".")]
+        found += [Path(at) / n for n in names if Path(n).suffix.lower() in IMAGES and not n.startswith(".")]
     return sorted(found)
 
 
-def _of_images(paths: list[Path], root: Path, made: Preprocessing, batch: int) -> Iterator[Batch]:
+def _of_images(paths: list[Path], root: Path, made: Preprocessing, batch: int, left: Left | None) -> Iterator[Batch]:
     if made.divisor != PIXEL or made.size is None or made.channels not in (1, 3):
         shape = "x".join(map(str, (*(made.size or ("H", "W")), made.channels or "C")))
         raise DataError(f"the net was trained on maps of {shape} numbers, not on pixels: {paths[0]} is an image")
     pillow()
     for start in range(0, len(paths), batch):
-        part = paths[start : start + batch]
-        maps = made(np.stack([read_image(path, made.size, made.channels, made.bits) for path in part]))
-        yield [str(path.relative_to(root)) for path in part], maps
+        names, found = [], []
+        for path in paths[start : start + batch]:
+            problems = Problems(str(path))
+            try:
+                look(path)
+                found.append(read_image(path, made.size, made.channels, made.bits))
+                names.append(str(path.relative_to(root)))
+            except DataError as e:
+                problems.add(path, reason(e, path))
+                told = problems.tell(left is not None, 1, "images")
+                assert left is not None
+                left += told
+        if names:
+            yield names, made(np.stack(found))
 
 
 def _of_array(x: np.ndarray, made: Preprocessing, batch: int, name: str, what: str) -> Iterator[Batch]:
@@ -152,9 +173,11 @@ def _read_npy(path: Path) -> np.ndarray:
         return np.load(file, allow_pickle=False)
 
 
-def _of_files(path: Path, made: Preprocessing, batch: int) -> Iterator[Batch]:
+def _of_files(path: Path, made: Preprocessing, batch: int, left: Left | None) -> Iterator[Batch]:
     """What one reader of all new samples takes at once: sounds and tables."""
-    found = data.read_samples(path, made)
+    found = data.read_samples(path, made, left is not None)
+    if left is not None:
+        left += found.skipped
     for start in range(0, len(found.x), batch):
         yield list(found.names[start : start + batch]), found.x[start : start + batch]
 
