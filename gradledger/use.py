@@ -9,7 +9,7 @@ import typer
 from .command import WHOLE, Json, Pixels, SkipBad, Subject, Threads
 from .exits import emit
 
-File = Annotated[str, typer.Argument(help="A .safetensors of adapt, or another file that check takes.")]
+File = Annotated[str, typer.Argument(help="A .safetensors of adapt, a run's folder, or another file that check takes.")]
 Data = Annotated[
     str, typer.Option(help="An image, a WAV file, a table, a folder of them, a .npy, a .npz, or a data set's name.")
 ]

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import typer
 from small_model import NAMES, PIXELS, SIDE, images, net
 
 import gradledger
-from gradledger import adapt, cli, finish, numbered
+from gradledger import adapt, cli, finish, models, numbered
 from gradledger.command import GROUPS
 from gradledger.run_folder import RECORD, RESUME
 from gradledger.settings import AdaptSettings
@@ -85,6 +86,11 @@ def test_info_of_a_file_of_another_program(said, tmp_path):
     (tmp_path / "a.bin").write_bytes((tmp_path / "a.onnx").read_bytes())
     assert "a.bin is an ONNX model: such are read under the suffix" in said("info", tmp_path / "a.bin", status=2)
     assert "a.onnx is damaged: " in said("info", tmp_path / "a.onnx", status=2)
+    (tmp_path / "a.onnx").write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF\0")
+    assert "a.onnx is an image: an image is no net" in said("info", tmp_path / "a.onnx", status=2)
+    Model(net(), PIXELS).save(tmp_path / "b.safetensors")
+    (tmp_path / "b.safetensors").rename(tmp_path / "b.onnx")
+    assert "b.onnx is a safetensors file: as a net it must bear the" in said("info", tmp_path / "b.onnx", status=2)
     assert "there is no file" in said("info", tmp_path / "b.safetensors", status=2)
 
 
@@ -153,6 +159,11 @@ def test_evaluate_by_name_with_the_files_that_were_taken_for_others(
         (("evaluate", "FILE", "--data", "PHOTOS", "--part", "tset"), "no part 'tset'; did you mean 'test'?"),
         (("evaluate", "FILE", "--data", "OTHER"), "has the classes dog, which FILE does not know: it knows ant, bee"),
         (("evaluate", "FILE", "--data", "PHOTOS", "--part", "val"), "photos has no samples of the part val"),
+        (("adapt", "--model", "FILE", "--data", "TABLE"), "/net.safetensors takes maps with C=3, but own has C=2"),
+        (
+            ("adapt", "--model", "watch", "--from-scratch", "--data", "TABLE"),
+            "own.csv is a sample: --window 2s --rate 50 cuts windows of two seconds",
+        ),
         (("runs", "nowhere"), "there is no folder nowhere: gradledger adapt writes its runs into gradledger-out"),
     ],
 )
@@ -160,7 +171,9 @@ def test_what_cannot_be_used_is_said(said, file, photos, tmp_path, args, message
     if "OTHER" in args:
         shutil.copytree(photos, tmp_path / "other")
         (tmp_path / "other" / "cat").rename(tmp_path / "other" / "dog")
+    (tmp_path / "own.csv").write_text("ax,ay,is\n" + "".join(f"{i},{2 * i},{'ab'[i % 2]}\n" for i in range(20)))
     places = {"FILE": str(file), "PHOTOS": str(photos), "OTHER": str(tmp_path / "other")}
+    places["TABLE"] = str(tmp_path / "own.csv")
     assert message.replace("FILE", str(file)) in said(*(places.get(a, a) for a in args), status=2)
 
 
@@ -196,6 +209,14 @@ def test_runs_are_numbered_and_none_is_overwritten(said, settings, capsys):
     record = json.loads(kept["adapt.json"]) | {"ok": False}
     record["measured"]["macs"] = 1_234_567
     (numbered.BASE / "run-1" / "adapt.json").write_text(json.dumps(record))
+    told = said("info", numbered.BASE / "run-2")  # a run's folder stands for its weights
+    assert told["recipe"]["method"] == "backprop" and told["sha256"] == second.record["weights_sha256"]
+    assert gradledger.load(numbered.BASE / "run-2").predict(X).tolist() == second.predict(X).tolist()
+    settings["model"] = "gradledger-out/run-2"
+    assert gradledger.adapt(**settings).record["accuracy_before"] == second.record["accuracy_after"]
+    (numbered.BASE / "run-2").rename("lenet5")  # a model's name stays one
+    assert not models.is_file("lenet5") and models.is_file("gradledger-out/run-3")
+    Path("lenet5").rename(numbered.BASE / "run-2")
     told = shown(capsys, "runs")
     assert "run-1 worse" in told and "1.23 M" in told and "run-2 finished" in told
 
