@@ -1,5 +1,6 @@
 """Tables of the commands that use what was trained: `info`, `predict`, `evaluate`, `runs`."""
 
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -149,6 +150,11 @@ def evaluated(record: dict) -> None:
             line(f"  {kind:8s} {path}")
 
 
+def near(path: str) -> str:
+    """A path as it is called from here, where it lies below; any other text as it is."""
+    return path.removeprefix(f"{Path.cwd()}{os.sep}")
+
+
 def listed(record: dict) -> None:
     """The table of `runs`."""
     if not record["runs"]:
@@ -157,7 +163,8 @@ def listed(record: dict) -> None:
     columns = ("run", "state", "before", "after", "steps", "multiply-adds", "seconds", "net, data, method")
     made = table(*((c, "left" if c in (columns[0], columns[1], columns[-1]) else "right") for c in columns))
     for run in record["runs"]:
-        about = ", ".join(str(run[key]) for key in ("model", "data", "method") if run[key]) or run.get("reason", "")
+        about = ", ".join(near(str(run[key])) for key in ("model", "data", "method") if run[key])
+        about = about or run.get("reason", "")
         made.add_row(
             escape(Path(run["folder"]).name), run["state"],
             percent(run["accuracy_before"]), percent(run["accuracy_after"]),

@@ -219,6 +219,7 @@ def test_runs_are_numbered_and_none_is_overwritten(said, settings, capsys):
     Path("lenet5").rename(numbered.BASE / "run-2")
     told = shown(capsys, "runs")
     assert "run-1 worse" in told and "1.23 M" in told and "run-2 finished" in told
+    assert " own.npz, backprop" in told and str(Path.cwd()) not in told
 
 
 def test_the_latest_interrupted_run_is_resumed(said, settings, capsys):
@@ -281,6 +282,8 @@ def test_the_door(tmp_path):
     assert gradledger.cost(model="lenet5", batch=4)["model"] == "lenet5"
     with pytest.raises(TypeError, match="there is no option 'modle'; known: model, data"):
         gradledger.cost(modle="lenet5")
+    with pytest.raises(TypeError, match="takes 0 positional arguments"):  # a folder of data is none for results
+        gradledger.adapt("photos/")
     with pytest.raises(AttributeError, match="has no attribute 'lod'; it offers adapt, cost, load"):
         gradledger.lod  # noqa: B018
     assert {"adapt", "cost", "load"} <= set(dir(gradledger))
