@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from small_model import NAMES, PIXELS, SIDE, images, net
 
+import costmodel
 import refimpl as ri
 from refimpl import data
 from refimpl.data.dataset import DataError, Dataset
@@ -251,6 +252,13 @@ def test_small_things():
             make()
     with pytest.raises(ValueError, match="momentum must be a number, got 'a'"):
         ri.SGD(lr=0.1, momentum="a")
+    for use in (ri.Trainer, costmodel.estimate):
+        with pytest.raises(
+            ValueError, match=r"program must be a Program, such as .*compile\(graph, plan, batch\) makes"
+        ):
+            use(net())
+    with pytest.raises(ValueError, match="batch must be a whole number from 1 up, got '8'"):
+        Model(net()).fit(*images(1), batch="8")
     g = ri.Graph("g", (9, 9), 1)
     assert g.shape(g.max_pool("pool", g.conv2d("conv", "input", 2, 3, pad="valid"), 2, pad="valid")) == (1, 3, 3, 2)
     with pytest.raises(ri.ShapeError, match="pad must be a number like 0, got 'full'"):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -286,7 +287,9 @@ def test_the_door(tmp_path):
         gradledger.adapt("photos/")
     with pytest.raises(AttributeError, match="has no attribute 'lod'; it offers adapt, cost, load"):
         gradledger.lod  # noqa: B018
-    assert {"adapt", "cost", "load"} <= set(dir(gradledger))
+    assert {"adapt", "cost", "load"} <= set(dir(gradledger)) and gradledger.__version__ == metadata.version(
+        "gradledger"
+    )
 
 
 @pytest.mark.parametrize("command", ["", "predict", "adapt"])

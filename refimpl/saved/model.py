@@ -136,6 +136,7 @@ class Model:
         settings are the same, else it starts anew.
         """
         arguments.whole("epochs", epochs, 0)
+        arguments.whole("batch", batch)
         x = self._with_classes(x, y)
         y = _labels(x, y, "train")
         self._follow(y)
