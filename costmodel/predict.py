@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from refimpl import arguments
 from refimpl.compiler.executed import NOTHING, Ops, executed
 from refimpl.compiler.ir import Call, Launch
 from refimpl.compiler.program import Program
@@ -236,8 +237,10 @@ def estimate(program: Program, n: int | None = None, device: devices.Device | st
     (`Estimate.bounds`); where chance decides whether a step is made or which blocks it leaves out, the price is the
     mean over all choices.
 
-    KeyError for a pass without a formula or an unknown device, ProfileError for a device profile that cannot be read.
+    ValueError for what is no Program, KeyError for a pass without a formula or an unknown device, ProfileError for a
+    device profile that cannot be read.
     """
+    arguments.offers("program", program, "peak_bytes", "a Program, such as refimpl.compile(graph, plan, batch) makes")
     n = program.batch if n is None else n
     device = devices.find(device) if isinstance(device, str) else device
     turns = turns_of(program, n)

@@ -123,6 +123,7 @@ class Adaptation:
                 raise Malformed(f"{path} cannot be resumed: {e}") from None
             for dropped, ran in state.made.items():
                 trainer.made.setdefault(dropped, Counter()).update(ran)
+            tell(f"the run in {self.output} goes on after step {self.saved}")
         else:
             self.before, self.step_seconds, self.begun = confusion(trainer, self.job.dataset), [], [0]
             self.first = None

@@ -68,6 +68,8 @@ def by_names(file: Saved, dataset: data.Dataset, classes: int | None, seed: int)
     A file that names none, as those of earlier versions, keeps its rows where it has as many classes.
     """
     own, wanted, (height, width, channels) = file.own_classes, dataset.classes, dataset.x_train.shape[1:]
+    if (made := file.made) and made.channels not in (None, channels):
+        raise Malformed(f"{file.path} takes maps with C={made.channels}, but {dataset.name} has C={channels}")
     outputs = classes or (max(own, len(wanted)) if file.whole else len(wanted))
     graph = file.graph(outputs, (height, width), channels)
     if len(file.classes) != own:
@@ -208,8 +210,10 @@ def results(name: str, weights: int) -> int:
 
 
 def is_file(name: str) -> bool:
-    """Does a model's name mean a file, of ours or a `.npz`?"""
-    return name.endswith(SUFFIXES) or Path(name).is_file()
+    """Does a model's name mean a file, of ours or a `.npz`, or a run's folder, unless that is called as a model?"""
+    return (
+        name.endswith(SUFFIXES) or Path(name).is_file() or name not in models.MODELS and settled(Path(name)).is_file()
+    )
 
 
 def describes_itself(name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...storage import files
+from ...storage import files, kinds
 from ...storage.checkpoint import CheckpointError
 from ...storage.files import quoted
 
@@ -60,8 +60,14 @@ def read(path: str | os.PathLike) -> ModelFile:
     with files.opened(path, what, CheckpointError) as file:
         size = os.fstat(file.fileno()).st_size
         files.check_size(2 * size, size, what, CheckpointError)
-        with files.reading(what, CheckpointError, "is damaged"):
-            proto = onnx.ModelProto.FromString(file.read())
+        try:
+            with files.reading(what, CheckpointError, "is damaged"):
+                proto = onnx.ModelProto.FromString(file.read())
+        except CheckpointError:
+            file.seek(0)
+            if told := kinds.foreign(file, "an ONNX model") or kinds.safetensors(file):
+                raise CheckpointError(f"{path} {told}") from None
+            raise
     if not proto.graph.node or not proto.graph.output:
         raise CheckpointError(f"{what} holds no graph with nodes and an output")
     opset = next((o.version for o in proto.opset_import if o.domain in STANDARD), 0)
