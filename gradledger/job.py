@@ -7,6 +7,7 @@ from refimpl import data
 from refimpl.data.on_demand import ends
 from refimpl.data.scale import check_range
 from refimpl.graph import Graph
+from refimpl.kernels.cuda import CudaError
 from refimpl.models import ModelError
 from refimpl.recipes.head import Head, parts_of
 from refimpl.recipes.plain import Unwatched
@@ -179,10 +180,10 @@ def head_programs(settings: AdaptSettings, graph: Graph, program: ri.Program) ->
 
 
 def trainer_of(program: ri.Program, seed: int) -> ri.Trainer:
-    """The trainer of a program; Malformed where its step could not train the weights."""
+    """The trainer of a program; Malformed where its step could not train the weights, or no GPU is there for it."""
     try:
         return ri.Trainer(program, seed)
-    except ValueError as e:
+    except (ValueError, CudaError) as e:
         raise Malformed(str(e)) from None
 
 

@@ -91,7 +91,7 @@ def both(name, program, x, y):
     made = {backend: trained(program, backend, x, y) for backend in ("reference", "cuda")}
     (theirs, predicted), (mine, found) = made["reference"], made["cuda"]
     # in float32 a gradient that would be zero without rounding, and a difference of two losses, are of rounding alone
-    near = {"rtol": 1e-7, "atol": 1e-10} if program.dtype == np.float64 else {"rtol": 1e-2, "atol": 1e-4}
+    near = {"rtol": 1e-7, "atol": 1e-8} if program.dtype == np.float64 else {"rtol": 1e-2, "atol": 1e-4}
     np.testing.assert_allclose(mine.losses, theirs.losses, rtol=1e-4, atol=1e-6, err_msg=name)
     ours, reference = mine.resume_arrays() | found, theirs.resume_arrays() | predicted
     assert ours.keys() == reference.keys()

@@ -47,8 +47,9 @@ class Tile(NamedTuple):
         return MAC * (up(rows, self.rows) * self.rows * up(columns, self.columns) * self.columns * terms)
 
 
-# The widest first: of those that fill up the columns least the first is taken.
+# The widest first: a wide one reads each factor less often.
 TILES = (Tile(64, 64, 16, 4, 4), Tile(128, 32, 16, 8, 2), Tile(128, 16, 16, 8, 1))
+FILLED = 0.75  # of its columns that a tile should have at least
 SMALL = (Tile(8, 4, 2, 2, 2),)  # of the simulator, whose threads are threads of Python
 
 
@@ -58,8 +59,12 @@ def up(n: int, step: int) -> int:
 
 
 def tile_of(columns: int) -> Tile:
-    """The tile for a result of so many columns."""
-    return min(SMALL if cuda.simulated() else TILES, key=lambda tile: up(columns, tile.columns) * tile.columns)
+    """The tile for a result of so many columns: the widest that they fill, else the one that they fill most."""
+
+    def filled(tile: Tile) -> float:
+        return min(FILLED, columns / (up(columns, tile.columns) * tile.columns))
+
+    return max(SMALL if cuda.simulated() else TILES, key=filled)
 
 
 class Tiled:
