@@ -13,7 +13,7 @@ from refimpl.methods.filter_shares import STEPS
 from refimpl.methods.strategy import Turn
 
 from .device import device as devices
-from .device import kernels
+from .device import gpu, kernels
 from .formulas.cost import ARITHMETIC, counts
 
 
@@ -163,7 +163,10 @@ class Estimate:
     @cached_property
     def work(self) -> list[dict[str, float]]:
         """The terms of each launch on a full batch, in order (`costmodel.device.kernels`)."""
-        return kernels.work(self.program, self.device.at(self.program.threads)[1])
+        program = self.program
+        if program.backend == gpu.BACKEND:
+            return gpu.work(program, (executed(launch, program.batch, call_counts) for launch in program.order))
+        return kernels.work(program, self.device.at(program.threads)[1])
 
     @cached_property
     def launches(self) -> list[float]:

@@ -15,7 +15,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -188,3 +188,31 @@ def _of_driver(e: Exception) -> bool:
 
 def _out_of_memory(e: Exception) -> bool:
     return "OUT_OF_MEMORY" in str(e) or "out of memory" in str(e).lower()
+
+
+class Described(NamedTuple):
+    """A GPU as its driver tells it. lanes: of float32 in all its multiprocessors; bandwidth: bytes a second."""
+
+    name: str
+    capability: str
+    lanes: int
+    clock_hz: float
+    bandwidth: float
+    memory: int
+
+
+LANES = {6: 128, 7: 64, 8: 128, 9: 128, 10: 128, 12: 128}  # of float32 in a multiprocessor, by the first number of its
+# compute capability (CUDA C++ programming guide, arithmetic instructions: results a cycle); 8.0 has 64
+
+
+def described() -> Described:
+    """The GPU of this process; CudaError where there is none."""
+    check()
+    device, context = toolkit().get_current_device(), toolkit().current_context()
+    major, minor = device.compute_capability
+    lanes = 64 if (major, minor) in ((6, 0), (8, 0)) else LANES.get(major, 128)
+    clock, memory_clock = 1e3 * device.CLOCK_RATE, 1e3 * device.MEMORY_CLOCK_RATE
+    bandwidth = 2 * memory_clock * device.GLOBAL_MEMORY_BUS_WIDTH / 8
+    name = device.name.decode() if isinstance(device.name, bytes) else device.name
+    total = context.get_memory_info()[1]
+    return Described(name, f"{major}.{minor}", lanes * device.MULTIPROCESSOR_COUNT, clock, bandwidth, total)
