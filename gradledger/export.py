@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refimpl.formats.onnx import imported
+from refimpl.formats.onnx import imported, load_whole, rewritten
 from refimpl.formats.onnx.exporting import exported
 from refimpl.saved.described import ONNX, PARTS, Saved, described
 from refimpl.saved.model import load
@@ -75,12 +75,15 @@ def write(found: Saved, original: Path, target: Path) -> dict:
     """Write the model, and read it again: its weights must be those of the net."""
     graph = found.graph()
     said = {part: found.notes[part] for part in (*PARTS, "classes") if part in found.notes}
-    content = exported(original, graph.stored, graph.weights, said, graph.size)
+    if found.whole:
+        content, weights = rewritten(original, graph, said)
+    else:
+        content, weights = exported(original, graph.stored, graph.weights, said, graph.size), graph.weights
     checkpoint.write_atomic(target, [content])
-    again = imported(target, graph.size)
-    assert again.graph is not None
-    for name, array in graph.weights.items():
-        if not np.array_equal(again.graph.weights[name], array):
+    again = load_whole(target, size=graph.size) if found.whole else imported(target, graph.size).graph
+    assert again is not None
+    for name, array in weights.items():
+        if not np.array_equal(again.weights[name], array):
             target.unlink()
             raise Malformed(f"{name} of {found.path} could not be written into {original}")
     return {"bytes": len(content), "sha256": checkpoint.sha256(target)}
