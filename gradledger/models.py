@@ -210,6 +210,8 @@ def stays_whole(name: str, asked: bool, quantizes: bool) -> bool:
 def quantized_file(name: str) -> bool:
     """Is a model of ONNX or TensorFlow Lite a quantized one?"""
     path = settled(Path(name))
+    if not name.endswith((ONNX, LITE)):
+        return False
     return onnx.holds_quantized(path) if name.endswith(ONNX) else tflite_whole.holds_quantized(path, name)
 
 

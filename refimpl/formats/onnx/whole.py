@@ -99,7 +99,7 @@ def load_whole(
 
 def described(found: Imported, graph: Graph) -> tuple[QuantizedNet, dict[str, Stored]]:
     """What is known of a model, and where its whole numbers are in the file; ValueError where scales are none."""
-    marks = {name: map_scale(np.float64(m.scale.value), np.array(m.scale.zero, m.dtype), f"the map at {name}")
+    marks = {name: map_scale(np.array(m.scale.value), np.array(m.scale.zero, m.dtype), f"the map at {name}")
              for name, m in found.marks.items()}  # fmt: skip
     made = {node.output[0]: node for node in found.file.graph.node}
     arrays, places = {}, dict(found.stored)
@@ -188,8 +188,12 @@ class WholePlaced(Placed):
             for i, name in enumerate(node.input):
                 if name == back[0].output[0]:
                     node.input[i] = end.output[0]
-        graph.node.remove(after[0])
-        graph.node.remove(back[0])
+        for node in (after[0], back[0]):
+            graph.node.remove(node)
+        for name in {*after[0].input[1:], *back[0].input[1:]}:
+            if name in self.places and not self.readers(name):
+                graph.initializer.remove(self.places.pop(name))
+                self.left.discard(name)
 
 
 def rewritten(
