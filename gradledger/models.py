@@ -76,7 +76,9 @@ def whole_for(
     file, load = saved(name), onnx.load_whole if name.endswith(ONNX) else tflite_whole.load_whole
     own = file.own_classes
     keeps = classes in (None, own) and (wanted is None or not file.classes or file.classes[: len(wanted)] == (*wanted,))
-    return load(settled(Path(name)), None if keeps else classes, size, file.pixels)
+    graph = load(settled(Path(name)), None if keeps else classes, size, file.pixels)
+    graph.origin = graph.origin if keeps else ""
+    return graph
 
 
 def by_names(file: Saved, dataset: data.Dataset, classes: int | None, seed: int) -> Graph:

@@ -13,6 +13,8 @@ a zero point are w − zero: int8 where they fit, else int16, exactly.
 Readings beyond the files:
   [ours] Where an output is the sums of a linear layer, they are left in 32 bits and made floats, as
          `surgery.quantize` leaves them: the last mark, which would round scores to 8 bits, is not used.
+  [ours] A mean of windows keeps the scale of its map, as TensorFlow Lite has it; by another scale of the file it is
+         rounded a second time.
   [ours] A bias of floats becomes the whole number nearest to bias/(x_scale·w_scale[k]), as does one of another scale.
   [ours] A bias at the ends of int32 is moved towards 0 where no output becomes another (`fitting`).
 """

@@ -310,7 +310,8 @@ class _Rewriting:
             return {"low": low, "high": high}
         attrs = group.rectifier.attrs
         ends = (attrs.get(name, end) for name, end in zip(("low", "high"), RECTIFIERS[group.rectifier.op], strict=True))
-        steps = (round(min(max(end / scale.value, -STEPS), STEPS)) for end in ends)
+        value = np.float32(scale.value)  # in which a scale is stored, and bounds are divided by it
+        steps = (round(float(np.clip(np.float32(end) / value, -STEPS, STEPS))) for end in ends)
         least, most = (min(max(scale.zero + step, low), high) for step in steps)
         return {"low": least, "high": most}
 
