@@ -82,7 +82,7 @@ def source(found: Saved, like: str | None) -> Path:
 
 
 def write(found: Saved, original: Path, target: Path) -> dict:
-    """Write the model, and read it again: its weights must be those of the net, in 8 bits where it is a quantized one."""
+    """Write the model, and read it again: its weights must be those of the net, in 8 bits where it has such."""
     graph = found.graph()
     said = {part: found.notes[part] for part in (*PARTS, "classes") if part in found.notes}
     lite = original.suffix == LITE

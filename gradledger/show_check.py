@@ -43,7 +43,7 @@ def checked(record: dict) -> None:
     if whole := record.get("whole"):
         if whole["ok"]:
             line(
-                "\nquantized; with --whole it trains in its own whole numbers, products of which count as multiply-adds:\n"
+                "\nquantized; with --whole it trains in its own whole numbers, whose products count as multiply-adds:\n"
             )
             stepped(whole["methods"])
         else:

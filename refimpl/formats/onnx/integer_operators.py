@@ -17,7 +17,7 @@ MICROSOFT = "com.microsoft"
 OPSET = 13  # the first in which weights have a scale a channel
 
 
-def of_tensors(count: int) -> Callable[[list[str]], tuple[list[tuple], None, None, tuple]]:
+def listed_tensors(count: int) -> Callable[[list[str]], tuple[list[tuple], None, None, tuple]]:
     """How a node of so many tensors, each with scale and zero point, lists its inputs."""
 
     def parts(names: list[str]) -> tuple[list[tuple], None, None, tuple]:
@@ -27,32 +27,32 @@ def of_tensors(count: int) -> Callable[[list[str]], tuple[list[tuple], None, Non
     return parts
 
 
-def convolution(names: list[str]) -> tuple[list[tuple], tuple, str | None, tuple]:
+def listed_conv(names: list[str]) -> tuple[list[tuple], tuple, str | None, tuple]:
     """x, w, what y stands for, b."""
     return [tuple(names[:3])], tuple(names[3:6]), names[8] if len(names) > 8 else None, tuple(names[6:8])
 
 
-def gemm(names: list[str]) -> tuple[list[tuple], tuple, str | None, tuple]:
+def listed_gemm(names: list[str]) -> tuple[list[tuple], tuple, str | None, tuple]:
     """x, w, b, what y stands for."""
     return [tuple(names[:3])], tuple(names[3:6]), (names[6] if len(names) > 6 else None) or None, tuple(names[7:9])
 
 
-def concatenation(names: list[str]) -> tuple[list[tuple], None, None, tuple]:
+def listed_concat(names: list[str]) -> tuple[list[tuple], None, None, tuple]:
     """What y stands for, then the tensors."""
     return [tuple(names[i : i + 3]) for i in range(2, len(names), 3)], None, None, tuple(names[:2])
 
 
 MEANS: dict[tuple[str, str], tuple[str, Callable]] = {  # domain and operator → the layer, and how inputs are listed
-    ("", "QLinearConv"): ("Conv", convolution),
-    (MICROSOFT, "QGemm"): ("Gemm", gemm),
-    (MICROSOFT, "QLinearAdd"): ("Add", of_tensors(2)),
-    (MICROSOFT, "QLinearMul"): ("Mul", of_tensors(2)),
-    (MICROSOFT, "QLinearSigmoid"): ("Sigmoid", of_tensors(1)),
-    (MICROSOFT, "QLinearLeakyRelu"): ("LeakyRelu", of_tensors(1)),
-    (MICROSOFT, "QLinearSoftmax"): ("Softmax", of_tensors(1)),
-    (MICROSOFT, "QLinearAveragePool"): ("AveragePool", of_tensors(1)),
-    (MICROSOFT, "QLinearGlobalAveragePool"): ("GlobalAveragePool", of_tensors(1)),
-    (MICROSOFT, "QLinearConcat"): ("Concat", concatenation),
+    ("", "QLinearConv"): ("Conv", listed_conv),
+    (MICROSOFT, "QGemm"): ("Gemm", listed_gemm),
+    (MICROSOFT, "QLinearAdd"): ("Add", listed_tensors(2)),
+    (MICROSOFT, "QLinearMul"): ("Mul", listed_tensors(2)),
+    (MICROSOFT, "QLinearSigmoid"): ("Sigmoid", listed_tensors(1)),
+    (MICROSOFT, "QLinearLeakyRelu"): ("LeakyRelu", listed_tensors(1)),
+    (MICROSOFT, "QLinearSoftmax"): ("Softmax", listed_tensors(1)),
+    (MICROSOFT, "QLinearAveragePool"): ("AveragePool", listed_tensors(1)),
+    (MICROSOFT, "QLinearGlobalAveragePool"): ("GlobalAveragePool", listed_tensors(1)),
+    (MICROSOFT, "QLinearConcat"): ("Concat", listed_concat),
 }
 LEFT_OUT = {"GlobalAveragePool": ("channels_last",), "Softmax": ("opset",)}  # attributes that the layer has not
 
