@@ -8,13 +8,22 @@ from refimpl.formats.int8_nets import DTYPES, PIXEL_SCALE, convolutions, read_st
 
 
 class Qdq:
-    """A model that grows; its tensors are known by name. kind: dtype of maps; opset: of the model."""
+    """A model that grows; its tensors are known by name.
 
-    def __init__(self, shape, kind="int8", opset=17):
+    kind: dtype of maps; opset: of the model; torch: with constants as nodes, and with a Cast of what is quantized, as
+    PyTorch's exporter writes it.
+    """
+
+    def __init__(self, shape, kind="int8", opset=17, torch=False):
         self.nodes, self.constants, self.shape, self.kind, self.opset = [], [], shape, np.dtype(kind), opset
+        self.torch = torch
 
     def constant(self, name, array):
-        self.constants.append(numpy_helper.from_array(np.asarray(array), name))
+        tensor = numpy_helper.from_array(np.asarray(array), name)
+        if self.torch:
+            self.nodes.append(helper.make_node("Constant", [], [name], name=name, value=tensor))
+        else:
+            self.constants.append(tensor)
         return name
 
     def node(self, op, inputs, output, **attrs):
@@ -26,8 +35,10 @@ class Qdq:
         kind = self.kind if kind is None else np.dtype(kind)
         s = self.constant(f"{x}_scale", np.float32(scale))
         z = self.constant(f"{x}_zero", np.array(zero + (128 if kind == np.uint8 else 0), kind))
-        self.node("QuantizeLinear", [x, s, z], f"{x}_q")
-        return self.node("DequantizeLinear", [f"{x}_q", s, z], f"{x}_dq")
+        q = self.node("QuantizeLinear", [x, s, z], f"{x}_q")
+        if self.torch:
+            q = self.node("Cast", [q], f"{x}_cast", to=helper.np_dtype_to_tensor_dtype(kind))
+        return self.node("DequantizeLinear", [q, s, z], f"{x}_dq")
 
     def dequantized(self, name, q, scale, zero=None, axis=0):
         """A constant of whole numbers."""

@@ -59,7 +59,7 @@ def test_check_tells_what_trains_in_whole_numbers(told, tmp_path):  # noqa: F811
 )
 def test_it_is_adapted_in_whole_numbers_and_leaves_as_it_came(told, data, tmp_path, given):  # noqa: F811
     path, out = many_kinds(tmp_path / "a.onnx"), tmp_path / "out"
-    status, record, said = told("adapt", "--model", path, "--data", data, "--epochs", 40, "--output", out, *given)
+    status, record, said = told("adapt", "--model", path, "--data", data, "--epochs", 12, "--output", out, *given)
     assert status == 0, said
     assert record["weights"] == "pre-trained but for fc.w, fc.b, which are random"
     assert record["predicted"]["peak_bytes"] == record["measured"]["peak_bytes"]

@@ -142,11 +142,14 @@ class OnnxNode:
         return self.walk.consumers.get((node or self.node).output[0], [])
 
     def readers(self) -> list[Any]:
-        """The nodes that read its first output, as `consumers` has them, through those that quantize or dequantize."""
+        """The nodes that read its first output, as `consumers` has them, through those that quantize or dequantize.
+
+        Also through a Cast of what is quantized.
+        """
         found, left = list[Any](), list(self.consumers())
         while left:
             node = left.pop(0)
-            if node is not None and node.op_type in QUANTIZE:
+            if node is not None and node.op_type in (*QUANTIZE, "Cast"):
                 left += self.consumers(node)
             else:
                 found.append(node)

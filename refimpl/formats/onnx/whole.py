@@ -27,7 +27,7 @@ from ...storage.files import quoted
 from ...surgery.classifier import changed
 from ..whole_net import QuantizedNet, WholeArray, checked_scale, in_8_bits, in_32_bits, map_scale, real, whole_net
 from . import model_file
-from .exporting import Placed, as_stored, constant, finished
+from .exporting import Placed, as_stored, finished
 from .importing import imported, lacking
 from .model_file import ModelFile
 from .value import Imported, Stored
@@ -156,7 +156,11 @@ def whole_array(of: Dequantized, at: Stored, shape: tuple[int, ...]) -> WholeArr
 
 
 class WholePlaced(Placed):
-    """A model whose whole numbers and scales are replaced."""
+    """A model whose whole numbers and scales are replaced. constants: what depends on no input, as it was."""
+
+    def __init__(self, file: ModelFile, what: str, constants: Mapping[str, np.ndarray]):
+        super().__init__(file, what)
+        self.constants = constants
 
     def readers(self, name: str) -> list[Any]:
         """The nodes that read a tensor."""
@@ -170,6 +174,19 @@ class WholePlaced(Placed):
             self.own.add(node.input[place])
         self.put(node, place, array)
 
+    def tidy(self) -> None:
+        """Take away constants that nothing reads any more."""
+        graph = self.proto.graph
+        used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+        for node in [n for n in graph.node if n.op_type == "Constant" and n.output[0] not in used]:
+            graph.node.remove(node)
+        gone = {name for name in self.places if name not in used}
+        for name in gone:
+            graph.initializer.remove(self.places.pop(name))
+            self.left.discard(name)
+        for given in [given for given in graph.input if given.name in gone]:  # older files list constants there too
+            graph.input.remove(given)
+
     def without_pair(self, weights: str) -> None:
         """Take away the two nodes that round what the layer of these weights gives, where nothing else reads it."""
         graph, end = self.proto.graph, self.readers(weights)[0]
@@ -179,7 +196,9 @@ class WholePlaced(Placed):
             after = self.readers(end.output[0])
         if len(after) != 1 or after[0].op_type != QUANTIZE[0]:
             return
-        back = self.readers(after[0].output[0])
+        pair = [after[0]]
+        while len(back := self.readers(pair[-1].output[0])) == 1 and back[0].op_type == "Cast":
+            pair.append(back[0])
         if len(back) != 1 or back[0].op_type != QUANTIZE[1]:
             return
         if any(back[0].output[0] == output.name for output in graph.output):
@@ -188,12 +207,8 @@ class WholePlaced(Placed):
             for i, name in enumerate(node.input):
                 if name == back[0].output[0]:
                     node.input[i] = end.output[0]
-        for node in (after[0], back[0]):
+        for node in (*pair, back[0]):
             graph.node.remove(node)
-        for name in {*after[0].input[1:], *back[0].input[1:]}:
-            if name in self.places and not self.readers(name):
-                graph.initializer.remove(self.places.pop(name))
-                self.left.discard(name)
 
 
 def rewritten(
@@ -204,12 +219,13 @@ def rewritten(
     said: metadata. Also what the file's weights are then, by our names: (q − zero) of each w. CheckpointError where the
     file is not the one that the net is from.
     """
-    file, what = model_file.read(original), f"the ONNX model {original}"
-    placed, kept = WholePlaced(file, what), dict[str, np.ndarray]()
+    read, what = imported(original, graph.size), f"the ONNX model {original}"
+    file, kept = read.file, dict[str, np.ndarray]()
+    placed = WholePlaced(file, what, read.constants)
     layers = [name.removesuffix(".w") for name in graph.stored if name.endswith(".w")]
     ends = {graph.node(t).inputs[0].removesuffix(".sums") for t in graph.outputs} | {*graph.outputs}
     for name in layers:
-        at, old = stored_at(file, placed, graph, f"{name}.w", what)
+        at, old = stored_at(placed, graph, f"{name}.w")
         w = real(graph, f"{name}.w")
         new = w.shape[-1] != old.q.size // max(1, w[..., 0].size)
         zeros, kind = old.zero.astype(np.int64), np.iinfo(old.q.dtype)
@@ -227,30 +243,23 @@ def rewritten(
         if new:
             placed.classes = w.shape[-1]
         if f"{name}.b" in graph.stored:
-            put_bias(file, placed, graph, name, scale, old, what)
+            put_bias(placed, graph, name, scale, old)
         if name in ends:
             placed.without_pair(old.node.output[0])
+    placed.tidy()
     return finished(file, placed, said, graph.size, what), kept
 
 
-def stored_at(
-    file: ModelFile, placed: WholePlaced, graph: Graph, name: str, what: str
-) -> tuple[Stored, Dequantized]:  # fmt: skip
+def stored_at(placed: WholePlaced, graph: Graph, name: str) -> tuple[Stored, Dequantized]:
     """Where a parameter is in a file, and what stands there; CheckpointError where that is another file."""
     at = Stored.of(graph.stored[name])
     node = placed.nodes.get(at.node)
-    if node is None or list(node.input[at.place : at.place + 1]) != [at.name]:
-        raise CheckpointError(f"{what} has no {quoted(at.name)!r}, from which {name} is: it is another model")
-    scale = constant(file, placed.nodes, node.input[1])
-    zero = constant(file, placed.nodes, node.input[2]) if len(node.input) > 2 and node.input[2] else None
-    q = constant(file, placed.nodes, at.name)
-    if q is None:
-        q = np.empty(at.shape, np.int8 if zero is None else zero.dtype)
-    if scale is None:
-        raise CheckpointError(f"the scale of {quoted(at.name)!r} of {what} is computed, so that it cannot be kept")
+    if node is None or node.input[at.place : at.place + 1] != [at.name]:
+        raise CheckpointError(f"{placed.what} has no {quoted(at.name)!r}, from which {name} is: it is another model")
+    q, scale, *zero = (placed.constants[given] for given in node.input if given)
     axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
-    zero = np.zeros((), q.dtype) if zero is None else zero
-    return at, Dequantized(node, q, np.asarray(scale, np.float64), zero, axis % max(1, q.ndim), at.axes)
+    zeros = zero[0] if zero else np.zeros((), q.dtype)
+    return at, Dequantized(node, q, np.asarray(scale, np.float64), zeros, axis % max(1, q.ndim), at.axes)
 
 
 def at_axis(at: Stored, shape: tuple[int, ...]) -> int:
@@ -258,18 +267,15 @@ def at_axis(at: Stored, shape: tuple[int, ...]) -> int:
     return at.axes[-1] if len(at.axes) == len(shape) else (0 if at.axes[-1] == 0 else len(shape) - 1)
 
 
-def put_bias(
-    file: ModelFile, placed: WholePlaced, graph: Graph, name: str, scale: np.ndarray, w: Dequantized, what: str
-) -> None:  # fmt: skip
+def put_bias(placed: WholePlaced, graph: Graph, name: str, scale: np.ndarray, w: Dequantized) -> None:
     """Write the bias of a layer: whole numbers in steps of its sums, or floats where the file has such."""
     b, at = real(graph, f"{name}.b"), Stored.of(graph.stored[f"{name}.b"])
     node = placed.nodes.get(at.node)
-    if node is not None and node.op_type != "DequantizeLinear":
-        old = constant(file, placed.nodes, at.name)
-        shape = b.shape if old is None else as_stored(at, b, old.shape, f"{name}.b of {what}").shape
+    if node is not None and node.op_type != QUANTIZE[1]:
+        shape = as_stored(at, b, placed.constants[at.name].shape, f"{name}.b of {placed.what}").shape
         placed.put(node, at.place, b.astype(np.float32).reshape(shape))
         return
-    at, held = stored_at(file, placed, graph, f"{name}.b", what)
+    at, held = stored_at(placed, graph, f"{name}.b")
     steps, q = in_32_bits(b, held.scale.reshape(-1)[0] / w.scale.reshape(-1)[0], scale, held.scale)
     placed.put(held.node, 0, q.astype(held.q.dtype))
     placed.put_if_other(held.node, 1, steps.reshape(() if held.scale.ndim == 0 else -1), held.scale)
