@@ -151,7 +151,7 @@ Backend = Annotated[
     ),
 ]
 Whole = Annotated[
-    bool, typer.Option("--whole", help="A quantized .npz stays one of whole numbers, and trains in them.")
+    bool, typer.Option("--whole", help="A quantized net (.npz, .onnx, .tflite) trains in its own whole numbers.")
 ]
 FromScratch = Annotated[
     bool, typer.Option("--from-scratch", help="Begin with random weights, where a model comes without any.")

@@ -117,18 +117,20 @@ def check(
 
 
 def export(
-    file: Annotated[str, typer.Argument(help="A .safetensors of adapt, of a net that came as an ONNX model.")],
-    like: Annotated[
-        str | None, typer.Option(help="The ONNX model that it came from; default beside it, or here.")
+    file: Annotated[
+        str, typer.Argument(help="A .safetensors of adapt, of a net that came as a model of ONNX or TensorFlow Lite.")
+    ],
+    like: Annotated[str | None, typer.Option(help="The model that it came from; default beside it, or here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="File to write; default FILE with the end of that model.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", help="File to write; default FILE with .onnx.")] = None,
     int8: Annotated[
         str | None,
         typer.Option("--quantize", help="Samples, as for predict, whose ranges make an int8 model too."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write an adapted net as the ONNX model that it came from: same graph and names, the weights of now."""
+    """Write an adapted net as the model that it came from: same graph and names, the weights of now."""
     from . import export as work
     from . import show_check
 

@@ -15,6 +15,7 @@ import numpy as np
 from ...storage import files, kinds
 from ...storage.checkpoint import CheckpointError
 from ...storage.files import quoted
+from .integer_operators import expanded
 
 OPSETS = range(9, 24)  # of the operators' standard domain that converters were written for
 STANDARD = ("", "ai.onnx")  # names of that domain
@@ -80,6 +81,8 @@ def read(path: str | os.PathLike) -> ModelFile:
 
         with files.reading(what, CheckpointError, "holds functions that cannot be inlined"):
             proto = inliner.inline_local_functions(proto)
+    with files.reading(what, CheckpointError, "is damaged"):
+        proto = expanded(proto, opset)
     if len(proto.graph.node) > MOST_NODES:
         raise CheckpointError(f"{what} has {len(proto.graph.node):,} nodes, at most {MOST_NODES:,} are read")
     constants, folder = {}, Path(path).resolve().parent

@@ -9,7 +9,7 @@ OPERATORS = ("Softmax", "LogSoftmax")
 def convert(here: OnnxNode) -> None:
     """A softmax, or no node of ours."""
     x = here.tensor(0)
-    if here.consumers() == [None]:
+    if here.readers() == [None]:
         here.walk.notes.append(f"the net ends with {here.op}; it trains, and gives scores, before it")
         here.like(x.tensor, x)
         return
