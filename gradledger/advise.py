@@ -69,8 +69,8 @@ def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str],
         raise Malformed(f"--trial-seconds must be a number of seconds, 0 for no trial, got {seconds:g}")
     if settings.data is None and settings.trial_seconds is not None:
         raise Malformed("--trial-seconds tries plans on data: give --data in place of --samples")
-    on = options.device(settings.device)
-    settings = replace(settings, backend=options.backend(settings.backend, on))
+    on, backend = options.priced_on(settings.device, settings.backend)
+    settings = replace(settings, backend=backend)
     graph, samples = net(settings)
     scratch = origin(graph) == RANDOM
     make_folder(output)

@@ -54,11 +54,9 @@ def run(settings: CostSettings) -> dict:
     methods, limit = options.methods(settings.method), options.byte_count(settings.memory_limit)
     if settings.fit is not None:
         check_fit(settings, methods)
-    on = options.device(settings.device)
-    settings = replace(
-        settings, threads=options.threads_of(settings.device, on, settings.threads),
-        backend=options.backend(settings.backend, on),
-    )  # fmt: skip
+    on, backend = options.priced_on(settings.device, settings.backend)
+    threads = options.threads_of(settings.device, on, settings.threads)
+    settings = replace(settings, threads=threads, backend=backend)
     settings, given, samples = whole_run.read(settings)
     batch = settings.batch if samples is None else min(settings.batch, samples.part)
     plan, method = planned(settings)

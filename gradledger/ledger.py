@@ -49,7 +49,7 @@ def draw_up(record: dict) -> dict:
     `slow` is the sentence about a step that took far longer, or None.
     """
     from costmodel import predict
-    from costmodel.device import device, room
+    from costmodel.device import device, gpu, room
     from validation.instruments import measured
 
     from . import job, recipe_costs, slow
@@ -63,7 +63,10 @@ def draw_up(record: dict) -> dict:
     batches = Counter(dict(ran["batches"]))
     made = counted(ran["sections"])
     peak = record["measured"]["resident_peak_bytes"]  # which this process and the one that waits for it stay below
-    here = device.this_machine(math.inf if peak is None else peak - room.resident(os.getppid()))
+    if program.backend == gpu.BACKEND:
+        here = device.this_gpu()
+    else:
+        here = device.this_machine(math.inf if peak is None else peak - room.resident(os.getppid()))
     programs = program.over(batches.total(), ran["losses"])
     macs = {bound: predict.run_macs(one, batches.elements()) for bound, one in programs.items()}
     seconds = predict.estimate(programs["mid"], device=here).seconds

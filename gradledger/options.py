@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 import numba
 
 from costmodel.device import device as devices
+from costmodel.device import gpu
 from refimpl.backends import best
 from refimpl.compiler.lower import BACKENDS
 from refimpl.data.pixels import IMAGENET, Level
+from refimpl.kernels.cuda import CudaError
 from refimpl.methods.optim import CLIP_NORM, MOMENTUM, SGD, Schedule
 from refimpl.methods.registry import LAYERS, fitted, known
 from refimpl.models import MOST_PIXELS, MOST_SIDE
@@ -273,13 +275,30 @@ def pixels(text: str | None) -> tuple[Level, Level] | None:
     return low, high
 
 
-def backend(name: str, on: devices.Device | None = None) -> str:
-    """The backend of that name; recipe.BACKEND: that of a device's rates, without one what is best on this machine."""
+def backend(name: str) -> str:
+    """The backend of that name; recipe.BACKEND: what is best on this machine."""
     if name == recipe.BACKEND:
-        return best() if on is None else on.backend
+        return best()
     if name not in BACKENDS:
         raise unknown("--backend", name, [recipe.BACKEND, *BACKENDS])
     return name
+
+
+def priced_on(name: str, asked: str) -> tuple[devices.Device, str]:
+    """The device of a name, and the backend of a step that it prices: as asked, else that of the device's rates.
+
+    This machine stands for its GPU where that is what runs the step. Malformed where the rates are of another backend.
+    """
+    here = devices.key(name) == devices.key(devices.HERE)
+    if here and backend(asked) == gpu.BACKEND:
+        return device(gpu.THERE), gpu.BACKEND
+    on = device(name)
+    chosen = on.backend if asked == recipe.BACKEND else backend(asked)
+    if (chosen == gpu.BACKEND) != (on.backend == gpu.BACKEND):
+        raise Malformed(
+            f"--device {name} has rates of --backend {on.backend}: leave --backend {chosen} out, or name another device"
+        )
+    return on, chosen
 
 
 def device(name: str) -> devices.Device:
@@ -288,7 +307,7 @@ def device(name: str) -> devices.Device:
         return devices.find(name)
     except KeyError:
         raise unknown("device", name, devices.names(), devices.nearest(name)) from None
-    except devices.ProfileError as e:
+    except (devices.ProfileError, CudaError) as e:
         raise Malformed(str(e)) from None
 
 

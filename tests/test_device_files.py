@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import refimpl as ri
+from costmodel import predict
 from costmodel.device import device as devices
 from costmodel.device import kernels
+from costmodel.device.gpu import ARITHMETIC, LAUNCH, MEMORY, STEP
 from refimpl.formats.int8_nets import from_int8
 from refimpl.formats.int8_whole import whole_from_int8
 from refimpl.surgery.for_step import made_for
@@ -27,6 +29,7 @@ DEVICES = (
     "rp2350",
     "stm32h743",
 )
+GPUS = ("jetson-agx-xavier-gpu", "jetson-orin-nano-gpu")
 SECTIONS = {
     "memory": {"ram_bytes", "flash_bytes"},
     "compute": {"cores", "clock_hz", "flops_per_cycle"},
@@ -87,12 +90,40 @@ def check_device(name, device):
 
 def test_the_folder_holds_exactly_the_named_devices():
     found = sorted(f.name for f in files("costmodel.device.devices").iterdir() if f.name.endswith(".json"))
-    assert found == sorted(f"{name}.json" for name in (*DEVICES, "reference"))  # the reference machine is measured
+    assert found == sorted(
+        f"{name}.json" for name in (*DEVICES, *GPUS, "reference")
+    )  # the reference machine is measured
 
 
 @pytest.mark.parametrize("name", DEVICES)
 def test_device_file(name):
     check_device(name, read_device(name))
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_file_of_a_gpu(name):
+    gpu = read_device(name)
+    assert gpu.keys() == {"name", "title", "names", "measured_here", "process_nanometres", "memory", "gpu", "power"}
+    assert gpu["name"] == name and gpu["title"] and gpu["names"] and gpu["measured_here"] is False
+    figures = {"ram": gpu["memory"]["ram_bytes"], **gpu["gpu"], **gpu["power"], "process": gpu["process_nanometres"]}
+    assert gpu["gpu"].keys() == {"peak_flops", "memory_bytes_per_second"}
+    for path, figure in figures.items():
+        if figure is not None:
+            check_figure(f"{name} {path}", figure)
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_a_gpu_is_priced_by_its_launches_arithmetic_and_bytes(name):
+    gpu, found = read_device(name)["gpu"], devices.find(name)
+    assert found.backend == "cuda" and not found.measured
+    program = ri.compile(ri.models.build("resnet8", classes=4), ri.Plan(), 8, backend="cuda", threads=1)
+    e = predict.estimate(program, device=found)
+    assert len(e.launches) == len(program.order) and e.executed_flops >= e.flops * 0.9
+    macs = sum(max(ops.mul + ops.imul, ops.add + ops.iadd) for _, ops in e.executed_launches)
+    moved = sum(launch.moved_bytes for launch in program.order)
+    seconds = len(program.order) * LAUNCH + 2 * macs / (ARITHMETIC * gpu["peak_flops"]["value"])
+    seconds += moved / (MEMORY * gpu["memory_bytes_per_second"]["value"])
+    np.testing.assert_allclose(e.seconds["mid"], seconds + STEP, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", DEVICES)
@@ -128,15 +159,15 @@ def test_boards_by_the_names_that_people_use(asked, found):
 
 def test_no_two_devices_have_a_name_in_common():
     keys = {}
-    for name in DEVICES:
+    for name in (*DEVICES, *GPUS):
         for other in (name, *read_device(name)["names"]):
             assert keys.setdefault(devices.key(other), name) == name, f"{other} is two devices"
             assert devices.find(other).name == name
 
 
 @pytest.mark.parametrize("asked, near", [
-    ("raspbery-pi-4", ["raspberry-pi-4"]), ("orin", ["jetson-orin-nano"]), ("toaster", []),
-    ("jetson xavier", ["jetson-nano", "jetson-orin-nano"]), ("pi zero", ["raspberry-pi-zero-2"]),
+    ("raspbery-pi-4", ["raspberry-pi-4"]), ("orin", ["jetson-orin-nano", "jetson-orin-nano-gpu"]),
+    ("toaster", []), ("jetson xavier", ["jetson-agx-xavier-gpu"]), ("pi zero", ["raspberry-pi-zero-2"]),
     ("esp32", ["esp32-s3"]), ("stm32f4", ["stm32h743"]),
 ])  # fmt: skip
 def test_the_nearest_few_of_an_unknown_name(asked, near):
