@@ -4,15 +4,18 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from costmodel.device import calibration
+from costmodel import predict
+from costmodel.device import calibration, gpu, gpu_calibration
 from costmodel.device import device as devices
 from costmodel.device.kernels import Caches
 from costmodel.device.rates import Rates
+from refimpl.kernels import cuda
 from refimpl.storage import checkpoint
 from validation.instruments import resident
 from validation.instruments.provenance import machine, provenance
 
 from . import doctor, options
+from .errors import Malformed
 
 Watch = Callable[[int, int, str], None]
 DIGITS = 4  # of a rate: more would be noise
@@ -33,6 +36,36 @@ def run(threads: list[int] | None, output: Path | None, watch: Watch, seconds: f
     watch(0, 1, "memory of a training process")
     about = {"measured_here": True, "runtime_bytes": runtime(), "state": {"before": before, "after": state()}}
     return written(profile(speed, measured, about), output or devices.profile_path())
+
+
+def on_gpu(output: Path | None, watch: Watch, seconds: float = 240.0, layers: int | None = None) -> dict:
+    """Measure this machine's GPU and write its profile; returns the record. Malformed where there is no GPU.
+
+    layers: how many of them at most.
+    """
+    try:
+        about = cuda.described()
+    except cuda.CudaError as e:
+        raise Malformed(str(e)) from None
+    chosen = gpu_calibration.LAYERS[:layers]
+    rates, steadiness = gpu_calibration.measure(predict.call_counts, watch, seconds, chosen)
+    one = {"caches": {"fast": 0, "last": 0}, "factor": rounded(rates.factor), "rates": table(rates)}
+    record = {
+        "ok": True,
+        "name": gpu.THERE,
+        "device": gpu.THERE,
+        "backend": gpu.BACKEND,
+        "title": f"{about.name}, compute capability {about.capability}",
+        "cores": 1,
+        "memory_bytes": about.memory,
+        "peak_flops": rounded(2 * about.lanes * about.clock_hz),
+        "bandwidth": rounded(about.bandwidth),
+        "threads": {"1": one | {"steadiness": steadiness}},
+        "measured_here": not cuda.simulated(),
+        "runtime_bytes": None,
+        **provenance(),
+    }
+    return written(record, output or devices.gpu_path())
 
 
 def quick(threads: list[int] | None, output: Path | None, watch: Watch, seconds: float = 3.0) -> dict:

@@ -289,14 +289,22 @@ def calibrate(
             "machine's rates are scaled; it does not count as measured.",
         ),
     ] = False,
+    backend: Annotated[
+        str | None, typer.Option(help="cuda: measure this machine's GPU, in a profile of its own.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure what each kernel's work costs this device, in at most five minutes, and keep it as a profile."""
     from . import calibrate as work
     from . import show
 
+    if backend is not None and (backend != "cuda" or threads or quick):
+        raise typer.BadParameter("--backend takes cuda, which has neither --threads nor --quick")
     with show.counter("calibrating", quiet=as_json) as watch:
-        record = (work.quick if quick else work.run)(threads, output, watch)
+        if backend is not None:
+            record = work.on_gpu(output, watch)
+        else:
+            record = (work.quick if quick else work.run)(threads, output, watch)
     if as_json:
         emit(record)
     else:

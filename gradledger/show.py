@@ -210,6 +210,15 @@ def timed(record: dict) -> None:
 
 def calibrated(record: dict) -> None:
     """What was measured of this device, for each number of threads."""
+    if "backend" in record:
+        one = record["threads"]["1"]
+        steady = one["steadiness"]
+        console.print(
+            f"{record['title']}: {steady['cases']} of {steady['of']} layers in {seconds(steady['seconds'])}; a step "
+            f"takes what is predicted / or x {one['factor']:.2f}\nprofile in {record['file']}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("threads", "steps within", "undisturbed", "layers", "rounds", "measured in"):
         table.add_column(name, justify="right")

@@ -56,7 +56,7 @@ REASONS = {
     "validation/instruments/torch_flops.py": "what PyTorch's counter counts",
 }
 ARITHMETIC = (
-    r"costmodel/(formulas/cost|predict).py|gradledger/cost.py|refimpl/compiler/executed.py|refimpl/kernels/traced.py"
+    r"costmodel/(device/gpu|formulas/cost|predict).py|gradledger/cost.py|refimpl/compiler/executed.py|refimpl/kernels/traced.py"
     r"|validation/instruments/(counted_numbers|executing|measured).py"
 )
 # Words that are names of operators by chance.

@@ -43,15 +43,20 @@ class LayerCase:
     stride: int = 1
     bits: int = 0  # of weights, where the net is to be one of whole numbers
 
-    def program(self, plan: ri.Plan | None, threads: int) -> ri.Program:
-        """The compiled net, in whole numbers where `bits` or the step of the plan asks for them."""
-        graph, rng = self.graph(), np.random.default_rng(0)
-        x = rng.standard_normal((self.batch, self.side, self.side, graph.channels), dtype=np.float32)
+    def program(
+        self, plan: ri.Plan | None, threads: int, backend: str = "fast", larger: int = 1
+    ) -> ri.Program:  # fmt: skip
+        """The compiled net, in whole numbers where `bits` or the step of the plan asks for them.
+
+        larger: times the batch.
+        """
+        graph, rng, batch = self.graph(), np.random.default_rng(0), self.batch * larger
+        x = rng.standard_normal((batch, self.side, self.side, graph.channels), dtype=np.float32)
         if self.bits:
             graph = quantize(graph, initial(ri.compile(graph, None, 1), 0), x, self.bits)
         elif plan is not None:
             graph = made_for(plan.step, graph, x)
-        return ri.compile(graph, plan, self.batch, threads=threads)
+        return ri.compile(graph, plan, batch, backend=backend, threads=threads)
 
     def graph(self) -> ri.Graph:
         """The layer between a 1×1 convolution and a classifier; kind `first` has nothing before it."""

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from refimpl.kernels import cuda
 from refimpl.storage.files import InputError, quoted, read_json, reading
 
 from . import gpu
@@ -151,7 +152,7 @@ def _shipped(name: str) -> Device:
     profile = _profile(name)
     if profile["measured_here"]:
         return _measured(profile, f"{name}.json")
-    return gpu.from_data_sheet(profile) if "gpu" in profile else _from_data_sheet(profile)
+    return _gpu_from_data_sheet(profile) if "gpu" in profile else _from_data_sheet(profile)
 
 
 def load(path: Path) -> Device:
@@ -294,6 +295,18 @@ def _from_data_sheet(profile: dict) -> Device:
     )  # fmt: skip
 
 
+def _gpu_from_data_sheet(profile: dict) -> Device:
+    """A GPU by its peaks (`device.gpu`)."""
+    peaks, power, node = profile["gpu"], profile["power"], profile["process_nanometres"]
+    rates = gpu.rates(peaks["peak_flops"]["value"], peaks["memory_bytes_per_second"]["value"])
+    idle, load = (power[f"{when}_watts"] and power[f"{when}_watts"]["value"] for when in ("idle", "load"))
+    return Device(
+        profile["name"], profile["title"], {1: rates}, {1: Caches(0, 0)}, 1, False,
+        profile["memory"]["ram_bytes"]["value"], watts=(idle, load) if idle and load else None,
+        nanometres=node and node["value"], names=tuple(profile["names"]), backend=gpu.BACKEND,
+    )  # fmt: skip
+
+
 def _reference() -> dict:
     return _profile(REFERENCE)
 
@@ -321,7 +334,12 @@ def gpu_path() -> Path:
 
 def this_gpu() -> Device:
     """The calibrated profile of this machine's GPU, else what its driver tells. CudaError where there is none."""
-    return load(gpu_path()) if gpu_path().is_file() else gpu.found_here()
+    if gpu_path().is_file():
+        return load(gpu_path())
+    told = cuda.described()
+    rates = gpu.rates(2 * told.lanes * told.clock_hz, told.bandwidth)
+    about = f"{told.name}, not calibrated"
+    return Device(gpu.THERE, about, {1: rates}, {1: Caches(0, 0)}, 1, False, told.memory, backend=gpu.BACKEND)
 
 
 def this_machine(most: float = math.inf) -> Device:

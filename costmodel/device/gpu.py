@@ -8,17 +8,13 @@ A GPU from a data sheet gets its peak arithmetic and bandwidth times the shares 
 are our assumptions, as is what a launch costs where sections are replayed as CUDA graphs.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
 
 from refimpl.compiler.executed import Ops
 from refimpl.compiler.program import Program
 
-from .kernels import HOST, Caches
+from .kernels import HOST
 from .rates import ANY, Rates
-
-if TYPE_CHECKING:
-    from .device import Device
 
 BACKEND = "cuda"
 THERE = "this-gpu"  # the one that the process finds
@@ -40,33 +36,3 @@ def rates(flops: float, bandwidth: float, launch: float = LAUNCH) -> Rates:
     """Those of a GPU of so many operations and bytes a second at its peak, and seconds of a launch."""
     every = {"call": launch, "mac": 2 / (ARITHMETIC * flops), "far": 1 / (MEMORY * bandwidth)}
     return Rates({ANY: every, HOST: {"call": STEP}}, UNMEASURED)
-
-
-def from_data_sheet(profile: Mapping[str, Any]) -> "Device":
-    """The device of a profile with a section `gpu`, each figure with its source."""
-    from .device import Device
-
-    def figure(section: str, name: str) -> Any:
-        found = profile[section].get(name)
-        return found and found["value"]
-
-    own = rates(figure("gpu", "peak_flops"), figure("gpu", "memory_bytes_per_second"))
-    idle, load = figure("power", "idle_watts"), figure("power", "load_watts")
-    node = profile["process_nanometres"]
-    return Device(
-        profile["name"], profile["title"], {1: own}, {1: Caches(0, 0)}, 1, False, figure("memory", "ram_bytes"),
-        watts=(idle, load) if idle and load else None, nanometres=node and node["value"],
-        names=tuple(profile["names"]), backend=BACKEND,
-    )  # fmt: skip
-
-
-def found_here() -> "Device":
-    """The GPU of this process by what its driver tells of clocks, cores and bus; CudaError where there is none."""
-    from refimpl.kernels import cuda
-
-    from .device import Device
-
-    told = cuda.described()
-    own = rates(2 * told.lanes * told.clock_hz, told.bandwidth)
-    return Device(THERE, f"{told.name}, not calibrated", {1: own}, {1: Caches(0, 0)}, 1, False, told.memory,
-                  backend=BACKEND)  # fmt: skip

@@ -81,7 +81,7 @@ class GpuLoop:
     """The form of a kernel that runs on a GPU, compiled on first use: `grid(items, *args)`."""
 
     def __init__(self, body: Callable):
-        self.body, self.__name__ = body, f"{body.__name__}_grid"
+        self.body, self.__name__, self.__module__ = body, f"{body.__name__}_grid", body.__module__
 
     @cached_property
     def loop(self):

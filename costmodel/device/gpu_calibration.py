@@ -1,0 +1,100 @@
+"""Measure a GPU: time every launch of training steps of single layers there, and fit the rates of its kernels.
+
+A launch is queued many times in a row as a section of its own, which the backend replays as a whole, so that its time
+is what it takes between others and not what Python takes to make it. The host waits once for all of them.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+import refimpl as ri
+from refimpl.compiler.executed import Counted, executed
+
+from . import gpu, rates
+from .calibration import LAYERS as EVERY
+from .calibration import LayerCase
+from .kernels import HOST, kernel
+from .rates import Rates, TimedLaunch
+
+LAYERS = [(case, plans) for case, plans in EVERY if not case.bits]
+QUEUED = 20  # launches that are waited for together
+ROUNDS = 5  # times that each is measured; the median counts
+LARGER = 8  # times the batches of the cases of a CPU: a GPU has more to do at once
+
+
+def measure(
+    counted: Counted, watch: Callable[[int, int, str], None], seconds: float = 240.0,
+    layers: Sequence[tuple[LayerCase, tuple]] = LAYERS, larger: int = LARGER,
+) -> tuple[Rates, dict]:  # fmt: skip
+    """Rates of every kernel of the layers on the GPU, and how many cases were timed in the seconds there are.
+
+    counted: the operations by unit of a call. CudaError where there is no GPU.
+    """
+    began, samples, done = time.perf_counter(), [], 0
+    cases = [(case, plan) for case, plans in layers for plan in plans]
+    order = np.random.default_rng(0).permutation(len(cases))  # of all kinds, however soon the time is over
+    for i, (case, plan) in enumerate(cases[place] for place in order):
+        if i and time.perf_counter() - began > seconds:
+            break
+        watch(i, len(cases), case.kind)
+        samples += TimedProgram(case.program(plan, 1, gpu.BACKEND, larger)).launches(counted, i)
+        done = i + 1
+    steadiness = {"cases": done, "of": len(cases), "seconds": time.perf_counter() - began}
+    return Rates(rates.fit(samples), rates.spread(samples)), steadiness
+
+
+class TimedProgram:
+    """A program whose launches are timed."""
+
+    def __init__(self, program: ri.Program):
+        assert program.size, "layers are those of maps"
+        n, rng = program.batch, np.random.default_rng(0)
+        self.program, self.trainer = program, ri.Trainer(program)
+        self.runner, self.backend = self.trainer.runner, self.trainer.backend
+        self.x = rng.standard_normal((n, *program.size, program.graph.channels), dtype=np.float32)
+        self.y = rng.integers(0, program.graph.shape(program.graph.output)[1], n)
+
+    def fill(self) -> None:
+        """Put the host's arrays in place again: the arena reuses their memory after their last reader."""
+        step, n = self.program.step, self.program.batch
+        given = {"input": self.x, "labels": self.y}
+        for name in step.host_writes:
+            value = given[name] if name in given else step.scalars[name](1, 10, 0) if name in step.scalars else 1
+            self.runner.write(name, n, value)
+
+    def launches(self, counted: Counted, case: int) -> list[TimedLaunch]:
+        """The seconds of each launch, in the order of a step, and of what is around those of a step."""
+        program, n, found = self.program, self.program.batch, []
+        terms = gpu.work(program, (executed(launch, n, counted) for launch in program.order))
+        self.fill()
+        pairs = [pair for section in program.sections for pair in self.runner.present(section, n)]
+        for (launch, prepared), amounts in zip(pairs, terms, strict=True):
+            queue = self.backend.ready([launch] * QUEUED, [prepared] * QUEUED, 1)
+            self.waited(queue)  # loads what is to be captured
+            self.waited(queue)
+            times = [self.waited(queue) / QUEUED for _ in range(ROUNDS)]
+            found.append(TimedLaunch(kernel(launch), amounts, float(np.median(times)), case))
+        if program.training:
+            found.append(TimedLaunch(HOST, {"call": 1.0}, self.around(), case))
+        return found
+
+    def waited(self, queue: Sequence) -> float:
+        """Seconds of a queue of launches, until the last has ended."""
+        started = time.perf_counter()
+        self.backend.launch(queue)
+        self.backend.synchronise()
+        return time.perf_counter() - started
+
+    def around(self) -> float:
+        """Seconds of a step that are none of its sections."""
+        steps, sections = [], []
+        for _ in range(ROUNDS + 2):
+            started = time.perf_counter()
+            self.trainer.train_step(self.x, self.y, 10)
+            steps.append(time.perf_counter() - started)
+            self.fill()
+            ran = (self.runner.ready(section, self.program.batch) for section in self.program.sections)
+            sections.append(sum(map(self.waited, ran)))
+        return float(max(np.median(steps[2:]) - np.median(sections[2:]), 1e-9))
