@@ -3,8 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from onnx_models import by_runtime, saved
-from test_onnx import floats, ours
+from onnx_models import by_runtime, floats, ours, saved
 
 import refimpl as ri
 from refimpl.formats.onnx import imported, layout, load_onnx

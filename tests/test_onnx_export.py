@@ -1,0 +1,113 @@
+"""ONNX models written back: the same graph, with other weights."""
+
+import numpy as np
+import pytest
+
+import refimpl as ri
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from onnx_models import as_ours, by_runtime, floats, net, ours, saved  # noqa: E402
+
+from refimpl.formats.onnx import load_onnx  # noqa: E402
+from refimpl.formats.onnx.exporting import exported  # noqa: E402
+
+
+@pytest.mark.parametrize("classes", [None, 3, 9])
+def test_what_is_written_back_computes_what_ours_does(tmp_path, classes):
+    path = net(tmp_path / "net.onnx")
+    graph = load_onnx(path, classes)
+    trainer = ri.Trainer(ri.compile(graph, None, 4), 5)
+    weights = {name: np.asarray(a) + np.float32(0.1) for name, a in trainer.parameters.items()}
+    trainer.resume({**trainer.resume_arrays(), **weights}, 0, [])
+    out = tmp_path / "out.onnx"
+    out.write_bytes(exported(path, graph.stored, weights, {"classes": '["a"]'}))
+    x = floats(4, 3, 12, 10)
+    np.testing.assert_allclose(by_runtime(out, x), trainer.predict(as_ours(x)), 1e-5, 1e-5)
+    first, second = onnx.load(path), onnx.load(out)
+    onnx.checker.check_model(second)
+    assert [n.SerializeToString() for n in first.graph.node] == [n.SerializeToString() for n in second.graph.node]
+    assert [t.name for t in first.graph.initializer] == [t.name for t in second.graph.initializer]
+    assert {p.key: p.value for p in second.metadata_props} == {"gradledger.classes": '["a"]'}
+
+
+def test_what_was_not_trained_is_written_back_to_the_bit(tmp_path):
+    path = net(tmp_path / "net.onnx")
+    graph = load_onnx(path)
+    out = onnx.ModelProto.FromString(exported(path, graph.stored, graph.weights, {}))
+    assert out.SerializeToString() == onnx.load(path).SerializeToString()
+
+
+def shared(path, copied):
+    """A net whose two convolutions read one bias, the second as a copy of it."""
+    nodes = [("Conv", ["x", "v", "b"], ["c"], {}), ("Identity", ["b"], ["b2"], {}),
+             ("Conv", ["c", "w", "b2" if copied else "b"], ["d"], {}), ("GlobalAveragePool", ["d"], ["g"], {}),
+             ("Flatten", ["g"], ["y"], {})]  # fmt: skip
+    constants = {"v": floats(4, 3, 1, 1), "w": floats(4, 4, 1, 1), "b": floats(4)}
+    return saved(path, nodes, (1, 3, 5, 5), constants=constants, rank=2)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_constant_of_two_layers_is_written_as_one_for_each(tmp_path, copied):
+    path = shared(tmp_path / "a.onnx", copied)
+    graph, x = load_onnx(path), floats(1, 3, 5, 5)
+    np.testing.assert_allclose(ours(path, x), by_runtime(path, x), 1e-4, 1e-5)
+    biases = [name for name in graph.weights if name.endswith(".b")]
+    weights = dict(graph.weights) | {biases[1]: graph.weights[biases[1]] + 1}
+    (tmp_path / "b.onnx").write_bytes(exported(path, graph.stored, weights, {}))
+    onnx.checker.check_model(onnx.load(tmp_path / "b.onnx"))
+    np.testing.assert_allclose(by_runtime(tmp_path / "b.onnx", x), by_runtime(path, x) + 1, 1e-4, 1e-5)
+    again = load_onnx(tmp_path / "b.onnx")
+    assert all(np.array_equal(a, again.weights[n]) for n, a in weights.items())
+
+
+APART = {  # nodes between a map and its mean, and their constants
+    "added": ([("Add", ["x", "a"], ["t"], {})], {"a": floats(3, 1, 1)}),
+    "taken off": ([("Sub", ["x", "a"], ["t"], {})], {"a": floats(1, 3, 5, 1)}),
+    "multiplied": ([("Mul", ["a", "x"], ["t"], {})], {"a": floats(3, 5, 6)}),
+    "divided by": ([("Div", ["x", "a"], ["t"], {})], {"a": 2 + np.abs(floats(3, 1, 1))}),
+    "slopes": ([("PRelu", ["x", "a"], ["t"], {})], {"a": floats(3, 1, 1)}),
+    "of another shape": (
+        [("Reshape", ["a", "to"], ["b"], {}), ("Mul", ["x", "b"], ["t"], {})],
+        {"a": floats(3), "to": np.array([3, 1, 1])}),
+    "turned": (
+        [("Transpose", ["a"], ["b"], {}), ("Add", ["x", "b"], ["t"], {})], {"a": floats(6, 5)}),
+    "a bias behind a convolution": (
+        [("Conv", ["x", "w"], ["c"], {}), ("Unsqueeze", ["a", "to"], ["b"], {}), ("Add", ["c", "b"], ["t"], {})],
+        {"w": floats(3, 3, 1, 1), "a": floats(3), "to": np.array([1, 2])}),
+    "a turned matrix": (
+        [("Transpose", ["a"], ["b"], {}), ("GlobalAveragePool", ["x"], ["g"], {}), ("Flatten", ["g"], ["f"], {}),
+         ("MatMul", ["f", "b"], ["m"], {}), ("Unsqueeze", ["m", "to"], ["t"], {})],
+        {"a": floats(3, 3), "to": np.array([2, 3])}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", APART)
+def test_constants_that_trained_are_written_back(tmp_path, case):
+    nodes, constants = APART[case]
+    behind = [("GlobalAveragePool", ["t"], ["g2"], {}), ("Flatten", ["g2"], ["y"], {})]
+    path = saved(tmp_path / "a.onnx", [*nodes, *behind], (1, 3, 5, 6), constants=constants, rank=2)
+    graph, x = load_onnx(path), floats(1, 3, 5, 6)
+    np.testing.assert_allclose(ours(path, x), by_runtime(path, x), 1e-4, 1e-5)
+    assert graph.weights.keys() == graph.parameters.keys() != set()
+    weights = {name: a + 0.5 + np.abs(floats(*a.shape)) for name, a in graph.weights.items()}
+    (tmp_path / "b.onnx").write_bytes(exported(path, graph.stored, weights, {}))
+    onnx.checker.check_model(onnx.load(tmp_path / "b.onnx"))
+    assert np.abs(by_runtime(tmp_path / "b.onnx", x) - by_runtime(path, x)).max() > 1e-3
+    again = load_onnx(tmp_path / "b.onnx")
+    for name, a in weights.items():
+        np.testing.assert_allclose(again.weights[name], a, 1e-5)
+
+
+def test_weights_of_16_bits_train_in_32_and_leave_in_16(tmp_path):
+    made = onnx.load(net(tmp_path / "net.onnx"))
+    for tensor in made.graph.initializer:
+        tensor.CopyFrom(
+            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name)
+        )
+    onnx.save(made, tmp_path / "half.onnx")
+    graph = load_onnx(tmp_path / "half.onnx")
+    assert {a.dtype for a in graph.weights.values()} == {np.dtype(np.float32)}
+    out = onnx.ModelProto.FromString(exported(tmp_path / "half.onnx", graph.stored, graph.weights, {}))
+    assert out.SerializeToString() == made.SerializeToString()
