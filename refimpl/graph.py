@@ -54,6 +54,13 @@ class Node:
         """Names of its output tensors, in the order of the operator's OUTPUTS."""
         return self.name, *(f"{self.name}.{local}" for local in self.operator.outputs[1:])
 
+    @property
+    def passing(self) -> tuple[str, ...]:
+        """Its inputs without those at which gradients stop."""
+        op = self.operator
+        pairs = zip(op.locals(len(self.inputs)), self.inputs, strict=True)
+        return tuple(tensor for local, tensor in pairs if local not in op.stops)
+
 
 DTYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 
@@ -234,6 +241,23 @@ class Graph:
                 wanted.update(node.inputs)
                 needed.append(node)
         return needed[::-1]
+
+    def reached(self) -> set[str]:
+        """Names of the nodes that a gradient of the first output can reach, whose weights can train.
+
+        It stops at the inputs that operators state as STOPS.
+        """
+        wanted, reached = {self.output}, set[str]()
+        for node in reversed(self.nodes):
+            if wanted.intersection(node.outputs):
+                wanted.update(node.passing)
+                reached.add(node.name)
+        return reached
+
+    def frozen(self) -> list[str]:
+        """Names of the nodes with weights that the output needs and no gradient reaches, in their order."""
+        reached = self.reached()
+        return [node.name for node in self.needed() if node.params and node.name not in reached]
 
     def node(self, name: str) -> Node:
         """The node called `name`; KeyError where there is none."""
@@ -444,6 +468,22 @@ class Graph:
         """x/(1 + |x|)."""
         return self.add_node(name, "softsign", (x,), {}, {})
 
+    def staircase(self, name: str, x: str, kind: int = 0) -> str:
+        """x as whole numbers: 0 those below, 1 those above, 2 the nearest, 3 towards 0. Gradients stop here."""
+        return self.add_node(name, "staircase", (x,), {"kind": kind}, {})
+
+    def by_sign(self, name: str, x: str, below: float = -1.0, at: float = 0.0, above: float = 1.0) -> str:
+        """A number for each sign of x: below 0, at 0, above 0. Gradients stop here."""
+        return self.add_node(name, "by_sign", (x,), {"below": below, "at": at, "above": above}, {})
+
+    def constant_like(self, name: str, x: str, value: float = 0.0) -> str:
+        """One number in the shape of x. Gradients stop here."""
+        return self.add_node(name, "constant_like", (x,), {"value": value}, {})
+
+    def one_of_two(self, name: str, condition: str, a: str, b: str) -> str:
+        """a where the condition is above 0, else b, of one shape. At the condition gradients stop."""
+        return self.add_node(name, "one_of_two", (condition, a, b), {}, {})
+
     def elu(self, name: str, x: str, alpha: float = 1.0) -> str:
         """x where it is above 0, else alpha·(exp(x) − 1)."""
         return self.add_node(name, "elu", (x,), {"alpha": alpha}, {})
@@ -513,6 +553,14 @@ class Graph:
     def max_over(self, name: str, x: str, over: Sequence[int] = (1, 1, 0)) -> str:
         """Maxima, over axes as in `sum_over`."""
         return self.add_node(name, "max_over", (x,), {"over": over}, {})
+
+    def arg_max(self, name: str, x: str, over: Sequence[int] = (1, 1, 0), last: bool = False) -> str:
+        """Places of the maxima, as floats, over axes as in `sum_over`; last: of equal ones. Gradients stop here."""
+        return self.add_node(name, "arg_max", (x,), {"over": over, "last": last}, {})
+
+    def spread_out(self, name: str, x: str, size: Sequence[int]) -> str:
+        """A map spread to `size` rows, columns and channels along its axes of length 1."""
+        return self.add_node(name, "spread_out", (x,), {"size": size}, {})
 
     def global_avg_pool(self, name: str, x: str) -> str:
         """Mean of the whole map: (N, H, W, C) to (N, C)."""

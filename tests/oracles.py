@@ -211,6 +211,38 @@ def softsign(a, attrs):
     return {"y": np.sign(a["x"]) - np.sign(a["x"]) / (1 + np.abs(a["x"])), "dx": a["dy"] * (1 + np.abs(a["x"])) ** -2.0}
 
 
+def staircase(a, attrs):
+    return {"y": (np.floor, np.ceil, np.round, np.fix)[attrs["kind"]](a["x"])}
+
+
+def by_sign(a, attrs):
+    return {"y": np.array([attrs[name] for name in ("below", "at", "above")])[np.sign(a["x"]).astype(int) + 1]}
+
+
+def constant_like(a, attrs):
+    return {"y": np.full_like(a["x"], attrs["value"])}
+
+
+def one_of_two(a, attrs):
+    taken = a["c"] > 0
+    return {"y": np.where(taken, a["a"], a["b"]), "da": a["dy"] * taken, "db": a["dy"] * ~taken}
+
+
+def spread_out(a, attrs):
+    x = a["x"]
+    gone = tuple(i for i in (1, 2, 3) if x.shape[i] == 1)
+    y = np.broadcast_to(x, (len(x), *attrs["size"]))
+    return {"y": y, "dx": a["dy"].sum(gone, keepdims=True)}
+
+
+def arg_max(a, attrs):
+    x, over = a["x"], [i + 1 for i, one in enumerate(attrs["over"]) if one]
+    kept = [i for i in range(4) if i not in over]
+    rows = x.transpose(*kept, *over).reshape(*(x.shape[i] for i in kept), -1)
+    place = rows.shape[-1] - 1 - rows[..., ::-1].argmax(-1) if attrs["last"] else rows.argmax(-1)
+    return {"y": place.reshape([1 if i in over else n for i, n in enumerate(x.shape)]).astype(x.dtype)}
+
+
 def elu(a, attrs):
     x, low = a["x"], np.minimum(a["x"], 0)
     below = attrs["alpha"] * np.exp(low)

@@ -39,8 +39,9 @@ def kind_of(method: Any) -> str | None:
 
 
 def counted(graph: Graph) -> list[str]:
-    """Names of the layers that `Plan.train_last` counts, in node order: the convolutions."""
-    return [node.name for node in graph.nodes if node.operator.trains == "counted"]
+    """Names of the layers that `Plan.train_last` counts, in node order: the convolutions that a gradient reaches."""
+    reached = graph.reached()
+    return [node.name for node in graph.nodes if node.operator.trains == "counted" and node.name in reached]
 
 
 @dataclass(frozen=True)
@@ -207,15 +208,24 @@ class Plan:
         return [*chosen, self.step.method] if kind_of(self.step) == "step" else chosen
 
     def trained(self, graph: Graph) -> dict[str, list[str]]:
-        """Trained nodes of a graph: node name → the operator's array names that train."""
+        """Trained nodes of a graph: node name → the operator's array names that train.
+
+        None of them lies where no gradient arrives.
+        """
         layers = counted(graph)
         every = isinstance(self.train_last, str)
         if isinstance(self.train_last, int):
             if self.train_last > len(layers):
-                raise ValueError(f"train_last is {self.train_last}, but {graph.name} has {len(layers)} convolutions")
+                which = " that gradients reach" if graph.frozen() else ""
+                raise ValueError(
+                    f"train_last is {self.train_last}, but {graph.name} has {len(layers)} convolutions{which}"
+                )
             layers = layers[len(layers) - self.train_last :]
         chosen, reached, found = set(layers), every, dict[str, list[str]]()
+        gradient = graph.reached()
         for node in graph.nodes:
+            if node.name not in gradient:
+                continue
             op = node.operator
             own = [p for p in op.params if p in node.params]
             reached |= node.name in chosen

@@ -63,7 +63,7 @@ class OnnxNode:
         found = self.value(i)
         if isinstance(found, Value):
             raise Unsupported(f"its {what} depends on the input of the graph")
-        if found.dtype.kind not in "iuf":
+        if found.dtype.kind not in "iufb":
             raise Unsupported(f"its {what} is of {found.dtype}")
         return found
 
@@ -135,6 +135,12 @@ class OnnxNode:
     def like(self, tensor: str, value: Value, output: int = 0) -> None:
         """Its output is our tensor, arranged as `value`, whose shape it has."""
         self.give_value(replace(value, tensor=tensor, pad=NO_PAD), output)
+
+    def given_value(self) -> Value:
+        """What it gave as its first output so far."""
+        found = self.walk.values[self.node.output[0]]
+        assert isinstance(found, Value)
+        return found
 
     def consumers(self, node: Any = None) -> list[Any]:
         """The nodes that read its first output, or another node's; the graph's own output is one, None."""
@@ -329,7 +335,7 @@ class Walk:
         constant = self.values[stored.name]
         if isinstance(constant, Value):
             raise Unsupported(f"{quoted(stored.name)!r} depends on the input of the graph")
-        if constant.dtype.kind == "f" and constant.dtype.itemsize < 4:
+        if constant.dtype.kind == "b" or constant.dtype.kind == "f" and constant.dtype.itemsize < 4:
             constant = constant.astype(np.float32)
         array = np.asarray(stored.ours(constant))
         wanted = self.graph.parameters[parameter].shape
