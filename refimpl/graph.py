@@ -224,6 +224,17 @@ class Graph:
         if name in self.tensors:
             raise ValueError(f"the graph {self.name} already has a tensor {name!r}")
 
+    def share(self, own: str, other: str) -> None:
+        """Let the nodes that use the parameter `own` use `other` in its place, of the same shape; ShapeError else."""
+        mine, theirs = self.parameters[own].shape, self.parameters[other].shape
+        if mine != theirs:
+            raise ShapeError(f"{own} has the shape {mine}, {other} has {theirs}: nodes cannot share it")
+        for place, node in enumerate(self.nodes):
+            if own in node.params.values():
+                params = {local: other if name == own else name for local, name in node.params.items()}
+                self.nodes[place] = replace(node, params=params)
+        del self.parameters[own]
+
     def users(self) -> dict[str, list[tuple[Node, str]]]:
         """Parameter → the nodes that use it, each with the operator's name of it."""
         users: dict[str, list[tuple[Node, str]]] = {name: [] for name in self.parameters}

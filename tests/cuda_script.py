@@ -162,7 +162,14 @@ def ptx():
                 # rates are Python floats in dropout, shares of neighbours quotients of whole numbers in interpolate;
                 # Numba rounds float32 to whole numbers by way of float64, and a factor of requantization is made of
                 # whole attributes there
-                wide = passed.operator in ("dropout", "interpolate", "quantize", "niti_input", "sparse_update_whole")
+                wide = passed.operator in (
+                    "dropout",
+                    "interpolate",
+                    "quantize",
+                    "niti_input",
+                    "sparse_update_whole",
+                    "staircase",
+                )
                 wide = wide or any("float64" in passed.shapes[a] for a in passed.arrays)
                 wide = wide or passed.operator.startswith("quantized_")
                 compiled(str(passed), passed.body, (*arrays, *attributes), wide)

@@ -39,9 +39,17 @@ def kind_of(method: Any) -> str | None:
 
 
 def counted(graph: Graph) -> list[str]:
-    """Names of the layers that `Plan.train_last` counts, in node order: the convolutions that a gradient reaches."""
-    reached = graph.reached()
-    return [node.name for node in graph.nodes if node.operator.trains == "counted" and node.name in reached]
+    """Names of the layers that `Plan.train_last` counts, in node order: the convolutions that a gradient reaches.
+
+    Of several with the same weights the last.
+    """
+    reached, last = graph.reached(), dict[str, str]()
+    for node in graph.nodes:
+        if node.operator.trains == "counted" and node.name in reached:
+            weights = node.params.get("w", node.name)
+            last.pop(weights, None)
+            last[weights] = node.name
+    return list(last.values())
 
 
 @dataclass(frozen=True)
@@ -240,6 +248,23 @@ class Plan:
                 found[node.name] = [p for p in own if p != op.bias or self.train_bias]
             elif op.trains == "behind" and reached or op.trains == "statistics" and self.batch_norm == "train":
                 found[node.name] = own
+        return self.whole(graph, found, gradient)
+
+    def whole(self, graph: Graph, trained: Mapping[str, list[str]], reached: set[str]) -> dict[str, list[str]]:
+        """Trained nodes with those that share their arrays: a gradient is summed over all that use one.
+
+        reached: nodes that a gradient can reach.
+        """
+        arrays = {graph.node(name).params[local] for name, own in trained.items() for local in own}
+        several = {name for name, users in graph.users().items() if len(users) > 1} & arrays
+        if not several:
+            return dict(trained)
+        found = {}
+        for node in graph.nodes:
+            own = trained.get(node.name, [])
+            more = [p for p in node.operator.params if p not in own and node.params.get(p) in several]
+            if own or more and node.name in reached:
+                found[node.name] = [p for p in node.operator.params if p in own or p in more]
         return found
 
     def rules_of(self, node: Node) -> list:

@@ -39,7 +39,8 @@ def exported(
     classes, own = None, set[str]()
     nodes = {n.output[0]: n for n in proto.graph.node if n.output}
     for name, where in stored.items():
-        at = Stored(**{**where, "axes": tuple(where["axes"]), "split": tuple(where["split"])})
+        tuples = {"axes": tuple(where["axes"]), "split": tuple(where["split"])}
+        at = Stored(**{**where, **tuples, "also": tuple((node, place) for node, place in where.get("also", ()))})
         if at.node not in nodes or nodes[at.node].input[at.place : at.place + 1] != [at.name]:
             raise CheckpointError(f"{what} has no {quoted(at.name)!r}, from which {name} is: it is another model")
         if name not in weights:
@@ -53,7 +54,8 @@ def exported(
         target = at.name
         if at.name in own or at.name not in places:  # a constant of several layers, or a copy: each has its own now
             target = fresh(at.name, places)
-            nodes[at.node].input[at.place] = target
+            for node, place in ((at.node, at.place), *at.also):
+                nodes[node].input[place] = target
             places[target] = proto.graph.initializer.add()
         own.add(at.name)
         places[target].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array, old.dtype), target))

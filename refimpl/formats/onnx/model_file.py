@@ -40,6 +40,13 @@ class ModelFile:
         """The inputs that are no constants: older files list these among them."""
         return [i for i in self.graph.input if i.name not in self.constants]
 
+    def source(self, name: str) -> str:
+        """The constant of which `name` is a copy by Identity nodes; itself where it is none."""
+        copies = {n.output[0]: n.input[0] for n in self.graph.node if n.op_type == "Identity"}
+        while name in copies:
+            name = copies[name]
+        return name
+
 
 def required() -> None:
     """CheckpointError where the package that parses such files is not installed."""

@@ -64,7 +64,8 @@ class Stored:
 
     name: of the constant; node, place: what reads it, by its first output, and as which input; axes: its axes in our
     order; split: its shape before that, where one axis stands for several; factor: ours is so many times it; inverse:
-    ours is that of the inverse of each number; shape: of a constant that nodes compute.
+    ours is that of the inverse of each number; shape: of a constant that nodes compute; also: other nodes that read it,
+    and as which input.
     """
 
     name: str
@@ -75,6 +76,12 @@ class Stored:
     factor: float = 1.0
     inverse: bool = False
     shape: tuple[int, ...] = ()
+    also: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def read(self) -> tuple:
+        """How the constant becomes the parameter."""
+        return self.axes, self.split, self.factor, self.inverse
 
     def ours(self, array: np.ndarray) -> np.ndarray:
         """The initializer in our order, with as many axes as it has."""

@@ -185,6 +185,7 @@ class Walk:
     notes: list[str] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)  # tensors that no converted node gives
     folded: int = 0
+    _read: dict[str, list[str]] = field(default_factory=dict)  # constant of the file → parameters that are its array
     _once: dict[tuple[str, str], str] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
 
@@ -342,6 +343,36 @@ class Walk:
         self.graph.weights[parameter] = np.ascontiguousarray(array.reshape(wanted))
         computed = stored.name not in self.file.constants
         self.stored[parameter] = replace(stored, shape=constant.shape) if computed else stored
+        if constant.dtype.kind == "f":
+            self.shared(parameter, constant)
+
+    def shared(self, parameter: str, constant: np.ndarray) -> None:
+        """Let a parameter be that of an earlier node where both are one constant of the file, read alike.
+
+        Exporters merge arrays that are equal by chance, as biases of zeros: a constant of one number again and again is
+        one for the nodes alone that share another one.
+        """
+        graph, stored = self.graph, self.stored[parameter]
+        name, _, local = parameter.rpartition(".")
+        own, root = graph.node(name), self.file.source(stored.name)
+        even = bool(constant.size == 0 or (constant == constant.reshape(-1)[0]).all())
+        others = self._read.setdefault(root, [])
+        for other in others:
+            earlier = graph.node(other.rpartition(".")[0])
+            if even and not set(own.params.values()).intersection(earlier.params.values()):
+                continue
+            theirs = self.stored[other]
+            if own.op == earlier.op and other.endswith(f".{local}") and stored.read == theirs.read:
+                graph.share(parameter, other)
+                del graph.weights[parameter], self.stored[parameter]
+                self.stored[other] = replace(theirs, also=(*theirs.also, (stored.node, stored.place)))
+                return
+        if others and not even:
+            self.notes.append(
+                f"{quoted(root)} is read in different ways, by {others[0].rpartition('.')[0]} and {name}: each has "
+                "weights of its own from here on"
+            )
+        others.append(parameter)
 
     def fold(self, node: Any) -> bool:
         """Compute a node that depends on no input; is it such a one?"""
