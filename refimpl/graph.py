@@ -549,9 +549,13 @@ class Graph:
         sides: Sequence[tuple[int, int]],
         channels: tuple[int, int] = (0, 0),
         value: float = 0.0,
+        mode: int = 0,
     ) -> str:
-        """A map in a border of `value`: ((top, bottom), (left, right)), and channels before and behind its own."""
-        return self.add_node(name, "border", (x,), {"sides": (*sides, channels), "value": value}, {})
+        """A map in a border: ((top, bottom), (left, right)), and channels before and behind its own.
+
+        mode: 0 of `value`; or of the map itself: 1 of its last element, 2 mirrored at that, 3 from its other end.
+        """
+        return self.add_node(name, "border", (x,), {"sides": (*sides, channels), "value": value, "mode": mode}, {})
 
     def sum_over(self, name: str, x: str, over: Sequence[int] = (1, 1, 0), mean: bool = False) -> str:
         """Sums, or means, over rows, columns and channels of a map where `over` says 1; these stay with length 1."""

@@ -314,8 +314,15 @@ def interpolate(a, attrs):
     return found | {"dx": np.einsum("ph,qw,npqc->nhwc", rows, columns, a["dy"])} if "dy" in a else found
 
 
+BORDERS = ("constant", "edge", "reflect", "wrap")
+
+
 def border(a, attrs):
     sides = ((0, 0), *attrs["sides"])
+    if attrs["mode"]:
+        places = np.pad(np.arange(a["x"].size).reshape(a["x"].shape), sides, BORDERS[attrs["mode"]])
+        dx = np.bincount(places.ravel(), a["dy"].ravel(), a["x"].size)
+        return {"y": a["x"].ravel()[places], "dx": dx.reshape(a["x"].shape)}
     part = tuple(slice(before, n - behind) for (before, behind), n in zip(sides, a["dy"].shape, strict=True))
     return {"y": np.pad(a["x"], sides, constant_values=attrs["value"]), "dx": a["dy"][part]}
 

@@ -131,7 +131,7 @@ def test_what_no_output_needs_is_not_read(tmp_path):
 
 
 REFUSED = {
-    "an old opset": (dict(opset=7), "is of opset 7, but 9 to 23 are read"),
+    "an old opset": (dict(opset=7), "is of opset 7, but 9 to 25 are read"),
     "no channels": (dict(shape=("n", "c", 5, 5)), "its channels are open"),
     "no size": (dict(shape=("n", 4, "h", "w")), "give its size, --size"),
     "five axes": (dict(shape=(1, 4, 5, 5, 5)), "has the shape 1x4x5x5x5 of float"),

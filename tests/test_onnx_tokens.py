@@ -128,8 +128,7 @@ def test_a_batch_of_the_file_itself(tmp_path):
 
 REFUSED = {
     "joins samples": [("Concat", ["x", "x"], ["y"], {"axis": 0})],
-    "backwards": [("Slice", ["x", "far1", "zero1", "two", "minus"], ["y"], {})],
-    "do not follow each other": [("Gather", ["x", "apart"], ["y"], {"axis": 1})],
+    "takes some of the samples": [("Gather", ["x", "apart"], ["y"], {"axis": 0})],
     "cuts across its axes": [("Reshape", ["x", "odd"], ["y"], {})],
     "works along samples": [("Transpose", ["x"], ["a"], {"perm": [1, 0, 2, 3]}), ("Softmax", ["a"], ["b"], {"axis": 1}),
                             ("Relu", ["b"], ["y"], {})],
@@ -140,8 +139,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("why", REFUSED)
 def test_what_cannot_be_read(why, tmp_path):
-    constants = {"far1": np.array([3]), "zero1": np.array([0]), "two": np.array([2]), "minus": np.array([-1]),
-                 "apart": np.array([0, 2]), "odd": np.array([1, 8, 15]), "turned": floats(5, 2)}  # fmt: skip
+    constants = {"apart": np.array([0, 0]), "odd": np.array([1, 8, 15]), "turned": floats(5, 2)}  # fmt: skip
     used = {name for _, ins, _, _ in REFUSED[why] for name in ins}
     kept = {name: a for name, a in constants.items() if name in used}
     found = imported(saved(tmp_path / "a.onnx", REFUSED[why], (1, 6, 4, 5), constants=kept))

@@ -441,6 +441,29 @@ def onnx_gauntlet() -> str:
     return table(head, rows, right=2)
 
 
+def onnx_official() -> str:
+    """A row an operator with the cases that pass, then one for each reason why others do not."""
+    found = record("onnx-official")
+    rows, reasons = [], dict[str, list[str]]()
+    for op, cases in found["measured"].items():
+        passed = [name for name, said in cases.items() if said == "passed"]
+        first = [name for name, said in cases.items() if said.startswith("passed but")]
+        for name, said in cases.items():
+            if said != "passed":
+                reasons.setdefault(f"`{op}`: {said}", []).append(name)
+        count = f"{len(passed)} of {len(cases)}" + (f", {len(first)} in their first output" if first else "")
+        rows.append([f"`{op}`", count, ", ".join(passed)])
+    said = (
+        f"{found['passed']:,} of {found['cases']:,} cases of {len(found['measured'])} operators pass, and "
+        f"{found['first']} more in their first output."
+    )
+    return "\n\n".join([
+        said, table(["operator", "pass", "which"], rows),
+        "The others, and why:", table(["operator and reason", "", "cases"],
+                                      [[why, len(names), ", ".join(names)] for why, names in reasons.items()]),
+    ])  # fmt: skip
+
+
 def curves(ways: dict) -> str:
     """Accuracy against forward passes, in percent, of the ways without a backward pass."""
     shown = {way: r for way, r in ways.items() if way != "backprop"}
@@ -467,7 +490,7 @@ TABLES = {
     "quantized-noniid": quantized_noniid, "quantized-lenet": quantized_lenet, "quantized-scaling": quantized_scaling,
     "quantized-resnet": quantized_resnet, "outcomes": outcomes,
     "outcomes-photographs": partial(outcomes, "outcomes-photographs"),
-    "advice-outcomes": advice_outcomes, "onnx-gauntlet": onnx_gauntlet,
+    "advice-outcomes": advice_outcomes, "onnx-gauntlet": onnx_gauntlet, "onnx-official": onnx_official,
 }  # fmt: skip
 
 

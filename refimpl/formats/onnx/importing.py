@@ -168,6 +168,8 @@ def converted(walk: Walk, node: Any, place: int) -> None:
             return
         assert module is not None
         module.convert(OnnxNode(walk, node, name))
+        if lacks := [n for n in node.output if n and n in walk.consumers and n not in walk.values]:
+            raise Unsupported(f"its output {quoted(lacks[0])!r} is read, which is not made")
     except (Unsupported, ShapeError) as e:
         walk.told.append(Told(name, node.op_type, MISSING, str(e)))
         walk.lost |= outputs

@@ -16,7 +16,7 @@ from ...storage import files
 from ...storage.checkpoint import CheckpointError
 from ...storage.files import quoted
 
-OPSETS = range(9, 24)  # of the operators' standard domain that converters were written for
+OPSETS = range(9, 26)  # of the operators' standard domain that converters were written for
 STANDARD = ("", "ai.onnx")  # names of that domain
 MOST_NODES = 100_000
 

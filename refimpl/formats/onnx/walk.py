@@ -336,14 +336,15 @@ class Walk:
         constant = self.values[stored.name]
         if isinstance(constant, Value):
             raise Unsupported(f"{quoted(stored.name)!r} depends on the input of the graph")
-        if constant.dtype.kind == "b" or constant.dtype.kind == "f" and constant.dtype.itemsize < 4:
+        floats = constant.dtype.kind == "f"
+        if not floats or constant.dtype.itemsize < 4:
             constant = constant.astype(np.float32)
         array = np.asarray(stored.ours(constant))
         wanted = self.graph.parameters[parameter].shape
         self.graph.weights[parameter] = np.ascontiguousarray(array.reshape(wanted))
         computed = stored.name not in self.file.constants
         self.stored[parameter] = replace(stored, shape=constant.shape) if computed else stored
-        if constant.dtype.kind == "f":
+        if floats:
             self.shared(parameter, constant)
 
     def shared(self, parameter: str, constant: np.ndarray) -> None:

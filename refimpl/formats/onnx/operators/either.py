@@ -1,4 +1,4 @@
-"""Where: of two tensors or constants one, element by element; Max and Min: the larger or smaller one.
+"""Where: of two tensors or constants one, element by element; Max and Min: the largest or smallest of several.
 
 A constant of one number, or of one number again and again, does not train, another one does as weights. At a condition
 gradients stop.
@@ -16,25 +16,22 @@ OPERATORS = ("Where", "Max", "Min")
 
 
 def convert(here: OnnxNode) -> None:
-    """A one_of_two: by the condition, or by the sign of the difference."""
-    if here.op == "Where":
-        c, a, b = (here.value(i) for i in range(3))
-    elif len(here) == 2:
-        a, b = here.value(0), here.value(1)
-        c = a
-    else:
-        raise Unsupported(f"it takes {len(here)} tensors, two are read")
-    given = [v for v in (a, b, c) if isinstance(v, Value)]
-    wide = joint(np.shape(v) if isinstance(v, np.ndarray) else v.shape for v in (c, a, b))
+    """A one_of_two: by the condition, or for each further tensor by the sign of the difference."""
+    inputs = [here.value(i) for i in range(len(here))]
+    wide = joint(v.shape for v in inputs)
+    given = [v for v in inputs if isinstance(v, Value)]
     like = next((v for v in given if v.shape == wide), None) or widened(here, given[0], wide)
-    one, other = (full(here, v, i, like) for i, v in ((len(here) - 2, a), (len(here) - 1, b)))
+    each = [full(here, v, i, like) for i, v in enumerate(inputs)]
     if here.op == "Where":
-        chosen = full(here, c, 0, like)
-    else:
-        gap = here.graph.sub(here.walk.unique(f"{here.name}.difference"), one, other)
-        above, below = (1.0, 0.0) if here.op == "Max" else (0.0, 1.0)
-        chosen = here.graph.by_sign(here.walk.unique(f"{here.name}.first"), gap, below, 0.0, above)
-    here.like(here.graph.one_of_two(here.walk.unique(here.name), chosen, one, other), like)
+        here.like(here.graph.one_of_two(here.name, *each), like)
+        return
+    best, part = each[0], here.walk.unique
+    above, below = (1.0, 0.0) if here.op == "Max" else (0.0, 1.0)
+    for other in each[1:]:
+        gap = here.graph.sub(part(f"{here.name}.difference"), best, other)
+        first = here.graph.by_sign(part(f"{here.name}.first"), gap, below, 0.0, above)
+        best = here.graph.one_of_two(part(here.name), first, best, other)
+    here.like(best, like)
 
 
 def full(here: OnnxNode, value: Value | np.ndarray, place: int, like: Value) -> str:

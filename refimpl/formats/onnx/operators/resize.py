@@ -61,8 +61,6 @@ def asked(here: OnnxNode, rank: int, axis: int) -> tuple[Fraction, bool]:
         found, sizes = here.constant(1, "scales"), None
     else:
         found, sizes = here.constant(2, "scales"), here.constant(3, "sizes")
-    if here.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise Unsupported("it keeps the ratio of rows and columns")
     by_size = sizes is not None and sizes.size > 0
     given = sizes if by_size else found
     if given is None or not given.size:
@@ -73,6 +71,17 @@ def asked(here: OnnxNode, rank: int, axis: int) -> tuple[Fraction, bool]:
         full[int(place) % rank] = n
     if full[0] != 1 or full[1] != (whole[1] if by_size else 1):
         raise Unsupported(f"it changes samples or channels: {given.tolist()}")
+    policy = here.attr("keep_aspect_ratio_policy", "stretch")
+    if by_size and policy != "stretch":  # one scale for all axes that it names
+        named = [int(place) % rank for place in here.attr("axes", range(rank))]
+        shares = [Fraction(int(full[place]), whole[place]) for place in named]
+        one = min(shares) if policy == "not_larger" else max(shares)
+        for place in named:
+            full[place] = one * whole[place]
+        if any(full[place] != int(full[place]) for place in named):  # the grid then follows the scale, not the size
+            raise Unsupported(
+                f"it keeps the ratio of rows and columns at a scale of {one}, which makes no whole numbers"
+            )
     if by_size:
         return Fraction(int(full[axis]), whole[axis]), True
     return Fraction(full[axis]).limit_denominator(MOST), False
