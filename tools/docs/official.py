@@ -182,5 +182,11 @@ def record() -> dict:
     }
 
 
+def write(name: str, found: dict) -> None:
+    """Write a record."""
+    text = json.dumps(found, indent=1, ensure_ascii=False)
+    checkpoint.write_atomic(RESULT.with_name(f"{name}.json"), [f"{text}\n".encode()])
+
+
 if __name__ == "__main__":
-    checkpoint.write_atomic(RESULT, [(json.dumps(record(), indent=1, ensure_ascii=False) + "\n").encode()])
+    write(NAME, record())

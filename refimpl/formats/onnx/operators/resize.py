@@ -66,7 +66,7 @@ def asked(here: OnnxNode, rank: int, axis: int) -> tuple[Fraction, bool]:
     if given is None or not given.size:
         raise Unsupported("it has neither scales nor sizes")
     whole = here.shape(here.tensor(0))
-    full: list[float] = [*whole] if by_size else [1] * rank
+    full: list[float | Fraction] = [*whole] if by_size else [1] * rank
     for place, n in zip(here.attr("axes", range(rank)), given.tolist(), strict=True):
         full[int(place) % rank] = n
     if full[0] != 1 or full[1] != (whole[1] if by_size else 1):
