@@ -17,7 +17,9 @@ from .data.pixels import Level
 from .kernels.geometry import MOST_DIGITS, ceil_pad, same_pad
 from .kernels.passes import ShapeError, canonical, dtypes_of, full_shape, read_sizes, starred_axes
 from .kernels.quantized import Quantized, check_quantized
+from .kernels.resizing import resized
 from .ops import Operator, operator
+from .ops.cubic_resize import reaches
 
 
 @dataclass(frozen=True)
@@ -541,6 +543,23 @@ class Graph:
         """
         attrs = {"size": size, "scale": scale, "smooth": smooth, "grid": grid, "rounding": rounding}
         return self.add_node(name, "interpolate", (x,), attrs, {})
+
+    def cubic_resize(
+        self, name: str, x: str, size: Pair = 0, scale: tuple[tuple[int, int], tuple[int, int]] = ((1, 1), (1, 1)),
+        grid: Pair = 0, cubic: bool = True, bend: float = -0.75, shrink: bool = False, exclude: bool = False,
+    ) -> str:  # fmt: skip
+        """A map in another size by a cubic or linear filter; size, scale and grid as in `interpolate`.
+
+        bend: of the cubic one; shrink: it is wider where the map becomes smaller (antialiasing); exclude: what lies
+        beyond the map has no share.
+        """
+        attrs: dict = {"size": size if isinstance(size, tuple) else (size, size), "scale": scale, "shrink": shrink}
+        attrs |= {"cubic": cubic}
+        letters = dict(zip("HW", self.shape(x)[1:3], strict=True))
+        attrs["reach"] = reaches(letters | resized(letters, attrs), attrs)
+        return self.add_node(
+            name, "cubic_resize", (x,), attrs | {"grid": grid, "bend": bend, "exclude": exclude}, {}
+        )  # fmt: skip
 
     def border(
         self,

@@ -314,6 +314,33 @@ def interpolate(a, attrs):
     return found | {"dx": np.einsum("ph,qw,npqc->nhwc", rows, columns, a["dy"])} if "dy" in a else found
 
 
+def filters(shape, attrs):
+    """What each row takes of the rows of x, (P, H), and each column, (Q, W)."""
+    found = []
+    for axis, n in enumerate(shape[1:3]):
+        scale = attrs["scale"][axis][0] / attrs["scale"][axis][1]
+        out = attrs["size"][axis] or n * attrs["scale"][axis][0] // attrs["scale"][axis][1]
+        scale = out / n if attrs["size"][axis] else scale
+        p = np.arange(out)[:, None]
+        place = ((p + 0.5) / scale - 0.5, p * (n - 1) / max(1, out - 1), p / scale)[attrs["grid"][axis]]
+        wide = max(1.0, 1 / scale) if attrs["shrink"] else 1.0
+        beyond = 4 * n + 20
+        rows = np.arange(-beyond, n + beyond)
+        d, a = np.abs(rows - place) / wide, attrs["bend"]
+        near, far = np.polyval([a + 2, -a - 3, 0, 1], d), a * np.polyval([1, -5, 8, -4], d)
+        k = np.where(d < 1, near, np.where(d < 2, far, 0)) if attrs["cubic"] else np.maximum(1 - d, 0)
+        k = k * ((rows >= 0) & (rows < n)) if attrs["exclude"] else k
+        k /= k.sum(1, keepdims=True)
+        found.append(k @ (np.clip(rows, 0, n - 1)[:, None] == np.arange(n)))
+    return found
+
+
+def cubic_resize(a, attrs):
+    rows, columns = filters(a["x"].shape, attrs)
+    found = {"y": np.einsum("ph,qw,nhwc->npqc", rows, columns, a["x"])}
+    return found | {"dx": np.einsum("ph,qw,npqc->nhwc", rows, columns, a["dy"])} if "dy" in a else found
+
+
 BORDERS = ("constant", "edge", "reflect", "wrap")
 
 

@@ -260,6 +260,9 @@ def test_an_operator_gives_what_onnxruntime_gives(tmp_path, case):
 
 GRIDS = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
 RESIZED = [{"mode": m, "coordinate_transformation_mode": t} for m in ("nearest", "linear") for t in GRIDS]
+RESIZED += [{"mode": "cubic", "coordinate_transformation_mode": t} for t in GRIDS]
+RESIZED += [{"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1}]
+RESIZED += [{"mode": mode, "antialias": 1} for mode in ("linear", "cubic")]
 RESIZED += [{"nearest_mode": m} for m in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")]
 RESIZED += [{"axes": [2, 3], "mode": "linear"}, {"coordinate_transformation_mode": "half_pixel_symmetric"}]
 
