@@ -169,6 +169,7 @@ def ptx():
                     "niti_input",
                     "sparse_update_whole",
                     "staircase",
+                    "cubic_resize",
                 )
                 wide = wide or any("float64" in passed.shapes[a] for a in passed.arrays)
                 wide = wide or passed.operator.startswith("quantized_")

@@ -48,6 +48,8 @@ CASES = {  # nodes, shape of the input, constants, opset
     "linear, scaled": (
         [("Gemm", ["x", "w", "b"], ["y"], {"alpha": 0.5, "beta": -2.0})], (5,),
         {"w": floats(5, 3), "b": floats(3)}, 17),
+    "linear, with one number": (
+        [("Gemm", ["x", "w", "b"], ["y"], {"beta": 0.5})], (5,), {"w": floats(5, 3), "b": np.float32(2)}, 17),
     "matmul and add": (
         [("MatMul", ["x", "w"], ["t"], {}), ("Add", ["b", "t"], ["y"], {})], (5,),
         {"w": floats(5, 3), "b": floats(3)}, 17),

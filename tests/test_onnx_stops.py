@@ -65,6 +65,9 @@ CASES = {  # nodes, constants
                {"to": np.array([1, 4, 2, 3])}),
     "spread along channels": ([("ReduceMax", ["x", "a"], ["g"], {}), ("Expand", ["g", "to"], ["y"], {})],
                               {"to": np.array([3, 5, 6]), "a": np.array([1])}),
+    "an array that is wider": (
+        [("ReduceMax", ["x", "a"], ["r"], {}), ("Mul", ["r", "w"], ["m"], {}), ("Sub", ["v", "m"], ["y"], {})],
+        {"a": np.array([2, 3]), "w": floats(4, 1, 3), "v": floats(1, 1, 2, 1)}),
     "each wider than the other": (
         [("ReduceMax", ["x", "a"], ["r"], {}), ("ReduceMax", ["x", "b"], ["s"], {}), ("Sub", ["r", "s"], ["y"], {})],
         {"a": np.array([2]), "b": np.array([1, 3])}),

@@ -56,9 +56,12 @@ def weights(
 ) -> None:  # fmt: skip
     """Give what `make`, a method of Graph such as `add_weight`, makes of x and the array beside it as its weights.
 
-    x: a tensor with the axes of `found.x`. factor, inverse: the weights are so many times the array, or its inverse.
+    x: a tensor with the axes of `found.x`, which is spread where the array is wider. factor, inverse: the weights are
+    so many times the array, or its inverse.
     """
     array = found.array
+    if array.ndim <= len(x.shape):  # an array may be wider than the tensor too
+        x = widened(here, x, joint((x.shape, array.shape)))
     sides = (1,) * (len(x.shape) - array.ndim) + array.shape[max(0, array.ndim - len(x.shape)) :]
     if any(n not in (1, whole) for n, whole in zip(sides, x.shape, strict=True)):
         raise Unsupported(f"its constant has the shape {array.shape}, its input {x.shape}")
