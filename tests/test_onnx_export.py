@@ -78,6 +78,22 @@ def test_a_layer_that_is_applied_twice_has_one_array(tmp_path, copied):
     assert not any(np.array_equal(one, other) for one, other in zip(arrays[:3], arrays[3:], strict=True))
 
 
+def test_a_constant_that_no_initializer_is_and_two_layers_share(tmp_path):
+    value = onnx.numpy_helper.from_array(floats(3, 3, 1, 1))
+    nodes = [("Constant", [], ["w"], {"value": value}), ("Conv", ["x", "w"], ["c"], {}), ("Tanh", ["c"], ["t"], {}),
+             ("Conv", ["t", "w"], ["d"], {}), ("GlobalAveragePool", ["d"], ["g"], {}),
+             ("Flatten", ["g"], ["y"], {})]  # fmt: skip
+    path, x = saved(tmp_path / "a.onnx", nodes, (1, 3, 5, 5), rank=2), floats(1, 3, 5, 5)
+    graph = load_onnx(path)
+    (name,) = graph.weights
+    weights = {name: graph.weights[name] + 1}
+    (tmp_path / "b.onnx").write_bytes(exported(path, graph.stored, weights, {}))
+    graph.weights = weights
+    y = ri.Trainer(ri.compile(graph, None, 1)).predict(as_ours(x))
+    np.testing.assert_allclose(by_runtime(tmp_path / "b.onnx", x), y, 1e-4, 1e-5)
+    assert len(onnx.load(tmp_path / "b.onnx").graph.initializer) == len(load_onnx(tmp_path / "b.onnx").weights) == 1
+
+
 def test_arrays_that_an_exporter_merged_are_not_shared(tmp_path):
     nodes = [("Conv", ["x", "v", "b"], ["c"], {}), ("Conv", ["c", "w", "b"], ["d"], {}),
              ("GlobalAveragePool", ["d"], ["g"], {}), ("Flatten", ["g"], ["y"], {})]  # fmt: skip

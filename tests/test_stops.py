@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from node_cases import check_net
 
 import refimpl as ri
 from costmodel import closed_form, predict
@@ -46,6 +47,13 @@ def test_what_lies_before_it_alone_is_frozen(beside, backend):
         along = {"front.w": np.ones((3, 3, 3, 4))}
         with pytest.raises(ValueError, match="the loss of net depends on no parameter that has a tangent"):
             ri.directional_derivative(g, x, y, along, backend=backend)
+
+
+def test_a_condition_that_trains_by_another_way():
+    g = Graph("net", (6, 5), 3)
+    c, a = g.conv2d("c", "input", 4, 3), g.conv2d("a", "input", 4, 3)
+    g.linear("fc", g.global_avg_pool("mean", g.one_of_two("y", c, a, g.tanh("squashed", c))), 3)
+    check_net(g, "fast", "c.w", "a.w")
 
 
 def test_train_last_counts_what_can_train():
