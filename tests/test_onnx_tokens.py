@@ -65,6 +65,8 @@ MOVES = {
                 ("Transpose", ["h"], ["i"], {"perm": [0, 3, 1, 2]}), ("Add", ["x", "i"], ["y"], {})],
     "samples in between": [reshape("x", "a", (-1, 3, 2, 20)), ("Transpose", ["a"], ["b"], {"perm": [1, 0, 3, 2]}),
                            ("Gather", ["b", "one"], ["c"], {"axis": 0}), ("Tanh", ["c"], ["y"], {})],
+    "a first axis that comes and goes": [("Unsqueeze", ["x", "zero1"], ["a"], {}),
+                                         ("Gather", ["a", "zero"], ["b"], {"axis": 0}), ("Tanh", ["b"], ["y"], {})],
     "rows of features": [("Flatten", ["x"], ["a"], {}), reshape("a", "b", (0, 6, 20)), ("Sigmoid", ["b"], ["y"], {})],
     "a sum of two orders": [("Transpose", ["x"], ["a"], {"perm": [0, 1, 3, 2]}), reshape("a", "b", (0, 6, 20)),
                             reshape("x", "c", (0, 6, 20)), ("Add", ["b", "c"], ["d"], {}), ("Relu", ["d"], ["y"], {})],
@@ -98,7 +100,7 @@ MOVES = {
 }  # fmt: skip
 CONSTANTS = {
     "one": np.array(1), "one1": np.array([1]), "three": np.array([3]), "two": np.array([2]), "zeros": np.array([1, 0]),
-    "zero1": np.array([0]), "far1": np.array([2**31]), "square": np.arange(2, 6).reshape(2, 2),
+    "zero1": np.array([0]), "zero": np.array(0), "far1": np.array([2**31]), "square": np.arange(2, 6).reshape(2, 2),
     "all": np.array([1, 6, 4, 5]),
     "place": floats(1, 20, 6), "head": floats(2, 1),
     "far": np.array([2**31, 2**31]), "maps": np.array([2, 3]), "steps": np.array([2, 5]), "counts": np.array([1, 4]),

@@ -91,14 +91,14 @@ def gathered(here: OnnxNode, x: Value) -> Value:
 
 def picked(here: OnnxNode, x: Value, axis: int, places: list[int]) -> Value:
     """These elements of an axis: a part for each run of them that follow each other, side by side."""
-    if SAMPLES in x.layout[axis]:
-        raise Unsupported("it takes some of the samples, or puts them in another order")
     runs: list[tuple[int, int]] = []
     for place in places:
         if runs and place == sum(runs[-1]):
             runs[-1] = (runs[-1][0], runs[-1][1] + 1)
         else:
             runs.append((place, 1))
+    if len(runs) > 1 and SAMPLES in x.layout[axis]:
+        raise Unsupported("it takes some of the samples, or puts them in another order")
     if not 0 < len(runs) <= MOST_RUNS:
         raise Unsupported(f"it takes {len(runs)} runs of elements along axis {axis}, 1 to {MOST_RUNS} are read")
     parts = [part(here, x, axis, start, count) for start, count in runs]
