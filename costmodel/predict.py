@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from refimpl import arguments
 from refimpl.compiler.executed import NOTHING, Ops, executed
 from refimpl.compiler.ir import Call, Launch
 from refimpl.compiler.program import Program
@@ -12,7 +13,7 @@ from refimpl.methods.filter_shares import STEPS
 from refimpl.methods.strategy import Turn
 
 from .device import device as devices
-from .device import kernels
+from .device import gpu, kernels
 from .formulas.cost import ARITHMETIC, counts
 
 
@@ -162,7 +163,10 @@ class Estimate:
     @cached_property
     def work(self) -> list[dict[str, float]]:
         """The terms of each launch on a full batch, in order (`costmodel.device.kernels`)."""
-        return kernels.work(self.program, self.device.at(self.program.threads)[1])
+        program = self.program
+        if program.backend == gpu.BACKEND:
+            return gpu.work(program, (executed(launch, program.batch, call_counts) for launch in program.order))
+        return kernels.work(program, self.device.at(program.threads)[1])
 
     @cached_property
     def launches(self) -> list[float]:
@@ -236,8 +240,10 @@ def estimate(program: Program, n: int | None = None, device: devices.Device | st
     (`Estimate.bounds`); where chance decides whether a step is made or which blocks it leaves out, the price is the
     mean over all choices.
 
-    KeyError for a pass without a formula or an unknown device, ProfileError for a device profile that cannot be read.
+    ValueError for what is no Program, KeyError for a pass without a formula or an unknown device, ProfileError for a
+    device profile that cannot be read.
     """
+    arguments.offers("program", program, "peak_bytes", "a Program, such as refimpl.compile(graph, plan, batch) makes")
     n = program.batch if n is None else n
     device = devices.find(device) if isinstance(device, str) else device
     turns = turns_of(program, n)

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from costmodel.device import device
 from refimpl import data
+from refimpl.kernels.cuda import CudaError
 from refimpl.recipes.head import kept_bytes
 from refimpl.recipes.plain import Unwatched
 from refimpl.recipes.rehearsed import Rehearsed
@@ -64,6 +65,8 @@ def run(
         raise Interrupted(f"interrupted{adaptation.kept() or ' before anything was saved'}") from None
     except CheckpointError as e:
         raise CheckpointError(f"{e}{adaptation.kept()}") from None
+    except CudaError as e:
+        raise Malformed(f"{e}{adaptation.kept()}") from None
     except MemoryError as e:
         problem = f"the memory that this process may use does not suffice ({str(e) or 'none is left'})"
         raise Malformed(f"{problem}: a smaller --batch takes less{adaptation.kept()}") from None
@@ -123,6 +126,7 @@ class Adaptation:
                 raise Malformed(f"{path} cannot be resumed: {e}") from None
             for dropped, ran in state.made.items():
                 trainer.made.setdefault(dropped, Counter()).update(ran)
+            tell(f"the run in {self.output} goes on after step {self.saved}")
         else:
             self.before, self.step_seconds, self.begun = confusion(trainer, self.job.dataset), [], [0]
             self.first = None

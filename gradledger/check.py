@@ -1,6 +1,7 @@
 """`gradledger check`: can a model be trained? Of each operator, layer and method; and what a step would take."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from refimpl.data.pixels import words
@@ -17,10 +18,11 @@ from refimpl.storage.checkpoint import CheckpointError
 from . import cost
 from .cost import CostSettings
 from .errors import MALFORMED, Malformed, Refused
-from .models import described, describes_itself, is_file, saved
+from .models import described, describes_itself, is_file, quantized_file, saved
 from .options import size as read_size
 
 TRAINS, FORWARD, MISSING = "trains", "forward only", "missing"
+BITS = "16w8a"  # weights of whole numbers that can be perturbed, as a method calls them
 
 
 def run(model: str, size: str | None, batch: int) -> dict:
@@ -53,6 +55,7 @@ def run(model: str, size: str | None, batch: int) -> dict:
         graph = described(model, None, read_size(size))
         record["operators"] = record["operators"] or own_operators(graph)
     settings = CostSettings(model=model, size=size, batch=batch, from_scratch=not is_file(model))
+    whole = in_whole_numbers(settings)
     return {
         "ok": True,
         **record,
@@ -64,6 +67,7 @@ def run(model: str, size: str | None, batch: int) -> dict:
         "layers": layers(graph),
         "batch": batch,
         "methods": list(methods(settings)),
+        **({"whole": whole} if whole else {}),
     }
 
 
@@ -154,19 +158,37 @@ def layers(graph: Graph) -> list[dict]:
     ]
 
 
+def in_whole_numbers(settings: CostSettings) -> dict | None:
+    """What of a quantized file trains in its own whole numbers, and by which method; None where it is none.
+
+    `ok`; where it is not, `reason` and `lacking`, operators without a form in whole numbers and how many there are.
+    """
+    name = settings.model
+    if not (holds_whole(name) if name.endswith(".npz") else name.endswith((ONNX, LITE)) and quantized_file(name)):
+        return None
+    try:
+        described(name, None, read_size(settings.size), True)
+    except CheckpointError as e:
+        return {"ok": False, "reason": str(e), "lacking": getattr(e, "lacking", {})}
+    return {"ok": True, "methods": list(methods(replace(settings, whole=True)))}
+
+
 def methods(settings: CostSettings) -> Iterator[dict]:
     """What a step of each method takes, with its own settings; or why it cannot be used."""
-    for name in registry.known():
+    for name, method in registry.known().items():
+        bits = method.states.settings.get("bits")
+        asked = f"{name}:bits={BITS}" if settings.whole and isinstance(bits, tuple) and BITS in bits else name
         try:
-            found = cost.run(CostSettings(**{**vars(settings), "method": [name]}))
+            found = cost.run(CostSettings(**{**vars(settings), "method": [asked]}))
         except (*MALFORMED, Refused, CheckpointError) as e:
-            yield {"method": name, "refused": str(e)}
+            yield {"method": asked, "refused": str(e)}
             continue
         yield {
-            "method": name,
+            "method": asked,
             "settings": found["method"],
             "train_last": found["train_last"],
             "macs": found["macs"],
+            "imacs": sum(found["integers"]["imacs"].values()),
             "seconds": found["seconds"],
             "bytes": found["peak_bytes"] + found["state_bytes"],
             "resident_bytes": found["resident_bytes"],

@@ -19,6 +19,7 @@ from .command import (
     ClassWeights,
     Clip,
     Command,
+    Commands,
     FromScratch,
     Group,
     Json,
@@ -51,6 +52,7 @@ from .use import COMMANDS
 
 OWN_PROCESS = "own process"  # what a command's context holds where the process has nothing else to do
 app = typer.Typer(
+    cls=Commands,
     pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train neural networks on small devices, with every gradient's cost known before the run.",

@@ -1,6 +1,7 @@
 """What the commands share: how a number is read, the help that names the methods, and options that several have."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -36,11 +37,44 @@ GROUPS = {  # under which heading, after the common options, the help tells an o
 MANY = 20  # options from which on they are told in groups
 
 
+# Newer versions of Typer carry click inside, older ones need the package: its errors are found by their names.
+UsageError = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
+
+
+class Commands(typer.core.TyperGroup):
+    """The commands, each told in a whole sentence, where Typer would cut it off."""
+
+    def format_commands(self, ctx, formatter) -> None:
+        """Print the commands and what they are for."""
+        shown = {name: command.help or "" for name, command in self.commands.items() if not command.hidden}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, " ".join(text.split("\n\n")[0].split())) for name, text in shown.items()])
+
+
 class Command(typer.core.TyperCommand):
     """A command whose help names the methods. They are asked when it is: to import them takes a second and Numba.
 
     Of many options it tells the common ones first, the others under the headings of GROUPS.
     """
+
+    def parse_args(self, ctx, args) -> list[str]:
+        """Read what was given; a word that stands alone where --data is missing is told to be data."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError:
+            if word := self.data_without_option(ctx, given):
+                raise UsageError(f"{word!r} stands alone: data are given as --data {shlex.quote(word)}", ctx) from None
+            raise
+
+    def data_without_option(self, ctx, args: list[str]) -> str:
+        """The first word that is no argument and no option's, where --data could be given and was not, else ''."""
+        try:
+            found, rest, _ = self.make_parser(ctx).parse_args(args=args)
+        except UsageError:
+            return ""
+        takes = any(param.name == "data" for param in self.params)
+        return rest[0] if takes and rest and not isinstance(found.get("data"), str) else ""
 
     def format_help(self, ctx, formatter) -> None:
         """Print the help, told in full."""
@@ -117,7 +151,7 @@ Backend = Annotated[
     ),
 ]
 Whole = Annotated[
-    bool, typer.Option("--whole", help="A quantized .npz stays one of whole numbers, and trains in them.")
+    bool, typer.Option("--whole", help="A quantized net (.npz, .onnx, .tflite) trains in its own whole numbers.")
 ]
 FromScratch = Annotated[
     bool, typer.Option("--from-scratch", help="Begin with random weights, where a model comes without any.")

@@ -41,8 +41,8 @@ def bits() -> Finding:
 
 def python() -> Finding:
     """The version of Python."""
-    good = sys.version_info >= (3, 11)
-    return Finding("Python", OK if good else BAD, sys.version.split()[0], "Python 3.11 or newer is needed")
+    good = sys.version_info >= (3, 10)
+    return Finding("Python", OK if good else BAD, sys.version.split()[0], "Python 3.10 or newer is needed")
 
 
 def memory() -> Finding:

@@ -26,12 +26,12 @@ def load(path: str | os.PathLike, seed: int = 0, threads: int | None = None, pix
     return found
 
 
-def adapt(output: str | os.PathLike | None = None, resume: bool = False, **settings: Any) -> Model:
+def adapt(*, output: str | os.PathLike | None = None, resume: bool = False, **settings: Any) -> Model:
     """Adapt a net as `gradledger adapt` does, into a folder of its own; the model of the weights that it wrote.
 
     settings: the command's options, `model`, `data`, `method` (a text or a list), `train_last`, `epochs`, …, with
-    underscores. output: default the next `gradledger-out/run-N`. The record is the model's `record`. Raises
-    TypeError for an unknown option, else as `gradledger.adapt.run`.
+    underscores; each is given by its name. output: default the next `gradledger-out/run-N`. The record is the model's
+    `record`. Raises TypeError for an unknown option, else as `gradledger.adapt.run`.
     """
     from . import adapt as job
     from . import numbered

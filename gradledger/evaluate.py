@@ -22,12 +22,13 @@ RECORD, PICTURE = "evaluate.json", "confusion.png"
 
 def run(
     file: str, source: str, part: str, subject: int | None, seed: int | None, threads: int | None, output: Path,
-    pixels: str | None = None,
+    pixels: str | None = None, skip_bad: bool = False,
 ) -> dict:  # fmt: skip
     """The record, which is written into `output` with a picture of the confusion table.
 
     part: of the data, test, train, val or all; a source that is not split is split by the seed, default that of the
-    net's own training; pixels: as `door.load`. Classes go by name. Raises CheckpointError, DataError, Malformed.
+    net's own training; pixels: as `door.load`; skip_bad: leave out what cannot be used, as
+    where the net's own training did. Classes go by name. Raises CheckpointError, DataError, Malformed.
     """
     if part not in PARTS:
         raise unknown("part", part, PARTS)
@@ -37,7 +38,7 @@ def run(
     seed = recipe.get("seed", 0) if seed is None else seed
     options.seed(seed)
     subject = recipe.get("subject") if subject is None and source == "watch" else subject
-    d = samples.dataset(source, model.preprocessing, subject, seed, recipe)
+    d = samples.dataset(source, model.preprocessing, subject, seed, recipe | ({"skip_bad": True} if skip_bad else {}))
     names, true, told = told_of(model, d, file, PARTS[:3] if part == "all" else (part,))
     make_folder(output)
     verdict = judged(model.classes, true, told)
@@ -56,6 +57,7 @@ def run(
         "classes": list(verdict.classes),
         "confusion": verdict.confusion.tolist(),
         "confused": verdict.confused(names),
+        "skipped": [{"what": what, "why": why} for what, why in d.origin.skipped],
     }
     checkpoint.write_json(output / RECORD, record)
     picture = finish.make("plot", output / RECORD, output / PICTURE)

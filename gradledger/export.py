@@ -1,34 +1,37 @@
-"""`gradledger export`: an adapted net back into the ONNX model that it came from, under the names of that file."""
+"""`gradledger export`: an adapted net back into the model that it came from, under the names of that file.
+
+That is a model of ONNX, or one of TensorFlow Lite that trained in its own whole numbers.
+"""
 
 import os
 from pathlib import Path
 
 import numpy as np
 
-from refimpl.formats.onnx import imported
+from refimpl.formats import onnx, tflite_whole
 from refimpl.formats.onnx.exporting import exported
-from refimpl.saved.described import ONNX, PARTS, Saved, described
+from refimpl.saved.described import LITE, ONNX, PARTS, Saved, described
 from refimpl.saved.model import load
 from refimpl.storage import checkpoint
 
 from .errors import Malformed
-from .models import saved
+from .models import quantized_file, saved
 from .output import make_folder
 from .run_folder import EXPORTED, WEIGHTS
 from .streams import tell
 
 
 def run(file: str, like: str | None, output: Path | None, int8: str | None = None) -> dict:
-    """Write the ONNX model of a file of ours; the record.
+    """Write the model of a file of ours; the record.
 
     like: the model that it was adapted from, default a file of its name beside `file` or where the command runs.
-    output: default `file` with .onnx at its end. int8: samples by which its int8 form is made too, beside it.
-    Malformed where the net came from no ONNX model, or that model is missing or another one; CheckpointError where a
+    output: default `file` with the end of that model. int8: samples by which its int8 form is made too, beside it.
+    Malformed where the net came from no such model, or that model is missing or another one; CheckpointError where a
     file cannot be read or written.
     """
     found = saved(file)
     original = source(found, like)
-    target = Path(file).with_suffix(ONNX) if output is None else output
+    target = Path(file).with_suffix(original.suffix) if output is None else output
     if target.exists() and os.path.samefile(target, original):
         raise Malformed(
             f"{target} is the model that {file} was adapted from, and stays as it is: name another --output"
@@ -36,6 +39,8 @@ def run(file: str, like: str | None, output: Path | None, int8: str | None = Non
     if int8 is not None:
         from .int8_export import maps_of, quantized
 
+        if quantized_file(str(original)):
+            raise Malformed(f"--quantize makes an int8 model of one of floats, but {original} is quantized already")
         net = load(file)
         samples = maps_of(net, int8)
     make_folder(target.parent)
@@ -55,9 +60,14 @@ def run(file: str, like: str | None, output: Path | None, int8: str | None = Non
 
 
 def source(found: Saved, like: str | None) -> Path:
-    """The ONNX model that a file was adapted from; Malformed where there is none, or it is another one."""
+    """The model that a file was adapted from; Malformed where there is none, or it is another one."""
     name = found.adapted_from.get("model", "")
-    if not name.endswith(ONNX):
+    if name.endswith(LITE) and not found.whole:
+        raise Malformed(
+            f"{found.path} was adapted from {name} in floats, which have no place there: a model of TensorFlow Lite "
+            "leaves as one where it trains in whole numbers (gradledger adapt --whole)"
+        )
+    if not name.endswith((ONNX, LITE)):
         raise Malformed(
             f"{found.path} was adapted from {name or 'a net'}, which is no ONNX model: what came as one leaves as one"
         )
@@ -72,15 +82,22 @@ def source(found: Saved, like: str | None) -> Path:
 
 
 def write(found: Saved, original: Path, target: Path) -> dict:
-    """Write the model, and read it again: its weights must be those of the net."""
+    """Write the model, and read it again: its weights must be those of the net, in 8 bits where it has such."""
     graph = found.graph()
     said = {part: found.notes[part] for part in (*PARTS, "classes") if part in found.notes}
-    content = exported(original, graph.stored, graph.weights, said, graph.size)
+    lite = original.suffix == LITE
+    if lite:
+        content, weights = tflite_whole.rewritten(original, graph)
+    elif found.whole:
+        content, weights = onnx.rewritten(original, graph, said)
+    else:
+        content, weights = exported(original, graph.stored, graph.weights, said, graph.size), graph.weights
     checkpoint.write_atomic(target, [content])
-    again = imported(target, graph.size)
-    assert again.graph is not None
-    for name, array in graph.weights.items():
-        if not np.array_equal(again.graph.weights[name], array):
+    whole = tflite_whole.load_whole if lite else onnx.load_whole
+    again = whole(target, size=graph.size) if found.whole else onnx.imported(target, graph.size).graph
+    assert again is not None
+    for name, array in weights.items():
+        if not np.array_equal(again.weights[name], array):
             target.unlink()
             raise Malformed(f"{name} of {found.path} could not be written into {original}")
     return {"bytes": len(content), "sha256": checkpoint.sha256(target)}

@@ -7,6 +7,8 @@ from refimpl import data
 from refimpl.data.on_demand import ends
 from refimpl.data.scale import check_range
 from refimpl.graph import Graph
+from refimpl.kernels.cuda import CudaError
+from refimpl.models import ModelError
 from refimpl.recipes.head import Head, parts_of
 from refimpl.recipes.plain import Unwatched
 from refimpl.recipes.rehearsed import Rehearsed
@@ -97,7 +99,16 @@ def read(settings: AdaptSettings) -> tuple[AdaptSettings, data.Dataset, Graph, b
     dataset = data.load(
         settings.data, subject=watched(settings), size=size, seed=settings.seed, reading=settings.reading
     )
-    graph, pixels, model = net(settings, dataset), dataset.pixels, (settings.model, settings.pixels)
+    try:
+        graph = net(settings, dataset)
+    except ModelError as e:
+        if dataset.size == (1, 1) and settings.window is None:
+            raise Malformed(
+                f"{e}; each row of {settings.data} is a sample: --window 2s --rate 50 cuts windows of two seconds out "
+                "of recordings at 50 samples a second"
+            ) from None
+        raise
+    pixels, model = dataset.pixels, (settings.model, settings.pixels)
     if pixels:
         told = (*dataset.origin.said, *assumed(graph, *model))
         dataset = replace(dataset, origin=replace(dataset.origin, said=told))
@@ -169,10 +180,10 @@ def head_programs(settings: AdaptSettings, graph: Graph, program: ri.Program) ->
 
 
 def trainer_of(program: ri.Program, seed: int) -> ri.Trainer:
-    """The trainer of a program; Malformed where its step could not train the weights."""
+    """The trainer of a program; Malformed where its step could not train the weights, or no GPU is there for it."""
     try:
         return ri.Trainer(program, seed)
-    except ValueError as e:
+    except (ValueError, CudaError) as e:
         raise Malformed(str(e)) from None
 
 

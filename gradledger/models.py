@@ -1,12 +1,13 @@
 """Find the model that a command names: built by name, with bundled or saved weights."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from refimpl import data, models
 from refimpl.data.pixels import Level, each, suit, words
 from refimpl.data.scale import IMAGE_CHANNELS
-from refimpl.formats import efficientnet_names, weight_files
+from refimpl.formats import efficientnet_names, onnx, tflite_whole, weight_files
 from refimpl.formats.npz import holds_whole, load_npz, read_npz
 from refimpl.graph import Graph
 from refimpl.saved import described as reader
@@ -43,11 +44,13 @@ def pretrained(
     if found < len(dataset.classes):
         raise Malformed(f"--classes {found} is too few: {dataset.name} has {len(dataset.classes)} classes")
     height, width, channels = dataset.x_train.shape[1:]
-    if describes_itself(name):
+    if describes_itself(name) and not whole:
         return by_names(saved(name), dataset, classes, seed)
     graph = None
     if name.endswith(".npz"):
         graph = load_npz(name, found, (height, width), whole)
+    elif whole:
+        graph = whole_for(name, dataset.classes, found, (height, width))
     elif name in PACKAGES and not scratch:
         graph = PACKAGES[name](found, (height, width))
     if graph is not None:
@@ -62,12 +65,30 @@ def pretrained(
     return graph
 
 
+def whole_for(
+    name: str, wanted: Sequence[str] | None, classes: int | None, size: tuple[int, int] | None
+) -> Graph:  # fmt: skip
+    """A quantized model of another program in whole numbers; its classifier stays where it is of the same classes.
+
+    wanted: names of the classes, None where they are not known. Where the file names other ones, or has another number,
+    a classifier of floats takes its place.
+    """
+    file, load = saved(name), onnx.load_whole if name.endswith(ONNX) else tflite_whole.load_whole
+    own = file.own_classes
+    keeps = classes in (None, own) and (wanted is None or not file.classes or file.classes[: len(wanted)] == (*wanted,))
+    graph = load(settled(Path(name)), None if keeps else classes, size, file.pixels)
+    graph.origin = graph.origin if keeps else ""
+    return graph
+
+
 def by_names(file: Saved, dataset: data.Dataset, classes: int | None, seed: int) -> Graph:
     """The net of a file of ours for a data set, its classifier's rows by the names of the classes.
 
     A file that names none, as those of earlier versions, keeps its rows where it has as many classes.
     """
     own, wanted, (height, width, channels) = file.own_classes, dataset.classes, dataset.x_train.shape[1:]
+    if (made := file.made) and made.channels not in (None, channels):
+        raise Malformed(f"{file.path} takes maps with C={made.channels}, but {dataset.name} has C={channels}")
     outputs = classes or (max(own, len(wanted)) if file.whole else len(wanted))
     graph = file.graph(outputs, (height, width), channels)
     if len(file.classes) != own:
@@ -99,7 +120,7 @@ def taking(graph: Graph, name: str, asked: str | None) -> Graph:
     made = saved(name).made if describes_itself(name) else None
     if made and made.mean:
         raise Malformed(f"--pixels is of nets of pixels, but {name} takes numbers that it standardises")
-    if says_pixels(name) and pixels != graph.pixels:
+    if (says_pixels(name) or graph.tensors[graph.inputs[0]].dtype is not None) and pixels != graph.pixels:
         takes = words(*graph.pixels)
         raise Malformed(f"--pixels {asked} is not what {name} takes, which is {takes}: leave --pixels out")
     graph.pixels = pixels
@@ -118,7 +139,7 @@ def says_pixels(name: str) -> bool:
 
 def assumed(graph: Graph, name: str, asked: str | None) -> tuple[str, ...]:
     """A sentence about what is taken for pixels where neither the model nor --pixels says it."""
-    if asked is not None or says_pixels(name):
+    if asked is not None or says_pixels(name) or graph.tensors[graph.inputs[0]].dtype is not None:
         return ()
     most = "imagenet, as most nets of photographs take it, or --pixels " if graph.channels == 3 else ""
     return (
@@ -171,9 +192,29 @@ def stays_whole(name: str, asked: bool, quantizes: bool) -> bool:
 
     Malformed where --whole is given for what is no file of a quantized net.
     """
-    if asked and not name.endswith(".npz"):
-        raise Malformed(f"--whole trains a quantized .npz in its own whole numbers, but --model is {name}")
-    return asked or (quantizes and name.endswith(".npz") and holds_whole(name))
+    if not name.endswith((".npz", ONNX, LITE)):
+        if asked:
+            raise Malformed(
+                f"--whole trains a quantized net in its own whole numbers, of a .npz, an ONNX model or one of "
+                f"TensorFlow Lite, but --model is {name}"
+            )
+        return False
+    if name.endswith(".npz"):
+        return asked or (quantizes and holds_whole(name))
+    if not asked and not quantizes:
+        return False
+    quantized = quantized_file(name)
+    if asked and not quantized:
+        raise Malformed(f"--whole trains a quantized net in its own whole numbers, but {name} holds floats")
+    return quantized
+
+
+def quantized_file(name: str) -> bool:
+    """Is a model of ONNX or TensorFlow Lite a quantized one?"""
+    path = settled(Path(name))
+    if not name.endswith((ONNX, LITE)):
+        return False
+    return onnx.holds_quantized(path) if name.endswith(ONNX) else tflite_whole.holds_quantized(path, name)
 
 
 def described(name: str, classes: int | None, size: tuple[int, int] | None, whole: bool = False) -> Graph:
@@ -185,7 +226,7 @@ def described(name: str, classes: int | None, size: tuple[int, int] | None, whol
         return load_npz(name, classes, size, whole)
     if not is_file(name):
         return models.build(name, classes=classes, size=size)
-    return saved(name).graph(classes, size)
+    return whole_for(name, None, classes, size) if whole else saved(name).graph(classes, size)
 
 
 def own_size(name: str) -> tuple[int, int] | None:
@@ -208,8 +249,10 @@ def results(name: str, weights: int) -> int:
 
 
 def is_file(name: str) -> bool:
-    """Does a model's name mean a file, of ours or a `.npz`?"""
-    return name.endswith(SUFFIXES) or Path(name).is_file()
+    """Does a model's name mean a file, of ours or a `.npz`, or a run's folder, unless that is called as a model?"""
+    return (
+        name.endswith(SUFFIXES) or Path(name).is_file() or name not in models.MODELS and settled(Path(name)).is_file()
+    )
 
 
 def describes_itself(name: str) -> bool:

@@ -132,8 +132,9 @@ def row_of(folder: Path) -> dict | None:
             saved = run_state.read(folder)
             before = saved.before
             row |= {
-                "model": Path(saved.settings.model).name, "data": Path(saved.settings.data).name,
-                "method": " + ".join(saved.settings.method), "steps": saved.step, "seconds": sum(saved.step_seconds),
+                "model": saved.settings.model, "data": saved.settings.data,
+                "method": " + ".join(saved.settings.method),
+                "steps": len(saved.step_seconds), "seconds": sum(saved.step_seconds),
                 "accuracy_before": float(before.trace() / before.sum()),
             }  # fmt: skip
         return row

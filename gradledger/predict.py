@@ -2,7 +2,6 @@
 
 import csv
 import io
-import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -19,11 +18,12 @@ TOP = 3  # classes that are told of each sample
 
 def run(
     file: str, data: str, top: int, to_csv: Path | None, subject: int | None, threads: int | None,
-    sample: int | None = None, pixels: str | None = None,
+    sample: int | None = None, pixels: str | None = None, skip_bad: bool = False,
 ) -> dict:  # fmt: skip
     """The record: of each sample its source, the likeliest class, its share, and the `top` likeliest.
 
     to_csv: a file for them too. sample: the number of the only one that is told, from 0. pixels: as `door.load`.
+    skip_bad: leave out files and rows that cannot be used, and list them.
     CheckpointError, DataError or Malformed where file, samples or options cannot be used.
     """
     options.at_least_1("top", top)
@@ -33,13 +33,20 @@ def run(
     model = door.load(file, threads=threads, pixels=pixels)
     if subject is None and model.saved and data == "watch":
         subject = model.saved.recipe.get("subject")
-    batches = model.predictions(data, subject)
+    left: list[tuple[str, str]] | None = [] if skip_bad else None
+    batches = model.predictions(data, subject, left)
     every = (pair for names, shares in batches for pair in zip(names, shares, strict=True))
-    if sample is not None:
-        every = itertools.islice(every, sample, sample + 1)
-    found = [told(model, name, share, top) for name, share in every]
+    found, seen = [], 0
+    for name, share in every:
+        if sample in (None, seen):
+            found.append(told(model, name, share, top))
+        seen += 1
+        if seen - 1 == sample:
+            break
+    if not seen:
+        raise Malformed(f"{data} holds no samples")
     if not found:
-        raise Malformed(f"{data} holds no samples" if sample is None else f"{data} holds no sample of number {sample}")
+        raise Malformed(f"{data} holds no sample of number {sample}: it has those of 0 to {seen - 1}")
     if to_csv is not None:
         checkpoint.write_atomic(to_csv, [written(found).encode()])
     return {
@@ -50,6 +57,7 @@ def run(
         "samples": len(found),
         "counts": dict(Counter(p["class"] for p in found).most_common()),
         "predictions": found,
+        "skipped": [{"what": what, "why": why} for what, why in left or ()],
         "csv": None if to_csv is None else str(to_csv),
     }
 

@@ -39,7 +39,12 @@ def most_bytes(state: int, weights: int, kept: int, instead: int, steps: int) ->
 
 
 def settled(path: Path) -> Path:
-    """Where a run's file is now: a crash right after a commit leaves the new one in the folder that was committed."""
+    """Where a run's file is now: a crash right after a commit leaves the new one in the folder that was committed.
+
+    A run's folder stands for its weights.
+    """
+    if path.is_dir() and any(settled(path / name).is_file() for name in (WEIGHTS, RECORD)):
+        path = path / WEIGHTS
     new = path.parent / COMMITTED / path.name
     return new if path.name in FILES and new.is_file() and new.stat().st_size else path
 

@@ -317,8 +317,10 @@ def adapted(record: dict) -> None:
     if (p.get("macs_low") or 0) < (p.get("macs_high") or 0):
         table.add_row("  between", f"{p['macs_low']:,} and {p['macs_high']:,}", "")
     table.add_row("  executed by its kernels", whole(p["executed_macs"]), whole(m["executed_macs"]))
-    for part, costs in record.get("recipe_macs", {}).items():
-        table.add_row(f"  beside them: {part}", whole(costs["predicted"]), whole(costs["measured"]))
+    if beside := record.get("recipe_macs", {}):
+        table.add_row("beside them")
+    for part, costs in beside.items():
+        table.add_row(f"  {part}", whole(costs["predicted"]), whole(costs["measured"]))
     table.add_row("peak arena", *("-" if x["peak_bytes"] is None else size(x["peak_bytes"]) for x in (p, m)))
     table.add_row("  in bytes", whole(p["peak_bytes"]), whole(m["peak_bytes"]))
     table.add_row("time of the first step", "", seconds(m["first_step_seconds"]))

@@ -7,7 +7,7 @@ from rich.table import Table
 from refimpl.methods.optim import MOMENTUM
 
 from .options import plain_sgd
-from .show import console, size
+from .show import console, percent, size
 
 
 def advised(record: dict) -> None:
@@ -70,7 +70,7 @@ def advised(record: dict) -> None:
 
 def reached(trial: dict | None) -> str:
     """The accuracy that a trial reached, and its rank among them."""
-    return "" if trial is None else f"{trial['accuracy']:.1%} #{trial['rank']}"
+    return "" if trial is None else f"{percent(trial['accuracy'])} #{trial['rank']}"
 
 
 def verdict(front: list[dict]) -> list[str]:
@@ -82,6 +82,22 @@ def verdict(front: list[dict]) -> list[str]:
     seconds = sum(trial["seconds"] for _, trial in tried)
     return [
         f"held out: accuracy on {best['held_out']:,} of your samples after a trial, {seconds:.0f} s for {len(tried)} "
-        f"plans; best is plan {number}: {best['before']:.1%} before, {best['accuracy']:.1%} after {best['steps']:,} "
-        "steps; trials tell the order of plans, a whole run goes further\n"
+        f"plans; best is plan {number}: {percent(best['before'])} before, {percent(best['accuracy'])} after "
+        f"{best['steps']:,} steps{as_good(front, tried, number)}; trials tell the order of plans, a whole run goes "
+        "further\n"
     ]
+
+
+def as_good(front: list[dict], tried: list[tuple[int, dict]], best: int) -> str:
+    """Which plans told as many samples right as the best one, and the cheapest of all these; empty where none did."""
+    most = front[best - 1]["trial"]["accuracy"]
+    same = [number for number, trial in tried if trial["accuracy"] == most and number != best]
+    if not same:
+        return ""
+    of = {number: front[number - 1] for number in (best, *same)}
+    small = min(of, key=lambda number: of[number]["memory_bytes"])
+    fast = min(of, key=lambda number: of[number]["seconds_per_epoch"]["mid"])
+    return (
+        f"; as many right, but for the loss, told plan{'s' * (len(same) > 1)} {', '.join(map(str, same))}: least "
+        f"memory takes plan {small}, least time plan {fast}"
+    )

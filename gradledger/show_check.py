@@ -43,24 +43,35 @@ def checked(record: dict) -> None:
     for note in record.get("notes", ()):
         line(note)
     line("")
+    stepped(record["methods"])
+    line(f"a step of {record['batch']} on this machine, with each method's own layers; --train-last chooses others")
+    if whole := record.get("whole"):
+        if whole["ok"]:
+            line(
+                "\nquantized; with --whole it trains in its own whole numbers, whose products count as multiply-adds:\n"
+            )
+            stepped(whole["methods"])
+        else:
+            line(f"\nquantized, and trains in floats alone: {whole['reason']}")
+
+
+def stepped(rows: list[dict]) -> None:
+    """What a step of each method takes."""
     made = table(
         ("method", "left"), ("layers", "left"), ("a step", "right"), ("time", "right"), ("state and arena", "right"),
         ("process", "right"),
     )  # fmt: skip
     refused = []
-    for row in record["methods"]:
+    for row in rows:
         if "refused" in row:
             refused.append(row)
             continue
         resident = "" if row["resident_bytes"] is None else size(row["resident_bytes"])
-        made.add_row(
-            row["method"], str(row["train_last"]), operations(row["macs"], "macs"), seconds(row["seconds"]["mid"]),
-            size(row["bytes"]), resident,
-        )  # fmt: skip
+        step = operations(row["macs"] + row["imacs"], "macs"), seconds(row["seconds"]["mid"])
+        made.add_row(row["method"], str(row["train_last"]), *step, size(row["bytes"]), resident)
     console.print(made, highlight=False)
     for row in refused:
         line(f"not by {row['method']}: {row['refused']}")
-    line(f"a step of {record['batch']} on this machine, with each method's own layers; --train-last chooses others")
 
 
 def exported(record: dict) -> None:

@@ -48,8 +48,11 @@ def lines(found: dict) -> list[str]:
         said.append(f"labels: {shown}{', …' if len(renamed) > MOST else ''}")
     if found["missing"]:
         said.append(f"nothing judges {', '.join(found['missing'][:MOST])}")
-    for key, words in (("skipped", "left out"), ("ignored", "no sample")):
-        said += [f"{words}: {one['what']} {one['why']}" for one in found[key][:MOST]]
-        if (more := len(found[key]) - MOST) > 0:
-            said.append(f"{words}: {more} more, which the record lists")
-    return said
+    return [*said, *each_of("left out", found["skipped"]), *each_of("no sample", found["ignored"])]
+
+
+def each_of(words: str, found: list[dict]) -> list[str]:
+    """A line for each thing of a list, {what, why}, that is no sample; of many the first ones."""
+    said = [f"{words}: {one['what']} {one['why']}" for one in found[:MOST]]
+    more = len(found) - MOST
+    return [*said, f"{words}: {more} more, which the record lists"] if more > 0 else said

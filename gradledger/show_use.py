@@ -1,5 +1,6 @@
 """Tables of the commands that use what was trained: `info`, `predict`, `evaluate`, `runs`."""
 
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.table import Table
 from refimpl.data.pixels import level_of, words
 
 from .show import console, operations, percent, seconds, size
+from .show_data import each_of
 
 MOST = 40  # rows of a table of samples
 
@@ -101,8 +103,7 @@ def predicted(record: dict) -> None:
         for likely in only["top"]:
             made.add_row(escape(likely["class"]), percent(likely["probability"]))
         console.print(made, highlight=False)
-        if record["csv"]:
-            line(f"saved: {record['csv']}")
+        ends(record)
         return
     more = len(record["predictions"][0]["top"]) - 1
     made = table(("sample", "left"), ("class", "left"), ("sure", "right"), *[("then", "left")] * bool(more))
@@ -114,13 +115,23 @@ def predicted(record: dict) -> None:
         line(f"and {left:,} more: --csv FILE or --json has all")
     counts = ", ".join(f"{name} {count:,}" for name, count in record["counts"].items())
     line(f"\n{record['samples']:,} samples: {counts}")
+    ends(record)
+
+
+def ends(record: dict) -> None:
+    """What `predict` left out and wrote."""
+    for said in each_of("left out", record["skipped"]):
+        line(said)
     if record["csv"]:
         line(f"saved: {record['csv']}")
 
 
 def evaluated(record: dict) -> None:
     """The tables of `evaluate`."""
-    line(f"{record['model']} on {record['data_name']}, {record['part']}: {record['samples']:,} samples\n")
+    line(f"{record['model']} on {record['data_name']}, {record['part']}: {record['samples']:,} samples")
+    for said in each_of("left out", record["skipped"]):
+        line(said)
+    line("")
     made = table(("", "left"), ("precision", "right"), ("recall", "right"), ("samples", "right"))
     made.add_row("accuracy", "", percent(record["accuracy"]), f"{record['samples']:,}", style="bold")
     for name, of in record["per_class"].items():
@@ -139,6 +150,11 @@ def evaluated(record: dict) -> None:
             line(f"  {kind:8s} {path}")
 
 
+def near(path: str) -> str:
+    """A path as it is called from here, where it lies below; any other text as it is."""
+    return path.removeprefix(f"{Path.cwd()}{os.sep}")
+
+
 def listed(record: dict) -> None:
     """The table of `runs`."""
     if not record["runs"]:
@@ -147,7 +163,8 @@ def listed(record: dict) -> None:
     columns = ("run", "state", "before", "after", "steps", "multiply-adds", "seconds", "net, data, method")
     made = table(*((c, "left" if c in (columns[0], columns[1], columns[-1]) else "right") for c in columns))
     for run in record["runs"]:
-        about = ", ".join(str(run[key]) for key in ("model", "data", "method") if run[key]) or run.get("reason", "")
+        about = ", ".join(near(str(run[key])) for key in ("model", "data", "method") if run[key])
+        about = about or run.get("reason", "")
         made.add_row(
             escape(Path(run["folder"]).name), run["state"],
             percent(run["accuracy_before"]), percent(run["accuracy_after"]),

@@ -11,9 +11,10 @@ from refimpl import data, models
 from refimpl.formats.npz import load_npz
 from refimpl.graph import Graph
 from refimpl.plan.plan import counted
-from refimpl.surgery.for_step import outlined_for, weights_that_train
+from refimpl.saved.described import LITE, ONNX
+from refimpl.surgery.for_step import is_quantized, outlined_for, weights_that_train
 
-from .models import is_file, saved
+from .models import described, is_file, saved
 
 if TYPE_CHECKING:
     from .settings import AdaptSettings
@@ -119,6 +120,8 @@ def of_size(settings: "AdaptSettings", graph: Graph, size: tuple[int, int]) -> G
     classes, name = graph.shape(graph.output)[-1], settings.model
     if name.endswith(".npz"):
         found = load_npz(name, classes, size, settings.whole)
+    elif is_quantized(graph) and name.endswith((ONNX, LITE)):
+        found = described(name, classes, size, True)
     elif is_file(name):
         found = saved(name).graph(classes, size, graph.channels)
     else:

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from .command import WHOLE, Json, Pixels, Subject, Threads
+from .command import WHOLE, Json, Pixels, SkipBad, Subject, Threads
 from .exits import emit
 
-File = Annotated[str, typer.Argument(help="A .safetensors of adapt, or another file that check takes.")]
+File = Annotated[str, typer.Argument(help="A .safetensors of adapt, a run's folder, or another file that check takes.")]
 Data = Annotated[
     str, typer.Option(help="An image, a WAV file, a table, a folder of them, a .npy, a .npz, or a data set's name.")
 ]
@@ -34,6 +34,7 @@ def predict(
     sample: Annotated[int | None, typer.Option(parser=WHOLE, help="Number of the one that is told, from 0.")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="File for a table of comma-separated values.")] = None,
     subject: Subject = None,
+    skip_bad: SkipBad = False,
     pixels: Pixels = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -42,7 +43,7 @@ def predict(
     from . import predict as work
     from . import show_use
 
-    record = work.run(file, data, top, csv, subject, threads, sample, pixels)
+    record = work.run(file, data, top, csv, subject, threads, sample, pixels, skip_bad)
     if as_json:
         emit(record)
     else:
@@ -58,6 +59,7 @@ def evaluate(
         int | None,
         typer.Option(parser=WHOLE, help="Splits data that are not split; default that of the net's training."),
     ] = None,
+    skip_bad: SkipBad = False,
     pixels: Pixels = None,
     threads: Threads = None,
     output: Annotated[Path, typer.Option("--output", help="Folder for record and picture.")] = Path("gradledger-out"),
@@ -67,7 +69,7 @@ def evaluate(
     from . import evaluate as work
     from . import show_use
 
-    record = work.run(file, data, part, subject, seed, threads, output, pixels)
+    record = work.run(file, data, part, subject, seed, threads, output, pixels, skip_bad)
     if as_json:
         emit(record)
     else:
@@ -115,18 +117,20 @@ def check(
 
 
 def export(
-    file: Annotated[str, typer.Argument(help="A .safetensors of adapt, of a net that came as an ONNX model.")],
-    like: Annotated[
-        str | None, typer.Option(help="The ONNX model that it came from; default beside it, or here.")
+    file: Annotated[
+        str, typer.Argument(help="A .safetensors of adapt, of a net that came as a model of ONNX or TensorFlow Lite.")
+    ],
+    like: Annotated[str | None, typer.Option(help="The model that it came from; default beside it, or here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="File to write; default FILE with the end of that model.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", help="File to write; default FILE with .onnx.")] = None,
     int8: Annotated[
         str | None,
         typer.Option("--quantize", help="Samples, as for predict, whose ranges make an int8 model too."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write an adapted net as the ONNX model that it came from: same graph and names, the weights of now."""
+    """Write an adapted net as the model that it came from: same graph and names, the weights of now."""
     from . import export as work
     from . import show_check
 

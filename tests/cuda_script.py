@@ -6,24 +6,19 @@ Prints one line per pass; the last line is `done`.
 import importlib
 import importlib.util
 import itertools
-import pkgutil
+import json
 import sys
-from types import SimpleNamespace
-from unittest import mock
 
 import numpy as np
 
 from checks import SUBJECTS, call, distance
-from refimpl.compiler.two_stage import ADD_SLICES, AVERAGE_SLICES, sliced
+from refimpl.compiler.two_stage import sliced
 from refimpl.kernels import cuda
-from refimpl.kernels.passes import ShapeError, _typed, dims, dtype_of
+from refimpl.kernels.passes import ShapeError, dtype_of
 from refimpl.ops import passes_of
+from validation.instruments import cuda_code
+from validation.instruments.cuda_code import modules
 from validation.instruments.drawn_passes import pass_case
-
-
-def modules(room):
-    package = importlib.import_module(f"refimpl.{room}")
-    return [importlib.import_module(f"refimpl.{room}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
 
 
 def any_call(passed):
@@ -143,57 +138,28 @@ def in_slices(passed, arrays, attrs, letters, letter):
     print("simulated", passed, "along", letter)
 
 
-def ptx():
-    from numba import types
-    from numba.core.typing.typeof import typeof
-    from numba.cuda import dispatcher
-    from numba.np.numpy_support import from_dtype
+def ptx(capability):
+    """Every kernel for a compute capability: it has an entry, and computes in the width of its arrays.
 
-    def array(entry, dtype, more=0):
-        return types.Array(from_dtype(dtype_of(entry, dtype)), len(dims(entry)) + more, "C")
-
-    # Numba asks the current GPU for its capability when it compiles a device function, although none is needed
-    turing = SimpleNamespace(compute_capability=(7, 5))
-    with mock.patch.object(dispatcher, "get_current_device", lambda: turing):
-        for module in modules("ops") + modules("methods"):
-            for passed in passes_of(module).values():
-                attributes = [typeof(_typed(default, np.float32)) for default in passed.attributes.values()]
-                arrays = [array(passed.shapes[a], np.float32) for a in passed.arrays]
-                # rates are Python floats in dropout, shares of neighbours quotients of whole numbers in interpolate;
-                # Numba rounds float32 to whole numbers by way of float64, and a factor of requantization is made of
-                # whole attributes there
-                wide = passed.operator in (
-                    "dropout",
-                    "interpolate",
-                    "quantize",
-                    "niti_input",
-                    "sparse_update_whole",
-                    "staircase",
-                    "cubic_resize",
-                )
-                wide = wide or any("float64" in passed.shapes[a] for a in passed.arrays)
-                wide = wide or passed.operator.startswith("quantized_")
-                compiled(str(passed), passed.body, (*arrays, *attributes), wide)
-                for letter in passed.adds[:1] if passed.operator == "conv2d" else ():
-                    arrays = [array(passed.shapes[a], np.float32, a in passed.writes) for a in passed.arrays]
-                    signature = (*arrays, *attributes, types.int64, types.int64)
-                    compiled(f"{passed} along {letter}", sliced(passed, letter).body, signature, wide)
-        rows = [types.Array(types.float32, rank, "C") for rank in (1, 2)]
-        compiled("add_slices", ADD_SLICES.body, rows)
-        compiled("average_slices", AVERAGE_SLICES.body, (*rows, *(types.int64,) * 3))
-
-
-def compiled(name, body, arguments, wide=False):
-    """Compile a body to PTX for arguments of these types; wide: it may compute in float64."""
-    from numba import cuda as numba_cuda
-    from numba import types
-
-    text, _ = numba_cuda.compile_ptx(cuda.grid_function(body), (types.int64, *arguments), cc=(7, 5))
-    assert ".target sm_75" in text and ".entry" in text, f"{name}: no kernel for 7.5"
-    assert wide or ".f64" not in text, f"{name} computes in float64 for float32 arrays, which is slow on a GPU"
-    print("compiled", name)
+    Where it is recorded what kernels take of the GPU, those on tiles take no more than that.
+    """
+    record, ptxas = json.loads(cuda_code.RESULT.read_text()), cuda_code.assembler()
+    recorded = {name: row for name, row in record["kernels"].get(capability, {}).items() if " on " in name}
+    for code in cuda_code.every():
+        text = cuda_code.ptx(code, capability)
+        target = f"sm_{capability.replace('.', '')}"
+        assert f".target {target}" in text and ".entry" in text, f"{code.name}: no kernel for {capability}"
+        wide = code.wide or ".f64" not in text
+        assert wide, f"{code.name} computes in float64 for float32 arrays, which is slow on a GPU"
+        print("compiled", code.name)
+        if ptxas and (before := recorded.get(code.name)):
+            now = cuda_code.used(text, capability, ptxas)
+            assert now.spilled <= before["spilled"], f"{code.name} spills {now.spilled} bytes, it was {before}"
+            more = now.registers - before["registers"]
+            assert more <= 16, f"{code.name} takes {now.registers} registers, it was {before}"
 
 
 if __name__ == "__main__":
-    {"simulate": simulate, "ptx": ptx}[sys.argv[1]]()
+    mode, *arguments = sys.argv[1:]
+    {"simulate": simulate, "ptx": ptx}[mode](*arguments)
     print("done")

@@ -24,7 +24,7 @@ class Windows:
         self.columns, _ = _indices(x.shape[2], window[1], stride[1], dilation[1], pad[1])
         self.padded_shape = padded.shape
         self.at = (self.rows[:, None, :, None], self.columns[None, :, None, :])
-        self.values = padded[:, *self.at]
+        self.values = padded[(slice(None), *self.at)]
 
     def back(self, values):
         """Add each element of `values` (N, P, Q, R, S, C) where it came from: a map (N, H, W, C)."""

@@ -125,7 +125,7 @@ def test_one_broken_image_is_named(refused, tmp_path):
             pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
             image.fromarray(pixels).save(tmp_path / "pets" / name / f"{i}.png")
     args = "--model", "resnet8", "--data", tmp_path / "pets"
-    refused(*args, message="need a size, rows and columns, to which they are stretched, such as 128x128")
+    refused(*args, message="need a size, rows and columns, to which they are stretched, such as --size 128x128")
     cut(tmp_path / "pets" / "dog" / "1.png")
     refused(*args, "--size", "16x16", message="dog/1.png")
 

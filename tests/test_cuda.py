@@ -1,22 +1,29 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from refimpl.methods import error_map_pruning, sparse_update
+from refimpl.methods.registry import known
 from refimpl.ops import passes_of
+from validation.instruments import cuda_code
 
 HERE = Path(__file__).parent
 
 
-def run(mode, **environment):
-    """cuda_script in a process of its own: whether CUDA is simulated is settled when numba is imported."""
+def run(mode, *more, **environment):
+    """A script in a process of its own: whether CUDA is simulated is settled when numba is imported.
+
+    more: another script than cuda_script.py, and what the mode takes.
+    """
+    script, *arguments = more if more and more[0].endswith(".py") else ("cuda_script.py", *more)
     path = os.pathsep.join([str(HERE), str(HERE.parent)])
-    command = [sys.executable, str(HERE / "cuda_script.py"), mode]
+    command = [sys.executable, str(HERE / script), mode, *arguments]
     env = os.environ | {"PYTHONPATH": path} | environment
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=1800, check=False)
 
 
 def test_every_pass_under_the_simulator():
@@ -31,15 +38,29 @@ def test_every_pass_under_the_simulator():
         assert f"simulated {name}\n" in made.stdout
 
 
-def test_every_pass_compiles_to_ptx():
-    """Needs a CUDA toolkit (NVVM and libdevice), but no GPU."""
-    default = Path("/usr/local/cuda")  # where NVIDIA's installers put the toolkit
-    toolkit = {"CUDA_HOME": str(default)} if default.exists() and "CUDA_HOME" not in os.environ else {}
-    made = run("ptx", NUMBA_ENABLE_CUDASIM="0", **toolkit)
-    missing = [w for w in ("libNVVM cannot be found", "Missing libdevice", "No module named") if w in made.stderr]
-    if missing:
-        pytest.skip(f"no CUDA toolkit to compile with: {missing[0]}")
+def test_whole_steps_of_every_method_under_the_simulator():
+    made = run("nets", "cuda_steps.py", NUMBA_ENABLE_CUDASIM="1")
     assert made.returncode == 0, made.stderr[-3000:]
     assert made.stdout.endswith("done\n")
-    for name in ("relu.forward", "conv2d.grad_b along N", "average_slices"):
+    told = {line.split(":")[0].rsplit(" ", 1)[0] for line in made.stdout.splitlines() if "launches" in line}
+    nets = ("plain", "residual", "inverted")
+    for name, method in known().items():
+        if method.states.kind == "depth":
+            wanted = {f"residual {name}"}
+        elif method.states.kind == "step" and method().quantizes is not None:
+            wanted = {f"whole {name}"}
+        else:
+            wanted = {f"{net} {name}" for net in nets}
+        assert wanted <= told, f"{wanted - told} did not run"
+
+
+@pytest.mark.parametrize("capability", cuda_code.CAPABILITIES)
+def test_every_kernel_compiles_to_ptx(capability):
+    """Needs a CUDA toolkit (NVVM and libdevice), but no GPU."""
+    if not (find_spec("numba_cuda") or find_spec("numba_cuda_mlir")):
+        pytest.skip("no package compiles for CUDA: install gradledger[cuda12]")
+    made = run("ptx", capability, NUMBA_ENABLE_CUDASIM="0")
+    assert made.returncode == 0, made.stderr[-3000:]
+    assert made.stdout.endswith("done\n")
+    for name in ("relu.forward", "conv2d.grad_b along N", "average_slices", "forward on 64x64", "grad_w on 128x16"):
         assert f"compiled {name}\n" in made.stdout

@@ -103,6 +103,10 @@ def test_a_recording_is_cut_as_the_training_one(tmp_path):
     short = table(tmp_path / "c.csv", rows[:9], "ax,ay,activity")
     with pytest.raises(DataError, match="c.csv has 9 rows, and a window is 20 samples long"):
         read_samples(short, stored(d))
+    hole = table(tmp_path / "d.csv", ["x,1", *rows[:40]], "ax,ay")
+    for skip_bad in (False, True):  # which would be no way out
+        with pytest.raises(DataError, match="d.csv, line 2 has 'x' in .*: no window may reach over it, repair or rem"):
+            read_samples(hole, stored(d), skip_bad)
 
 
 def test_pictures_in_a_table(tmp_path):

@@ -54,6 +54,8 @@ def test_a_row_of_features_is_standardised_by_its_columns(tmp_path):
     again = {m.tobytes() for m in made(VALUES.reshape(40, 1, 1, 3))}
     assert again == {m.tobytes() for m in np.concatenate([found.x_train, found.x_test])}
     assert "labels are those of column activity, by its name" in found.origin.said
+    line = int(found.origin.files["train"][3].removeprefix("line "))
+    assert made(VALUES[line - 2].reshape(1, 1, 1, 3)).tobytes() == found.x_train[3].tobytes()
 
 
 @pytest.mark.parametrize("form", ["{}_{}", "{}{}", "{}[{}]", "{} {}", "{}.{}"])
@@ -131,6 +133,7 @@ def test_a_long_recording_is_cut_and_split_in_time(tmp_path):
     np.testing.assert_allclose(found.x_train.mean((0, 1, 2)), 0, atol=0.2)
     made, span = found.origin.preprocessing, found.spans[0]
     assert np.array_equal(made(values[None, None, span[1] : span[2]]), found.x_train[:1])
+    assert found.origin.files["train"][0] == f"lines {span[1] + 2} to {span[2] + 1}" and len(found.origin.files) == 2
     judged = found.x_test.reshape(-1, 2).tobytes()
     assert all(w[0, :3].tobytes() not in judged for w in found.x_train)  # no sample on both sides
 

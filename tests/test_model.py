@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from small_model import NAMES, PIXELS, SIDE, images, net
 
+import costmodel
 import refimpl as ri
 from refimpl import data
 from refimpl.data.dataset import DataError, Dataset
@@ -11,6 +12,7 @@ from refimpl.data.preprocessing import Preprocessing
 from refimpl.saved import samples
 from refimpl.saved.model import Model
 from refimpl.saved.verdict import judged
+from refimpl.storage.checkpoint import CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,37 @@ def test_a_data_set_is_used_by_its_own_names(fitted):
     assert again.score(d) > 0.9 and again.score(x, y) > 0.9
 
 
+def test_a_path_with_classes_is_a_data_set(fitted, tmp_path):
+    model, x, y = fitted
+    np.savez(tmp_path / "own.npz", x=x, y=np.array(NAMES)[y])
+    assert model.evaluate(tmp_path / "own.npz").samples == 6 and model.score(str(tmp_path / "own.npz")) == 1.0
+    again = Model(net(), PIXELS).fit(tmp_path / "own.npz", epochs=12, lr=0.05, batch=10)
+    assert again.samples == 12 * 24 and again.score(x, y) > 0.9
+
+
+def test_arrays_in_other_axes_and_single_samples(fitted):
+    model, x, _ = fitted
+    large = np.repeat(np.repeat(x, 2, axis=1), 2, axis=2)
+    for one in (x[0], x[0].transpose(2, 0, 1), large[0]):  # rows of an image are no samples
+        np.testing.assert_allclose(model.predict_proba(one), model.predict_proba(x[:1]), atol=0.05)
+    np.testing.assert_array_equal(model.predict_proba(x.transpose(0, 3, 1, 2)), model.predict_proba(x))
+    made = Preprocessing("window", mean=(1.0, 2.0), std=(1.0, 1.0), channels=2, size=(1, 9))
+    windows = np.arange(54, dtype=np.int16).reshape(3, 9, 2)
+    (expected,) = (maps for _, maps in samples.batches(windows[:, None], made, 4))
+    for given in (windows, windows.transpose(0, 2, 1)):
+        ((_, maps),) = samples.batches(given, made, 4)
+        np.testing.assert_array_equal(maps, expected)
+    for given in (windows[2], windows[2].T):
+        ((_, maps),) = samples.batches(given, made, 4)
+        np.testing.assert_array_equal(maps, expected[2:])
+
+
+def test_a_model_is_saved_under_its_own_suffix(fitted, tmp_path):
+    with pytest.raises(CheckpointError, match=r"saved as a \.safetensors, but .*a\.onnx ends with \.onnx"):
+        fitted[0].save(tmp_path / "a.onnx")
+    assert not (tmp_path / "a.onnx").exists()
+
+
 @pytest.mark.parametrize(
     "y, message",
     [
@@ -136,11 +169,26 @@ def test_classes_that_cannot_be_used(fitted, y, message):
         (np.zeros((2, 5, 5, 3), np.float32), "the samples have maps of 5x5, but the net takes 8x8"),
         (np.full((1, SIDE, SIDE, 3), np.nan), r"the array has nan at index \(0, 0, 0, 0\)"),
         (np.array([["a"]]), "the array holds <U1, but samples must be integers"),
+        (np.zeros((0, SIDE, SIDE, 3), np.uint8), r"the array is empty: its shape is \(0, 8, 8, 3\)"),
         ("nothing.npz", "there is no file or folder nothing.npz"),
     ],
 )
 def test_samples_that_cannot_be_used(fitted, x, message):
     with pytest.raises(ValueError, match=message):
+        fitted[0].predict(x)
+
+
+def test_windows_that_cannot_be_used():
+    made = Preprocessing(axes="NTC", mean=(1.0, 2.0), std=(1.0, 1.0), channels=2, size=(1, 9))
+    with pytest.raises(DataError, match=r"the array has nan at index \(1, 0, 0\)"):
+        next(samples.batches(np.full((2, 9, 2), [[[0.0]], [[np.nan]]]), made, 4))
+    with pytest.raises(ValueError, match=r"must be \(N, T, C\), but their shape is \(50, 2\)"):
+        next(samples.batches(np.zeros((50, 2)), made, 4))
+
+
+@pytest.mark.parametrize("x", [None, 3, [np.zeros((SIDE, SIDE, 3))]])
+def test_samples_of_another_type(fitted, x):
+    with pytest.raises(TypeError, match="must be a NumPy array, a path or a data set, got (NoneType|int|list): np"):
         fitted[0].predict(x)
 
 
@@ -204,6 +252,13 @@ def test_small_things():
             make()
     with pytest.raises(ValueError, match="momentum must be a number, got 'a'"):
         ri.SGD(lr=0.1, momentum="a")
+    for use in (ri.Trainer, costmodel.estimate):
+        with pytest.raises(
+            ValueError, match=r"program must be a Program, such as .*compile\(graph, plan, batch\) makes"
+        ):
+            use(net())
+    with pytest.raises(ValueError, match="batch must be a whole number from 1 up, got '8'"):
+        Model(net()).fit(*images(1), batch="8")
     g = ri.Graph("g", (9, 9), 1)
     assert g.shape(g.max_pool("pool", g.conv2d("conv", "input", 2, 3, pad="valid"), 2, pad="valid")) == (1, 3, 3, 2)
     with pytest.raises(ri.ShapeError, match="pad must be a number like 0, got 'full'"):

@@ -23,11 +23,13 @@ MADE_OF = {
     "refimpl/surgery/widen.py": "the form of a classifier of floats in whole numbers",
     "refimpl/compiler/grouping.py": "which operators belong together, for every backend",
     "refimpl/backends/cpu/": "the operators that a tuned kernel does",
+    "refimpl/backends/cuda/": "the operators that a tuned kernel does",
     "costmodel/device/calibration.py": "nets, to time kernels on",
     "costmodel/formulas/paper": "what the papers count, layer by layer, in their own way",
     "costmodel/formulas/ops/niti_": "what is common to operators that narrow their sums alike",
     "validation/bench/": "nets and operators, to time",
     "validation/experiments/": "nets and layers of the papers",
+    "validation/instruments/cuda_code.py": "operators that may compute in float64",
     "validation/instruments/drawn_nets.py": "nets, drawn",
 }
 # Every other file that names an operator, and why.

@@ -257,7 +257,7 @@ def test_an_operator_gives_what_onnxruntime_gives(tmp_path, case):
     wanted = by_reference(path, x) if lacks else by_runtime(path, x)
     y = ours(path, x, nodes[0][0] == "Transpose")
     assert y.shape == wanted.shape
-    np.testing.assert_allclose(y, wanted, 1e-4, 1e-5)
+    np.testing.assert_allclose(y, wanted, 3e-4, 1e-5)  # quotients of sums that nearly vanish among them
 
 
 GRIDS = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")

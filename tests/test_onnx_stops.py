@@ -59,7 +59,8 @@ CASES = {  # nodes, constants
     "smaller": ([("Min", ["n", "x"], ["y"], {})], {"n": HALF}),
     "larger than a mean": ([("GlobalAveragePool", ["x"], ["g"], {}), ("Max", ["g", "x"], ["y"], {})], {}),
     **{f"{op} along {axis}, {last}": ([
-        BOTH[0], (op, ["r"], ["i"], {"axis": axis, "keepdims": keeps, "select_last_index": last}), to(FLOAT, "i", "y")],
+        BOTH[0], (op, ["r"], ["i"], {"axis": axis, "keepdims": keeps, "select_last_index": last}), to(FLOAT, "i", "f"),
+        ("Neg", ["f"], ["y"], {})],
         {}) for op in ("ArgMax", "ArgMin") for axis, keeps, last in ((1, 1, 0), (2, 0, 1), (-1, 0, 0))},
     "spread": ([("GlobalAveragePool", ["x"], ["g"], {}), ("Expand", ["g", "to"], ["y"], {})],
                {"to": np.array([1, 4, 2, 3])}),

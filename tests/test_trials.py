@@ -10,6 +10,7 @@ import refimpl as ri
 from gradledger import advise, trials
 from gradledger.cli import main
 from gradledger.settings import AdaptSettings
+from gradledger.show_advice import verdict
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,22 @@ def test_advice_on_data_puts_the_best_first(files, capsys, monkeypatch, tmp_path
     assert f"best is plan {best}: " in out
     commands = [line for line in out.splitlines() if "gradledger adapt" in line]
     assert len(commands) == len(tried) and commands[0].split() == [str(best), *front[best - 1]["command"].split()]
+
+
+def test_plans_that_told_as_many_right_are_named_with_the_cheapest():
+    trial = {"before": 0.5, "steps": 9, "seconds": 1.0, "held_out": 32}
+    rows = [(0.75, 1, 40, 9.0), (0.75, 3, 7, 8.0), (0.6, 4, 1, 1.0), (0.75, 2, 30, 5.0)]
+    front = [
+        {"trial": trial | {"accuracy": a, "rank": rank}, "memory_bytes": m, "seconds_per_epoch": {"mid": s}}
+        for a, rank, m, s in rows
+    ]
+    (told,) = verdict(front)
+    assert (
+        "best is plan 1: 50.0 % before, 75.0 % after 9 steps; as many right, but for the loss, told plans 2, 4" in told
+    )
+    assert "least memory takes plan 2, least time plan 4; trials tell" in told
+    (told,) = verdict(front[:1] + front[2:3])
+    assert "after 9 steps; trials tell" in told
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,9 @@ import fcntl
 import json
 import os
 import shutil
+import signal
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ import typer
 from small_model import NAMES, PIXELS, SIDE, images, net
 
 import gradledger
-from gradledger import adapt, cli, finish, numbered
+from gradledger import adapt, cli, finish, models, numbered
 from gradledger.command import GROUPS
 from gradledger.run_folder import RECORD, RESUME
 from gradledger.settings import AdaptSettings
@@ -84,6 +87,11 @@ def test_info_of_a_file_of_another_program(said, tmp_path):
     (tmp_path / "a.bin").write_bytes((tmp_path / "a.onnx").read_bytes())
     assert "a.bin is an ONNX model: such are read under the suffix" in said("info", tmp_path / "a.bin", status=2)
     assert "a.onnx is damaged: " in said("info", tmp_path / "a.onnx", status=2)
+    (tmp_path / "a.onnx").write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF\0")
+    assert "a.onnx is an image: an image is no net" in said("info", tmp_path / "a.onnx", status=2)
+    Model(net(), PIXELS).save(tmp_path / "b.safetensors")
+    (tmp_path / "b.safetensors").rename(tmp_path / "b.onnx")
+    assert "b.onnx is a safetensors file: as a net it must bear the" in said("info", tmp_path / "b.onnx", status=2)
     assert "there is no file" in said("info", tmp_path / "b.safetensors", status=2)
 
 
@@ -96,7 +104,9 @@ def test_predict_one_sample_of_many(said, capsys, file, photos):
     told = shown(capsys, "predict", file, "--data", photos, "--sample", 17)
     rows = " ".join(f"{t['class']} {100 * t['probability']:.1f} %" for t in p["top"])
     assert told == f"{p['source']} sure {rows}"
-    assert "photos holds no sample of number 99" in said("predict", file, "--data", photos, "--sample", 99, status=2)
+    assert "photos holds no sample of number 99: it has those of 0 to 29" in said(
+        "predict", file, "--data", photos, "--sample", 99, status=2
+    )
     assert "--sample must be a number from 0 up" in said("predict", file, "--data", photos, "--sample", -1, status=2)
 
 
@@ -150,6 +160,11 @@ def test_evaluate_by_name_with_the_files_that_were_taken_for_others(
         (("evaluate", "FILE", "--data", "PHOTOS", "--part", "tset"), "no part 'tset'; did you mean 'test'?"),
         (("evaluate", "FILE", "--data", "OTHER"), "has the classes dog, which FILE does not know: it knows ant, bee"),
         (("evaluate", "FILE", "--data", "PHOTOS", "--part", "val"), "photos has no samples of the part val"),
+        (("adapt", "--model", "FILE", "--data", "TABLE"), "/net.safetensors takes maps with C=3, but own has C=2"),
+        (
+            ("adapt", "--model", "watch", "--from-scratch", "--data", "TABLE"),
+            "own.csv is a sample: --window 2s --rate 50 cuts windows of two seconds",
+        ),
         (("runs", "nowhere"), "there is no folder nowhere: gradledger adapt writes its runs into gradledger-out"),
     ],
 )
@@ -157,7 +172,9 @@ def test_what_cannot_be_used_is_said(said, file, photos, tmp_path, args, message
     if "OTHER" in args:
         shutil.copytree(photos, tmp_path / "other")
         (tmp_path / "other" / "cat").rename(tmp_path / "other" / "dog")
+    (tmp_path / "own.csv").write_text("ax,ay,is\n" + "".join(f"{i},{2 * i},{'ab'[i % 2]}\n" for i in range(20)))
     places = {"FILE": str(file), "PHOTOS": str(photos), "OTHER": str(tmp_path / "other")}
+    places["TABLE"] = str(tmp_path / "own.csv")
     assert message.replace("FILE", str(file)) in said(*(places.get(a, a) for a in args), status=2)
 
 
@@ -193,32 +210,50 @@ def test_runs_are_numbered_and_none_is_overwritten(said, settings, capsys):
     record = json.loads(kept["adapt.json"]) | {"ok": False}
     record["measured"]["macs"] = 1_234_567
     (numbered.BASE / "run-1" / "adapt.json").write_text(json.dumps(record))
+    told = said("info", numbered.BASE / "run-2")  # a run's folder stands for its weights
+    assert told["recipe"]["method"] == "backprop" and told["sha256"] == second.record["weights_sha256"]
+    assert gradledger.load(numbered.BASE / "run-2").predict(X).tolist() == second.predict(X).tolist()
+    settings["model"] = "gradledger-out/run-2"
+    assert gradledger.adapt(**settings).record["accuracy_before"] == second.record["accuracy_after"]
+    (numbered.BASE / "run-2").rename("lenet5")  # a model's name stays one
+    assert not models.is_file("lenet5") and models.is_file("gradledger-out/run-3")
+    Path("lenet5").rename(numbered.BASE / "run-2")
     told = shown(capsys, "runs")
     assert "run-1 worse" in told and "1.23 M" in told and "run-2 finished" in told
+    assert " own.npz, backprop" in told and str(Path.cwd()) not in told
 
 
-def test_the_latest_interrupted_run_is_resumed(said, settings):
+def test_the_latest_interrupted_run_is_resumed(said, settings, capsys):
     def stop(progress):
-        if progress.step == 3 and progress.part != PART:
-            raise KeyboardInterrupt
+        nonlocal steps
+        steps += progress.part != PART
+        if steps == 9:  # of a second probe, which counts its own from 1
+            signal.raise_signal(signal.SIGINT)
 
+    saved = []
     for _ in range(2):
+        steps = 0
         with (
             numbered.run_folder(None, False) as folder,
-            pytest.raises(adapt.Interrupted, match="is saved, go on with: gradledger adapt --resume --output"),
+            pytest.raises(adapt.Interrupted, match="is saved, go on with: gradledger adapt --resume --output") as told,
         ):
             adapt.run(AdaptSettings(**settings), folder, False, stop)
+        saved.append(str(told.value).split("; ")[1].split(",")[0])
     states = [(r["folder"][-5:], r["state"], r["accuracy_after"]) for r in said("runs")["runs"]]
     assert states == [("run-1", "interrupted", None), ("run-2", "interrupted", None)]
+    assert [f"step {r['steps']} is saved" for r in said("runs")["runs"]] == saved == ["step 9 is saved"] * 2
     handle = os.open(numbered.BASE / "run-2", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     assert numbered.state(numbered.BASE / "run-2") == "running"
     assert numbered.interrupted(numbered.BASE) == numbered.BASE / "run-1"
     os.close(handle)
+    capsys.readouterr()
     again = gradledger.adapt(resume=True)
+    assert capsys.readouterr().err == "gradledger: the run in gradledger-out/run-2 goes on after step 9\n"
     assert again.record["files"]["weights"] == "gradledger-out/run-2/adapted.safetensors"
     assert [r["state"] for r in said("runs")["runs"]] == ["interrupted", "finished"]
     assert gradledger.adapt(resume=True).record["files"]["weights"].startswith("gradledger-out/run-1/")
+    capsys.readouterr()
     message = "gradledger-out holds no interrupted run to resume: leave --resume out to start one"
     assert message in said("adapt", "--resume", status=2)
 
@@ -248,15 +283,42 @@ def test_the_door(tmp_path):
     assert gradledger.cost(model="lenet5", batch=4)["model"] == "lenet5"
     with pytest.raises(TypeError, match="there is no option 'modle'; known: model, data"):
         gradledger.cost(modle="lenet5")
+    with pytest.raises(TypeError, match="takes 0 positional arguments"):  # a folder of data is none for results
+        gradledger.adapt("photos/")
     with pytest.raises(AttributeError, match="has no attribute 'lod'; it offers adapt, cost, load"):
         gradledger.lod  # noqa: B018
-    assert {"adapt", "cost", "load"} <= set(dir(gradledger))
+    assert {"adapt", "cost", "load"} <= set(dir(gradledger)) and gradledger.__version__ == metadata.version(
+        "gradledger"
+    )
 
 
 @pytest.mark.parametrize("command", ["", "predict", "adapt"])
 def test_short_help(capsys, command):
     told = [shown(capsys, *filter(None, [command, flag])) for flag in ("-h", "--help")]
     assert told[0] == told[1] and "-h, --help" in told[0]
+
+
+def test_commands_are_told_in_whole_sentences(capsys):
+    told = shown(capsys, "-h")
+    assert "predict Tell the class of new samples, by name, and how sure the net is. evaluate" in told
+    assert "..." not in told.partition("Commands:")[2] and "finish" not in told
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (
+            ("predict", "net.safetensors", "new photos"),
+            "'new photos' stands alone: data are given as --data 'new photos'",
+        ),
+        (("adapt", "photos"), "'photos' stands alone: data are given as --data photos"),
+        (("adapt", "photos", "--data", "watch"), "unexpected extra argument"),
+        (("predict", "net.safetensors"), "Missing option '--data'"),
+        (("adapt", "photos", "--modl"), "No such option: --modl"),
+    ],
+)
+def test_a_word_that_stands_alone_is_told_to_be_data(said, args, message):
+    assert message in said(*args, status=2)
 
 
 def test_the_help_of_many_options_tells_the_common_ones_first(capsys):
@@ -268,3 +330,19 @@ def test_the_help_of_many_options_tells_the_common_ones_first(capsys):
     assert others[0] < told.index(" --skip-bad ") < others[1] < told.index(" --clip ") < others[2]
     known = {p.name.removesuffix("_") for p in typer.main.get_command(cli.app).commands["adapt"].params}
     assert {name for names in GROUPS.values() for name in names} <= known
+
+
+def test_skip_bad_leaves_out_what_cannot_be_used(said, capsys, file, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "mine")
+    for name in ("ant/broken.png", "bee/phone.heic"):
+        (tmp_path / "mine" / name).write_bytes(b"\x89PNG\r\n\x1a\n")
+    for command in ("predict", "evaluate"):
+        assert "--skip-bad leaves such out" in said(command, file, "--data", tmp_path / "mine", status=2)
+    found = said("predict", file, "--data", tmp_path / "mine", "--skip-bad")
+    assert found["samples"] == 30 and found["counts"] == {"bee": 20, "ant": 10}
+    assert [one["what"].rpartition("/")[2] for one in found["skipped"]] == ["broken.png", "phone.heic"]
+    assert "phone.heic is an image that is not read (.heic; " in shown(
+        capsys, "predict", file, "--data", tmp_path / "mine", "--skip-bad"
+    )
+    told = shown(capsys, "evaluate", file, "--data", tmp_path / "mine", "--skip-bad", "--output", tmp_path)
+    assert "test: 6 samples left out: " in told and "broken.png cannot be read" in told

@@ -266,7 +266,7 @@ def test_a_refused_limit_lists_every_term_and_the_smallest_one(quantized, capsys
 
 def test_whole_needs_a_quantized_file(quantized, capsys):
     status, _, err = told(capsys, "cost", "--model", "lenet5", "--whole")
-    assert status == 2 and "--whole trains a quantized .npz in its own whole numbers, but --model is lenet5" in err
+    assert status == 2 and "or one of TensorFlow Lite, but --model is lenet5" in err
     status, _, err = told(
         capsys, "cost", "--model", quantized[0], "--whole", "--momentum", "0.9", "--method", "backprop"
     )

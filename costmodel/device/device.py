@@ -1,12 +1,13 @@
 """Devices: what each kernel's work costs them in seconds, what they hold, and where each figure is from.
 
-Three kinds of profile, all JSON files:
+Kinds of profile, all JSON files:
 
 - measured: `gradledger calibrate` timed single layers on the device itself; rates for one or more thread counts.
 - from data sheets (`devices/NAME.json`): nobody timed kernels there. Their rates are those of the reference
   machine (`reference.json`, measured), each multiplied by how the two compare in what it depends on: arithmetic, first
   and second cache, memory, or the cost of a call. Every figure names its source; seconds are marked as not measured.
   Our assumption: Python and its libraries take as many bytes there as on the reference machine.
+- GPUs (`device.gpu`): from data sheets too, and `this-gpu`, calibrated or by what its driver tells.
 - `this-machine`: the measured profile that `gradledger calibrate` left here; without one, the one that `gradledger
   calibrate --quick` left, the reference rates scaled by timing a few layers, which does not count as measured; without
   either, those rates scaled by a matrix product and a copy.
@@ -30,6 +31,7 @@ from threadpoolctl import threadpool_limits
 
 from refimpl.storage.files import InputError, quoted, read_json, reading
 
+from . import gpu
 from .kernels import GROUP, Caches
 from .process import Base
 from .rates import ANY, Rates
@@ -98,7 +100,7 @@ class Device:
 def names() -> list[str]:
     """Every device by the name of its profile."""
     shipped = (f.name for f in files("costmodel.device.devices").iterdir() if f.name.endswith(".json"))
-    return [HERE, REFERENCE, *sorted({Path(n).stem for n in shipped} - {REFERENCE})]
+    return [HERE, gpu.THERE, REFERENCE, *sorted({Path(n).stem for n in shipped} - {REFERENCE})]
 
 
 def key(name: str) -> str:
@@ -110,7 +112,7 @@ def key(name: str) -> str:
 def known_as() -> dict[str, str]:
     """Key of every name that people use → name of the profile, which states them (`names`)."""
     found = {key(name): name for name in names()}
-    for name in names()[2:]:
+    for name in names()[3:]:
         found |= {key(other): name for other in _profile(name)["names"]}
     return found
 
@@ -138,6 +140,8 @@ def find(name: str) -> Device:
         return load(Path(name))
     found = known_as().get(key(name))
     if found is not None:
+        if found == gpu.THERE:
+            return this_gpu()
         return this_machine() if found == HERE else _shipped(found)
     raise KeyError(f"there is no device {name!r}; known: {', '.join(names())}")
 
@@ -145,7 +149,9 @@ def find(name: str) -> Device:
 @cache
 def _shipped(name: str) -> Device:
     profile = _profile(name)
-    return _measured(profile, f"{name}.json") if profile["measured_here"] else _from_data_sheet(profile)
+    if profile["measured_here"]:
+        return _measured(profile, f"{name}.json")
+    return gpu.from_data_sheet(profile) if "gpu" in profile else _from_data_sheet(profile)
 
 
 def load(path: Path) -> Device:
@@ -216,7 +222,7 @@ def _measured(profile: dict, source: str) -> Device:
         profile.get("measured_here") is not False,
         memory.number(1, MOST_BYTES, "bytes", int) if memory.given() else None,
         base=Base(*(runtime[part].number(0, MOST_BYTES, "bytes", int) for part in ("fixed", "launch")))
-        if runtime.given() else None,
+        if runtime.given() else None, backend=profile.get("backend", "fast"),
     )  # fmt: skip
 
 
@@ -306,6 +312,16 @@ def profile_path() -> Path:
 def quick_path() -> Path:
     """Where `gradledger calibrate --quick` leaves what it found: beside the profile, which goes before it."""
     return profile_path().with_name(f"{HERE}-quick.json")
+
+
+def gpu_path() -> Path:
+    """Where `gradledger calibrate --backend cuda` leaves the profile of this machine's GPU."""
+    return profile_path().with_name(f"{gpu.THERE}.json")
+
+
+def this_gpu() -> Device:
+    """The calibrated profile of this machine's GPU, else what its driver tells. CudaError where there is none."""
+    return load(gpu_path()) if gpu_path().is_file() else gpu.found_here()
 
 
 def this_machine(most: float = math.inf) -> Device:

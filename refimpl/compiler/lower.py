@@ -39,6 +39,11 @@ def on_cpu(kernel: Kernel) -> Callable:
     return kernel.cpu
 
 
+def on_gpu(kernel: Kernel) -> Callable:
+    """The form of a kernel that a GPU runs."""
+    return kernel.gpu
+
+
 def reference(call: Call, form: Callable[[Kernel], Callable] = on_cpu) -> Launch:
     """The launch of a call's own kernel. form: what of it the backend launches."""
     passed = call.passed

@@ -131,7 +131,7 @@ def image_folder(
     found = listing(root, look, "image")
     if size is None:
         raise DataError(
-            f"the images of {root} need a size, rows and columns, to which they are stretched, such as 128x128"
+            f"the images of {root} need a size, rows and columns, to which they are stretched, such as --size 128x128"
         )
     heads = [header(path) for path in found.files]
     largest = max((h.largest for h in heads), default=0)

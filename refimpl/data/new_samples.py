@@ -83,11 +83,16 @@ def _of_files(path: Path, made: Preprocessing, skip_bad: bool) -> NewSamples:
             if one == path:
                 raise DataError(f"{path} {e}") from None
         except DataError as e:
-            problems.add(one, str(e).removeprefix("the image ").removeprefix(f"{files.printable(str(one))} "))
+            problems.add(one, reason(e, one))
     skipped = problems.tell(skip_bad, good + len(problems.found), f"{noun}s")
     if not found:
         raise DataError(f"{path} holds no {noun} that can be used")
     return NewSamples(made(np.stack(found)), tuple(names), skipped)
+
+
+def reason(e: DataError, path: Path) -> str:
+    """What is wrong with a file, without its name."""
+    return str(e).removeprefix("the image ").removeprefix(f"{files.printable(str(path))} ")
 
 
 def _of_array(path: Path, made: Preprocessing) -> NewSamples:
@@ -122,6 +127,9 @@ def _of_tables(path: Path, made: Preprocessing, skip_bad: bool) -> NewSamples:
             columns = Columns(those_of(one, cells, made.columns))
             rows = table_of(cells, columns, problems, f"{one}, " if path.is_dir() else "")
             if one == path:  # its rows are told one by one
+                if problems.found and made.window is not None:
+                    what, why = problems.found[0]
+                    raise DataError(f"{path}, {what} {why}: no window may reach over it, repair or remove it")
                 problems.tell(skip_bad, len(cells.rows), "rows")
             if len(rows.x) == len(cells.rows) or made.window is None and len(rows.x):
                 maps, called = _of_rows(one, rows, made)
@@ -134,8 +142,6 @@ def _of_tables(path: Path, made: Preprocessing, skip_bad: bool) -> NewSamples:
                 raise
             problems.add(one, str(e).removeprefix(f"{files.printable(str(one))} "))
     skipped = problems.tell(skip_bad, looked_at, "tables")
-    if not found and made.window is not None and path.is_file():
-        raise DataError(f"{path}, {skipped[0][0]} {skipped[0][1]}: no window may reach over it, repair or remove it")
     if not found:
         raise DataError(f"{path} has no {'table' if path.is_dir() else 'row'} that can be used")
     return NewSamples(made(np.concatenate(found)), tuple(names), skipped)

@@ -73,12 +73,14 @@ def table(path: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dataset:
     beside = Beside(groups=found.groups, origin=origin, reading=reading, measures=reading.values is None)
     if reading.windowed() is not None:
         return from_recording(
-            path.stem, found.x, labels, beside, seed=seed, where=str(path), recording=found.gaps
+            path.stem, found.x, labels, beside, seed=seed, where=str(path), recording=found.gaps,
+            called=lambda first, end: f"lines {found.lines[first]} to {found.lines[end - 1]}",
         )  # fmt: skip
     x, said, picture = samples(found.x, names)
     origin = replace(origin, said=(*origin.said, *said))
     measures, inner = not picture and reading.values is None, replace(reading, axes="NHWC")
-    beside = replace(beside, origin=origin, measures=measures, reading=inner)
+    titles = {"train": [f"line {line}" for line in found.lines]}
+    beside = replace(beside, origin=origin, measures=measures, reading=inner, names=titles)
     return from_arrays(path.stem, x, labels, seed=seed, where=str(path), beside=beside)
 
 

@@ -32,15 +32,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..graph import INPUT, Graph
-from ..kernels.quantized import sum_ends
-from ..ops import quantized_sgd
 from ..storage.checkpoint import CheckpointError
 from ..storage.files import quoted, reading
-from ..surgery.quantize import INT8, INT32, MapScale, Weighted, stored
+from ..surgery.quantize import INT8, MapScale, Weighted
 from .int8_nets import DTYPES, described, read_structure
+from .whole_net import finished, fitting
 
 NEAR = 1e-6  # relative distance of two statements of one scale
-MARGIN = 0.01  # steps of a map, more than what two ways to round differ by where so large sums are not saturated
 
 
 def whole_from_int8(
@@ -63,7 +61,7 @@ def whole_from_int8(
     """
     graph, entries, keys = described(arrays, size, what)
     structure = read_structure(arrays, what)
-    classifier, features = graph.nodes[-1].name, graph.nodes[-1].inputs[0]
+    classifier = graph.nodes[-1].name
     own = classes is None or classes == graph.shape(graph.output)[1]
     with reading(f"the structure of {what}", CheckpointError, "is damaged"):
         scales = _scales(graph, entries, structure["blocks"], what)
@@ -72,16 +70,8 @@ def whole_from_int8(
             for node in entries
             if own or node != classifier
         }
-    if not own:
-        graph.outputs = (features,)
-    try:
-        new = stored(graph, scales, layers, twice)
-    except ValueError as e:
-        raise CheckpointError(f"{what} does not fit into whole numbers: {e}") from None
+    new = finished(graph, scales, layers, what, None if own else classes, twice)
     new.pixels = (float(INT8.min), float(INT8.max))
-    if classes is not None and not own:
-        output = new.linear(classifier, new.output, classes)
-        new.outputs = (output,)
     return new
 
 
@@ -124,24 +114,8 @@ def _layer(graph: Graph, node: str, scales: Mapping[str, MapScale], arrays: Mapp
     w = arrays["weight"].transpose(2, 3, 1, 0).reshape(graph.parameters[f"{node}.w"].shape)
     b, b_scale = arrays["bias"].astype(np.int64), x.value * w_scale.astype(np.float64)
     if node != graph.output:
-        b = _fitting(w, b, (INT8.min - x.zero, INT8.max - x.zero), b_scale, scales[node])
+        b = fitting(w, b, (INT8.min - x.zero, INT8.max - x.zero), b_scale, scales[node])
     return Weighted(np.ascontiguousarray(w), w_scale, b, b_scale.astype(np.float32))
-
-
-def _fitting(w: np.ndarray, b: np.ndarray, ends: tuple[int, int], scale: np.ndarray, y: MapScale) -> np.ndarray:
-    """Biases (K,), moved towards 0 where a sum might leave int32 and the output is one number whatever the input is.
-
-    w: (…, K); ends: of x − x_zero; scale: (K,) of the sums. The others are left as they are.
-    """
-    least, most = sum_ends(w, ends)
-    trained = quantized_sgd.end(np.dtype(np.int32), w[..., 0].size)
-    for moved in (b.clip(-INT32.max - least, INT32.max - most), b.clip(-trained, trained)):
-        low, high = (np.minimum(b, moved) + least) * scale / y.value, (np.maximum(b, moved) + most) * scale / y.value
-        of_low, of_high = (
-            np.floor(steps + 0.5 + y.zero).clip(INT8.min, INT8.max) for steps in (low - MARGIN, high + MARGIN)
-        )
-        b = np.where(of_low == of_high, moved, b)
-    return b
 
 
 __all__ = ["whole_from_int8"]

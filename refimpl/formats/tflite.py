@@ -11,7 +11,7 @@ is left out. A softmax at the end is left out too: a loss takes scores.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +21,9 @@ from ..kernels.passes import ShapeError
 from ..models import MOST_SIDE
 from ..storage import files
 from ..storage.checkpoint import CheckpointError
+from ..surgery.quantize import MapScale
 from .flatbuffer import FlatBuffer, FlatTable
+from .whole_net import WholeArray, checked_scale, map_scale
 
 SUFFIX, MARK, VERSION = ".tflite", b"TFL3", 3
 TYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 7: "<i2", 9: "i1"}  # of tensors that are numbers
@@ -43,6 +45,7 @@ UNPACK REDUCE_MIN FLOOR_DIV REDUCE_ANY SQUARE ZEROS_LIKE FILL FLOOR_MOD RANGE RE
 SQUARED_DIFFERENCE MIRROR_PAD ABS SPLIT_V UNIQUE CEIL REVERSE_V2 ADD_N GATHER_ND COS WHERE RANK ELU REVERSE_SEQUENCE
 MATRIX_DIAG QUANTIZE MATRIX_SET_DIAG ROUND HARD_SWISH""".split()
 QUANTIZED = "its weights were quantized: it trains in floats, which are not rounded as its own integers are"
+DAMAGED = "is no TensorFlow Lite model, or is damaged"
 CONVERT = "convert the model to ONNX (the package tf2onnx takes such files) and give that"
 
 
@@ -60,27 +63,42 @@ class _Without(Exception):
 
 @dataclass(frozen=True, eq=False)
 class LiteModel:
-    """A model that was read. graph: with its weights; counts: nodes of each operator; told: what was done, in words."""
+    """A model that was read. graph: with its weights; counts: nodes of each operator; told: what was done, in words.
+
+    marks: node → what whole numbers the file makes there, where it was read with marks. taken: parameter → the tensor
+    that it is from, and its axes in our order. arrays: of these the quantized ones. called: node → the operator of the
+    file. whole_input: does it take whole numbers?
+    """
 
     graph: Graph
     counts: Mapping[str, int]
     told: tuple[str, ...]
+    marks: Mapping[str, MapScale] = field(default_factory=dict)
+    taken: Mapping[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    arrays: Mapping[str, WholeArray] = field(default_factory=dict)
+    called: Mapping[str, str] = field(default_factory=dict)
+    whole_input: bool = False
 
 
 @dataclass(eq=False)
-class _Reading:
+class LiteReading:
     """A model on its way into a graph: its tensors, and which of them the graph has under which name."""
 
     subgraph: FlatTable
     buffers: list[FlatTable]
     graph: Graph
     tensors: list[FlatTable]
+    codes: list[FlatTable]
     made: dict[int, str] = field(default_factory=dict)
     constants: dict[int, np.ndarray] = field(default_factory=dict)
     padding: dict[int, tuple] = field(default_factory=dict)  # tensor → what a PAD before it adds
     counts: Counter = field(default_factory=Counter)
     told: list[str] = field(default_factory=list)
-    taken: int = 0  # bytes of the constants
+    bytes_taken: int = 0  # of the constants
+    with_marks: bool = False
+    marks: dict[str, MapScale] = field(default_factory=dict)
+    taken: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    called: dict[str, str] = field(default_factory=dict)
 
     def shape(self, tensor: int) -> tuple[int, ...]:
         return self.tensors[tensor].numbers(0, "i")
@@ -94,10 +112,13 @@ class _Reading:
         zeros = quantized.numbers(3, "q") or (0,) * len(scales)
         return np.array(scales, np.float64), np.array(zeros, np.float64), quantized.number(6, "i")
 
-    def constant(self, tensor: int) -> np.ndarray | None:
-        """The numbers of a tensor of the file, dequantized; None where it is none."""
-        if tensor in self.constants:
-            return self.constants[tensor]
+    def stored(self, tensor: int) -> np.ndarray | None:
+        """The numbers of a tensor as the file has them; None where it is no constant."""
+        at = self.place(tensor)
+        return None if at is None else np.frombuffer(self.tensors[tensor].file.raw, *at).reshape(self.shape(tensor))
+
+    def place(self, tensor: int) -> tuple[np.dtype, int, int] | None:
+        """Where the numbers of a constant lie in the file: their dtype, how many there are, and the first byte."""
         of = self.tensors[tensor]
         number = of.number(2, "I")
         begin, count = self.buffers[number].span(0, 1) if number < len(self.buffers) else (0, 0)
@@ -107,20 +128,63 @@ class _Reading:
         shape = self.shape(tensor)
         if min(shape, default=1) < 0 or int(np.prod(shape, dtype=object)) * kind.itemsize != count:
             raise ValueError(f"it holds an array of {files.quoted(shape)} with {count} bytes")
-        found = np.frombuffer(of.file.raw, kind, count // kind.itemsize, begin).reshape(shape)
-        if scaled := self.scales(tensor):
-            scales, zeros, axis = scaled
-            if len(scales) > 1:
-                if not 0 <= axis < found.ndim or found.shape[axis] != len(scales) or len(zeros) != len(scales):
-                    raise ValueError("it holds scales that are not those of an axis")
-                scales, zeros = (
-                    v.reshape([-1 if i == axis else 1 for i in range(found.ndim)]) for v in (scales, zeros)
-                )
+        return kind, count // kind.itemsize, begin
+
+    def each(self, tensor: int, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scales and zero points of a quantized constant, so that they fit its axes."""
+        scaled = self.scales(tensor)
+        assert scaled is not None
+        scales, zeros, axis = scaled
+        checked_scale(scales, f"a scale of its array of {files.quoted(found.shape)}")
+        if len(scales) > 1:
+            if not 0 <= axis < found.ndim or found.shape[axis] != len(scales) or len(zeros) != len(scales):
+                raise ValueError("it holds scales that are not those of an axis")
+            scales, zeros = (v.reshape([-1 if i == axis else 1 for i in range(found.ndim)]) for v in (scales, zeros))
+        return scales, zeros
+
+    def whole(self, tensor: int, axes: tuple[int, ...], shape: tuple[int, ...]) -> WholeArray | None:
+        """The whole numbers of a constant in our layout; None where it is one of floats."""
+        found = self.stored(tensor)
+        if found is None or found.dtype.kind not in "iu" or self.scales(tensor) is None:
+            return None
+        scales, zeros = self.each(tensor, found)
+        q, scale = (v.transpose(axes).reshape(shape) for v in (
+            found.astype(np.int64) - zeros.astype(np.int64), np.broadcast_to(scales, found.shape)
+        ))  # fmt: skip
+        each = scale.reshape(-1, shape[-1])
+        if (each != each[:1]).any():
+            raise ValueError("it holds weights whose scales are not those of output channels")
+        return WholeArray(q, each[0].astype(np.float32))
+
+    def mark(self, tensor: int, label: str) -> None:
+        """Let a node stand where the file makes whole numbers of a map that it has as `tensor`."""
+        scaled, name = self.scales(tensor), self.made[tensor]
+        kind = TYPES.get(self.tensors[tensor].number(1, "b"), "")
+        if not self.with_marks or scaled is None or not name or np.dtype(kind or "f4").kind not in "iu":
+            return
+        (scales, zeros, _), dtype = scaled, np.dtype(kind)
+        if not np.iinfo(dtype).min <= zeros.min() <= zeros.max() <= np.iinfo(dtype).max:
+            raise ValueError(f"the map {label} has a zero point of {zeros.min():g}, which is none of {dtype}")
+        held = map_scale(scales, zeros.astype(dtype), f"the map {label}")
+        self.made[tensor] = self.graph.clip(
+            f"{label}.steps", name, *(held.value * (e - held.zero) for e in (-128, 127))
+        )
+        self.marks[self.made[tensor]] = held
+
+    def constant(self, tensor: int) -> np.ndarray | None:
+        """The numbers of a tensor of the file, dequantized; None where it is none."""
+        if tensor in self.constants:
+            return self.constants[tensor]
+        found = self.stored(tensor)
+        if found is None:
+            return None
+        if self.scales(tensor):
+            scales, zeros = self.each(tensor, found)
             found = (scales * (found - zeros)).astype(np.float32)
             if QUANTIZED not in self.told:
                 self.told.append(QUANTIZED)
-        self.taken += found.nbytes
-        if self.taken > MOST_TIMES * len(of.file.raw):
+        self.bytes_taken += found.nbytes
+        if self.bytes_taken > MOST_TIMES * len(self.subgraph.file.raw):
             raise ValueError(f"its arrays take more than {MOST_TIMES} times its bytes")
         self.constants[tensor] = found
         return found
@@ -141,49 +205,64 @@ class _Reading:
         return self.made[tensor]
 
 
-def read_tflite(path: str | os.PathLike, what: str) -> LiteModel:
+def read_tflite(path: str | os.PathLike, what: str, marks: bool = False) -> LiteModel:
     """The model of a file; CheckpointError in one sentence where it cannot be used. what: how messages call the file.
 
-    Unconverted where operators have no form here.
+    marks: shall a node stand where a map becomes whole numbers? Unconverted where operators have no form here.
     """
+    net, ends = begun(path, what)
+    net.with_marks = marks
+    with files.reading(f"the model {what}", CheckpointError, DAMAGED):
+        return _converted(net, *ends, what)
+
+
+def begun(path: str | os.PathLike, what: str) -> tuple[LiteReading, tuple[int, int]]:
+    """A model before anything of it is converted, and its input and output; CheckpointError as `read_tflite`."""
     raw = files.read_bytes(path, f"the model {what}", CheckpointError)
-    with files.reading(f"the model {what}", CheckpointError, "is no TensorFlow Lite model, or is damaged"):
+    with files.reading(f"the model {what}", CheckpointError, DAMAGED):
         if raw[4:8] != MARK:
             raise ValueError("it does not begin as such a file")
         root = FlatBuffer(raw).root()
         if root.number(0, "I") != VERSION:
             raise ValueError(f"its schema has version {root.number(0, 'I')}, and {VERSION} is known")
-        return _converted(root, what)
+        subgraph = root.tables(2)[0]
+        inputs, outputs, tensors = subgraph.numbers(1, "i"), subgraph.numbers(2, "i"), subgraph.tables(0)
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise CheckpointError(
+                f"{what} has {len(inputs)} inputs and {len(outputs)} outputs, and one of each is read"
+            )
+        n, *sides = tensors[inputs[0]].numbers(0, "i") or (0,)
+        if n not in (1, -1) or len(sides) != 3 or not 0 < min(sides) <= max(sides) <= MOST_SIDE:
+            raise CheckpointError(
+                f"{what} takes {files.quoted((n, *sides))}, and maps (1, rows, columns, channels) are read"
+            )
+        graph = Graph(files.quoted(os.path.splitext(os.path.basename(what))[0]), (sides[0], sides[1]), sides[2])
+        codes = root.tables(1)
+        return LiteReading(subgraph, root.tables(4), graph, tensors, codes, {inputs[0]: INPUT}), (inputs[0], outputs[0])
 
 
-def _converted(root: FlatTable, what: str) -> LiteModel:
-    subgraph, codes = root.tables(2)[0], root.tables(1)
-    inputs, outputs = subgraph.numbers(1, "i"), subgraph.numbers(2, "i")
-    tensors = subgraph.tables(0)
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise CheckpointError(f"{what} has {len(inputs)} inputs and {len(outputs)} outputs, and one of each is read")
-    n, *sides = tensors[inputs[0]].numbers(0, "i") or (0,)
-    if n not in (1, -1) or len(sides) != 3 or not 0 < min(sides) <= max(sides) <= MOST_SIDE:
-        raise CheckpointError(
-            f"{what} takes {files.quoted((n, *sides))}, and maps (1, rows, columns, channels) are read"
-        )
-    graph = Graph(files.quoted(os.path.splitext(os.path.basename(what))[0]), (sides[0], sides[1]), sides[2])
-    net = _Reading(subgraph, root.tables(4), graph, tensors, {inputs[0]: INPUT})
-    _take_pixels(net, inputs[0])
+def _converted(net: LiteReading, begin: int, end: int, what: str) -> LiteModel:
+    graph = net.graph
+    _take_pixels(net, begin)
+    net.mark(begin, INPUT)
+    whole_input = INPUT != net.made[begin]
     missing: dict[str, str] = {}
-    operators = subgraph.tables(3)
+    operators = net.subgraph.tables(3)
     if len(operators) > MOST_NODES:
         raise CheckpointError(f"{what} has {len(operators):,} nodes, and at most {MOST_NODES:,} are read")
     for operator in operators:
-        _convert(net, operator, codes, missing, outputs[0])
+        _convert(net, operator, net.codes, missing, end)
     if missing:
         names = ", ".join(f"{op} ({why})" for op, why in missing.items())
         raise Unconverted(f"{what} cannot be imported: there is no way yet for {names}; {CONVERT}", net.counts, missing)
-    graph.outputs = (net.given(outputs[0]),)
-    return LiteModel(graph, net.counts, tuple(net.told))
+    graph.outputs = (net.given(end),)
+    shapes = {name: graph.parameters[name].shape for name in net.taken}
+    arrays = {name: net.whole(tensor, axes, shapes[name]) for name, (tensor, axes) in net.taken.items()}
+    found = {name: array for name, array in arrays.items() if array is not None}
+    return LiteModel(graph, net.counts, tuple(net.told), net.marks, net.taken, found, net.called, whole_input)
 
 
-def _take_pixels(net: _Reading, tensor: int) -> None:
+def _take_pixels(net: LiteReading, tensor: int) -> None:
     """Let the ends of a quantized input be what stands for pixels of 0 and of 255."""
     if scaled := net.scales(tensor):
         (scale, *_), (zero, *_), _ = scaled
@@ -191,7 +270,7 @@ def _take_pixels(net: _Reading, tensor: int) -> None:
         net.graph.pixels = (float(scale * (ends[0] - zero)), float(scale * (ends[1] - zero)))
 
 
-def _convert(net: _Reading, operator: FlatTable, codes: list[FlatTable], missing: dict[str, str], end: int) -> None:
+def _convert(net: LiteReading, operator: FlatTable, codes: list[FlatTable], missing: dict[str, str], end: int) -> None:
     """Add an operator to the graph, or note why not."""
     code = codes[operator.number(0, "I")]
     number = max(code.number(0, "b"), code.number(3, "i"))
@@ -208,8 +287,11 @@ def _convert(net: _Reading, operator: FlatTable, codes: list[FlatTable], missing
             if writes[0] != end and not _last(net, writes[0], end):
                 raise _Without("within the net")
             net.told.append("the net ends with SOFTMAX; it trains, and gives scores, before it")
-        label = f"{name.lower()}_{net.counts[name]}"
+        label, before = f"{name.lower()}_{net.counts[name]}", len(net.graph.nodes)
         net.made[writes[0]] = CONVERTERS[name](net, label, options, reads, writes[0])
+        net.called |= {node.name: name for node in net.graph.nodes[before:]}
+        if name != "SOFTMAX":
+            net.mark(writes[0], label)
     except _Without as e:
         if not any(t in net.made or t in net.padding or net.constant(t) is not None for t in reads[:1]):
             return  # what is missing before it is told
@@ -218,19 +300,22 @@ def _convert(net: _Reading, operator: FlatTable, codes: list[FlatTable], missing
         missing.setdefault(name, str(e))
 
 
-def _last(net: _Reading, tensor: int, end: int) -> bool:
+def _last(net: LiteReading, tensor: int, end: int) -> bool:
     """Is a tensor only dequantized before the end?"""
     after = [op for op in net.subgraph.tables(3) if tensor in op.numbers(1, "i")]
     return len(after) == 1 and after[0].numbers(2, "i") == (end,)
 
 
-def _named(net: _Reading, label: str, weights: Mapping[str, np.ndarray]) -> None:
-    for local, array in weights.items():
-        parameter = net.graph.node(label).params[local]
-        net.graph.weights[parameter] = np.ascontiguousarray(array, np.float32)
+def _named(net: LiteReading, label: str, reads: Sequence[int], axes: tuple[int, ...]) -> None:
+    """The weights and the bias of a layer, its inputs 1 and 2. axes: of the weights in our order."""
+    for local, tensor, order in (("w", reads[1], axes), ("b", reads[-1], (0,))):
+        if (parameter := net.graph.node(label).params.get(local)) is not None:
+            array = net.weights(tensor).transpose(order)
+            net.graph.weights[parameter] = np.ascontiguousarray(array, np.float32)
+            net.taken[parameter] = tensor, order
 
 
-def _activated(net: _Reading, label: str, x: str, kind: int) -> str:
+def _activated(net: LiteReading, label: str, x: str, kind: int) -> str:
     if kind == 0:
         return x
     if kind not in ACTIVATIONS:
@@ -239,7 +324,7 @@ def _activated(net: _Reading, label: str, x: str, kind: int) -> str:
     return getattr(net.graph, name)(f"{label}.{name}", x, *bounds)
 
 
-def _conv(net: _Reading, label: str, options: FlatTable, reads, _, depthwise: bool = False) -> str:
+def _conv(net: LiteReading, label: str, options: FlatTable, reads, _, depthwise: bool = False) -> str:
     w = net.weights(reads[1])
     pad: tuple | str = "same" if options.number(0, "b") == SAME else "valid"
     x = reads[0]
@@ -250,7 +335,8 @@ def _conv(net: _Reading, label: str, options: FlatTable, reads, _, depthwise: bo
     name = net.given(x)
     if w.ndim != 4 or len(net.graph.shape(name)) != 4:
         raise _Without("its kernel has not four axes")
-    w = w.transpose(1, 2, 0, 3) if depthwise else w.transpose(1, 2, 3, 0)
+    axes = (1, 2, 0, 3) if depthwise else (1, 2, 3, 0)
+    w = w.transpose(axes)
     depth = net.graph.shape(name)[3]
     groups = depth if depthwise else depth // max(1, w.shape[2])
     at = (5, 6, 4) if depthwise else (4, 5, 3)  # fields of the dilation's columns and rows, and of the activation
@@ -260,15 +346,15 @@ def _conv(net: _Reading, label: str, options: FlatTable, reads, _, depthwise: bo
     net.graph.conv2d(label, name, w.shape[3], w.shape[:2], stride, pad, dilation, groups, biased)
     if net.graph.parameters[net.graph.node(label).params["w"]].shape != w.shape:
         raise _Without("its kernel has other channels than its input")
-    _named(net, label, {"w": w} | ({"b": net.weights(reads[2])} if biased else {}))
+    _named(net, label, reads, axes)
     return _activated(net, label, label, options.number(at[2], "b"))
 
 
-def _depthwise(net: _Reading, label: str, options: FlatTable, reads, writes: int) -> str:
+def _depthwise(net: LiteReading, label: str, options: FlatTable, reads, writes: int) -> str:
     return _conv(net, label, options, reads, writes, True)
 
 
-def _linear(net: _Reading, label: str, options: FlatTable, reads, _) -> str:
+def _linear(net: LiteReading, label: str, options: FlatTable, reads, _) -> str:
     w, x = net.weights(reads[1]), net.given(reads[0])
     if len(net.graph.shape(x)) > 2:
         x = net.graph.flatten(f"{label}.flatten", x)
@@ -276,11 +362,11 @@ def _linear(net: _Reading, label: str, options: FlatTable, reads, _) -> str:
     if w.ndim != 2 or w.shape[1] != net.graph.shape(x)[-1] or options.number(1, "b"):
         raise _Without("its weights are kept in another way")
     net.graph.linear(label, x, w.shape[0], biased)
-    _named(net, label, {"w": w.T} | ({"b": net.weights(reads[2])} if biased else {}))
+    _named(net, label, reads, (1, 0))
     return _activated(net, label, label, options.number(0, "b"))
 
 
-def _pool(net: _Reading, label: str, options: FlatTable, reads, _, mean: bool = False) -> str:
+def _pool(net: LiteReading, label: str, options: FlatTable, reads, _, mean: bool = False) -> str:
     x, graph = net.given(reads[0]), net.graph
     window, stride = ((options.number(i, "i"), options.number(j, "i")) for i, j in ((4, 3), (2, 1)))
     pad = "same" if options.number(0, "b") == SAME else "valid"
@@ -293,11 +379,11 @@ def _pool(net: _Reading, label: str, options: FlatTable, reads, _, mean: bool = 
     return _activated(net, label, made, options.number(5, "b"))
 
 
-def _avg_pool(net: _Reading, label: str, options: FlatTable, reads, writes: int) -> str:
+def _avg_pool(net: LiteReading, label: str, options: FlatTable, reads, writes: int) -> str:
     return _pool(net, label, options, reads, writes, True)
 
 
-def _mean(net: _Reading, label: str, options: FlatTable, reads, _) -> str:
+def _mean(net: LiteReading, label: str, options: FlatTable, reads, _) -> str:
     x, axes = net.given(reads[0]), net.constant(reads[1])
     rank = len(net.graph.shape(x))
     if axes is None or rank != 4 or sorted(int(a) % rank for a in axes.reshape(-1)) != [1, 2]:
@@ -309,7 +395,7 @@ def _mean(net: _Reading, label: str, options: FlatTable, reads, _) -> str:
 def _two(method: str) -> Callable:
     """A converter of an operator on two tensors of one shape."""
 
-    def convert(net: _Reading, label: str, options: FlatTable, reads, _) -> str:
+    def convert(net: LiteReading, label: str, options: FlatTable, reads, _) -> str:
         a, b = (net.given(t) for t in reads)
         if net.graph.shape(a) != net.graph.shape(b):
             raise _Without("of two shapes")
@@ -318,7 +404,7 @@ def _two(method: str) -> Callable:
     return convert
 
 
-def _concat(net: _Reading, label: str, options: FlatTable, reads, _) -> str:
+def _concat(net: LiteReading, label: str, options: FlatTable, reads, _) -> str:
     inputs = [net.given(t) for t in reads]
     if options.number(0, "i") % len(net.graph.shape(inputs[0])) != len(net.graph.shape(inputs[0])) - 1:
         raise _Without("along another axis than the channels")
@@ -330,7 +416,7 @@ def _one(method: str) -> Callable:
     return lambda net, label, options, reads, _: getattr(net.graph, method)(label, net.given(reads[0]))
 
 
-def _reshape(net: _Reading, label: str, options: FlatTable, reads, writes: int) -> str:
+def _reshape(net: LiteReading, label: str, options: FlatTable, reads, writes: int) -> str:
     x = net.given(reads[0])
     has, wants = net.graph.shape(x), net.shape(writes)
     if tuple(wants[1:]) == has[1:]:
@@ -340,7 +426,7 @@ def _reshape(net: _Reading, label: str, options: FlatTable, reads, writes: int) 
     raise _Without(f"to {files.quoted(wants)}")
 
 
-def _pad(net: _Reading, label: str, options: FlatTable, reads, writes: int) -> str:
+def _pad(net: LiteReading, label: str, options: FlatTable, reads, writes: int) -> str:
     sides = net.constant(reads[1])
     net.given(reads[0])
     if sides is None or sides.shape != (4, 2) or sides[[0, 3]].any() or sides.min() < 0:
@@ -350,7 +436,7 @@ def _pad(net: _Reading, label: str, options: FlatTable, reads, writes: int) -> s
     return net.given(reads[0])
 
 
-def _same(net: _Reading, label: str, options: FlatTable, reads, writes: int) -> str:
+def _same(net: LiteReading, label: str, options: FlatTable, reads, writes: int) -> str:
     """What changes the numbers' kind only."""
     if (found := net.constant(reads[0])) is not None and reads[0] not in net.made:
         net.constants[writes] = found
@@ -368,4 +454,4 @@ CONVERTERS: dict[str, Callable] = {
     "QUANTIZE": _same, "DEQUANTIZE": _same,
 }  # fmt: skip
 
-__all__ = ["SUFFIX", "LiteModel", "Unconverted", "read_tflite"]
+__all__ = ["SUFFIX", "LiteModel", "LiteReading", "Unconverted", "begun", "read_tflite"]

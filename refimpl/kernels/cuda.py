@@ -7,6 +7,7 @@ A reference kernel has the same body here as on the CPU, called from a loop over
 grid are right for every number of blocks and threads.
 """
 
+import ctypes
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,13 +15,14 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .loops import build
 
 PACKAGES = {"numba_cuda": "numba.cuda", "numba_cuda_mlir": "numba_cuda_mlir.cuda"}  # package → its interface
+DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 THREADS = 128  # of a block of a reference kernel
 EXTRAS = "pip install 'gradledger[cuda12]', or gradledger[cuda13] for drivers of CUDA 13"
 
@@ -52,14 +54,21 @@ def toolkit():
 @cache
 def problem() -> str | None:
     """Why no GPU can be used, in one sentence that says what to do; None where one can."""
+    if simulated():
+        return None
     try:
-        if simulated() or toolkit().is_available():
+        package()
+        ctypes.CDLL(DRIVER)  # before the package is imported, which takes a while
+    except CudaError as e:
+        return str(e)
+    except OSError:
+        return f"there is no driver of an NVIDIA GPU here ({DRIVER} is missing): install it, or take another backend"
+    try:
+        if toolkit().is_available():
             return None
         # `is_available` hides why not
         toolkit().current_context()
         return "CUDA finds no GPU"
-    except CudaError as e:
-        return str(e)
     except Exception as e:  # drivers, libraries and packages each have errors of their own
         words = " ".join(str(e).split()) or type(e).__name__
         return f"no GPU can be used ({words}): look at it with nvidia-smi, install its driver, or take another backend"
@@ -78,11 +87,15 @@ class Late:
 late: Any = Late()
 
 
-def jit(function: Callable):
-    """The CUDA kernel of a function in whose module `late` is called `cuda`."""
+def with_toolkit(function: Callable) -> Callable:
+    """A function in whose module `late` is called `cuda`, with `toolkit()` in its place."""
     scope = function.__globals__ | {"cuda": toolkit()}
-    own = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
-    return toolkit().jit(own)
+    return FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+
+
+def jit(function: Callable):
+    """The CUDA kernel of such a function."""
+    return toolkit().jit(with_toolkit(function))
 
 
 def grid_function(body: Callable) -> Callable:
@@ -175,3 +188,31 @@ def _of_driver(e: Exception) -> bool:
 
 def _out_of_memory(e: Exception) -> bool:
     return "OUT_OF_MEMORY" in str(e) or "out of memory" in str(e).lower()
+
+
+class Described(NamedTuple):
+    """A GPU as its driver tells it. lanes: of float32 in all its multiprocessors; bandwidth: bytes a second."""
+
+    name: str
+    capability: str
+    lanes: int
+    clock_hz: float
+    bandwidth: float
+    memory: int
+
+
+LANES = {6: 128, 7: 64, 8: 128, 9: 128, 10: 128, 12: 128}  # of float32 in a multiprocessor, by the first number of its
+# compute capability (CUDA C++ programming guide, arithmetic instructions: results a cycle); 8.0 has 64
+
+
+def described() -> Described:
+    """The GPU of this process; CudaError where there is none."""
+    check()
+    device, context = toolkit().get_current_device(), toolkit().current_context()
+    major, minor = device.compute_capability
+    lanes = 64 if (major, minor) in ((6, 0), (8, 0)) else LANES.get(major, 128)
+    clock, memory_clock = 1e3 * device.CLOCK_RATE, 1e3 * device.MEMORY_CLOCK_RATE
+    bandwidth = 2 * memory_clock * device.GLOBAL_MEMORY_BUS_WIDTH / 8
+    name = device.name.decode() if isinstance(device.name, bytes) else device.name
+    total = context.get_memory_info()[1]
+    return Described(name, f"{major}.{minor}", lanes * device.MULTIPROCESSOR_COUNT, clock, bandwidth, total)

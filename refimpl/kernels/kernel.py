@@ -63,7 +63,7 @@ class Kernel:
         self.body = body
         self.name = f"{body.__module__}.{body.__name__}"
         self.cpu = _cpu_loop(body)
-        self.gpu = Grid(body)
+        self.gpu = GpuLoop(body)
 
     def __call__(self, items: int, *args) -> None:
         """Launch on the host for NumPy arrays, on the GPU for CUDA arrays; mixing them is a TypeError."""
@@ -77,7 +77,7 @@ class Kernel:
             self.cpu(items, *args)
 
 
-class Grid:
+class GpuLoop:
     """The form of a kernel that runs on a GPU, compiled on first use: `grid(items, *args)`."""
 
     def __init__(self, body: Callable):
@@ -91,7 +91,8 @@ class Grid:
     def __call__(self, items: int, *args, stream=0) -> None:
         """Launch it. CUDA refuses an empty grid, the simulator does not: nothing is launched for no items."""
         if items:
-            self.loop[(*cuda.grid(items), stream)](items, *args)
+            blocks, threads = cuda.grid(items)
+            self.loop[blocks, threads, stream](items, *args)
 
 
 def _cpu_loop(body: Callable) -> Callable:

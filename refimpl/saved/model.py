@@ -17,6 +17,7 @@ from .. import arguments
 from ..compiler.compile import compile
 from ..data.dataset import DataError, Dataset
 from ..data.preprocessing import Preprocessing
+from ..formats import weight_files
 from ..formats.npz import load_npz
 from ..graph import Graph
 from ..methods.optim import CLIP_NORM, MOMENTUM, SGD
@@ -26,11 +27,12 @@ from ..storage.files import quoted
 from ..surgery.classifier import changed
 from ..training.trainer import Trainer
 from . import labels, samples
-from .described import Saved, described, elements, said
+from .described import LITE, ONNX, Saved, described, elements, said
 from .samples import PIXEL
 from .verdict import Verdict, judged
 
 BATCH = 32
+OTHERS = (ONNX, LITE, ".npz", *weight_files.SUFFIXES)  # suffixes of files that `save` does not write
 RATE = 0.01  # learning rate of `fit`, with momentum
 Samples = np.ndarray | Dataset | str | os.PathLike
 
@@ -85,25 +87,33 @@ class Model:
         """
         return np.concatenate([shares for _, shares in self.predictions(x)])
 
-    def predictions(self, x: Samples, subject: int | None = None) -> Iterator[samples.Batch]:
-        """A batch at a time: names of its samples, and the share of each class (n, K). For more than memory holds."""
-        for names, maps in self._batches(x, "test", subject):
+    def predictions(
+        self, x: Samples, subject: int | None = None, left: samples.Left | None = None
+    ) -> Iterator[samples.Batch]:
+        """A batch at a time: names of its samples, and the share of each class (n, K). For more than memory holds.
+
+        left: a list for files and rows that cannot be used, and why; without it they are refused.
+        """
+        for names, maps in self._batches(x, "test", subject, left):
             yield names, shares(np.asarray(self.trainer.predict(maps)))
 
     def inputs(self, x: Samples, subject: int | None = None) -> Iterator[samples.Batch]:
         """A batch at a time: names of samples, and the maps (n, H, W, C) that the net takes for them."""
         return self._batches(x, "test", subject)
 
-    def _batches(self, x: Samples, part: str, subject: int | None = None) -> Iterator[samples.Batch]:
+    def _batches(
+        self, x: Samples, part: str, subject: int | None = None, left: samples.Left | None = None
+    ) -> Iterator[samples.Batch]:
         if isinstance(x, Dataset):
             return samples.of_part(x, part, self.preprocessing, BATCH)
-        return samples.batches(x, self.preprocessing, BATCH, subject)
+        return samples.batches(x, self.preprocessing, BATCH, subject, left)
 
     def evaluate(self, x: Samples, y: Sequence | np.ndarray | None = None) -> Verdict:
         """How the net tells samples x whose classes are y: names, or numbers of `classes`. See `Verdict`.
 
-        Of a Dataset, which has its own classes, it is the test samples.
+        Of a Dataset, and of a path without y, which is read as one, the test samples, by their own classes.
         """
+        x = self._with_classes(x, y)
         found = self.predict_proba(x)
         return judged(self.classes, self.numbers(_labels(x, y, "test"), len(found)), found.argmax(1))
 
@@ -117,7 +127,8 @@ class Model:
     ) -> "Model":  # fmt: skip
         """Train `epochs` more passes over samples x, as `predict_proba` takes them, with classes y; the model itself.
 
-        y: names, or numbers of `classes`; a Dataset has its own and its training samples are meant.
+        y: names, or numbers of `classes`; a Dataset, and a path without y, which is read as one, has its own, and its
+        training samples are meant.
         Names that the net does not know become new classes, beside those that it knows; where it knows none of them,
         they take the place of its own. plan: default all layers, SGD with a constant rate `lr`, momentum 0.9 and the
         gradient clipped at norm 1; its schedule begins anew with each call and ends with it. validation: samples and
@@ -125,6 +136,8 @@ class Model:
         settings are the same, else it starts anew.
         """
         arguments.whole("epochs", epochs, 0)
+        arguments.whole("batch", batch)
+        x = self._with_classes(x, y)
         y = _labels(x, y, "train")
         self._follow(y)
         maps = np.concatenate([maps for _, maps in self._batches(x, "train")])
@@ -144,6 +157,15 @@ class Model:
         self.epochs += epochs
         self.recipe = {"epochs": self.epochs, "batch": trainer.program.batch, "lr": plan.step.optimizer.lr}
         return self
+
+    def _with_classes(self, x: Samples, y: Sequence | np.ndarray | None) -> Samples:
+        """The samples, or of a path without y the data set, split and read as the data that the file was trained on."""
+        if y is not None or not isinstance(x, str | os.PathLike):
+            return x
+        recipe = self.saved.recipe if self.saved else {}
+        name = os.fspath(x)
+        subject = recipe.get("subject") if name == "watch" else None
+        return samples.dataset(name, self.preprocessing, subject, recipe.get("seed", 0), recipe)
 
     def _training(self, plan: Plan, batch: int, count: int) -> Trainer:
         """A trainer that goes on from the present weights, the one at hand where it does the same."""
@@ -198,7 +220,13 @@ class Model:
         return given.astype(np.int64)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write a file of weights that explains itself; CheckpointError where it cannot be written."""
+        """Write a `.safetensors` that explains itself.
+
+        CheckpointError where it cannot be written, or its suffix is of another kind of file.
+        """
+        suffix = Path(path).suffix
+        if suffix in OTHERS:
+            raise CheckpointError(f"a model is saved as a .safetensors, but {path} ends with {suffix}")
         known = self.saved
         came_from: dict[str, Any] = dict(known.adapted_from) if known else {}
         recipe: dict[str, Any] = dict(known.recipe) if known else {}

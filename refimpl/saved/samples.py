@@ -15,7 +15,9 @@ from ..data.arrays import read_npz
 from ..data.cells import SUFFIXES as TABLES
 from ..data.contents import kind_of
 from ..data.dataset import DataError, check_finite, check_maps
-from ..data.images import SUFFIXES, pillow, read_image
+from ..data.folders import Problems
+from ..data.images import OTHERS, SUFFIXES, look, pillow, read_image
+from ..data.new_samples import reason
 from ..data.on_demand import ends
 from ..data.preprocessing import Preprocessing, to_maps, with_ends
 from ..data.reading import OPTIONS
@@ -24,27 +26,38 @@ from ..data.scale import check_range, divisor_of, ends_of
 from ..storage import files
 
 PIXEL = 255.0  # divisor of a net that was trained on pixels
+ARRAYS = ("NHWC", "NCHW", "NTC", "NCT", "NHW")  # axes that arrays of samples have, by which a net's maps are known
+IMAGES = (*SUFFIXES, *OTHERS)  # of files that are images, be they read or not
 Batch = tuple[list[str], np.ndarray]  # what each sample is called, and maps (n, H, W, C)
+Left = list[tuple[str, str]]  # what was left out, and why
 
 
-def batches(source: str | os.PathLike | np.ndarray, made: Preprocessing, batch: int, subject=None) -> Iterator[Batch]:
+def batches(
+    source: str | os.PathLike | np.ndarray, made: Preprocessing, batch: int, subject=None, left: Left | None = None
+) -> Iterator[Batch]:
     """The samples of a source, a batch at a time: names, and maps as the net takes them.
 
     source: an array, an image, a folder of images at any depth, a WAV file or a folder of them, a table with columns
     as the training one's, a `.npy`, a `.npz` with `x`, or what `data.load` takes, of which it is the test samples
-    (`subject` as there). DataError where it is none of these or does not fit.
+    (`subject` as there). left: a list for files and rows that cannot be used, and why; without it they are refused.
+    DataError where it is none of these or does not fit, TypeError for another type.
     """
     if isinstance(source, np.ndarray):
         return _of_array(source, made, batch, "sample", "the array")
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            f"samples must be a NumPy array, a path or a data set, got {type(source).__name__}: np.asarray makes an "
+            "array of an image in RGB, np.stack of several arrays"
+        )
     path, name = Path(source), str(source)
     if name in data.NAMES or not path.exists():
         return _of_data_set(name, made, batch, subject)
     if made.kind == "sound" and path.suffix != ".npz" or path.suffix.lower() in TABLES or _tables(path, made):
-        return _of_files(path, made, batch)
+        return _of_files(path, made, batch, left)
     if path.is_dir() and (images := below(path)):
-        return _of_images(images, path, made, batch)
-    if path.suffix.lower() in SUFFIXES:
-        return _of_images([path], path.parent, made, batch)
+        return _of_images(images, path, made, batch, left)
+    if path.suffix.lower() in IMAGES:
+        return _of_images([path], path.parent, made, batch, left)
     if path.suffix == ".npy":
         return _of_array(_read_npy(path), made, batch, path.name, name)
     if path.suffix == ".npz":
@@ -60,38 +73,74 @@ def _tables(path: Path, made: Preprocessing) -> bool:
 
 
 def below(folder: Path) -> list[Path]:
-    """The images of a folder at any depth, in the order of their paths; hidden files and folders are left out."""
+    """The images of a folder at any depth, in the order of their paths, also of formats that are not read.
+
+    Hidden files and folders are left out.
+    """
     found = []
     for at, folders, names in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [Path(at) / n for n in names if Path(n).suffix.lower() in SUFFIXES and not n.startswith(".")]
+        found += [Path(at) / n for n in names if Path(n).suffix.lower() in IMAGES and not n.startswith(".")]
     return sorted(found)
 
 
-def _of_images(paths: list[Path], root: Path, made: Preprocessing, batch: int) -> Iterator[Batch]:
+def _of_images(paths: list[Path], root: Path, made: Preprocessing, batch: int, left: Left | None) -> Iterator[Batch]:
     if made.divisor != PIXEL or made.size is None or made.channels not in (1, 3):
         shape = "x".join(map(str, (*(made.size or ("H", "W")), made.channels or "C")))
         raise DataError(f"the net was trained on maps of {shape} numbers, not on pixels: {paths[0]} is an image")
     pillow()
     for start in range(0, len(paths), batch):
-        part = paths[start : start + batch]
-        maps = made(np.stack([read_image(path, made.size, made.channels, made.bits) for path in part]))
-        yield [str(path.relative_to(root)) for path in part], maps
+        names, found = [], []
+        for path in paths[start : start + batch]:
+            problems = Problems(str(path))
+            try:
+                look(path)
+                found.append(read_image(path, made.size, made.channels, made.bits))
+                names.append(str(path.relative_to(root)))
+            except DataError as e:
+                problems.add(path, reason(e, path))
+                told = problems.tell(left is not None, 1, "images")
+                assert left is not None
+                left += told
+        if names:
+            yield names, made(np.stack(found))
 
 
 def _of_array(x: np.ndarray, made: Preprocessing, batch: int, name: str, what: str) -> Iterator[Batch]:
-    """Samples of an array; one without an axis of samples is a single one."""
-    if made.size and x.ndim == 3 and x.shape[:2] == made.size and x.shape[2] == made.channels:
-        x = x[None]
     if x.dtype.kind not in "uif":
         raise DataError(f"{what} holds {x.dtype}, but samples must be integers (uint8 for images) or floats")
+    if 0 in x.shape:
+        raise DataError(f"{what} is empty: its shape is {x.shape}")
+    x, made = arranged(x, made)
     if len(made.axes) == 4:
         x = check_maps(x, what)
-        check_finite(x, what)
+    to_maps(x, made.axes)  # of all samples, so that a message has their shape
+    check_finite(x, what)
     made = fitted(x, made, what)
     for start in range(0, len(x), batch):
         maps = made(x[start : start + batch])
         yield [f"{name} {start + i}" for i in range(len(maps))], maps
+
+
+def arranged(x: np.ndarray, made: Preprocessing) -> tuple[np.ndarray, Preprocessing]:
+    """`x` with an axis of samples, which a single one may lack, and the preprocessing with the axes that `x` has.
+
+    They are those of `made` where the sizes agree, else others in which they are those of the net's maps. Pixels,
+    which are stretched, need only the channels last. What fits in no way is left as it is.
+    """
+    rows, columns = made.size or (None, None)
+    lengths = {"H": rows, "W": columns, "T": columns, "C": made.channels}
+    for axes in dict.fromkeys((made.axes, made.axes[1:], *ARRAYS, *(axes[1:] for axes in ARRAYS))):
+        absent = set("HWC") - set(axes.replace("T", "W"))
+        if (
+            len(axes) == x.ndim
+            and all(n == lengths[letter] for letter, n in zip(axes, x.shape, strict=True) if letter != "N")
+            and all(lengths[letter] == 1 for letter in absent)
+        ):
+            return (x, replace(made, axes=axes)) if axes[0] == "N" else (x[None], replace(made, axes=f"N{axes}"))
+    if made.divisor == PIXEL and len(made.axes) == 4 and x.ndim == 3 and x.shape[2] == made.channels:
+        return x[None], made
+    return x, made
 
 
 def fitted(x: np.ndarray, made: Preprocessing, what: str) -> Preprocessing:
@@ -124,9 +173,11 @@ def _read_npy(path: Path) -> np.ndarray:
         return np.load(file, allow_pickle=False)
 
 
-def _of_files(path: Path, made: Preprocessing, batch: int) -> Iterator[Batch]:
+def _of_files(path: Path, made: Preprocessing, batch: int, left: Left | None) -> Iterator[Batch]:
     """What one reader of all new samples takes at once: sounds and tables."""
-    found = data.read_samples(path, made)
+    found = data.read_samples(path, made, left is not None)
+    if left is not None:
+        left += found.skipped
     for start in range(0, len(found.x), batch):
         yield list(found.names[start : start + batch]), found.x[start : start + batch]
 

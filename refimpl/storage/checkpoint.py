@@ -122,8 +122,11 @@ def digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None 
 
 def sha256(path: str | os.PathLike) -> str:
     """Digest of a file, as `sha256sum` prints it."""
+    found = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def serialized(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:

@@ -69,6 +69,13 @@ def foreign(file: BinaryIO, but: str | None = None) -> str | None:
     return None if kind in (None, but) else f"is {kind}: {CONVERT[kind]}; {TAKEN}"
 
 
+def safetensors(file: BinaryIO) -> str | None:
+    """As `foreign`, of a safetensors file, which is one of ours, but here was taken for another; None for any other."""
+    begin = file.read(9)
+    file.seek(0)
+    return "is a safetensors file: as a net it must bear the suffix .safetensors" if begin[8:] == b"{" else None
+
+
 def kind_of(file: BinaryIO) -> str | None:
     """What a file of another program is, by its first bytes; None for any other. file: as `foreign` has it."""
     kind = _kind(file)

@@ -24,7 +24,10 @@ from ..ops import quantized_add
 from .calibrate import ranges
 
 INT8, INT32 = np.iinfo(np.int8), np.iinfo(np.int32)
-RECTIFIERS = {"relu": None, "relu6": 6.0}  # operator → the largest value that passes
+STEPS = 512  # more than there are between two whole numbers of 8 bits
+RECTIFIERS: dict[str, tuple[float, float]] = {  # operator → the ends of what passes, but for those that a node states
+    "relu": (0.0, np.inf), "relu6": (0.0, 6.0), "clip": (-np.inf, np.inf),
+}  # fmt: skip
 
 
 class MapScale(NamedTuple):
@@ -106,17 +109,18 @@ def quantize(
 
 
 def stored(
-    graph: Graph, scales: Mapping[str, MapScale], layers: Mapping[str, "Weighted"], twice: bool = False
-) -> Graph:
-    """The net in whole numbers of 8 bits that are known already, one scale for each output channel: nothing is found.
+    graph: Graph, scales: Mapping[str, MapScale], layers: Mapping[str, "Weighted"], twice: bool = False,
+    floats: bool = False,
+) -> Graph:  # fmt: skip
+    """The net in whole numbers of 8 bits that are known already: nothing is found.
 
-    scales: of the graph's input and of every tensor that `quantize` would calibrate; layers: node → its whole numbers.
-    The input is of whole numbers too. A map has the ends of int8, or those of the rectifier that became one with it.
-    ValueError as `quantize`.
+    scales: of the graph's input and of every tensor that `quantize` would calibrate; layers: node → its whole numbers,
+    with one scale for each output channel. The input is of whole numbers too unless `floats`. A map has the ends
+    of int8, or those of the rectifier that became one with it. ValueError as `quantize`.
     """
     settings = Settings(8, per_channel=True, zero_points=True, headroom=1.0, twice=twice)
-    new = Graph(f"{graph.name} 8w8a")
-    return _Rewriting(graph, {}, settings, new, scales, layers).run(_groups(graph))
+    new = _bare(graph, 8) if floats else Graph(f"{graph.name} 8w8a")
+    return _Rewriting(graph, {}, settings, new, scales, layers, floats).run(_groups(graph))
 
 
 def outline(graph: Graph, bits: int = 8, headroom: float = 1.0) -> Graph:
@@ -250,6 +254,7 @@ class _Rewriting:
     new: Graph
     scales: Mapping[str, MapScale]  # tensor of the float graph → scale of its own
     layers: Mapping[str, Weighted] | None = None  # node → its whole numbers, where they are known
+    floats: bool = True  # is the input of floats?
     maps: dict[str, Map] = field(default_factory=dict)  # tensor of the float graph → what stands for it
     sums: dict[str, Quantized[str]] = field(default_factory=dict)  # of those the ones left in 32 bits
 
@@ -264,7 +269,7 @@ class _Rewriting:
     def begin(self) -> None:
         """Quantize the input, or take whole numbers where those of the layers are known."""
         scale = self.scales[INPUT]
-        if self.layers is not None:
+        if not self.floats:
             held = self.hold(INPUT, scale)
             self.new.add_input(INPUT, self.graph.shape(INPUT)[1:], np.int8, held)
             self.maps[INPUT] = Map(INPUT, scale, held)
@@ -303,9 +308,12 @@ class _Rewriting:
         """The ends of what comes out: these, or those of a rectifier where one was taken in."""
         if group.rectifier is None:
             return {"low": low, "high": high}
-        most = RECTIFIERS[group.rectifier.op]
-        high = INT8.max if most is None else min(INT8.max, scale.zero + round(most / scale.value))
-        return {"low": scale.zero, "high": high}
+        attrs = group.rectifier.attrs
+        ends = (attrs.get(name, end) for name, end in zip(("low", "high"), RECTIFIERS[group.rectifier.op], strict=True))
+        value = np.float32(scale.value)  # in which a scale is stored, and bounds are divided by it
+        steps = (round(float(np.clip(np.float32(end) / value, -STEPS, STEPS))) for end in ends)
+        least, most = (min(max(scale.zero + step, low), high) for step in steps)
+        return {"low": least, "high": most}
 
     def add(
         self, group: Group, op: str, attrs: dict, params: dict[str, Parameter], scale: MapScale | None = None
@@ -459,8 +467,9 @@ def _maximum(net: _Rewriting, group: Group) -> None:
 
 
 def _reshaped(net: _Rewriting, group: Group) -> None:
-    x = net.maps[group.node.inputs[0]]
-    net.maps[group.end] = Map(net.new.flatten(group.node.name, x.tensor), x.scale, x.held)
+    node, x = group.node, net.maps[group.node.inputs[0]]
+    name = net.new.add_node(node.name, node.op, (x.tensor,), dict(node.attrs), {})
+    net.maps[group.end] = x._replace(tensor=name)
 
 
 def _left_out(net: _Rewriting, group: Group) -> None:
@@ -488,6 +497,8 @@ FORMS = {
     "avg_pool": Form(_mean),
     "max_pool": Form(_maximum),
     "flatten": Form(_reshaped, rectifies=False),
+    "as_map": Form(_reshaped, rectifies=False),
+    "reshape": Form(_reshaped, rectifies=False),
     "dropout": Form(_left_out, rectifies=False),
     "identity": Form(_left_out, rectifies=False),
 }  # fmt: skip

@@ -61,10 +61,12 @@ class Trainer:
     """
 
     def __init__(self, program: Program, seed: int = 0, block: np.ndarray | None = None):
-        """seed: of new weights, order of samples and draws. ValueError for weights that do not fit the graph.
+        """seed: of new weights, order of samples and draws. ValueError for weights that do not fit the graph, or no
+        Program.
 
         block: memory to work in, such as `Trainer.runner.block` of one of the same program that waits meanwhile.
         """
+        arguments.offers("program", program, "peak_bytes", "a Program, such as compile(graph, plan, batch) makes")
         arguments.whole("seed", seed, 0)
         self.program, self.seed = program, seed
         self.backend = BACKENDS[program.backend]

@@ -18,7 +18,6 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -228,8 +227,8 @@ def run(cases: Iterable[str], workers: int) -> Iterator[dict[str, dict]]:
         model, _, backend = name.split()
         groups.setdefault((model, backend), []).append(name)
     os.environ["NUMBA_NUM_THREADS"] = str(THREADS)  # of those processes, on whatever cores
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        yield from pool.map(_together, groups.values())
+    with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
+        yield from pool.imap(_together, groups.values())
 
 
 def main() -> int:

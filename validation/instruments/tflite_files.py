@@ -8,7 +8,7 @@ import numpy as np
 
 from refimpl.formats.tflite import OPERATORS
 
-TYPES = {"float32": 0, "float16": 1, "int32": 2, "int8": 9}
+TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int8": 9}
 OPTIONS = {  # operator → the number of the kind of its options
     "CONV_2D": 1, "DEPTHWISE_CONV_2D": 2, "MAX_POOL_2D": 5, "AVERAGE_POOL_2D": 5, "FULLY_CONNECTED": 8, "SOFTMAX": 9,
     "ADD": 11,

@@ -13,8 +13,10 @@ from ...compiler.grouping import Arrival, convolution
 from ...compiler.ir import Buffer, Call, Launch, Prefix
 from ...compiler.lower import Lowering
 from ...compiler.two_stage import ADD_SLICES, EXECUTED
+from ...kernels.cuda import simulated
 from ..cpu.rules import absent, activation, named, present, through
 from . import convolution as on_tiles
+from .tile import FEW
 
 
 def pixels(buffer: Buffer) -> Buffer:
@@ -22,9 +24,15 @@ def pixels(buffer: Buffer) -> Buffer:
     return buffer.reshape((math.prod(buffer.shape[:-1]), buffer.shape[-1]))
 
 
+def narrow(call: Call) -> bool:
+    """Has a group so few channels or outputs that a thread for each result does better than a tile?"""
+    z = convolution(call).sizes
+    return min(z["C"], z["K"]) // z["G"] < (1 if simulated() and not grouping.depthwise(call) else FEW)
+
+
 def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
     """A convolution, the frozen norm, the sum of two branches and the activation after it, in one launch."""
-    if grouping.depthwise(call):
+    if narrow(call):
         return None
     chain = grouping.chain(lowering, call).before("pack")
     if "b" in call.arrays:
@@ -47,7 +55,7 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
 def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The gradients of a convolution, through the rectifier and the frozen norm after it."""
     arrival = grouping.arrival(lowering, call, *grouping.GRAD_X, *grouping.GRAD_W)
-    if not arrival.readers or any(grouping.depthwise(c) for c in arrival.readers):
+    if not arrival.readers or any(map(narrow, arrival.readers)):
         return None
     first, *others = arrival.readers
     covers = [(*arrival.passed, first), *((c,) for c in others)]

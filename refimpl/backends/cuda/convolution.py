@@ -261,60 +261,52 @@ def grad_w(tile: Tile, dtype):
 
 def slices_of(sizes: dict) -> tuple[int, int]:
     """Into how many slices the sum of a gradient of weights is cut, and the output pixels of each."""
-    pixels, outputs = sizes["N"] * sizes["P"] * sizes["Q"], sizes["K"] // sizes["G"]
-    tile = tile_of(outputs)
-    blocks = up(sizes["C"] // sizes["G"], tile.rows) * up(outputs, tile.columns)
-    blocks *= sizes["R"] * sizes["S"] * sizes["G"]
+    pixels, channels, outputs = sizes["N"] * sizes["P"] * sizes["Q"], sizes["C"] // sizes["G"], sizes["K"] // sizes["G"]
+    tile = tile_of(channels, outputs, pixels)
+    blocks = up(channels, tile.rows) * up(outputs, tile.columns) * sizes["R"] * sizes["S"] * sizes["G"]
     most = 2 if simulated() else max(1, pixels // PIXELS)
     length = up(up(pixels, min(up(BLOCKS, blocks), most)), tile.depth) * tile.depth
     return up(pixels, length), length
 
 
+def _forward_result(y, x, w, scale, shift, residual, geometry, act) -> tuple[int, int, int, int]:
+    return y.shape[0], w.shape[3] // geometry[4], w.shape[2], geometry[4]
+
+
+def _grad_x_result(dx, dy, mask, scale, w, geometry) -> tuple[int, int, int, int]:
+    return dx.shape[0], w.shape[2], w.shape[3] // geometry[4], geometry[4]
+
+
+def _grad_w_result(dw, dy, mask, scale, x, geometry, length) -> tuple[int, int, int, int]:
+    many = dw.shape[0] * dw.shape[1] * dw.shape[2] * geometry[4]
+    return dw.shape[3], dw.shape[4] // geometry[4], length, many
+
+
 def _forward_executes(y, x, w, scale, shift, residual, geometry, act) -> Ops:
-    groups, outputs = geometry[4], w.shape[3] // geometry[4]
-    tile = tile_of(outputs)
-    terms = w.shape[0] * w.shape[1] * up(w.shape[2], tile.depth) * tile.depth
-    done = tile.macs(y.shape[0], outputs, terms) * groups
+    rows, columns, terms, groups = _forward_result(y, x, w, scale, shift, residual, geometry, act)
+    tile = tile_of(rows, columns, terms)
+    done = tile.macs(rows, columns, w.shape[0] * w.shape[1] * up(terms, tile.depth) * tile.depth) * groups
     after = Ops(mul=bool(scale.shape[0]), add=bool(shift.shape[0]) + bool(residual.shape[0]))
     return done + after * (y.shape[0] * y.shape[1])
 
 
 def _grad_x_executes(dx, dy, mask, scale, w, geometry) -> Ops:
-    groups, outputs = geometry[4], w.shape[3] // geometry[4]
-    tile = tile_of(w.shape[2])
-    taps, tiles = w.shape[0] * w.shape[1], up(dx.shape[0], tile.rows) * up(w.shape[2], tile.columns)
-    done = tile.macs(dx.shape[0], w.shape[2], taps * up(outputs, tile.depth) * tile.depth) * groups
-    return done + (Ops(mul=1) * (tiles * tile.rows * taps * w.shape[3]) if scale.shape[0] else NOTHING)
+    rows, columns, terms, groups = _grad_x_result(dx, dy, mask, scale, w, geometry)
+    tile, taps = tile_of(rows, columns, terms), w.shape[0] * w.shape[1]
+    done = tile.macs(rows, columns, taps * up(terms, tile.depth) * tile.depth) * groups
+    scaled = up(rows, tile.rows) * up(columns, tile.columns) * tile.rows * taps * w.shape[3]
+    return done + (Ops(mul=1) * scaled if scale.shape[0] else NOTHING)
 
 
 def _grad_w_executes(dw, dy, mask, scale, x, geometry, length) -> Ops:
-    groups, outputs = geometry[4], dw.shape[4] // geometry[4]
-    tile = tile_of(outputs)
-    taps, tiles = dw.shape[1] * dw.shape[2], up(dw.shape[3], tile.rows) * up(outputs, tile.columns)
-    terms = sum(
-        up(min(length, dy.shape[0] - first), tile.depth) * tile.depth for first in range(0, dy.shape[0], length)
-    )
-    done = tile.macs(dw.shape[3], outputs, terms) * (taps * groups)
-    scaled = Ops(mul=1) * (tiles * taps * groups * dy.shape[0] * outputs)
-    return done + (scaled if scale.shape[0] else NOTHING)
+    rows, columns, _, many = _grad_w_result(dw, dy, mask, scale, x, geometry, length)
+    tile, taps = tile_of(rows, columns, length), many // dw.shape[0]
+    slices = (min(length, dy.shape[0] - first) for first in range(0, dy.shape[0], length))
+    done = tile.macs(rows, columns, sum(up(n, tile.depth) * tile.depth for n in slices)) * taps
+    scaled = up(rows, tile.rows) * up(columns, tile.columns) * taps * dy.shape[0] * columns
+    return done + (Ops(mul=1) * scaled if scale.shape[0] else NOTHING)
 
 
-def _forward_grid(y, x, w, scale, shift, residual, geometry, act):
-    outputs = w.shape[3] // geometry[4]
-    return lambda tile: (up(y.shape[0], tile.rows), up(outputs, tile.columns), geometry[4]), outputs
-
-
-def _grad_x_grid(dx, dy, mask, scale, w, geometry):
-    channels = w.shape[2]
-    return lambda tile: (up(dx.shape[0], tile.rows), up(channels, tile.columns), geometry[4]), channels
-
-
-def _grad_w_grid(dw, dy, mask, scale, x, geometry, length):
-    outputs, channels = dw.shape[4] // geometry[4], dw.shape[3]
-    many = dw.shape[0] * dw.shape[1] * dw.shape[2] * geometry[4]
-    return lambda tile: (up(channels, tile.rows), up(outputs, tile.columns), many), outputs
-
-
-FORWARD = executes(_forward_executes)(Tiled(forward, _forward_grid))
-GRAD_X = executes(_grad_x_executes)(Tiled(grad_x, _grad_x_grid))
-GRAD_W = executes(_grad_w_executes)(Tiled(grad_w, _grad_w_grid))
+FORWARD = executes(_forward_executes)(Tiled(forward, _forward_result))
+GRAD_X = executes(_grad_x_executes)(Tiled(grad_x, _grad_x_result))
+GRAD_W = executes(_grad_w_executes)(Tiled(grad_w, _grad_w_result))

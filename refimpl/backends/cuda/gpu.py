@@ -6,23 +6,17 @@ GPU to run it. Where the driver captures none, its kernels are launched one by o
 """
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 
 import numpy as np
 
 from ...compiler.ir import Launch, Step
-from ...compiler.lower import Lowering
+from ...compiler.lower import Lowering, on_gpu
 from ...kernels import cuda
-from ...kernels.kernel import Kernel
 from ..backend import Prepared
 from .replay import Replayed
-
-
-def on_gpu(kernel: Kernel) -> Callable:
-    """The form of a kernel that a GPU runs."""
-    return kernel.gpu
 
 
 class Gpu:

@@ -67,22 +67,18 @@ def products(tile: Tile, dtype):
     return kernel
 
 
-def _groups(c, sizes) -> int:
-    return c.shape[0] // (sizes[0] * sizes[1]) if sizes[0] * sizes[1] else 0
+def _result(c, a, b, sizes, strides) -> tuple[int, int, int, int]:
+    m, n, k = sizes
+    return m, n, k, c.shape[0] // (m * n) if m * n else 0
 
 
 def _executes(c, a, b, sizes, strides) -> Ops:
-    m, n, k = sizes
-    tile = tile_of(n)
-    return tile.macs(m, n, up(k, tile.depth) * tile.depth) * _groups(c, sizes)
+    rows, columns, terms, many = _result(c, a, b, sizes, strides)
+    tile = tile_of(rows, columns, terms)
+    return tile.macs(rows, columns, up(terms, tile.depth) * tile.depth) * many
 
 
-def _grid(c, a, b, sizes, strides):
-    m, n, _ = sizes
-    return lambda tile: (up(m, tile.rows), up(n, tile.columns), _groups(c, sizes)), n
-
-
-PRODUCTS = executes(_executes)(Tiled(products, _grid))
+PRODUCTS = executes(_executes)(Tiled(products, _result))
 
 
 def of_groups(lowering: Lowering, call: Call) -> list[Launch]:

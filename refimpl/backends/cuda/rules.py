@@ -1,11 +1,10 @@
 """How the GPU does groups of calls: rule → the passes of the calls that it begins at, as for the CPU."""
 
 from ...compiler.ir import Call, Launch
-from ...compiler.lower import Lowering
+from ...compiler.lower import Lowering, on_gpu
 from ...compiler.two_stage import Pays, two_stage
 from ...kernels.passes import Pass
 from . import conv_rules, gradient_filter_rules, groups
-from .gpu import on_gpu
 
 # Output items that keep a GPU busy, of which the smallest here has 512 lanes and the largest some 20,000; and terms of
 # a sum that are worth a thread: a slice costs a store and a load more.

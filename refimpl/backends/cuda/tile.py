@@ -47,9 +47,12 @@ class Tile(NamedTuple):
         return MAC * (up(rows, self.rows) * self.rows * up(columns, self.columns) * self.columns * terms)
 
 
-# The widest first: of those that fill up the columns least the first is taken.
-TILES = (Tile(64, 64, 16, 4, 4), Tile(128, 32, 16, 8, 2), Tile(128, 16, 16, 8, 1))
-SMALL = (Tile(8, 4, 2, 2, 2),)  # of the simulator, whose threads are threads of Python
+TILES = (
+    Tile(64, 64, 16, 4, 4), Tile(128, 32, 16, 8, 2), Tile(128, 16, 16, 8, 1), Tile(32, 64, 16, 2, 4),
+    Tile(32, 32, 16, 2, 2), Tile(16, 64, 16, 1, 4),
+)  # fmt: skip
+SMALL = (Tile(8, 4, 2, 2, 2), Tile(4, 4, 2, 1, 2))  # of the simulator, whose threads are threads of Python
+FEW = 8  # columns, channels or outputs of a group below which tiles are mostly zeros
 
 
 def up(n: int, step: int) -> int:
@@ -57,25 +60,38 @@ def up(n: int, step: int) -> int:
     return -(-n // step)
 
 
-def tile_of(columns: int) -> Tile:
-    """The tile for a result of so many columns."""
-    return min(SMALL if cuda.simulated() else TILES, key=lambda tile: up(columns, tile.columns) * tile.columns)
+def tile_of(rows: int, columns: int, terms: int) -> Tile:
+    """The tile for a result of so many rows and columns, whose sums come in pieces of so many terms.
+
+    That which executes least: zeros that fill it up count, and so does what a thread loads for each product.
+    """
+
+    def cost(tile: Tile) -> float:
+        filled = up(rows, tile.rows) * tile.rows * up(columns, tile.columns) * tile.columns
+        return filled * (1 + 1 / tile.each_row + 1 / tile.each_column)
+
+    best = min(SMALL if cuda.simulated() else TILES, key=cost)
+    half = best._replace(depth=best.depth // 2)
+    few = 0 < terms % best.depth <= half.depth and terms < 4 * best.depth
+    even = half.depth and not (best.rows * half.depth % best.threads or best.columns * half.depth % best.threads)
+    return half if few and even else best
 
 
 class Tiled:
     """A kernel on tiles: `kernel(*args)` launches it on the grid that its arguments ask for.
 
-    make: (tile, dtype) → the CUDA kernel, made once for each; grid: of the same arguments, (blocks, columns of the
-    result). The dtype is that of the first argument.
+    make: (tile, dtype) → the CUDA kernel, made once for each; result: of the same arguments, rows, columns and terms
+    (`tile_of`), and how many such results there are. The dtype is that of the first argument.
     """
 
-    def __init__(self, make: Callable, grid: Callable[..., tuple[Callable[[Tile], tuple[int, int, int]], int]]):
-        self.make, self.grid = cache(make), grid
+    def __init__(self, make: Callable, result: Callable[..., tuple[int, int, int, int]]):
+        self.plain, self.make, self.result = make, cache(make), result
         self.__name__, self.__module__ = make.__name__, make.__module__
 
     def __call__(self, *args, stream=0) -> None:
         """Launch it in a stream; nothing where the result is empty."""
-        blocks, columns = self.grid(*args)
-        tile = tile_of(columns)
-        if all(grid := blocks(tile)):
+        rows, columns, terms, many = self.result(*args)
+        tile = tile_of(rows, columns, terms)
+        grid = up(rows, tile.rows), up(columns, tile.columns), many
+        if all(grid):
             self.make(tile, np.dtype(args[0].dtype).type)[grid, tile.threads, stream](*args)

@@ -5,5 +5,8 @@ One converter an operator of ONNX, in a file of its own of `operators`, found by
 
 from .importing import imported, load_onnx, own_map, said_in
 from .value import Imported, Told
+from .whole import holds_quantized, load_whole, rewritten
 
-__all__ = ["Imported", "Told", "imported", "load_onnx", "own_map", "said_in"]
+__all__ = [
+    "Imported", "Told", "holds_quantized", "imported", "load_onnx", "load_whole", "own_map", "rewritten", "said_in",
+]  # fmt: skip

@@ -6,7 +6,8 @@ a file of ours says of itself (`saved.described`) travels in the model's `metada
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,17 +31,11 @@ def exported(
     size: rows and columns of the maps that the net takes, where they may be others than the file's. CheckpointError
     where the file is not the one that the net is from.
     """
-    from onnx import numpy_helper
-
-    file = model_file.read(original)
-    proto, what = file.proto, f"the ONNX model {original}"
-    places = {tensor.name: tensor for tensor in proto.graph.initializer}
-    written = {name: tensor for name, tensor in places.items() if tensor.HasField("data_location")}
-    classes, own = None, set[str]()
-    nodes = {n.output[0]: n for n in proto.graph.node if n.output}
+    file, what = model_file.read(original), f"the ONNX model {original}"
+    placed = Placed(file, what)
+    nodes = placed.nodes
     for name, where in stored.items():
-        tuples = {"axes": tuple(where["axes"]), "split": tuple(where["split"])}
-        at = Stored(**{**where, **tuples, "also": tuple((node, place) for node, place in where.get("also", ()))})
+        at = Stored.of(where)
         if at.node not in nodes or nodes[at.node].input[at.place : at.place + 1] != [at.name]:
             raise CheckpointError(f"{what} has no {quoted(at.name)!r}, from which {name} is: it is another model")
         if name not in weights:
@@ -50,23 +45,54 @@ def exported(
             old = np.empty(at.shape, np.float32)
         array = as_stored(at, weights[name], old.shape, f"{name} of {what}")
         if array.shape != old.shape:
-            classes = array.shape[next(i for i, n in enumerate(old.shape) if array.shape[i] != n)]
-        target = at.name
-        if at.name in own or at.name not in places:  # a constant of several layers, or a copy: each has its own now
-            target = fresh(at.name, places)
-            for node, place in ((at.node, at.place), *at.also):
-                nodes[node].input[place] = target
-            places[target] = proto.graph.initializer.add()
-        own.add(at.name)
-        places[target].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array, old.dtype), target))
-        written.pop(target, None)
-    for name, tensor in written.items():  # weights that lie in a file beside it
-        tensor.CopyFrom(numpy_helper.from_array(file.constants[name], name))
-    if classes is not None:
+            placed.classes = array.shape[next(i for i, n in enumerate(old.shape) if array.shape[i] != n)]
+        also = [(nodes[node], place) for node, place in at.also]
+        placed.put(nodes[at.node], at.place, array.astype(old.dtype), also)
+    return finished(file, placed, said, size, what)
+
+
+class Placed:
+    """A model whose constants are replaced. nodes: by their first output; classes: how many it tells now, if others."""
+
+    def __init__(self, file: model_file.ModelFile, what: str):
+        self.proto, self.what, self.classes = file.proto, what, None
+        self.nodes: dict[str, Any] = {n.output[0]: n for n in file.graph.node if n.output}
+        self.places = {tensor.name: tensor for tensor in file.graph.initializer}
+        self.left = {name for name, tensor in self.places.items() if tensor.HasField("data_location")}
+        self.own: set[str] = set()  # names that were written
+
+    def put(self, node: Any, place: int, array: np.ndarray, also: Sequence[tuple[Any, int]] = ()) -> None:
+        """Let input number `place` of a node be this array, and those of other nodes that share the constant.
+
+        A constant that was written, since layers read it in different ways, or a copy: each has its own then.
+        """
+        from onnx import numpy_helper
+
+        name = target = node.input[place]
+        if name in self.own or name not in self.places:
+            target = fresh(name, self.places)
+            for reader, i in ((node, place), *also):
+                reader.input[i] = target
+            self.places[target] = self.proto.graph.initializer.add()
+        self.own.add(name)
+        self.places[target].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), target))
+        self.left.discard(target)
+
+
+def finished(
+    file: model_file.ModelFile, placed: Placed, said: Mapping[str, str], size: tuple[int, int] | None, what: str
+) -> bytes:  # fmt: skip
+    """The bytes of a model whose constants were placed, with metadata, and maps of another size where one is given."""
+    from onnx import numpy_helper
+
+    proto = file.proto
+    for name in placed.left:  # weights that lie in a file beside it
+        placed.places[name].CopyFrom(numpy_helper.from_array(file.constants[name], name))
+    if placed.classes is not None:
         del proto.graph.value_info[:]
         dims = proto.graph.output[0].type.tensor_type.shape.dim
         if dims:
-            dims[len(dims) - 1].dim_value = classes
+            dims[len(dims) - 1].dim_value = placed.classes
     if size is not None:
         sized(file, size)
     others = [entry for entry in proto.metadata_props if not entry.key.startswith(TAG)]  # not those of an earlier run

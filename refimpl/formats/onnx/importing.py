@@ -131,7 +131,8 @@ def imported(path: str | os.PathLike, size: tuple[int, int] | None = None) -> Im
         for i, node in enumerate(file.graph.node):
             if node.output[0] in wanted - walk.done:
                 converted(walk, node, i)
-    found = Imported(file, None, None, walk.told, walk.stored, walk.folded, walk.notes)
+    constants = {name: value for name, value in walk.values.items() if isinstance(value, np.ndarray)}
+    found = Imported(file, None, None, walk.told, walk.stored, walk.folded, walk.notes, walk.marks, constants)
     if end in walk.lost:
         return found
     last = walk.values.get(end)

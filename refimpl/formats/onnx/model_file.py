@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ...storage import files
+from ...storage import files, kinds
 from ...storage.checkpoint import CheckpointError
 from ...storage.files import quoted
+from .integer_operators import expanded
 
 OPSETS = range(9, 26)  # of the operators' standard domain that converters were written for
 STANDARD = ("", "ai.onnx")  # names of that domain
@@ -67,8 +68,14 @@ def read(path: str | os.PathLike) -> ModelFile:
     with files.opened(path, what, CheckpointError) as file:
         size = os.fstat(file.fileno()).st_size
         files.check_size(2 * size, size, what, CheckpointError)
-        with files.reading(what, CheckpointError, "is damaged"):
-            proto = onnx.ModelProto.FromString(file.read())
+        try:
+            with files.reading(what, CheckpointError, "is damaged"):
+                proto = onnx.ModelProto.FromString(file.read())
+        except CheckpointError:
+            file.seek(0)
+            if told := kinds.foreign(file, "an ONNX model") or kinds.safetensors(file):
+                raise CheckpointError(f"{path} {told}") from None
+            raise
     if not proto.graph.node or not proto.graph.output:
         raise CheckpointError(f"{what} holds no graph with nodes and an output")
     opset = next((o.version for o in proto.opset_import if o.domain in STANDARD), 0)
@@ -81,6 +88,8 @@ def read(path: str | os.PathLike) -> ModelFile:
 
         with files.reading(what, CheckpointError, "holds functions that cannot be inlined"):
             proto = inliner.inline_local_functions(proto)
+    with files.reading(what, CheckpointError, "is damaged"):
+        proto = expanded(proto, opset)
     if len(proto.graph.node) > MOST_NODES:
         raise CheckpointError(f"{what} has {len(proto.graph.node):,} nodes, at most {MOST_NODES:,} are read")
     constants, folder = {}, Path(path).resolve().parent

@@ -1,11 +1,12 @@
 """What stands for tensors, parameters and nodes of an ONNX graph while it is read, and what is told of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...graph import Graph
+from ...surgery.quantize import MapScale
 from . import layout as layouts
 from .layout import Layout
 from .model_file import ModelFile
@@ -83,6 +84,12 @@ class Stored:
         """How the constant becomes the parameter."""
         return self.axes, self.split, self.factor, self.inverse
 
+    @classmethod
+    def of(cls, said: Mapping) -> "Stored":
+        """What `Graph.stored` says of a parameter."""
+        tuples = {name: tuple(said[name]) for name in ("axes", "split", "shape") if name in said}
+        return cls(**{**said, **tuples, "also": tuple((node, place) for node, place in said.get("also", ()))})
+
     def ours(self, array: np.ndarray) -> np.ndarray:
         """The initializer in our order, with as many axes as it has."""
         found = array.reshape(self.split or array.shape).transpose(self.axes)
@@ -97,6 +104,14 @@ class Stored:
         found = array.transpose(np.argsort(self.axes)).reshape(shape)
         found = found if self.factor == 1 else found / found.dtype.type(self.factor)
         return 1 / found if self.inverse else found
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place where a map becomes whole numbers. scale: by the zero point as the file has it; dtype: of them."""
+
+    scale: MapScale
+    dtype: np.dtype
 
 
 @dataclass
@@ -118,7 +133,8 @@ class Imported:
     """What `imported` made of a file. graph, end: None where a node is missing; end stands for the file's output.
 
     told: of each node that computes something. stored: parameter → where the file has it. folded: nodes that depend on
-    no input. notes: in words, for people.
+    no input. notes: in words, for people. marks: our node → which whole numbers the file makes there. constants: what
+    depends on no input, by the name of the file.
     """
 
     file: ModelFile
@@ -128,6 +144,8 @@ class Imported:
     stored: Mapping[str, Stored]
     folded: int
     notes: list[str]
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[Told]:

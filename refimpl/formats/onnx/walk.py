@@ -14,9 +14,10 @@ from ...storage.files import quoted
 from . import model_file
 from .layout import SAMPLES, Axis, Layout, Unshaped, of_axes, packed, paired, reshaped, row_major
 from .model_file import STANDARD, ModelFile
-from .value import MAP, NO_PAD, ROW, Sides, Stored, Told, Unsupported, Value
+from .value import MAP, NO_PAD, ROW, Mark, Sides, Stored, Told, Unsupported, Value
 
 WEIGHT = ".weight"  # what PyTorch's names of weights end with: the rest is that of the layer
+QUANTIZE = ("QuantizeLinear", "DequantizeLinear")
 MOST_FOLDED = 2**22  # elements of what is computed at once
 
 
@@ -132,9 +133,14 @@ class OnnxNode:
         """Its output, the first or number `output`."""
         self.walk.values[self.node.output[output]] = value
 
-    def like(self, tensor: str, value: Value, output: int = 0) -> None:
-        """Its output is our tensor, arranged as `value`, whose shape it has."""
-        self.give_value(replace(value, tensor=tensor, pad=NO_PAD), output)
+    def like(self, tensor: str, value: Value, output: int = 0, pad: Sides = NO_PAD) -> None:
+        """Its output is our tensor, arranged as `value`, whose shape it has; pad: zeros that ours lacks."""
+        self.give_value(replace(value, tensor=tensor, pad=pad), output)
+
+    @property
+    def free(self) -> str:
+        """Its name, or one made of it where a node of ours has that already."""
+        return self.walk.unique(self.name) if self.name in self.graph.tensors else self.name
 
     def given_value(self) -> Value:
         """What it gave as its first output so far."""
@@ -145,6 +151,20 @@ class OnnxNode:
     def consumers(self, node: Any = None) -> list[Any]:
         """The nodes that read its first output, or another node's; the graph's own output is one, None."""
         return self.walk.consumers.get((node or self.node).output[0], [])
+
+    def readers(self) -> list[Any]:
+        """The nodes that read its first output, as `consumers` has them, through those that quantize or dequantize.
+
+        Also through a Cast of what is quantized.
+        """
+        found, left = list[Any](), list(self.consumers())
+        while left:
+            node = left.pop(0)
+            if node is not None and node.op_type in (*QUANTIZE, "Cast"):
+                left += self.consumers(node)
+            else:
+                found.append(node)
+        return found
 
     def only_consumer(self, op: str, node: Any = None) -> Any:
         """The only node that reads its first output, or another node's, where it is an `op`; else None."""
@@ -183,6 +203,7 @@ class Walk:
     told: list[Told] = field(default_factory=list)
     done: set[str] = field(default_factory=set)  # first outputs of nodes that were converted with another
     notes: list[str] = field(default_factory=list)
+    marks: dict[str, Mark] = field(default_factory=dict)  # node of ours → which whole numbers the file makes there
     lost: set[str] = field(default_factory=set)  # tensors that no converted node gives
     folded: int = 0
     _read: dict[str, list[str]] = field(default_factory=dict)  # constant of the file → parameters that are its array
@@ -397,7 +418,7 @@ class Walk:
         )
         graph = helper.make_graph([node], "constant", takes, gives)
         # the evaluator has no earlier form of these two, whose meaning did not change
-        opset = max(self.file.opset, 19) if node.op_type in ("QuantizeLinear", "DequantizeLinear") else self.file.opset
+        opset = max(self.file.opset, 19) if node.op_type in QUANTIZE else self.file.opset
         one = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
         outputs = ReferenceEvaluator(one).run(None, feed)
         for name, output in zip((n for n in node.output if n), outputs, strict=True):

@@ -41,11 +41,10 @@ def alike(here: OnnxNode, values: list[Value], at: int) -> Value:
     graph, own, axes = here.graph, values[0].own, values[0].axes
     if at == len(own):
         own = (*own[:-1], sum(v.own[-1] for v in values))
-        name = here.walk.unique(here.name)
-        return Value(graph.concat(name, *(v.tensor for v in values)), own, of_axes(axes, own))
+        return Value(graph.concat(here.free, *(v.tensor for v in values)), own, of_axes(axes, own))
     before = math.prod(own[: at - 1])
     rows = [here.walk.placed(v, ((math.prod(v.own), 1),), (before, 1, math.prod(v.own) // before)) for v in values]
-    tensor = graph.concat(here.walk.unique(here.name), *rows)
+    tensor = graph.concat(here.free, *rows)
     own = (*own[: at - 1], sum(v.own[at - 1] for v in values), *own[at:])
     tensor = graph.reshape(here.walk.unique(f"{here.name}.map"), tensor, (own[0], own[1]))
     return Value(tensor, own, of_axes(axes, own))

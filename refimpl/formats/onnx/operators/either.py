@@ -23,14 +23,14 @@ def convert(here: OnnxNode) -> None:
     like = next((v for v in given if v.shape == wide), None) or widened(here, given[0], wide)
     each = [full(here, v, i, like) for i, v in enumerate(inputs)]
     if here.op == "Where":
-        here.like(here.graph.one_of_two(here.name, *each), like)
+        here.like(here.graph.one_of_two(here.free, *each), like)
         return
     best, part = each[0], here.walk.unique
     above, below = (1.0, 0.0) if here.op == "Max" else (0.0, 1.0)
     for other in each[1:]:
         gap = here.graph.sub(part(f"{here.name}.difference"), best, other)
         first = here.graph.by_sign(part(f"{here.name}.first"), gap, below, 0.0, above)
-        best = here.graph.one_of_two(part(here.name), first, best, other)
+        best = here.graph.one_of_two(here.free, first, best, other)
     here.like(best, like)
 
 

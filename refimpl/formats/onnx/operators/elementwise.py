@@ -45,10 +45,10 @@ def power(here: OnnxNode, x: str) -> str:
         y = here.graph.square_root(named(f"{here.name}.root"), x)
     elif n != int(n):
         y = here.graph.affine(named(f"{here.name}.product"), here.graph.logarithm(named(f"{here.name}.log"), x), n)
-        return here.graph.exponential(named(here.name), y)
+        return here.graph.exponential(here.free, y)
     else:
         y = product(here, x, int(abs(n)))
-    return y if n > 0 else here.graph.reciprocal(named(here.name), y)
+    return y if n > 0 else here.graph.reciprocal(here.free, y)
 
 
 def product(here: OnnxNode, x: str, n: int) -> str:

@@ -30,7 +30,7 @@ def convert(here: OnnxNode) -> None:
         raise Unsupported(f"it pads samples, cuts, or has the mode {mode}; {', '.join(MODES)} are read")
     places = MAP if rank == 4 else ROW
     if mode == MODES[0] and not value and not before[1] + after[1]:
-        if all(n is not None and n.op_type == "Conv" for n in here.consumers()):
+        if all(n is not None and n.op_type == "Conv" for n in here.readers()):
             rows = (before[2], after[2]) if rank == 4 else (0, 0)
             here.give(here.map(0), places, pad=(rows, (before[-1], after[-1])))
             return

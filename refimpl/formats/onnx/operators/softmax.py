@@ -10,7 +10,7 @@ OPERATORS = ("Softmax", "LogSoftmax")
 
 def left_out(here: OnnxNode) -> bool:
     """Is a node the end of the net? Then it gives what it takes, which is said."""
-    if here.consumers() != [None]:
+    if here.readers() != [None]:
         return False
     x = here.tensor(0)
     here.walk.notes.append(f"the net ends with {here.op}; it trains, and gives scores, before it")
@@ -39,4 +39,4 @@ def convert(here: OnnxNode) -> None:
     below = graph.add_spread(part(f"{here.name}.below"), rows.tensor, down)
     total = graph.sum_over(part(f"{here.name}.sum"), graph.exponential(part(f"{here.name}.exp"), below), over)
     off = graph.affine(part(f"{here.name}.off"), graph.logarithm(part(f"{here.name}.log"), total), -1.0)
-    here.give_value(replace(rows, tensor=graph.add_spread(part(here.name), below, off)))
+    here.give_value(replace(rows, tensor=graph.add_spread(here.free, below, off)))

@@ -1,0 +1,224 @@
+"""The backend of GPUs where there is none: what it says, what it shares, how a section is captured and replayed."""
+
+import gc
+
+import numpy as np
+import pytest
+
+import refimpl as ri
+from refimpl import backends
+from refimpl.backends.cuda import replay
+from refimpl.backends.cuda.convolution import Geometry, slices_of
+from refimpl.backends.cuda.gpu import Gpu
+from refimpl.backends.cuda.replay import Replayed
+from refimpl.backends.cuda.tile import SMALL, TILES, tile_of
+from refimpl.kernels import cuda
+from refimpl.kernels.cuda import CudaError
+from validation.instruments import cuda_code
+
+
+@pytest.fixture
+def fresh():
+    """Nothing is known of packages and drivers yet."""
+    known = (cuda.package, cuda.toolkit, cuda.problem)
+    for function in known:
+        function.cache_clear()
+    yield
+    for function in known:
+        function.cache_clear()
+
+
+def lenet(backend="cuda"):
+    return ri.compile(ri.models.build("lenet"), ri.Plan(), 4, backend=backend, threads=1)
+
+
+class Driver:
+    """What stands for a stream and its graphs: it notes what is queued, and what is launched."""
+
+    def __init__(self, fails=False):
+        self.did, self.fails, self.capturing = [], fails, False
+
+    def kernel(self, name, stream):
+        assert stream is self
+        self.did.append(f"capture {name}" if self.capturing else name)
+
+    def captured(self, stream, queue):
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.capturing = True
+        queue()
+        self.capturing = False
+        return self
+
+    def launch(self, stream):
+        self.did.append("graph")
+
+
+def section(driver):
+    return Replayed([(driver.kernel, ["a"], {"stream": driver}), (driver.kernel, ["b"], {"stream": driver})], driver)
+
+
+def test_a_section_runs_then_is_captured_then_replayed(monkeypatch):
+    monkeypatch.setattr(replay, "captures", lambda: True)
+    driver = Driver()
+    monkeypatch.setattr(cuda, "captured", driver.captured)
+    made = section(driver)
+    made()
+    assert driver.did == ["a", "b"]
+    made()
+    assert driver.did[2:] == ["capture a", "capture b", "graph"]  # what is captured does not run
+    made()
+    assert driver.did[5:] == ["graph"] and made.state == "captured"
+
+
+def test_where_nothing_is_captured_launches_are_made_one_by_one(monkeypatch):
+    monkeypatch.setattr(replay, "captures", lambda: True)
+    driver = Driver(fails=True)
+    monkeypatch.setattr(cuda, "captured", driver.captured)
+    made = section(driver)
+    for _ in range(3):
+        made()
+    assert driver.did == ["a", "b"] * 3
+    assert made.state == "plain" and made.why == "RuntimeError: operation not permitted when stream is capturing"
+
+
+def test_captures_can_be_left_out(monkeypatch):
+    monkeypatch.setattr(cuda, "simulated", lambda: False)
+    assert replay.captures()
+    monkeypatch.setenv(replay.CAPTURES, "0")
+    assert not replay.captures()
+
+
+def test_without_a_package_it_says_what_to_install(monkeypatch, fresh):
+    monkeypatch.setattr(cuda, "find_spec", lambda name: None)
+    monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
+    program = lenet()  # compiles, for its costs
+    assert program.peak_bytes > 0
+    with pytest.raises(CudaError, match=r"no package compiles for CUDA here: pip install 'gradledger\[cuda12\]'"):
+        ri.Trainer(program)
+    assert backends.best() == "fast"
+
+
+def test_without_a_driver_it_says_so(monkeypatch, fresh):
+    monkeypatch.setattr(cuda, "find_spec", lambda name: name == "numba_cuda")
+    monkeypatch.setattr(cuda, "DRIVER", "libnodriver.so.1")
+    monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
+    with pytest.raises(CudaError, match=r"there is no driver of an NVIDIA GPU here \(libnodriver.so.1 is missing\)"):
+        ri.Trainer(lenet())
+    assert backends.best() == "fast"
+
+
+class Old:
+    """A package that finds a driver that is too old."""
+
+    def is_available(self):
+        return False
+
+    def current_context(self):
+        raise RuntimeError("[35] Call to cuInit results in CUDA_ERROR_INSUFFICIENT_DRIVER:\n  too old")
+
+
+def test_too_old_a_driver_is_told_in_its_words(monkeypatch, fresh):
+    monkeypatch.setattr(cuda, "package", lambda: "numba_cuda")
+    monkeypatch.setattr(cuda, "toolkit", Old)
+    monkeypatch.setattr(cuda, "DRIVER", None)  # this process itself
+    monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
+    with pytest.raises(CudaError, match="no GPU can be used .*INSUFFICIENT_DRIVER: too old.*: look at it with nvidia-"):
+        ri.Trainer(lenet())
+
+
+class CudaAPIError(Exception):
+    """As a package calls it."""
+
+
+def test_a_gpu_that_vanishes_is_told_and_other_errors_stay(monkeypatch):
+    monkeypatch.setattr(cuda, "simulated", lambda: False)
+    with pytest.raises(CudaError, match=r"the GPU stopped working \(\[719\] launch failed\): what was saved before is"):
+        with cuda.told():
+            raise CudaAPIError("[719] launch\n failed")
+    with pytest.raises(ZeroDivisionError), cuda.told():
+        raise ZeroDivisionError
+
+
+class Full:
+    """A package whose GPU has no room."""
+
+    def device_array(self, nbytes, dtype):
+        raise CudaAPIError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
+
+    def current_context(self):
+        return self
+
+    def get_memory_info(self):
+        return 1 << 20, 1 << 30
+
+
+def test_out_of_memory_says_what_is_free(monkeypatch):
+    monkeypatch.setattr(cuda, "simulated", lambda: False)
+    monkeypatch.setattr(cuda, "toolkit", Full)
+    with pytest.raises(MemoryError, match="has 1,048,576 of its 1,073,741,824 bytes free, and 5,000,000 are needed"):
+        cuda.zeros(5_000_000)
+
+
+def test_arrays_of_the_host_are_copied_once_and_forgotten_with_them(monkeypatch):
+    monkeypatch.setattr(cuda, "check", lambda: None)
+    monkeypatch.setattr(cuda, "to_device", lambda array: array.copy())
+    backend, weights = Gpu(), np.ones(3)
+    there = backend.adopt(weights)
+    assert backend.adopt(weights) is there and backend.adopt(np.ones(3)) is not there
+    gc.collect()
+    assert len(backend._adopted) == 1
+    del weights
+    gc.collect()
+    assert not backend._adopted
+
+
+def test_every_call_is_covered_once_and_products_run_on_tiles():
+    graph = ri.models.build("mobilenet_v2", classes=10, size=(64, 64))
+    program = ri.compile(graph, ri.Plan(4, rules=[ri.GradientFilter(2)]), 8, backend="cuda", threads=1)
+    covered = [call for launch in program.order for call in launch.covers]
+    assert sorted(map(id, covered)) == sorted(map(id, program.step))
+    names = [type(launch.function).__name__ for launch in program.order]
+    assert names.count("Tiled") > 30
+    reference = ri.compile(graph, program.plan, 8, backend="reference", threads=1)
+    assert len(program.order) < len(reference.order)
+
+
+@pytest.mark.parametrize(
+    "result, wanted",
+    [
+        ((100_000, 1000, 64), (64, 64, 16)),
+        ((100_000, 64, 64), (64, 64, 16)),
+        ((100_000, 32, 24), (128, 32, 8)),  # sums of 24 terms in three pieces
+        ((100_000, 16, 64), (128, 16, 16)),
+        ((32, 1000, 64), (32, 64, 16)),
+        ((32, 32, 99), (32, 32, 16)),
+        ((10, 640, 64), (16, 64, 16)),
+    ],
+)
+def test_the_tile_that_executes_least_is_taken(result, wanted, monkeypatch):
+    monkeypatch.setattr(cuda, "simulated", lambda: False)
+    assert tile_of(*result)[:3] == wanted
+
+
+def test_tiles_divide_their_work_evenly():
+    for tile in (*TILES, *SMALL, *(t._replace(depth=8) for t in TILES if min(t.rows, t.columns) >= 32)):
+        assert tile.threads >= tile.rows
+        for loaded in (tile.rows * tile.depth, tile.columns * tile.depth):
+            assert loaded % tile.threads == 0
+        assert tile.threads % tile.depth == tile.threads % tile.columns == tile.threads % tile.rows == 0
+    assert all(tile.threads % 32 == 0 for tile in TILES)
+
+
+def test_long_sums_of_few_tiles_are_cut_into_slices(monkeypatch):
+    monkeypatch.setattr("refimpl.backends.cuda.convolution.simulated", lambda: False)
+    sizes = {"N": 32, "P": 56, "Q": 56, "C": 16, "K": 32, "G": 1, "R": 1, "S": 1}
+    number, length = slices_of(sizes)
+    assert 100 < number <= 512 and (number - 1) * length < 32 * 56 * 56 <= number * length
+    assert slices_of(sizes | {"N": 1, "P": 7, "Q": 7}) == (1, 56)
+
+
+def test_a_geometry_is_plain_numbers():
+    attrs = {"stride": (2, 1), "dilation": (1, 3), "pad": ((4, 5), (6, 7))}
+    found = Geometry.of(dict.fromkeys("HWPQGRS", 1), attrs)
+    assert found == (1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 3, 4, 6) and len(found) == cuda_code.GEOMETRY

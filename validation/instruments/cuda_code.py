@@ -1,0 +1,206 @@
+"""The CUDA code of every kernel, as the compiler makes it, without a GPU: PTX, and what the assembler says of it.
+
+python -m validation.instruments.cuda_code --capability 8.7      a line for each kernel: registers, shared bytes, spills
+python -m validation.instruments.cuda_code --record              the same for RECORDED, into validation/results
+
+Needs a package that compiles for CUDA with its toolkit, as the extras `cuda12` and `cuda13` bring it. The assembler,
+`ptxas`, comes with the toolkit of CUDA 12; without it there is PTX alone.
+"""
+
+import argparse
+import importlib
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+from unittest import mock
+
+import numpy as np
+
+from refimpl.backends.cuda import convolution, gradient_filter_rules, groups
+from refimpl.backends.cuda.tile import TILES, Tiled
+from refimpl.compiler.two_stage import ADD_SLICES, AVERAGE_SLICES, sliced
+from refimpl.kernels import cuda
+from refimpl.kernels.passes import Pass, _typed, dims, dtype_of
+from refimpl.ops import passes_of
+from refimpl.storage import checkpoint
+
+from .provenance import provenance
+
+CAPABILITIES = ("7.2", "7.5", "8.7", "9.0", "10.0")  # Xavier, Turing, Orin, Hopper, Blackwell
+RECORDED = ("8.7", "9.0")
+RESULT = Path("validation/results/cuda-code.json")
+GEOMETRY = 13  # numbers of a convolution's
+TUNED: dict[Tiled, tuple] = {  # what their arguments are: the axes of an array, "mask", or so many whole numbers
+    convolution.FORWARD: (2, 2, 4, 1, 1, 2, (GEOMETRY,), ()),
+    convolution.GRAD_X: (2, 2, "mask", 1, 4, (GEOMETRY,)),
+    convolution.GRAD_W: (5, 2, "mask", 1, 2, (GEOMETRY,), ()),
+    groups.PRODUCTS: (1, 1, 1, (3,), (4,)),
+}
+
+
+class Code(NamedTuple):
+    """A kernel to compile: its name, the plain function, the types of its arguments; wide: it may use float64."""
+
+    name: str
+    function: Callable
+    signature: tuple
+    wide: bool
+
+
+class Used(NamedTuple):
+    """What a kernel takes: registers of a thread, bytes of shared memory, of stack and of spilled registers."""
+
+    registers: int
+    shared: int
+    stack: int
+    spilled: int
+
+
+def modules(room: str) -> list:
+    """The modules of a package of refimpl."""
+    package = importlib.import_module(f"refimpl.{room}")
+    return [importlib.import_module(f"refimpl.{room}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
+
+
+def every() -> Iterator[Code]:
+    """Every kernel for float32: of each pass, of sums in slices, and those on tiles."""
+    from numba import types
+    from numba.core.typing.typeof import typeof
+
+    whole = (types.int64,)
+    for module in modules("ops") + modules("methods"):
+        for passed in passes_of(module).values():
+            attributes = [typeof(_typed(default, np.float32)) for default in passed.attributes.values()]
+            arrays = [array(passed.shapes[a]) for a in passed.arrays]
+            wide = computes_wide(passed)
+            yield Code(str(passed), cuda.grid_function(passed.body), (*whole, *arrays, *attributes), wide)
+            for letter in passed.adds[:1] if passed.operator == "conv2d" else ():
+                arrays = [array(passed.shapes[a], a in passed.writes) for a in passed.arrays]
+                body = sliced(passed, letter).body
+                signature = (*whole, *arrays, *attributes, *whole, *whole)
+                yield Code(f"{passed} along {letter}", cuda.grid_function(body), signature, wide)
+    rows = [types.Array(types.float32, rank, "C") for rank in (1, 2)]
+    yield Code("add_slices", cuda.grid_function(ADD_SLICES.body), (*whole, *rows), False)
+    yield Code("average_slices", cuda.grid_function(AVERAGE_SLICES.body), (*whole, *rows, *whole * 3), False)
+    pair, mask = types.UniTuple(types.int64, 2), types.Array(types.uint8, 2, "C")
+    maps = [types.Array(types.float32, 4, "C")] * 2
+    pooled = (*whole, *maps, mask, types.Array(types.float32, 1, "C"), pair, types.int64)
+    yield Code("pool_dy_through", cuda.grid_function(gradient_filter_rules.POOL.body), pooled, False)
+    for tiled, kinds in TUNED.items():
+        for tile in TILES:
+            signature = tuple(kind_of(kind) for kind in kinds)
+            function = with_plain_functions(tiled, tile)
+            yield Code(f"{tiled.__name__} on {tile.rows}x{tile.columns}", function, signature, False)
+
+
+def array(entry: str, more: int = 0):
+    """Numba's type of an array by its entry in SHAPES, with so many axes more."""
+    from numba import types
+    from numba.np.numpy_support import from_dtype
+
+    return types.Array(from_dtype(dtype_of(entry, np.float32)), len(dims(entry)) + more, "C")
+
+
+def kind_of(kind):
+    """Numba's type of an argument of TUNED."""
+    from numba import types
+
+    if kind == "mask":
+        return types.Array(types.uint8, 2, "C")
+    if isinstance(kind, tuple):
+        return types.UniTuple(types.int64, kind[0]) if kind else types.int64
+    return types.Array(types.float32, kind, "C")
+
+
+def computes_wide(passed: Pass) -> bool:
+    """May a pass compute in float64 on arrays of float32?
+
+    Rates are Python floats in dropout, shares of neighbours quotients of whole numbers in interpolate; Numba rounds
+    float32 to whole numbers by way of float64, and a factor of requantization is made of whole attributes there.
+    """
+    known = ("dropout", "interpolate", "quantize", "niti_input", "sparse_update_whole", "staircase", "cubic_resize")
+    wide = passed.operator in known or passed.operator.startswith("quantized_")
+    return wide or any("float64" in passed.shapes[a] for a in passed.arrays)
+
+
+def with_plain_functions(tiled: Tiled, tile) -> Callable:
+    """The kernel on a tile as a plain function, not compiled."""
+    module = sys.modules[tiled.__module__]
+    with mock.patch.object(module, "jit", cuda.with_toolkit):
+        return tiled.plain(tile, np.float32)
+
+
+def ptx(code: Code, capability: str) -> str:
+    """The PTX of a kernel for a compute capability such as 8.7."""
+    number = tuple(map(int, capability.split(".")))
+    # Numba asks the current GPU for its capability when it compiles a device function, although none is needed
+    dispatcher = importlib.import_module(f"{cuda.PACKAGES[cuda.package()]}.dispatcher")
+    here = SimpleNamespace(compute_capability=number)
+    with mock.patch.object(dispatcher, "get_current_device", lambda: here):
+        text, _ = cuda.toolkit().compile_ptx(code.function, code.signature, cc=number)
+    return text
+
+
+def assembler() -> str | None:
+    """The path of `ptxas`: that of the toolkit among the packages, else one on the PATH; None where there is none."""
+    found = find_spec("nvidia")
+    for folder in found.submodule_search_locations or () if found else ():
+        for path in sorted(Path(folder).glob("*/bin/ptxas")):
+            return str(path)
+    return shutil.which("ptxas")
+
+
+def used(text: str, capability: str, ptxas: str) -> Used:
+    """What the assembler says of PTX."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.ptx"
+        file.write_text(text, encoding="utf-8")
+        command = [ptxas, "-v", f"-arch=sm_{capability.replace('.', '')}", "-o", str(file.with_suffix(".cubin"))]
+        made = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise RuntimeError(made.stderr.strip())
+
+    def number(pattern: str) -> int:
+        found = re.findall(pattern, made.stderr)
+        return max(map(int, found), default=0)
+
+    return Used(
+        number(r"Used (\d+) registers"), number(r"(\d+) bytes smem"), number(r"(\d+) bytes stack frame"),
+        number(r"(\d+) bytes spill (?:stores|loads)"),
+    )  # fmt: skip
+
+
+def main(arguments: list[str]) -> None:
+    """Print what each kernel takes, or record it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--capability", default=RECORDED[0], help="compute capability, such as 8.7")
+    parser.add_argument("--record", action="store_true", help=f"write {RESULT} for {' and '.join(RECORDED)}")
+    given = parser.parse_args(arguments)
+    ptxas = assembler()
+    if ptxas is None:
+        raise SystemExit("there is no ptxas: pip install 'gradledger[cuda12]' brings it")
+    codes = list(every())
+    found = {}
+    for capability in RECORDED if given.record else (given.capability,):
+        found[capability] = {}
+        for code in codes:
+            row = used(ptx(code, capability), capability, ptxas)
+            found[capability][code.name] = row._asdict()
+            print(f"{capability:>5s} {code.name:48s} {row.registers:4d} registers, {row.shared:6d} B shared, "
+                  f"{row.stack:5d} B stack, {row.spilled:5d} B spilled", flush=True)  # fmt: skip
+    if given.record:
+        version = subprocess.run([ptxas, "--version"], capture_output=True, text=True, check=True).stdout
+        about = {"compiler": re.search(r"V[\d.]+", version)[0], "package": cuda.package()}
+        checkpoint.write_json(RESULT, {"ok": True, "name": "cuda-code", **about, "kernels": found, **provenance()})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
