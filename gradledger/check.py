@@ -21,7 +21,7 @@ from .errors import MALFORMED, Malformed, Refused
 from .models import described, describes_itself, is_file, quantized_file, saved
 from .options import size as read_size
 
-TRAINS, MISSING = "trains", "missing"
+TRAINS, FORWARD, MISSING = "trains", "forward only", "missing"
 BITS = "16w8a"  # weights of whole numbers that can be perturbed, as a method calls them
 
 
@@ -108,24 +108,26 @@ def operators(found: Imported) -> list[dict]:
     """What becomes of the operators of a file: how many there are of each, and of which nodes it is not so."""
     rows: dict[str, dict] = {}
     for told in found.told:
-        row = rows.setdefault(told.op, {"op": told.op, "count": 0, "missing": [], "behind": 0})
+        row = rows.setdefault(told.op, row_of(told.op))
         row["count"] += 1
         if told.what == MISSING:
             row["missing"].append({"node": told.name, "why": told.why})
+        elif told.what == FORWARD:
+            row["forward"].append({"node": told.name, "why": told.why})
         elif told.what != TRAINS:
             row["behind"] += 1
     return list(rows.values())
 
 
+def row_of(op: str) -> dict:
+    """The row of an operator of which no node is counted yet."""
+    return {"op": op, "count": 0, "forward": [], "missing": [], "behind": 0}
+
+
 def counted(counts: Mapping[str, int], missing: Mapping[str, str]) -> list[dict]:
     """What becomes of the operators of a model of which only their numbers are known, and why some are missing."""
     return [
-        {
-            "op": op,
-            "count": count,
-            "missing": [{"node": op, "why": missing[op]}] if op in missing else [],
-            "behind": 0,
-        }
+        row_of(op) | {"count": count, "missing": [{"node": op, "why": missing[op]}] if op in missing else []}
         for op, count in counts.items()
     ]
 
@@ -134,18 +136,22 @@ def own_operators(graph: Graph) -> list[dict]:
     """The same of a net of ours, of which every operator trains."""
     rows: dict[str, dict] = {}
     for node in graph.nodes:
-        rows.setdefault(node.op, {"op": node.op, "count": 0, "missing": [], "behind": 0})["count"] += 1
+        rows.setdefault(node.op, row_of(node.op))["count"] += 1
     return list(rows.values())
 
 
 def layers(graph: Graph) -> list[dict]:
-    """The layers with weights, in their order: what `--train-last` counts, and the classifier."""
+    """The layers with weights, in their order: what `--train-last` counts, and the classifier.
+
+    One that no gradient reaches never trains.
+    """
+    frozen = set(graph.frozen())
     return [
         {
             "name": node.name,
             "op": node.op,
             "parameters": [list(graph.parameters[p].shape) for p in node.params.values()],
-            "trains": node.operator.trains,
+            "trains": None if node.name in frozen else node.operator.trains,
         }
         for node in graph.nodes
         if node.params

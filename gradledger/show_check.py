@@ -23,6 +23,11 @@ def verdict(row: dict) -> str:
         more = f" and {len(row['missing']) - SHOWN} more" if len(row["missing"]) > SHOWN else ""
         whys = "; ".join(sorted({m["why"] for m in row["missing"]}))
         return f"no: {whys} ({names}{more})"
+    if row["forward"]:
+        names = ", ".join(m["node"] for m in row["forward"][:SHOWN])
+        more = f" and {len(row['forward']) - SHOWN} more" if len(row["forward"]) > SHOWN else ""
+        whys = "; ".join(sorted({m["why"] for m in row["forward"]}))
+        return f"forward only: {whys} ({names}{more})"
     return f"{row['behind']} of them come after one that is missing" if row["behind"] else "yes"
 
 

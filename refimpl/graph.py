@@ -17,7 +17,9 @@ from .data.pixels import Level
 from .kernels.geometry import MOST_DIGITS, ceil_pad, same_pad
 from .kernels.passes import ShapeError, canonical, dtypes_of, full_shape, read_sizes, starred_axes
 from .kernels.quantized import Quantized, check_quantized
+from .kernels.resizing import resized
 from .ops import Operator, operator
+from .ops.cubic_resize import reaches
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,13 @@ class Node:
     def outputs(self) -> tuple[str, ...]:
         """Names of its output tensors, in the order of the operator's OUTPUTS."""
         return self.name, *(f"{self.name}.{local}" for local in self.operator.outputs[1:])
+
+    @property
+    def passing(self) -> tuple[str, ...]:
+        """Its inputs without those at which gradients stop."""
+        op = self.operator
+        pairs = zip(op.locals(len(self.inputs)), self.inputs, strict=True)
+        return tuple(tensor for local, tensor in pairs if local not in op.stops)
 
 
 DTYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
@@ -217,6 +226,17 @@ class Graph:
         if name in self.tensors:
             raise ValueError(f"the graph {self.name} already has a tensor {name!r}")
 
+    def share(self, own: str, other: str) -> None:
+        """Let the nodes that use the parameter `own` use `other` in its place, of the same shape; ShapeError else."""
+        mine, theirs = self.parameters[own].shape, self.parameters[other].shape
+        if mine != theirs:
+            raise ShapeError(f"{own} has the shape {mine}, {other} has {theirs}: nodes cannot share it")
+        for place, node in enumerate(self.nodes):
+            if own in node.params.values():
+                params = {local: other if name == own else name for local, name in node.params.items()}
+                self.nodes[place] = replace(node, params=params)
+        del self.parameters[own]
+
     def users(self) -> dict[str, list[tuple[Node, str]]]:
         """Parameter → the nodes that use it, each with the operator's name of it."""
         users: dict[str, list[tuple[Node, str]]] = {name: [] for name in self.parameters}
@@ -234,6 +254,23 @@ class Graph:
                 wanted.update(node.inputs)
                 needed.append(node)
         return needed[::-1]
+
+    def reached(self) -> set[str]:
+        """Names of the nodes that a gradient of the first output can reach, whose weights can train.
+
+        It stops at the inputs that operators state as STOPS.
+        """
+        wanted, reached = {self.output}, set[str]()
+        for node in reversed(self.nodes):
+            if wanted.intersection(node.outputs):
+                wanted.update(node.passing)
+                reached.add(node.name)
+        return reached
+
+    def frozen(self) -> list[str]:
+        """Names of the nodes with weights that the output needs and no gradient reaches, in their order."""
+        reached = self.reached()
+        return [node.name for node in self.needed() if node.params and node.name not in reached]
 
     def node(self, name: str) -> Node:
         """The node called `name`; KeyError where there is none."""
@@ -444,6 +481,22 @@ class Graph:
         """x/(1 + |x|)."""
         return self.add_node(name, "softsign", (x,), {}, {})
 
+    def staircase(self, name: str, x: str, kind: int = 0) -> str:
+        """x as whole numbers: 0 those below, 1 those above, 2 the nearest, 3 towards 0. Gradients stop here."""
+        return self.add_node(name, "staircase", (x,), {"kind": kind}, {})
+
+    def by_sign(self, name: str, x: str, below: float = -1.0, at: float = 0.0, above: float = 1.0) -> str:
+        """A number for each sign of x: below 0, at 0, above 0. Gradients stop here."""
+        return self.add_node(name, "by_sign", (x,), {"below": below, "at": at, "above": above}, {})
+
+    def constant_like(self, name: str, x: str, value: float = 0.0) -> str:
+        """One number in the shape of x. Gradients stop here."""
+        return self.add_node(name, "constant_like", (x,), {"value": value}, {})
+
+    def one_of_two(self, name: str, condition: str, a: str, b: str) -> str:
+        """a where the condition is above 0, else b, of one shape. At the condition gradients stop."""
+        return self.add_node(name, "one_of_two", (condition, a, b), {}, {})
+
     def elu(self, name: str, x: str, alpha: float = 1.0) -> str:
         """x where it is above 0, else alpha·(exp(x) − 1)."""
         return self.add_node(name, "elu", (x,), {"alpha": alpha}, {})
@@ -491,6 +544,23 @@ class Graph:
         attrs = {"size": size, "scale": scale, "smooth": smooth, "grid": grid, "rounding": rounding}
         return self.add_node(name, "interpolate", (x,), attrs, {})
 
+    def cubic_resize(
+        self, name: str, x: str, size: Pair = 0, scale: tuple[tuple[int, int], tuple[int, int]] = ((1, 1), (1, 1)),
+        grid: Pair = 0, cubic: bool = True, bend: float = -0.75, shrink: bool = False, exclude: bool = False,
+    ) -> str:  # fmt: skip
+        """A map in another size by a cubic or linear filter; size, scale and grid as in `interpolate`.
+
+        bend: of the cubic one; shrink: it is wider where the map becomes smaller (antialiasing); exclude: what lies
+        beyond the map has no share.
+        """
+        attrs: dict = {"size": size if isinstance(size, tuple) else (size, size), "scale": scale, "shrink": shrink}
+        attrs |= {"cubic": cubic}
+        letters = dict(zip("HW", self.shape(x)[1:3], strict=True))
+        attrs["reach"] = reaches(letters | resized(letters, attrs), attrs)
+        return self.add_node(
+            name, "cubic_resize", (x,), attrs | {"grid": grid, "bend": bend, "exclude": exclude}, {}
+        )  # fmt: skip
+
     def border(
         self,
         name: str,
@@ -498,9 +568,13 @@ class Graph:
         sides: Sequence[tuple[int, int]],
         channels: tuple[int, int] = (0, 0),
         value: float = 0.0,
+        mode: int = 0,
     ) -> str:
-        """A map in a border of `value`: ((top, bottom), (left, right)), and channels before and behind its own."""
-        return self.add_node(name, "border", (x,), {"sides": (*sides, channels), "value": value}, {})
+        """A map in a border: ((top, bottom), (left, right)), and channels before and behind its own.
+
+        mode: 0 of `value`; or of the map itself: 1 of its last element, 2 mirrored at that, 3 from its other end.
+        """
+        return self.add_node(name, "border", (x,), {"sides": (*sides, channels), "value": value, "mode": mode}, {})
 
     def sum_over(self, name: str, x: str, over: Sequence[int] = (1, 1, 0), mean: bool = False) -> str:
         """Sums, or means, over rows, columns and channels of a map where `over` says 1; these stay with length 1."""
@@ -513,6 +587,14 @@ class Graph:
     def max_over(self, name: str, x: str, over: Sequence[int] = (1, 1, 0)) -> str:
         """Maxima, over axes as in `sum_over`."""
         return self.add_node(name, "max_over", (x,), {"over": over}, {})
+
+    def arg_max(self, name: str, x: str, over: Sequence[int] = (1, 1, 0), last: bool = False) -> str:
+        """Places of the maxima, as floats, over axes as in `sum_over`; last: of equal ones. Gradients stop here."""
+        return self.add_node(name, "arg_max", (x,), {"over": over, "last": last}, {})
+
+    def spread_out(self, name: str, x: str, size: Sequence[int]) -> str:
+        """A map spread to `size` rows, columns and channels along its axes of length 1."""
+        return self.add_node(name, "spread_out", (x,), {"size": size}, {})
 
     def global_avg_pool(self, name: str, x: str) -> str:
         """Mean of the whole map: (N, H, W, C) to (N, C)."""

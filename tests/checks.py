@@ -203,7 +203,7 @@ class Subject:
                 tensors[leaf].requires_grad_()
             y = self.torch(torch.nn.functional, tensors, given_arrays.attrs)
             dy = torch.tensor(given_arrays.arrays["dy"]) if "dy" in given_arrays.arrays else torch.ones_like(y)
-            gradients = torch.autograd.grad(y, [tensors[leaf] for leaf in leaves], dy)
+            gradients = torch.autograd.grad(y, [tensors[leaf] for leaf in leaves], dy) if leaves else ()
             theirs = {self.output: y.detach().numpy()}
             theirs |= {"d" + leaf: g.numpy() for leaf, g in zip(leaves, gradients, strict=True)}
             run = Run(self.name, given_arrays)

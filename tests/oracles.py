@@ -211,6 +211,38 @@ def softsign(a, attrs):
     return {"y": np.sign(a["x"]) - np.sign(a["x"]) / (1 + np.abs(a["x"])), "dx": a["dy"] * (1 + np.abs(a["x"])) ** -2.0}
 
 
+def staircase(a, attrs):
+    return {"y": (np.floor, np.ceil, np.round, np.fix)[attrs["kind"]](a["x"])}
+
+
+def by_sign(a, attrs):
+    return {"y": np.array([attrs[name] for name in ("below", "at", "above")])[np.sign(a["x"]).astype(int) + 1]}
+
+
+def constant_like(a, attrs):
+    return {"y": np.full_like(a["x"], attrs["value"])}
+
+
+def one_of_two(a, attrs):
+    taken = a["c"] > 0
+    return {"y": np.where(taken, a["a"], a["b"]), "da": a["dy"] * taken, "db": a["dy"] * ~taken}
+
+
+def spread_out(a, attrs):
+    x = a["x"]
+    gone = tuple(i for i in (1, 2, 3) if x.shape[i] == 1)
+    y = np.broadcast_to(x, (len(x), *attrs["size"]))
+    return {"y": y, "dx": a["dy"].sum(gone, keepdims=True)}
+
+
+def arg_max(a, attrs):
+    x, over = a["x"], [i + 1 for i, one in enumerate(attrs["over"]) if one]
+    kept = [i for i in range(4) if i not in over]
+    rows = x.transpose(*kept, *over).reshape(*(x.shape[i] for i in kept), -1)
+    place = rows.shape[-1] - 1 - rows[..., ::-1].argmax(-1) if attrs["last"] else rows.argmax(-1)
+    return {"y": place.reshape([1 if i in over else n for i, n in enumerate(x.shape)]).astype(x.dtype)}
+
+
 def elu(a, attrs):
     x, low = a["x"], np.minimum(a["x"], 0)
     below = attrs["alpha"] * np.exp(low)
@@ -282,8 +314,42 @@ def interpolate(a, attrs):
     return found | {"dx": np.einsum("ph,qw,npqc->nhwc", rows, columns, a["dy"])} if "dy" in a else found
 
 
+def filters(shape, attrs):
+    """What each row takes of the rows of x, (P, H), and each column, (Q, W)."""
+    found = []
+    for axis, n in enumerate(shape[1:3]):
+        scale = attrs["scale"][axis][0] / attrs["scale"][axis][1]
+        out = attrs["size"][axis] or n * attrs["scale"][axis][0] // attrs["scale"][axis][1]
+        scale = out / n if attrs["size"][axis] else scale
+        p = np.arange(out)[:, None]
+        place = ((p + 0.5) / scale - 0.5, p * (n - 1) / max(1, out - 1), p / scale)[attrs["grid"][axis]]
+        wide = max(1.0, 1 / scale) if attrs["shrink"] else 1.0
+        beyond = 4 * n + 20
+        rows = np.arange(-beyond, n + beyond)
+        d, a = np.abs(rows - place) / wide, attrs["bend"]
+        near, far = np.polyval([a + 2, -a - 3, 0, 1], d), a * np.polyval([1, -5, 8, -4], d)
+        k = np.where(d < 1, near, np.where(d < 2, far, 0)) if attrs["cubic"] else np.maximum(1 - d, 0)
+        k = k * ((rows >= 0) & (rows < n)) if attrs["exclude"] else k
+        k /= k.sum(1, keepdims=True)
+        found.append(k @ (np.clip(rows, 0, n - 1)[:, None] == np.arange(n)))
+    return found
+
+
+def cubic_resize(a, attrs):
+    rows, columns = filters(a["x"].shape, attrs)
+    found = {"y": np.einsum("ph,qw,nhwc->npqc", rows, columns, a["x"])}
+    return found | {"dx": np.einsum("ph,qw,npqc->nhwc", rows, columns, a["dy"])} if "dy" in a else found
+
+
+BORDERS = ("constant", "edge", "reflect", "wrap")
+
+
 def border(a, attrs):
     sides = ((0, 0), *attrs["sides"])
+    if attrs["mode"]:
+        places = np.pad(np.arange(a["x"].size).reshape(a["x"].shape), sides, BORDERS[attrs["mode"]])
+        dx = np.bincount(places.ravel(), a["dy"].ravel(), a["x"].size)
+        return {"y": a["x"].ravel()[places], "dx": dx.reshape(a["x"].shape)}
     part = tuple(slice(before, n - behind) for (before, behind), n in zip(sides, a["dy"].shape, strict=True))
     return {"y": np.pad(a["x"], sides, constant_values=attrs["value"]), "dx": a["dy"][part]}
 

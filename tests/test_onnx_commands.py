@@ -8,8 +8,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from onnx_models import by_runtime, saved  # noqa: E402
-from test_onnx import net  # noqa: E402
+from onnx_models import by_runtime, net, saved  # noqa: E402
 
 from gradledger import cli  # noqa: E402
 from refimpl.saved.model import load  # noqa: E402

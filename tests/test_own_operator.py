@@ -107,6 +107,11 @@ def test_channels_pass_through_it_when_others_are_pruned():
         ("TRAINS", "always", "TRAINS of the operator softplus must be left out, got 'always'"),
         ("BIAS", "b", "BIAS of the operator softplus must be left out, got 'b'"),
         ("SCALES", ("w",), "each of SCALES of the operator softplus must be one of its PARAMS, got 'w'"),
+        (
+            "STOPS",
+            ("x",),
+            "each of STOPS of the operator softplus must be an input without a gradient",
+        ),
         ("PARAMS", ("w",), "TRAINS of the operator softplus must be 'always' or 'counted' or 'behind' or 'statistics'"),
     ],
 )

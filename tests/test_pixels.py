@@ -140,7 +140,7 @@ def photographs(tmp_path_factory):
 def adapted(tmp_path_factory, photographs):
     """The folder of a run on an ONNX model that takes what PyTorch's nets take."""
     pytest.importorskip("onnx")
-    from test_onnx import net
+    from onnx_models import net
 
     folder = tmp_path_factory.mktemp("run")
     given = ("--pixels", "imagenet", "--epochs", 2, "--batch", 8, "--recipe", "plain", "--output", folder / "out")

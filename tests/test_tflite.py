@@ -84,7 +84,7 @@ def test_what_has_no_form_is_named_all_at_once(tmp_path, capsys):
     assert left.value.code == 1 and record["reason"].endswith(sentence)
     assert record["operators"][0] == {
         "op": "RESIZE_BILINEAR", "count": 1, "missing": [{"node": "RESIZE_BILINEAR", "why": "no converter"}],
-        "behind": 0,
+        "forward": [], "behind": 0,
     }  # fmt: skip
     with pytest.raises(SystemExit) as left:
         cli.main(["cost", "--model", path])

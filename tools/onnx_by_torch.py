@@ -4,6 +4,7 @@ Another way through the file than ours: node by node, in ONNX's own layout and o
 gradients by its autograd. What it gives is held against onnxruntime before its gradients are trusted.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -136,12 +137,15 @@ def gemm(a, x, w, b=None):
 
 
 def pad(a, x, pads, value=None, axes=None):
-    """A constant around."""
+    """A constant around, or the map itself."""
     pads = pads.tolist()
     axes = range(x.ndim) if axes is None else axes.tolist()
     sides = [(0, 0)] * x.ndim
     for i, axis in enumerate(axes):
         sides[axis] = (pads[i], pads[i + len(pads) // 2])
+    if (mode := a.get("mode", "constant")) != "constant":
+        flat = [n for pair in reversed(sides[2:]) for n in pair]
+        return F.pad(x, flat, mode={"edge": "replicate", "reflect": "reflect", "wrap": "circular"}[mode])
     return padded(x, sides, float(value) if value is not None else 0.0)
 
 
@@ -180,7 +184,10 @@ RUN = {
     "Pow": lambda a, x, y: x**y, "MatMul": lambda a, x, y: x @ y, "Mod": lambda a, x, y: x % y,
     "Relu": unary(F.relu), "Sigmoid": unary(torch.sigmoid), "Tanh": unary(torch.tanh), "Erf": unary(torch.erf),
     "Sqrt": unary(torch.sqrt), "Identity": unary(lambda x: x), "HardSwish": unary(F.hardswish), "Exp": unary(torch.exp),
+    "Elu": lambda a, x: F.elu(x, a.get("alpha", 1.0)), "Softplus": unary(F.softplus),
+    "Max": lambda a, *xs: functools.reduce(torch.maximum, xs), "Greater": lambda a, x, y: x > y,
     "Abs": unary(torch.abs), "Neg": unary(torch.neg), "Ceil": unary(torch.ceil), "Floor": unary(torch.floor),
+    "Sign": unary(torch.sign), "Round": unary(torch.round),
     "Sin": unary(torch.sin), "Cos": unary(torch.cos), "Reciprocal": unary(torch.reciprocal),
     "HardSigmoid": lambda a, x: F.hardtanh(a.get("alpha", 0.2) * x + a.get("beta", 0.5), 0.0, 1.0),
     "LeakyRelu": lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)),

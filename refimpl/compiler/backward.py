@@ -60,7 +60,7 @@ def backward(net: "Derivation", nodes: "list[Resolved]", loss: "Resolved") -> No
         for local in net.trained.get(node.name, ()):
             uses.setdefault(node.params[local], []).append(Partial(net.demand(resolved, f"d{local}"), block))
         for local, tensor in zip(op.locals(len(node.inputs)), node.inputs, strict=True):
-            if needed[tensor] == NEVER:
+            if needed[tensor] == NEVER or local in op.stops:
                 continue
             if f"d{local}" not in resolved.writer and f"d{local}" not in op.aliases:
                 raise ValueError(
@@ -87,7 +87,7 @@ def blocks_needed(net: "Derivation", nodes: "list[Resolved]") -> dict[str, froze
     """
     needed: dict[str, frozenset[str] | None] = dict.fromkeys(net.graph.inputs, NEVER)
     for node in (resolved.node for resolved in nodes):
-        sources = [needed[tensor] for tensor in node.inputs]
+        sources = [needed[tensor] for tensor in node.passing]
         if node.name in net.trained:
             block = net.inside.get(node.name)
             sources.append(None if block is None else frozenset([block]))

@@ -18,6 +18,9 @@ from .program import Program
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))  # that a step may be compiled for
 
 
+SHOWN = 3  # layers that a sentence names
+
+
 @contextmanager
 def uncollected() -> Iterator[None]:
     """No search for cycles of garbage meanwhile.
@@ -76,6 +79,12 @@ def compile(
     arguments.whole("threads", threads)
     if plan is not None:
         plan = plan.for_net(graph, size)
+        if (frozen := graph.frozen()) and not plan.trained(graph):
+            ends = ", ".join(f"{node.name} ({node.op})" for node in graph.nodes if node.operator.stops)
+            raise ValueError(
+                f"{graph.name} cannot train: gradients stop at {ends}, and no layer that the plan trains lies behind; "
+                f"{', '.join(frozen[:SHOWN])} and what else lies before are frozen"
+            )
     with uncollected():
         step = derive(graph, plan, batch, size, dtype)
         launches = lower(step, backend, threads)

@@ -31,7 +31,7 @@ class ForwardMode:
         self.wanted = {net.graph.output}  # tensors that the loss depends on
         for node in reversed(net.graph.needed()):
             if self.wanted.intersection(node.outputs):
-                self.wanted.update(node.inputs)
+                self.wanted.update(node.passing)
 
     def after(self, resolved: "Resolved") -> None:
         """Derive the tangents of a node's outputs that the loss depends on, if any of what it reads has one."""
@@ -40,7 +40,8 @@ class ForwardMode:
         if not outputs:
             return
         inputs = zip(op.locals(len(node.inputs)), node.inputs, strict=True)
-        given = {f"t{local}": self.tensors[tensor] for local, tensor in inputs if tensor in self.tensors}
+        moved = [(local, x) for local, x in inputs if x in self.tensors and local not in op.stops]
+        given = {f"t{local}": self.tensors[x] for local, x in moved}
         for local in op.params:
             if (name := node.params.get(local)) and (tangent := self.parameter(name)):
                 given[f"t{local}"] = tangent

@@ -12,6 +12,10 @@ ty, or, where an existing pass is the same linear map, that pass bound to other 
 of x. It is left out where a tangent that it needs is zero, which is to say, absent; an optional one is taken by the
 first term that can. A pass that writes another array is for what a term reads. A loss states tloss.
 
+STOPS names inputs at which gradients stop, since the output does not follow small changes of them, as that of a
+rounding does not: no pass gives their gradient, no tangent goes through them, and what lies before them alone is
+frozen.
+
 What else it may state, for a step: `variant(training, statistics)`, the operator that stands for it in a step that
 trains or only infers, with or without the statistics of the batch; HOST, arrays that the host fills before a step, each
 with what it holds ("update", the number of the update from 1, or "seed"); STREAM, the first of the random streams of
@@ -70,6 +74,7 @@ class Operator:
     stream: int | None = None
     statistics: tuple[str, ...] = ()
     trains: str | None = None
+    stops: tuple[str, ...] = ()
     bias: str | None = None
     scales: tuple[str, ...] = ()
     channels: str | None = None
@@ -171,6 +176,7 @@ def operator(name: str) -> Operator:
         stream=getattr(module, "STREAM", None),
         statistics=getattr(module, "STATISTICS", ()),
         trains=getattr(module, "TRAINS", None),
+        stops=getattr(module, "STOPS", ()),
         bias=getattr(module, "BIAS", None),
         scales=getattr(module, "SCALES", ()),
         channels=getattr(module, "CHANNELS", None),
@@ -187,6 +193,11 @@ def _check_statements(op: Operator) -> None:
             wanted = ", ".join(map(repr, tangents))
             raise ValueError(
                 f"each of TANGENT of the operator {op.name} must be a pass, a bound one, or {wanted}, got {term!r}"
+            )
+    for local in op.stops:
+        if local not in op.inputs or op.writer(f"d{local}") or f"d{local}" in op.aliases:
+            raise ValueError(
+                f"each of STOPS of the operator {op.name} must be an input without a gradient, got {local!r}"
             )
     for statement, given, possible in (
         ("TRAINS", op.trains, TRAINS if op.params else (None,)),

@@ -39,8 +39,17 @@ def kind_of(method: Any) -> str | None:
 
 
 def counted(graph: Graph) -> list[str]:
-    """Names of the layers that `Plan.train_last` counts, in node order: the convolutions."""
-    return [node.name for node in graph.nodes if node.operator.trains == "counted"]
+    """Names of the layers that `Plan.train_last` counts, in node order: the convolutions that a gradient reaches.
+
+    Of several with the same weights the last.
+    """
+    reached, last = graph.reached(), dict[str, str]()
+    for node in graph.nodes:
+        if node.operator.trains == "counted" and node.name in reached:
+            weights = node.params.get("w", node.name)
+            last.pop(weights, None)
+            last[weights] = node.name
+    return list(last.values())
 
 
 @dataclass(frozen=True)
@@ -207,15 +216,24 @@ class Plan:
         return [*chosen, self.step.method] if kind_of(self.step) == "step" else chosen
 
     def trained(self, graph: Graph) -> dict[str, list[str]]:
-        """Trained nodes of a graph: node name → the operator's array names that train."""
+        """Trained nodes of a graph: node name → the operator's array names that train.
+
+        None of them lies where no gradient arrives.
+        """
         layers = counted(graph)
         every = isinstance(self.train_last, str)
         if isinstance(self.train_last, int):
             if self.train_last > len(layers):
-                raise ValueError(f"train_last is {self.train_last}, but {graph.name} has {len(layers)} convolutions")
+                which = " that gradients reach" if graph.frozen() else ""
+                raise ValueError(
+                    f"train_last is {self.train_last}, but {graph.name} has {len(layers)} convolutions{which}"
+                )
             layers = layers[len(layers) - self.train_last :]
         chosen, reached, found = set(layers), every, dict[str, list[str]]()
+        gradient = graph.reached()
         for node in graph.nodes:
+            if node.name not in gradient:
+                continue
             op = node.operator
             own = [p for p in op.params if p in node.params]
             reached |= node.name in chosen
@@ -230,6 +248,23 @@ class Plan:
                 found[node.name] = [p for p in own if p != op.bias or self.train_bias]
             elif op.trains == "behind" and reached or op.trains == "statistics" and self.batch_norm == "train":
                 found[node.name] = own
+        return self.whole(graph, found, gradient)
+
+    def whole(self, graph: Graph, trained: Mapping[str, list[str]], reached: set[str]) -> dict[str, list[str]]:
+        """Trained nodes with those that share their arrays: a gradient is summed over all that use one.
+
+        reached: nodes that a gradient can reach.
+        """
+        arrays = {graph.node(name).params[local] for name, own in trained.items() for local in own}
+        several = {name for name, users in graph.users().items() if len(users) > 1} & arrays
+        if not several:
+            return dict(trained)
+        found = {}
+        for node in graph.nodes:
+            own = trained.get(node.name, [])
+            more = [p for p in node.operator.params if p not in own and node.params.get(p) in several]
+            if own or more and node.name in reached:
+                found[node.name] = [p for p in node.operator.params if p in own or p in more]
         return found
 
     def rules_of(self, node: Node) -> list:

@@ -441,6 +441,47 @@ def onnx_gauntlet() -> str:
     return table(head, rows, right=2)
 
 
+def onnx_official() -> str:
+    """A row an operator with the cases that pass, then one for each reason why others do not."""
+    found = record("onnx-official")
+    rows, reasons = [], dict[str, list[str]]()
+    for op, cases in found["measured"].items():
+        passed = [name for name, said in cases.items() if said == "passed"]
+        first = [name for name, said in cases.items() if said.startswith("passed but")]
+        for name, said in cases.items():
+            if said != "passed":
+                reasons.setdefault(f"`{op}`: {said}", []).append(name)
+        count = f"{len(passed)} of {len(cases)}" + (f", {len(first)} in their first output" if first else "")
+        rows.append([f"`{op}`", count, ", ".join(passed)])
+    said = (
+        f"{found['passed']:,} of {found['cases']:,} cases of {len(found['measured'])} operators pass, and "
+        f"{found['first']} more in their first output."
+    )
+    return "\n\n".join([
+        said, table(["operator", "pass", "which"], rows),
+        "The others, and why:", table(["operator and reason", "", "cases"],
+                                      [[why, len(names), ", ".join(names)] for why, names in reasons.items()]),
+    ])  # fmt: skip
+
+
+def onnx_drawn() -> str:
+    """A row a graph: its size, and the worst error of a weight's gradient in float64 and in float32."""
+    found, rows = record("onnx-drawn"), []
+    worst, goal = found["worst"], found["goals_of_worst"]
+    for name, r in found["measured"].items():
+        counts = (r[key] or "" for key in ("vanishing", "shared", "frozen"))
+        errors = (f"{r[dtype][key]:.1e}" for key in ("forward", "gradient") for dtype in worst)
+        rows.append([int(name[-2:]), r["nodes"], r["operators"], r["gradients"], *counts, *errors])
+    head = [
+        "seed", "nodes", "operators", "gradients", "of them 0", "shared arrays", "frozen arrays",
+        *(f"{what}, {dtype}" for what in ("forward", "worst gradient") for dtype in worst),
+    ]  # fmt: skip
+    count = sum(r["gradients"] for r in found["measured"].values())
+    said = " and ".join(f"{e:.1e} in {dtype} (goal {goal[dtype]:g})" for dtype, e in worst.items())
+    verdict = "reached" if found["ok"] else "not reached"
+    return f"Worst of {count:,} gradients: {said}; {verdict}.\n\n{table(head, rows, right=1)}"
+
+
 def curves(ways: dict) -> str:
     """Accuracy against forward passes, in percent, of the ways without a backward pass."""
     shown = {way: r for way, r in ways.items() if way != "backprop"}
@@ -467,7 +508,8 @@ TABLES = {
     "quantized-noniid": quantized_noniid, "quantized-lenet": quantized_lenet, "quantized-scaling": quantized_scaling,
     "quantized-resnet": quantized_resnet, "outcomes": outcomes,
     "outcomes-photographs": partial(outcomes, "outcomes-photographs"),
-    "advice-outcomes": advice_outcomes, "onnx-gauntlet": onnx_gauntlet,
+    "advice-outcomes": advice_outcomes, "onnx-gauntlet": onnx_gauntlet, "onnx-official": onnx_official,
+    "onnx-drawn": onnx_drawn,
 }  # fmt: skip
 
 

@@ -69,7 +69,8 @@ def gradient_errors(
     exact = {}
     for name in program.step.gradients:
         at = found.stored[name]
-        exact[name] = at.ours(theirs[f"gradient:{at.node}:{at.place}"]) / at.factor**2
+        summed = sum(theirs[f"gradient:{node}:{place}"] for node, place in ((at.node, at.place), *at.also))
+        exact[name] = at.ours(summed) / at.factor**2
     norms = {name: float(np.linalg.norm(a)) for name, a in exact.items()}
     least, errors = FLOOR * max(norms.values()), {}
     for name, wanted_dw in exact.items():

@@ -126,7 +126,7 @@ def computes_wide(passed: Pass) -> bool:
     Rates are Python floats in dropout, shares of neighbours quotients of whole numbers in interpolate; Numba rounds
     float32 to whole numbers by way of float64, and a factor of requantization is made of whole attributes there.
     """
-    known = ("dropout", "interpolate", "quantize", "niti_input", "sparse_update_whole")
+    known = ("dropout", "interpolate", "quantize", "niti_input", "sparse_update_whole", "staircase", "cubic_resize")
     wide = passed.operator in known or passed.operator.startswith("quantized_")
     return wide or any("float64" in passed.shapes[a] for a in passed.arrays)
 

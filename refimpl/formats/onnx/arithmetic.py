@@ -5,11 +5,12 @@ back where the file has them.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from .layout import row_major
 from .value import MAP, ROW, Unsupported, Value
 from .walk import OnnxNode
 
@@ -55,9 +56,12 @@ def weights(
 ) -> None:  # fmt: skip
     """Give what `make`, a method of Graph such as `add_weight`, makes of x and the array beside it as its weights.
 
-    x: a tensor with the axes of `found.x`. factor, inverse: the weights are so many times the array, or its inverse.
+    x: a tensor with the axes of `found.x`, which is spread where the array is wider. factor, inverse: the weights are
+    so many times the array, or its inverse.
     """
     array = found.array
+    if array.ndim <= len(x.shape):  # an array may be wider than the tensor too
+        x = widened(here, x, joint((x.shape, array.shape)))
     sides = (1,) * (len(x.shape) - array.ndim) + array.shape[max(0, array.ndim - len(x.shape)) :]
     if any(n not in (1, whole) for n, whole in zip(sides, x.shape, strict=True)):
         raise Unsupported(f"its constant has the shape {array.shape}, its input {x.shape}")
@@ -75,25 +79,54 @@ def weights(
     here.like(y, x)
 
 
+def joint(shapes: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """The shape that all of these are spread to; Unsupported where they do not fit together."""
+    shapes = list(map(tuple, shapes))
+    try:
+        return tuple(int(n) for n in np.broadcast_shapes(*shapes))
+    except ValueError:
+        raise Unsupported(f"it takes shapes {' and '.join(map(str, shapes))}, which do not fit together") from None
+
+
+def widened(here: OnnxNode, x: Value, wide: tuple[int, ...]) -> Value:
+    """A value spread to this shape along its axes of length 1; itself where it has it."""
+    x = here.walk.split(x, (1,) * (len(wide) - len(x.shape)) + x.shape)
+    if x.shape == wide:
+        return x
+    if wide[0] != 1:
+        raise Unsupported(f"it spreads samples, {x.shape} to {wide}")
+    groups: list[list[int]] = []  # neighbours that are spread alike: how many elements before, and behind
+    for own, whole in zip(x.shape, wide, strict=True):
+        if groups and (whole == 1 or (own == whole) == (groups[-1][0] == groups[-1][1])):
+            groups[-1] = [groups[-1][0] * own, groups[-1][1] * whole]
+        elif whole > 1:
+            groups.append([own, whole])
+    if len(groups) > 3:
+        raise Unsupported(f"it spreads {x.shape} to {wide}, a tensor of {len(groups)} axes, three are run")
+    groups = [[1, 1]] * (3 - len(groups)) + groups
+    before, behind = (tuple(sides) for sides in zip(*groups, strict=True))
+    tensor = here.walk.laid(x, range(1, len(wide)), before)
+    y = here.graph.spread_out(here.walk.unique(f"{here.name}.wide"), tensor, behind)
+    return Value(y, behind, here.walk.in_order(x.layout, row_major(wide)))
+
+
 def spread(here: OnnxNode) -> tuple[Value, str, str, int] | None:
     """Of two tensors: the wider one, both of ours, of which the other has axes of length 1, and which is the wider.
 
-    None where both have one shape. Unsupported where each is wider than the other along some axis.
+    None where both have one shape. Where each is wider than the other along some axis, the first is spread before.
     """
     values = [here.tensor(0), here.tensor(1)]
     if values[0].shape == values[1].shape:
         return None
-    rank = max(len(v.shape) for v in values)
-    values = [here.walk.split(v, (1,) * (rank - len(v.shape)) + v.shape) for v in values]
-    wide = tuple(max(sides) for sides in zip(*(v.shape for v in values), strict=True))
+    wide = joint(v.shape for v in values)
+    values = [here.walk.split(v, (1,) * (len(wide) - len(v.shape)) + v.shape) for v in values]
     first = next((i for i, v in enumerate(values) if v.shape == wide), None)
-    if first is None:
-        shapes = [v.shape for v in values]
-        raise Unsupported(f"it takes shapes {shapes[0]} and {shapes[1]}, of which neither is spread along the other")
+    if first is None:  # each is wider than the other along some axis
+        first, values[0] = 0, widened(here, values[0], wide)
     x, other = values[first], values[1 - first]
     if x.axes in (MAP, ROW) and x.layout[0] == other.layout[0]:
         return x, x.tensor, here.walk.map(other), first
     flags = [n > 1 for n in other.shape]
     x, full = here.walk.grouped(x, flags)
     own = tuple(n if whole else 1 for n, whole in zip(x.own, full, strict=True))
-    return x, x.tensor, here.walk.laid(other, range(1, rank), own), first
+    return x, x.tensor, here.walk.laid(other, range(1, len(wide)), own), first

@@ -6,7 +6,7 @@ a file of ours says of itself (`saved.described`) travels in the model's `metada
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,8 @@ def exported(
         array = as_stored(at, weights[name], old.shape, f"{name} of {what}")
         if array.shape != old.shape:
             placed.classes = array.shape[next(i for i, n in enumerate(old.shape) if array.shape[i] != n)]
-        placed.put(nodes[at.node], at.place, array.astype(old.dtype))
+        also = [(nodes[node], place) for node, place in at.also]
+        placed.put(nodes[at.node], at.place, array.astype(old.dtype), also)
     return finished(file, placed, said, size, what)
 
 
@@ -60,17 +61,18 @@ class Placed:
         self.left = {name for name, tensor in self.places.items() if tensor.HasField("data_location")}
         self.own: set[str] = set()  # names that were written
 
-    def put(self, node: Any, place: int, array: np.ndarray) -> None:
-        """Let input number `place` of a node be this array.
+    def put(self, node: Any, place: int, array: np.ndarray, also: Sequence[tuple[Any, int]] = ()) -> None:
+        """Let input number `place` of a node be this array, and those of other nodes that share the constant.
 
-        A constant of several layers, or a copy: each has its own then.
+        A constant that was written, since layers read it in different ways, or a copy: each has its own then.
         """
         from onnx import numpy_helper
 
         name = target = node.input[place]
         if name in self.own or name not in self.places:
             target = fresh(name, self.places)
-            node.input[place] = target
+            for reader, i in ((node, place), *also):
+                reader.input[i] = target
             self.places[target] = self.proto.graph.initializer.add()
         self.own.add(name)
         self.places[target].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), target))

@@ -30,7 +30,7 @@ from ...surgery.classifier import changed
 from . import model_file, operators
 from .layout import SAMPLES, of_axes
 from .model_file import STANDARD, ModelFile
-from .value import BEHIND, FLOATS, MAP, MISSING, ROW, TRAINS, Imported, Told, Unsupported, Value
+from .value import BEHIND, FLOATS, FORWARD, MAP, MISSING, ROW, TRAINS, Imported, Told, Unsupported, Value
 from .walk import OnnxNode, Walk
 
 TAG = "gradledger."  # before what we say in the metadata
@@ -143,6 +143,10 @@ def imported(path: str | os.PathLike, size: tuple[int, int] | None = None) -> Im
     if len(last.layout) == 2:
         last = walk.features(last) or last
     graph.outputs = (last.tensor,)
+    found.told[:] = [freezes(graph, t) if t.what == FORWARD else t for t in found.told]
+    if frozen := graph.frozen():
+        ends = sorted({t.op for t in found.told if t.what == FORWARD})
+        found.notes.append(f"gradients stop at {', '.join(ends)}: {len(frozen)} layers before that are frozen")
     check_floats(graph.weights, what)
     return replace(found, graph=graph, end=last)
 
@@ -165,12 +169,44 @@ def converted(walk: Walk, node: Any, place: int) -> None:
             return
         assert module is not None
         module.convert(OnnxNode(walk, node, name))
+        if lacks := [n for n in node.output if n and n in walk.consumers and n not in walk.values]:
+            raise Unsupported(f"its output {quoted(lacks[0])!r} is read, which is not made")
     except (Unsupported, ShapeError) as e:
         walk.told.append(Told(name, node.op_type, MISSING, str(e)))
         walk.lost |= outputs
         return
     made = tuple(own.name for own in walk.graph.nodes[before:])
-    walk.told.append(Told(name, node.op_type, TRAINS, nodes=made))
+    walk.told.append(Told(name, node.op_type, FORWARD if stops(walk, node, made) else TRAINS, nodes=made))
+
+
+def stops(walk: Walk, node: Any, made: tuple[str, ...]) -> bool:
+    """Does no gradient go from what a node gives to what it takes? made: the nodes of ours that it became."""
+    graph = walk.graph
+    if not any(graph.node(name).operator.stops for name in made):
+        return False
+    takes, gives = (
+        {v.tensor for n in of if isinstance(v := walk.values.get(n), Value)} for of in (node.input, node.output)
+    )
+    for own in reversed(graph.nodes):
+        if takes & gives:
+            return False
+        if gives.intersection(own.outputs):
+            gives.update(own.passing)
+    return not takes & gives
+
+
+def freezes(graph: Graph, told: Told) -> Told:
+    """What is told of a node at which gradients stop, with the layers that it freezes."""
+    before, frozen = set(told.nodes), graph.frozen()
+    wanted = {x for name in told.nodes for x in graph.node(name).inputs}
+    for node in reversed(graph.nodes):
+        if wanted.intersection(node.outputs):
+            wanted.update(node.inputs)
+            before.add(node.name)
+    layers = [name for name in frozen if name in before]
+    more = f" and {len(layers) - SHOWN} more" if len(layers) > SHOWN else ""
+    why = f"this freezes {', '.join(layers[:SHOWN])}{more}" if layers else "no layer is frozen by that"
+    return replace(told, why=f"gradients stop here: {why}")
 
 
 def load_onnx(

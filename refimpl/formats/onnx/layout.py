@@ -80,6 +80,8 @@ def reshaped(layout: Layout, shape: Sequence[int]) -> Layout:
     """The layout of the same elements in the same order under another shape; Unshaped where no digit can be cut so."""
     if math.prod(shape) != math.prod(shape_of(layout)):
         raise Unshaped(f"it makes {tuple(shape)} of {shape_of(layout)}, which has not as many elements")
+    if not shape:
+        raise Unshaped("it makes a number without axes")
     rest = [digit for axis in layout for digit in axis]
     found: list[list[Digit]] = []
     for n in shape:

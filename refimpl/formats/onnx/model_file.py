@@ -17,7 +17,7 @@ from ...storage.checkpoint import CheckpointError
 from ...storage.files import quoted
 from .integer_operators import expanded
 
-OPSETS = range(9, 24)  # of the operators' standard domain that converters were written for
+OPSETS = range(9, 26)  # of the operators' standard domain that converters were written for
 STANDARD = ("", "ai.onnx")  # names of that domain
 MOST_NODES = 100_000
 
@@ -40,6 +40,13 @@ class ModelFile:
     def inputs(self) -> list:
         """The inputs that are no constants: older files list these among them."""
         return [i for i in self.graph.input if i.name not in self.constants]
+
+    def source(self, name: str) -> str:
+        """The constant of which `name` is a copy by Identity nodes; itself where it is none."""
+        copies = {n.output[0]: n.input[0] for n in self.graph.node if n.op_type == "Identity"}
+        while name in copies:
+            name = copies[name]
+        return name
 
 
 def required() -> None:

@@ -65,7 +65,8 @@ class Stored:
 
     name: of the constant; node, place: what reads it, by its first output, and as which input; axes: its axes in our
     order; split: its shape before that, where one axis stands for several; factor: ours is so many times it; inverse:
-    ours is that of the inverse of each number; shape: of a constant that nodes compute.
+    ours is that of the inverse of each number; shape: of a constant that nodes compute; also: other nodes that read it,
+    and as which input.
     """
 
     name: str
@@ -76,11 +77,18 @@ class Stored:
     factor: float = 1.0
     inverse: bool = False
     shape: tuple[int, ...] = ()
+    also: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def read(self) -> tuple:
+        """How the constant becomes the parameter."""
+        return self.axes, self.split, self.factor, self.inverse
 
     @classmethod
     def of(cls, said: Mapping) -> "Stored":
         """What `Graph.stored` says of a parameter."""
-        return cls(**{**said, **{name: tuple(said[name]) for name in ("axes", "split", "shape") if name in said}})
+        tuples = {name: tuple(said[name]) for name in ("axes", "split", "shape") if name in said}
+        return cls(**{**said, **tuples, "also": tuple((node, place) for node, place in said.get("also", ()))})
 
     def ours(self, array: np.ndarray) -> np.ndarray:
         """The initializer in our order, with as many axes as it has."""

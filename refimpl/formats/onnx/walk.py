@@ -64,7 +64,7 @@ class OnnxNode:
         found = self.value(i)
         if isinstance(found, Value):
             raise Unsupported(f"its {what} depends on the input of the graph")
-        if found.dtype.kind not in "iuf":
+        if found.dtype.kind not in "iufb":
             raise Unsupported(f"its {what} is of {found.dtype}")
         return found
 
@@ -137,6 +137,17 @@ class OnnxNode:
         """Its output is our tensor, arranged as `value`, whose shape it has; pad: zeros that ours lacks."""
         self.give_value(replace(value, tensor=tensor, pad=pad), output)
 
+    @property
+    def free(self) -> str:
+        """Its name, or one made of it where a node of ours has that already."""
+        return self.walk.unique(self.name) if self.name in self.graph.tensors else self.name
+
+    def given_value(self) -> Value:
+        """What it gave as its first output so far."""
+        found = self.walk.values[self.node.output[0]]
+        assert isinstance(found, Value)
+        return found
+
     def consumers(self, node: Any = None) -> list[Any]:
         """The nodes that read its first output, or another node's; the graph's own output is one, None."""
         return self.walk.consumers.get((node or self.node).output[0], [])
@@ -195,6 +206,7 @@ class Walk:
     marks: dict[str, Mark] = field(default_factory=dict)  # node of ours → which whole numbers the file makes there
     lost: set[str] = field(default_factory=set)  # tensors that no converted node gives
     folded: int = 0
+    _read: dict[str, list[str]] = field(default_factory=dict)  # constant of the file → parameters that are its array
     _once: dict[tuple[str, str], str] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
 
@@ -345,13 +357,44 @@ class Walk:
         constant = self.values[stored.name]
         if isinstance(constant, Value):
             raise Unsupported(f"{quoted(stored.name)!r} depends on the input of the graph")
-        if constant.dtype.kind == "f" and constant.dtype.itemsize < 4:
+        floats = constant.dtype.kind == "f"
+        if not floats or constant.dtype.itemsize < 4:
             constant = constant.astype(np.float32)
         array = np.asarray(stored.ours(constant))
         wanted = self.graph.parameters[parameter].shape
         self.graph.weights[parameter] = np.ascontiguousarray(array.reshape(wanted))
         computed = stored.name not in self.file.constants
         self.stored[parameter] = replace(stored, shape=constant.shape) if computed else stored
+        if floats:
+            self.shared(parameter, constant)
+
+    def shared(self, parameter: str, constant: np.ndarray) -> None:
+        """Let a parameter be that of an earlier node where both are one constant of the file, read alike.
+
+        Exporters merge arrays that are equal by chance, as biases of zeros: a constant of one number again and again is
+        one for the nodes alone that share another one.
+        """
+        graph, stored = self.graph, self.stored[parameter]
+        name, _, local = parameter.rpartition(".")
+        own, root = graph.node(name), self.file.source(stored.name)
+        even = bool(constant.size == 0 or (constant == constant.reshape(-1)[0]).all())
+        others = self._read.setdefault(root, [])
+        for other in others:
+            earlier = graph.node(other.rpartition(".")[0])
+            if even and not set(own.params.values()).intersection(earlier.params.values()):
+                continue
+            theirs = self.stored[other]
+            if own.op == earlier.op and other.endswith(f".{local}") and stored.read == theirs.read:
+                graph.share(parameter, other)
+                del graph.weights[parameter], self.stored[parameter]
+                self.stored[other] = replace(theirs, also=(*theirs.also, (stored.node, stored.place)))
+                return
+        if others and not even:
+            self.notes.append(
+                f"{quoted(root)} is read in different ways, by {others[0].rpartition('.')[0]} and {name}: each has "
+                "weights of its own from here on"
+            )
+        others.append(parameter)
 
     def fold(self, node: Any) -> bool:
         """Compute a node that depends on no input; is it such a one?"""

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..layout import SAMPLES, row_major
+from ..layout import SAMPLES, of_axes, row_major
 from ..value import Unsupported, Value
 from ..walk import OnnxNode
 
@@ -22,27 +22,35 @@ def convert(here: OnnxNode) -> None:
         raise Unsupported(f"it joins shapes {shapes} along axis {axis}")
     if SAMPLES in first.layout[axis]:
         raise Unsupported("it joins samples")
-    at = first.axes[axis]
-    if len(values) == len(inputs) and isinstance(at, int) and at and all(v.axes == first.axes for v in values):
-        alike(here, values, at)
+    if len(values) == len(inputs):
+        here.give_value(joined(here, values, axis))
     else:
-        in_order(here, inputs, axis)
+        here.give_value(in_order(here, inputs, axis))
 
 
-def alike(here: OnnxNode, values: list[Value], at: int) -> None:
-    """Join along axis `at` of our tensors."""
-    graph, own = here.graph, values[0].own
+def joined(here: OnnxNode, values: list[Value], axis: int) -> Value:
+    """Tensors side by side along an axis."""
+    at = values[0].axes[axis]
+    if isinstance(at, int) and at and all(v.axes == values[0].axes for v in values):
+        return alike(here, values, at)
+    return in_order(here, [*values], axis)
+
+
+def alike(here: OnnxNode, values: list[Value], at: int) -> Value:
+    """The same along axis `at` of our tensors."""
+    graph, own, axes = here.graph, values[0].own, values[0].axes
     if at == len(own):
-        here.give(graph.concat(here.name, *(v.tensor for v in values)), values[0].axes)
-        return
+        own = (*own[:-1], sum(v.own[-1] for v in values))
+        return Value(graph.concat(here.free, *(v.tensor for v in values)), own, of_axes(axes, own))
     before = math.prod(own[: at - 1])
     rows = [here.walk.placed(v, ((math.prod(v.own), 1),), (before, 1, math.prod(v.own) // before)) for v in values]
-    joined = graph.concat(here.name, *rows)
+    tensor = graph.concat(here.free, *rows)
     own = (*own[: at - 1], sum(v.own[at - 1] for v in values), *own[at:])
-    here.give(graph.reshape(here.walk.unique(f"{here.name}.map"), joined, (own[0], own[1])), values[0].axes)
+    tensor = graph.reshape(here.walk.unique(f"{here.name}.map"), tensor, (own[0], own[1]))
+    return Value(tensor, own, of_axes(axes, own))
 
 
-def in_order(here: OnnxNode, inputs: list[Value | np.ndarray], axis: int) -> None:
+def in_order(here: OnnxNode, inputs: list[Value | np.ndarray], axis: int) -> Value:
     """Join the elements in ONNX's order."""
     graph, shape = here.graph, list(inputs[0].shape)
     before, behind = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
@@ -62,7 +70,7 @@ def in_order(here: OnnxNode, inputs: list[Value | np.ndarray], axis: int) -> Non
     shape[axis] = sum(v.shape[axis] for v in inputs)
     wide = (before, 1, shape[axis] * behind)
     samples = next(v for v in inputs if isinstance(v, Value)).layout
-    here.give_value(Value(made, wide, here.walk.in_order(samples, row_major(shape))))
+    return Value(made, wide, here.walk.in_order(samples, row_major(shape)))
 
 
 def attached(here: OnnxNode, x: str, place: int, constant: np.ndarray, before: int, after: bool) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from ..value import Unsupported
 from ..walk import OnnxNode
 
+MOST_POWER = 64  # of an exponent, in magnitude
 Make = Callable[[OnnxNode, str], str]
 
 
@@ -26,23 +27,46 @@ def clip(here: OnnxNode, x: str) -> str:
         return here.graph.relu6(here.name, x)
     if low == 0.0 and (high is None or high >= np.finfo(np.float32).max):
         return here.graph.relu(here.name, x)
+    if low is not None and high is not None and low > high:
+        return here.graph.constant_like(here.name, x, high)
     return here.graph.clip(here.name, x, -math.inf if low is None else low, math.inf if high is None else high)
 
 
 def power(here: OnnxNode, x: str) -> str:
-    """A power that other operators make: −2, −1, −½, ½, 1, 2, 3 or 4."""
+    """A power: products for a whole exponent, a root for ½, else exp(n·log x)."""
     exponent = here.constant(1, "exponent")
     n = float(exponent.reshape(-1)[0]) if exponent.size == 1 else math.nan
-    if abs(n) not in (0.5, 1, 2, 3, 4) or n < -2:
-        raise Unsupported(f"its exponent is {n:g}, but −2, −1, −½, ½, 1, 2, 3 and 4 are read")
-    y, named = x, here.walk.unique
+    if not -MOST_POWER <= n <= MOST_POWER:
+        raise Unsupported(f"its exponent is {n:g}, but one number from −{MOST_POWER} to {MOST_POWER} is read")
+    named = here.walk.unique
+    if n == 0:
+        return here.graph.constant_like(here.name, x, 1.0)
     if abs(n) == 0.5:
-        y = here.graph.square_root(here.name if n > 0 else named(f"{here.name}.root"), x)
-    elif abs(n) > 1:
-        y = square = here.graph.mul(here.name if n == 2 else named(f"{here.name}.square"), x, x)
-        if n > 2:
-            y = here.graph.mul(here.name, square, x if n == 3 else square)
-    return y if n > 0 else here.graph.reciprocal(here.name, y)
+        y = here.graph.square_root(named(f"{here.name}.root"), x)
+    elif n != int(n):
+        y = here.graph.affine(named(f"{here.name}.product"), here.graph.logarithm(named(f"{here.name}.log"), x), n)
+        return here.graph.exponential(here.free, y)
+    else:
+        y = product(here, x, int(abs(n)))
+    return y if n > 0 else here.graph.reciprocal(here.free, y)
+
+
+def product(here: OnnxNode, x: str, n: int) -> str:
+    """x to the power n from 1, by squares."""
+    if n == 1:
+        return x
+    half = product(here, x, n // 2)
+    y = here.graph.mul(here.walk.unique(f"{here.name}.square"), half, half)
+    return here.graph.mul(here.walk.unique(f"{here.name}.times"), y, x) if n % 2 else y
+
+
+def swish(here: OnnxNode, x: str) -> str:
+    """x·sigmoid(alpha·x): a silu where alpha is 1."""
+    alpha = attribute(here, "alpha", 1.0)
+    if alpha == 1:
+        return here.graph.silu(here.name, x)
+    part = here.graph.affine(here.walk.unique(f"{here.name}.part"), x, alpha)
+    return here.graph.mul(here.name, x, here.graph.sigmoid(here.walk.unique(f"{here.name}.sigmoid"), part))
 
 
 def selu(here: OnnxNode, x: str) -> str:
@@ -85,6 +109,7 @@ MAKE: dict[str, Make] = {
     "Selu": selu,
     "Softplus": lambda here, x: here.graph.smooth_relu(here.name, x),
     "Softsign": lambda here, x: here.graph.softsign(here.name, x),
+    "Swish": swish,
     "Sqrt": lambda here, x: here.graph.square_root(here.name, x),
     "Relu": lambda here, x: here.graph.relu(here.name, x),
     "Clip": clip,

@@ -1,8 +1,9 @@
-"""Expand: a tensor spread along axes of length 1, before arithmetic that does so itself."""
+"""Expand: a tensor spread along axes of length 1; no node before arithmetic that does so itself."""
 
 import numpy as np
 
-from ..value import Unsupported, Value
+from ..arithmetic import joint, widened
+from ..value import Value
 from ..walk import OnnxNode
 
 OPERATORS = ("Expand",)
@@ -10,12 +11,15 @@ ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 
 
 def convert(here: OnnxNode) -> None:
-    """No node of ours."""
+    """A spread_out, or no node of ours."""
     x, shape = here.tensor(0), tuple(int(n) for n in here.constant(1, "shape"))
-    wide = np.broadcast_shapes(x.shape, shape)
-    if wide != x.shape and not all(spreads(here, node, wide) for node in here.consumers()):
-        raise Unsupported(f"it spreads {x.shape} to {wide}, which is read before arithmetic with such a tensor alone")
-    here.like(x.tensor, x)
+    if len(shape) >= len(x.shape) and shape[:1] == (here.walk.batch,):  # a file with a batch of its own says it here
+        shape = (1, *shape[1:])
+    wide = joint((x.shape, shape))
+    if wide == x.shape or all(spreads(here, node, wide) for node in here.consumers()):
+        here.like(x.tensor, x)
+    else:
+        here.give_value(widened(here, x, wide))
 
 
 def spreads(here: OnnxNode, node, wide: tuple[int, ...]) -> bool:

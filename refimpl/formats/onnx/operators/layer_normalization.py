@@ -13,8 +13,8 @@ def convert(here: OnnxNode) -> None:
     """A layer_norm; several axes are one in our tensor."""
     x = here.tensor(0)
     axis = int(here.attr("axis", -1)) % len(x.shape)
-    if axis == 0 or not here.given(2) or any(here.node.output[1:]):
-        raise Unsupported("it normalises samples, has no bias, or gives its statistics")
+    if axis == 0 or not here.given(2):
+        raise Unsupported("it normalises samples, or has no bias")
     size = math.prod(x.shape[axis:])
     if here.constant(1, "scale").size != size or here.constant(2, "bias").size != size:
         raise Unsupported(f"its scale and bias are not of {size} elements each")

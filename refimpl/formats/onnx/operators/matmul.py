@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..arithmetic import joint, widened
 from ..layers import linear, of_rows
 from ..layout import SAMPLES, packed, row_major
 from ..value import Unsupported, Value
@@ -34,8 +35,10 @@ def convert(here: OnnxNode) -> None:
 def products(here: OnnxNode) -> None:
     """A matmul for each of what is before the last two axes."""
     a, b = here.tensor(0), here.tensor(1)
-    if len(a.shape) < 3 or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
+    if min(len(a.shape), len(b.shape)) < 2 or len(a.shape) < 3 or a.shape[-1] != b.shape[-2]:
         raise Unsupported(f"it multiplies {a.shape} and {b.shape}")
+    before = joint((a.shape[:-2], b.shape[:-2]))
+    a, b = (widened(here, v, (*before, *v.shape[-2:])) for v in (a, b))
     groups, (rows, depth), columns = math.prod(a.shape[:-2]), a.shape[-2:], b.shape[-1]
     order = tuple(range(1, len(a.shape)))
     turned = (*order[:-2], order[-1], order[-2])

@@ -3,7 +3,7 @@
 The mean over rows and columns is a global_avg_pool.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..layout import SAMPLES, shrunk
@@ -20,7 +20,16 @@ BY_INPUT = {"ReduceSum": 13}  # the first opset in which axes are an input, defa
 def convert(here: OnnxNode) -> None:
     """A global_avg_pool, a sum_over, a norm_over or a max_over."""
     x = here.tensor(0)
-    gone, keeps = asked(here, len(x.shape))
+    reduced(here, x, *asked(here, len(x.shape)), made)
+
+
+def reduced(
+    here: OnnxNode, x: Value, gone: set[int], keeps: bool, make: Callable[[OnnxNode, str, Sequence[int]], str]
+) -> None:  # fmt: skip
+    """Give what `make` makes of x over axes that become one; keeps: and stay, with length 1.
+
+    make: of the node, our map, and 1 for each of its rows, columns and channels that become one, else 0.
+    """
     if not gone:
         here.like(x.tensor, x)
         return
@@ -31,11 +40,7 @@ def convert(here: OnnxNode) -> None:
         over = [axis in places for axis in (1, 2, 3)]
     else:
         x, over = here.walk.grouped(x, [axis in gone for axis in range(len(x.shape))])
-    whole = [n == 1 or o for n, o in zip(x.own, over, strict=True)]
-    if here.op in ("GlobalAveragePool", "ReduceMean") and whole[:2] == [True, True] and not over[2]:
-        y = here.graph.global_avg_pool(here.name, x.tensor)
-    else:
-        y = made(here, x.tensor, tuple(map(int, over)))
+    y = make(here, x.tensor, tuple(map(int, over)))
     layout = shrunk([() if axis in gone else digits for axis, digits in enumerate(x.layout)], x.own, over)
     if not keeps:
         layout = [digits for axis, digits in enumerate(layout) if axis not in gone]
@@ -59,6 +64,9 @@ def asked(here: OnnxNode, rank: int) -> tuple[set[int], bool]:
 def made(here: OnnxNode, x: str, over: Sequence[int]) -> str:
     """What a node makes of our map."""
     graph, part = here.graph, here.walk.unique
+    whole = [n == 1 or o for n, o in zip(graph.shape(x)[1:], over, strict=True)]
+    if here.op in ("GlobalAveragePool", "ReduceMean") and whole[:2] == [True, True] and not over[2]:
+        return graph.global_avg_pool(here.name, x)
     if here.op == "ReduceL2":
         return graph.norm_over(here.name, x, over)
     if here.op in ("ReduceMax", "GlobalMaxPool"):

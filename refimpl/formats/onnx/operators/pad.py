@@ -1,4 +1,4 @@
-"""A border of zeros, or of another number, around a map, or channels beside it.
+"""A border around a map, or channels beside it: of zeros, of another number, or of the map itself.
 
 Zeros before convolutions become the convolutions' own padding.
 """
@@ -9,6 +9,7 @@ from ..value import MAP, ROW, Unsupported
 from ..walk import OnnxNode
 
 OPERATORS = ("Pad",)
+MODES = ("constant", "edge", "reflect", "wrap")  # in our order
 
 
 def convert(here: OnnxNode) -> None:
@@ -24,10 +25,11 @@ def convert(here: OnnxNode) -> None:
     if not any(before + after):
         here.like(x.tensor, x)
         return
-    if here.attr("mode", "constant") != "constant" or min(before + after) < 0 or before[0] or after[0]:
-        raise Unsupported("it pads with what lies in the map, pads samples, or cuts")
+    mode = here.attr("mode", "constant")
+    if mode not in MODES or min(before + after) < 0 or before[0] or after[0]:
+        raise Unsupported(f"it pads samples, cuts, or has the mode {mode}; {', '.join(MODES)} are read")
     places = MAP if rank == 4 else ROW
-    if not value and not before[1] + after[1]:
+    if mode == MODES[0] and not value and not before[1] + after[1]:
         if all(n is not None and n.op_type == "Conv" for n in here.readers()):
             rows = (before[2], after[2]) if rank == 4 else (0, 0)
             here.give(here.map(0), places, pad=(rows, (before[-1], after[-1])))
@@ -35,4 +37,5 @@ def convert(here: OnnxNode) -> None:
     own = here.map(0)
     sides = {places[axis]: (before[axis], after[axis]) for axis in range(1, rank)}
     rows = sides.get(1, (0, 0))
-    here.give(here.graph.border(here.name, own, (rows, sides[2]), sides[3], value), places)
+    y = here.graph.border(here.name, own, (rows, sides[2]), sides[3], value, MODES.index(mode))
+    here.give(y, places)

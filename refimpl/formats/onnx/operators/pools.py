@@ -17,8 +17,6 @@ def convert(here: OnnxNode) -> None:
     size = here.graph.shape(x)[1:3]
     pad = pad_of(here, size, window, stride)
     ceil = bool(here.attr("ceil_mode", 0))
-    if len(here.node.output) > 1 and here.node.output[1]:
-        raise Unsupported("it gives the places of the maxima")
     if here.op == "MaxPool":
         y = here.graph.max_pool(here.name, x, window, stride, pad, ceil)
     else:

@@ -9,8 +9,10 @@ import numpy as np
 from ..layout import SAMPLES, packed, row_major
 from ..value import Unsupported, Value
 from ..walk import OnnxNode
+from .concat import joined
 
 OPERATORS = ("Slice", "Split", "Gather")
+MOST_RUNS = 64  # of elements that follow each other, of one axis
 
 
 def convert(here: OnnxNode) -> None:
@@ -55,6 +57,8 @@ def every(here: OnnxNode, x: Value, axis: int, start: int, count: int, step: int
     """`count` elements of an axis from `start` on, of every `step` one."""
     if step == 1:
         return part(here, x, axis, start, count)
+    if step < 1:
+        return picked(here, x, axis, list(range(start, start + count * step, step)))
     whole, shape = x.shape[axis], x.shape
     if whole % step or start >= step or count != whole // step:  # as a pool of windows of one element does
         x = part(here, x, axis, start, whole - start)
@@ -76,16 +80,29 @@ def every(here: OnnxNode, x: Value, axis: int, start: int, count: int, step: int
 
 
 def gathered(here: OnnxNode, x: Value) -> Value:
-    """One index, whose axis goes, or indices that follow each other, of any shape."""
+    """One index, whose axis goes, or indices of any shape."""
     axis = int(here.attr("axis", 0)) % len(x.layout)
     indices = np.asarray(here.constant(1, "indices"))
-    places = [int(i) % x.shape[axis] for i in indices.reshape(-1)]
-    if not places or places != list(range(places[0], places[0] + len(places))):
-        raise Unsupported(f"it gathers indices that do not follow each other along axis {axis}")
-    x = part(here, x, axis, places[0], len(places))
+    x = picked(here, x, axis, [int(i) % x.shape[axis] for i in indices.reshape(-1)])
     if not indices.ndim:
         return replace(x, layout=without(x.layout, axis))
     return here.walk.split(x, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
+
+
+def picked(here: OnnxNode, x: Value, axis: int, places: list[int]) -> Value:
+    """These elements of an axis: a part for each run of them that follow each other, side by side."""
+    runs: list[tuple[int, int]] = []
+    for place in places:
+        if runs and place == sum(runs[-1]):
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((place, 1))
+    if len(runs) > 1 and SAMPLES in x.layout[axis]:
+        raise Unsupported("it takes some of the samples, or puts them in another order")
+    if not 0 < len(runs) <= MOST_RUNS:
+        raise Unsupported(f"it takes {len(runs)} runs of elements along axis {axis}, 1 to {MOST_RUNS} are read")
+    parts = [part(here, x, axis, start, count) for start, count in runs]
+    return parts[0] if len(parts) == 1 else joined(here, parts, axis)
 
 
 def without(layout: tuple, axis: int) -> tuple:
@@ -117,13 +134,11 @@ def cuts(here: OnnxNode, shape: Sequence[int]) -> list[tuple[int, int, int, int]
     starts, ends = (np.asarray(a).reshape(-1) for a in given[:2])
     axes = range(len(starts)) if given[2] is None else [int(a) % len(shape) for a in np.asarray(given[2]).reshape(-1)]
     steps = [1] * len(starts) if given[3] is None else [int(n) for n in np.asarray(given[3]).reshape(-1)]
-    if min(steps) < 1:
-        raise Unsupported("it takes elements backwards")
     found = []
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         if axis == 0 and 0 <= end < here.walk.batch:
             raise Unsupported("it takes some of the samples")
         taken = range(*slice(int(start), int(end), step).indices(shape[axis]))
-        if len(taken) != shape[axis]:
+        if len(taken) != shape[axis] or step < 0:
             found.append((axis, taken.start, len(taken), step))
     return found
