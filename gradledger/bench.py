@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 
+from refimpl.backends import best
 from validation import bench
 from validation.instruments.provenance import provenance
 
@@ -13,7 +14,7 @@ from .errors import Malformed, Refused
 def run(
     names: list[str], peer: str | None, threads: int, repeats: int, turns: int, watch: Callable[[int, int, str], None]
 ) -> dict:
-    """Time the cases of some names, default all; returns the record.
+    """Time the cases of some names, default all that can run here; returns the record.
 
     Malformed for an unknown case or peer and for a peer that is not installed, Refused where a result is wrong.
     """
@@ -22,7 +23,8 @@ def run(
     if peer == "torch" and importlib.util.find_spec("torch") is None:
         raise Malformed("the peer torch is not installed: pip install torch, or leave out --peer")
     try:
-        cases = bench.run_cases(names or bench.families(), peer, threads, repeats, turns, watch)
+        chosen = names or [name for name in bench.families() if name != "gpu" or best() == "cuda"]
+        cases = bench.run_cases(chosen, peer, threads, repeats, turns, watch)
     except ValueError as e:
         raise Malformed(str(e)) from None
     except RuntimeError as e:

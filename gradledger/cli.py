@@ -260,7 +260,7 @@ def bench(
     turns: Annotated[int, typer.Option(parser=WHOLE, help="Turns of each side: ours, peer, ours, peer.")] = 2,
     as_json: Json = False,
 ) -> None:
-    """Time steps and kernels, each side in own processes: filtered, step, block, start, method, integers."""
+    """Time steps and kernels, each side in own processes: filtered, step, block, start, method, integers, gpu."""
     from . import bench as work
     from . import show
 

@@ -1,18 +1,25 @@
 """Run by test_cuda in a process of its own, under Numba's CUDA simulator: whole steps of small nets, every method.
 
 `nets`: three small nets under every method; `drawn FIRST LAST`: drawn nets and plans of these seeds. Each trains two
-steps on the simulated GPU and by the reference kernels of the CPU. Prints one line for each; the last line is `done`.
+steps on the simulated GPU and by the reference kernels of the CPU. `commands FOLDER`: what a person runs there.
+Prints one line for each; the last line is `done`.
 """
 
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
 import refimpl as ri
+from costmodel import predict
+from costmodel.device import calibration, gpu_calibration
+from gradledger import adapt
+from gradledger.settings import AdaptSettings
 from refimpl.graph import INPUT, Graph
 from refimpl.methods.registry import known
 from refimpl.surgery.for_step import outlined_for
+from validation.bench.gpu import GpuFiltered
 from validation.instruments.drawn_nets import net_case, plan_of
 from validation.instruments.drawn_passes import picker
 
@@ -100,6 +107,45 @@ def both(name, program, x, y):
     print(f"{name}: {len(mine.program.order)} launches, {time.perf_counter() - started:.1f} s", flush=True)
 
 
+def commands(folder):
+    """`calibrate`, `cost` and `adapt` on the simulated GPU: as predicted to the byte and the operation, as on the CPU.
+
+    And the filtered convolution of the bench is the method's.
+    """
+    folder = Path(folder)
+    gpu_calibration.QUEUED, gpu_calibration.ROUNDS = 2, 1
+    layers = [
+        (calibration.LayerCase("pool", 1, 4, 2, 0, 2, 2), (None,)),
+        (calibration.LayerCase("linear", 1, 1, 2, 3), (None,)),
+    ]
+    measured, steadiness = gpu_calibration.measure(predict.call_counts, lambda *_: None, 100, layers, 1)
+    assert steadiness["cases"] == 2 and measured.by_kernel["any"]["call"] > 0
+    print("calibrated", flush=True)
+    g = Graph("tiny", (4, 4), 2)
+    x = g.relu("relu", g.batch_norm("bn", g.conv2d("conv", INPUT, 3, 3, pad=1)))
+    g.linear("fc", g.global_avg_pool("mean", x), CLASSES)
+    ri.Trainer(ri.compile(g, ri.Plan(), 4, threads=1), seed=1).save(folder / "tiny.safetensors")
+    rng, y = np.random.default_rng(0), np.arange(24) % CLASSES
+    x = rng.normal(size=(24, 4, 4, 2)).astype(np.float32) + np.array([1, -0.5], np.float32) * y[:, None, None, None]
+    np.savez(folder / "data.npz", x=x, y=y)
+    found = {}
+    for backend in ("cuda", "fast"):
+        settings = AdaptSettings(
+            model=str(folder / "tiny.safetensors"), data=str(folder / "data.npz"), epochs=1, batch=8, recipe="plain",
+            lr=0.1, backend=backend, threads=1, train_last="all",
+        )  # fmt: skip
+        found[backend] = adapt.run(settings, folder / backend, False, lambda event: None)
+    ours, theirs = found["cuda"], found["fast"]
+    assert ours["accuracy_after"] == theirs["accuracy_after"] and ours["recall"] == theirs["recall"]
+    np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=1e-4)
+    assert ours["measured"]["macs"] == ours["predicted"]["macs"]
+    assert ours["measured"]["executed_macs"] == ours["predicted"]["executed_macs"]
+    assert ours["measured"]["peak_bytes"] == ours["predicted"]["peak_bytes"]
+    print("adapted", flush=True)
+    assert GpuFiltered(8, 5, 4, 2, batch=2).error() < 1e-6
+    print("filtered", flush=True)
+
+
 def trained(program, backend, x, y):
     """A trainer after an epoch, and what it predicts before and after."""
     made = ri.compile(program.graph, program.plan, program.batch, backend=backend, threads=1, dtype=program.dtype)
@@ -116,5 +162,5 @@ def dict_of(outputs):
 
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
-    {"nets": nets, "drawn": drawn}[mode](*arguments)
+    {"nets": nets, "drawn": drawn, "commands": commands}[mode](*arguments)
     print("done")

@@ -54,6 +54,12 @@ def test_whole_steps_of_every_method_under_the_simulator():
         assert wanted <= told, f"{wanted - told} did not run"
 
 
+def test_the_commands_on_a_simulated_gpu(tmp_path):
+    made = run("commands", "cuda_steps.py", str(tmp_path), NUMBA_ENABLE_CUDASIM="1")
+    assert made.returncode == 0, made.stderr[-3000:]
+    assert made.stdout.endswith("calibrated\nadapted\nfiltered\ndone\n")
+
+
 @pytest.mark.parametrize("capability", cuda_code.CAPABILITIES)
 def test_every_kernel_compiles_to_ptx(capability):
     """Needs a CUDA toolkit (NVVM and libdevice), but no GPU."""

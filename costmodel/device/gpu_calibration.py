@@ -49,7 +49,7 @@ class TimedProgram:
     """A program whose launches are timed."""
 
     def __init__(self, program: ri.Program):
-        assert program.size, "layers are those of maps"
+        assert program.size and program.graph.channels, "layers are those of maps"
         n, rng = program.batch, np.random.default_rng(0)
         self.program, self.trainer = program, ri.Trainer(program)
         self.runner, self.backend = self.trainer.runner, self.trainer.backend

@@ -6,6 +6,7 @@
     gradledger bench method                    steps under the methods beside our own back-propagation
     gradledger bench integers                  inference in whole numbers beside float32
     gradledger bench quantized                 training steps in 8 bits beside float32
+    gradledger bench gpu                       steps and filtered convolutions on a GPU beside PyTorch there
     gradledger bench forward                   steps without a backward pass beside our own back-propagation
 
 A case (`Case`) gives the work of each side, the error of ours against a float64 result, and the bytes that must move.
@@ -50,9 +51,9 @@ class Case(Protocol):
 
 def cases() -> dict[str, Case]:
     """Every case by name, families together."""
-    from . import blocks, filtered, forward, integers, methods, quantized, start, steps
+    from . import blocks, filtered, forward, gpu, integers, methods, quantized, start, steps
 
-    own = methods.CASES | integers.CASES | quantized.CASES | forward.CASES
+    own = methods.CASES | integers.CASES | quantized.CASES | forward.CASES | gpu.CASES
     return filtered.CASES | steps.CASES | blocks.CASES | start.CASES | own
 
 
