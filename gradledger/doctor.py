@@ -2,6 +2,7 @@
 
 import ctypes.util
 import os
+import re
 import struct
 import sys
 from dataclasses import asdict, dataclass
@@ -156,17 +157,28 @@ def temperature() -> Finding:
 
 
 def gpu() -> Finding:
-    """A CUDA device, through numba-cuda."""
-    try:
-        from numba import cuda
+    """A CUDA device, and the package that compiles for it."""
+    from refimpl.kernels import cuda
 
-        if cuda.is_available():
-            device = cuda.get_current_device()
-            capability = ".".join(map(str, device.compute_capability))
-            name = device.name.decode() if isinstance(device.name, bytes) else device.name
-            return Finding("CUDA", OK, f"{name}, compute capability {capability}")
-        found = "no device"
-    except Exception as e:  # a missing driver shows itself in many ways
-        found = str(e).splitlines()[0] if str(e) else type(e).__name__
-    advice = "pip install 'gradledger[cuda]'; the original Jetson Nano (CUDA 10.2) is out of numba-cuda's range"
-    return Finding("CUDA", WARN, found, advice)
+    problem = cuda.problem()
+    if problem is None:
+        told = cuda.described()
+        return Finding("CUDA", OK, f"{told.name}, compute capability {told.capability}, by {cuda.package()}")
+    return Finding("CUDA", WARN, problem, jetson())
+
+
+def jetson(release: Path = Path("/etc/nv_tegra_release")) -> str:
+    """What to do on a Jetson whose JetPack is too old; elsewhere where to read on. release: where it says so."""
+    try:
+        found = re.search(r"R(\d+)", release.read_text(errors="replace"))
+    except OSError:
+        found = None
+    number = int(found[1]) if found else None
+    if number is not None and number <= 32:
+        return "JetPack 4 (CUDA 10.2): no package compiles for it any more, the CPU trains: --backend fast"
+    if number is not None and number <= 35:
+        return (
+            "JetPack 5 (CUDA 11.4, Python 3.8): install cuda-compat-12-2 and a Python from 3.10 on beside the "
+            "system's, or train on the CPU: --backend fast"
+        )
+    return "docs/gpu.md says what each machine needs; the CPU trains meanwhile"

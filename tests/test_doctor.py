@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from gradledger import doctor
-from refimpl.kernels import kernel_cache
+from refimpl.kernels import cuda, kernel_cache
 
 
 @pytest.fixture
@@ -53,3 +53,30 @@ def test_a_full_disk(folder, monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=1, f_frsize=4096))
     found = doctor.cache()
     assert (found.state, found.found) == ("warning", f"2 kernels in {folder}, the disk is full")
+
+
+@pytest.mark.parametrize(
+    "release, advice",
+    [
+        (
+            "# R32 (release), REVISION: 7.4, BOARD: t210ref",
+            "JetPack 4 (CUDA 10.2): no package compiles for it any more",
+        ),
+        (
+            "# R35 (release), REVISION: 4.1, BOARD: t186ref",
+            "JetPack 5 (CUDA 11.4, Python 3.8): install cuda-compat-12-2",
+        ),
+        ("# R36 (release), REVISION: 4.0", "docs/gpu.md says what each machine needs"),
+        ("something else", "docs/gpu.md says what each machine needs"),
+    ],
+)
+def test_a_jetson_is_told_what_its_jetpack_needs(release, advice, tmp_path):
+    (tmp_path / "release").write_text(release)
+    assert doctor.jetson(tmp_path / "release").startswith(advice)
+    assert doctor.jetson(tmp_path / "none").startswith("docs/gpu.md")
+
+
+def test_a_gpu_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setattr(cuda, "problem", lambda: "there is no driver here")
+    found = doctor.gpu()
+    assert (found.name, found.state, found.found) == ("CUDA", doctor.WARN, "there is no driver here")

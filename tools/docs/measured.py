@@ -397,6 +397,26 @@ def outcomes(of: str = "outcomes") -> str:
     return "\n\n".join(parts)
 
 
+def cuda_code() -> str:
+    """Registers and shared memory of the kernels on tiles for each compute capability; how many kernels there are."""
+    found = record("cuda-code")
+    names = [name for name in next(iter(found["kernels"].values())) if " on " in name]
+    rows = [
+        [
+            name,
+            *(f"{own[name][key]:,}" for own in found["kernels"].values() for key in ("registers", "shared", "spilled")),
+        ]
+        for name in names
+    ]
+    head = [
+        "kernel",
+        *(f"{key}, {of}" for of in found["kernels"] for key in ("registers", "shared bytes", "spilled bytes")),
+    ]
+    every = {of: len(own) for of, own in found["kernels"].items()}
+    said = f"{', '.join(f'{n} kernels for {of}' for of, n in every.items())}, by ptxas {found['compiler']}; on tiles:"
+    return f"{said}\n\n{table(head, rows, right=1)}"
+
+
 def advice_outcomes() -> str:
     """How trials, and the expected gradient error, order plans by what came of them."""
     found = record("advice-outcomes")
@@ -508,8 +528,8 @@ TABLES = {
     "quantized-noniid": quantized_noniid, "quantized-lenet": quantized_lenet, "quantized-scaling": quantized_scaling,
     "quantized-resnet": quantized_resnet, "outcomes": outcomes,
     "outcomes-photographs": partial(outcomes, "outcomes-photographs"),
-    "advice-outcomes": advice_outcomes, "onnx-gauntlet": onnx_gauntlet, "onnx-official": onnx_official,
-    "onnx-drawn": onnx_drawn,
+    "cuda-code": cuda_code, "advice-outcomes": advice_outcomes, "onnx-gauntlet": onnx_gauntlet,
+    "onnx-official": onnx_official, "onnx-drawn": onnx_drawn,
 }  # fmt: skip
 
 

@@ -199,12 +199,12 @@ def module(name: str, under: str = "") -> str:
 
 def devices() -> str:
     """The device profiles that come with the package."""
-    from costmodel.device import device
+    from costmodel.device import device, gpu
 
     rows = []
     for name in device.names():
-        if name == device.HERE:
-            continue
+        if name in (device.HERE, gpu.THERE):
+            continue  # others on each machine
         found = device.find(name)
         memory = f"{found.ram_bytes / 2**20:,.3g} MiB"
         flash = f" and {found.flash_bytes / 2**20:,.3g} MiB flash" if found.flash_bytes else ""
