@@ -27,9 +27,10 @@ CLASSES, BATCH = 3, 3
 
 
 def plain():
-    """Without norm: a strided convolution with uneven padding, maxima of windows, a linear layer."""
+    """Without norm: a strided convolution with uneven padding, one that reads it, maxima of windows, a linear layer."""
     g = Graph("plain", (5, 5), 2)
     x = g.relu("relu1", g.conv2d("conv1", INPUT, 3, 3, 2, pad=((0, 1), (1, 0))))
+    x = g.relu("relu2", g.conv2d("conv2", x, 4, (1, 2), pad=((0, 0), (1, 0))))
     x = g.max_pool("pool", x, 2, 1)
     g.linear("fc", g.flatten("flat", x), CLASSES)
     return g
@@ -51,6 +52,7 @@ def inverted():
     x = g.relu6("relu1", g.batch_norm("bn1", g.conv2d("expand", INPUT, 4, 1, bias=False)))
     x = g.relu6("relu2", g.batch_norm("bn2", g.conv2d("dw", x, 4, 3, 2, "same", groups=4, bias=False)))
     x = g.batch_norm("bn3", g.conv2d("project", x, 3, 1, bias=False))
+    x = g.relu6("relu4", g.batch_norm("bn4", g.conv2d("last", x, 4, 1, bias=False)))
     g.linear("fc", g.global_avg_pool("mean", x), CLASSES)
     return g
 
