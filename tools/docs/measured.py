@@ -528,6 +528,7 @@ TABLES = {
     "quantized-noniid": quantized_noniid, "quantized-lenet": quantized_lenet, "quantized-scaling": quantized_scaling,
     "quantized-resnet": quantized_resnet, "outcomes": outcomes,
     "outcomes-photographs": partial(outcomes, "outcomes-photographs"),
+    "outcomes-imagenet": partial(outcomes, "outcomes-imagenet"),
     "cuda-code": cuda_code, "advice-outcomes": advice_outcomes, "onnx-gauntlet": onnx_gauntlet,
     "onnx-official": onnx_official, "onnx-drawn": onnx_drawn,
 }  # fmt: skip
