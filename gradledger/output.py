@@ -1,5 +1,6 @@
-"""The folder that a command writes into."""
+"""The folder that a command writes into, and how paths are told."""
 
+import os
 from pathlib import Path
 
 from .errors import Malformed
@@ -16,3 +17,8 @@ def make_folder(output: Path) -> None:
         probe.unlink()
     except OSError as e:
         raise Malformed(f"the folder {output} cannot be written ({e.strerror}): choose one with --output") from None
+
+
+def near(path: str) -> str:
+    """An absolute path as it is called from here, where that is shorter; any other text as it is."""
+    return min(path, os.path.relpath(path), key=len) if os.path.isabs(path) else path

@@ -356,6 +356,9 @@ def adapted(record: dict) -> None:
     for kind, path in record["files"].items():
         if path:
             console.print(f"  {kind:8s} {path}", highlight=False, soft_wrap=True)
+    console.print("\nwhat comes next; predict takes new samples as well:")
+    for command in record["next"]:
+        console.print(f"  {escape(command)}", highlight=False, soft_wrap=True)
 
 
 def about_costs(record: dict) -> list[str]:

@@ -333,7 +333,7 @@ def test_a_run_that_ends_worse_says_so_and_keeps_the_weights_it_began_with(as_js
     assert record["reason"].startswith("the run ended worse than it began: accuracy 90.07% before, ")
     assert done.stderr.splitlines()[-1] == f"gradledger: {record['reason']}" and "Traceback" not in done.stderr
     if as_json:
-        assert {**json.loads(done.stdout), "files": None} == {**record, "files": None}
+        assert {**json.loads(done.stdout), "files": None, "next": None} == {**record, "files": None, "next": None}
     else:
         assert "accuracy" in done.stdout
     ours, bundled = load_file(tmp_path / "adapted.safetensors"), ri.models.watch_weights(1)
