@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from refimpl import data
+from refimpl.data import new_samples
 from refimpl.data.dataset import DataError, Dataset
-from refimpl.saved import samples
 from refimpl.saved.labels import listed
 from refimpl.saved.model import Model
 from refimpl.saved.verdict import judged
@@ -39,7 +39,8 @@ def run(
     seed = recipe.get("seed", 0) if seed is None else seed
     options.seed(seed)
     subject = recipe.get("subject") if subject is None and source == "watch" else subject
-    d = samples.dataset(source, model.preprocessing, subject, seed, recipe | ({"skip_bad": True} if skip_bad else {}))
+    read = recipe | ({"skip_bad": True} if skip_bad else {})
+    d = new_samples.judged_set(source, model.preprocessing, subject, seed, read)
     names, true, told = told_of(model, d, file, PARTS[:3] if part == "all" else (part,))
     verdict = judged(model.classes, true, told)
     record = {
@@ -74,7 +75,7 @@ def told_of(model: Model, d: Dataset, file: str, parts: tuple[str, ...]) -> tupl
     for part in parts:
         if getattr(d, f"x_{part}") is None:
             continue
-        for called, maps in samples.of_part(d, part, model.preprocessing, model.trainer.program.batch):
+        for called, maps in new_samples.of_part(d, part, model.preprocessing, model.trainer.program.batch):
             names += called
             told.append(model.trainer.predict(maps).argmax(1))
         true.append(model.numbers(np.array(d.classes)[getattr(d, f"y_{part}")], len(getattr(d, f"y_{part}"))))

@@ -7,9 +7,9 @@ from small_model import NAMES, PIXELS, SIDE, images, net
 import costmodel
 import refimpl as ri
 from refimpl import data
+from refimpl.data import new_samples
 from refimpl.data.dataset import DataError, Dataset
 from refimpl.data.preprocessing import Preprocessing
-from refimpl.saved import samples
 from refimpl.saved.model import Model
 from refimpl.saved.verdict import judged
 from refimpl.storage.checkpoint import CheckpointError
@@ -133,12 +133,12 @@ def test_arrays_in_other_axes_and_single_samples(fitted):
     np.testing.assert_array_equal(model.predict_proba(x.transpose(0, 3, 1, 2)), model.predict_proba(x))
     made = Preprocessing("window", mean=(1.0, 2.0), std=(1.0, 1.0), channels=2, size=(1, 9))
     windows = np.arange(54, dtype=np.int16).reshape(3, 9, 2)
-    (expected,) = (maps for _, maps in samples.batches(windows[:, None], made, 4))
+    (expected,) = (maps for _, maps in new_samples.new_batches(windows[:, None], made, 4))
     for given in (windows, windows.transpose(0, 2, 1)):
-        ((_, maps),) = samples.batches(given, made, 4)
+        ((_, maps),) = new_samples.new_batches(given, made, 4)
         np.testing.assert_array_equal(maps, expected)
     for given in (windows[2], windows[2].T):
-        ((_, maps),) = samples.batches(given, made, 4)
+        ((_, maps),) = new_samples.new_batches(given, made, 4)
         np.testing.assert_array_equal(maps, expected[2:])
 
 
@@ -181,9 +181,9 @@ def test_samples_that_cannot_be_used(fitted, x, message):
 def test_windows_that_cannot_be_used():
     made = Preprocessing(axes="NTC", mean=(1.0, 2.0), std=(1.0, 1.0), channels=2, size=(1, 9))
     with pytest.raises(DataError, match=r"the array has nan at index \(1, 0, 0\)"):
-        next(samples.batches(np.full((2, 9, 2), [[[0.0]], [[np.nan]]]), made, 4))
+        next(new_samples.new_batches(np.full((2, 9, 2), [[[0.0]], [[np.nan]]]), made, 4))
     with pytest.raises(ValueError, match=r"must be \(N, T, C\), but their shape is \(50, 2\)"):
-        next(samples.batches(np.zeros((50, 2)), made, 4))
+        next(new_samples.new_batches(np.zeros((50, 2)), made, 4))
 
 
 @pytest.mark.parametrize("x", [None, 3, [np.zeros((SIDE, SIDE, 3))]])
@@ -200,7 +200,7 @@ def test_folders_and_files_of_samples(fitted, tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         image.fromarray(x[i]).save(folder / f"{i}.png")
     (tmp_path / "photos" / "notes.txt").write_text("mine")
-    found = [(name, maps) for names, maps in samples.batches(tmp_path / "photos", PIXELS, 4) for name in names]
+    found = [(name, maps) for names, maps in new_samples.new_batches(tmp_path / "photos", PIXELS, 4) for name in names]
     assert [name for name, _ in found] == ["ant/0.png", "ant/3.png", "bee/1.png", "bee/4.png", "cat/2.png", "cat/5.png"]
     assert model.predict(tmp_path / "photos").tolist() == ["ant", "ant", "bee", "bee", "cat", "cat"]
     assert model.predict(tmp_path / "photos" / "cat" / "2.png").tolist() == ["cat"]

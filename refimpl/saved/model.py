@@ -15,7 +15,9 @@ import numpy as np
 
 from .. import arguments
 from ..compiler.compile import compile
+from ..data import new_samples
 from ..data.dataset import DataError, Dataset
+from ..data.new_arrays import PIXEL, Batch
 from ..data.preprocessing import Preprocessing
 from ..formats import weight_files
 from ..formats.npz import load_npz
@@ -26,9 +28,8 @@ from ..storage.checkpoint import CheckpointError
 from ..storage.files import quoted
 from ..surgery.classifier import changed
 from ..training.trainer import Trainer
-from . import labels, samples
+from . import labels
 from .described import LITE, ONNX, Saved, described, elements, said
-from .samples import PIXEL
 from .verdict import Verdict, judged
 
 BATCH = 32
@@ -83,13 +84,13 @@ class Model:
         """The share of each class (N, K), in the order of `classes`, float64, each row of sum 1.
 
         x: samples (N, H, W, C) as their source has them, before any preprocessing, uint8 for pixels; an image, a folder
-        of images, or what else `saved.samples` reads; the test samples of a Dataset, which are maps already.
+        of images, or what else `data.new_samples` reads; the test samples of a Dataset, which are maps already.
         """
         return np.concatenate([shares for _, shares in self.predictions(x)])
 
     def predictions(
-        self, x: Samples, subject: int | None = None, left: samples.Left | None = None
-    ) -> Iterator[samples.Batch]:
+        self, x: Samples, subject: int | None = None, left: new_samples.Left | None = None
+    ) -> Iterator[Batch]:
         """A batch at a time: names of its samples, and the share of each class (n, K). For more than memory holds.
 
         left: a list for files and rows that cannot be used, and why; without it they are refused.
@@ -97,16 +98,16 @@ class Model:
         for names, maps in self._batches(x, "test", subject, left):
             yield names, shares(np.asarray(self.trainer.predict(maps)))
 
-    def inputs(self, x: Samples, subject: int | None = None) -> Iterator[samples.Batch]:
+    def inputs(self, x: Samples, subject: int | None = None) -> Iterator[Batch]:
         """A batch at a time: names of samples, and the maps (n, H, W, C) that the net takes for them."""
         return self._batches(x, "test", subject)
 
     def _batches(
-        self, x: Samples, part: str, subject: int | None = None, left: samples.Left | None = None
-    ) -> Iterator[samples.Batch]:
+        self, x: Samples, part: str, subject: int | None = None, left: new_samples.Left | None = None
+    ) -> Iterator[Batch]:
         if isinstance(x, Dataset):
-            return samples.of_part(x, part, self.preprocessing, BATCH)
-        return samples.batches(x, self.preprocessing, BATCH, subject, left)
+            return new_samples.of_part(x, part, self.preprocessing, BATCH)
+        return new_samples.new_batches(x, self.preprocessing, BATCH, subject, left)
 
     def evaluate(self, x: Samples, y: Sequence | np.ndarray | None = None) -> Verdict:
         """How the net tells samples x whose classes are y: names, or numbers of `classes`. See `Verdict`.
@@ -165,7 +166,7 @@ class Model:
         recipe = self.saved.recipe if self.saved else {}
         name = os.fspath(x)
         subject = recipe.get("subject") if name == "watch" else None
-        return samples.dataset(name, self.preprocessing, subject, recipe.get("seed", 0), recipe)
+        return new_samples.judged_set(name, self.preprocessing, subject, recipe.get("seed", 0), recipe)
 
     def _training(self, plan: Plan, batch: int, count: int) -> Trainer:
         """A trainer that goes on from the present weights, the one at hand where it does the same."""
