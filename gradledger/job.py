@@ -9,11 +9,11 @@ from refimpl.data.scale import check_range
 from refimpl.graph import Graph
 from refimpl.kernels.cuda import CudaError
 from refimpl.models import ModelError
-from refimpl.recipes.head import Head, parts_of
+from refimpl.recipes.head import Head, parts_that_help
 from refimpl.recipes.plain import Unwatched
 from refimpl.recipes.rehearsed import Rehearsed
-from refimpl.recipes.watched import GIVEN, SAFE, SEARCH, Watched
-from refimpl.surgery.for_step import is_quantized, made_for, outlined_for, weights_that_train
+from refimpl.recipes.watched import FEW, GIVEN, SAFE, SEARCH, Watched, held_share
+from refimpl.surgery.for_step import made_for, outlined_for, weights_that_train
 from refimpl.training.inputs import Inputs
 
 from . import options, recipe
@@ -130,9 +130,9 @@ def parted(settings: AdaptSettings, d: data.Dataset) -> tuple[data.Dataset, data
     """
     if settings.recipe == recipe.PLAIN:
         return d, None
-    few = d.x_val is None and len(d.x_train) < recipe.SMALL
+    few = d.x_val is None and len(d.x_train) < FEW
     try:
-        found = data.validation_split(d, recipe.share(len(d.x_train)), settings.seed, reuse=not few)
+        found = data.validation_split(d, held_share(len(d.x_train)), settings.seed, reuse=not few)
     except data.DataError as e:
         raise Malformed(f"{e}; --recipe {recipe.PLAIN} trains on all samples, and nothing watches") from None
     return found, d if few else None
@@ -160,23 +160,11 @@ def head_of(settings: AdaptSettings, graph: Graph, program: ri.Program) -> Head 
 def head_programs(settings: AdaptSettings, graph: Graph, program: ri.Program) -> tuple[ri.Program, ri.Program] | None:
     """The programs that train the classifier of a net of floats first, before more layers train.
 
-    None where the recipe has no such part, where all weights are random, where nothing else trains, where the net is
-    one of whole numbers, or where its classifier does not stand on one map.
+    None where the recipe has no such part, where all weights are random, and as `parts_that_help`.
     """
-    plan = program.plan
-    alone = plan.trained(graph).keys() == ri.Plan(0).trained(graph).keys()
-    if (
-        settings.recipe == recipe.PLAIN
-        or settings.from_scratch
-        or alone
-        or plan.step.quantizes is not None
-        or is_quantized(graph)
-    ):
+    if settings.recipe == recipe.PLAIN or settings.from_scratch:
         return None
-    try:
-        return parts_of(graph, plan, program.batch, settings.backend, settings.threads)
-    except ValueError:
-        return None
+    return parts_that_help(graph, program.plan, program.batch, settings.backend, settings.threads)
 
 
 def trainer_of(program: ri.Program, seed: int) -> ri.Trainer:

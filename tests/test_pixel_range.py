@@ -27,7 +27,7 @@ SENTENCE = (
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("file") / "net.safetensors"
-    Model(net(), PIXELS, seed=3).fit(X, Y, epochs=2, batch=10).save(path)
+    Model(net(), PIXELS, seed=3).fit(X, Y, epochs=2, batch=10, recipe="plain").save(path)
     return path
 
 

@@ -31,7 +31,7 @@ X, Y = images(10)
 def file(tmp_path_factory):
     """A file of a net that tells all of X but where it was taught wrong: every `cat` is a `bee` to it."""
     path = tmp_path_factory.mktemp("file") / "net.safetensors"
-    Model(net(), PIXELS, seed=3).fit(X, np.where(Y == 2, 1, Y), epochs=12, lr=0.05, batch=10).save(path)
+    Model(net(), PIXELS, seed=3).fit(X, np.where(Y == 2, 1, Y), epochs=12, lr=0.05, batch=10, recipe="plain").save(path)
     return path
 
 
