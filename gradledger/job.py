@@ -17,7 +17,7 @@ from refimpl.surgery.for_step import made_for, outlined_for, weights_that_train
 from refimpl.training.inputs import Inputs
 
 from . import options, recipe
-from .errors import Malformed, Refused, unknown
+from .errors import Malformed, unknown
 from .models import (
     RANDOM,
     assumed,
@@ -238,13 +238,8 @@ def compiled(
         raise
     except ValueError as e:
         raise Malformed(str(e)) from None
-    try:
-        if limit is not None:
-            program.check_memory(limit)
-    except ri.MemoryLimitError as e:
+    if limit is not None:
         from . import smaller
 
-        words, found = smaller.than_limit(settings, given, plan, program, limit)
-        told = {"model": settings.model, "method": method, "would_fit": found}
-        raise Refused(f"{e}; {words}", told) from None
+        smaller.check_limit(settings, given, plan, program, limit, {"model": settings.model, "method": method})
     return program, method

@@ -94,7 +94,7 @@ def test_one_thread_gives_the_bits_of_all(record, tmp_path):
         (("--subject", "3", "--data", "cifar10"), 2, "clips of sound have subjects; cifar10 takes none"),
         (("--train-last", "9"), 2, "train_last is 9, but watch has 3 convolutions"),
         (("--memory-limit", "3 bananas"), 2, "--memory-limit must be a number of bytes"),
-        (("--memory-limit", "10KiB"), 1, "the smallest limit that this compiler can place is"),
+        (("--memory-limit", "10KiB"), 1, "nothing smaller was found that fits. The limit is"),
         (("--data", "nowhere.npz"), 2, "nowhere.npz"),
         (("--batch", "0"), 2, "--batch must be at least 1, got 0"),
         (("--epochs", "many"), 2, "many"),
