@@ -1,6 +1,7 @@
 """The folder that a command writes into, and how paths are told."""
 
 import os
+import re
 from pathlib import Path
 
 from .errors import Malformed
@@ -19,6 +20,9 @@ def make_folder(output: Path) -> None:
         raise Malformed(f"the folder {output} cannot be written ({e.strerror}): choose one with --output") from None
 
 
-def near(path: str) -> str:
-    """An absolute path as it is called from here, where that is shorter; any other text as it is."""
-    return min(path, os.path.relpath(path), key=len) if os.path.isabs(path) else path
+def near(text: str) -> str:
+    """An absolute path as it is called from here, where that is shorter; in other texts, those that lie below."""
+    if os.path.isabs(text):
+        return min(text, os.path.relpath(text), key=len)
+    below = re.escape(os.path.join(os.getcwd(), ""))
+    return re.sub(rf"(?<![^\s'\"(]){below}(?=\S)", "", text)

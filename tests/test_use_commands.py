@@ -376,3 +376,13 @@ def test_skip_bad_leaves_out_what_cannot_be_used(said, capsys, file, photos, tmp
     )
     told = shown(capsys, "evaluate", file, "--data", tmp_path / "mine", "--skip-bad", "--output", tmp_path)
     assert "test: 6 samples left out: " in told and "broken.png cannot be read" in told
+
+
+def test_what_is_shown_of_a_run_has_paths_as_they_are_called_from_here(settings, photos, tmp_path, capsys):
+    shutil.copytree(photos, tmp_path / "own")
+    (tmp_path / "own" / "ant" / "bad.png").write_bytes(b"no")
+    shutil.copy(settings["model"], tmp_path / "net.safetensors")
+    told = shown(capsys, "adapt", "--model", tmp_path / "net.safetensors", "--data", tmp_path / "own", "--skip-bad",
+                 "--epochs", 1, "--threads", 1)  # fmt: skip
+    assert "left out: own/ant/bad.png cannot be read" in told and " net.safetensors on own: " in told
+    assert str(tmp_path) not in told
