@@ -1,6 +1,7 @@
 """An adaptation before it runs: its data, its program and its trainer, from the settings of a command."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import refimpl as ri
 from refimpl import data
@@ -53,13 +54,34 @@ class Job:
     pixels: bool = False  # were the samples pixels before the net's own values for them took their place?
 
 
-def prepare(settings: AdaptSettings) -> Job:
-    """Load data and model, compile; every bad value ends here, before anything is written."""
+@dataclass
+class DataAtHand:
+    """Data that were read for a job, for others that ask for the same.
+
+    asked: what decides how they are read; takes: what their net takes for pixels, which their maps hold by now;
+    dataset, pixels: of `read`; parts: of `parted`, None as long as nobody parted them.
+    """
+
+    asked: tuple = ()
+    takes: tuple = ()
+    dataset: data.Dataset | None = None
+    pixels: bool = False
+    parts: tuple[data.Dataset, data.Dataset | None] | None = None
+
+
+def prepare(settings: AdaptSettings, at_hand: DataAtHand | None = None) -> Job:
+    """Load data and model, compile; every bad value ends here, before anything is written.
+
+    at_hand: data of a job before, which are not read again where this one asks for the same, else what is read here.
+    """
     options.threads(settings.threads)
     checked(settings)
     settings = replace(settings, backend=options.backend(settings.backend))
-    settings, dataset, graph, pixels = read(settings)
-    dataset, whole = parted(settings, dataset)
+    settings, dataset, graph, pixels = read(settings, at_hand)
+    if at_hand is None or at_hand.dataset is not dataset:
+        dataset, whole = parted(settings, dataset)
+    else:
+        dataset, whole = at_hand.parts = at_hand.parts or parted(settings, dataset)
     if settings.augment is not None:
         dataset, whole = (d and data.augmented(d, settings.augment) for d in (dataset, whole))
     program, method = compiled(settings, dataset, graph, (whole or dataset).x_train)
@@ -90,15 +112,20 @@ def checked(settings: AdaptSettings) -> None:
     options.byte_count(settings.memory_limit)
 
 
-def read(settings: AdaptSettings) -> tuple[AdaptSettings, data.Dataset, Graph, bool]:
-    """The settings with paths and size as they are found, the data, the net, and whether samples are pixels."""
+def read(
+    settings: AdaptSettings, at_hand: DataAtHand | None = None
+) -> tuple[AdaptSettings, data.Dataset, Graph, bool]:  # fmt: skip
+    """The settings with paths and size as they are found, the data, the net, and whether samples are pixels.
+
+    at_hand: as `prepare`; of its data only classes and shapes count once they are parted.
+    """
     settings = settings.resolved()
     size = stretched(options.size(settings.size), settings.model, settings.data)
     if settings.size is None and size:
         settings = replace(settings, size="x".join(map(str, size)))
-    dataset = data.load(
-        settings.data, subject=watched(settings), size=size, seed=settings.seed, reading=settings.reading
-    )
+    asked = (settings.data, watched(settings), size, settings.seed, settings.reading, settings.recipe)
+    known = at_hand is not None and at_hand.asked == asked and at_hand.dataset
+    dataset = known or data.load(*asked[:3], seed=settings.seed, reading=settings.reading)
     try:
         graph = net(settings, dataset)
     except ModelError as e:
@@ -108,13 +135,25 @@ def read(settings: AdaptSettings) -> tuple[AdaptSettings, data.Dataset, Graph, b
                 "of recordings at 50 samples a second"
             ) from None
         raise
+    takes: tuple[Any, ...] = (graph.pixels, graph.tensors[graph.inputs[0]].dtype)
+    if known:
+        return (settings, dataset, graph, at_hand.pixels) if at_hand.takes == takes else read(settings)
     pixels, model = dataset.pixels, (settings.model, settings.pixels)
     if pixels:
         told = (*dataset.origin.said, *assumed(graph, *model))
         dataset = replace(dataset, origin=replace(dataset.origin, said=told))
     elif net_range := pixel_range(graph, *model):
         check_range(settings.data, ends(dataset.x_train), *net_range)
-    return settings, dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype), graph, pixels
+    dataset = dataset.with_pixels(*graph.pixels, takes[1])
+    if at_hand is not None:
+        at_hand.asked, at_hand.takes, at_hand.dataset, at_hand.pixels, at_hand.parts = (
+            asked,
+            takes,
+            dataset,
+            pixels,
+            None,
+        )
+    return settings, dataset, graph, pixels
 
 
 def check_weights(job: Job) -> None:
