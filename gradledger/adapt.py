@@ -89,7 +89,7 @@ class Adaptation:
         with Stop() as self.stop, self.folder:
             if resume and self.folder.rolled_forward and not (self.output / RESUME).exists():
                 record = json.loads((self.output / RECORD).read_text(encoding="utf-8"))
-                return record | {"files": finish.files(self.output)}
+                return record | finish.there(record, self.output)
             state = run_state.read(self.output) if resume else None
             self.saved = len(state.step_seconds) if state else None
             self.job = prepare(beside_resume(state.settings, settings, given) if state else settings)

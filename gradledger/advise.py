@@ -71,7 +71,8 @@ def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str],
         raise Malformed("--trial-seconds tries plans on data: give --data in place of --samples")
     on, backend = options.priced_on(settings.device, settings.backend)
     settings = replace(settings, backend=backend)
-    graph, samples = net(settings)
+    at_hand = job.DataAtHand()
+    graph, samples = net(settings, at_hand)
     scratch = origin(graph) == RANDOM
     make_folder(output)
     threads = options.threads_of(settings.device, on, settings.threads)
@@ -86,7 +87,7 @@ def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str],
         raise Malformed(str(e)) from None
     front = [entry(p, settings, limit, scratch) for p in found.front]
     if settings.data is not None and seconds:
-        try_out(front, settings, seconds, watch, scratch)
+        try_out(front, settings, seconds, watch, scratch, at_hand)
     on_data = search.table.nets[search.table.nearest(graph.name, search.convolutions)]
     record = {
         "ok": bool(found.front),
@@ -129,18 +130,21 @@ def run(settings: AdviseSettings, output: Path, watch: Callable[[int, int, str],
     return record
 
 
-def net(settings: AdviseSettings) -> tuple[ri.Graph, int]:
-    """The graph, and the samples of an epoch: as given, or those of the training part of the data."""
+def net(settings: AdviseSettings, at_hand: job.DataAtHand) -> tuple[ri.Graph, int]:
+    """The graph, and the samples of an epoch: as given, or those of the training part of the data, which are `at_hand`
+    then.
+    """
     if settings.data is None:
         graph = described(settings.model, settings.classes, options.size(settings.size))
         return taking(graph, settings.model, settings.pixels), settings.samples
-    _, d, graph, _ = job.read(settings.adapted)
+    _, d, graph, _ = job.read(settings.adapted, at_hand)
     return graph, len(d.x_train)
 
 
 def try_out(
-    front: list[dict], settings: AdviseSettings, seconds: float, watch: Callable[[int, int, str], None], scratch: bool
-) -> None:
+    front: list[dict], settings: AdviseSettings, seconds: float, watch: Callable[[int, int, str], None], scratch: bool,
+    at_hand: job.DataAtHand,
+) -> None:  # fmt: skip
     """Put what a trial on the data reached to some plans of the front, as `trial`."""
     places = trials.spread(len(front))
     plans = [
@@ -150,7 +154,7 @@ def try_out(
         )
         for i in places
     ]  # fmt: skip
-    for i, found in zip(places, trials.tried(plans, seconds, watch), strict=True):
+    for i, found in zip(places, trials.tried(plans, seconds, watch, at_hand), strict=True):
         front[i]["trial"] = found
 
 

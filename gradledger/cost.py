@@ -75,7 +75,8 @@ def run(settings: CostSettings) -> dict:
         raise
     except ri.MemoryLimitError as e:
         about = {"model": settings.model, "batch": batch, "method": method, "fit": {"weights": settings.fit}}
-        raise refused(e, limit, about) from None
+        bounds = {"memory_limit": limit, "lower_bound_bytes": e.lower_bound, "smallest_limit_bytes": e.needed}
+        raise Refused(str(e), about | bounds) from None
     except ValueError as e:
         raise Malformed(str(e)) from None
     record = {
@@ -99,11 +100,7 @@ def run(settings: CostSettings) -> dict:
     if limit is not None:
         record["memory_limit"] = limit
         if settings.fit is None:
-            try:
-                program.check_memory(limit)
-            except ri.MemoryLimitError as e:
-                words, found = smaller.than_limit(settings, given, plan, program, limit)
-                raise refused(e, limit, record | {"would_fit": found}, words) from None
+            smaller.check_limit(settings, given, plan, program, limit, record)
     estimate = predict.estimate(program, device=on)
     record |= priced(estimate) | {"integers": whole_numbers(estimate, settings.integer_ratio)}
     resident = process.with_a_batch(program, on.base)
@@ -144,12 +141,6 @@ def with_weights(plan: ri.Plan, settings: CostSettings, graph, samples: whole_ru
     classes = graph.shape(graph.output)[-1]
     known = samples is not None and samples.labels is not None
     return replace(plan, class_weights=recipe.balanced(samples.labels, classes) if known else (1.0,) * classes)
-
-
-def refused(e: ri.MemoryLimitError, limit: int, record: dict, terms: str = "") -> Refused:
-    """A limit that does not hold, with what would, and the terms of what is needed."""
-    bounds = {"memory_limit": limit, "lower_bound_bytes": e.lower_bound, "smallest_limit_bytes": e.needed}
-    return Refused(f"{e}; {terms}" if terms else str(e), record | bounds)
 
 
 def check_fit(settings: CostSettings, methods: options.Methods) -> None:

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from refimpl import data
+from refimpl.data import new_samples
 from refimpl.data.dataset import DataError, Dataset
-from refimpl.saved import samples
 from refimpl.saved.labels import listed
 from refimpl.saved.model import Model
 from refimpl.saved.verdict import judged
 from refimpl.storage import checkpoint
 
-from . import door, finish, options
+from . import door, finish, numbered, options
 from .errors import Malformed, unknown
 from .output import make_folder
 
@@ -21,14 +21,15 @@ RECORD, PICTURE = "evaluate.json", "confusion.png"
 
 
 def run(
-    file: str, source: str, part: str, subject: int | None, seed: int | None, threads: int | None, output: Path,
-    pixels: str | None = None, skip_bad: bool = False,
+    file: str, source: str, part: str, subject: int | None, seed: int | None, threads: int | None,
+    output: Path | None = None, pixels: str | None = None, skip_bad: bool = False,
 ) -> dict:  # fmt: skip
     """The record, which is written into `output` with a picture of the confusion table.
 
-    part: of the data, test, train, val or all; a source that is not split is split by the seed, default that of the
-    net's own training; pixels: as `door.load`; skip_bad: leave out what cannot be used, as
-    where the net's own training did. Classes go by name. Raises CheckpointError, DataError, Malformed.
+    output: default a new folder `evaluate-1`, …, in that of the run that made the file, else in gradledger-out. part:
+    of the data, test, train, val or all; a source that is not split is split by the seed, default that of the net's own
+    training; pixels: as `door.load`; skip_bad: leave out what cannot be used, as where the net's own training did.
+    Classes go by name. Raises CheckpointError, DataError, Malformed.
     """
     if part not in PARTS:
         raise unknown("part", part, PARTS)
@@ -38,14 +39,15 @@ def run(
     seed = recipe.get("seed", 0) if seed is None else seed
     options.seed(seed)
     subject = recipe.get("subject") if subject is None and source == "watch" else subject
-    d = samples.dataset(source, model.preprocessing, subject, seed, recipe | ({"skip_bad": True} if skip_bad else {}))
+    read = recipe | ({"skip_bad": True} if skip_bad else {})
+    d = new_samples.judged_set(source, model.preprocessing, subject, seed, read)
     names, true, told = told_of(model, d, file, PARTS[:3] if part == "all" else (part,))
-    make_folder(output)
     verdict = judged(model.classes, true, told)
     record = {
         "ok": True,
         "name": "evaluate",
         "file": file,
+        "weights_sha256": model.saved.sha256 if model.saved else None,
         "model": model.graph.name,
         "data": source,
         "data_name": d.name,
@@ -59,9 +61,11 @@ def run(
         "confused": verdict.confused(names),
         "skipped": [{"what": what, "why": why} for what, why in d.origin.skipped],
     }
-    checkpoint.write_json(output / RECORD, record)
-    picture = finish.make("plot", output / RECORD, output / PICTURE)
-    return record | {"files": {"record": str(output / RECORD), "plot": picture}}
+    with numbered.numbered_folder(output, numbered.evaluations(Path(file)), numbered.EVALUATION) as folder:
+        make_folder(folder)
+        checkpoint.write_json(folder / RECORD, record)
+        picture = finish.make("plot", folder / RECORD, folder / PICTURE)
+    return record | {"files": {"record": str(folder / RECORD), "plot": picture}}
 
 
 def told_of(model: Model, d: Dataset, file: str, parts: tuple[str, ...]) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -71,7 +75,7 @@ def told_of(model: Model, d: Dataset, file: str, parts: tuple[str, ...]) -> tupl
     for part in parts:
         if getattr(d, f"x_{part}") is None:
             continue
-        for called, maps in samples.of_part(d, part, model.preprocessing, model.trainer.program.batch):
+        for called, maps in new_samples.of_part(d, part, model.preprocessing, model.trainer.program.batch):
             names += called
             told.append(model.trainer.predict(maps).argmax(1))
         true.append(model.numbers(np.array(d.classes)[getattr(d, f"y_{part}")], len(getattr(d, f"y_{part}"))))

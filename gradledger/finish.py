@@ -8,6 +8,7 @@ a small one, which starts them. What fails costs a sentence, never a result.
 import importlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -80,7 +81,7 @@ def commit(folder: "RunFolder", drawn: bool, stop: Stop) -> dict:
     with stop.hold():
         folder.commit(gone=(RESUME, DIVERGED, *(name for name, there in made.items() if not there)))
         folder.finished = True
-    return record | {"files": files(folder.path)}
+    return record | there(record, folder.path)
 
 
 def exported(staged: Path, model: Path) -> bool:
@@ -97,6 +98,27 @@ def files(output: Path) -> dict[str, str | None]:
     weights, record, picture, model = (output / name for name in (WEIGHTS, RECORD, PLOT, EXPORTED))
     found = {"weights": str(weights), "record": str(record), "plot": str(picture) if picture.exists() else None}
     return found | ({"onnx": str(model)} if model.exists() else {})
+
+
+def there(record: dict, output: Path) -> dict:
+    """What is told of a finished run beside its record: where its results are, and commands that go on from them."""
+    found = files(output)
+    return {"files": found, "next": commands(record["settings"], str(found["weights"]))}
+
+
+def commands(settings: dict, weights: str) -> list[str]:
+    """What evaluates the weights of a run of these settings on its data, and what uses them on samples, with paths as
+    they are called from here.
+
+    Left out is what the file of weights says itself: how the data are read, the seed, what pixels become.
+    """
+    from .output import near
+
+    data, subject = near(settings["data"]), settings["subject"]
+    rest = [] if data == "watch" or subject is None else ["--subject", f"{subject}"]
+    skip = ["--skip-bad"] if settings["skip_bad"] else []
+    evaluate, predict = (["gradledger", name, near(weights), "--data", data] for name in ("evaluate", "predict"))
+    return [shlex.join(evaluate + rest), shlex.join(predict + rest + skip)]
 
 
 def done(output: Path) -> str:

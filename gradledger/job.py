@@ -1,6 +1,7 @@
 """An adaptation before it runs: its data, its program and its trainer, from the settings of a command."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import refimpl as ri
 from refimpl import data
@@ -9,15 +10,15 @@ from refimpl.data.scale import check_range
 from refimpl.graph import Graph
 from refimpl.kernels.cuda import CudaError
 from refimpl.models import ModelError
-from refimpl.recipes.head import Head, parts_of
+from refimpl.recipes.head import Head, parts_that_help
 from refimpl.recipes.plain import Unwatched
 from refimpl.recipes.rehearsed import Rehearsed
-from refimpl.recipes.watched import GIVEN, SAFE, SEARCH, Watched
-from refimpl.surgery.for_step import is_quantized, made_for, outlined_for, weights_that_train
+from refimpl.recipes.watched import FEW, GIVEN, SAFE, SEARCH, Watched, held_share
+from refimpl.surgery.for_step import made_for, outlined_for, weights_that_train
 from refimpl.training.inputs import Inputs
 
 from . import options, recipe
-from .errors import Malformed, Refused, unknown
+from .errors import Malformed, unknown
 from .models import (
     RANDOM,
     assumed,
@@ -53,13 +54,34 @@ class Job:
     pixels: bool = False  # were the samples pixels before the net's own values for them took their place?
 
 
-def prepare(settings: AdaptSettings) -> Job:
-    """Load data and model, compile; every bad value ends here, before anything is written."""
+@dataclass
+class DataAtHand:
+    """Data that were read for a job, for others that ask for the same.
+
+    asked: what decides how they are read; takes: what their net takes for pixels, which their maps hold by now;
+    dataset, pixels: of `read`; parts: of `parted`, None as long as nobody parted them.
+    """
+
+    asked: tuple = ()
+    takes: tuple = ()
+    dataset: data.Dataset | None = None
+    pixels: bool = False
+    parts: tuple[data.Dataset, data.Dataset | None] | None = None
+
+
+def prepare(settings: AdaptSettings, at_hand: DataAtHand | None = None) -> Job:
+    """Load data and model, compile; every bad value ends here, before anything is written.
+
+    at_hand: data of a job before, which are not read again where this one asks for the same, else what is read here.
+    """
     options.threads(settings.threads)
     checked(settings)
     settings = replace(settings, backend=options.backend(settings.backend))
-    settings, dataset, graph, pixels = read(settings)
-    dataset, whole = parted(settings, dataset)
+    settings, dataset, graph, pixels = read(settings, at_hand)
+    if at_hand is None or at_hand.dataset is not dataset:
+        dataset, whole = parted(settings, dataset)
+    else:
+        dataset, whole = at_hand.parts = at_hand.parts or parted(settings, dataset)
     if settings.augment is not None:
         dataset, whole = (d and data.augmented(d, settings.augment) for d in (dataset, whole))
     program, method = compiled(settings, dataset, graph, (whole or dataset).x_train)
@@ -90,15 +112,20 @@ def checked(settings: AdaptSettings) -> None:
     options.byte_count(settings.memory_limit)
 
 
-def read(settings: AdaptSettings) -> tuple[AdaptSettings, data.Dataset, Graph, bool]:
-    """The settings with paths and size as they are found, the data, the net, and whether samples are pixels."""
+def read(
+    settings: AdaptSettings, at_hand: DataAtHand | None = None
+) -> tuple[AdaptSettings, data.Dataset, Graph, bool]:  # fmt: skip
+    """The settings with paths and size as they are found, the data, the net, and whether samples are pixels.
+
+    at_hand: as `prepare`; of its data only classes and shapes count once they are parted.
+    """
     settings = settings.resolved()
     size = stretched(options.size(settings.size), settings.model, settings.data)
     if settings.size is None and size:
         settings = replace(settings, size="x".join(map(str, size)))
-    dataset = data.load(
-        settings.data, subject=watched(settings), size=size, seed=settings.seed, reading=settings.reading
-    )
+    asked = (settings.data, watched(settings), size, settings.seed, settings.reading, settings.recipe)
+    known = at_hand is not None and at_hand.asked == asked and at_hand.dataset
+    dataset = known or data.load(*asked[:3], seed=settings.seed, reading=settings.reading)
     try:
         graph = net(settings, dataset)
     except ModelError as e:
@@ -108,13 +135,25 @@ def read(settings: AdaptSettings) -> tuple[AdaptSettings, data.Dataset, Graph, b
                 "of recordings at 50 samples a second"
             ) from None
         raise
+    takes: tuple[Any, ...] = (graph.pixels, graph.tensors[graph.inputs[0]].dtype)
+    if known:
+        return (settings, dataset, graph, at_hand.pixels) if at_hand.takes == takes else read(settings)
     pixels, model = dataset.pixels, (settings.model, settings.pixels)
     if pixels:
         told = (*dataset.origin.said, *assumed(graph, *model))
         dataset = replace(dataset, origin=replace(dataset.origin, said=told))
     elif net_range := pixel_range(graph, *model):
         check_range(settings.data, ends(dataset.x_train), *net_range)
-    return settings, dataset.with_pixels(*graph.pixels, graph.tensors[graph.inputs[0]].dtype), graph, pixels
+    dataset = dataset.with_pixels(*graph.pixels, takes[1])
+    if at_hand is not None:
+        at_hand.asked, at_hand.takes, at_hand.dataset, at_hand.pixels, at_hand.parts = (
+            asked,
+            takes,
+            dataset,
+            pixels,
+            None,
+        )
+    return settings, dataset, graph, pixels
 
 
 def check_weights(job: Job) -> None:
@@ -130,9 +169,9 @@ def parted(settings: AdaptSettings, d: data.Dataset) -> tuple[data.Dataset, data
     """
     if settings.recipe == recipe.PLAIN:
         return d, None
-    few = d.x_val is None and len(d.x_train) < recipe.SMALL
+    few = d.x_val is None and len(d.x_train) < FEW
     try:
-        found = data.validation_split(d, recipe.share(len(d.x_train)), settings.seed, reuse=not few)
+        found = data.validation_split(d, held_share(len(d.x_train)), settings.seed, reuse=not few)
     except data.DataError as e:
         raise Malformed(f"{e}; --recipe {recipe.PLAIN} trains on all samples, and nothing watches") from None
     return found, d if few else None
@@ -160,23 +199,11 @@ def head_of(settings: AdaptSettings, graph: Graph, program: ri.Program) -> Head 
 def head_programs(settings: AdaptSettings, graph: Graph, program: ri.Program) -> tuple[ri.Program, ri.Program] | None:
     """The programs that train the classifier of a net of floats first, before more layers train.
 
-    None where the recipe has no such part, where all weights are random, where nothing else trains, where the net is
-    one of whole numbers, or where its classifier does not stand on one map.
+    None where the recipe has no such part, where all weights are random, and as `parts_that_help`.
     """
-    plan = program.plan
-    alone = plan.trained(graph).keys() == ri.Plan(0).trained(graph).keys()
-    if (
-        settings.recipe == recipe.PLAIN
-        or settings.from_scratch
-        or alone
-        or plan.step.quantizes is not None
-        or is_quantized(graph)
-    ):
+    if settings.recipe == recipe.PLAIN or settings.from_scratch:
         return None
-    try:
-        return parts_of(graph, plan, program.batch, settings.backend, settings.threads)
-    except ValueError:
-        return None
+    return parts_that_help(graph, program.plan, program.batch, settings.backend, settings.threads)
 
 
 def trainer_of(program: ri.Program, seed: int) -> ri.Trainer:
@@ -250,13 +277,8 @@ def compiled(
         raise
     except ValueError as e:
         raise Malformed(str(e)) from None
-    try:
-        if limit is not None:
-            program.check_memory(limit)
-    except ri.MemoryLimitError as e:
+    if limit is not None:
         from . import smaller
 
-        words, found = smaller.than_limit(settings, given, plan, program, limit)
-        told = {"model": settings.model, "method": method, "would_fit": found}
-        raise Refused(f"{e}; {words}", told) from None
+        smaller.check_limit(settings, given, plan, program, limit, {"model": settings.model, "method": method})
     return program, method

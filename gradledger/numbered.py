@@ -1,4 +1,7 @@
-"""Runs by number: `gradledger-out/run-1`, `run-2`, …: a new run never takes the place of another one."""
+"""Folders by number, `gradledger-out/run-1`, `run-2`, …: a new one never takes the place of another one.
+
+Evaluations have numbers of their own, `evaluate-1`, …, beside the run that they judge.
+"""
 
 import contextlib
 import fcntl
@@ -15,7 +18,7 @@ from .errors import Malformed
 from .run_folder import COMMITTED, DIVERGED, RECORD, RESUME
 
 BASE = Path("gradledger-out")
-NAME = re.compile(r"run-([1-9]\d{0,8})", re.ASCII)
+RUN, EVALUATION = "run", "evaluate"  # what numbered folders are called
 HINT = "it is the record of gradledger adapt; move the folder away"
 
 
@@ -23,14 +26,24 @@ HINT = "it is the record of gradledger adapt; move the folder away"
 def run_folder(output: Path | None, resume: bool, base: Path = BASE) -> Iterator[Path]:
     """The folder of a run: `output` where it is given, else a new number, or of --resume the latest interrupted run.
 
-    A new one is there while this is entered, and gone afterwards where nothing was written into it. Malformed where no
-    run was interrupted, or the folder cannot be made.
+    As `numbered_folder`; Malformed also where no run was interrupted.
     """
-    if output is not None or resume:
-        yield output or interrupted(base)
+    with numbered_folder(interrupted(base) if resume and output is None else output, base) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def numbered_folder(output: Path | None, base: Path, name: str = RUN) -> Iterator[Path]:
+    """`output` where it is given, else a new numbered folder in `base`.
+
+    A new one is there while this is entered, and gone afterwards where nothing was written into it. Malformed where the
+    folder cannot be made.
+    """
+    if output is not None:
+        yield output
         return
     made = not base.is_dir()
-    folder = new(base)
+    folder = new(base, name)
     try:
         yield folder
     finally:
@@ -40,17 +53,24 @@ def run_folder(output: Path | None, resume: bool, base: Path = BASE) -> Iterator
                 base.rmdir()
 
 
-def numbers(base: Path) -> dict[int, Path]:
+def evaluations(file: Path) -> Path:
+    """Where evaluations of a file of weights belong: in the folder of its run, of another file among all runs."""
+    folder = file if file.is_dir() else file.parent
+    return folder if any((folder / name).exists() for name in (RECORD, RESUME, DIVERGED)) else BASE
+
+
+def numbers(base: Path, name: str = RUN) -> dict[int, Path]:
     """The numbered folders, in their order."""
-    found = {int(m[1]): p for p in base.iterdir() if (m := NAME.fullmatch(p.name))} if base.is_dir() else {}
+    called = re.compile(rf"{name}-([1-9]\d{{0,8}})", re.ASCII)
+    found = {int(m[1]): p for p in base.iterdir() if (m := called.fullmatch(p.name))} if base.is_dir() else {}
     return dict(sorted(found.items()))
 
 
-def new(base: Path) -> Path:
+def new(base: Path, name: str = RUN) -> Path:
     """Make the folder of the number after the last one; another process that does so at once gets another number."""
-    number = max(numbers(base), default=0) + 1
+    number = max(numbers(base, name), default=0) + 1
     while True:
-        folder = base / f"run-{number}"
+        folder = base / f"{name}-{number}"
         try:
             base.mkdir(parents=True, exist_ok=True)
             folder.mkdir()

@@ -42,16 +42,10 @@ RECIPES = {
 SGD, ADAM = "sgd", "adam"
 OPTIMIZERS = {SGD: 1.0, ADAM: 0.1}  # → factor on the default learning rate: Adam's steps do not fall with the gradient
 BALANCED = "balanced"
-SMALL, SHARES = 2_000, (0.2, 0.1)  # below so many samples the first share of them is held out, else the second
 # Defaults of `adapt` and of what goes with it
 METHOD = "gradient-filter:patch=2"
 EPOCHS, SAMPLES = 20, 32  # of a run, and of a step
 NORMS = FROZEN, TRAINED = "frozen", "train"  # batch norms
-
-
-def share(count: int) -> float:
-    """The share of training samples that is held out."""
-    return SHARES[count >= SMALL]
 
 
 def rate(batch: int, momentum: float, factor: float = 1.0) -> float:

@@ -3,6 +3,8 @@
 import contextlib
 import math
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -11,7 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from .output import near
+from .streams import tell
+
 console = Console()
+EVERY = 30.0  # seconds between lines of progress where there is no terminal
 UNITS = ("B", "KiB", "MiB", "GiB")
 
 
@@ -28,10 +34,73 @@ class Count(MofNCompleteColumn):
 
 
 @contextlib.contextmanager
+def lines(what: str) -> Iterator[Callable[[Callable[[], str]], None]]:
+    """Where there is no terminal: a line on stderr every EVERY seconds, also while nothing ends.
+
+    Yields what takes the words of the next line, as a function that makes them.
+    """
+    began, over = time.monotonic(), threading.Event()
+    words = [lambda: "preparing"]
+
+    def run() -> None:
+        while not over.wait(EVERY):
+            tell(f"{what}: {words[0]()}, {time.monotonic() - began:.0f} s so far")
+
+    def take(told: Callable[[], str]) -> None:
+        words[0] = told
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield take
+    finally:
+        over.set()
+        thread.join()
+
+
+class SeenSteps:
+    """What the steps of a run show: its part, the running mean of the loss, the last look at samples held out."""
+
+    def __init__(self):
+        self.event, self.mean, self.seen = None, None, ""
+
+    def see(self, event) -> bool:
+        """Take one more step; does a part begin with it?"""
+        begins = self.event is None or event.part != self.event.part
+        if begins:
+            self.mean, self.seen = None, ""
+        self.event = event
+        if math.isfinite(event.loss):  # where a choice of instances left none yet, there is no loss
+            self.mean = event.loss if self.mean is None else 0.95 * self.mean + 0.05 * event.loss
+        if event.look:
+            self.seen = f", held out: loss {event.look.loss:.4f}, accuracy {percent(event.look.measure)}"
+        return begins
+
+    @property
+    def loss(self) -> str:
+        """The loss, and what was seen of it on the samples held out."""
+        return ("" if self.mean is None else f"loss {self.mean:.4f}") + self.seen
+
+    def __str__(self) -> str:
+        part, done = self.event.part, f"step {self.event.step:,} of {self.event.steps:,}"
+        return ", ".join(filter(None, (part, done, self.loss.removeprefix(", "))))
+
+
+@contextlib.contextmanager
 def bar(what: str, quiet: bool) -> Iterator[Callable]:
     """A progress bar with ETA, running loss and accuracy on stderr; yields what is called after each step."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda progress: None
+    steps = SeenSteps()
+    if quiet:
+        yield lambda event: None
+        return
+    if not sys.stderr.isatty():
+        with lines(what) as say:
+
+            def take(event) -> None:
+                steps.see(event)
+                say(steps.__str__)
+
+            yield take
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), Count(" steps"), TimeElapsedColumn(), TextColumn("ETA"),
@@ -39,19 +108,12 @@ def bar(what: str, quiet: bool) -> Iterator[Callable]:
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as display:
         task = display.add_task("preparing", total=None, loss="")
-        mean, part, seen = None, None, ""
 
         def watch(event) -> None:
-            nonlocal mean, part, seen
-            if event.part != part:
-                mean, part, seen = None, event.part, ""
-                display.reset(task, total=event.steps, description=f"{what}: {part}" if part else what)
-            if math.isfinite(event.loss):  # where a choice of instances left none yet, there is no loss
-                mean = event.loss if mean is None else 0.95 * mean + 0.05 * event.loss
-            if event.look:
-                seen = f", held out: loss {event.look.loss:.4f}, accuracy {percent(event.look.measure)}"
-            loss = "" if mean is None else f"loss {mean:.4f}"
-            display.update(task, total=event.steps, completed=event.step, loss=f"{loss}{seen}")
+            if steps.see(event):
+                title = f"{what}: {event.part}" if event.part else what
+                display.reset(task, total=event.steps, description=title)
+            display.update(task, total=event.steps, completed=event.step, loss=steps.loss)
 
         yield watch
 
@@ -59,8 +121,12 @@ def bar(what: str, quiet: bool) -> Iterator[Callable]:
 @contextlib.contextmanager
 def counter(what: str, quiet: bool) -> Iterator[Callable]:
     """A progress bar over named pieces of work; yields the function called with (done, all, name) before each."""
-    if quiet or not sys.stderr.isatty():
+    if quiet:
         yield lambda done, total, name: None
+        return
+    if not sys.stderr.isatty():
+        with lines(what) as say:
+            yield lambda done, total, name: say(lambda: f"{done:,} of {total:,}, {name}")
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), Count(), TimeElapsedColumn(), TextColumn("ETA"),
@@ -303,12 +369,14 @@ def adapted(record: dict) -> None:
     """The table at the end of `adapt`."""
     who = f", person {record['subject']} held out" if record.get("subject") else ""
     on = escape(record["data_name"])
-    console.print(f"\n{record['model']} on {on}{who}: {record['method']}, {record['steps']} steps", soft_wrap=True)
+    console.print(
+        f"\n{escape(near(record['model']))} on {on}{who}: {record['method']}, {record['steps']} steps", soft_wrap=True
+    )
     from . import show_course
 
     course = show_course.sentences(record) if "course" in record else []
     for line in (f"first weights: {record['weights']}", *record["by_default"], *course):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(escape(near(line)), highlight=False, soft_wrap=True)
     console.print()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (("", "left"), ("before", "right"), ("after", "right")):
@@ -324,7 +392,7 @@ def adapted(record: dict) -> None:
     p, m = record["predicted"], record["measured"]
     table.add_row("multiply-adds of the run, counted", whole(p["macs"]), whole(m["macs"]))
     if (p.get("macs_low") or 0) < (p.get("macs_high") or 0):
-        table.add_row("  between", f"{p['macs_low']:,} and {p['macs_high']:,}", "")
+        table.add_row("  between", f"{whole(p['macs_low'])} and {whole(p['macs_high'])}", "")
     table.add_row("  executed by its kernels", whole(p["executed_macs"]), whole(m["executed_macs"]))
     if beside := record.get("recipe_macs", {}):
         table.add_row("beside them")
@@ -356,6 +424,9 @@ def adapted(record: dict) -> None:
     for kind, path in record["files"].items():
         if path:
             console.print(f"  {kind:8s} {path}", highlight=False, soft_wrap=True)
+    console.print("\nwhat comes next; predict takes new samples as well:")
+    for command in record["next"]:
+        console.print(f"  {escape(command)}", highlight=False, soft_wrap=True)
 
 
 def about_costs(record: dict) -> list[str]:
@@ -373,8 +444,8 @@ def about_costs(record: dict) -> list[str]:
 
 
 def whole(value: float | None) -> str:
-    """A number with separators, or a dash."""
-    return "-" if value is None else f"{value:,}"
+    """A number with separators, without the half that an addition alone is of a multiply-add, or a dash."""
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def seconds(value: float | None) -> str:

@@ -75,7 +75,9 @@ def priced(record: dict) -> None:
     spread = record["seconds"]
     times = f"{seconds(spread['mid'])} ({seconds(spread['low'])} to {seconds(spread['high'])})"
     summary.add_row(f"a step on {escape(record['device'])}", times)
-    summary.add_row("its energy there, estimated", energy(record))
+    summary.add_row(
+        "its energy there, estimated", "-" if record["energy"]["board"] is None else between(record["energy"]["board"])
+    )
     for kind, needed in record["fits"]["needs"].items():
         has = record["fits"]["has"][kind]
         verdict = "" if has is None else f" of {size(has)}: {'fits' if needed <= has else 'does not fit'}"
@@ -108,14 +110,12 @@ def whole_run(run: dict, wide: Console) -> None:
     table.add_row("in all", "", *(f"{run['seconds'][end]:.1f}" for end in ("mid", "low", "high")), style="bold")
     wide.print()
     wide.print(table)
-    board, counted = run["joules"]["board"], run["joules"]["counted"]
-    of = board or counted
     rows = {
         "memory of the process" if run["resident_bytes"] else "memory": ", ".join(
             f"{size(needed)} of {kind.replace('ram', 'RAM')}" for kind, needed in run["fits"]["needs"].items()
         ),
         **({} if run["disk_bytes"] is None else {"most on the disk": size(run["disk_bytes"])}),
-        "energy, estimated": f"{joules(of['low'])} to {joules(of['high'])}{'' if board else ', at least'}",
+        "energy, estimated": drawn(run["joules"]["board"]),
     }
     summary = Table(box=None, pad_edge=False, show_header=False)
     for name, value in rows.items():
@@ -143,9 +143,12 @@ def notes(record: dict) -> list[str]:
         time = f"its kernels were not measured, a factor of {factor:.2g} either way is assumed"
         time += HOW if record["device"] == "this-machine" else ""
     left_out = ", ".join(record["energy"]["counted"]["left_out"])
-    source = "board power times seconds" if record["energy"]["board"] else (
-        f"operations and memory alone{f', without {left_out}' if left_out else ''}, so at least"
-    )  # fmt: skip
+    if record["energy"]["board"]:
+        source = "an estimate, board power times seconds"
+    else:
+        alone = f"operations and memory alone{f', without {left_out},' if left_out else ''}"
+        counted = between(record["energy"]["counted"]["total"])
+        source = f"{UNKNOWN}; {alone} would take {counted} a step, a small part of what a board draws"
     if "flash" in record["fits"]["needs"]:
         memory = "stack and program code are not counted; flash holds all weights, trained or not"
     else:
@@ -160,7 +163,7 @@ def notes(record: dict) -> list[str]:
         f"samples: the mean of a run of {STEPS:,} steps; data and chance decide, within the bounds" if entering else ""
     )
     units = [] if record["convention"] == "paper" else other_units(record)
-    found = [mean, counted, *units, f"time: {time}", f"energy: an estimate, {source}", f"fit: {memory}"]
+    found = [mean, counted, *units, f"time: {time}", f"energy: {source}", f"fit: {memory}"]
     found += [f"{record['device']}: {record['device_note']}"] if record["device_note"] else []
     return [note for note in found if note]
 
@@ -186,10 +189,18 @@ def other_units(record: dict) -> list[str]:
     return lines
 
 
-def energy(record: dict) -> str:
-    """Joules of a step: what the board draws, else what its operations and accesses would cost at least."""
-    found = record["energy"]["board"] or record["energy"]["counted"]["total"]
-    return f"{joules(found['low'])} to {joules(found['high'])}"
+UNKNOWN = "the board's power is not in its profile"
+
+
+def drawn(board: dict | None) -> str:
+    """Joules that a board draws; a dash, and why, where its power is not known."""
+    return f"-, {UNKNOWN}" if board is None else between(board)
+
+
+def between(found: dict) -> str:
+    """The bounds of an energy."""
+    low, high = joules(found["low"]), joules(found["high"])
+    return low if low == high else f"{low} to {high}"
 
 
 def joules(value: float) -> str:

@@ -19,8 +19,10 @@ def sentences(record: dict) -> list[str]:
     lowered = f", lowered {times(course['lowered'])}" if course["lowered"] else ""
     if again := course.get("again"):
         if not again["made"]:
-            which = ", the classifier as all samples trained it" if first and first["again"] else ""
-            return [*found, f"none was better than what it began with, whose weights are kept{which}"]
+            stays = "the weights stay as they were"
+            if first and first["again"]:
+                stays = "only the classifier, which trained on all samples, is new"
+            return [*found, f"no rate was better than what it began with: {stays}"]
         end = "its weights are kept" if again["kept"] else "it ended worse, the weights of the best probe are kept"
         return [*found, f"then all samples, {again['made']} steps at {course['factor'] * lr:.3g}: {end}"]
     if best == 0:

@@ -3,6 +3,7 @@
 from rich.markup import escape
 from rich.table import Table
 
+from .output import near
 from .show import console
 
 MOST = 20  # classes, and bad or foreign files, that are listed; the record has all
@@ -26,7 +27,7 @@ def described(found: dict) -> None:
     table.add_row("all", *(f"{n:,}" for n in found["samples"].values()), style="bold")
     console.print(table)
     for line in lines(found):
-        console.print(escape(line), highlight=False, soft_wrap=True)
+        console.print(escape(near(line)), highlight=False, soft_wrap=True)
 
 
 def values(ends: dict) -> str:

@@ -1,6 +1,5 @@
 """Tables of the commands that use what was trained: `info`, `predict`, `evaluate`, `runs`."""
 
-import os
 from pathlib import Path
 
 from rich.console import Console
@@ -9,6 +8,7 @@ from rich.table import Table
 
 from refimpl.data.pixels import level_of, words
 
+from .output import near
 from .show import console, operations, percent, seconds, size
 from .show_data import each_of
 
@@ -148,11 +148,6 @@ def evaluated(record: dict) -> None:
     for kind, path in record["files"].items():
         if path:
             line(f"  {kind:8s} {path}")
-
-
-def near(path: str) -> str:
-    """A path as it is called from here, where it lies below; any other text as it is."""
-    return path.removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 def listed(record: dict) -> None:

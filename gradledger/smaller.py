@@ -14,6 +14,7 @@ from refimpl.plan.plan import counted
 from refimpl.saved.described import LITE, ONNX
 from refimpl.surgery.for_step import is_quantized, outlined_for, weights_that_train
 
+from .errors import Refused
 from .models import described, is_file, saved
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 SECONDS = 2.0  # of the processor, to look for it
 SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)  # of the sides of the input
-LIMITED = "--memory-limit is of the arrays of a step, not of the process, in which Python and its libraries come on top"
+LIMITED = "The limit is of the arrays of a step, not of the process, in which Python and its libraries come on top"
 EVERY = 8  # pixels to which sides are rounded, where they are longer
 
 Need = Callable[[ri.Program, int], tuple[int, bool]]  # (program, batch) → bytes that are needed; do they fit?
@@ -96,17 +97,28 @@ class SmallerSearch:
         return {"options": " ".join(map(option, change, change.values())), "bytes": needed} if fits else None
 
 
-def than_limit(
-    settings: "AdaptSettings", graph: Graph, plan: ri.Plan, program: ri.Program, limit: int
-) -> tuple[str, list[dict]]:  # fmt: skip
-    """The end of a sentence that refuses a program for `--memory-limit`, and what would keep it."""
+def check_limit(
+    settings: "AdaptSettings", graph: Graph, plan: ri.Plan, program: ri.Program, limit: int, record: dict
+) -> None:  # fmt: skip
+    """Refused where a program does not keep `--memory-limit`, with what would; where the bytes are is in its record.
+
+    record: what it has besides.
+    """
+    try:
+        program.check_memory(limit)
+        return
+    except ri.MemoryLimitError as e:
+        bounds = {"lower_bound_bytes": e.lower_bound, "smallest_limit_bytes": e.needed, "bounds": str(e)}
 
     def need(tried: ri.Program, batch: int) -> tuple[int, bool]:
         needed = budget.needed(tried)
         return needed, needed <= limit
 
     found = SmallerSearch(settings, graph, plan, program.batch, need).found()
-    return f"{LIMITED}; {sentence(found)}; {budget.sentence(program)}", found
+    arrays = f"state {program.state_bytes:,}, arena {program.peak_bytes:,}"
+    needs = f"this step needs {budget.needed(program):,} bytes ({arrays}), the memory limit is {limit:,} bytes"
+    told = {"memory_limit": limit, **bounds, "would_fit": found, "memory": budget.terms(program)}
+    raise Refused(f"{needs}; {sentence(found)}. {LIMITED}; --json lists every term", record | told)
 
 
 def side(length: int, share: float) -> int:

@@ -17,7 +17,7 @@ from refimpl.recipes.watched import Watched
 
 from . import recipe
 from .errors import Malformed
-from .job import Job, prepare
+from .job import DataAtHand, Job, prepare
 from .settings import AdaptSettings
 
 MOST = 6  # plans that are tried
@@ -32,17 +32,20 @@ def spread(count: int, most: int = MOST) -> list[int]:
 
 
 def tried(
-    plans: Sequence[AdaptSettings], seconds: float, watch: Callable[[int, int, str], None] = lambda *_: None
-) -> list[dict]:
+    plans: Sequence[AdaptSettings], seconds: float, watch: Callable[[int, int, str], None] = lambda *_: None,
+    at_hand: DataAtHand | None = None,
+) -> list[dict]:  # fmt: skip
     """For each plan what its trial reached: accuracy and loss of the best weights on the samples held out, as shares.
 
     seconds: of all trials together, without preparing and compiling them; each plan makes one step and one look at
-    least. rank: 1 for the best, by accuracy, then loss. Malformed for a plan that cannot be run.
+    least. rank: 1 for the best, by accuracy, then loss. at_hand: the data, where they were read already; plans share
+    them. Malformed for a plan that cannot be run.
     """
     found, classifier = [], None
+    at_hand = DataAtHand() if at_hand is None else at_hand
     for i, plan in enumerate(plans):
         watch(i, len(plans), f"trying {' + '.join(plan.method)}, last {plan.train_last}")
-        job = prepare(replace(plan, recipe=recipe.AUTO))
+        job = prepare(replace(plan, recipe=recipe.AUTO), at_hand)
         if job.head is not None:
             if classifier is None:
                 classifier = fitted(job)

@@ -62,7 +62,10 @@ def evaluate(
     skip_bad: SkipBad = False,
     pixels: Pixels = None,
     threads: Threads = None,
-    output: Annotated[Path, typer.Option("--output", help="Folder for record and picture.")] = Path("gradledger-out"),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Folder for record and picture; default evaluate-1, … in that of the run."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """How well a net tells the classes of a data set: accuracy, each class, which ones it takes for each other."""

@@ -27,7 +27,7 @@ from refimpl.data.on_demand import OnDemand
 from refimpl.data.splits import VALIDATION, chosen
 from refimpl.graph import Graph
 from refimpl.recipes.head import kept_bytes, parts_of_fit, passes_of
-from refimpl.recipes.watched import GIVEN, KEPT, SAFE, SEARCH, Pace, sizes_of
+from refimpl.recipes.watched import FEW, GIVEN, KEPT, SAFE, SEARCH, Pace, held_share, sizes_of
 from refimpl.training.evaluator import inference
 
 from . import job, options, recipe
@@ -103,10 +103,10 @@ def as_many(settings: "CostSettings", graph: Graph) -> SampleCounts:
         return SampleCounts(count, count, 0, 0, count * each, None, "samples")
     labels = np.arange(count) % classes
     try:
-        held = len(chosen(labels, None, None, recipe.share(count), settings.seed, VALIDATION, f"--samples {count}")[1])
+        held = len(chosen(labels, None, None, held_share(count), settings.seed, VALIDATION, f"--samples {count}")[1])
     except data.DataError as e:
         raise Malformed(f"{e}; --recipe {recipe.PLAIN} trains on all samples") from None
-    few = count < recipe.SMALL
+    few = count < FEW
     return SampleCounts(
         count if few else count - held, count - held, held, 0, count * each * (1 + few), None, "samples"
     )  # fmt: skip

@@ -94,7 +94,7 @@ def test_one_thread_gives_the_bits_of_all(record, tmp_path):
         (("--subject", "3", "--data", "cifar10"), 2, "clips of sound have subjects; cifar10 takes none"),
         (("--train-last", "9"), 2, "train_last is 9, but watch has 3 convolutions"),
         (("--memory-limit", "3 bananas"), 2, "--memory-limit must be a number of bytes"),
-        (("--memory-limit", "10KiB"), 1, "the smallest limit that this compiler can place is"),
+        (("--memory-limit", "10KiB"), 1, "nothing smaller was found that fits. The limit is"),
         (("--data", "nowhere.npz"), 2, "nowhere.npz"),
         (("--batch", "0"), 2, "--batch must be at least 1, got 0"),
         (("--epochs", "many"), 2, "many"),
@@ -333,7 +333,7 @@ def test_a_run_that_ends_worse_says_so_and_keeps_the_weights_it_began_with(as_js
     assert record["reason"].startswith("the run ended worse than it began: accuracy 90.07% before, ")
     assert done.stderr.splitlines()[-1] == f"gradledger: {record['reason']}" and "Traceback" not in done.stderr
     if as_json:
-        assert {**json.loads(done.stdout), "files": None} == {**record, "files": None}
+        assert {**json.loads(done.stdout), "files": None, "next": None} == {**record, "files": None, "next": None}
     else:
         assert "accuracy" in done.stdout
     ours, bundled = load_file(tmp_path / "adapted.safetensors"), ri.models.watch_weights(1)

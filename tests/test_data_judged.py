@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from refimpl import data
-from refimpl.data import ReadOptions
+from refimpl.data import ReadOptions, new_samples
 from refimpl.data.dataset import DataError
-from refimpl.saved import samples
 
 RATE = 8000
 
@@ -48,7 +47,7 @@ def trained(tmp_path):
 
 def test_other_scales_keep_the_means_that_were_learnt(tmp_path, trained):
     made, options = trained
-    d = samples.dataset(str(recording(tmp_path / "other.csv", scale=3.0)), made, options=options)
+    d = new_samples.judged_set(str(recording(tmp_path / "other.csv", scale=3.0)), made, options=options)
     own = data.load(tmp_path / "other.csv", reading=ReadOptions(window="1s", stride="5", rate=10.0))
     assert d.origin.preprocessing.mean == made.mean != own.origin.preprocessing.mean
     assert "as those that the net was trained on" in d.origin.said[-1]
@@ -60,19 +59,20 @@ def test_other_scales_keep_the_means_that_were_learnt(tmp_path, trained):
 def test_columns_are_found_by_name(tmp_path, trained):
     made, options = trained
     plain, turned = (
-        samples.dataset(str(recording(tmp_path / f"{t}.csv", turned=t)), made, options=options) for t in (False, True)
+        new_samples.judged_set(str(recording(tmp_path / f"{t}.csv", turned=t)), made, options=options)
+        for t in (False, True)
     )
     np.testing.assert_array_equal(plain.x_test, turned.x_test)
     text = (tmp_path / "False.csv").read_text(encoding="utf-8").replace("ay", "az")
     (tmp_path / "az.csv").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match="az.csv has no column 'ay', which the net was trained on"):
-        samples.dataset(str(tmp_path / "az.csv"), made, options=options)
+        new_samples.judged_set(str(tmp_path / "az.csv"), made, options=options)
 
 
 def test_one_person_alone_judges_with_all_samples(tmp_path, trained):
     made, options = trained
     path = recording(tmp_path / "one.csv", people=("d",), seconds=1)
-    d = samples.dataset(str(path), made, options=options)
+    d = new_samples.judged_set(str(path), made, options=options)
     assert len(d.x_train) == 0 and len(d.x_test) == 2 and "none can be parted" in d.origin.split
     with pytest.raises(DataError, match="too few groups"):
         data.load(path, reading=ReadOptions(window="10"))
@@ -81,10 +81,10 @@ def test_one_person_alone_judges_with_all_samples(tmp_path, trained):
 def test_a_prediction_sees_the_maps_of_an_evaluation(tmp_path, trained):
     made, options = trained
     path = recording(tmp_path / "new.csv", people=("d",), scale=2.0)
-    names, maps = zip(*samples.batches(path, made, 4), strict=True)
+    names, maps = zip(*new_samples.new_batches(path, made, 4), strict=True)
     names, maps = [name for batch in names for name in batch], np.concatenate(maps)
     assert names[:2] == ["lines 2 to 11", "lines 7 to 16"] and len(names) == len(maps) == 15
-    d = samples.dataset(str(path), made, options=options)
+    d = new_samples.judged_set(str(path), made, options=options)
     both = {m.tobytes() for m in np.concatenate([d.x_train, d.x_test])}
     assert both <= {m.tobytes() for m in maps}  # all but the windows that lie in two exercises
 
@@ -92,14 +92,14 @@ def test_a_prediction_sees_the_maps_of_an_evaluation(tmp_path, trained):
 def test_options_of_another_kind_of_source_do_not_count(tmp_path, trained):
     made, _ = trained
     np.savez(tmp_path / "x.npz", x=np.zeros((12, 1, 10, 2), np.float32), y=np.arange(12) % 2)
-    d = samples.dataset(str(tmp_path / "x.npz"), made, options={"skip_bad": True, "label": "exercise"})
+    d = new_samples.judged_set(str(tmp_path / "x.npz"), made, options={"skip_bad": True, "label": "exercise"})
     assert len(d.x_train) + len(d.x_test) == 12
     np.testing.assert_allclose(d.x_test[0, 0, 0], -np.float32(made.mean) / np.float32(made.std), rtol=1e-6)
     with pytest.raises(DataError, match="--skip-bad means nothing for arrays: leave it out"):
         data.load(tmp_path / "x.npz", reading=ReadOptions(skip_bad=True))
     np.savez(tmp_path / "c.npz", x=np.zeros((12, 1, 10, 3), np.float32), y=np.arange(12) % 2)
     with pytest.raises(DataError, match="have C=3 channels, but the net was made for C=2"):
-        samples.dataset(str(tmp_path / "c.npz"), made)
+        new_samples.judged_set(str(tmp_path / "c.npz"), made)
 
 
 def test_values_that_were_kept_are_kept(tmp_path):
@@ -109,7 +109,7 @@ def test_values_that_were_kept_are_kept(tmp_path):
     np.savez(tmp_path / "far.npz", **arrays | {"x": 100 + arrays["x"]})
     made = data.load(tmp_path / "near.npz").origin.preprocessing
     assert not made.mean and data.load(tmp_path / "far.npz").origin.preprocessing.mean
-    assert samples.dataset(str(tmp_path / "far.npz"), made).x_test.mean() > 99
+    assert new_samples.judged_set(str(tmp_path / "far.npz"), made).x_test.mean() > 99
 
 
 def test_sounds_get_maps_of_the_size_that_the_net_takes(tmp_path):
@@ -119,11 +119,11 @@ def test_sounds_get_maps_of_the_size_that_the_net_takes(tmp_path):
             tone(tmp_path / "short" / name / f"{i}.wav", hertz + 10 * i, 0.3)
     made = data.load(tmp_path / "long").origin.preprocessing
     assert data.load(tmp_path / "short").origin.preprocessing.frames < made.frames
-    d = samples.dataset(str(tmp_path / "short"), made)
+    d = new_samples.judged_set(str(tmp_path / "short"), made)
     assert d.x_test.shape[1] == made.frames
-    ((names, maps),) = samples.batches(tmp_path / "short" / "low" / "0.wav", made, 4)
+    ((names, maps),) = new_samples.new_batches(tmp_path / "short" / "low" / "0.wav", made, 4)
     assert len(names) == 1 and maps.shape[1:] == d.x_test.shape[1:]
-    _, maps = zip(*samples.batches(tmp_path / "short", made, 3), strict=True)
+    _, maps = zip(*new_samples.new_batches(tmp_path / "short", made, 3), strict=True)
     assert [len(m) for m in maps] == [3, 3, 2]
 
 
@@ -131,7 +131,7 @@ def test_what_is_judged_needs_no_groups_of_the_training_data(tmp_path, trained):
     made, options = trained
     text = recording(tmp_path / "own.csv").read_text(encoding="utf-8").replace("person", "device")
     (tmp_path / "own.csv").write_text(text, encoding="utf-8")
-    assert len(samples.dataset(str(tmp_path / "own.csv"), made, options=options | {"group": "person"}).x_test)
+    assert len(new_samples.judged_set(str(tmp_path / "own.csv"), made, options=options | {"group": "person"}).x_test)
     with pytest.raises(DataError, match="own.csv has no column 'person' for --group"):
         data.load(tmp_path / "own.csv", reading=ReadOptions(window="10", group="person"))
     for i in range(4):
@@ -140,9 +140,9 @@ def test_what_is_judged_needs_no_groups_of_the_training_data(tmp_path, trained):
             tone(tmp_path / "other" / name / f"{i}.wav", hertz + 10 * i, 0.3)
     for window, count in ((None, 8), ("0.2s", 16)):
         made = data.load(tmp_path / "tones", reading=ReadOptions(window=window)).origin.preprocessing
-        d = samples.dataset(str(tmp_path / "other"), made, options={"group": "(.+)_", "window": window})
+        d = new_samples.judged_set(str(tmp_path / "other"), made, options={"group": "(.+)_", "window": window})
         assert 0 < len(d.x_test) < count  # each file is a group of its own
-        d = samples.dataset(str(tmp_path / "tones"), made, options={"group": "(.+)_", "window": window})
+        d = new_samples.judged_set(str(tmp_path / "tones"), made, options={"group": "(.+)_", "window": window})
         assert len(d.x_train) == 0 and len(d.x_test) == count and "none can be parted" in d.origin.split
 
 
@@ -153,5 +153,5 @@ def test_photographs_of_one_group_judge_with_all_samples(tmp_path):
             (tmp_path / "pets" / name).mkdir(parents=True, exist_ok=True)
             image.fromarray(np.full((5, 5, 3), 50 * i, np.uint8)).save(tmp_path / "pets" / name / f"ann_{i}.png")
     made = data.load(tmp_path / "pets", size=(4, 4)).origin.preprocessing
-    d = samples.dataset(str(tmp_path / "pets"), made, options={"group": "(.+)_"})
+    d = new_samples.judged_set(str(tmp_path / "pets"), made, options={"group": "(.+)_"})
     assert d.x_train.shape == (0, 4, 4, 3) and len(d.x_test) == 6 and "none can be parted" in d.origin.split

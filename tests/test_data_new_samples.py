@@ -1,14 +1,16 @@
 """New samples of a trained net: the bits that they would have among those that it was trained on."""
 
 import json
+import shutil
 import wave
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from refimpl import data
-from refimpl.data import DataError, Preprocessing, ReadOptions, read_samples
+from refimpl.data import DataError, Preprocessing, ReadOptions, new_samples, read_samples
 from refimpl.storage.files import InputError
 
 RNG = np.random.default_rng(0)
@@ -38,9 +40,13 @@ def test_photographs(tmp_path, channels):
     d = data.load(root, size=(6, 6), channels=channels).with_pixels(-1.0, 1.0)
     found = read_samples(root, stored(d))
     assert bits(found.x) == bits(d.x_train, d.x_test) and found.x.shape == (10, 6, 6, channels)
-    assert found.names[0] == str(root / "cat" / "0.png")
+    assert found.names[0] == "cat/0.png"
     one = read_samples(root / "dog" / "3.png", stored(d))
-    assert np.array_equal(one.x[0], found.x[8])
+    assert np.array_equal(one.x[0], found.x[8]) and one.names == ("3.png",)
+    shutil.copy(root / "dog" / "3.png", root / "dog" / "3")  # by its first bytes
+    again = read_samples(root, stored(d))
+    assert again.names[8:10] == ("dog/3", "dog/3.png") and np.array_equal(again.x[8], again.x[9])
+    (root / "dog" / "3").unlink()
     (root / "cat" / "x.jpg").write_bytes(b"no")
     (root / "cat" / ".hidden.png").write_bytes(b"no")
     (root / "notes.txt").write_text("no")
@@ -50,6 +56,46 @@ def test_photographs(tmp_path, channels):
     assert len(left.x) == 10 and len(left.skipped) == 1
     with pytest.raises(DataError, match="notes.txt is no image"):
         read_samples(root / "notes.txt", stored(d))
+    with pytest.raises(DataError, match="^the image .*x.jpg cannot be read: cannot identify image file$"):
+        read_samples(root / "cat" / "x.jpg", stored(d), skip_bad=True)  # which would leave nothing
+    (root / "dog" / "a.heic").write_bytes(b"no")
+    with pytest.raises(DataError, match=r"a.heic is an image that is not read \(.heic; .*\): convert it$"):
+        read_samples(root / "dog" / "a.heic", stored(d))
+    told = (
+        r"2 problems with the 12 images of .*pets: cat/x.jpg cannot be .*; dog/a.heic is an .*; --skip-bad leaves such"
+    )
+    with pytest.raises(DataError, match=told):
+        read_samples(root, stored(d))
+
+
+def test_a_folder_is_read_a_batch_at_a_time(tmp_path):
+    """Samples that are good are there before one that is not is reached; then all that are not are told."""
+    root = pets(tmp_path / "pets")
+    d = data.load(root, size=(6, 6))
+    (root / "dog" / "5.png").write_bytes(b"no")
+    found = new_samples.new_batches(root, stored(d), 4)
+    assert [next(found)[0], next(found)[0][1:]] == [
+        [f"cat/{i}.png" for i in range(4)],
+        [f"dog/{i}.png" for i in range(3)],
+    ]
+    with pytest.raises(DataError, match="5.png cannot be read"):
+        next(found), next(found)
+    left = []
+    assert [len(names) for names, _ in new_samples.new_batches(root, stored(d), 4, left=left)] == [4, 4, 2]
+    assert left == [(str(root / "dog" / "5.png"), "cannot be read: cannot identify image file")]
+
+
+def test_samples_of_another_kind_than_the_net_was_trained_on(tmp_path):
+    root = pets(tmp_path / "pets")
+    sound, numbers = Preprocessing("sound", rate=8000.0, frames=16), Preprocessing(axes="NTC", channels=2)
+    with pytest.raises(DataError, match="pets holds no clip that can be used"):
+        read_samples(root, sound)
+    with pytest.raises(DataError, match="0.png is no WAV file"):
+        read_samples(root / "cat" / "0.png", sound)
+    with pytest.raises(DataError, match="trained on maps of HxWx2 numbers, not on pixels: .*cat/0.png is an image"):
+        read_samples(root, numbers)
+    with pytest.raises(InputError, match="the preprocessing does not say how files are read"):
+        read_samples(root, Preprocessing("sound"))
 
 
 def test_photographs_of_12_bits_keep_their_scale(tmp_path):
@@ -72,7 +118,7 @@ def test_arrays_of_counts(tmp_path, form):
     np.save(new, x[:4]) if form == "npy" else np.savez(new, x=x[:4])
     found = read_samples(new, stored(d))
     assert found.x.shape == (4, 1, 40, 3) and bits(found.x) < bits(d.x_train, d.x_test)
-    assert found.names == ("sample 0", "sample 1", "sample 2", "sample 3")
+    assert found.names == tuple(f"new.{form} {i}" for i in range(4))
     np.save(tmp_path / "one.npy", x[7])
     assert bits(read_samples(tmp_path / "one.npy", stored(d)).x) < bits(d.x_train, d.x_test)
 
@@ -109,6 +155,19 @@ def test_a_recording_is_cut_as_the_training_one(tmp_path):
             read_samples(hole, stored(d), skip_bad)
 
 
+def test_a_recording_in_an_array_is_cut_as_the_training_one(tmp_path):
+    x, y = RNG.standard_normal((400, 2)) * 9, np.repeat([0, 1], 200)
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    d = data.load(tmp_path / "a.npz", reading=ReadOptions(window="20", stride="10"))
+    made = replace(stored(d), size=d.size, channels=d.channels)  # as a file of weights says it
+    np.save(tmp_path / "b.npy", x[:200])
+    found = read_samples(tmp_path / "b.npy", made)
+    assert len(found.x) == 19 and found.names[1] == "b.npy 10 to 29"
+    assert bits(d.x_train[d.y_train == 0]) < bits(found.x)
+    np.save(tmp_path / "c.npy", x[:20])
+    assert read_samples(tmp_path / "c.npy", made).names == ("c.npy 0",)
+
+
 def test_pictures_in_a_table(tmp_path):
     pixels = RNG.integers(0, 256, (20, 64))
     header = ",".join(["label", *(f"p{i}" for i in range(64))])
@@ -137,12 +196,15 @@ def test_sounds(tmp_path):
     ("name", "message"),
     [
         ("none.npz", "there is no file or folder .*none.npz"),
-        ("a.txt.gz", "a.txt.gz holds no samples for this net: a .npz with x, a .npy or a table"),
+        (
+            "a.txt.gz",
+            "a.txt.gz holds no samples for this net: an image, a WAV file, a table .*, a .npz with x, a .npy or",
+        ),
         ("a.csv", "a.csv is a table, but the net was not trained on one"),
         ("other.npz", "other.npz has no array x: it holds y"),
-        ("nan.npy", "x of .*nan.npy has a NaN or infinite value in sample 1"),
+        ("nan.npy", r"nan.npy has nan at index \(1, 0, 0\); every value must be finite"),
         ("wide.npy", "the samples have C=3 channels, but the net was made for C=2"),
-        ("text.npy", "x of .*text.npy must hold the numbers of at least one sample, but it is <U1"),
+        ("text.npy", "text.npy holds <U1, but samples must be integers .* or floats"),
     ],
 )
 def test_what_holds_no_samples_is_refused(tmp_path, name, message):

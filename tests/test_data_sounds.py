@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from refimpl import data
-from refimpl.data import DataError, Preprocessing, ReadOptions
+from refimpl.data import DataError, Preprocessing, ReadOptions, new_samples
 from refimpl.data.log_mel import BANDS, log_mel
 from refimpl.data.sounds import frames_of
 from refimpl.data.wav import read_wav, resampled
-from refimpl.saved import samples
 
 RNG = np.random.default_rng(0)
 
@@ -192,15 +191,15 @@ def test_a_long_recording_is_told_window_by_window_with_its_time(tmp_path):
     path = write(tmp_path / "street.wav", sine(500, 2.2, 16000), 16000)
     found = data.read_samples(path, made)
     assert found.names == tuple(
-        f"{path}, {a} s to {b} s" for a, b in (("0.00", "1.00"), ("0.50", "1.50"), ("1.00", "2.00"))
+        f"street.wav, {a} s to {b} s" for a, b in (("0.00", "1.00"), ("0.50", "1.50"), ("1.00", "2.00"))
     )
     sound = resampled(*read_wav(path), 8000)
     assert np.array_equal(found.x[1, ..., 0], log_mel(sound[4000:12000], 8000, 64))
     short = data.read_samples(write(tmp_path / "s.wav", sine(500, 0.3)), made)
     assert short.names[0].endswith(", 0.00 s to 0.30 s") and len(short.x) == 1
-    judged = samples.dataset(str(tmp_path / "tones"), made, options={"window": "1s", "stride": "0.5s"})
+    judged = new_samples.judged_set(str(tmp_path / "tones"), made, options={"window": "1s", "stride": "0.5s"})
     assert np.array_equal(judged.x_test, d.x_test) and judged.origin.files == d.origin.files
-    (names, maps), *_ = samples.batches(path, made, 2)
+    (names, maps), *_ = new_samples.new_batches(path, made, 2)
     assert names == list(found.names[:2]) and np.array_equal(maps, found.x[:2])
 
 

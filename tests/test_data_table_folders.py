@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from refimpl import data
-from refimpl.data import DataError, Preprocessing, ReadOptions, read_samples, validation_split
-from refimpl.saved import samples
+from refimpl.data import DataError, Preprocessing, ReadOptions, new_samples, read_samples, validation_split
 
 RNG = np.random.default_rng(0)
 KINDS = ("sit", "walk")
@@ -136,13 +135,13 @@ def test_new_samples_and_judging_ones_have_the_bits_of_those_that_trained(tmp_pa
     assert all(np.array_equal(again[name], x) for name, x in told.items())
     one = read_samples(root / "sit" / "p0_0.csv", made)
     assert one.x.tobytes() == np.stack([x for n, x in again.items() if n.startswith("sit/p0_0.csv")]).tobytes()
-    (names, maps), *_ = samples.batches(root, made, 4)
+    (names, maps), *_ = new_samples.new_batches(root, made, 4)
     assert len(names) == 4 and np.array_equal(maps, found.x[:4])
     options = {"window": window, "lr": 0.1}
-    judged = samples.dataset(str(root), made, options=options)
+    judged = new_samples.judged_set(str(root), made, options=options)
     np.testing.assert_array_equal(judged.x_test, d.x_test)
     assert judged.origin.files["test"] == tuple(d.origin.files["test"] if window else read_names(d))
-    alone = samples.dataset(str(flat(tmp_path / "flat", rows=60) / "rec1.csv"), made, options=options)
+    alone = new_samples.judged_set(str(flat(tmp_path / "flat", rows=60) / "rec1.csv"), made, options=options)
     assert len(alone.x_test) == 1 and alone.classes == ("walk",)  # of one recording the end judges
 
 

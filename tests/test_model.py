@@ -7,9 +7,9 @@ from small_model import NAMES, PIXELS, SIDE, images, net
 import costmodel
 import refimpl as ri
 from refimpl import data
+from refimpl.data import new_samples
 from refimpl.data.dataset import DataError, Dataset
 from refimpl.data.preprocessing import Preprocessing
-from refimpl.saved import samples
 from refimpl.saved.model import Model
 from refimpl.saved.verdict import judged
 from refimpl.storage.checkpoint import CheckpointError
@@ -19,7 +19,7 @@ from refimpl.storage.checkpoint import CheckpointError
 def fitted():
     x, y = images(10)
     model = Model(net(), PIXELS, seed=3)
-    return model.fit(x, np.array(NAMES)[y], epochs=12, lr=0.05, batch=10), x, y
+    return model.fit(x, np.array(NAMES)[y], epochs=12, lr=0.05, batch=10, recipe="plain"), x, y
 
 
 def test_fit_returns_the_model_and_predicts_names(fitted):
@@ -34,10 +34,10 @@ def test_fit_returns_the_model_and_predicts_names(fitted):
 def test_each_fit_trains_more_to_the_bits_of_one_that_trains_all():
     x, y = images(5)
     one, two = (Model(net(), PIXELS, seed=1) for _ in range(2))
-    one.fit(x, y, epochs=3, batch=6)
+    one.fit(x, y, epochs=3, batch=6, recipe="plain")
     for count in (1, 2):
         before = two.steps
-        assert two.fit(x, y, epochs=count, batch=6) is two
+        assert two.fit(x, y, epochs=count, batch=6, recipe="plain") is two
         assert two.steps == before + 3 * count
     np.testing.assert_array_equal(one.predict_proba(x), two.predict_proba(x))
     assert one.history == two.history and one.steps == two.steps == 9
@@ -49,7 +49,7 @@ def test_a_schedule_ends_with_each_fit():
     cosine = ri.Plan(step=ri.Backprop(ri.SGD(0.1, schedule=ri.Schedule("cosine"))))
     for _ in range(2):
         before = model.predict_proba(x)
-        model.fit(x, y, epochs=2, batch=6, plan=cosine)
+        model.fit(x, y, epochs=2, batch=6, plan=cosine, recipe="plain")
         assert float(model.trainer.runner.host("lr", 1)[0]) == pytest.approx(cosine.step.optimizer.rate(5, 6))
         assert (model.predict_proba(x) != before).any()
     assert len(model.history["loss"]) == 4 and model.steps == model.trainer.step == 12
@@ -57,11 +57,11 @@ def test_a_schedule_ends_with_each_fit():
 
 def test_other_settings_go_on_from_the_weights_that_are_there():
     x, y = images(5)
-    model = Model(net(), PIXELS, seed=1).fit(x, y, epochs=2, batch=6)
+    model = Model(net(), PIXELS, seed=1).fit(x, y, epochs=2, batch=6, recipe="plain")
     before = model.predict_proba(x)
     model.fit(x[:9], y[:9], epochs=0, batch=4)
     np.testing.assert_array_equal(model.predict_proba(x), before)
-    model.fit(x[:9], y[:9], epochs=1, batch=4, validation=(x, y))
+    model.fit(x[:9], y[:9], epochs=1, batch=4, validation=(x, y), recipe="plain")
     assert model.steps == 2 * 3 + 3 and len(model.history["loss"]) == 3 and len(model.history["val_accuracy"]) == 1
     assert (model.predict_proba(x) != before).any()
 
@@ -73,7 +73,7 @@ def test_a_file_of_a_model_is_the_model(fitted, tmp_path):
     assert (again.classes, again.preprocessing) == (NAMES, PIXELS)
     np.testing.assert_array_equal(again.predict_proba(x), model.predict_proba(x))
     assert again.saved.recipe["epochs"] == 12 and again.saved.ledger == {"samples": 360, "steps": 36}
-    again.fit(x, model.predict(x), epochs=1, batch=10).save(tmp_path / "b.safetensors")
+    again.fit(x, model.predict(x), epochs=1, batch=10, recipe="plain").save(tmp_path / "b.safetensors")
     third = ri.load(tmp_path / "b.safetensors").saved
     assert third.adapted_from == {"model": "a.safetensors", "sha256": again.saved.sha256}
     again.saved = None
@@ -90,7 +90,7 @@ def test_a_new_name_becomes_a_class_and_the_known_rows_stay(fitted, tmp_path):
     np.testing.assert_array_equal(model.graph.weights["fc.w"][:, :3], kept)
     known = y < 3
     assert (model.predict(x[known]) == names[known]).mean() > 0.9
-    assert model.fit(x, names, epochs=20, lr=0.05, batch=8).score(x, names) > 0.9
+    assert model.fit(x, names, epochs=20, batch=8).score(x, names) > 0.9
     model.fit(x, np.array(list("pqrs"))[y], epochs=0)
     assert model.classes == tuple("pqrs") and "all are new" in model.told and "fc.w" not in model.graph.weights
 
@@ -113,7 +113,7 @@ def test_a_data_set_is_used_by_its_own_names(fitted):
     assert model.evaluate(d).accuracy == 1.0
     np.testing.assert_allclose(model.predict_proba(d), model.predict_proba(x), rtol=1e-4)
     np.testing.assert_array_equal(maps, d.x_test)  # which stay as they are
-    again = Model(net(), PIXELS).fit(d, epochs=10, lr=0.05, batch=10)
+    again = Model(net(), PIXELS).fit(d, epochs=10, lr=0.05, batch=10, recipe="plain")
     assert again.score(d) > 0.9 and again.score(x, y) > 0.9
 
 
@@ -121,7 +121,7 @@ def test_a_path_with_classes_is_a_data_set(fitted, tmp_path):
     model, x, y = fitted
     np.savez(tmp_path / "own.npz", x=x, y=np.array(NAMES)[y])
     assert model.evaluate(tmp_path / "own.npz").samples == 6 and model.score(str(tmp_path / "own.npz")) == 1.0
-    again = Model(net(), PIXELS).fit(tmp_path / "own.npz", epochs=12, lr=0.05, batch=10)
+    again = Model(net(), PIXELS).fit(tmp_path / "own.npz", epochs=12, lr=0.05, batch=10, recipe="plain")
     assert again.samples == 12 * 24 and again.score(x, y) > 0.9
 
 
@@ -133,12 +133,12 @@ def test_arrays_in_other_axes_and_single_samples(fitted):
     np.testing.assert_array_equal(model.predict_proba(x.transpose(0, 3, 1, 2)), model.predict_proba(x))
     made = Preprocessing("window", mean=(1.0, 2.0), std=(1.0, 1.0), channels=2, size=(1, 9))
     windows = np.arange(54, dtype=np.int16).reshape(3, 9, 2)
-    (expected,) = (maps for _, maps in samples.batches(windows[:, None], made, 4))
+    (expected,) = (maps for _, maps in new_samples.new_batches(windows[:, None], made, 4))
     for given in (windows, windows.transpose(0, 2, 1)):
-        ((_, maps),) = samples.batches(given, made, 4)
+        ((_, maps),) = new_samples.new_batches(given, made, 4)
         np.testing.assert_array_equal(maps, expected)
     for given in (windows[2], windows[2].T):
-        ((_, maps),) = samples.batches(given, made, 4)
+        ((_, maps),) = new_samples.new_batches(given, made, 4)
         np.testing.assert_array_equal(maps, expected[2:])
 
 
@@ -181,9 +181,9 @@ def test_samples_that_cannot_be_used(fitted, x, message):
 def test_windows_that_cannot_be_used():
     made = Preprocessing(axes="NTC", mean=(1.0, 2.0), std=(1.0, 1.0), channels=2, size=(1, 9))
     with pytest.raises(DataError, match=r"the array has nan at index \(1, 0, 0\)"):
-        next(samples.batches(np.full((2, 9, 2), [[[0.0]], [[np.nan]]]), made, 4))
+        next(new_samples.new_batches(np.full((2, 9, 2), [[[0.0]], [[np.nan]]]), made, 4))
     with pytest.raises(ValueError, match=r"must be \(N, T, C\), but their shape is \(50, 2\)"):
-        next(samples.batches(np.zeros((50, 2)), made, 4))
+        next(new_samples.new_batches(np.zeros((50, 2)), made, 4))
 
 
 @pytest.mark.parametrize("x", [None, 3, [np.zeros((SIDE, SIDE, 3))]])
@@ -200,7 +200,7 @@ def test_folders_and_files_of_samples(fitted, tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         image.fromarray(x[i]).save(folder / f"{i}.png")
     (tmp_path / "photos" / "notes.txt").write_text("mine")
-    found = [(name, maps) for names, maps in samples.batches(tmp_path / "photos", PIXELS, 4) for name in names]
+    found = [(name, maps) for names, maps in new_samples.new_batches(tmp_path / "photos", PIXELS, 4) for name in names]
     assert [name for name, _ in found] == ["ant/0.png", "ant/3.png", "bee/1.png", "bee/4.png", "cat/2.png", "cat/5.png"]
     assert model.predict(tmp_path / "photos").tolist() == ["ant", "ant", "bee", "bee", "cat", "cat"]
     assert model.predict(tmp_path / "photos" / "cat" / "2.png").tolist() == ["cat"]

@@ -1,5 +1,7 @@
 """Pixels of any range come to a net in its own; what cannot be pixels of its range is refused in one sentence."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_model import NAMES, PIXELS, images, net
@@ -8,8 +10,8 @@ from gradledger import models
 from gradledger.job import prepare
 from gradledger.settings import AdaptSettings
 from refimpl import data
+from refimpl.data import new_samples
 from refimpl.data.dataset import DataError
-from refimpl.saved import samples
 from refimpl.saved.model import Model
 
 X, Y = images(10)
@@ -25,7 +27,7 @@ SENTENCE = (
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("file") / "net.safetensors"
-    Model(net(), PIXELS, seed=3).fit(X, Y, epochs=2, batch=10).save(path)
+    Model(net(), PIXELS, seed=3).fit(X, Y, epochs=2, batch=10, recipe="plain").save(path)
     return path
 
 
@@ -46,7 +48,7 @@ def test_pixels_of_every_range_are_the_same_to_a_net(file, tmp_path, x):
     model = Model(net(), PIXELS, seed=3)
     np.testing.assert_allclose(model.predict_proba(x), model.predict_proba(X), rtol=1e-4)
     path = saved(tmp_path, x)
-    maps = np.concatenate([m for _, m in samples.batches(path, PIXELS, 7)])
+    maps = np.concatenate([m for _, m in new_samples.new_batches(path, PIXELS, 7)])
     np.testing.assert_allclose(maps, X / np.float32(255) * 2 - 1, atol=1e-5)
     if x.min() >= 0:  # else they are maps, as they are
         job = prepare(AdaptSettings(str(file), path, method=["backprop"], batch=8, threads=1))
@@ -62,14 +64,14 @@ def test_pictures_that_were_normalised_for_another_net_are_refused(refused, file
     with pytest.raises(DataError, match=f"^the array {SENTENCE}"):
         Model(net(), PIXELS).predict(NORMALISED)
     with pytest.raises(DataError, match=f"^own {SENTENCE}"):
-        samples.dataset(path, PIXELS)
+        new_samples.judged_set(path, PIXELS)
 
 
 def test_a_net_without_weights_or_of_numbers_takes_any_range(tmp_path):
     path = saved(tmp_path, NORMALISED)
     job = prepare(AdaptSettings("resnet8", path, method=["backprop"], batch=8, threads=1))
     assert job.dataset.x_train.min() < -2
-    numbers = Model(net(), samples.replace(PIXELS, divisor=1.0, black=0.0, white=1.0), seed=3)
+    numbers = Model(net(), replace(PIXELS, divisor=1.0, black=0.0, white=1.0), seed=3)
     numbers.save(tmp_path / "numbers.safetensors")
     graph = models.pretrained(str(tmp_path / "numbers.safetensors"), data.load(path), None, None)
     assert models.pixel_range(graph, str(tmp_path / "numbers.safetensors")) is None

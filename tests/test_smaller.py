@@ -52,7 +52,7 @@ def test_several_changes_are_told_together_where_none_suffices_alone(run):
 
 def test_nothing_smaller(run):
     status, refused, err = run(*STEP, "--memory-limit", "1KiB")
-    assert (status, refused["would_fit"]) == (1, []) and "; nothing smaller was found that fits; " in err
+    assert (status, refused["would_fit"]) == (1, []) and "; nothing smaller was found that fits. The limit" in err
 
 
 def test_the_method_that_says_how_many_layers_keeps_them(run):
@@ -62,6 +62,8 @@ def test_the_method_that_says_how_many_layers_keeps_them(run):
 
 def test_data_of_a_size_of_their_own_keep_it(run):
     _, refused, _ = run("adapt", "--memory-limit", "700KiB")
+    arrays = (sum(refused["memory"][part].values()) for part in ("state", "arena"))
+    assert sum(arrays) == refused["smallest_limit_bytes"] > refused["memory_limit"] == 700 * 1024
     assert [one["options"].split()[0] for one in refused["would_fit"]] == ["--batch"]
     for one in refused["would_fit"]:
         assert run("cost", "--data", "watch", "--memory-limit", "700KiB", *one["options"].split())[0] == 0

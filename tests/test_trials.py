@@ -5,12 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from small_model import PIXELS, images, net
 
 import refimpl as ri
-from gradledger import advise, trials
+from gradledger import advise, job, trials
 from gradledger.cli import main
 from gradledger.settings import AdaptSettings
 from gradledger.show_advice import verdict
+from refimpl import data as source
+from refimpl.recipes.rehearsed import Rehearsed
+from refimpl.saved.model import Model
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +72,38 @@ def test_a_new_classifier_is_shared(plan, monkeypatch):
     assert starts == [1] and found[0]["before"] == found[1]["before"] > 0.4
 
 
+@pytest.mark.parametrize("few", [2000, 10])
+def test_plans_share_data_that_are_read_once(tmp_path, monkeypatch, few):
+    """To the bits of those that each would read, be they pixels that change or maps that move in their memory."""
+    x, y = images(20)
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    Model(net(), PIXELS).save(tmp_path / "net.safetensors")
+    one = AdaptSettings(str(tmp_path / "net.safetensors"), str(tmp_path / "own.npz"), method=["backprop"], batch=16)
+    plans = [one, replace(one, train_last="1", batch=8), replace(one, method=["gradient-filter:patch=2"])]
+    load, loads = source.load, []
+    monkeypatch.setattr(source, "load", lambda *args, **settings: loads.append(args) or load(*args, **settings))
+    monkeypatch.setattr(job, "FEW", few)
+    alone = [job.prepare(plan) for plan in plans]
+    at_hand = job.DataAtHand()
+    assert len(job.read(one, at_hand)[1].x_train) == 48
+    shared = [job.prepare(plan, at_hand) for plan in plans]
+    assert len(loads) == 4 and shared[0].dataset is shared[2].dataset
+    for a, b in zip(alone, shared, strict=True):
+        for name, maps in a.dataset.maps.items():
+            np.testing.assert_array_equal(maps, b.dataset.maps[name])
+        assert a.dataset.x_train.min() < -0.9 and a.pixels and b.pixels and a.settings == b.settings
+        assert (type(a.course) is Rehearsed) == (type(b.course) is Rehearsed) == (few > 60)
+    for other in (replace(one, seed=1), replace(one, pixels="0,1", model="resnet8"), replace(one, recipe="plain")):
+        found = job.prepare(other, at_hand)
+        assert found.dataset is not shared[0].dataset
+        np.testing.assert_array_equal(found.dataset.x_train, job.prepare(other).dataset.x_train)
+    assert len(loads) == 4 + 3 + 3
+
+
 def test_advice_on_data_puts_the_best_first(files, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(advise, "plot", lambda output, name: None)
+    load, loads = source.load, []
+    monkeypatch.setattr(source, "load", lambda *args, **settings: loads.append(args) or load(*args, **settings))
     net, data = files / "net.safetensors", files / "data.npz"
     args = ["cost", "--advise", "--model", str(net), "--data", str(data), "--device", "raspberry-pi-4", "--output"]
     with pytest.raises(SystemExit) as left:
@@ -77,6 +111,7 @@ def test_advice_on_data_puts_the_best_first(files, capsys, monkeypatch, tmp_path
     out = capsys.readouterr().out
     front = json.loads((tmp_path / "advise.json").read_text())["front"]
     tried = {i: p["trial"] for i, p in enumerate(front, start=1) if p["trial"]}
+    assert len(loads) == 1
     assert left.value.code == 0 and 1 < len(tried) <= trials.MOST < len(front)
     assert {1, len(front)} <= tried.keys() and sorted(t["rank"] for t in tried.values()) == [*range(1, len(tried) + 1)]
     best = min(tried, key=lambda i: tried[i]["rank"])

@@ -4,6 +4,7 @@ import csv
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import signal
 from importlib import metadata
@@ -30,7 +31,7 @@ X, Y = images(10)
 def file(tmp_path_factory):
     """A file of a net that tells all of X but where it was taught wrong: every `cat` is a `bee` to it."""
     path = tmp_path_factory.mktemp("file") / "net.safetensors"
-    Model(net(), PIXELS, seed=3).fit(X, np.where(Y == 2, 1, Y), epochs=12, lr=0.05, batch=10).save(path)
+    Model(net(), PIXELS, seed=3).fit(X, np.where(Y == 2, 1, Y), epochs=12, lr=0.05, batch=10, recipe="plain").save(path)
     return path
 
 
@@ -190,6 +191,35 @@ def settings(file, tmp_path, monkeypatch):
     return {"model": str(file), "data": str(tmp_path / "own.npz"), "epochs": 2, "batch": 10, "threads": 1}
 
 
+def test_adapt_ends_with_commands_that_run_as_they_stand(said, settings, photos, capsys):
+    """One evaluates beside the run, into a new folder each time, one predicts; paths are as called from here."""
+    (numbered.BASE.parent / "a b").symlink_to(photos)
+    own = ("--model", settings["model"], "--data", "a b", "--epochs", 2, "--batch", 10, "--threads", 1)
+    told = shown(capsys, "adapt", *own)
+    weights = "gradledger-out/run-1/adapted.safetensors"
+    evaluate, predict = f"gradledger evaluate {weights} --data 'a b'", f"gradledger predict {weights} --data 'a b'"
+    assert told.endswith(f"what comes next; predict takes new samples as well: {evaluate} {predict}")
+    for number in (1, 2):
+        found = said(*shlex.split(evaluate)[1:])
+        assert found["files"]["record"] == f"gradledger-out/run-1/evaluate-{number}/evaluate.json"
+        assert found["samples"] == 6 and found["weights_sha256"] == checkpoint.sha256(weights)
+    assert said(*shlex.split(predict)[1:])["samples"] == 30
+    assert said("evaluate", settings["model"], "--data", "a b")["files"]["record"].startswith(
+        "gradledger-out/evaluate-1/"
+    )
+    assert said("runs")["runs"][0]["folder"] == "gradledger-out/run-1" and len(said("runs")["runs"]) == 1
+    found = said("adapt", *own)
+    assert found["next"] == [command.replace("run-1", "run-2") for command in (evaluate, predict)]
+
+
+def test_the_next_commands_say_what_the_weights_do_not():
+    settings = {"data": "watch", "subject": 3, "skip_bad": True}
+    assert finish.commands(settings, "w")[0] == "gradledger evaluate w --data watch"
+    found = finish.commands(settings | {"data": "clips.npz"}, "w")
+    assert found[0] == "gradledger evaluate w --data clips.npz --subject 3"
+    assert found[1] == "gradledger predict w --data clips.npz --subject 3 --skip-bad"
+
+
 def test_runs_are_numbered_and_none_is_overwritten(said, settings, capsys):
     first = gradledger.adapt(**settings)
     assert first.record["files"]["weights"] == "gradledger-out/run-1/adapted.safetensors"
@@ -346,3 +376,13 @@ def test_skip_bad_leaves_out_what_cannot_be_used(said, capsys, file, photos, tmp
     )
     told = shown(capsys, "evaluate", file, "--data", tmp_path / "mine", "--skip-bad", "--output", tmp_path)
     assert "test: 6 samples left out: " in told and "broken.png cannot be read" in told
+
+
+def test_what_is_shown_of_a_run_has_paths_as_they_are_called_from_here(settings, photos, tmp_path, capsys):
+    shutil.copytree(photos, tmp_path / "own")
+    (tmp_path / "own" / "ant" / "bad.png").write_bytes(b"no")
+    shutil.copy(settings["model"], tmp_path / "net.safetensors")
+    told = shown(capsys, "adapt", "--model", tmp_path / "net.safetensors", "--data", tmp_path / "own", "--skip-bad",
+                 "--epochs", 1, "--threads", 1)  # fmt: skip
+    assert "left out: own/ant/bad.png cannot be read" in told and " net.safetensors on own: " in told
+    assert str(tmp_path) not in told

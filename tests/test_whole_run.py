@@ -141,6 +141,22 @@ def test_a_step_is_no_larger_than_the_data(told):
     assert record["batch"] == 20 - record["run"]["samples"]["validation"] == 10
 
 
+def test_energy_is_told_where_the_power_of_the_board_is_known(capsys):
+    args = ["cost", "--model", "watch", "--from-scratch", "--samples", "200", "--batch", "1", "--device"]
+    for device, known in (("Pi Pico", False), ("Pi Zero 2", True), ("nRF52840", True)):
+        with pytest.raises(SystemExit):
+            main([*args, device])
+        out = capsys.readouterr().out
+        assert ("energy, estimated  -, the board's power is not in its profile\n" in out) is not known
+        step, run = (
+            next(line for line in out.splitlines() if line.startswith(start)).removeprefix(start).split()
+            for start in ("its energy there, estimated", "energy, estimated")
+        )
+        assert ("J" in step[-1] and "J" in run[-1]) is known and (step == ["-"]) is not known
+        note = next(line for line in out.splitlines() if line.startswith("energy: "))
+        assert ("a small part of what a board draws" in note) is not known and "at least" not in note
+
+
 def test_a_folder_of_photos_on_a_board(told, tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):

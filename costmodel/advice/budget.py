@@ -67,16 +67,6 @@ def terms(program: Program) -> dict:
     }
 
 
-def sentence(program: Program) -> str:
-    """Every term of what a memory limit covers, in words."""
-    found = terms(program)
-    named = {
-        part: ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in found[part].items() if n)
-        for part in ("state", "arena")
-    }
-    return f"term by term, state: {named['state'] or 'none'}; arena at its peak: {named['arena']}"
-
-
 def needed(program: Program, weights: str = "trained") -> int:
     """Bytes that a limit covers: arena and state, with weights="updated" without the weights that wait."""
     waiting = _state(program)["convolutions_waiting"] if weights == "updated" else 0

@@ -20,6 +20,7 @@ from ..graph import Graph
 from ..methods.optim import Adam, Schedule
 from ..plan.plan import Backprop, Plan
 from ..surgery.cut import cut, frozen_until
+from ..surgery.for_step import is_quantized
 from ..training.evaluator import inference
 from ..training.guard import NonFiniteError
 from ..training.inputs import Inputs, samples
@@ -55,6 +56,23 @@ def parts_of(
     frozen, tail = cut(graph, place)
     made = compile(frozen, None, batch, backend=backend, threads=threads)
     return made, compile(tail, alone, batch, backend=backend, threads=threads)
+
+
+def parts_that_help(
+    graph: Graph, plan: Plan, batch: int, backend: str | None = None, threads: int | None = None
+) -> tuple[Program, Program] | None:  # fmt: skip
+    """`parts_of` where a classifier that trains first is of use.
+
+    None where nothing else trains, where the net is one of whole numbers, or where its classifier does not stand on one
+    map.
+    """
+    alone = plan.trained(graph).keys() == Plan(0).trained(graph).keys()
+    if alone or plan.step.quantizes is not None or is_quantized(graph):
+        return None
+    try:
+        return parts_of(graph, plan, batch, backend, threads)
+    except ValueError:
+        return None
 
 
 def passes_of(count: int, batch: int) -> int:

@@ -43,6 +43,7 @@ PATIENCE = 0.4  # share of the looks of a run
 PROBES = "learning rate"  # the part of a recipe that chooses it
 LOWER = 0.25  # factor on the learning rate where the best weights are put back
 FAR, MORE = 1.5, 0.2  # a loss above FAR·best + MORE is far above the best one
+FEW, SHARES = 2_000, (0.2, 0.1)  # below so many samples the first share of them is held out, else the second
 KEPT = WINNER, BEST = "winner", "best"  # weights that are kept: the best of the probes, and of the run
 COUNTS = 10**12  # more is no number of steps
 STEP, LOSSES = "step", "losses"  # what is kept beside the arrays of a trainer
@@ -54,6 +55,11 @@ class Glance(NamedTuple):
     step: int
     loss: float
     measure: float
+
+
+def held_share(count: int) -> float:
+    """The share of so many training samples that is held out."""
+    return SHARES[count >= FEW]
 
 
 def looked(trainer: Trainer, x: Inputs, y: np.ndarray) -> Glance:

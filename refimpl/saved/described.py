@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import models
+from ..data.new_arrays import PIXEL
 from ..data.pixels import Level
 from ..data.preprocessing import Preprocessing
 from ..formats import onnx, tflite
@@ -26,7 +27,6 @@ from ..storage import checkpoint, files
 from ..storage.checkpoint import CheckpointError
 from ..storage.files import quoted
 from ..surgery.classifier import changed, of_classifier
-from .samples import PIXEL
 
 PARTS = {  # what a file says beside its model → the words for it
     "preprocessing": "what a sample goes through before it enters: pixels [black, white] or null, size, channels",

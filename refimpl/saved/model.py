@@ -1,11 +1,14 @@
 """A trained net as people use it: `load`, `predict`, `evaluate`, `fit`, `save`, `summary`; classes go by their names.
 
 As in scikit-learn, `fit` returns the model, `predict` gives labels and `predict_proba` shares; as in Keras, each `fit`
-trains `epochs` more, going on from what is there, and `history` holds what it saw. Files of any net of this library, or
-known `.npz`, can be loaded, and a Graph can be wrapped.
+trains `epochs` more, going on from what is there, and `history` holds what it saw. It is watched by samples that it
+does not train on (`saved.fitting`): `outcome` tells what they say of the weights before and after. Files of any net of
+this library, or known `.npz`, can be loaded, and a Graph can be wrapped.
 """
 
+import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,25 +18,29 @@ import numpy as np
 
 from .. import arguments
 from ..compiler.compile import compile
+from ..data import new_samples
 from ..data.dataset import DataError, Dataset
+from ..data.new_arrays import PIXEL, Batch
 from ..data.preprocessing import Preprocessing
 from ..formats import weight_files
 from ..formats.npz import load_npz
 from ..graph import Graph
-from ..methods.optim import CLIP_NORM, MOMENTUM, SGD
+from ..methods.optim import CLIP_NORM, MOMENTUM, SGD, Schedule
 from ..plan.plan import Backprop, Plan
+from ..recipes.head import Head, parts_that_help
+from ..recipes.watched import SAFE, SEARCH
 from ..storage.checkpoint import CheckpointError
 from ..storage.files import quoted
 from ..surgery.classifier import changed
 from ..training.trainer import Trainer
-from . import labels, samples
+from . import labels
 from .described import LITE, ONNX, Saved, described, elements, said
-from .samples import PIXEL
+from .fitting import AUTO, PLAIN, RECIPES, FitOutcome, Part, fit_watched, held_out
 from .verdict import Verdict, judged
 
 BATCH = 32
 OTHERS = (ONNX, LITE, ".npz", *weight_files.SUFFIXES)  # suffixes of files that `save` does not write
-RATE = 0.01  # learning rate of `fit`, with momentum
+RATE = 0.01  # learning rate of `fit`, with momentum; for batches below BATCH times the root of their share of it
 Samples = np.ndarray | Dataset | str | os.PathLike
 
 
@@ -41,8 +48,9 @@ class Model:
     """A net with the names of its classes and the preprocessing of its samples.
 
     classes: a name for each output; its number where it has none. preprocessing: how samples become maps. history:
-    `loss`, the mean of each epoch, and `val_accuracy` where there were samples for it. told: what became of the
-    classifier where the last `fit` brought other classes, in words. Like a Trainer, it is for one thread at a time.
+    `loss`, the mean of each epoch, `val_loss` and `val_accuracy` on samples held out. outcome: of the last `fit` that
+    was watched, None before one. told: what became of the classifier where the last `fit` brought other classes, in
+    words. Like a Trainer, it is for one thread at a time.
     """
 
     def __init__(
@@ -55,6 +63,9 @@ class Model:
         self.preprocessing = plain(graph) if preprocessing is None else preprocessing
         self.history: dict[str, list[float]] = {"loss": []}
         self.told = ""
+        self.outcome: FitOutcome | None = None
+        self.fits = 0  # calls that trained
+        self._found: dict[tuple[int, int], float] = {}  # samples and batch → learning rate that the last one chose
         self.steps = self.samples = self.epochs = 0  # that `fit` has trained
         self.recipe: dict[str, Any] = {}
         self.record: dict[str, Any] = {}  # of the run that made it, where it is known
@@ -83,13 +94,13 @@ class Model:
         """The share of each class (N, K), in the order of `classes`, float64, each row of sum 1.
 
         x: samples (N, H, W, C) as their source has them, before any preprocessing, uint8 for pixels; an image, a folder
-        of images, or what else `saved.samples` reads; the test samples of a Dataset, which are maps already.
+        of images, or what else `data.new_samples` reads; the test samples of a Dataset, which are maps already.
         """
         return np.concatenate([shares for _, shares in self.predictions(x)])
 
     def predictions(
-        self, x: Samples, subject: int | None = None, left: samples.Left | None = None
-    ) -> Iterator[samples.Batch]:
+        self, x: Samples, subject: int | None = None, left: new_samples.Left | None = None
+    ) -> Iterator[Batch]:
         """A batch at a time: names of its samples, and the share of each class (n, K). For more than memory holds.
 
         left: a list for files and rows that cannot be used, and why; without it they are refused.
@@ -97,16 +108,16 @@ class Model:
         for names, maps in self._batches(x, "test", subject, left):
             yield names, shares(np.asarray(self.trainer.predict(maps)))
 
-    def inputs(self, x: Samples, subject: int | None = None) -> Iterator[samples.Batch]:
+    def inputs(self, x: Samples, subject: int | None = None) -> Iterator[Batch]:
         """A batch at a time: names of samples, and the maps (n, H, W, C) that the net takes for them."""
         return self._batches(x, "test", subject)
 
     def _batches(
-        self, x: Samples, part: str, subject: int | None = None, left: samples.Left | None = None
-    ) -> Iterator[samples.Batch]:
+        self, x: Samples, part: str, subject: int | None = None, left: new_samples.Left | None = None
+    ) -> Iterator[Batch]:
         if isinstance(x, Dataset):
-            return samples.of_part(x, part, self.preprocessing, BATCH)
-        return samples.batches(x, self.preprocessing, BATCH, subject, left)
+            return new_samples.of_part(x, part, self.preprocessing, BATCH)
+        return new_samples.new_batches(x, self.preprocessing, BATCH, subject, left)
 
     def evaluate(self, x: Samples, y: Sequence | np.ndarray | None = None) -> Verdict:
         """How the net tells samples x whose classes are y: names, or numbers of `classes`. See `Verdict`.
@@ -122,27 +133,88 @@ class Model:
         return self.evaluate(x, y).accuracy
 
     def fit(
-        self, x: Samples, y: Sequence | np.ndarray | None = None, epochs: int = 1, batch: int = BATCH, lr: float = RATE,
-        plan: Plan | None = None, validation: tuple | None = None,
+        self, x: Samples, y: Sequence | np.ndarray | None = None, epochs: int = 1, batch: int = BATCH,
+        lr: float | None = None, plan: Plan | None = None, validation: tuple | None = None, recipe: str = AUTO,
     ) -> "Model":  # fmt: skip
-        """Train `epochs` more passes over samples x, as `predict_proba` takes them, with classes y; the model itself.
+        """Train up to `epochs` more passes over samples x, as `predict_proba` takes them, with classes y; the model.
 
         y: names, or numbers of `classes`; a Dataset, and a path without y, which is read as one, has its own, and its
-        training samples are meant.
-        Names that the net does not know become new classes, beside those that it knows; where it knows none of them,
-        they take the place of its own. plan: default all layers, SGD with a constant rate `lr`, momentum 0.9 and the
-        gradient clipped at norm 1; its schedule begins anew with each call and ends with it. validation: samples and
-        classes on which accuracy is told after each epoch. The optimizer's momentum goes on while x is as long and the
-        settings are the same, else it starts anew.
+        training samples are meant. Names that the net does not know become new classes, beside those that it knows;
+        where it knows none of them, they take the place of its own.
+
+        recipe: `auto` holds samples out, or takes those of `validation`, (samples, classes), or of the data set; tries
+        learning rates, and keeps the weights that were best on them, which may be those that it began with: `outcome`
+        says so, and a warning does. The same call again goes on, at the rate that was found. `plain` makes the steps of
+        the epochs on all samples, at one rate, and keeps the last weights, be they worse; `validation` is then told
+        after each epoch, and momentum goes on while x is as long and the settings are the same.
+
+        lr: that is tried, of `plain` the rate itself, default 0.01, for smaller batches less. plan: default all layers,
+        SGD with momentum 0.9 and the gradient clipped at norm 1, with `auto` along a cosine; its schedule begins anew
+        with each call and ends with it. DataError where no sample can be held out.
         """
         arguments.whole("epochs", epochs, 0)
         arguments.whole("batch", batch)
+        if recipe not in RECIPES:
+            raise ValueError(f"recipe must be {AUTO!r} or {PLAIN!r}, got {recipe!r}")
         x = self._with_classes(x, y)
         y = _labels(x, y, "train")
         self._follow(y)
         maps = np.concatenate([maps for _, maps in self._batches(x, "train")])
         numbers = self.numbers(y, len(maps))
-        plan = plan or Plan("all", step=Backprop(SGD(lr, MOMENTUM), CLIP_NORM))
+        own = recipe == AUTO and lr is None and plan is None  # the learning rate is ours to find, or was found
+        found = self._found.get((len(maps), batch)) if own else None
+        if plan is None:
+            rate = RATE * math.sqrt(min(1.0, batch / BATCH)) if lr is None else lr
+            schedule = Schedule("cosine" if recipe == AUTO else "constant")
+            plan = Plan("all", step=Backprop(SGD(found or rate, MOMENTUM, schedule=schedule), CLIP_NORM))
+        if not epochs:
+            return self
+        if recipe == PLAIN:
+            self._fit_plain(maps, numbers, epochs, batch, plan, validation)
+        else:
+            train, held = self._parted(x, maps, numbers, validation)
+            outcome = self._fit_watched(train, held, epochs, min(batch, len(train[0])), plan, own and not found)
+            if own and outcome.kept:
+                self._found[len(maps), batch] = outcome.rate
+            if not outcome.kept:
+                warnings.warn(f"fit: {outcome}", stacklevel=2)
+        self.epochs += epochs
+        self.fits += 1
+        return self
+
+    def _parted(self, x: Samples, maps: np.ndarray, numbers: np.ndarray, validation: tuple | None) -> tuple[Part, Part]:
+        """What trains and what is held out."""
+        part = "test"
+        if validation is None and isinstance(x, Dataset) and x.x_val is not None:
+            validation, part = (x, None), "val"
+        if validation is not None:
+            held = np.concatenate([maps for _, maps in self._batches(validation[0], part)])
+            labels = _labels(validation[0], validation[1], part)
+            return (maps, numbers), (held, self.numbers(labels, len(held)))
+        seed = self.saved.recipe.get("seed", self.seed) if self.saved else self.seed
+        train, held = held_out(x, numbers, seed)
+        return (maps[train], numbers[train]), (maps[held], numbers[held])
+
+    def _fit_watched(self, train: Part, held: Part, epochs: int, batch: int, plan: Plan, searched: bool) -> FitOutcome:
+        """Train by the recipe; what came of it. searched: are higher rates tried too?"""
+        self._take_weights()
+        head, weights = None, self.graph.weights
+        if self.told and any(name in weights for name in self.graph.parameters):  # the classifier knows least
+            parts = parts_that_help(self.graph, plan, batch, threads=self.threads)
+            head = Head(*parts, self.seed) if parts else None
+        trainer = Trainer(compile(self.graph, plan, batch, threads=self.threads), self.seed + self.fits)
+        factors = SEARCH if searched else SAFE
+        outcome, sizes = fit_watched(trainer, head, train, held, epochs, factors, self.history)
+        self.outcome, self._trainer, self._trained = outcome, trainer, True
+        self.steps += len(sizes)
+        self.samples += sum(sizes)
+        self.recipe = {"epochs": self.epochs + epochs, "batch": batch, "lr": outcome.rate}
+        return outcome
+
+    def _fit_plain(
+        self, maps: np.ndarray, numbers: np.ndarray, epochs: int, batch: int, plan: Plan, validation: tuple | None
+    ) -> None:  # fmt: skip
+        """Make the steps of the epochs, and nothing else."""
         trainer = self._training(plan, min(batch, len(maps)), len(maps))
         per_epoch = -(-len(maps) // trainer.program.batch)
         begun = trainer.step
@@ -154,9 +226,7 @@ class Model:
                     self.history.setdefault("val_accuracy", []).append(self.score(*validation))
         self.steps += trainer.step - begun
         self.samples += (trainer.step - begun) // per_epoch * len(maps)
-        self.epochs += epochs
-        self.recipe = {"epochs": self.epochs, "batch": trainer.program.batch, "lr": plan.step.optimizer.lr}
-        return self
+        self.recipe = {"epochs": self.epochs + epochs, "batch": trainer.program.batch, "lr": plan.step.optimizer.lr}
 
     def _with_classes(self, x: Samples, y: Sequence | np.ndarray | None) -> Samples:
         """The samples, or of a path without y the data set, split and read as the data that the file was trained on."""
@@ -165,7 +235,7 @@ class Model:
         recipe = self.saved.recipe if self.saved else {}
         name = os.fspath(x)
         subject = recipe.get("subject") if name == "watch" else None
-        return samples.dataset(name, self.preprocessing, subject, recipe.get("seed", 0), recipe)
+        return new_samples.judged_set(name, self.preprocessing, subject, recipe.get("seed", 0), recipe)
 
     def _training(self, plan: Plan, batch: int, count: int) -> Trainer:
         """A trainer that goes on from the present weights, the one at hand where it does the same."""
@@ -193,6 +263,7 @@ class Model:
         new = [str(name) for name in sorted(set(names.tolist()) - set(self.classes))]
         knows = len(new) < len(set(names.tolist()))
         match = labels.matched(self.classes, [*self.classes, *new] if knows else new)
+        self._found.clear()
         graph = changed(self.graph, len(match.rows), None, None, self.graph.name)
         labels.with_rows(graph, self.graph.weights, match, self.seed)
         self.graph, self.told = graph, match.told

@@ -1,0 +1,118 @@
+"""How `Model.fit` trains safely: by the recipe of `gradledger adapt`, watched by samples that it does not train on.
+
+The classifier trains first where it is new, short probes choose the learning rate, and the weights whose loss on the
+samples held out was lowest are kept (`recipes.watched`, `recipes.head`). Where they tell fewer of these samples right
+than those that the training began with, the latter stay. Unlike `adapt`, of few samples those held out never train: the
+next call is watched by them too.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data.dataset import DataError, Dataset
+from ..data.splits import VALIDATION, chosen
+from ..recipes.head import Head
+from ..recipes.watched import Event, Glance, Watched, held_share
+from ..training.inputs import samples
+from ..training.trainer import Trainer
+
+AUTO, PLAIN = RECIPES = ("auto", "plain")
+Part = tuple[np.ndarray, np.ndarray]  # maps (M, H, W, C) and class numbers (M,)
+HINT = f"recipe={PLAIN!r} makes the steps of the epochs on all samples, and nothing watches"
+
+
+@dataclass(frozen=True)
+class FitOutcome:
+    """What a `fit` that was watched came to, on the samples that it did not train on.
+
+    held: how many; before, after: loss and accuracy of the weights before it and of those that are kept; rate: learning
+    rate that was chosen; steps: that were made, those of probes too; kept: are the weights others than before?
+    """
+
+    held: int
+    before: Glance
+    after: Glance
+    rate: float
+    steps: int
+    kept: bool
+
+    def __str__(self) -> str:
+        if self.kept:
+            gain = f"accuracy {100 * self.before.measure:.1f} to {100 * self.after.measure:.1f} %"
+            return f"{gain} on the {self.held} samples held out, at a learning rate of {self.rate:g}"
+        return (
+            f"nothing that was tried tells the {self.held} samples held out better (accuracy "
+            f"{100 * self.before.measure:.1f} %, loss {self.before.loss:.3g}): the weights are as they were; more "
+            f"epochs or other samples may help, {HINT}"
+        )
+
+
+def held_out(x: object, numbers: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the training samples of classes `numbers` (N,) train, and which are held out: indices, ascending.
+
+    x: a Dataset says what belongs together, and draws as `adapt` does. DataError where none can be held out.
+    """
+    groups, spans, name = None, None, "the data"
+    if isinstance(x, Dataset):
+        numbers, groups, spans, name = x.y_train, x.groups, x.spans, x.name
+    try:
+        train, held, _ = chosen(numbers, groups, spans, held_share(len(numbers)), seed, VALIDATION, name)
+    except DataError as e:
+        raise DataError(f"{e}; {HINT}") from None
+    return train, held
+
+
+class Epochs:
+    """The history of a run: of each epoch the mean loss of its steps, and the last look at the samples held out."""
+
+    def __init__(self, steps: int, history: dict[str, list[float]]):
+        """steps: of an epoch; history: is lengthened."""
+        self.steps, self.history = steps, history
+        self.losses, self.look = list[float](), Glance(0, 0.0, 0.0)
+
+    def follow(self, events: Iterable[Event]) -> None:
+        """See a run to its end; one that ends within an epoch has a last one that is shorter."""
+        for event in events:
+            self.look = event.look or self.look
+            if not event.part:
+                self.losses.append(event.loss)
+                if len(self.losses) == self.steps:
+                    self.end()
+        if self.losses:
+            self.end()
+
+    def end(self) -> None:
+        """An epoch is over."""
+        told = {"loss": float(np.mean(self.losses)), "val_loss": self.look.loss, "val_accuracy": self.look.measure}
+        for name, value in told.items():
+            self.history.setdefault(name, []).append(value)
+        self.losses = []
+
+
+def fit_watched(
+    trainer: Trainer, head: Head | None, train: Part, held: Part, epochs: int, factors: str,
+    history: dict[str, list[float]],
+) -> tuple[FitOutcome, list[int]]:  # fmt: skip
+    """Train a new trainer's net; what came of it, and the mini-batches of its steps.
+
+    head: what trains its classifier first. factors: on the learning rate that are tried, SEARCH or SAFE.
+    """
+    first, before = trainer.state(), None
+    if head is not None:
+        for _ in head.fit(*train, *held):
+            pass
+        assert head.fitted is not None
+        before = head.fitted.before
+        trainer.resume({**trainer.resume_arrays(), **head.fitted.weights}, 0, [])
+    watched = Watched(trainer, *train, *held, epochs, factors)
+    Epochs(-(-samples(train[0]) // trainer.program.batch), history).follow(watched.run())
+    course = watched.course
+    before = before or course.looks[0]
+    after = min((look for look in (course.won, course.looks[course.best]) if look), key=lambda look: look.loss)
+    kept = after.loss < before.loss and after.measure >= before.measure
+    if not kept:
+        trainer.restore(first)
+    rate = course.factor * trainer.program.plan.step.optimizer.lr
+    return FitOutcome(len(held[1]), before, after if kept else before, rate, course.made, kept), watched.sizes()
