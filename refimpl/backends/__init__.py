@@ -24,6 +24,7 @@ def fast_rules() -> dict[Pass, list[Callable]]:
     from .cpu import (
         conv_rules,
         elementwise_rules,
+        move_rules,
         norm_rules,
         pool_rules,
         product_rules,
@@ -35,7 +36,7 @@ def fast_rules() -> dict[Pass, list[Callable]]:
 
     found: dict[Pass, list[Callable]] = {}
     norms = (norm_rules, quantized_norm_rules)
-    floats = (conv_rules, elementwise_rules, pool_rules, product_rules)
+    floats = (conv_rules, elementwise_rules, move_rules, pool_rules, product_rules)
     for room in (*rules_of_methods(), *norms, *floats, quantized_rules, quantized_training_rules, rules):
         for rule, passes in room.RULES.items():
             for passed in passes:
