@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import refimpl as ri
@@ -48,6 +48,12 @@ def orders(draw):
     return (*(lengths[i] for i in order), *(1,) * rest), (*(steps[i] for i in order), *(0,) * rest)
 
 
+@example(((3, 9, 5, 1, 1, 1), (5, 15, 1, 0, 0, 0)), 2, "float32")  # rows apart
+@example(((5, 3, 19, 9, 1, 1), (9, 855, 45, 1, 0, 0)), 2, "float32")
+@example(((3, 9, 19, 8, 1, 1), (8, 24, 216, 1, 0, 0)), 2, "float64")
+@example(((3, 19, 9, 1, 1, 1), (171, 1, 19, 0, 0, 0)), 3, "float32")  # turned
+@example(((9, 3, 2, 19, 1, 1), (2, 18, 1, 54, 0, 0)), 2, "float64")
+@example(((2, 3, 2, 5, 2, 3), (3, 6, 180, 36, 18, 1)), 2, "float32")  # six digits
 @given(orders(), st.integers(1, 3), dtypes)
 def test_a_transposition_and_its_gradient_are_numpys(order, n, dtype):
     lengths, steps = order
@@ -71,6 +77,8 @@ def test_axes_that_stay_together_are_moved_as_one():
     assert move_rules.digits((1, 1), (0, 0)) == [(1, 1, 1)]
 
 
+@example(37, 5, 65, 3, "float32", 0)
+@example(300, 0, 64, 128, "float64", 0)
 @given(st.integers(1, 40), st.integers(0, 70), widths, st.integers(0, 70), dtypes, st.integers(0, 99))
 def test_parts_of_rows_are_the_references(n, before, own, behind, dtype, seed):
     rng, width = np.random.default_rng(seed), before + own + behind
@@ -101,6 +109,8 @@ def test_integers_are_joined_by_the_reference_kernel():
     assert move_rules.part_of_rows(None, call) is None
 
 
+@example(3, 4, 5, 17, 8, False, "float32")
+@example(3, 4, 5, 17, 65, True, "float64")
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), widths, widths, st.booleans(), dtypes)
 def test_attached_weights_are_the_references(n, p, q, own, other, after, dtype):
     rng = np.random.default_rng(own)

@@ -33,11 +33,12 @@ def fast_rules() -> dict[Pass, list[Callable]]:
         quantized_training_rules,
         row_rules,
         rules,
+        spread_rules,
     )
 
     found: dict[Pass, list[Callable]] = {}
     norms = (norm_rules, quantized_norm_rules)
-    floats = (conv_rules, elementwise_rules, move_rules, pool_rules, product_rules, row_rules)
+    floats = (conv_rules, elementwise_rules, move_rules, pool_rules, product_rules, row_rules, spread_rules)
     for room in (*rules_of_methods(), *norms, *floats, quantized_rules, quantized_training_rules, rules):
         for rule, passes in room.RULES.items():
             for passed in passes:
