@@ -23,19 +23,23 @@ def fast_rules() -> dict[Pass, list[Callable]]:
     """Pass → the rules that may begin at a call of it, in the order in which they are tried."""
     from .cpu import (
         conv_rules,
+        elementwise_rules,
+        move_rules,
         norm_rules,
         pool_rules,
         product_rules,
         quantized_norm_rules,
         quantized_rules,
         quantized_training_rules,
+        row_rules,
         rules,
+        spread_rules,
     )
 
     found: dict[Pass, list[Callable]] = {}
     norms = (norm_rules, quantized_norm_rules)
-    own = (*norms, conv_rules, pool_rules, product_rules, quantized_rules, quantized_training_rules, rules)
-    for room in (*rules_of_methods(), *own):
+    floats = (conv_rules, elementwise_rules, move_rules, pool_rules, product_rules, row_rules, spread_rules)
+    for room in (*rules_of_methods(), *norms, *floats, quantized_rules, quantized_training_rules, rules):
         for rule, passes in room.RULES.items():
             for passed in passes:
                 found.setdefault(passed, []).append(rule)

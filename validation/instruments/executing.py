@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from refimpl.backends.cpu import gemm, integers, matmul, memory, product, quantized_rounding, shared, simd
+from refimpl.backends.cpu import elementary, gemm, integers, matmul, memory, product, quantized_rounding, shared, simd
 from refimpl.backends.cpu.simd import LANES
 from refimpl.compiler.executed import Ops
 from refimpl.compiler.ir import AtBatch, Buffer, Launch, Prefix
@@ -253,6 +253,8 @@ STAND_INS = {
         (simd.clamp, lambda vector, lo, hi: VECTOR),
         (simd.keep, lambda vector, z, lo, hi: VECTOR),
         (simd.keep_bits, lambda vector, bits: VECTOR),
+        (simd.chosen, lambda vector, a, b: VECTOR),
+        (elementary.power_of_e, lambda vector: VECTOR),
         (simd.inside, lambda vector, lo, hi: 2**LANES - 1),
         (simd.accumulate, lambda pointer, index, vector, n: _count(add=LANES)),
         *((of, _nothing) for of in (simd.store, simd.stream, simd.prefetch, simd.prefetch_write)),

@@ -49,12 +49,13 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, ir.VectorType(dmm.lookup(fe_type.dtype).get_value_type(), LANES))
 
 
-def _binary(function, emit, emit_integer):
+def _binary(function, emit, emit_integer=None):
     @infer_global(function)
     class _Typing(AbstractTemplate):
         def generic(self, args, kws):
             if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
-                return signature(args[0], *args)
+                if emit_integer or isinstance(args[0].dtype, types.Float):
+                    return signature(args[0], *args)
 
     @lower_builtin(function, Vector, Vector)
     def _lower(context, builder, sig, args):
@@ -66,6 +67,7 @@ def _binary(function, emit, emit_integer):
 _binary(operator.add, "fadd", "add")
 _binary(operator.sub, "fsub", "sub")
 _binary(operator.mul, "fmul", "mul")
+_binary(operator.truediv, "fdiv")
 
 
 def spread(builder, scalar, vector):
@@ -297,3 +299,16 @@ def keep_bits(typingctx, vector, bits):
         return builder.select(chosen, args[0], ir.Constant(args[0].type, [0.0] * LANES))
 
     return signature(vector, vector, bits), generate
+
+
+@intrinsic
+def chosen(typingctx, vector, a, b):
+    """a where v ≥ 0, b elsewhere and where v is NaN, lane by lane."""
+    if not isinstance(vector, Vector):
+        return None
+
+    def generate(context, builder, sig, args):
+        v, a, b = args
+        return builder.select(builder.fcmp_ordered(">=", v, ir.Constant(v.type, [0.0] * LANES)), a, b)
+
+    return signature(vector, vector, vector, vector), generate
