@@ -23,6 +23,7 @@ class Gpu:
     """The backend. Its memory and arrays are Numba's arrays of the device."""
 
     def __init__(self):
+        self._given: list[np.ndarray] = []  # to be copied to the device, as far as is known
         self._adopted: dict[int, tuple] = {}  # id of a host's array → a weak reference to it, and the device's array
 
     @cached_property
@@ -65,7 +66,9 @@ class Gpu:
         if 0 not in array.shape:
             given = np.empty(array.shape, array.dtype)
             given[...] = values
-            array.copy_to_device(given, stream=self.stream)
+            with cuda.told():
+                array.copy_to_device(given, stream=self.stream)
+            self._given.append(given)  # until it was copied
 
     def read(self, array) -> np.ndarray:
         """A copy of the host, once all that is queued has ended."""
@@ -103,6 +106,7 @@ class Gpu:
         """Wait for the stream."""
         if not cuda.simulated():
             self.stream.synchronize()
+        self._given.clear()
 
     def work(self, threads: int) -> AbstractContextManager:
         """Threads of the host do not matter."""
