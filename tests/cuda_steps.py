@@ -16,6 +16,7 @@ from costmodel import predict
 from costmodel.device import calibration, gpu_calibration
 from gradledger import adapt
 from gradledger.settings import AdaptSettings
+from refimpl.backends.cuda import conv_rules, tile
 from refimpl.graph import INPUT, Graph
 from refimpl.methods.registry import known
 from refimpl.surgery.for_step import outlined_for
@@ -24,6 +25,11 @@ from validation.instruments.drawn_nets import net_case, plan_of
 from validation.instruments.drawn_passes import picker
 
 CLASSES, BATCH = 3, 3
+TILED = (
+    "backprop",
+    "gradient-filter",
+    "sparse-update",
+)  # methods whose narrow nets run on tiles too
 
 
 def plain():
@@ -68,6 +74,7 @@ def whole():
 
 def nets():
     for name, method in known().items():
+        conv_rules.FEW = 1 if name in TILED else tile.FEW
         quantizes = method.states.kind == "step" and method().quantizes is not None
         for build in (whole,) if quantizes else (plain, residual, inverted):
             graph = build()
@@ -80,12 +87,13 @@ def nets():
             y = rng.integers(0, CLASSES, len(x))
             if plan.loss == "mse":
                 y = rng.normal(size=(len(x), CLASSES)).astype(np.float32)
-            for dtype in (np.float32,) if quantizes else (np.float64, np.float32)[: 1 + (build is plain)]:
+            for dtype in (np.float32,) if quantizes else (np.float64, np.float32)[: 1 + (name == "backprop")]:
                 program = ri.compile(graph, plan, BATCH, backend="reference", threads=1, dtype=dtype)
                 both(f"{graph.name} {name} {np.dtype(dtype)}", program, x, y)
 
 
 def drawn(first, last):
+    conv_rules.FEW = 1
     for seed in range(int(first), int(last)):
         case = net_case(seed)
         drawn, plan = case.program, case.program.plan

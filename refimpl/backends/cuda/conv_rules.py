@@ -13,7 +13,6 @@ from ...compiler.grouping import Arrival, convolution
 from ...compiler.ir import Buffer, Call, Launch, Prefix
 from ...compiler.lower import Lowering
 from ...compiler.two_stage import ADD_SLICES, EXECUTED
-from ...kernels.cuda import simulated
 from ..cpu.rules import absent, activation, named, present, through
 from . import convolution as on_tiles
 from .tile import FEW
@@ -27,7 +26,7 @@ def pixels(buffer: Buffer) -> Buffer:
 def narrow(call: Call) -> bool:
     """Has a group so few channels or outputs that a thread for each result does better than a tile?"""
     z = convolution(call).sizes
-    return min(z["C"], z["K"]) // z["G"] < (1 if simulated() and not grouping.depthwise(call) else FEW)
+    return grouping.depthwise(call) or min(z["C"], z["K"]) // z["G"] < FEW
 
 
 def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
