@@ -191,7 +191,7 @@ def test_a_file_that_says_nothing_is_refused(run, tmp_path):
         (("--fit", "train", "--memory-limit", "1MiB"), "no value of --fit 'train'; did you mean 'trained'?"),
         (("--device", "raspbery-pi-4"), "there is no device 'raspbery-pi-4'; did you mean 'raspberry-pi-4'?"),
         (("--device", "missing.json"), "cannot read the device profile missing.json: No such file or directory"),
-        (("--device", "pyproject.toml"), "there is no device 'pyproject.toml'; known: this-machine, reference"),
+        (("--device", "pyproject.toml"), "no device 'pyproject.toml'; known: this-machine, this-gpu, reference"),
         (("--convention", "papers"), "there is no convention 'papers'; did you mean 'paper'?"),
         (("--train-last", "4"), "train_last is 4, but watch has 3 convolutions"),
         (("--train-last", "some"), "--train-last must be 'all' or a number of convolutions"),

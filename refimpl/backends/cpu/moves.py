@@ -62,7 +62,7 @@ def attached(y, x, w, after):
 
 
 @inline
-def place(number, lengths, steps):
+def element_of(number, lengths, steps):
     """The element at which a block begins: its number in digits of these lengths, each times its step."""
     total, rest = 0, number
     for i in range(OUTER):
@@ -83,7 +83,7 @@ def blocks_copied(y, x, lengths, y_steps, x_steps, block, y_row, x_row):
     into, of = y.reshape(-1), x.reshape(-1)
     for t in prange(y.shape[0] * blocks):
         sample, number = np.int64(t) // blocks * size, np.int64(t) % blocks
-        to, origin = sample + place(number, lengths, y_steps), sample + place(number, lengths, x_steps)
+        to, origin = sample + element_of(number, lengths, y_steps), sample + element_of(number, lengths, x_steps)
         for r in range(block[0]):
             copy(into, to + r * y_row, of, origin + r * x_row, block[1])
 
@@ -96,5 +96,5 @@ def blocks_transposed(y, x, lengths, y_steps, x_steps, block, y_row, x_row):
     into, of = y.reshape(-1), x.reshape(-1)
     for t in prange(y.shape[0] * blocks):
         sample, number = np.int64(t) // blocks * size, np.int64(t) % blocks
-        to, origin = sample + place(number, lengths, y_steps), sample + place(number, lengths, x_steps)
+        to, origin = sample + element_of(number, lengths, y_steps), sample + element_of(number, lengths, x_steps)
         transpose(into, to, y_row, of, origin, x_row, block[0], block[1])

@@ -15,7 +15,7 @@ SLICES, LEAST = 16, 64  # of rows whose sums are added up in the end; rows of a 
 
 
 @inline
-def place(row, lengths, steps):
+def start_of(row, lengths, steps):
     """The element of w that a row of x begins with: its number in digits of these lengths, each times its step."""
     total, rest = 0, row
     for i in range(OUTER):
@@ -37,7 +37,7 @@ def product(y, x, w, lengths, steps, run, step):
     for t in prange((count + many - 1) // many):
         first = np.int64(t) * many
         for r in range(first, min(first + many, count)):
-            start = place(r, lengths, steps)
+            start = start_of(r, lengths, steps)
             row, result = of[r * run : (r + 1) * run], into[r * run : (r + 1) * run]
             if step == 0:
                 factor = factors[start]
@@ -58,7 +58,7 @@ def total(y, x, w, lengths, steps, run, step):
     for t in prange((count + many - 1) // many):
         first = np.int64(t) * many
         for r in range(first, min(first + many, count)):
-            start = place(r, lengths, steps)
+            start = start_of(r, lengths, steps)
             row, result = of[r * run : (r + 1) * run], into[r * run : (r + 1) * run]
             if step == 0:
                 term = terms[start]
