@@ -45,7 +45,7 @@ def loss_of(weights, x, y):
     return float(np.mean(np.log(np.exp(z).sum(1)) - z[np.arange(len(y)), y]))
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("backend", sorted(BACKENDS.keys() - {"cuda"}))
 @pytest.mark.parametrize("n", [6, 4])
 def test_a_step_without_a_backward_pass_is_its_plain_form(backend, n):
     t = ri.Trainer(compiled(backend), seed=7)
@@ -66,7 +66,7 @@ def test_a_step_without_a_backward_pass_is_its_plain_form(backend, n):
     assert t.updates[""][0] == 3
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("backend", sorted(BACKENDS.keys() - {"cuda"}))
 def test_it_is_priced_counted_and_printed(backend):
     p = compiled(backend)
     assert p.sections == ("plus", "first.look", "minus", "second.look", "back", "learn")
