@@ -159,7 +159,17 @@ def test_a_side_that_fails_is_named():
 
 
 def test_names_choose_cases():
-    assert bench.families() == ["filtered", "step", "block", "start", "method", "integers", "quantized", "forward"]
+    assert bench.families() == [
+        "filtered",
+        "step",
+        "block",
+        "start",
+        "method",
+        "imported",
+        "integers",
+        "quantized",
+        "forward",
+    ]
     assert len(bench.choose(["filtered"])) == 14
     assert bench.choose(["filtered-3"]) == ["filtered-3-patch2", "filtered-3-patch4"]
     assert bench.choose(["filtered-3-patch4", "filtered-3"]) == ["filtered-3-patch4", "filtered-3-patch2"]
@@ -172,7 +182,8 @@ def test_names_choose_cases():
         (["filtered-9"], "unknown case 'filtered-9': choose from filtered-0-patch2, filtered-1-patch2"),
         (
             ["methd"],
-            "unknown case 'methd': choose from filtered, step, block, start, method, integers, quantized, forward\n",
+            "unknown case 'methd': choose from filtered, step, block, start, method, imported, integers, quantized, "
+            "forward\n",
         ),
         (["filtered", "--peer", "jax"], "unknown peer 'jax': choose from torch"),
         (["filtered", "--repeats", "0"], "--repeats must be at least 1, got 0"),
