@@ -165,6 +165,7 @@ def test_names_choose_cases():
         "block",
         "start",
         "method",
+        "imported",
         "integers",
         "quantized",
         "forward",
@@ -182,8 +183,8 @@ def test_names_choose_cases():
         (["filtered-9"], "unknown case 'filtered-9': choose from filtered-0-patch2, filtered-1-patch2"),
         (
             ["methd"],
-            "unknown case 'methd': choose from filtered, step, block, start, method, integers, quantized, forward, "
-            "gpu\n",
+            "unknown case 'methd': choose from filtered, step, block, start, method, imported, integers, quantized, "
+            "forward, gpu\n",
         ),
         (["filtered", "--peer", "jax"], "unknown peer 'jax': choose from torch"),
         (["filtered", "--repeats", "0"], "--repeats must be at least 1, got 0"),

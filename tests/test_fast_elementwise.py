@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 import refimpl as ri
 from checks import both_thread_counts
 from refimpl.backends.cpu import elementwise as fast
+from refimpl.backends.cpu import hard_sigmoid as fast_hard_sigmoid
 from refimpl.backends.cpu.elementary import power_of_e
 from refimpl.backends.cpu.simd import LANES, address, load, store
 from refimpl.graph import Graph
 from refimpl.kernels.kernel import inline
-from refimpl.ops import affine, gelu, hard_swish, sigmoid, silu
+from refimpl.ops import affine, gelu, hard_sigmoid, hard_swish, sigmoid, silu
 from validation.instruments import drawn
 
 SPECIAL = (0.0, -0.0, 3.0, -3.0, np.inf, -np.inf, np.nan, 1e-45, -104.5, 89.5, -750.0, 720.0, 1e30, -1e30)
@@ -103,10 +104,32 @@ def test_a_straight_line_is_the_references(size, kind, seed):
     np.testing.assert_allclose(y, affine.forward(x, factor=0.37, offset=-1.25), 1e-6, 1e-6)
 
 
+@given(sizes, st.integers(1, 3), st.booleans(), st.sampled_from(["float32", "float64"]), st.integers(0, 99))
+def test_a_hard_sigmoid_its_mask_and_its_gradient_are_the_references(size, n, masked, kind, seed):
+    rng = np.random.default_rng(seed)
+    x, dy = rng.normal(0, 3, (n, size)).astype(kind), rng.normal(size=(n, size)).astype(kind)
+    x[0, :14] = SPECIAL[:size]
+    alpha, beta = np.dtype(kind).type(0.2), np.dtype(kind).type(0.5)
+
+    def every():
+        y, dx, mask = np.full_like(x, -9), np.full_like(x, -9), np.full((n, -(-size // 8)), 255, np.uint8)
+        fast_hard_sigmoid.forward(y, mask if masked else np.empty((0, 0), np.uint8), x, alpha, beta)
+        fast_hard_sigmoid.grad_x(dx, dy, mask, alpha)
+        return np.concatenate([a.reshape(-1).view(np.uint8) for a in (y, dx, mask)])
+
+    found = np.split(both_thread_counts(every), [x.nbytes, 2 * x.nbytes])
+    y, dx, mask = found[0].copy().view(kind).reshape(x.shape), found[1].copy().view(kind).reshape(x.shape), found[2]
+    np.testing.assert_allclose(y, hard_sigmoid.forward(x, alpha=0.2, beta=0.5), 1e-6, 1e-7)
+    wanted = hard_sigmoid.pack_mask(y) if masked else np.full((n, -(-size // 8)), 255, np.uint8)
+    np.testing.assert_array_equal(mask, wanted.reshape(-1))
+    np.testing.assert_array_equal(dx, hard_sigmoid.grad_x(dy, mask.reshape(n, -1), alpha=0.2))
+
+
 def net() -> Graph:
     """Every operator of these kernels, one after another."""
     g = Graph("net", (5, 3), 3)
     x = g.conv2d("c", "input", 7, 1)
+    x = g.hard_sigmoid("hard", g.affine("wide", x, 2.0, 0.0), 0.2)
     for i, of in enumerate((g.sigmoid, g.silu, g.hard_swish, g.gelu, lambda name, x: g.gelu(name, x, True))):
         x = of(f"a{i}", g.affine(f"line{i}", x, 1.5, 0.25))
     g.linear("fc", g.global_avg_pool("mean", x), 3)
@@ -116,7 +139,8 @@ def net() -> Graph:
 def test_a_net_runs_on_them_and_they_execute_what_they_state():
     p = ri.compile(net(), ri.Plan(), 2, threads=1)
     kernels = {launch.function for launch in p.order}
-    assert {*FORWARD, *BACKWARD, fast.affine} <= kernels
+    hard = {fast_hard_sigmoid.forward, fast_hard_sigmoid.grad_x}
+    assert {*FORWARD, *BACKWARD, fast.affine, *hard} <= kernels
     found = drawn.compare_kernels(p, 2)
     assert found and all(one.ok for one in found), [str(one) for one in found if not one.ok]
 

@@ -4,6 +4,7 @@
     gradledger bench filtered                  the seven latency cases of arXiv 2301.00330, Table 10, at patch 2 and 4
     gradledger bench step-lenet5 block-0       cases by the beginning of their names
     gradledger bench method                    steps under the methods beside our own back-propagation
+    gradledger bench imported                  steps of nets read from ONNX beside those of our own builders
     gradledger bench integers                  inference in whole numbers beside float32
     gradledger bench quantized                 training steps in 8 bits beside float32
     gradledger bench gpu                       steps and filtered convolutions on a GPU beside PyTorch there
@@ -51,9 +52,9 @@ class Case(Protocol):
 
 def cases() -> dict[str, Case]:
     """Every case by name, families together."""
-    from . import blocks, filtered, forward, gpu, integers, methods, quantized, start, steps
+    from . import blocks, filtered, forward, gpu, imported, integers, methods, quantized, start, steps
 
-    own = methods.CASES | integers.CASES | quantized.CASES | forward.CASES | gpu.CASES
+    own = methods.CASES | imported.CASES | integers.CASES | quantized.CASES | forward.CASES | gpu.CASES
     return filtered.CASES | steps.CASES | blocks.CASES | start.CASES | own
 
 

@@ -4,8 +4,10 @@ import numpy as np
 
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
-from ...ops import affine, gelu, hard_swish, sigmoid, silu
+from ...ops import affine, gelu, hard_sigmoid, hard_swish, sigmoid, silu
 from . import elementwise as fast
+from . import hard_sigmoid as fast_hard_sigmoid
+from .rules import absent, flat, named, present
 
 KERNELS = {
     sigmoid.forward: fast.sigmoid, sigmoid.grad_x: fast.sigmoid_grad_x,
@@ -37,7 +39,27 @@ def straight_line(lowering: Lowering, call: Call) -> list[Launch]:
     return [Launch(call.name, fast.affine, (out, x, factor, offset), (x,), (out,), (call,))]
 
 
+def with_mask(lowering: Lowering, call: Call) -> list[Launch]:
+    """A hard sigmoid, and its mask where there is one."""
+    y, x = call.arrays["y"], call.arrays["x"]
+    pack = lowering.find(y, hard_sigmoid.pack_mask)
+    covers, mask = (call, pack) if pack else (call,), pack.arrays["mask"] if pack else absent(2, np.uint8)
+    alpha, beta = (y.dtype.type(call.attrs[name]) for name in ("alpha", "beta"))
+    args = (flat(y), mask, flat(x), alpha, beta)
+    return [Launch(named(covers), fast_hard_sigmoid.forward, args, (x,), present(y, mask), covers)]
+
+
+def through_mask(lowering: Lowering, call: Call) -> list[Launch]:
+    """The gradient of a hard sigmoid, which takes the place of dy where nobody needs that any more."""
+    dx, dy, mask = (call.arrays[a] for a in call.passed.arrays)
+    lowering.overlay(dx, dy, call)
+    args = (flat(dx), flat(dy), mask, dx.dtype.type(call.attrs["alpha"]))
+    return [Launch(call.name, fast_hard_sigmoid.grad_x, args, (dy, mask), (dx,), (call,))]
+
+
 RULES = {  # rule → the passes of the calls that it begins at
     element_by_element: KERNELS,
     straight_line: (affine.forward, affine.grad_x),
+    with_mask: (hard_sigmoid.forward,),
+    through_mask: (hard_sigmoid.grad_x,),
 }

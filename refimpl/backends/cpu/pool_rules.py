@@ -1,12 +1,13 @@
-"""Poolings on the fast kernels: the maximum and its place in one sweep."""
+"""Poolings and maps in another size on the fast kernels: the maximum and its place in one sweep."""
 
 import numpy as np
 
 from ...compiler import grouping
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
-from ...ops import avg_pool, global_avg_pool, max_pool
+from ...ops import avg_pool, global_avg_pool, interpolate, max_pool
 from . import avg_pool as fast_avg_pool
+from . import interpolate as fast_interpolate
 from . import max_pool as fast_max_pool
 from .rules import absent, named, present
 
@@ -40,4 +41,19 @@ def mean(lowering: Lowering, call: Call) -> list[Launch]:
     return [Launch(call.name, kernel, (out, given, *more), (given,), (out,), (call,))]
 
 
-RULES = {maximum: (max_pool.forward, max_pool.grad_x), mean: MEANS}  # rule → the passes of the calls that it begins at
+def resized(lowering: Lowering, call: Call) -> list[Launch]:
+    """A map in another size, or its gradient."""
+    kernel = fast_interpolate.forward if call.passed is interpolate.forward else fast_interpolate.grad_x
+    out, given = (call.arrays[a] for a in call.passed.arrays)
+    z, a = call.sizes, call.attrs
+    rows = interpolate.line(z["H"], z["P"], a["size"][0], a["scale"][0], a["grid"][0])
+    columns = interpolate.line(z["W"], z["Q"], a["size"][1], a["scale"][1], a["grid"][1])
+    args = (out, given, rows, columns, bool(a["smooth"]), a["rounding"])
+    return [Launch(call.name, kernel, args, (given,), (out,), (call,))]
+
+
+RULES = {  # rule → the passes of the calls that it begins at
+    maximum: (max_pool.forward, max_pool.grad_x),
+    mean: MEANS,
+    resized: (interpolate.forward, interpolate.grad_x),
+}
