@@ -89,7 +89,7 @@ def nets():
                 y = rng.normal(size=(len(x), CLASSES)).astype(np.float32)
             for dtype in (np.float32,) if quantizes else (np.float64, np.float32)[: 1 + (name == "backprop")]:
                 program = ri.compile(graph, plan, BATCH, backend="reference", threads=1, dtype=dtype)
-                both(f"{graph.name} {name} {np.dtype(dtype)}", program, x, y)
+                both(f"{build.__name__} {name} {np.dtype(dtype)}", program, x, y)
 
 
 def drawn(first, last):

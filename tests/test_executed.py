@@ -17,6 +17,7 @@ from refimpl.backends.cpu import (
     batch_norm,
     conv2d,
     dequantize,
+    interpolate,
     matmul,
     product,
     quantize,
@@ -51,7 +52,7 @@ def names(seeds):
 
 
 def test_every_kernel_states_what_its_body_does_in_drawn_nets():
-    found, wrong = names(range(150))
+    found, wrong = names(range(300))
     assert wrong == []
     unused = {batch_norm.frozen_table, two_stage.ADD_SLICES.cpu, two_stage.AVERAGE_SLICES.cpu}  # no rule launches them
     # of nets in whole numbers: tests/test_fast_quantized.py
@@ -62,6 +63,7 @@ def test_every_kernel_states_what_its_body_does_in_drawn_nets():
     # tests/test_quantized_gradients.py
     unused |= {quantized_gradients.pointwise, quantized_gradients.depthwise, quantized_gradients.rounded}
     unused |= {quantized_rows.three}
+    unused |= {interpolate.forward, interpolate.grad_x}  # tests/test_fast_interpolate.py
     # the library's own on the CPU; those of a GPU are known once a test has compiled for one
     stated = {kernel for kernel in executed.STATED if not kernel.__module__.startswith("own.")}
     stated -= {kernel for kernel in stated if isinstance(kernel, (Tiled, GpuLoop))}
