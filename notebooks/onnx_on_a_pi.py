@@ -175,7 +175,7 @@ PIXELS = "-1,1"
 net = gradledger.load("random.onnx", pixels=PIXELS, threads=1)
 for rate, epochs in ((0.05, 20), (0.005, 5)):
     plan = ri.Plan("all", step=ri.Backprop(ri.SGD(rate, momentum=0.9), clip_norm=1), train_bias=True)
-    net.fit(x_laptop, y_laptop, epochs=1 if SMALL else epochs, plan=plan)
+    net.fit(x_laptop, y_laptop, epochs=1 if SMALL else epochs, plan=plan, recipe="plain")
 net.save("laptop.safetensors")
 export.run("laptop.safetensors", like=None, output=Path("clothes.onnx"))
 laptop = onnx.load("clothes.onnx")
