@@ -107,7 +107,9 @@ def test_fewer_samples_take_less_time():
 
 
 def test_unknown_device():
-    with pytest.raises(KeyError, match="there is no device 'pi'; known: this-machine, reference, esp32-s3, jet"):
+    with pytest.raises(
+        KeyError, match="there is no device 'pi'; known: this-machine, this-gpu, reference, esp32-s3, jet"
+    ):
         costmodel.estimate(program("residual"), device="pi")
 
 

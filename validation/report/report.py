@@ -45,6 +45,7 @@ SECTIONS = {
 }  # fmt: skip
 MOST = 50  # mismatches that the report lists; the record has all
 LEGEND = {
+    "reach_0, reach_1": "rows and columns on either side of a point that an enlarged or smaller map reads",
     "add, mul, div, sqrt, exp, log, tanh, erf": "arithmetic operations",
     "mac": "one multiplication and one addition",
     "iadd, imul, idiv, shift, logic": "the same of integers, with shifts and operations on bits",
