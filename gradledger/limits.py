@@ -1,5 +1,6 @@
 """Errors that a limit of memory causes, told in a sentence. Imports nothing that could fail for want of memory."""
 
+import errno
 import resource
 
 
@@ -13,7 +14,9 @@ def short_of_memory(e: BaseException | None) -> bool:
     """Did an error come about because memory ran out, or because a library found no room under `ulimit -v`?"""
     limited = addresses() is not None
     while e is not None:
-        unloaded = isinstance(e, (ImportError, SystemError)) or (isinstance(e, OSError) and e.errno is None)
+        unloaded = isinstance(e, (ImportError, SystemError)) or (
+            isinstance(e, OSError) and e.errno in (None, errno.ENOMEM)
+        )
         if isinstance(e, MemoryError) or (limited and unloaded):
             return True
         e = e.__cause__ or (None if e.__suppress_context__ else e.__context__)

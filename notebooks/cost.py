@@ -294,7 +294,7 @@ table(["", "cases", "median error", "within 15 %"], rows)
 # wide, a factor of 2.5 both ways, because that is an assumption and no measurement. A step at batch 8:
 
 # %%
-boards = [name for name in devices.names() if name != devices.HERE and not devices.find(name).flash_bytes]
+boards = [n for n in devices.names() if not n.endswith(("-gpu", "-machine")) and not devices.find(n).flash_bytes]
 figure, axis = plt.subplots(figsize=(12.5, 3.8), layout="constrained")
 for i, (name, plan) in enumerate(PLANS.items()):
     for j, board in enumerate(boards):

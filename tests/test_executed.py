@@ -17,6 +17,7 @@ from refimpl.backends.cpu import (
     batch_norm,
     conv2d,
     dequantize,
+    elementwise,
     interpolate,
     matmul,
     product,
@@ -64,6 +65,7 @@ def test_every_kernel_states_what_its_body_does_in_drawn_nets():
     unused |= {quantized_gradients.pointwise, quantized_gradients.depthwise, quantized_gradients.rounded}
     unused |= {quantized_rows.three}
     unused |= {interpolate.forward, interpolate.grad_x}  # tests/test_fast_interpolate.py
+    unused |= {elementwise.approximate_gelu, elementwise.approximate_gelu_grad_x}  # tests/test_fast_elementwise.py
     # the library's own on the CPU; those of a GPU are known once a test has compiled for one
     stated = {kernel for kernel in executed.STATED if not kernel.__module__.startswith("own.")}
     stated -= {kernel for kernel in stated if isinstance(kernel, (Tiled, GpuLoop))}

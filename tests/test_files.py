@@ -189,7 +189,8 @@ def test_a_foreign_name_is_no_markup_of_the_table(capsys):
         "model": "m", "data_name": "[/n]", "method": "backprop", "steps": 1, "weights": "random", "by_default": [],
         "accuracy_before": 0.5, "accuracy_after": 0.5, "recall": {"[/c]": {"before": 0.5, "after": None}},
         "predicted": costs, "measured": costs, "seconds": 1.0, "files": {},
+        "next": ["gradledger predict [/w]"],
     }  # fmt: skip
     show.adapted(record)
     out = capsys.readouterr().out
-    assert "m on [/n]: backprop" in out and "recall [/c]" in out
+    assert "m on [/n]: backprop" in out and "recall [/c]" in out and "\n  gradledger predict [/w]\n" in out

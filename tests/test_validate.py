@@ -366,7 +366,7 @@ def test_pytorch_that_fails_judges_nothing(monkeypatch):
         (("--method", "niti"), "node bn1 (batch_norm) of watch has no form in whole numbers that share exponents"),
         (("--method", EIGHT), "epsilon=0.001 of forward-gradient is lost in 100% of the weights, whose last digit is"),
         (("--lr", "0"), "lr must be a positive number that float32 can hold, got 0.0"),
-        (("--whole",), "--whole trains a quantized .npz in its own whole numbers, but --model is watch"),
+        (("--whole",), "of a .npz, an ONNX model or one of TensorFlow Lite, but --model is watch"),
         (("--train-last", 9), "train_last is 9, but watch has 3 convolutions"),
         (("--data", "nowhere.npz"), "there is no file or folder nowhere.npz"),
     ],
