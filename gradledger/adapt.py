@@ -12,7 +12,7 @@ from typing import NoReturn
 from costmodel.device import device
 from refimpl import data
 from refimpl.kernels.cuda import CudaError
-from refimpl.recipes.head import kept_bytes
+from refimpl.recipes.head import is_new, kept_bytes
 from refimpl.recipes.plain import Unwatched
 from refimpl.recipes.rehearsed import Rehearsed
 from refimpl.recipes.watched import KEPT, Event
@@ -226,5 +226,6 @@ def needed(job: Job) -> int:
     state = sum(a.nbytes for a in job.trainer.resume_arrays().values())
     weights = sum(job.program.step.parameters[name].nbytes for name in job.program.graph.parameters)
     kept = 0 if isinstance(job.course, Unwatched) else len(KEPT)
-    instead = kept_bytes(job.head.tail) if job.head and isinstance(job.course, Rehearsed) else 0
-    return most_bytes(state, results(job.settings.model, weights), kept, instead, job.course.most)
+    new = bool(job.head) and is_new(job.program.graph, job.head.tail)
+    classifiers = kept_bytes(job.head.tail) * (new + isinstance(job.course, Rehearsed)) if job.head else 0
+    return most_bytes(state, results(job.settings.model, weights), kept, classifiers, job.course.most)

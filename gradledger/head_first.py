@@ -20,10 +20,10 @@ def fit(job: Job, show: Callable[[Event], None], check: Callable[[], None]) -> d
     for event in head.fit(d.x_train, d.y_train, d.x_val, d.y_val, whole=isinstance(job.course, Rehearsed)):
         show(event)
         check()
-    found, trainer = head.fitted, job.trainer
-    trainer.resume({**trainer.resume_arrays(), **found.weights}, 0, [])
+    found = head.fitted
     if isinstance(job.course, Rehearsed):
         job.course.instead = found.whole
+    job.course.begin_headed(found.weights)
     job.head = None  # its maps and its memory are needed no more
     return {
         "before": told(found.before),

@@ -10,7 +10,7 @@ from refimpl.data.scale import check_range
 from refimpl.graph import Graph
 from refimpl.kernels.cuda import CudaError
 from refimpl.models import ModelError
-from refimpl.recipes.head import Head, parts_that_help
+from refimpl.recipes.head import Head, is_new, parts_that_help
 from refimpl.recipes.plain import Unwatched
 from refimpl.recipes.rehearsed import Rehearsed
 from refimpl.recipes.watched import FEW, GIVEN, SAFE, SEARCH, Watched, held_share
@@ -88,7 +88,7 @@ def prepare(settings: AdaptSettings, at_hand: DataAtHand | None = None) -> Job:
     trainer = trainer_of(program, settings.seed)
     settings = decided(settings, program.plan)
     head = head_of(settings, graph, program)
-    run = course(settings, trainer, dataset, whole)
+    run = course(settings, trainer, dataset, whole, head is not None and is_new(program.graph, head.tail))
     return Job(settings, dataset, program, trainer, method, origin(graph), run, head, pixels)
 
 
@@ -178,16 +178,19 @@ def parted(settings: AdaptSettings, d: data.Dataset) -> tuple[data.Dataset, data
 
 
 def course(
-    settings: AdaptSettings, trainer: ri.Trainer, d: data.Dataset, whole: data.Dataset | None
+    settings: AdaptSettings, trainer: ri.Trainer, d: data.Dataset, whole: data.Dataset | None, headed: bool
 ) -> Watched | Rehearsed | Unwatched:  # fmt: skip
-    """How the run goes through its steps. whole: the data before samples were held out, where they train in the end."""
+    """How the run goes through its steps. whole: the data before samples were held out, where they train in the end.
+
+    headed: does a new classifier train alone before?
+    """
     if settings.recipe == recipe.PLAIN:
         return Unwatched(trainer, d.x_train, d.y_train, settings.epochs)
     part, held = (d.x_train, d.y_train), (d.x_val, d.y_val)
     if whole is not None:
         factors = SEARCH if settings.probe else SAFE
-        return Rehearsed(trainer, part, held, (whole.x_train, whole.y_train), settings.epochs, factors)
-    return Watched(trainer, *part, *held, settings.epochs, SEARCH if settings.probe else GIVEN)
+        return Rehearsed(trainer, part, held, (whole.x_train, whole.y_train), settings.epochs, factors, headed)
+    return Watched(trainer, *part, *held, settings.epochs, SEARCH if settings.probe else GIVEN, headed)
 
 
 def head_of(settings: AdaptSettings, graph: Graph, program: ri.Program) -> Head | None:

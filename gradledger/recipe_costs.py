@@ -36,7 +36,7 @@ def drawn_up(record: dict, settings: AdaptSettings, program: ri.Program) -> dict
 
 def seen(course: dict) -> int:
     """How often the held-out samples were looked at; a step that fails stands for a look that was not made."""
-    looks = [*course["looks"], *(look for probe in course["probed"] for look in probe)]
+    looks = [*course["looks"], *course["direct"], *(look for probe in course["probed"] for look in probe)]
     last = course.get("again", {}).get("loss") is not None
     return sum(loss is not None for _, loss, _ in looks) + last
 

@@ -1,7 +1,8 @@
 """What a whole run of `adapt` costs, before it runs: its steps, what its recipe adds, its memory, disk and joules.
 
 Nothing is trained: data are read to be counted. What is priced is the run to its end, with the probes of the learning
-rate that are usually made; the upper bound of its seconds has the most of them. One that stops improving ends earlier
+rate that are usually made, or none where the run of all layers at once may make them needless; the upper bound of its
+seconds has the most of them. One that stops improving ends earlier
 (`steps_least`). Kernels are in their cache: to compile them is another matter
 (`gradledger warmup`).
 
@@ -26,7 +27,7 @@ from refimpl import data
 from refimpl.data.on_demand import OnDemand
 from refimpl.data.splits import VALIDATION, chosen
 from refimpl.graph import Graph
-from refimpl.recipes.head import kept_bytes, parts_of_fit, passes_of
+from refimpl.recipes.head import is_new, kept_bytes, parts_of_fit, passes_of
 from refimpl.recipes.watched import FEW, GIVEN, KEPT, SAFE, SEARCH, Pace, held_share, sizes_of
 from refimpl.training.evaluator import inference
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 COMMAND = 16 << 20  # bytes of the command line beside `Base.fixed`: three runs took 14 to 20 million
 AROUND = 6.0  # seconds for start and end: processor time of three short runs on an AMD EPYC, less their steps
-FURTHER = "steps of more probes, at most"
+FURTHER = "steps of more that is tried, at most"
 ENDS = ("low", "mid", "high")
 PHOTOS = "folder of images"
 UNITS = {"MiB": 2**20, "KiB": 2**10, "B": 1}
@@ -121,7 +122,8 @@ def nbytes(x: np.ndarray | OnDemand) -> int:
 class PlannedCourse:
     """A run to its end: mini-batches of its steps, looks at the samples held out; and the fewest steps of one.
 
-    more, more_looks: of further probes, where the usual ones do not choose the learning rate.
+    more, more_looks: of further probes, where the usual ones do not choose the learning rate, and of the run after them
+    where the one of all layers at once was none.
     """
 
     sizes: list[int]
@@ -131,30 +133,39 @@ class PlannedCourse:
     more_looks: int
 
 
-def course_of(settings: "CostSettings", samples: SampleCounts, batch: int) -> PlannedCourse:
-    """The course of a run that goes to its end."""
+def course_of(settings: "CostSettings", samples: SampleCounts, batch: int, headed: bool) -> PlannedCourse:
+    """The course of a run that goes to its end; headed: does a new classifier train alone before?"""
     whole = sizes_of([[0, settings.epochs * -(-samples.train // batch)]], samples.train, batch)
     if settings.recipe == recipe.PLAIN:
         return PlannedCourse(whole, 0, len(whole), [], 0)
     probing = settings.lr is None if settings.probe is None else settings.probe
     pace = Pace.of(samples.part, batch, settings.epochs, SEARCH if probing else SAFE if samples.rehearsed else GIVEN)
-    probe, more = [[0, pace.probe]], pace.most - pace.usual
-    each, looks = pace.looks(pace.probe), pace.usual * pace.looks(pace.probe)
-    if samples.rehearsed:
-        sizes = sizes_of(probe * pace.usual, samples.part, batch) + whole
-        least, looks = min(pace.vain * pace.probe, len(sizes)), 1 + looks + 1
+    probe, watched = [[0, pace.probe]], [[0, pace.total]]
+    each, run = pace.looks(pace.probe), pace.looks(pace.total)
+    if headed:  # the run with all layers at once, which may be better: then there are no probes
+        tried, looks, least, probes = watched, run, pace.directly, pace.most
     else:
-        sizes = sizes_of([*probe * pace.usual, [0, pace.total]], samples.part, batch)
-        least, looks = min(pace.least, len(sizes)), 1 + looks + pace.looks(pace.total)
-    return PlannedCourse(sizes, looks, least, sizes_of(probe * more, samples.part, batch), more * each)
+        tried, looks, least, probes = probe * pace.usual, pace.usual * each, 0, pace.most - pace.usual
+    more, more_looks = probe * probes, probes * each
+    if samples.rehearsed:
+        sizes = sizes_of(tried, samples.part, batch) + whole
+        least, looks = min(least + pace.vain * pace.probe, len(sizes)), 1 + looks + 1
+    elif headed:
+        sizes = sizes_of(tried, samples.part, batch)
+        more, more_looks, looks = more + watched, more_looks + run, 1 + looks
+    else:
+        sizes = sizes_of([*tried, *watched], samples.part, batch)
+        least, looks = min(pace.least, len(sizes)), 1 + looks + run
+    return PlannedCourse(sizes, looks, least, sizes_of(more, samples.part, batch), more_looks)
 
 
 def priced(settings: "CostSettings", graph: Graph, step: predict.Estimate, samples: SampleCounts) -> dict:
     """The price of the run of which `step` is a full step; graph: before it was made for the step."""
     program, on = step.program, step.device
-    course, judge = course_of(settings, samples, program.batch), inference(program)
-    head = job.head_programs(settings, graph, program)
-    instead = kept_bytes(head[1]) if head and samples.rehearsed else 0
+    head, judge = job.head_programs(settings, graph, program), inference(program)
+    headed = head is not None and is_new(program.graph, head[1])
+    course = course_of(settings, samples, program.batch, headed)
+    classifiers = kept_bytes(head[1]) * (headed + samples.rehearsed) if head else 0
     parts = [("steps", program, course.sizes)]
     held, test = (split(count, program.batch) for count in (samples.held, samples.test))
     parts += [("looks at samples held out", judge, held * course.looks), ("test before and after", judge, 2 * test)]
@@ -206,7 +217,7 @@ def priced(settings: "CostSettings", graph: Graph, step: predict.Estimate, sampl
             "board": on.watts and {end: on.watts[1] * s for end, s in seconds.items()},
             "counted": dict(joules),
         },
-        "disk_bytes": None if on.flash_bytes else disk(settings, program, course, instead),
+        "disk_bytes": None if on.flash_bytes else disk(settings, program, course, classifiers),
     }
     return record | {"ok": fitting["ok"], "verdict": verdict(record, samples, on)}
 
@@ -253,19 +264,19 @@ def memory(
         frozen, tail = head
         maps = 4 * math.prod(frozen.graph.shape(frozen.graph.output)[1:]) * (samples.part + samples.held)
         maps *= 1 + samples.rehearsed
-        course += kept_bytes(tail) if samples.rehearsed else 0
+        course += kept_bytes(tail) * (is_new(program.graph, tail) + samples.rehearsed)
         first = maps + sum(p.peak_bytes + p.constant_bytes for p in head) + 4 * tail.state_bytes
         found["launches"] += on.base.launch * sum(len(p.order) for p in head)
     return found | {"recipe": max(course, first), "command": COMMAND}
 
 
-def disk(settings: "CostSettings", program: ri.Program, course: PlannedCourse, instead: int) -> int:
+def disk(settings: "CostSettings", program: ri.Program, course: PlannedCourse, classifiers: int) -> int:
     """The most bytes that the run has on the disk at once, but for a few that count its updates."""
     parameters = program.step.parameters
     state = sum(b.nbytes for b in (*parameters.values(), *program.step.state.values()))
     weights = sum(parameters[name].nbytes for name in program.graph.parameters)
     kept = 0 if settings.recipe == recipe.PLAIN else len(KEPT)
-    return most_bytes(state, results(settings.model, weights), kept, instead, len(course.sizes) + len(course.more))
+    return most_bytes(state, results(settings.model, weights), kept, classifiers, len(course.sizes) + len(course.more))
 
 
 def verdict(record: dict, samples: SampleCounts, on: devices.Device) -> str:

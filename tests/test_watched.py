@@ -1,5 +1,6 @@
 """A watched training: its rate, its best weights, its end, and the same bits where it is taken up again."""
 
+import itertools
 import json
 import math
 
@@ -9,7 +10,7 @@ import pytest
 import refimpl as ri
 from refimpl.recipes import head
 from refimpl.recipes.rehearsed import Rehearsed
-from refimpl.recipes.watched import GIVEN, PROBES, SAFE, SEARCH, Course, Pace, Watched, following
+from refimpl.recipes.watched import AT_ONCE, GIVEN, PROBES, SAFE, SEARCH, Course, Pace, Watched, following
 
 CLASSES = 3
 
@@ -152,10 +153,33 @@ def exchanged(t):
     return run
 
 
+WRONG = (Y_VAL + 1) % CLASSES
+USED = trainer()  # to labels that are wrong
+USED.fit(X_VAL, WRONG, 40)
+OUTER = {name: a.copy() for name, a in trainer().parameters.items() if name.startswith("fc")}
+
+
+def headed(t, whole, wins):
+    """A run with a classifier that was trained alone, as it were: one that all layers at once beat, or do not."""
+    held = (X_VAL, Y_VAL if wins else WRONG)
+    run = Rehearsed(t, (X, Y), held, ALL, 8, headed=True) if whole else Watched(t, X, Y, *held, 8, headed=True)
+    if wins:
+        head = {name: a + 1 for name, a in OUTER.items()}
+    else:
+        t.resume({**t.resume_arrays(), **USED.parameters, **OUTER}, 0, [])
+        head = {name: USED.parameters[name] for name in OUTER}
+    run.begin_headed(head)
+    return run
+
+
 RUNS = {
     "watched": lambda t: Watched(t, X, Y, X_VAL, Y_VAL, 8),
     "rehearsed": lambda t: Rehearsed(t, (X, Y), (X_VAL, Y_VAL), ALL, 8),
     "another classifier": exchanged,
+    "at once": lambda t: headed(t, False, True),
+    "at once, then all": lambda t: headed(t, True, True),
+    "not at once": lambda t: headed(t, False, False),
+    "not at once, then all": lambda t: headed(t, True, False),
 }
 
 
@@ -165,13 +189,15 @@ def test_a_run_that_is_taken_up_after_any_step_ends_with_the_same_bits(kind, run
     whole = RUNS[run](trainer(**STEPS[kind]))
     events = all_of(whole)
     probe = Pace.of(len(X), 16, 8).probe
-    for stop in {0, 1, 4, 5, probe - 1, probe, probe + 1, 2 * probe, 3 * probe, 3 * probe + 1, len(events) - 1}:
-        if stop >= len(events):
+    direct = sum(e.part == AT_ONCE for e in events)
+    stops = {0, 1, 4, 5, direct - 1, direct, direct + 1, len(events) - 1}
+    stops |= {direct + n for n in (probe - 1, probe, probe + 1, 2 * probe, 3 * probe, 3 * probe + 1)}
+    for stop in stops:
+        if not 0 <= stop < len(events):
             continue
         first = RUNS[run](trainer(**STEPS[kind]))
-        for event in first.run() if stop else ():
-            if event.step == stop:
-                break
+        for _ in itertools.islice(first.run(), stop):
+            pass
         state = first.trainer.state()
         arrays, course = first.saved()
         arrays = {name: a.copy() for name, a in arrays.items()}
@@ -183,6 +209,49 @@ def test_a_run_that_is_taken_up_after_any_step_ends_with_the_same_bits(kind, run
         for name, a in whole.trainer.parameters.items():
             assert np.array_equal(a, again.trainer.parameters[name]), (kind, stop, name)
         assert again.told() == whole.told() and again.sizes() == whole.sizes()
+
+
+def test_all_layers_at_once_are_the_run_where_they_beat_the_classifier_alone():
+    plain = trainer(0.01)
+    plain.fit(X, Y, 8)
+    run = headed(trainer(0.01), False, True)
+    events, course = all_of(run), run.course
+    assert course.at_once and course.ended and not course.probed and {e.part for e in events} == {AT_ONCE}
+    assert len(events) == events[-1].steps == course.made == len(run.trainer.losses)
+    assert run.trainer.losses == pytest.approx(plain.losses[: len(events)], rel=1e-5)  # at the rate that was given
+    best = min(look.loss for look in course.direct)
+    assert run.look().loss == best < course.looks[0].loss and len(course.looks) == 1
+    run = headed(trainer(0.01), True, True)
+    events, plain = all_of(run), trainer(0.01)
+    plain.fit(*ALL, 8)
+    again = [e for e in events if not e.part]
+    assert run.watched.course.at_once and run.again.kept and len(events) == events[-1].steps <= run.most
+    assert [e.loss for e in again] == pytest.approx(plain.losses, rel=1e-5)
+    for name, a in plain.parameters.items():
+        np.testing.assert_allclose(run.trainer.parameters[name], a, rtol=1e-3, atol=1e-5)
+
+
+def test_the_classifier_alone_is_the_beginning_where_all_layers_at_once_are_worse():
+    for whole in (False, True):
+        run, none = headed(trainer(0.01), whole, False), headed(trainer(0.01), whole, False)
+        (none.watched if whole else none).own = {}  # nothing to try
+        events, others = all_of(run), all_of(none)
+        direct = [e for e in events if e.part == AT_ONCE]
+        watched = run.watched if whole else run
+        assert len(direct) == watched.pace.directly and not watched.course.at_once and watched.course.probed
+        assert [e.loss for e in events[len(direct) :]] == [e.loss for e in others]
+        for name, a in none.trainer.parameters.items():
+            assert np.array_equal(a, run.trainer.parameters[name]), name
+        assert len(events) <= run.most
+
+
+def test_a_loss_that_is_not_finite_at_once_leaves_the_classifier():
+    run = headed(trainer(3e8), False, True)
+    first = run.look().loss
+    all_of(run)
+    assert not run.course.at_once and run.look().loss <= first and np.isfinite(run.trainer.predict(X)).all()
+    assert all(not math.isfinite(look.loss) for look in run.course.direct[-1:])
+    json.dumps(run.course.as_json(), allow_nan=False)
 
 
 def test_after_the_probes_all_samples_train_from_the_beginning():
@@ -279,6 +348,11 @@ def test_what_is_of_another_run_is_refused():
         run.resume(arrays, course | {"best": 7})
     with pytest.raises(ValueError, match="needs samples that it does not train on, got none"):
         Watched(trainer(), X, Y, X_VAL[:0], Y_VAL[:0], 2)
+    for changed in ({"at_once": True}, {"direct": [[5, 0.5, 0.5]], "looks": []}, {"direct": [[5, 0.5, 0.5]]}):
+        with pytest.raises(ValueError, match=r"no run was tried so|lacks the classifier that it began with"):
+            run.resume(arrays, course | changed)
+    with pytest.raises(ValueError, match="no array of the classifier"):
+        run.resume(arrays | {"own/fc.w": np.zeros((2, 2), np.float32)}, course)
     assert Course.of(course).looks == run.course.looks and not math.isnan(run.course.looks[0].loss)
 
 

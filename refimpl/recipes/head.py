@@ -97,6 +97,11 @@ def parts_of_fit(
     ]
 
 
+def is_new(graph: Graph, tail: Program) -> bool:
+    """Does a net that has weights have none of its classifier, which `tail` trains?"""
+    return bool(graph.weights) and not graph.weights.keys() & set(tail.step.gradients)
+
+
 def kept_bytes(tail: Program) -> int:
     """Bytes of the weights that train on the maps."""
     return sum(tail.step.parameters[name].nbytes for name in tail.step.gradients)

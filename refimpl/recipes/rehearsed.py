@@ -1,11 +1,12 @@
 """A run over few samples: probes that others watch, then the steps of the epochs on all of them.
 
 Of few samples none can be spared. So some are held out for the probes (`watched`) that find a learning rate; then the
-training begins again, from the same weights, on all samples, those that were held out among them, at that rate. Where
-no probe improved on the beginning, nothing trains. A classifier that trained alone before the probes did so on a part
-too: before the samples held out have been looked at for the last time it must not know them, then it gives way to one
-that trained on all of them (`instead`). Where the end is clearly above the best probe's loss on the samples
-held out, although it has been trained on them, that probe's weights are kept instead.
+training begins again, from the same weights, on all samples, those that were held out among them, at that rate; or as
+the run of all layers at once did, where that was better than the classifier alone and no probe was made. Where no probe
+improved on the beginning, nothing trains. A classifier that trained alone before the probes did so on a part too:
+before the samples held out have been looked at for the last time it must not know them, then it gives way to one that
+trained on all of them (`instead`). Where the end is clearly above the lowest loss on the samples held out that was seen
+before, although it has been trained on them, the weights of that are kept instead.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ import numpy as np
 from ..training.guard import NonFiniteError
 from ..training.inputs import Inputs, samples
 from ..training.trainer import Progress, Trainer
-from .watched import SEARCH, WINNER, Event, Watched, counted, near, sizes_of
+from .watched import SEARCH, WINNER, Event, Watched, check_arrays, counted, near, sizes_of
 
 INSTEAD = "instead"  # before the names of arrays that are kept beside those of the others
 
@@ -40,16 +41,16 @@ class Rehearsed:
 
     def __init__(
         self, trainer: Trainer, part: tuple[Inputs, np.ndarray], held: tuple[Inputs, np.ndarray],
-        whole: tuple[Inputs, np.ndarray], epochs: int, factors: str = SEARCH,
+        whole: tuple[Inputs, np.ndarray], epochs: int, factors: str = SEARCH, headed: bool = False,
     ):  # fmt: skip
         """part, held, whole: maps (M, …) and labels (M, …) to probe on, to watch by and to train on in the end.
 
-        factors: on the learning rate that are tried, SEARCH or SAFE.
+        factors: on the learning rate that are tried, SEARCH or SAFE; headed: as of `Watched`.
         """
         trainer.check(*whole)
         self.instead: dict[str, np.ndarray] = {}  # arrays that take their place when the probes are over
         self.trainer, self.whole, self.epochs = trainer, whole, epochs
-        self.watched = Watched(trainer, *part, *held, epochs, factors)
+        self.watched = Watched(trainer, *part, *held, epochs, factors, headed)
         self.again = Again()
         self.total = epochs * -(-samples(whole[0]) // trainer.program.batch)
         self._steps: Iterator[Progress] | None = None
@@ -59,6 +60,10 @@ class Rehearsed:
         """The most steps that are made."""
         return self.watched.most - self.watched.pace.total + self.total
 
+    def begin_headed(self, classifier: Mapping[str, np.ndarray]) -> None:
+        """As `Watched.begin_headed`."""
+        self.watched.begin_headed(classifier)
+
     def sizes(self) -> list[int]:
         """The mini-batches of the steps that were made."""
         batch = self.trainer.program.batch
@@ -67,7 +72,7 @@ class Rehearsed:
     def run(self) -> Iterator[Event]:
         """Train to the end, a step at a time; the weights that are kept are in place when it ends."""
         for event in self.watched.choose():
-            yield event._replace(steps=self.watched.probes + self.total)
+            yield event._replace(steps=self.watched.before + self.total)
         if not self.again.ended and not self.watched.improves:
             self._exchange()
             self.again.ended = True
@@ -90,14 +95,10 @@ class Rehearsed:
         flags = (self.again.ended, self.again.kept)
         if any(type(flag) is not bool for flag in flags) or type(self.again.loss) not in (float, type(None)):
             raise ValueError("no run on all samples stands so")
-        found, there = {}, self.trainer.resume_arrays()
-        for key in (key for key in arrays if key.startswith(f"{INSTEAD}/")):
-            name = key.removeprefix(f"{INSTEAD}/")
-            found[name] = a = arrays[key]
-            if name not in there or (there[name].shape, there[name].dtype) != (a.shape, a.dtype):
-                raise ValueError(f"{name} of {a.dtype} {a.shape} is no array of the classifier")
-        self.instead = found
-        self.watched.resume({key: a for key, a in arrays.items() if not key.startswith(f"{INSTEAD}/")}, own)
+        instead = {key for key in arrays if key.startswith(f"{INSTEAD}/")}
+        self.instead = {key.removeprefix(f"{INSTEAD}/"): arrays[key] for key in instead}
+        check_arrays(self.instead, self.trainer)
+        self.watched.resume({key: a for key, a in arrays.items() if key not in instead}, own)
 
     def told(self) -> dict:
         """What came of it, as JSON takes it."""
@@ -107,7 +108,10 @@ class Rehearsed:
         """Make one step on all samples; after the last one decide which weights are kept."""
         again, trainer = self.again, self.trainer
         if not again.made:
-            self._exchange()
+            if self.watched.course.at_once:
+                self.watched.put_own()
+            else:
+                self._exchange()
         trainer.factor = self.watched.course.factor
         self._steps = self._steps or trainer.steps(*self.whole, self.epochs)
         try:
@@ -124,9 +128,10 @@ class Rehearsed:
             again.loss = look.loss if look and np.isfinite(look.loss) else None
             again.kept = again.loss is not None and near(again.loss, won.loss)
             if not again.kept:
-                self._exchange()
+                if not self.watched.course.at_once:
+                    self._exchange()
                 self.watched.put(WINNER)
-        return Event(self.watched.course.made + again.made, self.watched.probes + self.total, loss, look)
+        return Event(self.watched.course.made + again.made, self.watched.before + self.total, loss, look)
 
     def _exchange(self) -> None:
         """Put the arrays of `instead` into the trainer, and keep those that were there."""

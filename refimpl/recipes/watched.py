@@ -8,6 +8,11 @@ rate reaches in a few steps at its full height says little about where it ends, 
 factor rises while that is not clearly worse, and falls where 1 stays the best, while that is better or nothing
 improves on the beginning. A rate that is given is tried as it is, and lowered while nothing improves.
 
+Where a new classifier trained alone before (`head`), the whole run is tried first with the one that knows nothing, all
+layers from the first step on: a classifier that knows the samples already leaves the layers below little to learn from.
+Where the loss of the trained classifier is clearly worse than the lowest one of that run, this is the run, and no
+probes are made; else the trained classifier is put back.
+
 The training then begins again with the factor whose probe saw the lowest loss. A look far above the best one, or a loss
 that is not finite, puts the best weights back and lowers the learning rate; after `patience` looks without a better one
 the training ends. Then the best weights are in place, which may be those of a probe or those that it began with.
@@ -41,10 +46,12 @@ REACH = 1 / PART  # on the rate of a probe
 LOOKS = 10  # at least so many in a run
 PATIENCE = 0.4  # share of the looks of a run
 PROBES = "learning rate"  # the part of a recipe that chooses it
+AT_ONCE = "all layers at once"  # the part that tries the run with a classifier that knows nothing
 LOWER = 0.25  # factor on the learning rate where the best weights are put back
 FAR, MORE = 1.5, 0.2  # a loss above FAR·best + MORE is far above the best one
 FEW, SHARES = 2_000, (0.2, 0.1)  # below so many samples the first share of them is held out, else the second
-KEPT = WINNER, BEST = "winner", "best"  # weights that are kept: the best of the probes, and of the run
+KEPT = WINNER, BEST = "winner", "best"  # weights that are kept: the best of what is tried before, and of the run
+OWN = "own"  # before the names of arrays of the new classifier, as it was before it trained
 COUNTS = 10**12  # more is no number of steps
 STEP, LOSSES = "step", "losses"  # what is kept beside the arrays of a trainer
 
@@ -74,6 +81,14 @@ def counted(value) -> int:
     if type(value) is not int or not 0 <= value <= COUNTS:
         raise ValueError(f"{value!r:.40} counts nothing")
     return value
+
+
+def check_arrays(arrays: Mapping[str, np.ndarray], trainer: Trainer) -> None:
+    """ValueError for what are no arrays of a trainer's net."""
+    there = trainer.resume_arrays() if arrays else {}
+    for name, a in arrays.items():
+        if name not in there or (there[name].shape, there[name].dtype) != (a.shape, a.dtype):
+            raise ValueError(f"{name} of {a.dtype} {a.shape} is no array of the classifier")
 
 
 def far(loss: float, best: float) -> bool:
@@ -123,7 +138,7 @@ def sizes_of(ran: list[list[int]], count: int, batch: int) -> list[int]:
 class Event(NamedTuple):
     """A step that was made: number `step` of at most `steps`, its loss, and the look after it where there was one.
 
-    seconds: that the look took; part: of a recipe, such as PROBES, "" where it is the run itself.
+    seconds: that the look took; part: of a recipe, such as PROBES, "" where it is the run itself, for certain.
     """
 
     step: int
@@ -179,33 +194,50 @@ class Pace:
     @property
     def least(self) -> int:
         """The steps of a run in which no look is better than that before the first step, and none fails."""
-        return self.vain * self.probe + min(self.total, self.patience * self.every)
+        return self.vain * self.probe + self.impatient
+
+    @property
+    def impatient(self) -> int:
+        """The steps of a run of which no look is better than the first one."""
+        return min(self.total, self.patience * self.every)
+
+    @property
+    def directly(self) -> int:
+        """The same of the run of all layers at once, before which nobody looks."""
+        return min(self.total, (1 + self.patience) * self.every)
+
+    def over(self, looks: Sequence[Glance], best: int) -> bool:
+        """Does a run end after these looks, of which number `best` is the best?"""
+        return looks[-1].step >= self.total or len(looks) - 1 - best >= self.patience
 
 
 @dataclass
 class Course:
     """What a watched training has been through.
 
-    factor: on the learning rate of the run, now; probed: the looks of each probe; looks: of the run, the first before
-    any step; best: place of the best of these; lowered: how often the best weights were put back; ran: the steps that
-    were made, as ranges [first, end) of those of the run; seen: (section, samples) → how often the looks ran it;
-    chosen: is the factor? ended: is all done?
+    factor: on the learning rate of the run, now; direct: the looks at the run of all layers at once; probed: of each
+    probe; looks: of the run, the first before any step; best: place of the best of these; lowered: how often the best
+    weights were put back; ran: the steps that were made, as ranges [first, end) of those of the run; seen: (section,
+    samples) → how often the looks ran it; at_once: do all layers train from the first step on, with a classifier that
+    knows nothing? chosen: is the factor? ended: is all done?
     """
 
     factor: float = 1.0
+    direct: list[Glance] = field(default_factory=list)
     probed: list[list[Glance]] = field(default_factory=list)
     looks: list[Glance] = field(default_factory=list)
     best: int = 0
     lowered: int = 0
     ran: list[list[int]] = field(default_factory=list)
     seen: Counter = field(default_factory=Counter)
+    at_once: bool = False
     chosen: bool = False
     ended: bool = False
 
     @property
     def won(self) -> Glance | None:
-        """The best look of all probes; None where none was finite."""
-        finite = [look for probe in self.probed for look in probe if math.isfinite(look.loss)]
+        """The best look at what was tried before the run; None where none was finite."""
+        finite = [look for tried in (self.direct, *self.probed) for look in tried if math.isfinite(look.loss)]
         return min(finite, key=lambda look: look.loss, default=None)
 
     def losses(self, steps: int) -> list[float]:
@@ -233,19 +265,22 @@ class Course:
             return [Glance(counted(step), math.inf if loss is None else float(loss), float(measure))
                     for step, loss, measure in rows]  # fmt: skip
 
-        looks = {"probed": [glances(probe) for probe in found["probed"]], "looks": glances(found["looks"])}
+        looks = {name: glances(found[name]) for name in ("direct", "looks")}
+        probed = [glances(probe) for probe in found["probed"]]
         ran = [[counted(first), counted(end)] for first, end in found["ran"]]
         seen = Counter({(str(section), counted(n)): counted(times) for section, n, times in found["seen"]})
-        course = cls(**{**found, **looks, "ran": ran, "seen": seen})
+        course = cls(**{**found, **looks, "probed": probed, "ran": ran, "seen": seen})
         if counted(course.best) >= max(1, len(course.looks)):
             raise ValueError(f"there is no look {course.best}")
         if not (counted(course.lowered) <= len(course.looks) and 0 < float(course.factor) < math.inf):
             raise ValueError(f"no run lowers a rate to {course.factor} of it in {course.lowered} times")
-        flags = (course.chosen, course.ended)
+        flags = (course.at_once, course.chosen, course.ended)
         if any(type(flag) is not bool for flag in flags) or any(first >= end for first, end in ran):
             raise ValueError("no run ends so, or makes such steps")
         if not all(course.probed):
             raise ValueError("there is no probe without a look")
+        if course.at_once and not (course.direct and course.chosen) or course.direct and not course.looks:
+            raise ValueError("no run was tried so")
         return course
 
     def as_json(self) -> dict:
@@ -254,7 +289,7 @@ class Course:
         def rows(glances: list[Glance]) -> list[list]:
             return [[k.step, k.loss if math.isfinite(k.loss) else None, k.measure] for k in glances]
 
-        looks = {"probed": [rows(probe) for probe in self.probed], "looks": rows(self.looks)}
+        looks = {"direct": rows(self.direct), "probed": [rows(p) for p in self.probed], "looks": rows(self.looks)}
         return {**vars(self), **looks, "seen": [[section, n, times] for (section, n), times in self.seen.items()]}
 
 
@@ -263,9 +298,11 @@ class Watched:
 
     def __init__(
         self, trainer: Trainer, x: Inputs, y: np.ndarray, x_val: Inputs, y_val: np.ndarray, epochs: int,
-        factors: str = SEARCH,
+        factors: str = SEARCH, headed: bool = False,
     ):  # fmt: skip
         """epochs: the most passes over x; factors: on the learning rate that are tried, SEARCH, SAFE or GIVEN.
+
+        headed: does a new classifier train alone before, so that `own` will have its arrays of before?
 
         ValueError without samples to judge by, and for data that do not fit the program.
         """
@@ -275,7 +312,8 @@ class Watched:
         trainer.check(x, y)
         trainer.check(x_val, y_val)
         self.trainer, self.x, self.y, self.x_val, self.y_val, self.epochs = trainer, x, y, x_val, y_val, epochs
-        self.factors = factors
+        self.factors, self.headed = factors, headed
+        self.own: dict[str, np.ndarray] = {}  # the new classifier before it trained, where it did
         self.pace = Pace.of(samples(x), trainer.program.batch, epochs, factors)
         self.course, self.kept = Course(chosen=factors == GIVEN), dict[str, dict[str, np.ndarray]]()
         self._fixed = {n for n, b in trainer.program.step.parameters.items() if b.region != "state"}
@@ -284,15 +322,30 @@ class Watched:
     def run(self) -> Iterator[Event]:
         """Train to the end, a step at a time; the best weights are in place when it ends."""
         yield from self.choose()
+        if self.course.at_once:  # that was the run
+            self.put(WINNER, self.trainer.step)
+            self.course.ended = True
         while not self.course.ended:
             yield self._on()
 
     def choose(self) -> Iterator[Event]:
-        """Make the probes, a step at a time; the weights that it began with are in place when they end."""
-        if not self.course.looks:
+        """Try what is tried before the run, a step at a time.
+
+        The weights that the run begins with are in place then, but where what was tried first is the run (`at_once`).
+        """
+        course = self.course
+        if not course.looks:
             self._judge(self.look())
-        while not self.course.chosen:
+        while self.own and not course.at_once and not self._direct_over:
+            yield self._direct()
+        while not course.chosen:
             yield self._probe()
+
+    @property
+    def _direct_over(self) -> bool:
+        """Has the run of all layers at once ended?"""
+        looks = self.course.direct
+        return bool(looks) and self.pace.over(looks, min(range(len(looks)), key=lambda i: looks[i].loss))
 
     @property
     def improves(self) -> bool:
@@ -302,8 +355,8 @@ class Watched:
 
     def saved(self) -> tuple[dict[str, np.ndarray], dict]:
         """What `resume` needs beside the trainer's own state: arrays by name, and what JSON takes."""
-        arrays = {f"{of}/{name}": a for of, kept in self.kept.items() for name, a in kept.items()}
-        return arrays, self.course.as_json()
+        kept = self.kept | ({OWN: self.own} if self.own else {})
+        return {f"{of}/{name}": a for of, arrays in kept.items() for name, a in arrays.items()}, self.course.as_json()
 
     def resume(self, arrays: Mapping[str, np.ndarray], course: Mapping) -> None:
         """Go on from what `saved` gave; the trainer is resumed already. ValueError for what is of another plan."""
@@ -315,6 +368,10 @@ class Watched:
         for key, array in arrays.items():
             of, _, name = key.partition("/")
             self.kept.setdefault(of, {})[name] = array
+        self.own = self.kept.pop(OWN, {})
+        check_arrays(self.own, self.trainer)
+        if found.direct and not self.own:
+            raise ValueError("a run of all layers at once lacks the classifier that it began with")
         needed = {name for name, there in ((BEST, found.looks), (WINNER, found.won)) if there}
         if self.kept.keys() != needed or not found.looks and (found.probed or found.ended):
             raise ValueError(
@@ -325,7 +382,9 @@ class Watched:
             whole = all(probe[-1].step >= self.pace.probe for probe in found.probed[:-1])
             if (
                 not whole
-                or found.chosen != (factor is None)
+                or found.chosen != (factor is None or found.at_once)
+                or found.at_once
+                and bool(found.probed)
                 or not 0 <= len(found.probed) - len(tried) <= (not found.chosen)
             ):
                 raise ValueError("no search for a learning rate stands so")
@@ -355,20 +414,64 @@ class Watched:
         }
 
     @property
-    def probes(self) -> int:
-        """The steps that all probes take, as far as that is known: the usual number of them, or more."""
-        begun = len(self.course.probed)
-        return self.pace.probe * (begun if self.course.chosen else max(begun, self.pace.usual))
+    def before(self) -> int:
+        """The steps of what is tried before the run, as far as that is known: the usual number of probes, or more."""
+        course, pace, begun = self.course, self.pace, len(self.course.probed)
+        if self._may_be_all:
+            return pace.total
+        direct = course.direct[-1].step if course.direct else 0
+        return direct + pace.probe * (begun if course.chosen else max(begun, pace.usual))
+
+    @property
+    def _may_be_all(self) -> bool:
+        """Is the run of all layers at once still to be judged, or has it won?"""
+        return self.course.at_once or bool(self.own) and not self._direct_over
+
+    @property
+    def expected(self) -> int:
+        """The steps that are made, as far as that is known."""
+        return self.before + (0 if self._may_be_all else self.pace.total)
 
     @property
     def most(self) -> int:
         """The most steps that are made."""
-        return self.pace.total + self.pace.most * self.pace.probe
+        return self.pace.total * (1 + self.headed) + self.pace.most * self.pace.probe
 
     def _tried(self) -> tuple[dict[float, float], float | None]:
         """Factor → loss of the probes that are done, and the next factor."""
         course = self.course
         return following(course.looks[0].loss, course.losses(self.pace.probe), self.factors)
+
+    def _direct(self) -> Event:
+        """Make one step of the run of all layers at once, and decide what follows where it ends."""
+        course, pace = self.course, self.pace
+        if not self.trainer.step:
+            self.put_own()
+        loss, look, seconds = self._step(1.0, min(pace.total, (self.trainer.step // pace.every + 1) * pace.every))
+        if look is not None:
+            won = course.won
+            if not math.isfinite(look.loss):
+                look = look._replace(step=pace.total)
+            elif won is None or look.loss < won.loss:
+                self._keep(WINNER)
+            course.direct.append(look)
+            if self._direct_over:
+                if course.won is not None and not near(course.looks[0].loss, course.won.loss):
+                    course.at_once = course.chosen = True
+                else:
+                    self.put(BEST)
+        return Event(course.made, self.expected, loss, look, seconds, AT_ONCE)
+
+    def begin_headed(self, classifier: Mapping[str, np.ndarray]) -> None:
+        """Begin with a classifier that was trained alone, its arrays by name; one that was new is kept as `own`."""
+        now = self.trainer.resume_arrays()
+        self.own = {name: now[name].copy() for name in classifier if self.headed}
+        self.trainer.resume({**now, **classifier}, 0, [])
+
+    def put_own(self) -> None:
+        """Put the weights in place that the run of all layers at once begins with."""
+        self.put(BEST)
+        self.trainer.resume({**self.trainer.resume_arrays(), **self.own}, 0, [])
 
     def _probe(self) -> Event:
         """Make one step of a probe, and decide what follows where it ends."""
@@ -395,7 +498,7 @@ class Watched:
                 course.factor = best if math.isfinite(tried[best]) else min(tried)
                 course.chosen = factor is None
                 self.put(BEST)
-        return Event(course.made, self.probes + pace.total, loss, look, seconds, PROBES)
+        return Event(course.made, self.expected, loss, look, seconds, PROBES)
 
     def _on(self) -> Event:
         """Make one step of the run, and decide what follows where a look is due."""
@@ -404,7 +507,7 @@ class Watched:
         loss, look, seconds = self._step(course.factor, due)
         if look is not None:
             self._looked(look)
-        return Event(course.made, self.probes + pace.total, loss, look, seconds)
+        return Event(course.made, self.expected, loss, look, seconds)
 
     def _step(self, factor: float, due: int) -> tuple[float, Glance | None, float]:
         """Make one step: its loss, and the look after step `due` and the seconds that it took.
@@ -430,7 +533,7 @@ class Watched:
         self._judge(look)
         if far(look.loss, course.looks[course.best].loss):
             self._lower(look.step)
-        if self.trainer.step >= pace.total or len(course.looks) - 1 - course.best >= pace.patience:
+        if pace.over(course.looks, course.best):
             won = course.won
             self.put(WINNER if won and won.loss < course.looks[course.best].loss else BEST, self.trainer.step)
             course.ended = True

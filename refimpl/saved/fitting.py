@@ -13,8 +13,8 @@ import numpy as np
 
 from ..data.dataset import DataError, Dataset
 from ..data.splits import VALIDATION, chosen
-from ..recipes.head import Head
-from ..recipes.watched import Event, Glance, Watched, held_share
+from ..recipes.head import Head, is_new
+from ..recipes.watched import AT_ONCE, Event, Glance, Watched, held_share
 from ..training.inputs import samples
 from ..training.trainer import Trainer
 
@@ -74,9 +74,16 @@ class Epochs:
 
     def follow(self, events: Iterable[Event]) -> None:
         """See a run to its end; one that ends within an epoch has a last one that is shorter."""
+        kept = {name: len(values) for name, values in self.history.items()}
+        tried = False
         for event in events:
             self.look = event.look or self.look
-            if not event.part:
+            if tried and event.part != AT_ONCE:  # that was not the run
+                tried, self.losses = False, []
+                for name, values in self.history.items():
+                    del values[kept.get(name, 0) :]
+            tried = event.part == AT_ONCE
+            if tried or not event.part:
                 self.losses.append(event.loss)
                 if len(self.losses) == self.steps:
                     self.end()
@@ -100,13 +107,14 @@ def fit_watched(
     head: what trains its classifier first. factors: on the learning rate that are tried, SEARCH or SAFE.
     """
     first, before = trainer.state(), None
+    headed = head is not None and is_new(trainer.program.graph, head.tail)
+    watched = Watched(trainer, *train, *held, epochs, factors, headed)
     if head is not None:
         for _ in head.fit(*train, *held):
             pass
         assert head.fitted is not None
         before = head.fitted.before
-        trainer.resume({**trainer.resume_arrays(), **head.fitted.weights}, 0, [])
-    watched = Watched(trainer, *train, *held, epochs, factors)
+        watched.begin_headed(head.fitted.weights)
     Epochs(-(-samples(train[0]) // trainer.program.batch), history).follow(watched.run())
     course = watched.course
     before = before or course.looks[0]
