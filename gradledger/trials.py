@@ -4,8 +4,9 @@ The gradient error of a plan does not tell its outcome: a classifier that trains
 and is often the better one on few samples. What a short training reaches on samples held out tells it better, where
 outcomes differ at all (`gradledger reproduce advice-outcomes`).
 
-A trial is the first part of what `adapt` would do: the classifier first, which all plans share, then the probes of
-the learning rate and the run, until the plan's share of the seconds is over. Its figure is that of the best weights.
+A trial is a part of what `adapt` would do: the classifier first, which all plans share, then the probes of the learning
+rate and the run, until the plan's share of the seconds is over; the run of all layers at once that `adapt` tries with a
+new classifier would take longer than that. Its figure is that of the best weights.
 """
 
 import time

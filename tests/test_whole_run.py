@@ -8,13 +8,14 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
-from test_watched import X_VAL, Y_VAL, X, Y, trainer
+from test_watched import X_VAL, Y_VAL, X, Y, headed, trainer
 
 import refimpl as ri
 from costmodel import predict
 from costmodel.device import device as devices
 from gradledger import adapt, cli, cost, recipe, whole_run
 from gradledger.cli import main
+from gradledger.cost import CostSettings
 from gradledger.settings import AdaptSettings
 from refimpl.recipes.watched import GIVEN, SAFE, SEARCH, Glance, Pace, Watched
 
@@ -93,6 +94,22 @@ def test_a_run_makes_the_steps_and_looks_that_its_pace_tells(epochs, factors):
     list(worse.run())
     assert worse.course.best == 0 and len(worse.course.probed) == pace.vain
     assert worse.course.made == pace.least <= worse.most
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_run_that_tries_all_layers_at_once_first_is_priced(whole):
+    counts = whole_run.SampleCounts(100 if whole else 70, 70, 30, 0, 0, None, "samples")
+    planned = whole_run.course_of(CostSettings(epochs=8), counts, 16, True)
+    won, lost = (headed(trainer(0.01), whole, wins) for wins in (True, False))
+    list(won.run())
+    list(lost.run())
+    assert planned.sizes == won.sizes() and len(planned.sizes) + len(planned.more) == won.most == lost.most
+    seen = won.watched.course if whole else won.course
+    assert planned.looks == len(seen.looks) + len(seen.direct) + whole
+    assert planned.least <= len(lost.sizes()) <= lost.most
+    seen = lost.watched.course if whole else lost.course
+    made = len(seen.looks) + len(seen.direct) + sum(map(len, seen.probed))
+    assert made <= planned.looks + planned.more_looks
 
 
 def test_the_fewest_steps_of_a_pace():
