@@ -12,10 +12,11 @@ from typing import NoReturn
 from costmodel.device import device
 from refimpl import data
 from refimpl.kernels.cuda import CudaError
+from refimpl.recipes.course import Event
 from refimpl.recipes.head import is_new, kept_bytes
 from refimpl.recipes.plain import Unwatched
 from refimpl.recipes.rehearsed import Rehearsed
-from refimpl.recipes.watched import KEPT, Event
+from refimpl.recipes.watched import KEPT
 from refimpl.storage import checkpoint
 from refimpl.storage.checkpoint import CheckpointError
 from refimpl.training.trainer import NonFiniteError

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from refimpl.recipes.course import Event, Glance
 from refimpl.recipes.rehearsed import Rehearsed
-from refimpl.recipes.watched import Event, Glance
 
 from . import ledger
 from .job import Job

@@ -10,10 +10,11 @@ from refimpl.data.scale import check_range
 from refimpl.graph import Graph
 from refimpl.kernels.cuda import CudaError
 from refimpl.models import ModelError
+from refimpl.recipes.course import GIVEN, SAFE, SEARCH
 from refimpl.recipes.head import Head, is_new, parts_that_help
 from refimpl.recipes.plain import Unwatched
 from refimpl.recipes.rehearsed import Rehearsed
-from refimpl.recipes.watched import FEW, GIVEN, SAFE, SEARCH, Watched, held_share
+from refimpl.recipes.watched import FEW, Watched, held_share
 from refimpl.surgery.for_step import made_for, outlined_for, weights_that_train
 from refimpl.training.inputs import Inputs
 

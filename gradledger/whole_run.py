@@ -27,8 +27,9 @@ from refimpl import data
 from refimpl.data.on_demand import OnDemand
 from refimpl.data.splits import VALIDATION, chosen
 from refimpl.graph import Graph
+from refimpl.recipes.course import GIVEN, SAFE, SEARCH, Pace, sizes_of
 from refimpl.recipes.head import is_new, kept_bytes, parts_of_fit, passes_of
-from refimpl.recipes.watched import FEW, GIVEN, KEPT, SAFE, SEARCH, Pace, held_share, sizes_of
+from refimpl.recipes.watched import FEW, KEPT, held_share
 from refimpl.training.evaluator import inference
 
 from . import job, options, recipe

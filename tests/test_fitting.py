@@ -9,7 +9,7 @@ from small_model import NAMES, PIXELS, images, net
 import refimpl as ri
 from refimpl import data
 from refimpl.data.dataset import DataError, Dataset
-from refimpl.recipes.watched import Glance
+from refimpl.recipes.course import Glance
 from refimpl.saved import fitting
 from refimpl.saved.model import Model
 

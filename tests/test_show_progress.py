@@ -8,7 +8,7 @@ import time
 
 from gradledger import show
 from gradledger.output import near
-from refimpl.recipes.watched import Event, Glance
+from refimpl.recipes.course import Event, Glance
 
 REFRESH = 0.4  # seconds, more than between two pictures of a bar
 CONSOLE = show.Console

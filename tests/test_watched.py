@@ -9,8 +9,9 @@ import pytest
 
 import refimpl as ri
 from refimpl.recipes import head
+from refimpl.recipes.course import AT_ONCE, GIVEN, PROBES, SAFE, SEARCH, Course, Pace, following
 from refimpl.recipes.rehearsed import Rehearsed
-from refimpl.recipes.watched import AT_ONCE, GIVEN, PROBES, SAFE, SEARCH, Course, Pace, Watched, following
+from refimpl.recipes.watched import Watched
 
 CLASSES = 3
 

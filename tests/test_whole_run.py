@@ -17,7 +17,8 @@ from gradledger import adapt, cli, cost, recipe, whole_run
 from gradledger.cli import main
 from gradledger.cost import CostSettings
 from gradledger.settings import AdaptSettings
-from refimpl.recipes.watched import GIVEN, SAFE, SEARCH, Glance, Pace, Watched
+from refimpl.recipes.course import GIVEN, SAFE, SEARCH, Glance, Pace
+from refimpl.recipes.watched import Watched
 
 REFERENCE = ("--device", "reference")
 

@@ -25,7 +25,8 @@ from ..training.evaluator import inference
 from ..training.guard import NonFiniteError
 from ..training.inputs import Inputs, samples
 from ..training.trainer import Trainer
-from .watched import Event, Glance, looked, sizes_of
+from .course import Event, Glance, sizes_of
+from .watched import looked
 
 RATES = (0.01, 0.003, 0.001)
 PASSES = 60  # over the maps, for each rate

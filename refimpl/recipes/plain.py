@@ -7,7 +7,7 @@ import numpy as np
 from .. import arguments
 from ..training.inputs import Inputs, samples
 from ..training.trainer import Trainer
-from .watched import Event, sizes_of
+from .course import Event, sizes_of
 
 
 class Unwatched:

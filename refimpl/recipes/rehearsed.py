@@ -17,7 +17,8 @@ import numpy as np
 from ..training.guard import NonFiniteError
 from ..training.inputs import Inputs, samples
 from ..training.trainer import Progress, Trainer
-from .watched import SEARCH, WINNER, Event, Watched, check_arrays, counted, near, sizes_of
+from .course import SEARCH, Event, counted, near, sizes_of
+from .watched import WINNER, Watched, check_arrays
 
 INSTEAD = "instead"  # before the names of arrays that are kept beside those of the others
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from ..data.dataset import DataError, Dataset
 from ..data.splits import VALIDATION, chosen
+from ..recipes.course import AT_ONCE, Event, Glance
 from ..recipes.head import Head, is_new
-from ..recipes.watched import AT_ONCE, Event, Glance, Watched, held_share
+from ..recipes.watched import Watched, held_share
 from ..training.inputs import samples
 from ..training.trainer import Trainer
 

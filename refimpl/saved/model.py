@@ -27,8 +27,8 @@ from ..formats.npz import load_npz
 from ..graph import Graph
 from ..methods.optim import CLIP_NORM, MOMENTUM, SGD, Schedule
 from ..plan.plan import Backprop, Plan
+from ..recipes.course import SAFE, SEARCH
 from ..recipes.head import Head, parts_that_help
-from ..recipes.watched import SAFE, SEARCH
 from ..storage.checkpoint import CheckpointError
 from ..storage.files import quoted
 from ..surgery.classifier import changed
