@@ -128,11 +128,11 @@ def test_the_parts_of_a_run_add_up(told):
     }  # fmt: skip
     for end in ("low", "mid", "high"):
         assert run["seconds"][end] == pytest.approx(sum(part["seconds"][end] for part in run["parts"].values()))
-    pace = Pace.of(1800, 32, 2)
-    assert (run["steps"], run["steps_most"]) == (pace.total + 3 * pace.probe, pace.total + 6 * pace.probe)
-    assert (run["steps_least"], run["looks"]) == (pace.least, 1 + 3 * pace.looks(pace.probe) + pace.looks(pace.total))
+    pace = Pace.of(1800, 32, 2)  # and a classifier that is new
+    assert (run["steps"], run["steps_most"]) == (pace.total, 2 * pace.total + 6 * pace.probe)
+    assert run["steps_least"] == pace.directly and run["looks"] == 1 + pace.looks(pace.total)
     more = run["parts"][whole_run.FURTHER]
-    assert more["launched"] == 3 * pace.probe and more["seconds"]["low"] == more["seconds"]["mid"] == 0
+    assert more["launched"] == 6 * pace.probe + pace.total and more["seconds"]["low"] == more["seconds"]["mid"] == 0
     assert run["parts"]["test before and after"]["launched"] == 2 * math.ceil(1000 / 32)
     assert run["parts"]["steps of the classifier alone"]["launched"] == 3 * 35 * math.ceil(1800 / 32)
     assert run["resident_bytes"] == sum(run["resident"].values()) == run["fits"]["needs"]["ram"]
@@ -144,10 +144,14 @@ def test_few_samples_are_rehearsed_and_a_plain_run_is_its_epochs(told):
     run = run_of(told, *few)
     assert run["samples"] == {"train": 219, "validation": 40, "test": 0}  # a fifth of each class, rounded
     pace = Pace.of(179, 32, 20)
-    assert (run["steps"], run["looks"]) == (3 * pace.probe + 20 * 7, 1 + 3 * pace.looks(pace.probe) + 1)
-    assert run["steps_least"] == 4 * pace.probe and run["steps_most"] == 6 * pace.probe + 20 * 7
+    assert (run["steps"], run["looks"]) == (pace.total + 20 * 7, 1 + pace.looks(pace.total) + 1)
+    assert run["steps_least"] == pace.directly + 4 * pace.probe
+    assert run["steps_most"] == run["steps"] + 6 * pace.probe
     given = run_of(told, *few, "--lr", "0.01")
-    assert given["steps"] == pace.probe + 20 * 7 and given["steps_most"] == 4 * pace.probe + 20 * 7
+    assert given["steps"] == run["steps"] and given["steps_most"] == given["steps"] + 4 * pace.probe
+    alone = run_of(told, *few, "--train-last", "0")  # no classifier first
+    assert (alone["steps"], alone["looks"]) == (3 * pace.probe + 20 * 7, 1 + 3 * pace.looks(pace.probe) + 1)
+    assert alone["steps_least"] == 4 * pace.probe and alone["steps_most"] == 6 * pace.probe + 20 * 7
     plain = run_of(told, *few, "--recipe", "plain")
     assert (plain["steps"], plain["looks"], plain["steps_least"]) == (140, 0, 140)
     assert "steps of the classifier alone" not in plain["parts"]
@@ -181,12 +185,12 @@ def test_a_folder_of_photos_on_a_board(told, tmp_path, capsys):
         (tmp_path / name).mkdir()
         for i in range(15):
             Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(tmp_path / name / f"{i}.jpg")
-    args = ("--model", "resnet8", "--data", str(tmp_path), "--size", "32", "--device", "Pi Zero 2", "--epochs", "3")
+    args = ("--model", "resnet8", "--data", str(tmp_path), "--size", "32", "--device", "Pi Zero 2", "--epochs", "30")
     status, record, err = told(*args)
     run = record["run"]
     assert (status, err, record["classes"], run["ok"]) == (0, "", 2, True)
     assert run["joules"]["board"]["mid"] == pytest.approx(devices.find("Pi Zero 2").watts[1] * run["seconds"]["mid"])
-    assert run["verdict"].startswith("3 epochs of your 30 photos on a Raspberry Pi Zero 2 W: ")
+    assert run["verdict"].startswith("30 epochs of your 30 photos on a Raspberry Pi Zero 2 W: ")
     assert run["verdict"].endswith(" of 427 MiB: yes")
     with pytest.raises(SystemExit):
         main(["cost", *args])

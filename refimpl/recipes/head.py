@@ -99,8 +99,8 @@ def parts_of_fit(
 
 
 def is_new(graph: Graph, tail: Program) -> bool:
-    """Does a net that has weights have none of its classifier, which `tail` trains?"""
-    return bool(graph.weights) and not graph.weights.keys() & set(tail.step.gradients)
+    """Does a net come without weights of its classifier, which `tail` trains?"""
+    return not graph.weights.keys() & set(tail.step.gradients)
 
 
 def kept_bytes(tail: Program) -> int:
