@@ -106,16 +106,17 @@ def needed(file: ModelFile) -> set[str]:
     return found
 
 
-def imported(path: str | os.PathLike, size: tuple[int, int] | None = None) -> Imported:
-    """Convert a file, as far as it goes. size: of the input's maps, where the file leaves it open.
+def imported(model: str | os.PathLike | ModelFile, size: tuple[int, int] | None = None) -> Imported:
+    """Convert a file, or one that was read, as far as it goes. size: of the input's maps, where it leaves that open.
 
     CheckpointError where it cannot be read, or its input is none that we take.
     """
-    file, what = model_file.read(path), f"the ONNX model {path}"
+    file = model_file.of(model)
+    what = f"the ONNX model {file.path}"
     graph, value = entrance(file, size, what)
     given = file.inputs[0]
     batch = max(1, given.type.tensor_type.shape.dim[0].dim_value)
-    walk = Walk(file, what, Path(path).resolve().parent, graph, batch, {**file.constants, given.name: value})
+    walk = Walk(file, what, Path(file.path).resolve().parent, graph, batch, {**file.constants, given.name: value})
     wanted, end = needed(file), file.graph.output[0].name
     for node in file.graph.node:
         for name in set(node.input):
@@ -210,15 +211,15 @@ def freezes(graph: Graph, told: Told) -> Told:
 
 
 def load_onnx(
-    path: str | os.PathLike, classes: int | None = None, size: tuple[int, int] | None = None
+    model: str | os.PathLike | ModelFile, classes: int | None = None, size: tuple[int, int] | None = None
 ) -> Graph:  # fmt: skip
     """The net of an ONNX file with its weights; with another number of classes its classifier starts from the seed.
 
     size: (H, W), default the file's own. CheckpointError in one sentence where it cannot be read, or holds
     operators that cannot be converted.
     """
-    found = imported(path, size)
-    graph, end = found.graph, found.end
+    found = imported(model, size)
+    graph, end, path = found.graph, found.end, found.file.path
     if graph is None or end is None:
         raise CheckpointError(lacking(found))
     if end.axes != (0, 1) or graph.size is None:
@@ -230,7 +231,7 @@ def load_onnx(
     graph.stored = {name: asdict(stored) for name, stored in found.stored.items()}
     graph.origin = f"pre-trained, of the ONNX model {os.path.basename(path)}"
     try:
-        new = changed(graph, classes, size, None, str(path))
+        new = changed(graph, classes, size, None, path)
     except ShapeError as e:
         raise CheckpointError(f"{path} cannot take maps of {'x'.join(map(str, size or ()))}: {e}") from None
     new.weights = {name: a for name, a in graph.weights.items() if a.shape == new.parameters[name].shape}
@@ -248,19 +249,18 @@ def lacking(found: Imported) -> str:
     )
 
 
-def own_map(path: str | os.PathLike) -> tuple[int, int] | None:
+def own_map(file: ModelFile) -> tuple[int, int] | None:
     """Rows and columns of the maps that a file takes; None where it leaves them open. CheckpointError as `imported`."""
-    file = model_file.read(path)
     dims = [d.dim_value for d in file.inputs[0].type.tensor_type.shape.dim]
     try:
-        return entrance(file, None, f"the ONNX model {path}")[0].size
+        return entrance(file, None, f"the ONNX model {file.path}")[0].size
     except CheckpointError:
         if len(dims) == 4 and 0 in dims[1:]:
             return None
         raise
 
 
-def said_in(path: str | os.PathLike) -> dict[str, str]:
+def said_in(file: ModelFile) -> dict[str, str]:
     """What `exporting` wrote into the metadata of a model."""
-    props = model_file.read(path).proto.metadata_props
+    props = file.proto.metadata_props
     return {p.key.removeprefix(TAG): p.value for p in props if p.key.startswith(TAG)}
