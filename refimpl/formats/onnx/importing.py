@@ -59,6 +59,11 @@ def entrance(file: ModelFile, size: tuple[int, int] | None, what: str) -> tuple[
     kind = given.type.tensor_type
     dims = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
     said = quoted("x".join(str(d.dim_param or d.dim_value or "?") for d in kind.shape.dim) or "none")
+    if len(dims) == 5 and (name := solid(file)):
+        raise CheckpointError(
+            f"the input {quoted(given.name)!r} of {what} has the shape {said}, and {name} runs along three axes of it: "
+            "convolutions and pools are read along two, of maps (N, C, H, W), or one, of sequences (N, C, T)"
+        )
     if kind.elem_type not in FLOATS or len(dims) not in (2, 3, 4):
         raise CheckpointError(
             f"the input {quoted(given.name)!r} of {what} has the shape {said} of {kind_named(kind.elem_type)}; "
@@ -80,6 +85,21 @@ def entrance(file: ModelFile, size: tuple[int, int] | None, what: str) -> tuple[
     if len(dims) == 3:
         return graph, arranged(graph, INPUT, (0, 2, 3) if last else ROW)
     return graph, arranged(graph, INPUT, (0, 1, 2, 3) if last else MAP)
+
+
+def solid(file: ModelFile) -> str:
+    """The first node of a file that is a convolution or pool along three axes, and its operator; "" where none is."""
+    for i, node in enumerate(file.graph.node):
+        weights = [file.constants[n] for n in node.input[1:2] if n in file.constants]
+        axes = [len(a.ints) for a in node.attribute if a.name == "kernel_shape"] + [a.ndim - 2 for a in weights]
+        if axes[:1] == [3] and node.op_type.endswith(("Conv", "ConvTranspose", "Pool")):
+            return f"{name_of(node, i)} ({quoted(node.op_type)})"
+    return ""
+
+
+def name_of(node: Any, place: int) -> str:
+    """How messages call node number `place` of a file."""
+    return quoted(node.name or f"{node.op_type}_{place}")
 
 
 def arranged(graph: Graph, tensor: str, axes: tuple[int, ...]) -> Value:
@@ -154,7 +174,7 @@ def imported(model: str | os.PathLike | ModelFile, size: tuple[int, int] | None 
 
 def converted(walk: Walk, node: Any, place: int) -> None:
     """Convert a node, or tell why it cannot be."""
-    name, outputs = quoted(node.name or f"{node.op_type}_{place}"), {n for n in node.output if n}
+    name, outputs = name_of(node, place), {n for n in node.output if n}
     module = converters().get(node.op_type) if node.domain in STANDARD else None
     behind, before = bool(walk.lost.intersection(node.input)), len(walk.graph.nodes)
     try:

@@ -72,7 +72,7 @@ def of_stack(here: OnnxNode, place: int) -> None:
     )  # fmt: skip
     rank, before = len(x.shape), w.shape[:-2]
     if rank < 3 or not w.ndim:
-        raise Unsupported(f"{said}: beside a stack of weights, or behind them, a sample has two axes and more")
+        raise Unsupported(f"{said}: a stack of weights, or weights from the left, take samples of two axes and more")
     x = x if place else turned(x)  # y = w x is yᵀ = xᵀ wᵀ
     deep, wide = (0, None) if w.ndim == 1 else (w.ndim - 2, w.ndim - 1) if place else (w.ndim - 1, w.ndim - 2)
     columns, whole = 1 if wide is None else w.shape[wide], max(rank, w.ndim)
