@@ -230,6 +230,8 @@ def judge(record: dict) -> dict:
         certain(f"numbers of {name} that are onnxruntime's, %", 100 - 100 * r["one_away"] / r["numbers"], EQUAL)
         for name, r in parts["operators"].items()
     ]
+    none_further = all(not r["further"] for r in parts["operators"].values())
+    goals.append(certain("no number is more than one away (1: yes)", float(none_further), 1.0))
     goals += [
         judged(f"photographs of which both tell the same class, %: {way}",
                [100 * r["same"] for r in found if r.get("way") == way and "same" in r], SAME)
