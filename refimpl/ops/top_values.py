@@ -45,8 +45,3 @@ def grad_x(t, dx, dy, rank, count=1):
 
 
 TANGENT = (Bound(forward, {"y": "ty", "x": "tx"}),)  # ty = tx of the same ranks
-
-
-def drawn_in(g, pick, name, x):
-    """A node of it on the tensor x of a drawn net, which keeps its shape."""
-    return g.top_values(name, x, g.shape(x)[-1], bool(pick(0, 1)))
