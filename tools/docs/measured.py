@@ -257,7 +257,7 @@ def whole_onnx() -> str:
     """What each way of training made of a quantized model, by our net and by onnxruntime of what it wrote."""
     found = record("whole-onnx")
     rows = [
-        [way, f"`{found['protocol']['ways'][way]}`", *(spread(r[k]) if k in r else "" for k in
+        [way, f"`{found['protocol']['ways'][way]}`", *(f"{r[k]['mean']:.1f}" if k in r else "" for k in
          ("before", "after", "runtime", "same")), f"{r['arena_bytes'] / 1e6:.1f}"]
         for way, r in found["measured"].items()
     ]  # fmt: skip

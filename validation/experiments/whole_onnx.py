@@ -33,7 +33,7 @@ NETS = {"MobileNetV2 0.35": "mobilenet_v2_w0.35_int8.npz", "MCUNet": "mcunet_5fp
 TRAINED = "MobileNetV2 0.35"
 SIZE, OPERATOR_IMAGES, NET_IMAGES = (128, 128), 4, 32
 CLASSES, TRAIN, TEST = (0, 1, 2, 3, 4, 6, 7, 8), 28, 25  # of CIFAR-10, as README's first screen; photographs of each
-SEEDS = (0, 1)
+SEEDS = (0,)
 WAYS = {
     "sparse update of half": "--whole --method sparse-update:ratio=0.5 --train-last 3 --epochs 10",
     "back-propagation": "--whole --method backprop --train-last 3 --epochs 10",
@@ -244,6 +244,8 @@ def judge(record: dict) -> dict:
         "measured": ways,
         **parts,
         **verdicts(goals),
-        "settings_chosen_on": {"none": "nothing is chosen: epochs, layers and ratio were set before the first run"},
+        "settings_chosen_on": {
+            "none": "nothing is chosen on these photographs: layers, ratio and epochs are those of runs on others"
+        },
         "runs": found,
     }
