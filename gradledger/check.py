@@ -18,13 +18,14 @@ from refimpl.storage.checkpoint import CheckpointError
 from . import cost
 from .cost import CostSettings
 from .errors import MALFORMED, Malformed, Refused
-from .models import described, describes_itself, is_file, quantized_file, saved
+from .models import described, describes_itself, is_file, quantized_file, read_once, saved
 from .options import size as read_size
 
 TRAINS, FORWARD, MISSING = "trains", "forward only", "missing"
 BITS = "16w8a"  # weights of whole numbers that can be perturbed, as a method calls them
 
 
+@read_once()
 def run(model: str, size: str | None, batch: int) -> dict:
     """The record of a model: its operators, layers, what each method could train of it, and the cost of a step.
 
@@ -50,7 +51,7 @@ def run(model: str, size: str | None, batch: int) -> dict:
         if found.graph is None:
             lost = sorted({t.op for t in found.missing})
             raise Refused(f"{model} cannot be trained: there is no way yet for {', '.join(lost)}", record)
-        graph = load_onnx(model, size=read_size(size))
+        graph = load_onnx(found.file, size=read_size(size))
     else:
         graph = described(model, None, read_size(size))
         record["operators"] = record["operators"] or own_operators(graph)

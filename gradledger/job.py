@@ -27,6 +27,7 @@ from .models import (
     origin,
     pixel_range,
     pretrained,
+    read_once,
     stays_whole,
     stretched,
     taking,
@@ -113,6 +114,7 @@ def checked(settings: AdaptSettings) -> None:
     options.byte_count(settings.memory_limit)
 
 
+@read_once()
 def read(
     settings: AdaptSettings, at_hand: DataAtHand | None = None
 ) -> tuple[AdaptSettings, data.Dataset, Graph, bool]:  # fmt: skip

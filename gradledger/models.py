@@ -1,8 +1,11 @@
 """Find the model that a command names: built by name, with bundled or saved weights."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any, TypeVar
 
 from refimpl import data, models
 from refimpl.data.pixels import Level, each, suit, words
@@ -211,10 +214,15 @@ def stays_whole(name: str, asked: bool, quantizes: bool) -> bool:
 
 def quantized_file(name: str) -> bool:
     """Is a model of ONNX or TensorFlow Lite a quantized one?"""
-    path = settled(Path(name))
     if not name.endswith((ONNX, LITE)):
         return False
-    return onnx.holds_quantized(path) if name.endswith(ONNX) else tflite_whole.holds_quantized(path, name)
+    holds = holds_quantized if name.endswith(ONNX) else tflite_whole.holds_quantized
+    return found_once(settled(Path(name)), name, holds)
+
+
+def holds_quantized(path: Path, name: str) -> bool:
+    """`onnx.holds_quantized`, of a file by its name."""
+    return onnx.holds_quantized(path)
 
 
 def described(name: str, classes: int | None, size: tuple[int, int] | None, whole: bool = False) -> Graph:
@@ -260,6 +268,39 @@ def describes_itself(name: str) -> bool:
     return is_file(name) and not name.endswith(".npz")
 
 
+T = TypeVar("T")
+KEPT: ContextVar[dict[tuple, Any] | None] = ContextVar("KEPT", default=None)  # what was found of files in a block
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """A block in which `saved` and `quantized_file` read a file once, however often; arrays of it are not written to.
+
+    At the end of the outermost one what was found is let go.
+    """
+    if KEPT.get() is not None:
+        yield
+        return
+    before = KEPT.set({})
+    try:
+        yield
+    finally:
+        KEPT.reset(before)
+
+
 def saved(name: str | os.PathLike) -> Saved:
     """A file of ours, or an ONNX model, as it describes itself; where a crash may have left it (`run_folder`)."""
-    return reader.described(settled(Path(name)), str(name))
+    path = settled(Path(name))
+    return found_once(path, str(name), reader.described)
+
+
+def found_once(path: Path, name: str, find: Callable[[Path, str], T]) -> T:
+    """find(path, name); within `read_once` what it found before, while the file is the same."""
+    kept = KEPT.get()
+    if kept is None or not path.is_file():
+        return find(path, name)
+    is_now = path.stat()
+    key = (find, name, path, is_now.st_ino, is_now.st_size, is_now.st_mtime_ns)
+    if key not in kept:
+        kept[key] = find(path, name)
+    return kept[key]

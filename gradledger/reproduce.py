@@ -24,6 +24,7 @@ from validation.experiments import (
     sparse_mobilenet,
     tables,
     timing,
+    whole_onnx,
 )  # fmt: skip
 from validation.experiments import watch as watch_data
 from validation.instruments import equations, mutants
@@ -54,11 +55,12 @@ EXPERIMENTS = {
     **{name: partial(outcomes.run, name) for name in outcomes.PROTOCOLS},
     advice_outcomes.NAME: advice_outcomes.run,
     onnx_gauntlet.NAME: onnx_gauntlet.run,
+    whole_onnx.NAME: whole_onnx.run,
     **{name: partial(forward_gradients.run, name) for name in forward_gradients.TASKS},
 }
 MANY_RUNS = (
     noniid, lenet_mnist, quantized_lenet, quantized_noniid, quantized_resnet, quantized_scaling, sparse_mobilenet,
-    advice_outcomes,
+    advice_outcomes, whole_onnx,
 )  # fmt: skip
 JUDGED = {module.NAME: module for module in MANY_RUNS}
 JUDGED |= {onnx_gauntlet.NAME: onnx_gauntlet}

@@ -34,7 +34,7 @@ from refimpl.training.evaluator import inference
 
 from . import job, options, recipe
 from .errors import Malformed
-from .models import described, results, stays_whole, taking
+from .models import described, read_once, results, stays_whole, taking
 from .run_folder import most_bytes
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class SampleCounts:
         return self.part < self.train
 
 
+@read_once()
 def read(settings: "CostSettings") -> tuple["CostSettings", Graph, SampleCounts | None]:
     """The settings as the data complete them, the net, and the samples of the run; None where a step alone is asked.
 

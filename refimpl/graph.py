@@ -592,6 +592,18 @@ class Graph:
         """Places of the maxima, as floats, over axes as in `sum_over`; last: of equal ones. Gradients stop here."""
         return self.add_node(name, "arg_max", (x,), {"over": over, "last": last}, {})
 
+    def top_values(self, name: str, x: str, count: int, smallest: bool = False) -> str:
+        """The `count` largest, or smallest, elements along the last axis, in their order."""
+        return self.add_node(name, "top_values", (x,), {"count": count, "smallest": smallest}, {})
+
+    def top_places(self, name: str, x: str, count: int, smallest: bool = False) -> str:
+        """Where these stand, as floats. Gradients stop here."""
+        return self.add_node(name, "top_places", (x,), {"count": count, "smallest": smallest}, {})
+
+    def one_hot(self, name: str, x: str, depth: int, on: float = 1.0, off: float = 0.0) -> str:
+        """A row of `depth` numbers for each index of a map of one channel: `on` at its place, else `off`."""
+        return self.add_node(name, "one_hot", (x,), {"depth": depth, "on": on, "off": off}, {})
+
     def spread_out(self, name: str, x: str, size: Sequence[int]) -> str:
         """A map spread to `size` rows, columns and channels along its axes of length 1."""
         return self.add_node(name, "spread_out", (x,), {"size": size}, {})

@@ -243,6 +243,30 @@ def arg_max(a, attrs):
     return {"y": place.reshape([1 if i in over else n for i, n in enumerate(x.shape)]).astype(x.dtype)}
 
 
+def _ranked(a, attrs):
+    x = a["x"]
+    order = np.argsort(x if attrs["smallest"] else -x, axis=-1, kind="stable")
+    return order, order[..., : attrs["count"]]
+
+
+def top_values(a, attrs):
+    order, taken = _ranked(a, attrs)
+    dx = np.zeros_like(a["x"])
+    if "dy" in a:
+        np.put_along_axis(dx, taken, a["dy"], -1)
+    return {"rank": np.argsort(order, axis=-1), "y": np.take_along_axis(a["x"], taken, -1), "dx": dx}
+
+
+def top_places(a, attrs):
+    order, taken = _ranked(a, attrs)
+    return {"rank": np.argsort(order, axis=-1), "y": taken.astype(a["x"].dtype)}
+
+
+def one_hot(a, attrs):
+    index = a["x"] + attrs["depth"] * (a["x"] < 0)
+    return {"y": np.where(index == np.arange(attrs["depth"]), attrs["on"], attrs["off"])}
+
+
 def elu(a, attrs):
     x, low = a["x"], np.minimum(a["x"], 0)
     below = attrs["alpha"] * np.exp(low)

@@ -119,6 +119,15 @@ def net() -> Graph:
     return g
 
 
+def before_a_block() -> Graph:
+    """A layer norm before a residual block, and one at the end."""
+    g = Graph("net", (5, 3), 3)
+    x = g.layer_norm("ln", g.conv2d("c", "input", 6, 1))
+    x = g.add("sum", g.conv2d("d", g.layer_norm("ln2", x), 6, 3, pad=1), x)
+    g.linear("fc", g.global_avg_pool("mean", x), 3)
+    return g
+
+
 PLANS = {
     "all": ri.Plan(step=ri.Backprop(ri.SGD(lr=1.0))),
     "bias": ri.Plan(step=ri.Backprop(ri.SGD(lr=1.0)), bias_only=True),
@@ -148,3 +157,17 @@ def test_steps_of_a_net_of_rows_are_those_of_the_reference_kernels(kind, limit, 
         after[backend] = t.parameters
     for name, w in after["reference"].items():
         np.testing.assert_allclose(after["fast"][name], w, limit, limit)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_layer_norm_before_a_block_that_steps_leave_out(seed):
+    rng = np.random.default_rng(seed)
+    x, y, after = rng.normal(size=(4, 5, 3, 3)), rng.integers(0, 3, 4), {}
+    for backend in ("fast", "reference"):
+        plan = ri.Plan(step=ri.Backprop(ri.SGD(lr=0.5)), depth=ri.StochasticDepth(0.5))
+        t = ri.Trainer(ri.compile(before_a_block(), plan, 4, backend=backend, dtype=np.float64), seed)
+        for _ in range(3):
+            t.train_step(x, y, 3)
+        after[backend] = t.parameters
+    for name, w in after["reference"].items():
+        np.testing.assert_allclose(after["fast"][name], w, 1e-11, 1e-11)

@@ -134,7 +134,25 @@ REFUSED = {
     "an old opset": (dict(opset=7), "is of opset 7, but 9 to 25 are read"),
     "no channels": (dict(shape=("n", "c", 5, 5)), "its channels are open"),
     "no size": (dict(shape=("n", 4, "h", "w")), "give its size, --size"),
-    "five axes": (dict(shape=(1, 4, 5, 5, 5)), "has the shape 1x4x5x5x5 of float"),
+    "five axes": (dict(shape=(1, 4, 5, 5, 5)), "has the shape 1x4x5x5x5 of float; maps of floats"),
+    **{
+        f"{op} along three axes": (
+            dict(
+                nodes=[("Relu", ["x"], ["r"], {}), (op, ["r", "w"][:n], ["y"], attrs)],
+                shape=(1, 4, 5, 5, 5),
+                constants={"w": floats(2, 4, 3, 3, 3)},
+            ),
+            rf"has the shape 1x4x5x5x5, and {op}_1 \({op}\) runs along three axes of it: convolutions and pools",
+        )
+        for op, n, attrs in (("Conv", 2, {}), ("MaxPool", 1, {"kernel_shape": [2, 2, 2]}))
+    },
+    "a map that becomes one of three dimensions": (
+        dict(
+            nodes=[("Reshape", ["x", "s"], ["r"], {}), ("Conv", ["r", "w"], ["y"], {})],
+            constants={"w": floats(2, 2, 1, 3, 3), "s": np.array([0, 2, 2, 5, 5])},
+        ),
+        r"cannot be trained: Conv_1 \(Conv\): its input has 5 axes \(of maps of three dimensions, which are not run",
+    ),
 }
 
 

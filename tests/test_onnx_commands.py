@@ -1,6 +1,7 @@
 """An ONNX model at the command line: checked, adapted, told of, used, and written back."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ pytest.importorskip("onnxruntime")
 
 from onnx_models import by_runtime, net, saved  # noqa: E402
 
-from gradledger import cli  # noqa: E402
+from gradledger import cli, models  # noqa: E402
+from refimpl.formats.onnx import model_file  # noqa: E402
 from refimpl.saved.model import load  # noqa: E402
 
 NAMES = ("left", "middle", "right")
@@ -160,3 +162,29 @@ def test_a_net_that_came_as_none_leaves_as_none(told, tmp_path):
 def test_python_takes_it_too(adapted):
     net = load(adapted / "mine.onnx")
     assert net.graph.size == (12, 10) and net.predict_proba(np.zeros((2, 12, 10, 3), np.uint8)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("args, most", [
+    ("adapt --epochs 1 --train-last 1 --output {out} --data {data}", 3),  # at the start; to be written like; as written
+    ("check --batch 2", 3),  # by node; as a model that every method trains; are there whole numbers?
+])  # fmt: skip
+def test_a_command_parses_the_model_no_more_often_than_it_must(args, most, tmp_path, data, monkeypatch, told):
+    counted, expanded = [], model_file.expanded
+    monkeypatch.setattr(model_file, "expanded", lambda *of: counted.append(of) or expanded(*of))
+    command, *more = args.format(out=tmp_path / "out", data=data).split()
+    path = net(tmp_path / "mine.onnx")
+    told(command, "--model", path, *more) if command == "adapt" else told(command, path, *more)
+    assert 1 <= len(counted) <= most
+
+
+def test_what_was_read_is_kept_for_a_block_while_the_file_is_the_same(tmp_path):
+    path = net(tmp_path / "mine.onnx")
+    assert models.saved(path) is not models.saved(path)
+    with models.read_once():
+        first = models.saved(path)
+        with models.read_once():
+            assert models.saved(path) is first
+        assert models.saved(path) is first
+        os.utime(path, ns=(1, 1))
+        assert models.saved(path) is not first
+    assert models.saved(path) is not first and models.KEPT.get() is None

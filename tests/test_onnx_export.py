@@ -159,6 +159,11 @@ APART = {  # nodes between a map and its mean, and their constants
     "a bias behind a convolution": (
         [("Conv", ["x", "w"], ["c"], {}), ("Unsqueeze", ["a", "to"], ["b"], {}), ("Add", ["c", "b"], ["t"], {})],
         {"w": floats(3, 3, 1, 1), "a": floats(3), "to": np.array([1, 2])}),
+    "a stack of matrices": ([("MatMul", ["x", "a"], ["t"], {})], {"a": floats(3, 6, 4)}),
+    "a stack of one of some": ([("MatMul", ["x", "a"], ["t"], {})], {"a": floats(1, 1, 6, 4)}),
+    "a stack from the left": ([("MatMul", ["a", "x"], ["t"], {})], {"a": floats(1, 3, 4, 5)}),
+    "a matrix from the left": ([("MatMul", ["a", "x"], ["t"], {})], {"a": floats(4, 5)}),
+    "a vector": ([("MatMul", ["x", "a"], ["t"], {})], {"a": floats(6)}),
     "a turned matrix": (
         [("Transpose", ["a"], ["b"], {}), ("GlobalAveragePool", ["x"], ["g"], {}), ("Flatten", ["g"], ["f"], {}),
          ("MatMul", ["f", "b"], ["m"], {}), ("Unsqueeze", ["m", "to"], ["t"], {})],

@@ -53,6 +53,19 @@ CASES = {  # nodes, shape of the input, constants, opset
     "matmul and add": (
         [("MatMul", ["x", "w"], ["t"], {}), ("Add", ["b", "t"], ["y"], {})], (5,),
         {"w": floats(5, 3), "b": floats(3)}, 17),
+    **{f"a stack of weights {shape} of {own}": ([("MatMul", ["x", "w"], ["y"], {})], own, {"w": floats(*shape)}, 17)
+       for own, shape in (
+           ((4, 5, 6), (4, 6, 3)), ((4, 5, 6), (1, 4, 6, 3)), ((1, 5, 6), (4, 6, 3)), ((4, 5, 6), (1, 1, 6, 3)),
+           ((4, 5, 6), (1, 6, 3)), ((5, 6), (1, 6, 3)), ((4, 5, 6), (6,)), ((5, 6), (6,)))},
+    **{f"weights {shape} from the left of {own}": (
+        [("MatMul", ["w", "x"], ["t"], {}), ("Relu", ["t"], ["y"], {})], own, {"w": floats(*shape)}, 17)
+       for own, shape in (
+           ((4, 5, 6), (4, 3, 5)), ((1, 5, 6), (4, 3, 5)), ((4, 5, 6), (3, 5)), ((5, 6), (3, 5)), ((5, 6), (5,)),
+           ((4, 5, 6), (5,)))},
+    "a stack of heads": (
+        [("Reshape", ["x", "s"], ["a"], {}), ("Transpose", ["a"], ["b"], {"perm": [0, 3, 1, 2, 4]}),
+         ("MatMul", ["b", "w"], ["c"], {}), ("Tanh", ["c"], ["y"], {})], (4, 5, 6),
+        {"s": np.array([0, 4, 5, 2, 3]), "w": floats(2, 1, 3, 2)}, 17),
     "batch norm": (
         [("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], {"epsilon": 1e-3})], (4, 5, 6), NORM, 17),
     "batch norm of features": ([("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], {})], (4,), NORM, 17),
@@ -233,6 +246,9 @@ CASES = {  # nodes, shape of the input, constants, opset
     "average pool with padding counted": (
         [("AveragePool", ["x"], ["y"], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1})],
         (4, 6, 7), {}, 17),
+    "global mean of what is no map of ours": (
+        [("MatMul", ["w", "x"], ["t"], {}), ("GlobalAveragePool", ["t"], ["y"], {})], (4, 6, 7), {"w": floats(3, 6)},
+        17),
     "global mean": ([("GlobalAveragePool", ["x"], ["y"], {})], (4, 6, 7), {}, 17),
     "mean of axes": ([("ReduceMean", ["x"], ["y"], {"axes": [2, 3], "keepdims": 0})], (4, 6, 7), {}, 17),
     "mean of axes by an input": ([("ReduceMean", ["x", "a"], ["y"], {})], (4, 6, 7), {"a": np.array([-1, -2])}, 18),

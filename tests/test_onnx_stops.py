@@ -55,6 +55,21 @@ CASES = {  # nodes, constants
     "what is left of a mean": (
         [("GlobalAveragePool", ["x"], ["g"], {}), compared("Less", "g", "x"), ("Where", ["c", "x", "g"], ["y"], {})],
         {}),
+    **{f"places of the {k} {kind} along axis {axis}": (
+        [("TopK", ["x", "k"], ["v", "i"], {"axis": axis, "largest": int(kind == "largest")}), to(FLOAT, "i", "y")],
+        {"k": np.array([k])}) for k, kind, axis in ((3, "largest", 1), (5, "smallest", 2), (2, "largest", -1))},
+    "the largest, weighed by their places": (
+        [("TopK", ["x", "k"], ["v", "i"], {"axis": 2}), to(FLOAT, "i", "f"), ("Mul", ["v", "f"], ["y"], {})],
+        {"k": np.array([4])}),
+    "the largest features": (
+        [("Flatten", ["x"], ["f"], {}), ("TopK", ["f", "k"], ["v", "i"], {}), ("Neg", ["v"], ["y"], {})],
+        {"k": np.array([7])}),
+    **{f"one of {depth} along axis {axis}": (
+        [("Round", ["x"], ["r"], {}), to(INT64, "r", "i"), ("OneHot", ["i", "d", "v"], ["y"], {"axis": axis})],
+        {"d": np.array(depth), "v": np.array([-0.5, 2], np.float32)}) for depth, axis in ((3, -1), (2, 1), (4, 3))},
+    "a row for the largest": (
+        [("ArgMax", ["x"], ["a"], {"axis": 1, "keepdims": 0}), ("OneHot", ["a", "d", "v"], ["h"], {"axis": 1}),
+         ("Mul", ["h", "x"], ["y"], {})], {"d": np.array([4]), "v": np.array([0, 1], np.float32)}),
     "larger": ([("Neg", ["x"], ["m"], {}), ("Max", ["x", "m"], ["y"], {})], {}),
     "smaller": ([("Min", ["n", "x"], ["y"], {})], {"n": HALF}),
     "larger than a mean": ([("GlobalAveragePool", ["x"], ["g"], {}), ("Max", ["g", "x"], ["y"], {})], {}),
@@ -155,3 +170,31 @@ def test_places_of_maxima_at_the_end_are_left_out(tmp_path):
     found = imported(net(tmp_path / "a.onnx", nodes))
     assert "the net ends with ArgMax; it trains, and gives scores, before it" in found.notes
     assert found.graph.shape(found.graph.output) == (1, 3)
+
+
+def test_the_largest_at_the_end_are_left_out_and_train_elsewhere(tmp_path):
+    top = ("TopK", ["s", "k"], ["v", "i"], {"axis": 1})
+    ends = [*NODES[:-1], ("Gemm", ["f", "fc.weight"], ["s"], {}), top]
+    weights = {"front.weight": floats(4, 3, 3, 3), "behind.weight": floats(5, 4, 3, 3), "fc.weight": floats(5, 3)}
+    more = {"constants": weights | {"k": np.array([2])}, "rank": 2}
+    found = imported(saved(tmp_path / "a.onnx", ends, ("n", 3, 9, 8), output="v", **more))
+    assert "the net ends with TopK; it trains, and gives scores, before it" in found.notes
+    found = imported(saved(tmp_path / "b.onnx", [*ends, ("Neg", ["v"], ["y"], {})], ("n", 3, 9, 8), **more))
+    assert {t.op: t.what for t in found.told}["TopK"] == TRAINS and found.graph.shape(found.graph.output) == (1, 2)
+    found = imported(saved(tmp_path / "c.onnx", [*ends, to(FLOAT, "i", "y")], ("n", 3, 9, 8), **more))
+    assert {t.op: t.what for t in found.told}["TopK"] == FORWARD and len(found.graph.frozen()) == 3
+
+
+@pytest.mark.parametrize("nodes, why", [
+    ([("TopK", ["x", "k"], ["v", "i"], {"axis": 2}), ("Neg", ["v"], ["y"], {})], "it takes 9 of the 5 elements along"),
+    ([("TopK", ["x", "k"], ["v", "i"], {"axis": 0}), ("Neg", ["v"], ["y"], {})], "it works along samples"),
+    ([("OneHot", ["x", "k", "n"], ["y"], {"axis": 0})], "it makes a new axis before samples"),
+    ([("Gather", ["x", "zero"], ["d"], {"axis": 1}), ("ReduceMax", ["d"], ["m"], {"axes": [1, 2], "keepdims": 0}),
+      ("OneHot", ["x", "m", "n"], ["y"], {})], "its depth depends on the input of the graph"),
+])  # fmt: skip
+def test_what_of_these_is_not_read(tmp_path, nodes, why):
+    constants = {"k": np.array([9]), "n": np.array([0, 1], np.float32), "zero": np.array(0)}
+    used = {name for _, ins, _, _ in nodes for name in ins}
+    kept = {name: a for name, a in constants.items() if name in used}
+    found = imported(saved(tmp_path / "a.onnx", nodes, ("n", 4, 5, 6), constants=kept))
+    assert why in found.missing[0].why

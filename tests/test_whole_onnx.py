@@ -1,15 +1,12 @@
 """Quantized ONNX models as nets of whole numbers: held against onnxruntime, trained, written back, refused."""
 
 import json
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx_models import by_runtime
-from qdq_models import Qdq, of_int8
-from test_int8_whole import cifar
 
 import refimpl as ri
 from gradledger.cli import main
@@ -23,7 +20,10 @@ from refimpl.storage.checkpoint import CheckpointError
 from refimpl.surgery.for_step import made_for
 from refimpl.training.runner import Runner
 from refimpl.training.state import initial
+from validation.experiments import whole_onnx
+from validation.experiments.whole_onnx import apart, whole_maps
 from validation.instruments.int8_files import int8_arrays
+from validation.instruments.qdq_files import Qdq, of_int8
 
 STORED = Path(__file__).parents[2] / "shared" / "weights"
 
@@ -125,54 +125,14 @@ def maps_of(graph, x):
         return {n: runner.read("output" if i == 0 else f"output.{n}", len(x)).copy() for i, n in enumerate(names)}
 
 
-def of_runtime(path, x, names):
-    """The whole numbers that onnxruntime makes of the tensors behind some names, as ours: int8, channels last."""
-    model = onnx.load(path)
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(f"{n}_q") for n in names)
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = session.run([f"{n}_q" for n in names], {"x": np.ascontiguousarray(x.transpose(0, 3, 1, 2))})
-    whole = (a.astype(np.int16) - (128 if a.dtype == np.uint8 else 0) for a in found)
-    return [a.transpose(0, 2, 3, 1) if a.ndim == 4 else a for a in whole]
-
-
-def alone(graph, theirs):
-    """Each operator on the very numbers of onnxruntime: 1 where it gives another number, and how many operators.
-
-    It is at most one away.
-    """
-    found, count = [], 0
-    for node in graph.nodes:
-        if node.name in theirs and all(t in theirs for t in node.inputs) and node.op != "quantized_concat":
-            arrays = {k: graph.weights[v] for k, v in node.params.items()}
-            read = dict(zip(node.operator.locals(len(node.inputs)), node.inputs, strict=True))
-            made = import_module(f"refimpl.ops.{node.op}").forward(
-                **{local: theirs[t].astype(np.int8) for local, t in read.items()}, **arrays, **node.attrs
-            )
-            apart = np.abs(made.astype(int) - theirs[node.name].reshape(made.shape))
-            assert apart.max() <= 1, (node.name, apart.max())
-            found.append(apart.reshape(-1))
-            count += 1
-    return np.concatenate(found), count
-
-
 @pytest.mark.parametrize("name", ["mobilenet_v2_w0.35_int8.npz", "mcunet_5fps_int8.npz"])
 def test_each_operator_of_a_real_net_is_that_of_onnxruntime_but_for_ties(tmp_path, name):
     if not (STORED / name).is_file():
         pytest.skip("the folder shared/ with the nets is not beside the project")
     path = of_int8(read_npz(STORED / name), tmp_path / "a.onnx")
-    graph = load_whole(path)
-    pixels = cifar(4)
-    x = ((pixels - 128.0) / 127.5).astype(np.float32)
-    source = {n.name: n.name.replace(".depthwise", ".depthwise_relu6").replace(".expand", ".expand_relu6")
-              for n in graph.nodes if n.op not in ("quantize", "quantized_linear", "dequantize")}  # fmt: skip
-    source["stem"] = "stem_relu6"
-    theirs = dict(zip(["quantize", *source], of_runtime(path, x, ["x", *source.values()]), strict=True))
-    np.testing.assert_array_equal(theirs["quantize"], pixels.astype(np.int16) - 128)
-    apart, count = alone(graph, theirs)
-    print(f"{name}: {apart.sum():,} of {len(apart):,} numbers of {count} operators are one away")
-    assert count == len(source) and np.mean(apart) < 2e-5
+    found = whole_onnx.of_operators(path)
+    assert found["operators"] == len(whole_onnx.sources(load_whole(path))) > 40
+    assert found["further"] == 0 and found["one_away"] < 2e-5 * found["numbers"]
 
 
 CASES = [{}, {"kind": "uint8"}, {"by_channel": False}, {"symmetric": True}, {"w_kind": "uint8"}, {"pad": True},
@@ -192,14 +152,14 @@ def test_maps_are_those_of_onnxruntime_but_for_ties(tmp_path, case):
     assert graph.weights["first.w"].dtype == (np.int16 if case.get("w_kind") else np.int8)
     scores = np.asarray(ri.Trainer(ri.compile(graph, None, 5, threads=1), 0).predict(x))
     ours = maps_of(load_whole(path), x)
-    theirs = dict(zip(ENDS, of_runtime(path, x, ENDS.values()), strict=True))
+    theirs = dict(zip(ENDS, whole_maps(path, x, tuple(ENDS.values())), strict=True))
     for name, values in theirs.items():
-        apart = np.abs(ours[name].reshape(values.shape) - values)
+        away = np.abs(ours[name].reshape(values.shape) - values)
         most = 0.35 if name in ("joined", "mean") else 0.02  # behind a mean of windows that is rounded twice
-        assert apart.max() <= 2 and np.mean(apart > 0) < most, (name, apart.max(), np.mean(apart > 0))
+        assert away.max() <= 2 and np.mean(away > 0) < most, (name, away.max(), np.mean(away > 0))
         assert len(np.unique(values)) > 8
-    apart, count = alone(graph, theirs)
-    assert count and np.mean(apart) < 0.001
+    away = np.concatenate([a.reshape(-1) for a in apart(graph, theirs).values()])
+    assert away.max() <= 1 and np.mean(away) < 0.001
     shares = by_runtime(path, np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
     steps = np.rint(scores / np.float32(0.06)).clip(-133, 122) * 0.06
     e = np.exp(steps - steps.max(1, keepdims=True))

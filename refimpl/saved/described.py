@@ -199,8 +199,9 @@ def of_foreign(foreign: ForeignWeights, path: str | os.PathLike, what: str) -> S
 
 def of_onnx(path: str | os.PathLike, what: str) -> Saved:
     """An ONNX model as a file of ours; CheckpointError as `formats.onnx.load_onnx`."""
-    own = onnx.own_map(path)
-    graph, notes = onnx.load_onnx(path, size=None if own else OPEN), onnx.said_in(path)
+    file = onnx.read(path)
+    own = onnx.own_map(file)
+    graph, notes = onnx.load_onnx(file, size=None if own else OPEN), onnx.said_in(file)
     parts: dict[str, Any] = {part: _object(notes[part], part, what) for part in PARTS if part in notes}
     found = Saved(what, graph.weights, notes, _classes(notes, what), **parts, sha256=checkpoint.sha256(path))
     graph.pixels = found.pixels or graph.pixels

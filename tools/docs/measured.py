@@ -243,6 +243,44 @@ def bench_steps() -> str:
     return table(head, rows, right=1)
 
 
+def bench_imported() -> str:
+    """Steps of nets that were read beside those that were built, and the way from a process's start to a first step."""
+    rows = [
+        [c["name"].removeprefix("imported-"), f"{c['ours_ms']:,.1f}",
+         *((f"{c['peer_ms']:,.1f}", f"{c['ratio']:.2f}") if c["ratio"] else ("", "")), f"{c['spread']:.2f}"]
+        for c in record("bench-imported")["cases"]
+    ]  # fmt: skip
+    return table(["case", "read from ONNX, ms", "built, ms", "ratio", "spread"], rows, right=1)
+
+
+def whole_onnx() -> str:
+    """What each way of training made of a quantized model, by our net and by onnxruntime of what it wrote."""
+    found = record("whole-onnx")
+    rows = [
+        [way, f"`{found['protocol']['ways'][way]}`", *(f"{r[k]['mean']:.1f}" if k in r else "" for k in
+         ("before", "after", "runtime", "same")), f"{r['arena_bytes'] / 1e6:.1f}"]
+        for way, r in found["measured"].items()
+    ]  # fmt: skip
+    head = [
+        "trained", "options", "before, %", "after, %", "onnxruntime, %", "same class, %", "arena, MB",
+    ]  # fmt: skip
+    return table(head, rows, right=2)
+
+
+def whole_onnx_nets() -> str:
+    """Each operator, and whole nets, beside onnxruntime; that beside itself."""
+    found, rows = record("whole-onnx"), []
+    for net, r in found["operators"].items():
+        nets = [found["nets"][net][of] for of in ("ours", "itself")]
+        rows.append([net, r["operators"], *(f"{r[k]:,}" for k in ("numbers", "one_away", "further")),
+                     *(f"{100 * n['same']:.0f}" for n in nets), *(n["steps"] for n in nets)])  # fmt: skip
+    head = [
+        "net", "operators", "numbers", "one away", "further", "same class as onnxruntime, %", "it and itself, %",
+        "steps of a score apart, at most", "it and itself",
+    ]  # fmt: skip
+    return table(head, rows, right=1)
+
+
 def bench_resident() -> str:
     """Resident memory beside PyTorch."""
     rows = [
@@ -458,7 +496,14 @@ def onnx_gauntlet() -> str:
         "net", "from", "nodes", "forward", "worst gradient", "arena of a step, MiB", "as predicted",
         "calls whose operations are counted right", "methods that do not apply",
     ]  # fmt: skip
-    return table(head, rows, right=2)
+    wide = [
+        [r["wide"], f"{of['gradient']:.1e}", f"{r['theirs']:.1e}", f"{r['gradient']:.1e}"]
+        for r in record("onnx-gauntlet")["runs"] if "wide" in r
+        for of in [next(o for o in record("onnx-gauntlet")["runs"] if o.get("file") == r["wide"])]
+    ]  # fmt: skip
+    wider = ["file", "ours in float32", "PyTorch's float32 against its float64", "ours against it, both in float64"]
+    said = "The worst gradient of the files where it is not within 1e-3:"
+    return "\n\n".join([table(head, rows, right=2), said, table(wider, wide, right=1)])
 
 
 def onnx_official() -> str:
@@ -522,6 +567,7 @@ def equation_table() -> str:
 TABLES = {
     "watch-adapt": watch_adapt, "lenet-mnist": lenet_mnist, "sparse-update-mobilenet": sparse_update_mobilenet,
     "gradient-filter-noniid": gradient_filter_noniid, "gradient-errors": gradient_errors, "bench-steps": bench_steps,
+    "bench-imported": bench_imported, "whole-onnx": whole_onnx, "whole-onnx-nets": whole_onnx_nets,
     "bench-resident": bench_resident, "bench-filtered": bench_filtered, "bench-methods": bench_methods,
     "resident": resident, "seconds": seconds, "instance-filter-shares": instance_filter_shares, "mutants": mutants,
     "equations": equation_table, "equal-accuracy": equal_accuracy, "memory-terms": memory_terms, "coverage": coverage,

@@ -2,12 +2,17 @@
 
 The file is written by PyTorch's exporter in a process of its own, from our weights, its batch norms folded into the
 convolutions as exporters leave them; ours has them frozen, which its kernels do on their way. Plain SGD on all weights.
+What is timed is processor time, on which other programs of the machine have little influence: of a step, and from the
+first import of a fresh process to the end of its first step, with a warm kernel cache.
 """
 
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +21,7 @@ import numpy as np
 import refimpl as ri
 from refimpl.formats.onnx import imported
 
+from .clock import milliseconds, our_threads
 from .methods import LR, pretrained
 from .steps import StepCase
 
@@ -30,16 +36,26 @@ class ImportedCase:
     tolerance = 1e-4  # of the scores
     peers = ("built",)
 
-    def read(self) -> ri.Graph:
-        """The graph of the file that PyTorch writes; RuntimeError with the last line of a process that wrote none."""
+    @contextmanager
+    def file(self) -> Iterator[Path]:
+        """The file that PyTorch writes; RuntimeError with the last line of a process that wrote none."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "net.onnx"
             words = (self.model, *self.size, self.batch, path)
-            command = [sys.executable, "-m", "validation.bench.imported", *map(str, words)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise RuntimeError(f"no ONNX file was written: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+            last_line("-m", "validation.bench.imported", *map(str, words))
+            yield path
+
+    def read(self) -> ri.Graph:
+        """The graph of that file."""
+        with self.file() as path:
             return imported(path).graph
+
+    def measure(self, side: str, threads: int, repeats: int) -> dict:
+        """Milliseconds of the processor of each step of a side; or our error."""
+        with our_threads(threads):
+            if side == "check":
+                return {"error": self.error()}
+            return {"times": milliseconds(getattr(self, side)(), repeats, time.process_time)}
 
     def step(self, graph: ri.Graph):
         """A training step of a net on random samples."""
@@ -70,6 +86,42 @@ class ImportedCase:
         return {}
 
 
+START = """
+import sys, time
+import numpy as np
+import refimpl as ri
+from refimpl.formats.onnx import load_onnx
+path, batch, threads, rate = sys.argv[1], *map(int, sys.argv[2:4]), float(sys.argv[4])
+graph = load_onnx(path)
+trainer = ri.Trainer(ri.compile(graph, ri.Plan(step=ri.Backprop(ri.SGD(lr=rate))), batch, threads=threads))
+trainer.train_step(np.zeros((batch, *graph.size, graph.channels), np.float32), np.zeros(batch, int), 1)
+print(time.process_time() * 1e3)
+"""
+
+
+@dataclass(frozen=True)
+class ImportedStart(ImportedCase):
+    """The same file from the start of a process to the end of its first step; there is nothing beside it."""
+
+    peers = ()
+
+    def measure(self, side: str, threads: int, repeats: int) -> dict:
+        """Milliseconds of the processor that up to three processes take, after one that warms the kernel cache up."""
+        with self.file() as path:
+            words = (path, self.batch, threads, LR)
+            found = [float(last_line("-c", START, *map(str, words))) for _ in range(1 + min(repeats, 3))]
+        return {"times": found[1:]}
+
+
+def last_line(*command: str) -> str:
+    """What a Python process printed last; RuntimeError with the last line of what it said where it fails."""
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["?"])[-1]
+        raise RuntimeError(f"no ONNX file was written or read: {said}")
+    return (done.stdout.splitlines() or [""])[-1]
+
+
 def write(case: ImportedCase, path: str) -> None:
     """The ONNX file of a case."""
     import torch
@@ -86,7 +138,7 @@ def write(case: ImportedCase, path: str) -> None:
 CASES = {
     f"imported-{model}-{h}x{w}-batch{batch}": ImportedCase(model, (h, w), batch)
     for model, (h, w), batch in (("mobilenet_v2", (224, 224), 8), ("resnet18", (64, 64), 8))
-}
+} | {"imported-start-mobilenet_v2-224x224-batch8": ImportedStart("mobilenet_v2", (224, 224), 8)}
 
 if __name__ == "__main__":
     name, high, wide, batch, target = sys.argv[1:]

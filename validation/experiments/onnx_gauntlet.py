@@ -12,6 +12,7 @@ Random weights, one sample of 3×224×224. Of each file that is read:
 - gradients: of each weight that trains, ‖ours − PyTorch's‖ / ‖PyTorch's‖ for a random gradient of the outputs, the
   worst one; a norm below FLOOR of the net's largest counts as that, since some are 0 but for rounding. PyTorch runs the
   file itself, node by node (`tools/onnx_by_torch.py`), batch norms by their running statistics.
+  Where that is not within 1e-3, the same with both sides in float64, and PyTorch's own float32 against that.
 - memory: the bytes of the arena that a step changes, against those predicted.
 - operations: calls of a step whose loops count other operations than their formulas say.
 - methods: one step with each of them; those that do not apply, with their sentence.
@@ -90,6 +91,15 @@ def in_float64(path: Path) -> float | None:
     with np.load(path.with_suffix(".npz")) as beside, np.load(wide) as theirs:
         x = np.ascontiguousarray(beside["x"].transpose(0, 2, 3, 1)).astype(np.float64)
         return max(gradient_errors(trainer, found, x, beside["dy"].astype(np.float64), theirs)[2].values())
+
+
+def own_rounding(path: Path) -> float:
+    """The worst gradient of PyTorch's float32 against its float64, as ours is held against it."""
+    with np.load(path.with_suffix(".npz")) as single, np.load(path.with_name(f"{path.stem}.float64.npz")) as double:
+        names = [name for name in double.files if name.startswith("gradient:")]
+        norms = {name: float(np.linalg.norm(double[name])) for name in names}
+        least = FLOOR * max(norms.values())
+        return max(float(np.linalg.norm(single[n] - double[n])) / max(norms[n], least) for n in names)
 
 
 def compared(found: Imported, beside: np.lib.npyio.NpzFile, path: Path) -> dict:
@@ -179,7 +189,7 @@ def run(output: Path, watch: Callable[[int, int, str], None]) -> dict:
             and not runs.get(wide=path.stem)
             and (error := in_float64(path)) is not None
         ):
-            runs.add(wide=path.stem, gradient=error)
+            runs.add(wide=path.stem, gradient=error, theirs=own_rounding(path))
     found = [r for r in runs.found if (folder / f"{r.get('file', r.get('wide'))}.onnx").exists()]
     return {"name": NAME, **judge({"runs": found})}
 

@@ -58,7 +58,7 @@ def affine_gradients(lowering: Lowering, call: Call) -> list[Launch]:
     passes = (layer_norm.grad_gamma, layer_norm.grad_beta)
     dy = call.arrays["dy"]
     own = [c for c in lowering.of_node(call.node) if c.passed in passes and c.arrays["dy"].root is dy.root]
-    gamma, beta = (next((c for c in own if c.passed is p and lowering.together(dy, c)), None) for p in passes)
+    gamma, beta = (next((c for c in own if c.passed is p and lowering.free(c)), None) for p in passes)
     covers = tuple(c for c in given(gamma, beta) if c.when == call.when and c.section == call.section)
     gamma, beta = (c if c in covers else None for c in (gamma, beta))
     none, dy = absent(1, dy.dtype), call.passed.seen("dy", dy)

@@ -59,6 +59,11 @@ def entrance(file: ModelFile, size: tuple[int, int] | None, what: str) -> tuple[
     kind = given.type.tensor_type
     dims = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
     said = quoted("x".join(str(d.dim_param or d.dim_value or "?") for d in kind.shape.dim) or "none")
+    if len(dims) == 5 and (name := solid(file)):
+        raise CheckpointError(
+            f"the input {quoted(given.name)!r} of {what} has the shape {said}, and {name} runs along three axes of it: "
+            "convolutions and pools are read along two, of maps (N, C, H, W), or one, of sequences (N, C, T)"
+        )
     if kind.elem_type not in FLOATS or len(dims) not in (2, 3, 4):
         raise CheckpointError(
             f"the input {quoted(given.name)!r} of {what} has the shape {said} of {kind_named(kind.elem_type)}; "
@@ -80,6 +85,21 @@ def entrance(file: ModelFile, size: tuple[int, int] | None, what: str) -> tuple[
     if len(dims) == 3:
         return graph, arranged(graph, INPUT, (0, 2, 3) if last else ROW)
     return graph, arranged(graph, INPUT, (0, 1, 2, 3) if last else MAP)
+
+
+def solid(file: ModelFile) -> str:
+    """The first node of a file that is a convolution or pool along three axes, and its operator; "" where none is."""
+    for i, node in enumerate(file.graph.node):
+        weights = [file.constants[n] for n in node.input[1:2] if n in file.constants]
+        axes = [len(a.ints) for a in node.attribute if a.name == "kernel_shape"] + [a.ndim - 2 for a in weights]
+        if axes[:1] == [3] and node.op_type.endswith(("Conv", "ConvTranspose", "Pool")):
+            return f"{name_of(node, i)} ({quoted(node.op_type)})"
+    return ""
+
+
+def name_of(node: Any, place: int) -> str:
+    """How messages call node number `place` of a file."""
+    return quoted(node.name or f"{node.op_type}_{place}")
 
 
 def arranged(graph: Graph, tensor: str, axes: tuple[int, ...]) -> Value:
@@ -106,16 +126,17 @@ def needed(file: ModelFile) -> set[str]:
     return found
 
 
-def imported(path: str | os.PathLike, size: tuple[int, int] | None = None) -> Imported:
-    """Convert a file, as far as it goes. size: of the input's maps, where the file leaves it open.
+def imported(model: str | os.PathLike | ModelFile, size: tuple[int, int] | None = None) -> Imported:
+    """Convert a file, or one that was read, as far as it goes. size: of the input's maps, where it leaves that open.
 
     CheckpointError where it cannot be read, or its input is none that we take.
     """
-    file, what = model_file.read(path), f"the ONNX model {path}"
+    file = model_file.of(model)
+    what = f"the ONNX model {file.path}"
     graph, value = entrance(file, size, what)
     given = file.inputs[0]
     batch = max(1, given.type.tensor_type.shape.dim[0].dim_value)
-    walk = Walk(file, what, Path(path).resolve().parent, graph, batch, {**file.constants, given.name: value})
+    walk = Walk(file, what, Path(file.path).resolve().parent, graph, batch, {**file.constants, given.name: value})
     wanted, end = needed(file), file.graph.output[0].name
     for node in file.graph.node:
         for name in set(node.input):
@@ -153,7 +174,7 @@ def imported(path: str | os.PathLike, size: tuple[int, int] | None = None) -> Im
 
 def converted(walk: Walk, node: Any, place: int) -> None:
     """Convert a node, or tell why it cannot be."""
-    name, outputs = quoted(node.name or f"{node.op_type}_{place}"), {n for n in node.output if n}
+    name, outputs = name_of(node, place), {n for n in node.output if n}
     module = converters().get(node.op_type) if node.domain in STANDARD else None
     behind, before = bool(walk.lost.intersection(node.input)), len(walk.graph.nodes)
     try:
@@ -210,15 +231,15 @@ def freezes(graph: Graph, told: Told) -> Told:
 
 
 def load_onnx(
-    path: str | os.PathLike, classes: int | None = None, size: tuple[int, int] | None = None
+    model: str | os.PathLike | ModelFile, classes: int | None = None, size: tuple[int, int] | None = None
 ) -> Graph:  # fmt: skip
     """The net of an ONNX file with its weights; with another number of classes its classifier starts from the seed.
 
     size: (H, W), default the file's own. CheckpointError in one sentence where it cannot be read, or holds
     operators that cannot be converted.
     """
-    found = imported(path, size)
-    graph, end = found.graph, found.end
+    found = imported(model, size)
+    graph, end, path = found.graph, found.end, found.file.path
     if graph is None or end is None:
         raise CheckpointError(lacking(found))
     if end.axes != (0, 1) or graph.size is None:
@@ -230,7 +251,7 @@ def load_onnx(
     graph.stored = {name: asdict(stored) for name, stored in found.stored.items()}
     graph.origin = f"pre-trained, of the ONNX model {os.path.basename(path)}"
     try:
-        new = changed(graph, classes, size, None, str(path))
+        new = changed(graph, classes, size, None, path)
     except ShapeError as e:
         raise CheckpointError(f"{path} cannot take maps of {'x'.join(map(str, size or ()))}: {e}") from None
     new.weights = {name: a for name, a in graph.weights.items() if a.shape == new.parameters[name].shape}
@@ -248,19 +269,18 @@ def lacking(found: Imported) -> str:
     )
 
 
-def own_map(path: str | os.PathLike) -> tuple[int, int] | None:
+def own_map(file: ModelFile) -> tuple[int, int] | None:
     """Rows and columns of the maps that a file takes; None where it leaves them open. CheckpointError as `imported`."""
-    file = model_file.read(path)
     dims = [d.dim_value for d in file.inputs[0].type.tensor_type.shape.dim]
     try:
-        return entrance(file, None, f"the ONNX model {path}")[0].size
+        return entrance(file, None, f"the ONNX model {file.path}")[0].size
     except CheckpointError:
         if len(dims) == 4 and 0 in dims[1:]:
             return None
         raise
 
 
-def said_in(path: str | os.PathLike) -> dict[str, str]:
+def said_in(file: ModelFile) -> dict[str, str]:
     """What `exporting` wrote into the metadata of a model."""
-    props = model_file.read(path).proto.metadata_props
+    props = file.proto.metadata_props
     return {p.key.removeprefix(TAG): p.value for p in props if p.key.startswith(TAG)}

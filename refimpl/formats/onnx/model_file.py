@@ -98,6 +98,11 @@ def read(path: str | os.PathLike) -> ModelFile:
     return ModelFile(str(path), proto, opset, constants)
 
 
+def of(model: str | os.PathLike | ModelFile) -> ModelFile:
+    """The model of a file, or one that was read already; CheckpointError as `read`."""
+    return model if isinstance(model, ModelFile) else read(model)
+
+
 def array(tensor: Any, folder: Path, what: str) -> np.ndarray:
     """The array of an `onnx.TensorProto`, its data in the file or in one that lies in `folder`."""
     import onnx

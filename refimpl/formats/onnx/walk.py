@@ -295,7 +295,8 @@ class Walk:
         rank = len(value.layout)
         order = {4: (2, 3, 1), 3: (2, 1)}.get(rank)
         if order is None:
-            raise Unsupported(f"its input has {rank} axes, maps have 4 (N, C, H, W), or 3 (N, C, T)")
+            dimensions = " (of maps of three dimensions, which are not run)" if rank == 5 else ""
+            raise Unsupported(f"its input has {rank} axes{dimensions}, maps have 4 (N, C, H, W), or 3 (N, C, T)")
         if value.shape[0] != 1:
             raise Unsupported(f"its input has the shape {value.shape}, whose first axis is more than samples")
         sides = (*(1,) * (4 - rank), *(value.shape[axis] for axis in order))

@@ -1,5 +1,5 @@
 """MatMul: of a tensor with weights a linear layer, of tokens a convolution of 1×1, with the bias that a following Add
-brings; of two tensors a matmul.
+brings; with a stack of weights, or from the left of it, such a convolution in groups; of two tensors a matmul.
 """
 
 import math
@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..arithmetic import joint, widened
-from ..layers import linear, of_rows
+from ..layers import linear, of_rows, of_stack
 from ..layout import SAMPLES, packed, row_major
 from ..value import Unsupported, Value
 from ..walk import OnnxNode
@@ -17,10 +17,12 @@ OPERATORS = ("MatMul",)
 
 def convert(here: OnnxNode) -> None:
     """A linear layer, a conv2d or a matmul."""
-    if not isinstance(here.value(0), Value):
-        raise Unsupported("it multiplies weights from the left")
-    if isinstance(here.value(1), Value):
+    constant = next((i for i in (0, 1) if not isinstance(here.value(i), Value)), None)
+    if constant is None:
         products(here)
+        return
+    if constant == 0 or here.constant(1, "weights").ndim != 2:
+        of_stack(here, constant)
         return
     add, layer = here.only_consumer("Add"), linear if here.walk.features(here.tensor(0)) else of_rows
     for place, name in enumerate(add.input if add else ()):

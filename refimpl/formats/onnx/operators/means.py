@@ -14,6 +14,7 @@ OPERATORS = (
     "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceL2", "ReduceMax", "ReduceMin",
     "ReduceSumSquare",
 )  # fmt: skip
+MEANS = ("GlobalAveragePool", "ReduceMean")
 BY_INPUT = {"ReduceSum": 13}  # the first opset in which axes are an input, default 18
 
 
@@ -65,7 +66,7 @@ def made(here: OnnxNode, x: str, over: Sequence[int]) -> str:
     """What a node makes of our map."""
     graph, part = here.graph, here.walk.unique
     whole = [n == 1 or o for n, o in zip(graph.shape(x)[1:], over, strict=True)]
-    if here.op in ("GlobalAveragePool", "ReduceMean") and whole[:2] == [True, True] and not over[2]:
+    if here.op in MEANS and whole[:2] == [True, True] and not over[2]:
         return graph.global_avg_pool(here.name, x)
     if here.op == "ReduceL2":
         return graph.norm_over(here.name, x, over)
@@ -76,4 +77,4 @@ def made(here: OnnxNode, x: str, over: Sequence[int]) -> str:
         return graph.affine(here.name, lowest, -1.0)
     if here.op == "ReduceSumSquare":
         x = graph.mul(part(f"{here.name}.square"), x, x)
-    return graph.sum_over(here.name, x, over, here.op == "ReduceMean")
+    return graph.sum_over(here.name, x, over, here.op in MEANS)

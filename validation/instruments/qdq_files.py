@@ -1,4 +1,4 @@
-"""Quantized ONNX models for tests, put together node by node: QuantizeLinear and DequantizeLinear around each layer."""
+"""Quantized ONNX models, put together node by node: QuantizeLinear and DequantizeLinear around each layer."""
 
 import numpy as np
 import onnx
