@@ -17,7 +17,9 @@ from costmodel.device import calibration, gpu_calibration
 from gradledger import adapt
 from gradledger.settings import AdaptSettings
 from refimpl.backends.cuda import conv_rules, tile
+from refimpl.backends.cuda.gpu import AHEAD, Gpu
 from refimpl.graph import INPUT, Graph
+from refimpl.kernels.random import SHUFFLE, permutation
 from refimpl.methods.registry import known
 from refimpl.surgery.for_step import outlined_for
 from validation.bench.gpu import GpuFiltered
@@ -90,6 +92,36 @@ def nets():
             for dtype in (np.float32,) if quantizes else (np.float64, np.float32)[: 1 + (name == "backprop")]:
                 program = ri.compile(graph, plan, BATCH, backend="reference", threads=1, dtype=dtype)
                 both(f"{build.__name__} {name} {np.dtype(dtype)}", program, x, y)
+    under_way()
+
+
+def under_way():
+    """Steps that are under way together leave the bits of steps that are each looked at, a bad one among them too."""
+    graph = plain()
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(18, *graph.size, 2)).astype(np.float32), rng.integers(0, CLASSES, 18)
+    spoilt = x.copy()
+    spoilt[permutation(2, SHUFFLE, 0, 18)[12]] = 3e38  # of the fifth step
+    for samples in (x, spoilt):
+        found = []
+        for ahead in (AHEAD, 1):
+            Gpu.ahead, waits = ahead, []
+            t = ri.Trainer(ri.compile(graph, ri.Plan(step=ri.Backprop(ri.Adam(0.01))), BATCH, backend="cuda"), seed=2)
+            waits, wait = [], t.backend.synchronise
+            t.backend.synchronise = lambda wait=wait, waits=waits: (waits.append(1), wait())
+            said = ""
+            try:
+                t.fit(samples, y, 1)
+            except ri.NonFiniteError as e:
+                said = str(e)
+            made = len(waits)
+            del t.backend.synchronise
+            found.append((said, t.step, t.losses, {n: a.tobytes() for n, a in t.resume_arrays().items()}))
+            assert samples is spoilt or made <= (8 if ahead > 1 else 24), made
+        assert found[0] == found[1]
+        assert ("the loss is nan at step 5 " in found[0][0]) == (samples is spoilt)
+        print(f"under way, {found[0][1]} of 6 steps are good")
+    Gpu.ahead = AHEAD
 
 
 def drawn(first, last):

@@ -173,6 +173,57 @@ def test_arrays_of_the_host_are_copied_once_and_forgotten_with_them(monkeypatch)
     assert not backend._adopted
 
 
+class There:
+    """An array of a GPU that copies late: when its stream is waited for."""
+
+    def __init__(self, stream, values):
+        self.stream, self.values, self.shape, self.dtype = stream, values, values.shape, values.dtype
+
+    def copy_to_device(self, other, stream):
+        self.stream.queue.append(lambda: self.values.__setitem__(..., getattr(other, "values", other)))
+
+    def copy_to_host(self, to, stream):
+        self.stream.queue.append(lambda: to.__setitem__(..., self.values))
+
+
+class Stream:
+    """What it runs on."""
+
+    def __init__(self):
+        self.queue, self.waits = [], 0
+
+    def synchronize(self):
+        self.waits += 1
+        for queued in self.queue:
+            queued()
+        self.queue.clear()
+
+
+def test_what_the_host_gives_stays_until_it_was_copied(monkeypatch):
+    made = []
+    monkeypatch.setattr(cuda, "pinned", lambda shape, dtype: made.append(shape) or np.empty(shape, dtype))
+    monkeypatch.setattr(cuda, "simulated", lambda: False)
+    monkeypatch.setattr("refimpl.backends.cuda.gpu.STAGED", 1 << 10)
+    monkeypatch.setattr("refimpl.backends.cuda.gpu.MOST_STAGED", 1 << 12)
+    backend = Gpu()
+    backend.stream = stream = Stream()
+    arrays = [There(stream, np.zeros((length,), np.float32)) for length in (3, 200, 64, 1, 500, 700, 100, 5)]
+    for round_ in range(20):
+        host = np.empty(0)
+        for i, array in enumerate(arrays):
+            host = np.full(array.shape, 10.0 * round_ + i)
+            backend.write(array, host)
+            host[...] = -1  # the caller goes on
+        found = backend.waiting((5,), np.float32)
+        backend.copy(found, arrays[-1])
+        backend.synchronise()
+        assert [float(a.values[0]) for a in arrays] == [10.0 * round_ + i for i in range(8)]
+        assert all((a.values == a.values[0]).all() for a in arrays) and found[0] == 10 * round_ + 7
+    blocks = [shape[0] for shape in made if shape != (5,)]
+    assert blocks == sorted(set(blocks)) and blocks[-1] == 1 << 12  # larger ones, and then no more
+    assert stream.waits < 3 * 20
+
+
 def test_every_call_is_covered_once_and_products_run_on_tiles():
     graph = ri.models.build("mobilenet_v2", classes=10, size=(64, 64))
     program = ri.compile(graph, ri.Plan(4, rules=[ri.GradientFilter(2)]), 8, backend="cuda", threads=1)

@@ -20,7 +20,13 @@ Prepared = tuple[Callable, list]  # a kernel and its arguments
 
 
 class Backend(Protocol):
-    """What a program runs on. `Memory` and `Array` are the backend's own: a NumPy array on the host, say."""
+    """What a program runs on. `Memory` and `Array` are the backend's own: a NumPy array on the host, say.
+
+    ahead: steps that may be under way before the host looks at what came of them; 1 where a kernel has ended when its
+    launch returns.
+    """
+
+    ahead: int
 
     def lower(self, step: Step, threads: int) -> dict[str, list[Launch]]:
         """Launches of each section, in order; together they cover every logical call once."""
@@ -43,6 +49,15 @@ class Backend(Protocol):
     def finite(self, array) -> bool:
         """Is every element of a float array finite?"""
 
+    def waiting(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+        """An array of the host that `copy` fills without making the host wait."""
+
+    def copy(self, to, array) -> None:
+        """Copy an array into another one of this backend or into one of the host's, behind what is queued.
+
+        One of the host holds the values once `synchronise` has returned.
+        """
+
     def ready(self, launches: Sequence[Launch], calls: Sequence[Prepared], threads: int) -> Sequence[Prepared]:
         """What is to be called, in order, for launches that are `calls` with their arguments."""
 
@@ -64,6 +79,8 @@ class Backend(Protocol):
 
 class Host:
     """A backend whose kernels are compiled for this processor and whose memory is that of NumPy. It has no `lower`."""
+
+    ahead = 1
 
     def allocate(self, nbytes: int) -> np.ndarray:
         """Zeroed bytes, aligned."""
@@ -90,6 +107,14 @@ class Host:
     def finite(self, array: np.ndarray) -> bool:
         """By a kernel that makes no array."""
         return all_finite(array)
+
+    def waiting(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+        """Any array."""
+        return np.empty(shape, dtype)
+
+    def copy(self, to: np.ndarray, array: np.ndarray) -> None:
+        """At once."""
+        to[...] = array
 
     def ready(self, launches: Sequence[Launch], calls: Sequence[Prepared], threads: int) -> list[Prepared]:
         """The calls, and between them those that let small ones run on one thread."""

@@ -30,6 +30,14 @@ class HostIndex(NamedTuple):
     spared: int | None
 
 
+class HostFill(NamedTuple):
+    """What the host filled an array with for so many samples, and what had run in the memory before that."""
+
+    after: "LastRun | None"
+    samples: int
+    values: object
+
+
 class Section(NamedTuple):
     """A section made ready for n samples."""
 
@@ -91,6 +99,7 @@ class Runner:
         self.made: dict[frozenset[str], Counter[tuple[str, int]]] = {self.dropped: Counter()}
         self.mark = object()  # stands for this runner in `last`, which must not keep it and its memory alive
         self.last: list[LastRun | None] = [None]  # shared by all runners in the memory
+        self._told: dict[str, HostFill] = {}  # what the host filled last, where to read it back would make it wait
         self._sections: dict[tuple[str, int], Section] = {}
         self._ready: dict[tuple[str, int], tuple[frozenset[str], Sequence[Prepared]]] = {}  # as last asked for
         self._gradients: dict[str, list[Gradient]] = {}
@@ -104,7 +113,8 @@ class Runner:
         """Bring what training changed of the parameters to the host."""
         for name, b in self.program.step.parameters.items():
             if b.region == "state" and self.owned[b] is not self.parameters[name]:
-                self.parameters[name][...] = self.backend.read(self.owned[b])
+                self.backend.copy(self.parameters[name], self.owned[b])
+        self.backend.synchronise()
 
     def push(self) -> None:
         """Bring the host's parameters to the backend."""
@@ -132,6 +142,8 @@ class Runner:
     def write(self, name: str, n: int, values) -> None:
         """Fill an array for the first n samples: `input`, `labels`, `lr`, …"""
         self.backend.write(self.host(name, n), values)
+        if self.backend.ahead > 1:
+            self._told[name] = HostFill(self.last[0], n, values)
 
     def read(self, name: str, n: int) -> np.ndarray:
         """An array of the first n samples on the host (`output`, `loss`, …), valid until the next section runs."""
@@ -173,8 +185,15 @@ class Runner:
                 f"{section} on {n} samples needs what {made.before} leaves: run that on them just before it"
             )
         for index in made.indices:
-            check_indices(index.name, self.backend.read(index.view), index.bound, index.spared)
+            check_indices(index.name, self._held(index, n), index.bound, index.spared)
         return made
+
+    def _held(self, index: HostIndex, n: int) -> np.ndarray:
+        """The values of an array that the host fills: those that it gave, while nothing ran since."""
+        told = self._told.get(index.name)
+        if told is None or told.after is None or told.after is not self.last[0] or told.samples != n:
+            return self.backend.read(index.view)
+        return np.asarray(told.values).astype(index.view.dtype, copy=False)
 
     def prepared(self, section: str, n: int) -> list[Prepared]:
         """Kernels with their arguments for n samples, to be launched within the backend's `work`, unchecked."""
@@ -250,9 +269,13 @@ class Runner:
         """
         if f"{net}finite" not in self.program.step.host_reads:  # nothing to train has a gradient
             return None
-        bad, flags = self.read(f"{net}finite", n), self.program.step.flags
+        return self.flagged(net, names, self.read(f"{net}finite", n))
+
+    def flagged(self, net: str, names: Iterable[str], bad: np.ndarray) -> str | None:
+        """The same, told by the flags of gradients that the backward section left."""
         if not bad.any():
             return None
+        flags = self.program.step.flags
         there = ((name, flags[name]) for name, _ in self.gradients(net, names) if name in flags)
         return next((name for name, b in there if bad[b.start : b.start + b.shape[0]].any()), None)
 
