@@ -8,6 +8,7 @@ Prints one line for each; the last line is `done`.
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -16,8 +17,9 @@ from costmodel import predict
 from costmodel.device import calibration, gpu_calibration
 from gradledger import adapt
 from gradledger.settings import AdaptSettings
-from refimpl.backends.cuda import conv_rules, tile
+from refimpl.backends.cuda import alike, conv_rules, tile
 from refimpl.backends.cuda.gpu import AHEAD, Gpu
+from refimpl.backends.cuda.rules import RULES
 from refimpl.graph import INPUT, Graph
 from refimpl.kernels.random import SHUFFLE, permutation
 from refimpl.methods.registry import known
@@ -92,7 +94,30 @@ def nets():
             for dtype in (np.float32,) if quantizes else (np.float64, np.float32)[: 1 + (name == "backprop")]:
                 program = ri.compile(graph, plan, BATCH, backend="reference", threads=1, dtype=dtype)
                 both(f"{build.__name__} {name} {np.dtype(dtype)}", program, x, y)
+    in_one_launch()
     under_way()
+
+
+def in_one_launch():
+    """Calls that run together in one launch leave the bits that a launch for each leaves."""
+    for build, optimizer, more in (
+        (plain, ri.Adam(0.01), {}),
+        (inverted, ri.SGD(0.1, momentum=0.9), {"batch_norm": "train", "train_bias": True}),
+        (residual, ri.SGD(0.1), {"depth": ri.StochasticDepth(0.4), "train_bias": True}),
+    ):
+        graph, ends, counts = build(), [], []
+        x = np.random.default_rng(1).normal(size=(BATCH + 1, *graph.size, 2)).astype(np.float32)
+        plan = ri.Plan("all", step=ri.Backprop(optimizer, clip_norm=0.5), **more)
+        for passes in (alike.RULES[alike.together], ()):
+            with mock.patch.dict(RULES, {p: [r for r in RULES.get(p) if r is not alike.together or passes]
+                                         for p in alike.RULES[alike.together]}):  # fmt: skip
+                program = ri.compile(graph, plan, BATCH, backend="cuda", threads=1)
+            t = ri.Trainer(program, seed=2)
+            t.fit(x, np.arange(BATCH + 1) % CLASSES, 2)
+            counts.append(len(program.order))
+            ends.append((t.losses, {n: a.tobytes() for n, a in t.resume_arrays().items()}))
+        assert ends[0] == ends[1] and counts[0] < counts[1], counts
+        print(f"{build.__name__} in {counts[0]} launches, where a launch for each is {counts[1]}", flush=True)
 
 
 def under_way():

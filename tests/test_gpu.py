@@ -1,19 +1,24 @@
 """The backend of GPUs where there is none: what it says, what it shares, how a section is captured and replayed."""
 
 import gc
+import math
 
 import numpy as np
 import pytest
 
 import refimpl as ri
+from costmodel import predict
 from refimpl import backends
 from refimpl.backends.cuda import replay
+from refimpl.backends.cuda.alike import OfEach
 from refimpl.backends.cuda.convolution import Geometry, slices_of
 from refimpl.backends.cuda.gpu import Gpu
 from refimpl.backends.cuda.replay import Replayed
 from refimpl.backends.cuda.tile import SMALL, TILES, tile_of
+from refimpl.compiler.executed import executed
 from refimpl.kernels import cuda
 from refimpl.kernels.cuda import CudaError
+from refimpl.ops import sgd
 from validation.instruments import cuda_code
 
 
@@ -233,6 +238,59 @@ def test_every_call_is_covered_once_and_products_run_on_tiles():
     assert names.count("Tiled") > 30
     reference = ri.compile(graph, program.plan, 8, backend="reference", threads=1)
     assert len(program.order) < len(reference.order)
+
+
+def of_each(program):
+    return {str(launch.covers[0].passed): launch for launch in program.order if isinstance(launch.function, OfEach)}
+
+
+def test_the_optimizer_runs_over_all_parameters_in_one_launch():
+    graph = ri.models.build("mobilenet_v2", classes=10, size=(64, 64))
+    step = ri.Backprop(ri.SGD(lr=0.1, momentum=0.9), clip_norm=1.0)
+    plan = ri.Plan("all", batch_norm="train", train_bias=True, step=step)
+    program = ri.compile(graph, plan, 8, backend="cuda", threads=1)
+    reference = ri.compile(graph, plan, 8, backend="reference", threads=1)
+    count, norms = len(program.step.gradients), 52
+    assert {name: len(launch.covers) for name, launch in of_each(program).items()} == {
+        "sgd.momentum_step": count, "clip_norm.partial_squares": count, "finiteness.check": count,
+        "batch_norm.update_mean": norms, "batch_norm.update_var": norms,
+    }  # fmt: skip
+    launch = of_each(program)["sgd.momentum_step"]
+    alone = [other for other in reference.order if other.covers[0] in reference.step.calls["update"]]
+    same = [other for other in alone if other.covers[0].passed is sgd.momentum_step]
+    shared = 2 * program.dtype.itemsize * (count - 1)  # the rate and the factor of clipping are read once
+    assert launch.moved_bytes == sum(other.moved_bytes for other in same) - shared
+    counted = [predict.call_counts(call, 8) for call in launch.covers]
+    ops = executed(launch, 8, predict.call_counts)
+    assert ops.mul == sum(units["mul"] for units in counted) > 0 < ops.add == sum(units["add"] for units in counted)
+    table = launch.args[1].rows
+    assert launch.args[0] == table[-1].end and sum(row.items for row in table) == sum(
+        math.prod(program.step.parameters[name].shape) for name in program.step.gradients
+    )
+    assert all(row.end % 128 == 0 for row in table)  # no warp works for two of them
+
+
+def test_calls_that_need_what_is_between_them_stay_apart():
+    graph = ri.models.build("lenet")
+    program = ri.compile(graph, ri.Plan(step=ri.ForwardGradient(m=2)), 4, backend="cuda", threads=1)
+    updates = [launch for launch in program.launches["update"] if sgd.step in {c.passed for c in launch.covers}]
+    for launch in updates:  # each gradient is made where it is read, in memory that the next one takes
+        assert not isinstance(launch.function, OfEach) or len({b.root for b in launch.reads if "dw" in b.name}) > 1
+    made = {b.root for launch in program.launches["update"] for b in launch.writes}
+    done = set()
+    for launch in program.launches["update"]:
+        for b in launch.reads:
+            assert b.root not in made or b.root in done or b.root.region != "arena", launch.name
+        done |= {b.root for b in launch.writes}
+
+
+def test_blocks_that_are_left_out_have_launches_of_their_own():
+    plan = ri.Plan("all", depth=ri.StochasticDepth(0.5), train_bias=True)
+    program = ri.compile(ri.models.build("resnet8", size=(16, 16)), plan, 4, backend="cuda", threads=1)
+    for launch in program.order:
+        assert {call.when for call in launch.covers} <= {launch.when}
+    updates = [launch for launch in program.launches["update"] if isinstance(launch.function, OfEach)]
+    assert len({launch.when for launch in updates}) == len(updates) > 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ methods and registers an object of it under the name that `compile(backend=NAME)
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -36,6 +36,12 @@ class Backend(Protocol):
 
     def adopt(self, array: np.ndarray):
         """Weights or a constant of the host as an array of this backend; on the host the same one, used in place."""
+
+    def gather(self, arrays: Sequence[np.ndarray]) -> tuple[Any, list]:
+        """What `adopt` makes of several arrays, in one memory where that is of use to its kernels, and that memory.
+
+        They lie there in order, each from a multiple of ALIGN bytes on (`compiler.arena.end_to_end`).
+        """
 
     def view(self, memory, start: int, nbytes: int, dtype):
         """A flat array in memory, from byte `start` on."""
@@ -91,6 +97,10 @@ class Host:
     def adopt(self, array: np.ndarray) -> np.ndarray:
         """The array itself."""
         return array
+
+    def gather(self, arrays: Sequence[np.ndarray]) -> tuple[None, list[np.ndarray]]:
+        """The arrays themselves, where they are."""
+        return None, list(arrays)
 
     def view(self, memory: np.ndarray, start: int, nbytes: int, dtype) -> np.ndarray:
         """A view of it."""

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backends.backend import Backend, Prepared
-from ..compiler.ir import AtBatch, Buffer, Condition, Launch, Prefix
+from ..compiler.arena import ALIGN, end_to_end
+from ..compiler.ir import AtBatch, Buffer, Condition, Launch, Prefix, Region, Segment, Segments
 from ..compiler.lower import BACKENDS
 from ..compiler.program import Program
 from ..kernels import quantized
@@ -88,9 +89,13 @@ class Runner:
         self.parameters = parameters
         self.owned: dict[Buffer, object] = {}
         for name, b in program.step.parameters.items():
-            self.owned[b] = self.backend.adopt(parameters[name])
-        for b in program.step.state.values():
-            self.owned[b] = self.backend.adopt(np.zeros(b.shape, b.dtype))
+            if b.region != "state":
+                self.owned[b] = self.backend.adopt(parameters[name])
+        state = {b: parameters[name] for name, b in program.step.parameters.items() if b.region == "state"}
+        state |= {b: np.zeros(b.shape, b.dtype) for b in program.step.state.values()}
+        self.state, arrays = self.backend.gather(list(state.values()))  # its memory, where that is one piece
+        self.owned |= dict(zip(state, arrays, strict=True))
+        self._places = dict(zip(state, end_to_end(b.nbytes for b in state)[0], strict=True))
         for constant in program.step.constants.values():
             self.owned[constant.buffer] = self.backend.adopt(constant.make(parameters, seed))
         self.block = new_block(program.peak_bytes, self.backend) if block is None else block
@@ -290,7 +295,25 @@ class Runner:
             return self.array(value.buffer)[: value.length(n)]
         if isinstance(value, AtBatch):
             return value.value(n)
+        if isinstance(value, Region):
+            return self._memory(value)
+        if isinstance(value, Segments):
+            return np.array([self._row(segment) for segment in value.rows], np.int64)
         return value
+
+    def _memory(self, region: Region):
+        """All of a region's memory as a flat array."""
+        if region.name == "arena":
+            return self.backend.view(self.block, GUARD, -(-self.program.peak_bytes // ALIGN) * ALIGN, region.dtype)
+        return self.backend.view(self.state, 0, end_to_end(b.nbytes for b in self._places)[1], region.dtype)
+
+    def _row(self, segment: Segment) -> list[int]:
+        """The row of a table of segments."""
+        row = [segment.end, segment.items]
+        for b in segment.arrays:
+            places = self.program.offsets if b.root.region == "arena" else self._places
+            row += [places[b.root] // b.dtype.itemsize + b.start, math.prod(b.shape)]
+        return row
 
 
 def new_block(nbytes: int, backend: Backend = BACKENDS["fast"]):  # noqa: B008

@@ -7,27 +7,29 @@ is put back, the steps before it are made again, which gives the same bits, and 
 on the host's own backends. So the error, the step that it names and the weights that are kept are theirs.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..compiler.arena import ALIGN
-from ..compiler.ir import Buffer
+from ..compiler.arena import end_to_end
 from .runner import Runner
 
 
 class Kept:
-    """Copies of some arrays that a runner's program owns, in the memory of its backend."""
+    """A copy of the state that a runner's program owns, in the memory of its backend."""
 
-    def __init__(self, runner: Runner, buffers: Iterable[Buffer]):
-        self.backend, buffers = runner.backend, list(buffers)
-        ends = np.cumsum([-(-b.nbytes // ALIGN) * ALIGN for b in buffers], dtype=np.int64).tolist()
-        memory = self.backend.allocate(max(1, ends[-1] if ends else 0))
+    def __init__(self, runner: Runner):
+        self.backend = runner.backend
+        state = [b for b in runner.owned if b.region == "state"]
+        starts, nbytes = end_to_end(b.nbytes for b in state)
+        memory = self.backend.allocate(max(1, nbytes))
         self.pairs = [  # (the program's own array, its copy), both flat
             (runner.array(b).reshape(-1), self.backend.view(memory, start, b.nbytes, b.dtype))
-            for b, start in zip(buffers, [0, *ends], strict=False)
+            for b, start in zip(state, starts, strict=True)
         ]
+        if runner.state is not None:  # one piece, that `end_to_end` has made of the same arrays
+            self.pairs = [(runner.state, memory)]
 
     def take(self) -> None:
         """Copy what the arrays hold now."""
@@ -77,7 +79,7 @@ class UnderWay:
         """A step comes, the first one after `step` mini-batches, or one behind others."""
         if not self.steps:
             if self.kept is None:
-                self.kept = Kept(self.runner, (b for b in self.runner.owned if b.region == "state"))
+                self.kept = Kept(self.runner)
             self.kept.take()
             self.step, self.updates = step, {name: int(count[0]) for name, count in updates.items()}
         self.open, self.taken = self.free.pop() if self.free else self._place(), False

@@ -44,6 +44,9 @@ class Recording:
     def adopt(self, array):
         return Remote(array.copy())
 
+    def gather(self, arrays):
+        return None, [self.adopt(array) for array in arrays]
+
     def view(self, memory, start, nbytes, dtype):
         return Remote(self._host.view(memory._values, start, nbytes, dtype))
 

@@ -24,7 +24,7 @@ from unittest import mock
 
 import numpy as np
 
-from refimpl.backends.cuda import convolution, gradient_filter_rules, groups
+from refimpl.backends.cuda import alike, convolution, gradient_filter_rules, groups
 from refimpl.backends.cuda.tile import TILES, Tiled
 from refimpl.compiler.two_stage import ADD_SLICES, AVERAGE_SLICES, sliced
 from refimpl.kernels import cuda
@@ -37,6 +37,7 @@ from .provenance import provenance
 CAPABILITIES = ("7.2", "7.5", "8.7", "9.0", "10.0")  # Xavier, Turing, Orin, Hopper, Blackwell
 RECORDED = ("8.7", "9.0")
 RESULT = Path("validation/results/cuda-code.json")
+SHARED = ("lr", "clip", "factors")  # arrays of updates that are those of all parameters
 GEOMETRY = 13  # numbers of a convolution's
 TUNED: dict[Tiled, tuple] = {  # what their arguments are: the axes of an array, "mask", or so many whole numbers
     convolution.FORWARD: (2, 2, 4, 1, 1, 2, (GEOMETRY,), ()),
@@ -94,6 +95,12 @@ def every() -> Iterator[Code]:
     maps = [types.Array(types.float32, 4, "C")] * 2
     pooled = (*whole, *maps, mask, types.Array(types.float32, 1, "C"), pair, types.int64)
     yield Code("pool_dy_through", cuda.grid_function(gradient_filter_rules.POOL.body), pooled, False)
+    for passed in alike.RULES[alike.together]:
+        own = tuple(a for a in passed.arrays if a not in SHARED)
+        arrays = [array(passed.shapes[a]) for a in (*own, *(a for a in passed.arrays if a in SHARED))]
+        attributes = [typeof(_typed(default, np.float32)) for default in passed.attributes.values()]
+        signature = (*whole, types.Array(types.int64, 2, "C"), *arrays, *attributes)
+        yield Code(f"{passed} of each", alike.of_each(passed, own).function(), signature, computes_wide(passed))
     for tiled, kinds in TUNED.items():
         for tile in TILES:
             signature = tuple(kind_of(kind) for kind in kinds)

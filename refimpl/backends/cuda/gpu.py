@@ -11,10 +11,11 @@ import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from ...compiler.arena import ALIGN
+from ...compiler.arena import ALIGN, end_to_end
 from ...compiler.ir import Launch, Step
 from ...compiler.lower import Lowering, on_gpu
 from ...kernels import cuda
@@ -60,9 +61,23 @@ class Gpu:
         kept, there = self._adopted.get(id(array), (lambda: None, None))
         if kept() is not array:
             there = cuda.to_device(np.ascontiguousarray(array))
-            self._adopted[id(array)] = weakref.ref(array), there
-            weakref.finalize(array, self._forget, id(array))
+            self._note(array, there)
         return there
+
+    def gather(self, arrays: Sequence[np.ndarray]) -> tuple[Any, list]:
+        """Copies in one piece of the device's memory; runners to come that share a host's array share its copy."""
+        starts, nbytes = end_to_end(array.nbytes for array in arrays)
+        memory, made = self.allocate(max(1, nbytes)), []
+        for array, start in zip(arrays, starts, strict=True):
+            there = self.view(memory, start, array.nbytes, array.dtype).reshape(array.shape)
+            self.write(there, array)
+            self._note(array, there)
+            made.append(there)
+        return memory, made
+
+    def _note(self, array: np.ndarray, there) -> None:
+        self._adopted[id(array)] = weakref.ref(array), there
+        weakref.finalize(array, self._forget, id(array))
 
     def _forget(self, key: int) -> None:
         kept, _ = self._adopted.get(key, (lambda: None, None))
