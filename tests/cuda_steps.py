@@ -31,6 +31,7 @@ from validation.instruments.drawn_passes import picker
 CLASSES, BATCH = 3, 3
 TILED = (
     "backprop",
+    "error-map-pruning",
     "gradient-filter",
     "sparse-update",
 )  # methods whose narrow nets run on tiles too

@@ -14,7 +14,7 @@ from refimpl.backends.cuda.alike import OfEach
 from refimpl.backends.cuda.convolution import Geometry, slices_of
 from refimpl.backends.cuda.gpu import Gpu
 from refimpl.backends.cuda.replay import Replayed
-from refimpl.backends.cuda.tile import SMALL, TILES, tile_of
+from refimpl.backends.cuda.tile import SMALL, TILES, Tiled, tile_of
 from refimpl.compiler.executed import executed
 from refimpl.kernels import cuda
 from refimpl.kernels.cuda import CudaError
@@ -282,6 +282,36 @@ def test_calls_that_need_what_is_between_them_stay_apart():
         for b in launch.reads:
             assert b.root not in made or b.root in done or b.root.region != "arena", launch.name
         done |= {b.root for b in launch.writes}
+
+
+def test_pruned_error_maps_are_read_where_they_lie():
+    graph = ri.models.build("resnet18", classes=10, size=(64, 64))
+    plan = ri.Plan(3, rules=[ri.ErrorMapPruning(0.5)])
+    program = ri.compile(graph, plan, 8, backend="cuda", threads=1)
+    launches = program.launches["backward"]
+    of_layer = [x for x in launches if any(c.node == "layer4.1.conv1" for c in x.covers)]
+    assert [[c.name.partition(" ")[2].partition(".")[2] for c in x.covers] for x in of_layer] == [
+        ["grad_x", "grad_x", "score"], ["rank"], ["keep"], ["keep_dy", "grad_w"], ["spread_w"], ["keep_w", "grad_x"],
+    ]  # fmt: skip
+    names = {b.root.name for x in launches for b in x.buffers}
+    assert not [name for name in names if name.endswith(("dy_kept", "w_kept")) and "dw" not in name]
+    dense = ri.compile(graph, ri.Plan(3), 8, backend="cuda", threads=1)
+
+    def products(of):
+        names = ("grad_w", "grad_x")
+        tiled = (x for x in of.launches["backward"] if isinstance(x.function, Tiled) and x.function.__name__ in names)
+        return sum(executed(x, 8, predict.call_counts).mul for x in tiled if "conv" in x.name)
+
+    assert products(program) == pytest.approx(
+        products(dense) / 2, rel=0.05
+    )  # that frozen norms scale what is read is in both
+
+
+def test_bias_gradients_of_kept_channels_take_a_copy_of_them():
+    plan = ri.Plan(2, rules=[ri.ErrorMapPruning(0.5)], train_bias=True)
+    program = ri.compile(ri.models.build("lenet"), plan, 4, backend="cuda", threads=1)
+    names = [launch.function.__name__ for launch in program.launches["backward"]]
+    assert names.count("keep_dy_grid") == names.count("score_slices_grid") == 2 and "add_kept_slices_grid" not in names
 
 
 def test_blocks_that_are_left_out_have_launches_of_their_own():

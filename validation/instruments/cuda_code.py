@@ -24,7 +24,7 @@ from unittest import mock
 
 import numpy as np
 
-from refimpl.backends.cuda import alike, convolution, gradient_filter_rules, groups
+from refimpl.backends.cuda import alike, convolution, error_map_pruning_rules, gradient_filter_rules, groups
 from refimpl.backends.cuda.tile import TILES, Tiled
 from refimpl.compiler.two_stage import ADD_SLICES, AVERAGE_SLICES, sliced
 from refimpl.kernels import cuda
@@ -39,10 +39,10 @@ RECORDED = ("8.7", "9.0")
 RESULT = Path("validation/results/cuda-code.json")
 SHARED = ("lr", "clip", "factors")  # arrays of updates that are those of all parameters
 GEOMETRY = 13  # numbers of a convolution's
-TUNED: dict[Tiled, tuple] = {  # what their arguments are: the axes of an array, "mask", or so many whole numbers
+TUNED: dict[Tiled, tuple] = {  # of their arguments the axes of an array, "mask", "kept", or so many whole numbers
     convolution.FORWARD: (2, 2, 4, 1, 1, 2, (GEOMETRY,), ()),
-    convolution.GRAD_X: (2, 2, "mask", 1, 4, (GEOMETRY,)),
-    convolution.GRAD_W: (5, 2, "mask", 1, 2, (GEOMETRY,), ()),
+    convolution.GRAD_X: (2, 2, "mask", 1, "kept", 4, (GEOMETRY,)),
+    convolution.GRAD_W: (5, 2, "mask", 1, "kept", 2, (GEOMETRY,), ()),
     groups.PRODUCTS: (1, 1, 1, (3,), (4,)),
 }
 
@@ -95,6 +95,11 @@ def every() -> Iterator[Code]:
     maps = [types.Array(types.float32, 4, "C")] * 2
     pooled = (*whole, *maps, mask, types.Array(types.float32, 1, "C"), pair, types.int64)
     yield Code("pool_dy_through", cuda.grid_function(gradient_filter_rules.POOL.body), pooled, False)
+    row, table, kept = rows[0], rows[1], types.Array(types.int32, 1, "C")
+    scored = (*whole, table, table, mask, row, table, types.float32, types.float32, *whole * 2)
+    yield Code("score_slices", cuda.grid_function(error_map_pruning_rules.SCORE.body), scored, False)
+    spread = (*whole, table, types.Array(types.float32, 3, "C"), kept)
+    yield Code("add_kept_slices", cuda.grid_function(error_map_pruning_rules.SPREAD.body), spread, False)
     for passed in alike.RULES[alike.together]:
         own = tuple(a for a in passed.arrays if a not in SHARED)
         arrays = [array(passed.shapes[a]) for a in (*own, *(a for a in passed.arrays if a in SHARED))]
@@ -122,6 +127,8 @@ def kind_of(kind):
 
     if kind == "mask":
         return types.Array(types.uint8, 2, "C")
+    if kind == "kept":
+        return types.Array(types.int32, 1, "C")
     if isinstance(kind, tuple):
         return types.UniTuple(types.int64, kind[0]) if kind else types.int64
     return types.Array(types.float32, kind, "C")
