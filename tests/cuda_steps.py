@@ -95,8 +95,38 @@ def nets():
             for dtype in (np.float32,) if quantizes else (np.float64, np.float32)[: 1 + (name == "backprop")]:
                 program = ri.compile(graph, plan, BATCH, backend="reference", threads=1, dtype=dtype)
                 both(f"{build.__name__} {name} {np.dtype(dtype)}", program, x, y)
+    without_tiles()
     in_one_launch()
     under_way()
+
+
+def depthwise(stride, dilation, pad, bias):
+    """Two depthwise convolutions, the one with a bias, the other with a norm."""
+    g = Graph("depthwise", (7, 6), 3)
+    x = g.conv2d("dw1", INPUT, 3, 3, stride, pad=pad, dilation=dilation, groups=3, bias=bias)
+    x = g.relu6("relu1", x if bias else g.batch_norm("bn1", x))
+    x = g.conv2d("dw2", x, 3, (2, 3), 1, pad=((0, 1), (1, 1)), groups=3, bias=not bias)
+    x = g.relu("relu2", g.batch_norm("bn2", x) if bias else x)
+    g.linear("fc", g.global_avg_pool("mean", x), CLASSES)
+    return g
+
+
+def without_tiles():
+    """Kernels that go over a map once train as the reference kernels: uneven padding, strides, dilation, kept channels.
+
+    Here in float64, for `nets` says little of rounding.
+    """
+    rng = np.random.default_rng(1)
+    for rules, of, norm in (
+        ((), (1, (2, 1), 1, True), "frozen"),
+        ((), (2, 1, ((0, 1), (2, 1)), False), "train"),
+        ((ri.ErrorMapPruning(0.7),), ((1, 2), 1, 2, True), "frozen"),
+    ):
+        graph = depthwise(*of)
+        x, y = rng.normal(size=(4, *graph.size, 3)).astype(np.float32), rng.integers(0, CLASSES, 4)
+        plan = ri.Plan("all", rules=rules, batch_norm=norm, train_bias=not rules)
+        program = ri.compile(graph, plan, BATCH, backend="reference", threads=1, dtype=np.float64)
+        both(f"depthwise {of} {norm}", program, x, y)
 
 
 def in_one_launch():

@@ -12,6 +12,7 @@ from refimpl import backends
 from refimpl.backends.cuda import replay
 from refimpl.backends.cuda.alike import OfEach
 from refimpl.backends.cuda.convolution import Geometry, slices_of
+from refimpl.backends.cuda.depthwise import Unrolled
 from refimpl.backends.cuda.gpu import Gpu
 from refimpl.backends.cuda.replay import Replayed
 from refimpl.backends.cuda.tile import SMALL, TILES, Tiled, tile_of
@@ -282,6 +283,20 @@ def test_calls_that_need_what_is_between_them_stay_apart():
         for b in launch.reads:
             assert b.root not in made or b.root in done or b.root.region != "arena", launch.name
         done |= {b.root for b in launch.writes}
+
+
+def test_depthwise_convolutions_take_what_is_beside_them_along():
+    graph = ri.models.build("mobilenet_v2", classes=10, size=(64, 64))
+    program = ri.compile(graph, ri.Plan("all"), 8, backend="cuda", threads=1)
+    own = {s: [x for x in program.launches[s] if isinstance(x.function, Unrolled)] for s in ("forward", "backward")}
+    passes = {s: [[str(c.passed) for c in x.covers] for x in launches] for s, launches in own.items()}
+    assert passes["forward"] == 17 * [["conv2d.forward", "frozen_batch_norm.forward", "relu6.forward"]]
+    through = ["relu6.grad_x", "frozen_batch_norm.grad_x", "conv2d.grad_w"]
+    assert passes["backward"] == 17 * [through, ["conv2d.grad_x"]]
+    launches = (*own["forward"], *own["backward"])
+    counted = sum(predict.call_counts(call, 8)["mul"] for launch in launches for call in launch.covers)
+    ratio = sum(executed(launch, 8, predict.call_counts).mul for launch in launches) / counted
+    assert 1 < ratio < 2  # padding counts, and four results where a row has fewer
 
 
 def test_pruned_error_maps_are_read_where_they_lie():

@@ -24,7 +24,8 @@ from unittest import mock
 
 import numpy as np
 
-from refimpl.backends.cuda import alike, convolution, error_map_pruning_rules, gradient_filter_rules, groups
+from refimpl.backends.cuda import alike, convolution, depthwise, error_map_pruning_rules, gradient_filter_rules, groups
+from refimpl.backends.cuda.depthwise import Taps, Unrolled
 from refimpl.backends.cuda.tile import TILES, Tiled
 from refimpl.compiler.two_stage import ADD_SLICES, AVERAGE_SLICES, sliced
 from refimpl.kernels import cuda
@@ -45,6 +46,13 @@ TUNED: dict[Tiled, tuple] = {  # of their arguments the axes of an array, "mask"
     convolution.GRAD_W: (5, 2, "mask", 1, "kept", 2, (GEOMETRY,), ()),
     groups.PRODUCTS: (1, 1, 1, (3,), (4,)),
 }
+
+UNROLLED: dict[Unrolled, tuple] = {  # the same of kernels that have taps
+    depthwise.FORWARD: ((), 2, 2, 4, 1, 1, (GEOMETRY,), ()),
+    depthwise.GRAD_X: ((), 2, 2, "mask", 1, 4, (GEOMETRY,)),
+    depthwise.GRAD_W: ((), 5, 2, "mask", 1, 2, (GEOMETRY,), ()),
+}
+TAPS = (Taps(3, 3, 1, 1), Taps(3, 3, 2, 2), Taps(5, 5, 1, 1))
 
 
 class Code(NamedTuple):
@@ -111,6 +119,10 @@ def every() -> Iterator[Code]:
             signature = tuple(kind_of(kind) for kind in kinds)
             function = with_plain_functions(tiled, tile)
             yield Code(f"{tiled.__name__} on {tile.rows}x{tile.columns}", function, signature, False)
+    for unrolled, kinds in UNROLLED.items():
+        for taps in TAPS:
+            name = f"{unrolled.__name__} on {taps.rows}x{taps.columns}, stride {taps.down}"
+            yield Code(name, with_plain_functions(unrolled, taps), tuple(map(kind_of, kinds)), False)
 
 
 def array(entry: str, more: int = 0):
@@ -145,11 +157,11 @@ def computes_wide(passed: Pass) -> bool:
     return wide or any("float64" in passed.shapes[a] for a in passed.arrays)
 
 
-def with_plain_functions(tiled: Tiled, tile) -> Callable:
-    """The kernel on a tile as a plain function, not compiled."""
-    module = sys.modules[tiled.__module__]
+def with_plain_functions(made: Tiled | Unrolled, constants) -> Callable:
+    """The kernel on a tile, or of taps, as a plain function, not compiled."""
+    module = sys.modules[made.__module__]
     with mock.patch.object(module, "jit", cuda.with_toolkit):
-        return tiled.plain(tile, np.float32)
+        return made.plain(constants, np.float32)
 
 
 def ptx(code: Code, capability: str) -> str:

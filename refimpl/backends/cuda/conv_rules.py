@@ -1,6 +1,6 @@
 """Dense convolutions and linear layers on tiles: what follows forward is done there, dy is read through what it passes.
 
-Convolutions of a channel a group are left to their reference kernels, a thread for each result: they read little.
+Those of few channels a group are left to their reference kernels, a thread for each result: tiles would be zeros.
 """
 
 import math
