@@ -9,7 +9,7 @@ import pytest
 import refimpl as ri
 from costmodel import predict
 from refimpl import backends
-from refimpl.backends.cuda import replay
+from refimpl.backends.cuda import batch_norm, replay
 from refimpl.backends.cuda.alike import OfEach
 from refimpl.backends.cuda.convolution import Geometry, slices_of
 from refimpl.backends.cuda.depthwise import Unrolled
@@ -297,6 +297,32 @@ def test_depthwise_convolutions_take_what_is_beside_them_along():
     counted = sum(predict.call_counts(call, 8)["mul"] for launch in launches for call in launch.covers)
     ratio = sum(executed(launch, 8, predict.call_counts).mul for launch in launches) / counted
     assert 1 < ratio < 2  # padding counts, and four results where a row has fewer
+
+
+def test_a_norm_takes_six_launches_and_masks_are_read_on_the_way():
+    graph = ri.models.build("mobilenet_v2", classes=10, size=(64, 64))
+    plan = ri.Plan("all", batch_norm="train", train_bias=True)
+    program = ri.compile(graph, plan, 8, backend="cuda", threads=1)
+    made = [x for x in program.order if x.function.__module__ == batch_norm.__name__]
+    own = [x for x in made if x.name.startswith("block3.depthwise.") or "block3.depthwise.bn " in x.name]
+    assert [[c.name.partition(" ")[2] for c in x.covers] for x in own] == [
+        ["batch_norm.mean", "batch_norm.var", "batch_norm.inv_std"], [], ["batch_norm.forward", "relu6.forward"],
+        ["relu6.grad_x", "batch_norm.grad_gamma", "batch_norm.grad_beta"], [], ["batch_norm.grad_x"],
+    ]  # fmt: skip
+    assert len(made) == 6 * 52 and len(program.order) < 400 + len(made)
+
+
+def test_means_of_slices_keep_what_a_sum_of_squares_would_lose():
+    x = (1e4 + np.random.default_rng(0).normal(size=(1000, 3))).astype(np.float32)
+    partial, found = np.empty((8, 2, 3), np.float32), [np.empty(3, np.float32) for _ in range(4)]
+    for t in range(24):
+        batch_norm.norm_slices(t, partial, x, 128)
+    for t in range(3):
+        batch_norm.norm_statistics(t, *found, partial, 1000, 128, np.float32(1e-5))
+    exact = x.astype(float)
+    for mine, theirs in zip(found, (exact.mean(0), exact.var(0), exact.var(0, ddof=1)), strict=False):
+        np.testing.assert_allclose(mine, theirs, rtol=2e-3)
+    np.testing.assert_allclose(found[3], 1 / np.sqrt(exact.var(0) + 1e-5), rtol=1e-3)
 
 
 def test_pruned_error_maps_are_read_where_they_lie():

@@ -24,7 +24,15 @@ from unittest import mock
 
 import numpy as np
 
-from refimpl.backends.cuda import alike, convolution, depthwise, error_map_pruning_rules, gradient_filter_rules, groups
+from refimpl.backends.cuda import (
+    alike,
+    batch_norm,
+    convolution,
+    depthwise,
+    error_map_pruning_rules,
+    gradient_filter_rules,
+    groups,
+)
 from refimpl.backends.cuda.depthwise import Taps, Unrolled
 from refimpl.backends.cuda.tile import TILES, Tiled
 from refimpl.compiler.two_stage import ADD_SLICES, AVERAGE_SLICES, sliced
@@ -108,6 +116,16 @@ def every() -> Iterator[Code]:
     yield Code("score_slices", cuda.grid_function(error_map_pruning_rules.SCORE.body), scored, False)
     spread = (*whole, table, types.Array(types.float32, 3, "C"), kept)
     yield Code("add_kept_slices", cuda.grid_function(error_map_pruning_rules.SPREAD.body), spread, False)
+    parts, many = types.Array(types.float32, 3, "C"), (table, table, mask)
+    for kernel, arrays, numbers in (
+        (batch_norm.SLICES, (parts, table), whole),
+        (batch_norm.STATISTICS, (*(row,) * 4, parts), (*whole * 2, types.float32)),
+        (batch_norm.NORMALISE, (table, table, *(row,) * 4, table), whole),
+        (batch_norm.GRADIENT_SLICES, (parts, table, mask, table, row, row), whole * 2),
+        (batch_norm.GRADIENTS, (row, row, parts), ()),
+        (batch_norm.GRAD_X, (*many, table, *(row,) * 5), whole),
+    ):
+        yield Code(kernel.body.__name__, cuda.grid_function(kernel.body), (*whole, *arrays, *numbers), False)
     for passed in alike.RULES[alike.together]:
         own = tuple(a for a in passed.arrays if a not in SHARED)
         arrays = [array(passed.shapes[a]) for a in (*own, *(a for a in passed.arrays if a in SHARED))]
