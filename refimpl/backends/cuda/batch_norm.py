@@ -13,7 +13,7 @@ import math
 
 from ...compiler.executed import ADD, MAC, MUL, NOTHING, Ops, executes
 from ...kernels.kernel import Kernel
-from ..cpu.activation import RELU, RELU6
+from ..activation import RELU, RELU6
 
 
 def norm_slices(t, partial, x, length=1):

@@ -9,7 +9,7 @@ from ...compiler.ir import AtBatch, Buffer, Call, Launch, Prefix
 from ...compiler.lower import Lowering
 from ...kernels.cuda import simulated
 from ...ops import batch_norm
-from ..cpu.rules import absent, activation, named, present, through
+from ..common import absent, activation, named, present, through
 from . import batch_norm as kernels
 from .conv_rules import pixels
 from .tile import up

@@ -13,7 +13,7 @@ from ...compiler.grouping import Arrival, convolution
 from ...compiler.ir import Buffer, Call, Launch, Prefix
 from ...compiler.lower import Lowering
 from ...compiler.two_stage import ADD_SLICES, EXECUTED
-from ..cpu.rules import absent, activation, named, present, through
+from ..common import absent, activation, named, present, through
 from . import convolution as on_tiles
 from .tile import FEW
 

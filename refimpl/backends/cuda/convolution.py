@@ -13,7 +13,7 @@ import numpy as np
 from ...compiler.executed import NOTHING, Ops, executes
 from ...kernels.cuda import jit, simulated
 from ...kernels.cuda import late as cuda
-from ..cpu.activation import RELU, RELU6
+from ..activation import RELU, RELU6
 from .tile import Tile, Tiled, tile_of, up
 
 BLOCKS = 512  # that keep the GPUs busy; fewer are made more by slices of the sum

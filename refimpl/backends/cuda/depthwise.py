@@ -18,7 +18,7 @@ from ...compiler.executed import MAC, MUL, NOTHING, Ops, executes
 from ...kernels import cuda as house
 from ...kernels.cuda import jit
 from ...kernels.cuda import late as cuda
-from ..cpu.activation import RELU, RELU6
+from ..activation import RELU, RELU6
 from .tile import up
 
 EACH = 4  # results of a thread

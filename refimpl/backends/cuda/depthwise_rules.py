@@ -7,7 +7,7 @@ from ...compiler.grouping import Arrival, convolution
 from ...compiler.ir import AtBatch, Buffer, Call, Launch, Prefix
 from ...compiler.lower import Lowering
 from ...kernels.cuda import simulated
-from ..cpu.rules import absent, activation, named, present, through
+from ..common import absent, activation, named, present, through
 from . import depthwise
 from .conv_rules import ADD, pixels
 from .convolution import Geometry

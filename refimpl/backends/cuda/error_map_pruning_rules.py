@@ -16,7 +16,7 @@ from ...compiler.lower import Lowering
 from ...kernels.cuda import simulated
 from ...kernels.kernel import Kernel
 from ...methods import error_map_pruning as emp
-from ..cpu.rules import named, present, through
+from ..common import named, present, through
 from . import conv_rules
 from .conv_rules import narrow, of_input, of_weights, pixels
 from .tile import up

@@ -12,7 +12,7 @@ from ...compiler.ir import AtBatch, Call, Launch
 from ...compiler.lower import Lowering
 from ...kernels.kernel import Kernel
 from ...methods import gradient_filter as gf
-from ..cpu.rules import named, present, through
+from ..common import named, present, through
 from .conv_rules import EVERY, of_input, of_weights, pixels
 
 PLAIN = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
