@@ -141,11 +141,19 @@ class Adaptation:
             self.save_if_possible()
 
     def train(self) -> None:
-        """Take the steps that are left and append the seconds of each; a signal saves and raises KeyboardInterrupt."""
+        """Take the steps that are left and append the seconds of each; a signal saves and raises KeyboardInterrupt.
+
+        Steps that were under way together share the seconds that they took.
+        """
         self.last_save = mark = time.perf_counter()
+        together = 0
         for event in self.job.course.run():
             now = time.perf_counter()
             self.step_seconds.append(now - mark - event.seconds)
+            together += 1
+            if not self.job.trainer.under_way:
+                self.step_seconds[-together:] = [sum(self.step_seconds[-together:]) / together] * together
+                together = 0
             self.show(event)
             pause = max(SAVE_AFTER, self.save_seconds * (1 / SAVE_SHARE - 1))
             if self.stop.asked or now - self.last_save > pause:

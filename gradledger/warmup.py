@@ -8,6 +8,7 @@ import numba
 from refimpl.kernels import kernel
 from refimpl.training.trainer import Trainer
 
+from .errors import Refused
 from .job import Job
 
 
@@ -15,8 +16,13 @@ def run(job: Job, watch: Callable[[int, int, str], None]) -> dict:
     """Compile every kernel of the job's training and evaluation for its argument types, without running one.
 
     watch: called with (done, all, kernel name) before each kernel. `cache` of the record: where later runs find them,
-    None where they do not.
+    None where they do not. Refused for a GPU's, which no file keeps.
     """
+    if job.program.backend == "cuda":
+        raise Refused(
+            "kernels of a GPU are compiled in each run, as it first makes them, and no file keeps them: there is "
+            "nothing to warm up; --backend fast compiles those of the CPU"
+        )
     work = {}
     trainers: list[Trainer] = [job.trainer] + ([job.head.maps, job.head.trainer] if job.head else [])
     for runner in (r for trainer in trainers for r in (trainer.runner, trainer.evaluator.runner)):

@@ -8,6 +8,7 @@ Prints one line for each; the last line is `done`.
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -16,8 +17,11 @@ from costmodel import predict
 from costmodel.device import calibration, gpu_calibration
 from gradledger import adapt
 from gradledger.settings import AdaptSettings
-from refimpl.backends.cuda import conv_rules, tile
+from refimpl.backends.cuda import alike, conv_rules, tile
+from refimpl.backends.cuda.gpu import AHEAD, Gpu
+from refimpl.backends.cuda.rules import RULES
 from refimpl.graph import INPUT, Graph
+from refimpl.kernels.random import SHUFFLE, permutation
 from refimpl.methods.registry import known
 from refimpl.surgery.for_step import outlined_for
 from validation.bench.gpu import GpuFiltered
@@ -27,6 +31,7 @@ from validation.instruments.drawn_passes import picker
 CLASSES, BATCH = 3, 3
 TILED = (
     "backprop",
+    "error-map-pruning",
     "gradient-filter",
     "sparse-update",
 )  # methods whose narrow nets run on tiles too
@@ -90,6 +95,89 @@ def nets():
             for dtype in (np.float32,) if quantizes else (np.float64, np.float32)[: 1 + (name == "backprop")]:
                 program = ri.compile(graph, plan, BATCH, backend="reference", threads=1, dtype=dtype)
                 both(f"{build.__name__} {name} {np.dtype(dtype)}", program, x, y)
+    without_tiles()
+    in_one_launch()
+    under_way()
+
+
+def depthwise(stride, dilation, pad, bias):
+    """Two depthwise convolutions, the one with a bias, the other with a norm."""
+    g = Graph("depthwise", (7, 6), 3)
+    x = g.conv2d("dw1", INPUT, 3, 3, stride, pad=pad, dilation=dilation, groups=3, bias=bias)
+    x = g.relu6("relu1", x if bias else g.batch_norm("bn1", x))
+    x = g.conv2d("dw2", x, 3, (2, 3), 1, pad=((0, 1), (1, 1)), groups=3, bias=not bias)
+    x = g.relu("relu2", g.batch_norm("bn2", x) if bias else x)
+    g.linear("fc", g.global_avg_pool("mean", x), CLASSES)
+    return g
+
+
+def without_tiles():
+    """Kernels that go over a map once train as the reference kernels: uneven padding, strides, dilation, kept channels.
+
+    Here in float64, for `nets` says little of rounding.
+    """
+    rng = np.random.default_rng(1)
+    for rules, of, norm in (
+        ((), (1, (2, 1), 1, True), "frozen"),
+        ((), (2, 1, ((0, 1), (2, 1)), False), "train"),
+        ((ri.ErrorMapPruning(0.7),), ((1, 2), 1, 2, True), "frozen"),
+    ):
+        graph = depthwise(*of)
+        x, y = rng.normal(size=(4, *graph.size, 3)).astype(np.float32), rng.integers(0, CLASSES, 4)
+        plan = ri.Plan("all", rules=rules, batch_norm=norm, train_bias=not rules)
+        program = ri.compile(graph, plan, BATCH, backend="reference", threads=1, dtype=np.float64)
+        both(f"depthwise {of} {norm}", program, x, y)
+
+
+def in_one_launch():
+    """Calls that run together in one launch leave the bits that a launch for each leaves."""
+    for build, optimizer, more in (
+        (plain, ri.Adam(0.01), {}),
+        (inverted, ri.SGD(0.1, momentum=0.9), {"batch_norm": "train", "train_bias": True}),
+        (residual, ri.SGD(0.1), {"depth": ri.StochasticDepth(0.4), "train_bias": True}),
+    ):
+        graph, ends, counts = build(), [], []
+        x = np.random.default_rng(1).normal(size=(BATCH + 1, *graph.size, 2)).astype(np.float32)
+        plan = ri.Plan("all", step=ri.Backprop(optimizer, clip_norm=0.5), **more)
+        for passes in (alike.RULES[alike.together], ()):
+            with mock.patch.dict(RULES, {p: [r for r in RULES.get(p) if r is not alike.together or passes]
+                                         for p in alike.RULES[alike.together]}):  # fmt: skip
+                program = ri.compile(graph, plan, BATCH, backend="cuda", threads=1)
+            t = ri.Trainer(program, seed=2)
+            t.fit(x, np.arange(BATCH + 1) % CLASSES, 2)
+            counts.append(len(program.order))
+            ends.append((t.losses, {n: a.tobytes() for n, a in t.resume_arrays().items()}))
+        assert ends[0] == ends[1] and counts[0] < counts[1], counts
+        print(f"{build.__name__} in {counts[0]} launches, where a launch for each is {counts[1]}", flush=True)
+
+
+def under_way():
+    """Steps that are under way together leave the bits of steps that are each looked at, a bad one among them too."""
+    graph = plain()
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(18, *graph.size, 2)).astype(np.float32), rng.integers(0, CLASSES, 18)
+    spoilt = x.copy()
+    spoilt[permutation(2, SHUFFLE, 0, 18)[12]] = 3e38  # of the fifth step
+    for samples in (x, spoilt):
+        found = []
+        for ahead in (AHEAD, 1):
+            Gpu.ahead, waits = ahead, []
+            t = ri.Trainer(ri.compile(graph, ri.Plan(step=ri.Backprop(ri.Adam(0.01))), BATCH, backend="cuda"), seed=2)
+            waits, wait = [], t.backend.synchronise
+            t.backend.synchronise = lambda wait=wait, waits=waits: (waits.append(1), wait())
+            said = ""
+            try:
+                t.fit(samples, y, 1)
+            except ri.NonFiniteError as e:
+                said = str(e)
+            made = len(waits)
+            del t.backend.synchronise
+            found.append((said, t.step, t.losses, {n: a.tobytes() for n, a in t.resume_arrays().items()}))
+            assert samples is spoilt or made <= (8 if ahead > 1 else 24), made
+        assert found[0] == found[1]
+        assert ("the loss is nan at step 5 " in found[0][0]) == (samples is spoilt)
+        print(f"under way, {found[0][1]} of 6 steps are good")
+    Gpu.ahead = AHEAD
 
 
 def drawn(first, last):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from refimpl.backends.activation import NONE, RELU, RELU6
 from refimpl.backends.cpu import conv2d, tiles
-from refimpl.backends.cpu.activation import NONE, RELU, RELU6
 from refimpl.kernels.geometry import out_size
 from refimpl.ops import conv2d as reference
 

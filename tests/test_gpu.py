@@ -1,19 +1,25 @@
 """The backend of GPUs where there is none: what it says, what it shares, how a section is captured and replayed."""
 
 import gc
+import math
 
 import numpy as np
 import pytest
 
 import refimpl as ri
+from costmodel import predict
 from refimpl import backends
-from refimpl.backends.cuda import replay
+from refimpl.backends.cuda import batch_norm, replay
+from refimpl.backends.cuda.alike import OfEach
 from refimpl.backends.cuda.convolution import Geometry, slices_of
+from refimpl.backends.cuda.depthwise import Unrolled
 from refimpl.backends.cuda.gpu import Gpu
 from refimpl.backends.cuda.replay import Replayed
-from refimpl.backends.cuda.tile import SMALL, TILES, tile_of
+from refimpl.backends.cuda.tile import SMALL, TILES, Tiled, tile_of
+from refimpl.compiler.executed import executed
 from refimpl.kernels import cuda
 from refimpl.kernels.cuda import CudaError
+from refimpl.ops import sgd
 from validation.instruments import cuda_code
 
 
@@ -173,6 +179,57 @@ def test_arrays_of_the_host_are_copied_once_and_forgotten_with_them(monkeypatch)
     assert not backend._adopted
 
 
+class There:
+    """An array of a GPU that copies late: when its stream is waited for."""
+
+    def __init__(self, stream, values):
+        self.stream, self.values, self.shape, self.dtype = stream, values, values.shape, values.dtype
+
+    def copy_to_device(self, other, stream):
+        self.stream.queue.append(lambda: self.values.__setitem__(..., getattr(other, "values", other)))
+
+    def copy_to_host(self, to, stream):
+        self.stream.queue.append(lambda: to.__setitem__(..., self.values))
+
+
+class Stream:
+    """What it runs on."""
+
+    def __init__(self):
+        self.queue, self.waits = [], 0
+
+    def synchronize(self):
+        self.waits += 1
+        for queued in self.queue:
+            queued()
+        self.queue.clear()
+
+
+def test_what_the_host_gives_stays_until_it_was_copied(monkeypatch):
+    made = []
+    monkeypatch.setattr(cuda, "pinned", lambda shape, dtype: made.append(shape) or np.empty(shape, dtype))
+    monkeypatch.setattr(cuda, "simulated", lambda: False)
+    monkeypatch.setattr("refimpl.backends.cuda.gpu.STAGED", 1 << 10)
+    monkeypatch.setattr("refimpl.backends.cuda.gpu.MOST_STAGED", 1 << 12)
+    backend = Gpu()
+    backend.stream = stream = Stream()
+    arrays = [There(stream, np.zeros((length,), np.float32)) for length in (3, 200, 64, 1, 500, 700, 100, 5)]
+    for round_ in range(20):
+        host = np.empty(0)
+        for i, array in enumerate(arrays):
+            host = np.full(array.shape, 10.0 * round_ + i)
+            backend.write(array, host)
+            host[...] = -1  # the caller goes on
+        found = backend.waiting((5,), np.float32)
+        backend.copy(found, arrays[-1])
+        backend.synchronise()
+        assert [float(a.values[0]) for a in arrays] == [10.0 * round_ + i for i in range(8)]
+        assert all((a.values == a.values[0]).all() for a in arrays) and found[0] == 10 * round_ + 7
+    blocks = [shape[0] for shape in made if shape != (5,)]
+    assert blocks == sorted(set(blocks)) and blocks[-1] == 1 << 12  # larger ones, and then no more
+    assert stream.waits < 3 * 20
+
+
 def test_every_call_is_covered_once_and_products_run_on_tiles():
     graph = ri.models.build("mobilenet_v2", classes=10, size=(64, 64))
     program = ri.compile(graph, ri.Plan(4, rules=[ri.GradientFilter(2)]), 8, backend="cuda", threads=1)
@@ -182,6 +239,129 @@ def test_every_call_is_covered_once_and_products_run_on_tiles():
     assert names.count("Tiled") > 30
     reference = ri.compile(graph, program.plan, 8, backend="reference", threads=1)
     assert len(program.order) < len(reference.order)
+
+
+def of_each(program):
+    return {str(launch.covers[0].passed): launch for launch in program.order if isinstance(launch.function, OfEach)}
+
+
+def test_the_optimizer_runs_over_all_parameters_in_one_launch():
+    graph = ri.models.build("mobilenet_v2", classes=10, size=(64, 64))
+    step = ri.Backprop(ri.SGD(lr=0.1, momentum=0.9), clip_norm=1.0)
+    plan = ri.Plan("all", batch_norm="train", train_bias=True, step=step)
+    program = ri.compile(graph, plan, 8, backend="cuda", threads=1)
+    reference = ri.compile(graph, plan, 8, backend="reference", threads=1)
+    count, norms = len(program.step.gradients), 52
+    assert {name: len(launch.covers) for name, launch in of_each(program).items()} == {
+        "sgd.momentum_step": count, "clip_norm.partial_squares": count, "finiteness.check": count,
+        "batch_norm.update_mean": norms, "batch_norm.update_var": norms,
+    }  # fmt: skip
+    launch = of_each(program)["sgd.momentum_step"]
+    alone = [other for other in reference.order if other.covers[0] in reference.step.calls["update"]]
+    same = [other for other in alone if other.covers[0].passed is sgd.momentum_step]
+    shared = 2 * program.dtype.itemsize * (count - 1)  # the rate and the factor of clipping are read once
+    assert launch.moved_bytes == sum(other.moved_bytes for other in same) - shared
+    counted = [predict.call_counts(call, 8) for call in launch.covers]
+    ops = executed(launch, 8, predict.call_counts)
+    assert ops.mul == sum(units["mul"] for units in counted) > 0 < ops.add == sum(units["add"] for units in counted)
+    table = launch.args[1].rows
+    assert launch.args[0] == table[-1].end and sum(row.items for row in table) == sum(
+        math.prod(program.step.parameters[name].shape) for name in program.step.gradients
+    )
+    assert all(row.end % 128 == 0 for row in table)  # no warp works for two of them
+
+
+def test_calls_that_need_what_is_between_them_stay_apart():
+    graph = ri.models.build("lenet")
+    program = ri.compile(graph, ri.Plan(step=ri.ForwardGradient(m=2)), 4, backend="cuda", threads=1)
+    updates = [launch for launch in program.launches["update"] if sgd.step in {c.passed for c in launch.covers}]
+    for launch in updates:  # each gradient is made where it is read, in memory that the next one takes
+        assert not isinstance(launch.function, OfEach) or len({b.root for b in launch.reads if "dw" in b.name}) > 1
+    made = {b.root for launch in program.launches["update"] for b in launch.writes}
+    done = set()
+    for launch in program.launches["update"]:
+        for b in launch.reads:
+            assert b.root not in made or b.root in done or b.root.region != "arena", launch.name
+        done |= {b.root for b in launch.writes}
+
+
+def test_depthwise_convolutions_take_what_is_beside_them_along():
+    graph = ri.models.build("mobilenet_v2", classes=10, size=(64, 64))
+    program = ri.compile(graph, ri.Plan("all"), 8, backend="cuda", threads=1)
+    own = {s: [x for x in program.launches[s] if isinstance(x.function, Unrolled)] for s in ("forward", "backward")}
+    passes = {s: [[str(c.passed) for c in x.covers] for x in launches] for s, launches in own.items()}
+    assert passes["forward"] == 17 * [["conv2d.forward", "frozen_batch_norm.forward", "relu6.forward"]]
+    through = ["relu6.grad_x", "frozen_batch_norm.grad_x", "conv2d.grad_w"]
+    assert passes["backward"] == 17 * [through, ["conv2d.grad_x"]]
+    launches = (*own["forward"], *own["backward"])
+    counted = sum(predict.call_counts(call, 8)["mul"] for launch in launches for call in launch.covers)
+    ratio = sum(executed(launch, 8, predict.call_counts).mul for launch in launches) / counted
+    assert 1 < ratio < 2  # padding counts, and four results where a row has fewer
+
+
+def test_a_norm_takes_six_launches_and_masks_are_read_on_the_way():
+    graph = ri.models.build("mobilenet_v2", classes=10, size=(64, 64))
+    plan = ri.Plan("all", batch_norm="train", train_bias=True)
+    program = ri.compile(graph, plan, 8, backend="cuda", threads=1)
+    made = [x for x in program.order if x.function.__module__ == batch_norm.__name__]
+    own = [x for x in made if x.name.startswith("block3.depthwise.") or "block3.depthwise.bn " in x.name]
+    assert [[c.name.partition(" ")[2] for c in x.covers] for x in own] == [
+        ["batch_norm.mean", "batch_norm.var", "batch_norm.inv_std"], [], ["batch_norm.forward", "relu6.forward"],
+        ["relu6.grad_x", "batch_norm.grad_gamma", "batch_norm.grad_beta"], [], ["batch_norm.grad_x"],
+    ]  # fmt: skip
+    assert len(made) == 6 * 52 and len(program.order) < 400 + len(made)
+
+
+def test_means_of_slices_keep_what_a_sum_of_squares_would_lose():
+    x = (1e4 + np.random.default_rng(0).normal(size=(1000, 3))).astype(np.float32)
+    partial, found = np.empty((8, 2, 3), np.float32), [np.empty(3, np.float32) for _ in range(4)]
+    for t in range(24):
+        batch_norm.norm_slices(t, partial, x, 128)
+    for t in range(3):
+        batch_norm.norm_statistics(t, *found, partial, 1000, 128, np.float32(1e-5))
+    exact = x.astype(float)
+    for mine, theirs in zip(found, (exact.mean(0), exact.var(0), exact.var(0, ddof=1)), strict=False):
+        np.testing.assert_allclose(mine, theirs, rtol=2e-3)
+    np.testing.assert_allclose(found[3], 1 / np.sqrt(exact.var(0) + 1e-5), rtol=1e-3)
+
+
+def test_pruned_error_maps_are_read_where_they_lie():
+    graph = ri.models.build("resnet18", classes=10, size=(64, 64))
+    plan = ri.Plan(3, rules=[ri.ErrorMapPruning(0.5)])
+    program = ri.compile(graph, plan, 8, backend="cuda", threads=1)
+    launches = program.launches["backward"]
+    of_layer = [x for x in launches if any(c.node == "layer4.1.conv1" for c in x.covers)]
+    assert [[c.name.partition(" ")[2].partition(".")[2] for c in x.covers] for x in of_layer] == [
+        ["grad_x", "grad_x", "score"], ["rank"], ["keep"], ["keep_dy", "grad_w"], ["spread_w"], ["keep_w", "grad_x"],
+    ]  # fmt: skip
+    names = {b.root.name for x in launches for b in x.buffers}
+    assert not [name for name in names if name.endswith(("dy_kept", "w_kept")) and "dw" not in name]
+    dense = ri.compile(graph, ri.Plan(3), 8, backend="cuda", threads=1)
+
+    def products(of):
+        names = ("grad_w", "grad_x")
+        tiled = (x for x in of.launches["backward"] if isinstance(x.function, Tiled) and x.function.__name__ in names)
+        return sum(executed(x, 8, predict.call_counts).mul for x in tiled if "conv" in x.name)
+
+    assert products(program) == pytest.approx(
+        products(dense) / 2, rel=0.05
+    )  # that frozen norms scale what is read is in both
+
+
+def test_bias_gradients_of_kept_channels_take_a_copy_of_them():
+    plan = ri.Plan(2, rules=[ri.ErrorMapPruning(0.5)], train_bias=True)
+    program = ri.compile(ri.models.build("lenet"), plan, 4, backend="cuda", threads=1)
+    names = [launch.function.__name__ for launch in program.launches["backward"]]
+    assert names.count("keep_dy_grid") == names.count("score_slices_grid") == 2 and "add_kept_slices_grid" not in names
+
+
+def test_blocks_that_are_left_out_have_launches_of_their_own():
+    plan = ri.Plan("all", depth=ri.StochasticDepth(0.5), train_bias=True)
+    program = ri.compile(ri.models.build("resnet8", size=(16, 16)), plan, 4, backend="cuda", threads=1)
+    for launch in program.order:
+        assert {call.when for call in launch.covers} <= {launch.when}
+    updates = [launch for launch in program.launches["update"] if isinstance(launch.function, OfEach)]
+    assert len({launch.when for launch in updates}) == len(updates) > 1
 
 
 @pytest.mark.parametrize(

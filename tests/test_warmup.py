@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import typer
 
-from gradledger import cli
+from gradledger import cli, warmup
+from gradledger.errors import Refused
 from gradledger.settings import READ
 from refimpl.kernels import kernel
 
@@ -51,3 +53,9 @@ def test_warmup_takes_every_option_by_which_adapt_reads_data():
     options = {name: {param.name for param in command.params} for name, command in
                typer.main.get_command(cli.app).commands.items()}  # fmt: skip
     assert {"subject", *READ} <= options["warmup"] < options["adapt"] | {"as_json"}
+
+
+def test_warmup_says_that_kernels_of_a_gpu_are_not_kept():
+    job = SimpleNamespace(program=SimpleNamespace(backend="cuda"))
+    with pytest.raises(Refused, match="no file keeps them: there is nothing to warm up; --backend fast compiles"):
+        warmup.run(job, lambda *_: None)

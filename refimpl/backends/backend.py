@@ -6,7 +6,7 @@ methods and registers an object of it under the name that `compile(backend=NAME)
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,7 +20,13 @@ Prepared = tuple[Callable, list]  # a kernel and its arguments
 
 
 class Backend(Protocol):
-    """What a program runs on. `Memory` and `Array` are the backend's own: a NumPy array on the host, say."""
+    """What a program runs on. `Memory` and `Array` are the backend's own: a NumPy array on the host, say.
+
+    ahead: steps that may be under way before the host looks at what came of them; 1 where a kernel has ended when its
+    launch returns.
+    """
+
+    ahead: int
 
     def lower(self, step: Step, threads: int) -> dict[str, list[Launch]]:
         """Launches of each section, in order; together they cover every logical call once."""
@@ -30,6 +36,12 @@ class Backend(Protocol):
 
     def adopt(self, array: np.ndarray):
         """Weights or a constant of the host as an array of this backend; on the host the same one, used in place."""
+
+    def gather(self, arrays: Sequence[np.ndarray]) -> tuple[Any, list]:
+        """What `adopt` makes of several arrays, in one memory where that is of use to its kernels, and that memory.
+
+        They lie there in order, each from a multiple of ALIGN bytes on (`compiler.arena.end_to_end`).
+        """
 
     def view(self, memory, start: int, nbytes: int, dtype):
         """A flat array in memory, from byte `start` on."""
@@ -42,6 +54,15 @@ class Backend(Protocol):
 
     def finite(self, array) -> bool:
         """Is every element of a float array finite?"""
+
+    def waiting(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+        """An array of the host that `copy` fills without making the host wait."""
+
+    def copy(self, to, array) -> None:
+        """Copy an array into another one of this backend or into one of the host's, behind what is queued.
+
+        One of the host holds the values once `synchronise` has returned.
+        """
 
     def ready(self, launches: Sequence[Launch], calls: Sequence[Prepared], threads: int) -> Sequence[Prepared]:
         """What is to be called, in order, for launches that are `calls` with their arguments."""
@@ -65,6 +86,8 @@ class Backend(Protocol):
 class Host:
     """A backend whose kernels are compiled for this processor and whose memory is that of NumPy. It has no `lower`."""
 
+    ahead = 1
+
     def allocate(self, nbytes: int) -> np.ndarray:
         """Zeroed bytes, aligned."""
         raw = np.zeros(nbytes + ALIGN, np.uint8)
@@ -74,6 +97,10 @@ class Host:
     def adopt(self, array: np.ndarray) -> np.ndarray:
         """The array itself."""
         return array
+
+    def gather(self, arrays: Sequence[np.ndarray]) -> tuple[None, list[np.ndarray]]:
+        """The arrays themselves, where they are."""
+        return None, list(arrays)
 
     def view(self, memory: np.ndarray, start: int, nbytes: int, dtype) -> np.ndarray:
         """A view of it."""
@@ -90,6 +117,14 @@ class Host:
     def finite(self, array: np.ndarray) -> bool:
         """By a kernel that makes no array."""
         return all_finite(array)
+
+    def waiting(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+        """Any array."""
+        return np.empty(shape, dtype)
+
+    def copy(self, to: np.ndarray, array: np.ndarray) -> None:
+        """At once."""
+        to[...] = array
 
     def ready(self, launches: Sequence[Launch], calls: Sequence[Prepared], threads: int) -> list[Prepared]:
         """The calls, and between them those that let small ones run on one thread."""

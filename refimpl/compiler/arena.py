@@ -1,6 +1,6 @@
 """Place buffers that live at different times into one block of memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,15 @@ UNBOUNDED = np.iinfo(np.int64).max
 PLAIN = 8000
 _placed = 0
 ALIGN = 64  # bytes: a cache line, and the widest vector
+
+
+def end_to_end(sizes: Iterable[int]) -> tuple[list[int], int]:
+    """Where arrays of so many bytes begin that lie in order in one memory, and the bytes that they take there."""
+    starts, end = [], 0
+    for nbytes in sizes:
+        starts.append(end)
+        end += -(-nbytes // ALIGN) * ALIGN
+    return starts, end
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ NOTHING = Ops()
 
 Counted = Callable[[Call, int], Mapping[str, float]]  # the operations by unit of a call on n samples
 STATED: dict[Callable, Callable[..., Ops]] = {}  # fast kernel → what it executes, of the kernel's arguments
+EACH: set[Callable] = set()  # kernels that run the bodies of all calls that a launch covers
 CUT: dict[Callable, str] = {}  # kernel of a body on slices, its last argument their length → the letter (`two_stage`)
 
 
@@ -68,6 +69,8 @@ def stated(launch: Launch) -> Callable[..., Ops] | None:
     function = launch.function
     if function in CUT:
         return _in_slices
+    if function in EACH:
+        return _of_each
     if function in STATED:
         return STATED[function]
     kernel = launch.covers[0].passed.kernel
@@ -82,6 +85,8 @@ def executed(launch: Launch, n: int, counted: Counted) -> Ops:
     statement = stated(launch)
     if statement is _in_slices:
         return _in_slices(launch, n, counted)
+    if statement is _of_each:
+        return _of_each(launch, n, counted)
     if statement is None:
         return Ops.of(counted(launch.covers[0], n))
     return statement(*(_shown(argument, n) for argument in launch.args))
@@ -96,6 +101,11 @@ def _in_slices(launch: Launch, n: int, counted: Counted) -> Ops:
         piece = replace(call, arrays=arrays, sizes={**sizes, letter: length})
         total += Ops.of(counted(piece, n)) * times
     return total
+
+
+def _of_each(launch: Launch, n: int, counted: Counted) -> Ops:
+    """What the bodies of a launch's calls do."""
+    return sum((Ops.of(counted(call, n)) for call in launch.covers), NOTHING)
 
 
 def _shown(argument, n: int):

@@ -170,13 +170,42 @@ class Prefix:
     length: Callable[[int], int]
 
 
+@dataclass(frozen=True)
+class Region:
+    """Stands for all memory of a region, "arena" or "state", as a flat array of a dtype."""
+
+    name: str
+    dtype: np.dtype
+
+
+class Segment(NamedTuple):
+    """Some items of a launch on parts of memory: where they end, how many there are, and the arrays that they work on.
+
+    Numbers between `items` of them and their end belong to none.
+    """
+
+    end: int
+    items: int
+    arrays: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Stands for a table (rows, 2 + 2·arrays), int64: end and items of each, and of each array its place and length.
+
+    An array's place is the number of its first element, of its dtype, in the memory of its region.
+    """
+
+    rows: tuple[Segment, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Launch:
     """One kernel launch on buffers, covering one or more logical calls."""
 
     name: str
     function: Callable
-    args: tuple  # Buffer, Prefix, AtBatch, or a plain value
+    args: tuple  # Buffer, Prefix, AtBatch, Region, Segments, or a plain value
     reads: tuple[Buffer, ...]
     writes: tuple[Buffer, ...]
     covers: tuple[Call, ...]

@@ -124,6 +124,11 @@ def to_device(array: np.ndarray):
     return toolkit().to_device(array)
 
 
+def pinned(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """An array of the host whose pages stay where they are: the GPU copies from and to it while the host goes on."""
+    return toolkit().pinned_array(shape, dtype)
+
+
 def empty(shape: tuple[int, ...], dtype):
     """An array of the GPU, not filled."""
     return toolkit().device_array(shape, dtype)

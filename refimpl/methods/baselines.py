@@ -94,6 +94,7 @@ class RandomSkip(Modifier):
     skip: float = 0.5
 
     method: ClassVar[str] = "random-skip"
+    waits: ClassVar[bool] = False
     states: ClassVar[Statement] = Statement(
         "instances", 30, "random-skip:skip=0.5", {"skip": float}, refuses={"instances": ONE_CHOICE}
     )  # fmt: skip

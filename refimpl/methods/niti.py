@@ -128,6 +128,11 @@ class Niti(Strategy):
                 f"a weight by rounding to the nearest is {math.ceil(least * 1e4) / 1e4:g}"
             )
 
+    @property
+    def waits(self) -> bool:
+        """The host does not go by what a step computes."""
+        return False
+
     def derive(self, composer: "Composer") -> "Step":
         """Forward, backward and update of the main net. ValueError for a net that is none of `share_exponents`."""
         output = composer.graph.tensors[composer.graph.output]

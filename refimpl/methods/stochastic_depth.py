@@ -89,6 +89,7 @@ class StochasticDepth(Modifier):
     survival: float = 0.5
 
     method: ClassVar[str] = "stochastic-depth"
+    waits: ClassVar[bool] = False
     states: ClassVar[Statement] = Statement(
         "depth", 80, "stochastic-depth:survival=0.5", {"survival": float},
         dict.fromkeys(("instances", "rule", "bias"), "steps leave residual blocks out, and it works on the others"),

@@ -60,6 +60,11 @@ class Strategy:
     loss: ClassVar[str | None] = None  # the operator that computes the loss of the main net; None: the plan's
 
     @property
+    def waits(self) -> bool:
+        """Does the host go by what a step computes, beside its loss and the flags of its gradients?"""
+        return True
+
+    @property
     def attrs(self) -> Mapping[str, object]:
         """Attributes that passes of the nodes and of the loss take from it beside their own."""
         return {}
@@ -124,6 +129,11 @@ class Around(Strategy):
     inner: Strategy
 
     @property
+    def waits(self) -> bool:
+        """Where one of both does."""
+        return self.inner.waits or self.outer.waits
+
+    @property
     def nets(self) -> dict[str, Graph]:
         """Those of both."""
         return self.inner.nets | self.outer.nets
@@ -168,11 +178,12 @@ class Around(Strategy):
 class Modifier:
     """A rule that changes a strategy, `inner`; by default it changes nothing.
 
-    by_losses: does `over` go by the losses of some instances before the first step?
+    by_losses: does `over` go by the losses of some instances before the first step? waits: as that of a strategy.
     """
 
     method: ClassVar[str]
     by_losses: ClassVar[bool] = False
+    waits: ClassVar[bool] = True
 
     @property
     def nets(self) -> dict[str, Graph]:

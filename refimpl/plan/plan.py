@@ -66,6 +66,11 @@ class Backprop(Strategy):
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be a norm above 0, got {self.clip_norm}")
 
+    @property
+    def waits(self) -> bool:
+        """It does not."""
+        return False
+
     def derive(self, composer: "Composer") -> "Step":
         """Forward, backward and update of the main net."""
         return composer.net().build(losses=composer.chosen)

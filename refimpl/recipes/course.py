@@ -196,6 +196,13 @@ class Course:
         else:
             self.ran.append([step, step + 1])
 
+    def forget(self, steps: int) -> None:
+        """The last steps that were counted came to nothing: one before them was not finite."""
+        if steps:
+            self.ran[-1][1] -= steps
+            if self.ran[-1][0] == self.ran[-1][1]:
+                self.ran.pop()
+
     @classmethod
     def of(cls, found: Mapping) -> "Course":
         """The course of `as_json`; KeyError, TypeError or ValueError for what is none."""

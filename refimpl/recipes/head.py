@@ -185,4 +185,5 @@ class Head:
         return -(-count // self.tail.batch)
 
     def _weights(self) -> dict[str, np.ndarray]:
-        return {name: self.trainer.parameters[name].copy() for name in self.tail.step.gradients}
+        there = self.trainer.resume_arrays()
+        return {name: there[name].copy() for name in self.tail.step.gradients}

@@ -9,6 +9,7 @@ trained on all of them (`instead`). Where the end is clearly above the lowest lo
 before, although it has been trained on them, the weights of that are kept instead.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
@@ -82,6 +83,10 @@ class Rehearsed:
 
     def saved(self) -> tuple[dict[str, np.ndarray], dict]:
         """What `resume` needs beside the trainer's own state: arrays by name, and what JSON takes."""
+        if self.again.made and not self.again.ended:
+            with contextlib.suppress(NonFiniteError):  # the step will be made again
+                self.trainer.settle()
+            self.again.made = self.trainer.step
         arrays, course = self.watched.saved()
         arrays |= {f"{INSTEAD}/{name}": a for name, a in self.instead.items()}
         return arrays, {"course": course, "again": asdict(self.again)}
@@ -117,10 +122,10 @@ class Rehearsed:
         self._steps = self._steps or trainer.steps(*self.whole, self.epochs)
         try:
             loss = next(self._steps).loss
-            again.made += 1
+            again.made = trainer.step
             again.ended = trainer.step >= self.total
-        except NonFiniteError:
-            loss, again.ended = np.inf, True
+        except NonFiniteError as e:
+            again.made, again.ended, loss = e.step - 1, True, np.inf
         look = None
         if again.ended:
             look = self.watched.look() if np.isfinite(loss) else None

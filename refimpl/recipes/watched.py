@@ -24,6 +24,7 @@ Our reading of what a net that is trained already needs, no paper's; fastai's `f
 models.
 """
 
+import contextlib
 import math
 import time
 from collections import Counter
@@ -108,6 +109,8 @@ class Watched:
         self.own: dict[str, np.ndarray] = {}  # the new classifier before it trained, where it did
         self.pace = Pace.of(samples(x), trainer.program.batch, epochs, factors)
         self.course, self.kept = Course(chosen=factors == GIVEN), dict[str, dict[str, np.ndarray]]()
+        self.losses: list[float] = []  # of the steps that this object made of the run, as far as they are known
+        self._known = 0  # how many of the trainer's losses are among them, or before them
         self._fixed = {n for n, b in trainer.program.step.parameters.items() if b.region != "state"}
         self._steps: Iterator[Progress] | None = None
 
@@ -132,6 +135,7 @@ class Watched:
             yield self._direct()
         while not course.chosen:
             yield self._probe()
+            self.losses.clear()  # they are of no run yet
 
     @property
     def _direct_over(self) -> bool:
@@ -147,6 +151,10 @@ class Watched:
 
     def saved(self) -> tuple[dict[str, np.ndarray], dict]:
         """What `resume` needs beside the trainer's own state: arrays by name, and what JSON takes."""
+        made = self.trainer.step
+        with contextlib.suppress(NonFiniteError):  # the step will be made again
+            self.trainer.settle()
+        self.course.forget(made - self.trainer.step)
         kept = self.kept | ({OWN: self.own} if self.own else {})
         return {f"{of}/{name}": a for of, arrays in kept.items() for name, a in arrays.items()}, self.course.as_json()
 
@@ -252,6 +260,7 @@ class Watched:
                     course.at_once = course.chosen = True
                 else:
                     self.put(BEST)
+                    self.losses.clear()  # that was not the run
         return Event(course.made, self.expected, loss, look, seconds, AT_ONCE)
 
     def begin_headed(self, classifier: Mapping[str, np.ndarray]) -> None:
@@ -309,15 +318,28 @@ class Watched:
         trainer = self.trainer
         trainer.factor = factor
         self._steps = self._steps or trainer.steps(self.x, self.y, self.epochs)
+        made = trainer.step
         try:
             loss = next(self._steps).loss
-        except NonFiniteError:
+            made = trainer.step
+            self.course.count(made - 1)
+            if made >= due:
+                trainer.settle()
+        except NonFiniteError as e:
+            self.course.forget(made + 1 - e.step)
+            self._note(math.inf)
             self._steps = None
             return math.inf, Glance(due, math.inf, 0.0), 0.0
-        self.course.count(trainer.step - 1)
+        self._note()
         done = time.perf_counter()
         look = self.look() if trainer.step >= due else None
         return loss, look, time.perf_counter() - done
+
+    def _note(self, *more: float) -> None:
+        """Put the losses that became known to the others, and more of them."""
+        known = self.trainer.known
+        self.losses += [*known[self._known :], *more]
+        self._known = len(known)
 
     def _looked(self, look: Glance) -> None:
         """A look of the run: keep the weights, go back to the best ones, or end."""
@@ -366,4 +388,5 @@ class Watched:
             kept = {n: a for n, a in kept.items() if not n.startswith("updates/")}
             losses = (trainer.losses + [trainer.losses[-1] if trainer.losses else 0.0] * step)[:step]
         trainer.resume({**now, **kept}, from_step if step is None else step, losses)
+        self._known = len(losses)
         self._steps = None

@@ -6,14 +6,13 @@ than those that the training began with, the latter stay. Unlike `adapt`, of few
 next call is watched by them too.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..data.dataset import DataError, Dataset
 from ..data.splits import VALIDATION, chosen
-from ..recipes.course import AT_ONCE, Event, Glance
+from ..recipes.course import AT_ONCE, Glance
 from ..recipes.head import Head, is_new
 from ..recipes.watched import Watched, held_share
 from ..training.inputs import samples
@@ -71,32 +70,30 @@ class Epochs:
     def __init__(self, steps: int, history: dict[str, list[float]]):
         """steps: of an epoch; history: is lengthened."""
         self.steps, self.history = steps, history
-        self.losses, self.look = list[float](), Glance(0, 0.0, 0.0)
+        self.done, self.look = 0, Glance(0, 0.0, 0.0)  # done: steps of the epochs that are over
 
-    def follow(self, events: Iterable[Event]) -> None:
+    def follow(self, watched: Watched) -> None:
         """See a run to its end; one that ends within an epoch has a last one that is shorter."""
         kept = {name: len(values) for name, values in self.history.items()}
         tried = False
-        for event in events:
+        for event in watched.run():
             self.look = event.look or self.look
             if tried and event.part != AT_ONCE:  # that was not the run
-                tried, self.losses = False, []
+                self.done = 0
                 for name, values in self.history.items():
                     del values[kept.get(name, 0) :]
             tried = event.part == AT_ONCE
-            if tried or not event.part:
-                self.losses.append(event.loss)
-                if len(self.losses) == self.steps:
-                    self.end()
-        if self.losses:
-            self.end()
+            if (tried or not event.part) and len(watched.losses) - self.done >= self.steps:
+                self.end(watched.losses[self.done : self.done + self.steps])
+        if len(watched.losses) > self.done:
+            self.end(watched.losses[self.done :])
 
-    def end(self) -> None:
+    def end(self, losses: list[float]) -> None:
         """An epoch is over."""
-        told = {"loss": float(np.mean(self.losses)), "val_loss": self.look.loss, "val_accuracy": self.look.measure}
+        told = {"loss": float(np.mean(losses)), "val_loss": self.look.loss, "val_accuracy": self.look.measure}
         for name, value in told.items():
             self.history.setdefault(name, []).append(value)
-        self.losses = []
+        self.done += len(losses)
 
 
 def fit_watched(
@@ -116,7 +113,7 @@ def fit_watched(
         assert head.fitted is not None
         before = head.fitted.before
         watched.begin_headed(head.fitted.weights)
-    Epochs(-(-samples(train[0]) // trainer.program.batch), history).follow(watched.run())
+    Epochs(-(-samples(train[0]) // trainer.program.batch), history).follow(watched)
     course = watched.course
     before = before or course.looks[0]
     after = min((look for look in (course.won, course.looks[course.best]) if look), key=lambda look: look.loss)

@@ -11,7 +11,11 @@ from .runner import Runner
 
 
 class NonFiniteError(ArithmeticError):
-    """The loss or a gradient became NaN or infinite."""
+    """The loss or a gradient became NaN or infinite. step: the mini-batch in which, from 1; 0: it is not known."""
+
+    def __init__(self, message: str, step: int = 0):
+        super().__init__(message)
+        self.step = step
 
 
 class Guard:

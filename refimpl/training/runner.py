@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backends.backend import Backend, Prepared
-from ..compiler.ir import AtBatch, Buffer, Condition, Launch, Prefix
+from ..compiler.arena import ALIGN, end_to_end
+from ..compiler.ir import AtBatch, Buffer, Condition, Launch, Prefix, Region, Segment, Segments
 from ..compiler.lower import BACKENDS
 from ..compiler.program import Program
 from ..kernels import quantized
@@ -28,6 +29,14 @@ class HostIndex(NamedTuple):
     view: object
     bound: int
     spared: int | None
+
+
+class HostFill(NamedTuple):
+    """What the host filled an array with for so many samples, and what had run in the memory before that."""
+
+    after: "LastRun | None"
+    samples: int
+    values: object
 
 
 class Section(NamedTuple):
@@ -80,9 +89,13 @@ class Runner:
         self.parameters = parameters
         self.owned: dict[Buffer, object] = {}
         for name, b in program.step.parameters.items():
-            self.owned[b] = self.backend.adopt(parameters[name])
-        for b in program.step.state.values():
-            self.owned[b] = self.backend.adopt(np.zeros(b.shape, b.dtype))
+            if b.region != "state":
+                self.owned[b] = self.backend.adopt(parameters[name])
+        state = {b: parameters[name] for name, b in program.step.parameters.items() if b.region == "state"}
+        state |= {b: np.zeros(b.shape, b.dtype) for b in program.step.state.values()}
+        self.state, arrays = self.backend.gather(list(state.values()))  # its memory, where that is one piece
+        self.owned |= dict(zip(state, arrays, strict=True))
+        self._places = dict(zip(state, end_to_end(b.nbytes for b in state)[0], strict=True))
         for constant in program.step.constants.values():
             self.owned[constant.buffer] = self.backend.adopt(constant.make(parameters, seed))
         self.block = new_block(program.peak_bytes, self.backend) if block is None else block
@@ -91,6 +104,7 @@ class Runner:
         self.made: dict[frozenset[str], Counter[tuple[str, int]]] = {self.dropped: Counter()}
         self.mark = object()  # stands for this runner in `last`, which must not keep it and its memory alive
         self.last: list[LastRun | None] = [None]  # shared by all runners in the memory
+        self._told: dict[str, HostFill] = {}  # what the host filled last, where to read it back would make it wait
         self._sections: dict[tuple[str, int], Section] = {}
         self._ready: dict[tuple[str, int], tuple[frozenset[str], Sequence[Prepared]]] = {}  # as last asked for
         self._gradients: dict[str, list[Gradient]] = {}
@@ -104,7 +118,8 @@ class Runner:
         """Bring what training changed of the parameters to the host."""
         for name, b in self.program.step.parameters.items():
             if b.region == "state" and self.owned[b] is not self.parameters[name]:
-                self.parameters[name][...] = self.backend.read(self.owned[b])
+                self.backend.copy(self.parameters[name], self.owned[b])
+        self.backend.synchronise()
 
     def push(self) -> None:
         """Bring the host's parameters to the backend."""
@@ -132,6 +147,8 @@ class Runner:
     def write(self, name: str, n: int, values) -> None:
         """Fill an array for the first n samples: `input`, `labels`, `lr`, …"""
         self.backend.write(self.host(name, n), values)
+        if self.backend.ahead > 1:
+            self._told[name] = HostFill(self.last[0], n, values)
 
     def read(self, name: str, n: int) -> np.ndarray:
         """An array of the first n samples on the host (`output`, `loss`, …), valid until the next section runs."""
@@ -173,8 +190,15 @@ class Runner:
                 f"{section} on {n} samples needs what {made.before} leaves: run that on them just before it"
             )
         for index in made.indices:
-            check_indices(index.name, self.backend.read(index.view), index.bound, index.spared)
+            check_indices(index.name, self._held(index, n), index.bound, index.spared)
         return made
+
+    def _held(self, index: HostIndex, n: int) -> np.ndarray:
+        """The values of an array that the host fills: those that it gave, while nothing ran since."""
+        told = self._told.get(index.name)
+        if told is None or told.after is None or told.after is not self.last[0] or told.samples != n:
+            return self.backend.read(index.view)
+        return np.asarray(told.values).astype(index.view.dtype, copy=False)
 
     def prepared(self, section: str, n: int) -> list[Prepared]:
         """Kernels with their arguments for n samples, to be launched within the backend's `work`, unchecked."""
@@ -250,9 +274,13 @@ class Runner:
         """
         if f"{net}finite" not in self.program.step.host_reads:  # nothing to train has a gradient
             return None
-        bad, flags = self.read(f"{net}finite", n), self.program.step.flags
+        return self.flagged(net, names, self.read(f"{net}finite", n))
+
+    def flagged(self, net: str, names: Iterable[str], bad: np.ndarray) -> str | None:
+        """The same, told by the flags of gradients that the backward section left."""
         if not bad.any():
             return None
+        flags = self.program.step.flags
         there = ((name, flags[name]) for name, _ in self.gradients(net, names) if name in flags)
         return next((name for name, b in there if bad[b.start : b.start + b.shape[0]].any()), None)
 
@@ -267,7 +295,25 @@ class Runner:
             return self.array(value.buffer)[: value.length(n)]
         if isinstance(value, AtBatch):
             return value.value(n)
+        if isinstance(value, Region):
+            return self._memory(value)
+        if isinstance(value, Segments):
+            return np.array([self._row(segment) for segment in value.rows], np.int64)
         return value
+
+    def _memory(self, region: Region):
+        """All of a region's memory as a flat array."""
+        if region.name == "arena":
+            return self.backend.view(self.block, GUARD, -(-self.program.peak_bytes // ALIGN) * ALIGN, region.dtype)
+        return self.backend.view(self.state, 0, end_to_end(b.nbytes for b in self._places)[1], region.dtype)
+
+    def _row(self, segment: Segment) -> list[int]:
+        """The row of a table of segments."""
+        row = [segment.end, segment.items]
+        for b in segment.arrays:
+            places = self.program.offsets if b.root.region == "arena" else self._places
+            row += [places[b.root] // b.dtype.itemsize + b.start, math.prod(b.shape)]
+        return row
 
 
 def new_block(nbytes: int, backend: Backend = BACKENDS["fast"]):  # noqa: B008

@@ -142,5 +142,5 @@ def put(trainer: "Trainer", given: State) -> None:
         else:
             own[...] = given.arrays.get(name, 0)
     trainer.runner.push()
-    trainer.step, trainer.losses = given.step, list(given.losses)
+    trainer.step, trainer._losses = given.step, list(given.losses)
     trainer.guard.keep(trainer.runner, trainer.step, trainer.updates)

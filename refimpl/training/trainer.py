@@ -4,9 +4,10 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,13 +28,17 @@ from .inputs import Inputs, samples
 from .learnt_constants import learn_constants
 from .runner import ALONE, GUARD, Runner, new_block
 from .state import State, initial
+from .under_way import Findings, UnderWay
 
 __all__ = ["GUARD", "NonFiniteError", "Progress", "Runner", "Trainer", "initial", "new_block"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands after a step: steps done, steps in all, the step's loss."""
+    """Where a run stands after a step: steps done, steps in all, the step's loss.
+
+    On a device that runs beside the host steps may be under way: then it is the last loss that is known.
+    """
 
     step: int
     steps: int
@@ -54,6 +59,11 @@ class Trainer:
     some out → how often its parameters were updated. Optimizers, schedules, warm-up and the channels of sparse update
     go by updates, so a mini-batch that is skipped, or of which nothing is chosen, leaves them where they are. A run is
     what one call of `fit` makes, or `steps` from where `restart` was called last, else from the first step on.
+
+    Where the backend's device runs beside the host, steps that `steps` made may be under way, up to `backend.ahead` of
+    them. Whatever is asked of the trainer then waits for them (`settle`): `losses`, predictions, its state, a file.
+    Only `step`, `updates` and `skipped` count them already. So a NonFiniteError may come that many steps later than its
+    own, which it names, and the trainer stands before that step, as it would on the CPU.
 
     Every call sets the threads that it needs. A trainer works in one block of memory: one thread at a time may use it,
     and a second one is refused with RuntimeError; trainers of their own may run in threads of their own. It can be
@@ -90,13 +100,36 @@ class Trainer:
         self.updates = {name: np.zeros(1, np.int64) for name in (*prefixes, *(block.name for block in program.blocks))}
         self.begun = np.zeros(1, np.int64)  # mini-batches before the run at hand
         self.before = {name: np.zeros(1, np.int64) for name in self.updates}  # updates before it
-        self.losses: list[float] = []
+        self._losses: list[float] = []
         self._given: dict[str, Given] = {}  # net → what it is told of the current step's mini-batch
         self._batch: Any = None  # the mini-batch of the current step
         self._planned: dict[int, int] = {}  # mini-batches → updates that are planned of so many
         self._lock, self._run = threading.Lock(), threading.Lock()  # of a step, and of a whole `fit`
+        self._under_way = UnderWay(self.runner)
         self.guard = Guard(program, self.parameters)
         self.guard.keep(self.runner, self.step, self.updates)
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of each step so far that `steps` made."""
+        self.settle()
+        return self._losses
+
+    @property
+    def known(self) -> list[float]:
+        """`losses` as far as they are known; it waits for none."""
+        return self._losses
+
+    @property
+    def under_way(self) -> int:
+        """Steps whose losses are not known yet."""
+        return len(self._under_way.steps)
+
+    def settle(self) -> None:
+        """Wait for the steps that are under way and look at what they found. NonFiniteError as of the first bad one."""
+        if self._under_way.steps:
+            with self._alone(), self.backend.work(self.program.threads):
+                self._settle()
 
     @property
     def skipped(self) -> int:
@@ -121,6 +154,7 @@ class Trainer:
 
     def restart(self) -> None:
         """Let a run begin with the next step: its schedules go by what is trained from here on, as do its passes."""
+        self.settle()
         with self._alone():
             self.begun[0] = self.step
             for name, count in self.updates.items():
@@ -132,6 +166,7 @@ class Trainer:
         What it has made of them already, before it was resumed too, is not made again.
         """
         self._check_run(x, y, epochs)
+        self.settle()
         batch, begun = self.program.batch, int(self.begun[0])
         per_epoch = -(-samples(x) // batch)
         total, passes = begun + epochs * per_epoch, -(-begun // per_epoch)
@@ -145,14 +180,64 @@ class Trainer:
                         shuffled = epoch
                         self.guard.keep(self.runner, self.step, self.updates)
                     chosen = order[i * batch : (i + 1) * batch]
-                    loss = self._step(self._drawn(x, chosen), y[chosen], total)
-                    self.losses.append(loss)
-                yield Progress(self.step, total, loss)
+                    self._make(partial(self._batch_of, x, y, chosen, self.step), total)
+                    if i == per_epoch - 1 or self.under_way == self.backend.ahead:
+                        self._settle()
+                yield Progress(self.step, total, self.known[-1])
 
-    def _drawn(self, x: Inputs, chosen: np.ndarray) -> Any:
+    def _batch_of(self, x: Inputs, y: np.ndarray, chosen: np.ndarray, step: int) -> tuple[Any, np.ndarray]:
+        """The mini-batch of some samples, as it is drawn for a step."""
+        return self._drawn(x, chosen, step), y[chosen]
+
+    def _drawn(self, x: Inputs, chosen: np.ndarray, step: int) -> Any:
         if isinstance(x, Mapping):
-            return {name: self._drawn(values, chosen) for name, values in x.items()}
-        return x.draw(chosen, self.seed, self.step) if isinstance(x, OnDemand) else x[chosen]
+            return {name: self._drawn(values, chosen, step) for name, values in x.items()}
+        return x.draw(chosen, self.seed, step) if isinstance(x, OnDemand) else x[chosen]
+
+    def _make(self, batch: Callable[[], tuple[Any, np.ndarray]], total: int) -> None:
+        """Make the next step of a run; where the host need not wait for it, it is under way then.
+
+        The first loss is waited for: from then on one is known.
+        """
+        if self.backend.ahead == 1 or self.strategy.waits or not self._losses:
+            self._losses.append(self._step(*batch(), total))
+            return
+        self._under_way.begin(self.step, self.updates)
+        try:
+            self._step(*batch(), total)
+            self._under_way.end(batch, total, self.factor)
+        finally:
+            self._under_way.open = None
+
+    def _settle(self) -> None:
+        """As `settle`, of who works with the trainer already."""
+        steps = self._under_way.steps
+        if not steps:
+            return
+        self.backend.synchronise()
+        factor, dropped = self.factor, self.runner.dropped
+        good = all(step.findings is None or self._good(step.findings, step.dropped) for step in steps)
+        if good:
+            for step in steps:
+                self._losses.append(float(step.findings.loss[0]) if step.findings else self._losses[-1])
+            self.runner.leave_out(dropped)
+        self._under_way.forget()
+        if good:
+            return
+        self.step = self._under_way.back(self.updates)
+        try:
+            for step in steps:
+                self.factor = step.factor
+                self._losses.append(self._step(*step.batch(), step.total))
+        finally:
+            self.factor = factor
+            self.runner.leave_out(dropped)
+
+    def _good(self, findings: Findings, dropped: frozenset[str]) -> bool:
+        """Is all finite that a step found, which left out these residual blocks?"""
+        self.runner.leave_out(dropped)
+        flagged = findings.flags is not None and self.runner.flagged("", self.trained[""], findings.flags)
+        return math.isfinite(findings.loss[0]) and not flagged
 
     @contextmanager
     def _alone(self, lock: Any = None) -> Iterator[None]:
@@ -177,6 +262,7 @@ class Trainer:
         program. Where the plan's choice of instances leaves none for a step, its loss is that of the step before.
         """
         self._check_batch(x, y)
+        self.settle()
         with self._alone(), self.backend.work(self.program.threads):
             return self._step(x, y, total)
 
@@ -208,13 +294,14 @@ class Trainer:
             learn_constants(self, x, y)
         loss = self._learn(x, y, total)
         if loss is None:
-            loss = self.losses[-1] if self.losses else 0.0
+            loss = self._losses[-1] if self._losses else 0.0
         self.step += 1
         return loss
 
     def rehearse(self, x: np.ndarray, y: np.ndarray) -> None:
         """Run every section on all of (x, y), n ≤ batch samples: the most that a step can ask of the arena."""
         self._check_batch(x, y)
+        self.settle()
         with self._alone(), self.backend.work(self.program.threads):
             self.runner.leave_out(frozenset())
             self._learn(x, y, 1, everything=True)
@@ -254,13 +341,23 @@ class Trainer:
         self._place(net)
 
     def learn(self, n: int, total: int, net: str = "") -> float:
-        """Forward, backward and update of a net on n samples that are in place; returns the loss."""
+        """Forward, backward and update of a net on n samples that are in place; returns the loss.
+
+        NaN stands for a loss that is not known yet, of a step that is under way.
+        """
         runner = self.runner
         self.begin(net, n, total)
         runner.run(f"{net}forward", n)
+        if self._under_way.open:
+            self._under_way.take(True, n)
+            runner.run("backward", n)
+            self._under_way.take(False, n)
+            runner.run("update", n)
+            self.updated()
+            return math.nan
         loss = float(runner.read(f"{net}loss", n)[0])
         if not math.isfinite(loss):
-            before = f" (it was {self.losses[-1]:.4g} before)" if self.losses and not net else ""
+            before = f" (it was {self._losses[-1]:.4g} before)" if self._losses and not net else ""
             what = f"the loss is {loss} at step {self.step + 1}{before}"
             self.stop(what, net, n, total, "forward")
         runner.run(f"{net}backward", n)
@@ -310,13 +407,14 @@ class Trainer:
         """
         self.again(net)
         self.begin(net, n, total)
-        bad = first_bad(self.runner, [(net + phase).removesuffix(".") for phase in phases], n)
+        bad, step = first_bad(self.runner, [(net + phase).removesuffix(".") for phase in phases], n), self.step + 1
         if self.guard.repaired(self.runner, self.updates):
             self.step = self.guard.step
-            del self.losses[self.step :]
+            del self._losses[self.step :]
         raise NonFiniteError(
             f"{what}, first in layer {bad.covers[-1].node if bad else 'loss'}; a lower lr may help; the weights of "
-            f"step {self.step} are kept"
+            f"step {self.step} are kept",
+            step,
         )
 
     def predict(self, x: Inputs) -> np.ndarray | dict[str, np.ndarray]:
@@ -326,12 +424,14 @@ class Trainer:
 
     def _outputs(self, x: Inputs) -> dict[str, np.ndarray]:
         self.check(x)
+        self.settle()
         with self._alone(), self.backend.work(self.program.threads):
-            self.evaluated()
+            self.evaluator.weights(bool(self.updates[""][0]))
             return self.evaluator.outputs(x)
 
     def evaluated(self) -> dict[str, np.ndarray]:
         """The parameters of the net that is evaluated: those that train, scaled where steps left blocks out."""
+        self.settle()
         return self.evaluator.weights(bool(self.updates[""][0]))
 
     def evaluate(self, x: Inputs, y: np.ndarray) -> float:
@@ -366,6 +466,7 @@ class Trainer:
         quantized one, one of the user's own. `classes` (JSON) are the names of the graph's classes, where it has some.
         first: the weights that training began with. more: metadata beside those of the model.
         """
+        self.settle()
         graph = self.program.graph
         notes = {"model": graph.name, "size": f"{self.program.size}", "options": json.dumps(graph.options)}
         if graph.classes:
@@ -381,10 +482,12 @@ class Trainer:
 
     def resume_arrays(self) -> dict[str, np.ndarray]:
         """Everything that a later run needs beside the step number: parameters, optimizer arrays, rules' memory."""
+        self.settle()
         return state.arrays(self)
 
     def resume(self, arrays: Mapping[str, np.ndarray], step: int, losses: list[float]) -> None:
         """Go on from arrays of `resume_arrays` after `step` steps. ValueError, before any change, for others."""
+        self.settle()
         state.check(self, arrays, step)
         with self._alone():
             state.put(self, State(arrays, step, losses))
@@ -394,7 +497,8 @@ class Trainer:
 
         So one trainer, with its program and its memory, can train many nets in turn.
         """
-        return State({name: array.copy() for name, array in self.resume_arrays().items()}, self.step, list(self.losses))
+        arrays = {name: array.copy() for name, array in self.resume_arrays().items()}
+        return State(arrays, self.step, list(self._losses))
 
     def restore(self, state: State) -> None:
         """Go on from a `state` of this trainer or of another one of the same program. ValueError for others."""

@@ -30,6 +30,8 @@ class Remote:
 class Recording:
     """The backend."""
 
+    ahead = 1
+
     def __init__(self):
         self.launched, self.copied, self.waited, self._host = [], [], 0, Host()
 
@@ -41,6 +43,9 @@ class Recording:
 
     def adopt(self, array):
         return Remote(array.copy())
+
+    def gather(self, arrays):
+        return None, [self.adopt(array) for array in arrays]
 
     def view(self, memory, start, nbytes, dtype):
         return Remote(self._host.view(memory._values, start, nbytes, dtype))
@@ -55,6 +60,16 @@ class Recording:
 
     def finite(self, array):
         return bool(np.isfinite(array._values).all())
+
+    def waiting(self, shape, dtype):
+        return np.empty(shape, dtype)
+
+    def copy(self, to, array):
+        if isinstance(to, Remote):
+            to._values[...] = array._values
+        else:
+            self.copied.append(("out", array.shape))
+            to[...] = array._values
 
     def ready(self, launches, calls, threads):
         return [(launch.name, *call) for launch, call in zip(launches, calls, strict=True)]
@@ -75,3 +90,39 @@ class Recording:
 
     def session(self):
         return nullcontext()
+
+
+class Beside(Recording):
+    """The same, as a device that runs beside the host: nothing happens before the host waits for it."""
+
+    ahead = 4
+
+    def __init__(self):
+        super().__init__()
+        self.queue = []
+
+    def write(self, array, values):
+        given = np.array(values)
+        self.queue.append(lambda: Recording.write(self, array, given))
+
+    def read(self, array):
+        self.synchronise()
+        return super().read(array)
+
+    def finite(self, array):
+        self.synchronise()
+        return super().finite(array)
+
+    def copy(self, to, array):
+        if not isinstance(to, Remote):
+            to.fill(99)  # who looks too soon sees that
+        self.queue.append(lambda: Recording.copy(self, to, array))
+
+    def launch(self, calls):
+        self.queue.append(lambda: Recording.launch(self, calls))
+
+    def synchronise(self):
+        super().synchronise()
+        queue, self.queue = self.queue, []
+        for queued in queue:
+            queued()

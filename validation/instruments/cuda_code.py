@@ -24,7 +24,16 @@ from unittest import mock
 
 import numpy as np
 
-from refimpl.backends.cuda import convolution, gradient_filter_rules, groups
+from refimpl.backends.cuda import (
+    alike,
+    batch_norm,
+    convolution,
+    depthwise,
+    error_map_pruning_rules,
+    gradient_filter_rules,
+    groups,
+)
+from refimpl.backends.cuda.depthwise import Taps, Unrolled
 from refimpl.backends.cuda.tile import TILES, Tiled
 from refimpl.compiler.two_stage import ADD_SLICES, AVERAGE_SLICES, sliced
 from refimpl.kernels import cuda
@@ -37,13 +46,21 @@ from .provenance import provenance
 CAPABILITIES = ("7.2", "7.5", "8.7", "9.0", "10.0")  # Xavier, Turing, Orin, Hopper, Blackwell
 RECORDED = ("8.7", "9.0")
 RESULT = Path("validation/results/cuda-code.json")
+SHARED = ("lr", "clip", "factors")  # arrays of updates that are those of all parameters
 GEOMETRY = 13  # numbers of a convolution's
-TUNED: dict[Tiled, tuple] = {  # what their arguments are: the axes of an array, "mask", or so many whole numbers
+TUNED: dict[Tiled, tuple] = {  # of their arguments the axes of an array, "mask", "kept", or so many whole numbers
     convolution.FORWARD: (2, 2, 4, 1, 1, 2, (GEOMETRY,), ()),
-    convolution.GRAD_X: (2, 2, "mask", 1, 4, (GEOMETRY,)),
-    convolution.GRAD_W: (5, 2, "mask", 1, 2, (GEOMETRY,), ()),
+    convolution.GRAD_X: (2, 2, "mask", 1, "kept", 4, (GEOMETRY,)),
+    convolution.GRAD_W: (5, 2, "mask", 1, "kept", 2, (GEOMETRY,), ()),
     groups.PRODUCTS: (1, 1, 1, (3,), (4,)),
 }
+
+UNROLLED: dict[Unrolled, tuple] = {  # the same of kernels that have taps
+    depthwise.FORWARD: ((), 2, 2, 4, 1, 1, (GEOMETRY,), ()),
+    depthwise.GRAD_X: ((), 2, 2, "mask", 1, 4, (GEOMETRY,)),
+    depthwise.GRAD_W: ((), 5, 2, "mask", 1, 2, (GEOMETRY,), ()),
+}
+TAPS = (Taps(3, 3, 1, 1), Taps(3, 3, 2, 2), Taps(5, 5, 1, 1))
 
 
 class Code(NamedTuple):
@@ -94,11 +111,36 @@ def every() -> Iterator[Code]:
     maps = [types.Array(types.float32, 4, "C")] * 2
     pooled = (*whole, *maps, mask, types.Array(types.float32, 1, "C"), pair, types.int64)
     yield Code("pool_dy_through", cuda.grid_function(gradient_filter_rules.POOL.body), pooled, False)
+    row, table, kept = rows[0], rows[1], types.Array(types.int32, 1, "C")
+    scored = (*whole, table, table, mask, row, table, types.float32, types.float32, *whole * 2)
+    yield Code("score_slices", cuda.grid_function(error_map_pruning_rules.SCORE.body), scored, False)
+    spread = (*whole, table, types.Array(types.float32, 3, "C"), kept)
+    yield Code("add_kept_slices", cuda.grid_function(error_map_pruning_rules.SPREAD.body), spread, False)
+    parts, many = types.Array(types.float32, 3, "C"), (table, table, mask)
+    for kernel, arrays, numbers in (
+        (batch_norm.SLICES, (parts, table), whole),
+        (batch_norm.STATISTICS, (*(row,) * 4, parts), (*whole * 2, types.float32)),
+        (batch_norm.NORMALISE, (table, table, *(row,) * 4, table), whole),
+        (batch_norm.GRADIENT_SLICES, (parts, table, mask, table, row, row), whole * 2),
+        (batch_norm.GRADIENTS, (row, row, parts), ()),
+        (batch_norm.GRAD_X, (*many, table, *(row,) * 5), whole),
+    ):
+        yield Code(kernel.body.__name__, cuda.grid_function(kernel.body), (*whole, *arrays, *numbers), False)
+    for passed in alike.RULES[alike.together]:
+        own = tuple(a for a in passed.arrays if a not in SHARED)
+        arrays = [array(passed.shapes[a]) for a in (*own, *(a for a in passed.arrays if a in SHARED))]
+        attributes = [typeof(_typed(default, np.float32)) for default in passed.attributes.values()]
+        signature = (*whole, types.Array(types.int64, 2, "C"), *arrays, *attributes)
+        yield Code(f"{passed} of each", alike.of_each(passed, own).function(), signature, computes_wide(passed))
     for tiled, kinds in TUNED.items():
         for tile in TILES:
             signature = tuple(kind_of(kind) for kind in kinds)
             function = with_plain_functions(tiled, tile)
             yield Code(f"{tiled.__name__} on {tile.rows}x{tile.columns}", function, signature, False)
+    for unrolled, kinds in UNROLLED.items():
+        for taps in TAPS:
+            name = f"{unrolled.__name__} on {taps.rows}x{taps.columns}, stride {taps.down}"
+            yield Code(name, with_plain_functions(unrolled, taps), tuple(map(kind_of, kinds)), False)
 
 
 def array(entry: str, more: int = 0):
@@ -115,6 +157,8 @@ def kind_of(kind):
 
     if kind == "mask":
         return types.Array(types.uint8, 2, "C")
+    if kind == "kept":
+        return types.Array(types.int32, 1, "C")
     if isinstance(kind, tuple):
         return types.UniTuple(types.int64, kind[0]) if kind else types.int64
     return types.Array(types.float32, kind, "C")
@@ -131,11 +175,11 @@ def computes_wide(passed: Pass) -> bool:
     return wide or any("float64" in passed.shapes[a] for a in passed.arrays)
 
 
-def with_plain_functions(tiled: Tiled, tile) -> Callable:
-    """The kernel on a tile as a plain function, not compiled."""
-    module = sys.modules[tiled.__module__]
+def with_plain_functions(made: Tiled | Unrolled, constants) -> Callable:
+    """The kernel on a tile, or of taps, as a plain function, not compiled."""
+    module = sys.modules[made.__module__]
     with mock.patch.object(module, "jit", cuda.with_toolkit):
-        return tiled.plain(tile, np.float32)
+        return made.plain(constants, np.float32)
 
 
 def ptx(code: Code, capability: str) -> str:

@@ -14,7 +14,7 @@ from numba import get_thread_id, prange
 from ...compiler.executed import ADD, MAC, MUL, NOTHING, Ops, executes, pieces
 from ...kernels.geometry import inside
 from ...kernels.kernel import inline
-from .activation import NONE
+from ..activation import NONE
 from .finish import activation_bits, finish, finish_narrow
 from .gather import dy_tile, gather, gather_taps, scatter, up
 from .matmul import product, product_executes

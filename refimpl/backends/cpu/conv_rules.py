@@ -10,10 +10,10 @@ from ...compiler.grouping import Arrival, convolution
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import conv2d
+from ..common import absent, activation, named, present, through
 from . import conv2d as fast_conv2d
 from . import tiles
 from .norm_rules import reads_virtual
-from .rules import absent, activation, named, present, through
 
 
 def forward(lowering: Lowering, call: Call) -> list[Launch] | None:

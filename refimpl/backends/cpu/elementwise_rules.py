@@ -5,9 +5,9 @@ import numpy as np
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import affine, gelu, hard_sigmoid, hard_swish, sigmoid, silu
+from ..common import absent, flat, named, present
 from . import elementwise as fast
 from . import hard_sigmoid as fast_hard_sigmoid
-from .rules import absent, flat, named, present
 
 KERNELS = {
     sigmoid.forward: fast.sigmoid, sigmoid.grad_x: fast.sigmoid_grad_x,

@@ -7,11 +7,11 @@ from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...methods import error_map_pruning as emp
 from ...ops import conv2d
+from ..activation import NONE
+from ..common import absent, named
 from . import batch_norm as fast_bn
 from . import channel_rules, channels, depthwise, tiles
-from .activation import NONE
 from .norm_rules import buffers, depthwise_scratch, sliced
-from .rules import absent, named
 
 
 def score(lowering: Lowering, call: Call) -> list[Launch]:

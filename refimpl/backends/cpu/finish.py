@@ -6,7 +6,7 @@ Activations are those of `activation`. A bit of the mask tells where the gradien
 import numpy as np
 
 from ...kernels.kernel import inline
-from .activation import NONE, RELU6
+from ..activation import NONE, RELU6
 from .memory import write_bits
 from .shared import bytes_, floats, shared
 

@@ -5,9 +5,9 @@ import numpy as np
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import perturbation, quantized_perturbation
+from ..common import absent, present
 from . import perturbation as fast_perturbation
 from . import quantized_perturbation as fast_whole
-from .rules import absent, present
 
 
 def drawn(lowering: Lowering, call: Call) -> list[Launch] | None:

@@ -4,8 +4,8 @@ from ...compiler import grouping
 from ...compiler.ir import Buffer, Call, Launch
 from ...compiler.lower import Lowering
 from ...methods import gradient_filter as gf
+from ..common import named, present, through
 from . import gradient_filter as fast_gf
-from .rules import named, present, through
 
 
 def pool_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:

@@ -5,8 +5,8 @@ import numpy as np
 from ...compiler.ir import Buffer, Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import niti_conv2d, niti_linear
+from ..common import absent, present
 from . import niti
-from .rules import absent, present
 
 PLAIN = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}  # of a linear layer
 

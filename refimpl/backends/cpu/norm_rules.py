@@ -16,10 +16,10 @@ from ...compiler.grouping import Chain, Norm
 from ...compiler.ir import AtBatch, Buffer, Call, Launch, Prefix
 from ...compiler.lower import Lowering
 from ...ops import batch_norm, conv2d
+from ..activation import NONE
+from ..common import absent, activation, named
 from . import batch_norm as fast_bn
 from . import depthwise, pointwise
-from .activation import NONE
-from .rules import absent, activation, named
 
 
 @dataclass

@@ -6,10 +6,10 @@ from ...compiler import grouping
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import avg_pool, global_avg_pool, interpolate, max_pool
+from ..common import absent, named, present
 from . import avg_pool as fast_avg_pool
 from . import interpolate as fast_interpolate
 from . import max_pool as fast_max_pool
-from .rules import absent, named, present
 
 MEANS = {
     avg_pool.forward: (fast_avg_pool.forward, "y", "x"),

@@ -11,10 +11,10 @@ from ...compiler.ir import Buffer, Call, Launch
 from ...compiler.lower import Lowering
 from ...methods import quantized_norm
 from ...ops import batch_norm
+from ..common import absent
 from . import batch_norm as fast_bn
 from . import quantized_norm as fast
 from .norm_rules import Tables, buffers, running, sliced, summed, tables
-from .rules import absent
 
 
 def ranged(lowering: Lowering, call: Call) -> Tables | None:

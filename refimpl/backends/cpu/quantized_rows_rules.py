@@ -5,8 +5,8 @@ import numpy as np
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import quantized_conv2d
+from ..common import absent, named, present
 from . import quantized_rows, tiles
-from .rules import absent, named, present
 
 
 def block(lowering: Lowering, call: Call) -> list[Launch] | None:

@@ -14,6 +14,7 @@ from ...ops import (
     quantized_linear,
     quantized_max_pool,
 )
+from ..common import absent, flat, present
 from . import dequantize as fast_dequantize
 from . import max_pool as fast_max_pool
 from . import quantize as fast_quantize
@@ -23,7 +24,6 @@ from . import quantized_gradients as fast_gradients
 from . import quantized_pools as fast_pools
 from . import quantized_taps as fast_taps
 from . import tiles
-from .rules import absent, flat, present
 
 
 def forward(lowering: Lowering, call: Call) -> list[Launch]:

@@ -7,11 +7,11 @@ from ...compiler.lower import Lowering
 from ...methods import gradient_filter_quantized as patches
 from ...methods import linear_quantized as linear
 from ...methods import quantized as method
+from ..common import absent, flat, present
 from . import quantized_depthwise as fast_depthwise
 from . import quantized_gradient as fast
 from . import quantized_rounding as fast_rounding
 from . import tiles
-from .rules import absent, flat, present
 
 ONCE = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}  # attributes of a 1×1 convolution
 

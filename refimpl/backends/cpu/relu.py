@@ -9,7 +9,7 @@ from numba import prange
 
 from ...compiler.executed import ADD, MUL, NOTHING, Ops, executes, pieces
 from ...kernels.kernel import fast, inline
-from .activation import RELU6
+from ..activation import RELU6
 from .rows import bounds, lanes
 from .simd import LANES, address, clamp, given, inside, keep_bits, load, splat, store
 

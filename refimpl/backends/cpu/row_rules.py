@@ -4,10 +4,10 @@ from ...compiler.grouping import given
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import layer_norm, softmax
+from ..common import absent, named
 from . import layer_norm as fast_layer_norm
 from . import softmax as fast_softmax
 from .move_rules import seen
-from .rules import absent, named
 
 
 def partner(lowering: Lowering, call: Call, passed) -> Call | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...compiler.executed import ADD, MAC, MUL, NOTHING, Ops
 from ...kernels.kernel import inline
-from .activation import NONE, RELU6
+from ..activation import NONE, RELU6
 from .simd import LANES, accumulate, clamp, given, keep, load, prefetch, prefetch_write, splat, store
 
 

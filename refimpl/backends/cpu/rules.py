@@ -1,46 +1,16 @@
 """How the fast kernels do groups of calls. Each rule returns launches, or None where it does not apply."""
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from ...compiler import grouping
-from ...compiler.grouping import Arrival
-from ...compiler.ir import Buffer, Call, Launch
+from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
-from ...ops import add, copy, finiteness, relu, relu6
+from ...ops import add, copy, finiteness
+from ..common import absent, activation, flat, named, present, through
 from . import add as fast_add
 from . import copy as fast_copy
 from . import finiteness as fast_finiteness
 from . import relu as fast_relu
-from .activation import NONE, RELU, RELU6
-
-ACTIVATIONS = {relu.forward: RELU, relu6.forward: RELU6}
-
-
-def activation(rectifier: Call | None) -> int:
-    """The number by which kernels are told an activation."""
-    return ACTIVATIONS[rectifier.passed] if rectifier else NONE
-
-
-def absent(dims: int, dtype) -> np.ndarray:
-    """The empty array that stands for an argument that is not given."""
-    return np.empty((0,) * dims, dtype)
-
-
-def flat(buffer: Buffer) -> Buffer:
-    """A buffer as (N, elements of a sample)."""
-    return buffer.reshape((buffer.shape[0], int(np.prod(buffer.shape[1:]))))
-
-
-def present(*values) -> tuple[Buffer, ...]:
-    """The buffers among a launch's arguments."""
-    return tuple(v for v in values if isinstance(v, Buffer))
-
-
-def named(calls: Iterable[Call]) -> str:
-    """A launch's name from the calls that it covers: `conv1 conv2d.forward + bn1 frozen_batch_norm.forward`."""
-    return " + ".join(c.name for c in calls)
 
 
 def rectify(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -54,15 +24,6 @@ def rectify(lowering: Lowering, call: Call) -> list[Launch] | None:
     b = flat(inputs[1]) if len(inputs) > 1 else absent(2, y.dtype)
     args = (flat(y), absent(2, np.uint8) if mask is None else mask, a, b, activation(chain.rectifier))
     return [Launch(named(chain.calls), fast_relu.forward, args, inputs, present(y, mask), chain.calls)]
-
-
-def through(arrival: Arrival) -> tuple[Buffer | np.ndarray, Buffer | np.ndarray]:
-    """Mask and scale of what a gradient passes on its way, as arguments."""
-    mask, scale = arrival.mask, arrival.scale
-    return (
-        absent(2, np.uint8) if mask is None else mask,
-        absent(1, arrival.dy.dtype) if scale is None else scale,
-    )
 
 
 def masked_scale(lowering: Lowering, call: Call) -> list[Launch] | None:

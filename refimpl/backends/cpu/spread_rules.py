@@ -5,9 +5,9 @@ from typing import NamedTuple
 from ...compiler.ir import Buffer, Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import add_spread, add_weight, mul_spread, mul_weight, scale_channels
+from ..common import absent, present
 from . import spread
 from .move_rules import seen
-from .rules import absent, present
 
 
 class Axis(NamedTuple):

@@ -1,6 +1,6 @@
 """Dense convolutions and linear layers on tiles: what follows forward is done there, dy is read through what it passes.
 
-Convolutions of a channel a group are left to their reference kernels, a thread for each result: they read little.
+Those of few channels a group are left to their reference kernels, a thread for each result: tiles would be zeros.
 """
 
 import math
@@ -13,7 +13,7 @@ from ...compiler.grouping import Arrival, convolution
 from ...compiler.ir import Buffer, Call, Launch, Prefix
 from ...compiler.lower import Lowering
 from ...compiler.two_stage import ADD_SLICES, EXECUTED
-from ..cpu.rules import absent, activation, named, present, through
+from ..common import absent, activation, named, present, through
 from . import convolution as on_tiles
 from .tile import FEW
 
@@ -65,13 +65,15 @@ def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
 def gradient(lowering: Lowering, arrival: Arrival, call: Call, covers: tuple[Call, ...]) -> list[Launch]:
     """The launches of one gradient of a convolution."""
     sizes, attrs, a = convolution(call)
-    dy = pixels(arrival.dy.reshape(a["dy"].shape)), *through(arrival)
+    dy = pixels(arrival.dy.reshape(a["dy"].shape)), *through(arrival), EVERY
     if call.passed in grouping.GRAD_X:
         return [of_input(covers, a["dx"], dy, a["w"], sizes, attrs)]
     return of_weights(lowering, covers, call, a["dw"], dy, a["x"], sizes, attrs)
 
 
-Through = tuple[Buffer, Buffer | np.ndarray, Buffer | np.ndarray]  # dy (pixels, K), and mask and scale before it
+EVERY = np.empty(0, np.int32)  # in the place of the channels that are kept, where all of them are
+# dy (pixels, K), mask and scale before it, and the channels of it that are kept
+Through = tuple[Buffer, Buffer | np.ndarray, Buffer | np.ndarray, Buffer | np.ndarray]
 
 
 def of_input(

@@ -13,7 +13,7 @@ import numpy as np
 from ...compiler.executed import NOTHING, Ops, executes
 from ...kernels.cuda import jit, simulated
 from ...kernels.cuda import late as cuda
-from ..cpu.activation import RELU, RELU6
+from ..activation import RELU, RELU6
 from .tile import Tile, Tiled, tile_of, up
 
 BLOCKS = 512  # that keep the GPUs busy; fewer are made more by slices of the sum
@@ -115,7 +115,7 @@ def grad_x(tile: Tile, dtype):
     zero = dtype(0)
 
     @jit
-    def kernel(dx, dy, mask, scale, w, geometry):
+    def kernel(dx, dy, mask, scale, kept, w, geometry):
         height, width, out_h, out_w, groups, taps_h, taps_w, up_h, up_w, apart_h, apart_w, above, left = geometry
         own = cuda.shared.array(own_shape, dtype)  # each on a line of its own: the simulator tells them apart by it
         other = cuda.shared.array(other_shape, dtype)
@@ -125,6 +125,8 @@ def grad_x(tile: Tile, dtype):
         t = cuda.threadIdx.x
         top, side, group = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns, cuda.blockIdx.z
         channels, outputs = w.shape[2], w.shape[3] // groups
+        if kept.shape[0]:
+            outputs = kept.shape[0]  # of one group
         for i in range(each_row):
             for j in range(each_column):
                 total[i, j] = zero
@@ -145,6 +147,8 @@ def grad_x(tile: Tile, dtype):
                 for start in range(0, outputs, depth):
                     k = group * outputs + start + t % depth
                     there = start + t % depth < outputs
+                    if there and kept.shape[0]:
+                        k = kept[k]
                     for i in range(loads):
                         value, pixel = zero, place[t // depth + lanes * i]
                         if pixel >= 0 and there:
@@ -189,7 +193,7 @@ def grad_w(tile: Tile, dtype):
     zero = dtype(0)
 
     @jit
-    def kernel(dw, dy, mask, scale, x, geometry, length):
+    def kernel(dw, dy, mask, scale, kept, x, geometry, length):
         height, width, out_h, out_w, groups, taps_h, taps_w, up_h, up_w, apart_h, apart_w, above, left = geometry
         own = cuda.shared.array(own_shape, dtype)  # each on a line of its own: the simulator tells them apart by it
         other = cuda.shared.array(other_shape, dtype)
@@ -205,6 +209,9 @@ def grad_w(tile: Tile, dtype):
         for i in range(each_row):
             for j in range(each_column):
                 total[i, j] = zero
+        k = group * outputs + side + t % columns
+        if kept.shape[0] and k < outputs:
+            k = kept[k]  # of one group
         end = (piece + 1) * length
         if end > dy.shape[0]:
             end = dy.shape[0]
@@ -227,7 +234,6 @@ def grad_w(tile: Tile, dtype):
                         if place[start + d] >= 0 and c < channels:
                             value = x[place[start + d], group * channels + c]
                         own[d, t % rows] = value
-                    k = group * outputs + side + t % columns
                     for i in range(more):
                         d = t // columns + line * i
                         row = begin + start + d
@@ -273,11 +279,11 @@ def _forward_result(y, x, w, scale, shift, residual, geometry, act) -> tuple[int
     return y.shape[0], w.shape[3] // geometry[4], w.shape[2], geometry[4]
 
 
-def _grad_x_result(dx, dy, mask, scale, w, geometry) -> tuple[int, int, int, int]:
-    return dx.shape[0], w.shape[2], w.shape[3] // geometry[4], geometry[4]
+def _grad_x_result(dx, dy, mask, scale, kept, w, geometry) -> tuple[int, int, int, int]:
+    return dx.shape[0], w.shape[2], (kept.shape[0] or w.shape[3]) // geometry[4], geometry[4]
 
 
-def _grad_w_result(dw, dy, mask, scale, x, geometry, length) -> tuple[int, int, int, int]:
+def _grad_w_result(dw, dy, mask, scale, kept, x, geometry, length) -> tuple[int, int, int, int]:
     many = dw.shape[0] * dw.shape[1] * dw.shape[2] * geometry[4]
     return dw.shape[3], dw.shape[4] // geometry[4], length, many
 
@@ -290,16 +296,16 @@ def _forward_executes(y, x, w, scale, shift, residual, geometry, act) -> Ops:
     return done + after * (y.shape[0] * y.shape[1])
 
 
-def _grad_x_executes(dx, dy, mask, scale, w, geometry) -> Ops:
-    rows, columns, terms, groups = _grad_x_result(dx, dy, mask, scale, w, geometry)
+def _grad_x_executes(dx, dy, mask, scale, kept, w, geometry) -> Ops:
+    rows, columns, terms, groups = _grad_x_result(dx, dy, mask, scale, kept, w, geometry)
     tile, taps = tile_of(rows, columns, terms), w.shape[0] * w.shape[1]
     done = tile.macs(rows, columns, taps * up(terms, tile.depth) * tile.depth) * groups
-    scaled = up(rows, tile.rows) * up(columns, tile.columns) * tile.rows * taps * w.shape[3]
+    scaled = up(rows, tile.rows) * up(columns, tile.columns) * tile.rows * taps * (kept.shape[0] or w.shape[3])
     return done + (Ops(mul=1) * scaled if scale.shape[0] else NOTHING)
 
 
-def _grad_w_executes(dw, dy, mask, scale, x, geometry, length) -> Ops:
-    rows, columns, _, many = _grad_w_result(dw, dy, mask, scale, x, geometry, length)
+def _grad_w_executes(dw, dy, mask, scale, kept, x, geometry, length) -> Ops:
+    rows, columns, _, many = _grad_w_result(dw, dy, mask, scale, kept, x, geometry, length)
     tile, taps = tile_of(rows, columns, length), many // dw.shape[0]
     slices = (min(length, dy.shape[0] - first) for first in range(0, dy.shape[0], length))
     done = tile.macs(rows, columns, sum(up(n, tile.depth) * tile.depth for n in slices)) * taps

@@ -12,8 +12,8 @@ from ...compiler.ir import AtBatch, Call, Launch
 from ...compiler.lower import Lowering
 from ...kernels.kernel import Kernel
 from ...methods import gradient_filter as gf
-from ..cpu.rules import named, present, through
-from .conv_rules import of_input, of_weights, pixels
+from ..common import named, present, through
+from .conv_rules import EVERY, of_input, of_weights, pixels
 
 PLAIN = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
 
@@ -71,7 +71,7 @@ def on_patches(call: Call) -> dict:
 def product_x(lowering: Lowering, call: Call) -> list[Launch]:
     """The gradient of each patch of x."""
     a, dtype = call.arrays, call.arrays["dx_patch"].dtype
-    dy = pixels(a["dy_mean"]), np.empty((0, 0), np.uint8), np.empty(0, dtype)
+    dy = pixels(a["dy_mean"]), np.empty((0, 0), np.uint8), np.empty(0, dtype), EVERY
     w = a["w_sum"].reshape((1, 1, *a["w_sum"].shape))
     return [of_input((call,), a["dx_patch"], dy, w, on_patches(call), PLAIN)]
 
@@ -79,7 +79,7 @@ def product_x(lowering: Lowering, call: Call) -> list[Launch]:
 def product_w(lowering: Lowering, call: Call) -> list[Launch]:
     """The one gradient of each window of weights."""
     a, dtype = call.arrays, call.arrays["dw_patch"].dtype
-    dy = pixels(a["dy_mean"]), np.empty((0, 0), np.uint8), np.empty(0, dtype)
+    dy = pixels(a["dy_mean"]), np.empty((0, 0), np.uint8), np.empty(0, dtype), EVERY
     dw = a["dw_patch"].reshape((1, 1, *a["dw_patch"].shape))
     return of_weights(lowering, (call,), call, dw, dy, a["x_sum"], on_patches(call), PLAIN)
 

@@ -4,7 +4,15 @@ from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering, on_gpu
 from ...compiler.two_stage import Pays, two_stage
 from ...kernels.passes import Pass
-from . import conv_rules, gradient_filter_rules, groups
+from . import (
+    alike,
+    batch_norm_rules,
+    conv_rules,
+    depthwise_rules,
+    error_map_pruning_rules,
+    gradient_filter_rules,
+    groups,
+)
 
 # Output items that keep a GPU busy, of which the smallest here has 512 lanes and the largest some 20,000; and terms of
 # a sum that are worth a thread: a slice costs a store and a load more.
@@ -25,7 +33,8 @@ class Every(dict):
 
 
 RULES = Every()
-for _room in (gradient_filter_rules, conv_rules, groups):
+_METHODS = (gradient_filter_rules, error_map_pruning_rules)
+for _room in (*_METHODS, batch_norm_rules, depthwise_rules, conv_rules, groups, alike):
     for _rule, _passes in _room.RULES.items():
         for _passed in _passes:
             RULES.setdefault(_passed, []).append(_rule)
