@@ -451,7 +451,7 @@ def cuda_code() -> str:
         *(f"{key}, {of}" for of in found["kernels"] for key in ("registers", "shared bytes", "spilled bytes")),
     ]
     every = {of: len(own) for of, own in found["kernels"].items()}
-    said = f"{', '.join(f'{n} kernels for {of}' for of, n in every.items())}, by ptxas {found['compiler']}; on tiles:"
+    said = f"{', '.join(f'{n} kernels for {of}' for of, n in every.items())}, by ptxas {found['compiler']}; some:"
     return f"{said}\n\n{table(head, rows, right=1)}"
 
 
