@@ -22,7 +22,8 @@ WHOLE = ("quantized_", "dequantize", "niti_", "shared_exponent", "sparse_update_
 COMPARED = {("error_map_pruning", "keep", "rank"), ("error_map_pruning", "grad_w", "rank"),
             ("error_map_pruning", "grad_w", "kept"), ("sparse_update", "choose", "order"),
             ("sparse_update", "grad_w", "order"), ("max_over", "grad_x", "place"),
-            ("max_over", "tangent", "place")}  # fmt: skip
+            ("max_over", "tangent", "place"), ("top_values", "forward", "rank"), ("top_values", "grad_x", "rank"),
+            ("top_values", "tangent", "rank")}  # fmt: skip
 
 
 def passes() -> list[Pass]:

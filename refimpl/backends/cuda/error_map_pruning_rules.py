@@ -1,4 +1,4 @@
-"""Pruned error maps: the products on tiles look the kept channels up, no map or kernel of them is stored.
+"""Pruned error maps (arXiv 2007.03213): products on tiles look the kept channels up, no map or kernel of them is kept.
 
 The score of each channel is a sum over all pixels of dy and all taps of w, in slices; dy is read through the mask of a
 rectifier and a frozen norm there too, so that their gradients are not stored either. Where others than the products on
