@@ -133,6 +133,8 @@ def test_what_no_output_needs_is_not_read(tmp_path):
 REFUSED = {
     "an old opset": (dict(opset=7), "is of opset 7, but 9 to 25 are read"),
     "no channels": (dict(shape=("n", "c", 5, 5)), "its channels are open"),
+    "channels below 0": (dict(shape=(1, -1, 5, 5)), "the input 'x' of .* has the shape 1x-1x5x5, which cannot be"),
+    "rows below 0": (dict(shape=("n", 4, -(2**63), 5)), "has the shape nx4x-9223372036854775808x5, which cannot be"),
     "no size": (dict(shape=("n", 4, "h", "w")), "give its size, --size"),
     "five axes": (dict(shape=(1, 4, 5, 5, 5)), "has the shape 1x4x5x5x5 of float; maps of floats"),
     **{

@@ -59,6 +59,8 @@ def entrance(file: ModelFile, size: tuple[int, int] | None, what: str) -> tuple[
     kind = given.type.tensor_type
     dims = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
     said = quoted("x".join(str(d.dim_param or d.dim_value or "?") for d in kind.shape.dim) or "none")
+    if any(n is not None and n < 0 for n in dims):
+        raise CheckpointError(f"the input {quoted(given.name)!r} of {what} has the shape {said}, which cannot be")
     if len(dims) == 5 and (name := solid(file)):
         raise CheckpointError(
             f"the input {quoted(given.name)!r} of {what} has the shape {said}, and {name} runs along three axes of it: "
