@@ -157,9 +157,12 @@ def test_own_data_trains_from_an_npz(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert "fc.w" in found["weights"] and found["course"]["first"]["after"]["loss"] < np.log(10)
-    costs = found["recipe_macs"]
+    costs, course = found["recipe_macs"], found["course"]
     assert len(costs) == 4 and all(part["predicted"] == part["measured"] > 0 for part in costs.values())
-    assert found["predicted"]["peak_bytes"] == found["measured"]["peak_bytes"]
+    for key in ("macs", "executed_macs", "peak_bytes"):
+        assert found["predicted"][key] == found["measured"][key]
+    assert course["direct"] and course["ran"][0] == [0, course["direct"][-1][0]]  # the classifier is new
+    assert found["steps"] == sum(end - first for first, end in course["ran"]) + course["again"]["made"]
 
 
 def test_a_model_may_have_more_classes_than_the_data(tmp_path):

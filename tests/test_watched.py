@@ -9,7 +9,7 @@ import pytest
 
 import refimpl as ri
 from refimpl.recipes import head
-from refimpl.recipes.course import AT_ONCE, GIVEN, PROBES, SAFE, SEARCH, Course, Pace, following
+from refimpl.recipes.course import AT_ONCE, GIVEN, PROBES, SAFE, SEARCH, Course, Glance, Pace, following
 from refimpl.recipes.rehearsed import Rehearsed
 from refimpl.recipes.watched import Watched
 
@@ -244,6 +244,16 @@ def test_the_classifier_alone_is_the_beginning_where_all_layers_at_once_are_wors
         for name, a in none.trainer.parameters.items():
             assert np.array_equal(a, run.trainer.parameters[name]), name
         assert len(events) <= run.most
+
+
+@pytest.mark.parametrize("lowest, at_once", [(0.95, False), (0.9, False), (0.88, True)])
+def test_all_layers_at_once_must_be_clearly_better(lowest, at_once):
+    """A loss of 1 is clearly above 0.88, and not above 0.9: of a few samples held out that may be chance."""
+    run = headed(trainer(0.01), False, True)
+    losses = itertools.chain([1.0, 1.2, lowest], itertools.repeat(1.3))
+    run.look = lambda: Glance(run.trainer.step, next(losses), 0.0)
+    list(run.choose())
+    assert run.course.at_once is at_once and (not run.course.probed) is at_once
 
 
 def test_a_loss_that_is_not_finite_at_once_leaves_the_classifier():

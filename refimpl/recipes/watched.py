@@ -183,8 +183,7 @@ class Watched:
             if (
                 not whole
                 or found.chosen != (factor is None or found.at_once)
-                or found.at_once
-                and bool(found.probed)
+                or (found.at_once and found.probed)
                 or not 0 <= len(found.probed) - len(tried) <= (not found.chosen)
             ):
                 raise ValueError("no search for a learning rate stands so")
@@ -249,11 +248,7 @@ class Watched:
             self.put_own()
         loss, look, seconds = self._step(1.0, min(pace.total, (self.trainer.step // pace.every + 1) * pace.every))
         if look is not None:
-            won = course.won
-            if not math.isfinite(look.loss):
-                look = look._replace(step=pace.total)
-            elif won is None or look.loss < won.loss:
-                self._keep(WINNER)
+            look = self._tried_look(look, pace.total)
             course.direct.append(look)
             if self._direct_over:
                 if course.won is not None and not near(course.looks[0].loss, course.won.loss):
@@ -262,6 +257,18 @@ class Watched:
                     self.put(BEST)
                     self.losses.clear()  # that was not the run
         return Event(course.made, self.expected, loss, look, seconds, AT_ONCE)
+
+    def _tried_look(self, look: Glance, end: int) -> Glance:
+        """A look at what is tried before the run and ends after step `end`, at once where the loss is not finite.
+
+        The weights are kept where it is the best so far.
+        """
+        if not math.isfinite(look.loss):
+            return look._replace(step=end)
+        won = self.course.won
+        if won is None or look.loss < won.loss:
+            self._keep(WINNER)
+        return look
 
     def begin_headed(self, classifier: Mapping[str, np.ndarray]) -> None:
         """Begin with a classifier that was trained alone, its arrays by name; one that was new is kept as `own`."""
@@ -285,11 +292,7 @@ class Watched:
             min(pace.probe, (at // pace.every + 1) * pace.every),
         )
         if look is not None:
-            won = course.won
-            if not math.isfinite(look.loss):
-                look = look._replace(step=pace.probe)
-            elif won is None or look.loss < won.loss:
-                self._keep(WINNER)
+            look = self._tried_look(look, pace.probe)
             if len(course.probed) == len(tried):
                 course.probed.append([])
             course.probed[-1].append(look)
