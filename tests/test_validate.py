@@ -310,8 +310,19 @@ def test_quick_has_the_same_keys_and_fewer_cases(run):
 
     assert keys(full) == keys(quick)
     assert quick["quick"] and not full["quick"] and quick["command"].endswith("--quick")
-    for name in ("gradients", "counts", "memory"):  # the same seed draws the same
+    for name in ("counts", "memory"):  # the same seed draws the same
         assert full[name] == quick[name]
+    # Sums over arrays that lie elsewhere in memory may end with another last bit.
+    assert rounded(full["gradients"]) == rounded(quick["gradients"])
+
+
+def rounded(r):
+    """Floats of a record to 9 digits."""
+    if isinstance(r, dict):
+        return {k: rounded(v) for k, v in r.items()}
+    if isinstance(r, list):
+        return [rounded(v) for v in r]
+    return float(f"{r:.8e}") if isinstance(r, float) else r
 
 
 def test_the_command_has_what_is_not_as_by_default():
