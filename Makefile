@@ -11,7 +11,7 @@ demo: .venv/.installed
 test: .venv/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 4
 
 # failures on purpose, under an hour; its figures go to docs/campaign.md
 campaign: .venv/.installed-test

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -70,3 +71,24 @@ def test_every_kernel_compiles_to_ptx(capability):
     assert made.stdout.endswith("done\n")
     for name in ("relu.forward", "conv2d.grad_b along N", "average_slices", "forward on 64x64", "grad_w on 128x16"):
         assert f"compiled {name}\n" in made.stdout
+
+
+def test_kernels_of_the_gpu_come_from_the_disk_where_nothing_they_reach_has_changed(tmp_path):
+    """A process that finds them compiles none; another GPU, and a kernel whose helper changed, has its own entry."""
+    if not find_spec("numba_cuda"):
+        pytest.skip("numba-cuda is not installed: install gradledger[cuda12]")
+
+    def compiled(capability, *changed):
+        here = {"GRADLEDGER_CACHE": str(tmp_path), "NUMBA_ENABLE_CUDASIM": "0"}
+        made = run(capability, "cuda_cache_script.py", *changed, **here)
+        assert made.returncode == 0, made.stderr[-3000:]
+        assert not made.stderr
+        return json.loads(made.stdout)
+
+    first, again, other = compiled("8.7"), compiled("8.7"), compiled("9.0")
+    assert len(first) == 3 and not any(kept for kept, _ in first.values())
+    assert again == {name: [True, text] for name, (_, text) in first.items()}
+    assert not any(kept for kept, _ in other.values()) and other["relu.forward"][1] != first["relu.forward"][1]
+    changed = compiled("8.7", "changed")
+    assert [name for name, (kept, _) in changed.items() if not kept] == ["gradient_filter.pool_x"]
+    assert changed["gradient_filter.pool_x"][1] != first["gradient_filter.pool_x"][1]

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .kernel_cache import CACHE_DIR
 from .loops import build
 
 PACKAGES = {"numba_cuda": "numba.cuda", "numba_cuda_mlir": "numba_cuda_mlir.cuda"}  # package → its interface
@@ -93,9 +94,19 @@ def with_toolkit(function: Callable) -> Callable:
     return FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
 
 
+def compiled(function: Callable):
+    """The CUDA kernel of a function, compiled when it is first launched, or taken from the disk (`cuda_cache`)."""
+    kernel = toolkit().jit(function)
+    if package() == "numba_cuda" and not simulated() and CACHE_DIR is not None:
+        from .cuda_cache import keep  # of that package alone
+
+        keep(kernel)
+    return kernel
+
+
 def jit(function: Callable):
-    """The CUDA kernel of such a function."""
-    return toolkit().jit(with_toolkit(function))
+    """The CUDA kernel of a function in whose module `late` is called `cuda`."""
+    return compiled(with_toolkit(function))
 
 
 def grid_function(body: Callable) -> Callable:
@@ -108,7 +119,7 @@ def grid_function(body: Callable) -> Callable:
 
 def grid_loop(body: Callable) -> Callable:
     """CUDA kernel `(items, *args)` that runs `body(t, *args)` for every t < items."""
-    return toolkit().jit(grid_function(body))
+    return compiled(grid_function(body))
 
 
 def grid(items: int) -> tuple[int, int]:

@@ -163,17 +163,23 @@ class Source(UserProvidedCacheLocator):
 
 
 class Parts(CompileResultCacheImpl):
-    """How Numba takes a kernel apart and puts it together."""
-
-    _locator_classes = [Source, IPythonCacheLocator]
-
-
-class KernelCache(FunctionCache):
-    """In the place of Numba's disk cache, whose files tell nothing of damage and are stale where a helper changed.
+    """How Numba takes a kernel apart and puts it together.
 
     A kernel that comes from the disk forgets its LLVM code. Numba keeps that for compiled callers to inline, and no
     compiled code calls a kernel: some 0.5 MiB each.
     """
+
+    _locator_classes = [Source, IPythonCacheLocator]
+
+    def rebuild(self, target_context, payload):
+        """The kernel that was taken apart."""
+        overload = super().rebuild(target_context, payload)
+        overload.library._shared_module = None  # private to Numba; where it has another name nothing is lost
+        return overload
+
+
+class KernelCache(FunctionCache):
+    """In the place of Numba's disk cache, whose files tell nothing of damage and are stale where a helper changed."""
 
     _impl_class = Parts
     failed = False  # did the disk refuse a kernel? Said once
@@ -212,9 +218,7 @@ class KernelCache(FunctionCache):
         if age(path) > USED:
             with contextlib.suppress(OSError):  # a folder that can only be read
                 os.utime(path)
-        overload = self._impl.rebuild(target_context, data)
-        overload.library._shared_module = None  # private to Numba; where it has another name nothing is lost
-        return overload
+        return self._impl.rebuild(target_context, data)
 
     def save_overload(self, signature, data):
         """Keep a compiled kernel; where the disk refuses, say so once and go on."""

@@ -13,7 +13,6 @@ from functools import cache
 from types import CodeType, FunctionType, ModuleType
 
 import numpy as np
-from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
 from numba.core.types import Type
 
@@ -40,7 +39,7 @@ def reach(function: Callable, options=None) -> str:
 
 def _described(value, names: frozenset[str]) -> tuple[str, list]:
     """A value in a line, and what it leads to. names: those that the code which reached it uses."""
-    if isinstance(value, Dispatcher):
+    if isinstance(getattr(value, "py_func", None), FunctionType):  # compiled, for whatever device
         return _plain(value.targetoptions), [(value.py_func, names)]
     if isinstance(value, _Intrinsic):
         return _text(value._defn.__module__), [(value._defn, names)]
