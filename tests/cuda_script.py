@@ -138,25 +138,27 @@ def in_slices(passed, arrays, attrs, letters, letter):
     print("simulated", passed, "along", letter)
 
 
-def ptx(capability):
-    """Every kernel for a compute capability: it has an entry, and computes in the width of its arrays.
+def ptx():
+    """Every kernel for each compute capability: it has an entry, and computes in the width of its arrays.
 
     Where it is recorded what kernels take of the GPU, those on tiles take no more than that.
     """
     record, ptxas = json.loads(cuda_code.RESULT.read_text()), cuda_code.assembler()
-    recorded = {name: row for name, row in record["kernels"].get(capability, {}).items() if " on " in name}
     for code in cuda_code.every():
-        text = cuda_code.ptx(code, capability)
-        target = f"sm_{capability.replace('.', '')}"
-        assert f".target {target}" in text and ".entry" in text, f"{code.name}: no kernel for {capability}"
-        wide = code.wide or ".f64" not in text
-        assert wide, f"{code.name} computes in float64 for float32 arrays, which is slow on a GPU"
+        for capability, text in zip(
+            cuda_code.CAPABILITIES, cuda_code.ptx(code, cuda_code.CAPABILITIES), strict=True
+        ):  # fmt: skip
+            target = f"sm_{capability.replace('.', '')}"
+            assert f".target {target}" in text and ".entry" in text, f"{code.name}: no kernel for {capability}"
+            wide = code.wide or ".f64" not in text
+            assert wide, f"{code.name} computes in float64 for float32 arrays, which is slow on a GPU"
+            before = record["kernels"].get(capability, {}).get(code.name)
+            if ptxas and before and " on " in code.name:
+                now = cuda_code.used(text, capability, ptxas)
+                assert now.spilled <= before["spilled"], f"{code.name} spills {now.spilled} bytes, it was {before}"
+                more = now.registers - before["registers"]
+                assert more <= 16, f"{code.name} takes {now.registers} registers, it was {before}"
         print("compiled", code.name)
-        if ptxas and (before := recorded.get(code.name)):
-            now = cuda_code.used(text, capability, ptxas)
-            assert now.spilled <= before["spilled"], f"{code.name} spills {now.spilled} bytes, it was {before}"
-            more = now.registers - before["registers"]
-            assert more <= 16, f"{code.name} takes {now.registers} registers, it was {before}"
 
 
 if __name__ == "__main__":

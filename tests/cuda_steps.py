@@ -11,19 +11,24 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from test_quantize import with_weights
 
 import refimpl as ri
 from costmodel import predict
 from costmodel.device import calibration, gpu_calibration
 from gradledger import adapt
 from gradledger.settings import AdaptSettings
-from refimpl.backends.cuda import alike, conv_rules, tile
+from refimpl.backends.cuda import alike, conv_rules, quantized, tile
+from refimpl.backends.cuda.convolution import Geometry
 from refimpl.backends.cuda.gpu import AHEAD, Gpu
 from refimpl.backends.cuda.rules import RULES
 from refimpl.graph import INPUT, Graph
+from refimpl.kernels import cuda
 from refimpl.kernels.random import SHUFFLE, permutation
 from refimpl.methods.registry import known
+from refimpl.ops import quantized_conv2d
 from refimpl.surgery.for_step import outlined_for
+from refimpl.surgery.quantize import quantize
 from validation.bench.gpu import GpuFiltered
 from validation.instruments.drawn_nets import net_case, plan_of
 from validation.instruments.drawn_passes import picker
@@ -97,6 +102,8 @@ def nets():
                 both(f"{build.__name__} {name} {np.dtype(dtype)}", program, x, y)
     without_tiles()
     in_one_launch()
+    in_words()
+    whole_numbers()
     under_way()
 
 
@@ -149,6 +156,56 @@ def in_one_launch():
             ends.append((t.losses, {n: a.tobytes() for n, a in t.resume_arrays().items()}))
         assert ends[0] == ends[1] and counts[0] < counts[1], counts
         print(f"{build.__name__} in {counts[0]} launches, where a launch for each is {counts[1]}", flush=True)
+
+
+def in_words():
+    """Dots of four bytes give the bits of the reference kernel: weights of 8 and 16 bits, groups, words not full."""
+    rng = np.random.default_rng(3)
+    for case in range(8):
+        groups, each = 1 + case // 4, 2 * (1 + case % 3)
+        attrs = {
+            "stride": (1 + case % 2, 1), "dilation": (1, 1 + case % 2), "pad": ((1, 0), (2, 1)),
+            "x_zero": (0, -128, 5)[case % 3], "y_zero": 3, "low": -128, "high": 120, "twice": bool(case % 2),
+        }  # fmt: skip
+        dtype, outputs = (np.int8, np.int16)[case % 2], 3 * groups
+        ends = np.iinfo(dtype)
+        arrays = {
+            "x": rng.integers(-128, 128, (2, 5, 4, each * groups)).astype(np.int8),
+            "w": rng.integers(ends.min, ends.max, (2, 3, each, outputs), endpoint=True).astype(dtype),
+            "multiplier": rng.integers(1 << 30, (1 << 31) - 1, outputs).astype(np.int32),
+            "shift": np.full(outputs, -8 * dtype().itemsize, np.int32),
+            "b": rng.integers(-1000, 1000, outputs * (case % 3 > 0)).astype(np.int32),
+        }
+        forward = quantized_conv2d.forward
+        sizes = forward.sizes({a: v for a, v in arrays.items() if v.size}, forward.attrs(attrs))
+        y = np.zeros(forward.shape("y", sizes), np.int8)
+        forward.kernel(y.size, y, *arrays.values(), *forward.attrs(attrs).values())
+        assert len(np.unique(y)) > 20
+        numbers = tuple(int(attrs[a]) for a in ("x_zero", "y_zero", "low", "high", "twice"))
+        found = cuda.to_device(np.zeros((y.size // outputs, outputs), np.int8))
+        there = {a: cuda.to_device(v) if v.size else v for a, v in arrays.items()}
+        x, w, multiplier, shift, b = there.values()
+        kernel = (quantized.FORWARD, quantized.WIDE_FORWARD)[case % 2]
+        x = x.reshape(-1, each * groups)
+        kernel(found, x, w, b, multiplier, shift, Geometry.of({**sizes, "G": groups}, attrs), numbers)
+        np.testing.assert_array_equal(found.copy_to_host().reshape(y.shape), y)
+    print("in words, to the bit")
+
+
+def whole_numbers():
+    """Nets of whole numbers train by two losses a step as by the reference kernels, their layers on dots of bytes."""
+    conv_rules.FEW = 1
+    graph, rng = with_weights(inverted()), np.random.default_rng(4)
+    x, y = rng.normal(size=(BATCH + 1, *graph.size, 2)).astype(np.float32), rng.integers(0, CLASSES, BATCH + 1)
+    for bits, more in ((16, {"bits": "16w8a"}), (8, {"bits": "8w8a", "epsilon": 0.02})):
+        net = quantize(graph, graph.weights, x, bits, headroom=1.5, zero_points=bits == 8)
+        step = ri.ForwardGradient(m=1, optimizer=ri.SGD(0.02), **more)
+        program = ri.compile(net, ri.Plan(step=step, train_bias=True), BATCH, backend="reference", threads=1)
+        tuned = ri.compile(net, program.plan, BATCH, backend="cuda", threads=1)
+        kernels = {launch.function for launch in tuned.order}
+        assert (quantized.FORWARD if bits == 8 else quantized.WIDE_FORWARD) in kernels
+        both(f"whole numbers of {bits} bits", program, x, y)
+    conv_rules.FEW = tile.FEW
 
 
 def under_way():

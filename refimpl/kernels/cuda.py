@@ -82,15 +82,44 @@ def check() -> None:
 
 
 class Late:
-    """Stands for `toolkit()` in the modules of kernels, which are imported where no package compiles for CUDA too."""
+    """Stands for what `found()` gives in the modules of kernels, which are imported where nothing compiles for CUDA."""
+
+    def __init__(self, found: Callable[[], Any]):
+        self.found = found
 
 
-late: Any = Late()
+def _byte(word, i):
+    """Byte i of a word, from −128 to 127."""
+    return (((word >> (8 * i)) & 255) ^ 128) - 128
+
+
+def _dots(name: str) -> Callable:
+    """One of the dots of `cuda_dot`; in the simulator, and where another package compiles, with four products."""
+    if package() == "numba_cuda" and not simulated():
+        return getattr(import_module(".cuda_dot", __package__), name)
+    byte = toolkit().jit(device=True)(_byte)
+
+    def dot4(a, b, total):
+        for i in range(4):
+            total += byte(a, i) * byte(b, i)
+        return total
+
+    def dot4_unsigned(a, b, total):
+        for i in range(4):
+            total += byte(a, i) * ((b >> (8 * i)) & 255)
+        return total
+
+    return toolkit().jit(device=True)({"dot4": dot4, "dot4_unsigned": dot4_unsigned}[name])
+
+
+late: Any = Late(toolkit)
+dot4: Any = Late(lambda: _dots("dot4"))
+dot4_unsigned: Any = Late(lambda: _dots("dot4_unsigned"))
 
 
 def with_toolkit(function: Callable) -> Callable:
-    """A function in whose module `late` is called `cuda`, with `toolkit()` in its place."""
-    scope = function.__globals__ | {"cuda": toolkit()}
+    """A function with what they stand for in the place of all that is late in its module."""
+    scope = {name: value.found() if isinstance(value, Late) else value for name, value in function.__globals__.items()}
     return FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
 
 
@@ -105,7 +134,7 @@ def compiled(function: Callable):
 
 
 def jit(function: Callable):
-    """The CUDA kernel of a function in whose module `late` is called `cuda`."""
+    """The CUDA kernel of a function, with what is late in its module."""
     return compiled(with_toolkit(function))
 
 

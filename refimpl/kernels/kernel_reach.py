@@ -13,7 +13,6 @@ from functools import cache
 from types import CodeType, FunctionType, ModuleType
 
 import numpy as np
-from numba.core.extending import _Intrinsic
 from numba.core.types import Type
 
 FOREIGN = {*sys.stdlib_module_names, "numpy", "numba", "scipy", "llvmlite"}  # their versions stand for their code
@@ -41,7 +40,7 @@ def _described(value, names: frozenset[str]) -> tuple[str, list]:
     """A value in a line, and what it leads to. names: those that the code which reached it uses."""
     if isinstance(getattr(value, "py_func", None), FunctionType):  # compiled, for whatever device
         return _plain(value.targetoptions), [(value.py_func, names)]
-    if isinstance(value, _Intrinsic):
+    if isinstance(getattr(value, "_defn", None), FunctionType):  # an intrinsic
         return _text(value._defn.__module__), [(value._defn, names)]
     if isinstance(value, FunctionType):
         if _foreign(value.__module__):

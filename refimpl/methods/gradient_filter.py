@@ -67,19 +67,19 @@ def derive(sizes, attrs):
 
 def patch_rows(size: int, grid: int, side: int, align: int) -> np.ndarray:
     """Number of map rows in each of `grid` patches of `side` rows; also for columns."""
-    before = _before(size, grid, side, align)
+    before = rows_before(size, grid, side, align)
     edges = np.clip(np.arange(grid + 1) * side - before, 0, size)
     return np.diff(edges)
 
 
-def _before(size: int, grid: int, side: int, align: int) -> int:
-    """Rows of padding before the map; negative where the patches do not reach its first row."""
+def rows_before(size: int, grid: int, side: int, align: int) -> int:
+    """Rows of padding before the map, also columns; negative where the patches do not reach its first row."""
     return -((size - grid * side) // 2) if align == CENTRE else 0
 
 
 def _covered(size: int, grid: int, side: int, align: int) -> np.ndarray:
     """Boolean (size,): does the map row lie in a patch?"""
-    at = np.arange(size) + _before(size, grid, side, align)
+    at = np.arange(size) + rows_before(size, grid, side, align)
     return (at >= 0) & (at < grid * side)
 
 

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,8 +30,9 @@ from refimpl.backends.cuda import (
     convolution,
     depthwise,
     error_map_pruning_rules,
-    gradient_filter_rules,
+    gradient_filter,
     groups,
+    quantized,
 )
 from refimpl.backends.cuda.depthwise import Taps, Unrolled
 from refimpl.backends.cuda.tile import TILES, Tiled
@@ -48,11 +49,16 @@ RECORDED = ("8.7", "9.0")
 RESULT = Path("validation/results/cuda-code.json")
 SHARED = ("lr", "clip", "factors")  # arrays of updates that are those of all parameters
 GEOMETRY = 13  # numbers of a convolution's
-TUNED: dict[Tiled, tuple] = {  # of their arguments the axes of an array, "mask", "kept", or so many whole numbers
+TUNED: dict[
+    Tiled, tuple
+] = {  # of their arguments the axes of an array, with its dtype, "mask", "kept", or so many whole numbers
     convolution.FORWARD: (2, 2, 4, 1, 1, 2, (GEOMETRY,), ()),
     convolution.GRAD_X: (2, 2, "mask", 1, "kept", 4, (GEOMETRY,)),
     convolution.GRAD_W: (5, 2, "mask", 1, "kept", 2, (GEOMETRY,), ()),
     groups.PRODUCTS: (1, 1, 1, (3,), (4,)),
+    gradient_filter.GRAD_X: (2, 2, 2, (5,), (4,)),
+    quantized.FORWARD: ("int8 2", "int8 2", "int8 4", *("int32 1",) * 3, (GEOMETRY,), (5,)),
+    quantized.WIDE_FORWARD: ("int8 2", "int8 2", "int16 4", *("int32 1",) * 3, (GEOMETRY,), (5,)),
 }
 
 UNROLLED: dict[Unrolled, tuple] = {  # the same of kernels that have taps
@@ -110,7 +116,10 @@ def every() -> Iterator[Code]:
     pair, mask = types.UniTuple(types.int64, 2), types.Array(types.uint8, 2, "C")
     maps = [types.Array(types.float32, 4, "C")] * 2
     pooled = (*whole, *maps, mask, types.Array(types.float32, 1, "C"), pair, types.int64)
-    yield Code("pool_dy_through", cuda.grid_function(gradient_filter_rules.POOL.body), pooled, False)
+    yield Code("pool_dy_through", cuda.grid_function(gradient_filter.POOL.body), pooled, False)
+    yield Code(
+        "add_slices_to_taps", cuda.grid_function(gradient_filter.TO_TAPS.body), (*whole, rows[1], rows[1]), False
+    )
     row, table, kept = rows[0], rows[1], types.Array(types.int32, 1, "C")
     scored = (*whole, table, table, mask, row, table, types.float32, types.float32, *whole * 2)
     yield Code("score_slices", cuda.grid_function(error_map_pruning_rules.SCORE.body), scored, False)
@@ -155,10 +164,9 @@ def kind_of(kind):
     """Numba's type of an argument of TUNED."""
     from numba import types
 
-    if kind == "mask":
-        return types.Array(types.uint8, 2, "C")
-    if kind == "kept":
-        return types.Array(types.int32, 1, "C")
+    if isinstance(kind, str):
+        dtype, axes = {"mask": "uint8 2", "kept": "int32 1"}.get(kind, kind).split()
+        return types.Array(getattr(types, dtype), int(axes), "C")
     if isinstance(kind, tuple):
         return types.UniTuple(types.int64, kind[0]) if kind else types.int64
     return types.Array(types.float32, kind, "C")
@@ -182,15 +190,18 @@ def with_plain_functions(made: Tiled | Unrolled, constants) -> Callable:
         return made.plain(constants, np.float32)
 
 
-def ptx(code: Code, capability: str) -> str:
-    """The PTX of a kernel for a compute capability such as 8.7."""
-    number = tuple(map(int, capability.split(".")))
+def ptx(code: Code, capabilities: Iterable[str]) -> list[str]:
+    """The PTX of a kernel for each of some compute capabilities such as 8.7; what comes before it is made once."""
+    numbers = [tuple(map(int, capability.split("."))) for capability in capabilities]
+    package = cuda.PACKAGES[cuda.package()]
     # Numba asks the current GPU for its capability when it compiles a device function, although none is needed
-    dispatcher = importlib.import_module(f"{cuda.PACKAGES[cuda.package()]}.dispatcher")
-    here = SimpleNamespace(compute_capability=number)
+    dispatcher, compiler = (importlib.import_module(f"{package}.{name}") for name in ("dispatcher", "compiler"))
+    here = SimpleNamespace(compute_capability=numbers[0])
     with mock.patch.object(dispatcher, "get_current_device", lambda: here):
-        text, _ = cuda.toolkit().compile_ptx(code.function, code.signature, cc=number)
-    return text
+        library, _ = compiler._compile_pyfunc_with_fixup(
+            code.function, code.signature, cc=numbers[0], device=False, abi="numba", abi_info=None
+        )
+    return ["\n".join(library.get_asm_strs(cc=number)) for number in numbers]
 
 
 def assembler() -> str | None:
@@ -231,12 +242,11 @@ def main(arguments: list[str]) -> None:
     ptxas = assembler()
     if ptxas is None:
         raise SystemExit("there is no ptxas: pip install 'gradledger[cuda12]' brings it")
-    codes = list(every())
-    found = {}
-    for capability in RECORDED if given.record else (given.capability,):
-        found[capability] = {}
-        for code in codes:
-            row = used(ptx(code, capability), capability, ptxas)
+    capabilities = RECORDED if given.record else (given.capability,)
+    found: dict[str, dict] = {capability: {} for capability in capabilities}
+    for code in every():
+        for capability, text in zip(capabilities, ptx(code, capabilities), strict=True):
+            row = used(text, capability, ptxas)
             found[capability][code.name] = row._asdict()
             print(f"{capability:>5s} {code.name:48s} {row.registers:4d} registers, {row.shared:6d} B shared, "
                   f"{row.stack:5d} B stack, {row.spilled:5d} B spilled", flush=True)  # fmt: skip

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from ...compiler import grouping
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import (
@@ -14,7 +13,7 @@ from ...ops import (
     quantized_linear,
     quantized_max_pool,
 )
-from ..common import absent, flat, present
+from ..common import absent, flat, present, quantized_convolution
 from . import dequantize as fast_dequantize
 from . import max_pool as fast_max_pool
 from . import quantize as fast_quantize
@@ -28,7 +27,7 @@ from . import tiles
 
 def forward(lowering: Lowering, call: Call) -> list[Launch]:
     """A convolution or a linear layer."""
-    sizes, attrs, arrays = _convolution(call)
+    sizes, attrs, arrays = quantized_convolution(call)
     x, w, out = arrays["x"], arrays["w"], arrays["y"]
     b, multiplier, shift = (arrays.get(name, absent(1, np.int32)) for name in ("b", "multiplier", "shift"))
     numbers = tuple(call.attrs.get(name, 0) for name in ("x_zero", "y_zero", "low", "high", "twice"))
@@ -47,22 +46,6 @@ def forward(lowering: Lowering, call: Call) -> list[Launch]:
         cut, "tile" not in own, sizes["N"] * sizes["P"] * sizes["Q"] <= cut[0], *numbers,
     )  # fmt: skip
     return [Launch(call.name, fast_quantized.dense, args, reads, (out,), (call,), tuple(own.values()))]
-
-
-def _convolution(call: Call) -> grouping.AsConvolution:
-    """A call in the terms of a convolution; a linear layer is a 1×1 one of its rows."""
-    if call.passed is quantized_conv2d.forward:
-        return grouping.AsConvolution(dict(call.sizes), dict(call.attrs), dict(call.arrays))
-    ones = dict.fromkeys("HRSPG", 1)
-    arrays = {"y" if name == "sums" else name: b for name, b in call.arrays.items()}
-    pixels = arrays["x"].batched * call.sizes["N"] // arrays["x"].shape[0]
-    sizes = {**call.sizes, "C": call.sizes["D"], **ones, **dict.fromkeys("WQ", pixels)}
-    sizes["N"] //= pixels
-    arrays["w"] = arrays["w"].reshape((1, 1, *arrays["w"].shape))
-    for name in ("x", "y"):
-        arrays[name] = grouping.as_map(arrays[name])
-    attrs = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
-    return grouping.AsConvolution(sizes, attrs, arrays)
 
 
 def total(lowering: Lowering, call: Call) -> list[Launch]:

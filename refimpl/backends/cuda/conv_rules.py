@@ -4,6 +4,7 @@ Those of few channels a group are left to their reference kernels, a thread for 
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from ...compiler.lower import Lowering
 from ...compiler.two_stage import ADD_SLICES, EXECUTED
 from ..common import absent, activation, named, present, through
 from . import convolution as on_tiles
-from .tile import FEW
+from .tile import FEW, up
 
 
 def pixels(buffer: Buffer) -> Buffer:
@@ -23,10 +24,14 @@ def pixels(buffer: Buffer) -> Buffer:
     return buffer.reshape((math.prod(buffer.shape[:-1]), buffer.shape[-1]))
 
 
-def narrow(call: Call) -> bool:
+def few(sizes: dict) -> bool:
     """Has a group so few channels or outputs that a thread for each result does better than a tile?"""
-    z = convolution(call).sizes
-    return grouping.depthwise(call) or min(z["C"], z["K"]) // z["G"] < FEW
+    return min(sizes["C"], sizes["K"]) // sizes["G"] < FEW
+
+
+def narrow(call: Call) -> bool:
+    """The same of the call of a convolution, and is it depthwise?"""
+    return grouping.depthwise(call) or few(convolution(call).sizes)
 
 
 def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -58,17 +63,17 @@ def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
         return None
     first, *others = arrival.readers
     covers = [(*arrival.passed, first), *((c,) for c in others)]
-    made = (gradient(lowering, arrival, c, own) for c, own in zip(arrival.readers, covers, strict=True))
+    made = (gradient(arrival, c, own) for c, own in zip(arrival.readers, covers, strict=True))
     return [launch for launches in made for launch in launches]
 
 
-def gradient(lowering: Lowering, arrival: Arrival, call: Call, covers: tuple[Call, ...]) -> list[Launch]:
+def gradient(arrival: Arrival, call: Call, covers: tuple[Call, ...]) -> list[Launch]:
     """The launches of one gradient of a convolution."""
     sizes, attrs, a = convolution(call)
     dy = pixels(arrival.dy.reshape(a["dy"].shape)), *through(arrival), EVERY
     if call.passed in grouping.GRAD_X:
         return [of_input(covers, a["dx"], dy, a["w"], sizes, attrs)]
-    return of_weights(lowering, covers, call, a["dw"], dy, a["x"], sizes, attrs)
+    return of_weights(covers, call, a["dw"], dy, a["x"], sizes, attrs)
 
 
 EVERY = np.empty(0, np.int32)  # in the place of the channels that are kept, where all of them are
@@ -85,32 +90,34 @@ def of_input(
     return Launch(named(covers), on_tiles.GRAD_X, args, (*present(*dy), w), (dx,), covers)
 
 
-def of_weights(
-    lowering: Lowering, covers: tuple[Call, ...], call: Call, dw: Buffer, dy: Through, x: Buffer, sizes: dict,
-    attrs: dict,
-) -> list[Launch]:  # fmt: skip
-    """The launches of the gradient of a convolution's weights; it adds its slices where it has several.
+def in_slices(
+    covers: tuple[Call, ...], call: Call, dw: Buffer, dy: Through, x: Buffer, sizes: dict, attrs: dict
+) -> tuple[Launch, Prefix]:
+    """The launch of the gradient of a convolution's weights, (slices, R, S, C/G, K), and these.
 
     sizes: at the full batch, of N maps with P·Q output pixels.
     """
     number, length = on_tiles.slices_of(sizes)
     geometry, x = on_tiles.Geometry.of(sizes, attrs), pixels(x)
-    reads = (*present(*dy), x)
-    if number == 1:
-        whole = dw.reshape((1, *dw.shape))
-        return [Launch(named(covers), on_tiles.GRAD_W, (whole, *dy, x, geometry, length), reads, (whole,), covers)]
-    partial, elements = lowering.scratch(call, "slices", (number, *dw.shape), dw.dtype), math.prod(dw.shape)
+    partial = Buffer(f"{call.node}.slices", (number, *dw.shape), dw.dtype, "arena")
     batched = dy[0].batched  # output pixels of a sample
+    made = Prefix(partial, lambda n: up(n * batched, length))
+    args = (made, *dy, x, geometry, length)
+    return Launch(named(covers), on_tiles.GRAD_W, args, (*present(*dy), x), (partial,), covers), made
 
-    def slices(n: int) -> int:
-        return -(-n * batched // length)
 
-    args = (Prefix(partial, slices), *dy, x, geometry, length)
-    added = dw.reshape((elements,)), Prefix(partial.reshape((number, elements)), slices)
-    return [
-        Launch(named(covers), on_tiles.GRAD_W, args, reads, (partial,), covers),
-        Launch(f"{call.node} add slices of dw", ADD, (elements, *added), (partial,), (dw,), ()),
-    ]
+def of_weights(
+    covers: tuple[Call, ...], call: Call, dw: Buffer, dy: Through, x: Buffer, sizes: dict, attrs: dict
+) -> list[Launch]:  # fmt: skip
+    """The launches of the same, into dw: it adds its slices where it has several."""
+    product, partial = in_slices(covers, call, dw, dy, x, sizes, attrs)
+    if partial.buffer.shape[0] == 1:
+        whole = dw.reshape(partial.buffer.shape)
+        return [replace(product, args=(whole, *product.args[1:]), writes=(whole,))]
+    elements = math.prod(dw.shape)
+    flat = Prefix(partial.buffer.reshape((partial.buffer.shape[0], elements)), partial.length)
+    added = (elements, dw.reshape((elements,)), flat)
+    return [product, Launch(f"{call.node} add slices of dw", ADD, added, (partial.buffer,), (dw,), ())]
 
 
 ADD = executes(EXECUTED[ADD_SLICES])(ADD_SLICES.gpu)

@@ -18,7 +18,7 @@ from ...kernels.kernel import Kernel
 from ...methods import error_map_pruning as emp
 from ..common import named, present, through
 from . import conv_rules
-from .conv_rules import narrow, of_input, of_weights, pixels
+from .conv_rules import in_slices, narrow, of_input, pixels
 from .tile import up
 
 ITEMS, ROWS = 1 << 14, 64  # sums that keep a GPU busy, and pixels that are worth one of them
@@ -143,24 +143,16 @@ def gradients(lowering: Lowering, call: Call) -> list[Launch] | None:
     dy = pixels(arrival.dy.reshape(call.arrays["dy"].shape)), *through(arrival), kept
     sizes, attrs, a = convolution(calls.grad_w)
     spread = calls.spread_w.arrays["dw"]
-    made = of_weights(lowering, (call, calls.grad_w), calls.grad_w, a["dw"], dy, a["x"], sizes, attrs)[:1]
-    partial, wide = made[0].args[0], spread.shape[3]
-    rows = math.prod(spread.shape[:3])
+    product, partial = in_slices((call, calls.grad_w), calls.grad_w, a["dw"], dy, a["x"], sizes, attrs)
+    rows, wide = math.prod(spread.shape[:3]), spread.shape[3]
     rank, whole = calls.spread_w.arrays["rank"], spread.reshape((rows, wide))
-    args = (rows * wide, whole, seen_as(partial, rows, sizes["K"]), rank)
-    reads = (*made[0].writes, rank)
-    made.append(Launch(calls.spread_w.name, SPREAD, args, reads, (spread,), (calls.spread_w,)))
+    slices = Prefix(partial.buffer.reshape((partial.buffer.shape[0], rows, sizes["K"])), partial.length)
+    args, reads = (rows * wide, whole, slices, rank), (partial.buffer, rank)
+    made = [product, Launch(calls.spread_w.name, SPREAD, args, reads, (spread,), (calls.spread_w,))]
     if calls.grad_x and calls.keep_w:
         sizes, attrs, a = convolution(calls.grad_x)
         made.append(of_input((calls.keep_w, calls.grad_x), a["dx"], dy, calls.keep_w.arrays["w"], sizes, attrs))
     return made
-
-
-def seen_as(partial: Prefix | Buffer, rows: int, channels: int) -> Prefix | Buffer:
-    """Slices of a gradient as (slices, rows, channels)."""
-    whole = partial.buffer if isinstance(partial, Prefix) else partial
-    flat = whole.reshape((whole.shape[0], rows, channels))
-    return Prefix(flat, partial.length) if isinstance(partial, Prefix) else flat
 
 
 RULES = {  # rule → the passes of the calls that it begins at
