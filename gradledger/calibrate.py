@@ -62,7 +62,7 @@ def on_gpu(output: Path | None, watch: Watch, seconds: float = 240.0, layers: in
         "bandwidth": rounded(about.bandwidth),
         "threads": {"1": one | {"steadiness": steadiness}},
         "measured_here": not cuda.simulated(),
-        "runtime_bytes": None,
+        "runtime_bytes": {"fixed": gpu_calibration.context_bytes(), "launch": 0},
         **provenance(),
     }
     return written(record, output or devices.gpu_path())

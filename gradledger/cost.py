@@ -90,6 +90,7 @@ def run(settings: CostSettings) -> dict:
         "momentum": getattr(plan.step.optimizer, "momentum", None),
         "batch_norm": plan.batch_norm,
         "threads": program.threads,
+        "backend": program.backend,
         "convention": settings.convention,
         "peak_bytes": program.peak_bytes,
         "state_bytes": program.state_bytes,

@@ -151,6 +151,9 @@ def notes(record: dict) -> list[str]:
         source = f"{UNKNOWN}; {alone} would take {counted} a step, a small part of what a board draws"
     if "flash" in record["fits"]["needs"]:
         memory = "stack and program code are not counted; flash holds all weights, trained or not"
+    elif record["backend"] == "cuda":
+        memory = "what training holds on the GPU; where that is the board's RAM, the training process comes on top"
+        memory += "; the driver's context is not known" if record["fits"]["at_least"] else ""
     else:
         memory = "the training process with one batch of data, no other process"
         memory += "; the rest of it is not predicted" if record["fits"]["at_least"] else ""

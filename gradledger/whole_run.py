@@ -255,10 +255,13 @@ def memory(
 
     recipe: weights that are kept to go back to, or what trains the classifier first, with its maps, of all samples
     once more where it trains on these in the end; it has left before weights are kept, so the larger one of both
-    counts. command: what the command line takes.
+    counts. command: what the command line takes. On a GPU those of a step: weights are kept, and the classifier's maps
+    lie, in the host's memory.
     """
     if on.base is None or program.plan.depth:
         return None
+    if process.beside_the_host(program):
+        return process.gpu_terms(program, on.base.fixed, judge)
     found = process.terms(program, on.base, samples.nbytes, samples.train, judge)
     kept = 0 if settings.recipe == recipe.PLAIN else len(KEPT)
     course, first = kept * program.state_bytes, 0

@@ -8,6 +8,7 @@ import pytest
 
 import refimpl as ri
 from costmodel import predict
+from costmodel.device import gpu_calibration
 from refimpl import backends
 from refimpl.backends.cuda import batch_norm, replay
 from refimpl.backends.cuda.alike import OfEach
@@ -402,3 +403,22 @@ def test_a_geometry_is_plain_numbers():
     attrs = {"stride": (2, 1), "dilation": (1, 3), "pad": ((4, 5), (6, 7))}
     found = Geometry.of(dict.fromkeys("HWPQGRS", 1), attrs)
     assert found == (1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 3, 4, 6) and len(found) == cuda_code.GEOMETRY
+
+
+def test_a_context_is_measured_on_another_process_that_opens_one(monkeypatch):
+    """Of three, for others may take memory or free it meanwhile, the least is told; here they simulate a GPU."""
+    free = iter([900, 700, 800, 650, 500, 600])
+    monkeypatch.setattr(cuda, "check", lambda: None)
+    monkeypatch.setattr(cuda, "simulated", lambda: False)
+    monkeypatch.setattr(cuda, "free_bytes", lambda: next(free))
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+    assert gpu_calibration.context_bytes() == 0  # 900 − 700, 800 − 650, and others have freed more than it took
+    assert next(free, None) is None
+    free = iter([900, 700, 800, 650, 700, 600])
+    assert gpu_calibration.context_bytes() == 100
+
+
+def test_a_simulated_context_takes_nothing(monkeypatch):
+    monkeypatch.setattr(cuda, "check", lambda: None)
+    monkeypatch.setattr(cuda, "simulated", lambda: True)
+    assert gpu_calibration.context_bytes() == 0

@@ -1,10 +1,15 @@
 """Steps under way on a device that runs beside the host: as where each is looked at, with few waits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from own import remote
 
 import refimpl as ri
+from costmodel.advice import budget
+from costmodel.device import process
+from costmodel.device.device import find
 from gradledger.adapt import Adaptation
 from refimpl.compiler.lower import BACKENDS, register_backend
 from refimpl.kernels.random import SHUFFLE, permutation
@@ -247,3 +252,28 @@ def test_a_rehearsed_run_counts_what_the_host_does(beside):
         found.append((saved, run.told(), run.sizes(), *ends(t)))
     assert found[0] == found[1]
     assert found[0][1]["again"]["loss"] is None and found[0][1]["again"]["made"] > 11
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_memory_of_the_device_is_what_a_trainer_holds_there(beside, name):
+    if PLANS[name].depth:
+        pytest.skip("what stochastic depth compiles depends on chance")
+    t, taken, allocate = trainer(PLANS[name], "beside"), [], beside.allocate
+    beside.allocate = lambda nbytes: taken.append(nbytes) or allocate(nbytes)  # behind the arena, what is kept alone
+    t.fit(*data(), 1)
+    found = process.with_a_batch(t.program, process.Base(1000, 10))
+    own, dense = t.runner.owned, found.pop("dense_step")
+    if name == "learnt":  # before: a step that tells the order of channels
+        weights = sum(a.nbytes for a in t.parameters.values())
+        assert dense == taken.pop(0) + weights - sum(taken) > 0
+    assert found == {
+        "runtime": 1000,
+        "arena": t.runner.block.nbytes,
+        "weights": sum(own[b].nbytes for b in t.program.step.parameters.values()),
+        "optimizer": sum(own[b].nbytes for b in t.program.step.state.values()),
+        "plan": sum(own[c.buffer].nbytes for c in t.program.step.constants.values()),
+        "kept": sum(taken),
+    }
+    assert (found["kept"] > 0) == (name != "waits")
+    needs = budget.fits(t.program, replace(find("reference"), base=None), None)
+    assert needs["at_least"] and needs["needs"]["ram"] == sum(found.values()) - 1000 + dense

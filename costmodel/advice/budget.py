@@ -26,6 +26,7 @@ from refimpl.methods.optim import SGD
 from refimpl.methods.registry import fitted, known
 from refimpl.plan.plan import Backprop, Plan, counted
 
+from ..device import process
 from ..device.device import Device
 
 RATIOS = tuple(n / 100 for n in range(1, 101))
@@ -80,11 +81,14 @@ def fits(program: Program, device: Device, resident: int | None = None) -> dict:
     compiled step needs no interpreter: RAM holds arena and optimizer, and the weights that a single step updates. The
     program's code and its stack are not counted. Without flash, RAM holds the training process: `resident` bytes at its
     peak (`device.process`), or, where that is None, `at_least` the arrays of the step and the device's base. What
-    other processes take is not counted.
+    other processes take is not counted. A GPU's memory holds arrays and context alone; where it is the board's RAM,
+    the process comes on top.
 
     `ok` is None where the RAM is not known, and where what is needed at least would fit.
     """
     at_least, arrays = False, program.state_bytes + program.peak_bytes + program.constant_bytes
+    if process.beside_the_host(program):
+        arrays = sum(process.gpu_terms(program).values())
     if device.flash_bytes:
         kept = program.state_bytes - sum(b.nbytes for b in program.step.state.values()) + program.constant_bytes
         needs, has = {"ram": needed(program, "updated"), "flash": kept}, {"ram": device.ram_bytes}

@@ -4,6 +4,8 @@ A launch is queued many times in a row as a section of its own, which the backen
 is what it takes between others and not what Python takes to make it. The host waits once for all of them.
 """
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,6 +13,7 @@ import numpy as np
 
 import refimpl as ri
 from refimpl.compiler.executed import Counted, executed
+from refimpl.kernels import cuda
 
 from . import gpu, rates
 from .calibration import LAYERS as EVERY
@@ -21,6 +24,7 @@ from .rates import Rates, TimedLaunch
 LAYERS = [(case, plans) for case, plans in EVERY if not case.bits]
 QUEUED = 20  # launches that are waited for together
 ROUNDS = 5  # times that each is measured; the median counts
+OTHERS = 3  # processes one after the other whose contexts are measured; the least counts, for others free and take
 LARGER = 8  # times the batches of the cases of a CPU: a GPU has more to do at once
 
 
@@ -43,6 +47,28 @@ def measure(
         done = i + 1
     steadiness = {"cases": done, "of": len(cases), "seconds": time.perf_counter() - began}
     return Rates(rates.fit(samples), rates.spread(samples)), steadiness
+
+
+def context_bytes() -> int:
+    """Bytes of the GPU's memory that a process takes before it allocates any: its context, and what comes with it.
+
+    As many are free less when another process has opened one. 0 in the simulator. CudaError where there is no GPU.
+    """
+    cuda.check()
+    if cuda.simulated():
+        return 0
+    return min(_taken_by_another() for _ in range(OTHERS))
+
+
+def _taken_by_another() -> int:
+    opened = "import sys; from refimpl.kernels import cuda; cuda.zeros(1); print(flush=True); sys.stdin.read()"
+    before = cuda.free_bytes()
+    with subprocess.Popen([sys.executable, "-c", opened], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin and other.stdout
+        other.stdout.readline()  # it holds one now; or it has ended, and nothing was taken
+        taken = before - cuda.free_bytes()
+        other.stdin.close()
+    return max(0, taken)
 
 
 class TimedProgram:

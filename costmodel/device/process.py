@@ -14,7 +14,9 @@ launches, as `refimpl.kernels.kernel.KernelCache` leaves little of it.
 
 from dataclasses import dataclass, replace
 
+from refimpl.compiler.arena import end_to_end
 from refimpl.compiler.compile import compile
+from refimpl.compiler.lower import BACKENDS
 from refimpl.compiler.program import Program
 from refimpl.plan.plan import Plan
 from refimpl.training.learnt_constants import learnt_constants
@@ -26,6 +28,8 @@ SHUFFLED = 48  # bytes for each training sample while the order of an epoch is d
 @dataclass(frozen=True)
 class Base:
     """What the runtime takes on one machine, in bytes; `validation.instruments.resident.measure_base` measures it.
+
+    On a GPU (`device.gpu_calibration.context_bytes`): fixed, what a context takes.
 
     fixed: interpreter, NumPy, Numba, LLVM, BLAS, the threads and the kernels that every step needs.
     launch: Python objects, and a share of kernel code, for each kernel launch of the compiled steps.
@@ -41,9 +45,14 @@ def peak_bytes(program: Program, base: Base, data_bytes: int, samples: int) -> i
 
 
 def with_a_batch(program: Program, base: Base | None, inference: Program | None = None) -> dict[str, int] | None:
-    """`terms` where a mini-batch is all the data; None where the runtime is not known, or stochastic depth compiles."""
+    """`terms` where a mini-batch is all the data, of a GPU `gpu_terms`; None where the runtime is not known.
+
+    And where stochastic depth compiles.
+    """
     if base is None or program.plan.depth:
         return None
+    if beside_the_host(program):
+        return gpu_terms(program, base.fixed, inference)
     return terms(program, base, _inputs(program), program.batch, inference)
 
 
@@ -84,6 +93,36 @@ def terms(
     return found | {"dense_step": _dense_step(program, found, base)}
 
 
+def beside_the_host(program: Program) -> bool:
+    """Has the device of a program's backend memory and a queue of its own?"""
+    return BACKENDS[program.backend].ahead > 1
+
+
+def gpu_terms(program: Program, context: int = 0, inference: Program | None = None) -> dict[str, int]:
+    """Every term of what training takes of a GPU's memory, in bytes.
+
+    inference: as of `terms`. runtime: what the driver's context takes, `context`. arena, weights, optimizer, plan:
+    those of `terms`. kept: a copy of what training changes, from which steps are made again
+    (`refimpl.training.under_way`). dense_step: what the dense step that orders channels takes beyond that copy, which
+    is made when the dense step has gone.
+    """
+    inference, dense = inference or _compiled(program, None), 0
+    held = (*program.step.parameters.values(), *program.step.state.values())
+    kept = 0 if program.plan.strategy.waits else end_to_end(b.nbytes for b in held if b.region == "state")[1]
+    if learnt_constants(program):
+        step = _dense(program)
+        dense = step.peak_bytes + 2 * GUARD + _weights(step) + sum(b.nbytes for b in step.step.state.values())
+    return {
+        "runtime": context,
+        "arena": max(program.peak_bytes, inference.peak_bytes) + 2 * GUARD,
+        "weights": _weights(program),
+        "optimizer": sum(b.nbytes for b in program.step.state.values()),
+        "plan": sum(c.buffer.nbytes for c in program.step.constants.values()),
+        "kept": kept,
+        "dense_step": max(0, dense - kept),
+    }
+
+
 def _compiled(program: Program, plan: Plan | None) -> Program:
     """The same net, sizes and threads with another plan."""
     return compile(
@@ -91,11 +130,16 @@ def _compiled(program: Program, plan: Plan | None) -> Program:
     )
 
 
+def _dense(program: Program) -> Program:
+    """The step of whose gradients `learn_constants` learns."""
+    return _compiled(program, replace(program.plan, rules=(), instances=None))
+
+
 def _dense_step(program: Program, found: dict[str, int], base: Base) -> int:
     """What `learn_constants` takes beyond arena and optimizer, which nothing has touched before the first step."""
     if not learnt_constants(program):
         return 0
-    dense = _compiled(program, replace(program.plan, rules=(), instances=None))
+    dense = _dense(program)
     own = dense.peak_bytes + 2 * GUARD + _weights(dense) + _trained(dense) + base.launch * len(dense.order)
     return max(0, own - found["arena"] - found["optimizer"])
 

@@ -191,6 +191,11 @@ def zeros(nbytes: int):
     return found
 
 
+def free_bytes() -> int:
+    """Bytes of the GPU's memory that nobody holds."""
+    return int(toolkit().current_context().get_memory_info()[0])
+
+
 def stream():
     """A stream of its own; in the simulator there is none."""
     if simulated():

@@ -15,7 +15,7 @@ class Remote:
 
     def __init__(self, values):
         self._values = values
-        self.shape, self.dtype = values.shape, values.dtype
+        self.shape, self.dtype, self.nbytes = values.shape, values.dtype, values.nbytes
 
     def reshape(self, *shape):
         return Remote(self._values.reshape(*shape))
