@@ -4,9 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..compiler.grouping import RECTIFIERS, Arrival, AsConvolution, as_map
+from ..compiler.grouping import RECTIFIERS, Arrival
 from ..compiler.ir import Buffer, Call
-from ..ops import quantized_conv2d
 from .activation import NONE, RELU, RELU6
 
 ACTIVATIONS = dict(zip(RECTIFIERS, (RELU, RELU6), strict=True))  # pass → number
@@ -44,19 +43,3 @@ def through(arrival: Arrival) -> tuple[Buffer | np.ndarray, Buffer | np.ndarray]
         absent(2, np.uint8) if mask is None else mask,
         absent(1, arrival.dy.dtype) if scale is None else scale,
     )
-
-
-def quantized_convolution(call: Call) -> AsConvolution:
-    """A call in whole numbers in the terms of a convolution; a linear layer is a 1×1 one of its rows."""
-    if call.passed is quantized_conv2d.forward:
-        return AsConvolution(dict(call.sizes), dict(call.attrs), dict(call.arrays))
-    ones = dict.fromkeys("HRSPG", 1)
-    arrays = {"y" if name == "sums" else name: b for name, b in call.arrays.items()}
-    pixels = arrays["x"].batched * call.sizes["N"] // arrays["x"].shape[0]
-    sizes = {**call.sizes, "C": call.sizes["D"], **ones, **dict.fromkeys("WQ", pixels)}
-    sizes["N"] //= pixels
-    arrays["w"] = arrays["w"].reshape((1, 1, *arrays["w"].shape))
-    for name in ("x", "y"):
-        arrays[name] = as_map(arrays[name])
-    attrs = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
-    return AsConvolution(sizes, attrs, arrays)

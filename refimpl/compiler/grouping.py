@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from ..kernels.passes import Pass
 from ..methods import quantized_norm
-from ..ops import add, batch_norm, conv2d, frozen_batch_norm, linear, max_pool, relu, relu6
+from ..ops import add, batch_norm, conv2d, frozen_batch_norm, linear, max_pool, quantized_conv2d, relu, relu6
 from .ir import Buffer, Call, Condition
 from .lower import Lowering
 
@@ -78,6 +78,22 @@ def convolution(call: Call) -> AsConvolution:
         if name in ("w", "dw"):
             b = b.reshape((1, 1, *b.shape))
         arrays[name] = as_map(b)
+    return AsConvolution(sizes, attrs, arrays)
+
+
+def quantized_convolution(call: Call) -> AsConvolution:
+    """A call in whole numbers in the terms of a convolution; a linear layer is a 1×1 one of its rows."""
+    if call.passed is quantized_conv2d.forward:
+        return AsConvolution(dict(call.sizes), dict(call.attrs), dict(call.arrays))
+    ones = dict.fromkeys("HRSPG", 1)
+    arrays = {"y" if name == "sums" else name: b for name, b in call.arrays.items()}
+    pixels = arrays["x"].batched * call.sizes["N"] // arrays["x"].shape[0]
+    sizes = {**call.sizes, "C": call.sizes["D"], **ones, **dict.fromkeys("WQ", pixels)}
+    sizes["N"] //= pixels
+    arrays["w"] = arrays["w"].reshape((1, 1, *arrays["w"].shape))
+    for name in ("x", "y"):
+        arrays[name] = as_map(arrays[name])
+    attrs = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
     return AsConvolution(sizes, attrs, arrays)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ...compiler import grouping
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import (
@@ -13,7 +14,7 @@ from ...ops import (
     quantized_linear,
     quantized_max_pool,
 )
-from ..common import absent, flat, present, quantized_convolution
+from ..common import absent, flat, present
 from . import dequantize as fast_dequantize
 from . import max_pool as fast_max_pool
 from . import quantize as fast_quantize
@@ -27,7 +28,7 @@ from . import tiles
 
 def forward(lowering: Lowering, call: Call) -> list[Launch]:
     """A convolution or a linear layer."""
-    sizes, attrs, arrays = quantized_convolution(call)
+    sizes, attrs, arrays = grouping.quantized_convolution(call)
     x, w, out = arrays["x"], arrays["w"], arrays["y"]
     b, multiplier, shift = (arrays.get(name, absent(1, np.int32)) for name in ("b", "multiplier", "shift"))
     numbers = tuple(call.attrs.get(name, 0) for name in ("x_zero", "y_zero", "low", "high", "twice"))

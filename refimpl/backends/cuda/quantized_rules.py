@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from ...compiler import grouping
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import quantized_conv2d, quantized_linear
-from ..common import absent, present, quantized_convolution
+from ..common import absent, present
 from . import quantized as on_tiles
 from .conv_rules import few, pixels
 from .convolution import Geometry
@@ -13,7 +14,7 @@ from .convolution import Geometry
 
 def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
     """A convolution, or the outputs or the sums of a linear layer; those of few channels a group are left alone."""
-    sizes, attrs, arrays = quantized_convolution(call)
+    sizes, attrs, arrays = grouping.quantized_convolution(call)
     if few(sizes):
         return None
     y, x, w = pixels(arrays["y"]), pixels(arrays["x"]), arrays["w"]
