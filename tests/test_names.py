@@ -34,7 +34,7 @@ MADE_OF = {
 }
 # Every other file that names an operator, and why.
 REASONS = {
-    "refimpl/graph.py": "a method for each operator, by which nets are built",
+    "refimpl/graph/building.py": "a method for each operator, by which nets are built",
     "refimpl/compiler/derive.py": "a block left out is an identity",
     "refimpl/compiler/backward.py": "gradients are added up and looked at",
     "refimpl/compiler/update.py": "clipping is asked for, and what whole numbers are updated by",

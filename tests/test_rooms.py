@@ -16,7 +16,7 @@ ROOMS = {  # lowest first; rooms of one line may import each other
     "costmodel": (("formulas",), ("device",), ("predict", "closed_form"), ("advice",)),
     "validation": (("instruments",), ("bench",), ("experiments",), ("report", "campaign")),
 }  # fmt: skip
-OUTSIDE = {"refimpl": {"graph", "arguments"}, "costmodel": {"predict", "closed_form"}, "validation": set()}
+OUTSIDE = {"refimpl": {"arguments"}, "costmodel": {"predict", "closed_form"}, "validation": set()}
 
 
 def modules():

@@ -95,4 +95,4 @@ def test_a_typed_program_checks_under_strict_settings(tmp_path):
     wrong = tmp_path / "wrong.py"
     wrong.write_text('import refimpl as ri\n\nri.Graph("g", (8, 8), 3).conv2d("conv", "input", "eight", 3)\n')
     done = mypy(tmp_path, *strict, str(wrong))
-    assert done.returncode == 1 and '"conv2d" of "Graph" has incompatible type "str"; expected "int"' in done.stdout
+    assert done.returncode == 1 and '"conv2d" of "Building" has incompatible type "str"; expected "int"' in done.stdout

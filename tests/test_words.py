@@ -66,30 +66,30 @@ READ = {
     path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
     for path in [
         *(p for room in ("compiler", "training") for p in sorted((ROOT / room).glob("*.py"))),
-        ROOT / "graph.py",
+        *sorted((ROOT / "graph").glob("*.py")),
         ROOT / "ops/__init__.py",
     ]
 }
 VAGUE = {"found", "nothing", "one", "both", "thing", "stuff", "tmp", "res", "ret"}
 # Letter → its one meaning, and what an annotation of it must name.
 LETTERS = {
-    "a": ("a pass's name of an array, or in graph.py the first summand", r"str"),
-    "b": ("a buffer, or in graph.py the second summand", r"Buffer|str"),
-    "c": ("a call, or in graph.py the channels C", r"Call"),
+    "a": ("a pass's name of an array, or in a graph the first summand", r"str"),
+    "b": ("a buffer, or in a graph the second summand", r"Buffer|str"),
+    "c": ("a call, or in a graph the channels C", r"Call"),
     "d": ("an axis in the entry of a shape, such as C/G", r"str"),
     "e": ("an exception", r""),
     "i": ("a number from 0", r"int"),
     "j": ("another one, or a number after i", r"int"),
     "k": ("a number within i's", r"int"),
     "n": ("how many samples or entries", r"int|float"),
-    "p": ("a pass, or in graph.py a parameter or its name", r"Pass|Bound"),
+    "p": ("a pass, or in a graph a parameter or its name", r"Pass|Bound"),
     "q": ("scale and zero point of what is quantized", r"Scaled|Quantized.*"),
     "r": ("rows R of a kernel", r"int"),
     "s": ("columns S of a kernel", r"int"),
     "t": ("a tensor's name", r"str"),
     "v": ("the value of an attribute", r""),
     "w": ("weights, or their name", r"Buffer|str"),
-    "x": ("what is read: an input, a tensor's name in graph.py, samples", r"str|Buffer|Inputs|np.ndarray.*"),
+    "x": ("what is read: an input, a tensor's name in a graph, samples", r"str|Buffer|Inputs|np.ndarray.*"),
     "y": ("what is written: an output, labels", r"str|Buffer|np.ndarray.*"),
 }
 
