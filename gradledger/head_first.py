@@ -22,7 +22,7 @@ def fit(job: Job, show: Callable[[Event], None], check: Callable[[], None]) -> d
         check()
     found = head.fitted
     if isinstance(job.course, Rehearsed):
-        job.course.instead, job.course.alone = found.whole, found.alone
+        job.course.instead = found.whole
     job.course.begin_headed(found.weights)
     job.head = None  # its maps and its memory are needed no more
     return {

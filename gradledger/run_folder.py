@@ -32,8 +32,8 @@ ROOM = 1 << 19  # bytes that record and plot may take, beside 64 a step
 def most_bytes(state: int, weights: int, kept: int, instead: int, steps: int) -> int:
     """The most bytes that a run has on the disk at once, but for earlier results: two states, and the results.
 
-    state: of all that a later run needs; kept: how often its weights are kept beside it, to go back to; instead: of
-    classifiers that may take the place of another.
+    state: of all that a later run needs; kept: how often its weights are kept beside it, to go back to; instead: of a
+    classifier that takes the place of another.
     """
     return 2 * ((1 + kept) * state + instead) + weights + ROOM + 64 * steps
 

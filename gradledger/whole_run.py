@@ -167,7 +167,7 @@ def priced(settings: "CostSettings", graph: Graph, step: predict.Estimate, sampl
     head, judge = job.head_programs(settings, graph, program), inference(program)
     headed = head is not None and is_new(program.graph, head[1])
     course = course_of(settings, samples, program.batch, headed)
-    classifiers = kept_bytes(head[1]) * (headed + 2 * samples.rehearsed) if head else 0
+    classifiers = kept_bytes(head[1]) * (headed + samples.rehearsed) if head else 0
     parts = [("steps", program, course.sizes)]
     held, test = (split(count, program.batch) for count in (samples.held, samples.test))
     parts += [("looks at samples held out", judge, held * course.looks), ("test before and after", judge, 2 * test)]
@@ -269,8 +269,8 @@ def memory(
         frozen, tail = head
         maps = 4 * math.prod(frozen.graph.shape(frozen.graph.output)[1:]) * (samples.part + samples.held)
         maps *= 1 + samples.rehearsed
-        course += kept_bytes(tail) * (is_new(program.graph, tail) + 2 * samples.rehearsed)
-        first = maps + sum(p.peak_bytes + p.constant_bytes for p in head) + 5 * tail.state_bytes
+        course += kept_bytes(tail) * (is_new(program.graph, tail) + samples.rehearsed)
+        first = maps + sum(p.peak_bytes + p.constant_bytes for p in head) + 4 * tail.state_bytes
         found["launches"] += on.base.launch * sum(len(p.order) for p in head)
     return found | {"recipe": max(course, first), "command": COMMAND}
 

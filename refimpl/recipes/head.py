@@ -4,9 +4,8 @@ One that knows its classes comes so, too, to what a linear probe gives, whatever
 The maps before it are computed once (`surgery.cut`), so that many passes over them cost next to nothing. Each of RATES
 is tried to the end, by Adam with a rate that falls along a cosine, and the weights whose loss on the samples held out
 was lowest after any pass are the result; they may be those that it began with. Where the net is to train on all
-samples in the end, the classifier then trains once more on all of them at that rate: for as many passes where the
-layers below follow, which learn little behind a classifier that is sure of everything, and to the end where none do. A
-classifier goes on to tell more samples rightly when its loss rises again, for it is more sure of its mistakes too.
+samples in the end, the classifier then trains once more on all of them: for twice as many passes, at most PASSES, over
+which that rate falls to 0. So it goes as far as where the loss was lowest, but there its steps had not become small.
 """
 
 import contextlib
@@ -113,15 +112,13 @@ def kept_bytes(tail: Program) -> int:
 class HeadFit:
     """What training the classifier alone gave.
 
-    weights: of its parameters, by name; whole: the same after as many passes over all samples, empty where there were
-    none; alone: after all of these, for a net of which nothing else changes; before, after: the looks before the first
-    step and of the best weights; rate: of these, None where they are those of the beginning; passes: over the maps, of
-    each rate; steps: of all rates; again: passes over all samples.
+    weights: of its parameters, by name; whole: the same after training again on all samples, empty where it did not;
+    before, after: the looks before the first step and of the best weights; rate: of these, None where they are those of
+    the beginning; passes: over the maps, of each rate; steps: of all rates; again: passes over all samples.
     """
 
     weights: dict[str, np.ndarray]
     whole: dict[str, np.ndarray]
-    alone: dict[str, np.ndarray]
     before: Glance
     after: Glance
     rate: float | None
@@ -172,20 +169,18 @@ class Head:
             except NonFiniteError:
                 continue
         trainer.restore(kept)
-        weights, again, on_all, alone = self._weights(), 0, dict[str, np.ndarray](), dict[str, np.ndarray]()
+        weights, again, on_all = self._weights(), 0, dict[str, np.ndarray]()
         if whole and found is not None:
             x, y = np.concatenate([x, x_val]), np.concatenate([y, y_val])
-            again, as_many = passes, best.step // per_pass * self._per_pass(len(y))
-            end = passes * self._per_pass(len(y))
+            again = min(passes, 2 * (best.step // per_pass))
+            end = again * self._per_pass(len(y))
             trainer.restore(first)
             trainer.factor = found / RATES[0]
             with contextlib.suppress(NonFiniteError):
-                for progress in trainer.steps(x, y, passes):
-                    if progress.step == as_many:
-                        on_all = alone = self._weights()
+                for progress in trainer.steps(x, y, again):
                     yield Event(made + progress.step, made + end, progress.loss, None, part=PART)
-                alone = self._weights()
-        self.fitted = HeadFit(weights, on_all, alone, before, best, found, passes, made, again)
+                on_all = self._weights()
+        self.fitted = HeadFit(weights, on_all, before, best, found, passes, made, again)
 
     def _per_pass(self, count: int) -> int:
         return -(-count // self.tail.batch)

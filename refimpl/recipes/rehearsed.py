@@ -5,9 +5,8 @@ training begins again, from the same weights, on all samples, those that were he
 the run of all layers at once did, where that was better than the classifier alone and no probe was made. Where no probe
 improved on the beginning, nothing trains. A classifier that trained alone before the probes did so on a part too:
 before the samples held out have been looked at for the last time it must not know them, then it gives way to one that
-trained on all of them: `instead` where more trains behind it, `alone` where nothing does. Where the end is clearly
-above the lowest loss on the samples held out that was seen before, although it has been trained on them, the weights of
-that are kept instead.
+trained on all of them (`instead`). Where the end is clearly above the lowest loss on the samples held out that was seen
+before, although it has been trained on them, the weights of that are kept instead.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from ..training.trainer import Progress, Trainer
 from .course import SEARCH, Event, counted, near, sizes_of
 from .watched import WINNER, Watched, check_arrays
 
-INSTEAD, ALONE = "instead", "alone"  # before the names of arrays that are kept beside those of the others
+INSTEAD = "instead"  # before the names of arrays that are kept beside those of the others
 
 
 @dataclass
@@ -52,7 +51,6 @@ class Rehearsed:
         """
         trainer.check(*whole)
         self.instead: dict[str, np.ndarray] = {}  # arrays that take their place when the probes are over
-        self.alone: dict[str, np.ndarray] = {}  # those that do where nothing trains after them
         self.trainer, self.whole, self.epochs = trainer, whole, epochs
         self.watched = Watched(trainer, *part, *held, epochs, factors, headed)
         self.again = Again()
@@ -78,10 +76,8 @@ class Rehearsed:
         for event in self.watched.choose():
             yield event._replace(steps=self.watched.before + self.total)
         if not self.again.ended and not self.watched.improves:
-            self.instead = self.alone
             self._exchange()
             self.again.ended = True
-        self.alone = {}
         while not self.again.ended:
             yield self._on()
 
@@ -93,7 +89,6 @@ class Rehearsed:
             self.again.made = self.trainer.step
         arrays, course = self.watched.saved()
         arrays |= {f"{INSTEAD}/{name}": a for name, a in self.instead.items()}
-        arrays |= {f"{ALONE}/{name}": a for name, a in self.alone.items()}
         return arrays, {"course": course, "again": asdict(self.again)}
 
     def resume(self, arrays: Mapping[str, np.ndarray], course: Mapping) -> None:
@@ -106,14 +101,10 @@ class Rehearsed:
         flags = (self.again.ended, self.again.kept)
         if any(type(flag) is not bool for flag in flags) or type(self.again.loss) not in (float, type(None)):
             raise ValueError("no run on all samples stands so")
-        self.instead, self.alone = (
-            {key.removeprefix(f"{name}/"): a for key, a in arrays.items() if key.startswith(f"{name}/")}
-            for name in (INSTEAD, ALONE)
-        )
-        for kept in (self.instead, self.alone):
-            check_arrays(kept, self.trainer)
-        others = {key: a for key, a in arrays.items() if not key.startswith((f"{INSTEAD}/", f"{ALONE}/"))}
-        self.watched.resume(others, own)
+        instead = {key for key in arrays if key.startswith(f"{INSTEAD}/")}
+        self.instead = {key.removeprefix(f"{INSTEAD}/"): arrays[key] for key in instead}
+        check_arrays(self.instead, self.trainer)
+        self.watched.resume({key: a for key, a in arrays.items() if key not in instead}, own)
 
     def told(self) -> dict:
         """What came of it, as JSON takes it."""
