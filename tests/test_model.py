@@ -95,6 +95,19 @@ def test_a_new_name_becomes_a_class_and_the_known_rows_stay(fitted, tmp_path):
     assert model.classes == tuple("pqrs") and "all are new" in model.told and "fc.w" not in model.graph.weights
 
 
+@pytest.mark.parametrize(
+    "labels, settings, error",
+    [(["eel"], {}, DataError), (["eel", "owl"] * 6, {"plan": ri.Plan(99)}, ValueError)],
+)
+def test_a_fit_that_is_refused_leaves_the_classes_as_they_were(fitted, labels, settings, error):
+    model, x, _ = fitted
+    known, told = model.classes, model.predict_proba(x[:3])
+    with pytest.raises(error):
+        model.fit(x[:12], labels, batch=4, **settings)
+    assert model.classes == known
+    np.testing.assert_array_equal(model.predict_proba(x[:3]), told)
+
+
 def test_pixels_go_through_the_preprocessing_and_other_numbers_do_not(fitted):
     model, x, _ = fitted
     as_maps = 2 * (x / np.float32(255)) - 1

@@ -150,12 +150,27 @@ class Model:
 
         lr: that is tried, of `plain` the rate itself, default 0.01, for smaller batches less. plan: default all layers,
         SGD with momentum 0.9 and the gradient clipped at norm 1, with `auto` along a cosine; its schedule begins anew
-        with each call and ends with it. DataError where no sample can be held out.
+        with each call and ends with it. DataError where no sample can be held out. Where it raises, classes that were
+        new are none.
         """
         arguments.whole("epochs", epochs, 0)
         arguments.whole("batch", batch)
         if recipe not in RECIPES:
             raise ValueError(f"recipe must be {AUTO!r} or {PLAIN!r}, got {recipe!r}")
+        before = dict(vars(self))
+        try:
+            self._fit(x, y, epochs, batch, lr, plan, validation, recipe)
+        except BaseException:
+            if self.graph is not before["graph"]:
+                vars(self).update(before)
+            raise
+        return self
+
+    def _fit(
+        self, x: Samples, y: Sequence | np.ndarray | None, epochs: int, batch: int, lr: float | None,
+        plan: Plan | None, validation: tuple | None, recipe: str,
+    ) -> None:  # fmt: skip
+        """What `fit` does with settings that are in order."""
         x = self._with_classes(x, y)
         y = _labels(x, y, "train")
         self._follow(y)
@@ -168,7 +183,7 @@ class Model:
             schedule = Schedule("cosine" if recipe == AUTO else "constant")
             plan = Plan("all", step=Backprop(SGD(found or rate, MOMENTUM, schedule=schedule), CLIP_NORM))
         if not epochs:
-            return self
+            return
         if recipe == PLAIN:
             self._fit_plain(maps, numbers, epochs, batch, plan, validation)
         else:
@@ -177,10 +192,9 @@ class Model:
             if own and outcome.kept:
                 self._found[len(maps), batch] = outcome.rate
             if not outcome.kept:
-                warnings.warn(f"fit: {outcome}", stacklevel=2)
+                warnings.warn(f"fit: {outcome}", stacklevel=3)
         self.epochs += epochs
         self.fits += 1
-        return self
 
     def _parted(self, x: Samples, maps: np.ndarray, numbers: np.ndarray, validation: tuple | None) -> tuple[Part, Part]:
         """What trains and what is held out."""
@@ -263,7 +277,7 @@ class Model:
         new = [str(name) for name in sorted(set(names.tolist()) - set(self.classes))]
         knows = len(new) < len(set(names.tolist()))
         match = labels.matched(self.classes, [*self.classes, *new] if knows else new)
-        self._found.clear()
+        self._found = {}
         graph = changed(self.graph, len(match.rows), None, None, self.graph.name)
         labels.with_rows(graph, self.graph.weights, match, self.seed)
         self.graph, self.told = graph, match.told
