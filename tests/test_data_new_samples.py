@@ -149,10 +149,26 @@ def test_a_recording_is_cut_as_the_training_one(tmp_path):
     short = table(tmp_path / "c.csv", rows[:9], "ax,ay,activity")
     with pytest.raises(DataError, match="c.csv has 9 rows, and a window is 20 samples long"):
         read_samples(short, stored(d))
-    hole = table(tmp_path / "d.csv", ["x,1", *rows[:40]], "ax,ay")
-    for skip_bad in (False, True):  # which would be no way out
-        with pytest.raises(DataError, match="d.csv, line 2 has 'x' in .*: no window may reach over it, repair or rem"):
-            read_samples(hole, stored(d), skip_bad)
+    plain = [r.rsplit(",", 1)[0] for r in rows]
+    hole = table(tmp_path / "d.csv", [*plain[:25], "x,1", *plain[25:40], "x,1", *plain[40:60]], "ax,ay")
+    with pytest.raises(DataError, match="2 problems .*d.csv: line 27 has 'x' in .*; --skip-bad leaves such out"):
+        read_samples(hole, stored(d))
+    found = read_samples(hole, stored(d), skip_bad=True)
+    assert found.names == ("lines 2 to 21", "lines 44 to 63") and len(found.skipped) == 2
+    torn = table(tmp_path / "e.csv", [*plain[:15], "x,1", *plain[15:34]], "ax,ay")
+    with pytest.raises(DataError, match="e.csv has no more than 19 rows without a gap, and a window is 20 samples lo"):
+        read_samples(torn, stored(d), skip_bad=True)
+
+
+def test_no_window_of_new_samples_reaches_over_a_jump_in_time(tmp_path):
+    values = RNG.standard_normal((400, 2)).round(3) * 90
+    when = np.arange(400) / 25 + 60 * (np.arange(400) >= 130)
+    rows = [f"{t:.2f},{a},{b}" for t, (a, b) in zip(when, values.tolist(), strict=True)]
+    kinds = [f"{row},{'walk' if i < 200 else 'sit'}" for i, row in enumerate(rows)]
+    d = data.load(table(tmp_path / "a.csv", kinds, "Zeit,ax,ay,activity"), reading=ReadOptions(window="20"))
+    assert d.channels == 2
+    found = read_samples(table(tmp_path / "b.csv", rows[100:170], "Zeit,ax,ay"), stored(d))
+    assert found.names == ("lines 2 to 21", "lines 12 to 31", "lines 32 to 51", "lines 42 to 61", "lines 52 to 71")
 
 
 def test_a_recording_in_an_array_is_cut_as_the_training_one(tmp_path):

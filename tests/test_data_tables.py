@@ -155,6 +155,30 @@ def test_no_window_reaches_over_rows_that_were_left_out(tmp_path):
     assert not any(a < 249 < b for _, a, b in found.spans)
 
 
+@pytest.mark.parametrize("name", ["Zeit", "time (ms)", "Nr."])
+def test_a_column_of_even_steps_is_time_whatever_its_name_and_a_jump_in_it_is_a_gap(tmp_path, name):
+    path, values = recording(tmp_path / "a.csv")
+    when = np.arange(2000) * 40.0 + RNG.uniform(-9, 9, 2000)
+    when[240:] += 9000
+    when[1000:] -= 50000  # another day
+    lines = [[float(t), *row] for t, row in zip(when, rows(values, np.repeat(["walk", "run"], 1000)), strict=True)]
+    found = load(written(path, lines, [name, "ax", "ay", "label"]), window="50", stride="5")
+    assert found.channels == 2
+    assert f"column '{name}' holds time or numbers of rows, by its even steps, and is not used" in found.origin.said
+    assert f"no window reaches over a jump in column {name}" in found.origin.said
+    for jump in (240, 1000):
+        assert not any(a < jump < b for _, a, b in found.spans)
+    assert any(a < 500 < b for _, a, b in found.spans)
+
+
+def test_measurements_that_rise_now_and_then_are_no_time(tmp_path):
+    path, values = recording(tmp_path / "a.csv")
+    values[:, 0] = np.cumsum(RNG.exponential(1, 2000))
+    values[:, 1] = np.arange(2000) % 7
+    found = load(written(path, rows(values, np.repeat(["walk", "run"], 1000)), ["ax", "ay", "label"]), window="50")
+    assert found.channels == 2 and not any("jump" in words for words in found.origin.said)
+
+
 # What is wrong
 
 

@@ -24,14 +24,15 @@ from .folders import Foreign, Problems, files_below
 from .idx import is_idx
 from .loading import NAMES, load, stretches
 from .log_mel import log_mel
-from .new_arrays import PIXEL, Batch, of_array, windows
+from .new_arrays import PIXEL, Batch, of_array
 from .npy import is_npy, read_npy
 from .on_demand import ends
 from .preprocessing import Preprocessing, PreprocessingError, with_ends
 from .reading import OPTIONS, ReadOptions
+from .recordings import cut
 from .resized import as_dtype
 from .scale import check_range
-from .tables import Columns, Table, samples, table_of, those_of
+from .tables import Columns, Table, clock_of, samples, table_of, those_of
 from .wav import read_wav, resampled
 
 BLOCK = 256  # samples that `read_samples` takes at a time
@@ -211,20 +212,19 @@ def _sound(root: Path, made: Preprocessing, path: Path, _: Problems) -> Iterator
 def _table(
     root: Path, made: Preprocessing, skip_bad: bool, suffixes: tuple[str, ...] | None, path: Path, problems: Problems
 ) -> Iterator[Sample]:
-    """Of a table; one of a folder (suffixes: of its tables) whose rows are not all good gives no windows."""
+    """Of a table; suffixes: of the tables of a folder, None of one that is alone."""
     alone = suffixes is None
     if not alone:
         table_folder.look(path, suffixes)
     cells = read_cells(path)
-    rows = table_of(cells, Columns(those_of(path, cells, made.columns)), problems, "" if alone else f"{path}, ")
+    used = those_of(path, cells, made.columns)
+    columns = Columns(used, clock=None if made.window is None else clock_of(cells, used))
+    rows = table_of(cells, columns, problems, "" if alone else f"{path}, ")
     if alone:  # its rows are told one by one
-        if problems.found and made.window is not None:
-            what, why = problems.found[0]
-            raise DataError(f"{path}, {what} {why}: no window may reach over it, repair or remove it")
         problems.tell(skip_bad, len(cells.rows), "rows")
         if not len(rows.x):
             raise DataError(f"{path} has no row that can be used")
-    if len(rows.x) == len(cells.rows) or made.window is None and len(rows.x):
+    if len(rows.x):
         maps, called = _of_rows(path, rows, made)
         yield from (
             (name if alone else f"{_called(root, path)}, {name}", m) for name, m in zip(called, maps, strict=True)
@@ -233,14 +233,17 @@ def _table(
 
 def _of_rows(path: Path, rows: Table, made: Preprocessing) -> tuple[np.ndarray, list[str]]:
     """Samples of a table's rows, each or in windows, and what they are called; DataError where they are too few."""
-    x, lines = rows.x, rows.lines
-    if made.window is None:
+    x, lines, window = rows.x, rows.lines, made.window
+    if window is None:
         maps, _, _ = samples(x, made.columns, made.divisor == PIXEL)
         return maps, [f"line {line}" for line in lines]
-    maps, first = windows(x, made.window, made.stride)
+    first = cut(np.zeros(len(x), np.int64), rows.gaps, window, made.stride or window).tolist()
     if not first:
-        raise DataError(f"{path} has {len(x)} rows, and a window is {made.window} samples long")
-    return maps, [f"lines {lines[s]} to {lines[s + made.window - 1]}" for s in first]
+        stretch = np.bincount(rows.gaps).max()
+        most = f"{stretch} rows" if stretch == len(x) else f"no more than {stretch} rows without a gap"
+        raise DataError(f"{path} has {most}, and a window is {window} samples long")
+    maps = np.stack([x[None, start : start + window] for start in first])
+    return maps, [f"lines {lines[s]} to {lines[s + window - 1]}" for s in first]
 
 
 def reason(e: DataError, path: Path) -> str:

@@ -59,7 +59,7 @@ def table_folder(root: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dat
     asked = replace(reading, group=None) if by_name else reading
     columns = columns_of(root, same, asked, bool(found.classes), several=True, grouped=bool(by_name))
     tables = _tables(found, cells, same, columns, window, bad)
-    _check_rates(found, cells, bad)
+    _check_rates(found, cells, TIMES if columns.clock is None else (same.names[columns.clock].lower(),), bad)
     group_of = groups.of_files(found, by_name, bad, reading.made is not None) if by_name else {}
     usable = found.usable(bad, alone=window is not None)
     skipped = found.problems.tell(reading.skip_bad, len(found.files), "tables")
@@ -113,7 +113,8 @@ def _tables(
             bad.add(path)
             continue
         label, group = (None if j is None else one.names.index(same.names[j]) for j in (columns.label, columns.group))
-        own = Columns([one.names.index(same.names[j]) for j in columns.used], label, group)
+        clock = None if columns.clock is None else one.names.index(same.names[columns.clock])
+        own = Columns([one.names.index(same.names[j]) for j in columns.used], label, group, clock)
         made = tables[path] = table_of(one, own, found.problems, f"{path}, ")
         rows = len(made.x)
         if not rows or window is None and rows < len(one.rows):  # its rows that are wrong are told
@@ -124,11 +125,14 @@ def _tables(
     return tables
 
 
-def _check_rates(found: Listing, cells: Mapping[Path, Cells], bad: set[Path]) -> None:
-    """A table with more or fewer rows a second than the others, by its column of time, becomes a problem."""
+def _check_rates(found: Listing, cells: Mapping[Path, Cells], clocks: tuple[str, ...], bad: set[Path]) -> None:
+    """A table with more or fewer rows a second than the others, by its column of time, becomes a problem.
+
+    clocks: what that column may be called.
+    """
     steps = {}
     for path, one in cells.items():
-        at = next((i for i, name in enumerate(one.names) if one.header and name.lower() in TIMES), None)
+        at = next((i for i, name in enumerate(one.names) if one.header and name.lower() in clocks), None)
         if at is not None and path not in bad:
             times = [one.number(row[at]) for row in one.rows if at < len(row)]
             between = np.diff([t for t in times if t is not None])

@@ -1,6 +1,7 @@
 """Measurements in tables of text: a row is a window, or a moment of a long recording."""
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,17 +21,20 @@ TIMES = ("time", "timestamp", "t", "date", "datetime", "seconds", "ms")
 ROWS = ("", "index", "id", "row", "unnamed: 0")
 STEM = re.compile(r"(.*?)[\s_.:\-\[(]*(\d+)[\])]?", re.ASCII)
 LEAST_PICTURE = 64  # pixels
+EVEN, MOST = 0.5, 0.9  # steps of a clock differ from the usual one by this share of it at most, and so many of them do
+JUMP = 5  # usual steps of a clock: what is longer is a gap, for rows may be a little late
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table are used: numbers of those with measurements, of the label's and the group's, None
-    where there is none; said: why these.
+    """Which columns of a table are used: numbers of those with measurements, of the label's, the group's and the
+    time's, None where there is none; said: why these.
     """
 
     used: list[int]
     label: int | None = None
     group: int | None = None
+    clock: int | None = None
     said: tuple[str, ...] = ()
 
     @property
@@ -43,7 +47,7 @@ class Columns:
 class Table:
     """Numbers of a table: x (N, F), labels and groups (N,) as texts, None where none.
 
-    gaps: (N,) int64, which rises where rows were left out before a row; lines: of the rows.
+    gaps: (N,) int64, which rises where rows were left out before a row, or time jumps; lines: of the rows.
     """
 
     x: np.ndarray
@@ -91,9 +95,9 @@ def columns_of(
 
     The label's column is `reading.label`, else the one of a name in LABELS, else the only one of text, else the last;
     the group's is `reading.group`, else the one of a name in GROUPS. Columns of time, of numbers of rows and of text
-    are no measurements; those of a net that the data are to judge are. folders: a class is a folder, no label; several:
-    the label's column is known by name or as the only one of text, not as the last; grouped: something else tells the
-    groups. DataError.
+    are no measurements, nor is a clock of recordings (`clock_of`); those of a net that the data are to judge are.
+    folders: a class is a folder, no label; several: the label's column is known by name or as the only one of text, not
+    as the last; grouped: something else tells the groups. DataError.
     """
     text, said = {i for i in range(len(cells.names)) if _is_text(cells, i)}, []
     known = those_of(where, cells, reading.made.columns) if reading.made is not None else []
@@ -103,12 +107,18 @@ def columns_of(
     group = _group(where, cells, reading, label, said)
     if grouped and group is not None:
         said[-1] = f"column {quoted(cells.names[group])} is not used, for --group tells the groups"
+    recorded = several or reading.windowed() is not None
+    clock = clock_of(cells, {*known, *text, label, group}) if recorded else None
     used = known or [
-        i for i in range(len(cells.names)) if i not in (label, group) and _measures(cells, i, text, folders, said)
+        i
+        for i in range(len(cells.names))
+        if i not in (label, group) and _measures(cells, i, text, folders, i == clock, said)
     ]
+    if clock is not None and reading.windowed() is not None:
+        said.append(f"no window reaches over a jump in column {quoted(cells.names[clock])}")
     if not used:
         raise DataError(f"{where} has no column of numbers beside {'the label' if label is not None else 'others'}")
-    return Columns(used, label, None if grouped else group, tuple(said))
+    return Columns(used, label, None if grouped else group, clock, tuple(said))
 
 
 def those_of(where: Path, cells: Cells, names: tuple[str, ...]) -> list[int]:
@@ -119,6 +129,23 @@ def those_of(where: Path, cells: Cells, names: tuple[str, ...]) -> list[int]:
             f"{where} has no column {quoted(missing[0])!r}, which the net was trained on: it has {listed}"
         )  # fmt: skip
     return [cells.names.index(name) for name in names]
+
+
+def clock_of(cells: Cells, others: Container[int | None]) -> int | None:
+    """The first column but `others` that tells when a row was recorded, whatever its name: it rises in even steps."""
+    for column in range(len(cells.names)):
+        if column not in others:
+            steps = np.diff(_numbers(cells, column))
+            usual = np.median(steps) if len(steps) else 0.0
+            if usual > 0 and (np.abs(steps - usual) <= EVEN * usual).mean() >= MOST:
+                return column
+    return None
+
+
+def _numbers(cells: Cells, column: int) -> np.ndarray:
+    """The numbers in a column, float64; cells without one are left out."""
+    there = (cells.number(row[column]) for row in cells.rows if column < len(row))
+    return np.array([number for number in there if number is not None], float)
 
 
 def table_of(cells: Cells, columns: Columns, problems: Problems, at: str = "") -> Table:
@@ -132,7 +159,12 @@ def table_of(cells: Cells, columns: Columns, problems: Problems, at: str = "") -
         else:
             found.append(numbers)
             good.append(i)
-    gaps = np.cumsum(np.diff(good, prepend=good[:1]) > 1)
+    apart = np.diff(good, prepend=good[:1]) > 1
+    if columns.clock is not None and good:
+        now = np.array([cells.number(cells.rows[i][columns.clock]) for i in good], float)  # none becomes NaN
+        steps = np.diff(now, prepend=now[:1])
+        apart |= (steps < 0) | (steps > JUMP * np.median(np.diff(_numbers(cells, columns.clock))))
+    gaps = np.cumsum(apart)
     of = (columns.label, columns.group)
     named = [None if c is None else np.array([cells.rows[i][c].strip() for i in good]) for c in of]
     return Table(np.array(found), *named, gaps, [cells.lines[i] for i in good])
@@ -209,8 +241,8 @@ def _group(path: Path, cells: Cells, reading: ReadOptions, label: int | None, sa
     return None
 
 
-def _measures(cells: Cells, column: int, text: set[int], folders: bool, said: list[str]) -> bool:
-    """Does a column hold measurements? Why it does not is said. folders: is a class a folder?"""
+def _measures(cells: Cells, column: int, text: set[int], folders: bool, clock: bool, said: list[str]) -> bool:
+    """Does a column hold measurements? Why it does not is said. folders: is a class a folder? clock: is it the time?"""
     name = cells.names[column]
     why = ""
     if folders and name.lower() in LABELS[:-1]:
@@ -221,6 +253,8 @@ def _measures(cells: Cells, column: int, text: set[int], folders: bool, said: li
         why = "time"
     elif cells.header and name.lower() in ROWS and _counts(cells, column):
         why = "numbers of rows"
+    elif clock:
+        why = "time or numbers of rows, by its even steps,"
     if why:
         said.append(f"column {quoted(name)!r} holds {why} and is not used")
     return not why
