@@ -58,6 +58,7 @@ def totals(record: dict) -> dict:
         "samples": sum(samples * times for samples, times in record["launched"]["batches"]),
         "macs": measured["macs"],
         "executed_macs": measured["executed_macs"],
+        **({"imacs": measured["imacs"]} if "imacs" in measured else {}),
         "state_bytes": record["memory"]["state_bytes"],
         "saved_bytes": record["memory"]["saved_bytes"],
     }

@@ -46,6 +46,8 @@ def counted(made: list) -> dict[frozenset[str], Counter]:
 def draw_up(record: dict) -> dict:
     """The record with its multiply-adds, predicted and measured, and the predicted seconds of a step.
 
+    `imacs`, product-accumulates of whole numbers, are there where the run makes any.
+
     `slow` is the sentence about a step that took far longer, or None.
     """
     from costmodel import predict
@@ -82,6 +84,8 @@ def draw_up(record: dict) -> dict:
         "macs": predict.as_macs(measured.all_flops(program, made)),
         "executed_macs": predict.as_macs(measured.all_flops(program, made, measured.executed_flops)),
     }
+    if imacs := predict.run_imacs(programs["mid"], batches.elements()):
+        predicted["imacs"], found["imacs"] = imacs, measured.all_flops(program, made, measured.counted_imacs)
     told = slow.advice(record["measured"]["step_seconds"], seconds, program.threads)
     costs = {"predicted": record["predicted"] | predicted, "measured": record["measured"] | found}
     costs["recipe_macs"] = recipe_costs.drawn_up(record, settings, program)

@@ -147,7 +147,9 @@ def row_of(folder: Path) -> dict | None:
         if found in ("finished", "worse"):
             record = _record(folder)
             shown = {key: record[key] for key in row if key in record}
-            return row | shown | {key: record["measured"][key] for key in ("macs", "peak_bytes")}
+            measured = record["measured"]
+            costs = {key: measured[key] for key in ("macs", "peak_bytes")}
+            return row | shown | costs | ({"imacs": measured["imacs"]} if "imacs" in measured else {})
         if (folder / RESUME).exists():
             saved = run_state.read(folder)
             before = saved.before

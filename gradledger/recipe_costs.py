@@ -15,8 +15,10 @@ from validation.instruments import measured
 from .settings import AdaptSettings
 
 
-def drawn_up(record: dict, settings: AdaptSettings, program: ri.Program) -> dict[str, dict[str, int | float]]:
+def drawn_up(record: dict, settings: AdaptSettings, program: ri.Program) -> dict[str, dict]:
     """Multiply-adds of each part of a record's recipe, predicted and measured; empty where it is plain.
+
+    Of looks that multiply whole numbers these products are there too, as `imacs`.
 
     Predicted: from the number of samples, passes and looks; measured: from what was launched, counted.
     """
@@ -26,7 +28,11 @@ def drawn_up(record: dict, settings: AdaptSettings, program: ri.Program) -> dict
     train, held = record["samples"]["train"], record["samples"]["validation"]
     looks = seen(course)
     infers = inference(program)
-    found = {"looks": both(infers, parts(held, program.batch) * looks, listed(course["seen"]))}
+    sizes, ran = parts(held, program.batch) * looks, listed(course["seen"])
+    found: dict[str, dict] = {"looks": both(infers, sizes, ran)}
+    if imacs := predict.run_imacs(infers, sizes):
+        products = {"predicted": imacs, "measured": measured.run_flops(infers, ran, measured.counted_imacs)}
+        found["looks"]["imacs"] = products
     if first := course["first"]:
         made_of = parts_of(program.graph, program.plan, program.batch, settings.backend, settings.threads)
         for part, key, of, expected in parts_of_fit(*made_of, train, held, first["again"], first["steps"]):

@@ -137,6 +137,7 @@ def counter(what: str, quiet: bool) -> Iterator[Callable]:
         yield lambda done, total, name: display.update(task, total=total, completed=done, name=name)
 
 
+IMACS = "products of whole numbers: each with its sum, beside the multiply-adds, which are of floats"
 SPREAD = {"mean", "std", "se", "min", "max"}  # of a figure over several seeds
 
 
@@ -394,10 +395,14 @@ def adapted(record: dict) -> None:
     if (p.get("macs_low") or 0) < (p.get("macs_high") or 0):
         table.add_row("  between", f"{whole(p['macs_low'])} and {whole(p['macs_high'])}", "")
     table.add_row("  executed by its kernels", whole(p["executed_macs"]), whole(m["executed_macs"]))
+    if "imacs" in p:
+        table.add_row("  products of whole numbers", whole(p["imacs"]), whole(m["imacs"]))
     if beside := record.get("recipe_macs", {}):
         table.add_row("beside them")
     for part, costs in beside.items():
         table.add_row(f"  {part}", whole(costs["predicted"]), whole(costs["measured"]))
+        if products := costs.get("imacs"):
+            table.add_row("    products of whole numbers", whole(products["predicted"]), whole(products["measured"]))
     table.add_row("peak arena", *("-" if x["peak_bytes"] is None else size(x["peak_bytes"]) for x in (p, m)))
     table.add_row("  in bytes", whole(p["peak_bytes"]), whole(m["peak_bytes"]))
     table.add_row("time of the first step", "", seconds(m["first_step_seconds"]))
@@ -434,6 +439,7 @@ def about_costs(record: dict) -> list[str]:
     lines = [
         "counted: by the reference algorithm, without padded taps; executed: on the tuned kernels' own geometry, zeros "
         "and empty vector lanes included",
+        *([] if "imacs" not in record["predicted"] else [IMACS]),
         "the first step loads the kernels, or compiles them; steady is the median of the others",
     ]
     if record["predicted"]["calibrated"] is False:

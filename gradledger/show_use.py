@@ -79,6 +79,8 @@ def trained(recipe: dict, ledger: dict) -> str:
         parts.append(f"{ledger['steps']:,} steps")
     if ledger.get("macs"):
         parts.append(operations(ledger["macs"], "MAC"))
+    if ledger.get("imacs"):
+        parts.append(operations(ledger["imacs"], "IMAC"))
     if ledger.get("saved_bytes"):
         parts.append(f"{size(ledger['saved_bytes'])} kept for a backward pass")
     return ", ".join(parts)
@@ -129,6 +131,8 @@ def ends(record: dict) -> None:
 def evaluated(record: dict) -> None:
     """The tables of `evaluate`."""
     line(f"{record['model']} on {record['data_name']}, {record['part']}: {record['samples']:,} samples")
+    if record["left"]:
+        line(f"{record['left']:,} more samples are not of this part: --part all judges by all of them")
     for said in each_of("left out", record["skipped"]):
         line(said)
     line("")
@@ -160,10 +164,11 @@ def listed(record: dict) -> None:
     for run in record["runs"]:
         about = ", ".join(near(str(run[key])) for key in ("model", "data", "method") if run[key])
         about = about or run.get("reason", "")
+        macs = None if run["macs"] is None else run["macs"] + run.get("imacs", 0)
         made.add_row(
             escape(Path(run["folder"]).name), run["state"],
             percent(run["accuracy_before"]), percent(run["accuracy_after"]),
             "-" if run["steps"] is None else f"{run['steps']:,}",
-            "-" if run["macs"] is None else operations(run["macs"]), seconds(run["seconds"]), escape(about),
+            "-" if macs is None else operations(macs), seconds(run["seconds"]), escape(about),
         )  # fmt: skip
     Console(width=max(console.width, 130)).print(made, highlight=False)

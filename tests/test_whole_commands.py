@@ -230,8 +230,15 @@ def test_a_quantized_file_trains_in_whole_numbers(quantized):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    for key in ("macs", "executed_macs", "peak_bytes"):
+    for key in ("macs", "executed_macs", "peak_bytes", "imacs"):
         assert found["predicted"][key] == found["measured"][key]
+    assert found["measured"]["imacs"] > 5 * found["measured"]["macs"]  # floats are few in such a net
+    looks = found["recipe_macs"]["looks"]["imacs"]
+    assert looks["predicted"] == looks["measured"] > found["recipe_macs"]["looks"]["measured"]
+    told = gradledger("info", found["files"]["weights"])
+    assert "IMAC" in told.stdout
+    row = json.loads(gradledger("runs", folder, "--json").stdout)["runs"][0]
+    assert (row["macs"], row["imacs"]) == (found["measured"]["macs"], found["measured"]["imacs"])
     weights, _ = checkpoint.load(found["files"]["weights"])
     before = load_npz(model, 2, whole=True).weights
     assert weights["block2.project.w"].dtype == np.int8

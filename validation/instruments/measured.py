@@ -38,6 +38,11 @@ def weighed_flops(launch: Launch, n: int, ratio: str = "width") -> float:
     return found
 
 
+def counted_imacs(launch: Launch, n: int) -> int:
+    """Product-accumulates of whole numbers of a launch on n samples, counted as `counted_flops` are."""
+    return sum(sum(integers.products_of(call, count_call(call, n)).values()) for call in launch.covers)
+
+
 def executed_flops(launch: Launch, n: int) -> int:
     """Multiplications and additions that the kernel of a launch executes on n samples (`refimpl.compiler.executed`)."""
     ops = executed(launch, n, count_call)
@@ -52,7 +57,7 @@ def run_flops(
 ) -> float:
     """Multiplications and additions of every launch that a runner made, with its real sizes.
 
-    made: how often each (section, samples) ran. of: `counted_flops`, `weighed_flops` or `executed_flops`. dropped:
+    made: how often each (section, samples) ran. of: `counted_flops` or another of one launch. dropped:
     residual blocks that were left out.
     """
     launches = program.without(dropped)
