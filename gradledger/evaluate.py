@@ -54,6 +54,7 @@ def run(
         "part": part,
         "seed": seed,
         "samples": verdict.samples,
+        "left": 0 if recipe.get("data") == d.name else samples_of(d) - verdict.samples,
         "accuracy": verdict.accuracy,
         "per_class": verdict.per_class,
         "classes": list(verdict.classes),
@@ -66,6 +67,11 @@ def run(
         checkpoint.write_json(folder / RECORD, record)
         picture = finish.make("plot", folder / RECORD, folder / PICTURE)
     return record | {"files": {"record": str(folder / RECORD), "plot": picture}}
+
+
+def samples_of(d: Dataset) -> int:
+    """The samples of all parts of the data."""
+    return sum(len(y) for y in (d.y_train, d.y_test, d.y_val) if y is not None)
 
 
 def told_of(model: Model, d: Dataset, file: str, parts: tuple[str, ...]) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from refimpl.data import NAMES
+from refimpl.data.preprocessing import Preprocessing
 from refimpl.formats.npz import load_npz
 from refimpl.graph import Graph
 from refimpl.saved.described import Saved, elements
@@ -50,15 +51,17 @@ def described(file: str, graph: Graph, found: Saved | None) -> dict:
         "parameters": elements(graph),
         "bytes": settled(Path(file)).stat().st_size,
         "sha256": found.sha256 if found else None,
-        "next": commands(file, graph, found, made.divisor == PIXEL),
+        "next": commands(file, graph, found, made),
     }
 
 
-def commands(file: str, graph: Graph, found: Saved | None, pixels: bool) -> list[str]:
+def commands(file: str, graph: Graph, found: Saved | None, made: Preprocessing) -> list[str]:
     """What can be done with the file; DATA stands for the user's own."""
     name = shlex.quote(file)
     own = found.recipe.get("data") if found else None
-    data = own if own in NAMES else "photos/" if pixels and graph.channels in (1, 3) else "DATA.npz"
+    pixels = made.divisor == PIXEL and graph.channels in (1, 3)
+    kind = "photos/" if pixels else "sounds/" if made.kind == "sound" else "DATA.csv" if made.columns else "DATA.npz"
+    data = own if own in NAMES else kind
     used = [f"gradledger predict {name} --data {data}", f"gradledger evaluate {name} --data {data}"]
     size = "" if found or not graph.size else f" --size {'x'.join(map(str, graph.size))}"
     return [*(used if found and found.own_classes else []), f"gradledger adapt --model {name} --data {data}{size}",

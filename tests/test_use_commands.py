@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -16,10 +17,11 @@ import typer
 from small_model import NAMES, PIXELS, SIDE, images, net
 
 import gradledger
-from gradledger import adapt, cli, finish, models, numbered
+from gradledger import adapt, cli, finish, info, models, numbered
 from gradledger.command import GROUPS
 from gradledger.run_folder import RECORD, RESUME
 from gradledger.settings import AdaptSettings
+from refimpl.data.preprocessing import Preprocessing
 from refimpl.recipes.head import PART
 from refimpl.saved.model import Model
 from refimpl.storage import checkpoint
@@ -148,8 +150,23 @@ def test_evaluate_by_name_with_the_files_that_were_taken_for_others(
     monkeypatch.setattr(finish, "make", lambda *_: None)  # a picture takes seconds
     part = said("evaluate", file, "--data", photos, "--output", tmp_path)
     assert part["samples"] == 6 and part["accuracy"] == pytest.approx(2 / 3)
+    assert (found["left"], part["left"]) == (0, 24)
     told = shown(capsys, "evaluate", file, "--data", photos, "--output", tmp_path)
     assert "cat bee 2 (100.0 %)" in told
+    assert "24 more samples are not of this part: --part all judges by all of them" in told
+    arrays, notes = checkpoint.load(file, ours=True)
+    checkpoint.save(tmp_path / "own.safetensors", arrays, notes | {"recipe": json.dumps({"data": "photos"})})
+    own = said("evaluate", tmp_path / "own.safetensors", "--data", photos, "--output", tmp_path)
+    assert (own["samples"], own["left"]) == (6, 0)  # the others have trained it
+
+
+def test_what_takes_a_net_names_data_of_the_kind_that_it_was_trained_on(file):
+    found, graph = models.saved(file), net()
+    kinds = {"sounds/": replace(PIXELS, kind="sound", divisor=1.0), "photos/": PIXELS}
+    kinds["DATA.csv"] = Preprocessing("window", columns=("ax", "ay"))
+    kinds["DATA.npz"] = Preprocessing("window")
+    for told, made in kinds.items():
+        assert info.commands("a", graph, found, made)[0] == f"gradledger predict a --data {told}"
 
 
 @pytest.mark.parametrize(
