@@ -31,6 +31,20 @@ def load(root, skip=False):
     return data.load(root, size=(4, 4), reading=ReadOptions(skip_bad=skip))
 
 
+def test_copies_of_files_are_told(tmp_path):
+    root = pets(tmp_path / "a")
+    assert not any("copies" in words for words in load(root).origin.said)
+    (root / "cat" / "9.png").write_bytes((root / "cat" / "0.png").read_bytes())
+    (root / "dog" / "more").mkdir()
+    (root / "dog" / "more" / "8.png").write_bytes((root / "cat" / "0.png").read_bytes())
+    said = "images that are copies of others: 2 (cat/0.png = cat/9.png, cat/0.png = dog/more/8.png); where one trains "
+    assert f"{said}and the other judges, accuracy says too much" in load(root).origin.said
+    for i in range(2):
+        save(root / "cat" / f"c{i}.png", Image.new("RGB", (9, 9)))
+        save(root / "cat" / f"d{i}.png", Image.new("RGB", (9, 8)))
+    assert any("others: 4 (" in words and ", …)" in words for words in load(root).origin.said)
+
+
 def refused(root, message, skip=False):
     with pytest.raises(DataError, match=message) as caught:
         load(root, skip)

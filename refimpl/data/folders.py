@@ -4,6 +4,7 @@ What lies there is looked at once and sorted: samples; foreign files, which are 
 problems, which are all told in one sentence, or left out where that was asked for.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -90,6 +91,20 @@ class Listing:
                 below = path.relative_to(folder / self.classes[label] if self.classes else folder)
                 found[path] = below.as_posix()
         return found
+
+    def copies(self) -> list[str]:
+        """A sentence on files that hold the same bytes as another one; none where all are different."""
+        sizes: dict[int, list[Path]] = {}
+        for path in self.files:
+            sizes.setdefault(path.stat().st_size, []).append(path)
+        alike: dict[bytes, list[Path]] = {}
+        for path in (path for paths in sizes.values() if len(paths) > 1 for path in paths):
+            alike.setdefault(hashlib.sha256(path.read_bytes()).digest(), []).append(path)
+        pairs = [(paths[0], copy) for paths in alike.values() for copy in paths[1:]]
+        told = [" = ".join(path.relative_to(self.root).as_posix() for path in pair) for pair in pairs[:TOLD]]
+        more = ", …" if len(pairs) > TOLD else ""
+        said = f"{self.noun}s that are copies of others: {len(pairs)} ({', '.join(told)}{more})"
+        return [f"{said}; where one trains and the other judges, accuracy says too much"] if pairs else []
 
     def usable(self, bad: set[Path], alone: bool = False) -> "Listing":
         """Without the files in `bad`, and without the classes that are too few then, which become problems.

@@ -149,7 +149,7 @@ def image_folder(
         raise DataError(f"{root} has {plural(len(usable.classes), 'class')} with images that can be used; 2 are needed")
     together = groups.of_part(usable, group_of)
     parted = divided(usable, root, seed, groups=together, judged=reading.made is not None)
-    found.said += groups.told(usable, group_of, reading.group)
+    found.said += [*groups.told(usable, group_of, reading.group), *usable.copies()]
     place = {path: i for i, path in enumerate(p for p in found.files if p not in unread)}
     made = Preprocessing("image", divisor=255.0, channels=channels, size=tuple(size), bits=bits)
     origin = SampleOrigin(
