@@ -265,10 +265,11 @@ class Walk:
             raise Unsupported("it works along samples")
         if packed(value.layout[axis]) == packed([(length, 1)]) and value.own[-1] == length:
             return value
-        others = [n for n in range(len(value.layout)) if n != axis]
+        order = (*(n for n in range(len(value.layout)) if n != axis), axis)
         own = (1, math.prod(value.shape) // length, length)
-        tensor = self.laid(value, (*others[1:], axis), own)
-        return Value(tensor, own, self.in_order(value.layout, row_major(value.shape), (*others, axis)))
+        digits = [d for n in order for d in value.layout[n] if d != SAMPLES]
+        tensor = self.placed(value, packed(digits), own)
+        return Value(tensor, own, self.in_order(value.layout, row_major(value.shape), order))
 
     def in_order(self, layout: Layout, digits: Axis, order: Sequence[int] = ()) -> Layout:
         """The layout of a tensor whose elements are in the order of the axes, or in `order` of them.
@@ -280,8 +281,13 @@ class Walk:
         for axis in order or range(len(digits)):
             step //= lengths[axis]
             steps[axis] = step
-        each = zip(layout, lengths, steps, strict=True)
-        return tuple(packed([SAMPLES] * (SAMPLES in axis) + [(n, step)]) for axis, n, step in each)
+        found: list[Axis] = []
+        for own, n, step in zip(layout, lengths, steps, strict=True):
+            before: Axis = own[: own.index(SAMPLES)] if SAMPLES in own else ()
+            slow = math.prod(length for length, _ in before)  # of this axis, what counts slower than samples
+            samples = [SAMPLES] * (SAMPLES in own)
+            found.append(packed([(slow, n // slow * step), *samples, (n // slow, step)]))
+        return tuple(found)
 
     def split(self, value: Value, shape: Sequence[int]) -> Value:
         """A value under another shape; Unsupported where it cuts across axes."""
