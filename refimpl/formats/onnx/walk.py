@@ -18,6 +18,7 @@ from .value import MAP, NO_PAD, ROW, Mark, Sides, Stored, Told, Unsupported, Val
 
 WEIGHT = ".weight"  # what PyTorch's names of weights end with: the rest is that of the layer
 QUANTIZE = ("QuantizeLinear", "DequantizeLinear")
+IN_TRAINING = "the file is one of training; batch norms and dropouts are taken, and written back, as in inference"
 MOST_FOLDED = 2**22  # elements of what is computed at once
 
 
@@ -358,6 +359,11 @@ class Walk:
             found = f"{name}.{i}"
         self._names.add(found)
         return found
+
+    def note(self, text: str) -> None:
+        """Say something of the whole file, once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def store(self, parameter: str, stored: Stored) -> None:
         """Give a parameter the value of a constant."""
