@@ -164,6 +164,26 @@ def test_python_takes_it_too(adapted):
     assert net.graph.size == (12, 10) and net.predict_proba(np.zeros((2, 12, 10, 3), np.uint8)).shape == (2, 5)
 
 
+def test_a_model_of_16_bits_leaves_as_one(told, tmp_path, data):
+    made = onnx.load(net(tmp_path / "mine.onnx"))
+    for tensor in made.graph.initializer:
+        half = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(half, tensor.name))
+    for end in (*made.graph.input, *made.graph.output):
+        end.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(made, tmp_path / "half.onnx")
+    out = tmp_path / "out"
+    status, _, said = told("adapt", "--model", tmp_path / "half.onnx", "--data", data, "--epochs", 2, "--output", out)
+    assert status == 0 and not said
+    x = np.load(data)["x_test"]
+    scores = by_runtime(out / "adapted.onnx", x.transpose(0, 3, 1, 2).astype(np.float16))
+    assert scores.dtype == np.float16
+    np.testing.assert_allclose(scores, load(out / "adapted.safetensors").trainer.predict(x), 0.01, 0.02)
+    args = ("--like", tmp_path / "half.onnx", "--output", tmp_path / "b.onnx", "--quantize", data)
+    status, _, said = told("export", out / "adapted.safetensors", *args)
+    assert status == 2 and "half.onnx takes floats of 16 bits" in said and not (tmp_path / "b.onnx").exists()
+
+
 @pytest.mark.parametrize("args, most", [
     ("adapt --epochs 1 --train-last 1 --output {out} --data {data}", 3),  # at the start; to be written like; as written
     ("check --batch 2", 3),  # by node; as a model that every method trains; are there whole numbers?

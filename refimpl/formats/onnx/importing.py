@@ -69,7 +69,7 @@ def entrance(file: ModelFile, size: tuple[int, int] | None, what: str) -> tuple[
     if kind.elem_type not in FLOATS or len(dims) not in (2, 3, 4):
         raise CheckpointError(
             f"the input {quoted(given.name)!r} of {what} has the shape {said} of {kind_named(kind.elem_type)}; "
-            "maps of floats (N, C, H, W), sequences (N, C, T) and features (N, D) are read"
+            "maps (N, C, H, W), sequences (N, C, T) and features (N, D) are read, of floats of 16, 32 or 64 bits"
         )
     last = model_file.channels_last(file)
     channels, axes = dims[-1] if last else dims[1], dims[1:-1] if last else dims[2:]
