@@ -164,6 +164,29 @@ def test_python_takes_it_too(adapted):
     assert net.graph.size == (12, 10) and net.predict_proba(np.zeros((2, 12, 10, 3), np.uint8)).shape == (2, 5)
 
 
+def test_a_net_of_features_adapts_to_a_table(told, tmp_path):
+    rng = np.random.default_rng(0)
+    sizes = {"v": (12, 9), "b": (9,), "s": (9,), "t": (9,), "m": (9,), "w": (9, 5), "c": (5,)}
+    constants = {name: rng.normal(size=n).astype(np.float32) for name, n in sizes.items()}
+    constants["q"] = rng.uniform(0.5, 1, 9).astype(np.float32)
+    nodes = [("Gemm", ["x", "v", "b"], ["h"], {}), ("BatchNormalization", ["h", "s", "t", "m", "q"], ["n"], {}),
+             ("Relu", ["n"], ["r"], {}), ("Gemm", ["r", "w", "c"], ["y"], {})]  # fmt: skip
+    path, table = saved(tmp_path / "mlp.onnx", nodes, ("n", 12), constants=constants, rank=2), tmp_path / "a.csv"
+    y = np.arange(60) % 3
+    x = rng.normal(size=(60, 12)) + 4 * np.eye(12)[y]
+    rows = [",".join((*(f"{v:.5f}" for v in row), NAMES[k])) for row, k in zip(x, y, strict=True)]
+    table.write_text("\n".join([",".join((*"abcdefghijkl", "label")), *rows]))
+    status, found, _ = told("check", path)
+    assert status == 0 and found["size"] == [1, 1] and found["channels"] == 12 and found["outputs"] == 5
+    status, found, _ = told("adapt", "--model", path, "--data", table, "--label", "label", "--epochs", 30,
+                            "--output", tmp_path / "out")  # fmt: skip
+    assert status == 0 and found["accuracy_after"] > 0.8 and found["predicted"]["macs"] == found["measured"]["macs"]
+    net = load(tmp_path / "out" / "adapted.safetensors")
+    samples = rng.normal(size=(7, 1, 1, 12)).astype(np.float32)
+    scores = by_runtime(tmp_path / "out" / "adapted.onnx", samples.reshape(7, 12))
+    np.testing.assert_allclose(scores, net.trainer.predict(samples), 1e-5, 1e-5)
+
+
 def test_a_model_of_16_bits_leaves_as_one(told, tmp_path, data):
     made = onnx.load(net(tmp_path / "mine.onnx"))
     for tensor in made.graph.initializer:

@@ -76,9 +76,9 @@ def entrance(file: ModelFile, size: tuple[int, int] | None, what: str) -> tuple[
     if not channels:
         raise CheckpointError(f"the input {quoted(given.name)!r} of {what} has the shape {said}: its channels are open")
     name = re.sub(r"\W+", "_", os.path.basename(file.path).removesuffix(".onnx"))
-    if len(dims) == 2:
-        graph = Graph(name)
-        return graph, arranged(graph, graph.add_input(INPUT, (channels,)), (0, 1))
+    if len(dims) == 2:  # features are maps of one pixel
+        graph = Graph(name, (1, 1), channels)
+        return graph, arranged(graph, INPUT, (0, 3))
     if size is None and not all(axes):
         raise CheckpointError(f"the input {quoted(given.name)!r} of {what} has the shape {said}: give its size, --size")
     rows, columns = (1, *axes) if len(axes) == 1 else axes
