@@ -207,6 +207,16 @@ def test_a_model_of_16_bits_leaves_as_one(told, tmp_path, data):
     assert status == 2 and "half.onnx takes floats of 16 bits" in said and not (tmp_path / "b.onnx").exists()
 
 
+def test_a_second_head_is_told_of(told, tmp_path):
+    made = onnx.load(net(tmp_path / "mine.onnx"))
+    made.graph.output.add().CopyFrom(onnx.helper.make_tensor_value_info("g", onnx.TensorProto.FLOAT, None))
+    onnx.save(made, tmp_path / "two.onnx")
+    status, found, _ = told("check", tmp_path / "two.onnx")
+    assert status == 0 and found["notes"] == [
+        "the output 'y', the first, trains and tells classes; no layer of 'g' alone does"
+    ]
+
+
 @pytest.mark.parametrize("args, most", [
     ("adapt --epochs 1 --train-last 1 --output {out} --data {data}", 3),  # at the start; to be written like; as written
     ("check --batch 2", 3),  # by node; as a model that every method trains; are there whole numbers?

@@ -170,6 +170,11 @@ def imported(model: str | os.PathLike | ModelFile, size: tuple[int, int] | None 
     if frozen := graph.frozen():
         ends = sorted({t.op for t in found.told if t.what == FORWARD})
         found.notes.append(f"gradients stop at {', '.join(ends)}: {len(frozen)} layers before that are frozen")
+    if len(file.graph.output) > 1:
+        others = ", ".join(repr(quoted(o.name)) for o in file.graph.output[1:])
+        found.notes.append(
+            f"the output {quoted(end)!r}, the first, trains and tells classes; no layer of {others} alone does"
+        )
     check_floats(graph.weights, what)
     return replace(found, graph=graph, end=last)
 
