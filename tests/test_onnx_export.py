@@ -217,3 +217,22 @@ def test_a_model_of_training_leaves_in_inference(tmp_path):
     np.testing.assert_allclose(by_runtime(tmp_path / "b.onnx", x), y, 1e-4, 1e-5)
     assert imported(tmp_path / "b.onnx").notes == []
     assert "mode" not in {t.name for t in onnx.load(tmp_path / "b.onnx").graph.initializer}
+
+
+@pytest.mark.parametrize("op", ["Expand", "Tile"])
+def test_a_token_that_is_repeated_for_each_sample_leaves_so(tmp_path, op):
+    constants = {"w": floats(4, 3, 1, 1), "token": floats(1, 4, 1, 1), "fc": floats(4, 5), "first": np.array([0]),
+                 "one": np.array([1]), "others": np.array([4, 1, 1] if op == "Expand" else [1, 1, 1])}  # fmt: skip
+    nodes = [("Conv", ["x", "w"], ["c"], {}), ("Shape", ["c"], ["s"], {}), ("Slice", ["s", "first", "one"], ["n"], {}),
+             ("Concat", ["n", "others"], ["many"], {"axis": 0}), (op, ["token", "many"], ["all"], {}),
+             ("GlobalAveragePool", ["c"], ["g"], {}), ("Concat", ["all", "g"], ["d"], {"axis": 2}),
+             ("Tanh", ["d"], ["t"], {}), ("GlobalAveragePool", ["t"], ["p"], {}), ("Flatten", ["p"], ["f"], {}),
+             ("MatMul", ["f", "fc"], ["y"], {})]  # fmt: skip
+    path, x = saved(tmp_path / "a.onnx", nodes, ("n", 3, 6, 5), constants=constants, rank=2), floats(3, 3, 6, 5)
+    graph = load_onnx(path)
+    weights = {name: a + 1 for name, a in graph.weights.items()}
+    assert any(at["name"] == "token" for at in graph.stored.values())
+    (tmp_path / "b.onnx").write_bytes(exported(path, graph.stored, weights, {}))
+    graph.weights = weights
+    y = ri.Trainer(ri.compile(graph, None, 3)).predict(as_ours(x))
+    np.testing.assert_allclose(by_runtime(tmp_path / "b.onnx", x), y, 1e-4, 1e-5)

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -367,6 +368,7 @@ class Walk:
 
     def store(self, parameter: str, stored: Stored) -> None:
         """Give a parameter the value of a constant."""
+        stored = self.origin(stored)
         constant = self.values[stored.name]
         if isinstance(constant, Value):
             raise Unsupported(f"{quoted(stored.name)!r} depends on the input of the graph")
@@ -380,6 +382,19 @@ class Walk:
         self.stored[parameter] = replace(stored, shape=constant.shape) if computed else stored
         if floats:
             self.shared(parameter, constant)
+
+    @cached_property
+    def repeats(self) -> dict[str, Any]:
+        """The nodes that repeat a tensor, by what they give."""
+        return {node.output[0]: node for node in self.file.graph.node if node.op_type in ("Expand", "Tile")}
+
+    def origin(self, stored: Stored) -> Stored:
+        """Where a file has a constant before it repeats it for each sample, as a class token: it goes on doing so."""
+        while (node := self.repeats.get(stored.name)) is not None:
+            if not np.array_equal(self.values[node.input[0]], self.values[stored.name]):  # other than at a batch of one
+                break
+            stored = replace(stored, name=node.input[0], node=node.output[0], place=0)
+        return stored
 
     def shared(self, parameter: str, constant: np.ndarray) -> None:
         """Let a parameter be that of an earlier node where both are one constant of the file, read alike.
