@@ -391,8 +391,9 @@ class Walk:
     def origin(self, stored: Stored) -> Stored:
         """Where a file has a constant before it repeats it for each sample, as a class token: it goes on doing so."""
         while (node := self.repeats.get(stored.name)) is not None:
-            if not np.array_equal(self.values[node.input[0]], self.values[stored.name]):  # other than at a batch of one
-                break
+            one, repeated = self.values[node.input[0]], self.values[stored.name]
+            if isinstance(one, Value) or isinstance(repeated, Value) or not np.array_equal(one, repeated):
+                break  # it is repeated at a batch of one too
             stored = replace(stored, name=node.input[0], node=node.output[0], place=0)
         return stored
 
