@@ -82,8 +82,11 @@ def _before(graph: Graph, last: str | None, other: str | None) -> frozenset[str]
 def ending(graph: Graph, block: Block) -> Node:
     """The last node of a block's branch that computes: what only gives its memory another shape is passed over."""
     node = graph.node(block.last)
-    while node.operator.aliases.get("y") == "x" and graph.tensors[node.inputs[0]].producer in block.nodes:
-        node = graph.node(graph.tensors[node.inputs[0]].producer)
+    while node.operator.aliases.get("y") == "x":
+        before = graph.tensors[node.inputs[0]].producer
+        if before is None or before not in block.nodes:
+            break
+        node = graph.node(before)
     return node
 
 
