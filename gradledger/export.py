@@ -20,6 +20,8 @@ from .output import make_folder
 from .run_folder import EXPORTED, WEIGHTS
 from .streams import tell
 
+FLOAT16 = 10  # ONNX's number
+
 
 def run(file: str, like: str | None, output: Path | None, int8: str | None = None) -> dict:
     """Write the model of a file of ours; the record.
@@ -41,6 +43,11 @@ def run(file: str, like: str | None, output: Path | None, int8: str | None = Non
 
         if quantized_file(str(original)):
             raise Malformed(f"--quantize makes an int8 model of one of floats, but {original} is quantized already")
+        if original.suffix == ONNX and onnx.read(original).inputs[0].type.tensor_type.elem_type == FLOAT16:
+            raise Malformed(
+                f"--quantize makes an int8 model of one of 32 bits, but {original} takes floats of 16 bits: "
+                "export it in float32 from where it comes"
+            )
         net = load(file)
         samples = maps_of(net, int8)
     make_folder(target.parent)
@@ -82,7 +89,7 @@ def source(found: Saved, like: str | None) -> Path:
 
 
 def write(found: Saved, original: Path, target: Path) -> dict:
-    """Write the model, and read it again: its weights must be those of the net, in 8 bits where it has such."""
+    """Write the model, and read it again: its weights must be those of the net, in 8 or 16 bits where it has such."""
     graph = found.graph()
     said = {part: found.notes[part] for part in (*PARTS, "classes") if part in found.notes}
     lite = original.suffix == LITE
@@ -93,11 +100,17 @@ def write(found: Saved, original: Path, target: Path) -> dict:
     else:
         content, weights = exported(original, graph.stored, graph.weights, said, graph.size), graph.weights
     checkpoint.write_atomic(target, [content])
-    whole = tflite_whole.load_whole if lite else onnx.load_whole
-    again = whole(target, size=graph.size) if found.whole else onnx.imported(target, graph.size).graph
-    assert again is not None
+    halves = set[str]()
+    if lite or found.whole:
+        again = (tflite_whole.load_whole if lite else onnx.load_whole)(target, size=graph.size).weights
+    else:
+        model = onnx.imported(target, graph.size)
+        assert model.graph is not None
+        again = model.graph.weights
+        halves = {name for name, at in model.stored.items() if model.constants[at.name].dtype == np.float16}
     for name, array in weights.items():
-        if not np.array_equal(again.weights[name], array):
+        same = np.allclose(again[name], array, 2**-10, 2**-24) if name in halves else np.array_equal(again[name], array)
+        if not same:
             target.unlink()
             raise Malformed(f"{name} of {found.path} could not be written into {original}")
     return {"bytes": len(content), "sha256": checkpoint.sha256(target)}

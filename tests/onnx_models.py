@@ -54,9 +54,9 @@ def by_reference(path, x):
 
 
 def as_ours(x):
-    """Samples of ONNX's layout in ours: (N, C, H, W) to (N, H, W, C), (N, C, T) to a map of one row."""
+    """Samples of ONNX's layout in ours: (N, C, H, W) to (N, H, W, C), (N, C, T) to one row, (N, D) to one pixel."""
     if x.ndim == 2:
-        return x
+        return x[:, None, None]
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x.transpose(0, 2, 1)[:, None])
 
 

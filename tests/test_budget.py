@@ -189,3 +189,10 @@ def test_fits_by_hand():
     assert chip.base is None
     unknown = replace(board, ram_bytes=None)
     assert budget.fits(p, unknown)["ok"] is None
+
+
+def test_a_net_without_convolutions_has_no_layers_to_choose():
+    graph = ri.Graph("features", (1, 1), 12)
+    graph.linear("classifier", graph.flatten("flat", "input"), 3)
+    with pytest.raises(ValueError, match="^features has no convolutions, of which layers could be chosen"):
+        budget.fit(graph, 10**6)

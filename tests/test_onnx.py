@@ -136,7 +136,7 @@ REFUSED = {
     "channels below 0": (dict(shape=(1, -1, 5, 5)), "the input 'x' of .* has the shape 1x-1x5x5, which cannot be"),
     "rows below 0": (dict(shape=("n", 4, -(2**63), 5)), "has the shape nx4x-9223372036854775808x5, which cannot be"),
     "no size": (dict(shape=("n", 4, "h", "w")), "give its size, --size"),
-    "five axes": (dict(shape=(1, 4, 5, 5, 5)), "has the shape 1x4x5x5x5 of float; maps of floats"),
+    "five axes": (dict(shape=(1, 4, 5, 5, 5)), "has the shape 1x4x5x5x5 of float; maps "),
     **{
         f"{op} along three axes": (
             dict(

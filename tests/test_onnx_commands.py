@@ -164,6 +164,59 @@ def test_python_takes_it_too(adapted):
     assert net.graph.size == (12, 10) and net.predict_proba(np.zeros((2, 12, 10, 3), np.uint8)).shape == (2, 5)
 
 
+def test_a_net_of_features_adapts_to_a_table(told, tmp_path):
+    rng = np.random.default_rng(0)
+    sizes = {"v": (12, 9), "b": (9,), "s": (9,), "t": (9,), "m": (9,), "w": (9, 5), "c": (5,)}
+    constants = {name: rng.normal(size=n).astype(np.float32) for name, n in sizes.items()}
+    constants["q"] = rng.uniform(0.5, 1, 9).astype(np.float32)
+    nodes = [("Gemm", ["x", "v", "b"], ["h"], {}), ("BatchNormalization", ["h", "s", "t", "m", "q"], ["n"], {}),
+             ("Relu", ["n"], ["r"], {}), ("Gemm", ["r", "w", "c"], ["y"], {})]  # fmt: skip
+    path, table = saved(tmp_path / "mlp.onnx", nodes, ("n", 12), constants=constants, rank=2), tmp_path / "a.csv"
+    y = np.arange(60) % 3
+    x = rng.normal(size=(60, 12)) + 4 * np.eye(12)[y]
+    rows = [",".join((*(f"{v:.5f}" for v in row), NAMES[k])) for row, k in zip(x, y, strict=True)]
+    table.write_text("\n".join([",".join((*"abcdefghijkl", "label")), *rows]))
+    status, found, _ = told("check", path)
+    assert status == 0 and found["size"] == [1, 1] and found["channels"] == 12 and found["outputs"] == 5
+    status, found, _ = told("adapt", "--model", path, "--data", table, "--label", "label", "--epochs", 30,
+                            "--output", tmp_path / "out")  # fmt: skip
+    assert status == 0 and found["accuracy_after"] > 0.8 and found["predicted"]["macs"] == found["measured"]["macs"]
+    net = load(tmp_path / "out" / "adapted.safetensors")
+    samples = rng.normal(size=(7, 1, 1, 12)).astype(np.float32)
+    scores = by_runtime(tmp_path / "out" / "adapted.onnx", samples.reshape(7, 12))
+    np.testing.assert_allclose(scores, net.trainer.predict(samples), 1e-5, 1e-5)
+
+
+def test_a_model_of_16_bits_leaves_as_one(told, tmp_path, data):
+    made = onnx.load(net(tmp_path / "mine.onnx"))
+    for tensor in made.graph.initializer:
+        half = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(half, tensor.name))
+    for end in (*made.graph.input, *made.graph.output):
+        end.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(made, tmp_path / "half.onnx")
+    out = tmp_path / "out"
+    status, _, said = told("adapt", "--model", tmp_path / "half.onnx", "--data", data, "--epochs", 2, "--output", out)
+    assert status == 0 and not said
+    x = np.load(data)["x_test"]
+    scores = by_runtime(out / "adapted.onnx", x.transpose(0, 3, 1, 2).astype(np.float16))
+    assert scores.dtype == np.float16
+    np.testing.assert_allclose(scores, load(out / "adapted.safetensors").trainer.predict(x), 0.01, 0.02)
+    args = ("--like", tmp_path / "half.onnx", "--output", tmp_path / "b.onnx", "--quantize", data)
+    status, _, said = told("export", out / "adapted.safetensors", *args)
+    assert status == 2 and "half.onnx takes floats of 16 bits" in said and not (tmp_path / "b.onnx").exists()
+
+
+def test_a_second_head_is_told_of(told, tmp_path):
+    made = onnx.load(net(tmp_path / "mine.onnx"))
+    made.graph.output.add().CopyFrom(onnx.helper.make_tensor_value_info("g", onnx.TensorProto.FLOAT, None))
+    onnx.save(made, tmp_path / "two.onnx")
+    status, found, _ = told("check", tmp_path / "two.onnx")
+    assert status == 0 and found["notes"] == [
+        "the output 'y', the first, trains and tells classes; no layer of 'g' alone does"
+    ]
+
+
 @pytest.mark.parametrize("args, most", [
     ("adapt --epochs 1 --train-last 1 --output {out} --data {data}", 3),  # at the start; to be written like; as written
     ("check --batch 2", 3),  # by node; as a model that every method trains; are there whole numbers?

@@ -12,6 +12,7 @@ from onnx_models import as_ours, by_runtime, floats, net, ours, saved  # noqa: E
 
 from refimpl.formats.onnx import imported, load_onnx  # noqa: E402
 from refimpl.formats.onnx.exporting import exported  # noqa: E402
+from refimpl.formats.onnx.walk import IN_TRAINING  # noqa: E402
 from validation.instruments import approximation  # noqa: E402
 
 
@@ -199,3 +200,39 @@ def test_weights_of_16_bits_train_in_32_and_leave_in_16(tmp_path):
     assert {a.dtype for a in graph.weights.values()} == {np.dtype(np.float32)}
     out = onnx.ModelProto.FromString(exported(tmp_path / "half.onnx", graph.stored, graph.weights, {}))
     assert out.SerializeToString() == made.SerializeToString()
+
+
+def test_a_model_of_training_leaves_in_inference(tmp_path):
+    constants = {"w": floats(4, 3, 3, 3), "s": floats(4), "b": floats(4), "m": floats(4), "v": np.abs(floats(4)) + 1,
+                 "half": np.float32(0.5), "mode": np.array(True), "fc": floats(4, 5)}  # fmt: skip
+    nodes = [("Conv", ["x", "w"], ["c"], {}),
+             ("BatchNormalization", ["c", "s", "b", "m", "v"], ["n", "mean", "var"], {"training_mode": 1}),
+             ("GlobalAveragePool", ["n"], ["g"], {}), ("Flatten", ["g"], ["f"], {}),
+             ("Dropout", ["f", "half", "mode"], ["d"], {}), ("MatMul", ["d", "fc"], ["y"], {})]  # fmt: skip
+    path, x = saved(tmp_path / "a.onnx", nodes, ("n", 3, 6, 5), constants=constants, rank=2), floats(4, 3, 6, 5)
+    assert imported(path).notes == [IN_TRAINING]
+    graph = load_onnx(path)
+    (tmp_path / "b.onnx").write_bytes(exported(path, graph.stored, graph.weights, {}))
+    y = ri.Trainer(ri.compile(graph, None, 4)).predict(as_ours(x))
+    np.testing.assert_allclose(by_runtime(tmp_path / "b.onnx", x), y, 1e-4, 1e-5)
+    assert imported(tmp_path / "b.onnx").notes == []
+    assert "mode" not in {t.name for t in onnx.load(tmp_path / "b.onnx").graph.initializer}
+
+
+@pytest.mark.parametrize("op", ["Expand", "Tile"])
+def test_a_token_that_is_repeated_for_each_sample_leaves_so(tmp_path, op):
+    constants = {"w": floats(4, 3, 1, 1), "token": floats(1, 4, 1, 1), "fc": floats(4, 5), "first": np.array([0]),
+                 "one": np.array([1]), "others": np.array([4, 1, 1] if op == "Expand" else [1, 1, 1])}  # fmt: skip
+    nodes = [("Conv", ["x", "w"], ["c"], {}), ("Shape", ["c"], ["s"], {}), ("Slice", ["s", "first", "one"], ["n"], {}),
+             ("Concat", ["n", "others"], ["many"], {"axis": 0}), (op, ["token", "many"], ["all"], {}),
+             ("GlobalAveragePool", ["c"], ["g"], {}), ("Concat", ["all", "g"], ["d"], {"axis": 2}),
+             ("Tanh", ["d"], ["t"], {}), ("GlobalAveragePool", ["t"], ["p"], {}), ("Flatten", ["p"], ["f"], {}),
+             ("MatMul", ["f", "fc"], ["y"], {})]  # fmt: skip
+    path, x = saved(tmp_path / "a.onnx", nodes, ("n", 3, 6, 5), constants=constants, rank=2), floats(3, 3, 6, 5)
+    graph = load_onnx(path)
+    weights = {name: a + 1 for name, a in graph.weights.items()}
+    assert any(at["name"] == "token" for at in graph.stored.values())
+    (tmp_path / "b.onnx").write_bytes(exported(path, graph.stored, weights, {}))
+    graph.weights = weights
+    y = ri.Trainer(ri.compile(graph, None, 3)).predict(as_ours(x))
+    np.testing.assert_allclose(by_runtime(tmp_path / "b.onnx", x), y, 1e-4, 1e-5)

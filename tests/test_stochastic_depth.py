@@ -407,6 +407,27 @@ def test_refusals():
         ri.compile(g, plan, 2)
 
 
+def test_a_branch_may_end_under_another_shape():
+    def graph():
+        g = ri.Graph("tokens", (4, 4), 3)
+        x = g.conv2d("stem", "input", 4, 1)
+        branch = g.reshape("rows", g.reshape("columns", g.conv2d("a", x, 4, 1), (16, 1)), (1, 16))
+        x = g.add("a.add", branch, g.reshape("other", x, (1, 16)))
+        g.linear("fc", g.global_avg_pool("mean", x), 3)
+        return g
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 4, 4, 3)).astype(np.float32), np.arange(8) % 3
+    t = trainer(depth=ri.StochasticDepth(0.5), graph=graph())
+    scales = ri.StochasticDepth(0.5).scales(graph())
+    assert scales["a.w"] == 0.5 and {name.split(".")[0] for name in scales} == {"a"}
+    t.train_step(x, y, 2)
+    plain = trainer(graph=graph())
+    for name, a in plain.parameters.items():
+        a[...] = t.parameters[name] * scales.get(name, 1)
+    np.testing.assert_array_equal(plain.predict(x), t.predict(x))
+
+
 def test_what_is_scaled_at_evaluation_is_shared_with_nobody():
     g = ri.Graph("shared", (4, 4), 3)
     x = g.conv2d("stem", "input", 4, 1)

@@ -245,6 +245,10 @@ def fit(
     setting = rule.states.fitted
     ratios = sorted(ratios)
     layers = len(counted(graph))
+    if not layers:
+        raise ValueError(
+            f"{graph.name} has no convolutions, of which layers could be chosen: only its classifier trains"
+        )
     layers = layers if max_layers is None else min(layers, max_layers)
     if not ratios or layers < 1:
         raise ValueError(f"there is nothing to choose from: {len(ratios)} ratios, {layers} layers")

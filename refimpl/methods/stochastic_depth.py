@@ -10,7 +10,8 @@ Readings:
          the shortcut; a shortcut's projection is always computed. Where either could be the branch, it is the one of
          more nodes. A block within another one's branch belongs to it.
   [ours] The scale is put into the branch's last batch norm (gamma, beta) or convolution (w, b), for evaluation and in
-         saved weights, never in the weights that train. A net that has made no step yet is evaluated as it was given.
+         saved weights, never in the weights that train; reshapes may stand behind it. A net that has made no step yet
+         is evaluated as it was given.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import arguments
-from ..graph import Graph
+from ..graph import Graph, Node
 from ..kernels import random
 from ..ops import operator, operators
 from .registry import Other, Pick, Statement, register_method
@@ -78,6 +79,17 @@ def _before(graph: Graph, last: str | None, other: str | None) -> frozenset[str]
     return frozenset(found)
 
 
+def ending(graph: Graph, block: Block) -> Node:
+    """The last node of a block's branch that computes: what only gives its memory another shape is passed over."""
+    node = graph.node(block.last)
+    while node.operator.aliases.get("y") == "x":
+        before = graph.tensors[node.inputs[0]].producer
+        if before is None or before not in block.nodes:
+            break
+        node = graph.node(before)
+    return node
+
+
 @register_method
 @dataclass(frozen=True)
 class StochasticDepth(Modifier):
@@ -113,7 +125,7 @@ class StochasticDepth(Modifier):
             raise ValueError(f"{self.method} leaves residual blocks out of a step, but {graph.name} has none")
         users = graph.users()
         for block in found:
-            last = graph.node(block.last)
+            last = ending(graph, block)
             for name in (last.params[local] for local in last.operator.scales if local in last.params):
                 if others := [node.name for node, _ in users[name] if node.name != last.name]:
                     raise ValueError(
@@ -143,7 +155,7 @@ class StochasticDepth(Modifier):
         """Parameter → factor at evaluation, of those that take their block's p_l."""
         blocks, found = self.blocks(graph), {}
         for block, p in zip(blocks, self.probabilities(len(blocks)), strict=True):
-            last = graph.node(block.last)
+            last = ending(graph, block)
             for local in last.operator.scales:
                 if local in last.params:
                     found[last.params[local]] = p

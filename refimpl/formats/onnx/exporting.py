@@ -1,7 +1,8 @@
 """An adapted net back into the ONNX file that it came from: the same graph and names, with the weights that it has now.
 
-Only initializers change, and where the classes are others the classifier's own with the last axis of the output. What
-a file of ours says of itself (`saved.described`) travels in the model's `metadata_props`.
+Only initializers change, and where the classes are others the classifier's own with the last axis of the output. A
+model that was exported in training mode leaves in inference, as it was read. What a file of ours says of itself
+(`saved.described`) travels in the model's `metadata_props`.
 """
 
 import math
@@ -95,6 +96,7 @@ def finished(
             dims[len(dims) - 1].dim_value = placed.classes
     if size is not None:
         sized(file, size)
+    infers(file, placed.nodes)
     others = [entry for entry in proto.metadata_props if not entry.key.startswith(TAG)]  # not those of an earlier run
     del proto.metadata_props[:]
     proto.metadata_props.extend(others)
@@ -141,6 +143,23 @@ def as_stored(at: Stored, array: np.ndarray, old: tuple[int, ...], what: str) ->
     else:
         shape[at.axes[-1]] = own[-1]
     return at.theirs(array.reshape(own), shape)
+
+
+def infers(file: model_file.ModelFile, nodes: Mapping) -> None:
+    """Let batch norms and dropouts of a file that was exported in training mode compute as in inference."""
+    graph, gone = file.graph, set[str]()
+    read = {n for node in graph.node for n in node.input} | {o.name for o in graph.output}
+    for node in graph.node:
+        if node.op_type == "Dropout" and len(node.input) > 2 and np.any(constant(file, nodes, node.input[2])):
+            gone.update(node.input[2:])
+            del node.input[2:]
+        modes = [a for a in node.attribute if a.name == "training_mode" and node.op_type == "BatchNormalization"]
+        if modes and modes[0].i and not read.intersection(node.output[1:]):
+            del node.output[1:]
+            node.attribute.remove(modes[0])
+    gone -= {n for node in graph.node for n in node.input}
+    for tensor in [t for t in graph.initializer if t.name in gone]:
+        graph.initializer.remove(tensor)
 
 
 def sized(file: model_file.ModelFile, size: tuple[int, int]) -> None:

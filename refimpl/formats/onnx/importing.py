@@ -69,16 +69,16 @@ def entrance(file: ModelFile, size: tuple[int, int] | None, what: str) -> tuple[
     if kind.elem_type not in FLOATS or len(dims) not in (2, 3, 4):
         raise CheckpointError(
             f"the input {quoted(given.name)!r} of {what} has the shape {said} of {kind_named(kind.elem_type)}; "
-            "maps of floats (N, C, H, W), sequences (N, C, T) and features (N, D) are read"
+            "maps (N, C, H, W), sequences (N, C, T) and features (N, D) are read, of floats of 16, 32 or 64 bits"
         )
     last = model_file.channels_last(file)
     channels, axes = dims[-1] if last else dims[1], dims[1:-1] if last else dims[2:]
     if not channels:
         raise CheckpointError(f"the input {quoted(given.name)!r} of {what} has the shape {said}: its channels are open")
     name = re.sub(r"\W+", "_", os.path.basename(file.path).removesuffix(".onnx"))
-    if len(dims) == 2:
-        graph = Graph(name)
-        return graph, arranged(graph, graph.add_input(INPUT, (channels,)), (0, 1))
+    if len(dims) == 2:  # features are maps of one pixel
+        graph = Graph(name, (1, 1), channels)
+        return graph, arranged(graph, INPUT, (0, 3))
     if size is None and not all(axes):
         raise CheckpointError(f"the input {quoted(given.name)!r} of {what} has the shape {said}: give its size, --size")
     rows, columns = (1, *axes) if len(axes) == 1 else axes
@@ -170,6 +170,11 @@ def imported(model: str | os.PathLike | ModelFile, size: tuple[int, int] | None 
     if frozen := graph.frozen():
         ends = sorted({t.op for t in found.told if t.what == FORWARD})
         found.notes.append(f"gradients stop at {', '.join(ends)}: {len(frozen)} layers before that are frozen")
+    if len(file.graph.output) > 1:
+        others = ", ".join(repr(quoted(o.name)) for o in file.graph.output[1:])
+        found.notes.append(
+            f"the output {quoted(end)!r}, the first, trains and tells classes; no layer of {others} alone does"
+        )
     check_floats(graph.weights, what)
     return replace(found, graph=graph, end=last)
 

@@ -44,8 +44,13 @@ def linear(
     here.give(y, (0, 1))
 
 
-def of_rows(here: OnnxNode, place: int, transposed: bool, bias: tuple[Any, int] | None) -> None:
-    """A linear layer along the last axis of tokens (N, …, T, D), as a convolution of 1×1, which trains as one does."""
+def of_rows(
+    here: OnnxNode, place: int, transposed: bool, bias: tuple[Any, int] | None, alpha: float = 1.0, beta: float = 1.0
+) -> None:  # fmt: skip
+    """A linear layer along the last axis of tokens (N, …, T, D), as a convolution of 1×1, which trains as one does.
+
+    place, transposed, bias, alpha, beta: as `linear` has them.
+    """
     x, w = here.rows(0), here.constant(place, "weights")
     if w.ndim != 2 or w.shape[int(transposed)] != x.shape[-1]:
         raise Unsupported(f"it multiplies {x.shape} and weights of {w.shape}")
@@ -53,9 +58,12 @@ def of_rows(here: OnnxNode, place: int, transposed: bool, bias: tuple[Any, int] 
     own = x.own if len(x.own) == 3 else (1, math.prod(x.own) // x.shape[-1], x.shape[-1])
     tensor = here.walk.placed(x, ((math.prod(own), 1),), own)
     y = here.graph.conv2d(here.name, tensor, channels, 1, bias=bias is not None)
-    here.store(f"{here.name}.w", place, (1, 0) if transposed else (0, 1))
+    here.store(f"{here.name}.w", place, (1, 0) if transposed else (0, 1), factor=alpha)
     if bias is not None:
-        here.store(f"{here.name}.b", bias[1], (0,), node=bias[0])
+        value = here.walk.values[bias[0].input[bias[1]]]
+        if not isinstance(value, np.ndarray) or value.size != channels:
+            raise Unsupported(f"its bias is no constant of {channels} numbers")
+        here.store(f"{here.name}.b", bias[1], tuple(range(value.ndim)), node=bias[0], factor=beta)
     layout = tuple(tuple((n, step // own[2] * channels) for n, step in axis) for axis in x.layout[:-1])
     here.give_value(Value(y, (*own[:2], channels), (*layout, packed([(channels, 1)]))))
 

@@ -84,9 +84,9 @@ def reshaped(layout: Layout, shape: Sequence[int]) -> Layout:
         raise Unshaped("it makes a number without axes")
     rest = [digit for axis in layout for digit in axis]
     found: list[list[Digit]] = []
-    for n in shape:
+    for place, n in enumerate(shape):
         axis, left = list[Digit](), n
-        while rest and (left > 1 or rest[0] == SAMPLES):
+        while rest and (left > 1 or rest[0] == SAMPLES and not (axis and follow(rest, shape[place + 1 :]))):
             length, step = rest.pop(0)
             if length > left:  # the slow part of it
                 length, fast = left, length // left if length % left == 0 else 0
@@ -99,6 +99,15 @@ def reshaped(layout: Layout, shape: Sequence[int]) -> Layout:
         found.append(axis)
     found[-1] += rest[:1] if rest[:1] == [SAMPLES] else []
     return tuple(map(packed, found))
+
+
+def follow(rest: Sequence[Digit], shape: Sequence[int]) -> bool:
+    """Do the samples, the first of `rest`, begin the next axis of `shape`, in place of ending the one before?
+
+    At a batch of one no shape says it. They are an axis that is 1; and where the next digit is cut into several axes,
+    as features are into heads, samples go with the first: (T, N, H·D) becomes (T, N·H, D).
+    """
+    return bool(shape) and (shape[0] == 1 or len(rest) > 1 and 1 < shape[0] < rest[1][0])
 
 
 def paired(mine: Sequence[Digit], theirs: Sequence[Digit]) -> list[tuple[int, int, int]]:

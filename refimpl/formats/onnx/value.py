@@ -15,7 +15,7 @@ MAP = (0, 3, 1, 2)  # our axes, in ONNX's order, of a map (N, C, H, W) → (N, H
 ROW = (0, 3, 2)  # of a sequence (N, C, T), a map of one row
 Sides = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right))
 NO_PAD: Sides = ((0, 0), (0, 0))
-FLOATS = (1, 11)  # ONNX's numbers of float32 and float64
+FLOATS = (1, 10, 11)  # ONNX's numbers of float32, float16 and float64, all of which we compute in float32
 TRAINS, FORWARD, MISSING, BEHIND = "trains", "forward only", "missing", "behind a missing one"
 
 

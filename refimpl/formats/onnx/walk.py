@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from .value import MAP, NO_PAD, ROW, Mark, Sides, Stored, Told, Unsupported, Val
 
 WEIGHT = ".weight"  # what PyTorch's names of weights end with: the rest is that of the layer
 QUANTIZE = ("QuantizeLinear", "DequantizeLinear")
+IN_TRAINING = "the file is one of training; batch norms and dropouts are taken, and written back, as in inference"
 MOST_FOLDED = 2**22  # elements of what is computed at once
 
 
@@ -265,10 +267,11 @@ class Walk:
             raise Unsupported("it works along samples")
         if packed(value.layout[axis]) == packed([(length, 1)]) and value.own[-1] == length:
             return value
-        others = [n for n in range(len(value.layout)) if n != axis]
+        order = (*(n for n in range(len(value.layout)) if n != axis), axis)
         own = (1, math.prod(value.shape) // length, length)
-        tensor = self.laid(value, (*others[1:], axis), own)
-        return Value(tensor, own, self.in_order(value.layout, row_major(value.shape), (*others, axis)))
+        digits = [d for n in order for d in value.layout[n] if d != SAMPLES]
+        tensor = self.placed(value, packed(digits), own)
+        return Value(tensor, own, self.in_order(value.layout, row_major(value.shape), order))
 
     def in_order(self, layout: Layout, digits: Axis, order: Sequence[int] = ()) -> Layout:
         """The layout of a tensor whose elements are in the order of the axes, or in `order` of them.
@@ -280,8 +283,13 @@ class Walk:
         for axis in order or range(len(digits)):
             step //= lengths[axis]
             steps[axis] = step
-        each = zip(layout, lengths, steps, strict=True)
-        return tuple(packed([SAMPLES] * (SAMPLES in axis) + [(n, step)]) for axis, n, step in each)
+        found: list[Axis] = []
+        for own, n, step in zip(layout, lengths, steps, strict=True):
+            before: Axis = own[: own.index(SAMPLES)] if SAMPLES in own else ()
+            slow = math.prod(length for length, _ in before)  # of this axis, what counts slower than samples
+            samples = [SAMPLES] * (SAMPLES in own)
+            found.append(packed([(slow, n // slow * step), *samples, (n // slow, step)]))
+        return tuple(found)
 
     def split(self, value: Value, shape: Sequence[int]) -> Value:
         """A value under another shape; Unsupported where it cuts across axes."""
@@ -353,8 +361,14 @@ class Walk:
         self._names.add(found)
         return found
 
+    def note(self, text: str) -> None:
+        """Say something of the whole file, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     def store(self, parameter: str, stored: Stored) -> None:
         """Give a parameter the value of a constant."""
+        stored = self.origin(stored)
         constant = self.values[stored.name]
         if isinstance(constant, Value):
             raise Unsupported(f"{quoted(stored.name)!r} depends on the input of the graph")
@@ -368,6 +382,20 @@ class Walk:
         self.stored[parameter] = replace(stored, shape=constant.shape) if computed else stored
         if floats:
             self.shared(parameter, constant)
+
+    @cached_property
+    def repeats(self) -> dict[str, Any]:
+        """The nodes that repeat a tensor, by what they give."""
+        return {node.output[0]: node for node in self.file.graph.node if node.op_type in ("Expand", "Tile")}
+
+    def origin(self, stored: Stored) -> Stored:
+        """Where a file has a constant before it repeats it for each sample, as a class token: it goes on doing so."""
+        while (node := self.repeats.get(stored.name)) is not None:
+            one, repeated = self.values[node.input[0]], self.values[stored.name]
+            if isinstance(one, Value) or isinstance(repeated, Value) or not np.array_equal(one, repeated):
+                break  # it is repeated at a batch of one too
+            stored = replace(stored, name=node.input[0], node=node.output[0], place=0)
+        return stored
 
     def shared(self, parameter: str, constant: np.ndarray) -> None:
         """Let a parameter be that of an earlier node where both are one constant of the file, read alike.

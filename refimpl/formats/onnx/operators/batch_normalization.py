@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 
 from ..value import Unsupported
-from ..walk import OnnxNode
+from ..walk import IN_TRAINING, OnnxNode
 
 OPERATORS = ("BatchNormalization",)
 NAMES = ("gamma", "beta", "running_mean", "running_var")
@@ -15,6 +15,8 @@ NAMES = ("gamma", "beta", "running_mean", "running_var")
 
 def convert(here: OnnxNode) -> None:
     """A batch_norm, trainable as any of ours."""
+    if here.attr("training_mode", 0):
+        here.walk.note(IN_TRAINING)
     rank = len(here.tensor(0).layout)
     tokens = rank == 2 and here.walk.features(here.tensor(0)) is None  # of all samples, one below the other
     if tokens:

@@ -19,8 +19,7 @@ SAID = "the model is quantized: it trains in floats, and the rounding of its map
 def convert(here: OnnxNode) -> None:
     """A clip; no node of what is dequantized."""
     x = here.padded(0)
-    if SAID not in here.walk.notes:
-        here.walk.notes.append(SAID)
+    here.walk.note(SAID)
     found = mark(here)
     if here.op == "DequantizeLinear":
         made = here.walk.marks.get(x.tensor)
