@@ -12,7 +12,6 @@ from refimpl.compiler.program import Program
 from refimpl.methods.filter_shares import STEPS
 from refimpl.methods.strategy import Turn
 
-from .advice import integers
 from .device import device as devices
 from .device import gpu, kernels
 from .formulas.cost import ARITHMETIC, counts
@@ -267,16 +266,6 @@ def run_macs(program: Program, batches: Iterable[int], of: Callable[[Estimate], 
     steps = Counter(batches)
     total = sum(times * (of or flops_of)(estimate(program, n)) for n, times in steps.items())
     return as_macs(round(total))
-
-
-def run_imacs(program: Program, batches: Iterable[int]) -> int | float:
-    """Product-accumulates of whole numbers, of any bits, that are expected of the same run (`advice.integers`)."""
-    return sum(times * imacs_of(estimate(program, n)) for n, times in Counter(batches).items())
-
-
-def imacs_of(price: Estimate) -> int | float:
-    """Product-accumulates of whole numbers of a step."""
-    return sum(integers.products(price).values())
 
 
 def flops_of(price: Estimate) -> int:

@@ -51,6 +51,7 @@ def draw_up(record: dict) -> dict:
     `slow` is the sentence about a step that took far longer, or None.
     """
     from costmodel import predict
+    from costmodel.advice import integers
     from costmodel.device import device, gpu, room
     from validation.instruments import measured
 
@@ -84,7 +85,7 @@ def draw_up(record: dict) -> dict:
         "macs": predict.as_macs(measured.all_flops(program, made)),
         "executed_macs": predict.as_macs(measured.all_flops(program, made, measured.executed_flops)),
     }
-    if imacs := predict.run_imacs(programs["mid"], batches.elements()):
+    if imacs := integers.run_imacs(programs["mid"], batches.elements()):
         predicted["imacs"], found["imacs"] = imacs, measured.all_flops(program, made, measured.counted_imacs)
     told = slow.advice(record["measured"]["step_seconds"], seconds, program.threads)
     costs = {"predicted": record["predicted"] | predicted, "measured": record["measured"] | found}

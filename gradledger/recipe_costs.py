@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import refimpl as ri
 from costmodel import predict
+from costmodel.advice import integers
 from refimpl.recipes.head import parts_of, parts_of_fit
 from refimpl.training.evaluator import inference
 from validation.instruments import measured
@@ -30,7 +31,7 @@ def drawn_up(record: dict, settings: AdaptSettings, program: ri.Program) -> dict
     infers = inference(program)
     sizes, ran = parts(held, program.batch) * looks, listed(course["seen"])
     found: dict[str, dict] = {"looks": both(infers, sizes, ran)}
-    if imacs := predict.run_imacs(infers, sizes):
+    if imacs := integers.run_imacs(infers, sizes):
         products = {"predicted": imacs, "measured": measured.run_flops(infers, ran, measured.counted_imacs)}
         found["looks"]["imacs"] = products
     if first := course["first"]:

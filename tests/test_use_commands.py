@@ -392,7 +392,8 @@ def test_skip_bad_leaves_out_what_cannot_be_used(said, capsys, file, photos, tmp
         capsys, "predict", file, "--data", tmp_path / "mine", "--skip-bad"
     )
     told = shown(capsys, "evaluate", file, "--data", tmp_path / "mine", "--skip-bad", "--output", tmp_path)
-    assert "test: 6 samples left out: " in told and "broken.png cannot be read" in told
+    assert "test: 6 samples 24 more samples are not of this part: --part all judges by all of them left out: " in told
+    assert "broken.png cannot be read" in told
 
 
 def test_what_is_shown_of_a_run_has_paths_as_they_are_called_from_here(settings, photos, tmp_path, capsys):

@@ -11,10 +11,11 @@ arXiv 2007.03213 prints what its methods save with 8-bit arithmetic ("+Q"). Our 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from refimpl.compiler.ir import Call
+from refimpl.compiler.program import Program
 
 if TYPE_CHECKING:  # a training counts without loading what works with symbols
     from ..predict import Estimate
@@ -44,6 +45,13 @@ def products(estimate: "Estimate") -> dict[Bits, int | float]:
     for call, units in estimate.calls.items():
         found.update(products_of(call, units))
     return dict(sorted(found.items()))
+
+
+def run_imacs(program: Program, batches: Iterable[int]) -> int | float:
+    """Product-accumulates, of any bits, that are expected of a run: a step for each batch size in `batches`."""
+    from ..predict import estimate
+
+    return sum(times * sum(products(estimate(program, n)).values()) for n, times in Counter(batches).items())
 
 
 def products_of(call: Call, units: Mapping[str, int | float]) -> dict[Bits, int | float]:

@@ -30,7 +30,7 @@ from refimpl.backends.cuda import (
     convolution,
     depthwise,
     error_map_pruning_rules,
-    gradient_filter,
+    gradient_filter_patches,
     groups,
     quantized,
 )
@@ -56,7 +56,7 @@ TUNED: dict[
     convolution.GRAD_X: (2, 2, "mask", 1, "kept", 4, (GEOMETRY,)),
     convolution.GRAD_W: (5, 2, "mask", 1, "kept", 2, (GEOMETRY,), ()),
     groups.PRODUCTS: (1, 1, 1, (3,), (4,)),
-    gradient_filter.GRAD_X: (2, 2, 2, (5,), (4,)),
+    gradient_filter_patches.GRAD_X: (2, 2, 2, (5,), (4,)),
     quantized.FORWARD: ("int8 2", "int8 2", "int8 4", *("int32 1",) * 3, (GEOMETRY,), (5,)),
     quantized.WIDE_FORWARD: ("int8 2", "int8 2", "int16 4", *("int32 1",) * 3, (GEOMETRY,), (5,)),
 }
@@ -116,9 +116,12 @@ def every() -> Iterator[Code]:
     pair, mask = types.UniTuple(types.int64, 2), types.Array(types.uint8, 2, "C")
     maps = [types.Array(types.float32, 4, "C")] * 2
     pooled = (*whole, *maps, mask, types.Array(types.float32, 1, "C"), pair, types.int64)
-    yield Code("pool_dy_through", cuda.grid_function(gradient_filter.POOL.body), pooled, False)
+    yield Code("pool_dy_through", cuda.grid_function(gradient_filter_patches.POOL.body), pooled, False)
     yield Code(
-        "add_slices_to_taps", cuda.grid_function(gradient_filter.TO_TAPS.body), (*whole, rows[1], rows[1]), False
+        "add_slices_to_taps",
+        cuda.grid_function(gradient_filter_patches.TO_TAPS.body),
+        (*whole, rows[1], rows[1]),
+        False,
     )
     row, table, kept = rows[0], rows[1], types.Array(types.int32, 1, "C")
     scored = (*whole, table, table, mask, row, table, types.float32, types.float32, *whole * 2)

@@ -12,7 +12,7 @@ from ...compiler.ir import AtBatch, Call, Launch, Prefix
 from ...compiler.lower import Lowering
 from ...methods import gradient_filter as gf
 from ..common import named, present, through
-from . import gradient_filter as on_tiles
+from . import gradient_filter_patches as patches
 from .conv_rules import EVERY, few, in_slices, pixels
 
 PLAIN = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}
@@ -28,7 +28,7 @@ def pool_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
     items = AtBatch(lambda n: n * mean.batched * int(np.prod(mean.shape[1:])))
     args = (items, mean, dy, mask, scale, pool.attrs["patch"], pool.attrs["align"])
     covers = (*arrival.passed, pool)
-    return [Launch(named(covers), on_tiles.POOL, args, present(dy, mask, scale), (mean,), covers)]
+    return [Launch(named(covers), patches.POOL, args, present(dy, mask, scale), (mean,), covers)]
 
 
 def grad_x(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -44,7 +44,7 @@ def grad_x(lowering: Lowering, call: Call) -> list[Launch] | None:
     before = [gf.rows_before(*axis, align) for axis in zip(maps, grid, sides, strict=True)]
     mean, covers = pixels(call.arrays["dy_mean"]), (call, expand)
     args = (pixels(dx), mean, w, (*maps, *grid, z["G"]), (*sides, *before))
-    return [Launch(named(covers), on_tiles.GRAD_X, args, (mean, w), (args[0],), covers)]
+    return [Launch(named(covers), patches.GRAD_X, args, (mean, w), (args[0],), covers)]
 
 
 def grad_w(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -60,7 +60,7 @@ def grad_w(lowering: Lowering, call: Call) -> list[Launch] | None:
     elements, taps = math.prod(one.shape), math.prod(dw.shape[:2])
     flat = Prefix(partial.buffer.reshape((partial.buffer.shape[0], elements)), partial.length)
     args = (elements, dw.reshape((taps, elements)), flat)
-    return [product, Launch(expand.name, on_tiles.TO_TAPS, args, (partial.buffer,), (dw,), (expand,))]
+    return [product, Launch(expand.name, patches.TO_TAPS, args, (partial.buffer,), (dw,), (expand,))]
 
 
 RULES = {  # rule → the passes of the calls that it begins at

@@ -35,7 +35,7 @@ def pool_dy_through(t, dy_mean, dy, mask, scale, patch=(2, 2), align=0):
 
 
 def spread_grad_x(tile: Tile, dtype):
-    """dx, (N·H·W, C), in one go: for each patch Σ_k dy_mean · w_sum, eq. (3), written to all its pixels.
+    """dx, (N·H·W, C): for each patch Σ_k dy_mean · w_sum, arXiv 2301.00330 eq. (3), written to all its pixels.
 
     dy_mean: (patches, K); w_sum: (C/G, K); a tile of patches and channels of a group a block. sizes: H, W, U, V and G;
     window: rows and columns of a patch of x, and how many of the first one's lie above and to the left of the map.
@@ -95,7 +95,10 @@ def spread_grad_x(tile: Tile, dtype):
 
 
 def add_slices_to_taps(t, dw, partial):
-    """Gradient of w, (taps, E), eq. (5): the sum of partial, (slices, E), at every tap. For E items."""
+    """Gradient of w, (taps, E), arXiv 2301.00330 eq. (5): the sum of partial, (slices, E), at every tap.
+
+    For E items.
+    """
     total = partial[0, t]
     for s in range(1, partial.shape[0]):
         total += partial[s, t]
