@@ -49,6 +49,7 @@ def on_gpu(output: Path | None, watch: Watch, seconds: float = 240.0, layers: in
         raise Malformed(str(e)) from None
     chosen = gpu_calibration.LAYERS[:layers]
     rates, steadiness = gpu_calibration.measure(predict.call_counts, watch, seconds, chosen)
+    context = gpu_calibration.context_bytes()
     one = {"caches": {"fast": 0, "last": 0}, "factor": rounded(rates.factor), "rates": table(rates)}
     record = {
         "ok": True,
@@ -62,7 +63,7 @@ def on_gpu(output: Path | None, watch: Watch, seconds: float = 240.0, layers: in
         "bandwidth": rounded(about.bandwidth),
         "threads": {"1": one | {"steadiness": steadiness}},
         "measured_here": not cuda.simulated(),
-        "runtime_bytes": {"fixed": gpu_calibration.context_bytes(), "launch": 0},
+        "runtime_bytes": None if context is None else {"fixed": context, "launch": 0},
         **provenance(),
     }
     return written(record, output or devices.gpu_path())

@@ -416,6 +416,9 @@ def test_a_context_is_measured_on_another_process_that_opens_one(monkeypatch):
     assert next(free, None) is None
     free = iter([900, 700, 800, 650, 700, 600])
     assert gpu_calibration.context_bytes() == 100
+    free = iter([900] * 6)
+    monkeypatch.setattr(gpu_calibration.sys, "executable", "false")  # it ends without a word
+    assert gpu_calibration.context_bytes() is None
 
 
 def test_a_simulated_context_takes_nothing(monkeypatch):

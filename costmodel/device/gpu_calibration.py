@@ -49,26 +49,29 @@ def measure(
     return Rates(rates.fit(samples), rates.spread(samples)), steadiness
 
 
-def context_bytes() -> int:
+def context_bytes() -> int | None:
     """Bytes of the GPU's memory that a process takes before it allocates any: its context, and what comes with it.
 
-    As many are free less when another process has opened one. 0 in the simulator. CudaError where there is no GPU.
+    As many are free less when another process has opened one; None where none can, as on a GPU that is one process's
+    alone. 0 in the simulator. CudaError where there is no GPU.
     """
     cuda.check()
     if cuda.simulated():
         return 0
-    return min(_taken_by_another() for _ in range(OTHERS))
+    taken = [_taken_by_another() for _ in range(OTHERS)]
+    known = [nbytes for nbytes in taken if nbytes is not None]
+    return min(known) if len(known) == OTHERS else None
 
 
-def _taken_by_another() -> int:
-    opened = "import sys; from refimpl.kernels import cuda; cuda.zeros(1); print(flush=True); sys.stdin.read()"
+def _taken_by_another() -> int | None:
+    opens = "import sys; from refimpl.kernels import cuda; cuda.zeros(1); print(flush=True); sys.stdin.read()"
     before = cuda.free_bytes()
-    with subprocess.Popen([sys.executable, "-c", opened], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with subprocess.Popen([sys.executable, "-c", opens], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdin and other.stdout
-        other.stdout.readline()  # it holds one now; or it has ended, and nothing was taken
+        opened = other.stdout.readline()  # it holds one now; nothing comes from one that has ended
         taken = before - cuda.free_bytes()
         other.stdin.close()
-    return max(0, taken)
+    return max(0, taken) if opened else None
 
 
 class TimedProgram:

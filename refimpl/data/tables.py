@@ -160,10 +160,10 @@ def table_of(cells: Cells, columns: Columns, problems: Problems, at: str = "") -
             found.append(numbers)
             good.append(i)
     apart = np.diff(good, prepend=good[:1]) > 1
-    if columns.clock is not None and good:
+    if columns.clock is not None and len(times := _numbers(cells, columns.clock)) > 1 and good:
         now = np.array([cells.number(cells.rows[i][columns.clock]) for i in good], float)  # none becomes NaN
         steps = np.diff(now, prepend=now[:1])
-        apart |= (steps < 0) | (steps > JUMP * np.median(np.diff(_numbers(cells, columns.clock))))
+        apart |= (steps < 0) | (steps > JUMP * np.median(np.diff(times)))
     gaps = np.cumsum(apart)
     of = (columns.label, columns.group)
     named = [None if c is None else np.array([cells.rows[i][c].strip() for i in good]) for c in of]
