@@ -19,7 +19,7 @@ from costmodel.device import calibration, gpu_calibration
 from gradledger import adapt
 from gradledger.settings import AdaptSettings
 from refimpl.backends.cuda import alike, conv_rules, quantized, tile
-from refimpl.backends.cuda.convolution import Geometry
+from refimpl.backends.cuda.convolution import geometry_of
 from refimpl.backends.cuda.gpu import AHEAD, Gpu
 from refimpl.backends.cuda.rules import RULES
 from refimpl.graph import INPUT, Graph
@@ -183,11 +183,11 @@ def in_words():
         assert len(np.unique(y)) > 20
         numbers = tuple(int(attrs[a]) for a in ("x_zero", "y_zero", "low", "high", "twice"))
         found = cuda.to_device(np.zeros((y.size // outputs, outputs), np.int8))
-        there = {a: cuda.to_device(v) if v.size else v for a, v in arrays.items()}
+        there = {a: cuda.to_device(v) for a, v in arrays.items()}
         x, w, multiplier, shift, b = there.values()
         kernel = (quantized.FORWARD, quantized.WIDE_FORWARD)[case % 2]
         x = x.reshape(-1, each * groups)
-        kernel(found, x, w, b, multiplier, shift, Geometry.of({**sizes, "G": groups}, attrs), numbers)
+        kernel(found, x, w, b, multiplier, shift, geometry_of({**sizes, "G": groups}, attrs), numbers)
         np.testing.assert_array_equal(found.copy_to_host().reshape(y.shape), y)
     print("in words, to the bit")
 

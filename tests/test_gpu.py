@@ -12,7 +12,7 @@ from costmodel.device import gpu_calibration
 from refimpl import backends
 from refimpl.backends.cuda import batch_norm, replay
 from refimpl.backends.cuda.alike import OfEach
-from refimpl.backends.cuda.convolution import Geometry, slices_of
+from refimpl.backends.cuda.convolution import geometry_of, slices_of
 from refimpl.backends.cuda.depthwise import Unrolled
 from refimpl.backends.cuda.gpu import Gpu
 from refimpl.backends.cuda.replay import Replayed
@@ -401,7 +401,7 @@ def test_long_sums_of_few_tiles_are_cut_into_slices(monkeypatch):
 
 def test_a_geometry_is_plain_numbers():
     attrs = {"stride": (2, 1), "dilation": (1, 3), "pad": ((4, 5), (6, 7))}
-    found = Geometry.of(dict.fromkeys("HWPQGRS", 1), attrs)
+    found = geometry_of(dict.fromkeys("HWPQGRS", 1), attrs)
     assert found == (1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 3, 4, 6) and len(found) == cuda_code.GEOMETRY
 
 

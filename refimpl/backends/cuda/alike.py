@@ -70,7 +70,7 @@ class OfEach:
     @cached_property
     def loop(self):
         """The CUDA kernel."""
-        return cuda.toolkit().jit(self.function())
+        return cuda.compiled(self.function())
 
     def __call__(self, items: int, *args, stream=0) -> None:
         """Launch it in a stream."""

@@ -50,7 +50,7 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
     if chain.sum:
         residual = pixels(chain.residual.reshape(arrays["y"].shape))
     shift = absent(1, dtype) if shift is None else shift
-    geometry, y = on_tiles.Geometry.of(sizes, attrs), pixels(chain.y.reshape(arrays["y"].shape))
+    geometry, y = on_tiles.geometry_of(sizes, attrs), pixels(chain.y.reshape(arrays["y"].shape))
     args = (y, x, w, scale, shift, residual, geometry, activation(chain.rectifier))
     reads = present(x, w, scale, shift, residual)
     return [Launch(named(chain.calls), on_tiles.FORWARD, args, reads, (y,), chain.calls)]
@@ -86,7 +86,7 @@ def of_input(
 ) -> Launch:  # fmt: skip
     """The launch of the gradient of a convolution's input."""
     dx = pixels(dx)
-    args = (dx, *dy, w, on_tiles.Geometry.of(sizes, attrs))
+    args = (dx, *dy, w, on_tiles.geometry_of(sizes, attrs))
     return Launch(named(covers), on_tiles.GRAD_X, args, (*present(*dy), w), (dx,), covers)
 
 
@@ -98,7 +98,7 @@ def in_slices(
     sizes: at the full batch, of N maps with P·Q output pixels.
     """
     number, length = on_tiles.slices_of(sizes)
-    geometry, x = on_tiles.Geometry.of(sizes, attrs), pixels(x)
+    geometry, x = on_tiles.geometry_of(sizes, attrs), pixels(x)
     partial = Buffer(f"{call.node}.slices", (number, *dw.shape), dw.dtype, "arena")
     batched = dy[0].batched  # output pixels of a sample
     made = Prefix(partial, lambda n: up(n * batched, length))

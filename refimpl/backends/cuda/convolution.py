@@ -20,14 +20,10 @@ BLOCKS = 512  # that keep the GPUs busy; fewer are made more by slices of the su
 PIXELS = 512  # that a slice has at least
 
 
-class Geometry(tuple):
+def geometry_of(sizes: dict, attrs: dict) -> tuple[int, ...]:
     """(H, W, P, Q, G, R, S, rows apart, columns apart of outputs and of taps, rows above, columns left)."""
-
-    @classmethod
-    def of(cls, sizes: dict, attrs: dict) -> "Geometry":
-        """That of a convolution."""
-        letters = (sizes[letter] for letter in "HWPQGRS")
-        return cls(map(int, (*letters, *attrs["stride"], *attrs["dilation"], attrs["pad"][0][0], attrs["pad"][1][0])))
+    letters = (sizes[letter] for letter in "HWPQGRS")
+    return *map(int, (*letters, *attrs["stride"], *attrs["dilation"], attrs["pad"][0][0], attrs["pad"][1][0])),
 
 
 def forward(tile: Tile, dtype):

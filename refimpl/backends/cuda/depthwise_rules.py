@@ -10,7 +10,7 @@ from ...kernels.cuda import simulated
 from ..common import absent, activation, named, present, through
 from . import depthwise
 from .conv_rules import ADD, pixels
-from .convolution import Geometry
+from .convolution import geometry_of
 from .tile import up
 
 ITEMS, ROWS = 1 << 14, 64  # threads that keep a GPU busy, and output pixels that are worth one of them
@@ -37,7 +37,7 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
     x, w, y = pixels(arrays["x"]), arrays["w"], pixels(whole)
     each = rows_of(whole) * up(sizes["Q"], depthwise.EACH) * sizes["C"]
     args = (
-        AtBatch(lambda n: n * each), y, x, w, scale, shift, Geometry.of(sizes, attrs), activation(chain.rectifier),
+        AtBatch(lambda n: n * each), y, x, w, scale, shift, geometry_of(sizes, attrs), activation(chain.rectifier),
     )  # fmt: skip
     reads = present(x, w, scale, shift)
     return [Launch(named(chain.calls), depthwise.FORWARD, args, reads, (y,), chain.calls)]
@@ -57,7 +57,7 @@ def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
 def gradient(arrival: Arrival, call: Call, covers: tuple[Call, ...]) -> list[Launch]:
     """The launches of one gradient; that of the weights adds its slices where it has several."""
     sizes, attrs, a = convolution(call)
-    geometry, channels = Geometry.of(sizes, attrs), sizes["C"]
+    geometry, channels = geometry_of(sizes, attrs), sizes["C"]
     dy = pixels(arrival.dy.reshape(a["dy"].shape)), *through(arrival)
     if call.passed in grouping.GRAD_X:
         each = rows_of(a["dx"]) * up(sizes["W"], depthwise.EACH) * channels

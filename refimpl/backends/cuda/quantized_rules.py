@@ -9,7 +9,7 @@ from ...ops import quantized_conv2d, quantized_linear
 from ..common import absent, present
 from . import quantized as on_tiles
 from .conv_rules import few, pixels
-from .convolution import Geometry
+from .convolution import geometry_of
 
 
 def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -21,7 +21,7 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
     b, multiplier, shift = (arrays.get(name, absent(1, np.int32)) for name in ("b", "multiplier", "shift"))
     ends = tuple(int(call.attrs.get(name, 0)) for name in ("x_zero", "y_zero", "low", "high", "twice"))
     kernel = on_tiles.FORWARD if w.dtype == np.int8 else on_tiles.WIDE_FORWARD
-    args = (y, x, w, b, multiplier, shift, Geometry.of(sizes, attrs), ends)
+    args = (y, x, w, b, multiplier, shift, geometry_of(sizes, attrs), ends)
     return [Launch(call.name, kernel, args, present(x, w, b, multiplier, shift), (y,), (call,))]
 
 
