@@ -199,7 +199,7 @@ class Stream:
     def __init__(self):
         self.queue, self.waits = [], 0
 
-    def synchronize(self):
+    def sync(self):
         self.waits += 1
         for queued in self.queue:
             queued()

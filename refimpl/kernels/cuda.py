@@ -9,6 +9,7 @@ grid are right for every number of blocks and threads.
 
 import ctypes
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -49,7 +50,9 @@ def package() -> str:
 @cache
 def toolkit():
     """The interface of that package: `jit`, `grid`, `shared`, `to_device`, …"""
-    return import_module(PACKAGES[package()])
+    found = import_module(PACKAGES[package()])
+    warnings.filterwarnings("ignore", ".*Grid size [0-9]+ will likely result in GPU under-utilization")  # small nets do
+    return found
 
 
 @cache

@@ -103,20 +103,21 @@ def touched_by(trainer: Trainer, x: Inputs, y: np.ndarray) -> int:
 
 def _touched(trainer: Trainer, x: Inputs, y: np.ndarray, pattern: int) -> int:
     """Number of the last arena byte that a step changes from `pattern`, plus one."""
-    program, block = trainer.program, trainer.runner.block
-    block[...] = pattern
+    program, block, backend = trainer.program, trainer.runner.block, trainer.backend
+    for start in range(0, block.size, BLOCK):  # of a GPU, and large
+        backend.write(block[start : start + BLOCK], pattern)
     with threads(program.threads):
         trainer.rehearse(taken(x, slice(program.batch)), y[: program.batch])
     end = GUARD + program.peak_bytes
-    if (block[:GUARD] != pattern).any() or (block[end : end + GUARD] != pattern).any():
+    if any((backend.read(block[at : at + GUARD]) != pattern).any() for at in (0, end)):
         raise AssertionError("a kernel wrote outside the arena")
-    return _end_of_other(block[GUARD:end], pattern)
+    return _end_of_other(block[GUARD:end], pattern, backend.read)
 
 
-def _end_of_other(values: np.ndarray, value: int) -> int:
-    """Number of the last entry that is not `value`, plus one; 0 where there is none."""
-    for start in range((len(values) - 1) // BLOCK * BLOCK, -1, -BLOCK):
-        other = np.flatnonzero(values[start : start + BLOCK] != value)
+def _end_of_other(values, value: int, read: Callable) -> int:
+    """Number of the last entry that is not `value`, plus one; 0 where there is none. read: of a part its numbers."""
+    for start in range((values.size - 1) // BLOCK * BLOCK, -1, -BLOCK):
+        other = np.flatnonzero(read(values[start : start + BLOCK]) != value)
         if len(other):
             return start + int(other[-1]) + 1
     return 0

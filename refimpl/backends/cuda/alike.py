@@ -6,8 +6,10 @@ all: a thread finds the call that its number belongs to and runs the pass's own 
 are those of a launch for each.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
+from typing import cast
 
 from ...compiler.executed import EACH
 from ...compiler.ir import Buffer, Call, Launch, Region, Segment, Segments
@@ -63,8 +65,9 @@ class OfEach:
         """The same, not compiled."""
         toolkit = cuda.toolkit()
         item, find = toolkit.jit(device=True)(self.passed.body), row_of
-        scope: dict = {"cuda": toolkit, "item": item, "row_of": find, "__name__": self.__module__}
-        exec(compile(self.source(), f"<{self.__name__}>", "exec"), scope)
+        file = cast(str, inspect.getsourcefile(self.passed.body))  # Numba's disk cache asks where a kernel comes from
+        scope: dict = {"cuda": toolkit, "item": item, "row_of": find, "__name__": self.__module__, "__file__": file}
+        exec(compile(self.source(), file, "exec"), scope)
         return scope[self.__name__]
 
     @cached_property

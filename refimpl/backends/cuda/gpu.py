@@ -160,7 +160,7 @@ class Gpu:
         """Wait for the stream."""
         if not cuda.simulated():
             with cuda.told():
-                self.stream.synchronize()
+                self.stream.sync()
         self._given.clear()
         self._staged = 0
 
