@@ -1,4 +1,7 @@
-"""Run by test_cuda in a process of its own: `simulate` every pass under Numba's CUDA simulator, or compile it to `ptx`.
+"""Run by test_cuda in a process of its own: run every pass, or compile every kernel to `ptx`.
+
+`passes` runs under Numba's CUDA simulator, `passes emulated` what the compiler makes, on a stand-in
+for the driver.
 
 Prints one line per pass; the last line is `done`.
 """
@@ -19,6 +22,7 @@ from refimpl.ops import passes_of
 from validation.instruments import cuda_code
 from validation.instruments.cuda_code import modules
 from validation.instruments.drawn_passes import pass_case
+from validation.instruments.emulator.driver import stand_in
 
 
 def any_call(passed):
@@ -90,7 +94,7 @@ def whole_calls():
             yield passed, arrays, case.attrs, {d: n for d, n in case.sizes.items() if d not in found}
 
 
-def simulate():
+def run_passes():
     calls = [*filtered_calls(), *channel_calls(), *whole_calls()]
     for module in modules("ops"):
         name = module.__name__.rsplit(".", 1)[-1]
@@ -112,8 +116,8 @@ def simulate():
             passed.kernel(passed.count_items(letters), *device.values(), *passed.attrs(attrs).values())
         for a in host:
             error = distance(device[a].copy_to_host(), host[a])
-            assert error < 1e-12, f"{passed}: {a} is off by {error:.1e} under the CUDA simulator"
-        print("simulated", passed)
+            assert error < 1e-12, f"{passed}: {a} is off by {error:.1e} without a GPU"
+        print("ran", passed)
     for passed, *made in {made[0]: made for made in calls}.values():
         for letter in passed.adds[:1]:
             in_slices(passed, *made, letter)
@@ -134,8 +138,8 @@ def in_slices(passed, arrays, attrs, letters, letter):
         found[side] = [v if side == "host" else v.copy_to_host() for v in partial.values()]
     for host, device in zip(*found.values(), strict=True):
         error = distance(device[np.isfinite(host)], host[np.isfinite(host)])
-        assert error < 1e-12, f"{passed} along {letter} is off by {error:.1e} under the CUDA simulator"
-    print("simulated", passed, "along", letter)
+        assert error < 1e-12, f"{passed} along {letter} is off by {error:.1e} without a GPU"
+    print("ran", passed, "along", letter)
 
 
 def ptx():
@@ -163,5 +167,7 @@ def ptx():
 
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
-    {"simulate": simulate, "ptx": ptx}[mode](*arguments)
+    driver = stand_in() if arguments == ["emulated"] else None
+    {"passes": run_passes, "ptx": ptx}[mode]()
+    assert driver is None or driver.problem is None
     print("done")

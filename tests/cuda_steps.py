@@ -1,8 +1,9 @@
-"""Run by test_cuda in a process of its own, under Numba's CUDA simulator: whole steps of small nets, every method.
+"""Run by test_cuda in a process of its own, without a GPU: whole steps of small nets, every method.
 
 `nets`: three small nets under every method; `drawn FIRST LAST`: drawn nets and plans of these seeds. Each trains two
 steps on the simulated GPU and by the reference kernels of the CPU. `commands FOLDER`: what a person runs there.
-Prints one line for each; the last line is `done`.
+Prints one line for each; the last line is `done`. With `emulated` behind a mode's arguments what the compiler makes is
+run on a stand-in for the driver, else the kernels as Python in Numba's simulator.
 """
 
 import sys
@@ -11,12 +12,14 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pytest
 from test_quantize import with_weights
 
 import refimpl as ri
 from costmodel import predict
 from costmodel.device import calibration, gpu_calibration
 from gradledger import adapt
+from gradledger.errors import Malformed
 from gradledger.settings import AdaptSettings
 from refimpl.backends.cuda import alike, conv_rules, quantized, tile
 from refimpl.backends.cuda.convolution import geometry_of
@@ -32,8 +35,10 @@ from refimpl.surgery.quantize import quantize
 from validation.bench.gpu import GpuFiltered
 from validation.instruments.drawn_nets import net_case, plan_of
 from validation.instruments.drawn_passes import picker
+from validation.instruments.emulator.driver import stand_in
 
 CLASSES, BATCH = 3, 3
+DRIVERS: list = []  # the stand-in, where there is one
 TILED = (
     "backprop",
     "error-map-pruning",
@@ -276,20 +281,10 @@ def commands(folder):
     measured, steadiness = gpu_calibration.measure(predict.call_counts, lambda *_: None, 100, layers, 1)
     assert steadiness["cases"] == 2 and measured.by_kernel["any"]["call"] > 0
     print("calibrated", flush=True)
-    g = Graph("tiny", (4, 4), 2)
-    x = g.relu("relu", g.batch_norm("bn", g.conv2d("conv", INPUT, 3, 3, pad=1)))
-    g.linear("fc", g.global_avg_pool("mean", x), CLASSES)
-    ri.Trainer(ri.compile(g, ri.Plan(), 4, threads=1), seed=1).save(folder / "tiny.safetensors")
-    rng, y = np.random.default_rng(0), np.arange(24) % CLASSES
-    x = rng.normal(size=(24, 4, 4, 2)).astype(np.float32) + np.array([1, -0.5], np.float32) * y[:, None, None, None]
-    np.savez(folder / "data.npz", x=x, y=y)
+    tiny(folder)
     found = {}
     for backend in ("cuda", "fast"):
-        settings = AdaptSettings(
-            model=str(folder / "tiny.safetensors"), data=str(folder / "data.npz"), epochs=1, batch=8, recipe="plain",
-            lr=0.1, backend=backend, threads=1, train_last="all",
-        )  # fmt: skip
-        found[backend] = adapt.run(settings, folder / backend, False, lambda event: None)
+        found[backend] = adapt.run(of_tiny(folder, backend), folder / backend, False, lambda event: None)
     ours, theirs = found["cuda"], found["fast"]
     assert ours["accuracy_after"] == theirs["accuracy_after"] and ours["recall"] == theirs["recall"]
     np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=1e-4)
@@ -299,6 +294,53 @@ def commands(folder):
     print("adapted", flush=True)
     assert GpuFiltered(8, 5, 4, 2, batch=2).error() < 1e-6
     print("filtered", flush=True)
+
+
+def tiny(folder):
+    """A small net and data for it."""
+    g = Graph("tiny", (4, 4), 2)
+    x = g.relu("relu", g.batch_norm("bn", g.conv2d("conv", INPUT, 3, 3, pad=1)))
+    g.linear("fc", g.global_avg_pool("mean", x), CLASSES)
+    ri.Trainer(ri.compile(g, ri.Plan(), 4, threads=1), seed=1).save(folder / "tiny.safetensors")
+    rng, y = np.random.default_rng(0), np.arange(24) % CLASSES
+    x = rng.normal(size=(24, 4, 4, 2)).astype(np.float32) + np.array([1, -0.5], np.float32) * y[:, None, None, None]
+    np.savez(folder / "data.npz", x=x, y=y)
+
+
+def of_tiny(folder, backend, epochs=1):
+    return AdaptSettings(
+        model=str(folder / "tiny.safetensors"), data=str(folder / "data.npz"), epochs=epochs, batch=8, recipe="plain",
+        lr=0.1, backend=backend, threads=1, train_last="all",
+    )  # fmt: skip
+
+
+def faults(folder):
+    """A GPU that vanishes, one without memory left: one sentence, nothing lost. And sections are captured as graphs."""
+    folder = Path(folder)
+    tiny(folder)
+    settings, driver = of_tiny(folder, "cuda", 4), DRIVERS[0]
+
+    def made(name, resume=False):
+        adapt.run(settings, folder / name, resume, lambda event: None)
+        return (folder / name / "adapted.safetensors").read_bytes()
+
+    held = cuda.zeros(cuda.free_bytes() - 4096)
+    with pytest.raises(Malformed, match="the GPU has [0-9,]+ of its 67,108,864 bytes free, and [0-9,]+ are needed"):
+        made("without memory")
+    print("without memory", flush=True)
+    del held
+    undisturbed = made("undisturbed")
+    assert driver.graphs and all(driver.graphs.values())
+    launches = len(driver.launched)
+    for part in (0.3, 0.6):
+        name = f"vanishes after {part}"
+        driver.left = len(driver.launched) + int(part * launches)
+        with pytest.raises(Malformed, match="the GPU stopped working .*go on with: gradledger adapt --resume"):
+            made(name)
+        driver.left = None
+        driver.library.stand_in_fails(0)
+        assert made(name, resume=True) == undisturbed
+        print(name, flush=True)
 
 
 def trained(program, backend, x, y):
@@ -317,5 +359,9 @@ def dict_of(outputs):
 
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
-    {"nets": nets, "drawn": drawn, "commands": commands}[mode](*arguments)
+    if arguments[-1:] == ["emulated"]:
+        DRIVERS.append(stand_in())
+        arguments.pop()
+    {"nets": nets, "drawn": drawn, "commands": commands, "faults": faults}[mode](*arguments)
+    assert all(driver.problem is None for driver in DRIVERS)
     print("done")

@@ -23,7 +23,7 @@ PIXELS = 512  # that a slice has at least
 def geometry_of(sizes: dict, attrs: dict) -> tuple[int, ...]:
     """(H, W, P, Q, G, R, S, rows apart, columns apart of outputs and of taps, rows above, columns left)."""
     letters = (sizes[letter] for letter in "HWPQGRS")
-    return *map(int, (*letters, *attrs["stride"], *attrs["dilation"], attrs["pad"][0][0], attrs["pad"][1][0])),
+    return (*map(int, (*letters, *attrs["stride"], *attrs["dilation"], attrs["pad"][0][0], attrs["pad"][1][0])),)
 
 
 def forward(tile: Tile, dtype):

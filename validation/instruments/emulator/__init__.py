@@ -1,0 +1,1 @@
+"""PTX of our kernels, read and run without a GPU, every access to memory checked."""

@@ -1,0 +1,162 @@
+"""A driver of NVIDIA's that is none: `numba-cuda` and `cuda.core` run on it as they are, their kernels as PTX.
+
+`stand_in()` loads `driver.c` under the name of the driver, so that this process finds one GPU: arrays, streams, graphs,
+launches and errors go their real way up to the driver's interface, and each kernel is run by `machine`, every access to
+memory checked. It needs a C compiler and a package that compiles for CUDA. Its times say nothing of a GPU's.
+"""
+
+import ctypes
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from refimpl.kernels import cuda
+
+from .assembly import Kernel, read
+from .machine import NUMBERS, Machine
+
+NOT_READ, ILLEGAL_ADDRESS = 218, 700  # errors of the driver: PTX that is invalid, memory that was not to be touched
+MOST_PIECES = 1 << 14  # of memory in use
+_LOAD = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
+_LAUNCH = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, *[ctypes.c_uint] * 6, ctypes.POINTER(ctypes.c_void_p), ctypes.c_int
+)
+_REPLAY = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+
+
+class Executed(NamedTuple):
+    """What a launch executed: the kernel's name, and instructions by operation over all threads."""
+
+    kernel: str
+    counts: Counter[str]
+
+
+class Launch(NamedTuple):
+    """A kernel with blocks and threads along x, y and z, and the 64 bits of each argument."""
+
+    kernel: Kernel
+    blocks: tuple[int, int, int]
+    threads: tuple[int, int, int]
+    arguments: list[int]
+
+
+class Driver:
+    """What stands behind the interface in C. launched: what ran so far; problem: why the last call that failed did.
+
+    left: launches after which the GPU is gone, each call failing with ILLEGAL_ADDRESS from then on; None for never.
+    """
+
+    def __init__(self, library: Path, capability: str, nbytes: int, version: int):
+        self.machine = Machine(nbytes)
+        self.library = ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+        self.texts: dict[bytes, Kernel] = {}
+        self.kernels: dict[int, Kernel] = {}
+        self.graphs: dict[int, list[Launch]] = {}
+        self.launched: list[Executed] = []
+        self.problem: Exception | None = None
+        self.left: int | None = None
+        self._calls = (
+            _LOAD(self._load),
+            _LAUNCH(self._launch),
+            _REPLAY(self._replay),
+        )  # the library keeps only addresses
+        base, size = ctypes.c_uint64(self.machine.base), ctypes.c_size_t(nbytes)
+        self.library.stand_in(*self._calls, base, size, int(capability.replace(".", "")), version)
+
+    def _load(self, image: bytes, name: bytes, handle: int) -> int:
+        try:
+            if image not in self.texts:
+                self.texts[image] = read(image.decode(), NUMBERS)
+            self.kernels[handle] = self.texts[image]
+            return 0
+        except Exception as e:
+            return self._failed(e, NOT_READ)
+
+    def _launch(self, handle: int, x, y, z, a, b, c, arguments, graph: int) -> int:
+        """Now, or into the graph that is being built."""
+        kernel = self.kernels[handle]
+        pieces = (ctypes.string_at(arguments[i], size) for i, (_, size) in enumerate(kernel.parameters))
+        given = [int.from_bytes(piece, "little", signed=True) for piece in pieces]
+        launch = Launch(kernel, (x, y, z), (a, b, c), given)
+        if graph:
+            self.graphs.setdefault(graph, []).append(launch)
+            return 0
+        return self._run(launch)
+
+    def _replay(self, graph: int) -> int:
+        return next((error for launch in self.graphs.get(graph, ()) if (error := self._run(launch))), 0)
+
+    def _run(self, launch: Launch) -> int:
+        if self.left == len(self.launched):
+            self.library.stand_in_fails(ILLEGAL_ADDRESS)
+            return ILLEGAL_ADDRESS
+        try:
+            counts = self.machine.run(*launch, self._ranges(launch.arguments))
+        except Exception as e:
+            return self._failed(e, ILLEGAL_ADDRESS)
+        self.launched.append(Executed(launch.kernel.name, counts))
+        return 0
+
+    def _failed(self, e: Exception, error: int) -> int:
+        self.problem = e
+        print(f"stand-in driver: {e}", file=sys.stderr)
+        return error
+
+    def _ranges(self, arguments: list[int]) -> list[tuple[int, int]]:
+        """The memory that a launch may touch: its arrays, as `numba-cuda` hands them on, else all that is in use.
+
+        An array is nothing twice, its size, the bytes of a number and where it lies, then shape and strides.
+        """
+        base, end = self.machine.base, self.machine.base + self.machine.memory.size
+        found = []
+        for i in range(len(arguments) - 4):
+            meminfo, parent, size, each, at = arguments[i : i + 5]
+            if meminfo == parent == 0 and each in (1, 2, 4, 8) and base <= at and at + size * each <= end:
+                found.append((at, at + size * each))
+        if found:
+            return found
+        pieces = np.empty((MOST_PIECES, 2), np.int64)
+        return pieces[: self.library.stand_in_ranges(pieces.ctypes.data_as(ctypes.c_void_p), MOST_PIECES)].tolist()
+
+
+def compiler() -> str | None:
+    """The path of a C compiler."""
+    return next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
+
+
+def stand_in(capability: str = "8.7", nbytes: int = 1 << 26, version: int = 12090) -> Driver:
+    """Let this process find a GPU, to its end. It must not have asked for one before.
+
+    capability: its compute capability; nbytes: its memory; version: of the driver, 12090 for CUDA 12.9. Kernels are not
+    kept on disk, where a GPU would find PTX in the place of its machine code. RuntimeError without a C compiler.
+    """
+    found = compiler()
+    if found is None:
+        raise RuntimeError("there is no C compiler (cc), which makes the stand-in of the driver")
+    source, folder = Path(__file__).with_suffix(".c"), Path(tempfile.mkdtemp())
+    library = folder / cuda.DRIVER
+    options = ["-shared", "-fPIC", "-O1", f"-Wl,-soname,{cuda.DRIVER}"]
+    subprocess.run([found, *options, "-o", str(library), str(source), "-ldl"], check=True)
+    driver = Driver(library, capability, nbytes, version)
+    shutil.rmtree(folder)
+    _hand_on_ptx()
+    cuda.CACHE_DIR = None
+    return driver
+
+
+def _hand_on_ptx() -> None:
+    """Let the package give the driver PTX, which it takes too, in the place of machine code."""
+    cuda.toolkit()
+    codegen, core = import_module("numba.cuda.codegen"), import_module("cuda.core")
+
+    def image(library, cc=None):
+        return core.ObjectCode.from_ptx("\n".join(library.get_asm_strs(cc=library._ensure_cc(cc))).encode())
+
+    codegen.CUDACodeLibrary.get_cubin = image
