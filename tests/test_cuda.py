@@ -10,6 +10,7 @@ import pytest
 from refimpl.methods import error_map_pruning, sparse_update
 from refimpl.methods.registry import known
 from refimpl.ops import passes_of
+from validation.instruments.emulator.driver import compiler
 
 HERE = Path(__file__).parent
 KINDS = ("simulated", "emulated")
@@ -29,8 +30,8 @@ def run(mode, *more, **environment):
 
 def run_without_gpu(kind, mode, *more):
     """A script in Numba's simulator, which runs kernels as Python, or on the machine that runs what they compile to."""
-    if kind == "emulated" and not find_spec("numba_cuda"):
-        pytest.skip("numba-cuda is not installed: install gradledger[cuda12]")
+    if kind == "emulated" and not (find_spec("numba_cuda") and compiler()):
+        pytest.skip("numba-cuda or a C compiler is missing: install gradledger[cuda12] and cc")
     simulates = "1" if kind == "simulated" else "0"
     made = run(mode, *more, *(["emulated"] if kind == "emulated" else []), NUMBA_ENABLE_CUDASIM=simulates)
     assert made.returncode == 0, made.stderr[-3000:]
@@ -68,6 +69,11 @@ def test_whole_steps_of_every_method_without_a_gpu(kind):
 def test_the_commands_without_a_gpu(kind, tmp_path):
     made = run_without_gpu(kind, "commands", "cuda_steps.py", str(tmp_path))
     assert made.stdout.endswith("calibrated\nadapted\nfiltered\ndone\n")
+
+
+def test_a_gpu_that_vanishes_or_has_no_memory_loses_nothing(tmp_path):
+    made = run_without_gpu("emulated", "faults", "cuda_steps.py", str(tmp_path))
+    assert made.stdout.endswith("without memory\nvanishes after 0.3\nvanishes after 0.6\ndone\n")
 
 
 def test_every_kernel_compiles_to_ptx_of_every_capability():

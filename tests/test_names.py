@@ -72,7 +72,9 @@ OTHER_WORDS = {
     r"|gradledger/(command|job|recipe).py|validation/instruments/approximation.py",
     "clip_norm": r"gradledger/recipe.py",
     "identity": r"gradledger/run_state.py",  # of a run
-    "tanh": r"validation/instruments/counted_numbers.py",  # a unit of cost
+    "sub": r"validation/instruments/emulator/machine.py",  # an instruction
+    "add": r"validation/instruments/emulator/machine.py",  # an instruction
+    "tanh": r"validation/instruments/(counted_numbers|emulator/machine).py",  # a unit of cost, an instruction
     "matmul": r"validation/instruments/executing.py",  # NumPy's
     "quantize": r"refimpl/surgery/(__init__|for_step).py",  # a net
 }

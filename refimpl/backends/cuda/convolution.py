@@ -14,7 +14,7 @@ from ...compiler.executed import NOTHING, Ops, executes
 from ...kernels.cuda import jit, simulated
 from ...kernels.cuda import late as cuda
 from ..activation import RELU, RELU6
-from .tile import Tile, Tiled, tile_of, up
+from .tile import Tile, Tiled, adder, tile_of, up
 
 BLOCKS = 512  # that keep the GPUs busy; fewer are made more by slices of the sum
 PIXELS = 512  # that a slice has at least
@@ -33,7 +33,7 @@ def forward(tile: Tile, dtype):
     loads, lanes = rows * depth // threads, threads // depth
     more, line = columns * depth // threads, threads // columns
     own_shape, other_shape, each = (depth, rows + 1), (depth, columns), (each_row, each_column)
-    zero, six = dtype(0), dtype(6)
+    zero, six, add = dtype(0), dtype(6), adder(tile)
 
     @jit
     def kernel(y, x, w, scale, shift, residual, geometry, act):
@@ -73,11 +73,7 @@ def forward(tile: Tile, dtype):
                             value = w[r, s, c, group * outputs + k]
                         other[t // columns + line * i, t % columns] = value
                     cuda.syncthreads()
-                    for d in range(depth):
-                        for i in range(each_row):
-                            value = own[d, t // across + down * i]
-                            for j in range(each_column):
-                                total[i, j] += value * other[d, t % across + across * j]
+                    add(total, own, other, t)
                     cuda.syncthreads()
         for i in range(each_row):
             row = top + t // across + down * i
@@ -108,7 +104,7 @@ def grad_x(tile: Tile, dtype):
     loads, lanes = rows * depth // threads, threads // depth
     more = columns * depth // threads
     own_shape, other_shape, each = (depth, rows + 1), (depth, columns + 1), (each_row, each_column)
-    zero = dtype(0)
+    zero, add = dtype(0), adder(tile)
 
     @jit
     def kernel(dx, dy, mask, scale, kept, w, geometry):
@@ -163,11 +159,7 @@ def grad_x(tile: Tile, dtype):
                             value = w[r, s, c, k]
                         other[t % depth, t // depth + lanes * i] = value
                     cuda.syncthreads()
-                    for d in range(depth):
-                        for i in range(each_row):
-                            value = own[d, t // across + down * i]
-                            for j in range(each_column):
-                                total[i, j] += value * other[d, t % across + across * j]
+                    add(total, own, other, t)
                     cuda.syncthreads()
         for i in range(each_row):
             row = top + t // across + down * i
@@ -186,7 +178,7 @@ def grad_w(tile: Tile, dtype):
     loads, lanes = rows * depth // threads, threads // rows
     more, line = columns * depth // threads, threads // columns
     own_shape, other_shape, each = (depth, rows), (depth, columns), (each_row, each_column)
-    zero = dtype(0)
+    zero, add = dtype(0), adder(tile)
 
     @jit
     def kernel(dw, dy, mask, scale, kept, x, geometry, length):
@@ -245,11 +237,7 @@ def grad_w(tile: Tile, dtype):
                         other[d, t % columns] = value
                 cuda.syncthreads()
                 if begin + start < end:
-                    for d in range(depth):
-                        for i in range(each_row):
-                            value = own[d, t // across + down * i]
-                            for j in range(each_column):
-                                total[i, j] += value * other[d, t % across + across * j]
+                    add(total, own, other, t)
                 cuda.syncthreads()
         for i in range(each_row):
             c = top + t // across + down * i

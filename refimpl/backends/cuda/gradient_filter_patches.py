@@ -8,7 +8,7 @@ from ...kernels.cuda import jit
 from ...kernels.cuda import late as cuda
 from ...kernels.kernel import Kernel
 from ...methods import gradient_filter as gf
-from .tile import Tile, Tiled, tile_of, up
+from .tile import Tile, Tiled, adder, tile_of, up
 
 
 def pool_dy_through(t, dy_mean, dy, mask, scale, patch=(2, 2), align=0):
@@ -45,7 +45,7 @@ def spread_grad_x(tile: Tile, dtype):
     down, across, threads = tile.down, tile.across, tile.threads
     loads, more, lanes = rows * depth // threads, columns * depth // threads, threads // depth
     own_shape, other_shape, each = (depth, rows + 1), (depth, columns + 1), (each_row, each_column)
-    zero = dtype(0)
+    zero, add = dtype(0), adder(tile)
 
     @jit
     def kernel(dx, dy_mean, w_sum, sizes, window):
@@ -73,11 +73,7 @@ def spread_grad_x(tile: Tile, dtype):
                     value = w_sum[c, k]
                 other[t % depth, t // depth + lanes * i] = value
             cuda.syncthreads()
-            for d in range(depth):
-                for i in range(each_row):
-                    value = own[d, t // across + down * i]
-                    for j in range(each_column):
-                        total[i, j] += value * other[d, t % across + across * j]
+            add(total, own, other, t)
             cuda.syncthreads()
         for i in range(each_row):
             row = top + t // across + down * i

@@ -8,7 +8,7 @@ from ...compiler.lower import Lowering
 from ...kernels.cuda import jit
 from ...kernels.cuda import late as cuda
 from ...ops import matmul
-from .tile import Tile, Tiled, tile_of, up
+from .tile import Tile, Tiled, adder, tile_of, up
 
 
 def products(tile: Tile, dtype):
@@ -21,7 +21,7 @@ def products(tile: Tile, dtype):
     down, across, threads = tile.down, tile.across, tile.threads
     loads, more = rows * depth // threads, columns * depth // threads
     own_shape, other_shape, each = (depth, rows + 1), (depth, columns + 1), (each_row, each_column)
-    zero = dtype(0)
+    zero, add = dtype(0), adder(tile)
 
     @jit
     def kernel(c, a, b, sizes, strides):
@@ -51,11 +51,7 @@ def products(tile: Tile, dtype):
                     value = b[group * k * n + (start + d) * b_step + (side + column) * b_column]
                 other[d, column] = value
             cuda.syncthreads()
-            for d in range(depth):
-                for i in range(each_row):
-                    value = own[d, t // across + down * i]
-                    for j in range(each_column):
-                        total[i, j] += value * other[d, t % across + across * j]
+            add(total, own, other, t)
             cuda.syncthreads()
         for i in range(each_row):
             row = top + t // across + down * i

@@ -77,6 +77,30 @@ def tile_of(rows: int, columns: int, terms: int) -> Tile:
     return half if few and even else best
 
 
+@cache
+def adder(tile: Tile):
+    """Device function `(total, own, other, t)`: thread t adds the products of two pieces to its results.
+
+    total (each_row, each_column), in registers; own (depth, at least rows) and other (depth, at least columns), in
+    shared memory. Places are unsigned, so that none is asked whether it counts from the end, and the sum is a `while`,
+    which the compiler unrolls: two of three instructions multiply and add then, where it was one of three.
+    """
+    _, _, depth, each_row, each_column = tile
+    down, across = tile.down, tile.across
+    end, one = np.uint64(depth), np.uint64(1)
+
+    def add_products(total, own, other, t):
+        d = np.uint64(0)
+        while d < end:
+            for i in range(each_row):
+                value = own[d, np.uint64(t // across + down * i)]
+                for j in range(each_column):
+                    total[i, j] += value * other[d, np.uint64(t % across + across * j)]
+            d += one
+
+    return cuda.toolkit().jit(device=True, forceinline=True)(add_products)
+
+
 class Tiled:
     """A kernel on tiles: `kernel(*args)` launches it on the grid that its arguments ask for.
 

@@ -37,7 +37,7 @@ class Instruction(NamedTuple):
         return f"{self.op} {', '.join(self.operands)}".strip()
 
 
-class Kernel(NamedTuple):
+class Assembled(NamedTuple):
     """What the machine runs.
 
     code (instructions, FIELDS) int64; text: each instruction as it was written; registers: how many a thread has;
@@ -66,7 +66,7 @@ class Body(NamedTuple):
     local: dict[str, tuple[int, int]]
 
 
-def read(text: str, numbers: dict[str, int]) -> Kernel:
+def read(text: str, numbers: dict[str, int]) -> Assembled:
     """The kernel of a text. numbers: of each operation that the machine knows. PtxError where it does not know one."""
     text = re.sub(r"//[^\n]*", "", text)
     shared = dict(_memory(text, "shared"))
@@ -154,7 +154,7 @@ class Assembly:
         self.text: list[str] = []
         self.local_end, self.calls = FIRST_BYTE, 0
 
-    def kernel(self, body: Body) -> Kernel:
+    def kernel(self, body: Body) -> Assembled:
         """All of it. A parameter is a register that holds the argument."""
         self.put(body, "")
         self.add("exit", EXIT)
@@ -163,7 +163,9 @@ class Assembly:
         special = [(number, SPECIAL[name]) for name, number in self.registers.items() if name in SPECIAL]
         constants = [(register, bits) for bits, register in self.constants.items()]
         many = len(self.registers) + len(self.constants)
-        return Kernel(body.name, code, self.text, many, constants, parameters, special, self.shared_end, self.local_end)
+        return Assembled(
+            body.name, code, self.text, many, constants, parameters, special, self.shared_end, self.local_end
+        )
 
     def put(self, body: Body, scope: str) -> None:
         """Append a body; scope: what is put before the names of its own registers."""

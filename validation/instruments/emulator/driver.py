@@ -19,7 +19,7 @@ import numpy as np
 
 from refimpl.kernels import cuda
 
-from .assembly import Kernel, read
+from .assembly import Assembled, read
 from .machine import NUMBERS, Machine
 
 NOT_READ, ILLEGAL_ADDRESS = 218, 700  # errors of the driver: PTX that is invalid, memory that was not to be touched
@@ -31,17 +31,17 @@ _LAUNCH = ctypes.CFUNCTYPE(
 _REPLAY = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
 
 
-class Executed(NamedTuple):
+class ExecutedLaunch(NamedTuple):
     """What a launch executed: the kernel's name, and instructions by operation over all threads."""
 
     kernel: str
     counts: Counter[str]
 
 
-class Launch(NamedTuple):
+class DriverLaunch(NamedTuple):
     """A kernel with blocks and threads along x, y and z, and the 64 bits of each argument."""
 
-    kernel: Kernel
+    kernel: Assembled
     blocks: tuple[int, int, int]
     threads: tuple[int, int, int]
     arguments: list[int]
@@ -56,10 +56,10 @@ class Driver:
     def __init__(self, library: Path, capability: str, nbytes: int, version: int):
         self.machine = Machine(nbytes)
         self.library = ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-        self.texts: dict[bytes, Kernel] = {}
-        self.kernels: dict[int, Kernel] = {}
-        self.graphs: dict[int, list[Launch]] = {}
-        self.launched: list[Executed] = []
+        self.texts: dict[bytes, Assembled] = {}
+        self.kernels: dict[int, Assembled] = {}
+        self.graphs: dict[int, list[DriverLaunch]] = {}
+        self.launched: list[ExecutedLaunch] = []
         self.problem: Exception | None = None
         self.left: int | None = None
         self._calls = (
@@ -84,7 +84,7 @@ class Driver:
         kernel = self.kernels[handle]
         pieces = (ctypes.string_at(arguments[i], size) for i, (_, size) in enumerate(kernel.parameters))
         given = [int.from_bytes(piece, "little", signed=True) for piece in pieces]
-        launch = Launch(kernel, (x, y, z), (a, b, c), given)
+        launch = DriverLaunch(kernel, (x, y, z), (a, b, c), given)
         if graph:
             self.graphs.setdefault(graph, []).append(launch)
             return 0
@@ -93,7 +93,7 @@ class Driver:
     def _replay(self, graph: int) -> int:
         return next((error for launch in self.graphs.get(graph, ()) if (error := self._run(launch))), 0)
 
-    def _run(self, launch: Launch) -> int:
+    def _run(self, launch: DriverLaunch) -> int:
         if self.left == len(self.launched):
             self.library.stand_in_fails(ILLEGAL_ADDRESS)
             return ILLEGAL_ADDRESS
@@ -101,7 +101,7 @@ class Driver:
             counts = self.machine.run(*launch, self._ranges(launch.arguments))
         except Exception as e:
             return self._failed(e, ILLEGAL_ADDRESS)
-        self.launched.append(Executed(launch.kernel.name, counts))
+        self.launched.append(ExecutedLaunch(launch.kernel.name, counts))
         return 0
 
     def _failed(self, e: Exception, error: int) -> int:

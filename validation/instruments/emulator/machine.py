@@ -27,7 +27,7 @@ from numba.extending import intrinsic
 
 from refimpl.kernels.kernel import cached
 
-from .assembly import BARRIER, BRANCH, EXIT, FIRST_BYTE, UNLESS, Kernel, PtxError
+from .assembly import BARRIER, BRANCH, EXIT, FIRST_BYTE, UNLESS, Assembled, PtxError
 
 VIEWS = {  # an operand's type → view of the registers, and how many such there are in one
     "s8": ("I8", 8), "s16": ("I16", 4), "s32": ("I32", 2), "s64": ("I64", 1),
@@ -456,7 +456,7 @@ class Machine:
         self.read, self.written = np.zeros((2, nbytes), np.int64)
         self.launches = 0
 
-    def run(self, kernel: Kernel, blocks: tuple, threads: tuple, arguments: list[int], ranges: list) -> Counter[str]:
+    def run(self, kernel: Assembled, blocks: tuple, threads: tuple, arguments: list[int], ranges: list) -> Counter[str]:
         """Run a kernel to its end; instructions that all threads executed, by operation. PtxError with the first fault.
 
         arguments: the 64 bits of each parameter; ranges: start and end of the memory that it may touch.
