@@ -266,7 +266,7 @@ def test_runs_are_numbered_and_none_is_overwritten(said, settings, capsys):
     assert not models.is_file("lenet5") and models.is_file("gradledger-out/run-3")
     Path("lenet5").rename(numbered.BASE / "run-2")
     told = shown(capsys, "runs")
-    assert "run-1 worse" in told and "1.23 M" in told and "run-2 finished" in told
+    assert "run-1 worse" in told and "1.23 MMAC" in told and "run-2 finished" in told
     assert " own.npz, backprop" in told and str(Path.cwd()) not in told
 
 
