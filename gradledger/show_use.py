@@ -74,6 +74,8 @@ def came_from(found: dict) -> str:
 def trained(recipe: dict, ledger: dict) -> str:
     """How a net was trained, and what that took."""
     parts = [f"{recipe[key]}" for key in ("method",) if key in recipe]
+    if "chosen_lr" in ledger:
+        recipe = recipe | {"lr": f"{ledger['chosen_lr']:g} (chosen by probes, which began at {recipe.get('lr')})"}
     parts += [f"{word} {recipe[key]}" for key, word in KEYS.items() if recipe.get(key) is not None]
     if "steps" in ledger:
         parts.append(f"{ledger['steps']:,} steps")

@@ -74,7 +74,7 @@ def shown(capsys, *args):
     return " ".join(capsys.readouterr().out.split())
 
 
-def test_info(said, capsys, file):
+def test_info(said, capsys, file, tmp_path):
     found = said("info", file)
     assert found["model"] == "small" and found["classes"] == list(NAMES) and not found["by_name"]
     assert (found["size"], found["channels"], found["takes"]) == ([SIDE, SIDE], 3, "pixels")
@@ -83,6 +83,11 @@ def test_info(said, capsys, file):
     assert found["next"][0] == f"gradledger predict {file} --data photos/"
     told = shown(capsys, "info", file)
     assert "small, written out in the file" in told and "0 to 255 becomes -1 to 1" in told
+    arrays, notes = checkpoint.load(file, ours=True)
+    found = json.dumps(found["ledger"] | {"chosen_lr": 0.4})
+    checkpoint.save(tmp_path / "b.safetensors", arrays, notes | {"ledger": found})
+    assert "probes" not in told
+    assert "lr 0.4 (chosen by probes, which began at 0.0" in shown(capsys, "info", tmp_path / "b.safetensors")
 
 
 def test_info_of_a_file_of_another_program(said, tmp_path):
