@@ -22,10 +22,9 @@ from .preprocessing import Preprocessing
 from .reading import PLAIN, ReadOptions
 from .recordings import from_recording
 from .splits import numbered
-from .tables import TIMES, Columns, Table, columns_of, numeric, table_of
+from .tables import APART, TIMES, Columns, Table, columns_of, numeric, table_of
 
 NOUN = "recording"
-APART = 1.1  # times as many rows a second as others have: more is another rate
 
 
 def look(path: Path, suffixes: tuple[str, ...]) -> None:
