@@ -165,6 +165,28 @@ def test_evaluate_by_name_with_the_files_that_were_taken_for_others(
     assert (own["samples"], own["left"]) == (6, 0)  # the others have trained it
 
 
+def test_evaluate_one_class_alone(said, file, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(finish, "make", lambda *_: None)  # a picture takes seconds
+    for name, right in (("bee", 1.0), ("cat", 0.0)):
+        shutil.copytree(photos / name, tmp_path / f"only_{name}" / name)
+        found = said("evaluate", file, "--data", tmp_path / f"only_{name}", "--part", "all", "--output", tmp_path)
+        assert (found["samples"], found["accuracy"]) == (10, right)
+        assert {of: row["samples"] for of, row in found["per_class"].items() if row["samples"]} == {name: 10}
+    part = said("evaluate", file, "--data", tmp_path / "only_cat", "--output", tmp_path)
+    assert (part["samples"], part["left"]) == (2, 8)  # as of other data
+    first, *others = sorted((tmp_path / "only_cat" / "cat").iterdir())
+    for path in others:
+        path.unlink()
+    assert said("evaluate", file, "--data", tmp_path / "only_cat", "--output", tmp_path)["samples"] == 1
+    first.parent.rename(tmp_path / "only_cat" / "dog")
+    told = said("evaluate", file, "--data", tmp_path / "only_cat", status=2)
+    assert "only_cat has the classes dog, which " in told and "it knows ant, bee, cat; a class is told by the n" in told
+    arrays, notes = checkpoint.load(file, ours=True)
+    checkpoint.save(tmp_path / "plain.safetensors", arrays, notes | {"classes": "[null, null, null]"})
+    told = said("evaluate", tmp_path / "plain.safetensors", "--data", tmp_path / "only_cat", status=2)
+    assert "it knows 0, 1, 2; its classes have no names, so that the data need all 3 of them, in their order" in told
+
+
 def test_what_takes_a_net_names_data_of_the_kind_that_it_was_trained_on(file):
     found, graph = models.saved(file), net()
     kinds = {"sounds/": replace(PIXELS, kind="sound", divisor=1.0), "photos/": PIXELS}

@@ -65,7 +65,7 @@ class Listing:
     """The files of a folder: parts (train, val, test) → files and their class numbers; and what else lies there.
 
     classes: names of the class folders, empty where there are none; folders: part → the folder that holds it, empty
-    where there is one part; noun: what a file is.
+    where there is one part; noun: what a file is; least: classes that are needed.
     """
 
     root: Path
@@ -76,6 +76,7 @@ class Listing:
     problems: Problems
     ignored: list[tuple[str, str]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    least: int = 2
 
     @property
     def files(self) -> list[Path]:
@@ -110,14 +111,14 @@ class Listing:
         """Without the files in `bad`, and without the classes that are too few then, which become problems.
 
         A class needs a file in every part; where there is one part, two, of which one will judge, unless a file may be
-        `alone`, for it is cut into several samples.
+        `alone`, for it is cut into several samples, or the class is, of which nothing can train.
         """
         parts = {
             name: [(path, label) for path, label in files if path not in bad] for name, files in self.parts.items()
         }
         if not self.classes:
             return replace(self, parts=parts)
-        least = 2 if len(parts) == 1 and not alone else 1
+        least = 2 if len(parts) == 1 and not alone and len(self.classes) > 1 else 1
         thin = set()
         for label, name in enumerate(self.classes):
             for part, files in parts.items():
@@ -132,15 +133,22 @@ class Listing:
         parts = {n: [(path, number[label]) for path, label in f if label in number] for n, f in parts.items()}
         return replace(self, classes=[self.classes[i] for i in kept], parts=parts)
 
+    def check_classes(self, root: Path, noun: str) -> None:
+        """DataError where too few classes are left; noun: what their files are."""
+        if (count := len(self.classes)) < self.least:
+            needed = f"{self.least} {'is' if self.least == 1 else 'are'} needed"
+            raise DataError(f"{root} has {plural(count, 'class')} with {noun} that can be used; {needed}")
+
 
 def _count(n: int, noun: str) -> str:
     return f"no {noun}" if n == 0 else plural(n, noun)
 
 
-def listing(root: Path, look: Callable[[Path], None], noun: str) -> Listing:
+def listing(root: Path, look: Callable[[Path], None], noun: str, judged: bool = False) -> Listing:
     """The class folders of `root` and their files; DataError where there are none.
 
-    look: raises Foreign for a file that is no sample, DataError for one that cannot be used; noun: what a sample is.
+    look: raises Foreign for a file that is no sample, DataError for one that cannot be used; noun: what a sample is;
+    judged: is it for a net that is trained already, of which one class can be judged alone?
     """
     problems, said = Problems(str(root)), []
     base, roles = _base(root)
@@ -152,9 +160,9 @@ def listing(root: Path, look: Callable[[Path], None], noun: str) -> Listing:
         loose = sum(1 for p in sorted(train.iterdir()) if p.is_file() and _is_sample(p, look))
         has = f"holds {plural(loose, noun)} but no class folders" if loose else "holds no class folders"
         raise DataError(f"{train} {has}; it needs one folder of {noun}s for each class")
-    if len(classes) < 2:
+    if len(classes) < 2 and not judged:
         raise DataError(f"{train} holds {plural(1, 'class folder')} only ({classes[0]}); at least two are needed")
-    found = Listing(base, classes, noun, roles, {}, problems, said=said)
+    found = Listing(base, classes, noun, roles, {}, problems, said=said, least=1 if judged else 2)
     used = set(roles.values())
     found.ignored += [(str(p), f"is no {noun} of a class") for p in _loose([base, *(base / r for r in sorted(used))])]
     if roles:

@@ -128,7 +128,8 @@ def image_folder(
     if channels not in (1, 3):
         raise DataError(f"images have C=1 (grey) or C=3 (RGB) channels, but C={channels} were asked for")
     pillow()
-    found = listing(root, look, "image")
+    judged = reading.made is not None
+    found = listing(root, look, "image", judged)
     if size is None:
         raise DataError(
             f"the images of {root} need a size, rows and columns, to which they are stretched, such as --size 128x128"
@@ -142,13 +143,12 @@ def image_folder(
         found.said.append(f"{plural(moving, 'image')} of several frames: the first is used")
     images, bad = decoded(found, size, channels, bits)
     unread = set(bad)
-    group_of = groups.of_files(found, reading.group, bad, reading.made is not None)
+    group_of = groups.of_files(found, reading.group, bad, judged)
     usable = found.usable(bad)
     skipped = found.problems.tell(reading.skip_bad, len(heads), "images")
-    if len(usable.classes) < 2:
-        raise DataError(f"{root} has {plural(len(usable.classes), 'class')} with images that can be used; 2 are needed")
+    usable.check_classes(root, "images")
     together = groups.of_part(usable, group_of)
-    parted = divided(usable, root, seed, groups=together, judged=reading.made is not None)
+    parted = divided(usable, root, seed, groups=together, judged=judged)
     found.said += [*groups.told(usable, group_of, reading.group), *usable.copies()]
     place = {path: i for i, path in enumerate(p for p in found.files if p not in unread)}
     made = Preprocessing("image", divisor=255.0, channels=channels, size=tuple(size), bits=bits)
