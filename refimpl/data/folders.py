@@ -6,7 +6,7 @@ problems, which are all told in one sentence, or left out where that was asked f
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -93,26 +93,32 @@ class Listing:
                 found[path] = below.as_posix()
         return found
 
-    def copies(self) -> list[str]:
-        """A sentence on files that hold the same bytes as another one; none where all are different."""
+    def copies(self, bad: set[Path]) -> dict[Path, Path]:
+        """Of every file but `bad` that holds the same bytes as an earlier one, the first such file."""
         sizes: dict[int, list[Path]] = {}
-        for path in self.files:
+        for path in (path for path in self.files if path not in bad):
             sizes.setdefault(path.stat().st_size, []).append(path)
         alike: dict[bytes, list[Path]] = {}
         for path in (path for paths in sizes.values() if len(paths) > 1 for path in paths):
             alike.setdefault(hashlib.sha256(path.read_bytes()).digest(), []).append(path)
-        pairs = [(paths[0], copy) for paths in alike.values() for copy in paths[1:]]
+        return {copy: paths[0] for paths in alike.values() for copy in paths[1:]}
+
+    def told(self, copies: Mapping[Path, Path]) -> list[str]:
+        """A sentence on copies; none where there are none."""
+        pairs = [(first, copy) for copy, first in copies.items()]
         told = [" = ".join(path.relative_to(self.root).as_posix() for path in pair) for pair in pairs[:TOLD]]
         more = ", …" if len(pairs) > TOLD else ""
         said = f"{self.noun}s that are copies of others: {len(pairs)} ({', '.join(told)}{more})"
-        return [f"{said}; where one trains and the other judges, accuracy says too much"] if pairs else []
+        apart = "where one trains and the other judges, accuracy says too much"
+        return [f"{said}; {apart if len(self.parts) > 1 else 'none trains where another judges'}"] if pairs else []
 
-    def usable(self, bad: set[Path], alone: bool = False) -> "Listing":
+    def usable(self, bad: set[Path], alone: bool = False, copies: Mapping[Path, Path] | None = None) -> "Listing":
         """Without the files in `bad`, and without the classes that are too few then, which become problems.
 
         A class needs a file in every part; where there is one part, two, of which one will judge, unless a file may be
-        `alone`, for it is cut into several samples, or the class is, of which nothing can train.
+        `alone`, for it is cut into several samples, or the class is, of which nothing can train. Copies are one file.
         """
+        first = copies or {}
         parts = {
             name: [(path, label) for path, label in files if path not in bad] for name, files in self.parts.items()
         }
@@ -122,11 +128,12 @@ class Listing:
         thin = set()
         for label, name in enumerate(self.classes):
             for part, files in parts.items():
-                count = sum(1 for _, other in files if other == label)
-                if count < least and not (part == "val" and len(parts) == 3):
+                own = [path for path, other in files if other == label]
+                if len({first.get(path, path) for path in own}) < least and not (part == "val" and len(parts) == 3):
                     folder = self.root / self.folders.get(part, "") / name
-                    need = "; at least 2 are needed, one to train and one to test on" if count else ""
-                    self.problems.add(f"the class folder {folder}", f"holds {_count(count, self.noun)}{need}")
+                    holds = f"{len(own)} copies of 1 {self.noun}" if len(own) > 1 else _count(len(own), self.noun)
+                    need = "; at least 2 are needed, one to train and one to test on" if own else ""
+                    self.problems.add(f"the class folder {folder}", f"holds {holds}{need}")
                     thin.add(label)
         kept = [label for label in range(len(self.classes)) if label not in thin]
         number = {label: i for i, label in enumerate(kept)}
@@ -275,13 +282,14 @@ def _below(folder: Path, problems: Problems) -> list[Path]:
 @dataclass(frozen=True)
 class Division:
     """Samples by part, always with `train` and `test`; how they were divided, in words; groups and spans (of windows)
-    of those that train, None where there are none.
+    of those that train, and what of them is alike, None where there are none.
     """
 
     parts: dict[str, list]
     how: str
     groups: np.ndarray | None = None
     spans: np.ndarray | None = None
+    alike: np.ndarray | None = None
 
 
 def by_folders(found: Listing) -> str:
@@ -295,23 +303,24 @@ def by_folders(found: Listing) -> str:
 def divided(
     found: Listing, root: Path, seed: int, parts: dict[str, list] | None = None,
     groups: Sequence[str] | None = None, spans: np.ndarray | None = None, judged: bool = False,
+    alike: np.ndarray | None = None,
 ) -> Division:  # fmt: skip
     """The samples divided by their folders, or else by the seed.
 
     parts: samples of each part with their class numbers, default the files; groups: of those of `train` the name of
     the group (N,), of which none is split; spans: of those that are windows (`splits.by_time`); judged: is it for a net
-    that is trained already, by all of them where they cannot be parted?
+    that is trained already, by all of them where they cannot be parted? alike: of those of `train` (`Dataset`).
     """
     parts = found.parts if parts is None else parts
     numbers, names = (None, ()) if groups is None else numbered(groups)
     if "test" in parts:
-        return Division(parts, by_folders(found), numbers, spans)
+        return Division(parts, by_folders(found), numbers, spans, alike)
     if "val" in parts:
-        return Division({"train": parts["train"], "test": parts["val"]}, by_folders(found), numbers, spans)
+        return Division({"train": parts["train"], "test": parts["val"]}, by_folders(found), numbers, spans, alike)
     y, what = np.array([label for _, label in parts["train"]]), f"the folder {root}"
     try:
         if groups is None:
-            train, test = split(y, seed, what, tuple(found.classes))
+            train, test = split(y, seed, what, tuple(found.classes), alike)
             how = "a fifth of each class judges, drawn by the seed"
         else:
             train, test, how = judging(y, numbers, spans, seed, what, names)
@@ -320,5 +329,5 @@ def divided(
             raise
         train, test, how = np.zeros(0, np.int64), np.arange(len(y)), ALL_JUDGE
     chosen = {part: [parts["train"][i] for i in index] for part, index in (("train", train), ("test", test))}
-    left = [None if a is None else a[train] for a in (numbers, spans)]
+    left = [None if a is None else a[train] for a in (numbers, spans, alike)]
     return Division(chosen, how, *left)
