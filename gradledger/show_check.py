@@ -38,7 +38,7 @@ def checked(record: dict) -> None:
     counted = sum(layer["trains"] == "counted" for layer in record["layers"])
     line(
         f"\ntakes {shape}, tells {record['outputs']} classes; {record['parameters']:,} parameters, {counted} "
-        "convolutions that --train-last counts, and the classifier"
+        f"{record['counted']} that --train-last counts, and the classifier"
     )
     for note in record.get("notes", ()):
         line(note)
