@@ -12,6 +12,7 @@ from refimpl.formats.tflite import Unconverted, read_tflite
 from refimpl.formats.weight_files import of_arrays
 from refimpl.graph import Graph
 from refimpl.methods import registry
+from refimpl.plan.plan import of_kind, roles
 from refimpl.saved.described import LITE, ONNX, elements
 from refimpl.storage.checkpoint import CheckpointError
 
@@ -66,6 +67,7 @@ def run(model: str, size: str | None, batch: int) -> dict:
         "outputs": graph.shape(graph.output)[-1],
         "parameters": elements(graph),
         "layers": layers(graph),
+        "counted": of_kind(graph),
         "batch": batch,
         "methods": list(methods(settings)),
         **({"whole": whole} if whole else {}),
@@ -146,13 +148,13 @@ def layers(graph: Graph) -> list[dict]:
 
     One that no gradient reaches never trains.
     """
-    frozen = set(graph.frozen())
+    frozen, role = set(graph.frozen()), roles(graph)
     return [
         {
             "name": node.name,
             "op": node.op,
             "parameters": [list(graph.parameters[p].shape) for p in node.params.values()],
-            "trains": None if node.name in frozen else node.operator.trains,
+            "trains": None if node.name in frozen else role[node.name],
         }
         for node in graph.nodes
         if node.params

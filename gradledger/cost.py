@@ -10,6 +10,7 @@ from costmodel.device import device, process
 from costmodel.device.device import HERE
 from costmodel.formulas import paper
 from refimpl.methods import registry
+from refimpl.plan.plan import of_kind
 from refimpl.surgery.for_step import outlined_for, weights_that_train
 
 from . import called, options, recipe, smaller, whole_run
@@ -86,6 +87,7 @@ def run(settings: CostSettings) -> dict:
         "batch": batch,
         "method": method,
         "train_last": plan.train_last,
+        "counted": of_kind(program.graph),
         "optimizer": settings.optimizer,
         "momentum": getattr(plan.step.optimizer, "momentum", None),
         "batch_norm": plan.batch_norm,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refimpl.data.preprocessing import Preprocessing
+from refimpl.recipes.watched import LOWER
 from refimpl.saved import described
 from refimpl.storage import checkpoint
 
@@ -48,11 +49,11 @@ def preprocessing(job: "Job") -> Preprocessing:
 
 
 def totals(record: dict) -> dict:
-    """What a run took in all, of its record: mini-batches, samples, multiply-adds, bytes.
+    """What a run took in all, of its record: mini-batches, samples, multiply-adds, bytes, and what it found.
 
     The arena is left out: scratch of every thread is in it.
     """
-    measured = record["measured"]
+    measured, rate = record["measured"], chosen_rate(record)
     return {
         "steps": record["steps"],
         "samples": sum(samples * times for samples, times in record["launched"]["batches"]),
@@ -61,7 +62,16 @@ def totals(record: dict) -> dict:
         **({"imacs": measured["imacs"]} if "imacs" in measured else {}),
         "state_bytes": record["memory"]["state_bytes"],
         "saved_bytes": record["memory"]["saved_bytes"],
+        **({} if rate is None else {"chosen_lr": rate}),
     }
+
+
+def chosen_rate(record: dict) -> float | None:
+    """The learning rate that the probes of a run chose, before it was lowered; None where none chose one that ran."""
+    course = record["course"]
+    if not course.get("tried") or not course.get("again", {"made": 1})["made"]:
+        return None
+    return record["settings"]["lr"] * course["factor"] / LOWER ** course["lowered"]
 
 
 def complete(folder: Path) -> dict:

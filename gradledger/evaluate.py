@@ -98,7 +98,13 @@ def check_names(model: Model, d: data.Dataset, file: str) -> None:
     if not any(model.graph.classes) and len(model.classes) == len(d.classes):
         model.classes = d.classes
     if strange := [name for name in d.classes if name not in model.classes]:
+        if not any(model.graph.classes):
+            hint = f"its classes have no names, so that the data need all {len(model.classes)} of them, in their order"
+        elif len(d.classes) > 1:
+            hint = "gradledger adapt with these data gives it rows for them"
+        else:
+            hint = "a class is told by the name of its folder"
         raise Malformed(
             f"{d.name} has the classes {listed(strange)}, which {file} does not know: it knows "
-            f"{listed(model.classes)}; gradledger adapt with these data gives it rows for them"
+            f"{listed(model.classes)}; {hint}"
         )

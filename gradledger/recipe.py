@@ -162,6 +162,7 @@ def worse(before: float, after: float, lr: float, samples: int) -> str | None:
 def reasons(plan: Plan, graph: Graph, batch: int) -> list[str]:
     """A sentence for each setting of a run that is as decided here, and why."""
     from refimpl.methods.registry import known
+    from refimpl.plan.plan import of_kind
 
     optimizer, found = plan.step.optimizer, []
     factor = min((known()[name].states.rate for name in plan.methods), default=1.0)
@@ -173,5 +174,5 @@ def reasons(plan: Plan, graph: Graph, batch: int) -> list[str]:
         found.append(f"learning rate {optimizer.lr:g}, the default: {RATE_RULE}{times}{clipped}")
     most = at_most(plan)
     if most and plan.train_last == most[0] == with_layers(replace(plan, train_last="all"), graph, None).train_last:
-        found.append(f"the last {most[0]} convolutions and the classifier train, the default here: {most[1]}")
+        found.append(f"the last {most[0]} {of_kind(graph)} and the classifier train, the default here: {most[1]}")
     return found

@@ -361,6 +361,11 @@ def operations(count: float, unit: str = "") -> str:
     return f"{count:g} {unit}".rstrip()
 
 
+def multiply_adds(macs: float | None, imacs: float = 0) -> list[str]:
+    """Multiply-adds of floats, and those of whole numbers apart from them: a sum of both would compare with neither."""
+    return [operations(count, unit) for count, unit in ((macs, "MAC"), (imacs, "IMAC")) if count]
+
+
 def percent(share: float | None) -> str:
     """A share with one digit."""
     return "-" if share is None else f"{100 * share:.1f} %"

@@ -2,7 +2,7 @@
 
 from rich.markup import escape
 
-from .show import console, operations, percent, seconds, size
+from .show import console, multiply_adds, percent, seconds, size
 from .show_use import line, table
 
 SHOWN = 5  # nodes that are named of an operator
@@ -38,7 +38,7 @@ def checked(record: dict) -> None:
     counted = sum(layer["trains"] == "counted" for layer in record["layers"])
     line(
         f"\ntakes {shape}, tells {record['outputs']} classes; {record['parameters']:,} parameters, {counted} "
-        "convolutions that --train-last counts, and the classifier"
+        f"{record['counted']} that --train-last counts, and the classifier"
     )
     for note in record.get("notes", ()):
         line(note)
@@ -47,9 +47,7 @@ def checked(record: dict) -> None:
     line(f"a step of {record['batch']} on this machine, with each method's own layers; --train-last chooses others")
     if whole := record.get("whole"):
         if whole["ok"]:
-            line(
-                "\nquantized; with --whole it trains in its own whole numbers, whose products count as multiply-adds:\n"
-            )
+            line("\nquantized; with --whole it trains in its own whole numbers, whose multiply-adds are IMAC:\n")
             stepped(whole["methods"])
         else:
             line(f"\nquantized, and trains in floats alone: {whole['reason']}")
@@ -67,7 +65,7 @@ def stepped(rows: list[dict]) -> None:
             refused.append(row)
             continue
         resident = "" if row["resident_bytes"] is None else size(row["resident_bytes"])
-        step = operations(row["macs"] + row["imacs"], "macs"), seconds(row["seconds"]["mid"])
+        step = "\n".join(multiply_adds(row["macs"], row["imacs"])), seconds(row["seconds"]["mid"])
         made.add_row(row["method"], str(row["train_last"]), *step, size(row["bytes"]), resident)
     console.print(made, highlight=False)
     for row in refused:

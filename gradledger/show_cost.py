@@ -23,14 +23,14 @@ def priced(record: dict) -> None:
     paper, per = record["convention"] == "paper", 2 if record["convention"] == "macs" else 1
     unit = "MAC" if per == 2 else "FLOP"
     rows, columns = record["size"]
-    k = record["train_last"]
-    trained = {"all": "all convolutions", 0: "the classifier alone", 1: "the last convolution"}
+    k, layers = record["train_last"], record["counted"]
+    trained = {"all": f"all {layers}", 0: "the classifier alone", 1: f"the last {layers[:-1]}"}
     wide = Console(width=max(console.width, 200))  # a narrow terminal breaks lines, and a pipe has no width to cut at
     optimizer = f"SGD with momentum {record['momentum']:g}" if record["momentum"] else "plain SGD"
     optimizer = "Adam" if record["optimizer"] == ADAM else optimizer
     wide.print(
         f"\n{record['model']}, input {rows}x{columns}, {record['classes']} classes, batch {record['batch']}: "
-        f"{record['method']}, training {trained.get(k, f'the last {k} convolutions')}, "
+        f"{record['method']}, training {trained.get(k, f'the last {k} {layers}')}, "
         f"{optimizer}, {record['threads']} thread{'' if record['threads'] == 1 else 's'}\n"
     )
     sections = tuple(record["other_units"])

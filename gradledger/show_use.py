@@ -9,7 +9,7 @@ from rich.table import Table
 from refimpl.data.pixels import level_of, words
 
 from .output import near
-from .show import console, operations, percent, seconds, size
+from .show import console, multiply_adds, percent, seconds, size
 from .show_data import each_of
 
 MOST = 40  # rows of a table of samples
@@ -74,13 +74,13 @@ def came_from(found: dict) -> str:
 def trained(recipe: dict, ledger: dict) -> str:
     """How a net was trained, and what that took."""
     parts = [f"{recipe[key]}" for key in ("method",) if key in recipe]
+    if "chosen_lr" in ledger:
+        recipe = recipe | {"lr": f"{ledger['chosen_lr']:g} (chosen by probes, which began at {recipe.get('lr')})"}
     parts += [f"{word} {recipe[key]}" for key, word in KEYS.items() if recipe.get(key) is not None]
     if "steps" in ledger:
         parts.append(f"{ledger['steps']:,} steps")
-    if ledger.get("macs"):
-        parts.append(operations(ledger["macs"], "MAC"))
-    if ledger.get("imacs"):
-        parts.append(operations(ledger["imacs"], "IMAC"))
+    if "macs" in ledger:
+        parts += multiply_adds(ledger["macs"], ledger.get("imacs", 0))
     if ledger.get("saved_bytes"):
         parts.append(f"{size(ledger['saved_bytes'])} kept for a backward pass")
     return ", ".join(parts)
@@ -164,11 +164,11 @@ def listed(record: dict) -> None:
     for run in record["runs"]:
         about = ", ".join(near(str(run[key])) for key in ("model", "data", "method") if run[key])
         about = about or run.get("reason", "")
-        macs = None if run["macs"] is None else run["macs"] + run.get("imacs", 0)
         made.add_row(
             escape(Path(run["folder"]).name), run["state"],
             percent(run["accuracy_before"]), percent(run["accuracy_after"]),
             "-" if run["steps"] is None else f"{run['steps']:,}",
-            "-" if macs is None else operations(macs), seconds(run["seconds"]), escape(about),
+            "\n".join(multiply_adds(run["macs"], run.get("imacs", 0))) or "-",
+            seconds(run["seconds"]), escape(about),
         )  # fmt: skip
     Console(width=max(console.width, 130)).print(made, highlight=False)

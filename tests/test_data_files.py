@@ -234,7 +234,7 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path):
     refused(root, "the class folder .*emu holds no image; --skip-bad leaves such out", size=(4, 4))
     (root / "emu" / "a.png").write_bytes(b"no image at all")
     image(root / "emu" / "b.png", 0)
-    image(root / "emu" / "c.png", 0)
+    image(root / "emu" / "c.png", 1)
     refused(root, "emu/a.png cannot be read: cannot identify image file; --skip-bad leaves such out", size=(4, 4))
     whole = image(root / "emu" / "a.png", 0, (200, 200)).read_bytes()
     (root / "emu" / "a.png").write_bytes(whole[: len(whole) // 2])

@@ -1,6 +1,8 @@
 """Folders of photographs as people have them: formats, modes, layouts, foreign files, all problems in one pass."""
 
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,12 +39,63 @@ def test_copies_of_files_are_told(tmp_path):
     (root / "cat" / "9.png").write_bytes((root / "cat" / "0.png").read_bytes())
     (root / "dog" / "more").mkdir()
     (root / "dog" / "more" / "8.png").write_bytes((root / "cat" / "0.png").read_bytes())
-    said = "images that are copies of others: 2 (cat/0.png = cat/9.png, cat/0.png = dog/more/8.png); where one trains "
-    assert f"{said}and the other judges, accuracy says too much" in load(root).origin.said
+    said = "images that are copies of others: 2 (cat/0.png = cat/9.png, cat/0.png = dog/more/8.png); none trains where "
+    assert f"{said}another judges" in load(root).origin.said
     for i in range(2):
         save(root / "cat" / f"c{i}.png", Image.new("RGB", (9, 9)))
         save(root / "cat" / f"d{i}.png", Image.new("RGB", (9, 8)))
     assert any("others: 4 (" in words and ", …)" in words for words in load(root).origin.said)
+
+
+def sides(d, name):
+    """The parts in which samples of a file's bytes are."""
+    return {part for part, paths in d.origin.files.items() for path in paths if Path(path).read_bytes() == name}
+
+
+@pytest.mark.parametrize("group", [None, "(.)"])
+def test_copies_are_on_one_side(tmp_path, group):
+    root = pets(tmp_path / "a", count=10)
+    for seed in range(5):
+        before = data.load(root, size=(4, 4), seed=seed)
+        assert before.alike is None
+        for name in ("cat", "dog"):
+            for i in (1, 4, 6):
+                for copy in (f"z{i}", f"zz{i}"):  # after all others
+                    (root / name / f"{copy}.png").write_bytes((root / name / f"{i}.png").read_bytes())
+        d = data.load(root, size=(4, 4), seed=seed)  # the first of the copies are drawn as they were without the others
+        first = {p: [f for f in of if not Path(f).name.startswith("z")] for p, of in d.origin.files.items()}
+        assert first == {part: list(paths) for part, paths in before.origin.files.items()}
+        (root / "dog" / "zcat.png").write_bytes((root / "cat" / "4.png").read_bytes())
+        d = data.load(root, size=(4, 4), seed=seed, reading=ReadOptions(group=group))
+        held = data.validation_split(d, 0.2, seed)
+        assert sum(map(len, d.origin.files.values())) == 33 and d.alike is not None
+        for name in ("cat", "dog"):
+            for i in (1, 4, 6):
+                assert len(sides(d, (root / name / f"{i}.png").read_bytes())) == 1
+        for split in (d, held):
+            parts = [{m.tobytes() for m in x} for x in split.maps.values()]
+            assert sum(map(len, parts)) == len(set.union(*parts))  # no map is in two parts
+        for path in root.glob("*/z*"):
+            path.unlink()
+
+
+def test_a_class_of_copies_alone_is_refused(tmp_path):
+    root = pets(tmp_path / "a", count=4)
+    for i in range(1, 4):
+        (root / "dog" / f"{i}.png").write_bytes((root / "dog" / "0.png").read_bytes())
+    refused(root, "the class folder .*dog holds 4 copies of 1 image; at least 2 are needed, one to train and one to te")
+    pets(root, ("lion",))
+    assert load(root, skip=True).classes == ("cat", "lion")
+    shutil.rmtree(root / "dog")
+    shutil.rmtree(root / "lion")
+    shutil.copytree(root / "cat", root / "lion")
+    both = load(root)  # each photograph is in both classes, on one side
+    assert [sorted(np.bincount(y)) for y in (both.y_train, both.y_test)] == [[3, 3], [1, 1]]
+    (path,) = (path for path in both.origin.files["test"] if "lion" in path)
+    Path(path).unlink()
+    refused(root, "a has 3 samples of class lion beside copies; at least 2 .*, that are no copies of those of other cl")
+    made = ReadOptions(made=load(pets(tmp_path / "b")).origin.preprocessing)
+    assert data.load(root, size=(4, 4), reading=made).origin.split.startswith("all samples judge")
 
 
 def refused(root, message, skip=False):
@@ -108,7 +161,9 @@ def test_every_orientation_is_turned_upright(tmp_path, orientation, deep):
 def deep_pets(root, largest):
     for name, level in (("dark", largest // 4), ("light", largest)):
         for i in range(3):
-            save(root / name / f"{i}.png", Image.fromarray(np.full((4, 4), level, np.uint16)))
+            pixels = np.full((4, 4), level, np.uint16)
+            pixels[0, 0] = i  # else they were copies
+            save(root / name / f"{i}.png", Image.fromarray(pixels))
     return root
 
 

@@ -127,6 +127,22 @@ def test_sounds_get_maps_of_the_size_that_the_net_takes(tmp_path):
     assert [len(m) for m in maps] == [3, 3, 2]
 
 
+@pytest.mark.parametrize("window", [None, "0.2s"])
+def test_one_class_of_sounds_judges_alone(tmp_path, window):
+    for name, hertz in (("low", 300), ("high", 2000)):
+        for i in range(5):
+            tone(tmp_path / "both" / name / f"{i}.wav", hertz, 0.4)
+            tone(tmp_path / name / name / f"{i}.wav", hertz, 0.4)
+    made = data.load(tmp_path / "both", reading=ReadOptions(window=window)).origin.preprocessing
+    d = new_samples.judged_set(str(tmp_path / "high"), made)
+    assert d.classes == ("high",) and len(d.x_test) == (3 if window else 1) and not d.y_test.any()
+    (tmp_path / "high" / "high" / "0.wav").write_bytes(b"no")
+    with pytest.raises(DataError, match="0.wav .* is no WAV file"):
+        new_samples.judged_set(str(tmp_path / "high"), made)
+    with pytest.raises(DataError, match=r"low holds 1 class folder only \(low\); at least two are needed"):
+        data.load(tmp_path / "low")
+
+
 def test_what_is_judged_needs_no_groups_of_the_training_data(tmp_path, trained):
     made, options = trained
     text = recording(tmp_path / "own.csv").read_text(encoding="utf-8").replace("person", "device")

@@ -171,6 +171,15 @@ def test_no_window_of_new_samples_reaches_over_a_jump_in_time(tmp_path):
     assert found.names == ("lines 2 to 21", "lines 12 to 31", "lines 32 to 51", "lines 42 to 61", "lines 52 to 71")
 
 
+def test_the_rate_of_the_training_data_is_held_against_the_time_of_new_samples(tmp_path):
+    rows = [f"{i / 25:.2f},{a},{i // 200}" for i, a in enumerate(RNG.standard_normal(400).round(3).tolist())]
+    d = data.load(table(tmp_path / "a.csv", rows, "time,ax,label"), reading=ReadOptions(window="2s", rate=25.0))
+    assert len(read_samples(tmp_path / "a.csv", stored(d)).x) == 15
+    fast = table(tmp_path / "b.csv", [f"{i / 100:.2f},{i % 7}" for i in range(100)], "time,ax")
+    with pytest.raises(DataError, match="b.csv has a row every 0.01 by its column time, 100 .*, but the rate is 25"):
+        read_samples(fast, stored(d))
+
+
 def test_a_recording_in_an_array_is_cut_as_the_training_one(tmp_path):
     x, y = RNG.standard_normal((400, 2)) * 9, np.repeat([0, 1], 200)
     np.savez(tmp_path / "a.npz", x=x, y=y)

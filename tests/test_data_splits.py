@@ -10,6 +10,7 @@ from refimpl import data
 from refimpl.data import DataError, Dataset, Preprocessing, Resized, validation_split
 from refimpl.data.preprocessing import PreprocessingError, moments
 from refimpl.data.splits import by_time
+from refimpl.saved.fitting import held_out
 
 RNG = np.random.default_rng(0)
 
@@ -40,6 +41,27 @@ def test_each_class_gives_its_share_and_no_sample_is_lost():
     assert validation_split(found, 0.5) is found  # it has some already
     reused = validation_split(d, 0.2, seed=3, reuse=True)
     assert numbers(reused.x_train) == train and np.shares_memory(reused.x_train, d.x_train)
+
+
+def test_copies_are_held_out_together_and_what_has_none_is_drawn_as_ever():
+    y = np.repeat([0, 1, 2], [30, 20, 2])
+    alike = np.arange(52)
+    held = numbers(validation_split(numbered(y), 0.2, seed=3).x_val)
+    assert numbers(validation_split(numbered(y, alike=alike), 0.2, seed=3).x_val) == held
+    assert held == [2, 6, 14, 15, 23, 29, 30, 35, 36, 47, 51]
+    alike[[5, 31, 51]] = 0, 33, 1  # a copy in a class, and two of another class
+    for seed in range(9):
+        found = validation_split(numbered(y, alike=alike), 0.2, seed)
+        train, kept = numbers(found.x_train), numbers(found.x_val)
+        assert not set(alike[train]) & set(alike[kept]) and np.array_equal(found.alike, alike[train])
+        assert set(y[train]) == {0, 1, 2} and len(train) + len(kept) == 52
+        train, kept = held_out(numbered(y, alike=alike), y, seed)  # of `Model.fit`
+        assert len(kept) and not set(alike[train]) & set(alike[kept])
+    one = numbered(np.array([0, 0, 1, 1]), alike=np.array([0, 0, 1, 1]))
+    with pytest.raises(DataError, match="own has 1 sample of each class beside copies: none can be held out"):
+        validation_split(one, 0.2)
+    both = numbered(np.arange(11) // 10, alike=np.arange(11) % 10)  # of class 1 there is but a copy, which stays
+    assert all(validation_split(both, 0.2, seed).y_train[-1] == 1 for seed in range(9))
 
 
 def test_a_group_is_never_on_both_sides_and_no_class_loses_its_last_one():

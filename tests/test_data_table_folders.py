@@ -121,6 +121,14 @@ def test_without_windows_a_table_is_a_sample(tmp_path):
     refused(both, "rec0.csv has the labels sit and walk, but without --window a table is one sample: give --window")
 
 
+def test_a_rate_is_held_against_the_time_of_the_tables(tmp_path):
+    root = folder(tmp_path / "own", header="ax,ay,time", more=lambda i: [i / 50])
+    refused(root, "own has a row every 0.02 by its column time, 50 .*, but the rate is 25: ", window="1s", rate=25.0)
+    write(root / "sit" / "p0_0.csv", values(60), "ax,ay,time", lambda i: [i / 25])  # one of them is another matter
+    refused(root, "p0_0.csv has a row every 0.04 .*, others every 0.02: another rate", window="0.4s", rate=50.0)
+    assert load(root, window="0.4s", rate=50.0, skip_bad=True).x_train.shape[2] == 20
+
+
 @pytest.mark.parametrize("window", [None, "20"])
 def test_new_samples_and_judging_ones_have_the_bits_of_those_that_trained(tmp_path, window):
     root = folder(tmp_path / "own")

@@ -171,6 +171,50 @@ def test_a_column_of_even_steps_is_time_whatever_its_name_and_a_jump_in_it_is_a_
     assert any(a < 500 < b for _, a, b in found.spans)
 
 
+def timed(path, name, times, lengths=(1000, 1000)):
+    kinds = np.concatenate([np.full(n, ("walk", "run")[i % 2]) for i, n in enumerate(lengths)])
+    lines = [[float(t), *row] for t, row in zip(times, rows(RNG.random((len(kinds), 2)), kinds), strict=True)]
+    return written(path, lines, [name, "ax", "ay", "label"])
+
+
+@pytest.mark.parametrize(
+    ("name", "every", "says"),
+    [
+        ("time", 0.02, None), ("time", 20, None), ("t", 20_000, None), ("timestamp", 2e7, None),  # s, ms, µs and ns
+        ("seconds", 0.0195, None), ("time", 1, None),  # a little off; rows are counted
+        ("time", 0.01, "a row every 0.01 by its column time, 100 a second if these are seconds, but the rate is 50"),
+        ("Time", 40, "a row every 40 by its column Time, 25 a second if these are ms, but the rate is 50"),
+        ("seconds", 20, "a row every 20 by its column seconds, 0.05 a second if these are seconds, but the rate is 50"),
+        ("ms", 1, "a row every 1 by its column ms, 1000 a second if these are ms, but the rate is 50"),
+    ],
+)  # fmt: skip
+def test_a_rate_is_held_against_the_time_of_a_table(tmp_path, name, every, says):
+    times = np.arange(2000) * every
+    times[300:] += 1000 * every  # a gap, and another beginning, are no steps
+    times[1000:] -= times[1000]
+    path = timed(tmp_path / "a.csv", name, times)
+    load(path, window="100", stride="50")
+    if says is None:
+        assert load(path, window="2s", stride="1s", rate=50.0).x_train.shape[2] == 100
+    else:
+        refused(path, f"a.csv has {says}: give the rate", window="2s", rate=50.0)
+
+
+def test_a_clock_of_whole_ms_or_with_rows_missing_tells_its_rate_all_the_same(tmp_path):
+    times = np.arange(2000) / 700 * 1000
+    load(timed(tmp_path / "a.csv", "ms", np.floor(times)), window="0.2s", rate=700.0)
+    there = np.sort(RNG.permutation(2600)[:2000])
+    load(timed(tmp_path / "b.csv", "time", there * 0.02), window="2s", rate=50.0)
+    load(timed(tmp_path / "c.csv", "time", np.floor(np.arange(2000) / 50)), window="2s", rate=50.0)  # whole seconds
+
+
+def test_what_may_be_a_clock_by_its_steps_is_told_where_it_contradicts_the_rate(tmp_path):
+    told = "by its column stamp, 100 a second if these are seconds, but the rate is 50: if that column is a clock"
+    for rate, count in ((50.0, 1), (100.0, 0)):
+        said = load(timed(tmp_path / "a.csv", "stamp", np.arange(2000) / 100), window="2s", rate=rate).origin.said
+        assert sum(told in words for words in said) == count
+
+
 def test_measurements_that_rise_now_and_then_are_no_time(tmp_path):
     path, values = recording(tmp_path / "a.csv")
     values[:, 0] = np.cumsum(RNG.exponential(1, 2000))

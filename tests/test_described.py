@@ -199,11 +199,32 @@ def test_an_adapted_file_explains_itself(adapted):
     assert found.recipe["epochs"] == 1 and found.recipe["method"] == record["method"] and "threads" not in found.recipe
     assert found.ledger == describe.totals(record) and found.ledger["macs"] == record["predicted"]["macs"] > 0
     assert found.ledger["samples"] > record["samples"]["train"] + record["samples"]["validation"]  # rehearsed, then all
+    course = record["course"]
+    assert found.ledger["chosen_lr"] == found.recipe["lr"] * course["factor"]
     value = record["accuracy_after" if record["ok"] else "accuracy_before"]
     assert found.accuracy["value"] == value
     assert found.classes == NAMES and str(folder).encode() not in raw
     assert record["weights_sha256"] == hashlib.sha256(raw).hexdigest()
     assert load_file(folder / "out" / "adapted.safetensors").keys() == found.weights.keys()
+
+
+COURSE = {"tried": [[1.0, 0.9], [4.0, 0.5]], "factor": 4.0, "lowered": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "rate"),
+    [
+        ({}, 0.08),
+        ({"factor": 1.0, "lowered": 1}, 0.08),  # the run lowered what the probes had chosen
+        ({"again": {"made": 70}}, 0.08),
+        ({"again": {"made": 0}}, None),  # no probe improved, and nothing ran at its rate
+        ({"tried": [], "factor": 1.0}, None),  # all layers at once, or a rate that is as it was given
+        ({"tried": [], "factor": 0.25, "lowered": 1}, None),
+    ],
+)
+def test_the_rate_that_probes_chose(change, rate):
+    assert describe.chosen_rate({"settings": {"lr": 0.02}, "course": COURSE | change}) == rate
+    assert describe.chosen_rate({"settings": {"lr": 0.02}, "course": {"recipe": "plain"}}) is None
 
 
 def test_the_classes_of_a_run_that_goes_on_are_those_of_the_file(adapted):

@@ -270,6 +270,14 @@ def test_it_keeps_nothing_of_the_size_of_the_weights():
     assert learns.peak_bytes < 0.6 * back.peak_bytes
 
 
+@pytest.mark.parametrize("backend", ["fast", "reference"])
+@pytest.mark.parametrize("threads", [1, 2, 4, 16])
+def test_a_backward_pass_takes_twice_the_arena_with_any_number_of_threads(threads, backend):
+    graph, plans = ri.models.build("watch"), (None, ri.Plan(step=FG(m=1)), ri.Plan())
+    infers, learns, back = (ri.compile(graph, p, 8, threads=threads, backend=backend).peak_bytes for p in plans)
+    assert infers < learns < back / 2
+
+
 def test_what_a_repeated_section_finds_lives_to_its_end():
     p = compiled(METHODS["everything"])
     end = sum(len(p.launches[section]) for section in ("prepare", "look", "ascended"))

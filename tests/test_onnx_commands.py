@@ -178,8 +178,14 @@ def test_a_net_of_features_adapts_to_a_table(told, tmp_path):
     table.write_text("\n".join([",".join((*"abcdefghijkl", "label")), *rows]))
     status, found, _ = told("check", path)
     assert status == 0 and found["size"] == [1, 1] and found["channels"] == 12 and found["outputs"] == 5
+    assert [layer["trains"] for layer in found["layers"] if layer["op"] == "linear"] == ["counted", "always"]
+    _, _, said = told(
+        "cost", "--model", path, "--method", "sparse-update", "--memory-limit", "64KiB", "--fit", "trained"
+    )
+    assert "has no convolutions, of which layers could be chosen: its linear layers train in full" in said
     status, found, _ = told("adapt", "--model", path, "--data", table, "--label", "label", "--epochs", 30,
                             "--output", tmp_path / "out")  # fmt: skip
+    assert found["course"]["first"]  # the last layer alone is the classifier, and trains before the others
     assert status == 0 and found["accuracy_after"] > 0.8 and found["predicted"]["macs"] == found["measured"]["macs"]
     net = load(tmp_path / "out" / "adapted.safetensors")
     samples = rng.normal(size=(7, 1, 1, 12)).astype(np.float32)

@@ -10,6 +10,9 @@ from nets import NETS, RULES, STEPS, step_for
 
 import refimpl as ri
 from refimpl.compiler.program import Program
+from refimpl.plan.plan import counted, of_kind
+from refimpl.surgery.cut import cut, frozen_until
+from refimpl.surgery.prune import with_block_pruning
 from validation.instruments import approximation
 
 compiling = importlib.import_module("refimpl.compiler.compile")  # the package has a function of that name
@@ -137,6 +140,30 @@ def test_train_last_counts_convolutions_in_node_order():
     )
     with pytest.raises(ValueError, match="train_last is 5, but residual has 4 convolutions"):
         program("residual", ri.Plan(5))
+
+
+def test_of_a_net_without_convolutions_the_last_linear_layer_is_the_classifier():
+    g = ri.Graph("perceptron", (1, 1), 6)
+    x = g.flatten("flat", "input")
+    for name in ("fc1", "fc2"):
+        x = g.relu(f"{name}.relu", g.linear(name, x, 5))
+    g.linear("fc3", x, 3)
+    names = ["fc1", "fc2", "fc3"]
+    assert counted(g) == names[:2] and of_kind(g) == "hidden layers"
+    for k in (0, 1, 2, "all"):
+        trained = names if k == "all" else names[2 - k :]
+        assert ri.Plan(k).trained(g) == {name: ["w", "b"] for name in trained}
+    assert ri.Plan(1, bias_only=True).trained(g) == {"fc2": ["b"], "fc3": ["w", "b"]}
+    with pytest.raises(ValueError, match="train_last is 3, but perceptron has 2 hidden layers$"):
+        ri.Plan(3).trained(g)
+    assert cut(g, frozen_until(g, ri.Plan(0), features=True))[1].nodes[0].name == "fc3"
+    assert with_block_pruning(g, 2, 0.1).nodes[-1].name == "fc3"  # it reads no map
+    assert counted(cut(g, "fc1.relu")[1]) == ["fc2"]
+    for build, classifier in (("depthwise", ["hidden", "fc"]), ("residual", ["fc"])):  # as ever beside convolutions
+        net = NETS[build]()
+        assert [*ri.Plan(0).trained(net)] == classifier and of_kind(net) == "convolutions"
+        tail = cut(net, frozen_until(net, ri.Plan(0), features=True))[1]
+        assert [*ri.Plan(0).trained(tail)] == classifier and not counted(tail)
 
 
 def test_only_the_classifier_trains_with_train_last_0():

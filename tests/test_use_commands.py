@@ -74,7 +74,7 @@ def shown(capsys, *args):
     return " ".join(capsys.readouterr().out.split())
 
 
-def test_info(said, capsys, file):
+def test_info(said, capsys, file, tmp_path):
     found = said("info", file)
     assert found["model"] == "small" and found["classes"] == list(NAMES) and not found["by_name"]
     assert (found["size"], found["channels"], found["takes"]) == ([SIDE, SIDE], 3, "pixels")
@@ -83,6 +83,11 @@ def test_info(said, capsys, file):
     assert found["next"][0] == f"gradledger predict {file} --data photos/"
     told = shown(capsys, "info", file)
     assert "small, written out in the file" in told and "0 to 255 becomes -1 to 1" in told
+    arrays, notes = checkpoint.load(file, ours=True)
+    found = json.dumps(found["ledger"] | {"chosen_lr": 0.4})
+    checkpoint.save(tmp_path / "b.safetensors", arrays, notes | {"ledger": found})
+    assert "probes" not in told
+    assert "lr 0.4 (chosen by probes, which began at 0.0" in shown(capsys, "info", tmp_path / "b.safetensors")
 
 
 def test_info_of_a_file_of_another_program(said, tmp_path):
@@ -158,6 +163,28 @@ def test_evaluate_by_name_with_the_files_that_were_taken_for_others(
     checkpoint.save(tmp_path / "own.safetensors", arrays, notes | {"recipe": json.dumps({"data": "photos"})})
     own = said("evaluate", tmp_path / "own.safetensors", "--data", photos, "--output", tmp_path)
     assert (own["samples"], own["left"]) == (6, 0)  # the others have trained it
+
+
+def test_evaluate_one_class_alone(said, file, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(finish, "make", lambda *_: None)  # a picture takes seconds
+    for name, right in (("bee", 1.0), ("cat", 0.0)):
+        shutil.copytree(photos / name, tmp_path / f"only_{name}" / name)
+        found = said("evaluate", file, "--data", tmp_path / f"only_{name}", "--part", "all", "--output", tmp_path)
+        assert (found["samples"], found["accuracy"]) == (10, right)
+        assert {of: row["samples"] for of, row in found["per_class"].items() if row["samples"]} == {name: 10}
+    part = said("evaluate", file, "--data", tmp_path / "only_cat", "--output", tmp_path)
+    assert (part["samples"], part["left"]) == (2, 8)  # as of other data
+    first, *others = sorted((tmp_path / "only_cat" / "cat").iterdir())
+    for path in others:
+        path.unlink()
+    assert said("evaluate", file, "--data", tmp_path / "only_cat", "--output", tmp_path)["samples"] == 1
+    first.parent.rename(tmp_path / "only_cat" / "dog")
+    told = said("evaluate", file, "--data", tmp_path / "only_cat", status=2)
+    assert "only_cat has the classes dog, which " in told and "it knows ant, bee, cat; a class is told by the n" in told
+    arrays, notes = checkpoint.load(file, ours=True)
+    checkpoint.save(tmp_path / "plain.safetensors", arrays, notes | {"classes": "[null, null, null]"})
+    told = said("evaluate", tmp_path / "plain.safetensors", "--data", tmp_path / "only_cat", status=2)
+    assert "it knows 0, 1, 2; its classes have no names, so that the data need all 3 of them, in their order" in told
 
 
 def test_what_takes_a_net_names_data_of_the_kind_that_it_was_trained_on(file):
@@ -266,7 +293,7 @@ def test_runs_are_numbered_and_none_is_overwritten(said, settings, capsys):
     assert not models.is_file("lenet5") and models.is_file("gradledger-out/run-3")
     Path("lenet5").rename(numbered.BASE / "run-2")
     told = shown(capsys, "runs")
-    assert "run-1 worse" in told and "1.23 M" in told and "run-2 finished" in told
+    assert "run-1 worse" in told and "1.23 MMAC" in told and "run-2 finished" in told
     assert " own.npz, backprop" in told and str(Path.cwd()) not in told
 
 

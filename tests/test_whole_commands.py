@@ -1,6 +1,7 @@
 """Commands on nets that a method makes ones of whole numbers: `--method forward-gradient:bits=16w8a`."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from costmodel import predict
 from gradledger import models as nets
 from gradledger.cli import main
 from gradledger.cost import whole_numbers
+from gradledger.show import multiply_adds
 from refimpl import data, models
 from refimpl.formats.npz import load_npz
 from refimpl.storage import checkpoint
@@ -236,7 +238,10 @@ def test_a_quantized_file_trains_in_whole_numbers(quantized):
     looks = found["recipe_macs"]["looks"]["imacs"]
     assert looks["predicted"] == looks["measured"] > found["recipe_macs"]["looks"]["measured"]
     told = gradledger("info", found["files"]["weights"])
-    assert "IMAC" in told.stdout
+    apart = multiply_adds(found["measured"]["macs"], found["measured"]["imacs"])
+    assert re.fullmatch(r"[\d.]+ [kM]MAC, [\d.]+ [MG]IMAC", ", ".join(apart))
+    for listing in (told, gradledger("runs", folder)):
+        assert all(part in " ".join(listing.stdout.split()) for part in apart)
     row = json.loads(gradledger("runs", folder, "--json").stdout)["runs"][0]
     assert (row["macs"], row["imacs"]) == (found["measured"]["macs"], found["measured"]["imacs"])
     weights, _ = checkpoint.load(found["files"]["weights"])

@@ -11,6 +11,7 @@ from test_onnx_commands import told  # noqa: E402, F401 (a fixture)
 from test_whole_onnx import many_kinds, plain, samples, small_arrays  # noqa: E402
 from test_whole_tflite import of_int8, written  # noqa: E402
 
+from gradledger.show import multiply_adds  # noqa: E402
 from refimpl.formats.onnx import load_whole  # noqa: E402
 from refimpl.saved.described import described  # noqa: E402
 from refimpl.saved.model import load  # noqa: E402
@@ -47,7 +48,10 @@ def test_check_tells_what_trains_in_whole_numbers(told, tmp_path):  # noqa: F811
     assert "computes with floats" in rows["gradient-filter"]["refused"]
     assert all(row.get("imacs", 0) == 0 for row in found["methods"] if row["method"] in ("backprop", "bias-only"))
     _, said, _ = told("check", path, as_json=False)
-    assert "with --whole it trains in its own whole numbers" in " ".join(said.split())
+    said = " ".join(said.split())
+    assert "with --whole it trains in its own whole numbers" in said
+    for row in (r for r in rows.values() if "macs" in r):  # no sum of floats and whole numbers
+        assert all(part in said for part in multiply_adds(row["macs"], row["imacs"]))
 
 
 @pytest.mark.parametrize(

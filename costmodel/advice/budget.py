@@ -24,7 +24,7 @@ from refimpl.graph import Graph
 from refimpl.methods.layer import Rule
 from refimpl.methods.optim import SGD
 from refimpl.methods.registry import fitted, known
-from refimpl.plan.plan import Backprop, Plan, counted
+from refimpl.plan.plan import Backprop, Plan, counted, roles
 
 from ..device import process
 from ..device.device import Device
@@ -136,8 +136,8 @@ def _owners(program: Program) -> dict[str, str]:
         "behind": "norms",
         None: "others",
     }
-    users = program.graph.users()
-    return {name: terms[used[0][0].operator.trains if used else None] for name, used in users.items()}
+    users, role = program.graph.users(), roles(program.graph)
+    return {name: terms[role[used[0][0].name] if used else None] for name, used in users.items()}
 
 
 def _kinds(program: Program) -> dict[Buffer, str]:
@@ -245,9 +245,9 @@ def fit(
     setting = rule.states.fitted
     ratios = sorted(ratios)
     layers = len(counted(graph))
-    if not layers:
+    if not any(graph.node(name).operator.trains == "counted" for name in counted(graph)):
         raise ValueError(
-            f"{graph.name} has no convolutions, of which layers could be chosen: only its classifier trains"
+            f"{graph.name} has no convolutions, of which layers could be chosen: its linear layers train in full"
         )
     layers = layers if max_layers is None else min(layers, max_layers)
     if not ratios or layers < 1:

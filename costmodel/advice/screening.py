@@ -20,7 +20,7 @@ import sympy as sp
 
 from refimpl.graph import Graph
 from refimpl.kernels.traced import expression
-from refimpl.plan.plan import Backprop, Plan, counted
+from refimpl.plan.plan import Backprop, Plan, counted, roles
 
 from .. import closed_form
 from ..device.device import Device
@@ -71,7 +71,7 @@ class Screen:
     def _ranks(self, graph: Graph) -> dict[str, int]:
         """Node with weights → the smallest k with which it trains; the classifier always does."""
         convolutions = counted(graph)
-        return {n.name: 0 for n in graph.nodes if n.operator.trains == "always"} | {
+        return {name: 0 for name, role in roles(graph).items() if role == "always"} | {
             name: len(convolutions) - i for i, name in enumerate(convolutions)
         }
 

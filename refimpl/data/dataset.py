@@ -57,7 +57,8 @@ class Dataset:
     y_test: (N,) int64, class numbers from 0; classes: their names; pixels: are values 0 to 1 pixels from 0 to 255?
     x_val, y_val: samples that neither train nor judge, None where the source has none (`validation_split` makes them).
     groups: (N,) int64, the person or recording of each training sample, None where samples are independent; spans:
-    (N, 3) int64, of windows: recording, first sample, end. origin: where they are from.
+    (N, 3) int64, of windows: recording, first sample, end; alike: (N,) int64, equal for training samples that are
+    copies of one, None where there are no copies. origin: where they are from.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Dataset:
     y_val: np.ndarray | None = None
     groups: np.ndarray | None = None
     spans: np.ndarray | None = None
+    alike: np.ndarray | None = None
     origin: SampleOrigin = SampleOrigin()
 
     def __post_init__(self):
@@ -190,23 +192,43 @@ def to_float(x: np.ndarray, index: np.ndarray | None = None) -> np.ndarray:
 
 
 def split(
-    y: np.ndarray, seed: int, what: str, classes: tuple[str, ...] | None = None
+    y: np.ndarray, seed: int, what: str, classes: tuple[str, ...] | None = None, alike: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Indices (ascending) of the training and the test samples: a fifth of each class, drawn by `seed`, for the test.
 
-    Every class gets at least one sample on each side, else DataError, which calls it as `classes` does.
+    Every class gets at least one sample on each side, else DataError, which calls it as `classes` does. alike: of
+    copies (`Dataset`).
     """
-    test = np.zeros(len(y), bool)
+    test = by_class(y, TEST_SHARE, seed, 0, alike)
     for label in np.unique(y):
-        members = np.flatnonzero(y == label)
-        if len(members) < 2:
+        if (of_class := test[y == label]).all() or not of_class.any():
+            count = len(np.unique((np.arange(len(y)) if alike is None else alike)[y == label]))
             raise DataError(
-                f"{what} has 1 sample of class {classes[label] if classes else label}; at least 2 are needed, one to "
-                "train and one to test on"
+                f"{what} has {plural(count, 'sample')} of class {classes[label] if classes else label}"
+                f"{'' if alike is None else ' beside copies'}; at least 2 are needed, one to train and one to test on"
+                f"{'' if count < 2 else ', that are no copies of those of other classes'}"
             )
-        count = min(max(1, round(TEST_SHARE * len(members))), len(members) - 1)
-        test[members[random.permutation(seed, random.SPLIT, int(label), len(members))[:count]]] = True
     return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def by_class(y: np.ndarray, share: float, seed: int, step: int, alike: np.ndarray | None = None) -> np.ndarray:
+    """(N,) bool: a share of each class, drawn by `seed`, at least one sample and not the last one.
+
+    step: number of the first draw. alike: of copies (`Dataset`); of these the first is drawn, and the others follow it.
+    """
+    own, held = np.arange(len(y)), np.zeros(len(y), bool)
+    _, first, inverse = np.unique(own if alike is None else alike, return_index=True, return_inverse=True)
+    first = first[inverse.reshape(-1)]
+    for label in np.unique(y):
+        there = np.unique(first[y == label])
+        members, others = there[y[there] == label], there[y[there] != label]
+        count = min(max(1, round(share * len(there))), len(there) - 1) - int(held[others].sum())
+        drawn = random.permutation(seed, random.SPLIT, step + int(label), len(members))[: max(0, count)]
+        held[members[drawn]] = True
+    for label in np.unique(y):
+        if held[first[y == label]].all():  # by copies of other classes
+            held[first[y == label]] = False
+    return held[first]
 
 
 def split_maps(x: np.ndarray, train: np.ndarray, test: np.ndarray, reuse: bool) -> tuple[np.ndarray, np.ndarray]:

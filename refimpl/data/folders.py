@@ -6,7 +6,7 @@ problems, which are all told in one sentence, or left out where that was asked f
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class Listing:
     """The files of a folder: parts (train, val, test) → files and their class numbers; and what else lies there.
 
     classes: names of the class folders, empty where there are none; folders: part → the folder that holds it, empty
-    where there is one part; noun: what a file is.
+    where there is one part; noun: what a file is; least: classes that are needed.
     """
 
     root: Path
@@ -76,6 +76,7 @@ class Listing:
     problems: Problems
     ignored: list[tuple[str, str]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    least: int = 2
 
     @property
     def files(self) -> list[Path]:
@@ -92,55 +93,69 @@ class Listing:
                 found[path] = below.as_posix()
         return found
 
-    def copies(self) -> list[str]:
-        """A sentence on files that hold the same bytes as another one; none where all are different."""
+    def copies(self, bad: set[Path]) -> dict[Path, Path]:
+        """Of every file but `bad` that holds the same bytes as an earlier one, the first such file."""
         sizes: dict[int, list[Path]] = {}
-        for path in self.files:
+        for path in (path for path in self.files if path not in bad):
             sizes.setdefault(path.stat().st_size, []).append(path)
         alike: dict[bytes, list[Path]] = {}
         for path in (path for paths in sizes.values() if len(paths) > 1 for path in paths):
             alike.setdefault(hashlib.sha256(path.read_bytes()).digest(), []).append(path)
-        pairs = [(paths[0], copy) for paths in alike.values() for copy in paths[1:]]
+        return {copy: paths[0] for paths in alike.values() for copy in paths[1:]}
+
+    def told(self, copies: Mapping[Path, Path]) -> list[str]:
+        """A sentence on copies; none where there are none."""
+        pairs = [(first, copy) for copy, first in copies.items()]
         told = [" = ".join(path.relative_to(self.root).as_posix() for path in pair) for pair in pairs[:TOLD]]
         more = ", …" if len(pairs) > TOLD else ""
         said = f"{self.noun}s that are copies of others: {len(pairs)} ({', '.join(told)}{more})"
-        return [f"{said}; where one trains and the other judges, accuracy says too much"] if pairs else []
+        apart = "where one trains and the other judges, accuracy says too much"
+        return [f"{said}; {apart if len(self.parts) > 1 else 'none trains where another judges'}"] if pairs else []
 
-    def usable(self, bad: set[Path], alone: bool = False) -> "Listing":
+    def usable(self, bad: set[Path], alone: bool = False, copies: Mapping[Path, Path] | None = None) -> "Listing":
         """Without the files in `bad`, and without the classes that are too few then, which become problems.
 
         A class needs a file in every part; where there is one part, two, of which one will judge, unless a file may be
-        `alone`, for it is cut into several samples.
+        `alone`, for it is cut into several samples, or the class is, of which nothing can train. Copies are one file.
         """
+        first = copies or {}
         parts = {
             name: [(path, label) for path, label in files if path not in bad] for name, files in self.parts.items()
         }
         if not self.classes:
             return replace(self, parts=parts)
-        least = 2 if len(parts) == 1 and not alone else 1
+        least = 2 if len(parts) == 1 and not alone and len(self.classes) > 1 else 1
         thin = set()
         for label, name in enumerate(self.classes):
             for part, files in parts.items():
-                count = sum(1 for _, other in files if other == label)
-                if count < least and not (part == "val" and len(parts) == 3):
+                own = [path for path, other in files if other == label]
+                if len({first.get(path, path) for path in own}) < least and not (part == "val" and len(parts) == 3):
                     folder = self.root / self.folders.get(part, "") / name
-                    need = "; at least 2 are needed, one to train and one to test on" if count else ""
-                    self.problems.add(f"the class folder {folder}", f"holds {_count(count, self.noun)}{need}")
+                    holds = f"{len(own)} copies of 1 {self.noun}" if len(own) > 1 else _count(len(own), self.noun)
+                    need = "; at least 2 are needed, one to train and one to test on" if own else ""
+                    self.problems.add(f"the class folder {folder}", f"holds {holds}{need}")
                     thin.add(label)
         kept = [label for label in range(len(self.classes)) if label not in thin]
         number = {label: i for i, label in enumerate(kept)}
         parts = {n: [(path, number[label]) for path, label in f if label in number] for n, f in parts.items()}
         return replace(self, classes=[self.classes[i] for i in kept], parts=parts)
 
+    def check_classes(self, root: Path, noun: str) -> None:
+        """DataError where too few classes are left; noun: what their files are."""
+        if (count := len(self.classes)) < self.least:
+            needed = f"{self.least} {'is' if self.least == 1 else 'are'} needed"
+            raise DataError(f"{root} has {plural(count, 'class')} with {noun} that can be used; {needed}")
+
 
 def _count(n: int, noun: str) -> str:
     return f"no {noun}" if n == 0 else plural(n, noun)
 
 
-def listing(root: Path, look: Callable[[Path], None], noun: str) -> Listing:
+def listing(root: Path, look: Callable[[Path], None], noun: str, judged: bool = False) -> Listing:
     """The class folders of `root` and their files; DataError where there are none.
 
-    look: raises Foreign for a file that is no sample, DataError for one that cannot be used; noun: what a sample is.
+    look: raises Foreign for a file that is no sample, DataError for one that cannot be used; noun: what a sample is;
+    judged: is it for a net that is trained already, of which one class can be judged alone?
     """
     problems, said = Problems(str(root)), []
     base, roles = _base(root)
@@ -152,9 +167,9 @@ def listing(root: Path, look: Callable[[Path], None], noun: str) -> Listing:
         loose = sum(1 for p in sorted(train.iterdir()) if p.is_file() and _is_sample(p, look))
         has = f"holds {plural(loose, noun)} but no class folders" if loose else "holds no class folders"
         raise DataError(f"{train} {has}; it needs one folder of {noun}s for each class")
-    if len(classes) < 2:
+    if len(classes) < 2 and not judged:
         raise DataError(f"{train} holds {plural(1, 'class folder')} only ({classes[0]}); at least two are needed")
-    found = Listing(base, classes, noun, roles, {}, problems, said=said)
+    found = Listing(base, classes, noun, roles, {}, problems, said=said, least=1 if judged else 2)
     used = set(roles.values())
     found.ignored += [(str(p), f"is no {noun} of a class") for p in _loose([base, *(base / r for r in sorted(used))])]
     if roles:
@@ -267,13 +282,14 @@ def _below(folder: Path, problems: Problems) -> list[Path]:
 @dataclass(frozen=True)
 class Division:
     """Samples by part, always with `train` and `test`; how they were divided, in words; groups and spans (of windows)
-    of those that train, None where there are none.
+    of those that train, and what of them is alike, None where there are none.
     """
 
     parts: dict[str, list]
     how: str
     groups: np.ndarray | None = None
     spans: np.ndarray | None = None
+    alike: np.ndarray | None = None
 
 
 def by_folders(found: Listing) -> str:
@@ -287,23 +303,24 @@ def by_folders(found: Listing) -> str:
 def divided(
     found: Listing, root: Path, seed: int, parts: dict[str, list] | None = None,
     groups: Sequence[str] | None = None, spans: np.ndarray | None = None, judged: bool = False,
+    alike: np.ndarray | None = None,
 ) -> Division:  # fmt: skip
     """The samples divided by their folders, or else by the seed.
 
     parts: samples of each part with their class numbers, default the files; groups: of those of `train` the name of
     the group (N,), of which none is split; spans: of those that are windows (`splits.by_time`); judged: is it for a net
-    that is trained already, by all of them where they cannot be parted?
+    that is trained already, by all of them where they cannot be parted? alike: of those of `train` (`Dataset`).
     """
     parts = found.parts if parts is None else parts
     numbers, names = (None, ()) if groups is None else numbered(groups)
     if "test" in parts:
-        return Division(parts, by_folders(found), numbers, spans)
+        return Division(parts, by_folders(found), numbers, spans, alike)
     if "val" in parts:
-        return Division({"train": parts["train"], "test": parts["val"]}, by_folders(found), numbers, spans)
+        return Division({"train": parts["train"], "test": parts["val"]}, by_folders(found), numbers, spans, alike)
     y, what = np.array([label for _, label in parts["train"]]), f"the folder {root}"
     try:
         if groups is None:
-            train, test = split(y, seed, what, tuple(found.classes))
+            train, test = split(y, seed, what, tuple(found.classes), alike)
             how = "a fifth of each class judges, drawn by the seed"
         else:
             train, test, how = judging(y, numbers, spans, seed, what, names)
@@ -312,5 +329,5 @@ def divided(
             raise
         train, test, how = np.zeros(0, np.int64), np.arange(len(y)), ALL_JUDGE
     chosen = {part: [parts["train"][i] for i in index] for part, index in (("train", train), ("test", test))}
-    left = [None if a is None else a[train] for a in (numbers, spans)]
+    left = [None if a is None else a[train] for a in (numbers, spans, alike)]
     return Division(chosen, how, *left)

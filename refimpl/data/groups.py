@@ -51,6 +51,16 @@ def of_files(found: Listing, text: str | None, bad: set[Path], judged: bool = Fa
     return group_of
 
 
+def joined(group_of: Mapping[Path, str], copies: Mapping[Path, Path]) -> dict[Path, str]:
+    """The groups of files, where two are one that hold copies of a file. copies: as of `Listing.copies`."""
+    made = dict(group_of)
+    for copy, first in copies.items():
+        if copy in made and made[copy] != made[first]:
+            other, one = made[copy], made[first]
+            made = {path: one if group == other else group for path, group in made.items()}
+    return made
+
+
 def of_part(found: Listing, group_of: Mapping[Path, str], part: str = "train") -> list[str] | None:
     """The groups of the files of a part; None where files have none."""
     return [group_of[path] for path, _ in found.parts[part]] if group_of else None

@@ -1,6 +1,7 @@
 """Data from a folder of class folders with images, read by Pillow."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from .dataset import DataError, Dataset, SampleOrigin, plural, to_float
 from .folders import Foreign, Listing, divided, listing
 from .preprocessing import Preprocessing
 from .reading import PLAIN, ReadOptions
+from .splits import numbered
 
 FORMATS = {  # Pillow's names and the bytes that such files begin with
     "JPEG": (b"\xff\xd8\xff",), "PNG": (b"\x89PNG\r\n\x1a\n",), "GIF": (b"GIF87a", b"GIF89a"), "BMP": (b"BM",),
@@ -128,7 +130,8 @@ def image_folder(
     if channels not in (1, 3):
         raise DataError(f"images have C=1 (grey) or C=3 (RGB) channels, but C={channels} were asked for")
     pillow()
-    found = listing(root, look, "image")
+    judged = reading.made is not None
+    found = listing(root, look, "image", judged)
     if size is None:
         raise DataError(
             f"the images of {root} need a size, rows and columns, to which they are stretched, such as --size 128x128"
@@ -142,14 +145,17 @@ def image_folder(
         found.said.append(f"{plural(moving, 'image')} of several frames: the first is used")
     images, bad = decoded(found, size, channels, bits)
     unread = set(bad)
-    group_of = groups.of_files(found, reading.group, bad, reading.made is not None)
-    usable = found.usable(bad)
+    group_of = groups.of_files(found, reading.group, bad, judged)
+    copies = found.copies(bad)
+    usable = found.usable(bad, copies=copies)
     skipped = found.problems.tell(reading.skip_bad, len(heads), "images")
-    if len(usable.classes) < 2:
-        raise DataError(f"{root} has {plural(len(usable.classes), 'class')} with images that can be used; 2 are needed")
-    together = groups.of_part(usable, group_of)
-    parted = divided(usable, root, seed, groups=together, judged=reading.made is not None)
-    found.said += [*groups.told(usable, group_of, reading.group), *usable.copies()]
+    usable.check_classes(root, "images")
+    copies = {path: copies[path] for path in usable.files if path in copies}
+    group_of = groups.joined(group_of, copies)
+    parted = divided(
+        usable, root, seed, groups=groups.of_part(usable, group_of), judged=judged, alike=_alike(usable, copies)
+    )
+    found.said += [*groups.told(usable, group_of, reading.group), *usable.told(copies)]
     place = {path: i for i, path in enumerate(p for p in found.files if p not in unread)}
     made = Preprocessing("image", divisor=255.0, channels=channels, size=tuple(size), bits=bits)
     origin = SampleOrigin(
@@ -162,8 +168,16 @@ def image_folder(
         maps[f"x_{part}"] = to_float(images, np.array([place[path] for path, _ in samples], np.int64))
         maps[f"y_{part}"] = np.array([label for _, label in samples], np.int64)
     return Dataset(
-        root.resolve().name, classes=tuple(usable.classes), pixels=True, groups=parted.groups, origin=origin, **maps
-    )
+        root.resolve().name, classes=tuple(usable.classes), pixels=True, groups=parted.groups, alike=parted.alike,
+        origin=origin, **maps,
+    )  # fmt: skip
+
+
+def _alike(found: Listing, copies: Mapping[Path, Path]) -> np.ndarray | None:
+    """Numbers (N,) of the files that train, equal for copies of one; None where there are no copies."""
+    if not copies:
+        return None
+    return numbered([str(copies.get(path, path)) for path, _ in found.parts["train"]])[0]
 
 
 def decoded(

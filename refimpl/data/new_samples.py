@@ -32,7 +32,7 @@ from .reading import OPTIONS, ReadOptions
 from .recordings import cut
 from .resized import as_dtype
 from .scale import check_range
-from .tables import Columns, Table, clock_of, samples, table_of, those_of
+from .tables import Columns, Table, clock_of, hold_rate, samples, table_of, those_of
 from .wav import read_wav, resampled
 
 BLOCK = 256  # samples that `read_samples` takes at a time
@@ -219,6 +219,8 @@ def _table(
     cells = read_cells(path)
     used = those_of(path, cells, made.columns)
     columns = Columns(used, clock=None if made.window is None else clock_of(cells, used))
+    if made.window is not None and made.rate is not None:
+        hold_rate(path, cells, used, None, made.rate, [])
     rows = table_of(cells, columns, problems, "" if alone else f"{path}, ")
     if alone:  # its rows are told one by one
         problems.tell(skip_bad, len(cells.rows), "rows")

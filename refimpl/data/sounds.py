@@ -48,7 +48,7 @@ def sound_folder(root: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dat
     if not 1000 <= rate <= 384_000:
         raise DataError(f"--rate of sound must be from 1,000 to 384,000 samples a second, got {reading.rate:g}")
     cut = windows_of(replace(reading, rate=float(rate)))
-    found = listing(root, look, "clip")
+    found = listing(root, look, "clip", reading.made is not None)
     sounds, rates, bad = {}, {}, set()
     for path in found.files:
         try:
@@ -61,8 +61,7 @@ def sound_folder(root: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dat
     group_of = groups.of_files(found, reading.group, bad, known is not None)
     usable = found.usable(bad, alone=cut is not None)
     skipped = found.problems.tell(reading.skip_bad, len(found.files), "clips")
-    if len(usable.classes) < 2:
-        raise DataError(f"{root} has {plural(len(usable.classes), 'class')} with clips that can be used; 2 are needed")
+    usable.check_classes(root, "clips")
     said = [*found.said, *groups.told(usable, group_of, reading.group)]
     if cut is None:
         together = groups.of_part(usable, group_of)

@@ -1,6 +1,6 @@
 """Which samples train, which tell when to stop, which judge.
 
-Three ways, each a function of the labels, of what belongs together and of the seed:
+Three ways, each a function of the labels, of what belongs together and of the seed, and none parts copies:
 
 - independent samples: a share of each class, drawn;
 - groups (people, recordings): whole groups, drawn, so that nobody is on both sides;
@@ -15,7 +15,7 @@ import numpy as np
 
 from ..kernels import random
 from ..storage.files import quoted
-from .dataset import TEST_SHARE, DataError, Dataset, plural, split_maps
+from .dataset import TEST_SHARE, DataError, Dataset, by_class, plural, split_maps
 from .on_demand import OnDemand, still, taken
 
 VALIDATION_SHARE = 0.1
@@ -36,13 +36,15 @@ def validation_split(
         return dataset
     if not 0 < share < 1:
         raise DataError(f"the share of validation samples must lie between 0 and 1, not {share}")
-    train, held, how = chosen(dataset.y_train, dataset.groups, dataset.spans, share, seed, VALIDATION, dataset.name)
+    together = dataset.groups, dataset.spans
+    train, held, how = chosen(dataset.y_train, *together, share, seed, VALIDATION, dataset.name, dataset.alike)
     x = dataset.x_train
     if isinstance(x, OnDemand) or x.dtype != np.float32:
         x_train, x_val = taken(x, train), still(taken(x, held))
     else:
         x_train, x_val = split_maps(x, train, held, reuse)
-    left = {name: None if a is None else a[train] for name, a in (("groups", dataset.groups), ("spans", dataset.spans))}
+    beside = {name: getattr(dataset, name) for name in ("groups", "spans", "alike")}
+    left = {name: None if a is None else a[train] for name, a in beside.items()}
     split = f"{dataset.origin.split}; validation: {how}".removeprefix("; ")
     return replace(
         dataset, x_train=x_train, y_train=dataset.y_train[train], x_val=x_val, y_val=dataset.y_train[held],
@@ -51,11 +53,13 @@ def validation_split(
 
 
 def chosen(
-    y: np.ndarray, groups: np.ndarray | None, spans: np.ndarray | None, share: float, seed: int, step: int, what: str
-) -> tuple[np.ndarray, np.ndarray, str]:
+    y: np.ndarray, groups: np.ndarray | None, spans: np.ndarray | None, share: float, seed: int, step: int, what: str,
+    alike: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, str]:  # fmt: skip
     """Indices (ascending) of the samples that train and of the `share` that is held out, and how, in words.
 
-    step: number of the first draw. what: how messages call the samples. DataError where none can be held out.
+    step: number of the first draw. what: how messages call the samples. alike: of copies (`Dataset`), which lie in one
+    group where there are groups. DataError where none can be held out.
     """
     if groups is not None and len(np.unique(groups)) > 1:
         held = by_group(y, groups, share, seed, step)
@@ -72,9 +76,10 @@ def chosen(
         raise DataError(
             f"{what} has too few groups or recordings to hold some out: every class needs two of them, or a longer one"
         )
-    held = by_class(y, share, seed, step)
+    held = by_class(y, share, seed, step, alike)
     if not held.any():
-        raise DataError(f"{what} has 1 sample of each class: none can be held out")
+        beside = "" if alike is None else " beside copies"
+        raise DataError(f"{what} has 1 sample of each class{beside}: none can be held out")
     return np.flatnonzero(~held), np.flatnonzero(held), f"{100 * share:g} % of each class, drawn"
 
 
@@ -98,16 +103,6 @@ def numbered(groups: Sequence[str] | np.ndarray) -> tuple[np.ndarray, tuple[str,
     """Numbers (N,) int64 of groups, and their names."""
     names, numbers = np.unique(np.asarray(groups), return_inverse=True)
     return numbers.reshape(-1).astype(np.int64), tuple(map(str, names.tolist()))
-
-
-def by_class(y: np.ndarray, share: float, seed: int, step: int) -> np.ndarray:
-    """(N,) bool: a drawn share of each class, at least one sample and not the last one."""
-    held = np.zeros(len(y), bool)
-    for label in np.unique(y):
-        members = np.flatnonzero(y == label)
-        count = min(max(1, round(share * len(members))), len(members) - 1)
-        held[members[random.permutation(seed, random.SPLIT, step + int(label), len(members))[:count]]] = True
-    return held
 
 
 def by_group(y: np.ndarray, groups: np.ndarray, share: float, seed: int, step: int) -> np.ndarray | None:

@@ -22,10 +22,9 @@ from .preprocessing import Preprocessing
 from .reading import PLAIN, ReadOptions
 from .recordings import from_recording
 from .splits import numbered
-from .tables import TIMES, Columns, Table, columns_of, numeric, table_of
+from .tables import APART, TIMES, Columns, Table, columns_of, numeric, table_of
 
 NOUN = "recording"
-APART = 1.1  # times as many rows a second as others have: more is another rate
 
 
 def look(path: Path, suffixes: tuple[str, ...]) -> None:
@@ -51,7 +50,8 @@ def table_folder(root: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dat
     def is_table(path: Path) -> None:
         look(path, suffixes)
 
-    found = without_classes(root, is_table, NOUN, bool(reading.label)) or listing(root, is_table, NOUN)
+    judged = reading.made is not None
+    found = without_classes(root, is_table, NOUN, bool(reading.label)) or listing(root, is_table, NOUN, judged)
     bad: set[Path] = set()
     cells = _read(found, bad)
     same = _most(root, cells)
@@ -60,11 +60,11 @@ def table_folder(root: Path, seed: int = 0, reading: ReadOptions = PLAIN) -> Dat
     columns = columns_of(root, same, asked, bool(found.classes), several=True, grouped=bool(by_name))
     tables = _tables(found, cells, same, columns, window, bad)
     _check_rates(found, cells, TIMES if columns.clock is None else (same.names[columns.clock].lower(),), bad)
-    group_of = groups.of_files(found, by_name, bad, reading.made is not None) if by_name else {}
+    group_of = groups.of_files(found, by_name, bad, judged) if by_name else {}
     usable = found.usable(bad, alone=window is not None)
     skipped = found.problems.tell(reading.skip_bad, len(found.files), "tables")
-    if found.classes and len(usable.classes) < 2:
-        raise DataError(f"{root} has {plural(len(usable.classes), 'class')} with tables that can be used; 2 are needed")
+    if found.classes:
+        usable.check_classes(root, "tables")
     if not all(usable.parts.values()):
         raise DataError(f"{root} has no table that can be used")
     if window is None:

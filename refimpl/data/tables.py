@@ -1,5 +1,6 @@
 """Measurements in tables of text: a row is a window, or a moment of a long recording."""
 
+import math
 import re
 from collections.abc import Container
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ STEM = re.compile(r"(.*?)[\s_.:\-\[(]*(\d+)[\])]?", re.ASCII)
 LEAST_PICTURE = 64  # pixels
 EVEN, MOST = 0.5, 0.9  # steps of a clock differ from the usual one by this share of it at most, and so many of them do
 JUMP = 5  # usual steps of a clock: what is longer is a gap, for rows may be a little late
+UNITS = {"seconds": 1.0, "ms": 1e3, "µs": 1e6, "ns": 1e9}  # of a clock → so many are a second
+APART = 1.1  # times as many rows a second: more is another rate
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ def columns_of(
         for i in range(len(cells.names))
         if i not in (label, group) and _measures(cells, i, text, folders, i == clock, said)
     ]
+    if reading.windowed() is not None and (rate := reading.checked_rate()) is not None:
+        hold_rate(where, cells, {*known, *text, label, group}, clock, rate, said)
     if clock is not None and reading.windowed() is not None:
         said.append(f"no window reaches over a jump in column {quoted(cells.names[clock])}")
     if not used:
@@ -140,6 +145,44 @@ def clock_of(cells: Cells, others: Container[int | None]) -> int | None:
             if usual > 0 and (np.abs(steps - usual) <= EVEN * usual).mean() >= MOST:
                 return column
     return None
+
+
+def hold_rate(
+    where: Path, cells: Cells, others: Container[int | None], clock: int | None, rate: float, said: list[str]
+) -> None:  # fmt: skip
+    """Hold samples a second against the columns but `others` that are called as a time is, else against the `clock`.
+
+    DataError where the former contradict them; what is a clock only by its steps may be none, so that it is said.
+    """
+    named = [i for i, name in enumerate(cells.names) if cells.header and name.lower() in TIMES and i not in others]
+    for column in named or ([] if clock is None else [clock]):
+        if (wrong := _contradiction(cells, column, rate)) is None:
+            continue
+        if named:
+            raise DataError(
+                f"{where} {wrong}: give the rate that it has, or --window and --stride in samples and no --rate"
+            )
+        said.append(f"the table {wrong}: if that column is a clock, windows are not as long as they should be")
+
+
+def _contradiction(cells: Cells, column: int, rate: float) -> str | None:
+    """How a clock contradicts samples a second, in words; None where it does not, or where it tells no rate.
+
+    Its unit is its name, else what fits best. It tells none where it counts rows, does not rise, or stands still
+    for several of them. Its step is the mean of steps up to JUMP usual ones, since a clock of whole ms makes some of 1
+    and some of 2, or of those up to 1 + EVEN, since rows may be missing, or a folder hold a table of another rate.
+    """
+    steps, name = np.diff(_numbers(cells, column)), cells.names[column]
+    usual = np.median(steps) if len(steps) else 0.0
+    if usual <= 0 or (steps >= 0).mean() < MOST:
+        return None
+    means = [float(steps[(steps >= 0) & (steps <= most * usual)].mean()) for most in (JUMP, 1 + EVEN)]
+    units = {name.lower(): UNITS[name.lower()]} if name.lower() in UNITS else UNITS
+    off, unit, step = min((abs(math.log(of / m / rate)), u, m) for u, of in units.items() for m in means if m)
+    if off <= math.log(APART) or step == 1 and units is UNITS:
+        return None
+    every = f"has a row every {step:.4g} by its column {quoted(name)}"
+    return f"{every}, {units[unit] / step:.4g} a second if these are {unit}, but the rate is {rate:g}"
 
 
 def _numbers(cells: Cells, column: int) -> np.ndarray:

@@ -36,6 +36,7 @@ class Graph(Building):
         self.options: dict = {}  # what `models.build` needs beside classes, size and channels to build it again
         self.pixels: tuple[Level, Level] = (0.0, 1.0)  # what stands for a pixel of 0 and of 255 (`data.pixels`)
         self.classes: tuple[str | None, ...] = ()  # names of the classes that its output tells apart, where known
+        self.classifier: frozenset[str] | None = None  # nodes of it, where this is a part of a net
         self.origin = ""  # where its weights are from, in words, where the weights alone do not tell
         self.stored: dict[str, dict] = {}  # parameter → where the file of another program has it (`formats.onnx`)
         self._places: dict[str, int] = {}

@@ -38,18 +38,38 @@ def kind_of(method: Any) -> str | None:
     return states and states.kind
 
 
+def roles(graph: Graph) -> dict[str, str | None]:
+    """When the parameters of each node train, as its operator states (`TRAINS`).
+
+    Of a net without convolutions the last linear layer alone is the classifier, and those before it are counted; a part
+    of a net keeps what was the classifier of the whole.
+    """
+    found = {node.name: node.operator.trains for node in graph.nodes}
+    always = [name for name, role in found.items() if role == "always"]
+    classifier = graph.classifier
+    if classifier is None:
+        classifier = frozenset(always if "counted" in found.values() else always[-1:])
+    return found | {name: "counted" for name in always if name not in classifier}
+
+
 def counted(graph: Graph) -> list[str]:
     """Names of the layers that `Plan.train_last` counts, in node order: the convolutions that a gradient reaches.
 
-    Of several with the same weights the last.
+    Of a net without them its linear layers but the last (`roles`). Of several with the same weights the last.
     """
-    reached, last = graph.reached(), dict[str, str]()
+    reached, last, role = graph.reached(), dict[str, str](), roles(graph)
     for node in graph.nodes:
-        if node.operator.trains == "counted" and node.name in reached:
+        if role[node.name] == "counted" and node.name in reached:
             weights = node.params.get("w", node.name)
             last.pop(weights, None)
             last[weights] = node.name
     return list(last.values())
+
+
+def of_kind(graph: Graph) -> str:
+    """What the layers are, in words, that `Plan.train_last` counts."""
+    linear = any(graph.node(name).operator.trains != "counted" for name in counted(graph))
+    return "hidden layers" if linear else "convolutions"
 
 
 @dataclass(frozen=True)
@@ -109,10 +129,11 @@ class Plan:
 
     train_last: the classifier (every linear layer) and the last k convolutions in node order train; "all" trains every
         convolution; 0 the classifier alone. Everything else is frozen, and backward stops at the first trained layer.
+        Of a net without convolutions the classifier is the last linear layer, and those before it are counted.
     rules: methods that replace gradient passes of the trained nodes whose operators they name; without one the
         gradient is dense.
     batch_norm: "frozen" (running statistics) or "train" (batch statistics, gamma and beta train too).
-    train_bias: convolution biases train too (a classifier's bias always does).
+    train_bias: convolution biases train too (that of a linear layer that trains always does).
     bias_only: of the convolutions only biases train (TinyTL, Cai et al. 2020, arXiv 2007.11622): their own and, as the
         batch norm behind a convolution adds one too, its beta; gamma, statistics and weights are frozen. No gradient of
         a bias reads a feature map. Our reading: without TinyTL's residual modules, and the classifier trains in full.
@@ -229,20 +250,18 @@ class Plan:
         every = isinstance(self.train_last, str)
         if isinstance(self.train_last, int):
             if self.train_last > len(layers):
-                which = " that gradients reach" if graph.frozen() else ""
-                raise ValueError(
-                    f"train_last is {self.train_last}, but {graph.name} has {len(layers)} convolutions{which}"
-                )
+                which = of_kind(graph) + (" that gradients reach" if graph.frozen() else "")
+                raise ValueError(f"train_last is {self.train_last}, but {graph.name} has {len(layers)} {which}")
             layers = layers[len(layers) - self.train_last :]
         chosen, reached, found = set(layers), every, dict[str, list[str]]()
-        gradient = graph.reached()
+        gradient, role = graph.reached(), roles(graph)
         for node in graph.nodes:
             if node.name not in gradient:
                 continue
             op = node.operator
             own = [p for p in op.params if p in node.params]
             reached |= node.name in chosen
-            if op.trains == "always":
+            if role[node.name] == "always":
                 found[node.name] = own
             elif self.bias_only:
                 behind = op.trains == "statistics" and (node.inputs[0] in chosen or every)
@@ -250,7 +269,7 @@ class Plan:
                 if op.bias in own and (node.name in chosen or behind):
                     found[node.name] = [op.bias]
             elif node.name in chosen:
-                found[node.name] = [p for p in own if p != op.bias or self.train_bias]
+                found[node.name] = [p for p in own if p != op.bias or self.train_bias or op.trains == "always"]
             elif op.trains == "behind" and reached or op.trains == "statistics" and self.batch_norm == "train":
                 found[node.name] = own
         return self.whole(graph, found, gradient)

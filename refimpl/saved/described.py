@@ -32,7 +32,7 @@ PARTS = {  # what a file says beside its model → the words for it
     "preprocessing": "what a sample goes through before it enters: pixels [black, white] or null, size, channels",
     "adapted_from": "the net that it was adapted from: its name, its file and the file's SHA-256",
     "recipe": "the settings that its training was decided by",
-    "ledger": "totals of its training: steps, samples, multiply-adds, bytes",
+    "ledger": "totals of its training: steps, samples, multiply-adds, bytes; the learning rate that its probes chose",
     "accuracy": "the share that it told right: of these weights, before the training, samples, data",
 }
 ONNX, LITE = ".onnx", tflite.SUFFIX  # what models of other programs that are read as if they were ours end with

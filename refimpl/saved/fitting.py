@@ -54,11 +54,11 @@ def held_out(x: object, numbers: np.ndarray, seed: int) -> tuple[np.ndarray, np.
 
     x: a Dataset says what belongs together, and draws as `adapt` does. DataError where none can be held out.
     """
-    groups, spans, name = None, None, "the data"
+    groups, spans, alike, name = None, None, None, "the data"
     if isinstance(x, Dataset):
-        numbers, groups, spans, name = x.y_train, x.groups, x.spans, x.name
+        numbers, groups, spans, alike, name = x.y_train, x.groups, x.spans, x.alike, x.name
     try:
-        train, held, _ = chosen(numbers, groups, spans, held_share(len(numbers)), seed, VALIDATION, name)
+        train, held, _ = chosen(numbers, groups, spans, held_share(len(numbers)), seed, VALIDATION, name, alike)
     except DataError as e:
         raise DataError(f"{e}; {HINT}") from None
     return train, held

@@ -6,7 +6,7 @@ is drawn differs, by dropout or as a forward gradient's direction: draws go by t
 """
 
 from ..graph import INPUT, Graph
-from ..plan.plan import Plan
+from ..plan.plan import Plan, roles
 
 
 def frozen_until(graph: Graph, plan: Plan, features: bool = False) -> str | None:
@@ -45,6 +45,7 @@ def cut(graph: Graph, tensor: str) -> tuple[Graph, Graph]:
     head.pixels = graph.pixels
     tail = _begun(f"{graph.name} from {tensor}", graph, tensor)
     tail.classes = graph.classes
+    tail.classifier = frozenset(name for name, role in roles(graph).items() if role == "always")
     for part, nodes in ((head, graph.nodes[:at]), (tail, graph.nodes[at:])):
         for node in nodes:
             inputs = tuple(INPUT if part is tail and x == tensor else x for x in node.inputs)

@@ -290,10 +290,8 @@ def with_block_pruning(
     graph's input excepted: that is what its weight gradient would keep. Weights are shared with `graph`.
     Raises ValueError where `after` names no such map, ShapeError for a bad block or threshold.
     """
-    if after is None:
-        after = {graph.node(name).inputs[0] for name in counted(graph)} - {INPUT}
-    after = set(after)
     maps = {n.name for n in graph.nodes if len(graph.shape(n.name)) == 4}
+    after = {graph.node(name).inputs[0] for name in counted(graph)} & maps if after is None else set(after)
     if wrong := sorted(after - maps):
         raise ValueError(f"after names {', '.join(wrong)}, but {graph.name} computes no such map (N, H, W, C)")
     return _copy(graph, graph.weights, after, block=block, threshold=threshold)

@@ -190,7 +190,7 @@ def convolutions(graph: Graph, plan: Plan) -> list[str]:
         raise ValueError(
             f"{plan.step.method} makes a step without the gradients of back-propagation: compare without it"
         )
-    layers = set(counted(graph))
+    layers = {name for name in counted(graph) if graph.node(name).operator.trains == "counted"}
     names = [name for name, arrays in plan.trained(graph).items() if name in layers and "w" in arrays]
     if not names:
         raise ValueError(
