@@ -57,7 +57,7 @@ REASONS = {
 }
 ARITHMETIC = (
     r"costmodel/(device/gpu|formulas/cost|predict).py|gradledger/cost.py|refimpl/compiler/executed.py|refimpl/kernels/traced.py"
-    r"|validation/instruments/(counted_numbers|executing|measured).py"
+    r"|validation/instruments/(counted_numbers|executing|measured|emulator/machine).py"
 )
 # Words that are names of operators by chance.
 OTHER_WORDS = {
@@ -72,8 +72,6 @@ OTHER_WORDS = {
     r"|gradledger/(command|job|recipe).py|validation/instruments/approximation.py",
     "clip_norm": r"gradledger/recipe.py",
     "identity": r"gradledger/run_state.py",  # of a run
-    "sub": r"validation/instruments/emulator/machine.py",  # an instruction
-    "add": r"validation/instruments/emulator/machine.py",  # an instruction
     "tanh": r"validation/instruments/(counted_numbers|emulator/machine).py",  # a unit of cost, an instruction
     "matmul": r"validation/instruments/executing.py",  # NumPy's
     "quantize": r"refimpl/surgery/(__init__|for_step).py",  # a net
