@@ -19,12 +19,14 @@ from costmodel.device import calibration, gpu_calibration
 from gradledger import adapt
 from gradledger.settings import AdaptSettings
 from refimpl.backends.cuda import alike, conv_rules, quantized, tile
+from refimpl.backends.cuda import depthwise as depthwise_kernels
 from refimpl.backends.cuda.convolution import Geometry
 from refimpl.backends.cuda.gpu import AHEAD, Gpu
 from refimpl.backends.cuda.rules import RULES
 from refimpl.graph import INPUT, Graph
 from refimpl.kernels import cuda
 from refimpl.kernels.random import SHUFFLE, permutation
+from refimpl.methods import sparse_update
 from refimpl.methods.registry import known
 from refimpl.ops import quantized_conv2d
 from refimpl.surgery.for_step import outlined_for
@@ -128,12 +130,19 @@ def without_tiles():
         ((), (1, (2, 1), 1, True), "frozen"),
         ((), (2, 1, ((0, 1), (2, 1)), False), "train"),
         ((ri.ErrorMapPruning(0.7),), ((1, 2), 1, 2, True), "frozen"),
+        ((ri.SparseUpdate(0.7, fixed_first=0, fixed_last=0),), (1, (2, 1), 1, False), "frozen"),
+        ((ri.SparseUpdate(0.4, fixed_first=0, fixed_last=0),), ((2, 1), 1, ((0, 1), (2, 1)), True), "train"),
+        ((ri.SparseUpdate(0.6), ri.GradientFilter(2)), (1, 1, 1, False), "frozen"),
     ):
-        graph = depthwise(*of)
+        graph = with_weights(depthwise(*of))  # scales that differ
         x, y = rng.normal(size=(4, *graph.size, 3)).astype(np.float32), rng.integers(0, CLASSES, 4)
         plan = ri.Plan("all", rules=rules, batch_norm=norm, train_bias=not rules)
         program = ri.compile(graph, plan, BATCH, backend="reference", threads=1, dtype=np.float64)
-        both(f"depthwise {of} {norm}", program, x, y)
+        tuned = both(f"depthwise {of} {norm}", program, x, y)
+        chosen = [launch for launch in tuned.order for c in launch.covers if c.passed is sparse_update.grad_w]
+        assert all(launch.function is depthwise_kernels.GRAD_W for launch in chosen)
+        sparse = any(isinstance(rule, ri.SparseUpdate) for rule in rules)
+        assert len(chosen) == (2 if sparse else 0), chosen
 
 
 def in_one_launch():
@@ -248,7 +257,10 @@ def drawn(first, last):
 
 
 def both(name, program, x, y):
-    """Train on both: the same losses, parameters and predictions, but for the order in which sums are rounded."""
+    """Train on both: the same losses, parameters and predictions, but for the order in which sums are rounded.
+
+    Returns the program of the GPU.
+    """
     started = time.perf_counter()
     made = {backend: trained(program, backend, x, y) for backend in ("reference", "cuda")}
     (theirs, predicted), (mine, found) = made["reference"], made["cuda"]
@@ -260,6 +272,7 @@ def both(name, program, x, y):
     for a, value in reference.items():
         np.testing.assert_allclose(ours[a], value, **near, err_msg=f"{name}: {a}")
     print(f"{name}: {len(mine.program.order)} launches, {time.perf_counter() - started:.1f} s", flush=True)
+    return mine.program
 
 
 def commands(folder):

@@ -64,7 +64,7 @@ TUNED: dict[
 UNROLLED: dict[Unrolled, tuple] = {  # the same of kernels that have taps
     depthwise.FORWARD: ((), 2, 2, 4, 1, 1, (GEOMETRY,), ()),
     depthwise.GRAD_X: ((), 2, 2, "mask", 1, 4, (GEOMETRY,)),
-    depthwise.GRAD_W: ((), 5, 2, "mask", 1, 2, (GEOMETRY,), ()),
+    depthwise.GRAD_W: ((), 5, 2, "mask", 1, "kept", 2, (GEOMETRY,), ()),
 }
 TAPS = (Taps(3, 3, 1, 1), Taps(3, 3, 2, 2), Taps(5, 5, 1, 1))
 
