@@ -33,6 +33,7 @@ from refimpl.backends.cuda import (
     gradient_filter_patches,
     groups,
     quantized,
+    quantized_gradients,
 )
 from refimpl.backends.cuda.depthwise import Taps, Unrolled
 from refimpl.backends.cuda.tile import TILES, Tiled
@@ -59,6 +60,11 @@ TUNED: dict[
     gradient_filter_patches.GRAD_X: (2, 2, 2, (5,), (4,)),
     quantized.FORWARD: ("int8 2", "int8 2", "int8 4", *("int32 1",) * 3, (GEOMETRY,), (5,)),
     quantized.WIDE_FORWARD: ("int8 2", "int8 2", "int16 4", *("int32 1",) * 3, (GEOMETRY,), (5,)),
+    quantized_gradients.GRAD_X: (2, "int8 2", "int8 4", 1, 1, (GEOMETRY,)),
+    quantized_gradients.SUMS_GRAD_X: ("int32 2", "int8 2", "int8 4", 1, 1, (GEOMETRY,)),
+    quantized_gradients.GRAD_W: (5, "int8 2", "int8 2", 1, 1, (GEOMETRY,), (), (), ()),
+    quantized_gradients.WIDE_GRAD_W: (5, "int16 2", "int8 2", 1, 1, (GEOMETRY,), (), (), ()),
+    quantized_gradients.SUMS_GRAD_W: ("int32 5", "int8 2", "int8 2", 1, 1, (GEOMETRY,), (), (), ()),
 }
 
 UNROLLED: dict[Unrolled, tuple] = {  # the same of kernels that have taps

@@ -4,8 +4,6 @@ The gradient of the weights is that of all channels, or of those that sparse upd
 side.
 """
 
-import math
-
 from ...compiler import grouping
 from ...compiler.grouping import Arrival, AsConvolution, convolution
 from ...compiler.ir import AtBatch, Buffer, Call, Launch, Prefix
@@ -14,7 +12,7 @@ from ...kernels.cuda import simulated
 from ...methods import sparse_update
 from ..common import absent, activation, named, present, through
 from . import depthwise
-from .conv_rules import ADD, EVERY, pixels
+from .conv_rules import EVERY, pixels, summed
 from .convolution import Geometry
 from .tile import up
 
@@ -89,25 +87,18 @@ def of_weights(
     operands: dy (pixels, C), mask and scale before it, its channels that are kept, and x (pixels, M).
     """
     dy, channels = operands[0], dw.shape[3]
-    rows, reads = dy.shape[0], present(*operands)
+    rows = dy.shape[0]
     number = 2 if simulated() else max(1, min(up(ITEMS, channels), rows // ROWS))
     length = up(rows, number)
-    number, elements = up(rows, length), math.prod(dw.shape)
-    if number == 1:
-        whole = dw.reshape((1, *dw.shape))
-        args = (channels, whole, *operands, geometry, length)
-        return [Launch(named(covers), depthwise.GRAD_W, args, reads, (whole,), covers)]
-    partial = Buffer(f"{call.node}.dw_slices", (number, *dw.shape), dw.dtype, "arena")
+    partial = Buffer(f"{call.node}.dw_slices", (up(rows, length), *dw.shape), dw.dtype, "arena")
 
     def slices(n: int) -> int:
         return up(n * dy.batched, length)
 
-    args = (AtBatch(lambda n: slices(n) * channels), Prefix(partial, slices), *operands, geometry, length)
-    added = (elements, dw.reshape((elements,)), Prefix(partial.reshape((number, elements)), slices))
-    return [
-        Launch(named(covers), depthwise.GRAD_W, args, reads, (partial,), covers),
-        Launch(f"{call.node} add slices of dw", ADD, added, (partial,), (dw,), ()),
-    ]
+    made, items = Prefix(partial, slices), AtBatch(lambda n: slices(n) * channels)
+    args = (items, made, *operands, geometry, length)
+    product = Launch(named(covers), depthwise.GRAD_W, args, present(*operands), (partial,), covers)
+    return summed(call, dw, product, made)
 
 
 RULES = {  # rule → the passes of the calls that it begins at
