@@ -70,19 +70,17 @@ def _grad_x(tile: Tile, dtype, sums: bool):
                     k = start + t % depth * 4
                     for i in range(loads):
                         word, there = 0, place[t // depth + lanes * i]
-                        for e in range(4):
-                            value = 0
-                            if there >= 0 and k + e < outputs:
-                                value = np.int64(dy[there, group * outputs + k + e])
-                            word |= (value & 255) << (8 * e)
+                        if there >= 0:
+                            for e in range(4):
+                                if k + e < outputs:
+                                    word |= (np.int64(dy[there, group * outputs + k + e]) & 255) << (8 * e)
                         own[t % depth, t // depth + lanes * i] = signed(word)
                     for i in range(more):
                         word, c = 0, side + t // depth + lanes * i
-                        for e in range(4):
-                            value = 0
-                            if c < channels and k + e < outputs:
-                                value = np.int64(w[r, s, c, group * outputs + k + e])
-                            word |= (value & 255) << (8 * e)
+                        if c < channels:
+                            for e in range(4):
+                                if k + e < outputs:
+                                    word |= (np.int64(w[r, s, c, group * outputs + k + e]) & 255) << (8 * e)
                         other[t % depth, t // depth + lanes * i] = signed(word)
                     cuda.syncthreads()
                     for d in range(depth):
@@ -176,20 +174,22 @@ def _grad_w(tile: Tile, dtype, wide: bool, sums: bool):
                     if begin + start < last:
                         for i in range(loads):
                             d, word = t // rows + lanes * i, 0
-                            for e in range(4):
-                                value, there = x_zero, place[start + d * 4 + e]
-                                if there >= 0 and c < channels:
-                                    value = np.int64(x[there, group * channels + c])
-                                word |= (value & 255) << (8 * e)
+                            if c < channels:
+                                for e in range(4):
+                                    value, there = x_zero, place[start + d * 4 + e]
+                                    if there >= 0:
+                                        value = np.int64(x[there, group * channels + c])
+                                    word |= (value & 255) << (8 * e)
                             own[d, t % rows] = signed(word)
                         for i in range(more):
                             d, word, over = t // columns + line * i, 0, 0
-                            for e in range(4):
-                                value, row = 0, begin + start + d * 4 + e
-                                if row < last and k < outputs:
-                                    value = np.int64(dy[row, group * outputs + k])
-                                word |= (value & 255) << (8 * e)
-                                over |= ((value >> 8) & 255) << (8 * e)
+                            if k < outputs:
+                                for e in range(4):
+                                    row = begin + start + d * 4 + e
+                                    if row < last:
+                                        value = np.int64(dy[row, group * outputs + k])
+                                        word |= (value & 255) << (8 * e)
+                                        over |= ((value >> 8) & 255) << (8 * e)
                             other[d, t % columns] = signed(word)
                             if wide:
                                 upper[d, t % columns] = signed(over)
