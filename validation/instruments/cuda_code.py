@@ -33,6 +33,7 @@ from refimpl.backends.cuda import (
     gradient_filter_patches,
     groups,
     quantized,
+    quantized_gradients,
 )
 from refimpl.backends.cuda.depthwise import Taps, Unrolled
 from refimpl.backends.cuda.tile import TILES, Tiled
@@ -59,12 +60,17 @@ TUNED: dict[
     gradient_filter_patches.GRAD_X: (2, 2, 2, (5,), (4,)),
     quantized.FORWARD: ("int8 2", "int8 2", "int8 4", *("int32 1",) * 3, (GEOMETRY,), (5,)),
     quantized.WIDE_FORWARD: ("int8 2", "int8 2", "int16 4", *("int32 1",) * 3, (GEOMETRY,), (5,)),
+    quantized_gradients.GRAD_X: (2, "int8 2", "int8 4", 1, 1, (GEOMETRY,)),
+    quantized_gradients.SUMS_GRAD_X: ("int32 2", "int8 2", "int8 4", 1, 1, (GEOMETRY,)),
+    quantized_gradients.GRAD_W: (5, "int8 2", "int8 2", 1, 1, (GEOMETRY,), (), (), ()),
+    quantized_gradients.WIDE_GRAD_W: (5, "int16 2", "int8 2", 1, 1, (GEOMETRY,), (), (), ()),
+    quantized_gradients.SUMS_GRAD_W: ("int32 5", "int8 2", "int8 2", 1, 1, (GEOMETRY,), (), (), ()),
 }
 
 UNROLLED: dict[Unrolled, tuple] = {  # the same of kernels that have taps
     depthwise.FORWARD: ((), 2, 2, 4, 1, 1, (GEOMETRY,), ()),
     depthwise.GRAD_X: ((), 2, 2, "mask", 1, 4, (GEOMETRY,)),
-    depthwise.GRAD_W: ((), 5, 2, "mask", 1, 2, (GEOMETRY,), ()),
+    depthwise.GRAD_W: ((), 5, 2, "mask", 1, "kept", 2, (GEOMETRY,), ()),
 }
 TAPS = (Taps(3, 3, 1, 1), Taps(3, 3, 2, 2), Taps(5, 5, 1, 1))
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ...compiler import whole_products
 from ...compiler.ir import Buffer, Call, Launch
 from ...compiler.lower import Lowering
 from ...methods import gradient_filter_quantized as patches
@@ -12,8 +13,6 @@ from . import quantized_depthwise as fast_depthwise
 from . import quantized_gradient as fast
 from . import quantized_rounding as fast_rounding
 from . import tiles
-
-ONCE = {"stride": (1, 1), "dilation": (1, 1), "pad": ((0, 0), (0, 0))}  # attributes of a 1×1 convolution
 
 
 def largest(lowering: Lowering, call: Call) -> list[Launch]:
@@ -40,9 +39,9 @@ def at_random(lowering: Lowering, call: Call) -> list[Launch]:
 
 def product(lowering: Lowering, call: Call) -> list[Launch]:
     """A forward pass, or a gradient of x, on maps, on patches or of a linear layer."""
-    sizes, attrs, a = _convolution(call)
+    sizes, attrs, a = whole_products.convolution(call)
     turned = call.passed not in (method.forward, linear.forward)
-    y, x, w = a["dx" if turned else "y"], a["dy_q" if turned else "x_q"], a["w_q"]
+    y, x, w = a["dx" if turned else "y"], a["dy" if turned else "x"], a["w"]
     scales = a["dy_scale" if turned else "x_scale"], a["w_scale"]
     b, geometry = a.get("b", absent(1, y.dtype)), tiles.geometry(attrs)
     reads = present(x, w, b, *scales)
@@ -62,8 +61,8 @@ def product(lowering: Lowering, call: Call) -> list[Launch]:
 
 def gradient_of_weights(lowering: Lowering, call: Call) -> list[Launch]:
     """A gradient of w, of maps, of patches or of a linear layer."""
-    sizes, attrs, a = _convolution(call)
-    dw, dy, x, scales = a["dw"], a["dy_q"], a["x_q"], (a["dy_scale"], a["x_scale"])
+    sizes, attrs, a = whole_products.convolution(call)
+    dw, dy, x, scales = a["dw"], a["dy"], a["x"], (a["dy_scale"], a["x_scale"])
     reads, geometry = (dy, x, *scales), tiles.geometry(attrs)
     if _depthwise(sizes):
         args = (dw, dy, x, *scales, geometry)
@@ -87,36 +86,6 @@ def _depthwise(sizes: dict) -> bool:
     return 1 < sizes["G"] == sizes["C"] == sizes["K"]
 
 
-def _convolution(call: Call) -> tuple[dict, dict, dict]:
-    """Sizes, attributes and arrays of a call as one of a convolution, by the names of `methods.quantized`."""
-    sizes, attrs, a = dict(call.sizes), call.attrs, dict(call.arrays)
-    if call.passed.operator == "quantized":
-        return sizes, attrs, a
-    if call.passed.operator == "linear_quantized":
-        maps = {name: b.reshape((b.shape[0], 1, sizes["M"], b.shape[-1])) for name, b in a.items() if name in MAPS}
-        kernels = {name: b.reshape((1, 1, *b.shape)) for name, b in a.items() if name in ("w_q", "dw")}
-        as_one = {"C": sizes["D"], "W": sizes["M"], "Q": sizes["M"], **dict.fromkeys("HRSPG", 1)}
-        return sizes | as_one, ONCE, a | maps | kernels
-    maps = {"H": sizes["U"], "W": sizes["V"], "P": sizes["U"], "Q": sizes["V"]}
-    sizes |= maps
-    if call.passed is not patches.patch_grad_dilated:
-        sizes |= {"R": 1, "S": 1}  # the convolution's own are summed already
-    found = {NAMES.get(name, name): b for name, b in a.items()}
-    for name in ("w_q", "dw"):
-        if name in found and len(found[name].shape) == 2:
-            found[name] = found[name].reshape((1, 1, *found[name].shape))
-    if call.passed is not patches.patch_grad_dilated:
-        return sizes, ONCE, found
-    steps = [d // p if d > 1 else 0 for d, p in zip(attrs["dilation"], attrs["patch"], strict=True)]
-    before = [step * (sizes[taps] - 1) // 2 for step, taps in zip(steps, "RS", strict=True)]
-    return sizes, {"stride": (1, 1), "dilation": tuple(steps), "pad": tuple((n, n) for n in before)}, found
-
-
-MAPS = ("x_q", "dy_q", "y", "dx")  # of a linear layer
-NAMES = {  # of a product of patches → of the convolution that it is
-    "dx_patch": "dx", "dw_patch": "dw", "dy_mean_q": "dy_q", "dy_mean_scale": "dy_scale", "x_sum_q": "x_q",
-    "x_sum_scale": "x_scale", "w_sum_q": "w_q", "w_sum_scale": "w_scale",
-}  # fmt: skip
 RULES = {  # rule → the passes of the calls that it begins at
     largest: (method.most, method.most_dy),
     nearest: (method.nearest,),

@@ -109,11 +109,17 @@ def in_slices(
 def of_weights(
     covers: tuple[Call, ...], call: Call, dw: Buffer, dy: Through, x: Buffer, sizes: dict, attrs: dict
 ) -> list[Launch]:  # fmt: skip
-    """The launches of the same, into dw: it adds its slices where it has several."""
+    """The launches of the same, into dw."""
     product, partial = in_slices(covers, call, dw, dy, x, sizes, attrs)
+    return summed(call, dw, product, partial)
+
+
+def summed(call: Call, dw: Buffer, product: Launch, partial: Prefix) -> list[Launch]:
+    """The launch of a gradient of weights in slices, (slices, …), and where several are that which adds them to dw."""
     if partial.buffer.shape[0] == 1:
         whole = dw.reshape(partial.buffer.shape)
-        return [replace(product, args=(whole, *product.args[1:]), writes=(whole,))]
+        args = tuple(whole if arg is partial else arg for arg in product.args)
+        return [replace(product, args=args, writes=(whole,))]
     elements = math.prod(dw.shape)
     flat = Prefix(partial.buffer.reshape((partial.buffer.shape[0], elements)), partial.length)
     added = (elements, dw.reshape((elements,)), flat)

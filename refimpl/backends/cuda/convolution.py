@@ -249,13 +249,18 @@ def grad_w(tile: Tile, dtype):
     return kernel
 
 
-def slices_of(sizes: dict) -> tuple[int, int]:
-    """Into how many slices the sum of a gradient of weights is cut, and the output pixels of each."""
+def slices_of(sizes: dict, together: int = 0, longest: int | None = None) -> tuple[int, int]:
+    """Into how many slices the sum of a gradient of weights is cut, and the output pixels of each.
+
+    together: pixels that no cut parts, 0 for those of a piece of the sum. longest: pixels of a slice.
+    """
     pixels, channels, outputs = sizes["N"] * sizes["P"] * sizes["Q"], sizes["C"] // sizes["G"], sizes["K"] // sizes["G"]
     tile = tile_of(channels, outputs, pixels)
     blocks = up(channels, tile.rows) * up(outputs, tile.columns) * sizes["R"] * sizes["S"] * sizes["G"]
     most = 2 if simulated() else max(1, pixels // PIXELS)
-    length = up(up(pixels, min(up(BLOCKS, blocks), most)), tile.depth) * tile.depth
+    unit = together or tile.depth
+    length = up(up(pixels, min(up(BLOCKS, blocks), most)), unit) * unit
+    length = length if longest is None else min(length, longest // unit * unit)
     return up(pixels, length), length
 
 

@@ -3,6 +3,7 @@
 These read and write much and compute little, so each map is gone over once. A thread makes EACH results of a row, for
 which it loads a tap's weight once; of the gradient of the weights it makes all taps of a channel over a slice of the
 output pixels, for which it loads dy once. Taps and strides are constants of the kernel: loops over them are unrolled.
+Where a few channels train, as in sparse update, the gradient of their weights is made of these alone.
 
 What follows forward (a frozen norm's scale and shift or a bias, a rectifier) is done on the results in registers; dy
 comes through a rectifier's mask and a frozen norm's scale, as in the convolutions on tiles. Maps are (pixels, C).
@@ -116,16 +117,22 @@ def grad_x(taps: Taps, dtype):
 
 
 def grad_w(taps: Taps, dtype):
-    """dw (slices, R, S, 1, C), each the sum over `length` output pixels; all taps of a channel and a slice a thread."""
+    """dw (slices, R, S, 1, C), each the sum over `length` output pixels; all taps of a channel and a slice a thread.
+
+    kept: the channels of dy that x, (pixels, M), and dw, (slices, R, S, 1, M), are of; empty where that is all of them.
+    """
     taps_h, taps_w, up_h, up_w = taps
     count, zero = taps_h * taps_w, dtype(0)
 
     @jit
-    def kernel(items, dw, dy, mask, scale, x, geometry, length):
-        height, width, out_h, out_w, channels, _, _, _, _, apart_h, apart_w, above, left = geometry
+    def kernel(items, dw, dy, mask, scale, kept, x, geometry, length):
+        height, width, out_h, out_w, _, _, _, _, _, apart_h, apart_w, above, left = geometry
         for t in range(cuda.grid(1), items, cuda.gridsize(1)):
             total = cuda.local.array(count, dtype)
-            piece, c = divmod(t, channels)
+            piece, c = divmod(t, x.shape[1])
+            k = c
+            if kept.shape[0]:
+                k = kept[c]
             for tap in range(count):
                 total[tap] = zero
             end = (piece + 1) * length
@@ -134,9 +141,9 @@ def grad_w(taps: Taps, dtype):
             rest, q = divmod(piece * length, out_w)
             n, p = divmod(rest, out_h)
             for row in range(piece * length, end):
-                value = dy[row, c]
+                value = dy[row, k]
                 if mask.shape[0]:
-                    e = (p * out_w + q) * channels + c
+                    e = (p * out_w + q) * dy.shape[1] + k
                     value = value if (mask[n, e >> 3] >> (e & 7)) & 1 else zero
                 for r in range(taps_h):
                     h = p * up_h - above + r * apart_h
@@ -154,7 +161,7 @@ def grad_w(taps: Taps, dtype):
                 for s in range(taps_w):
                     value = total[r * taps_w + s]
                     if scale.shape[0]:
-                        value *= scale[c]
+                        value *= scale[k]
                     dw[piece, r, s, 0, c] = value
 
     return kernel
@@ -189,10 +196,10 @@ def _grad_x_executes(items, dx, dy, mask, scale, w, geometry) -> Ops:
     return MAC * (items * EACH * met) + (MUL * dx.size if scale.shape[0] else NOTHING)
 
 
-def _grad_w_executes(items, dw, dy, mask, scale, x, geometry, length) -> Ops:
-    return MAC * (dy.size * geometry[5] * geometry[6]) + (MUL * dw.size if scale.shape[0] else NOTHING)
+def _grad_w_executes(items, dw, dy, mask, scale, kept, x, geometry, length) -> Ops:
+    return MAC * (dy.shape[0] * x.shape[1] * geometry[5] * geometry[6]) + (MUL * dw.size if scale.shape[0] else NOTHING)
 
 
 FORWARD = executes(_forward_executes)(Unrolled(forward, 5))
 GRAD_X = executes(_grad_x_executes)(Unrolled(grad_x, 5))
-GRAD_W = executes(_grad_w_executes)(Unrolled(grad_w, 5))
+GRAD_W = executes(_grad_w_executes)(Unrolled(grad_w, 6))

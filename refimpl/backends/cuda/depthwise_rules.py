@@ -1,19 +1,23 @@
-"""Depthwise convolutions: what follows forward is done there, dy is read through what it passes."""
+"""Depthwise convolutions: what follows forward is done there, dy is read through what it passes.
 
-import math
+The gradient of the weights is that of all channels, or of those that sparse update chose, whose x was copied side by
+side.
+"""
 
 from ...compiler import grouping
-from ...compiler.grouping import Arrival, convolution
+from ...compiler.grouping import Arrival, AsConvolution, convolution
 from ...compiler.ir import AtBatch, Buffer, Call, Launch, Prefix
 from ...compiler.lower import Lowering
 from ...kernels.cuda import simulated
+from ...methods import sparse_update
 from ..common import absent, activation, named, present, through
 from . import depthwise
-from .conv_rules import ADD, pixels
+from .conv_rules import EVERY, pixels, summed
 from .convolution import geometry_of
 from .tile import up
 
 ITEMS, ROWS = 1 << 14, 64  # threads that keep a GPU busy, and output pixels that are worth one of them
+GRADIENTS = (*grouping.GRAD_X, *grouping.GRAD_W, sparse_update.grad_w)
 
 
 def rows_of(buffer: Buffer) -> int:
@@ -45,7 +49,7 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
 
 def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The gradients of a depthwise convolution, through the rectifier and the frozen norm after it."""
-    arrival = grouping.arrival(lowering, call, *grouping.GRAD_X, *grouping.GRAD_W)
+    arrival = grouping.arrival(lowering, call, *GRADIENTS)
     if not arrival.readers or not all(map(grouping.depthwise, arrival.readers)):
         return None
     first, *others = arrival.readers
@@ -55,38 +59,49 @@ def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
 
 
 def gradient(arrival: Arrival, call: Call, covers: tuple[Call, ...]) -> list[Launch]:
-    """The launches of one gradient; that of the weights adds its slices where it has several."""
-    sizes, attrs, a = convolution(call)
-    geometry, channels = geometry_of(sizes, attrs), sizes["C"]
+    """The launches of one gradient."""
+    sizes, attrs, a = convolution(call) if call.passed is not sparse_update.grad_w else of_chosen(call)
+    geometry = geometry_of(sizes, attrs)
     dy = pixels(arrival.dy.reshape(a["dy"].shape)), *through(arrival)
     if call.passed in grouping.GRAD_X:
-        each = rows_of(a["dx"]) * up(sizes["W"], depthwise.EACH) * channels
+        each = rows_of(a["dx"]) * up(sizes["W"], depthwise.EACH) * sizes["C"]
         dx = pixels(a["dx"])
         args = (AtBatch(lambda n: n * each), dx, *dy, a["w"], geometry)
         return [Launch(named(covers), depthwise.GRAD_X, args, (*present(*dy), a["w"]), (dx,), covers)]
-    dw, x, rows = a["dw"], pixels(a["x"]), dy[0].shape[0]
+    operands = *dy, call.arrays.get("chosen", EVERY), pixels(a["x"])
+    return of_weights(covers, call, a["dw"], operands, geometry)
+
+
+def of_chosen(call: Call) -> AsConvolution:
+    """Sparse update's gradient in the terms of a depthwise convolution of the chosen channels of x."""
+    a = call.arrays
+    dw = a["dw"].reshape((*a["dw"].shape[:2], 1, a["dw"].shape[2]))
+    return AsConvolution(dict(call.sizes), dict(call.attrs), {"dw": dw, "dy": a["dy"], "x": a["x_chosen"]})
+
+
+def of_weights(
+    covers: tuple[Call, ...], call: Call, dw: Buffer, operands: tuple, geometry: tuple[int, ...]
+) -> list[Launch]:  # fmt: skip
+    """The launches of the gradient of the weights, which adds its slices where it has several.
+
+    operands: dy (pixels, C), mask and scale before it, its channels that are kept, and x (pixels, M).
+    """
+    dy, channels = operands[0], dw.shape[3]
+    rows = dy.shape[0]
     number = 2 if simulated() else max(1, min(up(ITEMS, channels), rows // ROWS))
     length = up(rows, number)
-    number, batched, elements = up(rows, length), dy[0].batched, math.prod(dw.shape)
-    reads = *present(*dy), x
-    if number == 1:
-        whole = dw.reshape((1, *dw.shape))
-        args = (channels, whole, *dy, x, geometry, length)
-        return [Launch(named(covers), depthwise.GRAD_W, args, reads, (whole,), covers)]
-    partial = Buffer(f"{call.node}.dw_slices", (number, *dw.shape), dw.dtype, "arena")
+    partial = Buffer(f"{call.node}.dw_slices", (up(rows, length), *dw.shape), dw.dtype, "arena")
 
     def slices(n: int) -> int:
-        return up(n * batched, length)
+        return up(n * dy.batched, length)
 
-    args = (AtBatch(lambda n: slices(n) * channels), Prefix(partial, slices), *dy, x, geometry, length)
-    added = (elements, dw.reshape((elements,)), Prefix(partial.reshape((number, elements)), slices))
-    return [
-        Launch(named(covers), depthwise.GRAD_W, args, reads, (partial,), covers),
-        Launch(f"{call.node} add slices of dw", ADD, added, (partial,), (dw,), ()),
-    ]
+    made, items = Prefix(partial, slices), AtBatch(lambda n: slices(n) * channels)
+    args = (items, made, *operands, geometry, length)
+    product = Launch(named(covers), depthwise.GRAD_W, args, present(*operands), (partial,), covers)
+    return summed(call, dw, product, made)
 
 
 RULES = {  # rule → the passes of the calls that it begins at
     forward: grouping.FORWARD,
-    backward: (*grouping.GRAD_X, *grouping.GRAD_W, *grouping.PASSED),
+    backward: (*GRADIENTS, *grouping.PASSED),
 }
