@@ -28,7 +28,9 @@ from refimpl.backends.cuda import depthwise as depthwise_kernels
 from refimpl.backends.cuda import quantized as on_tiles
 from refimpl.backends.cuda import quantized_gradients as gradients
 from refimpl.backends.cuda.convolution import geometry_of, slices_of
+from refimpl.backends.cuda.depthwise import Unrolled
 from refimpl.backends.cuda.gpu import AHEAD, Gpu
+from refimpl.backends.cuda.replay import CAPTURES
 from refimpl.backends.cuda.rules import RULES
 from refimpl.compiler.executed import STATED
 from refimpl.graph import INPUT, Graph
@@ -435,6 +437,36 @@ def commands(folder):
     print("filtered", flush=True)
 
 
+def stated():
+    """Tuned kernels execute, in what the compiler made of them, the products that they state, on tiles of a GPU."""
+    found = []
+
+    def counting(kind):
+        launch = kind.__call__
+
+        def call(self, *args, **more):
+            launch(self, *args, **more)
+            counts = DRIVERS[0].launched[-1].counts
+            products = sum(n for op, n in counts.items() if op.startswith("fma.") and op.endswith(".f32"))
+            found.append((self.__name__, STATED[self](*args).add, products, counts["add.f32"]))
+
+        return mock.patch.object(kind, "__call__", call)
+
+    g = Graph("tuned", (11, 12), 8)
+    x = g.relu("relu1", g.conv2d("wide", INPUT, 24, 1, bias=False))
+    x = g.relu("relu2", g.conv2d("conv", x, 24, 3, pad=1, bias=False))
+    x = g.conv2d("dw", x, 24, 3, (2, 1), pad=((0, 1), (2, 1)), dilation=(1, 2), groups=24, bias=False)
+    x = g.relu("relu4", g.conv2d("last", g.relu("relu3", x), 40, 3, 2, pad=1))
+    g.linear("fc", g.global_avg_pool("mean", x), 10)
+    x, y = np.random.default_rng(0).normal(size=(4, *g.size, 8)).astype(np.float32), np.arange(4)
+    with mock.patch.dict("os.environ", {CAPTURES: "0"}), counting(tile.Tiled), counting(Unrolled):
+        for rules in ((), (ri.GradientFilter(2),), (ri.ErrorMapPruning(0.5),), (ri.SparseUpdate(0.5),)):
+            ri.Trainer(ri.compile(g, ri.Plan("all", rules=rules), 4, backend="cuda"), seed=1).train_step(x, y, 1)
+    for name, wanted, products, sums in found:
+        assert wanted == products + sums, f"{name} states {wanted} sums and executes {products} + {sums}"
+    print(f"{len(found)} launches of {len({name for name, *_ in found})} kernels as stated")
+
+
 def tiny(folder):
     """A small net and data for it."""
     g = Graph("tiny", (4, 4), 2)
@@ -506,6 +538,7 @@ if __name__ == "__main__":
         DRIVERS.append(stand_in())
         arguments.pop()
         finish.subprocess = SimpleNamespace(run=no_process)  # another process would find no GPU
-    {"nets": nets, "drawn": drawn, "commands": commands, "faults": faults}[mode](*arguments)
+    modes = {"nets": nets, "drawn": drawn, "commands": commands, "faults": faults, "stated": stated}
+    modes[mode](*arguments)
     assert all(driver.problem is None for driver in DRIVERS)
     print("done")

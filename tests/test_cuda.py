@@ -71,6 +71,11 @@ def test_the_commands_without_a_gpu(kind, tmp_path):
     assert made.stdout.endswith("calibrated\nadapted\nfiltered\ndone\n")
 
 
+def test_tuned_kernels_execute_the_products_that_they_state():
+    made = run_without_gpu("emulated", "stated", "cuda_steps.py")
+    assert "launches of 7 kernels as stated" in made.stdout
+
+
 def test_a_gpu_that_vanishes_or_has_no_memory_loses_nothing(tmp_path):
     made = run_without_gpu("emulated", "faults", "cuda_steps.py", str(tmp_path))
     assert made.stdout.endswith("without memory\nvanishes after 0.3\nvanishes after 0.6\ndone\n")

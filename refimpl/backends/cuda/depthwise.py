@@ -19,6 +19,7 @@ from ...compiler.executed import MAC, MUL, NOTHING, Ops, executes
 from ...kernels import cuda as house
 from ...kernels.cuda import jit
 from ...kernels.cuda import late as cuda
+from ...kernels.geometry import inside
 from ..activation import RELU, RELU6
 from .tile import up
 
@@ -186,18 +187,34 @@ class Unrolled:
             kernel[blocks, threads, stream](items, *args)
 
 
+def _pairs(geometry, columns: int, of_columns: int) -> int:
+    """Taps that meet a pixel of a map, over all output pixels: of maps with so many columns, made of so many of y."""
+    height, _, out_h, _, _, taps_h, taps_w, up_h, up_w, apart_h, apart_w, above, left = geometry
+    down = inside(height, taps_h, out_h, up_h, apart_h, (above, 0))
+    across = inside(columns, taps_w, of_columns, up_w, apart_w, (left, 0))
+    return int(np.count_nonzero(down)) * int(np.count_nonzero(across))
+
+
 def _forward_executes(items, y, x, w, scale, shift, geometry, act) -> Ops:
+    """Results beside a row that is no multiple of EACH too."""
+    _, width, out_h, out_w, *_ = geometry
     after = Ops(mul=bool(scale.shape[0]), add=bool(shift.shape[0]))
-    return MAC * (items * EACH * geometry[5] * geometry[6]) + after * y.size
+    each = y.size // (out_h * out_w)  # samples and channels
+    return MAC * (each * _pairs(geometry, width, up(out_w, EACH) * EACH)) + after * y.size
 
 
 def _grad_x_executes(items, dx, dy, mask, scale, w, geometry) -> Ops:
-    met = up(geometry[5], geometry[7]) * up(geometry[6], geometry[8])  # taps that meet a pixel, with strides between
-    return MAC * (items * EACH * met) + (MUL * dx.size if scale.shape[0] else NOTHING)
+    height, width, _, out_w, *_ = geometry
+    each = dx.size // (height * width)
+    return MAC * (each * _pairs(geometry, up(width, EACH) * EACH, out_w)) + (
+        MUL * dx.size if scale.shape[0] else NOTHING
+    )
 
 
 def _grad_w_executes(items, dw, dy, mask, scale, kept, x, geometry, length) -> Ops:
-    return MAC * (dy.shape[0] * x.shape[1] * geometry[5] * geometry[6]) + (MUL * dw.size if scale.shape[0] else NOTHING)
+    _, width, out_h, out_w, *_ = geometry
+    each = dy.shape[0] // (out_h * out_w) * x.shape[1]
+    return MAC * (each * _pairs(geometry, width, out_w)) + (MUL * dw.size if scale.shape[0] else NOTHING)
 
 
 FORWARD = executes(_forward_executes)(Unrolled(forward, 5))
