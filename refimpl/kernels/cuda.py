@@ -26,6 +26,10 @@ from .loops import build
 PACKAGES = {"numba_cuda": "numba.cuda", "numba_cuda_mlir": "numba_cuda_mlir.cuda"}  # package → its interface
 DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 THREADS = 128  # of a block of a reference kernel
+at = np.uint64  # of an index that does not count from the end: `x[at(i)]`, for which no compiled code has to ask
+# The loop of a kernel whose threads stride over the grid, and how its turns end. A `range` would first count its turns,
+# by a division that takes longer than many an item, of which a thread mostly has one.
+STRIDING, STRIDE = ("t = cuda.grid(1)", "while t < items:"), "t += cuda.gridsize(1)"
 EXTRAS = "pip install 'gradledger[cuda12]', or gradledger[cuda13] for drivers of CUDA 13"
 
 
@@ -145,8 +149,7 @@ def grid_function(body: Callable) -> Callable:
     """The loop as a plain function `(items, *args)`, for `jit` and for compiling to PTX."""
     cuda = toolkit()
     item = cuda.jit(device=True)(body)
-    header = "for t in range(cuda.grid(1), items, cuda.gridsize(1)):"
-    return build(body, f"{body.__name__}_grid", header, item=item, cuda=cuda)
+    return build(body, f"{body.__name__}_grid", STRIDING, (STRIDE,), item=item, cuda=cuda)
 
 
 def grid_loop(body: Callable) -> Callable:

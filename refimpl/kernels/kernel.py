@@ -98,7 +98,7 @@ class GpuLoop:
 def _cpu_loop(body: Callable) -> Callable:
     item = njit(fastmath=FASTMATH, error_model="numpy")(body)
     # prange counts in uint64, and uint64 with int64 gives float64: the loop converts t once
-    loop = loops.build(body, f"{body.__name__}_loop", "for t in prange(items):", item=item, prange=prange)
+    loop = loops.build(body, f"{body.__name__}_loop", ["for t in prange(items):"], item=item, prange=prange)
     return fast(loop)
 
 

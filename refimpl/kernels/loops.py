@@ -5,7 +5,7 @@ a compiled one.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
@@ -25,17 +25,21 @@ def _unpacked(name: str, default, lines: list[str]) -> str:
     return "(" + ", ".join(_unpacked(f"{name}[{i}]", d, lines) for i, d in enumerate(default)) + ",)"
 
 
-def loop_source(body: Callable, name: str, header: str) -> str:
-    """Source of `name(items, *args)`: `header` is its loop over t; the arguments are those of `body`, by name."""
+def loop_source(body: Callable, name: str, header: Sequence[str], last: Sequence[str] = ()) -> str:
+    """Source of `name(items, *args)`: the last line of `header` begins its loop over t, each turn ends with `last`.
+
+    The arguments are those of `body`, by name.
+    """
     parameters = list(inspect.signature(body).parameters.values())[1:]
     lines: list[str] = []
     call = ", ".join(_unpacked(p.name, p.default, lines) for p in parameters)
     names = ", ".join(p.name for p in parameters)
-    lines = [f"def {name}(items, {names}):", *lines, f"    {header}", f"        item(np.int64(t), {call})", ""]
-    return "\n".join(lines)
+    lines += [f"    {line}" for line in header]
+    turn = [f"        {line}" for line in (f"item(np.int64(t), {call})", *last)]
+    return "\n".join([f"def {name}(items, {names}):", *lines, *turn, ""])
 
 
-def build(body: Callable, name: str, header: str, **names) -> Callable:
+def build(body: Callable, name: str, header: Sequence[str], last: Sequence[str] = (), **names) -> Callable:
     """Define the loop as a plain function that lives, for Numba's cache, in the file of `body`.
 
     Numba never reuses the cache of a function that closes over a compiled one, so `item` is a global of the loop;
@@ -43,5 +47,5 @@ def build(body: Callable, name: str, header: str, **names) -> Callable:
     """
     file = cast(str, inspect.getsourcefile(body))  # a body is in a file
     scope = {"np": np, "__name__": body.__module__, "__file__": file, **names}
-    exec(compile(loop_source(body, name, header), file, "exec"), scope)
+    exec(compile(loop_source(body, name, header, last), file, "exec"), scope)
     return scope[name]

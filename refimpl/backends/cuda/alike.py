@@ -2,14 +2,16 @@
 
 A parameter is soon updated, and a launch for each takes longer than the work: MobileNetV2 has 158. The arrays of such
 calls lie in two memories, the arena and that of the state, so that one kernel on a table of where they lie does them
-all: a thread finds the call that its number belongs to and runs the pass's own body on views of these arrays. The bits
-are those of a launch for each.
+all: a block finds the call that its numbers belong to, and its threads run the pass's own body on views of these arrays.
+The bits are those of a launch for each.
 """
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
 from typing import cast
+
+import numpy as np
 
 from ...compiler.executed import EACH
 from ...compiler.ir import Buffer, Call, Launch, Region, Segment, Segments
@@ -50,8 +52,12 @@ class OfEach:
         given = ", ".join(["items", "table", *(f"all_{a}" for a in self.own), *shared])
         lines = [
             f"def {self.__name__}({given}):",
-            "    for t in range(cuda.grid(1), items, cuda.gridsize(1)):",
-            "        row = row_of(table, t)",
+            "    found = cuda.shared.array(1, np.int64)",
+            *(f"    {line}" for line in cuda.STRIDING),
+            "        if cuda.threadIdx.x == 0:",
+            "            found[0] = row_of(table, t)",
+            "        cuda.syncthreads()",
+            "        row = found[0]",
             "        first = 0 if row == 0 else table[row - 1, 0]",
             "        if t - first < table[row, 1]:",
         ]
@@ -59,6 +65,7 @@ class OfEach:
             start, length = f"table[row, {2 + 2 * i}]", f"table[row, {3 + 2 * i}]"
             lines.append(f"            {a} = all_{a}[{start} : {start} + {length}]")
         lines.append(f"            item(t - first, {', '.join(names)})")
+        lines += ["        cuda.syncthreads()", f"        {cuda.STRIDE}"]
         return "\n".join(lines)
 
     def function(self) -> Callable:
@@ -66,7 +73,14 @@ class OfEach:
         toolkit = cuda.toolkit()
         item, find = toolkit.jit(device=True)(self.passed.body), row_of
         file = cast(str, inspect.getsourcefile(self.passed.body))  # Numba's disk cache asks where a kernel comes from
-        scope: dict = {"cuda": toolkit, "item": item, "row_of": find, "__name__": self.__module__, "__file__": file}
+        scope: dict = {
+            "np": np,
+            "cuda": toolkit,
+            "item": item,
+            "row_of": find,
+            "__name__": self.__module__,
+            "__file__": file,
+        }
         exec(compile(self.source(), file, "exec"), scope)
         return scope[self.__name__]
 
@@ -103,7 +117,7 @@ def together(lowering: Lowering, call: Call) -> list[Launch] | None:
     args = dict(
         zip([*passed.arrays, *passed.attributes], passed.arguments(call.arrays, call.attrs, dtype), strict=True)
     )
-    end, rows, step = 0, [], 1 if cuda.simulated() else cuda.THREADS  # no warp works for two calls
+    end, rows, (_, step) = 0, [], cuda.grid(1)  # no block works for two calls
     for c in calls:
         items = passed.count_items(c.sizes)
         end += -(-items // step) * step

@@ -12,6 +12,7 @@ goes through a rectifier's mask. Maps are (pixels, C).
 import math
 
 from ...compiler.executed import ADD, MAC, MUL, NOTHING, Ops, executes
+from ...kernels.cuda import at
 from ...kernels.kernel import Kernel
 from ..activation import RELU, RELU6
 
@@ -27,11 +28,11 @@ def norm_slices(t, partial, x, length=1):
         end = x.shape[0]
     total = x.dtype.type(0)
     for row in range(s * length, end):
-        total += x[row, c]
+        total += x[at(row), at(c)]
     middle = total / x.dtype.type(end - s * length)
     spread = x.dtype.type(0)
     for row in range(s * length, end):
-        centred = x[row, c] - middle
+        centred = x[at(row), at(c)] - middle
         spread += centred * centred
     partial[s, 0, c] = middle
     partial[s, 1, c] = spread
@@ -58,14 +59,14 @@ def normalise(t, y, x, gamma, beta, mean, inv_std, residual, act=0):
     """y ← act(γ·(x − mean)·inv_std + β + residual), maps (pixels, C), the rest (C,). For pixels·C items."""
     row, c = divmod(t, y.shape[1])
     zero = y.dtype.type(0)
-    value = (x[row, c] - mean[c]) * inv_std[c] * gamma[c] + beta[c]
+    value = (x[at(row), at(c)] - mean[at(c)]) * inv_std[at(c)] * gamma[at(c)] + beta[at(c)]
     if residual.shape[0]:
-        value += residual[row, c]
+        value += residual[at(row), at(c)]
     if act >= RELU:
         value = zero if value <= zero else value
     if act == RELU6:
         value = y.dtype.type(6) if value >= y.dtype.type(6) else value
-    y[row, c] = value
+    y[at(row), at(c)] = value
 
 
 def norm_gradient_slices(t, partial, dy, mask, x, mean, inv_std, pixels=1, length=1):
@@ -80,13 +81,13 @@ def norm_gradient_slices(t, partial, dy, mask, x, mean, inv_std, pixels=1, lengt
     middle, zero = mean[c], partial.dtype.type(0)
     of_gamma, of_beta = zero, zero
     for row in range(s * length, end):
-        value = dy[row, c]
+        value = dy[at(row), at(c)]
         if mask.shape[0]:
             n = row // pixels
             e = (row - n * pixels) * x.shape[1] + c
-            value = value if (mask[n, e >> 3] >> (e & 7)) & 1 else zero
+            value = value if (mask[at(n), at(e >> 3)] >> (e & 7)) & 1 else zero
         of_beta += value
-        of_gamma += value * (x[row, c] - middle)
+        of_gamma += value * (x[at(row), at(c)] - middle)
     partial[s, 0, c] = of_gamma * inv_std[c]
     partial[s, 1, c] = of_beta
 
@@ -104,14 +105,14 @@ def norm_gradients(t, dgamma, dbeta, partial):
 def norm_grad_x(t, dx, dy, mask, x, gamma, mean, inv_std, dgamma, dbeta, pixels=1):
     """dx ← γ·inv_std·(dy − (dβ + x̂·dγ) / M), maps (pixels, C), the rest (C,), dy where mask, (N, B), has a bit."""
     row, c = divmod(t, dx.shape[1])
-    value = dy[row, c]
+    value = dy[at(row), at(c)]
     if mask.shape[0]:
         n = row // pixels
         e = (row - n * pixels) * dx.shape[1] + c
-        value = value if (mask[n, e >> 3] >> (e & 7)) & 1 else dx.dtype.type(0)
-    normal = (x[row, c] - mean[c]) * inv_std[c]
-    taken = (dbeta[c] + normal * dgamma[c]) / dx.dtype.type(dx.shape[0])
-    dx[row, c] = gamma[c] * inv_std[c] * (value - taken)
+        value = value if (mask[at(n), at(e >> 3)] >> (e & 7)) & 1 else dx.dtype.type(0)
+    normal = (x[at(row), at(c)] - mean[at(c)]) * inv_std[at(c)]
+    taken = (dbeta[at(c)] + normal * dgamma[at(c)]) / dx.dtype.type(dx.shape[0])
+    dx[at(row), at(c)] = gamma[at(c)] * inv_std[at(c)] * (value - taken)
 
 
 def _statistics_executes(items, mean, var, unbiased_var, inv_std, partial, rows, length, eps) -> Ops:
