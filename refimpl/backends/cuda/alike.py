@@ -61,11 +61,10 @@ class OfEach:
 
     def function(self) -> Callable:
         """The same, not compiled."""
-        toolkit = cuda.toolkit()
-        item, find = toolkit.jit(device=True)(self.passed.body), row_of
-        scope: dict = {"cuda": toolkit, "item": item, "row_of": find, "__name__": self.__module__}
+        item = cuda.device(self.passed.body)
+        scope: dict = {"cuda": cuda.toolkit(), "item": item, "row_of": row_of, "__name__": self.__module__}
         exec(compile(self.source(), f"<{self.__name__}>", "exec"), scope)
-        return scope[self.__name__]
+        return cuda.with_toolkit(scope[self.__name__])
 
     @cached_property
     def loop(self):
