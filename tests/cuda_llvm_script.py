@@ -14,8 +14,9 @@ import numpy as np
 from numba_cuda_mlir import compiler, linker, mlir_optimization, tools
 from numba_cuda_mlir.numba_cuda.typing.typeof import typeof
 
+from refimpl.compiler.two_stage import sliced
 from refimpl.kernels import cuda
-from refimpl.ops import conv2d, max_pool, niti_input, softmax_cross_entropy
+from refimpl.ops import conv2d, max_pool, mse, niti_input, softmax_cross_entropy
 
 HERE = (10, 0)  # a capability for which the package's LLVM is as new as llvmlite's
 PLACE = {"tid": 0, "ntid": 1, "ctaid": 0, "nctaid": 1}  # of the one thread
@@ -48,11 +49,11 @@ def numbers(value):
     return [{bool: ctypes.c_bool, float: ctypes.c_double}.get(type(value), ctypes.c_int64)(value)]
 
 
-def check(passed, *args):
-    """Compare both kernels' first array."""
+def check(kernel, *args):
+    """Compare the first array of both forms of a kernel."""
     items, expected, found = args[0].size, args[0].copy(), args[0].copy()
-    passed.kernel.cpu(items, expected, *args[1:])
-    name, text = llvm_of(cuda.grid_function(passed.kernel.body), tuple(map(typeof, (items, *args))))
+    kernel.cpu(items, expected, *args[1:])
+    name, text = llvm_of(cuda.grid_function(kernel.body), tuple(map(typeof, (items, *args))))
     for known, function in (("__nv_rint", "rint"), ("__nv_exp", "exp")):
         llvm.add_symbol(known, ctypes.cast(getattr(ctypes.CDLL("libm.so.6"), function), ctypes.c_void_p).value)
     machine = llvm.Target.from_default_triple().create_target_machine()
@@ -60,8 +61,8 @@ def check(passed, *args):
     engine.finalize_object()
     given = numbers((items, found, *args[1:]))
     ctypes.CFUNCTYPE(None, *map(type, given))(engine.get_function_address(name))(*given)
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12, err_msg=str(passed))
-    print("agrees", passed)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12, err_msg=kernel.name)
+    print("agrees", kernel.name)
 
 
 llvm.initialize_native_target()
@@ -69,11 +70,14 @@ llvm.initialize_native_asmprinter()
 rng = np.random.default_rng(0)
 x, w, b = rng.random((2, 4, 5, 2)), rng.random((3, 3, 2, 4)), rng.random(4)
 geometry = [value for value in conv2d.forward.attributes.values()]
-check(conv2d.forward, np.zeros((2, 2, 3, 4)), x, w, b, *geometry)  # four biases: a length without a lowest bit
+check(conv2d.forward.kernel, np.zeros((2, 2, 3, 4)), x, w, b, *geometry)  # four biases: a length without a lowest bit
 row, weights, labels = rng.random((3, 4)), rng.random(4), np.array([0, 1, 3])
-check(softmax_cross_entropy.sample_losses, np.zeros(3), row, labels, np.log(np.exp(row).sum(1)), weights, 0.1, -1)
+check(
+    softmax_cross_entropy.sample_losses.kernel, np.zeros(3), row, labels, np.log(np.exp(row).sum(1)), weights, 0.1, -1
+)
 halves = np.array([[0.5, 1.5, 2.5, -0.5, -1.5, 0.49]])
-check(niti_input.forward, np.zeros((1, 6), np.int8), halves, np.zeros(1, np.int32))
+check(niti_input.forward.kernel, np.zeros((1, 6), np.int8), halves, np.zeros(1, np.int32))
 x[0, 1, 1] = np.nan
-check(max_pool.forward, np.zeros((2, 2, 2, 2)), x, *max_pool.forward.attributes.values())
+check(max_pool.forward.kernel, np.zeros((2, 2, 2, 2)), x, *max_pool.forward.attributes.values())
+check(sliced(mse.sample_losses, "E"), np.zeros((3, 2)), rng.random((2, 5)), rng.random((2, 5)), 2, 2)  # the last of 1
 print("done")
