@@ -81,24 +81,30 @@ def test_a_gpu_that_vanishes_or_has_no_memory_loses_nothing(tmp_path):
     assert made.stdout.endswith("without memory\nvanishes after 0.3\nvanishes after 0.6\ndone\n")
 
 
-def test_every_kernel_compiles_to_ptx_of_every_capability():
-    """Needs a CUDA toolkit (NVVM and libdevice), but no GPU."""
-    if not (find_spec("numba_cuda") or find_spec("numba_cuda_mlir")):
-        pytest.skip("no package compiles for CUDA: install gradledger[cuda12]")
-    made = run("ptx", NUMBA_ENABLE_CUDASIM="0")
+def chosen(package):
+    """The environment in which this package compiles; the test is skipped where it is not installed."""
+    if not find_spec(package):
+        pytest.skip(f"{package.replace('_', '-')} is not installed: install gradledger[test]")
+    return {"GRADLEDGER_CUDA_PACKAGE": package, "NUMBA_ENABLE_CUDASIM": "0"}
+
+
+@pytest.mark.parametrize(("package", "share"), [("numba_cuda", "1"), ("numba_cuda_mlir", "8")])
+def test_every_kernel_compiles_to_ptx_of_every_capability(package, share):
+    """Needs a CUDA toolkit (NVVM and libdevice), but no GPU. Of the passes, the successor compiles each eighth."""
+    made = run("ptx", share, **chosen(package))
     assert made.returncode == 0, made.stderr[-3000:]
     assert made.stdout.endswith("done\n")
-    for name in ("relu.forward", "conv2d.grad_b along N", "average_slices", "forward on 64x64", "grad_w on 128x16"):
+    names = ["average_slices", "forward on 64x64", "grad_w on 128x16", "depthwise_grad_w on 3x3, stride 1"]
+    for name in [*names, "relu.forward", "conv2d.grad_b along N"] if share == "1" else names:
         assert f"compiled {name}\n" in made.stdout
 
 
-def test_kernels_of_the_gpu_come_from_the_disk_where_nothing_they_reach_has_changed(tmp_path):
+@pytest.mark.parametrize("package", ["numba_cuda", "numba_cuda_mlir"])
+def test_kernels_of_the_gpu_come_from_the_disk_where_nothing_they_reach_has_changed(tmp_path, package):
     """A process that finds them compiles none; another GPU, and a kernel whose helper changed, has its own entry."""
-    if not find_spec("numba_cuda"):
-        pytest.skip("numba-cuda is not installed: install gradledger[cuda12]")
+    here = {"GRADLEDGER_CACHE": str(tmp_path), **chosen(package)}
 
     def compiled(capability, *changed):
-        here = {"GRADLEDGER_CACHE": str(tmp_path), "NUMBA_ENABLE_CUDASIM": "0"}
         made = run(capability, "cuda_cache_script.py", *changed, **here)
         assert made.returncode == 0, made.stderr[-3000:]
         assert not made.stderr
@@ -111,3 +117,10 @@ def test_kernels_of_the_gpu_come_from_the_disk_where_nothing_they_reach_has_chan
     changed = compiled("8.7", "changed")
     assert [name for name, (kept, _) in changed.items() if not kept] == ["gradient_filter.pool_x"]
     assert changed["gradient_filter.pool_x"][1] != first["gradient_filter.pool_x"][1]
+
+
+def test_what_the_successor_compiles_otherwise_is_mended():
+    """Lengths without a lowest bit are true, a half goes to the even number, what is no number differs from itself."""
+    made = run("llvm", "cuda_llvm_script.py", **chosen("numba_cuda_mlir"))
+    assert made.returncode == 0, made.stderr[-3000:]
+    assert made.stdout.endswith("done\n")

@@ -106,6 +106,30 @@ def test_without_a_package_it_says_what_to_install(monkeypatch, fresh):
     assert backends.best() == "fast"
 
 
+def test_where_both_packages_are_the_environment_chooses(monkeypatch, fresh):
+    """An unknown name, and one that is not installed, are told in a sentence each."""
+    monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
+    monkeypatch.setattr(cuda, "find_spec", lambda name: True)
+    for asked, found in (("", "numba_cuda"), ("numba-cuda-mlir", "numba_cuda_mlir"), ("numba_cuda", "numba_cuda")):
+        monkeypatch.setenv(cuda.CHOICE, asked)
+        assert cuda.package() == found
+        cuda.package.cache_clear()
+    monkeypatch.setenv(cuda.CHOICE, "cupy")
+    with pytest.raises(CudaError, match="GRADLEDGER_CUDA_PACKAGE must be numba-cuda or numba-cuda-mlir, got cupy"):
+        cuda.package()
+    monkeypatch.setattr(cuda, "find_spec", lambda name: name == "numba_cuda")
+    monkeypatch.setenv(cuda.CHOICE, "numba-cuda-mlir")
+    with pytest.raises(CudaError, match="asks for numba-cuda-mlir, which is not installed: pip install 'numba-cuda-"):
+        cuda.package()
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+    assert cuda.package() == "numba_cuda"
+
+
+def test_a_grid_has_threads_that_32_bits_count():
+    blocks, threads = cuda.grid(2**40)
+    assert 2**30 < blocks * threads < 2**31 and cuda.grid(1000) == (8, 128)
+
+
 def test_without_a_driver_it_says_so(monkeypatch, fresh):
     monkeypatch.setattr(cuda, "find_spec", lambda name: name == "numba_cuda")
     monkeypatch.setattr(cuda, "DRIVER", "libnodriver.so.1")
@@ -143,8 +167,13 @@ def test_a_gpu_that_vanishes_is_told_and_other_errors_stay(monkeypatch):
     with pytest.raises(CudaError, match=r"the GPU stopped working \(\[719\] launch failed\): what was saved before is"):
         with cuda.told():
             raise CudaAPIError("[719] launch\n failed")
+    with pytest.raises(CudaError, match="the GPU stopped working .Failed to get the kernel: device lost.: what was"):
+        with cuda.told():
+            raise RuntimeError("Failed to get the kernel: device lost")  # as numba-cuda-mlir has it
     with pytest.raises(ZeroDivisionError), cuda.told():
         raise ZeroDivisionError
+    with pytest.raises(RuntimeError, match="^no$"), cuda.told():
+        raise RuntimeError("no")
 
 
 class Full:

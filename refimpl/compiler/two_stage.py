@@ -167,7 +167,9 @@ def _slice(passed: Pass, name: str, letter: str) -> str:
     letters = dims(passed.shapes[name]) if name in passed.arrays else []
     if letter not in letters:
         return name
-    return f"{name}[{':, ' * letters.index(letter)}slice_start : slice_start + slice_length]"
+    axis = letters.index(letter)
+    # numba-cuda-mlir cuts no slice off at the end of an axis
+    return f"{name}[{':, ' * axis}slice_start : min(slice_start + slice_length, {name}.shape[{axis}])]"
 
 
 def add_slices(t, y, partial):

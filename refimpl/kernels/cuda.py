@@ -1,7 +1,8 @@
 """The one place that knows which package compiles for CUDA, and how its kernels are made, launched and waited for.
 
-`numba-cuda` is taken where it is installed, else its successor `numba-cuda-mlir`; the target that Numba itself once had
-is not used, but for its simulator (NUMBA_ENABLE_CUDASIM=1), which needs neither a GPU nor a toolkit.
+`numba-cuda` is taken where it is installed, else its successor `numba-cuda-mlir`; where both are,
+GRADLEDGER_CUDA_PACKAGE names the other. The target that Numba itself once had is not used, but for its simulator
+(NUMBA_ENABLE_CUDASIM=1), which needs neither a GPU nor a toolkit, and which the successor does not have.
 
 A reference kernel has the same body here as on the CPU, called from a loop over its items. Loops that stride over the
 grid are right for every number of blocks and threads.
@@ -9,7 +10,6 @@ grid are right for every number of blocks and threads.
 
 import ctypes
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -24,12 +24,15 @@ from .kernel_cache import CACHE_DIR
 from .loops import build
 
 PACKAGES = {"numba_cuda": "numba.cuda", "numba_cuda_mlir": "numba_cuda_mlir.cuda"}  # package → its interface
+CHOICE = "GRADLEDGER_CUDA_PACKAGE"  # which of them is to compile
 DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 THREADS = 128  # of a block of a reference kernel
 at = np.uint64  # of an index that does not count from the end: `x[at(i)]`, for which no compiled code has to ask
 # The loop of a kernel whose threads stride over the grid, and how its turns end. A `range` would first count its turns,
 # by a division that takes longer than many an item, of which a thread mostly has one.
 STRIDING, STRIDE = ("t = cuda.grid(1)", "while t < items:"), "t += cuda.gridsize(1)"
+MOST_BLOCKS = 2**24 - 1  # of a grid: numba-cuda-mlir counts its threads in 32 bits
+HELPERS: set[Callable] = set()  # functions that bodies call (`kernel.helper`)
 EXTRAS = "pip install 'gradledger[cuda12]', or gradledger[cuda13] for drivers of CUDA 13"
 
 
@@ -44,19 +47,32 @@ def simulated() -> bool:
 
 @cache
 def package() -> str:
-    """Which of `PACKAGES` compiles. CudaError where none is installed."""
-    found = next((name for name in PACKAGES if find_spec(name)), None)
-    if found is None and not simulated():
+    """Which of `PACKAGES` compiles. CudaError where none is installed, or not the one that is asked for."""
+    if simulated():
+        return "numba_cuda"
+    asked = os.environ.get(CHOICE, "").replace("-", "_")
+    if asked and asked not in PACKAGES:
+        names = " or ".join(name.replace("_", "-") for name in PACKAGES)
+        raise CudaError(f"{CHOICE} must be {names}, got {os.environ[CHOICE]}")
+    found = next((name for name in PACKAGES if asked in ("", name) and find_spec(name)), None)
+    if found is None and asked:
+        name = asked.replace("_", "-")
+        raise CudaError(f"{CHOICE} asks for {name}, which is not installed: pip install '{name}[cu12]', or [cu13]")
+    if found is None:
         raise CudaError(f"no package compiles for CUDA here: {EXTRAS}")
-    return found or "numba_cuda"
+    return found
 
 
 @cache
 def toolkit():
-    """The interface of that package: `jit`, `grid`, `shared`, `to_device`, …"""
-    found = import_module(PACKAGES[package()])
-    warnings.filterwarnings("ignore", ".*Grid size [0-9]+ will likely result in GPU under-utilization")  # small nets do
-    return found
+    """The interface of that package: `jit`, `grid`, `shared`, `to_device`, `types`, …"""
+    os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")  # of each small launch
+    made = import_module(PACKAGES[package()])
+    if package() == "numba_cuda_mlir":
+        from .cuda_mlir import teach  # of that package alone
+
+        teach()
+    return made
 
 
 @cache
@@ -101,9 +117,10 @@ def _byte(word, i):
 
 
 def _dots(name: str) -> Callable:
-    """One of the dots of `cuda_dot`; in the simulator, and where another package compiles, with four products."""
-    if package() == "numba_cuda" and not simulated():
-        return getattr(import_module(".cuda_dot", __package__), name)
+    """One of the dots of `cuda_dot` or `cuda_mlir`; in the simulator with four products."""
+    if not simulated():
+        module = {"numba_cuda": ".cuda_dot", "numba_cuda_mlir": ".cuda_mlir"}[package()]
+        return getattr(import_module(module, __package__), name)
     byte = toolkit().jit(device=True)(_byte)
 
     def dot4(a, b, total):
@@ -125,18 +142,31 @@ dot4_unsigned: Any = Late(lambda: _dots("dot4_unsigned"))
 
 
 def with_toolkit(function: Callable) -> Callable:
-    """A function with what they stand for in the place of all that is late in its module."""
+    """A function with what they stand for in the place of all that is late in its module.
+
+    `numba-cuda` knows helpers from Numba. Its successor, which is no part of Numba, is given functions of the device.
+    """
     scope = {name: value.found() if isinstance(value, Late) else value for name, value in function.__globals__.items()}
+    if package() == "numba_cuda_mlir":
+        for name in {*function.__code__.co_names} & scope.keys():
+            if isinstance(scope[name], FunctionType) and scope[name] in HELPERS:
+                scope[name] = device(scope[name])
     return FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+
+
+@cache
+def device(function: Callable):
+    """A function as one of the device, which kernels can call."""
+    return toolkit().jit(device=True)(with_toolkit(function))
 
 
 def compiled(function: Callable):
     """The CUDA kernel of a function, compiled when it is first launched, or taken from the disk (`cuda_cache`)."""
     kernel = toolkit().jit(function)
-    if package() == "numba_cuda" and not simulated() and CACHE_DIR is not None:
-        from .cuda_cache import keep  # of that package alone
+    if not simulated() and CACHE_DIR is not None:
+        from .cuda_cache import keep  # of packages that compile
 
-        keep(kernel)
+        keep(kernel, package())
     return kernel
 
 
@@ -147,9 +177,7 @@ def jit(function: Callable):
 
 def grid_function(body: Callable) -> Callable:
     """The loop as a plain function `(items, *args)`, for `jit` and for compiling to PTX."""
-    cuda = toolkit()
-    item = cuda.jit(device=True)(body)
-    return build(body, f"{body.__name__}_grid", STRIDING, (STRIDE,), item=item, cuda=cuda)
+    return build(body, f"{body.__name__}_grid", STRIDING, (STRIDE,), item=device(body), cuda=toolkit())
 
 
 def grid_loop(body: Callable) -> Callable:
@@ -162,7 +190,7 @@ def grid(items: int) -> tuple[int, int]:
 
     A simulated thread is a thread of Python: a few of them show as much as one for each item would.
     """
-    return (2, 2) if simulated() else (-(-items // THREADS), THREADS)
+    return (2, 2) if simulated() else (min(-(-items // THREADS), MOST_BLOCKS), THREADS)
 
 
 def to_device(array: np.ndarray):
@@ -239,7 +267,8 @@ def told() -> Iterator[None]:
 
 
 def _of_driver(e: Exception) -> bool:
-    return type(e).__name__ in ("CudaAPIError", "CudaDriverError", "CUDAError", "CudaSupportError", "NvvmError")
+    known = ("CudaAPIError", "CudaDriverError", "CUDAError", "CudaSupportError", "NvvmError")
+    return type(e).__name__ in known or type(e) is RuntimeError and str(e).startswith("Failed to ")  # of its successor
 
 
 def _out_of_memory(e: Exception) -> bool:

@@ -53,6 +53,7 @@ def inlined(function: Callable) -> Callable:
 
 def helper(function: Callable) -> Callable:
     """Let bodies call `function`: it is compiled with them on CPU and CUDA, and stays plain Python in plain Python."""
+    cuda.HELPERS.add(function)
     return register_jitable(function)
 
 

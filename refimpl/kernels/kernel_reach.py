@@ -15,7 +15,8 @@ from types import CodeType, FunctionType, ModuleType
 import numpy as np
 from numba.core.types import Type
 
-FOREIGN = {*sys.stdlib_module_names, "numpy", "numba", "scipy", "llvmlite"}  # their versions stand for their code
+# Their versions stand for their code
+FOREIGN = {*sys.stdlib_module_names, "numpy", "numba", "numba_cuda_mlir", "scipy", "llvmlite"}
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), np.generic, np.dtype, Type)
 
 

@@ -101,13 +101,11 @@ def modules(room: str) -> list:
 
 def every() -> Iterator[Code]:
     """Every kernel for float32: of each pass, of sums in slices, and those on tiles."""
-    from numba import types
-    from numba.core.typing.typeof import typeof
-
+    types = cuda.toolkit().types
     whole = (types.int64,)
     for module in modules("ops") + modules("methods"):
         for passed in passes_of(module).values():
-            attributes = [typeof(_typed(default, np.float32)) for default in passed.attributes.values()]
+            attributes = [kind_of_value(_typed(default, np.float32)) for default in passed.attributes.values()]
             arrays = [array(passed.shapes[a]) for a in passed.arrays]
             wide = computes_wide(passed)
             yield Code(str(passed), cuda.grid_function(passed.body), (*whole, *arrays, *attributes), wide)
@@ -147,7 +145,7 @@ def every() -> Iterator[Code]:
     for passed in alike.RULES[alike.together]:
         own = tuple(a for a in passed.arrays if a not in SHARED)
         arrays = [array(passed.shapes[a]) for a in (*own, *(a for a in passed.arrays if a in SHARED))]
-        attributes = [typeof(_typed(default, np.float32)) for default in passed.attributes.values()]
+        attributes = [kind_of_value(_typed(default, np.float32)) for default in passed.attributes.values()]
         signature = (*whole, types.Array(types.int64, 2, "C"), *arrays, *attributes)
         yield Code(f"{passed} of each", alike.of_each(passed, own).function(), signature, computes_wide(passed))
     for tiled, kinds in TUNED.items():
@@ -161,18 +159,27 @@ def every() -> Iterator[Code]:
             yield Code(name, with_plain_functions(unrolled, taps), tuple(map(kind_of, kinds)), False)
 
 
-def array(entry: str, more: int = 0):
-    """Numba's type of an array by its entry in SHAPES, with so many axes more."""
-    from numba import types
-    from numba.np.numpy_support import from_dtype
+def scalar(dtype):
+    """The package's type of a number."""
+    name = np.dtype(dtype).name
+    return getattr(cuda.toolkit().types, "boolean" if name == "bool" else name)
 
-    return types.Array(from_dtype(dtype_of(entry, np.float32)), len(dims(entry)) + more, "C")
+
+def kind_of_value(value):
+    """The package's type of an attribute: a number, or a tuple of such."""
+    if isinstance(value, tuple):
+        return cuda.toolkit().types.BaseTuple.from_types([kind_of_value(v) for v in value])
+    return scalar(np.asarray(value).dtype)
+
+
+def array(entry: str, more: int = 0):
+    """The package's type of an array by its entry in SHAPES, with so many axes more."""
+    return cuda.toolkit().types.Array(scalar(dtype_of(entry, np.float32)), len(dims(entry)) + more, "C")
 
 
 def kind_of(kind):
-    """Numba's type of an argument of TUNED."""
-    from numba import types
-
+    """The package's type of an argument of TUNED."""
+    types = cuda.toolkit().types
     if isinstance(kind, str):
         dtype, axes = {"mask": "uint8 2", "kept": "int32 1"}.get(kind, kind).split()
         return types.Array(getattr(types, dtype), int(axes), "C")
@@ -202,15 +209,41 @@ def with_plain_functions(made: Tiled | Unrolled, constants) -> Callable:
 def ptx(code: Code, capabilities: Iterable[str]) -> list[str]:
     """The PTX of a kernel for each of some compute capabilities such as 8.7; what comes before it is made once."""
     numbers = [tuple(map(int, capability.split("."))) for capability in capabilities]
-    package = cuda.PACKAGES[cuda.package()]
-    # Numba asks the current GPU for its capability when it compiles a device function, although none is needed
-    dispatcher, compiler = (importlib.import_module(f"{package}.{name}") for name in ("dispatcher", "compiler"))
+    return {"numba_cuda": by_numba_cuda, "numba_cuda_mlir": by_numba_cuda_mlir}[cuda.package()](code, numbers)
+
+
+def by_numba_cuda(code: Code, numbers: list[tuple[int, int]]) -> list[str]:
+    """The same by `numba-cuda`."""
+    from numba.cuda import compiler, dispatcher
+
+    # It asks the current GPU for its capability when it compiles a device function, although none is needed
     here = SimpleNamespace(compute_capability=numbers[0])
     with mock.patch.object(dispatcher, "get_current_device", lambda: here):
         library, _ = compiler._compile_pyfunc_with_fixup(
             code.function, code.signature, cc=numbers[0], device=False, abi="numba", abi_info=None
         )
     return ["\n".join(library.get_asm_strs(cc=number)) for number in numbers]
+
+
+def by_numba_cuda_mlir(code: Code, numbers: list[tuple[int, int]]) -> list[str]:
+    """The same by `numba-cuda-mlir`."""
+    from numba_cuda_mlir import compiler, linker, mlir_optimization, tools
+
+    def chip(number: tuple[int, int]) -> str:
+        return tools.format_arch(number)
+
+    def here(kind=str):
+        return numbers[0] if kind is tuple else chip(numbers[0])
+
+    # It asks the current GPU for its capability, and makes machine code, although neither is needed
+    with (
+        mock.patch.object(tools, "get_gpu_compute_capability", here),
+        mock.patch.object(linker.Linker, "complete", lambda self: SimpleNamespace(code=b"")),
+    ):
+        made = compiler.compile_result(code.function, code.signature)
+        options, first = made.metadata["targetoptions"], made.metadata.pop("ptx")
+        others = (mlir_optimization.get_ptx(made, options | {"chip": chip(number)}) for number in numbers[1:])
+        return [first, *others]
 
 
 def assembler() -> str | None:

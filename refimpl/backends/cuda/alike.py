@@ -2,7 +2,7 @@
 
 A parameter is soon updated, and a launch for each takes longer than the work: MobileNetV2 has 158. The arrays of such
 calls lie in two memories, the arena and that of the state, so that one kernel on a table of where they lie does them
-all: a block finds the call that its numbers belong to, and its threads run the pass's own body on views of these arrays.
+all: a block finds the call that its numbers belong to, and its threads run the pass's own body on views of its arrays.
 The bits are those of a launch for each.
 """
 
@@ -70,19 +70,11 @@ class OfEach:
 
     def function(self) -> Callable:
         """The same, not compiled."""
-        toolkit = cuda.toolkit()
-        item, find = toolkit.jit(device=True)(self.passed.body), row_of
         file = cast(str, inspect.getsourcefile(self.passed.body))  # Numba's disk cache asks where a kernel comes from
-        scope: dict = {
-            "np": np,
-            "cuda": toolkit,
-            "item": item,
-            "row_of": find,
-            "__name__": self.__module__,
-            "__file__": file,
-        }
+        scope: dict = {"np": np, "cuda": cuda.toolkit(), "item": cuda.device(self.passed.body), "row_of": row_of}
+        scope |= {"__name__": self.__module__, "__file__": file}
         exec(compile(self.source(), file, "exec"), scope)
-        return scope[self.__name__]
+        return cuda.with_toolkit(scope[self.__name__])
 
     @cached_property
     def loop(self):

@@ -7,7 +7,7 @@ from ...compiler.executed import ADD, MUL, NOTHING, Ops, executes
 from ...kernels.cuda import jit
 from ...kernels.cuda import late as cuda
 from ...kernels.kernel import Kernel
-from ...methods import gradient_filter as gf
+from ...methods.gradient_filter import CENTRE, clip
 from .tile import Tile, Tiled, adder, tile_of, up
 
 
@@ -19,12 +19,12 @@ def pool_dy_through(t, dy_mean, dy, mask, scale, patch=(2, 2), align=0):
     rest, k = divmod(t, dy_mean.shape[3])
     rest, v = divmod(rest, dy_mean.shape[2])
     n, u = divmod(rest, dy_mean.shape[1])
-    top = -((dy.shape[1] - dy_mean.shape[1] * patch[0]) // 2) if align == gf.CENTRE else 0
-    left = -((dy.shape[2] - dy_mean.shape[2] * patch[1]) // 2) if align == gf.CENTRE else 0
+    top = -((dy.shape[1] - dy_mean.shape[1] * patch[0]) // 2) if align == CENTRE else 0
+    left = -((dy.shape[2] - dy_mean.shape[2] * patch[1]) // 2) if align == CENTRE else 0
     total = dy_mean.dtype.type(0)
     real = 0
-    for p in range(gf.clip(u * patch[0] - top, dy.shape[1]), gf.clip((u + 1) * patch[0] - top, dy.shape[1])):
-        for q in range(gf.clip(v * patch[1] - left, dy.shape[2]), gf.clip((v + 1) * patch[1] - left, dy.shape[2])):
+    for p in range(clip(u * patch[0] - top, dy.shape[1]), clip((u + 1) * patch[0] - top, dy.shape[1])):
+        for q in range(clip(v * patch[1] - left, dy.shape[2]), clip((v + 1) * patch[1] - left, dy.shape[2])):
             real += 1
             e = (p * dy.shape[2] + q) * dy.shape[3] + k
             if mask.shape[0] == 0 or (mask[n, e >> 3] >> (e & 7)) & 1:
@@ -80,8 +80,8 @@ def spread_grad_x(tile: Tile, dtype):
             if row < dy_mean.shape[0]:
                 rest, v = divmod(row, patches_across)
                 n, u = divmod(rest, patches_down)
-                for h in range(gf.clip(u * side_h - above, height), gf.clip((u + 1) * side_h - above, height)):
-                    for q in range(gf.clip(v * side_w - left, width), gf.clip((v + 1) * side_w - left, width)):
+                for h in range(clip(u * side_h - above, height), clip((u + 1) * side_h - above, height)):
+                    for q in range(clip(v * side_w - left, width), clip((v + 1) * side_w - left, width)):
                         for j in range(each_column):
                             c = side + t % across + across * j
                             if c < channels:

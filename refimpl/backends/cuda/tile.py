@@ -98,7 +98,7 @@ def adder(tile: Tile):
                     total[i, j] += value * other[d, np.uint64(t % across + across * j)]
             d += one
 
-    return cuda.toolkit().jit(device=True, forceinline=True)(add_products)
+    return cuda.device(add_products)
 
 
 class Tiled:
