@@ -51,7 +51,7 @@ API R cuDeviceGetAttribute(int *v, int which, int d)
     case 4: *v = 64; break;
     case 5: *v = 2147483647; break;
     case 6: case 7: *v = 65535; break;
-    case 8: *v = 49152; break;                         /* shared bytes of a block */
+    case 8: case 97: *v = 49152; break;                /* shared bytes of a block */
     case 10: *v = 32; break;
     case 12: *v = 65536; break;
     case 13: *v = 1000000; break;                      /* kHz */
@@ -189,6 +189,8 @@ API R cuKernelGetAttribute(int *v, int which, Kernel *k, int d) { *v = which == 
 API R cuKernelSetAttribute(int which, int v, Kernel *k, int d) { return OK; }
 API R cuKernelSetCacheConfig(Kernel *k, int c, int d) { return OK; }
 API R cuFuncGetAttribute(int *v, int which, Kernel *k) { *v = which == 0 ? 1024 : 0; return OK; }
+API R cuFuncSetAttribute(Kernel *k, int which, int v) { return OK; }
+API R cuModuleGetGlobal(P *p, size_t *n, void *m, const char *name) { return NOT_FOUND; }
 API R cuKernelGetLibrary(Library **l, Kernel *k) { *l = k->library; return OK; }
 
 typedef struct { unsigned x, y, z, a, b, c, shared; Stream *stream; void *attributes; unsigned n; } Config;

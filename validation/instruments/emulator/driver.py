@@ -154,9 +154,19 @@ def stand_in(capability: str = "8.7", nbytes: int = 1 << 26, version: int = 1209
 def _hand_on_ptx() -> None:
     """Let the package give the driver PTX, which it takes too, in the place of machine code."""
     cuda.toolkit()
-    codegen, core = import_module("numba.cuda.codegen"), import_module("cuda.core")
+    if cuda.package() == "numba_cuda":
+        codegen, core = import_module("numba.cuda.codegen"), import_module("cuda.core")
 
-    def image(library, cc=None):
-        return core.ObjectCode.from_ptx("\n".join(library.get_asm_strs(cc=library._ensure_cc(cc))).encode())
+        def image(library, cc=None):
+            return core.ObjectCode.from_ptx("\n".join(library.get_asm_strs(cc=library._ensure_cc(cc))).encode())
 
-    codegen.CUDACodeLibrary.get_cubin = image
+        codegen.CUDACodeLibrary.get_cubin = image
+    else:
+        made = import_module("numba_cuda_mlir.mlir_optimization")
+        optimize = made.optimize
+
+        def optimized(result):
+            optimize(result)
+            result.metadata["cubin"] = made.get_ptx(result).encode() + b"\0"
+
+        made.optimize = optimized
