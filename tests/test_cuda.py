@@ -13,7 +13,7 @@ from refimpl.ops import passes_of
 from validation.instruments.emulator.driver import compiler
 
 HERE = Path(__file__).parent
-KINDS = ("simulated", "emulated")
+SIMULATED, *PACKAGES = KINDS = ("simulated", "numba_cuda", "numba_cuda_mlir")
 
 
 def run(mode, *more, **environment):
@@ -29,14 +29,23 @@ def run(mode, *more, **environment):
 
 
 def run_without_gpu(kind, mode, *more):
-    """A script in Numba's simulator, which runs kernels as Python, or on the machine that runs what they compile to."""
-    if kind == "emulated" and not (find_spec("numba_cuda") and compiler()):
-        pytest.skip("numba-cuda or a C compiler is missing: install gradledger[cuda12] and cc")
-    simulates = "1" if kind == "simulated" else "0"
-    made = run(mode, *more, *(["emulated"] if kind == "emulated" else []), NUMBA_ENABLE_CUDASIM=simulates)
+    """A script in Numba's simulator, which runs kernels as Python, or what a package compiles on the stand-in."""
+    if kind == SIMULATED:
+        made = run(mode, *more, NUMBA_ENABLE_CUDASIM="1")
+    else:
+        if not compiler():
+            pytest.skip("there is no C compiler, which makes the stand-in for the driver: install cc")
+        made = run(mode, *more, "emulated", **chosen(kind))
     assert made.returncode == 0, made.stderr[-3000:]
     assert made.stdout.endswith("done\n")
     return made
+
+
+def chosen(package):
+    """The environment in which this package compiles; the test is skipped where it is not installed."""
+    if not find_spec(package):
+        pytest.skip(f"{package.replace('_', '-')} is not installed: install gradledger[test]")
+    return {"GRADLEDGER_CUDA_PACKAGE": package, "NUMBA_ENABLE_CUDASIM": "0"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,21 +80,16 @@ def test_the_commands_without_a_gpu(kind, tmp_path):
     assert made.stdout.endswith("calibrated\nadapted\nfiltered\ndone\n")
 
 
-def test_tuned_kernels_execute_the_products_that_they_state():
-    made = run_without_gpu("emulated", "stated", "cuda_steps.py")
+@pytest.mark.parametrize("package", PACKAGES)
+def test_tuned_kernels_execute_the_products_that_they_state(package):
+    made = run_without_gpu(package, "stated", "cuda_steps.py")
     assert "launches of 7 kernels as stated" in made.stdout
 
 
-def test_a_gpu_that_vanishes_or_has_no_memory_loses_nothing(tmp_path):
-    made = run_without_gpu("emulated", "faults", "cuda_steps.py", str(tmp_path))
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_gpu_that_vanishes_or_has_no_memory_loses_nothing(package, tmp_path):
+    made = run_without_gpu(package, "faults", "cuda_steps.py", str(tmp_path))
     assert made.stdout.endswith("without memory\nvanishes after 0.3\nvanishes after 0.6\ndone\n")
-
-
-def chosen(package):
-    """The environment in which this package compiles; the test is skipped where it is not installed."""
-    if not find_spec(package):
-        pytest.skip(f"{package.replace('_', '-')} is not installed: install gradledger[test]")
-    return {"GRADLEDGER_CUDA_PACKAGE": package, "NUMBA_ENABLE_CUDASIM": "0"}
 
 
 @pytest.mark.parametrize(("package", "share"), [("numba_cuda", "1"), ("numba_cuda_mlir", "8")])

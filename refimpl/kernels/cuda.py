@@ -10,6 +10,7 @@ grid are right for every number of blocks and threads.
 
 import ctypes
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -66,7 +67,7 @@ def package() -> str:
 @cache
 def toolkit():
     """The interface of that package: `jit`, `grid`, `shared`, `to_device`, `types`, …"""
-    os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")  # of each small launch
+    warnings.filterwarnings("ignore", ".*Grid size [0-9]+ will likely result in GPU under-utilization")  # small nets do
     made = import_module(PACKAGES[package()])
     if package() == "numba_cuda_mlir":
         from .cuda_mlir import teach  # of that package alone

@@ -116,7 +116,7 @@ class Driver:
         """
         base, end = self.machine.base, self.machine.base + self.machine.memory.size
         found = []
-        for i in range(len(arguments) - 4):
+        for i in range(len(arguments) - 4 if cuda.package() == "numba_cuda" else 0):
             meminfo, parent, size, each, at = arguments[i : i + 5]
             if meminfo == parent == 0 and each in (1, 2, 4, 8) and base <= at and at + size * each <= end:
                 found.append((at, at + size * each))

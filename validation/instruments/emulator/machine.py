@@ -41,6 +41,7 @@ DTYPES = {
 }  # fmt: skip
 WHOLE = ("s16", "s32", "s64", "u16", "u32", "u64")
 FLOATS = ("f32", "f64")
+LOCAL, SHARED = 1 << 60, 1 << 61  # where these spaces begin among the addresses of any
 GARBAGE = 0x7FF8DEAD7FC0DEAD  # of registers that nobody has written: no number in either width
 MOST = 1 << 31  # instructions of a thread between two barriers, beyond which it is said to loop for ever
 
@@ -203,8 +204,11 @@ def _bits():
     for kind in ("b16", "b32", "b64", *WHOLE, *FLOATS):
         yield f"mov.{kind}", COPY
         yield f"selp.{kind}", "I64[d] = I64[a] if I64[c] != 0 else I64[b]"
-    for way in ("to.global", "to.shared", "to.local", "local"):
-        yield f"cvta.{way}.u64", COPY
+    yield "cvta.to.global.u64", COPY
+    yield "cvta.global.u64", COPY
+    for space in ("shared", "local"):  # between a place in a space and an address of any
+        yield f"cvta.{space}.u64", f"I64[d] = I64[a] + {space.upper()}"
+        yield f"cvta.to.{space}.u64", f"I64[d] = I64[a] - {space.upper()}"
     for kind in ("b16", "b32", "b64", "pred"):
         for op, sign in (("and", "&"), ("or", "|"), ("xor", "^")):
             yield f"{op}.{kind}", _made(kind, f"{{d}} = {{a}} {sign} {{b}}")
@@ -277,24 +281,32 @@ def _conversions():
 
 
 def _memory():
-    for space, checked in CHECKED.items():
-        for kind, (_, each) in VIEWS.items():
-            if kind == "pred":
-                continue
-            size = 8 // each
-            bits = f"u{8 * size}"  # floats and whole numbers are moved as what they are, bits
-            wide = ("s64", f"s{8 * size}") if kind[0] == "s" and size < 8 else ("u64", bits)
-            own = {"local": " + t * local_bytes", "global": " - base"}.get(space, "")
-            for op, writes in (("ld", False), ("st", True)):
-                at = f"[(at{own}) // {size}]"
-                read, written = f"{space}_{VIEWS[wide[1]][0]}{at}", f"{space}_{VIEWS[bits][0]}{at}"
-                moved = f"{written} = {_of(bits, 'b')}" if writes else f"{_of(wide[0], 'd')} = {read}"
-                fault = checked.format(size=size, writes=writes)
-                statements = f"at = I64[a] + n\nfault = {fault}\nif fault == 0:\n    {moved}"
-                yield f"{op}.{space}.{kind}", statements
-                if space == "global":  # an address of any space: only such of global memory are made
-                    yield f"{op}.{kind}", statements
-                    yield f"{op}.global.nc.{kind}", statements
+    """Loads and stores; those of no named space find it by the address, for each space has a window of its own."""
+    for kind, (_, each) in VIEWS.items():
+        if kind == "pred":
+            continue
+        for op in ("ld", "st"):
+            found = {space: _moved(op, space, kind, 8 // each) for space in CHECKED}
+            for space, statements in found.items():
+                yield f"{op}.{space}.{kind}", f"at = I64[a] + n\n{statements}"
+            yield f"{op}.global.nc.{kind}", f"at = I64[a] + n\n{found['global']}"
+            lines = ["at = I64[a] + n"]
+            for test, space in (("if at >= SHARED", "shared"), ("elif at >= LOCAL", "local"), ("else", "global")):
+                down = [] if space == "global" else [f"at -= {space.upper()}"]
+                lines += [f"{test}:", *(f"    {line}" for line in (*down, *found[space].split("\n")))]
+            yield f"{op}.{kind}", "\n".join(lines)
+
+
+def _moved(op: str, space: str, kind: str, size: int) -> str:
+    """An access at `at`, checked. Floats and whole numbers are moved as what they are, bits."""
+    bits = f"u{8 * size}"
+    wide = ("s64", f"s{8 * size}") if kind[0] == "s" and size < 8 else ("u64", bits)
+    own = {"local": " + t * local_bytes", "global": " - base"}.get(space, "")
+    at = f"[(at{own}) // {size}]"
+    read, written = f"{space}_{VIEWS[wide[1]][0]}{at}", f"{space}_{VIEWS[bits][0]}{at}"
+    moved = f"{_of(wide[0], 'd')} = {read}" if op == "ld" else f"{written} = {_of(bits, 'b')}"
+    fault = CHECKED[space].format(size=size, writes=op == "st")
+    return f"fault = {fault}\nif fault == 0:\n    {moved}"
 
 
 COPY = "I64[d] = I64[a]"
