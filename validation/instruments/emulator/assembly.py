@@ -79,9 +79,9 @@ def read(text: str, numbers: dict[str, int]) -> Assembled:
 
 def _memory(text: str, space: str) -> Iterator[tuple[str, tuple[int, int]]]:
     """Name, alignment and bytes of each array of a memory space."""
-    pattern = rf"\.{space}\s+\.align\s+(\d+)\s+\.b8\s+([\w$.]+)\[(\d+)\]"
-    for align, name, nbytes in re.findall(pattern, text):
-        yield name, (int(align), int(nbytes))
+    pattern = rf"\.{space}\s+\.align\s+(\d+)\s+\.[bsuf](\d+)\s+([\w$.]+)(?:\[(\d+)\])?"
+    for align, bits, name, many in re.findall(pattern, text):
+        yield name, (int(align), int(bits) // 8 * int(many or 1))
 
 
 def _laid(arrays: dict[str, tuple[int, int]]) -> tuple[dict[str, int], int]:
@@ -286,6 +286,7 @@ class Assembly:
 
     def operand(self, name: str, scope: str, names: dict[str, int]) -> int:
         """The register of an operand: a register, a number, or the address of an array."""
+        name = name.strip("[]")  # of an address without an offset
         if name in SPECIAL:
             return self.register(name, "")
         if name in names:

@@ -24,7 +24,7 @@ typedef R (*Replay)(int graph);
 
 static struct { Load load; Launch launch; Replay replay; P pool; size_t size, end; int capability, version, fails, graphs; } s;
 static Stream legacy;
-static int current, device_context;
+static int current, device_context, building;
 
 API void stand_in(Load load, Launch launch, Replay replay, P pool, size_t size, int capability, int version)
 {
@@ -37,6 +37,7 @@ API void stand_in_fails(int error) { s.fails = error; }
 static Stream *of(Stream *stream) { return (uintptr_t)stream < 3 ? &legacy : stream; }
 
 #define WORKS if (s.fails) return s.fails
+#define SAFE WORKS; if (building) return CAPTURING         /* what the driver refuses while a graph is built */
 API R cuInit(unsigned flags) { return s.fails == 100 ? 100 : OK; }
 API R cuDriverGetVersion(int *v) { *v = s.version; return OK; }
 API R cuDeviceGetCount(int *n) { *n = 1; return OK; }
@@ -78,7 +79,7 @@ API R cuCtxGetDevice(int *d) { *d = 0; return current ? OK : 201; }
 API R cuCtxGetFlags(unsigned *f) { *f = 0; return OK; }
 API R cuCtxGetId(void *c, unsigned long long *id) { *id = 1; return OK; }
 API R cuCtxGetStreamPriorityRange(int *low, int *high) { *low = *high = 0; return OK; }
-API R cuCtxSynchronize(void) { WORKS; return OK; }
+API R cuCtxSynchronize(void) { SAFE; return OK; }
 
 /* memory: pieces of `held` bytes, of which `n` were asked for; the first that is large enough is cut in two */
 typedef struct Piece { struct Piece *next; P at; size_t n, held; } Piece;
@@ -86,7 +87,7 @@ static Piece *given_back, *in_use;
 static size_t used;
 API R cuMemAlloc(P *at, size_t n)
 {
-    WORKS;
+    SAFE;
     if (!n) return INVALID;
     size_t held = (n + 511) / 256 * 256;                  /* a gap behind each: what reads beyond its end is found */
     Piece **p = &given_back, *found;
@@ -111,6 +112,7 @@ API R cuMemAlloc(P *at, size_t n)
 }
 API R cuMemFree(P at)
 {
+    if (building) return CAPTURING;
     for (Piece **p = &in_use; *p; p = &(*p)->next)
         if ((*p)->at == at) {
             Piece *found = *p;
@@ -152,8 +154,7 @@ API R cuPointerGetAttribute(void *into, int which, P at)
 
 static R copy(void *to, const void *from, size_t n, Stream *stream)
 {
-    WORKS;
-    if (of(stream)->graph) return CAPTURING;
+    SAFE;
     memcpy(to, from, n);
     return OK;
 }
@@ -163,12 +164,12 @@ API R cuMemcpyDtoD(P to, P from, size_t n) { return copy((void *)to, (void *)fro
 API R cuMemcpyHtoDAsync(P to, const void *from, size_t n, Stream *q) { return copy((void *)to, from, n, q); }
 API R cuMemcpyDtoHAsync(void *to, P from, size_t n, Stream *q) { return copy(to, (void *)from, n, q); }
 API R cuMemcpyDtoDAsync(P to, P from, size_t n, Stream *q) { return copy((void *)to, (void *)from, n, q); }
-API R cuMemsetD8(P to, unsigned char v, size_t n) { WORKS; memset((void *)to, v, n); return OK; }
+API R cuMemsetD8(P to, unsigned char v, size_t n) { SAFE; memset((void *)to, v, n); return OK; }
 API R cuMemsetD8Async(P to, unsigned char v, size_t n, Stream *q) { return cuMemsetD8(to, v, n); }
 
 API R cuLibraryLoadData(Library **l, const void *image, void *a, void *b, unsigned c, void *d, void *e, unsigned f)
 {
-    WORKS;
+    SAFE;
     *l = malloc(sizeof **l);
     (*l)->image = strdup(image);
     return OK;
@@ -209,7 +210,7 @@ API R cuLaunchKernel(void *k, unsigned x, unsigned y, unsigned z, unsigned a, un
 API R cuStreamCreate(Stream **q, unsigned flags) { WORKS; *q = calloc(1, sizeof **q); return OK; }
 API R cuStreamCreateWithPriority(Stream **q, unsigned flags, int p) { return cuStreamCreate(q, flags); }
 API R cuStreamDestroy(Stream *q) { return OK; }
-API R cuStreamSynchronize(Stream *q) { WORKS; return OK; }
+API R cuStreamSynchronize(Stream *q) { SAFE; return OK; }
 API R cuStreamQuery(Stream *q) { WORKS; return OK; }
 API R cuStreamWaitEvent(Stream *q, void *e, unsigned flags) { return OK; }
 API R cuStreamGetCtx(Stream *q, void **c) { *c = &device_context; return OK; }
@@ -227,13 +228,13 @@ API R cuStreamGetCaptureInfo(Stream *q, int *v, unsigned long long *id, void **g
     if (n) *n = 0;
     return OK;
 }
-API R cuStreamBeginCapture(Stream *q, int mode) { WORKS; of(q)->graph = ++s.graphs; return OK; }
-API R cuStreamEndCapture(Stream *q, void **g) { *g = (void *)(uintptr_t)of(q)->graph; of(q)->graph = 0; return OK; }
+API R cuStreamBeginCapture(Stream *q, int mode) { SAFE; building = 1; of(q)->graph = ++s.graphs; return OK; }
+API R cuStreamEndCapture(Stream *q, void **g) { *g = (void *)(uintptr_t)of(q)->graph; of(q)->graph = building = 0; return OK; }
 API R cuGraphInstantiateWithParams(void **x, void *g, void *p) { WORKS; *(int *)((char *)p + 24) = 0; *x = g; return OK; }
 API R cuGraphInstantiate(void **x, void *g, unsigned long long flags) { WORKS; *x = g; return OK; }
 API R cuGraphInstantiateWithFlags(void **x, void *g, unsigned long long flags) { WORKS; *x = g; return OK; }
 API R cuGraphUpload(void *x, Stream *q) { return OK; }
-API R cuGraphLaunch(void *x, Stream *q) { WORKS; return s.replay((int)(uintptr_t)x); }
+API R cuGraphLaunch(void *x, Stream *q) { SAFE; return s.replay((int)(uintptr_t)x); }
 API R cuGraphDestroy(void *g) { return OK; }
 API R cuGraphExecDestroy(void *x) { return OK; }
 

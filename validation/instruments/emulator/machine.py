@@ -49,9 +49,9 @@ FAULTS = (
     "", "outside of every array", "not at a multiple of its size",
     "another thread writes here without a barrier between", "another thread reads here without a barrier between",
     "shared memory that nobody has written",
-    "threads wait at different barriers", "it does not end", "division by zero",
+    "threads wait at different barriers", "it does not end", "division by zero", "an exception is raised",
 )  # fmt: skip
-OUTSIDE, CROOKED, WRITE_RACE, READ_RACE, UNWRITTEN, DIVERGED, ENDLESS, DIVIDED = range(1, len(FAULTS))
+OUTSIDE, CROOKED, WRITE_RACE, READ_RACE, UNWRITTEN, DIVERGED, ENDLESS, DIVIDED, RAISED = range(1, len(FAULTS))
 
 
 @intrinsic
@@ -225,6 +225,7 @@ def _bits():
         put = f"(({{a}} & ones{size}) << {unit}(U32[2 * c]))"
         kept = f"({{b}} & ~(ones{size} << {unit}(U32[2 * c])))"
         yield f"bfi.{kind}", _made(kind, f"{ones}\n{{d}} = {kept} | {put}")
+    yield "atom.global.cas.b32", "fault = RAISED"  # which is all that it is used for
     yield "prmt.b32", _made("b32", "{d} = _permuted({a}, {b}, {c})")
     for size in (32, 64):  # of halves a whole, and back
         half, whole, unit = f"b{size // 2}", f"b{size}", f"np.uint{size}"
