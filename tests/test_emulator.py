@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not find_spec("numba_cuda"), reason="numba-cuda 
 EDGES = (0, 1, -1, 2, -2, 3, 7, -7, 31, 100, -128, 127)
 
 
-def launched(kernel, blocks, threads, *arrays, shifted=0):
+def launched(kernel, blocks, threads, *arrays, shifted=0, capability="8.7"):
     """What a kernel leaves in the first of some arrays, and the instructions that it executed.
 
     shifted: bytes by which the first lies beside where an array may begin.
@@ -24,7 +24,7 @@ def launched(kernel, blocks, threads, *arrays, shifted=0):
     from numba.core.typing.typeof import typeof
 
     code = cuda_code.Code(kernel.__name__, cuda.with_toolkit(kernel), tuple(typeof(a) for a in arrays), True)
-    (text,) = cuda_code.ptx(code, ("8.7",))
+    (text,) = cuda_code.ptx(code, (capability,))
     machine, arguments, ranges, end = Machine(1 << 16), [], [], 256 + shifted
     for array in arrays:
         at, place = machine.base + end, slice(end, end + array.nbytes)
@@ -177,9 +177,10 @@ def some_wait(y, x):
         y[gpu.grid(1)] = 3
 
 
-def test_threads_of_a_block_exchange_numbers():
+@pytest.mark.parametrize("capability", cuda_code.CAPABILITIES)
+def test_threads_of_a_block_exchange_numbers(capability):
     x = np.arange(128, dtype=np.float32)
-    found, executed = launched(reversed_in_a_block, 2, 64, np.zeros_like(x), x)
+    found, executed = launched(reversed_in_a_block, 2, 64, np.zeros_like(x), x, capability=capability)
     np.testing.assert_array_equal(found, x.reshape(2, 64)[:, ::-1].ravel())
     assert executed["ld.global.f32"] == executed["st.shared.f32"] == executed["bar.sync"] == 128
 

@@ -18,7 +18,8 @@ SPECIAL = {  # registers that the machine sets before a thread starts: its place
 }
 EXIT, BARRIER, BRANCH, UNLESS = range(4)  # that end, wait or jump; `machine` numbers its own behind them
 FIELDS = 6  # of an instruction: its number, the register written, three that are read, and a number of its own
-PARAMETER = r"\.param\s[^,]*?\.[bsuf](\d+)\s+([\w$.]+)(?=\s*(?:,|$|\)))"  # its bits and name
+POINTER = r"(?:\.ptr\s+(?:\.[a-z]+\s+)?(?:\.align\s+\d+\s+)?)?"
+PARAMETER = rf"\.param\s[^,]*?\.[bsuf](\d+)\s+{POINTER}([\w$.]+)(?=\s*(?:,|$|\)))"  # its bits and name
 FIRST_BYTE = 16  # of shared and local memory: none lies at 0
 
 
