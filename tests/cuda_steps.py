@@ -437,6 +437,14 @@ def commands(folder):
     print("filtered", flush=True)
 
 
+def too_old(folder):
+    """A driver of an older CUDA than the package compiles for: one sentence, before anything is done."""
+    tiny(Path(folder))
+    with pytest.raises(Malformed, match="the driver is of CUDA 11.4, and the package compiles for CUDA 12: install a"):
+        adapt.run(of_tiny(Path(folder), "cuda"), Path(folder) / "cuda", False, lambda event: None)
+    assert not (Path(folder) / "cuda").exists() and cuda.problem().startswith("the driver is of CUDA 11.4")
+
+
 def stated():
     """Tuned kernels execute, in what the compiler made of them, the products that they state, on tiles of a GPU."""
     found = []
@@ -535,10 +543,10 @@ def dict_of(outputs):
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
     if arguments[-1:] == ["emulated"]:
-        DRIVERS.append(stand_in())
+        DRIVERS.append(stand_in(version=11_040 if mode == "too_old" else 12_090))
         arguments.pop()
         finish.subprocess = SimpleNamespace(run=no_process)  # another process would find no GPU
-    modes = {"nets": nets, "drawn": drawn, "commands": commands, "faults": faults, "stated": stated}
+    modes = {"nets": nets, "drawn": drawn, "commands": commands, "faults": faults, "stated": stated, "too_old": too_old}
     modes[mode](*arguments)
     assert all(driver.problem is None for driver in DRIVERS)
     print("done")

@@ -92,6 +92,11 @@ def test_a_gpu_that_vanishes_or_has_no_memory_loses_nothing(package, tmp_path):
     assert made.stdout.endswith("without memory\nvanishes after 0.3\nvanishes after 0.6\ndone\n")
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_driver_of_an_older_cuda_is_told(package, tmp_path):
+    run_without_gpu(package, "too_old", "cuda_steps.py", str(tmp_path))
+
+
 @pytest.mark.parametrize(("package", "share"), [("numba_cuda", "1"), ("numba_cuda_mlir", "8")])
 def test_every_kernel_compiles_to_ptx_of_every_capability(package, share):
     """Needs a CUDA toolkit (NVVM and libdevice), but no GPU. Of the passes, the successor compiles each eighth."""

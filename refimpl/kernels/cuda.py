@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -90,13 +91,23 @@ def problem() -> str | None:
         return f"there is no driver of an NVIDIA GPU here ({DRIVER} is missing): install it, or take another backend"
     try:
         if toolkit().is_available():
-            return None
+            return _too_old()
         # `is_available` hides why not
         toolkit().current_context()
         return "CUDA finds no GPU"
     except Exception as e:  # drivers, libraries and packages each have errors of their own
         words = " ".join(str(e).split()) or type(e).__name__
         return f"no GPU can be used ({words}): look at it with nvidia-smi, install its driver, or take another backend"
+
+
+def _too_old() -> str | None:
+    """Why the driver cannot run what the package compiles, in one sentence; None where it can."""
+    major, minor = import_module(PACKAGES[package()] + ".cudadrv.driver").driver.get_version()
+    needed = int(version("cuda-bindings").split(".")[0])
+    if major >= needed:
+        return None
+    words = f"the driver is of CUDA {major}.{minor}, and the package compiles for CUDA {needed}"
+    return f"{words}: install a newer driver, or the package for this one ({EXTRAS})"
 
 
 def check() -> None:

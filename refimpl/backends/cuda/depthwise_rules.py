@@ -5,19 +5,20 @@ side.
 """
 
 from ...compiler import grouping
-from ...compiler.grouping import Arrival, AsConvolution, convolution
+from ...compiler.grouping import Arrival, convolution
 from ...compiler.ir import AtBatch, Buffer, Call, Launch, Prefix
 from ...compiler.lower import Lowering
 from ...kernels.cuda import simulated
-from ...methods import sparse_update
 from ..common import absent, activation, named, present, through
 from . import depthwise
 from .conv_rules import EVERY, pixels, summed
 from .convolution import geometry_of
+from .sparse_update_rules import GRAD_W as CHOSEN
+from .sparse_update_rules import of_chosen
 from .tile import up
 
 ITEMS, ROWS = 1 << 14, 64  # threads that keep a GPU busy, and output pixels that are worth one of them
-GRADIENTS = (*grouping.GRAD_X, *grouping.GRAD_W, sparse_update.grad_w)
+GRADIENTS = (*grouping.GRAD_X, *grouping.GRAD_W, CHOSEN)
 
 
 def rows_of(buffer: Buffer) -> int:
@@ -60,7 +61,7 @@ def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
 
 def gradient(arrival: Arrival, call: Call, covers: tuple[Call, ...]) -> list[Launch]:
     """The launches of one gradient."""
-    sizes, attrs, a = convolution(call) if call.passed is not sparse_update.grad_w else of_chosen(call)
+    sizes, attrs, a = convolution(call) if call.passed is not CHOSEN else of_chosen(call)
     geometry = geometry_of(sizes, attrs)
     dy = pixels(arrival.dy.reshape(a["dy"].shape)), *through(arrival)
     if call.passed in grouping.GRAD_X:
@@ -70,13 +71,6 @@ def gradient(arrival: Arrival, call: Call, covers: tuple[Call, ...]) -> list[Lau
         return [Launch(named(covers), depthwise.GRAD_X, args, (*present(*dy), a["w"]), (dx,), covers)]
     operands = *dy, call.arrays.get("chosen", EVERY), pixels(a["x"])
     return of_weights(covers, call, a["dw"], operands, geometry)
-
-
-def of_chosen(call: Call) -> AsConvolution:
-    """Sparse update's gradient in the terms of a depthwise convolution of the chosen channels of x."""
-    a = call.arrays
-    dw = a["dw"].reshape((*a["dw"].shape[:2], 1, a["dw"].shape[2]))
-    return AsConvolution(dict(call.sizes), dict(call.attrs), {"dw": dw, "dy": a["dy"], "x": a["x_chosen"]})
 
 
 def of_weights(
