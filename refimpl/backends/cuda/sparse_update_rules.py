@@ -1,4 +1,4 @@
-"""Sparse update's gradient of a depthwise convolution, in the terms of one of its chosen channels (`depthwise_rules`)."""
+"""Sparse update's gradient of a depthwise convolution in the terms of one of its chosen channels."""
 
 from ...compiler.grouping import AsConvolution
 from ...compiler.ir import Call
