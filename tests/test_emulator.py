@@ -216,3 +216,23 @@ def test_what_the_reader_does_not_know_is_told():
         read(text, NUMBERS)
     with pytest.raises(PtxError, match="no kernel"):
         read(".version 8.8", NUMBERS)
+
+
+def test_dots_of_bytes_and_of_pairs_are_sums_of_products():
+    """Blackwell's compiler makes dots of a pair of halves and a pair of bytes of what is written as products."""
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(-128, 128, (2, 64)).astype(np.int8)
+    wide = rng.integers(-32768, 32768, 64).astype(np.int16)
+    for x in (a, wide):
+
+        def dot(y, x, b):
+            t = gpu.grid(1)
+            if t < y.shape[0]:
+                total = np.int32(0)
+                for i in range(4):
+                    total += np.int32(x[4 * t + i]) * np.int32(b[4 * t + i])
+                y[t] = total
+
+        for capability in ("8.7", "10.0"):
+            found, _ = launched(dot, 1, 32, np.zeros(16, np.int32), x, b, capability=capability)
+            np.testing.assert_array_equal(found, (x.astype(np.int32) * b).reshape(16, 4).sum(1))

@@ -116,13 +116,18 @@ def _permuted(a, b, selector):
 
 
 @njit
-def _dots(a, b, signed):
-    """Σ aᵢ·bᵢ of the bytes of two words, those of b from 0 to 255 where it is not signed."""
+def _part(word, bits, i, signed):
+    """Part i of a word, of so many bits."""
+    part = (np.int64(word) >> (bits * i)) & ((1 << bits) - 1)
+    return part - (1 << bits) if signed and part >> (bits - 1) else part
+
+
+@njit
+def _dots(a, b, bits, first, signed_a, signed_b):
+    """Σ aᵢ·bᵢ of all parts of a, of so many bits, and as many bytes of b from byte `first` on."""
     total = np.int64(0)
-    for i in range(4):
-        one = np.int64((a >> np.uint32(8 * i)) & np.uint32(255))
-        other = np.int64((b >> np.uint32(8 * i)) & np.uint32(255))
-        total += (one - 256 if one > 127 else one) * (other - 256 if signed and other > 127 else other)
+    for i in range(32 // bits):
+        total += _part(a, bits, i, signed_a) * _part(b, 8, first + i, signed_b)
     return total
 
 
@@ -170,8 +175,11 @@ def _arithmetic():
             yield f"mul.wide.{kind}", _made(kind, f"{{d}} = {product}", wide)
             yield f"mad.wide.{kind}", _made(kind, f"{{d}} = {product} + {_of(wide, 'c')}", wide)
             yield f"mul.hi.{kind}", _made(kind, f"{{d}} = ({product}) >> {cast}({size})")
-    for kinds, signed in (("s32.s32", True), ("s32.u32", False)):
-        yield f"dp4a.{kinds}", _made("u32", f"{{d}} = _dots({{a}}, {{b}}, {signed}) + {_of('s32', 'c')}", "s32")
+    for kinds in ("s32.s32", "s32.u32", "u32.s32", "u32.u32"):
+        signs = ", ".join(str(kind[0] == "s") for kind in kinds.split("."))
+        for name, bits, first in (("dp4a", 8, 0), ("dp2a.lo", 16, 0), ("dp2a.hi", 16, 2)):
+            dots = f"_dots({{a}}, {{b}}, {bits}, {first}, {signs})"
+            yield f"{name}.{kinds}", _made("u32", f"{{d}} = {dots} + {_of('s32', 'c')}", "s32")
 
 
 def _floating():
