@@ -9,6 +9,7 @@ run on a stand-in for the driver, else the kernels as Python in Numba's simulato
 import errno
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -49,6 +50,11 @@ from validation.instruments.emulator.driver import stand_in
 
 CLASSES, BATCH = 3, 3
 DRIVERS: list = []  # the stand-in, where there is one
+DEPTHWISE = {  # window and stride → kernel → instructions for each multiply-add, of which there must be fewer
+    (3, 1): {"depthwise_forward": 11, "depthwise_grad_x": 16, "depthwise_grad_w": 12},
+    (3, 2): {"depthwise_forward": 14, "depthwise_grad_x": 27, "depthwise_grad_w": 16},
+    (5, 1): {"depthwise_forward": 7, "depthwise_grad_x": 11, "depthwise_grad_w": 8},
+}
 TILED = (
     "backprop",
     "error-map-pruning",
@@ -446,7 +452,34 @@ def too_old(folder):
 
 
 def stated():
-    """Tuned kernels execute, in what the compiler made of them, the products that they state, on tiles of a GPU."""
+    """Tuned kernels execute, in what the compiler made of them, the products that they state, on tiles of a GPU.
+
+    And depthwise ones few instructions for each.
+    """
+    g = Graph("tuned", (11, 12), 8)
+    x = g.relu("relu1", g.conv2d("wide", INPUT, 24, 1, bias=False))
+    x = g.relu("relu2", g.conv2d("conv", x, 24, 3, pad=1, bias=False))
+    x = g.conv2d("dw", x, 24, 3, (2, 1), pad=((0, 1), (2, 1)), dilation=(1, 2), groups=24, bias=False)
+    x = g.relu("relu4", g.conv2d("last", g.relu("relu3", x), 40, 3, 2, pad=1))
+    g.linear("fc", g.global_avg_pool("mean", x), 10)
+    found = []
+    for rules in ((), (ri.GradientFilter(2),), (ri.ErrorMapPruning(0.5),), (ri.SparseUpdate(0.5),)):
+        found += executed_by(g, rules, tile.Tiled, Unrolled)
+    print(f"{len(found)} launches of {len({name for name, _ in found})} kernels as stated")
+    for (window, stride), most in DEPTHWISE.items():
+        g = Graph("depthwise", (16, 16), 8)
+        x = g.relu6("relu1", g.conv2d("wide", INPUT, 64, 1, bias=False))
+        x = g.relu6("relu2", g.conv2d("dw", x, 64, window, stride, pad=window // 2, groups=64, bias=False))
+        g.linear("fc", g.global_avg_pool("mean", x), 10)
+        found = dict(executed_by(g, (), Unrolled))
+        assert found.keys() == most.keys()
+        for name, each in found.items():
+            print(f"{name} on {window}x{window}, stride {stride}: {each:.1f} instructions a multiply-add")
+            assert each < most[name]
+
+
+def executed_by(graph, rules, *kinds):
+    """Each launch of these kinds in a step: its kernel, and the instructions that it executes for each product."""
     found = []
 
     def counting(kind):
@@ -454,25 +487,22 @@ def stated():
 
         def call(self, *args, **more):
             launch(self, *args, **more)
-            counts = DRIVERS[0].launched[-1].counts
+            counts, wanted = DRIVERS[0].launched[-1].counts, STATED[self](*args).add
             products = sum(n for op, n in counts.items() if op.startswith("fma.") and op.endswith(".f32"))
-            found.append((self.__name__, STATED[self](*args).add, products, counts["add.f32"]))
+            sums, name = counts["add.f32"], self.__name__
+            assert wanted == products + sums, f"{name} states {wanted} sums and executes {products} + {sums}"
+            found.append((name, sum(counts.values()) / products))
 
         return mock.patch.object(kind, "__call__", call)
 
-    g = Graph("tuned", (11, 12), 8)
-    x = g.relu("relu1", g.conv2d("wide", INPUT, 24, 1, bias=False))
-    x = g.relu("relu2", g.conv2d("conv", x, 24, 3, pad=1, bias=False))
-    x = g.conv2d("dw", x, 24, 3, (2, 1), pad=((0, 1), (2, 1)), dilation=(1, 2), groups=24, bias=False)
-    x = g.relu("relu4", g.conv2d("last", g.relu("relu3", x), 40, 3, 2, pad=1))
-    g.linear("fc", g.global_avg_pool("mean", x), 10)
-    x, y = np.random.default_rng(0).normal(size=(4, *g.size, 8)).astype(np.float32), np.arange(4)
-    with mock.patch.dict("os.environ", {CAPTURES: "0"}), counting(tile.Tiled), counting(Unrolled):
-        for rules in ((), (ri.GradientFilter(2),), (ri.ErrorMapPruning(0.5),), (ri.SparseUpdate(0.5),)):
-            ri.Trainer(ri.compile(g, ri.Plan("all", rules=rules), 4, backend="cuda"), seed=1).train_step(x, y, 1)
-    for name, wanted, products, sums in found:
-        assert wanted == products + sums, f"{name} states {wanted} sums and executes {products} + {sums}"
-    print(f"{len(found)} launches of {len({name for name, *_ in found})} kernels as stated")
+    x, y = np.random.default_rng(0).normal(size=(4, *graph.size, 8)).astype(np.float32), np.arange(4)
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.dict("os.environ", {CAPTURES: "0"}))
+        for kind in kinds:
+            stack.enter_context(counting(kind))
+        program = ri.compile(graph, ri.Plan("all", rules=rules), 4, backend="cuda")
+        ri.Trainer(program, seed=1).train_step(x, y, 1)
+    return found
 
 
 def tiny(folder):

@@ -68,6 +68,15 @@ def test_whole_numbers_are_those_of_the_host(dtype):
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_a_quotient_by_a_constant_is_the_upper_half_of_a_product(dtype):
+    ends = np.iinfo(dtype)
+    a = np.array([0, 1, 20, 21, 22, 1 << 32, 1 << 62, ends.max - 1, ends.max, ends.min, ends.min // 2], dtype)
+    seven = dtype(7)
+    found, wanted = elementwise(lambda a, b: a // seven, a, a)
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_what_does_not_fit_into_32_bits_is_lost():
     a = np.array([2**31 - 1, -(2**31), 2**30], np.int32)
     found, _ = elementwise(lambda a, b: np.int32(a * b), a, np.full(3, 4, np.int32))

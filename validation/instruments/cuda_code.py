@@ -68,11 +68,11 @@ TUNED: dict[
 }
 
 UNROLLED: dict[Unrolled, tuple] = {  # the same of kernels that have taps
-    depthwise.FORWARD: ((), 2, 2, 4, 1, 1, (GEOMETRY,), ()),
-    depthwise.GRAD_X: ((), 2, 2, "mask", 1, 4, (GEOMETRY,)),
-    depthwise.GRAD_W: ((), 5, 2, "mask", 1, "kept", 2, (GEOMETRY,), ()),
+    depthwise.FORWARD: ((), 1, 1, 2, 1, 1, (GEOMETRY,), ()),
+    depthwise.GRAD_X: ((), 1, 1, "mask", 1, 2, (GEOMETRY,)),
+    depthwise.GRAD_W: ((), 5, 1, "mask", 1, "kept", 1, (GEOMETRY,), ()),
 }
-TAPS = (Taps(3, 3, 1, 1), Taps(3, 3, 2, 2), Taps(5, 5, 1, 1))
+TAPS = (Taps(3, 3, 1, 1, 1, 1, 1, 1, True), Taps(3, 3, 2, 2, 1, 1, 1, 1, True), Taps(5, 5, 1, 1, 1, 1, 2, 2, True))
 
 
 class Code(NamedTuple):

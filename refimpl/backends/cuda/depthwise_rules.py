@@ -4,6 +4,8 @@ The gradient of the weights is that of all channels, or of those that sparse upd
 side.
 """
 
+import math
+
 from ...compiler import grouping
 from ...compiler.grouping import Arrival, convolution
 from ...compiler.ir import AtBatch, Buffer, Call, Launch, Prefix
@@ -11,19 +13,30 @@ from ...compiler.lower import Lowering
 from ...kernels.cuda import simulated
 from ..common import absent, activation, named, present, through
 from . import depthwise
-from .conv_rules import EVERY, pixels, summed
+from .conv_rules import EVERY, summed
 from .convolution import geometry_of
 from .sparse_update_rules import GRAD_W as CHOSEN
 from .sparse_update_rules import of_chosen
 from .tile import up
 
-ITEMS, ROWS = 1 << 14, 64  # threads that keep a GPU busy, and output pixels that are worth one of them
+ITEMS, RUNS = 1 << 14, 16  # threads that keep a GPU busy, and runs of output pixels that are worth one of them
 GRADIENTS = (*grouping.GRAD_X, *grouping.GRAD_W, CHOSEN)
 
 
-def rows_of(buffer: Buffer) -> int:
-    """Rows of maps of a sample of (N, H, W, C)."""
-    return buffer.batched * buffer.shape[1]
+def blocks_of(buffer: Buffer, rows: int, columns: int) -> int:
+    """Blocks of so many pixels, and channels, of a sample of maps, (N, H, W, C)."""
+    _, height, width, channels = buffer.shape
+    return buffer.batched * up(height, rows) * up(width, columns) * channels
+
+
+def elements(buffer: Buffer) -> Buffer:
+    """A map's elements."""
+    return buffer.reshape((math.prod(buffer.shape),))
+
+
+def by_tap(w: Buffer) -> Buffer:
+    """Weights, (R, S, 1, C), as (taps, C)."""
+    return w.reshape((math.prod(w.shape[:2]), w.shape[3]))
 
 
 def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -39,8 +52,8 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
     if chain.norm:
         scale, shift = chain.norm.arrays["scale"], chain.norm.arrays["shift"]
     shift = absent(1, dtype) if shift is None else shift
-    x, w, y = pixels(arrays["x"]), arrays["w"], pixels(whole)
-    each = rows_of(whole) * up(sizes["Q"], depthwise.EACH) * sizes["C"]
+    x, w, y = elements(arrays["x"]), by_tap(arrays["w"]), elements(whole)
+    each = blocks_of(whole, depthwise.ROWS, depthwise.EACH)
     args = (
         AtBatch(lambda n: n * each), y, x, w, scale, shift, geometry_of(sizes, attrs), activation(chain.rectifier),
     )  # fmt: skip
@@ -63,13 +76,13 @@ def gradient(arrival: Arrival, call: Call, covers: tuple[Call, ...]) -> list[Lau
     """The launches of one gradient."""
     sizes, attrs, a = convolution(call) if call.passed is not CHOSEN else of_chosen(call)
     geometry = geometry_of(sizes, attrs)
-    dy = pixels(arrival.dy.reshape(a["dy"].shape)), *through(arrival)
+    dy = elements(arrival.dy), *through(arrival)
     if call.passed in grouping.GRAD_X:
-        each = rows_of(a["dx"]) * up(sizes["W"], depthwise.EACH) * sizes["C"]
-        dx = pixels(a["dx"])
-        args = (AtBatch(lambda n: n * each), dx, *dy, a["w"], geometry)
-        return [Launch(named(covers), depthwise.GRAD_X, args, (*present(*dy), a["w"]), (dx,), covers)]
-    operands = *dy, call.arrays.get("chosen", EVERY), pixels(a["x"])
+        each, w = blocks_of(a["dx"], *depthwise.of_dx(*attrs["stride"])), by_tap(a["w"])
+        dx = elements(a["dx"])
+        args = (AtBatch(lambda n: n * each), dx, *dy, w, geometry)
+        return [Launch(named(covers), depthwise.GRAD_X, args, (*present(*dy), w), (dx,), covers)]
+    operands = *dy, call.arrays.get("chosen", EVERY), elements(a["x"])
     return of_weights(covers, call, a["dw"], operands, geometry)
 
 
@@ -78,16 +91,18 @@ def of_weights(
 ) -> list[Launch]:  # fmt: skip
     """The launches of the gradient of the weights, which adds its slices where it has several.
 
-    operands: dy (pixels, C), mask and scale before it, its channels that are kept, and x (pixels, M).
+    operands: dy, mask and scale before it, its channels that are kept, and x.
     """
     dy, channels = operands[0], dw.shape[3]
-    rows = dy.shape[0]
-    number = 2 if simulated() else max(1, min(up(ITEMS, channels), rows // ROWS))
-    length = up(rows, number)
-    partial = Buffer(f"{call.node}.dw_slices", (up(rows, length), *dw.shape), dw.dtype, "arena")
+    _, _, out_h, out_w, outputs, *_ = geometry
+    samples, each = dy.shape[0] // (out_h * out_w * outputs), out_h * up(out_w, depthwise.EACH)
+    number = 2 if simulated() else max(1, min(up(ITEMS, channels), samples * each // RUNS))
+    length = up(samples * each, number)
 
     def slices(n: int) -> int:
-        return up(n * dy.batched, length)
+        return up(n * each, length)
+
+    partial = Buffer(f"{call.node}.dw_slices", (slices(samples), *dw.shape), dw.dtype, "arena")
 
     made, items = Prefix(partial, slices), AtBatch(lambda n: slices(n) * channels)
     args = (items, made, *operands, geometry, length)

@@ -103,6 +103,21 @@ def _divided(a, b):
 
 
 @njit
+def _high(a, b):
+    """The upper 64 bits of a product of two times 64."""
+    half, low = np.uint64(32), np.uint64(0xFFFFFFFF)
+    crossed, other = (a >> half) * (b & low), (a & low) * (b >> half)
+    carried = (((a & low) * (b & low)) >> half) + (crossed & low) + (other & low)
+    return (a >> half) * (b >> half) + (crossed >> half) + (other >> half) + (carried >> half)
+
+
+@njit
+def _high_signed(a, b):
+    """The same of numbers with a sign."""
+    return np.int64(_high(np.uint64(a), np.uint64(b))) - (b if a < 0 else 0) - (a if b < 0 else 0)
+
+
+@njit
 def _permuted(a, b, selector):
     """`prmt.b32`: four of the eight bytes of two words."""
     both, found = np.uint64(a) | (np.uint64(b) << np.uint64(32)), np.uint32(0)
@@ -175,6 +190,8 @@ def _arithmetic():
             yield f"mul.wide.{kind}", _made(kind, f"{{d}} = {product}", wide)
             yield f"mad.wide.{kind}", _made(kind, f"{{d}} = {product} + {_of(wide, 'c')}", wide)
             yield f"mul.hi.{kind}", _made(kind, f"{{d}} = ({product}) >> {cast}({size})")
+        else:
+            yield f"mul.hi.{kind}", _made(kind, f"{{d}} = {'_high_signed' if signed else '_high'}({{a}}, {{b}})")
     for kinds in ("s32.s32", "s32.u32", "u32.s32", "u32.u32"):
         signs = ", ".join(str(kind[0] == "s") for kind in kinds.split("."))
         for name, bits, first in (("dp4a", 8, 0), ("dp2a.lo", 16, 0), ("dp2a.hi", 16, 2)):
