@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from refimpl.kernels import cuda
 from refimpl.methods import error_map_pruning, sparse_update
 from refimpl.methods.registry import known
 from refimpl.ops import passes_of
 from validation.instruments.emulator.driver import compiler
 
 HERE = Path(__file__).parent
-SIMULATED, *PACKAGES = KINDS = ("simulated", "numba_cuda", "numba_cuda_mlir")
+SIMULATED, GPU = "simulated", "gpu"
+PACKAGES = ("numba_cuda", "numba_cuda_mlir")
+KINDS = (SIMULATED, *PACKAGES, GPU)
 
 
 def run(mode, *more, **environment):
@@ -28,10 +31,17 @@ def run(mode, *more, **environment):
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=1800, check=False)
 
 
-def run_without_gpu(kind, mode, *more):
-    """A script in Numba's simulator, which runs kernels as Python, or what a package compiles on the stand-in."""
+def run_kind(kind, mode, *more):
+    """A script in Numba's simulator, which runs kernels as Python, or what a package compiles on the stand-in.
+
+    Where there is a GPU, on it too.
+    """
     if kind == SIMULATED:
         made = run(mode, *more, NUMBA_ENABLE_CUDASIM="1")
+    elif kind == GPU:
+        if cuda.simulated() or cuda.problem():
+            pytest.skip(cuda.problem() or "CUDA is simulated")
+        made = run(mode, *more)
     else:
         if not compiler():
             pytest.skip("there is no C compiler, which makes the stand-in for the driver: install cc")
@@ -49,8 +59,8 @@ def chosen(package):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_pass_without_a_gpu(kind):
-    made = run_without_gpu(kind, "passes")
+def test_every_pass(kind):
+    made = run_kind(kind, "passes")
     names = ["relu.forward", "gradient_filter.patch_grad", "gradient_filter.patch_grad_dilated"]
     names += [f"error_map_pruning.{name}" for name in passes_of(error_map_pruning)]
     names += [f"sparse_update.{name}" for name in passes_of(sparse_update)]
@@ -60,8 +70,8 @@ def test_every_pass_without_a_gpu(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_whole_steps_of_every_method_without_a_gpu(kind):
-    made = run_without_gpu(kind, "nets", "cuda_steps.py")
+def test_whole_steps_of_every_method(kind):
+    made = run_kind(kind, "nets", "cuda_steps.py")
     told = {line.split(":")[0].rsplit(" ", 1)[0] for line in made.stdout.splitlines() if "launches" in line}
     nets = ("plain", "residual", "inverted")
     for name, method in known().items():
@@ -75,26 +85,26 @@ def test_whole_steps_of_every_method_without_a_gpu(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_commands_without_a_gpu(kind, tmp_path):
-    made = run_without_gpu(kind, "commands", "cuda_steps.py", str(tmp_path))
+def test_the_commands(kind, tmp_path):
+    made = run_kind(kind, "commands", "cuda_steps.py", str(tmp_path))
     assert made.stdout.endswith("calibrated\nadapted\nfiltered\ndone\n")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_tuned_kernels_execute_the_products_that_they_state(package):
-    made = run_without_gpu(package, "stated", "cuda_steps.py")
+    made = run_kind(package, "stated", "cuda_steps.py")
     assert "launches of 7 kernels as stated" in made.stdout
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_gpu_that_vanishes_or_has_no_memory_loses_nothing(package, tmp_path):
-    made = run_without_gpu(package, "faults", "cuda_steps.py", str(tmp_path))
+    made = run_kind(package, "faults", "cuda_steps.py", str(tmp_path))
     assert made.stdout.endswith("without memory\nvanishes after 0.3\nvanishes after 0.6\ndone\n")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_driver_of_an_older_cuda_is_told(package, tmp_path):
-    run_without_gpu(package, "too_old", "cuda_steps.py", str(tmp_path))
+    run_kind(package, "too_old", "cuda_steps.py", str(tmp_path))
 
 
 @pytest.mark.parametrize(("package", "share"), [("numba_cuda", "1"), ("numba_cuda_mlir", "8")])
