@@ -289,6 +289,7 @@ def launched(kernel, *args):
     else:
         kernel(*there)
     if DRIVERS:
+        cuda.toolkit().synchronize()
         counts = DRIVERS[0].launched[-1].counts
         dots = counts["dp4a.s32.s32"] + counts["dp4a.s32.u32"]
     stated, (dy, scale) = STATED[kernel](*args), args[1:4:2]
@@ -489,6 +490,7 @@ def executed_by(graph, rules, *kinds):
 
         def call(self, *args, **more):
             launch(self, *args, **more)
+            cuda.toolkit().synchronize()
             counts, wanted = DRIVERS[0].launched[-1].counts, STATED[self](*args).add
             products = sum(n for op, n in counts.items() if op.startswith("fma.") and op.endswith(".f32"))
             sums, name = counts["add.f32"], self.__name__

@@ -243,12 +243,13 @@ def free_bytes() -> int:
 
 
 def stream():
-    """A stream of its own; in the simulator there is none."""
+    """A stream that waits for what is queued in none, as memory is zeroed and copied; in the simulator there is none."""
     if simulated():
         return 0
-    device = import_module("cuda.core").Device()
+    core = import_module("cuda.core")
+    device = core.Device()
     device.set_current()
-    return device.create_stream()
+    return device.create_stream(options=core.StreamOptions(nonblocking=False))
 
 
 def captured(stream, queue: Callable[[], None]):

@@ -1,8 +1,9 @@
 /* A stand-in for libcuda.so.1, as much of it as numba-cuda and cuda.core ask for.
 
-   Memory is a piece of the host's, kernels are run by the functions that `stand_in` was given. There is one device, one
-   context, and everything is done at once: a stream only keeps launches while a graph is built. Names, numbers and
-   structures are those of NVIDIA's driver API, CUDA 12.9. What is not here is not found by cuGetProcAddress. */
+   Memory is a piece of the host's, kernels are run by the functions that `stand_in` was given. There is one device and
+   one context. Whatever is asynchronous is done as late as the driver may: when somebody waits for it. Streams that do
+   not wait for the NULL stream have a queue each, all others share one. Names, numbers and structures are those of
+   NVIDIA's driver API, CUDA 12.9. What is not here is not found by cuGetProcAddress. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stddef.h>
@@ -15,7 +16,9 @@ typedef int R;
 typedef uint64_t P;
 enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NOT_FOUND = 500, CAPTURING = 900 };
 
-typedef struct { int graph; } Stream;                 /* of a graph that is being built, else 0 */
+typedef struct Work { struct Work *next; int graph; void *to; const void *from; size_t n; int byte; void *staged; } Work;
+typedef struct { Work *first, **last; } Queue;
+typedef struct Stream { struct Stream *next; int graph; Queue own, *queue; } Stream;  /* graph: that is being built, else 0 */
 typedef struct { const char *image; } Library;
 typedef struct { Library *library; char name[1024]; } Kernel;
 typedef R (*Load)(const char *image, const char *name, void *kernel);
@@ -23,7 +26,8 @@ typedef R (*Launch)(void *kernel, unsigned x, unsigned y, unsigned z, unsigned a
 typedef R (*Replay)(int graph);
 
 static struct { Load load; Launch launch; Replay replay; P pool; size_t size, end; int capability, version, fails, graphs; } s;
-static Stream legacy;
+static Stream legacy, *streams;
+static Queue shared;                                  /* of the NULL stream and of those that wait for it */
 static int current, device_context, building;
 
 API void stand_in(Load load, Launch launch, Replay replay, P pool, size_t size, int capability, int version)
@@ -34,7 +38,43 @@ API void stand_in(Load load, Launch launch, Replay replay, P pool, size_t size, 
 /* from now on every call that works on the GPU gives this error */
 API void stand_in_fails(int error) { s.fails = error; }
 
-static Stream *of(Stream *stream) { return (uintptr_t)stream < 3 ? &legacy : stream; }
+static Stream *of(Stream *stream)
+{
+    if ((uintptr_t)stream < 3) { legacy.queue = &shared; return &legacy; }
+    return stream;
+}
+
+static void add(Queue *q, Work work)
+{
+    Work *made = malloc(sizeof *made);
+    *made = work;
+    made->next = NULL;
+    if (!q->first) q->last = &q->first;
+    *q->last = made;
+    q->last = &made->next;
+}
+/* all that a queue holds, in order: launches, fills (from is NULL) and copies; the first error */
+static R done(Queue *q)
+{
+    R error = OK;
+    while (q->first) {
+        Work *w = q->first;
+        q->first = w->next;
+        if (error) ;
+        else if (w->graph) error = s.replay(w->graph);
+        else if (w->from) memcpy(w->to, w->from, w->n);
+        else memset(w->to, w->byte, w->n);
+        free(w->staged);
+        free(w);
+    }
+    return error;
+}
+static R all_done(void)
+{
+    R error = done(&shared);
+    for (Stream *q = streams; q; q = q->next) { R e = done(&q->own); error = error ? error : e; }
+    return error;
+}
 
 #define WORKS if (s.fails) return s.fails
 #define SAFE WORKS; if (building) return CAPTURING         /* what the driver refuses while a graph is built */
@@ -79,7 +119,7 @@ API R cuCtxGetDevice(int *d) { *d = 0; return current ? OK : 201; }
 API R cuCtxGetFlags(unsigned *f) { *f = 0; return OK; }
 API R cuCtxGetId(void *c, unsigned long long *id) { *id = 1; return OK; }
 API R cuCtxGetStreamPriorityRange(int *low, int *high) { *low = *high = 0; return OK; }
-API R cuCtxSynchronize(void) { SAFE; return OK; }
+API R cuCtxSynchronize(void) { SAFE; return all_done(); }
 
 /* memory: pieces of `held` bytes, of which `n` were asked for; the first that is large enough is cut in two */
 typedef struct Piece { struct Piece *next; P at; size_t n, held; } Piece;
@@ -113,6 +153,7 @@ API R cuMemAlloc(P *at, size_t n)
 API R cuMemFree(P at)
 {
     if (building) return CAPTURING;
+    if (!s.fails) all_done();
     for (Piece **p = &in_use; *p; p = &(*p)->next)
         if ((*p)->at == at) {
             Piece *found = *p;
@@ -152,20 +193,38 @@ API R cuPointerGetAttribute(void *into, int which, P at)
     return OK;
 }
 
-static R copy(void *to, const void *from, size_t n, Stream *stream)
+/* the host's numbers are taken now, and arrive when the NULL stream comes to it */
+API R cuMemcpyHtoD(P to, const void *from, size_t n)
 {
     SAFE;
-    memcpy(to, from, n);
+    void *staged = malloc(n);
+    memcpy(staged, from, n);
+    add(&shared, (Work){.to = (void *)to, .from = staged, .n = n, .staged = staged});
     return OK;
 }
-API R cuMemcpyHtoD(P to, const void *from, size_t n) { return copy((void *)to, from, n, NULL); }
-API R cuMemcpyDtoH(void *to, P from, size_t n) { return copy(to, (void *)from, n, NULL); }
-API R cuMemcpyDtoD(P to, P from, size_t n) { return copy((void *)to, (void *)from, n, NULL); }
-API R cuMemcpyHtoDAsync(P to, const void *from, size_t n, Stream *q) { return copy((void *)to, from, n, q); }
-API R cuMemcpyDtoHAsync(void *to, P from, size_t n, Stream *q) { return copy(to, (void *)from, n, q); }
-API R cuMemcpyDtoDAsync(P to, P from, size_t n, Stream *q) { return copy((void *)to, (void *)from, n, q); }
-API R cuMemsetD8(P to, unsigned char v, size_t n) { SAFE; memset((void *)to, v, n); return OK; }
-API R cuMemsetD8Async(P to, unsigned char v, size_t n, Stream *q) { return cuMemsetD8(to, v, n); }
+API R cuMemcpyDtoH(void *to, P from, size_t n)
+{
+    SAFE;
+    add(&shared, (Work){.to = to, .from = (void *)from, .n = n});
+    return done(&shared);
+}
+static R copied(void *to, const void *from, size_t n, Stream *q)
+{
+    SAFE;
+    add(of(q)->queue, (Work){.to = to, .from = from, .n = n});
+    return OK;
+}
+API R cuMemcpyDtoD(P to, P from, size_t n) { return copied((void *)to, (void *)from, n, NULL); }
+API R cuMemcpyHtoDAsync(P to, const void *from, size_t n, Stream *q) { return copied((void *)to, from, n, q); }
+API R cuMemcpyDtoHAsync(void *to, P from, size_t n, Stream *q) { return copied(to, (void *)from, n, q); }
+API R cuMemcpyDtoDAsync(P to, P from, size_t n, Stream *q) { return copied((void *)to, (void *)from, n, q); }
+API R cuMemsetD8Async(P to, unsigned char v, size_t n, Stream *q)
+{
+    SAFE;
+    add(of(q)->queue, (Work){.to = (void *)to, .n = n, .byte = v});
+    return OK;
+}
+API R cuMemsetD8(P to, unsigned char v, size_t n) { return cuMemsetD8Async(to, v, n, NULL); }
 
 API R cuLibraryLoadData(Library **l, const void *image, void *a, void *b, unsigned c, void *d, void *e, unsigned f)
 {
@@ -195,23 +254,35 @@ API R cuModuleGetGlobal(P *p, size_t *n, void *m, const char *name) { return NOT
 API R cuKernelGetLibrary(Library **l, Kernel *k) { *l = k->library; return OK; }
 
 typedef struct { unsigned x, y, z, a, b, c, shared; Stream *stream; void *attributes; unsigned n; } Config;
-API R cuLaunchKernelEx(const Config *g, void *k, void **args, void **extra)
+static R launched(const Config *g, void *k, void **args)
 {
     WORKS;
-    return s.launch(k, g->x, g->y, g->z, g->a, g->b, g->c, args, of(g->stream)->graph);
+    if (!g->x || !g->y || !g->z || g->y > 65535 || g->z > 65535 || g->a * g->b * g->c > 1024) return INVALID;
+    Stream *q = of(g->stream);
+    if (q->graph) return s.launch(k, g->x, g->y, g->z, g->a, g->b, g->c, args, q->graph);
+    add(q->queue, (Work){.graph = ++s.graphs});
+    return s.launch(k, g->x, g->y, g->z, g->a, g->b, g->c, args, s.graphs);
 }
-API R cuLaunchKernel(void *k, unsigned x, unsigned y, unsigned z, unsigned a, unsigned b, unsigned c, unsigned shared,
+API R cuLaunchKernelEx(const Config *g, void *k, void **args, void **extra) { return launched(g, k, args); }
+API R cuLaunchKernel(void *k, unsigned x, unsigned y, unsigned z, unsigned a, unsigned b, unsigned c, unsigned bytes,
                      Stream *q, void **args, void **extra)
 {
-    WORKS;
-    return s.launch(k, x, y, z, a, b, c, args, of(q)->graph);
+    return launched(&(Config){x, y, z, a, b, c, bytes, q, NULL, 0}, k, args);
 }
 
-API R cuStreamCreate(Stream **q, unsigned flags) { WORKS; *q = calloc(1, sizeof **q); return OK; }
+API R cuStreamCreate(Stream **q, unsigned flags)
+{
+    WORKS;
+    *q = calloc(1, sizeof **q);
+    (*q)->queue = flags & 1 ? &(*q)->own : &shared;       /* CU_STREAM_NON_BLOCKING */
+    (*q)->next = streams;
+    streams = *q;
+    return OK;
+}
 API R cuStreamCreateWithPriority(Stream **q, unsigned flags, int p) { return cuStreamCreate(q, flags); }
-API R cuStreamDestroy(Stream *q) { return OK; }
-API R cuStreamSynchronize(Stream *q) { SAFE; return OK; }
-API R cuStreamQuery(Stream *q) { WORKS; return OK; }
+API R cuStreamDestroy(Stream *q) { return done(&q->own); }
+API R cuStreamSynchronize(Stream *q) { SAFE; return done(of(q)->queue); }
+API R cuStreamQuery(Stream *q) { WORKS; return done(of(q)->queue); }
 API R cuStreamWaitEvent(Stream *q, void *e, unsigned flags) { return OK; }
 API R cuStreamGetCtx(Stream *q, void **c) { *c = &device_context; return OK; }
 API R cuStreamGetCtx_v2(Stream *q, void **c, void **g) { *c = &device_context; *g = NULL; return OK; }
@@ -234,7 +305,12 @@ API R cuGraphInstantiateWithParams(void **x, void *g, void *p) { WORKS; *(int *)
 API R cuGraphInstantiate(void **x, void *g, unsigned long long flags) { WORKS; *x = g; return OK; }
 API R cuGraphInstantiateWithFlags(void **x, void *g, unsigned long long flags) { WORKS; *x = g; return OK; }
 API R cuGraphUpload(void *x, Stream *q) { return OK; }
-API R cuGraphLaunch(void *x, Stream *q) { SAFE; return s.replay((int)(uintptr_t)x); }
+API R cuGraphLaunch(void *x, Stream *q)
+{
+    SAFE;
+    add(of(q)->queue, (Work){.graph = (int)(uintptr_t)x});
+    return OK;
+}
 API R cuGraphDestroy(void *g) { return OK; }
 API R cuGraphExecDestroy(void *x) { return OK; }
 
@@ -247,7 +323,7 @@ API R cuGraphReleaseUserObject(void *g, void *o, unsigned n) { return OK; }
 
 API R cuEventCreate(void **e, unsigned flags) { *e = calloc(1, 8); return OK; }
 API R cuEventRecord(void *e, Stream *q) { return OK; }
-API R cuEventSynchronize(void *e) { return OK; }
+API R cuEventSynchronize(void *e) { return all_done(); }
 API R cuEventQuery(void *e) { return OK; }
 API R cuEventDestroy(void *e) { return OK; }
 API R cuEventElapsedTime(float *ms, void *a, void *b) { *ms = 1; return OK; }
