@@ -243,7 +243,7 @@ def free_bytes() -> int:
 
 
 def stream():
-    """A stream that waits for what is queued in none, as memory is zeroed and copied; in the simulator there is none."""
+    """A stream that waits for what is queued in none, as zeroes and copies are; in the simulator there is none."""
     if simulated():
         return 0
     core = import_module("cuda.core")

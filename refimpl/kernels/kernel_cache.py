@@ -200,6 +200,10 @@ class KernelCache(FunctionCache):
         """What the kernel's entries begin with."""
         return re.sub(r"[^\w.]", "", f"{self._py_func.__module__}.{self._py_func.__qualname__}")
 
+    def _index_key(self, sig, codegen) -> tuple:
+        """Argument types and processor; code and closure are in the stamp, where Numba compares pickles of them."""
+        return sig, codegen.magic_tuple()
+
     def path(self, key: tuple) -> Path:
         """The entry of argument types and processor."""
         return CACHE_DIR / f"{self.name}-{hashlib.sha256(f'{self.stamp} {key}'.encode()).hexdigest()[:20]}{SUFFIX}"
