@@ -22,6 +22,7 @@ from .samples import (
     idx,
     int8_arrays,
     npz,
+    own_pictures,
     picture,
     text,
     torch_old,
@@ -253,7 +254,7 @@ def all_bombs(folder: Path) -> dict[str, tuple[str, Callable[[Path], str]]]:
     idx_labels = {"train-labels-idx1-ubyte": idx(Y.astype(np.uint8))}
     images = "train-images-idx3-ubyte"
     huge = bytes([0, 0, 8, 3]) + struct.pack(">III", *[2**32 - 1] * 3)
-    plain, pictures = npz({"x": X, "y": Y}), {f"{c}/{i}.png": picture("PNG") for c in ("cat", "dog") for i in "ab"}
+    plain, pictures = npz({"x": X, "y": Y}), own_pictures("ab")
     found = {
         "a .npz of 3 GiB of zeros": data("x.npz", zip_of({"x.npy": packed(many(side, 48), 48), **labels()})),
         "a .npz that states fewer bytes": data(

@@ -70,6 +70,12 @@ def picture(form: str, size=(12, 9), color=(200, 100, 50), mode="RGB") -> bytes:
     return out.getvalue()
 
 
+def own_pictures(names: str) -> dict[str, bytes]:
+    """PNG files of these names in two classes, each of a colour of its own, for copies are kept together."""
+    places = [f"{c}/{name}.png" for c in ("cat", "dog") for name in names]
+    return {place: picture("PNG", color=(40 * i, 100, 50)) for i, place in enumerate(places)}
+
+
 def cifar_arrays(**changed) -> dict[str, np.ndarray]:
     """Arrays of a CIFAR-10 JPEG file with 12 and 10 images."""
     train, test = streams(12), streams(10)
@@ -181,8 +187,7 @@ def all_samples(folder: Path) -> dict[str, Sample]:
     graph = models.build("lenet5", classes=3)
     net = {n: np.ones(p.shape, np.float32) for n, p in graph.parameters.items()}
     checkpoint.save(folder / "net", net, {"model": "lenet5", "size": str(graph.size), "options": "{}"})
-    other = {"b.png": picture("PNG"), "c.png": picture("PNG")}
-    pictures = {f"{c}/{n}": raw for c in ("cat", "dog") for n, raw in other.items()}
+    pictures = own_pictures("bc")
     labels = {"train-labels-idx1-ubyte": idx(y.astype(np.uint8))}
     tensors, kept = torch_arrays(), hdf5(keras_paths(), json.dumps({"class_name": "Functional", "config": {}}))
     pickled = torch_pickle(tensors)
