@@ -43,7 +43,7 @@ from refimpl.methods.registry import known
 from refimpl.ops import niti_conv2d, quantized_conv2d
 from refimpl.surgery.for_step import outlined_for
 from refimpl.surgery.quantize import quantize
-from validation.bench.gpu import GpuFiltered
+from validation.bench.gpu import STEPS, GpuFiltered, by_events
 from validation.instruments.drawn_nets import net_case, plan_of
 from validation.instruments.drawn_passes import picker
 from validation.instruments.emulator.driver import stand_in
@@ -509,6 +509,16 @@ def executed_by(graph, rules, *kinds):
     return found
 
 
+def timed_by_events():
+    """Steps between two CUDA events, queued without waiting; those of the stand-in lie a millisecond apart."""
+    graph = plain()
+    x = np.random.default_rng(1).normal(size=(BATCH, *graph.size, 2)).astype(np.float32)
+    t = ri.Trainer(ri.compile(graph, ri.Plan(), BATCH, backend="cuda"), seed=1)
+    told = by_events(t, x, np.arange(BATCH))
+    np.testing.assert_allclose(told["event_ms"], 1 / STEPS)
+    assert told["launch_share"] > 0 and t.step == 3 + STEPS
+
+
 def tiny(folder):
     """A small net and data for it."""
     g = Graph("tiny", (4, 4), 2)
@@ -554,6 +564,7 @@ def faults(folder):
         driver.library.stand_in_fails(0)
         assert made(name, resume=True) == undisturbed
         print(name, flush=True)
+    timed_by_events()
 
 
 def no_process(*args, **more):

@@ -10,6 +10,7 @@ grid are right for every number of blocks and threads.
 
 import ctypes
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -263,6 +264,16 @@ def captured(stream, queue: Callable[[], None]):
     graph = builder.complete()
     graph.upload(stream)
     return graph
+
+
+def timed(stream, queue: Callable[[], None]) -> tuple[float, float]:
+    """Seconds of the GPU, by CUDA events around what `queue()` queues in `stream`, and those until it was queued."""
+    options = import_module("cuda.core").EventOptions(True)  # that time is kept
+    first, started = stream.record(options=options), time.perf_counter()
+    queue()
+    queued, last = time.perf_counter() - started, stream.record(options=options)
+    last.sync()
+    return (last - first) / 1e3, queued
 
 
 @contextmanager

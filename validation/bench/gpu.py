@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import refimpl as ri
+from refimpl.kernels import cuda
 
 from .filtered import TABLE_10, Filtered
 from .steps import LR, MOMENTUM, StepCase
 
 PATCHES, BATCH = (2, 4), 32
+STEPS = 10  # fewer than those after which a trainer waits
 
 
 def plan() -> ri.Plan:
@@ -99,12 +101,13 @@ class GpuStep(StepCase):
         return 0
 
     def predicted(self) -> dict:
-        """What the step is predicted to take on this GPU, and how many launches it has."""
+        """What the step is predicted to take on this GPU, how many launches it has, and its time by CUDA events."""
         from costmodel import predict
 
-        trainer, _, _ = self.on("cuda")
+        trainer, x, y = self.on("cuda")
         estimate = predict.estimate(trainer.program, device="this-gpu")
-        return {"predicted_ms": 1e3 * estimate.seconds["mid"], "launches": len(trainer.program.order)}
+        found = {"predicted_ms": 1e3 * estimate.seconds["mid"], "launches": len(trainer.program.order)}
+        return found if cuda.simulated() else found | by_events(trainer, x, y)
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,22 @@ class OursThere:
         """dx and dw."""
         runner = self.trainer.runner
         return tuple(self.backend.read(runner.array(self.buffer(name))) for name in ("dx", "dw"))
+
+
+def by_events(trainer, x: np.ndarray, y: np.ndarray) -> dict:
+    """ms of a step on the GPU (`event_ms`) and the share of it in which Python queues it (`launch_share`).
+
+    Of STEPS steps that are queued without waiting, their sections captured before.
+    """
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            trainer.train_step(x, y, 1)
+
+    steps(3)
+    trainer.backend.synchronise()
+    seconds, queued = cuda.timed(trainer.backend.stream, lambda: steps(STEPS))
+    return {"event_ms": 1e3 * seconds / STEPS, "launch_share": queued / seconds}
 
 
 def without_tf32(torch) -> None:
