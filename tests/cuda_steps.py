@@ -1,29 +1,20 @@
 """Run by test_cuda in a process of its own, without a GPU: whole steps of small nets, every method.
 
 `nets`: three small nets under every method; `drawn FIRST LAST`: drawn nets and plans of these seeds. Each trains two
-steps on the simulated GPU and by the reference kernels of the CPU. `commands FOLDER`: what a person runs there.
+steps on the simulated GPU and by the reference kernels of the CPU. `stated`: what tuned kernels execute.
 Prints one line for each; the last line is `done`. With `emulated` behind a mode's arguments what the compiler makes is
 run on a stand-in for the driver, else the kernels as Python in Numba's simulator.
 """
 
-import errno
 import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
-import pytest
 from test_quantize import with_weights
 
 import refimpl as ri
-from costmodel import predict
-from costmodel.device import calibration, gpu_calibration
-from gradledger import adapt, finish
-from gradledger.errors import Malformed
-from gradledger.settings import AdaptSettings
 from refimpl.backends.cuda import alike, conv_rules, tile
 from refimpl.backends.cuda import depthwise as depthwise_kernels
 from refimpl.backends.cuda import quantized as on_tiles
@@ -43,7 +34,6 @@ from refimpl.methods.registry import known
 from refimpl.ops import niti_conv2d, quantized_conv2d
 from refimpl.surgery.for_step import outlined_for
 from refimpl.surgery.quantize import quantize
-from validation.bench.gpu import STEPS, GpuFiltered, by_events
 from validation.instruments.drawn_nets import net_case, plan_of
 from validation.instruments.drawn_passes import picker
 from validation.instruments.emulator.driver import stand_in
@@ -417,43 +407,6 @@ def both(name, program, x, y, exact=False):
     return mine.program
 
 
-def commands(folder):
-    """`calibrate`, `cost` and `adapt` on the simulated GPU: as predicted to the byte and the operation, as on the CPU.
-
-    And the filtered convolution of the bench is the method's.
-    """
-    folder = Path(folder)
-    gpu_calibration.QUEUED, gpu_calibration.ROUNDS = 2, 1
-    layers = [
-        (calibration.LayerCase("pool", 1, 4, 2, 0, 2, 2), (None,)),
-        (calibration.LayerCase("linear", 1, 1, 2, 3), (None,)),
-    ]
-    measured, steadiness = gpu_calibration.measure(predict.call_counts, lambda *_: None, 100, layers, 1)
-    assert steadiness["cases"] == 2 and measured.by_kernel["any"]["call"] > 0
-    print("calibrated", flush=True)
-    tiny(folder)
-    found = {}
-    for backend in ("cuda", "fast"):
-        found[backend] = adapt.run(of_tiny(folder, backend), folder / backend, False, lambda event: None)
-    ours, theirs = found["cuda"], found["fast"]
-    assert ours["accuracy_after"] == theirs["accuracy_after"] and ours["recall"] == theirs["recall"]
-    np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=1e-4)
-    assert ours["measured"]["macs"] == ours["predicted"]["macs"]
-    assert ours["measured"]["executed_macs"] == ours["predicted"]["executed_macs"]
-    assert ours["measured"]["peak_bytes"] == ours["predicted"]["peak_bytes"]
-    print("adapted", flush=True)
-    assert GpuFiltered(8, 5, 4, 2, batch=2).error() < 1e-6
-    print("filtered", flush=True)
-
-
-def too_old(folder):
-    """A driver of an older CUDA than the package compiles for: one sentence, before anything is done."""
-    tiny(Path(folder))
-    with pytest.raises(Malformed, match="the driver is of CUDA 11.4, and the package compiles for CUDA 12: install a"):
-        adapt.run(of_tiny(Path(folder), "cuda"), Path(folder) / "cuda", False, lambda event: None)
-    assert not (Path(folder) / "cuda").exists() and cuda.problem().startswith("the driver is of CUDA 11.4")
-
-
 def stated():
     """Tuned kernels execute, in what the compiler made of them, the products that they state, on tiles of a GPU.
 
@@ -509,68 +462,6 @@ def executed_by(graph, rules, *kinds):
     return found
 
 
-def timed_by_events():
-    """Steps between two CUDA events, queued without waiting; those of the stand-in lie a millisecond apart."""
-    graph = plain()
-    x = np.random.default_rng(1).normal(size=(BATCH, *graph.size, 2)).astype(np.float32)
-    t = ri.Trainer(ri.compile(graph, ri.Plan(), BATCH, backend="cuda"), seed=1)
-    told = by_events(t, x, np.arange(BATCH))
-    np.testing.assert_allclose(told["event_ms"], 1 / STEPS)
-    assert told["launch_share"] > 0 and t.step == 3 + STEPS
-
-
-def tiny(folder):
-    """A small net and data for it."""
-    g = Graph("tiny", (4, 4), 2)
-    x = g.relu("relu", g.batch_norm("bn", g.conv2d("conv", INPUT, 3, 3, pad=1)))
-    g.linear("fc", g.global_avg_pool("mean", x), CLASSES)
-    ri.Trainer(ri.compile(g, ri.Plan(), 4, threads=1), seed=1).save(folder / "tiny.safetensors")
-    rng, y = np.random.default_rng(0), np.arange(24) % CLASSES
-    x = rng.normal(size=(24, 4, 4, 2)).astype(np.float32) + np.array([1, -0.5], np.float32) * y[:, None, None, None]
-    np.savez(folder / "data.npz", x=x, y=y)
-
-
-def of_tiny(folder, backend, epochs=1):
-    return AdaptSettings(
-        model=str(folder / "tiny.safetensors"), data=str(folder / "data.npz"), epochs=epochs, batch=8, recipe="plain",
-        lr=0.1, backend=backend, threads=1, train_last="all",
-    )  # fmt: skip
-
-
-def faults(folder):
-    """A GPU that vanishes, one without memory left: one sentence, nothing lost. And sections are captured as graphs."""
-    folder = Path(folder)
-    tiny(folder)
-    settings, driver = of_tiny(folder, "cuda", 4), DRIVERS[0]
-
-    def made(name, resume=False):
-        adapt.run(settings, folder / name, resume, lambda event: None)
-        return (folder / name / "adapted.safetensors").read_bytes()
-
-    held = cuda.zeros(cuda.free_bytes() - 4096)
-    with pytest.raises(Malformed, match="the GPU has [0-9,]+ of its 67,108,864 bytes free, and [0-9,]+ are needed"):
-        made("without memory")
-    print("without memory", flush=True)
-    del held
-    undisturbed = made("undisturbed")
-    assert driver.graphs and all(driver.graphs.values())
-    launches = len(driver.launched)
-    for part in (0.3, 0.6):
-        name = f"vanishes after {part}"
-        driver.left = len(driver.launched) + int(part * launches)
-        with pytest.raises(Malformed, match="the GPU stopped working .*go on with: gradledger adapt --resume"):
-            made(name)
-        driver.left = None
-        driver.library.stand_in_fails(0)
-        assert made(name, resume=True) == undisturbed
-        print(name, flush=True)
-    timed_by_events()
-
-
-def no_process(*args, **more):
-    raise OSError(errno.ENOMEM, "no process is started")
-
-
 def trained(program, backend, x, y):
     """A trainer after an epoch, and what it predicts before and after."""
     made = ri.compile(program.graph, program.plan, program.batch, backend=backend, threads=1, dtype=program.dtype)
@@ -585,13 +476,16 @@ def dict_of(outputs):
     return outputs if isinstance(outputs, dict) else {"output": outputs}
 
 
-if __name__ == "__main__":
+def run_mode(modes):
+    """What the command line names, with its arguments; the last of them, `emulated`, asks for the stand-in."""
     mode, *arguments = sys.argv[1:]
     if arguments[-1:] == ["emulated"]:
         DRIVERS.append(stand_in(version=11_040 if mode == "too_old" else 12_090))
         arguments.pop()
-        finish.subprocess = SimpleNamespace(run=no_process)  # another process would find no GPU
-    modes = {"nets": nets, "drawn": drawn, "commands": commands, "faults": faults, "stated": stated, "too_old": too_old}
     modes[mode](*arguments)
     assert all(driver.problem is None for driver in DRIVERS)
     print("done")
+
+
+if __name__ == "__main__":
+    run_mode({"nets": nets, "drawn": drawn, "stated": stated})

@@ -86,7 +86,7 @@ def test_whole_steps_of_every_method(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_commands(kind, tmp_path):
-    made = run_kind(kind, "commands", "cuda_steps.py", str(tmp_path))
+    made = run_kind(kind, "commands", "cuda_runs.py", str(tmp_path))
     assert made.stdout.endswith("calibrated\nadapted\nfiltered\ndone\n")
 
 
@@ -98,13 +98,13 @@ def test_tuned_kernels_execute_the_products_that_they_state(package):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_gpu_that_vanishes_or_has_no_memory_loses_nothing(package, tmp_path):
-    made = run_kind(package, "faults", "cuda_steps.py", str(tmp_path))
+    made = run_kind(package, "faults", "cuda_runs.py", str(tmp_path))
     assert made.stdout.endswith("without memory\nvanishes after 0.3\nvanishes after 0.6\ndone\n")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_driver_of_an_older_cuda_is_told(package, tmp_path):
-    run_kind(package, "too_old", "cuda_steps.py", str(tmp_path))
+    run_kind(package, "too_old", "cuda_runs.py", str(tmp_path))
 
 
 @pytest.mark.parametrize(("package", "share"), [("numba_cuda", "1"), ("numba_cuda_mlir", "8")])

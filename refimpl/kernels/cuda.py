@@ -9,6 +9,7 @@ grid are right for every number of blocks and threads.
 """
 
 import ctypes
+import gc
 import os
 import time
 import warnings
@@ -253,15 +254,31 @@ def stream():
     return device.create_stream(options=core.StreamOptions(nonblocking=False))
 
 
-def captured(stream, queue: Callable[[], None]):
-    """The CUDA graph of what `queue()` queues in `stream`, on the GPU: `graph.launch(stream)` runs it."""
-    builder = stream.create_graph_builder()
-    builder.begin_building("thread_local")
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without Python's collection of garbage, at an end of which memory of the GPU may be given back."""
+    was = gc.isenabled()
+    gc.disable()
     try:
-        queue()
+        yield
     finally:
-        builder.end_building()
-    graph = builder.complete()
+        if was:
+            gc.enable()
+
+
+def captured(stream, queue: Callable[[], None]):
+    """The CUDA graph of what `queue()` queues in `stream`, on the GPU: `graph.launch(stream)` runs it.
+
+    No memory is given back meanwhile, which would end the capture.
+    """
+    builder = stream.create_graph_builder()
+    with uncollected(), toolkit().defer_cleanup():
+        builder.begin_building("thread_local")
+        try:
+            queue()
+        finally:
+            builder.end_building()
+        graph = builder.complete()
     graph.upload(stream)
     return graph
 

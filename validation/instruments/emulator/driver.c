@@ -14,7 +14,7 @@
 #define API __attribute__((visibility("default")))
 typedef int R;
 typedef uint64_t P;
-enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NOT_FOUND = 500, CAPTURING = 900 };
+enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NOT_CAPTURING = 401, NOT_FOUND = 500, CAPTURING = 900, INVALIDATED = 901 };
 
 typedef struct Work { struct Work *next; int graph; void *to; const void *from; size_t n; int byte; void *staged; } Work;
 typedef struct { Work *first, **last; } Queue;
@@ -28,7 +28,7 @@ typedef R (*Replay)(int graph);
 static struct { Load load; Launch launch; Replay replay; P pool; size_t size, end; int capability, version, fails, graphs; } s;
 static Stream legacy, *streams;
 static Queue shared;                                  /* of the NULL stream and of those that wait for it */
-static int current, device_context, building;
+static int current, device_context, building, spoilt;    /* spoilt: what is being built, by a call that it forbids */
 
 API void stand_in(Load load, Launch launch, Replay replay, P pool, size_t size, int capability, int version)
 {
@@ -77,7 +77,8 @@ static R all_done(void)
 }
 
 #define WORKS if (s.fails) return s.fails
-#define SAFE WORKS; if (building) return CAPTURING         /* what the driver refuses while a graph is built */
+#define ALONE if (building) { spoilt = 1; return CAPTURING; }  /* what the driver refuses while a graph is built */
+#define SAFE WORKS; ALONE
 API R cuInit(unsigned flags) { return s.fails == 100 ? 100 : OK; }
 API R cuDriverGetVersion(int *v) { *v = s.version; return OK; }
 API R cuDeviceGetCount(int *n) { *n = 1; return OK; }
@@ -152,7 +153,7 @@ API R cuMemAlloc(P *at, size_t n)
 }
 API R cuMemFree(P at)
 {
-    if (building) return CAPTURING;
+    ALONE
     if (!s.fails) all_done();
     for (Piece **p = &in_use; *p; p = &(*p)->next)
         if ((*p)->at == at) {
@@ -259,6 +260,7 @@ static R launched(const Config *g, void *k, void **args)
     WORKS;
     if (!g->x || !g->y || !g->z || g->y > 65535 || g->z > 65535 || g->a * g->b * g->c > 1024) return INVALID;
     Stream *q = of(g->stream);
+    if (q->graph && spoilt) return INVALIDATED;
     if (q->graph) return s.launch(k, g->x, g->y, g->z, g->a, g->b, g->c, args, q->graph);
     add(q->queue, (Work){.graph = ++s.graphs});
     return s.launch(k, g->x, g->y, g->z, g->a, g->b, g->c, args, s.graphs);
@@ -299,8 +301,19 @@ API R cuStreamGetCaptureInfo(Stream *q, int *v, unsigned long long *id, void **g
     if (n) *n = 0;
     return OK;
 }
-API R cuStreamBeginCapture(Stream *q, int mode) { SAFE; building = 1; of(q)->graph = ++s.graphs; return OK; }
-API R cuStreamEndCapture(Stream *q, void **g) { *g = (void *)(uintptr_t)of(q)->graph; of(q)->graph = building = 0; return OK; }
+API R cuStreamBeginCapture(Stream *q, int mode)
+{
+    SAFE;
+    building = 1; spoilt = 0; of(q)->graph = ++s.graphs;
+    return OK;
+}
+API R cuStreamEndCapture(Stream *q, void **g)
+{
+    if (!of(q)->graph) return NOT_CAPTURING;
+    *g = spoilt ? NULL : (void *)(uintptr_t)of(q)->graph;
+    of(q)->graph = building = 0;
+    return spoilt ? INVALIDATED : OK;
+}
 API R cuGraphInstantiateWithParams(void **x, void *g, void *p) { WORKS; *(int *)((char *)p + 24) = 0; *x = g; return OK; }
 API R cuGraphInstantiate(void **x, void *g, unsigned long long flags) { WORKS; *x = g; return OK; }
 API R cuGraphInstantiateWithFlags(void **x, void *g, unsigned long long flags) { WORKS; *x = g; return OK; }

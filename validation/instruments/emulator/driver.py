@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl.kernels import cuda
+from refimpl.kernels.cuda import uncollected
 
 from .assembly import Assembled, read
 from .machine import NUMBERS, Machine
@@ -91,7 +92,8 @@ class Driver:
         return self._run(launch)
 
     def _replay(self, graph: int) -> int:
-        return next((error for launch in self.graphs.get(graph, ()) if (error := self._run(launch))), 0)
+        with uncollected():  # else memory is given back amid it, which would do what is queued behind it first
+            return next((error for launch in self.graphs.get(graph, ()) if (error := self._run(launch))), 0)
 
     def _run(self, launch: DriverLaunch) -> int:
         if self.left == len(self.launched):
