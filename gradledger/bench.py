@@ -10,20 +10,29 @@ from validation.instruments.provenance import provenance
 from . import options
 from .errors import Malformed, Refused
 
+CUDA, GPU = "cuda", "gpu-"  # the backend, and what the names of its cases begin with
+
 
 def run(
-    names: list[str], peer: str | None, threads: int, repeats: int, turns: int, watch: Callable[[int, int, str], None]
-) -> dict:
+    names: list[str], backend: str | None, peer: str | None, threads: int, repeats: int, turns: int,
+    watch: Callable[[int, int, str], None],
+) -> dict:  # fmt: skip
     """Time the cases of some names, default all that can run here; returns the record.
 
+    backend: "cuda" for the cases of a GPU alone, whose names need no `gpu-` then; None for those of the names.
     Malformed for an unknown case or peer and for a peer that is not installed, Refused where a result is wrong.
     """
+    if backend not in (None, CUDA):
+        raise options.unknown("--backend", backend, [CUDA])
     for name, value in (("threads", threads), ("repeats", repeats), ("turns", turns)):
         options.at_least_1(name, value)
     if peer == "torch" and importlib.util.find_spec("torch") is None:
         raise Malformed("the peer torch is not installed: pip install torch, or leave out --peer")
     try:
-        chosen = names or [name for name in bench.families() if name != "gpu" or best() == "cuda"]
+        if backend == CUDA:
+            chosen = [name if f"{name}-".startswith(GPU) else GPU + name for name in names] or ["gpu"]
+        else:
+            chosen = names or [name for name in bench.families() if name != "gpu" or best() == CUDA]
         cases = bench.run_cases(chosen, peer, threads, repeats, turns, watch)
     except ValueError as e:
         raise Malformed(str(e)) from None

@@ -274,6 +274,7 @@ def validate(
 @app.command(cls=Command)
 def bench(
     names: Annotated[list[str] | None, typer.Argument(help="Cases or the first words of their names.")] = None,
+    backend: Annotated[str | None, typer.Option(help="cuda: the cases of a GPU: step, filtered, product.")] = None,
     peer: Annotated[str | None, typer.Option(help="torch: run PyTorch on the same work, in other processes.")] = None,
     threads: Annotated[int, typer.Option(parser=WHOLE, help="CPU threads of each side.")] = 2,
     repeats: Annotated[int, typer.Option(parser=WHOLE, help="Timed calls in each turn, after two to warm up.")] = 7,
@@ -285,7 +286,7 @@ def bench(
     from . import show
 
     with show.counter("timing", quiet=as_json) as watch:
-        record = work.run(names or [], peer, threads, repeats, turns, watch)
+        record = work.run(names or [], backend, peer, threads, repeats, turns, watch)
     if as_json:
         emit(record)
     else:

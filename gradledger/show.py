@@ -263,6 +263,8 @@ def timed(record: dict) -> None:
                 highlight=False,
                 soft_wrap=True,
             )
+        if c["name"].startswith("gpu-"):
+            on_gpu(c)
         if "peak_ratio" in c:
             console.print(
                 f"{c['name']}: {c['ratio']:.2f} of the time of float32 ({c['peer_ms']:.2f} ms); arena of "
@@ -273,6 +275,29 @@ def timed(record: dict) -> None:
             )
     if record["peer"]:
         console.print("ratio: ours / the better of PyTorch's two layouts; floor: bytes that must move at copy speed")
+
+
+SHOWN = 8  # kernels of a step on a GPU, those that take the most time
+
+
+def on_gpu(case: dict) -> None:
+    """What `bench` finds of a case on a GPU beside its row: each peer, who waits for whom, kernels by their time."""
+    peers = {key[len("peer_") : -len("_ms")]: case[key] for key in case if key.startswith("peer_") and key != "peer_ms"}
+    if peers:
+        each = ", ".join(f"{case['ours_ms'] / ms:.2f} of {name} ({ms:.2f} ms)" for name, ms in peers.items())
+        console.print(f"{case['name']}: {each}", highlight=False, soft_wrap=True)
+    if "launch_share" in case:
+        queued = f"{case['launches']} launches, which Python queues in {case['launch_share']:.0%} of the time of a step"
+        console.print(
+            f"{case['name']}: predicted {case['predicted_ms']:.2f} ms; {queued}", highlight=False, soft_wrap=True
+        )
+    if "kernels" in case:
+        table = Table("kernel", box=None, pad_edge=False, header_style="bold")
+        for name in ("launches", "ms", "of the roofline"):
+            table.add_column(name, justify="right")
+        for k in case["kernels"][:SHOWN]:
+            table.add_row(k["kernel"], str(k["launches"]), f"{k['ms']:.3f}", f"{k['share']:.0%}")
+        Console(width=max(console.width, 120)).print(table)
 
 
 def calibrated(record: dict) -> None:

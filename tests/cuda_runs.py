@@ -11,18 +11,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cuda_steps import BATCH, CLASSES, DRIVERS, plain, run_mode
+from cuda_steps import CLASSES, DRIVERS, run_mode
 
 import refimpl as ri
 from costmodel import predict
 from costmodel.device import calibration, gpu_calibration
-from gradledger import adapt, finish
+from gradledger import adapt, finish, show
 from gradledger.errors import Malformed
 from gradledger.settings import AdaptSettings
 from refimpl.compiler.lower import BACKENDS
 from refimpl.graph import INPUT, Graph
 from refimpl.kernels import cuda
-from validation.bench.gpu import STEPS, GpuFiltered, by_events
+from validation.bench.gpu import GpuFiltered, GpuProduct, GpuStep
+from validation.bench.queued import CALLS
 
 
 def commands(folder):
@@ -89,14 +90,20 @@ def add_one(y):
         y[t] += 1
 
 
-def timed_by_events():
-    """Steps between two CUDA events, queued without waiting; those of the stand-in lie a millisecond apart."""
-    graph = plain()
-    x = np.random.default_rng(1).normal(size=(BATCH, *graph.size, 2)).astype(np.float32)
-    t = ri.Trainer(ri.compile(graph, ri.Plan(), BATCH, backend="cuda"), seed=1)
-    told = by_events(t, x, np.arange(BATCH))
-    np.testing.assert_allclose(told["event_ms"], 1 / STEPS)
-    assert told["launch_share"] > 0 and t.step == 3 + STEPS
+def benched():
+    """What `bench --backend cuda` times: steps, a layer's launches, and each kernel's share of the roofline.
+
+    Events of the stand-in lie a millisecond apart, whatever is queued between them.
+    """
+    gpu_calibration.QUEUED = gpu_calibration.ROUNDS = 1
+    step, product = GpuStep("watch", (1, 8), 2), GpuProduct(70, 9, 20)
+    np.testing.assert_allclose(step.ours().milliseconds(1), [1 / CALLS])
+    assert step.error() < step.tolerance
+    told = step.predicted()
+    assert told["launch_share"] > 0 and sum(k["launches"] for k in told["kernels"]) == told["launches"]
+    assert all(k["ms"] == k["launches"] and 0 < k["share"] < 1 for k in told["kernels"])
+    show.on_gpu({"name": "gpu-step", "ours_ms": 1.0, "peer_eager_ms": 2.0, "peer_ms": 2.0} | told)
+    assert product.error() < 1e-6 and len(product.ours().milliseconds(2)) == 2
 
 
 def tiny(folder):
@@ -145,7 +152,8 @@ def faults(folder):
         assert made(name, resume=True) == undisturbed
         print(name, flush=True)
     captured_beside_garbage()
-    timed_by_events()
+    if cuda.package() == "numba_cuda":  # much is compiled for it
+        benched()
 
 
 def no_process(*args, **more):

@@ -13,7 +13,7 @@ import refimpl as ri
 from costmodel.device import device
 from gradledger import cli
 from validation import bench
-from validation.bench import blocks, filtered, forward, methods, quantized, steps
+from validation.bench import blocks, filtered, forward, gpu, methods, quantized, steps
 
 TINY = filtered.Filtered(8, 9, 7, 2, batch=2)
 
@@ -187,6 +187,8 @@ def test_names_choose_cases():
             "forward, gpu\n",
         ),
         (["filtered", "--peer", "jax"], "unknown peer 'jax': choose from torch"),
+        (["filtered", "--backend", "fast"], "there is no --backend 'fast'; known: cuda"),
+        (["block", "--backend", "cuda"], "unknown case 'gpu-block': choose from gpu-step-mobilenet_v2-224x224-batch32"),
         (["filtered", "--repeats", "0"], "--repeats must be at least 1, got 0"),
     ],
 )
@@ -196,6 +198,26 @@ def test_refuses_what_it_does_not_know(args, message, capsys):
     assert stopped.value.code == 2
     printed = capsys.readouterr()
     assert printed.out == "" and message in printed.err and printed.err.count("\n") == 1
+
+
+def test_peers_that_are_pytorchs_are_timed_where_it_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(bench, "launch", lambda side, *_: asked.append(side) or {"times": [1.0], "error": 1e-7})
+    monkeypatch.setattr(gpu.GpuProduct, "predicted", lambda self: {})
+    (name,) = bench.choose(["gpu-product-4096x4096x4096"])
+    for peer, sides in ((None, ["check", "ours"]), ("torch", ["check", "ours", "cublas"])):
+        asked.clear()
+        (record,) = bench.run_cases([name], peer, turns=1)
+        assert asked == sides and (record["ratio"] is None) == (peer is None)
+
+
+def test_the_backend_cuda_has_cases_of_its_own(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "run_cases", lambda names, *_: [{"names": names}])
+    for given, wanted in (([], ["gpu"]), (["step", "gpu-product"], ["gpu-step", "gpu-product"]), (["gpu"], ["gpu"])):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["bench", *given, "--backend", "cuda", "--json"])
+        assert stopped.value.code == 0
+        assert json.loads(capsys.readouterr().out)["cases"] == [{"names": wanted}]
 
 
 def test_the_command_prints_one_object(monkeypatch, capsys):

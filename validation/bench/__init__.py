@@ -7,11 +7,12 @@
     gradledger bench imported                  steps of nets read from ONNX beside those of our own builders
     gradledger bench integers                  inference in whole numbers beside float32
     gradledger bench quantized                 training steps in 8 bits beside float32
-    gradledger bench gpu                       steps and filtered convolutions on a GPU beside PyTorch there
+    gradledger bench --backend cuda            the cases of a GPU beside PyTorch there: `step`, `filtered`, `product`
     gradledger bench forward                   steps without a backward pass beside our own back-propagation
 
 A case (`Case`) gives the work of each side, the error of ours against a float64 result, and the bytes that must move.
-Its `peers`, where it has some, are other work of ours in PyTorch's place: side "backprop" is `case.backprop()`.
+Its `peers`, where it has some, are other work in the place of PyTorch's: side "backprop" is `case.backprop()`. They are
+ours, or where `peer` is "torch" PyTorch's in forms of their own.
 Every case is checked, in a process of its own, before anything is timed.
 """
 
@@ -21,6 +22,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -90,12 +92,20 @@ def run_side(side: str, name: str, threads: int, repeats: int) -> dict:
         if side == "check":
             return {"error": case.error()}
         work = case.torch(side == "torch-nhwc") if side.startswith("torch") else getattr(case, side)()
-        return {"times": milliseconds(work, repeats)}
+        timed = getattr(work, "milliseconds", partial(milliseconds, work))  # the first by a clock of its own
+        return {"times": timed(repeats)}
 
 
 def own_peers(case: Case) -> tuple[str, ...]:
-    """The sides of a case that are other work of ours."""
+    """The sides of a case that have names of their own."""
     return getattr(case, "peers", ())
+
+
+def sides_of(case: Case, peer: str | None) -> tuple[str, ...]:
+    """All sides of a case that are timed, ours first."""
+    if getattr(case, "peer", peer) != peer:
+        return ("ours",)
+    return ("ours", *(own_peers(case) or PEERS.get(peer, ())))
 
 
 def launch(side: str, name: str, threads: int, repeats: int) -> dict:
@@ -123,14 +133,14 @@ def run_cases(
     Each record: name; ours_ms, peer_ms (the better of PyTorch's layouts), peer_nchw_ms and peer_nhwc_ms, medians over
     the repeats of all turns; ratio = ours / peer; error; floor_ms, the bytes that must move over the measured bandwidth
     of a copy; spread, the larger relative interquartile range of ours and the peer. Without a peer its keys are None.
-    A case with peers of its own is timed beside them, whatever `peer`; its record has what `predicted` tells too.
+    A case with peers of its own that are ours is timed beside them, whatever `peer`; its record has what `predicted`
+    tells too.
     ValueError for an unknown name or peer, RuntimeError where a side fails or our result is wrong.
     """
     if peer is not None and peer not in PEERS:
         raise ValueError(f"unknown peer {peer!r}: choose from {', '.join(PEERS)}")
     chosen, known = choose(names), cases()
-    others = PEERS[peer] if peer else ()
-    sides = {name: ("ours", *(own_peers(known[name]) or others)) for name in chosen}
+    sides = {name: sides_of(known[name], peer) for name in chosen}
     work = [(name, turn, side) for name in chosen for turn in range(turns) for side in sides[name]]
     found: dict[str, dict[str, list[dict]]] = {name: {side: [] for side in sides[name]} for name in chosen}
     errors: dict[str, float | None] = {}
@@ -138,7 +148,8 @@ def run_cases(
     for i, (name, turn, side) in enumerate(work):
         watch(i, len(work), f"{name} {side}")
         if turn == 0 and side == "ours":
-            errors[name] = check(name, known[name], threads) if len(sides[name]) > 1 else None
+            alone = len(sides[name]) == 1 and not own_peers(known[name])  # and its check is of PyTorch
+            errors[name] = None if alone else check(name, known[name], threads)
         found[name][side].append(launch(side, name, threads, repeats))
     records = [record(name, found[name], errors[name], known[name].bytes(), bandwidth) for name in chosen]
     return [r | known[r["name"]].predicted() if own_peers(known[r["name"]]) else r for r in records]

@@ -1,8 +1,9 @@
-"""Training steps on a GPU beside PyTorch's there, and the filtered convolutions of arXiv 2301.00330, Table 10.
+"""Work on a GPU beside PyTorch's there: steps, products, the filtered convolutions of arXiv 2301.00330, Table 10.
 
-Each side waits for the GPU at the end of every call, so that times are those of a step as a person sees it, the
-launches from Python included. PyTorch's sides: eager in its two layouts, and `torch.compile`; dense back-propagation by
-cuDNN and the method in PyTorch's operators for a filtered convolution. TF32 is off, as our kernels compute in float32.
+Times are those between two CUDA events around calls that are queued without waiting. A GPU for which Python is too slow
+idles between them, so that launches count as far as they show. PyTorch's sides: eager in its two layouts, and
+`torch.compile`; cuBLAS for a product; dense back-propagation by cuDNN and the method in PyTorch's operators for a
+filtered convolution. TF32 is off, as our kernels compute in float32.
 
 Needs a GPU, a package that compiles for it, and for the peers a PyTorch that is built for it.
 """
@@ -15,11 +16,16 @@ import numpy as np
 import refimpl as ri
 from refimpl.kernels import cuda
 
+from . import roofline
 from .filtered import TABLE_10, Filtered
+from .queued import Queued, QueuedLayer, launch_share, of_torch, steps_of
 from .steps import LR, MOMENTUM, StepCase
 
 PATCHES, BATCH = (2, 4), 32
-STEPS = 10  # fewer than those after which a trainer waits
+CHECKED = 64  # rows of a product
+PRODUCTS = (  # rows, inner, columns: of MobileNetV2's 1×1 convolutions on 224×224 pixels at batch 32, and a square
+    (401_408, 16, 96), (100_352, 144, 24), (25_088, 192, 32), (6_272, 576, 96), (1_568, 960, 320), (4096, 4096, 4096),
+)  # fmt: skip
 
 
 def plan() -> ri.Plan:
@@ -32,21 +38,16 @@ class GpuStep(StepCase):
     """A model's training step on the GPU."""
 
     peers: tuple[str, ...] = field(default=("eager", "channels_last", "compiled"), repr=False)
+    peer: str = "torch"
 
     def on(self, backend: str):
         """A trainer of ours on a backend, with samples."""
         graph = self.graph()
         return ri.Trainer(ri.compile(graph, plan(), self.batch, backend=backend)), *self.samples(graph)
 
-    def ours(self):
+    def ours(self) -> Queued:
         """A step of our trainer on the GPU."""
-        trainer, x, y = self.on("cuda")
-
-        def step() -> None:
-            trainer.train_step(x, y, 1)
-            trainer.backend.synchronise()
-
-        return step
+        return steps_of(*self.on("cuda"))
 
     def eager(self):
         """PyTorch as it comes."""
@@ -60,29 +61,27 @@ class GpuStep(StepCase):
         """PyTorch's own compiler."""
         return self.of_torch(True, compiles=True)
 
-    def of_torch(self, channels_last: bool, compiles: bool = False):
-        """A step of PyTorch on the GPU."""
+    def of_torch(self, channels_last: bool, compiles: bool = False) -> Queued:
+        """A step of PyTorch on the GPU; like ours, it hands its samples on and leaves its loss there."""
         import torch
 
         from validation.instruments import torch_nets
 
-        without_tf32(torch)
         graph = self.graph()
         form = torch.channels_last if channels_last else torch.contiguous_format
         module = torch_nets.with_weights(graph, graph.weights, dropout=0.0).train().to("cuda", memory_format=form)
         x, y = (torch.from_numpy(a) for a in self.samples(graph))
-        x = x.permute(0, 3, 1, 2).contiguous(memory_format=form).pin_memory()
+        x, y = x.permute(0, 3, 1, 2).contiguous(memory_format=form).pin_memory(), y.pin_memory()
         optimizer = torch.optim.SGD(module.parameters(), lr=LR, momentum=MOMENTUM)
         forward = torch.compile(module) if compiles else module
 
-        def step() -> float:
+        def step() -> None:
             optimizer.zero_grad(set_to_none=True)
-            loss = torch.nn.functional.cross_entropy(forward(x.to("cuda", non_blocking=True)), y.to("cuda"))
-            loss.backward()
+            there = (a.to("cuda", non_blocking=True) for a in (x, y))
+            torch.nn.functional.cross_entropy(forward(next(there)), next(there)).backward()
             optimizer.step()
-            return loss.item()
 
-        return step
+        return of_torch(torch, step)
 
     def error(self) -> float:
         """Error of the change that one step makes to all weights, against our reference kernels on the CPU."""
@@ -101,13 +100,82 @@ class GpuStep(StepCase):
         return 0
 
     def predicted(self) -> dict:
-        """What the step is predicted to take on this GPU, how many launches it has, and its time by CUDA events."""
+        """What the step is predicted to take on this GPU, how many launches it has, and its share of the roofline.
+
+        launch_share: of the step's time, that in which Python queues it; kernels: see `roofline.kernels`.
+        """
         from costmodel import predict
 
         trainer, x, y = self.on("cuda")
         estimate = predict.estimate(trainer.program, device="this-gpu")
         found = {"predicted_ms": 1e3 * estimate.seconds["mid"], "launches": len(trainer.program.order)}
-        return found if cuda.simulated() else found | by_events(trainer, x, y)
+        found["kernels"] = roofline.kernels(trainer.program)
+        return found if cuda.simulated() else found | {"launch_share": launch_share(steps_of(trainer, x, y))}
+
+
+@dataclass(frozen=True)
+class GpuProduct:
+    """x (rows, inner) times w (inner, columns) in float32, as a linear layer's forward pass."""
+
+    rows: int
+    inner: int
+    columns: int
+    tolerance = 1e-5
+    peers: tuple[str, ...] = field(default=("cublas",), repr=False)
+    peer: str = "torch"
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both factors, random, the same for every side."""
+        rng = np.random.default_rng(0)
+        return tuple(
+            rng.standard_normal(shape, np.float32) for shape in ((self.rows, self.inner), (self.inner, self.columns))
+        )
+
+    def ours(self) -> QueuedLayer:
+        """The launches of the layer."""
+        x, w = self.arrays()
+        g = ri.Graph("product", (1, 1), self.inner)
+        g.linear("fc", g.flatten("flat", "input"), self.columns, bias=False)
+        work = QueuedLayer(g, ri.Plan(), self.rows, "forward", "fc")
+        work.put("x", x)
+        work.put_parameter("fc.w", w)
+        return work
+
+    def error(self) -> float:
+        """Error of ours against the product in float64, of as many rows as take no minutes."""
+        work = self.ours()
+        work.queue()
+        x, w = (a.astype("float64") for a in (self.arrays()[0][:CHECKED], self.arrays()[1]))
+        want = x @ w
+        return float(np.linalg.norm(work.get("y")[:CHECKED] - want) / np.linalg.norm(want))
+
+    def bytes(self) -> int:
+        """None are told: the bandwidth that is measured is the host's."""
+        return 0
+
+    def predicted(self) -> dict:
+        """Nothing more."""
+        return {}
+
+    def cublas(self) -> Queued:
+        """PyTorch's product, which is cuBLAS's."""
+        import torch
+
+        x, w = (torch.from_numpy(a).cuda() for a in self.arrays())
+        y = torch.empty((self.rows, self.columns), device="cuda")
+        return of_torch(torch, lambda: torch.mm(x, w, out=y))
+
+
+class QueuedFilter(QueuedLayer):
+    """The backward pass of a filtered convolution."""
+
+    def __call__(self) -> None:
+        """Run it."""
+        self.queue()
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """dx and dw."""
+        return self.get("dx"), self.get("dw")
 
 
 @dataclass(frozen=True)
@@ -115,10 +183,20 @@ class GpuFiltered(Filtered):
     """The filtered backward pass of one convolution on the GPU."""
 
     peers: tuple[str, ...] = field(default=("operators", "dense"), repr=False)
+    peer: str = "torch"
 
-    def ours(self):
+    def ours(self) -> QueuedFilter:  # type: ignore[override]
         """The calls of the method that a step makes, from dy to dx and dw."""
-        return OursThere(self)
+        c = self.channels
+        g = ri.Graph("filtered", (self.rows, self.columns), c)
+        x = g.conv2d("before", "input", c, 1, bias=False)  # makes the filtered layer compute dx
+        g.linear("fc", g.global_avg_pool("mean", g.conv2d("conv", x, c, 3, pad=1, bias=False)), 2)
+        work = QueuedFilter(g, ri.Plan("all", rules=[ri.GradientFilter(self.patch)]), self.batch, "backward", "conv")
+        arrays = self.arrays()
+        work.put("dy", arrays["dy"])
+        work.put("x_sum", arrays["x_sum"])
+        work.put_parameter("conv.w", arrays["w"])
+        return work
 
     def operators(self):
         """The method in PyTorch's operators."""
@@ -126,112 +204,35 @@ class GpuFiltered(Filtered):
 
         from .filtered import Torch
 
-        without_tf32(torch)
         work = Torch(self, True)
         for name, value in vars(work).items():
             if torch.is_tensor(value):
                 setattr(work, name, value.cuda())
-        return waited(torch, work)
+        return of_torch(torch, work)
 
     def dense(self):
         """The dense backward pass by cuDNN."""
         import torch
 
-        without_tf32(torch)
         a, c = self.arrays(), self.channels
         dy = torch.from_numpy(a["dy"]).permute(0, 3, 1, 2).to("cuda", memory_format=torch.channels_last)
         w = torch.from_numpy(a["w"]).permute(3, 2, 0, 1).contiguous().cuda()
         x = torch.randn(self.batch, c, self.rows, self.columns, device="cuda").to(memory_format=torch.channels_last)
         backward = torch.ops.aten.convolution_backward
         arguments = (None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (True, True, False))
-        return waited(torch, lambda: backward(dy, x, w, *arguments))
+        return of_torch(torch, lambda: backward(dy, x, w, *arguments))
 
     def predicted(self) -> dict:
         """Nothing more."""
         return {}
 
 
-class OursThere:
-    """The launches that a step makes of a filtered convolution, replayed as a section of their own."""
-
-    def __init__(self, case: GpuFiltered):
-        c = case.channels
-        g = ri.Graph("filtered", (case.rows, case.columns), c)
-        x = g.conv2d("before", "input", c, 1, bias=False)  # makes the filtered layer compute dx
-        g.linear("fc", g.global_avg_pool("mean", g.conv2d("conv", x, c, 3, pad=1, bias=False)), 2)
-        program = ri.compile(g, ri.Plan("all", rules=[ri.GradientFilter(case.patch)]), case.batch, backend="cuda")
-        trainer = ri.Trainer(program)
-        self.trainer, self.backend, self.case = trainer, trainer.backend, case
-        trainer.rehearse(np.zeros((case.batch, case.rows, case.columns, c), np.float32), np.zeros(case.batch, int))
-        n, runner = case.batch, trainer.runner
-        own, belongs = [], False
-        for launch, prepared in runner.present("backward", n):
-            if launch.covers:  # one without adds the slices of the launch before it
-                belongs = any(call.node == "conv" for call in launch.covers)
-            if belongs:
-                own.append((launch, prepared))
-        self.calls = [call for launch, _ in own for call in launch.covers if call.node == "conv"]
-        arrays = case.arrays()
-        self.put("dy", arrays["dy"])
-        self.put("x_sum", arrays["x_sum"])
-        runner.backend.write(runner.parameter("conv.w"), arrays["w"])
-        self.queue = self.backend.ready([launch for launch, _ in own], [prepared for _, prepared in own], 1)
-
-    def buffer(self, name: str):
-        """The array of that name of one of the calls."""
-        return next(call.arrays[name] for call in self.calls if name in call.arrays)
-
-    def put(self, name: str, values: np.ndarray) -> None:
-        """Fill one of them."""
-        self.backend.write(self.trainer.runner.array(self.buffer(name)), values)
-
-    def __call__(self) -> None:
-        """Run the pass."""
-        self.backend.launch(self.queue)
-        self.backend.synchronise()
-
-    def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """dx and dw."""
-        runner = self.trainer.runner
-        return tuple(self.backend.read(runner.array(self.buffer(name))) for name in ("dx", "dw"))
-
-
-def by_events(trainer, x: np.ndarray, y: np.ndarray) -> dict:
-    """ms of a step on the GPU (`event_ms`) and the share of it in which Python queues it (`launch_share`).
-
-    Of STEPS steps that are queued without waiting, their sections captured before.
-    """
-
-    def steps(count: int) -> None:
-        for _ in range(count):
-            trainer.train_step(x, y, 1)
-
-    steps(3)
-    trainer.backend.synchronise()
-    seconds, queued = cuda.timed(trainer.backend.stream, lambda: steps(STEPS))
-    return {"event_ms": 1e3 * seconds / STEPS, "launch_share": queued / seconds}
-
-
-def without_tf32(torch) -> None:
-    """Products in float32, as ours."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-
-
-def waited(torch, work):
-    """The work, and then the GPU is waited for."""
-
-    def run() -> None:
-        work()
-        torch.cuda.synchronize()
-
-    return run
-
-
 CASES = {
     **{
-        f"gpu-{model}-{size[0]}x{size[1]}-batch{batch}": GpuStep(model, size, batch)
+        f"gpu-step-{model}-{size[0]}x{size[1]}-batch{batch}": GpuStep(model, size, batch)
         for model, size, batch in (
             ("mobilenet_v2", (224, 224), 32), ("resnet18", (224, 224), 32), ("lenet5", (28, 28), 64),
+            ("watch", (1, 100), 32),
         )
     },
     **{
@@ -239,4 +240,5 @@ CASES = {
         for c, h, w in TABLE_10
         for patch in PATCHES
     },
+    **{f"gpu-product-{m}x{k}x{n}": GpuProduct(m, k, n) for m, k, n in PRODUCTS},
 }  # fmt: skip
