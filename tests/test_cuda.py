@@ -85,6 +85,19 @@ def test_whole_steps_of_every_method(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_layers_in_words(kind):
+    made = run_kind(kind, "words", "cuda_words.py")
+    for part in (
+        "in words, to the bit",
+        "forward in words",
+        "gradients in words",
+        "whole numbers of 8",
+        "whole in words",
+    ):
+        assert f"\n{part}" in f"\n{made.stdout}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_commands(kind, tmp_path):
     made = run_kind(kind, "commands", "cuda_runs.py", str(tmp_path))
     assert made.stdout.endswith("calibrated\nadapted\nfiltered\ndone\n")

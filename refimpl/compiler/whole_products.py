@@ -10,6 +10,7 @@ from ..ops import niti_conv2d, niti_linear, quantized_conv2d, quantized_linear
 from .grouping import AsConvolution
 from .ir import Call
 
+FORWARD = (quantized.forward, linear_quantized.forward, niti_conv2d.accumulate, niti_linear.accumulate)
 GRAD_X = (
     quantized.grad_x, linear_quantized.grad_x, patches.patch_grad, patches.patch_grad_dilated,
     quantized_conv2d.grad_x, quantized_linear.grad_x, niti_conv2d.grad_x, niti_linear.grad_x,

@@ -60,6 +60,8 @@ TUNED: dict[
     gradient_filter_patches.GRAD_X: (2, 2, 2, (5,), (4,)),
     quantized.FORWARD: ("int8 2", "int8 2", "int8 4", *("int32 1",) * 3, (GEOMETRY,), (5,)),
     quantized.WIDE_FORWARD: ("int8 2", "int8 2", "int16 4", *("int32 1",) * 3, (GEOMETRY,), (5,)),
+    quantized.EXPONENT_FORWARD: ("int32 2", "int8 2", "int8 4", "int16 1", "int32 1", 1, (GEOMETRY,), (5,)),
+    quantized.SCALED_FORWARD: (2, "int8 2", "int8 4", 1, 1, 1, (GEOMETRY,), (5,)),
     quantized_gradients.GRAD_X: (2, "int8 2", "int8 4", 1, 1, (GEOMETRY,)),
     quantized_gradients.SUMS_GRAD_X: ("int32 2", "int8 2", "int8 4", 1, 1, (GEOMETRY,)),
     quantized_gradients.GRAD_W: (5, "int8 2", "int8 2", 1, 1, (GEOMETRY,), (), (), ()),

@@ -7,14 +7,16 @@ counts as x_zero. Sums are those of the reference kernel, to the bit.
 
 import numpy as np
 
-from ...compiler.executed import IADD, IMAC, IMUL, Ops, executes
-from ...kernels.cuda import dot4, dot4_unsigned, jit
+from ...compiler.executed import ADD, IADD, IMAC, IMUL, MUL, Ops, executes
+from ...kernels.cuda import device, dot4, dot4_unsigned, jit
 from ...kernels.cuda import late as cuda
 from ...kernels.kernel import helper
 from ...kernels.requantize import requantized, saturated
+from ...kernels.shared_exponent import aligned
 from .tile import Tile, Tiled, tile_of, up
 
 EACH = 4  # channels of a word
+OF_BIAS = IADD * 7  # of an output whose bias is aligned and added
 ONES = 0x01010101
 
 
@@ -24,30 +26,63 @@ def signed(word):
     return word - (1 << 32) if word >= 1 << 31 else word
 
 
+def in_bytes(value, k, y, b, multiplier, shift, ends):
+    """A sum of output k with its bias, requantized."""
+    _, y_zero, low, high, twice = ends
+    value = value + b[k] if b.shape[0] else value
+    return saturated(requantized(value, multiplier[k], shift[k], twice) + y_zero, low, high, y)
+
+
+def as_it_is(value, k, y, b, first, second, ends):
+    """A sum with its bias."""
+    return value + b[k] if b.shape[0] else value
+
+
+def with_aligned_bias(value, k, y, b, exponent, second, ends):
+    """A sum with its bias, which is shifted to the exponent of the sums; exponent: of x, (1,)."""
+    return value + aligned(b[k], 0, exponent[0]) if b.shape[0] else value
+
+
+def scaled(value, k, y, b, x_scale, w_scale, ends):
+    """A sum times both scales, (1,), in y's format, with its bias."""
+    product = x_scale[0] * w_scale[0] * y.dtype.type(value)
+    return product + b[k] if b.shape[0] else product
+
+
 def words_forward(tile: Tile, dtype):
     """y (pixels, K) of maps and weights of 8 bits, requantized to int8, or its sums in int32 where y is of these."""
-    return _forward(tile, dtype, False)
+    return _forward(tile, as_it_is if dtype == np.int32 else in_bytes, False)
 
 
 def wide_words_forward(tile: Tile, dtype):
     """The same of weights of 16 bits."""
-    return _forward(tile, dtype, True)
+    return _forward(tile, as_it_is if dtype == np.int32 else in_bytes, True)
 
 
-def _forward(tile: Tile, dtype, wide: bool):
-    """A tile of pixels and outputs of a group a block; depth counts words."""
+def exponent_words_forward(tile: Tile, dtype):
+    """Sums in int32 of numbers that share exponents."""
+    return _forward(tile, with_aligned_bias, False)
+
+
+def scaled_words_forward(tile: Tile, dtype):
+    """Floats from maps and weights of one scale each."""
+    return _forward(tile, scaled, False)
+
+
+def _forward(tile: Tile, result, wide: bool):
+    """A tile of pixels and outputs of a group a block; depth counts words. result: what becomes of a sum."""
     rows, columns, depth, each_row, each_column = tile
     down, across, threads = tile.down, tile.across, tile.threads
     loads, lanes = rows * depth // threads, threads // depth
     more, line = columns * depth // threads, threads // columns
     own_shape, other_shape = (depth, rows + 1), (depth, columns)
     high_shape, each = (depth if wide else 1, columns), (each_row, each_column)
-    bits, sums = 16 if wide else 8, dtype == np.int32
+    bits, result = 16 if wide else 8, device(result)
 
     @jit
-    def kernel(y, x, w, b, multiplier, shift, geometry, ends):
+    def kernel(y, x, w, b, first, second, geometry, ends):
         height, width, out_h, out_w, groups, taps_h, taps_w, up_h, up_w, apart_h, apart_w, above, left = geometry
-        x_zero, y_zero, low, high, twice = ends
+        x_zero = ends[0]
         own = cuda.shared.array(own_shape, np.int32)  # each on a line of its own: the simulator tells them apart by it
         other = cuda.shared.array(other_shape, np.int32)
         upper = cuda.shared.array(high_shape, np.int32)
@@ -119,31 +154,40 @@ def _forward(tile: Tile, dtype, wide: bool):
                 if row < y.shape[0] and k < outputs:
                     k += group * outputs
                     value = np.int64(total[i, j]) - np.int64(x_zero) * taken[j]
-                    if b.shape[0]:
-                        value += b[k]
-                    if sums:
-                        y[row, k] = value
-                    else:
-                        scaled = requantized(value, multiplier[k], shift[k], twice) + y_zero
-                        y[row, k] = saturated(scaled, low, high, y)
+                    y[row, k] = result(value, k, y, b, first, second, ends)
 
     return kernel
 
 
-def _result(y, x, w, b, multiplier, shift, geometry, ends) -> tuple[int, int, int, int]:
+def _shape(y, x, w, b, first, second, geometry, ends) -> tuple[int, int, int, int]:
     return y.shape[0], w.shape[3] // geometry[4], up(w.shape[2], EACH), geometry[4]
 
 
-def _executes(y, x, w, b, multiplier, shift, geometry, ends) -> Ops:
-    """Each dot as four products, those of the zero point too, and the outputs."""
-    rows, columns, words, groups = _result(y, x, w, b, multiplier, shift, geometry, ends)
+def _products(y, x, w, b, first, second, geometry, ends) -> Ops:
+    """Each dot as four products, those of the zero point too, and the zero point of each output."""
+    rows, columns, words, groups = _shape(y, x, w, b, first, second, geometry, ends)
     tile, bytes_ = tile_of(rows, columns, words), w.dtype.itemsize
     filled = up(rows, tile.rows) * tile.rows * up(columns, tile.columns) * tile.columns * groups
     dots = filled + (filled / tile.each_row if ends[0] else 0)
     terms = w.shape[0] * w.shape[1] * up(words, tile.depth) * tile.depth * EACH * bytes_
+    return IMAC * (dots * terms + y.shape[0] * y.shape[1])
+
+
+def _executes(y, x, w, b, multiplier, shift, geometry, ends) -> Ops:
     put = Ops() if y.dtype == np.int32 else IMUL + IADD * (6 if ends[4] else 4)
-    return IMAC * (dots * terms) + (IMAC + IADD * bool(b.shape[0]) + put) * (y.shape[0] * y.shape[1])
+    outputs = (IADD * bool(b.shape[0]) + put) * (y.shape[0] * y.shape[1])
+    return _products(y, x, w, b, multiplier, shift, geometry, ends) + outputs
 
 
-FORWARD = executes(_executes)(Tiled(words_forward, _result))
-WIDE_FORWARD = executes(_executes)(Tiled(wide_words_forward, _result))
+def _aligns(*args) -> Ops:
+    return _products(*args) + OF_BIAS * (args[0].shape[0] * args[0].shape[1] * bool(args[3].shape[0]))
+
+
+def _scales(*args) -> Ops:
+    return _products(*args) + (MUL * 2 + ADD * bool(args[3].shape[0])) * (args[0].shape[0] * args[0].shape[1])
+
+
+FORWARD = executes(_executes)(Tiled(words_forward, _shape))
+WIDE_FORWARD = executes(_executes)(Tiled(wide_words_forward, _shape))
+EXPONENT_FORWARD = executes(_aligns)(Tiled(exponent_words_forward, _shape))
+SCALED_FORWARD = executes(_scales)(Tiled(scaled_words_forward, _shape))

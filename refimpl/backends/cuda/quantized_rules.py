@@ -35,6 +35,20 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
     return [Launch(call.name, kernel, args, present(x, w, b, multiplier, shift), (y,), (call,))]
 
 
+def forward_in_training(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """The outputs in floats, of numbers that have one scale, or the sums of those that share an exponent."""
+    sizes, attrs, a = whole_products.convolution(call)
+    if few(sizes):
+        return None
+    y, operands, none = pixels(a["y"]), (pixels(a["x"]), a["w"]), absent(1, np.float32)
+    if a["y"].dtype == np.int32:
+        kernel, more = on_tiles.EXPONENT_FORWARD, (a.get("b", absent(1, np.int16)), a["x_exponent"], none)
+    else:
+        kernel, more = on_tiles.SCALED_FORWARD, (a.get("b", absent(1, y.dtype)), a["x_scale"], a["w_scale"])
+    args = (y, *operands, *more, geometry_of(sizes, attrs), (0, 0, 0, 0, 0))
+    return [Launch(call.name, kernel, args, present(*operands, *more), (y,), (call,))]
+
+
 def gradient_x(lowering: Lowering, call: Call) -> list[Launch] | None:
     """The gradient of the input, scaled or in sums."""
     sizes, attrs, a = whole_products.convolution(call)
@@ -75,6 +89,7 @@ def scales(arrays: dict, *names: str) -> tuple[Buffer | np.ndarray, ...]:
 
 RULES = {  # rule → the passes of the calls that it begins at
     forward: (quantized_conv2d.forward, quantized_linear.forward, quantized_linear.accumulate),
+    forward_in_training: whole_products.FORWARD,
     gradient_x: whole_products.GRAD_X,
     gradient_w: whole_products.GRAD_W,
 }
