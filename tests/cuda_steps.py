@@ -89,7 +89,7 @@ def whole():
 
 def nets():
     for name, method in known().items():
-        conv_rules.FEW = 1 if name in TILED else tile.FEW
+        conv_rules.FEW, conv_rules.NARROW = (1, 1) if name in TILED else (tile.FEW, 1)
         quantizes = method.states.kind == "step" and method().quantizes is not None
         for build in (whole,) if quantizes else (plain, residual, inverted):
             graph = build()
@@ -232,8 +232,9 @@ def stated():
 
     And depthwise ones few instructions for each.
     """
-    g = Graph("tuned", (11, 12), 8)
-    x = g.relu("relu1", g.conv2d("wide", INPUT, 24, 1, bias=False))
+    g = Graph("tuned", (12, 13), 3)
+    x = g.relu("relu0", g.conv2d("first", INPUT, 8, (2, 3), pad=((0, 0), (1, 0)), dilation=(1, 2)))
+    x = g.relu("relu1", g.conv2d("wide", x, 24, 1, bias=False))
     x = g.relu("relu2", g.conv2d("conv", x, 24, 3, pad=1, bias=False))
     x = g.conv2d("dw", x, 24, 3, (2, 1), pad=((0, 1), (2, 1)), dilation=(1, 2), groups=24, bias=False)
     x = g.relu("relu4", g.conv2d("last", g.relu("relu3", x), 40, 3, 2, pad=1))
@@ -272,7 +273,7 @@ def executed_by(graph, rules, *kinds):
 
         return mock.patch.object(kind, "__call__", call)
 
-    x, y = np.random.default_rng(0).normal(size=(4, *graph.size, 8)).astype(np.float32), np.arange(4)
+    x, y = np.random.default_rng(0).normal(size=(4, *graph.size, graph.channels)).astype(np.float32), np.arange(4)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict("os.environ", {CAPTURES: "0"}))
         for kind in kinds:

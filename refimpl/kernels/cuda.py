@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import cuda_simulator
 from .kernel_cache import CACHE_DIR
 from .loops import build
 
@@ -72,7 +73,9 @@ def toolkit():
     """The interface of that package: `jit`, `grid`, `shared`, `to_device`, `types`, …"""
     warnings.filterwarnings("ignore", ".*Grid size [0-9]+ will likely result in GPU under-utilization")  # small nets do
     made = import_module(PACKAGES[package()])
-    if package() == "numba_cuda_mlir":
+    if simulated():
+        cuda_simulator.teach()
+    elif package() == "numba_cuda_mlir":
         from .cuda_mlir import teach  # of that package alone
 
         teach()

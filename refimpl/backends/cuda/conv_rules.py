@@ -1,6 +1,7 @@
 """Dense convolutions and linear layers on tiles: what follows forward is done there, dy is read through what it passes.
 
-Those of few channels a group are left to their reference kernels, a thread for each result: tiles would be zeros.
+Those of few outputs a group, or few results of another kind, are left to their reference kernels, a thread for each:
+tiles would be zeros. Where few channels are summed over, the sum goes over taps and channels at once (`few_channels`).
 """
 
 import math
@@ -16,7 +17,10 @@ from ...compiler.lower import Lowering
 from ...compiler.two_stage import ADD_SLICES, EXECUTED
 from ..common import absent, activation, named, present, through
 from . import convolution as on_tiles
+from . import few_channels
 from .tile import FEW, up
+
+NARROW = 4  # outputs or channels of a group along a tile's columns, below which it is mostly zeros
 
 
 def pixels(buffer: Buffer) -> Buffer:
@@ -30,8 +34,17 @@ def few(sizes: dict) -> bool:
 
 
 def narrow(call: Call) -> bool:
-    """The same of the call of a convolution, and is it depthwise?"""
-    return grouping.depthwise(call) or few(convolution(call).sizes)
+    """Is a thread for each result better at the call of a convolution, or is it depthwise?"""
+    sizes = convolution(call).sizes
+    channels, outputs = sizes["C"] // sizes["G"], sizes["K"] // sizes["G"]
+    long = channels < FEW and sizes["R"] * sizes["S"] * channels > few_channels.MOST_TERMS
+    columns = channels if call.passed in grouping.GRAD_X else outputs
+    return grouping.depthwise(call) or columns < NARROW or long
+
+
+def terms_together(sizes: dict) -> bool:
+    """Are the channels of a group so few that a sum goes over those of all taps at once?"""
+    return sizes["C"] // sizes["G"] < FEW
 
 
 def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -51,9 +64,12 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
         residual = pixels(chain.residual.reshape(arrays["y"].shape))
     shift = absent(1, dtype) if shift is None else shift
     geometry, y = on_tiles.geometry_of(sizes, attrs), pixels(chain.y.reshape(arrays["y"].shape))
+    kernel = on_tiles.FORWARD
+    if terms_together(sizes):
+        kernel, w = few_channels.FORWARD, w.reshape((math.prod(w.shape[:3]), w.shape[3]))
     args = (y, x, w, scale, shift, residual, geometry, activation(chain.rectifier))
     reads = present(x, w, scale, shift, residual)
-    return [Launch(named(chain.calls), on_tiles.FORWARD, args, reads, (y,), chain.calls)]
+    return [Launch(named(chain.calls), kernel, args, reads, (y,), chain.calls)]
 
 
 def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -97,13 +113,17 @@ def in_slices(
 
     sizes: at the full batch, of N maps with P·Q output pixels.
     """
-    number, length = on_tiles.slices_of(sizes)
+    kernel, together = on_tiles.GRAD_W, sizes
+    if terms_together(sizes):
+        terms = sizes["R"] * sizes["S"] * sizes["C"]
+        kernel, together = few_channels.GRAD_W, {**sizes, "C": terms, "R": 1, "S": 1}
+    number, length = on_tiles.slices_of(together)
     geometry, x = on_tiles.geometry_of(sizes, attrs), pixels(x)
     partial = Buffer(f"{call.node}.slices", (number, *dw.shape), dw.dtype, "arena")
     batched = dy[0].batched  # output pixels of a sample
     made = Prefix(partial, lambda n: up(n * batched, length))
     args = (made, *dy, x, geometry, length)
-    return Launch(named(covers), on_tiles.GRAD_W, args, (*present(*dy), x), (partial,), covers), made
+    return Launch(named(covers), kernel, args, (*present(*dy), x), (partial,), covers), made
 
 
 def of_weights(

@@ -8,13 +8,15 @@ What follows forward (a frozen norm's scale and shift or a bias, another branch,
 registers; a gradient dy that comes through a rectifier's mask or a frozen norm's scale is read through them.
 """
 
+from functools import cache
+
 import numpy as np
 
 from ...compiler.executed import NOTHING, Ops, executes
-from ...kernels.cuda import jit, simulated
+from ...kernels.cuda import device, jit, simulated
 from ...kernels.cuda import late as cuda
 from ..activation import RELU, RELU6
-from .tile import Tile, Tiled, adder, tile_of, up
+from .tile import ALIGNED, Tile, Tiled, adder, handing_over, tile_of, up
 
 BLOCKS = 512  # that keep the GPUs busy; fewer are made more by slices of the sum
 PIXELS = 512  # that a slice has at least
@@ -26,20 +28,53 @@ def geometry_of(sizes: dict, attrs: dict) -> tuple[int, ...]:
     return (*map(int, (*letters, *attrs["stride"], *attrs["dilation"], attrs["pad"][0][0], attrs["pad"][1][0])),)
 
 
+@cache
+def finishing(tile: Tile, dtype):
+    """Device function that writes what becomes of a tile's sums: y ← act(scale · result + shift + residual).
+
+    result (rows, columns), in shared memory, of the pixels from `top` on and the outputs of a group from `side` on.
+    """
+    rows, columns, line = tile.rows, tile.columns, tile.threads // tile.columns
+    zero, six = dtype(0), dtype(6)
+
+    def finish(y, result, scale, shift, residual, act, top, side, group, outputs, t):
+        k = side + t % columns
+        if k < outputs:
+            k += group * outputs
+            for rounds in range(rows // line):
+                i = t // columns + line * rounds
+                if top + i < y.shape[0]:
+                    value = result[i, t % columns]
+                    if scale.shape[0]:
+                        value *= scale[k]
+                    if shift.shape[0]:
+                        value += shift[k]
+                    if residual.shape[0]:
+                        value += residual[top + i, k]
+                    if act >= RELU:
+                        value = zero if value <= zero else value
+                    if act == RELU6:
+                        value = six if value >= six else value
+                    y[top + i, k] = value
+
+    return device(finish)
+
+
 def forward(tile: Tile, dtype):
     """y (pixels, K) ← act(scale · (x ∗ w) + shift + residual), a tile of pixels and channels of a group a block."""
     rows, columns, depth, each_row, each_column = tile
-    down, across, threads = tile.down, tile.across, tile.threads
+    threads, result_shape, each = tile.threads, (rows, columns), (each_row, each_column)
     loads, lanes = rows * depth // threads, threads // depth
     more, line = columns * depth // threads, threads // columns
-    own_shape, other_shape, each = (depth, rows + 1), (depth, columns), (each_row, each_column)
-    zero, six, add = dtype(0), dtype(6), adder(tile)
+    own_shape, other_shape = tile.own, tile.other
+    zero, add, hand_over, finish = dtype(0), adder(tile), handing_over(tile), finishing(tile, dtype)
 
     @jit
     def kernel(y, x, w, scale, shift, residual, geometry, act):
         height, width, out_h, out_w, groups, taps_h, taps_w, up_h, up_w, apart_h, apart_w, above, left = geometry
-        own = cuda.shared.array(own_shape, dtype)  # each on a line of its own: the simulator tells them apart by it
-        other = cuda.shared.array(other_shape, dtype)
+        own = cuda.shared.array(own_shape, dtype, ALIGNED)  # each on a line: the simulator knows them by it
+        other = cuda.shared.array(other_shape, dtype, ALIGNED)
+        result = cuda.shared.array(result_shape, dtype, ALIGNED)
         total = cuda.local.array(each, dtype)
         place = cuda.shared.array(rows, np.int32)
         t = cuda.threadIdx.x
@@ -75,24 +110,9 @@ def forward(tile: Tile, dtype):
                     cuda.syncthreads()
                     add(total, own, other, t)
                     cuda.syncthreads()
-        for i in range(each_row):
-            row = top + t // across + down * i
-            for j in range(each_column):
-                k = side + t % across + across * j
-                if row < y.shape[0] and k < outputs:
-                    k += group * outputs
-                    value = total[i, j]
-                    if scale.shape[0]:
-                        value *= scale[k]
-                    if shift.shape[0]:
-                        value += shift[k]
-                    if residual.shape[0]:
-                        value += residual[row, k]
-                    if act >= RELU:
-                        value = zero if value <= zero else value
-                    if act == RELU6:
-                        value = six if value >= six else value
-                    y[row, k] = value
+        hand_over(result, total, t)
+        cuda.syncthreads()
+        finish(y, result, scale, shift, residual, act, top, side, group, outputs, t)
 
     return kernel
 
@@ -100,17 +120,18 @@ def forward(tile: Tile, dtype):
 def grad_x(tile: Tile, dtype):
     """dx (pixels, C) ← the sum over taps and outputs of dy · w, a tile of pixels and channels of a group a block."""
     rows, columns, depth, each_row, each_column = tile
-    down, across, threads = tile.down, tile.across, tile.threads
+    threads, result_shape, each = tile.threads, (rows, columns), (each_row, each_column)
     loads, lanes = rows * depth // threads, threads // depth
-    more = columns * depth // threads
-    own_shape, other_shape, each = (depth, rows + 1), (depth, columns + 1), (each_row, each_column)
-    zero, add = dtype(0), adder(tile)
+    more, line = columns * depth // threads, threads // columns
+    own_shape, other_shape = tile.own, tile.other
+    zero, add, hand_over = dtype(0), adder(tile), handing_over(tile)
 
     @jit
     def kernel(dx, dy, mask, scale, kept, w, geometry):
         height, width, out_h, out_w, groups, taps_h, taps_w, up_h, up_w, apart_h, apart_w, above, left = geometry
-        own = cuda.shared.array(own_shape, dtype)  # each on a line of its own: the simulator tells them apart by it
-        other = cuda.shared.array(other_shape, dtype)
+        own = cuda.shared.array(own_shape, dtype, ALIGNED)  # each on a line: the simulator knows them by it
+        other = cuda.shared.array(other_shape, dtype, ALIGNED)
+        result = cuda.shared.array(result_shape, dtype, ALIGNED)
         total = cuda.local.array(each, dtype)
         place = cuda.shared.array(rows, np.int32)
         sample = cuda.shared.array(rows, np.int32)
@@ -161,12 +182,14 @@ def grad_x(tile: Tile, dtype):
                     cuda.syncthreads()
                     add(total, own, other, t)
                     cuda.syncthreads()
-        for i in range(each_row):
-            row = top + t // across + down * i
-            for j in range(each_column):
-                c = side + t % across + across * j
-                if row < dx.shape[0] and c < channels:
-                    dx[row, group * channels + c] = total[i, j]
+        hand_over(result, total, t)
+        cuda.syncthreads()
+        c = side + t % columns
+        if c < channels:
+            for rounds in range(rows // line):
+                i = t // columns + line * rounds
+                if top + i < dx.shape[0]:
+                    dx[top + i, group * channels + c] = result[i, t % columns]
 
     return kernel
 
@@ -174,17 +197,18 @@ def grad_x(tile: Tile, dtype):
 def grad_w(tile: Tile, dtype):
     """dw (slices, R, S, C/G, K), each the sum over `length` output pixels; a tile of channels and outputs a block."""
     rows, columns, depth, each_row, each_column = tile
-    down, across, threads = tile.down, tile.across, tile.threads
+    threads, result_shape, each = tile.threads, (rows, columns), (each_row, each_column)
     loads, lanes = rows * depth // threads, threads // rows
     more, line = columns * depth // threads, threads // columns
-    own_shape, other_shape, each = (depth, rows), (depth, columns), (each_row, each_column)
-    zero, add = dtype(0), adder(tile)
+    own_shape, other_shape = tile.own, tile.other
+    zero, add, hand_over = dtype(0), adder(tile), handing_over(tile)
 
     @jit
     def kernel(dw, dy, mask, scale, kept, x, geometry, length):
         height, width, out_h, out_w, groups, taps_h, taps_w, up_h, up_w, apart_h, apart_w, above, left = geometry
-        own = cuda.shared.array(own_shape, dtype)  # each on a line of its own: the simulator tells them apart by it
-        other = cuda.shared.array(other_shape, dtype)
+        own = cuda.shared.array(own_shape, dtype, ALIGNED)  # each on a line: the simulator knows them by it
+        other = cuda.shared.array(other_shape, dtype, ALIGNED)
+        result = cuda.shared.array(result_shape, dtype, ALIGNED)
         place = cuda.shared.array(threads, np.int32)
         sample = cuda.shared.array(threads, np.int32)
         total = cuda.local.array(each, dtype)
@@ -239,12 +263,14 @@ def grad_w(tile: Tile, dtype):
                 if begin + start < end:
                     add(total, own, other, t)
                 cuda.syncthreads()
-        for i in range(each_row):
-            c = top + t // across + down * i
-            for j in range(each_column):
-                k = side + t % across + across * j
-                if c < channels and k < outputs:
-                    dw[piece, r, s, c, group * outputs + k] = total[i, j]
+        hand_over(result, total, t)
+        cuda.syncthreads()
+        k = side + t % columns
+        if k < outputs:
+            for rounds in range(rows // line):
+                i = t // columns + line * rounds
+                if top + i < channels:
+                    dw[piece, r, s, top + i, group * outputs + k] = result[i, t % columns]
 
     return kernel
 
@@ -279,15 +305,20 @@ def _grad_w_result(dw, dy, mask, scale, kept, x, geometry, length) -> tuple[int,
 
 def _forward_executes(y, x, w, scale, shift, residual, geometry, act) -> Ops:
     rows, columns, terms, groups = _forward_result(y, x, w, scale, shift, residual, geometry, act)
-    tile = tile_of(rows, columns, terms)
+    tile = tile_of(rows, columns, terms, y.dtype)
     done = tile.macs(rows, columns, w.shape[0] * w.shape[1] * up(terms, tile.depth) * tile.depth) * groups
+    return done + after_sum(y, scale, shift, residual)
+
+
+def after_sum(y, scale, shift, residual) -> Ops:
+    """What `finishing` executes."""
     after = Ops(mul=bool(scale.shape[0]), add=bool(shift.shape[0]) + bool(residual.shape[0]))
-    return done + after * (y.shape[0] * y.shape[1])
+    return after * (y.shape[0] * y.shape[1])
 
 
 def _grad_x_executes(dx, dy, mask, scale, kept, w, geometry) -> Ops:
     rows, columns, terms, groups = _grad_x_result(dx, dy, mask, scale, kept, w, geometry)
-    tile, taps = tile_of(rows, columns, terms), w.shape[0] * w.shape[1]
+    tile, taps = tile_of(rows, columns, terms, dx.dtype), w.shape[0] * w.shape[1]
     done = tile.macs(rows, columns, taps * up(terms, tile.depth) * tile.depth) * groups
     scaled = up(rows, tile.rows) * up(columns, tile.columns) * tile.rows * taps * (kept.shape[0] or w.shape[3])
     return done + (Ops(mul=1) * scaled if scale.shape[0] else NOTHING)
@@ -295,7 +326,7 @@ def _grad_x_executes(dx, dy, mask, scale, kept, w, geometry) -> Ops:
 
 def _grad_w_executes(dw, dy, mask, scale, kept, x, geometry, length) -> Ops:
     rows, columns, _, many = _grad_w_result(dw, dy, mask, scale, kept, x, geometry, length)
-    tile, taps = tile_of(rows, columns, length), many // dw.shape[0]
+    tile, taps = tile_of(rows, columns, length, dw.dtype), many // dw.shape[0]
     slices = (min(length, dy.shape[0] - first) for first in range(0, dy.shape[0], length))
     done = tile.macs(rows, columns, sum(up(n, tile.depth) * tile.depth for n in slices)) * taps
     scaled = up(rows, tile.rows) * up(columns, tile.columns) * taps * dy.shape[0] * columns

@@ -8,7 +8,7 @@ from ...kernels.cuda import jit
 from ...kernels.cuda import late as cuda
 from ...kernels.kernel import Kernel
 from ...methods.gradient_filter import CENTRE, clip
-from .tile import Tile, Tiled, adder, tile_of, up
+from .tile import ALIGNED, Tile, Tiled, adder, handing_over, tile_of, up
 
 
 def pool_dy_through(t, dy_mean, dy, mask, scale, patch=(2, 2), align=0):
@@ -42,17 +42,18 @@ def spread_grad_x(tile: Tile, dtype):
     Every pixel must lie in a patch.
     """
     rows, columns, depth, each_row, each_column = tile
-    down, across, threads = tile.down, tile.across, tile.threads
+    threads, result_shape, each = tile.threads, (rows, columns), (each_row, each_column)
     loads, more, lanes = rows * depth // threads, columns * depth // threads, threads // depth
-    own_shape, other_shape, each = (depth, rows + 1), (depth, columns + 1), (each_row, each_column)
-    zero, add = dtype(0), adder(tile)
+    own_shape, other_shape, line = tile.own, tile.other, threads // columns
+    zero, add, hand_over = dtype(0), adder(tile), handing_over(tile)
 
     @jit
     def kernel(dx, dy_mean, w_sum, sizes, window):
         height, width, patches_down, patches_across, groups = sizes
         side_h, side_w, above, left = window
-        own = cuda.shared.array(own_shape, dtype)  # each on a line of its own: the simulator tells them apart by it
-        other = cuda.shared.array(other_shape, dtype)
+        own = cuda.shared.array(own_shape, dtype, ALIGNED)  # each on a line: the simulator knows them by it
+        other = cuda.shared.array(other_shape, dtype, ALIGNED)
+        result = cuda.shared.array(result_shape, dtype, ALIGNED)
         total = cuda.local.array(each, dtype)
         t = cuda.threadIdx.x
         top, side, group = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns, cuda.blockIdx.z
@@ -75,17 +76,18 @@ def spread_grad_x(tile: Tile, dtype):
             cuda.syncthreads()
             add(total, own, other, t)
             cuda.syncthreads()
-        for i in range(each_row):
-            row = top + t // across + down * i
-            if row < dy_mean.shape[0]:
-                rest, v = divmod(row, patches_across)
-                n, u = divmod(rest, patches_down)
-                for h in range(clip(u * side_h - above, height), clip((u + 1) * side_h - above, height)):
-                    for q in range(clip(v * side_w - left, width), clip((v + 1) * side_w - left, width)):
-                        for j in range(each_column):
-                            c = side + t % across + across * j
-                            if c < channels:
-                                dx[(n * height + h) * width + q, group * channels + c] = total[i, j]
+        hand_over(result, total, t)
+        cuda.syncthreads()
+        c = side + t % columns
+        if c < channels:
+            for rounds in range(rows // line):
+                i = t // columns + line * rounds
+                if top + i < dy_mean.shape[0]:
+                    rest, v = divmod(top + i, patches_across)
+                    n, u = divmod(rest, patches_down)
+                    for h in range(clip(u * side_h - above, height), clip((u + 1) * side_h - above, height)):
+                        for q in range(clip(v * side_w - left, width), clip((v + 1) * side_w - left, width)):
+                            dx[(n * height + h) * width + q, group * channels + c] = result[i, t % columns]
 
     return kernel
 
@@ -113,7 +115,7 @@ def _grad_x_result(dx, dy_mean, w_sum, sizes, window) -> tuple[int, int, int, in
 
 def _grad_x_executes(dx, dy_mean, w_sum, sizes, window) -> Ops:
     rows, columns, terms, groups = _grad_x_result(dx, dy_mean, w_sum, sizes, window)
-    tile = tile_of(rows, columns, terms)
+    tile = tile_of(rows, columns, terms, dx.dtype)
     return tile.macs(rows, columns, up(terms, tile.depth) * tile.depth) * groups
 
 

@@ -8,7 +8,7 @@ from ...compiler.lower import Lowering
 from ...kernels.cuda import jit
 from ...kernels.cuda import late as cuda
 from ...ops import matmul
-from .tile import Tile, Tiled, adder, tile_of, up
+from .tile import ALIGNED, Tile, Tiled, adder, handing_over, tile_of, up
 
 
 def products(tile: Tile, dtype):
@@ -18,17 +18,18 @@ def products(tile: Tile, dtype):
     load neighbouring elements of a factor go along the side on which its elements lie together.
     """
     rows, columns, depth, each_row, each_column = tile
-    down, across, threads = tile.down, tile.across, tile.threads
+    threads, result_shape, each = tile.threads, (rows, columns), (each_row, each_column)
     loads, more = rows * depth // threads, columns * depth // threads
-    own_shape, other_shape, each = (depth, rows + 1), (depth, columns + 1), (each_row, each_column)
-    zero, add = dtype(0), adder(tile)
+    own_shape, other_shape, line = tile.own, tile.other, threads // columns
+    zero, add, hand_over = dtype(0), adder(tile), handing_over(tile)
 
     @jit
     def kernel(c, a, b, sizes, strides):
         m, n, k = sizes
         a_row, a_step, b_step, b_column = strides
-        own = cuda.shared.array(own_shape, dtype)  # each on a line of its own: the simulator tells them apart by it
-        other = cuda.shared.array(other_shape, dtype)
+        own = cuda.shared.array(own_shape, dtype, ALIGNED)  # each on a line: the simulator knows them by it
+        other = cuda.shared.array(other_shape, dtype, ALIGNED)
+        result = cuda.shared.array(result_shape, dtype, ALIGNED)
         total = cuda.local.array(each, dtype)
         t = cuda.threadIdx.x
         top, side, group = cuda.blockIdx.x * rows, cuda.blockIdx.y * columns, cuda.blockIdx.z
@@ -53,12 +54,14 @@ def products(tile: Tile, dtype):
             cuda.syncthreads()
             add(total, own, other, t)
             cuda.syncthreads()
-        for i in range(each_row):
-            row = top + t // across + down * i
-            for j in range(each_column):
-                column = side + t % across + across * j
-                if row < m and column < n:
-                    c[group * m * n + row * n + column] = total[i, j]
+        hand_over(result, total, t)
+        cuda.syncthreads()
+        column = side + t % columns
+        if column < n:
+            for rounds in range(rows // line):
+                i = t // columns + line * rounds
+                if top + i < m:
+                    c[group * m * n + (top + i) * n + column] = result[i, t % columns]
 
     return kernel
 
@@ -70,7 +73,7 @@ def _result(c, a, b, sizes, strides) -> tuple[int, int, int, int]:
 
 def _executes(c, a, b, sizes, strides) -> Ops:
     rows, columns, terms, many = _result(c, a, b, sizes, strides)
-    tile = tile_of(rows, columns, terms)
+    tile = tile_of(rows, columns, terms, c.dtype)
     return tile.macs(rows, columns, up(terms, tile.depth) * tile.depth) * many
 
 

@@ -23,6 +23,9 @@ PARAMETER = rf"\.param\s[^,]*?\.[bsuf](\d+)\s+{POINTER}([\w$.]+)(?=\s*(?:,|$|\))
 FIRST_BYTE = 16  # of shared and local memory: none lies at 0
 
 
+PART = " of "  # before the text of what is no instruction of its own
+
+
 class PtxError(ValueError):
     """PTX that this reader does not know, or that a GPU would refuse or run wrongly; the message names the place."""
 
@@ -41,7 +44,8 @@ class Instruction(NamedTuple):
 class Assembled(NamedTuple):
     """What the machine runs.
 
-    code (instructions, FIELDS) int64; text: each instruction as it was written; registers: how many a thread has;
+    code (instructions, FIELDS) int64; text: each instruction as it was written, a vector's with its numbers behind it,
+    each PART of it; registers: how many a thread has;
     constants: register and the 64 bits that it holds from the start; parameters: register and bytes of each argument;
     special: register and which of SPECIAL it holds; shared, local: bytes of a block and of a thread.
     """
@@ -253,12 +257,16 @@ class Assembly:
         if match is None:
             raise PtxError(f"no address: {text}")
         base, offset = self.operand(match[1], scope, names), int(match[2] or 0)
-        kind = re.sub(r"\.v[24]\b", "", op)
-        for part in _names(values) if values.startswith("{") else [values]:
+        kind, size = re.sub(r"\.v[24]\b", "", op), int(re.search(r"\d+$", op)[0]) // 8
+        parts = _names(values) if values.startswith("{") else [values]
+        if len(parts) > 1:
+            self.add(text, self.number(f"aligned.{size * len(parts)}", text), 0, (base,), offset)
+            text = PART + text
+        for part in parts:
             register = self.operand(part, scope, names)
             to, of = (register, (base,)) if loads else (0, (base, register))
             self.add(text, self.number(kind, text), to, of, offset + step)
-            step += int(re.search(r"\d+$", kind)[0]) // 8
+            step += size
 
     def _halves(self, op: str, operands: list[str], text: str, scope: str, names: dict[str, int]) -> None:
         """`mov.b64 {low, high}, whole`, or the other way round."""

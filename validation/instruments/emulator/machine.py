@@ -27,7 +27,7 @@ from numba.extending import intrinsic
 
 from refimpl.kernels.kernel import cached
 
-from .assembly import BARRIER, BRANCH, EXIT, FIRST_BYTE, UNLESS, Assembled, PtxError
+from .assembly import BARRIER, BRANCH, EXIT, FIRST_BYTE, PART, UNLESS, Assembled, PtxError
 
 VIEWS = {  # an operand's type → view of the registers, and how many such there are in one
     "s8": ("I8", 8), "s16": ("I16", 4), "s32": ("I32", 2), "s64": ("I64", 1),
@@ -308,6 +308,8 @@ def _conversions():
 
 def _memory():
     """Loads and stores; those of no named space find it by the address, for each space has a window of its own."""
+    for size in (2, 4, 8, 16, 32):
+        yield f"aligned.{size}", f"at = I64[a] + n\nfault = CROOKED if at % {size} else 0"
     for kind, (_, each) in VIEWS.items():
         if kind == "pred":
             continue
@@ -523,5 +525,6 @@ class Machine:
             raise PtxError(f"{kernel.name}: {FAULTS[number]} ({where}): {kernel.text[place]}")
         found: Counter[str] = Counter()
         for text, count in zip(kernel.text, counts.tolist(), strict=True):
-            found[text.split()[0]] += count
+            if not text.startswith(PART):
+                found[text.split()[0]] += count
         return found

@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> None:
     x = rng.standard_normal((given.batch, *graph.size, graph.channels), dtype=np.float32)
     trainer = ri.Trainer(ri.compile(graph, plan, given.batch, backend="cuda"), seed=0)
     trainer.train_step(x, rng.integers(0, 10, given.batch), 1)
+    trainer.backend.synchronise()  # the update too
     found = by_kernel(driver.launched)
     everything = sum(total for _, total, _ in found.values())
     print(f"{'kernel':44s} {'launches':>8s} {'instructions':>14s} {'share':>7s} {'to a MAC':>9s}")
