@@ -149,6 +149,7 @@ def ptx(share="1"):
     that. share: of the passes' own kernels only each so many-th; all others are compiled.
     """
     record, ptxas = json.loads(cuda_code.RESULT.read_text()), cuda_code.assembler()
+    assert ptxas, "there is no ptxas, which comes with the package's [cu12]"
     recorded = record["kernels"] if record["package"] == cuda.package() else {}
     passes = itertools.count()
     for code in cuda_code.every():
@@ -162,12 +163,14 @@ def ptx(share="1"):
             wide = code.wide or ".f64" not in text
             assert wide, f"{code.name} computes in float64 for float32 arrays, which is slow on a GPU"
             assert "dp4a" in text or "words_forward" not in code.name, f"{code.name} has no dots of four bytes"
-            if ptxas and capability in cuda_code.RECORDED and " on " in code.name:
+            if capability in cuda_code.RECORDED and " on " in code.name:
                 now = cuda_code.used(text, capability, ptxas)
-                before = recorded.get(capability, {}).get(code.name)
-                assert not now.spilled, f"{code.name} spills {now.spilled} bytes, it was {before}"
-                more = now.registers - before["registers"] if before else 0
-                assert more <= 16, f"{code.name} takes {now.registers} registers, it was {before}"
+                assert not now.spilled and not now.stack, f"{code.name} spills {now}"
+                if recorded:
+                    before = recorded[capability][code.name]
+                    more = now.registers - before["registers"]
+                    assert more <= 16, f"{code.name} takes {now.registers} registers, it was {before}"
+                    assert now.shared == before["shared"], f"{code.name} takes {now.shared} bytes, it was {before}"
         print("compiled", code.name)
 
 

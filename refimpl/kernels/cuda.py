@@ -74,7 +74,7 @@ def toolkit():
     warnings.filterwarnings("ignore", ".*Grid size [0-9]+ will likely result in GPU under-utilization")  # small nets do
     made = import_module(PACKAGES[package()])
     if simulated():
-        cuda_simulator.teach()
+        cuda_simulator.take_alignments()
     elif package() == "numba_cuda_mlir":
         from .cuda_mlir import teach  # of that package alone
 

@@ -6,7 +6,7 @@ from importlib import import_module
 import numpy as np
 
 
-def teach() -> None:
+def take_alignments() -> None:
     """Let `cuda.shared.array` take an alignment, which a simulated one has no need of.
 
     Arrays of a block are one and the same where they are made on the same line.

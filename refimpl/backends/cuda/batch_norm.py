@@ -16,6 +16,8 @@ from ...kernels.cuda import at
 from ...kernels.kernel import Kernel
 from ..activation import RELU, RELU6
 
+ROWS = 4  # pixels of a channel that one thread norms, beside whose index little is to be computed
+
 
 def norm_slices(t, partial, x, length=1):
     """Mean and sum of squares about it of each channel over `length` rows of x, (pixels, C): partial, (slices, 2, C).
@@ -56,17 +58,21 @@ def norm_statistics(t, mean, var, unbiased_var, inv_std, partial, rows=1, length
 
 
 def normalise(t, y, x, gamma, beta, mean, inv_std, residual, act=0):
-    """y ← act(γ·(x − mean)·inv_std + β + residual), maps (pixels, C), the rest (C,). For pixels·C items."""
-    row, c = divmod(t, y.shape[1])
-    zero = y.dtype.type(0)
-    value = (x[at(row), at(c)] - mean[at(c)]) * inv_std[at(c)] * gamma[at(c)] + beta[at(c)]
-    if residual.shape[0]:
-        value += residual[at(row), at(c)]
-    if act >= RELU:
-        value = zero if value <= zero else value
-    if act == RELU6:
-        value = y.dtype.type(6) if value >= y.dtype.type(6) else value
-    y[at(row), at(c)] = value
+    """y ← act(γ·(x − mean)·inv_std + β + residual), maps (pixels, C), the rest (C,), ROWS pixels of a channel each."""
+    group, c = divmod(t, y.shape[1])
+    zero, middle, factor, shift = y.dtype.type(0), mean[at(c)], inv_std[at(c)], beta[at(c)]
+    end = (group + 1) * ROWS
+    if end > y.shape[0]:
+        end = y.shape[0]
+    for row in range(group * ROWS, end):
+        value = (x[at(row), at(c)] - middle) * factor * gamma[at(c)] + shift
+        if residual.shape[0]:
+            value += residual[at(row), at(c)]
+        if act >= RELU:
+            value = zero if value <= zero else value
+        if act == RELU6:
+            value = y.dtype.type(6) if value >= y.dtype.type(6) else value
+        y[at(row), at(c)] = value
 
 
 def norm_gradient_slices(t, partial, dy, mask, x, mean, inv_std, pixels=1, length=1):
@@ -103,16 +109,27 @@ def norm_gradients(t, dgamma, dbeta, partial):
 
 
 def norm_grad_x(t, dx, dy, mask, x, gamma, mean, inv_std, dgamma, dbeta, pixels=1):
-    """dx ← γ·inv_std·(dy − (dβ + x̂·dγ) / M), maps (pixels, C), the rest (C,), dy where mask, (N, B), has a bit."""
-    row, c = divmod(t, dx.shape[1])
-    value = dy[at(row), at(c)]
-    if mask.shape[0]:
-        n = row // pixels
-        e = (row - n * pixels) * dx.shape[1] + c
-        value = value if (mask[at(n), at(e >> 3)] >> (e & 7)) & 1 else dx.dtype.type(0)
-    normal = (x[at(row), at(c)] - mean[at(c)]) * inv_std[at(c)]
-    taken = (dbeta[at(c)] + normal * dgamma[at(c)]) / dx.dtype.type(dx.shape[0])
-    dx[at(row), at(c)] = gamma[at(c)] * inv_std[at(c)] * (value - taken)
+    """dx ← γ·inv_std·(dy − (dβ + x̂·dγ) / M), maps (pixels, C), the rest (C,), dy where mask, (N, B), has a bit.
+
+    ROWS pixels of a channel each.
+    """
+    group, c = divmod(t, dx.shape[1])
+    middle, factor, zero = mean[at(c)], inv_std[at(c)], dx.dtype.type(0)
+    of_gamma, of_beta, many = dgamma[at(c)], dbeta[at(c)], dx.dtype.type(dx.shape[0])
+    end = (group + 1) * ROWS
+    if end > dx.shape[0]:
+        end = dx.shape[0]
+    n = group * ROWS // pixels
+    for row in range(group * ROWS, end):
+        value = dy[at(row), at(c)]
+        if mask.shape[0]:
+            while row >= (n + 1) * pixels:
+                n += 1
+            e = (row - n * pixels) * dx.shape[1] + c
+            value = value if (mask[at(n), at(e >> 3)] >> (e & 7)) & 1 else zero
+        normal = (x[at(row), at(c)] - middle) * factor
+        taken = (of_beta + normal * of_gamma) / many
+        dx[at(row), at(c)] = gamma[at(c)] * factor * (value - taken)
 
 
 def _statistics_executes(items, mean, var, unbiased_var, inv_std, partial, rows, length, eps) -> Ops:

@@ -43,10 +43,10 @@ class Cut(NamedTuple):
         return Prefix(Buffer(f"{call.node}.parts", (self.number, 2, channels), dtype, "arena"), self.slices)
 
 
-def each_row(x: Buffer) -> AtBatch:
-    """The elements of a map, for n samples."""
-    each = x.batched * math.prod(x.shape[1:])
-    return AtBatch(lambda n: n * each)
+def of_rows(x: Buffer) -> AtBatch:
+    """The items of what norms `ROWS` pixels of a channel of a map each, for n samples."""
+    each, channels = x.batched * math.prod(x.shape[1:-1]), x.shape[-1]
+    return AtBatch(lambda n: up(n * each, kernels.ROWS) * channels)
 
 
 def statistics(lowering: Lowering, call: Call) -> list[Launch] | None:
@@ -81,7 +81,7 @@ def forward(lowering: Lowering, call: Call) -> list[Launch] | None:
     residual = pixels(chain.residual.reshape(shape)) if chain.sum else absent(2, y.dtype)
     given = [a[name] for name in ("gamma", "beta", "mean", "inv_std")]
     x = pixels(a["x"])
-    args = (each_row(a["x"]), y, x, *given, residual, activation(chain.rectifier))
+    args = (of_rows(a["x"]), y, x, *given, residual, activation(chain.rectifier))
     return [Launch(named(chain.calls), kernels.NORMALISE, args, present(x, *given, residual), (y,), chain.calls)]
 
 
@@ -120,7 +120,7 @@ def backward(lowering: Lowering, call: Call) -> list[Launch] | None:
     ]  # fmt: skip
     if of_x:
         dx, gamma = of_x.arrays["dx"], of_x.arrays["gamma"]
-        args = (each_row(dx), pixels(dx), dy, mask, x, gamma, mean, inv_std, dgamma, dbeta, each)
+        args = (of_rows(dx), pixels(dx), dy, mask, x, gamma, mean, inv_std, dgamma, dbeta, each)
         reads = present(dy, mask, x, gamma, mean, inv_std, dgamma, dbeta)
         launches.append(Launch(of_x.name, kernels.GRAD_X, args, reads, (dx,), (of_x,)))
     return launches
