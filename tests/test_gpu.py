@@ -11,7 +11,7 @@ from costmodel import predict
 from costmodel.device import gpu_calibration
 from refimpl import backends
 from refimpl.backends.cuda import batch_norm, replay
-from refimpl.backends.cuda.alike import OfEach
+from refimpl.backends.cuda.alike import SHARE, OfEach
 from refimpl.backends.cuda.convolution import geometry_of, slices_of
 from refimpl.backends.cuda.depthwise import Unrolled
 from refimpl.backends.cuda.gpu import Gpu
@@ -295,7 +295,7 @@ def test_the_optimizer_runs_over_all_parameters_in_one_launch():
     ops = executed(launch, 8, predict.call_counts)
     assert ops.mul == sum(units["mul"] for units in counted) > 0 < ops.add == sum(units["add"] for units in counted)
     table = launch.args[1].rows
-    assert launch.args[0] == table[-1].end and sum(row.items for row in table) == sum(
+    assert launch.args[0] * SHARE == table[-1].end and sum(row.items for row in table) == sum(
         math.prod(program.step.parameters[name].shape) for name in program.step.gradients
     )
     assert all(row.end % 128 == 0 for row in table)  # no warp works for two of them

@@ -21,6 +21,8 @@ from ...kernels.kernel import helper
 from ...kernels.passes import Pass
 from ...ops import adam, batch_norm, clip_norm, finiteness, sgd
 
+SHARE = 4  # items of a thread, which finds once where the arrays of its call lie
+
 
 @helper
 def row_of(table, t):
@@ -36,7 +38,7 @@ def row_of(table, t):
 
 
 class OfEach:
-    """A kernel `(items, table, *memories, *shared, *attributes)` that runs a pass's body for the calls of a table.
+    """A kernel `(threads, table, *memories, *shared, *attributes)` that runs a pass's body for the calls of a table.
 
     own: the arrays that each call has for itself, each a part of a memory; the others are shared by all of them.
     """
@@ -55,23 +57,29 @@ class OfEach:
             "    found = cuda.shared.array(1, np.int64)",
             *(f"    {line}" for line in cuda.STRIDING),
             "        if cuda.threadIdx.x == 0:",
-            "            found[0] = row_of(table, t)",
+            "            found[0] = row_of(table, t * SHARE)",
             "        cuda.syncthreads()",
             "        row = found[0]",
             "        first = 0 if row == 0 else table[row - 1, 0]",
-            "        if t - first < table[row, 1]:",
+            "        own = (t - cuda.threadIdx.x) * SHARE + cuda.threadIdx.x - first",
         ]
         for i, a in enumerate(self.own):
             start, length = f"table[row, {2 + 2 * i}]", f"table[row, {3 + 2 * i}]"
-            lines.append(f"            {a} = all_{a}[{start} : {start} + {length}]")
-        lines.append(f"            item(t - first, {', '.join(names)})")
+            lines.append(f"        {a} = all_{a}[{start} : {start} + {length}]")
+        lines += [
+            "        for _ in range(SHARE):",
+            "            if own < table[row, 1]:",
+            f"                item(own, {', '.join(names)})",
+            "            own += cuda.blockDim.x",
+        ]
         lines += ["        cuda.syncthreads()", f"        {cuda.STRIDE}"]
         return "\n".join(lines)
 
     def function(self) -> Callable:
         """The same, not compiled."""
         file = cast(str, inspect.getsourcefile(self.passed.body))  # Numba's disk cache asks where a kernel comes from
-        scope: dict = {"np": np, "cuda": cuda.toolkit(), "item": cuda.device(self.passed.body), "row_of": row_of}
+        scope: dict = {"np": np, "cuda": cuda.toolkit(), "item": cuda.device(self.passed.body)}
+        scope |= {"row_of": row_of, "SHARE": SHARE}
         scope |= {"__name__": self.__module__, "__file__": file}
         exec(compile(self.source(), file, "exec"), scope)
         return cuda.with_toolkit(scope[self.__name__])
@@ -81,10 +89,10 @@ class OfEach:
         """The CUDA kernel."""
         return cuda.compiled(self.function())
 
-    def __call__(self, items: int, *args, stream=0) -> None:
-        """Launch it in a stream."""
-        blocks, threads = cuda.grid(items)
-        self.loop[blocks, threads, stream](items, *args)
+    def __call__(self, threads: int, *args, stream=0) -> None:
+        """Launch it in a stream. threads: each with SHARE items."""
+        blocks, block = cuda.grid(threads)
+        self.loop[blocks, block, stream](threads, *args)
 
 
 @cache
@@ -109,7 +117,7 @@ def together(lowering: Lowering, call: Call) -> list[Launch] | None:
     args = dict(
         zip([*passed.arrays, *passed.attributes], passed.arguments(call.arrays, call.attrs, dtype), strict=True)
     )
-    end, rows, (_, step) = 0, [], cuda.grid(1)  # no block works for two calls
+    end, rows, step = 0, [], SHARE * cuda.grid(1)[1]  # no block works for two calls
     for c in calls:
         items = passed.count_items(c.sizes)
         end += -(-items // step) * step
@@ -118,7 +126,11 @@ def together(lowering: Lowering, call: Call) -> list[Launch] | None:
     shared = [value for name, value in args.items() if name not in own]
     reads, writes = once(b for c in calls for b in c.reads), once(b for c in calls for b in c.writes)
     name = f"{passed} of {len(calls)} arrays"
-    return [Launch(name, of_each(passed, own), (end, Segments(tuple(rows)), *memories, *shared), reads, writes, calls)]
+    return [
+        Launch(
+            name, of_each(passed, own), (end // SHARE, Segments(tuple(rows)), *memories, *shared), reads, writes, calls
+        )
+    ]
 
 
 def once(buffers: Iterable[Buffer]) -> tuple[Buffer, ...]:
