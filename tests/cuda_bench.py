@@ -88,7 +88,9 @@ def products():
     """All three products of a linear layer."""
     for made in FACTORS:
         product = GpuProduct(70, 9, 20, made)
-        assert product.error() < 1e-6 and len(product.ours().milliseconds(2)) == 2
+        work = product.ours()
+        assert [call.passed.writes for call in work.calls] == [[made]] and len(work.milliseconds(2)) == 2
+        assert product.error() < 1e-6
         print(f"product {made}", flush=True)
 
 
