@@ -20,7 +20,8 @@ def run(
     """Time the cases of some names, default all that can run here; returns the record.
 
     backend: "cuda" for the cases of a GPU alone, whose names need no `gpu-` then; None for those of the names.
-    Malformed for an unknown case or peer and for a peer that is not installed, Refused where a result is wrong.
+    Malformed for an unknown case or peer and for a peer that is not installed. Refused where a side of ours fails or
+    its result is wrong: its record has the cases that were finished before.
     """
     if backend not in (None, CUDA):
         raise options.unknown("--backend", backend, [CUDA])
@@ -28,6 +29,7 @@ def run(
         options.at_least_1(name, value)
     if peer == "torch" and importlib.util.find_spec("torch") is None:
         raise Malformed("the peer torch is not installed: pip install torch, or leave out --peer")
+    told = {"peer": peer, "threads": threads}
     try:
         if backend == CUDA:
             chosen = [name if f"{name}-".startswith(GPU) else GPU + name for name in names] or ["gpu"]
@@ -36,6 +38,6 @@ def run(
         cases = bench.run_cases(chosen, peer, threads, repeats, turns, watch)
     except ValueError as e:
         raise Malformed(str(e)) from None
-    except RuntimeError as e:
-        raise Refused(str(e), {"cases": []}) from None
-    return {"ok": True, "peer": peer, "threads": threads, "cases": cases, **provenance()}
+    except bench.Unfinished as e:
+        raise Refused(str(e), {**told, "cases": e.records, **provenance()}) from None
+    return {"ok": True, **told, "cases": cases, **provenance()}

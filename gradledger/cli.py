@@ -283,14 +283,20 @@ def bench(
 ) -> None:
     """Time steps and kernels, each side in own processes: filtered, step, block, start, method, integers, gpu."""
     from . import bench as work
-    from . import show
+    from . import show, show_bench
+    from .errors import Refused
 
-    with show.counter("timing", quiet=as_json) as watch:
-        record = work.run(names or [], backend, peer, threads, repeats, turns, watch)
+    try:
+        with show.counter("timing", quiet=as_json) as watch:
+            record = work.run(names or [], backend, peer, threads, repeats, turns, watch)
+    except Refused as e:
+        if not as_json and e.record["cases"]:
+            show_bench.timed(e.record)
+        raise
     if as_json:
         emit(record)
     else:
-        show.timed(record)
+        show_bench.timed(record)
 
 
 @app.command(cls=Command)

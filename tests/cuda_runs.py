@@ -16,14 +16,13 @@ from cuda_steps import CLASSES, DRIVERS, run_mode
 import refimpl as ri
 from costmodel import predict
 from costmodel.device import calibration, gpu_calibration
-from gradledger import adapt, finish, show
+from gradledger import adapt, finish
 from gradledger.errors import Malformed
 from gradledger.settings import AdaptSettings
 from refimpl.compiler.lower import BACKENDS
 from refimpl.graph import INPUT, Graph
 from refimpl.kernels import cuda
-from validation.bench.gpu import GpuFiltered, GpuProduct, GpuStep
-from validation.bench.queued import CALLS
+from validation.bench.gpu import GpuFiltered
 
 
 def commands(folder):
@@ -90,22 +89,6 @@ def add_one(y):
         y[t] += 1
 
 
-def benched():
-    """What `bench --backend cuda` times: steps, a layer's launches, and each kernel's share of the roofline.
-
-    Events of the stand-in lie a millisecond apart, whatever is queued between them.
-    """
-    gpu_calibration.QUEUED = gpu_calibration.ROUNDS = 1
-    step, product = GpuStep("watch", (1, 8), 2), GpuProduct(70, 9, 20)
-    np.testing.assert_allclose(step.ours().milliseconds(1), [1 / CALLS])
-    assert step.error() < step.tolerance
-    told = step.predicted()
-    assert told["launch_share"] > 0 and sum(k["launches"] for k in told["kernels"]) == told["launches"]
-    assert all(k["ms"] == k["launches"] and 0 < k["share"] < 1 for k in told["kernels"])
-    show.on_gpu({"name": "gpu-step", "ours_ms": 1.0, "peer_eager_ms": 2.0, "peer_ms": 2.0} | told)
-    assert product.error() < 1e-6 and len(product.ours().milliseconds(2)) == 2
-
-
 def tiny(folder):
     """A small net and data for it."""
     g = Graph("tiny", (4, 4), 2)
@@ -152,8 +135,6 @@ def faults(folder):
         assert made(name, resume=True) == undisturbed
         print(name, flush=True)
     captured_beside_garbage()
-    if cuda.package() == "numba_cuda":  # much is compiled for it
-        benched()
 
 
 def no_process(*args, **more):

@@ -2,18 +2,20 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numba
 import pytest
 import torch
 
 import refimpl as ri
-from costmodel.device import device
+from costmodel.device import device, rates
 from gradledger import cli
 from validation import bench
-from validation.bench import blocks, filtered, forward, gpu, methods, quantized, steps
+from validation.bench import blocks, filtered, forward, gpu, methods, quantized, roofline, steps
 
 TINY = filtered.Filtered(8, 9, 7, 2, batch=2)
 
@@ -204,11 +206,134 @@ def test_peers_that_are_pytorchs_are_timed_where_it_is_asked_for(monkeypatch):
     asked = []
     monkeypatch.setattr(bench, "launch", lambda side, *_: asked.append(side) or {"times": [1.0], "error": 1e-7})
     monkeypatch.setattr(gpu.GpuProduct, "predicted", lambda self: {})
-    (name,) = bench.choose(["gpu-product-4096x4096x4096"])
+    *_, name = bench.choose(["gpu-product-4096x4096x4096"])
+    assert name == "gpu-product-4096x4096x4096-dw"
     for peer, sides in ((None, ["check", "ours"]), ("torch", ["check", "ours", "cublas"])):
         asked.clear()
         (record,) = bench.run_cases([name], peer, turns=1)
         assert asked == sides and (record["ratio"] is None) == (peer is None)
+
+
+def failing(side, name, *_):
+    """As `launch`, of sides of which some fail."""
+    if side == "compiled" or (side, name.split("-")[1]) == ("ours", "product"):
+        raise RuntimeError(f"{side} failed on {name}: TritonMissing: there is no [Triton] here")
+    if side == "check":
+        return {"error": 1e-7}
+    return {"times": [2.0 if side == "ours" else 4.0]}
+
+
+def test_a_side_of_pytorch_that_fails_is_told_and_the_others_go_on(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(bench, "launch", lambda side, *more: asked.append(side) or failing(side, *more))
+    monkeypatch.setattr(gpu.GpuStep, "predicted", lambda self: {"captured": False, "why_not": "it [refuses]"})
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bench", "gpu-step-lenet5", "--peer", "torch", "--turns", "2", "--json"])
+    assert stopped.value.code == 0
+    (found,) = json.loads(capsys.readouterr().out)["cases"]
+    sentence = "compiled failed on gpu-step-lenet5-28x28-batch64: TritonMissing: there is no [Triton] here"
+    assert found["failed"] == {"compiled": sentence} and "peer_compiled_ms" not in found
+    assert (found["ours_ms"], found["peer_channels_last_ms"], found["ratio"]) == (2.0, 4.0, 0.5)
+    assert asked == ["check", "ours", "eager", "channels_last", "compiled", "ours", "eager", "channels_last"]
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "gpu-step-lenet5", "--peer", "torch"])
+    out = capsys.readouterr().out
+    assert f"\n{sentence}\n" in out and "launches are made one by one: it [refuses]\n" in out
+
+
+def test_all_sides_of_pytorch_may_fail(monkeypatch, capsys):
+    def alone(side, *_):
+        if side.startswith("torch"):
+            raise RuntimeError(f"{side} failed")
+        return {"times": [1.0], "error": 1e-7}
+
+    monkeypatch.setattr(bench, "launch", alone)
+    (found,) = bench.run_cases(["filtered-6-patch2"], "torch", turns=2)
+    assert found["failed"] == {side: f"{side} failed" for side in bench.PEERS["torch"]} and found["ratio"] is None
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "filtered-6-patch2", "--peer", "torch"])
+    assert "\ntorch-nchw failed\ntorch-nhwc failed\n" in capsys.readouterr().out
+
+
+def test_what_was_timed_before_a_side_of_ours_fails_is_kept(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "launch", failing)
+    monkeypatch.setattr(gpu.GpuStep, "predicted", lambda self: {})
+    names = ["gpu-step-lenet5", "gpu-product-4096x4096x4096-y"]
+    for more in ([], ["--json"]):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["bench", *names, *more])
+        assert stopped.value.code == 1
+        printed = capsys.readouterr()
+        assert "ours failed on gpu-product-4096x4096x4096-y: TritonMissing" in printed.err
+        assert "gpu-step-lenet5-28x28-batch64" in printed.out
+    record = json.loads(printed.out)
+    assert [found["ours_ms"] for found in record["cases"]] == [2.0] and not record["ok"] and record["machine"]
+
+
+def test_a_peer_of_ours_that_fails_is_an_error(monkeypatch):
+    def broken(side, *_):
+        if side == "backprop":
+            raise RuntimeError("backprop failed")
+        return {"times": [1.0], "error": 1e-7}
+
+    monkeypatch.setattr(bench, "launch", broken)
+    monkeypatch.setitem(methods.CASES, "method-tiny", methods.MethodCase("lenet5", (28, 28), 4, RULES[0]))
+    with pytest.raises(bench.Unfinished, match="^backprop failed$") as stopped:
+        bench.run_cases(["method-tiny"], peer="torch")
+    assert stopped.value.records == []
+
+
+def test_the_last_line_of_a_side_that_fails_is_the_error(monkeypatch):
+    class Talks:
+        tolerance = 1.0
+
+        def ours(self):
+            raise ValueError("no compiler\n\nset LOGS to learn more")
+
+    monkeypatch.setattr(bench, "cases", lambda: {"talks": Talks()})
+    monkeypatch.setattr(sys, "argv", ["bench", "ours", "talks", "1", "1"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("validation.bench.__main__")
+    assert stopped.value.code == "ValueError: no compiler"
+
+
+def test_an_error_is_held_against_that_of_rounding_where_it_may_be_large(monkeypatch, capsys):
+    case = gpu.GpuStep("lenet5", (28, 28), 4)
+    assert 0 < case.rounding() < 1e-4
+    monkeypatch.setattr(gpu.GpuStep, "rounding", lambda self: 0.2)
+    monkeypatch.setitem(gpu.CASES, "gpu-step-tiny", case)
+    for error, told in ((0.009, {"error": 0.009}), (0.5, {"error": 0.5, "rounding": 0.2})):
+        monkeypatch.setattr(gpu.GpuStep, "error", lambda self, error=error: error)
+        assert bench.run_side("check", "gpu-step-tiny", 1, 1) == told
+        monkeypatch.setattr(bench, "launch", lambda *_, told=told: {"times": [1.0], **told})
+        assert bench.check("gpu-step-tiny", case, 1)["error"] == error
+    monkeypatch.setattr(gpu.GpuStep, "predicted", lambda self: {})
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "gpu-step-tiny"])
+    assert "the error is 5e-01, where rounding alone carries our kernels on the CPU 2e-01" in capsys.readouterr().out
+    monkeypatch.setattr(bench, "launch", lambda *_: {"error": 0.7, "rounding": 0.2})
+    with pytest.raises(RuntimeError, match="ours is wrong by 7.0e-01 on gpu-step-tiny, more than 6e-01"):
+        bench.check("gpu-step-tiny", case, 1)
+
+
+def test_a_launch_without_bytes_or_products_has_no_share_of_the_roofline(monkeypatch):
+    class Timed:
+        def __init__(self, program):
+            self.program = program
+
+        def launches(self, *_):
+            for kernel, mac, far, seconds in (("none", 0, 0, 0.0), ("sum", 1e6, 0, 2.0), ("copy", 0, 4e6, 8.0)):
+                yield rates.TimedLaunch(kernel, {"call": 1.0, "mac": mac, "far": far}, seconds, 0)
+
+    monkeypatch.setattr(roofline.gpu_calibration, "TimedProgram", Timed)
+    described = SimpleNamespace(lanes=2, clock_hz=5e5, bandwidth=1e6)
+    monkeypatch.setattr(roofline.cuda, "described", lambda: described)
+    found = roofline.kernels(None)
+    assert [(k["kernel"], k["ms"], k["share"]) for k in found] == [
+        ("copy", 8e3, 0.5),
+        ("sum", 2e3, 0.5),
+        ("none", 0, 0),
+    ]
 
 
 def test_the_backend_cuda_has_cases_of_its_own(monkeypatch, capsys):

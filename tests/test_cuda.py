@@ -115,6 +115,18 @@ def test_a_gpu_that_vanishes_or_has_no_memory_loses_nothing(package, tmp_path):
     assert made.stdout.endswith("without memory\nvanishes after 0.3\nvanishes after 0.6\ndone\n")
 
 
+def test_what_the_bench_times_waits_for_nothing_and_is_right():
+    made = run_kind("numba_cuda", "benched", "cuda_bench.py")
+    for part in (
+        "steps",
+        "around",
+        "sections are replayed as graphs",
+        "launches are made one by one: ValueError: no g",
+    ):
+        assert part in made.stdout
+    assert made.stdout.endswith("product y\nproduct dx\nproduct dw\ndone\n")
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_driver_of_an_older_cuda_is_told(package, tmp_path):
     run_kind(package, "too_old", "cuda_runs.py", str(tmp_path))

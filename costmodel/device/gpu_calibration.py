@@ -44,7 +44,8 @@ def measure(
         if i and time.perf_counter() - began > seconds:
             break
         watch(i, len(cases), case.kind)
-        samples += TimedProgram(case.program(plan, 1, gpu.BACKEND, larger)).launches(counted, i)
+        timed = TimedProgram(case.program(plan, 1, gpu.BACKEND, larger))
+        samples += [*timed.launches(counted, i), *timed.around(i)]
         done = i + 1
     steadiness = {"cases": done, "of": len(cases), "seconds": time.perf_counter() - began}
     return Rates(rates.fit(samples), rates.spread(samples)), steadiness
@@ -95,7 +96,7 @@ class TimedProgram:
             self.runner.write(name, n, value)
 
     def launches(self, counted: Counted, case: int) -> list[TimedLaunch]:
-        """The seconds of each launch, in the order of a step, and of what is around those of a step."""
+        """The seconds of each launch, in the order of a step."""
         program, n, found = self.program, self.program.batch, []
         terms = gpu.work(program, (executed(launch, n, counted) for launch in program.order))
         self.fill()
@@ -106,8 +107,6 @@ class TimedProgram:
             self.waited(queue)
             times = [self.on_gpu(queue) / QUEUED for _ in range(ROUNDS)]
             found.append(TimedLaunch(kernel(launch), amounts, float(np.median(times)), case))
-        if program.training:
-            found.append(TimedLaunch(HOST, {"call": 1.0}, self.around(), case))
         return found
 
     def on_gpu(self, queue: Sequence) -> float:
@@ -123,14 +122,32 @@ class TimedProgram:
         self.backend.synchronise()
         return time.perf_counter() - started
 
-    def around(self) -> float:
-        """Seconds of a step that are none of its sections."""
-        steps, sections = [], []
-        for _ in range(ROUNDS + 2):
-            started = time.perf_counter()
-            self.trainer.train_step(self.x, self.y, 10)
-            steps.append(time.perf_counter() - started)
+    def around(self, case: int) -> list[TimedLaunch]:
+        """The seconds of a step of a run that are none of its sections; of none where the program only infers."""
+        if not self.program.training:
+            return []
+        steps, sections, n = [], [], self.program.batch
+        for _ in range(ROUNDS + 1):  # the first compiles, loads and captures
+            steps.append(self.of_a_step())
+            queue = [call for section in self.program.sections for call in self.runner.ready(section, n)]
             self.fill()
-            ran = (self.runner.ready(section, self.program.batch) for section in self.program.sections)
-            sections.append(sum(map(self.waited, ran)))
-        return float(max(np.median(steps[2:]) - np.median(sections[2:]), 1e-9))
+            sections.append(self.on_gpu(queue))
+        seconds = float(np.median(steps[1:]) - np.median(sections[1:]))
+        return [TimedLaunch(HOST, {"call": 1.0}, max(seconds, 1e-9), case)]
+
+    def of_a_step(self) -> float:
+        """Seconds of each of as many steps as a run waits for together, with the look at what came of them."""
+        started = time.perf_counter()
+        for _ in range(self.backend.ahead):
+            queue_step(self.trainer, self.x, self.y)
+        self.trainer.settle()
+        return (time.perf_counter() - started) / self.backend.ahead
+
+
+def queue_step(trainer: ri.Trainer, x: np.ndarray, y: np.ndarray) -> None:
+    """Queue a step on x (n, H, W, C) and y (n,) as a run of one step does, which waits for it in `trainer.settle` only.
+
+    A trainer's first step is waited for. Who queues more than `backend.ahead` of them settles in between.
+    """
+    with trainer.backend.work(trainer.program.threads):
+        trainer._make(lambda: (x, y), 1)  # `Trainer.steps` would gather a batch for each, which no peer of a bench does

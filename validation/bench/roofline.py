@@ -4,7 +4,6 @@ from collections import defaultdict
 
 import refimpl as ri
 from costmodel.device import gpu_calibration
-from costmodel.device.kernels import HOST
 from costmodel.predict import call_counts
 from refimpl.kernels import cuda
 
@@ -20,11 +19,10 @@ def kernels(program: ri.Program) -> list[dict]:
     macs_a_second = gpu.lanes * gpu.clock_hz
     found = defaultdict[str, list](list)
     for launch in gpu_calibration.TimedProgram(program).launches(call_counts, 0):
-        if launch.kernel != HOST:
-            least = max(launch.terms["mac"] / macs_a_second, launch.terms["far"] / gpu.bandwidth)
-            found[launch.kernel].append((launch.seconds, least))
+        moves = launch.terms["far"] / gpu.bandwidth if launch.terms["far"] else 0.0
+        found[launch.kernel].append((launch.seconds, max(launch.terms["mac"] / macs_a_second, moves)))
     sums = {name: [sum(column) for column in zip(*each, strict=True)] for name, each in found.items()}
     return [
-        {"kernel": name, "launches": len(found[name]), "ms": 1e3 * seconds, "share": least / seconds}
+        {"kernel": name, "launches": len(found[name]), "ms": 1e3 * seconds, "share": least / seconds if least else 0.0}
         for name, (seconds, least) in sorted(sums.items(), key=lambda item: -item[1][0])
     ]

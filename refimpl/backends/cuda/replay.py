@@ -13,13 +13,15 @@ class Replayed:
     """Call it to make the launches `calls`, which always have the same arguments.
 
     The first time compiles and loads the kernels, which no capture may. The second captures them, and from then on the
-    graph is launched. state: "plain" where the driver captures nothing, with the reason in `why`.
+    graph is launched. state: "plain" where nothing is captured, with the reason in `why`.
     """
 
     def __init__(self, calls: Sequence[Queued], stream):
         self.calls, self.stream = calls, stream
         self.graph, self.why = None, ""
         self.state = "new" if captures() else "plain"
+        if self.state == "plain":
+            self.why = "the GPU is simulated" if cuda.simulated() else f"{CAPTURES} is 0"
 
     def __call__(self) -> None:
         if self.state == "loaded":
