@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 from ...compiler.executed import NOTHING, Ops, executes
-from ...kernels.cuda import device, jit, simulated
+from ...kernels.cuda import at, device, jit, simulated
 from ...kernels.cuda import late as cuda
 from ..activation import RELU, RELU6
 from .tile import ALIGNED, Tile, Tiled, adder, handing_over, tile_of, up
@@ -46,16 +46,16 @@ def finishing(tile: Tile, dtype):
                 if top + i < y.shape[0]:
                     value = result[i, t % columns]
                     if scale.shape[0]:
-                        value *= scale[k]
+                        value *= scale[at(k)]
                     if shift.shape[0]:
-                        value += shift[k]
+                        value += shift[at(k)]
                     if residual.shape[0]:
-                        value += residual[top + i, k]
+                        value += residual[at(top + i), at(k)]
                     if act >= RELU:
                         value = zero if value <= zero else value
                     if act == RELU6:
                         value = six if value >= six else value
-                    y[top + i, k] = value
+                    y[at(top + i), at(k)] = value
 
     return device(finish)
 
@@ -98,14 +98,14 @@ def forward(tile: Tile, dtype):
                     for i in range(loads):
                         value, there = zero, place[t // depth + lanes * i]
                         if there >= 0 and c < channels:
-                            value = x[there, group * channels + c]
+                            value = x[at(there), at(group * channels + c)]
                         own[t % depth, t // depth + lanes * i] = value
                     k = side + t % columns
                     for i in range(more):
                         c = start + t // columns + line * i
                         value = zero
                         if c < channels and k < outputs:
-                            value = w[r, s, c, group * outputs + k]
+                            value = w[at(r), at(s), at(c), at(group * outputs + k)]
                         other[t // columns + line * i, t % columns] = value
                     cuda.syncthreads()
                     add(total, own, other, t)
@@ -166,18 +166,18 @@ def grad_x(tile: Tile, dtype):
                         value, pixel = zero, place[t // depth + lanes * i]
                         if pixel >= 0 and there:
                             n = sample[t // depth + lanes * i]
-                            value = dy[n * out_h * out_w + pixel, k]
+                            value = dy[at(n * out_h * out_w + pixel), at(k)]
                             if scale.shape[0]:
-                                value *= scale[k]
+                                value *= scale[at(k)]
                             if mask.shape[0]:
                                 e = pixel * dy.shape[1] + k
-                                value = value if (mask[n, e >> 3] >> (e & 7)) & 1 else zero
+                                value = value if (mask[at(n), at(e >> 3)] >> (e & 7)) & 1 else zero
                         own[t % depth, t // depth + lanes * i] = value
                     for i in range(more):
                         c = side + t // depth + lanes * i
                         value = zero
                         if c < channels and there:
-                            value = w[r, s, c, k]
+                            value = w[at(r), at(s), at(c), at(k)]
                         other[t % depth, t // depth + lanes * i] = value
                     cuda.syncthreads()
                     add(total, own, other, t)
@@ -189,7 +189,7 @@ def grad_x(tile: Tile, dtype):
             for rounds in range(rows // line):
                 i = t // columns + line * rounds
                 if top + i < dx.shape[0]:
-                    dx[top + i, group * channels + c] = result[i, t % columns]
+                    dx[at(top + i), at(group * channels + c)] = result[i, t % columns]
 
     return kernel
 
@@ -244,20 +244,20 @@ def grad_w(tile: Tile, dtype):
                         d = t // rows + lanes * i
                         value = zero
                         if place[start + d] >= 0 and c < channels:
-                            value = x[place[start + d], group * channels + c]
+                            value = x[at(place[start + d]), at(group * channels + c)]
                         own[d, t % rows] = value
                     for i in range(more):
                         d = t // columns + line * i
                         row = begin + start + d
                         value = zero
                         if row < end and side + t % columns < outputs:
-                            value = dy[row, k]
+                            value = dy[at(row), at(k)]
                             if scale.shape[0]:
-                                value *= scale[k]
+                                value *= scale[at(k)]
                             if mask.shape[0]:
                                 n = sample[start + d]
                                 e = (row - n * out_h * out_w) * dy.shape[1] + k
-                                value = value if (mask[n, e >> 3] >> (e & 7)) & 1 else zero
+                                value = value if (mask[at(n), at(e >> 3)] >> (e & 7)) & 1 else zero
                         other[d, t % columns] = value
                 cuda.syncthreads()
                 if begin + start < end:

@@ -7,7 +7,7 @@ a term says by which rows and columns of the map its tap lies off, and which cha
 import numpy as np
 
 from ...compiler.executed import MUL, NOTHING, Ops, executes
-from ...kernels.cuda import jit
+from ...kernels.cuda import at, jit
 from ...kernels.cuda import late as cuda
 from .convolution import after_sum, finishing
 from .tile import ALIGNED, Tile, Tiled, adder, handing_over, tile_of, up
@@ -61,14 +61,14 @@ def forward_of_few(tile: Tile, dtype):
                 if e < terms and sample[row] >= 0:
                     h, v = high[row] + term[0, e], wide[row] + term[1, e]
                     if 0 <= h and h < height and 0 <= v and v < width:
-                        value = x[sample[row] + h * width + v, term[2, e]]
+                        value = x[at(sample[row] + h * width + v), at(term[2, e])]
                 own[t % depth, row] = value
             k = side + t % columns
             for i in range(more):
                 e = start + t // columns + line * i
                 value = zero
                 if e < terms and k < outputs:
-                    value = w[e, group * outputs + k]
+                    value = w[at(e), at(group * outputs + k)]
                 other[t // columns + line * i, t % columns] = value
             cuda.syncthreads()
             add(total, own, other, t)
@@ -129,20 +129,20 @@ def grad_w_of_few(tile: Tile, dtype):
                         h, v = high[start + d] + r * apart_h, wide[start + d] + s * apart_w
                         inside = 0 <= h and h < height and 0 <= v and v < width
                         if inside and sample[start + d] >= 0 and top + t % rows < terms:
-                            value = x[(sample[start + d] * height + h) * width + v, group * channels + c]
+                            value = x[at((sample[start + d] * height + h) * width + v), at(group * channels + c)]
                         own[d, t % rows] = value
                     for i in range(more):
                         d = t // columns + line * i
                         row = begin + start + d
                         value = zero
                         if row < end and side + t % columns < outputs:
-                            value = dy[row, k]
+                            value = dy[at(row), at(k)]
                             if scale.shape[0]:
-                                value *= scale[k]
+                                value *= scale[at(k)]
                             if mask.shape[0]:
                                 n = sample[start + d]
                                 e = (row - n * out_h * out_w) * dy.shape[1] + k
-                                value = value if (mask[n, e >> 3] >> (e & 7)) & 1 else zero
+                                value = value if (mask[at(n), at(e >> 3)] >> (e & 7)) & 1 else zero
                         other[d, t % columns] = value
                 cuda.syncthreads()
                 if begin + start < end:
