@@ -161,9 +161,10 @@ def gpu() -> Finding:
     """A CUDA device and its driver."""
     from refimpl.kernels import cuda
 
-    if problem := cuda.problem():
-        return Finding("CUDA", WARN, problem, jetson())
-    told = cuda.described()
+    try:
+        told = cuda.described()
+    except (cuda.CudaError, MemoryError) as e:
+        return Finding("CUDA", WARN, str(e), jetson())
     of = "" if cuda.simulated() else ", driver of CUDA {}.{}".format(*cuda.driver_version())
     return Finding("CUDA", OK, f"{told.name}, compute capability {told.capability}{of}")
 

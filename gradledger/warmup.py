@@ -8,11 +8,10 @@ from pathlib import Path
 import numba
 
 from refimpl.kernels import cuda, kernel
-from refimpl.kernels.cuda import CudaError
 from refimpl.training.inputs import Inputs, samples, taken
 from refimpl.training.trainer import NonFiniteError, Trainer
 
-from .errors import Malformed, Refused
+from .errors import Refused
 from .job import Job
 
 
@@ -21,7 +20,8 @@ def run(job: Job, watch: Callable[[int, int, str], None]) -> dict:
 
     Those of the CPU are not run; those of a GPU are compiled by steps and predictions, after which the job is used up.
     watch: called with (done, all, name) before each kernel, or part of that work. `cache` of the record: where later
-    runs find them, None where they do not. Malformed where the GPU fails, Refused in the simulator.
+    runs find them, None where they do not. CudaError or MemoryError where the GPU fails, Refused where it is
+    simulated.
     """
     started = time.perf_counter()
     kernels, compiled, folder = on_gpu(job, watch) if job.program.backend == "cuda" else on_cpu(job, watch)
@@ -60,15 +60,12 @@ def on_gpu(job: Job, watch: Callable[[int, int, str], None]) -> tuple[int, int, 
         raise Refused("kernels run as Python in the simulator of CUDA: there is nothing to compile")
     x, y = job.dataset.x_train, job.dataset.y_train
     parts = 2 if job.head else 1
-    try:
-        if job.head:
-            watch(0, parts, "the classifier alone")
-            maps = job.head.maps.predict(taken(x, slice(job.head.tail.batch)))
-            stepped(job.head.trainer, maps, y)
-        watch(parts - 1, parts, "all that trains")
-        stepped(job.trainer, x, y)
-    except (CudaError, MemoryError) as e:
-        raise Malformed(str(e)) from None
+    if job.head:
+        watch(0, parts, "the classifier alone")
+        maps = job.head.maps.predict(taken(x, slice(job.head.tail.batch)))
+        stepped(job.head.trainer, maps, y)
+    watch(parts - 1, parts, "all that trains")
+    stepped(job.trainer, x, y)
     return *cuda.counted(), cuda.CACHE_DIR
 
 

@@ -24,6 +24,7 @@ from gradledger.errors import Malformed
 from gradledger.job import prepare
 from refimpl.compiler.lower import BACKENDS
 from refimpl.kernels import cuda
+from refimpl.kernels.cuda import CudaError
 from refimpl.kernels.cuda_parts import PARTS, missing
 
 CLOCK, MEMORY_CLOCK, BUS_WIDTH, INTEGRATED = 13, 36, 37, 18  # attributes of a device
@@ -143,6 +144,7 @@ def work(folder):
     driver.left = len(driver.launched)
     (gone,) = doctor.cuda_work()
     assert gone.state == "warning" and "the GPU stopped working" in gone.found
+    assert doctor.gpu().state == "warning" and "the GPU stopped working" in doctor.gpu().found
     driver.left = None
     driver.library.stand_in_fails(0)
     settings = replace(of_tiny(folder, "cuda"), batch_norm="train")  # predictions have kernels of their own
@@ -151,7 +153,7 @@ def work(folder):
     adapt.run(settings, folder / "run", False, lambda event: None)
     assert cuda.counted() == (warmed["kernels"], warmed["compiled"])
     driver.left = len(driver.launched)
-    with pytest.raises(Malformed, match="the GPU stopped working"):
+    with pytest.raises(CudaError, match="the GPU stopped working"):
         warmup.run(prepare(of_tiny(folder, "cuda")), lambda *_: None)
     driver.left = None
     driver.library.stand_in_fails(0)

@@ -9,6 +9,7 @@ import pytest
 import refimpl as ri
 from costmodel import predict
 from costmodel.device import gpu_calibration
+from gradledger.exits import Exit, refuse
 from refimpl import backends
 from refimpl.backends.cuda import batch_norm, replay
 from refimpl.backends.cuda.alike import OfEach
@@ -233,6 +234,11 @@ class Full:
 
     def get_memory_info(self):
         return 1 << 20, 1 << 30
+
+
+def test_a_command_whose_gpu_fails_ends_in_a_sentence(capsys):
+    assert refuse(CudaError("the GPU stopped working"), as_json=False) == Exit.MALFORMED
+    assert capsys.readouterr().err == "gradledger: the GPU stopped working\n"
 
 
 def test_out_of_memory_says_what_is_free(monkeypatch):
