@@ -6,6 +6,7 @@ import re
 import struct
 import sys
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from validation.instruments.provenance import provenance
@@ -25,12 +26,12 @@ class Finding:
 
 
 def run(cuda: bool) -> dict:
-    """Look at everything; `ok` is false where something would stop a training run. cuda: look for a GPU too."""
+    """Look at everything; `ok` is false where something would stop a training run. cuda: try a GPU too."""
     kept = cache()  # before a kernel is loaded, which mends its entry
     checks = [
         bits(), python(), memory(), threading_layer(), waiting(), libgomp(), kept, blas(), governor(), temperature(),
     ]  # fmt: skip
-    checks += [gpu()] if cuda else []
+    checks += [gpu(), cuda_package(), cuda_toolkit(), *cuda_work()] if cuda else []
     return {"ok": all(c.state != BAD for c in checks), "checks": [asdict(c) for c in checks], **provenance()}
 
 
@@ -157,14 +158,63 @@ def temperature() -> Finding:
 
 
 def gpu() -> Finding:
-    """A CUDA device, and the package that compiles for it."""
+    """A CUDA device and its driver."""
     from refimpl.kernels import cuda
 
-    problem = cuda.problem()
-    if problem is None:
+    try:
         told = cuda.described()
-        return Finding("CUDA", OK, f"{told.name}, compute capability {told.capability}, by {cuda.package()}")
-    return Finding("CUDA", WARN, problem, jetson())
+    except (cuda.CudaError, MemoryError) as e:
+        return Finding("CUDA", WARN, str(e), jetson())
+    of = "" if cuda.simulated() else ", driver of CUDA {}.{}".format(*cuda.driver_version())
+    return Finding("CUDA", OK, f"{told.name}, compute capability {told.capability}{of}")
+
+
+def cuda_package() -> Finding:
+    """The package that compiles for it."""
+    from refimpl.kernels import cuda, cuda_parts
+
+    try:
+        name = cuda.package()
+    except cuda.CudaError as e:
+        return Finding("CUDA package", WARN, "none", str(e))
+    if cuda.simulated():
+        return Finding("CUDA package", OK, "Numba's simulator")
+    found = f"{name.replace('_', '-')} {version(name.replace('_', '-'))}, for CUDA {cuda_parts.bindings_major()}"
+    return Finding("CUDA package", OK, found)
+
+
+def cuda_toolkit() -> Finding:
+    """The parts of NVIDIA's toolkit that it loads."""
+    from refimpl.kernels import cuda, cuda_parts
+
+    try:
+        name = cuda.package()
+    except cuda.CudaError:
+        return Finding("CUDA toolkit", WARN, "not looked at", "it comes with the package")
+    if cuda.simulated():
+        return Finding("CUDA toolkit", OK, "none needed")
+    lacks = cuda_parts.missing()
+    found = f"{', '.join(lacks)} not found" if lacks else ", ".join(cuda_parts.PARTS)
+    return Finding("CUDA toolkit", WARN if lacks else OK, found, cuda_parts.remedy(name))
+
+
+def cuda_work() -> list[Finding]:
+    """A kernel that is compiled, linked, run, timed and captured; nothing where there is no GPU, or a simulated one."""
+    from refimpl.backends.cuda import trial
+    from refimpl.kernels import cuda
+
+    if cuda.simulated() or cuda.problem():
+        return []
+    try:
+        made = trial.run_trial()
+    except (cuda.CudaError, MemoryError) as e:
+        return [Finding("CUDA kernels", WARN, str(e), jetson())]
+    took = f"compiled and run in {made.seconds:.1f} s, then in {1e6 * made.launch_seconds:,.0f} µs, right"
+    graphs, advice = made.no_graphs, "each launch takes Python's time: a newer driver may capture them"
+    return [
+        Finding("CUDA kernels", OK, took),
+        Finding("CUDA graphs", WARN if graphs else OK, f"no: {graphs}" if graphs else "yes", advice),
+    ]
 
 
 def jetson(release: Path = Path("/etc/nv_tegra_release")) -> str:
@@ -179,6 +229,6 @@ def jetson(release: Path = Path("/etc/nv_tegra_release")) -> str:
     if number is not None and number <= 35:
         return (
             "JetPack 5 (CUDA 11.4, Python 3.8): install cuda-compat-12-2 and a Python from 3.10 on beside the "
-            "system's, or train on the CPU: --backend fast"
+            "system's, and export LD_LIBRARY_PATH=/usr/local/cuda-12.2/compat, or train on the CPU: --backend fast"
         )
     return "docs/gpu.md says what each machine needs; the CPU trains meanwhile"

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
+from refimpl.kernels.cuda_errors import CudaError
 from refimpl.kernels.passes import ShapeError
 from refimpl.storage.files import InputError, quoted
 
@@ -19,7 +20,7 @@ class Refused(ValueError):
         self.record = record or {}
 
 
-MALFORMED = (InputError, ShapeError)
+MALFORMED = (InputError, ShapeError, CudaError)
 
 
 def unknown(what: str, got: str, known: Iterable[str], near: Sequence[str] | None = None) -> Malformed:

@@ -112,7 +112,28 @@ def test_tuned_kernels_execute_the_products_that_they_state(package):
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_gpu_that_vanishes_or_has_no_memory_loses_nothing(package, tmp_path):
     made = run_kind(package, "faults", "cuda_runs.py", str(tmp_path))
-    assert made.stdout.endswith("without memory\nvanishes after 0.3\nvanishes after 0.6\ndone\n")
+    assert made.stdout.startswith("without memory\nvanishes after 0.3\nvanishes after 0.6\n")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("mode", ["memory", "figures", "captures", "work"])
+def test_what_goes_wrong_is_told_in_a_sentence(package, mode, tmp_path):
+    """Too little memory, figures that are none, calls that no capture allows, and what the doctor tries."""
+    made = run_kind(package, mode, "cuda_errors.py", str(tmp_path))
+    assert f"{mode}\ndone\n" in made.stdout and "Traceback" not in made.stderr
+
+
+# numba-cuda links by the driver where nvJitLink is missing; both look for libdevice themselves
+@pytest.mark.parametrize(
+    ("package", "part"),
+    [
+        ("numba_cuda", "NVVM"), ("numba_cuda", "NVRTC"), ("numba_cuda_mlir", "NVVM"), ("numba_cuda_mlir", "NVRTC"),
+        ("numba_cuda_mlir", "nvJitLink"),
+    ],
+)  # fmt: skip
+def test_a_part_of_the_toolkit_that_is_missing_is_named(package, part, tmp_path):
+    made = run_kind(package, "lacking", "cuda_errors.py", str(tmp_path), part)
+    assert f"lacking {part}\n" in made.stdout
 
 
 def test_what_the_bench_times_waits_for_nothing_and_is_right():

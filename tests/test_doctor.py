@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from gradledger import doctor
-from refimpl.kernels import cuda, kernel_cache
+from refimpl.backends.cuda import trial
+from refimpl.kernels import cuda, cuda_parts, kernel_cache
 
 
 @pytest.fixture
@@ -64,7 +65,8 @@ def test_a_full_disk(folder, monkeypatch):
         ),
         (
             "# R35 (release), REVISION: 4.1, BOARD: t186ref",
-            "JetPack 5 (CUDA 11.4, Python 3.8): install cuda-compat-12-2",
+            "JetPack 5 (CUDA 11.4, Python 3.8): install cuda-compat-12-2 and a Python from 3.10 on beside the "
+            "system's, and export LD_LIBRARY_PATH=/usr/local/cuda-12.2/compat",
         ),
         ("# R36 (release), REVISION: 4.0", "docs/gpu.md says what each machine needs"),
         ("something else", "docs/gpu.md says what each machine needs"),
@@ -74,6 +76,45 @@ def test_a_jetson_is_told_what_its_jetpack_needs(release, advice, tmp_path):
     (tmp_path / "release").write_text(release)
     assert doctor.jetson(tmp_path / "release").startswith(advice)
     assert doctor.jetson(tmp_path / "none").startswith("docs/gpu.md")
+
+
+def test_without_a_package_for_cuda_each_row_says_what_to_install(monkeypatch):
+    """And nothing is tried."""
+
+    def package():
+        raise cuda.CudaError("no package compiles for CUDA here: pip install 'gradledger[cuda12]'")
+
+    monkeypatch.setattr(cuda, "package", package)
+    monkeypatch.setattr(cuda, "problem", lambda: "no package compiles for CUDA here")
+    monkeypatch.setattr(cuda, "simulated", lambda: False)
+    found = doctor.cuda_package()
+    assert (found.state, found.found) == ("warning", "none") and found.advice.endswith("install 'gradledger[cuda12]'")
+    rows = [c for c in doctor.run(cuda=True)["checks"] if c["name"].startswith("CUDA")]
+    assert [(c["name"], c["state"]) for c in rows] == [
+        ("CUDA", "warning"), ("CUDA package", "warning"), ("CUDA toolkit", "warning"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "package, install", [("numba_cuda", "gradledger[cuda12]"), ("numba_cuda_mlir", "numba-cuda-mlir[cu12]")]
+)
+def test_parts_of_the_toolkit_that_are_missing_are_named(package, install, monkeypatch):
+    monkeypatch.setattr(cuda, "package", lambda: package)
+    monkeypatch.setattr(cuda, "simulated", lambda: False)
+    monkeypatch.setattr(cuda_parts, "missing", lambda: ["NVVM", "libdevice"])
+    monkeypatch.setattr(cuda_parts, "bindings_major", lambda: 12)
+    found = doctor.cuda_toolkit()
+    assert (found.state, found.found) == ("warning", "NVVM, libdevice not found")
+    assert found.advice == f"pip install '{install}'"
+
+
+def test_why_sections_are_no_graphs_is_told(monkeypatch):
+    monkeypatch.setattr(cuda, "problem", lambda: None)
+    monkeypatch.setattr(cuda, "simulated", lambda: False)
+    monkeypatch.setattr(trial, "run_trial", lambda: trial.GpuTrial(1.25, 5e-6, "CUDAError: not permitted"))
+    kernels, graphs = doctor.cuda_work()
+    assert (kernels.state, kernels.found) == ("ok", "compiled and run in 1.2 s, then in 5 µs, right")
+    assert (graphs.state, graphs.found) == ("warning", "no: CUDAError: not permitted")
 
 
 def test_a_gpu_that_is_not_there_is_told(monkeypatch):

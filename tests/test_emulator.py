@@ -10,6 +10,7 @@ from refimpl.kernels import cuda
 from refimpl.kernels.cuda import late as gpu
 from validation.instruments import cuda_code
 from validation.instruments.emulator.assembly import PtxError, read
+from validation.instruments.emulator.driver import fitting
 from validation.instruments.emulator.machine import NUMBERS, Machine
 
 pytestmark = pytest.mark.skipif(not find_spec("numba_cuda"), reason="numba-cuda is not installed: gradledger[cuda12]")
@@ -245,3 +246,13 @@ def test_dots_of_bytes_and_of_pairs_are_sums_of_products():
         for capability in ("8.7", "10.0"):
             found, _ = launched(dot, 1, 32, np.zeros(16, np.int32), x, b, capability=capability)
             np.testing.assert_array_equal(found, (x.astype(np.int32) * b).reshape(16, 4).sum(1))
+
+
+def test_a_kernel_that_no_gpu_takes_is_refused():
+    text = ".visible .entry f(\n.param .u64 f_param_0\n)\n{\n.shared .align 4 .b8 held[49153];\n\tret;\n}\n"
+    with pytest.raises(PtxError, match="f has 49,1[0-9]+ bytes of shared memory, and a GPU gives 49,152"):
+        fitting(read(text, NUMBERS))
+    sound = read(text.replace("49153", "49152"), NUMBERS)
+    assert fitting(sound) is sound
+    with pytest.raises(PtxError, match="f has 4,104 bytes of arguments, and a GPU gives 4,096"):
+        fitting(sound._replace(parameters=[(0, 8)] * 513))

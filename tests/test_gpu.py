@@ -9,6 +9,7 @@ import pytest
 import refimpl as ri
 from costmodel import predict
 from costmodel.device import gpu_calibration
+from gradledger.exits import Exit, refuse
 from refimpl import backends
 from refimpl.backends.cuda import batch_norm, replay
 from refimpl.backends.cuda.alike import SHARE, OfEach
@@ -18,7 +19,7 @@ from refimpl.backends.cuda.gpu import Gpu
 from refimpl.backends.cuda.replay import Replayed
 from refimpl.backends.cuda.tile import SMALL, TILES, Tiled, tile_of
 from refimpl.compiler.executed import executed
-from refimpl.kernels import cuda
+from refimpl.kernels import cuda, cuda_parts
 from refimpl.kernels.cuda import CudaError
 from refimpl.ops import sgd
 from validation.instruments import cuda_code
@@ -158,29 +159,75 @@ def test_too_old_a_driver_is_told_in_its_words(monkeypatch, fresh):
         ri.Trainer(lenet())
 
 
-class CudaAPIError(Exception):
-    """As a package calls it."""
+def of_a_package(name, base, module):
+    """A class of errors as a package or a library of NVIDIA's has it."""
+    return type(name, (base,), {"__module__": module})
 
 
-def test_a_gpu_that_vanishes_is_told_and_other_errors_stay(monkeypatch):
+ApiError = of_a_package("CudaAPIError", Exception, "numba.cuda.cudadrv.driver")
+FULL = "[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY"
+STOPPED = [
+    ApiError("[<CUresult.CUDA_ERROR_LAUNCH_FAILED: 719>]\n Call to cuStreamSynchronize"),
+    of_a_package("CUDAError", Exception, "cuda.core._utils.cuda_utils")("CUDA_ERROR_ILLEGAL_ADDRESS: stream"),
+    RuntimeError("Failed to get the kernel: device lost"),  # as numba-cuda-mlir has it
+]
+NOT_COMPILED = [
+    of_a_package("NvvmSupportError", ImportError, "numba.cuda.cudadrv.error")("libNVVM cannot be found"),
+    of_a_package("nvJitLinkError", Exception, "cuda.bindings.nvjitlink")("ERROR_INTERNAL (6)"),
+    of_a_package("NVRTCError", Exception, "cuda.core._utils.cuda_utils")("NVRTC_ERROR_COMPILATION"),
+    of_a_package("LinkerError", RuntimeError, "numba_cuda_mlir.numba_cuda.cudadrv.driver")("no cubin"),
+    ApiError("[222] Call to cuLibraryLoadData results in CUDA_ERROR_UNSUPPORTED_PTX_VERSION"),
+]
+
+
+@pytest.mark.parametrize("error", STOPPED)
+def test_a_gpu_that_vanishes_is_told(monkeypatch, error):
     monkeypatch.setattr(cuda, "simulated", lambda: False)
-    with pytest.raises(CudaError, match=r"the GPU stopped working \(\[719\] launch failed\): what was saved before is"):
-        with cuda.told():
-            raise CudaAPIError("[719] launch\n failed")
-    with pytest.raises(CudaError, match="the GPU stopped working .Failed to get the kernel: device lost.: what was"):
-        with cuda.told():
-            raise RuntimeError("Failed to get the kernel: device lost")  # as numba-cuda-mlir has it
-    with pytest.raises(ZeroDivisionError), cuda.told():
-        raise ZeroDivisionError
+    said = " ".join(str(error).split())
+    with pytest.raises(CudaError) as told, cuda.told():
+        raise error
+    assert str(told.value).startswith(f"the GPU stopped working ({said}): what was saved before is good, start")
+
+
+@pytest.mark.parametrize("error", NOT_COMPILED)
+def test_a_kernel_that_cannot_be_compiled_is_told(monkeypatch, error):
+    """By what is missing of the toolkit, else in the compiler's words."""
+    monkeypatch.setattr(cuda, "simulated", lambda: False)
+    monkeypatch.setattr(cuda, "package", lambda: "numba_cuda")
+    for lacks, wanted in (
+        (["NVVM", "NVRTC"], "NVVM and NVRTC of NVIDIA's toolkit, .* are not found: pip install 'gradledger.cuda1"),
+        ([], r"a kernel could not be compiled for this GPU \(.+\): take another backend"),
+    ):
+        monkeypatch.setattr(cuda_parts, "missing", lambda lacks=lacks: lacks)
+        with pytest.raises(CudaError, match=f"^{wanted}"), cuda.told():
+            raise error
+
+
+def test_what_a_package_raises_of_no_class_of_its_own_is_told(monkeypatch):
+    """As numba-cuda does where libdevice is missing; faults of ours stay as they are."""
+    monkeypatch.setattr(cuda, "simulated", lambda: False)
+    monkeypatch.setattr(cuda, "lacking", lambda package: None)
+    scope = {"__name__": "numba.cuda.cudadrv.nvvm"}
+    exec("def fail(kind): raise kind('Missing libdevice file.')", scope)
+    with pytest.raises(CudaError, match=r"could not be compiled for this GPU \(Missing libdevice file.\)"), cuda.told():
+        scope["fail"](RuntimeError)
+    for fault in (ValueError, ZeroDivisionError):
+        with pytest.raises(fault, match="Missing"), cuda.told():
+            scope["fail"](fault)
     with pytest.raises(RuntimeError, match="^no$"), cuda.told():
         raise RuntimeError("no")
 
 
 class Full:
-    """A package whose GPU has no room."""
+    """A package whose GPU and host have no room."""
 
     def device_array(self, nbytes, dtype):
-        raise CudaAPIError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
+        raise ApiError(FULL)
+
+    pinned_array = device_array
+
+    def to_device(self, array):
+        raise ApiError(FULL)
 
     def current_context(self):
         return self
@@ -189,11 +236,30 @@ class Full:
         return 1 << 20, 1 << 30
 
 
+def test_a_command_whose_gpu_fails_ends_in_a_sentence(capsys):
+    assert refuse(CudaError("the GPU stopped working"), as_json=False) == Exit.MALFORMED
+    assert capsys.readouterr().err == "gradledger: the GPU stopped working\n"
+
+
 def test_out_of_memory_says_what_is_free(monkeypatch):
     monkeypatch.setattr(cuda, "simulated", lambda: False)
     monkeypatch.setattr(cuda, "toolkit", Full)
-    with pytest.raises(MemoryError, match="has 1,048,576 of its 1,073,741,824 bytes free, and 5,000,000 are needed"):
-        cuda.zeros(5_000_000)
+    free = "the GPU has 1,048,576 of its 1,073,741,824 bytes free, and"
+    for needed, ask in (
+        ("5,000,000 are needed in one piece", lambda: cuda.zeros(5_000_000)),
+        ("24 are needed in one piece", lambda: cuda.empty((2, 3), np.float32)),
+        ("24 are needed in one piece", lambda: Gpu().adopt(np.zeros(3))),
+    ):
+        monkeypatch.setattr(cuda, "check", lambda: None)
+        with pytest.raises(MemoryError, match=f"^{free} {needed}$"):
+            ask()
+    with pytest.raises(MemoryError, match="^the host has no 6 bytes that a GPU can copy from and to$"):
+        Gpu().waiting((6,), np.int8)
+    with pytest.raises(MemoryError, match=f"^{free} more are needed$"), cuda.told():  # a first launch loads its code
+        raise RuntimeError("Failed to load CUDA library from binary data: out of memory")
+    monkeypatch.setattr(Full, "get_memory_info", Full.device_array)
+    with pytest.raises(MemoryError, match="^the GPU's memory is full, and 1 are needed in one piece$"):
+        cuda.zeros(1)
 
 
 def test_arrays_of_the_host_are_copied_once_and_forgotten_with_them(monkeypatch):

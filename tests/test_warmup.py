@@ -12,7 +12,7 @@ import typer
 from gradledger import cli, warmup
 from gradledger.errors import Refused
 from gradledger.settings import READ
-from refimpl.kernels import kernel
+from refimpl.kernels import cuda, kernel
 
 
 @pytest.mark.parametrize("backend", ["fast", "reference"])
@@ -55,7 +55,8 @@ def test_warmup_takes_every_option_by_which_adapt_reads_data():
     assert {"subject", *READ} <= options["warmup"] < options["adapt"] | {"as_json"}
 
 
-def test_warmup_says_that_kernels_of_a_gpu_are_not_kept():
+def test_warmup_says_that_a_simulated_gpu_compiles_nothing(monkeypatch):
+    monkeypatch.setattr(cuda, "simulated", lambda: True)
     job = SimpleNamespace(program=SimpleNamespace(backend="cuda"))
-    with pytest.raises(Refused, match="no file keeps them: there is nothing to warm up; --backend fast compiles"):
+    with pytest.raises(Refused, match="run as Python in the simulator of CUDA: there is nothing to compile"):
         warmup.run(job, lambda *_: None)

@@ -10,6 +10,7 @@ grid are right for every number of blocks and threads.
 
 import ctypes
 import gc
+import math
 import os
 import time
 import warnings
@@ -17,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import find_spec
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import cuda_simulator
+from .cuda_errors import CudaError, of_compiler, of_cuda, out_of_memory, words
+from .cuda_parts import EXTRAS, bindings_major, lacking
 from .kernel_cache import CACHE_DIR
 from .loops import build
 
@@ -37,12 +39,8 @@ at = np.uint64  # of an index that does not count from the end: `x[at(i)]`, for 
 # by a division that takes longer than many an item, of which a thread mostly has one.
 STRIDING, STRIDE = ("t = cuda.grid(1)", "while t < items:"), "t += cuda.gridsize(1)"
 MOST_BLOCKS = 2**24 - 1  # of a grid: numba-cuda-mlir counts its threads in 32 bits
+KERNELS: list = []  # every kernel made so far, for counting what was compiled
 HELPERS: set[Callable] = set()  # functions that bodies call (`kernel.helper`)
-EXTRAS = "pip install 'gradledger[cuda12]', or gradledger[cuda13] for drivers of CUDA 13"
-
-
-class CudaError(RuntimeError):
-    """No GPU can be used, or the one at work failed; the message says why and what to do."""
 
 
 def simulated() -> bool:
@@ -97,18 +95,23 @@ def problem() -> str | None:
     try:
         if toolkit().is_available():
             return _too_old()
-        # `is_available` hides why not
-        toolkit().current_context()
-        return "CUDA finds no GPU"
+        toolkit().current_context()  # `is_available` hides why not
+        return lacking(package()) or "CUDA finds no GPU"
     except Exception as e:  # drivers, libraries and packages each have errors of their own
-        words = " ".join(str(e).split()) or type(e).__name__
-        return f"no GPU can be used ({words}): look at it with nvidia-smi, install its driver, or take another backend"
+        if of_compiler(e) and (found := lacking(package())):
+            return found
+        advice = "look at it with nvidia-smi, install its driver, or take another backend"
+        return f"no GPU can be used ({words(e)}): {advice}"
+
+
+def driver_version() -> tuple[int, int]:
+    """The CUDA of the driver, as it tells it: (12, 9)."""
+    return import_module(PACKAGES[package()] + ".cudadrv.driver").driver.get_version()
 
 
 def _too_old() -> str | None:
     """Why the driver cannot run what the package compiles, in one sentence; None where it can."""
-    major, minor = import_module(PACKAGES[package()] + ".cudadrv.driver").driver.get_version()
-    needed = int(version("cuda-bindings").split(".")[0])
+    (major, minor), needed = driver_version(), bindings_major()
     if major >= needed:
         return None
     words = f"the driver is of CUDA {major}.{minor}, and the package compiles for CUDA {needed}"
@@ -180,6 +183,7 @@ def device(function: Callable):
 def compiled(function: Callable):
     """The CUDA kernel of a function, compiled when it is first launched, or taken from the disk (`cuda_cache`)."""
     kernel = toolkit().jit(function)
+    KERNELS.append(kernel)
     if not simulated() and CACHE_DIR is not None:
         from .cuda_cache import keep  # of packages that compile
 
@@ -190,6 +194,12 @@ def compiled(function: Callable):
 def jit(function: Callable):
     """The CUDA kernel of a function, with what is late in its module."""
     return compiled(with_toolkit(function))
+
+
+def counted() -> tuple[int, int]:
+    """Kernels that this process has ready, each for its argument types, and those of them that it compiled itself."""
+    ready = sum(len(kernel.overloads) for kernel in KERNELS)
+    return ready, ready - sum(sum(kernel.stats.cache_hits.values()) for kernel in KERNELS)
 
 
 def grid_function(body: Callable) -> Callable:
@@ -211,50 +221,55 @@ def grid(items: int) -> tuple[int, int]:
 
 
 def to_device(array: np.ndarray):
-    """Copy a NumPy array to the GPU."""
-    return toolkit().to_device(array)
+    """Copy a NumPy array to the GPU. Errors as `told`."""
+    with told(array.nbytes):
+        return toolkit().to_device(array)
 
 
 def pinned(shape: tuple[int, ...], dtype) -> np.ndarray:
-    """An array of the host whose pages stay where they are: the GPU copies from and to it while the host goes on."""
-    return toolkit().pinned_array(shape, dtype)
+    """An array of the host whose pages stay where they are: the GPU copies from and to it while the host goes on.
+
+    Errors as `told`.
+    """
+    with told(_nbytes(shape, dtype), pinned=True):
+        return toolkit().pinned_array(shape, dtype)
 
 
 def empty(shape: tuple[int, ...], dtype):
-    """An array of the GPU, not filled."""
-    return toolkit().device_array(shape, dtype)
+    """An array of the GPU, not filled. Errors as `told`."""
+    with told(_nbytes(shape, dtype)):
+        return toolkit().device_array(shape, dtype)
+
+
+def _nbytes(shape: tuple[int, ...], dtype) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def zeros(nbytes: int):
-    """Zeroed bytes of the GPU. MemoryError where it has not as many free."""
+    """Zeroed bytes of the GPU. Errors as `told`."""
     if simulated():
         return toolkit().to_device(np.zeros(nbytes, np.uint8))
-    try:
+    with told(nbytes):
         found = toolkit().device_array(nbytes, np.uint8)
-    except Exception as e:
-        if not _out_of_memory(e):
-            raise
-        free, total = toolkit().current_context().get_memory_info()
-        raise MemoryError(
-            f"the GPU has {free:,} of its {total:,} bytes free, and {nbytes:,} are needed in one piece"
-        ) from None
-    import_module(PACKAGES[package()] + ".cudadrv.driver").device_memset(found, 0, nbytes)
+        import_module(PACKAGES[package()] + ".cudadrv.driver").device_memset(found, 0, nbytes)
     return found
 
 
 def free_bytes() -> int:
     """Bytes of the GPU's memory that nobody holds."""
-    return int(toolkit().current_context().get_memory_info()[0])
+    with told():
+        return int(toolkit().current_context().get_memory_info()[0])
 
 
 def stream():
     """A stream that waits for what is queued in none, as zeroes and copies are; in the simulator there is none."""
     if simulated():
         return 0
-    core = import_module("cuda.core")
-    device = core.Device()
-    device.set_current()
-    return device.create_stream(options=core.StreamOptions(nonblocking=False))
+    with told():
+        core = import_module("cuda.core")
+        device = core.Device()
+        device.set_current()
+        return device.create_stream(options=core.StreamOptions(nonblocking=False))
 
 
 @contextmanager
@@ -288,39 +303,53 @@ def captured(stream, queue: Callable[[], None]):
 
 def timed(stream, queue: Callable[[], None]) -> tuple[float, float]:
     """Seconds of the GPU, by CUDA events around what `queue()` queues in `stream`, and those until it was queued."""
-    options = import_module("cuda.core").EventOptions(True)  # that time is kept
-    first, started = stream.record(options=options), time.perf_counter()
-    queue()
-    queued, last = time.perf_counter() - started, stream.record(options=options)
-    last.sync()
-    return (last - first) / 1e3, queued
+    with told():
+        options = import_module("cuda.core").EventOptions(True)  # that time is kept
+        first, started = stream.record(options=options), time.perf_counter()
+        queue()
+        queued, last = time.perf_counter() - started, stream.record(options=options)
+        last.sync()
+        return (last - first) / 1e3, queued
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """CudaError in the place of what a driver raises while launches run or are waited for."""
+def told(needed: int | None = None, pinned: bool = False) -> Iterator[None]:
+    """One sentence in the place of whatever a package, a library of CUDA or the driver raises within.
+
+    needed: bytes that are asked for in one piece; pinned: of the host. MemoryError where there is no room for them, or
+    for what a launch loads; CudaError where a kernel cannot be compiled or loaded, or the GPU fails.
+    """
     try:
         yield
     except Exception as e:
-        if simulated() or not _of_driver(e):
+        if simulated() or not of_cuda(e):
             raise
-        words = " ".join(str(e).split())
+        if out_of_memory(e):
+            full = f"the host has no {needed:,} bytes that a GPU can copy from and to" if pinned else _room(needed)
+            raise MemoryError(full) from None
+        if of_compiler(e):
+            refused = f"a kernel could not be compiled for this GPU ({words(e)}): take another backend"
+            raise CudaError(lacking(package()) or refused) from e
         raise CudaError(
-            f"the GPU stopped working ({words}): what was saved before is good, start the command again to go on"
+            f"the GPU stopped working ({words(e)}): what was saved before is good, start the command again to go on"
         ) from e
 
 
-def _of_driver(e: Exception) -> bool:
-    known = ("CudaAPIError", "CudaDriverError", "CUDAError", "CudaSupportError", "NvvmError")
-    return type(e).__name__ in known or type(e) is RuntimeError and str(e).startswith("Failed to ")  # of its successor
-
-
-def _out_of_memory(e: Exception) -> bool:
-    return "OUT_OF_MEMORY" in str(e) or "out of memory" in str(e).lower()
+def _room(needed: int | None) -> str:
+    """What memory there is, and was needed, in words."""
+    want = "more are needed" if needed is None else f"{needed:,} are needed in one piece"
+    try:
+        free, total = toolkit().current_context().get_memory_info()
+    except Exception:  # of a driver that has none left for its own
+        return f"the GPU's memory is full, and {want}"
+    return f"the GPU has {free:,} of its {total:,} bytes free, and {want}"
 
 
 class Described(NamedTuple):
-    """A GPU as its driver tells it. lanes: of float32 in all its multiprocessors; bandwidth: bytes a second."""
+    """A GPU as its driver tells it. lanes: of float32 in all its multiprocessors; bandwidth: bytes a second.
+
+    The bandwidth is the peak by clock and bus of the memory; where the driver does not tell them, that of a copy.
+    """
 
     name: str
     capability: str
@@ -332,6 +361,8 @@ class Described(NamedTuple):
 
 LANES = {6: 128, 7: 64, 8: 128, 9: 128, 10: 128, 12: 128}  # of float32 in a multiprocessor, by the first number of its
 # compute capability (CUDA C++ programming guide, arithmetic instructions: results a cycle); 8.0 has 64
+USUAL_CLOCK = 1e9  # Hz, of a GPU whose driver tells none
+COPIED = 1 << 26  # bytes of a copy that is timed, more than a cache holds; at most an eighth of what is free
 
 
 def described() -> Described:
@@ -339,11 +370,30 @@ def described() -> Described:
     check()
     if simulated():
         return Described("simulated GPU", "simulated", 1, 1e6, 1e6, 1 << 30)
-    device, context = toolkit().get_current_device(), toolkit().current_context()
-    major, minor = device.compute_capability
-    lanes = 64 if (major, minor) in ((6, 0), (8, 0)) else LANES.get(major, 128)
-    clock, memory_clock = 1e3 * device.CLOCK_RATE, 1e3 * device.MEMORY_CLOCK_RATE
-    bandwidth = 2 * memory_clock * device.GLOBAL_MEMORY_BUS_WIDTH / 8
-    name = device.name.decode() if isinstance(device.name, bytes) else device.name
-    total = context.get_memory_info()[1]
+    with told():
+        device, context = toolkit().get_current_device(), toolkit().current_context()
+        major, minor = device.compute_capability
+        lanes = 64 if (major, minor) in ((6, 0), (8, 0)) else LANES.get(major, 128)
+        clock = 1e3 * device.CLOCK_RATE or USUAL_CLOCK
+        bandwidth = 2e3 * device.MEMORY_CLOCK_RATE * device.GLOBAL_MEMORY_BUS_WIDTH / 8
+        if device.INTEGRATED or not bandwidth:  # beside a processor, a GPU may tell its own clock as its memory's
+            bandwidth = copied_bandwidth()
+        name = device.name.decode() if isinstance(device.name, bytes) else device.name
+        total = context.get_memory_info()[1]
     return Described(name, f"{major}.{minor}", lanes * device.MULTIPROCESSOR_COUNT, clock, bandwidth, total)
+
+
+@cache
+def copied_bandwidth() -> float:
+    """Bytes a second, read and written, of copies within the GPU's memory, by CUDA events: the fastest of three.
+
+    Errors as `told`.
+    """
+    nbytes = max(1, min(COPIED, free_bytes() // 8))
+    queue, here, there = stream(), zeros(nbytes), empty((nbytes,), np.uint8)
+
+    def copy():
+        there.copy_to_device(here, stream=queue)
+
+    timed(queue, copy)
+    return 2 * nbytes / min(timed(queue, copy)[0] for _ in range(3))

@@ -14,7 +14,8 @@
 #define API __attribute__((visibility("default")))
 typedef int R;
 typedef uint64_t P;
-enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NOT_CAPTURING = 401, NOT_FOUND = 500, CAPTURING = 900, INVALIDATED = 901 };
+enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NOT_CAPTURING = 401, NOT_FOUND = 500, CAPTURING = 900, INVALIDATED = 901,
+       IMPLICIT = 906 };
 
 typedef struct Work { struct Work *next; int graph; void *to; const void *from; size_t n; int byte; void *staged; } Work;
 typedef struct { Work *first, **last; } Queue;
@@ -25,18 +26,22 @@ typedef R (*Load)(const char *image, const char *name, void *kernel);
 typedef R (*Launch)(void *kernel, unsigned x, unsigned y, unsigned z, unsigned a, unsigned b, unsigned c, void **args, int graph);
 typedef R (*Replay)(int graph);
 
-static struct { Load load; Launch launch; Replay replay; P pool; size_t size, end; int capability, version, fails, graphs; } s;
+static struct { Load load; Launch launch; Replay replay; P pool; size_t size, end, room; int capability, version, fails, graphs; } s;
 static Stream legacy, *streams;
 static Queue shared;                                  /* of the NULL stream and of those that wait for it */
-static int current, device_context, building, spoilt;    /* spoilt: what is being built, by a call that it forbids */
+static int current, device_context, spoilt;              /* spoilt: what is being built, by a call that it forbids */
+static Stream *building;                                /* what a graph is built of */
+static int attributes[256], told[256];                 /* of the device, where `stand_in_tells` says another */
 
 API void stand_in(Load load, Launch launch, Replay replay, P pool, size_t size, int capability, int version)
 {
-    s.load = load; s.launch = launch; s.replay = replay; s.pool = pool; s.size = size; s.end = 256;
+    s.load = load; s.launch = launch; s.replay = replay; s.pool = pool; s.size = s.room = size; s.end = 256;
     s.capability = capability; s.version = version;
 }
-/* from now on every call that works on the GPU gives this error */
-API void stand_in_fails(int error) { s.fails = error; }
+/* the device has this many bytes of its memory, at most those that it began with */
+API void stand_in_has(size_t n) { s.room = n; }
+/* an attribute of the device has this value */
+API void stand_in_tells(int attribute, int value) { attributes[attribute & 255] = value; told[attribute & 255] = 1; }
 
 static Stream *of(Stream *stream)
 {
@@ -69,6 +74,17 @@ static R done(Queue *q)
     }
     return error;
 }
+static void dropped(Queue *q)
+{
+    while (q->first) { Work *w = q->first; q->first = w->next; free(w->staged); free(w); }
+}
+/* from now on every call that works on the GPU gives this error; what is queued never runs */
+API void stand_in_fails(int error)
+{
+    s.fails = error;
+    dropped(&shared);
+    for (Stream *q = streams; q; q = q->next) dropped(&q->own);
+}
 static R all_done(void)
 {
     R error = done(&shared);
@@ -79,15 +95,19 @@ static R all_done(void)
 #define WORKS if (s.fails) return s.fails
 #define ALONE if (building) { spoilt = 1; return CAPTURING; }  /* what the driver refuses while a graph is built */
 #define SAFE WORKS; ALONE
+/* of a call that may be captured: the NULL stream may not be used while one is captured that waits for it */
+#define QUEUES(stream) \
+    if (building && building->queue == &shared && (uintptr_t)(stream) < 2) { spoilt = 1; return IMPLICIT; }
 API R cuInit(unsigned flags) { return s.fails == 100 ? 100 : OK; }
 API R cuDriverGetVersion(int *v) { *v = s.version; return OK; }
 API R cuDeviceGetCount(int *n) { *n = 1; return OK; }
 API R cuDeviceGet(int *d, int i) { *d = i; return i ? 101 : OK; }
 API R cuDeviceGetName(char *name, int n, int d) { strncpy(name, "stand-in", n); return OK; }
-API R cuDeviceTotalMem(size_t *n, int d) { *n = s.size; return OK; }
+API R cuDeviceTotalMem(size_t *n, int d) { *n = s.room; return OK; }
 API R cuDeviceGetUuid(char *uuid, int d) { memset(uuid, 7, 16); return OK; }
 API R cuDeviceGetAttribute(int *v, int which, int d)
 {
+    if (told[which & 255]) { *v = attributes[which & 255]; return OK; }
     switch (which) {
     case 1: case 2: case 3: *v = 1024; break;          /* threads of a block, and along x and y */
     case 4: *v = 64; break;
@@ -131,6 +151,7 @@ API R cuMemAlloc(P *at, size_t n)
     SAFE;
     if (!n) return INVALID;
     size_t held = (n + 511) / 256 * 256;                  /* a gap behind each: what reads beyond its end is found */
+    if (used + held > s.room) return NO_MEMORY;
     Piece **p = &given_back, *found;
     while (*p && (*p)->held < held) p = &(*p)->next;
     if (*p) {
@@ -170,7 +191,7 @@ API int stand_in_ranges(P *into, int most)
     for (Piece *p = in_use; p && n < most; p = p->next, n++) { into[2 * n] = p->at; into[2 * n + 1] = p->at + p->n; }
     return n;
 }
-API R cuMemGetInfo(size_t *free_, size_t *total) { WORKS; *free_ = s.size - used; *total = s.size; return OK; }
+API R cuMemGetInfo(size_t *free_, size_t *total) { WORKS; *free_ = used < s.room ? s.room - used : 0; *total = s.room; return OK; }
 API R cuMemGetAddressRange(P *base, size_t *n, P at)
 {
     for (Piece *p = in_use; p; p = p->next)
@@ -179,7 +200,14 @@ API R cuMemGetAddressRange(P *base, size_t *n, P at)
 }
 API R cuMemHostAlloc(void **at, size_t n, unsigned flags) { *at = malloc(n); return OK; }
 API R cuMemAllocHost(void **at, size_t n) { *at = malloc(n); return OK; }
-API R cuMemFreeHost(void *at) { free(at); return OK; }
+/* waits for the GPU, which may copy from there or to it yet */
+API R cuMemFreeHost(void *at)
+{
+    ALONE
+    if (!s.fails) all_done();
+    free(at);
+    return OK;
+}
 API R cuMemHostGetDevicePointer(P *d, void *at, unsigned flags) { *d = (P)at; return OK; }
 API R cuMemHostRegister(void *at, size_t n, unsigned flags) { return OK; }
 API R cuMemHostUnregister(void *at) { return OK; }
@@ -258,6 +286,7 @@ typedef struct { unsigned x, y, z, a, b, c, shared; Stream *stream; void *attrib
 static R launched(const Config *g, void *k, void **args)
 {
     WORKS;
+    QUEUES(g->stream)
     if (!g->x || !g->y || !g->z || g->y > 65535 || g->z > 65535 || g->a * g->b * g->c > 1024) return INVALID;
     Stream *q = of(g->stream);
     if (q->graph && spoilt) return INVALIDATED;
@@ -284,7 +313,7 @@ API R cuStreamCreate(Stream **q, unsigned flags)
 API R cuStreamCreateWithPriority(Stream **q, unsigned flags, int p) { return cuStreamCreate(q, flags); }
 API R cuStreamDestroy(Stream *q) { return done(&q->own); }
 API R cuStreamSynchronize(Stream *q) { SAFE; return done(of(q)->queue); }
-API R cuStreamQuery(Stream *q) { WORKS; return done(of(q)->queue); }
+API R cuStreamQuery(Stream *q) { SAFE; return done(of(q)->queue); }
 API R cuStreamWaitEvent(Stream *q, void *e, unsigned flags) { return OK; }
 API R cuStreamGetCtx(Stream *q, void **c) { *c = &device_context; return OK; }
 API R cuStreamGetCtx_v2(Stream *q, void **c, void **g) { *c = &device_context; *g = NULL; return OK; }
@@ -304,14 +333,15 @@ API R cuStreamGetCaptureInfo(Stream *q, int *v, unsigned long long *id, void **g
 API R cuStreamBeginCapture(Stream *q, int mode)
 {
     SAFE;
-    building = 1; spoilt = 0; of(q)->graph = ++s.graphs;
+    if ((uintptr_t)q < 2) return CAPTURING;               /* the NULL stream cannot be captured */
+    building = q; spoilt = 0; q->graph = ++s.graphs;
     return OK;
 }
 API R cuStreamEndCapture(Stream *q, void **g)
 {
     if (!of(q)->graph) return NOT_CAPTURING;
     *g = spoilt ? NULL : (void *)(uintptr_t)of(q)->graph;
-    of(q)->graph = building = 0;
+    of(q)->graph = 0; building = NULL;
     return spoilt ? INVALIDATED : OK;
 }
 API R cuGraphInstantiateWithParams(void **x, void *g, void *p) { WORKS; *(int *)((char *)p + 24) = 0; *x = g; return OK; }
@@ -335,13 +365,17 @@ API R cuGraphRetainUserObject(void *g, void *o, unsigned n, unsigned flags) { re
 API R cuGraphReleaseUserObject(void *g, void *o, unsigned n) { return OK; }
 
 API R cuEventCreate(void **e, unsigned flags) { *e = calloc(1, 8); return OK; }
-API R cuEventRecord(void *e, Stream *q) { return OK; }
-API R cuEventSynchronize(void *e) { return all_done(); }
+API R cuEventRecord(void *e, Stream *q) { WORKS; QUEUES(q) return OK; }
+API R cuEventSynchronize(void *e) { SAFE; return all_done(); }
 API R cuEventQuery(void *e) { return OK; }
 API R cuEventDestroy(void *e) { return OK; }
 API R cuEventElapsedTime(float *ms, void *a, void *b) { *ms = 1; return OK; }
 
-API R cuGetErrorName(int e, const char **name) { *name = e ? "CUDA_ERROR_STAND_IN" : "CUDA_SUCCESS"; return OK; }
+API R cuGetErrorName(int e, const char **name)
+{
+    *name = !e ? "CUDA_SUCCESS" : e == NO_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR_STAND_IN";
+    return OK;
+}
 API R cuGetErrorString(int e, const char **words) { *words = e == NO_MEMORY ? "out of memory" : "stand-in"; return OK; }
 API R cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, int *status)
 {

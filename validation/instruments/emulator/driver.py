@@ -20,11 +20,12 @@ import numpy as np
 from refimpl.kernels import cuda
 from refimpl.kernels.cuda import uncollected
 
-from .assembly import Assembled, read
+from .assembly import FIRST_BYTE, Assembled, PtxError, read
 from .machine import NUMBERS, Machine
 
 NOT_READ, ILLEGAL_ADDRESS = 218, 700  # errors of the driver: PTX that is invalid, memory that was not to be touched
 MOST_PIECES = 1 << 14  # of memory in use
+MOST_SHARED, MOST_ARGUMENTS = 48 << 10, 4096  # bytes of a block and of a launch; drivers before CUDA 12.1 take no more
 _LOAD = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
 _LAUNCH = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.c_void_p, *[ctypes.c_uint] * 6, ctypes.POINTER(ctypes.c_void_p), ctypes.c_int
@@ -74,11 +75,19 @@ class Driver:
     def _load(self, image: bytes, name: bytes, handle: int) -> int:
         try:
             if image not in self.texts:
-                self.texts[image] = read(image.decode(), NUMBERS)
+                self.texts[image] = fitting(read(image.decode(), NUMBERS))
             self.kernels[handle] = self.texts[image]
             return 0
         except Exception as e:
             return self._failed(e, NOT_READ)
+
+    def tells(self, attribute: int, value: int) -> None:
+        """Let the device have this value of an attribute, by its number (CUdevice_attribute), before it is asked."""
+        self.library.stand_in_tells(attribute, value)
+
+    def has(self, nbytes: int) -> None:
+        """Let the device have so much memory from now on, at most as much as it began with."""
+        self.library.stand_in_has(ctypes.c_size_t(nbytes))
 
     def _launch(self, handle: int, x, y, z, a, b, c, arguments, graph: int) -> int:
         """Now, or into the graph that is being built."""
@@ -126,6 +135,16 @@ class Driver:
             return found
         pieces = np.empty((MOST_PIECES, 2), np.int64)
         return pieces[: self.library.stand_in_ranges(pieces.ctypes.data_as(ctypes.c_void_p), MOST_PIECES)].tolist()
+
+
+def fitting(kernel: Assembled) -> Assembled:
+    """The kernel; PtxError where it takes more shared memory or arguments than every driver allows."""
+    arguments = sum(size for _, size in kernel.parameters)
+    shared = kernel.shared - FIRST_BYTE
+    for found, most, of in ((shared, MOST_SHARED, "shared memory"), (arguments, MOST_ARGUMENTS, "arguments")):
+        if found > most:
+            raise PtxError(f"{kernel.name} has {found:,} bytes of {of}, and a GPU gives {most:,}")
+    return kernel
 
 
 def compiler() -> str | None:
