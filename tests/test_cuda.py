@@ -115,6 +115,30 @@ def test_a_gpu_that_vanishes_or_has_no_memory_loses_nothing(package, tmp_path):
     assert made.stdout.endswith("without memory\nvanishes after 0.3\nvanishes after 0.6\ndone\n")
 
 
+@pytest.mark.parametrize("kind", ["numba_cuda", GPU])
+def test_two_processes_adapt_to_the_same_bytes(kind, tmp_path):
+    made = run_kind(kind, "twice", "cuda_acceptance.py", str(tmp_path))
+    assert made.stdout == "twice the same\ndone\n"
+
+
+@pytest.mark.parametrize("kind", ["numba_cuda", GPU])
+def test_an_adapt_that_is_killed_amid_its_steps_ends_as_one_that_is_not(kind, tmp_path):
+    made = run_kind(kind, "killed", "cuda_acceptance.py", str(tmp_path))
+    assert made.stdout == "killed and resumed\ndone\n"
+
+
+@pytest.mark.parametrize("kind", [*PACKAGES, GPU])
+def test_twenty_steps_stay_beside_those_of_the_cpu(kind):
+    made = run_kind(kind, "twenty", "cuda_acceptance.py")
+    for net in ("lenet5", "resnet8", "watch"):
+        assert f"{net}: losses" in made.stdout
+
+
+def test_memory_of_the_gpu_is_as_predicted_to_the_byte():
+    made = run_kind("numba_cuda", "memory", "cuda_acceptance.py")
+    assert made.stdout.count("bytes held") == 9
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_driver_of_an_older_cuda_is_told(package, tmp_path):
     run_kind(package, "too_old", "cuda_runs.py", str(tmp_path))
