@@ -2,13 +2,16 @@
 
 `twice FOLDER`: one adapt, in two processes, ends in the same bytes. `killed FOLDER`: an adapt that is killed amid its
 steps and resumed ends in those of one that was not. `twenty`: steps of three nets, beside the CPU's. `memory`: what is
-predicted is what is held. `command ARGUMENTS`: the command line, in a process of its own.
+predicted is what is held. `kept`: where kernels come from. `command ARGUMENTS`: the command line, which the first two
+run in processes of their own.
 Prints one line for each part; the last line is `done`. With `emulated` behind a mode's arguments it runs on a stand-in
 for the driver, of which each process has its own.
 """
 
 import ctypes
 import gc
+import hashlib
+import json
 import os
 import re
 import signal
@@ -20,12 +23,13 @@ from types import SimpleNamespace
 
 import numpy as np
 from cuda_runs import no_process, tiny
-from cuda_steps import DRIVERS, run_mode
+from cuda_steps import CLASSES, DRIVERS, plain, run_mode
 
 import refimpl as ri
 from costmodel.device import process
 from gradledger import adapt, cli, finish
 from refimpl.kernels.cuda import toolkit
+from refimpl.kernels.cuda_cache import CudaKernelCache
 from validation.instruments.emulator.driver import MOST_PIECES
 
 STEPS, MOST_ERROR = 20, 1e-4
@@ -147,6 +151,29 @@ def memory():
             t = None
 
 
+def kept():
+    """Train a little; prints where each kernel came from, and what the weights are in the end."""
+    found = {"compiled": 0, "from the disk": 0}
+    load, save = CudaKernelCache.load_overload, CudaKernelCache.save_overload
+
+    def loaded(self, *signature):
+        kernel = load(self, *signature)
+        found["from the disk"] += kernel is not None
+        return kernel
+
+    def saved(self, *given):
+        found["compiled"] += 1
+        save(self, *given)
+
+    CudaKernelCache.load_overload, CudaKernelCache.save_overload = loaded, saved
+    graph = plain()
+    x = np.random.default_rng(1).normal(size=(4, *graph.size, graph.channels)).astype(np.float32)
+    t = ri.Trainer(ri.compile(graph, ri.Plan(), 2, backend="cuda", threads=1), seed=2)
+    t.fit(x, np.arange(4) % CLASSES, 2)
+    ends = b"".join(a.tobytes() for a in t.resume_arrays().values())
+    print(json.dumps(found | {"weights": hashlib.sha256(ends).hexdigest()}))
+
+
 def held():
     """Bytes that this process has asked the driver for and not given back, after the package gave back what it kept."""
     toolkit().current_context().deallocations.clear()
@@ -156,4 +183,4 @@ def held():
 
 
 if __name__ == "__main__":
-    run_mode({"command": command, "twice": twice, "killed": killed, "twenty": twenty, "memory": memory})
+    run_mode({"command": command, "twice": twice, "killed": killed, "twenty": twenty, "memory": memory, "kept": kept})
