@@ -301,7 +301,7 @@ def run_mode(modes):
     """What the command line names, with its arguments; the last of them, `emulated`, asks for the stand-in."""
     mode, *arguments = sys.argv[1:]
     if arguments[-1:] == ["emulated"]:
-        DRIVERS.append(stand_in(version=11_040 if mode == "too_old" else 12_090))
+        DRIVERS.append(stand_in(version=11_040 if mode == "too_old" else 12_090, keeps=mode == "kept"))
         arguments.pop()
     modes[mode](*arguments)
     assert all(driver.problem is None for driver in DRIVERS)

@@ -2,6 +2,8 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,10 +47,23 @@ def run_kind(kind, mode, *more):
     else:
         if not compiler():
             pytest.skip("there is no C compiler, which makes the stand-in for the driver: install cc")
-        made = run(mode, *more, "emulated", **chosen(kind))
+        environment = chosen(kind)
+        if not linker():
+            pytest.skip("nvJitLink is not installed, which links what is compiled: install gradledger[test]")
+        made = run(mode, *more, "emulated", **environment)
     assert made.returncode == 0, made.stderr[-3000:]
     assert made.stdout.endswith("done\n")
     return made
+
+
+@cache
+def linker():
+    """Is the library there that makes machine code of PTX?"""
+    pathfinder = import_module("cuda.pathfinder")
+    try:
+        return pathfinder.load_nvidia_dynamic_lib("nvJitLink")
+    except pathfinder.DynamicLibNotFoundError:
+        return None
 
 
 def chosen(package):
@@ -146,6 +161,40 @@ def test_what_the_bench_times_waits_for_nothing_and_is_right():
     ):
         assert part in made.stdout
     assert made.stdout.endswith("product y\nproduct dx\nproduct dw\ndone\n")
+
+
+@pytest.mark.parametrize("kind", ["numba_cuda", GPU])
+def test_two_processes_adapt_to_the_same_bytes(kind, tmp_path):
+    made = run_kind(kind, "twice", "cuda_acceptance.py", str(tmp_path))
+    assert made.stdout == "twice the same\ndone\n"
+
+
+@pytest.mark.parametrize("kind", ["numba_cuda", GPU])
+def test_an_adapt_that_is_killed_amid_its_steps_ends_as_one_that_is_not(kind, tmp_path):
+    made = run_kind(kind, "killed", "cuda_acceptance.py", str(tmp_path))
+    assert made.stdout == "killed and resumed\ndone\n"
+
+
+@pytest.mark.parametrize("kind", [*PACKAGES, GPU])
+def test_twenty_steps_stay_beside_those_of_the_cpu(kind):
+    made = run_kind(kind, "twenty", "cuda_acceptance.py")
+    for net in ("lenet5", "resnet8", "watch"):
+        assert f"{net}: losses" in made.stdout
+
+
+def test_memory_of_the_gpu_is_as_predicted_to_the_byte():
+    made = run_kind("numba_cuda", "memory", "cuda_acceptance.py")
+    assert made.stdout.count("bytes held") == 9
+
+
+@pytest.mark.parametrize("kind", [*PACKAGES, GPU])
+def test_machine_code_from_the_disk_runs_as_it_did_when_it_was_linked(kind, tmp_path, monkeypatch):
+    """A second process with the same cache folder compiles nothing, loads each kernel, and ends in the same bits."""
+    monkeypatch.setenv("GRADLEDGER_CACHE", str(tmp_path))
+    first, second = (run_kind(kind, "kept", "cuda_acceptance.py") for _ in range(2))
+    made, again = (json.loads(process.stdout.splitlines()[0]) for process in (first, second))
+    assert made["from the disk"] == again["compiled"] == 0 < made["compiled"] == again["from the disk"]
+    assert made["weights"] == again["weights"] and not first.stderr + second.stderr
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -14,8 +14,11 @@ launches, as `refimpl.kernels.kernel.KernelCache` leaves little of it.
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from refimpl.compiler.arena import end_to_end
 from refimpl.compiler.compile import compile
+from refimpl.compiler.ir import Buffer, Segments
 from refimpl.compiler.lower import BACKENDS
 from refimpl.compiler.program import Program
 from refimpl.plan.plan import Plan
@@ -99,28 +102,54 @@ def beside_the_host(program: Program) -> bool:
 
 
 def gpu_terms(program: Program, context: int = 0, inference: Program | None = None) -> dict[str, int]:
-    """Every term of what training takes of a GPU's memory, in bytes.
+    """Every term of what training takes of a GPU's memory: the bytes that it asks the driver for, piece by piece.
 
-    inference: as of `terms`. runtime: what the driver's context takes, `context`. arena, weights, optimizer, plan:
-    those of `terms`. kept: a copy of what training changes, from which steps are made again
+    inference: as of `terms`. runtime: what the driver's context takes, `context`. arena, weights, optimizer: those of
+    `terms`. plan: what the rules of step and inference add. tables: what launches are told of where many arrays lie
+    (`refimpl.backends.cuda.alike`), once; a last batch that is not full has tables of its own, as many bytes. between:
+    what the state's one piece takes beyond its arrays, which begin at multiples of `ALIGN`, and inference for a state
+    that it has not. kept: a copy of what training changes, from which steps are made again
     (`refimpl.training.under_way`). dense_step: what the dense step that orders channels takes beyond that copy, which
     is made when the dense step has gone.
     """
     inference, dense = inference or _compiled(program, None), 0
-    held = (*program.step.parameters.values(), *program.step.state.values())
-    kept = 0 if program.plan.strategy.waits else end_to_end(b.nbytes for b in held if b.region == "state")[1]
+    found = _on_gpu(program, inference)
+    kept = 0 if program.plan.strategy.waits else _state_piece(program)
     if learnt_constants(program):
         step = _dense(program)
-        dense = step.peak_bytes + 2 * GUARD + _weights(step) + sum(b.nbytes for b in step.step.state.values())
+        dense = sum(_on_gpu(step, _compiled(step, None)).values())
+    return {"runtime": context} | found | {"kept": kept, "dense_step": max(0, dense - kept)}
+
+
+def _on_gpu(program: Program, inference: Program) -> dict[str, int]:
+    """What a trainer of the program holds on a GPU."""
+    step = program.step
+    arrays = [b.nbytes for b in _held(program)]
+    states = max(1, _state_piece(program)) + max(1, _state_piece(inference))
     return {
-        "runtime": context,
         "arena": max(program.peak_bytes, inference.peak_bytes) + 2 * GUARD,
         "weights": _weights(program),
-        "optimizer": sum(b.nbytes for b in program.step.state.values()),
-        "plan": sum(c.buffer.nbytes for c in program.step.constants.values()),
-        "kept": kept,
-        "dense_step": max(0, dense - kept),
+        "optimizer": sum(b.nbytes for b in step.state.values()),
+        "plan": sum(c.buffer.nbytes for p in (program, inference) for c in p.step.constants.values()),
+        "tables": sum(_table_bytes(p) for p in (program, inference)),
+        "between": states - sum(arrays),
     }
+
+
+def _held(program: Program) -> list[Buffer]:
+    """The arrays that a GPU holds in one piece: what training changes, and the optimizer's."""
+    return [b for b in (*program.step.parameters.values(), *program.step.state.values()) if b.region == "state"]
+
+
+def _state_piece(program: Program) -> int:
+    """Bytes of that piece."""
+    return end_to_end(b.nbytes for b in _held(program))[1]
+
+
+def _table_bytes(program: Program) -> int:
+    """Bytes of the tables of a program's launches."""
+    tables = [value for launch in program.order for value in launch.args if isinstance(value, Segments)]
+    return sum(np.dtype(np.int64).itemsize * (2 + 2 * len(row.arrays)) for table in tables for row in table.rows)
 
 
 def _compiled(program: Program, plan: Plan | None) -> Program:

@@ -6,6 +6,7 @@
    NVIDIA's driver API, CUDA 12.9. What is not here is not found by cuGetProcAddress. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <elf.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -20,9 +21,9 @@ enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NOT_CAPTURING = 401, NOT_FOUND = 500,
 typedef struct Work { struct Work *next; int graph; void *to; const void *from; size_t n; int byte; void *staged; } Work;
 typedef struct { Work *first, **last; } Queue;
 typedef struct Stream { struct Stream *next; int graph; Queue own, *queue; } Stream;  /* graph: that is being built, else 0 */
-typedef struct { const char *image; } Library;
+typedef struct { const void *image; size_t n; } Library;
 typedef struct { Library *library; char name[1024]; } Kernel;
-typedef R (*Load)(const char *image, const char *name, void *kernel);
+typedef R (*Load)(const void *image, size_t n, const char *name, void *kernel);
 typedef R (*Launch)(void *kernel, unsigned x, unsigned y, unsigned z, unsigned a, unsigned b, unsigned c, void **args, int graph);
 typedef R (*Replay)(int graph);
 
@@ -255,11 +256,26 @@ API R cuMemsetD8Async(P to, unsigned char v, size_t n, Stream *q)
 }
 API R cuMemsetD8(P to, unsigned char v, size_t n) { return cuMemsetD8Async(to, v, n, NULL); }
 
+/* bytes of an image: PTX ends with a zero, machine code is an ELF file, which ends with its last section or table */
+static size_t length(const void *image)
+{
+    const Elf64_Ehdr *h = image;
+    if (memcmp(image, ELFMAG, SELFMAG)) return strlen(image);
+    const Elf64_Shdr *sections = (const void *)((const char *)image + h->e_shoff);
+    size_t n = h->e_shoff + h->e_shnum * sizeof *sections, end = h->e_phoff + h->e_phnum * sizeof(Elf64_Phdr);
+    if (n < end) n = end;
+    for (int i = 0; i < h->e_shnum; i++) {
+        end = sections[i].sh_offset + (sections[i].sh_type == SHT_NOBITS ? 0 : sections[i].sh_size);
+        if (n < end) n = end;
+    }
+    return n;
+}
 API R cuLibraryLoadData(Library **l, const void *image, void *a, void *b, unsigned c, void *d, void *e, unsigned f)
 {
     SAFE;
     *l = malloc(sizeof **l);
-    (*l)->image = strdup(image);
+    (*l)->n = length(image);
+    (*l)->image = memcpy(malloc((*l)->n), image, (*l)->n);
     return OK;
 }
 API R cuLibraryUnload(Library *l) { return OK; }
@@ -269,7 +285,7 @@ API R cuLibraryGetKernel(Kernel **k, Library *l, const char *name)
     *k = malloc(sizeof **k);
     (*k)->library = l;
     strncpy((*k)->name, name, sizeof (*k)->name - 1);
-    return s.load(l->image, name, *k);
+    return s.load(l->image, l->n, name, *k);
 }
 API R cuLibraryGetModule(void **m, Library *l) { *m = l; return OK; }
 API R cuLibraryGetGlobal(P *p, size_t *n, Library *l, const char *name) { return NOT_FOUND; }

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from .machine import NUMBERS, Machine
 NOT_READ, ILLEGAL_ADDRESS = 218, 700  # errors of the driver: PTX that is invalid, memory that was not to be touched
 MOST_PIECES = 1 << 14  # of memory in use
 MOST_SHARED, MOST_ARGUMENTS = 48 << 10, 4096  # bytes of a block and of a launch; drivers before CUDA 12.1 take no more
-_LOAD = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
+_LOAD = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p)
 _LAUNCH = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.c_void_p, *[ctypes.c_uint] * 6, ctypes.POINTER(ctypes.c_void_p), ctypes.c_int
 )
@@ -49,13 +50,41 @@ class DriverLaunch(NamedTuple):
     arguments: list[int]
 
 
+class Linked:
+    """The PTX of machine code that was linked: what the stand-in runs where a GPU would run the code itself.
+
+    folder: where it is kept for the processes that find the machine code on the disk; None for this process alone.
+    """
+
+    def __init__(self, folder: Path | None):
+        self.folder, self.texts = folder, dict[str, str]()
+
+    def note(self, code: bytes, ptx: str) -> None:
+        """Keep the PTX that became some machine code."""
+        digest = sha256(code).hexdigest()
+        self.texts[digest] = ptx
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / digest).write_text(ptx, encoding="utf-8")
+
+    def ptx(self, image: bytes) -> str:
+        """That of an image, which may be PTX itself. KeyError or OSError for machine code that nobody has noted."""
+        if not image.startswith(b"\x7fELF"):
+            return image.decode()
+        digest = sha256(image).hexdigest()
+        if digest not in self.texts and self.folder is not None:
+            self.texts[digest] = (self.folder / digest).read_text(encoding="utf-8")
+        return self.texts[digest]
+
+
 class Driver:
     """What stands behind the interface in C. launched: what ran so far; problem: why the last call that failed did.
 
     left: launches after which the GPU is gone, each call failing with ILLEGAL_ADDRESS from then on; None for never.
     """
 
-    def __init__(self, library: Path, capability: str, nbytes: int, version: int):
+    def __init__(self, library: Path, capability: str, nbytes: int, version: int, linked: Linked):
+        self.linked = linked
         self.machine = Machine(nbytes)
         self.library = ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
         self.texts: dict[bytes, Assembled] = {}
@@ -72,10 +101,11 @@ class Driver:
         base, size = ctypes.c_uint64(self.machine.base), ctypes.c_size_t(nbytes)
         self.library.stand_in(*self._calls, base, size, int(capability.replace(".", "")), version)
 
-    def _load(self, image: bytes, name: bytes, handle: int) -> int:
+    def _load(self, at: int, n: int, name: bytes, handle: int) -> int:
+        image = ctypes.string_at(at, n)
         try:
             if image not in self.texts:
-                self.texts[image] = fitting(read(image.decode(), NUMBERS))
+                self.texts[image] = fitting(read(self.linked.ptx(image), NUMBERS))
             self.kernels[handle] = self.texts[image]
             return 0
         except Exception as e:
@@ -152,11 +182,12 @@ def compiler() -> str | None:
     return next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
 
 
-def stand_in(capability: str = "8.7", nbytes: int = 1 << 26, version: int = 12090) -> Driver:
+def stand_in(capability: str = "8.7", nbytes: int = 1 << 26, version: int = 12090, keeps: bool = False) -> Driver:
     """Let this process find a GPU, to its end. It must not have asked for one before.
 
-    capability: its compute capability; nbytes: its memory; version: of the driver, 12090 for CUDA 12.9. Kernels are not
-    kept on disk, where a GPU would find PTX in the place of its machine code. RuntimeError without a C compiler.
+    capability: its compute capability; nbytes: its memory; version: of the driver, 12090 for CUDA 12.9. keeps: are
+    compiled kernels kept on disk, and taken from there? Then a folder of their own is to be the cache
+    (GRADLEDGER_CACHE): their PTX is kept there too. RuntimeError without a C compiler.
     """
     found = compiler()
     if found is None:
@@ -165,29 +196,33 @@ def stand_in(capability: str = "8.7", nbytes: int = 1 << 26, version: int = 1209
     library = folder / cuda.DRIVER
     options = ["-shared", "-fPIC", "-O1", f"-Wl,-soname,{cuda.DRIVER}"]
     subprocess.run([found, *options, "-o", str(library), str(source), "-ldl"], check=True)
-    driver = Driver(library, capability, nbytes, version)
+    cuda.CACHE_DIR = cuda.CACHE_DIR if keeps else None
+    linked = Linked(cuda.CACHE_DIR and cuda.CACHE_DIR / "ptx")
+    driver = Driver(library, capability, nbytes, version, linked)
     shutil.rmtree(folder)
-    _hand_on_ptx()
-    cuda.CACHE_DIR = None
+    _note_ptx(linked)
     return driver
 
 
-def _hand_on_ptx() -> None:
-    """Let the package give the driver PTX, which it takes too, in the place of machine code."""
+def _note_ptx(linked: Linked) -> None:
+    """Let the package link as it does for a GPU, and note of which PTX the machine code was made."""
     cuda.toolkit()
     if cuda.package() == "numba_cuda":
-        codegen, core = import_module("numba.cuda.codegen"), import_module("cuda.core")
+        library = import_module("numba.cuda.codegen").CUDACodeLibrary
+        link = library.get_cubin
 
-        def image(library, cc=None):
-            return core.ObjectCode.from_ptx("\n".join(library.get_asm_strs(cc=library._ensure_cc(cc))).encode())
+        def image(self, cc=None):
+            made = link(self, cc=cc)
+            linked.note(made.code, "\n".join(self.get_asm_strs(cc=cc)))
+            return made
 
-        codegen.CUDACodeLibrary.get_cubin = image
+        library.get_cubin = image
     else:
         made = import_module("numba_cuda_mlir.mlir_optimization")
         optimize = made.optimize
 
         def optimized(result):
             optimize(result)
-            result.metadata["cubin"] = made.get_ptx(result).encode() + b"\0"
+            linked.note(result.metadata["cubin"], made.get_ptx(result))
 
         made.optimize = optimized
