@@ -17,6 +17,7 @@ from numba.core.types import Type
 
 # Their versions stand for their code
 FOREIGN = {*sys.stdlib_module_names, "numpy", "numba", "numba_cuda_mlir", "scipy", "llvmlite"}
+FILLED_IN = "chip"  # an option that numba-cuda-mlir writes into a helper's when it compiles the first kernel with it
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), np.generic, np.dtype, Type)
 
 
@@ -40,7 +41,8 @@ def reach(function: Callable, options=None) -> str:
 def _described(value, names: frozenset[str]) -> tuple[str, list]:
     """A value in a line, and what it leads to. names: those that the code which reached it uses."""
     if isinstance(getattr(value, "py_func", None), FunctionType):  # compiled, for whatever device
-        return _plain(value.targetoptions), [(value.py_func, names)]
+        told = {name: option for name, option in value.targetoptions.items() if name != FILLED_IN}
+        return _plain(told), [(value.py_func, names)]
     if isinstance(getattr(value, "_defn", None), FunctionType):  # an intrinsic
         return _text(value._defn.__module__), [(value._defn, names)]
     if isinstance(value, FunctionType):
