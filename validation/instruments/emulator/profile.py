@@ -61,6 +61,8 @@ def main(arguments: list[str]) -> None:
         each = f"{total / products:9.1f}" if products else f"{'–':>9s}"
         print(f"{name[-44:]:44s} {launches:8d} {total:14,d} {total / everything:6.1%} {each}")
     print(f"{'in all':44s} {len(driver.launched):8d} {everything:14,d}")
+    passes = ri.compile(graph, plan, given.batch, backend="reference").order
+    print(f"{'a launch for each pass':44s} {len(passes):8d}")
 
 
 if __name__ == "__main__":
