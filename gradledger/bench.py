@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Callable
 
 from refimpl.backends import best
+from refimpl.kernels import cuda
 from validation import bench
 from validation.instruments.provenance import provenance
 
@@ -20,8 +21,8 @@ def run(
     """Time the cases of some names, default all that can run here; returns the record.
 
     backend: "cuda" for the cases of a GPU alone, whose names need no `gpu-` then; None for those of the names.
-    Malformed for an unknown case or peer and for a peer that is not installed. Refused where a side of ours fails or
-    its result is wrong: its record has the cases that were finished before.
+    Malformed for an unknown case or peer and for a peer that is not installed, CudaError for a case of a GPU where none
+    can be used. Refused where a side of ours fails or its result is wrong: its record has what was finished before.
     """
     if backend not in (None, CUDA):
         raise options.unknown("--backend", backend, [CUDA])
@@ -35,6 +36,8 @@ def run(
             chosen = [name if f"{name}-".startswith(GPU) else GPU + name for name in names] or ["gpu"]
         else:
             chosen = names or [name for name in bench.families() if name != "gpu" or best() == CUDA]
+        if any(f"{name}-".startswith(GPU) for name in bench.choose(chosen)):
+            cuda.check()
         cases = bench.run_cases(chosen, peer, threads, repeats, turns, watch)
     except ValueError as e:
         raise Malformed(str(e)) from None

@@ -299,7 +299,8 @@ def checks(found: list[dict]) -> None:
     for name in ("check", "state", "found", "advice"):
         table.add_column(name)
     for c in found:
-        table.add_row(c["name"], c["state"], c["found"], "" if c["state"] == "ok" else c["advice"])
+        advice = "" if c["state"] == "ok" else c["advice"]
+        table.add_row(*map(escape, (c["name"], c["state"], c["found"], advice)))  # extras stand in brackets, as markup
     console.print(table)
 
 

@@ -15,18 +15,23 @@ import numpy as np
 from test_quantize import with_weights
 
 import refimpl as ri
-from refimpl.backends.cuda import alike, conv_rules, tile
+from refimpl.backends.activation import RELU
+from refimpl.backends.cuda import alike, conv_rules, few_channels, tile
 from refimpl.backends.cuda import depthwise as depthwise_kernels
+from refimpl.backends.cuda.convolution import geometry_of
 from refimpl.backends.cuda.depthwise import Unrolled
 from refimpl.backends.cuda.gpu import AHEAD, Gpu
 from refimpl.backends.cuda.replay import CAPTURES
 from refimpl.backends.cuda.rules import RULES
+from refimpl.backends.cuda.tile import up
 from refimpl.compiler.executed import STATED
 from refimpl.graph import INPUT, Graph
 from refimpl.kernels import cuda
+from refimpl.kernels.geometry import conv_derive
 from refimpl.kernels.random import SHUFFLE, permutation
 from refimpl.methods import sparse_update
 from refimpl.methods.registry import known
+from refimpl.ops import conv2d
 from refimpl.surgery.for_step import outlined_for
 from validation.instruments.drawn_nets import net_case, plan_of
 from validation.instruments.drawn_passes import picker
@@ -106,6 +111,7 @@ def nets():
                 program = ri.compile(graph, plan, BATCH, backend="reference", threads=1, dtype=dtype)
                 both(f"{build.__name__} {name} {np.dtype(dtype)}", program, x, y)
     without_tiles()
+    of_few_channels()
     in_one_launch()
     under_way()
 
@@ -144,6 +150,51 @@ def without_tiles():
         assert all(launch.function is depthwise_kernels.GRAD_W for launch in chosen)
         sparse = any(isinstance(rule, ri.SparseUpdate) for rule in rules)
         assert len(chosen) == (2 if sparse else 0), chosen
+
+
+def drawn_convolution(rng, case):
+    """Attributes, sizes and the shapes of x, w and y: groups, channels and pixels that fill no word and no tile."""
+    groups, samples = 1 + case % 2, int(rng.integers(1, 3))
+    channels, outputs = groups * int(rng.integers(1, 7)), groups * int(rng.integers(1, 7))
+    window, stride, dilation = (tuple(map(int, rng.integers(1, most, 2))) for most in (4, 3, 3))
+    pad = tuple(tuple(map(int, rng.integers(0, 3, 2))) for _ in range(2))
+    attrs = {"stride": stride, "dilation": dilation, "pad": pad}
+    maps = tuple(int(n) for n in rng.integers(3, 6, 2))
+    letters = dict(zip("NHWCKRSG", (samples, *maps, channels, outputs, *window, groups), strict=True))
+    sizes = letters | conv_derive(letters, attrs)
+    of_y = (samples, sizes["P"], sizes["Q"], outputs)
+    return attrs, sizes, (samples, *maps, channels), (*window, channels // groups, outputs), of_y
+
+
+def of_few_channels():
+    """Sums over the channels of all taps at once are those of the reference kernels: drawn strides, pads, groups, …"""
+    rng, near = np.random.default_rng(8), {"rtol": 1e-10, "atol": 1e-10}
+    for case in range(8):
+        attrs, sizes, *shapes = drawn_convolution(rng, case)
+        x, w, y = (rng.normal(size=shape) for shape in shapes)
+        rows, of_k, geometry = y.shape[0] * y.shape[1] * y.shape[2], y.shape[3], geometry_of(sizes, attrs)
+        scale, shift, residual = rng.normal(size=of_k), rng.normal(size=of_k), rng.normal(size=(rows, of_k))
+        x_rows, dy_rows = x.reshape(-1, x.shape[3]), y.reshape(rows, of_k)
+        made = conv2d.forward(x, w, **attrs).reshape(rows, of_k)
+        given = (x_rows, w.reshape(-1, of_k), scale, shift, residual, geometry, RELU)
+        wanted = np.maximum(scale * made + shift + residual, 0)
+        np.testing.assert_allclose(run_once(few_channels.FORWARD, np.zeros_like(made), *given), wanted, **near)
+        bits = rng.integers(0, 2, (y.shape[0], rows // y.shape[0] * of_k)).astype(np.uint8)
+        through = bits.reshape(y.shape) * scale * y
+        wanted = conv2d.grad_w(through, x, **attrs, **{letter: sizes[letter] for letter in "RSG"})
+        mask = np.packbits(bits, axis=1, bitorder="little")
+        for length in (rows, up(rows, 2)):
+            partial = np.zeros((up(rows, length), *wanted.shape))
+            given = (dy_rows, mask, scale, np.empty(0, np.int32), x_rows, geometry, length)
+            np.testing.assert_allclose(run_once(few_channels.GRAD_W, partial, *given).sum(0), wanted, **near)
+    print("sums over few channels")
+
+
+def run_once(kernel, *args):
+    """The first argument, written by a kernel on tiles."""
+    there = [cuda.to_device(a) if isinstance(a, np.ndarray) else a for a in args]
+    kernel(*there)
+    return there[0].copy_to_host()
 
 
 def in_one_launch():

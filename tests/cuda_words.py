@@ -8,7 +8,7 @@ import sys
 from unittest import mock
 
 import numpy as np
-from cuda_steps import BATCH, CLASSES, DRIVERS, both, inverted, residual, run_mode, whole
+from cuda_steps import BATCH, CLASSES, DRIVERS, both, drawn_convolution, inverted, residual, run_mode, whole
 from test_quantize import with_weights
 
 import refimpl as ri
@@ -18,7 +18,6 @@ from refimpl.backends.cuda import quantized_gradients as gradients
 from refimpl.backends.cuda.convolution import geometry_of, slices_of
 from refimpl.compiler.executed import STATED
 from refimpl.kernels import cuda
-from refimpl.kernels.geometry import conv_derive
 from refimpl.methods import quantized
 from refimpl.ops import niti_conv2d, quantized_conv2d
 from refimpl.surgery.for_step import outlined_for
@@ -69,7 +68,7 @@ def forward_in_words():
     """The same in training: sums that share an exponent, and outputs in floats; as many dots as are stated."""
     rng = np.random.default_rng(7)
     for case in range(6):
-        attrs, sizes, x, w, of_y = drawn_convolution(rng, case)
+        attrs, sizes, x, w, of_y = in_bytes(rng, case)
         b, geometry, ends = rng.integers(-9999, 9999, of_y[-1] * (case % 3 > 0)), geometry_of(sizes, attrs), (0,) * 5
         scales, exponent = rng.uniform(0.5, 2, (2, 1)), np.array([(-3, 0, 4)[case % 3]], np.int32)
         whole, one = b.astype(np.int16), np.empty(0)
@@ -91,19 +90,10 @@ def forward_in_words():
     print("forward in words, sums to the bit")
 
 
-def drawn_convolution(rng, case):
-    """Attributes, sizes, x and w in bytes and the shape of y: groups, channels and pixels that fill no word."""
-    groups, samples = 1 + case % 2, int(rng.integers(1, 3))
-    channels, outputs = groups * int(rng.integers(1, 7)), groups * int(rng.integers(1, 7))
-    window, stride, dilation = (tuple(map(int, rng.integers(1, most, 2))) for most in (4, 3, 3))
-    pad = tuple(tuple(map(int, rng.integers(0, 3, 2))) for _ in range(2))
-    attrs = {"stride": stride, "dilation": dilation, "pad": pad}
-    maps = tuple(int(n) for n in rng.integers(3, 6, 2))
-    letters = dict(zip("NHWCKRSG", (samples, *maps, channels, outputs, *window, groups), strict=True))
-    sizes = letters | conv_derive(letters, attrs)
-    of_y = (samples, sizes["P"], sizes["Q"], outputs)
-    x, w = bytes_of(rng, (samples, *maps, channels)), bytes_of(rng, (*window, channels // groups, outputs))
-    return attrs, sizes, x, w, of_y
+def in_bytes(rng, case):
+    """A drawn convolution's attributes and sizes, x and w in bytes, and the shape of y."""
+    attrs, sizes, of_x, of_w, of_y = drawn_convolution(rng, case)
+    return attrs, sizes, bytes_of(rng, of_x), bytes_of(rng, of_w), of_y
 
 
 def gradients_in_words():
@@ -114,7 +104,7 @@ def gradients_in_words():
     """
     rng, near = np.random.default_rng(5), {"i": 0, "f": 1e-12}
     for case in range(6):
-        attrs, sizes, x, w, of_y = drawn_convolution(rng, case)
+        attrs, sizes, x, w, of_y = in_bytes(rng, case)
         dy, wide = bytes_of(rng, of_y), rng.integers(-32767, 32768, of_y).astype(np.int16)
         dy_scale, x_scale, w_scale = (rng.uniform(0.5, 2, n) for n in (sizes["N"], 1, 1))
         own, none = {letter: sizes[letter] for letter in "HWG"}, np.empty(0)

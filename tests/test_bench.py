@@ -14,10 +14,17 @@ import torch
 import refimpl as ri
 from costmodel.device import device, rates
 from gradledger import cli
+from refimpl.kernels import cuda
 from validation import bench
 from validation.bench import blocks, filtered, forward, gpu, methods, quantized, roofline, steps
 
 TINY = filtered.Filtered(8, 9, 7, 2, batch=2)
+
+
+@pytest.fixture(autouse=True)
+def a_gpu(monkeypatch):
+    """As if there were one: the sides of its cases are none of a GPU here."""
+    monkeypatch.setattr(cuda, "check", lambda: None)
 
 
 @pytest.fixture(autouse=True)
@@ -334,6 +341,16 @@ def test_a_launch_without_bytes_or_products_has_no_share_of_the_roofline(monkeyp
         ("sum", 2e3, 0.5),
         ("none", 0, 0),
     ]
+
+
+def test_without_a_gpu_its_cases_are_refused_before_anything_is_timed(monkeypatch, capsys):
+    monkeypatch.undo()
+    monkeypatch.setattr(cuda, "problem", lambda: "there is none")
+    monkeypatch.setattr(bench, "launch", lambda *_: pytest.fail("a side was started"))
+    for given in (["product", "--backend", "cuda"], ["gpu-step-watch"]):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["bench", *given])
+        assert stopped.value.code == 2 and capsys.readouterr().err == "gradledger: there is none\n"
 
 
 def test_the_backend_cuda_has_cases_of_its_own(monkeypatch, capsys):

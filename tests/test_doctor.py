@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gradledger import doctor
+from gradledger import doctor, show
 from refimpl.backends.cuda import trial
 from refimpl.kernels import cuda, cuda_parts, kernel_cache
 
@@ -121,3 +121,9 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setattr(cuda, "problem", lambda: "there is no driver here")
     found = doctor.gpu()
     assert (found.name, found.state, found.found) == ("CUDA", doctor.WARN, "there is no driver here")
+
+
+def test_extras_in_brackets_are_printed_as_they_are(capsys):
+    show.checks([{"name": "CUDA", "state": "warning", "found": "pip install 'a[b]'", "advice": "see [c]"}])
+    printed = capsys.readouterr().out
+    assert "'a[b]'" in printed and "see [c]" in printed
