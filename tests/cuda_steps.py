@@ -19,11 +19,11 @@ from refimpl.backends.activation import RELU
 from refimpl.backends.cuda import alike, conv_rules, few_channels, tile
 from refimpl.backends.cuda import depthwise as depthwise_kernels
 from refimpl.backends.cuda.convolution import geometry_of
-from refimpl.backends.cuda.depthwise import Unrolled
 from refimpl.backends.cuda.gpu import AHEAD, Gpu
 from refimpl.backends.cuda.replay import CAPTURES
 from refimpl.backends.cuda.rules import RULES
 from refimpl.backends.cuda.tile import up
+from refimpl.backends.cuda.unrolled import Unrolled
 from refimpl.compiler.executed import STATED
 from refimpl.graph import INPUT, Graph
 from refimpl.kernels import cuda

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from refimpl.backends.cuda import pooling
 from refimpl.kernels import cuda
 from refimpl.methods import error_map_pruning, sparse_update
 from refimpl.methods.registry import known
 from refimpl.ops import passes_of
+from validation.instruments.cuda_code import UNROLLED
 from validation.instruments.emulator.driver import compiler
 
 HERE = Path(__file__).parent
@@ -97,6 +99,13 @@ def test_whole_steps_of_every_method(kind):
         else:
             wanted = {f"{net} {name}" for net in nets}
         assert wanted <= told, f"{wanted - told} did not run"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pooling(kind):
+    made = run_kind(kind, "windows", "cuda_pooling.py")
+    kernels = {name for line in made.stdout.splitlines() if line.startswith("pooling_") for name in line.split(", ")}
+    assert kernels == {unrolled.__name__ for unrolled in UNROLLED if unrolled.__module__ == pooling.__name__}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fast_max_pool import cases
 
+from refimpl.backends.common import counted_margin
 from refimpl.backends.cpu import avg_pool
 from refimpl.backends.cpu.max_pool import geometry
 from refimpl.ops import avg_pool as reference
@@ -27,11 +28,11 @@ def test_equals_the_reference(case, dtype, seed, count_include_pad):
     x = rng.standard_normal(shape).astype(dtype)
     want = reference.forward(x.astype("float64"), **attrs)
     y = np.full(want.shape, np.nan, dtype)
-    avg_pool.forward(y, x, geometry(attrs), avg_pool.margin(attrs))
+    avg_pool.forward(y, x, geometry(attrs), counted_margin(attrs))
     assert near(y, want, reference.forward(abs(x).astype("float64"), **attrs), dtype)
     dy = rng.standard_normal(y.shape).astype(dtype)
     dx = np.full(shape, np.nan, dtype)
-    avg_pool.grad_x(dx, dy, geometry(attrs), avg_pool.margin(attrs))
+    avg_pool.grad_x(dx, dy, geometry(attrs), counted_margin(attrs))
     known = {"H": shape[1], "W": shape[2], **attrs}
     want = reference.grad_x(dy.astype("float64"), **known)
     assert near(dx, want, reference.grad_x(abs(dy).astype("float64"), **known), dtype)

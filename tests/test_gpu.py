@@ -11,10 +11,9 @@ from costmodel import predict
 from costmodel.device import gpu_calibration
 from gradledger.exits import Exit, refuse
 from refimpl import backends
-from refimpl.backends.cuda import batch_norm, replay
+from refimpl.backends.cuda import batch_norm, depthwise, replay
 from refimpl.backends.cuda.alike import SHARE, OfEach
 from refimpl.backends.cuda.convolution import geometry_of, slices_of
-from refimpl.backends.cuda.depthwise import Unrolled
 from refimpl.backends.cuda.gpu import Gpu
 from refimpl.backends.cuda.replay import Replayed
 from refimpl.backends.cuda.tile import SMALL, TILES, Tiled, tile_of
@@ -384,7 +383,8 @@ def test_calls_that_need_what_is_between_them_stay_apart():
 def test_depthwise_convolutions_take_what_is_beside_them_along():
     graph = ri.models.build("mobilenet_v2", classes=10, size=(64, 64))
     program = ri.compile(graph, ri.Plan("all"), 8, backend="cuda", threads=1)
-    own = {s: [x for x in program.launches[s] if isinstance(x.function, Unrolled)] for s in ("forward", "backward")}
+    kernels = (depthwise.FORWARD, depthwise.GRAD_X, depthwise.GRAD_W)
+    own = {s: [x for x in program.launches[s] if x.function in kernels] for s in ("forward", "backward")}
     passes = {s: [[str(c.passed) for c in x.covers] for x in launches] for s, launches in own.items()}
     assert passes["forward"] == 17 * [["conv2d.forward", "frozen_batch_norm.forward", "relu6.forward"]]
     through = ["relu6.grad_x", "frozen_batch_norm.grad_x", "conv2d.grad_w"]

@@ -1,6 +1,7 @@
 """What the rules of every backend have in common: arguments that are not given, activations, names of launches."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -24,6 +25,19 @@ def absent(dims: int, dtype) -> np.ndarray:
 def flat(buffer: Buffer) -> Buffer:
     """A buffer as (N, elements of a sample)."""
     return buffer.reshape((buffer.shape[0], int(np.prod(buffer.shape[1:]))))
+
+
+def elements(buffer: Buffer) -> Buffer:
+    """The elements of a buffer, one after the other."""
+    return buffer.reshape((math.prod(buffer.shape),))
+
+
+def counted_margin(attrs: Mapping) -> tuple[int, ...]:
+    """Rows above and below, columns left and right of a map whose taps count in an average pooling's means too."""
+    if not attrs["count_include_pad"]:
+        return (0, 0, 0, 0)
+    (top, bottom), (left, right) = attrs["pad"]
+    return (top, bottom - attrs["overhang"][0], left, right - attrs["overhang"][1])
 
 
 def present(*values) -> tuple[Buffer, ...]:

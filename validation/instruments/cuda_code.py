@@ -33,11 +33,12 @@ from refimpl.backends.cuda import (
     few_channels,
     gradient_filter_patches,
     groups,
+    pooling,
     quantized,
     quantized_gradients,
 )
-from refimpl.backends.cuda.depthwise import Taps, Unrolled
 from refimpl.backends.cuda.tile import TILES, Tiled
+from refimpl.backends.cuda.unrolled import Taps, Unrolled
 from refimpl.compiler.two_stage import ADD_SLICES, AVERAGE_SLICES, sliced
 from refimpl.kernels import cuda
 from refimpl.kernels.passes import Pass, _typed, dims, dtype_of
@@ -72,12 +73,22 @@ TUNED: dict[
     quantized_gradients.SUMS_GRAD_W: ("int32 5", "int8 2", "int8 2", 1, 1, (GEOMETRY,), (), (), ()),
 }
 
-UNROLLED: dict[Unrolled, tuple] = {  # the same of kernels that have taps
-    depthwise.FORWARD: ((), 1, 1, 2, 1, 1, (GEOMETRY,), ()),
-    depthwise.GRAD_X: ((), 1, 1, "mask", 1, 2, (GEOMETRY,)),
-    depthwise.GRAD_W: ((), 5, 1, "mask", 1, "kept", 1, (GEOMETRY,), ()),
-}
 TAPS = (Taps(3, 3, 1, 1, 1, 1, 1, 1, True), Taps(3, 3, 2, 2, 1, 1, 1, 1, True), Taps(5, 5, 1, 1, 1, 1, 2, 2, True))
+WINDOWS = (Taps(2, 2, 2, 2, 1, 1, 0, 0, True), Taps(3, 3, 2, 2, 1, 1, 1, 1, True))
+MAP = (Taps(7, 7, 1, 1, 1, 1, 0, 0),)
+PLACES = "uint8 1"
+UNROLLED: dict[Unrolled, tuple] = {  # the same of kernels that have taps, the first entry the taps to compile for
+    depthwise.FORWARD: (TAPS, (), 1, 1, 2, 1, 1, (GEOMETRY,), ()),
+    depthwise.GRAD_X: (TAPS, (), 1, 1, "mask", 1, 2, (GEOMETRY,)),
+    depthwise.GRAD_W: (TAPS, (), 5, 1, "mask", 1, "kept", 1, (GEOMETRY,), ()),
+    pooling.MAX_FORWARD: (WINDOWS, (), 1, PLACES, 1, (GEOMETRY,)),
+    pooling.MAX_GRAD_X: (WINDOWS, (), 1, 1, PLACES, (GEOMETRY,)),
+    pooling.MAX_TANGENT: (WINDOWS, (), 1, 1, PLACES, (GEOMETRY,)),
+    pooling.MEAN_FORWARD: (WINDOWS, (), 1, 1, (GEOMETRY,), (4,)),
+    pooling.MEAN_GRAD_X: (WINDOWS, (), 1, 1, (GEOMETRY,), (4,)),
+    pooling.MAP_FORWARD: (MAP, (), 1, 1, (GEOMETRY,)),
+    pooling.MAP_GRAD_X: (MAP, (), 1, 1, (GEOMETRY,)),
+}
 
 
 class Code(NamedTuple):
@@ -158,8 +169,8 @@ def every() -> Iterator[Code]:
             signature = tuple(kind_of(kind) for kind in kinds)
             function = with_plain_functions(tiled, tile)
             yield Code(f"{tiled.__name__} on {tile.rows}x{tile.columns}", function, signature, False)
-    for unrolled, kinds in UNROLLED.items():
-        for taps in TAPS:
+    for unrolled, (windows, *kinds) in UNROLLED.items():
+        for taps in windows:
             name = f"{unrolled.__name__} on {taps.rows}x{taps.columns}, stride {taps.down}"
             yield Code(name, with_plain_functions(unrolled, taps), tuple(map(kind_of, kinds)), False)
 

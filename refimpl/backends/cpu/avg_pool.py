@@ -1,10 +1,8 @@
 """Average pooling, a row of the map at a time: taps in the outer loops, channels in the inner one, which vectorises.
 
 Letters as in `ops.avg_pool`; `global_` kernels are those of `ops.global_avg_pool`. geometry: of `max_pool.geometry`.
-margin: rows above and below, columns left and right of the map whose taps count too.
+margin: of `counted_margin`, rows above and below, columns left and right of the map whose taps count too.
 """
-
-from collections.abc import Mapping
 
 import numpy as np
 from numba import prange
@@ -12,14 +10,6 @@ from numba import prange
 from ...compiler.executed import ADD, NOTHING, executes
 from ...kernels.kernel import fast, inline
 from .max_pool import pairs
-
-
-def margin(attrs: Mapping) -> tuple[int, ...]:
-    """The padding whose taps count, as the kernels take it."""
-    if not attrs["count_include_pad"]:
-        return (0, 0, 0, 0)
-    (top, bottom), (left, right) = attrs["pad"]
-    return (top, bottom - attrs["overhang"][0], left, right - attrs["overhang"][1])
 
 
 @inline

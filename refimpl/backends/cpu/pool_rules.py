@@ -6,7 +6,7 @@ from ...compiler import grouping
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import avg_pool, global_avg_pool, interpolate, max_pool
-from ..common import absent, named, present
+from ..common import absent, counted_margin, named, present
 from . import avg_pool as fast_avg_pool
 from . import interpolate as fast_interpolate
 from . import max_pool as fast_max_pool
@@ -37,7 +37,7 @@ def mean(lowering: Lowering, call: Call) -> list[Launch]:
     out, given = call.arrays[out], call.arrays[given]
     more = ()
     if call.passed.operator == "avg_pool":
-        more = (fast_max_pool.geometry(call.attrs), fast_avg_pool.margin(call.attrs))
+        more = (fast_max_pool.geometry(call.attrs), counted_margin(call.attrs))
     return [Launch(call.name, kernel, (out, given, *more), (given,), (out,), (call,))]
 
 

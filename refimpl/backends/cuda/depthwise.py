@@ -17,42 +17,18 @@ given as their elements, weights as (taps, C).
 
 import inspect
 from collections.abc import Callable
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ...compiler.executed import MAC, MUL, NOTHING, Ops, executes
-from ...kernels import cuda as house
 from ...kernels.cuda import at, device, jit
 from ...kernels.cuda import late as cuda
 from ..activation import RELU, RELU6
 from .tile import up
+from .unrolled import Taps, Unrolled, multiple, nearest, parted
 
 ROWS, EACH = 2, 4  # pixels of a thread along both axes, in dx the next multiples of the steps from output to output
-
-
-class Taps(NamedTuple):
-    """The constants of a kernel, the first eight of them the end of a geometry (`geometry_of`).
-
-    Rows and columns of taps, rows and columns from an output pixel to the next and from a tap to the next, and rows
-    above and columns left of the map. masked: dy comes through a mask.
-    """
-
-    rows: int
-    columns: int
-    down: int
-    across: int
-    apart_down: int
-    apart_across: int
-    above: int
-    left: int
-    masked: bool = False
-
-
-def multiple(n: int, step: int) -> int:
-    """The first multiple of `step` that is no less."""
-    return up(n, step) * step
 
 
 def of_x(taps: Taps) -> int:
@@ -63,21 +39,6 @@ def of_x(taps: Taps) -> int:
 def of_dx(down: int, across: int) -> tuple[int, int]:
     """Rows and columns of dx that a thread makes: each pixel meets the same taps in every such block."""
     return multiple(ROWS, down), multiple(EACH, across)
-
-
-def _parted(number, size):
-    """(quotient, rest) of whole numbers that are not negative."""
-    quotient = at(number) // at(size)
-    return np.int64(quotient), np.int64(at(number) - quotient * at(size))
-
-
-def _nearest(index, size):
-    """The index within an axis that is nearest to one that may lie beside it."""
-    return min(max(index, 0), size - 1)
-
-
-parted: Any = house.Late(lambda: house.toolkit().jit(device=True)(_parted))
-nearest: Any = house.Late(lambda: house.toolkit().jit(device=True)(_nearest))
 
 
 def in_turn(count: int, function: Callable):
@@ -338,25 +299,6 @@ def grad_w(taps: Taps, dtype):
             t += at(cuda.gridsize(1))
 
     return kernel
-
-
-class Unrolled:
-    """A kernel `(items, *args)` whose taps are constants: those of its geometry.
-
-    make: (taps, dtype) → the CUDA kernel, made once for each. geometry, mask: their places among the arguments.
-    """
-
-    def __init__(self, make: Callable, geometry: int, mask: int | None = None):
-        self.plain, self.make, self.geometry, self.mask = make, cache(make), geometry, mask
-        self.__name__, self.__module__ = f"depthwise_{make.__name__}", make.__module__
-
-    def __call__(self, items: int, *args, stream=0) -> None:
-        """Launch it in a stream; nothing for no items."""
-        if items:
-            masked = self.mask is not None and args[self.mask].shape[0] > 0
-            kernel = self.make(Taps(*args[self.geometry][5:], masked), np.dtype(args[0].dtype).type)
-            blocks, threads = house.grid(items)
-            kernel[blocks, threads, stream](items, *args)
 
 
 def _forward_executes(items, y, x, w, scale, shift, geometry, act) -> Ops:

@@ -11,7 +11,7 @@ from ...compiler.grouping import Arrival, convolution
 from ...compiler.ir import AtBatch, Buffer, Call, Launch, Prefix
 from ...compiler.lower import Lowering
 from ...kernels.cuda import simulated
-from ..common import absent, activation, named, present, through
+from ..common import absent, activation, elements, named, present, through
 from . import depthwise
 from .conv_rules import EVERY, summed
 from .convolution import geometry_of
@@ -27,11 +27,6 @@ def blocks_of(buffer: Buffer, rows: int, columns: int) -> int:
     """Blocks of so many pixels, and channels, of a sample of maps, (N, H, W, C)."""
     _, height, width, channels = buffer.shape
     return buffer.batched * up(height, rows) * up(width, columns) * channels
-
-
-def elements(buffer: Buffer) -> Buffer:
-    """A map's elements."""
-    return buffer.reshape((math.prod(buffer.shape),))
 
 
 def by_tap(w: Buffer) -> Buffer:

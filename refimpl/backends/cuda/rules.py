@@ -12,6 +12,7 @@ from . import (
     error_map_pruning_rules,
     gradient_filter_rules,
     groups,
+    pool_rules,
     quantized_rules,
 )
 
@@ -35,7 +36,7 @@ class Every(dict):
 
 RULES = Every()
 _METHODS = (gradient_filter_rules, error_map_pruning_rules)
-for _room in (*_METHODS, batch_norm_rules, depthwise_rules, conv_rules, quantized_rules, groups, alike):
+for _room in (*_METHODS, batch_norm_rules, depthwise_rules, conv_rules, quantized_rules, groups, pool_rules, alike):
     for _rule, _passes in _room.RULES.items():
         for _passed in _passes:
             RULES.setdefault(_passed, []).append(_rule)

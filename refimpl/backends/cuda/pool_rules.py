@@ -1,0 +1,88 @@
+"""Poolings: the maximum and its place in one launch, means of windows and of whole maps."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from ...compiler import grouping
+from ...compiler.ir import AtBatch, Buffer, Call, Launch
+from ...compiler.lower import Lowering
+from ...ops import avg_pool, global_avg_pool, max_pool
+from ..common import absent, counted_margin, elements, named, present
+from . import pooling
+from .tile import up
+
+MAXIMA = {max_pool.grad_x: pooling.MAX_GRAD_X, max_pool.tangent: pooling.MAX_TANGENT}
+MEANS = {avg_pool.forward: pooling.MEAN_FORWARD, avg_pool.grad_x: pooling.MEAN_GRAD_X}
+
+
+def geometry_of(sizes: dict, attrs: Mapping) -> tuple[int, ...]:
+    """The geometry of a pooling's windows as that of a convolution's taps, channels in the place of groups."""
+    letters = (*(sizes[letter] for letter in "HWPQC"), *attrs["window"], *attrs["stride"], 1, 1)
+    return (*map(int, (*letters, attrs["pad"][0][0], attrs["pad"][1][0])),)
+
+
+def whole_map(sizes: dict) -> tuple[int, ...]:
+    """The geometry of one window that is the map."""
+    window = int(sizes["H"]), int(sizes["W"])
+    return geometry_of({**sizes, "P": 1, "Q": 1}, {"window": window, "stride": (1, 1), "pad": ((0, 0), (0, 0))})
+
+
+def items(made: Buffer, run: int = pooling.EACH) -> AtBatch:
+    """Those of kernels that make `run` pixels of a row of a channel, for n samples of a map (N, H, W, C)."""
+    _, rows, columns, channels = made.shape
+    each = made.batched * rows * up(columns, run) * channels
+    return AtBatch(lambda n: n * each)
+
+
+def run_of(call: Call) -> int:
+    """Pixels of a thread: of a gradient those that are before the same taps."""
+    return pooling.of_dx(call.attrs["stride"][1]) if call.passed.name == "grad_x" else pooling.EACH
+
+
+def maximum(lowering: Lowering, call: Call) -> list[Launch]:
+    """The maxima of windows, with the places that their gradient needs where there are any."""
+    a, places = call.arrays, grouping.places(lowering, call)
+    covers = grouping.given(call, places)
+    y, x = elements(a["y"]), elements(a["x"])
+    argmax = elements(places.arrays["argmax"]) if places else absent(1, np.uint8)
+    args = items(a["y"]), y, argmax, x, geometry_of(call.sizes, call.attrs)
+    return [Launch(named(covers), pooling.MAX_FORWARD, args, (x,), present(y, argmax), covers)]
+
+
+def at_maxima(lowering: Lowering, call: Call) -> list[Launch]:
+    """The gradient or the tangent of the maxima of windows, by their places."""
+    made, *given = (call.arrays[a] for a in call.passed.arrays)
+    given = [elements(b) for b in given]
+    args = items(made, run_of(call)), elements(made), *given, geometry_of(call.sizes, call.attrs)
+    return [Launch(call.name, MAXIMA[call.passed], args, tuple(given), (elements(made),), (call,))]
+
+
+def mean(lowering: Lowering, call: Call) -> list[Launch]:
+    """The means of windows, or their gradient."""
+    made, given = (call.arrays[a] for a in call.passed.arrays)
+    y, x = elements(made), elements(given)
+    args = items(made, run_of(call)), y, x, geometry_of(call.sizes, call.attrs), counted_margin(call.attrs)
+    return [Launch(call.name, MEANS[call.passed], args, (x,), (y,), (call,))]
+
+
+def of_map(lowering: Lowering, call: Call) -> list[Launch]:
+    """The means of whole maps, or their gradient."""
+    made, given = (call.arrays[a] for a in call.passed.arrays)
+    y, x = elements(made), elements(given)
+    geometry, channels = whole_map(call.sizes), made.shape[-1]
+    if call.passed is global_avg_pool.forward:
+        many, kernel = AtBatch(lambda n: pooling.map_items(n * made.batched, channels)), pooling.MAP_FORWARD
+    else:
+        each = made.batched * up(math.prod(made.shape[1:3]), pooling.EACH) * channels
+        many, kernel = AtBatch(lambda n: n * each), pooling.MAP_GRAD_X
+    return [Launch(call.name, kernel, (many, y, x, geometry), (x,), (y,), (call,))]
+
+
+RULES = {  # rule → the passes of the calls that it begins at
+    maximum: (max_pool.forward,),
+    at_maxima: MAXIMA,
+    mean: MEANS,
+    of_map: (global_avg_pool.forward, global_avg_pool.grad_x),
+}

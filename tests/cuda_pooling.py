@@ -1,0 +1,119 @@
+"""Run by test_cuda in a process of its own, without a GPU: poolings against their reference kernels.
+
+`windows`: maxima and means of drawn windows and of whole maps, then steps of a net of many. Prints what was compared;
+the last line is `done`. `emulated` behind it: as in cuda_steps.py.
+"""
+
+import numpy as np
+from cuda_steps import DRIVERS, both, run_mode
+
+import refimpl as ri
+from refimpl.backends.common import counted_margin
+from refimpl.backends.cuda import pooling
+from refimpl.backends.cuda.pool_rules import geometry_of, whole_map
+from refimpl.backends.cuda.tile import up
+from refimpl.compiler.executed import STATED
+from refimpl.graph import INPUT, Graph
+from refimpl.kernels import cuda
+from refimpl.kernels.geometry import drawn_pool
+from refimpl.ops import avg_pool, global_avg_pool, max_pool
+from validation.instruments.drawn_passes import picker
+
+CASES = 24
+ODD = np.array([0, 1, -np.inf, np.nan])  # ties, and what no comparison holds of
+
+
+def run_once(kernel, items, made, *args):
+    """The arrays of a kernel after a launch, that which it makes first; on the stand-in it adds what it states."""
+    there = [cuda.to_device(a.reshape(-1)) if isinstance(a, np.ndarray) else a for a in (made, *args)]
+    kernel(items, *there)
+    if DRIVERS:
+        cuda.toolkit().synchronize()
+        counts, flat = DRIVERS[0].launched[-1].counts, [a.reshape(-1) if hasattr(a, "shape") else a for a in args]
+        wanted = STATED[kernel](items, made.reshape(-1), *flat).add
+        suffix = {4: "f32", 8: "f64"}[made.itemsize]
+        found, some_fold = counts[f"add.{suffix}"], cuda.package() == "numba_cuda_mlir"  # additions to nothing
+        assert found == wanted or (some_fold and found < wanted), f"{kernel.__name__} states {wanted} sums, not {found}"
+    both = zip(there, (made, *args), strict=True)
+    return [t.copy_to_host().reshape(a.shape) for t, a in both if isinstance(a, np.ndarray)]
+
+
+def runs(map_, stride=1):
+    """The items of kernels that make EACH pixels of a row a thread, or the next multiple of a stride."""
+    samples, rows, columns, channels = map_.shape
+    return samples * rows * up(columns, pooling.of_dx(stride)) * channels
+
+
+def windows():
+    for case in range(CASES):
+        pick = picker("pooling", case)
+        letters, attrs = drawn_pool(pick, False)
+        rng, dtype = np.random.default_rng(case), (np.float64, np.float32)[case % 2]
+        shape, of_y = (tuple(letters[d] for d in dims) for dims in ("NHWC", "NPQC"))
+        maxima = {name: attrs[name] for name in ("window", "stride", "pad")}
+        x = rng.choice(ODD, shape).astype(dtype) if case % 3 == 0 else rng.standard_normal(shape).astype(dtype)
+        of_maxima(rng, x, of_y, maxima, geometry_of(letters, attrs))
+        for counts in (True, False):
+            of_means(rng, shape, of_y, dtype, attrs | {"count_include_pad": counts}, geometry_of(letters, attrs))
+        of_maps(rng, shape, dtype, whole_map(letters))
+    print(f"{CASES} drawn windows and maps")
+    in_a_net()
+
+
+def of_maxima(rng, x, of_y, attrs, geometry):
+    """Maxima, their places, gradients and tangents are the reference kernels', to the bit."""
+    y, none = np.full(of_y, 7, x.dtype), np.empty(0, np.uint8)
+    value, places, _ = run_once(pooling.MAX_FORWARD, runs(y), y, np.full(of_y, 255, np.uint8), x, geometry)
+    np.testing.assert_array_equal(value, max_pool.forward(x, **attrs))
+    np.testing.assert_array_equal(places, max_pool.argmax(x, **attrs))
+    np.testing.assert_array_equal(run_once(pooling.MAX_FORWARD, runs(y), y, none, x, geometry)[0], value)
+    dy, tx = rng.standard_normal(of_y).astype(x.dtype), rng.standard_normal(x.shape).astype(x.dtype)
+    dx = np.full(x.shape, np.nan, x.dtype)
+    found = run_once(pooling.MAX_GRAD_X, runs(dx, attrs["stride"][1]), dx, dy, places, geometry)[0]
+    np.testing.assert_array_equal(found, max_pool.grad_x(dy, places, H=x.shape[1], W=x.shape[2], **attrs))
+    found = run_once(pooling.MAX_TANGENT, runs(y), y, tx, places, geometry)[0]
+    np.testing.assert_array_equal(found, max_pool.tangent(tx, places, **attrs))
+
+
+def of_means(rng, shape, of_y, dtype, attrs, geometry):
+    """Means of windows and their gradients are the reference kernels', to the bit."""
+    margin, x, dy = counted_margin(attrs), rng.standard_normal(shape).astype(dtype), rng.standard_normal(of_y)
+    y, dy, dx = np.full(of_y, np.nan, dtype), dy.astype(dtype), np.full(shape, np.nan, dtype)
+    found = run_once(pooling.MEAN_FORWARD, runs(y), y, x, geometry, margin)[0]
+    np.testing.assert_array_equal(found, avg_pool.forward(x, **attrs))
+    found = run_once(pooling.MEAN_GRAD_X, runs(dx, attrs["stride"][1]), dx, dy, geometry, margin)[0]
+    np.testing.assert_array_equal(found, avg_pool.grad_x(dy, H=shape[1], W=shape[2], **attrs))
+
+
+def of_maps(rng, shape, dtype, geometry):
+    """Means of whole maps are the reference kernel's but for the order of the sum, their gradients to the bit."""
+    samples, rows, columns, channels = shape
+    x, dy = rng.standard_normal(shape).astype(dtype), rng.standard_normal((samples, channels)).astype(dtype)
+    y, dx = np.full((samples, channels), np.nan, dtype), np.full(shape, np.nan, dtype)
+    found = run_once(pooling.MAP_FORWARD, pooling.map_items(samples, channels), y, x, geometry)[0]
+    near = {"rtol": 0, "atol": 8 * np.finfo(dtype).eps * max(1.0, float(abs(x).max()))}
+    np.testing.assert_allclose(found, global_avg_pool.forward(x), **near)
+    items = samples * up(rows * columns, pooling.EACH) * channels
+    found = run_once(pooling.MAP_GRAD_X, items, dx, dy, geometry)[0]
+    np.testing.assert_array_equal(found, global_avg_pool.grad_x(dy, H=rows, W=columns))
+
+
+def in_a_net():
+    """Steps of a net with every kind of pooling, by the rules."""
+    g = Graph("pools", (9, 8), 2)
+    x = g.max_pool("max", g.relu("relu1", g.conv2d("conv1", INPUT, 3, 3, pad=1)), 3, 2, pad=1)
+    x = g.avg_pool("mean", g.conv2d("conv2", x, 4, 1), (2, 3), 1, pad=1, count_include_pad=False)
+    x = g.max_pool("last", g.avg_pool("next", x, 2, 1, pad=1), 2, 1)
+    g.linear("fc", g.global_avg_pool("map", x), 3)
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((4, 9, 8, 2), dtype=np.float32), rng.integers(0, 3, 4)
+    for step in (ri.Backprop(ri.SGD(0.1)), ri.ForwardGradient(estimator="exact")):
+        plan = ri.Plan("all", step=step)
+        program = ri.compile(g, plan, 3, backend="reference", threads=1, dtype=np.float64)
+        made = both(f"pools by {type(step).__name__}", program, x, y)
+        names = {launch.function.__name__ for launch in made.order if launch.function.__module__ == pooling.__name__}
+        print(*sorted(names), sep=", ")
+
+
+if __name__ == "__main__":
+    run_mode({"windows": windows})
