@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from ..kernels.passes import Pass
 from ..methods import quantized_norm
-from ..ops import add, batch_norm, conv2d, frozen_batch_norm, linear, max_pool, quantized_conv2d, relu, relu6
+from ..ops import add, batch_norm, conv2d, frozen_batch_norm, linear, quantized_conv2d, relu, relu6
 from .ir import Buffer, Call, Condition
 from .lower import Lowering
 
@@ -359,5 +359,6 @@ def expansion(lowering: Lowering, gradient: Call) -> Call | None:
 def places(lowering: Lowering, maximum: Call) -> Call | None:
     """Where the maxima of a pooling were found, of its own input; None where no gradient needs it."""
     readers = given(*lowering.readers(maximum.arrays["x"]))
-    own = (c for c in readers if c.passed is max_pool.argmax and c.node == maximum.node and c.when == maximum.when)
+    kept = str(maximum.passed).replace("forward", "argmax")
+    own = (c for c in readers if str(c.passed) == kept and c.node == maximum.node and c.when == maximum.when)
     return next(filter(lowering.free, own), None)

@@ -60,6 +60,26 @@ def finishing(tile: Tile, dtype):
     return device(finish)
 
 
+@cache
+def arriving(dtype):
+    """Device function `(dy, mask, scale, n, pixel, pixels, k)`: dy, (N·pixels, K), of an output of a pixel of sample n.
+
+    It comes through a rectifier's mask and a frozen norm's scale, either of which may be empty.
+    """
+    zero = dtype(0)
+
+    def arrive(dy, mask, scale, n, pixel, pixels, k):
+        value = dy[at(n * pixels + pixel), at(k)]
+        if scale.shape[0]:
+            value *= scale[at(k)]
+        if mask.shape[0]:
+            e = pixel * dy.shape[1] + k
+            value = value if (mask[at(n), at(e >> 3)] >> (e & 7)) & 1 else zero
+        return value
+
+    return device(arrive)
+
+
 def forward(tile: Tile, dtype):
     """y (pixels, K) ← act(scale · (x ∗ w) + shift + residual), a tile of pixels and channels of a group a block."""
     rows, columns, depth, each_row, each_column = tile
@@ -124,7 +144,7 @@ def grad_x(tile: Tile, dtype):
     loads, lanes = rows * depth // threads, threads // depth
     more, line = columns * depth // threads, threads // columns
     own_shape, other_shape = tile.own, tile.other
-    zero, add, hand_over = dtype(0), adder(tile), handing_over(tile)
+    zero, add, hand_over, arrive = dtype(0), adder(tile), handing_over(tile), arriving(dtype)
 
     @jit
     def kernel(dx, dy, mask, scale, kept, w, geometry):
@@ -165,13 +185,7 @@ def grad_x(tile: Tile, dtype):
                     for i in range(loads):
                         value, pixel = zero, place[t // depth + lanes * i]
                         if pixel >= 0 and there:
-                            n = sample[t // depth + lanes * i]
-                            value = dy[at(n * out_h * out_w + pixel), at(k)]
-                            if scale.shape[0]:
-                                value *= scale[at(k)]
-                            if mask.shape[0]:
-                                e = pixel * dy.shape[1] + k
-                                value = value if (mask[at(n), at(e >> 3)] >> (e & 7)) & 1 else zero
+                            value = arrive(dy, mask, scale, sample[t // depth + lanes * i], pixel, out_h * out_w, k)
                         own[t % depth, t // depth + lanes * i] = value
                     for i in range(more):
                         c = side + t // depth + lanes * i
@@ -201,7 +215,7 @@ def grad_w(tile: Tile, dtype):
     loads, lanes = rows * depth // threads, threads // rows
     more, line = columns * depth // threads, threads // columns
     own_shape, other_shape = tile.own, tile.other
-    zero, add, hand_over = dtype(0), adder(tile), handing_over(tile)
+    zero, add, hand_over, arrive = dtype(0), adder(tile), handing_over(tile), arriving(dtype)
 
     @jit
     def kernel(dw, dy, mask, scale, kept, x, geometry, length):
@@ -251,13 +265,8 @@ def grad_w(tile: Tile, dtype):
                         row = begin + start + d
                         value = zero
                         if row < end and side + t % columns < outputs:
-                            value = dy[at(row), at(k)]
-                            if scale.shape[0]:
-                                value *= scale[at(k)]
-                            if mask.shape[0]:
-                                n = sample[start + d]
-                                e = (row - n * out_h * out_w) * dy.shape[1] + k
-                                value = value if (mask[at(n), at(e >> 3)] >> (e & 7)) & 1 else zero
+                            n = sample[start + d]
+                            value = arrive(dy, mask, scale, n, row - n * out_h * out_w, out_h * out_w, k)
                         other[d, t % columns] = value
                 cuda.syncthreads()
                 if begin + start < end:

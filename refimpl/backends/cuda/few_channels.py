@@ -9,7 +9,7 @@ import numpy as np
 from ...compiler.executed import MUL, NOTHING, Ops, executes
 from ...kernels.cuda import at, jit
 from ...kernels.cuda import late as cuda
-from .convolution import after_sum, finishing
+from .convolution import after_sum, arriving, finishing
 from .tile import ALIGNED, Tile, Tiled, adder, handing_over, tile_of, up
 
 MOST_TERMS = 512  # of a sum, which lie in shared memory
@@ -87,7 +87,7 @@ def grad_w_of_few(tile: Tile, dtype):
     loads, lanes = rows * depth // threads, threads // rows
     more, line = columns * depth // threads, threads // columns
     own_shape, other_shape = tile.own, tile.other
-    zero, add, hand_over = dtype(0), adder(tile), handing_over(tile)
+    zero, add, hand_over, arrive = dtype(0), adder(tile), handing_over(tile), arriving(dtype)
 
     @jit
     def kernel(dw, dy, mask, scale, kept, x, geometry, length):
@@ -136,13 +136,8 @@ def grad_w_of_few(tile: Tile, dtype):
                         row = begin + start + d
                         value = zero
                         if row < end and side + t % columns < outputs:
-                            value = dy[at(row), at(k)]
-                            if scale.shape[0]:
-                                value *= scale[at(k)]
-                            if mask.shape[0]:
-                                n = sample[start + d]
-                                e = (row - n * out_h * out_w) * dy.shape[1] + k
-                                value = value if (mask[at(n), at(e >> 3)] >> (e & 7)) & 1 else zero
+                            n = sample[start + d]
+                            value = arrive(dy, mask, scale, n, row - n * out_h * out_w, out_h * out_w, k)
                         other[d, t % columns] = value
                 cuda.syncthreads()
                 if begin + start < end:

@@ -8,12 +8,13 @@ import numpy as np
 from ...compiler import grouping
 from ...compiler.ir import AtBatch, Buffer, Call, Launch
 from ...compiler.lower import Lowering
-from ...ops import avg_pool, global_avg_pool, max_pool
+from ...ops import avg_pool, global_avg_pool, max_pool, niti_max_pool, quantized_max_pool
 from ..common import absent, counted_margin, elements, named, present
 from . import pooling
 from .tile import up
 
-MAXIMA = {max_pool.grad_x: pooling.MAX_GRAD_X, max_pool.tangent: pooling.MAX_TANGENT}
+MAXIMA = (max_pool, niti_max_pool, quantized_max_pool)
+LOWEST, HIGHEST = -128, 127  # of whole numbers that nothing else saturates
 MEANS = {avg_pool.forward: pooling.MEAN_FORWARD, avg_pool.grad_x: pooling.MEAN_GRAD_X}
 
 
@@ -47,16 +48,24 @@ def maximum(lowering: Lowering, call: Call) -> list[Launch]:
     covers = grouping.given(call, places)
     y, x = elements(a["y"]), elements(a["x"])
     argmax = elements(places.arrays["argmax"]) if places else absent(1, np.uint8)
-    args = items(a["y"]), y, argmax, x, geometry_of(call.sizes, call.attrs)
+    limits = call.attrs.get("low", LOWEST), call.attrs.get("high", HIGHEST)
+    args = items(a["y"]), y, argmax, x, geometry_of(call.sizes, call.attrs), *limits
     return [Launch(named(covers), pooling.MAX_FORWARD, args, (x,), present(y, argmax), covers)]
 
 
-def at_maxima(lowering: Lowering, call: Call) -> list[Launch]:
-    """The gradient or the tangent of the maxima of windows, by their places."""
-    made, *given = (call.arrays[a] for a in call.passed.arrays)
-    given = [elements(b) for b in given]
-    args = items(made, run_of(call)), elements(made), *given, geometry_of(call.sizes, call.attrs)
-    return [Launch(call.name, MAXIMA[call.passed], args, tuple(given), (elements(made),), (call,))]
+def of_maxima(lowering: Lowering, call: Call) -> list[Launch]:
+    """The gradient of the maxima of windows, by their places, through the mask of those that were not saturated."""
+    a, mask = call.arrays, call.arrays.get("mask", absent(2, np.uint8))
+    dx, dy, argmax = (elements(a[name]) for name in ("dx", "dy", "argmax"))
+    args = items(a["dx"], run_of(call)), dx, dy, argmax, mask, geometry_of(call.sizes, call.attrs)
+    return [Launch(call.name, pooling.MAX_GRAD_X, args, present(dy, argmax, mask), (dx,), (call,))]
+
+
+def along(lowering: Lowering, call: Call) -> list[Launch]:
+    """The tangent of the maxima of windows, by their places."""
+    ty, tx, argmax = (elements(call.arrays[a]) for a in call.passed.arrays)
+    args = items(call.arrays["ty"]), ty, tx, argmax, geometry_of(call.sizes, call.attrs)
+    return [Launch(call.name, pooling.MAX_TANGENT, args, (tx, argmax), (ty,), (call,))]
 
 
 def mean(lowering: Lowering, call: Call) -> list[Launch]:
@@ -81,8 +90,9 @@ def of_map(lowering: Lowering, call: Call) -> list[Launch]:
 
 
 RULES = {  # rule → the passes of the calls that it begins at
-    maximum: (max_pool.forward,),
-    at_maxima: MAXIMA,
+    maximum: tuple(operator.forward for operator in MAXIMA),
+    of_maxima: tuple(operator.grad_x for operator in MAXIMA),
+    along: (max_pool.tangent,),
     mean: MEANS,
     of_map: (global_avg_pool.forward, global_avg_pool.grad_x),
 }

@@ -8,10 +8,12 @@ kernels: the same bits. Maps, (N, H, W, C), are given as their elements.
 
 import numpy as np
 
-from ...compiler.executed import ADD, NOTHING, Ops, executes
+from ...compiler.executed import ADD, IADD, NOTHING, Ops, executes
 from ...kernels import cuda as house
 from ...kernels.cuda import THREADS, at, jit
 from ...kernels.cuda import late as cuda
+from ...kernels.requantize import saturated
+from ...kernels.rounding import passes_bit
 from .tile import up
 from .unrolled import Taps, Unrolled, multiple, nearest, parted
 
@@ -28,13 +30,14 @@ def of_dx(across: int) -> int:
 def max_forward(taps: Taps, dtype):
     """y, the maximum of each window of x, and in argmax, uint8, where it is given, the place of its tap: r·S + s.
 
-    A tap beside the map counts as the nearest one on it, which is of the same window and next to it in order.
+    Whole numbers are saturated at low and high. A tap beside the map counts as the nearest one on it, which is of the
+    same window and next to it in order.
     """
     taps_h, taps_w, up_h, up_w, _, _, above, left, keeps = taps
-    low = dtype(-np.inf)
+    zero, whole = dtype(0), np.issubdtype(dtype, np.integer)
 
     @jit
-    def kernel(items, y, argmax, x, geometry):
+    def kernel(items, y, argmax, x, geometry, low, high):
         height, width, out_h, out_w, channels = geometry[:5]
         runs = (out_w + EACH - 1) // EACH
         t = at(cuda.grid(1))
@@ -46,7 +49,7 @@ def max_forward(taps: Taps, dtype):
                 q = run * EACH + i
                 if q < out_w:
                     h, v = p * up_h - above, q * up_w - left
-                    best, place = low, 0
+                    best, place = zero, 0
                     for r in range(taps_h):
                         row = nearest(h + r, height)
                         for s in range(taps_w):
@@ -56,7 +59,10 @@ def max_forward(taps: Taps, dtype):
                             best = value if wins else best
                             place = (row - h) * taps_w + column - v if wins else place
                     e = ((n * out_h + p) * out_w + q) * channels + c
-                    y[at(e)] = best
+                    if whole:
+                        y[at(e)] = saturated(best, low, high, y)
+                    else:
+                        y[at(e)] = best
                     if keeps:
                         argmax[at(e)] = place
             t += at(cuda.gridsize(1))
@@ -65,12 +71,15 @@ def max_forward(taps: Taps, dtype):
 
 
 def max_grad_x(taps: Taps, dtype):
-    """dx, of each pixel the sum of dy over the windows that have their maximum, by argmax, there."""
-    taps_h, taps_w, up_h, up_w, _, _, above, left, _ = taps
+    """dx, of each pixel the sum of dy over the windows that have their maximum, by argmax, there.
+
+    dy comes through mask, (N, B), where it is given.
+    """
+    taps_h, taps_w, up_h, up_w, _, _, above, left, masked = taps
     zero, run, most_h, most_w = dtype(0), of_dx(taps.across), up(taps_h, up_h), up(taps_w, up_w)
 
     @jit
-    def kernel(items, dx, dy, argmax, geometry):
+    def kernel(items, dx, dy, argmax, mask, geometry):
         height, width, out_h, out_w, channels = geometry[:5]
         runs = (width + run - 1) // run
         t = at(cuda.grid(1))
@@ -90,9 +99,11 @@ def max_grad_x(taps: Taps, dtype):
                             q, s = side * (run // up_w) + (i + left) // up_w - b, (i + left) % up_w + b * up_w
                             if s < taps_w:
                                 near_q = nearest(q, out_w)
-                                e = at(start + near_q * channels)
-                                value = dy[e]
-                                total += value if (argmax[e] == tap + s) & (near_q == q) else zero
+                                e = start + near_q * channels
+                                value = dy[at(e)]
+                                if masked:
+                                    value = value if passes_bit(mask, n, e - n * out_h * out_w * channels) else zero
+                                total += value if (argmax[at(e)] == tap + s) & (near_q == q) else zero
                     dx[at(((n * height + h) * width + side * run + i) * channels + c)] = total
             t += at(cuda.gridsize(1))
 
@@ -273,14 +284,22 @@ def _collected(dx, geometry) -> Ops:
     """An addition for each window that can lie over a pixel by its column, and as many rows as there can be."""
     _, width, _, _, _, taps_h, taps_w, up_h, up_w, _, _, _, left = geometry
     columns = sum(up(max(taps_w - (v + left) % up_w, 0), up_w) for v in range(width))
-    return ADD * (dx.size // width * columns * up(taps_h, up_h))
+    return (IADD if dx.dtype.kind == "i" else ADD) * (dx.size // width * columns * up(taps_h, up_h))
 
 
-MAX_FORWARD = executes(lambda items, y, argmax, x, geometry: NOTHING)(Unrolled(max_forward, 3, 1))
-MAX_GRAD_X = executes(lambda items, dx, dy, argmax, geometry: _collected(dx, geometry))(Unrolled(max_grad_x, 3))
+def _max_grad_x_executes(items, dx, dy, argmax, mask, geometry) -> Ops:
+    return _collected(dx, geometry)
+
+
+def _mean_grad_x_executes(items, dx, dy, geometry, margin) -> Ops:
+    return _collected(dx, geometry)
+
+
+MAX_FORWARD = executes(lambda items, y, argmax, x, geometry, low, high: NOTHING)(Unrolled(max_forward, 3, 1))
+MAX_GRAD_X = executes(_max_grad_x_executes)(Unrolled(max_grad_x, 4, 3))
 MAX_TANGENT = executes(lambda items, ty, tx, argmax, geometry: NOTHING)(Unrolled(max_tangent, 3))
 MEAN_FORWARD = executes(_means)(Unrolled(mean_forward, 2))
-MEAN_GRAD_X = executes(lambda items, dx, dy, geometry, margin: _collected(dx, geometry))(Unrolled(mean_grad_x, 2))
+MEAN_GRAD_X = executes(_mean_grad_x_executes)(Unrolled(mean_grad_x, 2))
 MAP_FORWARD = executes(lambda items, y, x, geometry: ADD * (x.size + y.size * (lanes()[1] - 1)))(
     Unrolled(map_forward, 2)
 )
