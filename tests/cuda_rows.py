@@ -76,7 +76,7 @@ def of_layer_norm(rng, rows, length):
         np.testing.assert_allclose(mine, wanted, **NEAR)
     (dx,) = run(norm_kernels.GRAD_X, *fresh(x.shape), dy, x, gamma, mean, inv_std)
     sums = layer_norm.projections(dy, x, gamma, mean, inv_std)
-    np.testing.assert_allclose(dx, layer_norm.grad_x(dy, x, gamma, mean, inv_std, *sums), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(dx, layer_norm.grad_x(dy, x, gamma, mean, inv_std, *sums), **NEAR)
 
 
 def of_losses(rng, rows, length, weighted, smoothing, ignored):
@@ -152,10 +152,15 @@ def logarithm(t, y, x):
 
 def additions(kernel, *args):
     """Sums of floats that a launch executes in what the compiler made, alone or with a product."""
+    counts = counts_of(kernel, *args)
+    return sum(n for op, n in counts.items() if op.split(".")[0] in ("fma", "add", "sub") and op.endswith(".f32"))
+
+
+def counts_of(kernel, *args):
+    """Instructions of a launch, by name."""
     kernel(*(cuda.to_device(a) if isinstance(a, np.ndarray) else a for a in args))
     cuda.toolkit().synchronize()
-    counts = DRIVERS[0].launched[-1].counts
-    return sum(n for op, n in counts.items() if op.split(".")[0] in ("fma", "add", "sub") and op.endswith(".f32"))
+    return DRIVERS[0].launched[-1].counts
 
 
 def stated():
@@ -186,6 +191,29 @@ def stated():
                 assert wanted == found, f"{kernel.__name__} {x.shape} states {wanted} sums and executes {found}"
                 checked += 1
     print(f"{checked} launches of kernels on rows as stated")
+    in_sequence()
+
+
+def in_sequence():
+    """A thread executes few instructions of a loss and its gradient where a row of its own takes it many."""
+    rng, each, zero = np.random.default_rng(0), {"a row": 0.0, "a lane": 0.0}, np.float32(0)
+    x, labels, none = rng.normal(size=(32, 1000)).astype(np.float32), rng.integers(0, 1000, 32), np.empty(0, np.float32)
+    dx, lse, losses, total, mean = (np.zeros(n, np.float32) for n in (x.shape, 32, 32, 1, 1))
+    of_losses, of_mean = (losses, x, labels, lse, none, zero, -1), (mean, total, losses, labels, none, -1)
+    of_x = dx, x, labels, lse, total, none, zero, -1
+    lanes = block_of(1000).lanes
+    for kind, threads, kernel, *args in (
+        ("a row", 32, loss.log_sum_exp.kernel.gpu, 32, lse, x),
+        ("a row", 32, loss.sample_losses.kernel.gpu, 32, *of_losses),
+        ("a row", 1, loss.mean_loss.kernel.gpu, 1, *of_mean),
+        ("a row", 32, loss.grad_x.kernel.gpu, 32, *of_x),
+        ("a lane", 32 * lanes, loss_kernels.SAMPLE_LOSSES, *of_losses),
+        ("a lane", block_of(32).threads, loss_kernels.MEAN_LOSS, *of_mean),
+        ("a lane", 32 * lanes, loss_kernels.GRAD_X, *of_x),
+    ):
+        each[kind] += sum(counts_of(kernel, *args).values()) / threads
+    print("32 rows of 1,000 classes:", ", ".join(f"{n:,.0f} instructions of {kind}" for kind, n in each.items()))
+    assert each["a lane"] < 1000 < 80_000 < each["a row"]
 
 
 def of_the_loss(exps, of_log, arrays, weights):

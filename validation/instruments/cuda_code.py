@@ -120,7 +120,7 @@ def modules(room: str) -> list:
 
 
 def every() -> Iterator[Code]:
-    """Every kernel for float32: of each pass, of sums in slices, and those on tiles."""
+    """Every kernel for float32: of each pass, of sums in slices, and those on tiles and on rows."""
     types = cuda.toolkit().types
     whole = (types.int64,)
     for module in modules("ops") + modules("methods"):
