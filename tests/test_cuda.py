@@ -122,6 +122,12 @@ def test_layers_in_words(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_rows(kind):
+    made = run_kind(kind, "rows", "cuda_rows.py")
+    assert "rows as by the reference kernels\nrows backprop: " in made.stdout and "\nrows forward: " in made.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_commands(kind, tmp_path):
     made = run_kind(kind, "commands", "cuda_runs.py", str(tmp_path))
     assert made.stdout.endswith("calibrated\nadapted\nfiltered\ndone\n")
@@ -131,6 +137,12 @@ def test_the_commands(kind, tmp_path):
 def test_tuned_kernels_execute_the_products_that_they_state(package):
     made = run_kind(package, "stated", "cuda_steps.py")
     assert "launches of 11 kernels as stated" in made.stdout
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_kernels_on_rows_execute_the_additions_that_they_state(package):
+    made = run_kind(package, "stated", "cuda_rows.py")
+    assert made.stdout.startswith("792 launches of kernels on rows as stated")
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -23,6 +23,7 @@ MADE_OF = {
     "refimpl/surgery/widen.py": "the form of a classifier of floats in whole numbers",
     "refimpl/compiler/grouping.py": "which operators belong together, for every backend",
     "refimpl/compiler/whole_products.py": "which products of whole numbers a convolution makes, for every backend",
+    "refimpl/backends/row_groups.py": "which operators on rows belong together, for every backend",
     "refimpl/backends/cpu/": "the operators that a tuned kernel does",
     "refimpl/backends/cuda/": "the operators that a tuned kernel does",
     "costmodel/device/calibration.py": "nets, to time kernels on",

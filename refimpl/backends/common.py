@@ -57,3 +57,8 @@ def through(arrival: Arrival) -> tuple[Buffer | np.ndarray, Buffer | np.ndarray]
         absent(2, np.uint8) if mask is None else mask,
         absent(1, arrival.dy.dtype) if scale is None else scale,
     )
+
+
+def seen(call: Call) -> list[Buffer]:
+    """The arrays of a call as its kernel sees them, what is written first."""
+    return [call.passed.seen(a, call.arrays[a]) for a in call.passed.arrays]

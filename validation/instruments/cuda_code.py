@@ -33,10 +33,14 @@ from refimpl.backends.cuda import (
     few_channels,
     gradient_filter_patches,
     groups,
+    layer_norm,
     pooling,
     quantized,
     quantized_gradients,
+    softmax,
+    softmax_cross_entropy,
 )
+from refimpl.backends.cuda.rows import BLOCKS, RowWise
 from refimpl.backends.cuda.tile import TILES, Tiled
 from refimpl.backends.cuda.unrolled import Taps, Unrolled
 from refimpl.compiler.two_stage import ADD_SLICES, AVERAGE_SLICES, sliced
@@ -73,6 +77,17 @@ TUNED: dict[
     quantized_gradients.SUMS_GRAD_W: ("int32 5", "int8 2", "int8 2", 1, 1, (GEOMETRY,), (), (), ()),
 }
 
+LOSSES = (1, 2, "int64 1", 1, 1, "float32 0", ())
+ROW_WISE: dict[RowWise, tuple] = {  # the same of kernels on rows; a number of floats has no axes
+    softmax.FORWARD: (2, 2),
+    softmax.GRAD_X: (2, 2, 2),
+    layer_norm.FORWARD: (2, 1, 1, 2, 1, 1, "float32 0"),
+    layer_norm.GRAD_X: (2, 2, 2, 1, 1, 1),
+    softmax_cross_entropy.SAMPLE_LOSSES: LOSSES,
+    softmax_cross_entropy.TANGENT_LOSSES: (*LOSSES, 2, 1),
+    softmax_cross_entropy.MEAN_LOSS: (1, 1, 1, "int64 1", 1, ()),
+    softmax_cross_entropy.GRAD_X: (2, 2, "int64 1", 1, 1, 1, "float32 0", ()),
+}
 TAPS = (Taps(3, 3, 1, 1, 1, 1, 1, 1, True), Taps(3, 3, 2, 2, 1, 1, 1, 1, True), Taps(5, 5, 1, 1, 1, 1, 2, 2, True))
 WINDOWS = (Taps(2, 2, 2, 2, 1, 1, 0, 0, True), Taps(3, 3, 2, 2, 1, 1, 1, 1, True))
 MAP = (Taps(7, 7, 1, 1, 1, 1, 0, 0),)
@@ -116,7 +131,7 @@ def modules(room: str) -> list:
 
 
 def every() -> Iterator[Code]:
-    """Every kernel for float32: of each pass, of sums in slices, and those on tiles."""
+    """Every kernel for float32: of each pass, of sums in slices, and those on tiles and on rows."""
     types = cuda.toolkit().types
     whole = (types.int64,)
     for module in modules("ops") + modules("methods"):
@@ -173,6 +188,10 @@ def every() -> Iterator[Code]:
         for taps in windows:
             name = f"{unrolled.__name__} on {taps.rows}x{taps.columns}, stride {taps.down}"
             yield Code(name, with_plain_functions(unrolled, taps), tuple(map(kind_of, kinds)), False)
+    for kernel, kinds in ROW_WISE.items():
+        for block in BLOCKS:
+            name, signature = f"{kernel.__name__} on {block.lanes} lanes", tuple(map(kind_of, kinds))
+            yield Code(name, with_plain_functions(kernel, block), signature, False)
 
 
 def scalar(dtype):
@@ -198,7 +217,7 @@ def kind_of(kind):
     types = cuda.toolkit().types
     if isinstance(kind, str):
         dtype, axes = {"mask": "uint8 2", "kept": "int32 1"}.get(kind, kind).split()
-        return types.Array(getattr(types, dtype), int(axes), "C")
+        return types.Array(getattr(types, dtype), int(axes), "C") if int(axes) else getattr(types, dtype)
     if isinstance(kind, tuple):
         return types.UniTuple(types.int64, kind[0]) if kind else types.int64
     return types.Array(types.float32, kind, "C")
@@ -215,8 +234,8 @@ def computes_wide(passed: Pass) -> bool:
     return wide or any("float64" in passed.shapes[a] for a in passed.arrays)
 
 
-def with_plain_functions(made: Tiled | Unrolled, constants) -> Callable:
-    """The kernel on a tile, or of taps, as a plain function, not compiled."""
+def with_plain_functions(made: Tiled | Unrolled | RowWise, constants) -> Callable:
+    """The kernel on a tile, of taps or on a block of rows, as a plain function, not compiled."""
     module = sys.modules[made.__module__]
     with mock.patch.object(module, "jit", cuda.with_toolkit):
         return made.plain(constants, np.float32)

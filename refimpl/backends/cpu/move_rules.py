@@ -3,9 +3,10 @@
 import math
 from typing import NamedTuple
 
-from ...compiler.ir import Buffer, Call, Launch
+from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import attach, channel_slice, concat, rearrange
+from ..common import seen
 from . import moves
 
 
@@ -34,11 +35,6 @@ def digits(lengths, steps, back: bool = False) -> list[Digit]:
         else:
             joined.append(digit)
     return joined or [Digit(1, 1, 1)]
-
-
-def seen(call: Call) -> list[Buffer]:
-    """The arrays of a call as its kernel sees them, what is written first."""
-    return [call.passed.seen(a, call.arrays[a]) for a in call.passed.arrays]
 
 
 def reordered(lowering: Lowering, call: Call) -> list[Launch]:

@@ -4,53 +4,27 @@ from ...compiler.grouping import given
 from ...compiler.ir import Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import layer_norm, softmax
-from ..common import absent, named
+from .. import row_groups
+from ..common import absent, named, seen
 from . import layer_norm as fast_layer_norm
 from . import softmax as fast_softmax
-from .move_rules import seen
 
-
-def partner(lowering: Lowering, call: Call, passed) -> Call | None:
-    """The call of `passed` that reads all that a call writes; None where there is none to go with it."""
-    return next((c for c in [lowering.find(b, passed) for b in call.writes] if c), None)
-
-
-def alone(lowering: Lowering, call: Call, reader: Call) -> bool:
-    """Does nobody but `reader` read what a call writes?"""
-    return all(lowering.readers(b) == [reader] for b in call.writes)
+KERNELS = {layer_norm.projections: fast_layer_norm.grad_x, softmax.projection: fast_softmax.grad_x}
 
 
 def normalised(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """Mean and deviation of each row with what is made of them."""
-    output = partner(lowering, call, layer_norm.forward)
-    if output is None:
-        return None
-    y, x, gamma, beta, mean, inv_std = seen(output)
-    eps = y.dtype.type(call.attrs["eps"])
-    args, covers = (y, mean, inv_std, x, gamma, beta, eps), (call, output)
-    return [Launch(named(covers), fast_layer_norm.forward, args, (x, gamma, beta), (y, mean, inv_std), covers)]
-
-
-def row_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """The gradient of the rows of a layer norm or a softmax, with the sums over each row that it needs."""
-    passed, kernel = GRADIENTS[call.passed]
-    gradient = partner(lowering, call, passed)
-    if gradient is None or not alone(lowering, call, gradient):
-        return None
-    summed = {b.root for b in call.writes}
-    dx, *read = (b for b in seen(gradient) if b.root not in summed)
-    covers = (call, gradient)
-    return [Launch(named(covers), kernel, (dx, *read), tuple(read), (dx,), covers)]
+    """A layer norm with the statistics of its rows."""
+    return row_groups.normalised(lowering, call, fast_layer_norm.forward)
 
 
 def shares(lowering: Lowering, call: Call) -> list[Launch] | None:
-    """A softmax, where nobody else needs the sums of its rows."""
-    output = partner(lowering, call, softmax.forward)
-    if output is None or not alone(lowering, call, output):
-        return None
-    y, x = seen(output)[:2]
-    covers = (call, output)
-    return [Launch(named(covers), fast_softmax.forward, (y, x), (x,), (y,), covers)]
+    """A softmax with the sums of its rows."""
+    return row_groups.shares(lowering, call, fast_softmax.forward)
+
+
+def row_gradient(lowering: Lowering, call: Call) -> list[Launch] | None:
+    """The gradient of either with the sums over each row that it needs."""
+    return row_groups.row_gradient(lowering, call, KERNELS)
 
 
 def affine_gradients(lowering: Lowering, call: Call) -> list[Launch]:
@@ -73,13 +47,9 @@ def affine_gradients(lowering: Lowering, call: Call) -> list[Launch]:
     return [Launch(named(covers), fast_layer_norm.grad_affine, args, reads, writes, covers, (partials,))]
 
 
-GRADIENTS = {
-    layer_norm.projections: (layer_norm.grad_x, fast_layer_norm.grad_x),
-    softmax.projection: (softmax.grad_x, fast_softmax.grad_x),
-}
 RULES = {  # rule → the passes of the calls that it begins at
     normalised: (layer_norm.statistics,),
     shares: (softmax.scales,),
-    row_gradient: GRADIENTS,
+    row_gradient: KERNELS,
     affine_gradients: (layer_norm.grad_gamma, layer_norm.grad_beta),
 }

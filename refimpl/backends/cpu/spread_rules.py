@@ -5,9 +5,8 @@ from typing import NamedTuple
 from ...compiler.ir import Buffer, Call, Launch
 from ...compiler.lower import Lowering
 from ...ops import add_spread, add_weight, mul_spread, mul_weight, scale_channels
-from ..common import absent, present
+from ..common import absent, present, seen
 from . import spread
-from .move_rules import seen
 
 
 class Axis(NamedTuple):

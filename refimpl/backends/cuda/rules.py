@@ -14,6 +14,7 @@ from . import (
     groups,
     pool_rules,
     quantized_rules,
+    row_rules,
 )
 
 # Output items that keep a GPU busy, of which the smallest here has 512 lanes and the largest some 20,000; and terms of
@@ -36,7 +37,8 @@ class Every(dict):
 
 RULES = Every()
 _METHODS = (gradient_filter_rules, error_map_pruning_rules)
-for _room in (*_METHODS, batch_norm_rules, depthwise_rules, conv_rules, quantized_rules, groups, pool_rules, alike):
+_SHARED = (batch_norm_rules, depthwise_rules, conv_rules, quantized_rules, groups, pool_rules, row_rules, alike)
+for _room in (*_METHODS, *_SHARED):
     for _rule, _passes in _room.RULES.items():
         for _passed in _passes:
             RULES.setdefault(_passed, []).append(_rule)
