@@ -120,7 +120,7 @@ def of_maps(rng, shape, dtype, geometry):
     samples, rows, columns, channels = shape
     x, dy = rng.standard_normal(shape).astype(dtype), rng.standard_normal((samples, channels)).astype(dtype)
     y, dx = np.full((samples, channels), np.nan, dtype), np.full(shape, np.nan, dtype)
-    found = run_once(pooling.MAP_FORWARD, pooling.map_items(samples, channels), y, x, geometry)[0]
+    found = run_once(pooling.MAP_FORWARD, pooling.map_items(samples, rows * columns, channels), y, x, geometry)[0]
     near = {"rtol": 0, "atol": 8 * np.finfo(dtype).eps * max(1.0, float(abs(x).max()))}
     np.testing.assert_allclose(found, global_avg_pool.forward(x), **near)
     items = samples * up(rows * columns, pooling.EACH) * channels

@@ -1,6 +1,5 @@
 """Poolings: the maximum and its place in one launch, means of windows and of whole maps."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -80,11 +79,12 @@ def of_map(lowering: Lowering, call: Call) -> list[Launch]:
     """The means of whole maps, or their gradient."""
     made, given = (call.arrays[a] for a in call.passed.arrays)
     y, x = elements(made), elements(given)
-    geometry, channels = whole_map(call.sizes), made.shape[-1]
+    geometry = whole_map(call.sizes)
+    pixels, channels = geometry[0] * geometry[1], geometry[4]
     if call.passed is global_avg_pool.forward:
-        many, kernel = AtBatch(lambda n: pooling.map_items(n * made.batched, channels)), pooling.MAP_FORWARD
+        many, kernel = AtBatch(lambda n: pooling.map_items(n * made.batched, pixels, channels)), pooling.MAP_FORWARD
     else:
-        each = made.batched * up(math.prod(made.shape[1:3]), pooling.EACH) * channels
+        each = made.batched * up(pixels, pooling.EACH) * channels
         many, kernel = AtBatch(lambda n: n * each), pooling.MAP_GRAD_X
     return [Launch(call.name, kernel, (many, y, x, geometry), (x,), (y,), (call,))]
 

@@ -19,7 +19,7 @@ from .unrolled import Taps, Unrolled, multiple, nearest, parted
 
 EACH = 4  # pixels of a thread
 NO_TAP = 256  # a place that no maximum is at, for they are kept in bytes
-LANES = 8  # threads that share the sum over a map, where a block has so many
+LANES, SHARE = 8, 8  # threads that share the sum over a map at most, and pixels that are worth one of them
 
 
 def of_dx(across: int) -> int:
@@ -210,17 +210,17 @@ def mean_grad_x(taps: Taps, dtype):
 def map_forward(taps: Taps, dtype):
     """y, (N, C), the mean of each whole map of x, which is one window.
 
-    A block makes neighbouring channels of a sample: `LANES` threads share the pixels of each, and one adds what they
-    found, in order. For blocks · threads items.
+    A block makes neighbouring channels of a sample: some threads share the pixels of each, and one adds what they
+    found, in order. For `map_items`.
     """
     pixels, zero = taps.rows * taps.columns, dtype(0)
+    shared = lanes(pixels)
 
     @jit
     def kernel(items, y, x, geometry):
         channels, threads, i = geometry[4], cuda.blockDim.x, cuda.threadIdx.x
         part = cuda.shared.array(THREADS, dtype)
-        lanes = min(LANES, threads)
-        wide = threads // lanes
+        wide = threads // shared
         groups = (channels + wide - 1) // wide
         t = cuda.grid(1)
         while t < items:
@@ -228,11 +228,11 @@ def map_forward(taps: Taps, dtype):
             c, pixel, total = group * wide + i % wide, i // wide, zero
             while c < channels and pixel < pixels:
                 total += x[at((n * pixels + pixel) * channels + c)]
-                pixel += lanes
+                pixel += shared
             part[i] = total
             cuda.syncthreads()
             if i < wide and c < channels:
-                for lane in range(1, lanes):
+                for lane in range(1, shared):
                     total += part[lane * wide + i]
                 y[at(n * channels + c)] = total / y.dtype.type(pixels)
             cuda.syncthreads()
@@ -263,21 +263,25 @@ def map_grad_x(taps: Taps, dtype):
     return kernel
 
 
-def lanes() -> tuple[int, int]:
-    """Threads of a block, and those of them that share a sum over a map."""
-    threads = house.grid(1)[1]
-    return threads, min(LANES, threads)
+def lanes(pixels: int) -> int:
+    """Threads that share the sum over a map, a power of two."""
+    most = min(LANES, house.grid(1)[1], max(pixels // SHARE, 1))
+    return 1 << (most.bit_length() - 1)
 
 
-def map_items(samples: int, channels: int) -> int:
+def map_items(samples: int, pixels: int, channels: int) -> int:
     """The items of `map_forward`."""
-    threads, shared = lanes()
-    return samples * up(channels, threads // shared) * threads
+    threads = house.grid(1)[1]
+    return samples * up(channels, threads // lanes(pixels)) * threads
 
 
 def _means(items, y, x, geometry, margin) -> Ops:
     """An addition for each tap, on the map or beside it."""
     return ADD * (y.size * geometry[5] * geometry[6])
+
+
+def _map_executes(items, y, x, geometry) -> Ops:
+    return ADD * (x.size + y.size * (lanes(geometry[0] * geometry[1]) - 1))
 
 
 def _collected(dx, geometry) -> Ops:
@@ -300,7 +304,5 @@ MAX_GRAD_X = executes(_max_grad_x_executes)(Unrolled(max_grad_x, 4, 3))
 MAX_TANGENT = executes(lambda items, ty, tx, argmax, geometry: NOTHING)(Unrolled(max_tangent, 3))
 MEAN_FORWARD = executes(_means)(Unrolled(mean_forward, 2))
 MEAN_GRAD_X = executes(_mean_grad_x_executes)(Unrolled(mean_grad_x, 2))
-MAP_FORWARD = executes(lambda items, y, x, geometry: ADD * (x.size + y.size * (lanes()[1] - 1)))(
-    Unrolled(map_forward, 2)
-)
+MAP_FORWARD = executes(_map_executes)(Unrolled(map_forward, 2))
 MAP_GRAD_X = executes(lambda items, dx, dy, geometry: NOTHING)(Unrolled(map_grad_x, 2))
