@@ -32,15 +32,16 @@ def run_once(kernel, items, made, *args):
     kernel(items, *there)
     if DRIVERS:
         cuda.toolkit().synchronize()
-        counts, flat = DRIVERS[0].launched[-1].counts, [seen(a) if hasattr(a, "shape") else a for a in args]
+        counts = DRIVERS[0].launched[-1].counts
+        flat = [seen(a) if isinstance(a, np.ndarray) else a for a in args]
         wanted = STATED[kernel](items, made.reshape(-1), *flat).add
         found, some_fold = (
             sum(counts[f"add.{kind}"] for kind in ("f32", "f64")),
             cuda.package() == "numba_cuda_mlir",
         )  # additions to nothing
         assert found == wanted or (some_fold and found < wanted), f"{kernel.__name__} states {wanted} sums, not {found}"
-    both = zip(there, (made, *args), strict=True)
-    return [t.copy_to_host().reshape(a.shape) for t, a in both if isinstance(a, np.ndarray)]
+    pairs = zip(there, (made, *args), strict=True)
+    return [t.copy_to_host().reshape(a.shape) for t, a in pairs if isinstance(a, np.ndarray)]
 
 
 def seen(a):
@@ -66,7 +67,8 @@ def windows():
         of_whole_maxima(rng, shape, of_y, maxima, geometry_of(letters, attrs))
         for counts in (True, False):
             of_means(rng, shape, of_y, dtype, attrs | {"count_include_pad": counts}, geometry_of(letters, attrs))
-        of_maps(rng, shape, dtype, whole_map(letters))
+        of_maps(rng, shape, dtype)
+    of_maps(rng, (3, 12, 12, 40), np.float64)  # all the threads that can share a sum, and several blocks of a sample
     print(f"{CASES} drawn windows and maps")
     in_a_net()
 
@@ -115,9 +117,10 @@ def of_means(rng, shape, of_y, dtype, attrs, geometry):
     np.testing.assert_array_equal(found, avg_pool.grad_x(dy, H=shape[1], W=shape[2], **attrs))
 
 
-def of_maps(rng, shape, dtype, geometry):
+def of_maps(rng, shape, dtype):
     """Means of whole maps are the reference kernel's but for the order of the sum, their gradients to the bit."""
     samples, rows, columns, channels = shape
+    geometry = whole_map({"H": rows, "W": columns, "C": channels})
     x, dy = rng.standard_normal(shape).astype(dtype), rng.standard_normal((samples, channels)).astype(dtype)
     y, dx = np.full((samples, channels), np.nan, dtype), np.full(shape, np.nan, dtype)
     found = run_once(pooling.MAP_FORWARD, pooling.map_items(samples, rows * columns, channels), y, x, geometry)[0]

@@ -359,6 +359,6 @@ def expansion(lowering: Lowering, gradient: Call) -> Call | None:
 def places(lowering: Lowering, maximum: Call) -> Call | None:
     """Where the maxima of a pooling were found, of its own input; None where no gradient needs it."""
     readers = given(*lowering.readers(maximum.arrays["x"]))
-    kept = str(maximum.passed).replace("forward", "argmax")
-    own = (c for c in readers if str(c.passed) == kept and c.node == maximum.node and c.when == maximum.when)
+    kept = (c for c in readers if (c.passed.operator, c.passed.name) == (maximum.passed.operator, "argmax"))
+    own = (c for c in kept if c.node == maximum.node and c.when == maximum.when)
     return next(filter(lowering.free, own), None)

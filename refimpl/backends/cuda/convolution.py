@@ -62,18 +62,20 @@ def finishing(tile: Tile, dtype):
 
 @cache
 def arriving(dtype):
-    """Device function `(dy, mask, scale, n, pixel, pixels, k)`: dy, (N·pixels, K), of an output of a pixel of sample n.
+    """Device function `(dy, mask, scale, row, k, samples, i, pixels)`: dy, (N·pixels, K), of an output of a pixel.
 
-    It comes through a rectifier's mask and a frozen norm's scale, either of which may be empty.
+    It comes through a rectifier's mask and a frozen norm's scale, either of which may be empty. samples[i] is looked at
+    for a mask alone: the sample that the pixel is of.
     """
     zero = dtype(0)
 
-    def arrive(dy, mask, scale, n, pixel, pixels, k):
-        value = dy[at(n * pixels + pixel), at(k)]
+    def arrive(dy, mask, scale, row, k, samples, i, pixels):
+        value = dy[at(row), at(k)]
         if scale.shape[0]:
             value *= scale[at(k)]
         if mask.shape[0]:
-            e = pixel * dy.shape[1] + k
+            n = samples[i]
+            e = (row - n * pixels) * dy.shape[1] + k
             value = value if (mask[at(n), at(e >> 3)] >> (e & 7)) & 1 else zero
         return value
 
@@ -185,7 +187,8 @@ def grad_x(tile: Tile, dtype):
                     for i in range(loads):
                         value, pixel = zero, place[t // depth + lanes * i]
                         if pixel >= 0 and there:
-                            value = arrive(dy, mask, scale, sample[t // depth + lanes * i], pixel, out_h * out_w, k)
+                            row = sample[t // depth + lanes * i] * out_h * out_w + pixel
+                            value = arrive(dy, mask, scale, row, k, sample, t // depth + lanes * i, out_h * out_w)
                         own[t % depth, t // depth + lanes * i] = value
                     for i in range(more):
                         c = side + t // depth + lanes * i
@@ -265,8 +268,7 @@ def grad_w(tile: Tile, dtype):
                         row = begin + start + d
                         value = zero
                         if row < end and side + t % columns < outputs:
-                            n = sample[start + d]
-                            value = arrive(dy, mask, scale, n, row - n * out_h * out_w, out_h * out_w, k)
+                            value = arrive(dy, mask, scale, row, k, sample, start + d, out_h * out_w)
                         other[d, t % columns] = value
                 cuda.syncthreads()
                 if begin + start < end:

@@ -136,8 +136,7 @@ def grad_w_of_few(tile: Tile, dtype):
                         row = begin + start + d
                         value = zero
                         if row < end and side + t % columns < outputs:
-                            n = sample[start + d]
-                            value = arrive(dy, mask, scale, n, row - n * out_h * out_w, out_h * out_w, k)
+                            value = arrive(dy, mask, scale, row, k, sample, start + d, out_h * out_w)
                         other[d, t % columns] = value
                 cuda.syncthreads()
                 if begin + start < end:

@@ -1,9 +1,9 @@
 """Maxima and means of windows: neighbouring threads work on neighbouring channels of the same pixels.
 
 These read and write and compute next to nothing. A thread makes EACH pixels of a row, so that it says once where they
-lie. Windows are constants of the kernel, so that their taps, and the windows that can lie over a pixel, are written
-out: what lies beside a map is loaded from its edge and does not count. Taps are added in the order of the reference
-kernels: the same bits. Maps, (N, H, W, C), are given as their elements.
+lie. Windows are constants of the kernel: small ones the compiler writes out, tap by tap, and no turn asks whether it is
+beside the map, for what is there is loaded from the edge and does not count. Taps are added in the order of the bodies
+of the operators. Maps, (N, H, W, C), are given as their elements.
 """
 
 import numpy as np

@@ -35,7 +35,7 @@ def losses(lowering: Lowering, call: Call) -> list[Launch] | None:
     output = row_groups.partner(lowering, call, softmax_cross_entropy.sample_losses)
     if output is None:
         return None
-    _, *args = reference(output).args  # its own, of which it now writes what it reads of a row's sum
+    _, *args = reference(output, on_gpu).args  # its own, of which it now writes what it reads of a row's sum
     reads = [b for b in output.reads if b.root is not call.writes[0].root]
     kernel, given = loss_kernels.SAMPLE_LOSSES, ()
     if call.passed is softmax_cross_entropy.tangent_lse:
