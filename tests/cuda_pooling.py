@@ -21,7 +21,7 @@ from refimpl.ops import avg_pool, global_avg_pool, max_pool, niti_max_pool, quan
 from refimpl.surgery.quantize import quantize
 from validation.instruments.drawn_passes import picker
 
-CASES = 24
+CASES = 16
 NO_MASK = np.empty((0, 0), np.uint8)
 ODD = np.array([0, 1, -np.inf, np.nan])  # ties, and what no comparison holds of
 
